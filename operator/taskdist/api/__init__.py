@@ -1,1 +1,47 @@
+"""The three kinds as typed models: the source from which `crds/` is generated.
 
+A room for shapes and words only: what may be written on a resource, in which bounds, and the enums that
+status, events, metrics and the command share. Nothing here decides anything.
+"""
+
+from taskdist.api.agentpool import AgentPool, AgentPoolSpec, AgentPoolStatus, Scaling
+from taskdist.api.meta import (
+    CONDITION_STATUS,
+    GROUP,
+    VERSION,
+    Condition,
+    LabelSelector,
+    ObjectMeta,
+    SelectorRequirement,
+)
+from taskdist.api.reasons import Phase, Reason
+from taskdist.api.task import AttemptRecord, Progress, Task, TaskSpec, TaskStatus
+from taskdist.api.taskqueue import Delivery, Dispatch, Reclaim, Retry, TaskQueue, TaskQueueSpec, TaskQueueStatus
+
+__all__ = [
+    "CONDITION_STATUS",
+    "GROUP",
+    "VERSION",
+    "AgentPool",
+    "AgentPoolSpec",
+    "AgentPoolStatus",
+    "AttemptRecord",
+    "Condition",
+    "Delivery",
+    "Dispatch",
+    "LabelSelector",
+    "ObjectMeta",
+    "Phase",
+    "Progress",
+    "Reason",
+    "Reclaim",
+    "Retry",
+    "Scaling",
+    "SelectorRequirement",
+    "Task",
+    "TaskQueue",
+    "TaskQueueSpec",
+    "TaskQueueStatus",
+    "TaskSpec",
+    "TaskStatus",
+]

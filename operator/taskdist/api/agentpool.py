@@ -1,0 +1,91 @@
+"""The AgentPool kind: an elastic set of like agents."""
+
+from datetime import datetime
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from taskdist.api.meta import Condition, LabelKey, Model, ObjectMeta, Word
+from taskdist.api.reasons import Reason
+
+
+class Scaling(Model):
+    """Bounds within which the operator sets the pool's size from the work that waits."""
+
+    min_replicas: Annotated[int, Field(ge=0, le=5000)] = Field(default=0, description="Never fewer agents than this.")
+    max_replicas: Annotated[int, Field(ge=1, le=5000)] = Field(description="Never more agents than this.")
+    scale_down_delay_seconds: Annotated[int, Field(ge=0, le=86400)] = Field(
+        default=60, description="An agent goes only after the pool had more than it needs for this long, in seconds."
+    )
+
+
+class PodTemplate(Model):
+    """The agents' pod template."""
+
+    metadata: dict[str, Any] = Field(default_factory=dict, description="Labels and annotations of the pods.")
+    spec: dict[str, Any] = Field(description="Pod spec. The container named `agent`, or else the first, is the agent.")
+
+
+class AgentPoolSpec(Model):
+    """What an agent of this pool is, and how many there are."""
+
+    replicas: Annotated[int, Field(ge=0, le=5000)] = Field(
+        default=1, description="How many agents, if `scaling` is not set."
+    )
+    scaling: Scaling | None = Field(
+        default=None, description="Let the operator choose the number of agents within these bounds."
+    )
+    slots: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1, description="How many slots an agent has: how many Tasks of one slot it runs at once."
+    )
+    resources: Annotated[dict[Word, Annotated[int, Field(ge=1, le=1_000_000_000)]], Field(max_length=16)] = Field(
+        default_factory=dict, description="Named resources that an agent may offer at most, as whole numbers."
+    )
+    skills: Annotated[list[Word], Field(max_length=64)] = Field(
+        default_factory=list,
+        description="Skills that agents of this pool may offer. An agent that names none offers all of them.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    reported_labels: Annotated[list[LabelKey], Field(max_length=32)] = Field(
+        default_factory=list,
+        description="Keys of labels that an agent may report of itself, beside the labels of its pod.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    template: PodTemplate = Field(
+        description="Template of the agents' pods. The operator adds address, certificate authority and token."
+    )
+
+
+class AgentPoolStatus(Model):
+    """What the pool is now."""
+
+    observed_generation: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="The generation of the spec that this status speaks of."
+    )
+    replicas: Annotated[int, Field(ge=0)] = Field(default=0, description="Pods that exist.")
+    ready_replicas: Annotated[int, Field(ge=0)] = Field(default=0, description="Agents connected and ready.")
+    desired_replicas: Annotated[int, Field(ge=0)] = Field(default=0, description="Agents wanted now.")
+    slots: Annotated[int, Field(ge=0)] = Field(default=0, description="Slots of all connected agents.")
+    busy_slots: Annotated[int, Field(ge=0)] = Field(default=0, description="Slots that Tasks occupy.")
+    selector: Annotated[str, Field(max_length=512)] = Field(
+        default="", description="Label selector of the pool's pods, for the scale subresource."
+    )
+    scaling_reason: Reason | None = Field(default=None, description="Why that many agents are wanted.")
+    scaling_message: Annotated[str, Field(max_length=1024)] = Field(default="", description="The same for people.")
+    last_scaled_at: datetime | None = Field(default=None, description="When the number wanted last changed.")
+    conditions: Annotated[list[Condition], Field(max_length=8)] = Field(
+        default_factory=list,
+        description="Ready, Reconciling and Stalled.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+
+
+class AgentPool(Model):
+    """An AgentPool is a set of like agents: long-running pods that run Tasks in slots."""
+
+    kind: ClassVar[str] = "AgentPool"
+    plural: ClassVar[str] = "agentpools"
+
+    metadata: ObjectMeta = Field(default_factory=ObjectMeta)
+    spec: AgentPoolSpec
+    status: AgentPoolStatus = Field(default_factory=AgentPoolStatus)

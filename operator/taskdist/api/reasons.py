@@ -1,0 +1,73 @@
+"""Phases and reasons: one vocabulary for status, events, metrics, logs and the command."""
+
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """Where a Task stands. The last three are terminal: they never change again."""
+
+    PENDING = "Pending"
+    ASSIGNED = "Assigned"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
+
+
+class Reason(StrEnum):
+    """Why a Task waits, why an attempt ended, why a Task ended, why a pool changes its size."""
+
+    # Why a Task waits.
+    QUEUED = "Queued"  # it may run: others are before it, or every capable agent is busy
+    QUEUE_NOT_FOUND = "QueueNotFound"
+    QUEUE_PAUSED = "QueuePaused"
+    POOL_NOT_FOUND = "PoolNotFound"
+    SUSPENDED = "Suspended"
+    BACKING_OFF = "BackingOff"
+    RECOVERING = "Recovering"  # a former leader's lease may still run
+    NO_AGENT = "NoAgent"  # no pool that may serve it has an agent ready
+    NO_HANDLER = "NoHandler"  # no agent handles its type
+    SKILL_MISSING = "SkillMissing"
+    LABELS_MISMATCH = "LabelsMismatch"
+    TOO_LARGE = "TooLarge"  # more slots or resources than any agent has in all
+    UNFENCED = "Unfenced"  # only agents that cannot be fenced, in a queue that forbids overlap
+    NO_FREE_SLOTS = "NoFreeSlots"
+
+    # Why an attempt ended without a result.
+    HANDLER_ERROR = "HandlerError"
+    HANDLER_CRASHED = "HandlerCrashed"
+    UNKNOWN_TYPE = "UnknownType"
+    INVALID_PAYLOAD = "InvalidPayload"
+    LEASE_EXPIRED = "LeaseExpired"
+    AGENT_LOST = "AgentLost"
+    GIVEN_BACK = "GivenBack"  # a draining agent returned it; not counted as a failure
+
+    # Why a Task ended.
+    COMPLETED = "Completed"
+    RETRIES_EXHAUSTED = "RetriesExhausted"
+    PAYLOAD_TOO_LARGE = "PayloadTooLarge"
+    RESULT_TOO_LARGE = "ResultTooLarge"
+    RESULT_REFUSED = "ResultRefused"
+    CANCELLED = "Cancelled"
+
+    # Why a Task was given to an agent.
+    ASSIGNED = "Assigned"
+
+    # Why a pool has the size it has.
+    FIXED_SIZE = "FixedSize"
+    WORK_WAITING = "WorkWaiting"
+    IDLE = "Idle"
+    AT_MINIMUM = "AtMinimum"
+    AT_MAXIMUM = "AtMaximum"
+
+    # Conditions of queues and pools.
+    ACCEPTED = "Accepted"
+    INVALID_SPEC = "InvalidSpec"
+    INVALID_TEMPLATE = "InvalidTemplate"
+    FORBIDDEN_NAMESPACE = "ForbiddenNamespace"
+    PROGRESSING = "Progressing"
+    AGENTS_READY = "AgentsReady"
+    CREATE_REFUSED = "CreateRefused"
