@@ -1,1 +1,6 @@
+"""The distribution core: events in, decisions out.
 
+A deterministic state machine that decides which agent runs which Task and when, what follows a failed attempt,
+how many agents a pool should have and which go first, and why a Task waits. It imports the standard library and
+the API's enums only: no I/O, no clock, no randomness of its own. `now` is an argument.
+"""

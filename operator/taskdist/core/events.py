@@ -1,0 +1,137 @@
+"""What happens to the core. Every event is a value; the order in which the core gets them is the event order."""
+
+from dataclasses import dataclass
+
+from taskdist.api import Reason
+from taskdist.core.model import Agent, Key, Pool, Queue, Task
+
+
+@dataclass(frozen=True, slots=True)
+class QueueApplied:
+    queue: Queue
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDeleted:
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class PoolApplied:
+    pool: Pool
+
+
+@dataclass(frozen=True, slots=True)
+class PoolDeleted:
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class TaskWaiting:
+    """The Task waits, with these values: it is new, was changed, or came back from an attempt.
+
+    If the core held it as leased, that lease is over and its slots are free again.
+    """
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class TaskHeld:
+    """The Task waits for something outside the core (a former leader's lease, a write whose outcome is unknown).
+
+    It counts as waiting and is not handed out before a `TaskWaiting`.
+    """
+
+    task: Task
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLeased:
+    """An assignment that the core did not make itself in this life: found in status, or announced by an agent.
+
+    It occupies the agent's slots even beyond its capacity; the agent may yet be unknown.
+    """
+
+    task: Task
+    agent_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskGone:
+    """The Task is terminal or deleted and holds nothing any more."""
+
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """A leased attempt ended without a result. Answered by `Retry` or `Fail`; slots are freed by what follows that.
+
+    `counted` is False where it says nothing against the Task (given back, suspended): it waits again at once.
+    `retryable` False ends the Task at once.
+    """
+
+    uid: str
+    reason: Reason
+    message: str
+    retryable: bool = True
+    counted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PodSeen:
+    """A pod of a pool exists and is not being deleted. Repeats are harmless."""
+
+    uid: str
+    namespace: str
+    name: str
+    pool: str
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class PodGone:
+    """The pod is deleted or being deleted, or has ended for good."""
+
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentReady:
+    """The agent is connected and its pod is ready, or what it offers changed."""
+
+    agent: Agent
+
+
+@dataclass(frozen=True, slots=True)
+class AgentNotReady:
+    """No new work for the agent: disconnected, pod not ready, or it drains by itself. Its leases stand."""
+
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentDrained:
+    """No lease is held on a draining agent and it has been told: its pod may be deleted."""
+
+    uid: str
+
+
+Event = (
+    QueueApplied
+    | QueueDeleted
+    | PoolApplied
+    | PoolDeleted
+    | TaskWaiting
+    | TaskHeld
+    | TaskLeased
+    | TaskGone
+    | AttemptFailed
+    | PodSeen
+    | PodGone
+    | AgentReady
+    | AgentNotReady
+    | AgentDrained
+)

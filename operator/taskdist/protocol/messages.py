@@ -1,0 +1,212 @@
+"""The messages of the link and the names of leases, as values. The wire format is the link's business.
+
+Times named `boot` are seconds on the sender's CLOCK_BOOTTIME: only differences on one machine mean anything.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from taskdist.api import Reason
+
+PROTOCOL_VERSION = 1
+
+
+class LeaseName(NamedTuple):
+    """The name of a lease. A result under another name than the Task's latest attempt is stale."""
+
+    task_uid: str
+    attempt: int
+    epoch: int
+
+
+class Verdict(StrEnum):
+    """The operator's final word on a result or failure; the agent then drops it."""
+
+    ACCEPTED = "Accepted"
+    ALREADY_FINAL = "AlreadyFinal"
+    STALE = "Stale"
+    GONE = "Gone"
+
+
+# --- agent → operator ---
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First message of a session. `leases` is exactly what the agent holds or keeps a result of.
+
+    `instance_id` is random per start of the agent process. `types` None: takes any type. Slots, resources, skills
+    and labels are wishes: the operator clamps them to what the pool allows.
+    """
+
+    protocol_version: int
+    instance_id: str
+    slots: int
+    boot: float
+    resources: tuple[tuple[str, int], ...] = ()
+    skills: tuple[str, ...] = ()
+    types: tuple[str, ...] | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    fenced: bool = True
+    draining: bool = False
+    leases: tuple[LeaseName, ...] = ()
+    software: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Sent every second or so; `boot` is the agent's own time of sending, echoed by grants and renewals."""
+
+    boot: float
+    busy_slots: int = 0
+    load: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The handler of this lease runs."""
+
+    lease: LeaseName
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    lease: LeaseName
+    fraction: float
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The handler returned. `body` is a JSON object, UTF-8."""
+
+    lease: LeaseName
+    body: bytes = b"{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The attempt ended without a result. `retryable` False: trying again would fail the same way."""
+
+    lease: LeaseName
+    reason: Reason
+    message: str
+    retryable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The work of this lease no longer runs and left no result: cancelled, given back on drain, dead on arrival,
+    refused for lack of slots."""
+
+    lease: LeaseName
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The agent wants no new work (it was told to stop)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the agent offers changed."""
+
+    slots: int
+    resources: tuple[tuple[str, int], ...] = ()
+
+
+FromAgent = Hello | Ping | Started | Progress | Result | Failure | Stopped | Draining | Capacity
+
+
+# --- operator → agent ---
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """Answer to hello: the epoch of the leadership and what the agent was clamped to."""
+
+    epoch: int
+    slots: int
+    ping_seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Answer to hello or to a broken rule; the session ends. `retry` False: do not try again as you are."""
+
+    reason: str
+    message: str
+    retry: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A lease. It runs until `ping_boot` (the agent's own clock) + `lease_seconds`; so a late one arrives dead."""
+
+    lease: LeaseName
+    namespace: str
+    name: str
+    type: str
+    slots: int
+    ping_boot: float
+    lease_seconds: float
+    hold_seconds: float
+    resources: tuple[tuple[str, int], ...] = ()
+    payload: bytes = b"{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """These leases, and no others, run until `ping_boot` + their own lease_seconds. Echoes the ping."""
+
+    epoch: int
+    ping_boot: float
+    leases: tuple[LeaseName, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop the work of this lease; answer with `Stopped`, or with the result if it is already there."""
+
+    lease: LeaseName
+    reason: Reason
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """No new work will come; with nothing held, the pod will be deleted."""
+
+    undo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The leader loses its leadership: leases of this epoch or older go on until the last renewal + hold_seconds."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """The final reply to a result or failure."""
+
+    lease: LeaseName
+    verdict: Verdict
+    message: str = ""
+
+
+ToAgent = Welcome | Refused | Grant | Renew | Cancel | Drain | Hold | Final
+
+
+@dataclass(frozen=True, slots=True)
+class AgentIdentity:
+    """Who is at the other end, as the API server vouches for it."""
+
+    pod_uid: str
+    pod_name: str
+    namespace: str
+    pool: str
+    pool_uid: str = field(default="")

@@ -1,0 +1,192 @@
+"""What the operator's end of the protocol is told, and what it asks for: values between it and the world.
+
+`Now` carries both clocks: `boot` (CLOCK_BOOTTIME of this machine) bounds leases, `wall` (Unix time) is written on
+resources. They are never mixed.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from taskdist.api import Phase, Reason
+from taskdist.core.model import Task
+from taskdist.protocol.messages import LeaseName, ToAgent
+
+
+class Now(NamedTuple):
+    boot: float
+    wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """A Task as the API server has it, without payload and result. `resource_version` is the server's, as a number."""
+
+    task: Task
+    resource_version: int
+    phase: Phase = Phase.PENDING
+    reason: Reason | None = None
+    attempt: int = 0
+    epoch: int = 0
+    failures: int = 0
+    agent_uid: str = ""
+    agent_name: str = ""
+    pool: str = ""
+    assigned_at: float = 0.0
+    cancel: bool = False
+    payload_bytes: int = 0
+    deleting: bool = False
+    attempts: tuple[dict[str, Any], ...] = ()  # status.attempts as stored
+
+
+@dataclass(frozen=True, slots=True)
+class PodRecord:
+    """A pool's pod. `ended_instances` counts the agent container's terminations (restarts included)."""
+
+    uid: str
+    namespace: str
+    name: str
+    pool: str
+    created: float
+    ready: bool = False
+    deleting: bool = False
+    ended: bool = False  # phase Succeeded or Failed: its containers are gone for good
+    agent_running: bool = False
+    restarts: int = 0
+
+
+# --- what it asks for (actions) ---
+
+
+@dataclass(frozen=True, slots=True)
+class WriteStatus:
+    """Merge `status` into the Task's status if uid and resourceVersion still match. Answered by `write_done`.
+
+    `token` ties the answer to the request. `lease` is the lease that the write assigns, if it assigns one.
+    `body` is merged as `status.result` (JSON bytes), kept apart so that the machine never parses it.
+    """
+
+    token: int
+    uid: str
+    namespace: str
+    name: str
+    resource_version: int
+    status: dict[str, Any]
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTask:
+    """Read the Task from the API server, never from a cache. Answered by `read_done`."""
+
+    token: int
+    uid: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    session: int
+    message: ToAgent
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSession:
+    session: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePod:
+    """Delete the pod with its uid as precondition."""
+
+    uid: str
+    namespace: str
+    name: str
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScalePool:
+    namespace: str
+    pool: str
+    replicas: int
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something a user should notice: becomes a Kubernetes Event on the Task, and a log line."""
+
+    uid: str
+    namespace: str
+    name: str
+    reason: Reason
+    message: str
+    warning: bool = True
+    lease: LeaseName | None = None
+
+
+Action = WriteStatus | ReadTask | Send | CloseSession | DeletePod | ScalePool | Notice
+
+
+# --- answers to a write or a read ---
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The write stands. `payload` is the Task's spec.payload as JSON bytes (the answer carries it)."""
+
+    record: TaskRecord
+    payload: bytes = b"{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Somebody else wrote: nothing of ours stands. `record` is the Task as read again."""
+
+    record: TaskRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The Task (this uid) does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The API server refuses it for good (invalid, too large)."""
+
+    message: str
+    too_large: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """No answer, and a later read did not show the write: it may still land. `record` is what was read, if anything."""
+
+    record: TaskRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """The write was never sent (no connection, no leadership, told to slow down): nothing of it can land."""
+
+
+WriteOutcome = Written | Conflict | Gone | Refused | Unknown | NotSent
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    record: TaskRecord
+    payload: bytes = field(default=b"{}")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFailed:
+    """The read did not succeed; it may be asked again."""
+
+
+ReadOutcome = Found | Gone | ReadFailed
