@@ -1,0 +1,177 @@
+"""From API objects as the server sends them to the values that core and protocol know.
+
+Pure, and the only place where this is done. Tasks and pods are many and change often: they are read straight from the
+dict. Queues and pools are few: they go through their models, so that a default is written down once. Whatever breaks
+the schema beyond repair raises ValueError (pydantic's error is one); nothing here decides what follows from that.
+"""
+
+import json
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from taskdist.api import AgentPool, Phase, Reason, TaskQueue
+from taskdist.core.model import Pool, Queue, Requirement, RetryPolicy, Task
+from taskdist.protocol.observations import PodRecord, TaskRecord
+
+Obj = dict[str, Any]
+Value = TypeVar("Value", str, int)
+
+POOL_LABEL = "taskdist.dev/pool"
+"""On each pod of a pool: the pool's name."""
+AGENT_CONTAINER = "agent"
+"""Name of the container that is the agent; without one of this name, the first container is."""
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_PHASES = {str(phase): phase for phase in Phase}
+_REASONS = {str(reason): reason for reason in Reason}
+_NOTHING: Obj = {}
+
+
+def seconds(text: str | None) -> float:
+    """RFC 3339 time, as fine as microseconds, to seconds since the Unix epoch. Absent is 0."""
+    if not text:
+        return 0.0
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def payload(obj: Obj) -> bytes:
+    """The Task's payload as the JSON that agents get, UTF-8."""
+    value = obj["spec"].get("payload")
+    # A lone surrogate is legal in JSON text and not in UTF-8: it must not be able to stop the operator.
+    return _encode(value).encode("utf-8", "replace") if value else b"{}"
+
+
+def task_record(obj: Obj) -> TaskRecord:
+    """A Task with what its status says, without payload and result."""
+    metadata, spec = obj["metadata"], obj["spec"]
+    status = obj.get("status") or _NOTHING
+    phase = status.get("phase") or "Pending"
+    if phase not in _PHASES:
+        # Taking it for waiting would run it again, taking it for ended would lose it.
+        raise ValueError(f"Task {metadata['namespace']}/{metadata['name']}: unknown phase {phase!r}")
+    failures = status.get("failures") or 0
+    return TaskRecord(
+        task=Task(
+            uid=metadata["uid"],
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            queue=spec["queue"],
+            type=spec["type"],
+            created=seconds(metadata.get("creationTimestamp")),
+            priority=spec.get("priority") or 0,
+            pool=spec.get("pool") or None,
+            slots=spec.get("slots") or 1,
+            resources=_pairs(spec.get("resources")),
+            skills=frozenset(spec.get("skills") or ()),
+            selector=_selector(spec.get("agentSelector")),
+            suspended=bool(spec.get("suspend")),
+            failures=failures,
+            not_before=seconds(status.get("retryAfter")),
+        ),
+        resource_version=int(metadata["resourceVersion"]),
+        phase=_PHASES[phase],
+        # A reason of a newer release is only words to this one.
+        reason=_REASONS.get(status.get("reason") or ""),
+        attempt=status.get("attempt") or 0,
+        epoch=status.get("epoch") or 0,
+        failures=failures,
+        agent_uid=status.get("agentUid") or "",
+        agent_name=status.get("agent") or "",
+        pool=status.get("pool") or "",
+        assigned_at=seconds(status.get("assignedAt")),
+        cancel=bool(spec.get("cancel")),
+        payload_bytes=len(payload(obj)),
+        deleting="deletionTimestamp" in metadata,
+        attempts=tuple(status.get("attempts") or ()),
+    )
+
+
+def queue(obj: Obj) -> Queue:
+    """A TaskQueue's rules."""
+    model = TaskQueue.model_validate(obj)
+    spec = model.spec
+    return Queue(
+        namespace=model.metadata.namespace,
+        name=model.metadata.name,
+        pools=tuple(spec.pools),
+        paused=spec.paused,
+        dispatch=spec.dispatch,
+        delivery=spec.delivery,
+        reclaim=spec.reclaim,
+        lease_seconds=spec.lease_seconds,
+        hold_seconds=spec.hold_seconds,
+        retry=RetryPolicy(
+            limit=spec.retry.limit,
+            initial_seconds=spec.retry.initial_seconds,
+            factor=spec.retry.factor,
+            max_seconds=spec.retry.max_seconds,
+        ),
+    )
+
+
+def pool(obj: Obj) -> Pool:
+    """An AgentPool's shape and bounds. Its labels are those that its pods will carry."""
+    model = AgentPool.model_validate(obj)
+    spec, scaling = model.spec, model.spec.scaling
+    labels = spec.template.metadata.get("labels") or {}
+    return Pool(
+        namespace=model.metadata.namespace,
+        name=model.metadata.name,
+        slots=spec.slots,
+        resources=_pairs(spec.resources),
+        skills=frozenset(spec.skills),
+        labels=_pairs({**labels, POOL_LABEL: model.metadata.name}),
+        elastic=scaling is not None,
+        minimum=scaling.min_replicas if scaling else spec.replicas,
+        maximum=scaling.max_replicas if scaling else spec.replicas,
+        scale_down_delay=scaling.scale_down_delay_seconds if scaling else 0.0,
+    )
+
+
+def pod_record(obj: Obj) -> PodRecord:
+    """A pod of a pool, and how its agent container does."""
+    metadata = obj["metadata"]
+    status = obj.get("status") or _NOTHING
+    phase = status.get("phase")
+    container = _agent_status(obj, status)
+    state = container.get("state") or _NOTHING
+    # Between an end and the restart, `restartCount` does not count that end yet: it shows in the state, then in the
+    # last one. Counted here, the number of ends only grows, and grows as soon as the end is known.
+    ended = "terminated" in state or ("running" not in state and "terminated" in (container.get("lastState") or ()))
+    return PodRecord(
+        uid=metadata["uid"],
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        pool=(metadata.get("labels") or _NOTHING).get(POOL_LABEL, ""),
+        created=seconds(metadata.get("creationTimestamp")),
+        ready=any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ()),
+        deleting="deletionTimestamp" in metadata,
+        ended=phase in ("Succeeded", "Failed"),
+        agent_running="running" in state,
+        restarts=(container.get("restartCount") or 0) + (1 if ended else 0),
+    )
+
+
+def _agent_status(obj: Obj, status: Obj) -> Obj:
+    # The kubelet sorts statuses by name, so "the first" is a matter of the spec.
+    containers = (obj.get("spec") or _NOTHING).get("containers") or ()
+    names = [each["name"] for each in containers]
+    name = AGENT_CONTAINER if AGENT_CONTAINER in names or not names else names[0]
+    return next((each for each in status.get("containerStatuses") or () if each["name"] == name), _NOTHING)
+
+
+def _pairs(mapping: dict[str, Value] | None) -> tuple[tuple[str, Value], ...]:
+    # Sorted, so that Tasks alike but for the order of their keys are one class to the core.
+    return tuple(sorted(mapping.items())) if mapping else ()
+
+
+def _selector(selector: Obj | None) -> tuple[Requirement, ...]:
+    if not selector:
+        return ()
+    labels = [Requirement(key, "In", frozenset((value,))) for key, value in (selector.get("matchLabels") or {}).items()]
+    expressions = [
+        Requirement(each["key"], each["operator"], frozenset(each.get("values") or ()))
+        for each in selector.get("matchExpressions") or ()
+    ]
+    return tuple(sorted(labels + expressions, key=lambda r: (r.key, r.operator, sorted(r.values))))
