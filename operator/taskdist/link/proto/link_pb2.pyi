@@ -1,0 +1,312 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class FailureReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FAILURE_REASON_UNSPECIFIED: _ClassVar[FailureReason]
+    FAILURE_REASON_HANDLER_ERROR: _ClassVar[FailureReason]
+    FAILURE_REASON_HANDLER_CRASHED: _ClassVar[FailureReason]
+    FAILURE_REASON_UNKNOWN_TYPE: _ClassVar[FailureReason]
+    FAILURE_REASON_INVALID_PAYLOAD: _ClassVar[FailureReason]
+    FAILURE_REASON_RESULT_TOO_LARGE: _ClassVar[FailureReason]
+    FAILURE_REASON_RESULT_REFUSED: _ClassVar[FailureReason]
+
+class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERDICT_UNSPECIFIED: _ClassVar[Verdict]
+    VERDICT_ACCEPTED: _ClassVar[Verdict]
+    VERDICT_ALREADY_FINAL: _ClassVar[Verdict]
+    VERDICT_STALE: _ClassVar[Verdict]
+    VERDICT_GONE: _ClassVar[Verdict]
+FAILURE_REASON_UNSPECIFIED: FailureReason
+FAILURE_REASON_HANDLER_ERROR: FailureReason
+FAILURE_REASON_HANDLER_CRASHED: FailureReason
+FAILURE_REASON_UNKNOWN_TYPE: FailureReason
+FAILURE_REASON_INVALID_PAYLOAD: FailureReason
+FAILURE_REASON_RESULT_TOO_LARGE: FailureReason
+FAILURE_REASON_RESULT_REFUSED: FailureReason
+VERDICT_UNSPECIFIED: Verdict
+VERDICT_ACCEPTED: Verdict
+VERDICT_ALREADY_FINAL: Verdict
+VERDICT_STALE: Verdict
+VERDICT_GONE: Verdict
+
+class LeaseName(_message.Message):
+    __slots__ = ("task_uid", "attempt", "epoch")
+    TASK_UID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    task_uid: str
+    attempt: int
+    epoch: int
+    def __init__(self, task_uid: _Optional[str] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class FromAgent(_message.Message):
+    __slots__ = ("hello", "ping", "started", "progress", "result", "failure", "stopped", "draining", "capacity", "reauthenticate")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    PING_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    REAUTHENTICATE_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    ping: Ping
+    started: Started
+    progress: Progress
+    result: Result
+    failure: Failure
+    stopped: Stopped
+    draining: Draining
+    capacity: Capacity
+    reauthenticate: Reauthenticate
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., reauthenticate: _Optional[_Union[Reauthenticate, _Mapping]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("protocol_version", "instance_id", "slots", "boot", "resources", "skills", "types", "labels", "fenced", "draining", "leases", "software")
+    class ResourcesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    BOOT_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    SKILLS_FIELD_NUMBER: _ClassVar[int]
+    TYPES_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    FENCED_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    instance_id: str
+    slots: int
+    boot: float
+    resources: _containers.ScalarMap[str, int]
+    skills: _containers.RepeatedScalarFieldContainer[str]
+    types: TypeList
+    labels: _containers.ScalarMap[str, str]
+    fenced: bool
+    draining: bool
+    leases: _containers.RepeatedCompositeFieldContainer[LeaseName]
+    software: str
+    def __init__(self, protocol_version: _Optional[int] = ..., instance_id: _Optional[str] = ..., slots: _Optional[int] = ..., boot: _Optional[float] = ..., resources: _Optional[_Mapping[str, int]] = ..., skills: _Optional[_Iterable[str]] = ..., types: _Optional[_Union[TypeList, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., fenced: _Optional[bool] = ..., draining: _Optional[bool] = ..., leases: _Optional[_Iterable[_Union[LeaseName, _Mapping]]] = ..., software: _Optional[str] = ...) -> None: ...
+
+class TypeList(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Ping(_message.Message):
+    __slots__ = ("boot", "busy_slots", "load")
+    BOOT_FIELD_NUMBER: _ClassVar[int]
+    BUSY_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    boot: float
+    busy_slots: int
+    load: float
+    def __init__(self, boot: _Optional[float] = ..., busy_slots: _Optional[int] = ..., load: _Optional[float] = ...) -> None: ...
+
+class Started(_message.Message):
+    __slots__ = ("lease",)
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseName
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("lease", "fraction", "message")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    FRACTION_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseName
+    fraction: float
+    message: str
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Result(_message.Message):
+    __slots__ = ("lease", "body")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseName
+    body: bytes
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., body: _Optional[bytes] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("lease", "reason", "message", "permanent")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    PERMANENT_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseName
+    reason: FailureReason
+    message: str
+    permanent: bool
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., reason: _Optional[_Union[FailureReason, str]] = ..., message: _Optional[str] = ..., permanent: _Optional[bool] = ...) -> None: ...
+
+class Stopped(_message.Message):
+    __slots__ = ("lease", "message")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseName
+    message: str
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Draining(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Capacity(_message.Message):
+    __slots__ = ("slots", "resources")
+    class ResourcesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    slots: int
+    resources: _containers.ScalarMap[str, int]
+    def __init__(self, slots: _Optional[int] = ..., resources: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class Reauthenticate(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    def __init__(self, token: _Optional[str] = ...) -> None: ...
+
+class ToAgent(_message.Message):
+    __slots__ = ("welcome", "refused", "grant", "renew", "cancel", "drain", "hold", "final")
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    GRANT_FIELD_NUMBER: _ClassVar[int]
+    RENEW_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
+    HOLD_FIELD_NUMBER: _ClassVar[int]
+    FINAL_FIELD_NUMBER: _ClassVar[int]
+    welcome: Welcome
+    refused: Refused
+    grant: Grant
+    renew: Renew
+    cancel: Cancel
+    drain: Drain
+    hold: Hold
+    final: Final
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., final: _Optional[_Union[Final, _Mapping]] = ...) -> None: ...
+
+class Welcome(_message.Message):
+    __slots__ = ("epoch", "slots", "ping_seconds")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    PING_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    slots: int
+    ping_seconds: float
+    def __init__(self, epoch: _Optional[int] = ..., slots: _Optional[int] = ..., ping_seconds: _Optional[float] = ...) -> None: ...
+
+class Refused(_message.Message):
+    __slots__ = ("reason", "message", "retry")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RETRY_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    message: str
+    retry: bool
+    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., retry: _Optional[bool] = ...) -> None: ...
+
+class Grant(_message.Message):
+    __slots__ = ("lease", "namespace", "name", "type", "slots", "resources", "ping_boot", "lease_seconds", "hold_seconds", "payload")
+    class ResourcesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    PING_BOOT_FIELD_NUMBER: _ClassVar[int]
+    LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    HOLD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseName
+    namespace: str
+    name: str
+    type: str
+    slots: int
+    resources: _containers.ScalarMap[str, int]
+    ping_boot: float
+    lease_seconds: float
+    hold_seconds: float
+    payload: bytes
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., slots: _Optional[int] = ..., resources: _Optional[_Mapping[str, int]] = ..., ping_boot: _Optional[float] = ..., lease_seconds: _Optional[float] = ..., hold_seconds: _Optional[float] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class Renew(_message.Message):
+    __slots__ = ("epoch", "ping_boot", "leases")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PING_BOOT_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    ping_boot: float
+    leases: _containers.RepeatedCompositeFieldContainer[LeaseName]
+    def __init__(self, epoch: _Optional[int] = ..., ping_boot: _Optional[float] = ..., leases: _Optional[_Iterable[_Union[LeaseName, _Mapping]]] = ...) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ("lease", "reason", "message")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseName
+    reason: str
+    message: str
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Drain(_message.Message):
+    __slots__ = ("undo",)
+    UNDO_FIELD_NUMBER: _ClassVar[int]
+    undo: bool
+    def __init__(self, undo: _Optional[bool] = ...) -> None: ...
+
+class Hold(_message.Message):
+    __slots__ = ("epoch",)
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    def __init__(self, epoch: _Optional[int] = ...) -> None: ...
+
+class Final(_message.Message):
+    __slots__ = ("lease", "verdict", "message")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseName
+    verdict: Verdict
+    message: str
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., message: _Optional[str] = ...) -> None: ...
