@@ -1,0 +1,328 @@
+"""The dispatch loop: everything that happens enters the lease protocol here, and what it asks for leaves here.
+
+One event loop, no locks: an input is handled to its end, its actions are carried out, then the next. Effects that
+take time are tasks whose answers come back as inputs. Without leadership there is no machine and agents are refused.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import structlog
+
+from taskdist.controller.bridge import PodFact, PoolView
+from taskdist.controller.status import PoolFacts
+from taskdist.core import Core
+from taskdist.core.model import Key, Pool, Queue
+from taskdist.kube import boottime
+from taskdist.protocol.leader import Leader
+from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Refused, ToAgent
+from taskdist.protocol.observations import (
+    Action,
+    CloseSession,
+    DeletePod,
+    Notice,
+    Now,
+    PodRecord,
+    ReadOutcome,
+    ReadTask,
+    ScalePool,
+    Send,
+    TaskRecord,
+    WriteOutcome,
+    WriteStatus,
+)
+
+_log = structlog.get_logger("taskdist.dispatch")
+
+# How often pools and queues whose numbers changed have their status looked at, in seconds.
+LOOK_SECONDS = 1.0
+
+
+def read_clocks() -> Now:
+    """Return both clocks of this machine, now."""
+    return Now(boottime(), time.time())
+
+
+class Effects(Protocol):
+    """What the dispatch loop can do to the world. Nothing here blocks or raises."""
+
+    async def write_status(self, action: WriteStatus) -> WriteOutcome: ...
+
+    async def read_task(self, action: ReadTask) -> ReadOutcome: ...
+
+    async def delete_pod(self, action: DeletePod) -> None: ...
+
+    def send(self, session: int, message: ToAgent) -> None: ...
+
+    def close(self, session: int, reason: str) -> None: ...
+
+    def close_pod(self, pod_uid: str, reason: str) -> None: ...
+
+    def notice(self, notice: Notice) -> None: ...
+
+    def scaled(self, action: ScalePool) -> None: ...
+
+    def look_at(self, pools: set[Key], queues: set[Key]) -> None: ...
+
+
+class Observer(Protocol):
+    """Who counts what passes through (metrics)."""
+
+    def wrote(self, action: WriteStatus, outcome: WriteOutcome) -> None: ...
+
+    def acted(self, action: Action) -> None: ...
+
+    def received(self, message: FromAgent) -> None: ...
+
+
+class Dispatcher:
+    """Drives one `Leader` at a time. All methods are called on the one event loop."""
+
+    def __init__(self, effects: Effects, observer: Observer, clocks: Callable[[], Now] = read_clocks) -> None:
+        self._effects = effects
+        self._observer = observer
+        self._clocks = clocks
+        self._leader: Leader | None = None
+        self._pods: dict[str, PodRecord] = {}
+        self._pools_pods: dict[Key, set[str]] = {}
+        self._inputs: deque[Callable[[Leader, Now], Iterable[Action]]] = deque()
+        self._busy = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake: asyncio.TimerHandle | None = None
+        self._looker: asyncio.TimerHandle | None = None
+        self._dirty_pools: set[Key] = set()
+        self._told: dict[Key, PoolFacts] = {}
+        self._told_queues: dict[Key, tuple[int, int]] = {}
+
+    @property
+    def leader(self) -> Leader | None:
+        return self._leader
+
+    @property
+    def core(self) -> Core | None:
+        return self._leader.core if self._leader is not None else None
+
+    # -- leadership ------------------------------------------------------------------------------------------------
+
+    def lead(
+        self, leader: Leader, queues: Iterable[Queue], pools: Iterable[Pool], tasks: Iterable[TaskRecord]
+    ) -> None:
+        """Begin a leadership with what a consistent list showed."""
+        self._leader = leader
+        for queue in queues:
+            self._input(lambda m, now, q=queue: m.queue_applied(q, now))
+        for pool in pools:
+            self._input(lambda m, now, p=pool: m.pool_applied(p, now))
+        for pod in self._pods.values():
+            self._input(lambda m, now, p=pod: m.pod_observed(p, now))
+        known = list(tasks)
+        self._input(lambda m, now: m.recover(known, now))
+        self._look()
+
+    def stop_leading(self) -> None:
+        """The leadership is ending: agents are told to hold on, and nothing is decided or written any more."""
+        if self._leader is not None:
+            self._input(lambda m, now: m.renewal_failing(now))
+
+    async def forget(self) -> None:
+        """Nothing may be done in the name of the last leadership any more."""
+        self._leader = None
+        self._inputs.clear()
+        for timer in (self._wake, self._looker):
+            if timer is not None:
+                timer.cancel()
+        self._wake = self._looker = None
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._told.clear()
+        self._told_queues.clear()
+
+    # -- what happened in the cluster ------------------------------------------------------------------------------
+
+    def queue_applied(self, queue: Queue) -> None:
+        self._input(lambda m, now: m.queue_applied(queue, now))
+
+    def queue_deleted(self, key: Key) -> None:
+        self._input(lambda m, now: m.queue_deleted(key, now))
+
+    def pool_applied(self, pool: Pool) -> None:
+        self._input(lambda m, now: m.pool_applied(pool, now))
+        self._dirty_pools.add(pool.key)
+
+    def pool_deleted(self, key: Key) -> None:
+        self._input(lambda m, now: m.pool_deleted(key, now))
+        self._told.pop(key, None)
+
+    def task_observed(self, record: TaskRecord) -> None:
+        self._input(lambda m, now: m.task_observed(record, now))
+
+    def task_deleted(self, uid: str) -> None:
+        self._input(lambda m, now: m.task_deleted(uid, now))
+
+    def pod_observed(self, pod: PodRecord) -> None:
+        key = (pod.namespace, pod.pool)
+        before = self._pods.get(pod.uid)
+        self._pods[pod.uid] = pod
+        self._pools_pods.setdefault(key, set()).add(pod.uid)
+        self._input(lambda m, now: m.pod_observed(pod, now))
+        if before is None or (before.deleting, before.ended) != (pod.deleting, pod.ended):
+            self._effects.look_at({key}, set())
+        else:
+            self._dirty_pools.add(key)
+
+    def pod_gone(self, uid: str) -> None:
+        pod = self._pods.pop(uid, None)
+        if pod is None:
+            return
+        key = (pod.namespace, pod.pool)
+        uids = self._pools_pods.get(key, set())
+        uids.discard(uid)
+        if not uids:
+            self._pools_pods.pop(key, None)
+        self._input(lambda m, now: m.pod_gone(uid, now))
+        self._effects.close_pod(uid, "the pod is gone")
+        self._effects.look_at({key}, set())
+
+    # -- what agents say (the link calls these) --------------------------------------------------------------------
+
+    def connected(self, session: int, identity: AgentIdentity, hello: Hello) -> None:
+        if self._leader is None:
+            self._effects.send(session, Refused("NotLeading", "this replica does not lead; dial again", retry=True))
+            self._effects.close(session, "not leading")
+            return
+        self._input(lambda m, now: m.connected(session, identity, hello, now))
+        self._dirty_pools.add((identity.namespace, identity.pool))
+
+    def received(self, session: int, message: FromAgent) -> None:
+        self._observer.received(message)
+        self._input(lambda m, now: m.received(session, message, now))
+
+    def disconnected(self, session: int) -> None:
+        self._input(lambda m, now: m.disconnected(session, now))
+
+    # -- facts for the reconciling loop ----------------------------------------------------------------------------
+
+    def pool_view(self, key: Key) -> PoolView | None:
+        core = self.core
+        if core is None:
+            return None
+        view = core.pool_view(key)
+        pods = tuple(
+            PodFact(uid, pod.name, pod.deleting, pod.ended, uid in view.draining)
+            for uid in sorted(self._pools_pods.get(key, ()))
+            if (pod := self._pods.get(uid)) is not None
+        )
+        facts = PoolFacts(view.desired, view.reason, view.message, view.ready, view.slots, view.busy_slots)
+        self._told[key] = facts
+        return PoolView(facts, pods)
+
+    def queue_counts(self, key: Key) -> tuple[int, int] | None:
+        core = self.core
+        if core is None:
+            return None
+        counts = core.queue_counts().get(key, (0, 0))
+        self._told_queues[key] = counts
+        return counts
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def _input(self, step: Callable[[Leader, Now], Iterable[Action]]) -> None:
+        if self._leader is None:
+            return
+        self._inputs.append(step)
+        if self._busy:  # an effect spoke back while its action was carried out
+            return
+        self._busy = True
+        try:
+            while self._inputs and (leader := self._leader) is not None:
+                step = self._inputs.popleft()
+                for action in step(leader, self._clocks()):
+                    self._perform(action)
+        finally:
+            self._busy = False
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if self._leader is None:
+            return
+        due = self._leader.next_wake()
+        if due is None:
+            return
+        delay = max(0.0, due - self._clocks().boot)
+        self._wake = asyncio.get_running_loop().call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        self._wake = None
+        self._input(lambda m, now: m.tick(now))
+
+    def _perform(self, action: Action) -> None:
+        self._observer.acted(action)
+        match action:
+            case Send(session, message):
+                self._effects.send(session, message)
+            case WriteStatus():
+                self._spawn(self._write(action))
+            case ReadTask():
+                self._spawn(self._read(action))
+            case CloseSession(session, reason):
+                self._effects.close(session, reason)
+            case DeletePod():
+                self._spawn(self._effects.delete_pod(action))
+            case ScalePool(namespace, pool):
+                self._effects.scaled(action)
+                self._effects.look_at({(namespace, pool)}, set())
+            case Notice():
+                self._effects.notice(action)
+
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # An effect must not raise: one that does is a defect, and an answer that never comes would leak a Task.
+            asyncio.get_running_loop().call_exception_handler({"message": "an effect failed", "exception": error})
+
+    async def _write(self, action: WriteStatus) -> None:
+        leader = self._leader
+        outcome = await self._effects.write_status(action)
+        if self._leader is leader:
+            self._observer.wrote(action, outcome)
+            self._input(lambda m, now: m.write_done(action.token, outcome, now))
+
+    async def _read(self, action: ReadTask) -> None:
+        leader = self._leader
+        outcome = await self._effects.read_task(action)
+        if self._leader is leader:
+            self._input(lambda m, now: m.read_done(action.token, outcome, now))
+
+    def _look(self) -> None:
+        """Have the status of pools and queues whose numbers changed looked at."""
+        core = self.core
+        if core is None:
+            return
+        pools = set(self._dirty_pools)
+        self._dirty_pools.clear()
+        for key, told in self._told.items():
+            view = core.pool_view(key)
+            if (view.desired, view.ready, view.slots, view.busy_slots) != (
+                told.desired,
+                told.ready,
+                told.slots,
+                told.busy_slots,
+            ):
+                pools.add(key)
+        queues = {k for k, counts in core.queue_counts().items() if self._told_queues.get(k) != counts}
+        queues |= {k for k, counts in self._told_queues.items() if k not in core.queue_counts() and counts != (0, 0)}
+        if pools or queues:
+            self._effects.look_at(pools, queues)
+        self._looker = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)

@@ -1,0 +1,183 @@
+"""What the dispatch loop asks for, done: status writes, reads, pods' deletion, messages to agents, events.
+
+Translates between the API client's outcomes and the protocol's; keeps no state of Tasks and decides nothing.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import structlog
+
+from taskdist.api import GROUP, VERSION, AgentPool, Reason, Task
+from taskdist.controller import convert
+from taskdist.core.model import Key
+from taskdist.kube import PODS, ApiError, Client, Informer, KubeError, StatusWriter, Write
+from taskdist.kube import writer as written
+from taskdist.protocol.messages import ToAgent
+from taskdist.protocol.observations import (
+    Conflict,
+    DeletePod,
+    Found,
+    Gone,
+    Notice,
+    NotSent,
+    ReadFailed,
+    ReadOutcome,
+    ReadTask,
+    Refused,
+    ScalePool,
+    TaskRecord,
+    Unknown,
+    WriteOutcome,
+    WriteStatus,
+    Written,
+)
+
+_log = structlog.get_logger("taskdist.effects")
+
+Object = dict[str, Any]
+Announce = Callable[[Object, Reason, str, bool], None]
+
+
+class Link(Protocol):
+    """The part of the link server that effects use."""
+
+    def send(self, session: int, message: ToAgent) -> None: ...
+
+    def close(self, session: int, reason: str) -> None: ...
+
+    def close_pod(self, pod_uid: str, reason: str) -> None: ...
+
+
+def is_ours(action: WriteStatus) -> Callable[[Object], bool]:
+    """Return whether an object read again shows this very write: same phase, attempt and epoch, and what it counts."""
+    keys = ("phase", "attempt", "epoch", "agentUid", "failures")
+    want = {k: action.status[k] for k in keys if action.status.get(k) is not None}
+
+    def shows(obj: Object) -> bool:
+        status = obj.get("status") or {}
+        return all(status.get(k) == v for k, v in want.items())
+
+    return shows
+
+
+class KubeEffects:
+    """The dispatch loop's effects on a real cluster.
+
+    Args:
+        announce: records a Kubernetes Event on an object: (reference, reason, message, warning).
+        look_at: has pools and queues reconciled.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        tasks: Informer[TaskRecord],
+        link: Link,
+        announce: Announce,
+        look_at: Callable[[set[Key], set[Key]], None],
+    ) -> None:
+        self._client = client
+        self._tasks = tasks
+        self._link = link
+        self._announce = announce
+        self.look_at = look_at
+        self._writer: StatusWriter | None = None
+
+    def write_with(self, writer: StatusWriter | None) -> None:
+        """Use this leadership's writer; None: nothing may be written."""
+        self._writer = writer
+
+    async def write_status(self, action: WriteStatus) -> WriteOutcome:
+        writer = self._writer
+        if writer is None:
+            return NotSent()
+        status = dict(action.status)
+        if action.body is not None:
+            status["result"] = json.loads(action.body)
+        outcome = await writer.write(
+            Write(action.uid, action.namespace, action.name, str(action.resource_version), status, is_ours(action))
+        )
+        match outcome:
+            case written.Written(obj):
+                self._tasks.apply_own(obj)
+                return Written(convert.task_record(obj), convert.payload(obj))
+            case written.Conflict(None):
+                # What stands is not known. Nothing of ours does; the informer brings what is there.
+                return Unknown(self._tasks.store.get(action.uid))
+            case written.Conflict(current):
+                assert current is not None
+                self._tasks.apply_own(current)
+                return Conflict(convert.task_record(current))
+            case written.Gone():
+                self._tasks.apply_gone(action.uid, action.namespace)
+                return Gone()
+            case written.Refused(status=code, message=message, final=final):
+                if final:
+                    return Refused(message, too_large=code == 413 or "too large" in message.lower())
+                _log.warning("a status write was put off", name=action.name, namespace=action.namespace, why=message)
+                return NotSent()
+            case written.NotSeen(obj):
+                return Unknown(convert.task_record(obj))
+            case written.Unknown():
+                return Unknown()
+
+    async def read_task(self, action: ReadTask) -> ReadOutcome:
+        writer = self._writer
+        if writer is None:
+            return ReadFailed()
+        try:
+            obj = await writer.read(action.uid, action.namespace, action.name)
+        except KubeError:
+            return ReadFailed()
+        if obj is None:
+            self._tasks.apply_gone(action.uid, action.namespace)
+            return Gone()
+        self._tasks.apply_own(obj)
+        return Found(convert.task_record(obj), convert.payload(obj))
+
+    async def delete_pod(self, action: DeletePod) -> None:
+        _log.info("deleting an agent", pod=action.name, namespace=action.namespace, reason=action.reason)
+        try:
+            await self._client.delete(PODS, action.name, action.namespace, uid=action.uid)
+        except ApiError as error:
+            if not (error.is_not_found or error.is_conflict):
+                _log.warning("an agent could not be deleted", pod=action.name, error=str(error))
+        except KubeError as error:
+            # The core sees that the pod still exists and asks again.
+            _log.warning("an agent could not be deleted", pod=action.name, error=str(error))
+
+    def send(self, session: int, message: ToAgent) -> None:
+        self._link.send(session, message)
+
+    def close(self, session: int, reason: str) -> None:
+        self._link.close(session, reason)
+
+    def close_pod(self, pod_uid: str, reason: str) -> None:
+        self._link.close_pod(pod_uid, reason)
+
+    def notice(self, notice: Notice) -> None:
+        _log.bind(
+            task=f"{notice.namespace}/{notice.name}",
+            uid=notice.uid,
+            attempt=notice.lease.attempt if notice.lease else None,
+        ).log(30 if notice.warning else 20, notice.message, reason=notice.reason.value)
+        self._announce(
+            _reference(Task.kind, notice.namespace, notice.name, notice.uid),
+            notice.reason,
+            notice.message,
+            notice.warning,
+        )
+
+    def scaled(self, action: ScalePool) -> None:
+        _log.info("pool scaled", namespace=action.namespace, pool=action.pool, replicas=action.replicas)
+        self._announce(
+            _reference(AgentPool.kind, action.namespace, action.pool, ""), action.reason, action.message, False
+        )
+
+
+def _reference(kind: str, namespace: str, name: str, uid: str) -> Object:
+    return {"apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "namespace": namespace, "name": name, "uid": uid}
+
+

@@ -1,0 +1,146 @@
+"""kopf, in a thread and an event loop of its own: it watches pools and queues and hands what it sees to the keepers.
+
+Only `on.event` handlers: they write no annotation and no finalizer on the user's objects, and level-triggered keepers
+need no memory of what was handled. kopf re-lists after a 410 without telling of deletions; a keeper that writes to
+what is gone gets a 404 and lets go, and the pods go with their owner.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import kopf
+import structlog
+
+from taskdist.api import GROUP, VERSION, AgentPool, TaskQueue
+from taskdist.controller.keepers import Keepers
+from taskdist.core.model import Key
+
+_log = structlog.get_logger("taskdist.kopf")
+
+
+def build_registry(keepers: Keepers, connection: Callable[[], kopf.ConnectionInfo]) -> kopf.OperatorRegistry:
+    """Return kopf's handlers: parse, delegate."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)  # type: ignore[arg-type]
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        return connection()
+
+    @kopf.on.event(GROUP, VERSION, AgentPool.plural, registry=registry)
+    def pool(type: str | None, body: kopf.Body, namespace: str | None, name: str | None, **_: Any) -> None:
+        if type == "DELETED":
+            keepers.pool_deleted((str(namespace), str(name)))
+        else:
+            keepers.pool_seen(dict(body))
+
+    @kopf.on.event(GROUP, VERSION, TaskQueue.plural, registry=registry)
+    def queue(type: str | None, body: kopf.Body, namespace: str | None, name: str | None, **_: Any) -> None:
+        if type == "DELETED":
+            keepers.queue_deleted((str(namespace), str(name)))
+        else:
+            keepers.queue_seen(dict(body))
+
+    return registry
+
+
+def build_settings() -> kopf.OperatorSettings:
+    """Return kopf's settings: quiet, without peering, and patient with a slow API server."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    # The kinds are installed with the operator: watching for new ones would need rights on all definitions.
+    settings.scanning.disabled = True
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
+    settings.watching.connect_timeout = 10
+    settings.networking.request_timeout = 10
+    settings.persistence.finalizer = f"{GROUP}/unused"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    return settings
+
+
+class KopfThread:
+    """Runs kopf and the keepers while this operator leads.
+
+    Args:
+        open_keepers: called on the new loop; returns the keepers and what closes them.
+        connection: kopf's credentials, asked for at each login.
+        failed: called, on the new thread, with what ended kopf although nobody asked it to.
+    """
+
+    def __init__(
+        self,
+        open_keepers: Callable[[], Awaitable[tuple[Keepers, Callable[[], Awaitable[None]]]]],
+        connection: Callable[[], kopf.ConnectionInfo],
+        namespaces: tuple[str, ...],
+        failed: Callable[[BaseException | None], None],
+    ) -> None:
+        self._open_keepers = open_keepers
+        self._connection = connection
+        self._namespaces = namespaces
+        self._failed = failed
+        self._stop = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._keepers: Keepers | None = None
+        self._thread = threading.Thread(target=self._main, name="kopf", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def look_at(self, pools: set[Key], queues: set[Key]) -> None:
+        """Have these pools and queues looked at again. Called from any thread; nothing happens before it is ready."""
+        loop, keepers = self._loop, self._keepers
+        if loop is None or keepers is None:
+            return
+
+        def look() -> None:
+            for key in pools:
+                keepers.look_at_pool(key)
+            for key in queues:
+                keepers.look_at_queue(key)
+
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody leads here any more
+            loop.call_soon_threadsafe(look)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    async def stop(self, timeout: float) -> bool:
+        """Ask it to end and wait; False if it did not within `timeout` seconds."""
+        self._stop.set()
+        await asyncio.to_thread(self._thread.join, timeout)
+        return not self._thread.is_alive()
+
+    def _main(self) -> None:
+        error: BaseException | None = None
+        try:
+            asyncio.run(self._run())
+        except BaseException as caught:
+            error = caught
+            _log.exception("kopf ended with an error")
+        finally:
+            self._keepers = None
+            self._loop = None
+        if not self._stop.is_set():
+            self._failed(error)
+
+    async def _run(self) -> None:
+        keepers, close = await self._open_keepers()
+        self._loop = asyncio.get_running_loop()
+        self._keepers = keepers
+        try:
+            await kopf.operator(
+                registry=build_registry(keepers, self._connection),
+                settings=build_settings(),
+                standalone=True,
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
+                stop_flag=self._stop,
+            )
+        finally:
+            await close()

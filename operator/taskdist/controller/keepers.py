@@ -1,0 +1,255 @@
+"""What kopf's handlers delegate to: keep a pool's pods and status, and a queue's status, as they should be.
+
+Level-triggered: each run reads what is, does what is missing, and says so in status. How many agents there should be
+and which of them goes is the core's decision; a keeper only creates what is missing and removes what has ended.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from taskdist.api import AgentPool, Reason, TaskQueue
+from taskdist.controller.bridge import Bridge, NotLeading, PoolView
+from taskdist.controller.pods import InvalidTemplate, LinkInfo, build_pod, check_template, free_names
+from taskdist.controller.status import PoolFacts, Verdict, pool_status, queue_status
+from taskdist.controller.workqueue import WorkQueue
+from taskdist.core.model import Key
+from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, ApiError, Client
+
+CREATE_CONCURRENCY = 10
+
+Publish = Callable[[str], Awaitable[None]]
+Announce = Callable[[dict[str, Any], Reason, str, bool], None]
+_log = structlog.get_logger("taskdist.keepers")
+
+
+class Keepers:
+    """Pools and queues of this operator, on the reconciling loop.
+
+    Args:
+        publish_trust: makes sure that a namespace has the certificate authorities' bundle.
+        announce: records a Kubernetes Event on an object: (object, reason, message, warning).
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        bridge: Bridge,
+        link: LinkInfo,
+        own_namespace: str,
+        publish_trust: Publish,
+        announce: Announce,
+    ) -> None:
+        self._client = client
+        self._bridge = bridge
+        self._link = link
+        self._own_namespace = own_namespace
+        self._publish_trust = publish_trust
+        self._announce = announce
+        self._pools: dict[Key, AgentPool] = {}
+        self._queues: dict[Key, TaskQueue] = {}
+        self._written: dict[tuple[str, Key], dict[str, Any]] = {}
+        self._verdicts: dict[Key, tuple[tuple[str, int], Verdict]] = {}
+        self._pool_work = WorkQueue[Key](self._keep_pool, self._failed)
+        self._queue_work = WorkQueue[Key](self._keep_queue, self._failed)
+
+    async def close(self) -> None:
+        await self._pool_work.close()
+        await self._queue_work.close()
+
+    # -- what happened ---------------------------------------------------------------------------------------------
+
+    def pool_seen(self, body: dict[str, Any]) -> None:
+        """The pool exists, with this content."""
+        pool = AgentPool.model_validate(body)
+        key = (pool.metadata.namespace, pool.metadata.name)
+        new = key not in self._pools
+        self._pools[key] = pool
+        self._pool_work.ask(key)
+        if new:
+            self._ask_queues_of(key)
+
+    def pool_deleted(self, key: Key) -> None:
+        """The pool is gone; its pods go with it, by their owner reference."""
+        self._pools.pop(key, None)
+        self._written.pop(("pool", key), None)
+        self._verdicts.pop(key, None)
+        self._ask_queues_of(key)
+
+    def queue_seen(self, body: dict[str, Any]) -> None:
+        """The queue exists, with this content."""
+        queue = TaskQueue.model_validate(body)
+        key = (queue.metadata.namespace, queue.metadata.name)
+        self._queues[key] = queue
+        self._queue_work.ask(key)
+
+    def queue_deleted(self, key: Key) -> None:
+        self._queues.pop(key, None)
+        self._written.pop(("queue", key), None)
+
+    def look_at_pool(self, key: Key) -> None:
+        """Something about the pool changed: its size, its pods, its agents."""
+        if key in self._pools:
+            self._pool_work.ask(key)
+
+    def look_at_queue(self, key: Key) -> None:
+        """The numbers of the queue changed."""
+        if key in self._queues:
+            self._queue_work.ask(key)
+
+    # -- what is done ----------------------------------------------------------------------------------------------
+
+    async def _keep_pool(self, key: Key) -> None:
+        pool = self._pools.get(key)
+        if pool is None or pool.metadata.deletion_timestamp is not None:
+            return
+        try:
+            view = await self._bridge.pool_view(key)
+        except NotLeading:
+            return
+        verdict = await self._judge(pool)
+        problem: ApiError | None = None
+        created = 0
+        if verdict.accepted:
+            await self._remove_ended(pool, view)
+            created, problem = await self._create_missing(pool, view)
+        pods = sum(not p.deleting and not p.ended for p in view.pods) + created
+        # A pool that cannot be used wants no agents, whatever waits.
+        facts = view.facts if verdict.accepted else PoolFacts(reason=verdict.reason, message=verdict.message)
+        message = str(problem) if problem else ""
+        await self._write(
+            "pool", key, pool.status.to_wire(), pool_status(pool, facts, pods, verdict, message, time.time())
+        )
+        if problem:
+            raise problem
+
+    async def _judge(self, pool: AgentPool) -> Verdict:
+        """Say whether the spec can be used; the API server's own judgement of the pod is asked once per generation."""
+        key = (pool.metadata.namespace, pool.metadata.name)
+        identity = (pool.metadata.uid, pool.metadata.generation)
+        known = self._verdicts.get(key)
+        if known and known[0] == identity:
+            return known[1]
+        verdict = Verdict()
+        if pool.metadata.namespace == self._own_namespace:
+            verdict = Verdict(
+                Reason.FORBIDDEN_NAMESPACE,
+                f"pools in the operator's own namespace {self._own_namespace} are refused, as agents could then read "
+                "its certificate authority; create the pool in another namespace",
+            )
+        else:
+            try:
+                check_template(pool)
+                await self._client.create(
+                    PODS,
+                    build_pod(pool, f"{pool.metadata.name}-dry-run", self._link),
+                    pool.metadata.namespace,
+                    dry_run=True,
+                )
+            except InvalidTemplate as error:
+                verdict = Verdict(Reason.INVALID_TEMPLATE, str(error))
+            except ApiError as error:
+                if error.status not in (400, 422):
+                    raise
+                verdict = Verdict(
+                    Reason.INVALID_TEMPLATE, f"the API server refuses a pod of spec.template: {error.message}"
+                )
+        self._verdicts[key] = (identity, verdict)
+        if not verdict.accepted:
+            self._announce(_reference(pool), verdict.reason, verdict.message, True)
+        return verdict
+
+    async def _remove_ended(self, pool: AgentPool, view: PoolView) -> None:
+        for pod in view.pods:
+            if pod.ended and not pod.deleting:
+                try:
+                    await self._client.delete(PODS, pod.name, pool.metadata.namespace, uid=pod.uid, grace_seconds=0)
+                except ApiError as error:
+                    if not (error.is_not_found or error.is_conflict):
+                        raise
+
+    async def _create_missing(self, pool: AgentPool, view: PoolView) -> tuple[int, ApiError | None]:
+        serving = sum(not (p.deleting or p.ended or p.draining) for p in view.pods)
+        missing = view.facts.desired - serving
+        if missing <= 0:
+            return 0, None
+        await self._publish_trust(pool.metadata.namespace)
+        gate = asyncio.Semaphore(CREATE_CONCURRENCY)
+
+        async def create(name: str) -> ApiError | None:
+            async with gate:
+                try:
+                    await self._client.create(PODS, build_pod(pool, name, self._link), pool.metadata.namespace)
+                except ApiError as error:
+                    # Somebody created it first: another leader, or we, and the view is late.
+                    return None if error.is_already_exists else error
+            return None
+
+        names = free_names(pool, [p.name for p in view.pods], missing)
+        refused = [e for e in await asyncio.gather(*(create(n) for n in names)) if e is not None]
+        if refused:
+            self._announce(_reference(pool), Reason.CREATE_REFUSED, refused[0].message, True)
+            return missing - len(refused), refused[0]
+        _log.info("created agents", pool=pool.metadata.name, namespace=pool.metadata.namespace, count=missing)
+        return missing, None
+
+    async def _keep_queue(self, key: Key) -> None:
+        queue = self._queues.get(key)
+        if queue is None or queue.metadata.deletion_timestamp is not None:
+            return
+        try:
+            waiting, leased = await self._bridge.queue_counts(key)
+        except NotLeading:
+            return
+        missing = [p for p in queue.spec.pools if (queue.metadata.namespace, p) not in self._pools]
+        verdict = Verdict()
+        if len(missing) == len(queue.spec.pools):
+            verdict = Verdict(
+                Reason.POOL_NOT_FOUND,
+                f"no pool of spec.pools exists in this namespace ({', '.join(missing)}): create an AgentPool of that "
+                "name or change spec.pools",
+            )
+        elif queue.spec.paused:
+            verdict = Verdict(Reason.ACCEPTED, "spec.paused is true: nothing is handed out until it is false")
+        elif missing:
+            verdict = Verdict(Reason.ACCEPTED, f"served without the pools that do not exist: {', '.join(missing)}")
+        await self._write(
+            "queue", key, queue.status.to_wire(), queue_status(queue, waiting, leased, verdict, time.time())
+        )
+
+    async def _write(self, kind: str, key: Key, old: dict[str, Any], new: dict[str, Any]) -> None:
+        """Write status where it says something new."""
+        told = {k: v for k, v in {**old, **new}.items() if v is not None}
+        if self._written.get((kind, key)) == new or told == old:
+            return
+        resource = AGENTPOOLS if kind == "pool" else TASKQUEUES
+        try:
+            await self._client.patch(resource, key[1], {"status": new}, key[0], subresource="status")
+        except ApiError as error:
+            if not error.is_not_found:
+                raise
+        self._written[kind, key] = new
+
+    def _ask_queues_of(self, pool: Key) -> None:
+        for key, queue in self._queues.items():
+            if key[0] == pool[0] and pool[1] in queue.spec.pools:
+                self._queue_work.ask(key)
+
+    @staticmethod
+    def _failed(key: Key, error: Exception) -> None:
+        _log.warning("reconciling failed and is tried again", namespace=key[0], name=key[1], error=str(error))
+
+
+def _reference(pool: AgentPool) -> dict[str, Any]:
+    return {
+        "apiVersion": "taskdist.dev/v1alpha1",
+        "kind": AgentPool.kind,
+        "name": pool.metadata.name,
+        "namespace": pool.metadata.namespace,
+        "uid": pool.metadata.uid,
+    }
+
+

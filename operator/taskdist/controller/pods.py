@@ -1,0 +1,203 @@
+"""The pods of a pool, pure: what a pod looks like, which names are free, what is wrong with a template.
+
+It refuses to choose how many there should be or which one goes: the core does.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from taskdist.api import GROUP, VERSION, AgentPool
+
+POOL_LABEL = f"{GROUP}/pool"
+TEMPLATE_LABEL = f"{GROUP}/template"
+MANAGED_BY = {"app.kubernetes.io/managed-by": "taskdist"}
+CA_CONFIGMAP = "taskdist-ca"
+MOUNT = "/var/run/taskdist"
+VOLUME = "taskdist-link"
+TOKEN_SECONDS = 3600
+HEALTH_PORT = 8088
+# An agent tells the operator that it stops, finishes and gives back within its grace, before the kubelet kills it.
+STOP_MARGIN_SECONDS = 5
+DEFAULT_GRACE_SECONDS = 30
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkInfo:
+    """How an agent finds the operator and which audience its token has."""
+
+    address: str
+    server_name: str
+    audience: str
+
+
+class InvalidTemplate(Exception):
+    """The pool's template cannot be used; the message names the field and the fix."""
+
+
+def template_hash(pool: AgentPool) -> str:
+    """Return ten hex digits of all that shapes a pod: agents of another hash are out of date."""
+    shape = {
+        "template": pool.spec.template.to_wire(),
+        "slots": pool.spec.slots,
+        "skills": pool.spec.skills,
+        "resources": pool.spec.resources,
+    }
+    canonical = json.dumps(shape, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def selector_string(pool: AgentPool) -> str:
+    """Return the label selector of the pool's pods, serialised as the scale subresource wants it."""
+    return f"{POOL_LABEL}={pool.metadata.name}"
+
+
+def check_template(pool: AgentPool) -> None:
+    """Refuse what would clash with what the operator adds. The API server judges the rest.
+
+    Raises:
+        InvalidTemplate: with the field and the fix.
+    """
+    spec = pool.spec.template.spec
+    containers = spec.get("containers")
+    if not isinstance(containers, list) or not containers or not all(isinstance(c, dict) for c in containers):
+        raise InvalidTemplate("spec.template.spec.containers is empty: give the agent's container")
+    if spec.get("restartPolicy", "Always") != "Always":
+        raise InvalidTemplate("spec.template.spec.restartPolicy must be Always: agents are long-running; remove it")
+    for volume in spec.get("volumes") or []:
+        if volume.get("name") == VOLUME:
+            raise InvalidTemplate(f"spec.template.spec.volumes: the name {VOLUME} is the operator's; rename the volume")
+    agent = containers[_agent_index(containers)]
+    for mount in agent.get("volumeMounts") or []:
+        path = str(mount.get("mountPath", "")).rstrip("/")
+        if path == MOUNT or path.startswith(MOUNT + "/"):
+            raise InvalidTemplate(
+                f"spec.template.spec.containers[{agent.get('name')}].volumeMounts: {path} is the operator's; "
+                "mount the volume elsewhere"
+            )
+    owned = {"TASKDIST_ADDRESS", "TASKDIST_SERVER_NAME", "TASKDIST_CA_FILE", "TASKDIST_TOKEN_FILE"}
+    for variable in agent.get("env") or []:
+        if variable.get("name") in owned:
+            raise InvalidTemplate(
+                f"spec.template.spec.containers[{agent.get('name')}].env: {variable['name']} is set by the operator; "
+                "remove it"
+            )
+
+
+def build_pod(pool: AgentPool, name: str, link: LinkInfo) -> Object:
+    """Return the manifest of one agent of this pool."""
+    template = pool.spec.template.to_wire()
+    metadata = template.get("metadata") or {}
+    spec: Object = copy.deepcopy(template["spec"])
+    spec["automountServiceAccountToken"] = False
+    spec.setdefault("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS)
+    spec["volumes"] = [*(spec.get("volumes") or []), _link_volume(link)]
+    _inject(spec["containers"][_agent_index(spec["containers"])], pool, link, spec["terminationGracePeriodSeconds"])
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": pool.metadata.namespace,
+            "labels": {
+                **(metadata.get("labels") or {}),
+                **MANAGED_BY,
+                POOL_LABEL: pool.metadata.name,
+                TEMPLATE_LABEL: template_hash(pool),
+            },
+            "annotations": dict(metadata.get("annotations") or {}),
+            "ownerReferences": [
+                {
+                    "apiVersion": f"{GROUP}/{VERSION}",
+                    "kind": AgentPool.kind,
+                    "name": pool.metadata.name,
+                    "uid": pool.metadata.uid,
+                    "controller": True,
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        "spec": spec,
+    }
+
+
+def free_names(pool: AgentPool, taken: Iterable[str], count: int) -> list[str]:
+    """Return the next `count` pod names: pool, generation, lowest free ordinals.
+
+    They follow from the pool alone, so two leaders that both see an agent missing try to create the same pod, and the
+    API server lets one of them.
+    """
+    used = set(taken)
+    names: list[str] = []
+    ordinal = 0
+    while len(names) < count:
+        name = f"{pool.metadata.name}-{pool.metadata.generation}-{ordinal}"
+        if name not in used:
+            names.append(name)
+        ordinal += 1
+    return names
+
+
+def _agent_index(containers: list[Object]) -> int:
+    return next((i for i, c in enumerate(containers) if c.get("name") == "agent"), 0)
+
+
+def _link_volume(link: LinkInfo) -> Object:
+    return {
+        "name": VOLUME,
+        "projected": {
+            "sources": [
+                {
+                    "serviceAccountToken": {
+                        "audience": link.audience,
+                        "expirationSeconds": TOKEN_SECONDS,
+                        "path": "token",
+                    }
+                },
+                {"configMap": {"name": CA_CONFIGMAP, "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            ]
+        },
+    }
+
+
+def _inject(container: Object, pool: AgentPool, link: LinkInfo, grace: int) -> None:
+    own: Object = {
+        "TASKDIST_ADDRESS": link.address,
+        "TASKDIST_SERVER_NAME": link.server_name,
+        "TASKDIST_CA_FILE": f"{MOUNT}/ca.crt",
+        "TASKDIST_TOKEN_FILE": f"{MOUNT}/token",
+    }
+    # What a template may say itself.
+    defaults: Object = {
+        "TASKDIST_SLOTS": str(pool.spec.slots),
+        "TASKDIST_GRACE_SECONDS": str(max(1, grace - STOP_MARGIN_SECONDS)),
+        "TASKDIST_HEALTH_PORT": str(HEALTH_PORT),
+    }
+    if pool.spec.skills:
+        defaults["TASKDIST_SKILLS"] = ",".join(pool.spec.skills)
+    if pool.spec.resources:
+        defaults["TASKDIST_RESOURCES"] = ",".join(f"{k}={v}" for k, v in sorted(pool.spec.resources.items()))
+    given: list[Object] = list(container.get("env") or [])
+    names = {v.get("name") for v in given}
+    env = [*given, *({"name": k, "value": v} for k, v in (own | defaults).items() if k not in names)]
+    if "TASKDIST_HEALTH_HOST" not in names:
+        env.append({"name": "TASKDIST_HEALTH_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
+    container["env"] = env
+    container["volumeMounts"] = [
+        *(container.get("volumeMounts") or []),
+        {"name": VOLUME, "mountPath": MOUNT, "readOnly": True},
+    ]
+    port = next((int(v["value"]) for v in env if v["name"] == "TASKDIST_HEALTH_PORT" and "value" in v), HEALTH_PORT)
+    # Readiness is what assigns work, so it is asked often; liveness only rescues a supervisor that hangs.
+    container.setdefault(
+        "readinessProbe", {"httpGet": {"path": "/readyz", "port": port}, "periodSeconds": 1, "failureThreshold": 3}
+    )
+    container.setdefault(
+        "livenessProbe",
+        {"httpGet": {"path": "/healthz", "port": port}, "periodSeconds": 10, "failureThreshold": 6},
+    )

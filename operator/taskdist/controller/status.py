@@ -1,0 +1,136 @@
+"""Status of pools and queues, pure: what is true of them now, in the terms that kubectl, Helm and Argo CD read.
+
+`Ready`, `Reconciling` and `Stalled` follow kstatus: Stalled means that nobody but the user can mend it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from taskdist.api import AgentPool, Condition, Reason, TaskQueue
+from taskdist.controller.pods import selector_string
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a spec can be used; if not, why, and what to do."""
+
+    reason: Reason = Reason.ACCEPTED
+    message: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        return self.reason is Reason.ACCEPTED
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFacts:
+    """What the core knows of a pool now."""
+
+    desired: int = 0
+    reason: Reason | None = None
+    message: str = ""
+    ready: int = 0
+    slots: int = 0
+    busy_slots: int = 0
+
+
+def timestamp(wall: float) -> datetime:
+    """Return a Unix time as an aware datetime of whole seconds, as conditions carry it."""
+    return datetime.fromtimestamp(int(wall), UTC)
+
+
+def merge_conditions(old: Iterable[Condition], new: Iterable[Condition], wall: float) -> list[Condition]:
+    """Return the new conditions, each keeping its transition time unless its status changed."""
+    before = {c.type: c for c in old}
+    merged = []
+    for condition in new:
+        known = before.get(condition.type)
+        unchanged = known is not None and known.status == condition.status and known.last_transition_time is not None
+        since = known.last_transition_time if known is not None and unchanged else timestamp(wall)
+        merged.append(condition.model_copy(update={"last_transition_time": since}))
+    return merged
+
+
+def pool_status(pool: AgentPool, facts: PoolFacts, pods: int, verdict: Verdict, problem: str, wall: float) -> Object:
+    """Return the pool's whole status.
+
+    Args:
+        pods: pods that exist and are not being deleted.
+        problem: what the API server said when the last pod was refused; empty if none was.
+    """
+    settled = verdict.accepted and not problem and pods == facts.desired and facts.ready >= facts.desired
+    if not verdict.accepted:
+        ready, reason, message = "False", verdict.reason, verdict.message
+    elif problem:
+        ready, reason, message = "False", Reason.CREATE_REFUSED, problem
+    elif settled:
+        ready, reason, message = "True", Reason.AGENTS_READY, f"{facts.ready} of {facts.desired} agents are ready"
+    else:
+        ready, reason = "False", Reason.PROGRESSING
+        message = f"{facts.ready} of {facts.desired} agents are ready, {pods} pods exist"
+    stalled = not verdict.accepted or bool(problem)
+    conditions = _trio(pool.metadata.generation, ready, reason, message, stalled=stalled, settled=settled)
+    scaled = facts.desired != pool.status.desired_replicas or pool.status.last_scaled_at is None
+    status: Object = {
+        "observedGeneration": pool.metadata.generation,
+        "replicas": pods,
+        "readyReplicas": facts.ready,
+        "desiredReplicas": facts.desired,
+        "slots": facts.slots,
+        "busySlots": facts.busy_slots,
+        "selector": selector_string(pool),
+        "scalingReason": facts.reason.value if facts.reason else None,
+        "scalingMessage": facts.message[:1024],
+        "conditions": [c.to_wire() for c in merge_conditions(pool.status.conditions, conditions, wall)],
+    }
+    if scaled:
+        status["lastScaledAt"] = timestamp(wall).isoformat().replace("+00:00", "Z")
+    return status
+
+
+def queue_status(queue: TaskQueue, waiting: int, leased: int, verdict: Verdict, wall: float) -> Object:
+    """Return the queue's whole status."""
+    ready = "True" if verdict.accepted else "False"
+    message = verdict.message or "Tasks are handed out"
+    # A pool that does not exist yet is for the user to make: nothing here will.
+    conditions = _trio(
+        queue.metadata.generation,
+        ready,
+        verdict.reason,
+        message,
+        stalled=not verdict.accepted,
+        settled=verdict.accepted,
+    )
+    return {
+        "observedGeneration": queue.metadata.generation,
+        "waiting": waiting,
+        "leased": leased,
+        "conditions": [c.to_wire() for c in merge_conditions(queue.status.conditions, conditions, wall)],
+    }
+
+
+def _trio(
+    generation: int, ready: str, reason: Reason, message: str, *, stalled: bool, settled: bool
+) -> list[Condition]:
+    reconciling = not stalled and not settled
+
+    def condition(kind: str, status: str) -> Condition:
+        return Condition.model_validate(
+            {
+                "type": kind,
+                "status": status,
+                "reason": reason.value,
+                "message": message[:4096],
+                "observedGeneration": generation,
+            }
+        )
+
+    return [
+        condition("Ready", ready),
+        condition("Reconciling", "True" if reconciling else "False"),
+        condition("Stalled", "True" if stalled else "False"),
+    ]

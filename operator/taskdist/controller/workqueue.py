@@ -1,0 +1,79 @@
+"""A keyed work queue: one run per key at a time, requests meanwhile coalesce into one more, failures back off.
+
+What kopf's own retries cannot give here: they live in annotations, and most requests come from the dispatch loop
+rather than from a change of the object.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+class WorkQueue(Generic[K]):
+    """Runs `work(key)` for each key asked for. Lives on one event loop.
+
+    Args:
+        work: raises to be run again, after `initial` seconds doubling up to `maximum`.
+        failed: told of each failure.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[K], Awaitable[None]],
+        failed: Callable[[K, Exception], None],
+        *,
+        initial: float = 0.2,
+        maximum: float = 30.0,
+    ) -> None:
+        self._work = work
+        self._failed = failed
+        self._initial = initial
+        self._maximum = maximum
+        self._asked: dict[K, asyncio.Event] = {}
+        self._runs: dict[K, asyncio.Task[None]] = {}
+
+    def ask(self, key: K) -> None:
+        """Run the key's work soon; at once if it waits out a back-off."""
+        event = self._asked.get(key)
+        if event is not None:
+            event.set()
+            return
+        self._asked[key] = event = asyncio.Event()
+        event.set()
+        self._runs[key] = asyncio.get_running_loop().create_task(self._run(key, event), name=f"reconcile {key}")
+
+    async def idle(self) -> None:
+        """Wait until no key has work left."""
+        while self._runs:
+            await asyncio.gather(*self._runs.values(), return_exceptions=True)
+
+    async def close(self) -> None:
+        """Cancel what runs and wait for its end."""
+        runs = list(self._runs.values())
+        for run in runs:
+            run.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)
+
+    async def _run(self, key: K, asked: asyncio.Event) -> None:
+        delay = self._initial
+        try:
+            while asked.is_set():
+                asked.clear()
+                try:
+                    await self._work(key)
+                except Exception as error:  # any failure is retried: the work is idempotent
+                    self._failed(key, error)
+                    try:
+                        async with asyncio.timeout(delay):
+                            await asked.wait()
+                    except TimeoutError:
+                        pass
+                    asked.set()
+                    delay = min(self._maximum, delay * 2)
+                else:
+                    delay = self._initial
+        finally:
+            self._asked.pop(key, None)
+            self._runs.pop(key, None)
