@@ -1,1 +1,106 @@
+"""Everything that is said to the API server, and nothing that is decided about it.
 
+- `Client`: verbs on resources, raw dicts, three kinds of failure (`ApiError`, `Unreachable`, `Unanswered`).
+- `Informer`: a live view of one resource, each change told once as `Added`, `Updated` or `Deleted`.
+- `StatusWriter`: compare-and-swap writes of status, each ending in an `Outcome`.
+- `LeaderElector`: one leader at a time, each leadership with an epoch that only grows.
+
+The judgements (what an event does to a view, when a leadership begins and ends) are pure and apart from their I/O. This
+room knows the project's resources by name only; it refuses policy, models, metrics and log formats.
+"""
+
+from taskdist.kube.backoff import Backoff
+from taskdist.kube.client import Client, OnRequest, Page, PatchType, WatchEvent, status_patch
+from taskdist.kube.credentials import Access, Credentials
+from taskdist.kube.election import Election, Timing
+from taskdist.kube.errors import ApiError, ConfigurationError, KubeError, Unanswered, Unreachable
+from taskdist.kube.informer import Counts, Informer, Settings
+from taskdist.kube.leader import LeaderElector, boottime, new_identity
+from taskdist.kube.resources import (
+    AGENTPOOLS,
+    CONFIGMAPS,
+    CUSTOMRESOURCEDEFINITIONS,
+    EVENTS,
+    LEASES,
+    NAMESPACES,
+    NODES,
+    PODS,
+    SECRETS,
+    SERVICEACCOUNTS,
+    TASKQUEUES,
+    TASKS,
+    TOKENREVIEWS,
+    Obj,
+    Resource,
+    name_of,
+    namespace_of,
+    uid_of,
+    version_of,
+)
+from taskdist.kube.store import Added, Deleted, Difference, Entry, Event, Store, Updated
+from taskdist.kube.transport import Answer, HttpTransport, Request, Transport
+from taskdist.kube.writer import Conflict, Gone, NotSeen, Outcome, Refused, StatusWriter, Unknown, Write, Written
+
+__all__ = [
+    "AGENTPOOLS",
+    "CONFIGMAPS",
+    "CUSTOMRESOURCEDEFINITIONS",
+    "EVENTS",
+    "LEASES",
+    "NAMESPACES",
+    "NODES",
+    "PODS",
+    "SECRETS",
+    "SERVICEACCOUNTS",
+    "TASKQUEUES",
+    "TASKS",
+    "TOKENREVIEWS",
+    "Access",
+    "Added",
+    "Answer",
+    "ApiError",
+    "Backoff",
+    "Client",
+    "ConfigurationError",
+    "Conflict",
+    "Counts",
+    "Credentials",
+    "Deleted",
+    "Difference",
+    "Election",
+    "Entry",
+    "Event",
+    "Gone",
+    "HttpTransport",
+    "Informer",
+    "KubeError",
+    "LeaderElector",
+    "NotSeen",
+    "Obj",
+    "OnRequest",
+    "Outcome",
+    "Page",
+    "PatchType",
+    "Refused",
+    "Request",
+    "Resource",
+    "Settings",
+    "StatusWriter",
+    "Store",
+    "Timing",
+    "Transport",
+    "Unanswered",
+    "Unknown",
+    "Unreachable",
+    "Updated",
+    "WatchEvent",
+    "Write",
+    "Written",
+    "boottime",
+    "name_of",
+    "namespace_of",
+    "new_identity",
+    "status_patch",
+    "uid_of",
+    "version_of",
+]

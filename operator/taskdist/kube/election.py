@@ -1,0 +1,342 @@
+"""When to campaign, renew, stop and release: the leader's election as a pure state machine over one Lease.
+
+Owns the argument that there is never more than one leader, and that the number of a leadership (its epoch, the Lease's
+`leaseTransitions`) only grows. No I/O and no clock: observations and times come in, an action comes out; the time is
+this machine's own and is never compared with another's.
+
+The argument, each line being one the tests switch off:
+1. The holder counts from the moment it *sent* the write that renewed; a challenger counts a full lease from the moment
+   it *received* a version of the record it had not seen before. So the challenger's count starts later.
+2. Clocks may run at rates that differ: each side moves its end by `drift` in the safe direction.
+3. Every write names the version it replaces, so a delayed one lands on what it knew or not at all.
+4. Taking the lease always raises the epoch, also for an identity that held it before, and after a release.
+5. A renewal without an answer extends nothing until a later one is answered.
+6. A leader ends by its own clock, whether or not the server answers; to go on is to be elected again.
+
+A Lease that someone deletes takes its epoch along: whoever has seen it waits a full lease before creating it anew and
+goes on counting from what it saw, or from `floor`, which the caller takes from what carries epochs (Tasks' status).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """All in seconds."""
+
+    lease: float = 15.0
+    """How long a renewal is good for."""
+    renew_deadline: float = 10.0
+    """How long after the last good renewal a leader gives up; the rest of the lease is for stopping."""
+    retry: float = 2.0
+    """Between renewals, and between looks at another's lease."""
+    drift: float = 0.02
+    """How much faster or slower than true time a clock may run, as a share."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.retry < self.renew_deadline < self.own_end:
+            raise ValueError(f"need 0 < retry < renew_deadline < lease × (1 - drift), got {self}")
+
+    @property
+    def own_end(self) -> float:
+        """How long a leader trusts its own lease."""
+        return self.lease * (1 - self.drift)
+
+    @property
+    def request(self) -> float:
+        """The most one request may take, so that three fit before the renew deadline."""
+        return self.renew_deadline / 3
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the Lease says. `version` is its resourceVersion; `duration` in seconds."""
+
+    holder: str
+    epoch: int
+    duration: float
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before `until` (which may be infinite)."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Ask for the record; the answer goes to `read`."""
+
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Write the record if it is still at `replaces` (None: create it); the answer goes to `written` or `refused`."""
+
+    purpose: str
+    """`acquire`, `renew` or `release`."""
+    holder: str
+    epoch: int
+    replaces: str | None
+    timeout: float
+
+
+Action = Wait | Read | Write
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """This identity leads from now on, under this epoch."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The leadership ends: decide and write nothing more, and be done by `deadline` (own clock)."""
+
+    epoch: int
+    deadline: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The leadership is over."""
+
+    epoch: int
+
+
+Notice = Started | Stopping | Stopped
+
+
+class Role(Enum):
+    FOLLOWER = auto()
+    LEADER = auto()
+    STOPPING = auto()
+    CLOSED = auto()
+
+
+class Election:
+    """One candidate. Drive it: `next(now)`, do the action, tell its result; collect `notices` after every step."""
+
+    def __init__(self, identity: str, timing: Timing, floor: Callable[[], int] = lambda: 0) -> None:
+        """`identity` must be this process's alone (a random part), or two processes take each other for themselves."""
+        if not identity:
+            raise ValueError("an identity must not be empty: an empty holder means released")
+        self.identity = identity
+        self.timing = timing
+        self._floor = floor
+        self._role = Role.FOLLOWER
+        self._epoch = 0
+        self._highest = 0
+        self._record: Record | None = None
+        self._fresh = False
+        self._ever_held = False
+        self._since = -math.inf
+        self._renewed = -math.inf
+        self._end = -math.inf
+        self._next = -math.inf
+        self._resigning = False
+        self._released = False
+        self._notices: list[Notice] = []
+
+    # -- what others ask -------------------------------------------------------------------------------------------
+
+    @property
+    def role(self) -> Role:
+        return self._role
+
+    @property
+    def record(self) -> Record | None:
+        """The record as last seen."""
+        return self._record
+
+    def leading(self, now: float) -> int | None:
+        """The epoch under which decisions may be made and written at `now`; None: none may.
+
+        To be asked at each use: a process that was frozen finds its time over here before any timer tells it.
+        """
+        return self._epoch if self._role is Role.LEADER and now < self._gives_up else None
+
+    def notices(self) -> list[Notice]:
+        """What has happened since the last call, in order."""
+        notices, self._notices = self._notices, []
+        return notices
+
+    # -- the step --------------------------------------------------------------------------------------------------
+
+    def next(self, now: float) -> Action:
+        """The one thing to do at `now`."""
+        if self._role is Role.LEADER and now >= self._gives_up:
+            self._stop(now, self._end, "the lease could not be renewed in time")
+        if self._role is Role.STOPPING:
+            if now < self._end:
+                return Wait(self._end)
+            self._over(now)
+        if self._role is Role.CLOSED:
+            return self._closing(now)
+        if self._role is Role.LEADER:
+            return self._leader(now)
+        return self._follower(now)
+
+    def _leader(self, now: float) -> Action:
+        # No request outlives the deadline: its late answer could say nothing of use, and its late landing costs time.
+        left = self._gives_up - now
+        if now < self._next:
+            return Wait(min(self._next, self._gives_up))
+        if not self._fresh or self._record is None:
+            return Read(min(self.timing.request, left))
+        return self._write("renew", self.identity, self._epoch, min(self.timing.request, left))
+
+    def _follower(self, now: float) -> Action:
+        if now < self._next:
+            return Wait(self._next)
+        if not self._fresh:
+            return Read(self.timing.request)
+        free = self._free_at()
+        if now < free:
+            # Look again before taking: what was unchanged then may have been renewed since.
+            self._fresh = False
+            self._next = min(now + self.timing.retry, free)
+            return Wait(self._next)
+        epoch = max(self._highest, self._floor()) + 1
+        return self._write("acquire", self.identity, epoch, self.timing.request)
+
+    def _free_at(self) -> float:
+        """From when the record as last seen may be taken."""
+        record = self._record
+        if record is None:
+            # Never seen: a first installation. Seen and gone: its holder may not know yet.
+            return self._since + self._patience(0) if self._ever_held else -math.inf
+        # Our own name, while not leading: nobody else leads under it, and the version guards against who came between.
+        if record.holder in ("", self.identity):
+            return -math.inf
+        return self._since + self._patience(record.duration)
+
+    def _patience(self, duration: float) -> float:
+        """How long an unchanged record is respected; the longer of what it says and what we are set to."""
+        return max(duration, self.timing.lease) * (1 + self.timing.drift)
+
+    def _closing(self, now: float) -> Action:
+        # A release only spares the next leader a wait. It is tried once while the lease may still be ours.
+        if self._released or now >= self._end:
+            return Wait(math.inf)
+        timeout = min(self.timing.request, self._end - now)
+        if not self._fresh:
+            return Read(timeout)
+        record = self._record
+        if record is None or record.holder != self.identity or record.epoch != self._epoch:
+            self._released = True
+            return Wait(math.inf)
+        return self._write("release", "", self._epoch, timeout)
+
+    def _write(self, purpose: str, holder: str, epoch: int, timeout: float) -> Write:
+        return Write(purpose, holder, epoch, self._record.version if self._record else None, timeout)
+
+    # -- what came of it -------------------------------------------------------------------------------------------
+
+    def read(self, record: Record | None, now: float) -> None:
+        """The record as the server has it at some moment before `now`; None: there is none."""
+        self._see(record, now)
+        if self._role is Role.LEADER and (
+            record is None or record.holder != self.identity or record.epoch != self._epoch
+        ):
+            whose = "is gone" if record is None else f"is held by {record.holder or 'nobody'} (epoch {record.epoch})"
+            self._stop(now, now, f"the lease {whose}")
+            self._over(now)
+
+    def written(self, action: Write, record: Record, sent: float, now: float) -> None:
+        """The write was done; `sent` is the time just before it was sent."""
+        self._see(record, now)
+        if action.purpose == "release":
+            self._released = True
+        elif action.purpose == "renew" and self._role is Role.LEADER and action.epoch == self._epoch:
+            self._renew(sent)
+        elif action.purpose == "acquire" and self._role is Role.CLOSED:
+            # Won after resigning: give it back at once.
+            self._epoch, self._end, self._released = record.epoch, sent + self.timing.own_end, False
+        elif action.purpose == "acquire" and self._role is Role.FOLLOWER:
+            if now >= sent + self.timing.renew_deadline:
+                # Won too long ago to be of use. The record bears our name; the next try takes it under a new epoch.
+                self._next = now
+                return
+            self._role = Role.LEADER
+            self._epoch = record.epoch
+            self._renew(sent)
+            self._notices.append(Started(record.epoch))
+
+    def refused(self, action: Write, now: float) -> None:
+        """The record was not at the version named, exists already, or is gone: look before anything else."""
+        self._fresh = False
+        if action.purpose == "release":
+            self._released = True
+        elif self._role is Role.FOLLOWER:
+            # Somebody else was quicker.
+            self._next = now + self.timing.retry
+
+    def failed(self, action: Read | Write, sent: float, now: float) -> None:
+        """No answer, no connection, or a server's fault: whether a write was done is unknown until the next read."""
+        self._fresh = False
+        if isinstance(action, Write) and action.purpose == "release":
+            self._released = True
+        if self._role is Role.CLOSED:
+            self._released = True
+        # Paced from the sending, so that a time-out is followed at once and an instant refusal is not a tight loop.
+        self._next = max(now, sent + self.timing.retry)
+
+    def done(self, now: float) -> None:
+        """The stopping leader has finished: the leadership ends before its deadline."""
+        if self._role is Role.STOPPING:
+            self._over(now)
+
+    def resign(self, now: float) -> None:
+        """Lead no more and campaign no more; a lease in hand is released once the stopping is done."""
+        self._resigning = True
+        if self._role is Role.LEADER:
+            self._stop(now, self._end, "asked to resign")
+        elif self._role is Role.FOLLOWER:
+            self._role = Role.CLOSED
+            self._released = True
+
+    # -- within ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _gives_up(self) -> float:
+        return self._renewed + self.timing.renew_deadline
+
+    def _see(self, record: Record | None, now: float) -> None:
+        before = self._record
+        if (record.version if record else None) != (before.version if before else None):
+            self._since = now
+        self._record = record
+        self._fresh = True
+        if record is not None:
+            self._ever_held = True
+            self._highest = max(self._highest, record.epoch)
+
+    def _renew(self, sent: float) -> None:
+        self._renewed = sent
+        self._end = sent + self.timing.own_end
+        self._next = sent + self.timing.retry
+
+    def _stop(self, now: float, deadline: float, reason: str) -> None:
+        self._role = Role.STOPPING
+        self._end = max(deadline, now)
+        self._notices.append(Stopping(self._epoch, self._end, reason))
+
+    def _over(self, now: float) -> None:
+        self._notices.append(Stopped(self._epoch))
+        self._role = Role.CLOSED if self._resigning else Role.FOLLOWER
+        if not self._resigning:
+            # Who could not renew lets others go first: a healthy one's patience ends within this time.
+            self._fresh = False
+            self._next = now + 2 * self.timing.retry

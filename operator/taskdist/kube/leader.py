@@ -1,0 +1,234 @@
+"""Leader election over a coordination.k8s.io Lease: the requests, the clock and the callbacks around the pure election.
+
+Owns talking to the Lease and telling the controller in time. What the answers mean, and when a leadership begins and
+ends, is the election's to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import math
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from taskdist.kube.client import Client
+from taskdist.kube.election import Election, Read, Record, Started, Stopped, Stopping, Timing, Wait, Write
+from taskdist.kube.errors import ApiError, KubeError
+from taskdist.kube.resources import LEASES, Obj, version_of
+
+log = logging.getLogger(__name__)
+
+
+def boottime() -> float:
+    """Seconds on a clock that also runs while the machine is suspended, where the platform has one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def new_identity(name: str = "") -> str:
+    """A holder's name: readable, and this process's alone."""
+    return f"{name or socket.gethostname()}_{secrets.token_hex(6)}"
+
+
+class LeaderElector:
+    """Campaigns until `resign`; leads, stops and campaigns again as often as it takes.
+
+    - `on_started(epoch)`: this process leads. Must return at once; start tasks from it.
+    - `on_stopping(deadline)`: the leadership is ending, `leading()` is None already. Runs until it returns or until
+      `deadline` (seconds on `clock`) cancels it; send holds and end tasks here.
+    - `on_stopped()`: nothing may be done in the name of this leadership any more.
+
+    An exception in a callback ends `run` with it: a controller in an unknown state must not go on.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        namespace: str,
+        name: str,
+        on_started: Callable[[int], None],
+        on_stopping: Callable[[float], Awaitable[None]],
+        on_stopped: Callable[[], None] = lambda: None,
+        identity: str = "",
+        timing: Timing | None = None,
+        floor: Callable[[], int] = lambda: 0,
+        clock: Callable[[], float] = boottime,
+    ) -> None:
+        """`floor`: the highest epoch known from elsewhere, so that a deleted Lease does not count from 1 again."""
+        self._client = client
+        self._namespace = namespace
+        self._name = name
+        self._on_started = on_started
+        self._on_stopping = on_stopping
+        self._on_stopped = on_stopped
+        self._clock = clock
+        self._election = Election(identity or new_identity(), timing or Timing(), floor)
+        self._stopping: asyncio.Task[None] | None = None
+        self._poke = asyncio.Event()
+        self._body: Obj | None = None
+
+    @property
+    def identity(self) -> str:
+        return self._election.identity
+
+    @property
+    def holder(self) -> str:
+        """Who held the Lease when it was last seen; empty if nobody."""
+        record = self._election.record
+        return record.holder if record else ""
+
+    def leading(self) -> int | None:
+        """The epoch this process leads under at this moment, or None. Ask before each decision and each write."""
+        return self._election.leading(self._clock())
+
+    def resign(self) -> None:
+        """Stop leading (through `on_stopping`), release the Lease, and let `run` return. Safe to call twice."""
+        self._election.resign(self._clock())
+        self._poke.set()
+
+    async def run(self) -> None:
+        """Campaign and lead until `resign`. Cancelling it is an unclean end: the Lease then runs out by itself."""
+        try:
+            while True:
+                action = self._election.next(self._clock())
+                await self._tell()
+                if isinstance(action, Wait):
+                    if action.until == math.inf:
+                        return
+                    await self._pause(action.until)
+                else:
+                    await self._do(action)
+                    await self._tell()
+        finally:
+            if self._stopping is not None:
+                self._stopping.cancel()
+                await asyncio.gather(self._stopping, return_exceptions=True)
+
+    async def _pause(self, until: float) -> None:
+        # An event loop's timers may not run while the machine sleeps, so this may end late: the election then sees the
+        # time as it is, and so does `leading`.
+        waiting: set[asyncio.Task[Any]] = {asyncio.ensure_future(self._poke.wait())}
+        if self._stopping is not None:
+            waiting.add(self._stopping)
+        try:
+            await asyncio.wait(waiting, timeout=max(0.0, until - self._clock()), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting - {self._stopping}:
+                task.cancel()
+        self._poke.clear()
+        if self._stopping is not None and self._stopping.done():
+            finished, self._stopping = self._stopping, None
+            finished.result()
+            self._election.done(self._clock())
+
+    async def _tell(self) -> None:
+        for notice in self._election.notices():
+            match notice:
+                case Started(epoch):
+                    log.info("leading as %s, epoch %d", self.identity, epoch)
+                    self._on_started(epoch)
+                case Stopping(epoch, deadline, reason):
+                    log.warning("leadership %d ends in %.1f s: %s", epoch, deadline - self._clock(), reason)
+                    self._stopping = asyncio.create_task(self._stop(deadline), name="leadership-stopping")
+                    # One turn of the loop, so that a deadline already past still lets it begin.
+                    await asyncio.sleep(0)
+                case Stopped(epoch):
+                    log.info("leadership %d is over", epoch)
+                    await self._cut()
+                    self._on_stopped()
+
+    async def _stop(self, deadline: float) -> None:
+        await self._on_stopping(deadline)
+
+    async def _cut(self) -> None:
+        """The deadline has come: what is still stopping is cancelled."""
+        if self._stopping is None:
+            return
+        stopping, self._stopping = self._stopping, None
+        stopping.cancel()
+        # Not awaited as such: its cancellation must not be mistaken for our own.
+        await asyncio.wait({stopping})
+        if not stopping.cancelled():
+            stopping.result()
+
+    async def _do(self, action: Read | Write) -> None:
+        sent = self._clock()
+        try:
+            # The client bounds its own requests; this bounds what comes before them (credentials, a 429's wait).
+            if isinstance(action, Read):
+                async with asyncio.timeout(action.timeout):
+                    record = await self._read(action.timeout)
+                self._election.read(record, self._clock())
+            else:
+                async with asyncio.timeout(action.timeout):
+                    written = await self._write(action)
+                if written is None:
+                    self._election.refused(action, self._clock())
+                else:
+                    self._election.written(action, written, sent, self._clock())
+        except (KubeError, TimeoutError) as error:
+            log.warning("%s: %s", _what(action), error or type(error).__name__)
+            self._election.failed(action, sent, self._clock())
+
+    async def _read(self, timeout: float) -> Record | None:
+        try:
+            self._body = await self._client.get(LEASES, self._name, self._namespace, timeout=timeout)
+        except ApiError as error:
+            if error.is_not_found:
+                self._body = None
+                return None
+            raise
+        return _record(self._body)
+
+    async def _write(self, action: Write) -> Record | None:
+        """None: refused, the record is not what it was."""
+        body = self._spelled(action)
+        try:
+            if action.replaces is None:
+                self._body = await self._client.create(LEASES, body, self._namespace, timeout=action.timeout)
+            else:
+                self._body = await self._client.put(LEASES, self._name, body, self._namespace, timeout=action.timeout)
+        except ApiError as error:
+            if error.is_conflict or error.is_already_exists or error.is_not_found:
+                return None
+            raise
+        return _record(self._body)
+
+    def _spelled(self, action: Write) -> Obj:
+        """The Lease as it shall be; labels and annotations that others put there stay."""
+        known = self._body if action.replaces is not None and self._body is not None else {}
+        metadata = {key: value for key, value in known.get("metadata", {}).items() if key not in ("managedFields",)}
+        metadata |= {"name": self._name, "namespace": self._namespace}
+        if action.replaces is not None:
+            metadata["resourceVersion"] = action.replaces
+        # For people and for tools that look; nothing here compares it with another clock.
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        old = known.get("spec") or {}
+        spec = {
+            **old,
+            "holderIdentity": action.holder,
+            "leaseTransitions": action.epoch,
+            "renewTime": now,
+            "acquireTime": now if action.purpose == "acquire" else old.get("acquireTime", now),
+            "leaseDurationSeconds": 1 if action.purpose == "release" else math.ceil(self._election.timing.lease),
+        }
+        return {"apiVersion": LEASES.api_version, "kind": "Lease", "metadata": metadata, "spec": spec}
+
+
+def _record(lease: Obj) -> Record:
+    spec = lease.get("spec") or {}
+    return Record(
+        holder=spec.get("holderIdentity") or "",
+        epoch=int(spec.get("leaseTransitions") or 0),
+        duration=float(spec.get("leaseDurationSeconds") or 0),
+        version=version_of(lease),
+    )
+
+
+def _what(action: Read | Write) -> str:
+    return f"the lease could not be {'read' if isinstance(action, Read) else 'written'}"

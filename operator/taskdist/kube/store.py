@@ -1,0 +1,252 @@
+"""What a list, a watch event or the answer to an own write does to the view of the cluster: pure.
+
+Owns one rule: of two states of one object the newer stays, so that a late event never takes back what is known to be
+later. No I/O, no clock; each method says what changed as events, and the caller passes them on.
+
+On comparing versions. By the letter a resourceVersion is opaque; in practice it is etcd's revision, one growing
+integer, and since Kubernetes 1.35 clients may compare it. It is compared as an integer here. Where it is none (an
+aggregated API with a store of its own), order cannot be known: then what arrives last counts as newer, as it does for
+any client that does not compare, and a late event can take back an own write until the next one mends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from taskdist.kube.resources import Obj, name_of, namespace_of, uid_of, version_of
+
+T = TypeVar("T")
+
+GRAVES = 20_000
+"""Deletions remembered. An answer to an own write that comes later than this many deletions could bring its object
+back until the next consistency check; answers come within seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Added(Generic[T]):
+    """An object that was not in the view."""
+
+    new: T
+
+
+@dataclass(frozen=True, slots=True)
+class Updated(Generic[T]):
+    """The same object (uid) in a newer state."""
+
+    old: T
+    new: T
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted(Generic[T]):
+    """An object that is gone, or no longer matches the selector.
+
+    `old` is its final state where the deletion was `seen`; otherwise (a list without it, a successor under its name)
+    it is the last one known.
+    """
+
+    old: T
+    seen: bool = True
+
+
+Event = Added[T] | Updated[T] | Deleted[T]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[T]):
+    """An object in the view; `value` is what the transform made of it."""
+
+    uid: str
+    namespace: str
+    name: str
+    version: str
+    value: T
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One object on which a list and the view disagree."""
+
+    kind: str
+    """`missing` from the view, `stale` in it, or `extra` there."""
+    uid: str
+    namespace: str
+    name: str
+    listed: str
+    """Its version in the list; for `extra`, the list's own."""
+
+
+def is_newer(version: str, known: str) -> bool:
+    """Whether `version` is later than `known`; for versions that are no integers, whether it differs."""
+    if version.isdecimal() and known.isdecimal():
+        return int(version) > int(known)
+    return version != known
+
+
+class Store(Generic[T]):
+    """The view: objects by uid, and by namespace and name."""
+
+    def __init__(self, transform: Callable[[Obj], T], graves: int = GRAVES) -> None:
+        """`transform` makes of an object what is kept; whatever it leaves out is not held in memory."""
+        self._transform = transform
+        self._by_uid: dict[str, Entry[T]] = {}
+        self._by_key: dict[tuple[str, str], str] = {}
+        self._graves: dict[str, str | None] = {}
+        """Version of the deletion; None: gone for good, whatever version is heard of it."""
+        self._most_graves = graves
+
+    def __len__(self) -> int:
+        return len(self._by_uid)
+
+    def __iter__(self) -> Iterator[T]:
+        return (entry.value for entry in self._by_uid.values())
+
+    def __contains__(self, uid: object) -> bool:
+        return uid in self._by_uid
+
+    def get(self, uid: str) -> T | None:
+        entry = self._by_uid.get(uid)
+        return None if entry is None else entry.value
+
+    def find(self, namespace: str, name: str) -> T | None:
+        uid = self._by_key.get((namespace, name))
+        return None if uid is None else self._by_uid[uid].value
+
+    def entry(self, uid: str) -> Entry[T] | None:
+        return self._by_uid.get(uid)
+
+    def entries(self) -> Iterable[Entry[T]]:
+        return self._by_uid.values()
+
+    # -- what changes it -------------------------------------------------------------------------------------------
+
+    def put(self, obj: Obj, *, rewound: bool = False) -> list[Event[T]]:
+        """Take in a state of an object, wherever it came from; nothing happens where a later one is known.
+
+        `rewound`: the server's history itself went back (etcd was restored), so a lower version may be the present.
+        """
+        uid, version = uid_of(obj), version_of(obj)
+        key = (namespace_of(obj), name_of(obj))
+        # A deletion "seen" under a selector may be a label gone; with a later version the object is back.
+        if not rewound and self._buried(uid, version):
+            return []
+        events: list[Event[T]] = []
+        holder = self._by_key.get(key)
+        if holder is not None and holder != uid:
+            other = self._by_uid[holder]
+            if not rewound and not is_newer(version, other.version):
+                # A late word of a predecessor, whose name has been taken since.
+                self._bury(uid, None)
+                return []
+            events.append(Deleted(self._drop(other, None), seen=False))
+        known = self._by_uid.get(uid)
+        if known is not None and (version == known.version or not (rewound or is_newer(version, known.version))):
+            return events
+        value = self._transform(obj)
+        self._graves.pop(uid, None)
+        self._by_uid[uid] = Entry(uid, *key, version, value)
+        self._by_key[key] = uid
+        events.append(Added(value) if known is None else Updated(known.value, value))
+        return events
+
+    def remove(self, obj: Obj) -> list[Event[T]]:
+        """Take in a deletion; the object's version is that of its deletion."""
+        uid, version = uid_of(obj), version_of(obj)
+        known = self._by_uid.get(uid)
+        if known is None:
+            self._bury(uid, version)
+            return []
+        if is_newer(known.version, version):
+            # Left the selector and came back, and the coming back was heard first (as an own write's answer).
+            return []
+        final = self._transform(obj)
+        self._drop(known, version)
+        return [Deleted(final)]
+
+    def forget(self, uid: str, *, for_good: bool = True) -> list[Event[T]]:
+        """A read has shown that this uid is gone, so that no later word of it is believed; or, not `for_good`, that it
+        exists and does not match the selector as of the version held."""
+        known = self._by_uid.get(uid)
+        if known is None:
+            return []
+        return [Deleted(self._drop(known, None if for_good else known.version), seen=False)]
+
+    def sweep(
+        self, listed: set[str], version: str, namespace: str | None = None, *, rewound: bool = False
+    ) -> list[Event[T]]:
+        """After a list as of `version` was put: drop what it does not hold, in `namespace` or (None) everywhere.
+
+        What is newer than the list stays: an own write whose answer came while the pages were read.
+        """
+        gone = [
+            entry
+            for entry in self._by_uid.values()
+            if entry.uid not in listed
+            and (namespace is None or entry.namespace == namespace)
+            and (rewound or not _later(entry.version, version))
+        ]
+        return [Deleted(self._drop(entry, version), seen=False) for entry in gone]
+
+    # -- what only looks -------------------------------------------------------------------------------------------
+
+    def differences(self, listed: Iterable[Obj], version: str, namespace: str | None = None) -> list[Difference]:
+        """Where a consistent list as of `version` knows better than the view. Objects need their metadata only."""
+        found: list[Difference] = []
+        uids: set[str] = set()
+        for obj in listed:
+            uid, at = uid_of(obj), version_of(obj)
+            uids.add(uid)
+            known = self._by_uid.get(uid)
+            if known is None and not self._buried(uid, at):
+                found.append(Difference("missing", uid, namespace_of(obj), name_of(obj), at))
+            elif known is not None and at != known.version and is_newer(at, known.version):
+                found.append(Difference("stale", uid, known.namespace, known.name, at))
+        found += (
+            Difference("extra", entry.uid, entry.namespace, entry.name, version)
+            for entry in self._by_uid.values()
+            if entry.uid not in uids
+            and (namespace is None or entry.namespace == namespace)
+            and not _later(entry.version, version)
+        )
+        return found
+
+    def still(self, difference: Difference) -> bool:
+        """Whether a difference found earlier is one yet: what a watch that merely lagged has brought since is none."""
+        known = self._by_uid.get(difference.uid)
+        if difference.kind == "extra":
+            return known is not None and not _later(known.version, difference.listed)
+        if known is not None:
+            return is_newer(difference.listed, known.version)
+        return not self._buried(difference.uid, difference.listed)
+
+    # -- within ----------------------------------------------------------------------------------------------------
+
+    def _buried(self, uid: str, version: str) -> bool:
+        """Whether this state of the uid is from before its deletion."""
+        if uid not in self._graves:
+            return False
+        grave = self._graves[uid]
+        return grave is None or not is_newer(version, grave)
+
+    def _drop(self, entry: Entry[T], version: str | None) -> T:
+        del self._by_uid[entry.uid]
+        if self._by_key.get((entry.namespace, entry.name)) == entry.uid:
+            del self._by_key[entry.namespace, entry.name]
+        self._bury(entry.uid, version)
+        return entry.value
+
+    def _bury(self, uid: str, version: str | None) -> None:
+        if uid in self._graves:
+            known = self._graves.pop(uid)
+            if known is None or (version is not None and not is_newer(version, known)):
+                version = known
+        self._graves[uid] = version
+        if len(self._graves) > self._most_graves:
+            del self._graves[next(iter(self._graves))]
+
+
+def _later(version: str, than: str) -> bool:
+    """Strictly later, where that can be known; a version that is no integer is never said to be later."""
+    return version.isdecimal() and than.isdecimal() and int(version) > int(than)
