@@ -19,11 +19,66 @@ class Scaling(Model):
     )
 
 
+# What the API server checks of a pod template; the pods themselves are checked when they are created. The rest of the
+# pod spec passes through as written.
+_POD_METADATA: dict[str, Any] = {
+    "additionalProperties": None,
+    "properties": {
+        "labels": {
+            "type": "object",
+            "description": "Labels of the pods, for selectors of Tasks and for your own use.",
+            "additionalProperties": {"type": "string", "maxLength": 63},
+            "maxProperties": 64,
+        },
+        "annotations": {
+            "type": "object",
+            "description": "Annotations of the pods.",
+            "additionalProperties": {"type": "string", "maxLength": 65536},
+            "maxProperties": 64,
+        },
+    },
+}
+_POD_SPEC: dict[str, Any] = {
+    "additionalProperties": None,
+    "required": ["containers"],
+    "x-kubernetes-preserve-unknown-fields": True,
+    "properties": {
+        "containers": {
+            "type": "array",
+            "description": "Containers of the pods, in the form that `kubectl explain pod.spec.containers` shows.",
+            "minItems": 1,
+            "maxItems": 32,
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["name"],
+            "items": {
+                "type": "object",
+                "required": ["name"],
+                "x-kubernetes-preserve-unknown-fields": True,
+                "properties": {
+                    "name": {
+                        "type": "string",
+                        "description": "Name of the container, a DNS label.",
+                        "minLength": 1,
+                        "maxLength": 63,
+                        "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+                    }
+                },
+            },
+        }
+    },
+}
+
+
 class PodTemplate(Model):
     """The agents' pod template."""
 
-    metadata: dict[str, Any] = Field(default_factory=dict, description="Labels and annotations of the pods.")
-    spec: dict[str, Any] = Field(description="Pod spec. The container named `agent`, or else the first, is the agent.")
+    metadata: dict[str, Any] = Field(
+        default_factory=dict, description="Labels and annotations of the pods.", json_schema_extra=_POD_METADATA
+    )
+    spec: dict[str, Any] = Field(
+        description="Pod spec. The container named `agent`, or else the first, is the agent.",
+        json_schema_extra=_POD_SPEC,
+    )
 
 
 class AgentPoolSpec(Model):
@@ -88,4 +143,4 @@ class AgentPool(Model):
 
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
     spec: AgentPoolSpec
-    status: AgentPoolStatus = Field(default_factory=AgentPoolStatus)
+    status: AgentPoolStatus = Field(default_factory=AgentPoolStatus, json_schema_extra={"default": {}})

@@ -19,6 +19,13 @@ Word = Annotated[
 LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=317)]
 LabelValue = Annotated[str, StringConstraints(max_length=63)]
 Message = Annotated[str, StringConstraints(max_length=4096)]
+# The schema of a JSON object whose content is the user's own business. It is a map of unknown values rather than an
+# object of unknown fields: the API server compares the first exactly, but of the second it takes {"a": 1} and {"b": 1}
+# for equal. The bound is above what 64 KiB can hold.
+ANY_JSON_OBJECT: dict[str, Any] = {
+    "additionalProperties": {"nullable": True, "x-kubernetes-preserve-unknown-fields": True},
+    "maxProperties": 16384,
+}
 
 
 class Model(BaseModel):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from taskdist.api.meta import Condition, LabelSelector, Message, Model, Name, ObjectMeta, Word
+from taskdist.api.meta import ANY_JSON_OBJECT, Condition, LabelSelector, Message, Model, Name, ObjectMeta, Word
 from taskdist.api.reasons import Phase, Reason
 
 # Bytes of JSON. The API server cannot bound an object of unknown fields, so the operator enforces both.
@@ -25,7 +25,9 @@ class TaskSpec(Model):
     queue: Name = Field(description="Name of the TaskQueue, in the same namespace, in which the Task waits.")
     type: Word = Field(description="What kind of work this is: the agent picks the handler registered for it.")
     payload: dict[str, Any] = Field(
-        default_factory=dict, description="Input of the handler, any JSON object of at most 64 KiB."
+        default_factory=dict,
+        description="Input of the handler, any JSON object of at most 64 KiB.",
+        json_schema_extra=ANY_JSON_OBJECT,
     )
     priority: Annotated[int, Field(ge=-1000, le=1000)] = Field(
         default=0, description="Higher goes first. May be changed while the Task waits."
@@ -95,7 +97,9 @@ class TaskStatus(Model):
     finished_at: datetime | None = Field(default=None, description="When the Task ended.")
     retry_after: datetime | None = Field(default=None, description="The Task is not tried again before this time.")
     result: dict[str, Any] | None = Field(
-        default=None, description="What the handler returned, a JSON object of at most 64 KiB."
+        default=None,
+        description="What the handler returned, a JSON object of at most 64 KiB.",
+        json_schema_extra=ANY_JSON_OBJECT,
     )
     progress: Progress | None = Field(default=None, description="Progress of the running attempt.")
     attempts: Annotated[list[AttemptRecord], Field(max_length=MAX_ATTEMPT_RECORDS)] = Field(
@@ -118,4 +122,4 @@ class Task(Model):
 
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
     spec: TaskSpec
-    status: TaskStatus = Field(default_factory=TaskStatus)
+    status: TaskStatus = Field(default_factory=TaskStatus, json_schema_extra={"default": {"phase": "Pending"}})

@@ -78,7 +78,9 @@ class TaskQueueSpec(Model):
         description="How long agents go on while the operator changes its leader, in seconds; a new leader waits as "
         "long for agents that have not announced themselves again.",
     )
-    retry: Retry = Field(default_factory=Retry, description="What happens when an attempt fails.")
+    retry: Retry = Field(
+        default_factory=Retry, description="What happens when an attempt fails.", json_schema_extra={"default": {}}
+    )
 
 
 class TaskQueueStatus(Model):
@@ -104,4 +106,4 @@ class TaskQueue(Model):
 
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
     spec: TaskQueueSpec
-    status: TaskQueueStatus = Field(default_factory=TaskQueueStatus)
+    status: TaskQueueStatus = Field(default_factory=TaskQueueStatus, json_schema_extra={"default": {}})

@@ -1,0 +1,189 @@
+"""What the API server itself refuses, as CEL rules with messages that name the field and the fix.
+
+Owns the rules that a schema's types and bounds cannot say. Rules that compare with the former object stand at the
+object's root: on a field, leaving the field out would get round them. For the same reason both sides give an absent
+field its meaning (`.?field.orValue(…)`) before they are compared.
+"""
+
+from typing import Any
+
+from taskdist.api.reasons import Phase
+from taskdist.api.task import MUTABLE_FIELDS, TaskSpec
+
+Rule = dict[str, Any]
+
+MAX_NAME_LENGTH = 50
+
+
+def rule(expression: str, message: str, field: str = "", *, forbidden: bool = False) -> Rule:
+    """One rule. `field` is the path that the refusal names; `forbidden` says that no value would do now."""
+    where = {"fieldPath": field} if field else {}
+    reason = {"reason": "FieldValueForbidden"} if forbidden else {}
+    return {"rule": expression, "message": message, **where, **reason}
+
+
+def task_rules() -> list[Rule]:
+    return [*_immutable_spec(), _cancel_is_final(), *_status_transitions()]
+
+
+def queue_rules() -> list[Rule]:
+    return [
+        _short_name("agents and metrics carry it"),
+        rule(
+            "self.spec.dispatch != 'Lazy' || self.spec.delivery != 'AtMostOnce'",
+            "spec.dispatch Lazy may run a Task twice after a change of leader: set spec.dispatch to Strict, or "
+            "spec.delivery to AtLeastOnce",
+            ".spec.dispatch",
+        ),
+        rule(
+            "self.spec.holdSeconds >= self.spec.leaseSeconds",
+            "spec.holdSeconds must not be less than spec.leaseSeconds, for which an agent may go on unheard: raise "
+            "spec.holdSeconds",
+            ".spec.holdSeconds",
+        ),
+        rule(
+            "self.spec.retry.initialSeconds <= self.spec.retry.maxSeconds",
+            "spec.retry.initialSeconds must not be more than spec.retry.maxSeconds: raise spec.retry.maxSeconds",
+            ".spec.retry.initialSeconds",
+        ),
+    ]
+
+
+def pool_rules() -> list[Rule]:
+    return [
+        _short_name("the names of its pods begin with it"),
+        rule(
+            "!has(self.spec.scaling) || self.spec.scaling.minReplicas <= self.spec.scaling.maxReplicas",
+            "spec.scaling.minReplicas must not be more than spec.scaling.maxReplicas: raise spec.scaling.maxReplicas",
+            ".spec.scaling.minReplicas",
+        ),
+        rule(
+            "!has(self.spec.scaling) || !has(oldSelf.spec.scaling) || self.spec.replicas == oldSelf.spec.replicas",
+            "spec.replicas has no effect while spec.scaling is set: change spec.scaling.minReplicas instead, or remove "
+            "spec.scaling",
+            ".spec.replicas",
+            forbidden=True,
+        ),
+    ]
+
+
+# Rules of the models that several kinds share, by class name.
+NESTED: dict[str, list[Rule]] = {
+    "SelectorRequirement": [
+        rule(
+            "!(self.operator in ['In', 'NotIn']) || size(self.?values.orValue([])) > 0",
+            "values must not be empty with the operators In and NotIn: name the label's values, or use Exists or "
+            "DoesNotExist",
+            ".values",
+        ),
+        rule(
+            "!(self.operator in ['Exists', 'DoesNotExist']) || size(self.?values.orValue([])) == 0",
+            "values must be empty with the operators Exists and DoesNotExist: remove values, or use In or NotIn",
+            ".values",
+        ),
+    ],
+}
+
+
+def _short_name(why: str) -> Rule:
+    return rule(
+        f"size(self.metadata.name) <= {MAX_NAME_LENGTH} && "
+        "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+        f"metadata.name must be at most {MAX_NAME_LENGTH} of a-z, 0-9 and '-', with no '-' at its ends ({why}): choose "
+        "another name",
+    )
+
+
+# What an absent field of a Task's spec means, by the type of the field.
+_EMPTY = {"array": "[]", "object": "{}"}
+_UNKNOWN = "x-kubernetes-preserve-unknown-fields"
+
+
+def _immutable_spec() -> list[Rule]:
+    fields = TaskSpec.model_json_schema(by_alias=True)["properties"]
+    return [
+        rule(
+            _same(f"spec.{name}", fields[name]),
+            f"spec.{name} cannot be changed after creation: delete the Task and create another",
+            f".spec.{name}",
+            forbidden=True,
+        )
+        for name in fields
+        if name not in MUTABLE_FIELDS
+    ]
+
+
+def _same(path: str, schema: dict[str, Any] | None = None) -> str:
+    """Whether a field is as it was, absent ones and empty ones included.
+
+    `a in [b]` says `a == b`, at a cost that CEL's estimate knows to be bounded. Maps of unknown values can be named in
+    CEL by way of `dyn` only; they are then compared whole.
+    """
+    parent, _, name = path.rpartition(".")
+    schema = schema or {}
+    if _UNKNOWN in str(schema.get("additionalProperties")):
+        new, old = f"dyn(self.{parent})", f"dyn(oldSelf.{parent})"
+        return f"(has({new}.{name}) ? has({old}.{name}) && {new}.{name} in [{old}.{name}] : !has({old}.{name}))"
+    empty = _EMPTY.get(schema.get("type", ""))
+    default = f".orValue({empty})" if empty else ""
+    return f"self.{parent}.?{name}{default} in [oldSelf.{parent}.?{name}{default}]"
+
+
+def _cancel_is_final() -> Rule:
+    return rule(
+        "!oldSelf.spec.?cancel.orValue(false) || self.spec.?cancel.orValue(false)",
+        "spec.cancel cannot be taken back: leave it true, and create another Task to do the work",
+        ".spec.cancel",
+        forbidden=True,
+    )
+
+
+# What must stay as it is once a Task has ended. Conditions and records of attempts may still be completed.
+_FINAL = ("phase", "reason", "attempt", "failures", "result", "finishedAt")
+
+
+def _status_transitions() -> list[Rule]:
+    phase, was = (f"{side}.?status.phase.orValue('Pending')" for side in ("self", "oldSelf"))
+    terminal = "[" + ", ".join(f"'{each.value}'" for each in Phase if each.terminal) + "]"
+    attempt, attempt_was = (f"{side}.?status.attempt.orValue(0)" for side in ("self", "oldSelf"))
+    epoch, epoch_was = (f"{side}.?status.epoch.orValue(0)" for side in ("self", "oldSelf"))
+    agent, agent_was = (f"{side}.?status.agentUid.orValue('')" for side in ("self", "oldSelf"))
+    return [
+        *(
+            rule(
+                f"!({was} in {terminal}) || {_final(name)}",
+                f"status.{name} is final once status.phase is Succeeded, Failed or Cancelled: leave it as it is",
+                f".status.{name}",
+                forbidden=True,
+            )
+            for name in _FINAL
+        ),
+        rule(
+            f"{attempt} >= {attempt_was}",
+            "status.attempt must never decrease: read the Task again and write at least the value it has",
+            ".status.attempt",
+        ),
+        rule(
+            f"{epoch} >= {epoch_was}",
+            "status.epoch must never decrease: a newer leader has written this Task, stop writing it",
+            ".status.epoch",
+        ),
+        rule(
+            f"{phase} != 'Assigned' || {was} == 'Assigned' || {attempt} > {attempt_was}",
+            "status.attempt must grow when status.phase becomes Assigned: every lease is an attempt of its own",
+            ".status.attempt",
+        ),
+        rule(
+            f"{phase} != 'Assigned' || {was} != 'Assigned' || {attempt} != {attempt_was} || {agent} in [{agent_was}]",
+            "status.agentUid cannot change within an attempt: raise status.attempt to assign the Task to another agent",
+            ".status.agentUid",
+        ),
+    ]
+
+
+def _final(name: str) -> str:
+    """Whether a field of status is as it was, given that the former phase was terminal, so that there was a status.
+    One that is left out altogether is refused for its phase."""
+    if name == "result":
+        return f"!has(self.status) || {_same('status.result', {'additionalProperties': _UNKNOWN})}"
+    return f"self.?status.{name} in [oldSelf.?status.{name}]"
