@@ -33,8 +33,24 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class HeldLease:
+    """What the agent knows of a lease it holds, so that a leader that did not grant it can count it and read its Task."""
+
+    lease: LeaseName
+    namespace: str
+    name: str
+    lease_seconds: float
+    hold_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
     """First message of a session. `leases` is exactly what the agent holds or keeps a result of.
+
+    The agent sends nothing else before `Welcome`, and then a `Ping` first: so the operator acts on a hello only once
+    it knows that the sender lives, has seen the epoch, and has given up its former session.
+    `held` says more about each of `leases`. `started` is the Unix time at which the agent process started, on its
+    node's clock, as the node tells of the end of containers.
 
     `instance_id` is random per start of the agent process. `types` None: takes any type. Slots, resources, skills
     and labels are wishes: the operator clamps them to what the pool allows.
@@ -52,6 +68,8 @@ class Hello:
     draining: bool = False
     leases: tuple[LeaseName, ...] = ()
     software: str = ""
+    held: tuple[HeldLease, ...] = ()
+    started: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +116,11 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class Stopped:
     """The work of this lease no longer runs and left no result: cancelled, given back on drain, dead on arrival,
-    refused for lack of slots."""
+    refused for lack of slots. `ran` False: no user code ever ran under this lease."""
 
     lease: LeaseName
     message: str = ""
+    ran: bool = True
 
 
 @dataclass(frozen=True, slots=True)

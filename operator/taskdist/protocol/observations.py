@@ -40,7 +40,8 @@ class TaskRecord:
 
 @dataclass(frozen=True, slots=True)
 class PodRecord:
-    """A pool's pod. `ended_instances` counts the agent container's terminations (restarts included)."""
+    """A pool's pod. `agent_finished` is when the agent container last terminated (`finishedAt` of its state or last
+    state, Unix time), 0 if never: compared with the start that the agent itself reports from the same node's clock."""
 
     uid: str
     namespace: str
@@ -52,6 +53,7 @@ class PodRecord:
     ended: bool = False  # phase Succeeded or Failed: its containers are gone for good
     agent_running: bool = False
     restarts: int = 0
+    agent_finished: float = 0.0
 
 
 # --- what it asks for (actions) ---
