@@ -6,12 +6,18 @@ Owns arguments, exit codes and what is printed; nothing is decided here.
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
+import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
 from taskdist.local.binaries import BINARIES, CONTROL_PLANE, BinaryNotFound, Finder, to_stderr
 from taskdist.local.controlplane import ControlPlane, ControlPlaneError
+from taskdist.local.podrunner import PodRunner, Settings
+from taskdist.local.rest import Access, ApiError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,7 +29,28 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--dir", type=Path, required=True, help="where it keeps everything")
     down = commands.add_parser("down", help="stop the control plane that `up` started")
     down.add_argument("--dir", type=Path, required=True)
+    runner = commands.add_parser("podrunner", help="run the cluster's pods as processes, until it is interrupted")
+    runner.add_argument("--kubeconfig", type=Path, required=True)
+    runner.add_argument("--dir", type=Path, help="for volumes and logs; default: a temporary directory")
+    runner.add_argument("--node", default="local", help="the node's name (default: %(default)s)")
+    runner.add_argument("--pods", type=int, default=Settings.pods, help="at most so many pods (default: %(default)s)")
     return main
+
+
+async def run_node(options: argparse.Namespace) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    settings = Settings(name=options.node, pods=options.pods, directory=options.dir)
+    runner = PodRunner(Access.from_kubeconfig(options.kubeconfig), settings)
+    serving = asyncio.create_task(runner.run())
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(stop, serving.cancel)
+    ready = asyncio.create_task(runner.ready.wait())
+    await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+    if ready.done():
+        print(f"node {options.node} is ready; logs: {runner.log_path('NAMESPACE', 'POD', 'CONTAINER')}", flush=True)
+    ready.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
 
 
 def main(arguments: list[str]) -> int:
@@ -40,7 +67,10 @@ def main(arguments: list[str]) -> int:
             case "down":
                 if not ControlPlane.stop_at(options.dir):
                     print(f"nothing was started in {options.dir}", file=sys.stderr)
-    except (BinaryNotFound, ControlPlaneError) as error:
+            case "podrunner":
+                logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+                asyncio.run(run_node(options))
+    except (BinaryNotFound, ControlPlaneError, ApiError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
