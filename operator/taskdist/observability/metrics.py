@@ -1,0 +1,198 @@
+"""The operator's metrics: names, labels, buckets.
+
+Things that happen are counted as they happen. Things that are so (how many wait, how many slots are free) cost nothing
+until somebody scrapes: they come from a snapshot that is taken then. Label values are bounded by what exists now (the
+gauges) or by enums and the number of queues (the counters); Task names never become labels.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+import taskdist
+from taskdist.api import Phase, Reason
+
+MOST_LEVELS = 20
+"""How many priorities of one queue get a series of their own; users choose priorities, so the number needs a bound."""
+OTHER_LEVELS = "other"
+
+# Seconds, 1 ms to 10 min: a dispatch takes a few ms where a slot is free and as long as the work ahead where none is.
+WAITS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+# Seconds, 1 ms to 30 s: requests to the API server, and how late the event loop is.
+DELAYS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+QueueLevel = tuple[str, str, int]
+"""Namespace, queue, priority."""
+PoolState = tuple[str, str, str]
+"""Namespace, pool, state of the agent."""
+PoolKey = tuple[str, str]
+"""Namespace, pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is so at this moment. The defaults are those of a replica that does not lead."""
+
+    waiting: Mapping[QueueLevel, int] = field(default_factory=dict)
+    leased: Mapping[QueueLevel, int] = field(default_factory=dict)
+    agents: Mapping[PoolState, int] = field(default_factory=dict)
+    slots_busy: Mapping[PoolKey, int] = field(default_factory=dict)
+    slots_total: Mapping[PoolKey, int] = field(default_factory=dict)
+    link_sessions: int = 0
+    leader: bool = False
+    epoch: int = 0
+    unknown_writes: int = 0
+    """Status writes whose outcome is not known yet."""
+    conservation_error: int = 0
+    """Tasks accepted − waiting − leased − ended. Anything but 0 is a bug."""
+
+
+class Metrics:
+    """All metrics of one process, in a registry of its own or in one that is given."""
+
+    def __init__(
+        self, snapshot: Callable[[], Snapshot] = Snapshot, *, registry: CollectorRegistry | None = None
+    ) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry(auto_describe=True)
+        self._snapshot = snapshot
+        self._dispatch = self._histogram(
+            "taskdist_dispatch_seconds",
+            "From a Task's creation to its first assignment being written.",
+            WAITS,
+            ("namespace", "queue"),
+        )
+        self._start = self._histogram(
+            "taskdist_start_seconds",
+            "From an assignment being written to the agent's word that the handler runs.",
+            WAITS,
+            ("namespace", "queue"),
+        )
+        self._ended = self._counter(
+            "taskdist_tasks_ended_total", "Tasks that ended.", ("namespace", "queue", "phase", "reason")
+        )
+        self._decisions = self._counter("taskdist_decisions_total", "Decisions of the core.", ("kind", "reason"))
+        self._requests = self._counter(
+            "taskdist_api_requests_total", "Requests to the API server.", ("verb", "resource", "outcome")
+        )
+        self._request_seconds = self._histogram(
+            "taskdist_api_request_seconds", "How long the API server took to answer.", DELAYS, ("verb", "resource")
+        )
+        self._refused = self._counter("taskdist_link_refused_total", "Agents that the link turned away.", ("reason",))
+        self._lag = self._histogram(
+            "taskdist_loop_lag_seconds", "How late the dispatch loop wakes: what else kept it busy.", DELAYS, ()
+        )
+        self.registry.register(_Gauges(lambda: self._snapshot()))
+
+    def observe(self, snapshot: Callable[[], Snapshot]) -> None:
+        """From now on take the gauges from here. It is called at each scrape and should cost little."""
+        self._snapshot = snapshot
+
+    def dispatched(self, namespace: str, queue: str, seconds: float) -> None:
+        """A Task's first assignment stands, so long after its creation."""
+        # Creation is stamped by the API server's clock, in whole seconds; ours may be behind.
+        self._dispatch.labels(namespace, queue).observe(max(seconds, 0.0))
+
+    def started(self, namespace: str, queue: str, seconds: float) -> None:
+        """The handler runs, so long after the assignment was written."""
+        self._start.labels(namespace, queue).observe(max(seconds, 0.0))
+
+    def ended(self, namespace: str, queue: str, phase: Phase, reason: Reason) -> None:
+        self._ended.labels(namespace, queue, str(phase), str(reason)).inc()
+
+    def decided(self, kind: str, reason: Reason | None = None) -> None:
+        """The core decided: `kind` is the decision's name (Assign, Retry, …)."""
+        self._decisions.labels(kind, str(reason) if reason is not None else "").inc()
+
+    def api_request(self, verb: str, resource: str, outcome: str, seconds: float) -> None:
+        """A request to the API server came to its end: an HTTP status, or a word where no answer came."""
+        self._requests.labels(verb, resource, outcome).inc()
+        # A watch lasts as long as it lasts: that says nothing about the server.
+        if verb != "watch":
+            self._request_seconds.labels(verb, resource).observe(seconds)
+
+    def link_refused(self, reason: str) -> None:
+        """The link turned an agent away; `reason` is one of a fixed set of words, never what the agent sent."""
+        self._refused.labels(reason).inc()
+
+    def loop_lagged(self, seconds: float) -> None:
+        self._lag.observe(max(seconds, 0.0))
+
+    def forget_queue(self, namespace: str, queue: str) -> None:
+        """The queue is gone: drop its series, so that short-lived queues do not add up."""
+        for metric in (self._dispatch, self._start, self._ended):
+            metric.remove_by_labels({"namespace": namespace, "queue": queue})
+
+    def _counter(self, name: str, text: str, labels: Iterable[str]) -> Counter:
+        return Counter(name, text, tuple(labels), registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], labels: Iterable[str]) -> Histogram:
+        return Histogram(name, text, tuple(labels), buckets=buckets, registry=self.registry)
+
+
+async def measure_loop_lag(metrics: Metrics, every: float = 0.25) -> None:
+    """Until cancelled: sleep, and see how much later than asked this loop wakes."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + every
+        await asyncio.sleep(every)
+        metrics.loop_lagged(loop.time() - due)
+
+
+class _Gauges(Collector):
+    """Turns a snapshot into metric families, at scrape time."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._snapshot()
+        yield _level("taskdist_tasks_waiting", "Tasks that wait.", now.waiting)
+        yield _level("taskdist_tasks_leased", "Tasks that an agent holds.", now.leased)
+        agents = GaugeMetricFamily("taskdist_agents", "Agents by state.", labels=("namespace", "pool", "state"))
+        for key, count in sorted(now.agents.items()):
+            agents.add_metric(key, count)
+        yield agents
+        slots = GaugeMetricFamily("taskdist_slots", "Slots of agents.", labels=("namespace", "pool", "state"))
+        for state, by_pool in (("busy", now.slots_busy), ("total", now.slots_total)):
+            for pool, count in sorted(by_pool.items()):
+                slots.add_metric((*pool, state), count)
+        yield slots
+        yield GaugeMetricFamily("taskdist_link_sessions", "Agents connected now.", now.link_sessions)
+        yield GaugeMetricFamily("taskdist_leader", "1 where this replica leads.", int(now.leader))
+        yield GaugeMetricFamily("taskdist_leader_epoch", "Number of the last leadership of this replica.", now.epoch)
+        yield GaugeMetricFamily(
+            "taskdist_unknown_writes", "Status writes whose outcome is not known yet.", now.unknown_writes
+        )
+        yield GaugeMetricFamily(
+            "taskdist_conservation_error",
+            "Tasks accepted, less those that wait, are leased or ended. Must read 0.",
+            now.conservation_error,
+        )
+        build = GaugeMetricFamily("taskdist_build_info", "Always 1; the version is a label.", labels=("version",))
+        build.add_metric((taskdist.__version__,), 1)
+        yield build
+
+
+def _level(name: str, text: str, counts: Mapping[QueueLevel, int]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=("namespace", "queue", "priority"))
+    for (namespace, queue, level), count in fold_levels(counts):
+        family.add_metric((namespace, queue, level), count)
+    return family
+
+
+def fold_levels(counts: Mapping[QueueLevel, int]) -> list[tuple[tuple[str, str, str], int]]:
+    """Priorities as label values: the fullest ones of each queue by themselves, all others of it together."""
+    queues: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for (namespace, queue, level), count in counts.items():
+        queues.setdefault((namespace, queue), []).append((count, level))
+    folded: list[tuple[tuple[str, str, str], int]] = []
+    for (namespace, queue), levels in sorted(queues.items()):
+        levels.sort(reverse=True)
+        folded += [((namespace, queue, str(level)), count) for count, level in levels[:MOST_LEVELS]]
+        if levels[MOST_LEVELS:]:
+            folded.append(((namespace, queue, OTHER_LEVELS), sum(count for count, _ in levels[MOST_LEVELS:])))
+    return folded

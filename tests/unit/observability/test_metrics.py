@@ -1,0 +1,221 @@
+"""Names and labels are a contract with dashboards and alerts; the hot path must stay out of the gauges."""
+
+import asyncio
+from collections.abc import Callable
+
+import aiohttp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from taskdist.api import Phase, Reason
+from taskdist.observability.metrics import MOST_LEVELS, Metrics, Snapshot, fold_levels, measure_loop_lag
+from taskdist.observability.serve import HealthServer, MetricsServer
+
+FULL = Snapshot(
+    waiting={("ns", "q", 5): 3, ("ns", "q", 0): 7},
+    leased={("ns", "q", 0): 2},
+    agents={("ns", "p", "ready"): 4, ("ns", "p", "draining"): 1},
+    slots_busy={("ns", "p"): 2},
+    slots_total={("ns", "p"): 8},
+    link_sessions=5,
+    leader=True,
+    epoch=9,
+    unknown_writes=1,
+    conservation_error=-1,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "value"),
+    [
+        ("taskdist_tasks_waiting", {"namespace": "ns", "queue": "q", "priority": "5"}, 3),
+        ("taskdist_tasks_waiting", {"namespace": "ns", "queue": "q", "priority": "0"}, 7),
+        ("taskdist_tasks_leased", {"namespace": "ns", "queue": "q", "priority": "0"}, 2),
+        ("taskdist_agents", {"namespace": "ns", "pool": "p", "state": "ready"}, 4),
+        ("taskdist_agents", {"namespace": "ns", "pool": "p", "state": "draining"}, 1),
+        ("taskdist_slots", {"namespace": "ns", "pool": "p", "state": "busy"}, 2),
+        ("taskdist_slots", {"namespace": "ns", "pool": "p", "state": "total"}, 8),
+        ("taskdist_link_sessions", {}, 5),
+        ("taskdist_leader", {}, 1),
+        ("taskdist_leader_epoch", {}, 9),
+        ("taskdist_unknown_writes", {}, 1),
+        ("taskdist_conservation_error", {}, -1),
+    ],
+)
+def test_gauges_come_from_the_snapshot(name: str, labels: dict[str, str], value: float) -> None:
+    assert Metrics(lambda: FULL).registry.get_sample_value(name, labels) == value
+
+
+QUEUE = {"namespace": "ns", "queue": "q"}
+
+
+@pytest.mark.parametrize(
+    ("act", "name", "labels", "value"),
+    [
+        pytest.param(
+            lambda m: m.dispatched("ns", "q", 0.002), "taskdist_dispatch_seconds_sum", QUEUE, 0.002, id="dispatch"
+        ),
+        pytest.param(
+            lambda m: m.dispatched("ns", "q", -0.5), "taskdist_dispatch_seconds_sum", QUEUE, 0.0, id="clocks-disagree"
+        ),
+        pytest.param(
+            lambda m: m.dispatched("ns", "q", 599),
+            "taskdist_dispatch_seconds_bucket",
+            QUEUE | {"le": "600.0"},
+            1,
+            id="ten-minutes-have-a-bucket",
+        ),
+        pytest.param(
+            lambda m: m.dispatched("ns", "q", 0.0009),
+            "taskdist_dispatch_seconds_bucket",
+            QUEUE | {"le": "0.001"},
+            1,
+            id="a-millisecond-has-a-bucket",
+        ),
+        pytest.param(lambda m: m.started("ns", "q", 1), "taskdist_start_seconds_count", QUEUE, 1, id="start"),
+        pytest.param(
+            lambda m: m.ended("ns", "q", Phase.FAILED, Reason.RETRIES_EXHAUSTED),
+            "taskdist_tasks_ended_total",
+            QUEUE | {"phase": "Failed", "reason": "RetriesExhausted"},
+            1,
+            id="ended",
+        ),
+        pytest.param(
+            lambda m: m.decided("Scale", Reason.IDLE),
+            "taskdist_decisions_total",
+            {"kind": "Scale", "reason": "Idle"},
+            1,
+            id="decision",
+        ),
+        pytest.param(
+            lambda m: m.decided("Undrain"),
+            "taskdist_decisions_total",
+            {"kind": "Undrain", "reason": ""},
+            1,
+            id="decision-without-a-reason",
+        ),
+        pytest.param(
+            lambda m: m.api_request("patch", "tasks.taskdist.dev/status", "409", 0.01),
+            "taskdist_api_requests_total",
+            {"verb": "patch", "resource": "tasks.taskdist.dev/status", "outcome": "409"},
+            1,
+            id="request",
+        ),
+        pytest.param(
+            lambda m: m.api_request("watch", "pods", "200", 300),
+            "taskdist_api_request_seconds_count",
+            {"verb": "watch", "resource": "pods"},
+            None,
+            id="a-watch-has-no-latency",
+        ),
+        pytest.param(
+            lambda m: m.link_refused("Expired"), "taskdist_link_refused_total", {"reason": "Expired"}, 1, id="refused"
+        ),
+        pytest.param(lambda m: m.loop_lagged(0.1), "taskdist_loop_lag_seconds_sum", {}, 0.1, id="lag"),
+    ],
+)
+def test_counts(act: Callable[[Metrics], None], name: str, labels: dict[str, str], value: float | None) -> None:
+    metrics = Metrics()
+    act(metrics)
+    assert metrics.registry.get_sample_value(name, labels) == value
+
+
+def test_the_snapshot_is_taken_at_each_scrape_and_never_otherwise() -> None:
+    taken: list[int] = []
+
+    def snapshot() -> Snapshot:
+        taken.append(1)
+        return Snapshot(link_sessions=len(taken))
+
+    metrics = Metrics()
+    metrics.observe(snapshot)
+    metrics.dispatched("ns", "q", 1)
+    assert not taken
+    assert [metrics.registry.get_sample_value("taskdist_link_sessions") for _ in range(2)] == [1, 2]
+
+
+def test_a_queue_that_is_gone_takes_its_series_along() -> None:
+    metrics = Metrics()
+    for queue in ("q", "other"):
+        metrics.dispatched("ns", queue, 1)
+        metrics.ended("ns", queue, Phase.SUCCEEDED, Reason.COMPLETED)
+    metrics.forget_queue("ns", "q")
+    queues = {s.labels["queue"] for f in metrics.registry.collect() for s in f.samples if "queue" in s.labels}
+    assert queues == {"other"}
+
+
+@given(st.dictionaries(st.tuples(st.just("ns"), st.sampled_from("ab"), st.integers(-1000, 1000)), st.integers(1, 99)))
+def test_priorities_are_bounded_and_nothing_gets_lost(counts: dict[tuple[str, str, int], int]) -> None:
+    folded = fold_levels(counts)
+    for queue in "ab":
+        assert sum(1 for (_, name, _), _ in folded if name == queue) <= MOST_LEVELS + 1
+    assert sum(count for _, count in folded) == sum(counts.values())
+    assert len({key for key, _ in folded}) == len(folded)
+
+
+async def test_lag_is_measured() -> None:
+    class Seen(Metrics):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+        def loop_lagged(self, seconds: float) -> None:
+            if not self.first.done():
+                self.first.set_result(seconds)
+
+    metrics = Seen()
+    task = asyncio.create_task(measure_loop_lag(metrics, every=0.001))
+    assert await asyncio.wait_for(metrics.first, 10) > -0.001
+    task.cancel()
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        pytest.param("text/plain", "text/plain", id="text"),
+        pytest.param("application/openmetrics-text; version=1.0.0", "application/openmetrics-text", id="openmetrics"),
+    ],
+)
+async def test_metrics_are_served(accept: str, content_type: str) -> None:
+    metrics = Metrics(lambda: FULL)
+    server = MetricsServer(metrics, 0, host="127.0.0.1")
+    port = await server.start()
+    try:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{port}/metrics", headers={"Accept": accept}) as answer,
+        ):
+            assert answer.status == 200
+            assert answer.headers["Content-Type"].startswith(content_type)
+            text = await answer.text()
+    finally:
+        await server.stop()
+        await server.stop()
+    families = {family.name: family for family in text_string_to_metric_families(text.removesuffix("# EOF\n"))}
+    assert families["taskdist_conservation_error"].samples[0].value == -1
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "text"),
+    [("/healthz", 200, "ok\n"), ("/readyz", 503, "the cache is not synced\n"), ("/metrics", 404, None)],
+)
+async def test_health_is_served(path: str, status: int, text: str | None) -> None:
+    server = HealthServer(0, healthy=lambda: None, ready=lambda: "the cache is not synced", host="127.0.0.1")
+    port = await server.start()
+    try:
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as answer:
+            assert answer.status == status
+            if text is not None:
+                assert await answer.text() == text
+    finally:
+        await server.stop()
+
+
+async def test_a_port_that_is_taken_is_an_error_and_leaves_nothing_behind() -> None:
+    async with HealthServer(0, healthy=lambda: None, ready=lambda: None, host="127.0.0.1") as first:
+        assert first._runner is not None
+        port = first._runner.addresses[0][1]
+        with pytest.raises(OSError, match="address already in use"):
+            await MetricsServer(Metrics(), port, host="127.0.0.1").start()
