@@ -122,9 +122,8 @@ def test_arbitrary_bytes_are_a_message_or_refused(wire: bytes) -> None:
 
 
 def hello(**changes: Any) -> pb.FromAgent:
-    return pb.FromAgent(
-        hello=pb.Hello(**{"protocol_version": 1, "instance_id": "i", "slots": 1, "boot": 1.0} | changes)
-    )
+    given: dict[str, Any] = {"protocol_version": 1, "instance_id": "i", "slots": 1, "boot": 1.0} | changes
+    return pb.FromAgent(hello=pb.Hello(**given))
 
 
 @pytest.mark.parametrize(

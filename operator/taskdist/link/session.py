@@ -1,0 +1,105 @@
+"""One agent's stream, as the server holds it: what waits to be sent, how fast may be read, why it ends.
+
+No gRPC and no clock of its own: the server moves the bytes, passes the time in, and asks.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+
+from taskdist.protocol.messages import AgentIdentity
+
+QUEUE_MESSAGES = 4096
+QUEUE_BYTES = 16 * 1024 * 1024
+RATE = 1000.0  # messages a second that an agent may send for long
+BURST = 2000.0
+BYTES_PER_MESSAGE = 4096  # a large message counts as several
+
+
+class End(Enum):
+    """Why a session ends; each has its gRPC status, which the public format lists."""
+
+    REPLACED = "replaced"  # or closed for another reason of the protocol: connect again
+    REFUSED = "refused"
+    TOKEN = "token"
+    AGENT = "agent"
+    BAD_MESSAGE = "bad message"
+    OVERFLOW = "overflow"
+    SILENT = "silent"
+    STOPPING = "stopping"
+
+
+@dataclass(slots=True)
+class Throttle:
+    """A token bucket. `take` returns how many seconds to wait before reading on."""
+
+    filled: float
+    tokens: float = BURST
+
+    def take(self, size: int, now: float) -> float:
+        self.tokens = min(BURST, self.tokens + (now - self.filled) * RATE) - 1 - size / BYTES_PER_MESSAGE
+        self.filled = now
+        return max(0.0, -self.tokens / RATE)
+
+
+class Outbox:
+    """What waits to be sent: bounded, in order, and once closed it takes no more."""
+
+    def __init__(self, messages: int = QUEUE_MESSAGES, size: int = QUEUE_BYTES) -> None:
+        self._items: deque[bytes] = deque()
+        self._bytes = 0
+        self._limits = (messages, size)
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    def put(self, item: bytes) -> bool:
+        """Add the item; False if the bound is reached (the item is not added). Ignored once closed."""
+        if self._closed:
+            return True
+        if len(self._items) >= self._limits[0] or self._bytes + len(item) > self._limits[1]:
+            return False
+        self._items.append(item)
+        self._bytes += len(item)
+        self._changed.set()
+        return True
+
+    def close(self) -> None:
+        """Take no more; what is in is still given out."""
+        self._closed = True
+        self._changed.set()
+
+    async def get(self) -> bytes | None:
+        """Return the next item, or None when closed and empty."""
+        while not self._items:
+            if self._closed:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        item = self._items.popleft()
+        self._bytes -= len(item)
+        return item
+
+
+class Session:
+    """An agent that was admitted. It has a number once its hello was read."""
+
+    def __init__(self, identity: AgentIdentity, now: float, token_ends: float, outbox: Outbox) -> None:
+        self.identity = identity
+        self.number: int | None = None
+        self.heard = now
+        self.token_ends = token_ends
+        self.outbox = outbox
+        self.throttle = Throttle(now)
+        self.refused = False  # the last word to it was Refused
+        self.ended: asyncio.Future[tuple[End, str]] = asyncio.get_running_loop().create_future()
+
+    @property
+    def open(self) -> bool:
+        return not self.ended.done()
+
+    def end(self, why: End, message: str) -> None:
+        """End the session. The first reason stands; nothing is read or taken to send after it."""
+        if not self.ended.done():
+            self.ended.set_result((why, message))
+        self.outbox.close()
