@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     behind = [path for directory in options.directories for path in stale(directory)]
     if options.check:
         for path in behind:
-            print(f"{path} is not what the models say: run `make generate`", file=sys.stderr)
+            print(f"{path} is not what the models say: run `python -m taskdist.api.crd {path.parent}`", file=sys.stderr)
         return 1 if behind else 0
     for directory in options.directories:
         directory.mkdir(parents=True, exist_ok=True)

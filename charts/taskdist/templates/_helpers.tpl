@@ -1,0 +1,70 @@
+{{- define "taskdist.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{/* The release's name, with the chart's name where it does not tell what it is. */}}
+{{- define "taskdist.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else }}
+{{- $name := include "taskdist.name" . }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "taskdist.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "taskdist.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{- define "taskdist.labels" -}}
+{{ include "taskdist.selectorLabels" . }}
+app.kubernetes.io/part-of: taskdist
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "taskdist.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "taskdist.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- required "serviceAccount.name: name an existing ServiceAccount, or set serviceAccount.create" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{/* Names of cluster-wide objects carry the namespace: two installations may share the release's name. */}}
+{{- define "taskdist.clusterName" -}}
+{{- printf "%s:%s" .Release.Namespace (include "taskdist.fullname" .) }}
+{{- end }}
+
+{{/* What the operator needs in a namespace whose Tasks it serves. */}}
+{{- define "taskdist.watchRules" -}}
+# Specs are the users' own: the operator reads them and writes status only.
+- apiGroups: [taskdist.dev]
+  resources: [tasks, taskqueues, agentpools]
+  verbs: [get, list, watch]
+- apiGroups: [taskdist.dev]
+  resources: [tasks/status, taskqueues/status, agentpools/status]
+  verbs: [get, patch]
+# Agents.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, create, delete]
+# The certificate authorities' public half, where agents read it. Creation cannot be bound to a name.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [taskdist-ca]
+  verbs: [get, update, patch]
+- apiGroups: ["", events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
