@@ -69,14 +69,14 @@ class Pods:
             raise
         return found
 
-    async def until(self, name: str, condition: Callable[[Object | None], Any], seconds: float = 20) -> Any:
+    async def until(self, name: str, condition: Callable[[Any], Any], seconds: float = 20) -> Object:
         pod = None
         try:
             async with asyncio.timeout(seconds):
                 while True:
                     pod = await self.get(name)
                     if condition(pod):
-                        return pod
+                        return pod or {}
                     await asyncio.sleep(0.03)
         except TimeoutError:
             pytest.fail(f"pod {name} is {json.dumps(pod and pod['status'], indent=1)}")

@@ -1,0 +1,250 @@
+"""The demo: the main job on real parts, end to end, and a report that a second computation confirms.
+
+Owns the order of things and what is shown. What runs is what users get: the manifests, the operator as its own process
+with the chart's rights and nothing more, kubectl, and agents that are pods of an AgentPool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import runpy
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from taskdist.api import Phase
+from taskdist.kube import AGENTPOOLS, TASKS, Client
+from taskdist.local.stack import Stack, StackError
+
+NAMESPACE = "demo"
+QUEUE = POOL = "analysis"
+MAX_SOURCE_BYTES = 48 * 1024
+TIMEOUT_SECONDS = 600.0
+
+Object = dict[str, Any]
+
+
+class DemoFailed(Exception):
+    """The demo did not do what it promises; the message says what and where to look."""
+
+
+@dataclass
+class Observed:
+    """What was seen while the job ran."""
+
+    seconds: float = 0.0
+    sizes: list[tuple[float, int]] = field(default_factory=list)
+
+    def size(self, at: float, replicas: int) -> None:
+        if not self.sizes or self.sizes[-1][1] != replicas:
+            self.sizes.append((at, replicas))
+
+
+def modules(limit: int) -> list[Path]:
+    """Return source files of this Python's standard library, a spread of `limit` of them, always the same ones."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    skipped = {"site-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "__pycache__"}
+    found = sorted(
+        path
+        for path in root.rglob("*.py")
+        if not skipped & set(path.relative_to(root).parts) and path.stat().st_size <= MAX_SOURCE_BYTES
+    )
+    step = max(1, len(found) // limit)
+    return found[::step][:limit]
+
+
+def manifests(files: Iterable[Path], *, inline: bool) -> list[Object]:
+    """Return one Task for each file. `inline` sends the source along, for agents that do not share this disk."""
+    tasks = []
+    for number, path in enumerate(files):
+        payload = {"source": path.read_text("utf-8", "replace")} if inline else {"path": str(path)}
+        tasks.append(
+            {
+                "apiVersion": "taskdist.dev/v1alpha1",
+                "kind": "Task",
+                "metadata": {"name": f"analyse-{number:03d}", "namespace": NAMESPACE},
+                "spec": {"queue": QUEUE, "type": "analyse", "payload": {"name": path.name, **payload}},
+            }
+        )
+    return tasks
+
+
+def direct_totals(files: Iterable[Path], agent: Path) -> Counter[str]:
+    """Compute the same job here, without any of the parts that the demo shows."""
+    analyse: Callable[[str], Mapping[str, Any]] = runpy.run_path(str(agent))["analyse_source"]
+    return totals(analyse(path.read_text("utf-8", "replace")) for path in files)
+
+
+def totals(results: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """Add up the numbers of all results."""
+    total: Counter[str] = Counter()
+    for result in results:
+        total.update({k: v for k, v in result.items() if isinstance(v, int)})
+    return total
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Return the nearest-rank percentile; 0 of nothing."""
+    if not values:
+        return 0.0
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+async def watch_job(kubeconfig: Path, count: int, console: Console) -> tuple[list[Object], Observed]:
+    """Show progress until all Tasks ended and the pool has shrunk again; return the Tasks and what was seen."""
+    observed = Observed()
+    started = time.monotonic()
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
+    async with Client.connect(kubeconfig) as client:
+        with Progress(*columns, console=console) as bar:
+            line = bar.add_task("Tasks", total=count, note="")
+            told = 0.0
+            while True:
+                elapsed = time.monotonic() - started
+                tasks = (await client.list(TASKS, NAMESPACE)).items
+                pool = (await client.get(AGENTPOOLS, POOL, NAMESPACE)).get("status") or {}
+                phases = Counter((t.get("status") or {}).get("phase", "Pending") for t in tasks)
+                observed.size(elapsed, int(pool.get("readyReplicas", 0)))
+                ended = sum(phases[p] for p in Phase if p.terminal)
+                note = f"{phases[Phase.ASSIGNED]} assigned, {phases[Phase.PENDING]} waiting, "
+                note += f"{pool.get('readyReplicas', 0)}/{pool.get('desiredReplicas', 0)} agents"
+                bar.update(line, completed=ended, note=note)
+                if not console.is_terminal and elapsed - told >= 5:
+                    told = elapsed
+                    console.print(f"  {ended}/{count} ended; {note}")
+                if ended == count and not observed.seconds:
+                    observed.seconds = elapsed
+                if ended == count and observed.sizes[-1][1] < max(s for _, s in observed.sizes):
+                    return tasks, observed
+                if elapsed > TIMEOUT_SECONDS:
+                    raise DemoFailed(
+                        f"after {TIMEOUT_SECONDS:.0f} s: {dict(phases)}, pool sizes {observed.sizes}; "
+                        f"see `kubectl -n {NAMESPACE} get tq,ap,tk` and the logs"
+                    )
+                await asyncio.sleep(0.4)
+
+
+def report(tasks: list[Object], observed: Observed, direct: Counter[str], console: Console) -> bool:
+    """Print the tables; return whether every Task succeeded and the totals agree."""
+    statuses = [t["status"] for t in tasks]
+    phases = Counter(s["phase"] for s in statuses)
+    table = Table("phase", "Tasks", title=f"{len(tasks)} Tasks in {observed.seconds:.1f} s")
+    for phase, number in phases.most_common():
+        table.add_row(phase, str(number))
+    console.print(table)
+    agents = Counter(s.get("agent") or "none" for s in statuses)
+    table = Table("agent", "Tasks", title="by agent")
+    for agent, number in sorted(agents.items()):
+        table.add_row(agent, str(number))
+    console.print(table)
+    waits = [_seconds(t["metadata"]["creationTimestamp"], t["status"].get("assignedAt")) for t in tasks]
+    known = [w for w in waits if w is not None]
+    console.print(
+        f"queue time: p50 {percentile(known, 0.5):.2f} s, p99 {percentile(known, 0.99):.2f} s "
+        "(creation is stamped in whole seconds)"
+    )
+    console.print("pool size: " + ", ".join(f"{size} at {at:.1f} s" for at, size in observed.sizes))
+    found = totals(s.get("result") or {} for s in statuses)
+    table = Table("", "by the agents", "computed directly", title="totals")
+    for key in sorted(found | direct):
+        table.add_row(key, f"{found[key]:,}", f"{direct[key]:,}")
+    console.print(table)
+    if phases[Phase.SUCCEEDED] != len(tasks):
+        console.print("[red]not every Task succeeded")
+        return False
+    if found != direct:
+        console.print("[red]the totals differ")
+        return False
+    grew, last = max(s for _, s in observed.sizes), observed.sizes[-1][1]
+    console.print(f"[green]every Task succeeded, the totals agree; the pool grew to {grew} and shrank to {last}")
+    return True
+
+
+def _seconds(start: str, end: str | None) -> float | None:
+    from datetime import datetime
+
+    if end is None:
+        return None
+    return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
+
+
+def run(stack: Stack, count: int, samples: Path, console: Console) -> bool:
+    """Run the job on a stack that is up; True if all is as promised."""
+    files = modules(count)
+    agent = samples / "agents" / "analyse.py"
+    stack.kubectl(
+        "apply",
+        "-f",
+        "-",
+        stdin=yaml.safe_dump({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),
+    )
+    stack.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=yaml.safe_dump_all(stack.demo_objects(POOL, QUEUE, agent)))
+    console.print(f"kubectl apply: a TaskQueue, an AgentPool, and {len(files)} Tasks, one for each source file")
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as tasks:
+        json.dump({"apiVersion": "v1", "kind": "List", "items": manifests(files, inline=not stack.shares_disk)}, tasks)
+        tasks.flush()
+        applying = subprocess.Popen(
+            [str(stack.kubectl_binary), "--kubeconfig", str(stack.kubeconfig), "apply", "-f", tasks.name],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        ended, observed = asyncio.run(watch_job(stack.kubeconfig, len(files), console))
+        _, problems = applying.communicate()
+        if applying.returncode:
+            raise DemoFailed(f"kubectl apply failed: {problems.strip()}")
+    return report(ended, observed, direct_totals(files, agent), console)
+
+
+def main(directory: Path, *, count: int, keep: bool, cluster: str, image: str, root: Path) -> int:
+    """Bring the stack up, run the job, take everything down again. Returns the exit code."""
+    console = Console()
+    samples = root / "manifests" / "samples"
+    stack = Stack.current(root, image) if cluster == "current" else Stack.local(directory, root)
+    kept = False
+    try:
+        stack.up(console.print)
+        good = run(stack, count, samples, console)
+        if keep and good:
+            kept = True
+            console.print(
+                "\nIt goes on running. Try:\n"
+                f"  export KUBECONFIG={stack.kubeconfig}\n"
+                f"  kubectl -n {NAMESPACE} get tq,ap,tk\n"
+                f"  kubectl -n {NAMESPACE} describe ap/{POOL} tk/analyse-000\n"
+                f"  {Path(sys.executable).parent}/taskdist -n {NAMESPACE} submit --queue {QUEUE} --type analyse "
+                f'--payload \'{{"path": "{os.__file__}"}}\' --wait\n'
+                "and `make demo-stop` to end it.",
+                soft_wrap=True,
+                highlight=False,
+                markup=False,
+            )
+        return 0 if good else 1
+    except (DemoFailed, StackError) as error:
+        console.print(f"the demo failed: {error}", style="red", markup=False)
+        console.print(f"logs: {stack.logs}", markup=False)
+        return 1
+    finally:
+        if not kept:
+            stack.down()

@@ -1,0 +1,243 @@
+"""Everything that a Task needs to run, on this machine or on a cluster that is already there.
+
+Owns bringing the parts up in order and taking all of them down: the control plane, what the manifests install, the
+operator as a process under the ServiceAccount that the manifests give it, and a node for the agents' pods.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from taskdist.local import processes
+from taskdist.local.binaries import BinaryNotFound, find
+from taskdist.local.controlplane import ControlPlane, ControlPlaneError, free_ports
+
+OPERATOR_NAMESPACE = "taskdist-system"
+SERVICE_ACCOUNT = "taskdist"
+READY_SECONDS = 60.0
+
+Object = dict[str, Any]
+Say = Callable[[str], None]
+
+
+class StackError(Exception):
+    """A part did not come up; the message says which, why, and what to do."""
+
+
+class Stack:
+    """A place for the demo: `up`, use it, `down`."""
+
+    def __init__(self, root: Path, directory: Path | None, image: str) -> None:
+        self._root = root
+        self._directory = directory
+        self._image = image
+        self._plane: ControlPlane | None = None
+        self._kubectl: Path | None = None
+        self._operator: subprocess.Popen[bytes] | None = None
+        self.metrics_port = 0
+        self.link_port = 0
+
+    @classmethod
+    def local(cls, directory: Path, root: Path) -> Stack:
+        """A control plane, an operator and a node on this machine, all under `directory`."""
+        return cls(root, directory, "")
+
+    @classmethod
+    def current(cls, root: Path, image: str) -> Stack:
+        """The cluster that kubectl speaks to now. The operator and the agents run there, from `image`."""
+        return cls(root, None, image)
+
+    @property
+    def shares_disk(self) -> bool:
+        """Whether agents see this machine's files."""
+        return self._directory is not None
+
+    @property
+    def kubeconfig(self) -> Path:
+        if self._plane is not None:
+            return self._plane.kubeconfig
+        return Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
+
+    @property
+    def kubectl_binary(self) -> Path:
+        if self._kubectl is None:
+            self._kubectl = find("kubectl")
+        return self._kubectl
+
+    @property
+    def logs(self) -> str:
+        return (
+            str(self._directory / "log") if self._directory else f"kubectl -n {OPERATOR_NAMESPACE} logs deploy/taskdist"
+        )
+
+    # -- up and down -----------------------------------------------------------------------------------------------
+
+    def up(self, say: Say) -> None:
+        """Bring everything up. Raises StackError."""
+        try:
+            if self._directory is None:
+                self._install_chart(say)
+            else:
+                self._up_local(self._directory, say)
+        except (BinaryNotFound, ControlPlaneError) as error:
+            raise StackError(str(error)) from error
+
+    def down(self) -> None:
+        """End and remove what `up` brought. Safe to repeat."""
+        if self._operator is not None:
+            # Before its control plane goes: then it gives its leadership back instead of failing.
+            processes.stop(self._operator, 10)
+            self._operator = None
+        if self._plane is not None:
+            self._plane.stop()
+            self._plane = None
+        elif self._directory is None:
+            self.kubectl("delete", "namespace", "demo", "--ignore-not-found", "--wait=false")
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run kubectl as the administrator; raises StackError with what it said."""
+        done = subprocess.run(
+            [str(self.kubectl_binary), "--kubeconfig", str(self.kubeconfig), *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise StackError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def demo_objects(self, pool: str, queue: str, agent: Path) -> list[Object]:
+        """Return the queue and the elastic pool whose agents run the sample agent."""
+        if self.shares_disk:
+            container: Object = {
+                "image": "taskdist:local",
+                "command": [str(Path(sys.executable).parent / "taskdist"), "agent", f"{agent}:agent"],
+            }
+        else:
+            container = {"image": self._image, "args": ["agent", f"/samples/agents/{agent.name}:agent"]}
+        container |= {
+            "name": "agent",
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+                "runAsNonRoot": True,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+        }
+        spec = {"containers": [container], "terminationGracePeriodSeconds": 15}
+        return [
+            {
+                "apiVersion": "taskdist.dev/v1alpha1",
+                "kind": "TaskQueue",
+                "metadata": {"name": queue},
+                "spec": {"pools": [pool]},
+            },
+            {
+                "apiVersion": "taskdist.dev/v1alpha1",
+                "kind": "AgentPool",
+                "metadata": {"name": pool},
+                "spec": {
+                    "slots": 2,
+                    "scaling": {"minReplicas": 1, "maxReplicas": 4, "scaleDownDelaySeconds": 3},
+                    "template": {"spec": spec},
+                },
+            },
+        ]
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+
+    def _up_local(self, directory: Path, say: Say) -> None:
+        say("starting etcd and kube-apiserver on loopback")
+        self._plane = plane = ControlPlane.start(directory, detached=True)
+        self._apply_manifests(say)
+        kubeconfig = plane.kubeconfig_for(OPERATOR_NAMESPACE, SERVICE_ACCOUNT)
+        self.link_port, self.metrics_port, health_port = free_ports(3)
+        say(f"starting the operator as ServiceAccount {OPERATOR_NAMESPACE}/{SERVICE_ACCOUNT}")
+        self._operator_env = {
+            **_plain_environment(),
+            "KUBECONFIG": str(kubeconfig),
+            "TASKDIST_NAMESPACE": OPERATOR_NAMESPACE,
+            "TASKDIST_POD_NAME": "taskdist-local",
+            "TASKDIST_HOST": "127.0.0.1",
+            "TASKDIST_LINK_PORT": str(self.link_port),
+            "TASKDIST_LINK_ADDRESS": f"127.0.0.1:{self.link_port}",
+            "TASKDIST_METRICS_PORT": str(self.metrics_port),
+            "TASKDIST_HEALTH_PORT": str(health_port),
+        }
+        self._health_port = health_port
+        self.start_operator()
+        say("starting a node that runs pods as processes")
+        plane.start_process(
+            "podrunner",
+            [sys.executable, "-m", "taskdist.local", "podrunner", "--kubeconfig", str(plane.kubeconfig)],
+            _plain_environment(),
+        )
+
+    def start_operator(self) -> subprocess.Popen[bytes]:
+        """Start the operator's process and wait until it is ready."""
+        assert self._plane is not None
+        self._operator = self._plane.start_process(
+            "operator", [str(Path(sys.executable).parent / "taskdist"), "operator"], self._operator_env
+        )
+        url = f"http://127.0.0.1:{self._health_port}/readyz"
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            if self._operator.poll() is not None:
+                break
+            try:
+                with urllib.request.urlopen(url, timeout=1) as answer:
+                    if answer.status == 200:
+                        return self._operator
+            except OSError:
+                time.sleep(0.1)
+        log = self._plane.log("operator").read_text(errors="replace").splitlines()
+        raise StackError("the operator is not ready:\n" + "\n".join(log[-15:]))
+
+    def _apply_manifests(self, say: Say) -> None:
+        say("installing CRDs and RBAC: kubectl apply -f manifests/install.yaml")
+        self.kubectl("apply", "--server-side", "-f", str(self._root / "manifests" / "install.yaml"))
+        kinds = ("taskqueues", "agentpools", "tasks")
+        crds = [f"crd/{kind}.taskdist.dev" for kind in kinds]
+        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", *crds)
+
+    def _install_chart(self, say: Say) -> None:
+        context = self.kubectl("config", "current-context").strip()
+        say(f"installing the chart into the current cluster ({context}), with image {self._image}")
+        repository, _, tag = self._image.rpartition(":")
+        rendered = subprocess.run(
+            [
+                str(find("helm")),
+                "template",
+                "taskdist",
+                str(self._root / "charts" / "taskdist"),
+                "--namespace",
+                OPERATOR_NAMESPACE,
+                "--set",
+                f"image.repository={repository},image.tag={tag}",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if rendered.returncode:
+            raise StackError(f"helm template: {rendered.stderr.strip()}")
+        self.kubectl("create", "namespace", OPERATOR_NAMESPACE, "--dry-run=client", "-o", "yaml")
+        try:
+            self.kubectl("get", "namespace", OPERATOR_NAMESPACE)
+        except StackError:
+            self.kubectl("create", "namespace", OPERATOR_NAMESPACE)
+        self.kubectl("apply", "--server-side", "-n", OPERATOR_NAMESPACE, "-f", "-", stdin=rendered.stdout)
+        self.kubectl("-n", OPERATOR_NAMESPACE, "rollout", "status", "deployment/taskdist", "--timeout=180s")
+
+
+def _plain_environment() -> dict[str, str]:
+    names = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_CACHE_HOME")
+    return {name: os.environ[name] for name in names if name in os.environ}
