@@ -107,9 +107,7 @@ class Dispatcher:
 
     # -- leadership ------------------------------------------------------------------------------------------------
 
-    def lead(
-        self, leader: Leader, queues: Iterable[Queue], pools: Iterable[Pool], tasks: Iterable[TaskRecord]
-    ) -> None:
+    def lead(self, leader: Leader, queues: Iterable[Queue], pools: Iterable[Pool], tasks: Iterable[TaskRecord]) -> None:
         """Begin a leadership with what a consistent list showed."""
         self._leader = leader
         for queue in queues:

@@ -3,17 +3,22 @@
 Translates between the API client's outcomes and the protocol's; keeps no state of Tasks and decides nothing.
 """
 
+import asyncio
+import itertools
 import json
+import random
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import structlog
 
-from taskdist.api import GROUP, VERSION, AgentPool, Reason, Task
+from taskdist.api import AgentPool, Reason, Task
 from taskdist.controller import convert
 from taskdist.core.model import Key
 from taskdist.kube import PODS, ApiError, Client, Informer, KubeError, StatusWriter, Write
 from taskdist.kube import writer as written
+from taskdist.kube.backoff import Backoff
+from taskdist.observability.events import Subject
 from taskdist.protocol.messages import ToAgent
 from taskdist.protocol.observations import (
     Conflict,
@@ -37,7 +42,8 @@ from taskdist.protocol.observations import (
 _log = structlog.get_logger("taskdist.effects")
 
 Object = dict[str, Any]
-Announce = Callable[[Object, Reason, str, bool], None]
+Announce = Callable[[Subject, Reason, str, str, bool], None]
+"""Records a Kubernetes Event: subject, reason, message, what was done (one word), whether it is a warning."""
 
 
 class Link(Protocol):
@@ -66,7 +72,8 @@ class KubeEffects:
     """The dispatch loop's effects on a real cluster.
 
     Args:
-        announce: records a Kubernetes Event on an object: (reference, reason, message, warning).
+        announce: records a Kubernetes Event.
+        pool_uid: of the pool of this namespace and name; empty if unknown.
         look_at: has pools and queues reconciled.
     """
 
@@ -76,14 +83,18 @@ class KubeEffects:
         tasks: Informer[TaskRecord],
         link: Link,
         announce: Announce,
+        pool_uid: Callable[[Key], str],
         look_at: Callable[[set[Key], set[Key]], None],
     ) -> None:
         self._client = client
         self._tasks = tasks
         self._link = link
         self._announce = announce
+        self._pool_uid = pool_uid
         self.look_at = look_at
         self._writer: StatusWriter | None = None
+        self._backoff = Backoff(first=0.2, most=30.0)
+        self._rng = random.Random()
 
     def write_with(self, writer: StatusWriter | None) -> None:
         """Use this leadership's writer; None: nothing may be written."""
@@ -111,7 +122,7 @@ class KubeEffects:
                 self._tasks.apply_own(current)
                 return Conflict(convert.task_record(current))
             case written.Gone():
-                self._tasks.apply_gone(action.uid, action.namespace)
+                self._tasks.apply_gone(action.uid)
                 return Gone()
             case written.Refused(status=code, message=message, final=final):
                 if final:
@@ -132,21 +143,24 @@ class KubeEffects:
         except KubeError:
             return ReadFailed()
         if obj is None:
-            self._tasks.apply_gone(action.uid, action.namespace)
+            self._tasks.apply_gone(action.uid)
             return Gone()
         self._tasks.apply_own(obj)
         return Found(convert.task_record(obj), convert.payload(obj))
 
     async def delete_pod(self, action: DeletePod) -> None:
-        _log.info("deleting an agent", pod=action.name, namespace=action.namespace, reason=action.reason)
-        try:
-            await self._client.delete(PODS, action.name, action.namespace, uid=action.uid)
-        except ApiError as error:
-            if not (error.is_not_found or error.is_conflict):
-                _log.warning("an agent could not be deleted", pod=action.name, error=str(error))
-        except KubeError as error:
-            # The core sees that the pod still exists and asks again.
-            _log.warning("an agent could not be deleted", pod=action.name, error=str(error))
+        """Delete until it is done or leadership ends: the core asks once."""
+        _log.info("deleting an agent", pod=action.name, namespace=action.namespace, reason=action.reason.value)
+        for attempt in itertools.count():
+            try:
+                await self._client.delete(PODS, action.name, action.namespace, uid=action.uid)
+            except KubeError as error:
+                if isinstance(error, ApiError) and (error.is_not_found or error.is_conflict):
+                    return  # gone, or the name is another pod's by now
+                _log.warning("an agent could not be deleted yet", pod=action.name, error=str(error))
+                await asyncio.sleep(self._backoff.wait(attempt, self._rng))
+            else:
+                return
 
     def send(self, session: int, message: ToAgent) -> None:
         self._link.send(session, message)
@@ -164,20 +178,16 @@ class KubeEffects:
             attempt=notice.lease.attempt if notice.lease else None,
         ).log(30 if notice.warning else 20, notice.message, reason=notice.reason.value)
         self._announce(
-            _reference(Task.kind, notice.namespace, notice.name, notice.uid),
+            Subject(Task.kind, notice.namespace, notice.name, notice.uid),
             notice.reason,
             notice.message,
+            "Dispatch",
             notice.warning,
         )
 
     def scaled(self, action: ScalePool) -> None:
         _log.info("pool scaled", namespace=action.namespace, pool=action.pool, replicas=action.replicas)
-        self._announce(
-            _reference(AgentPool.kind, action.namespace, action.pool, ""), action.reason, action.message, False
+        subject = Subject(
+            AgentPool.kind, action.namespace, action.pool, self._pool_uid((action.namespace, action.pool))
         )
-
-
-def _reference(kind: str, namespace: str, name: str, uid: str) -> Object:
-    return {"apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "namespace": namespace, "name": name, "uid": uid}
-
-
+        self._announce(subject, action.reason, action.message, "Scale", False)

@@ -21,13 +21,11 @@ from taskdist.core.model import Key
 _log = structlog.get_logger("taskdist.kopf")
 
 
-def build_registry(keepers: Keepers, connection: Callable[[], kopf.ConnectionInfo]) -> kopf.OperatorRegistry:
+def build_registry(keepers: Keepers) -> kopf.OperatorRegistry:
     """Return kopf's handlers: parse, delegate."""
     registry = kopf.OperatorRegistry()
-
-    @kopf.on.login(registry=registry)  # type: ignore[arg-type]
-    def login(**_: Any) -> kopf.ConnectionInfo:
-        return connection()
+    # The official client's ways in: in-cluster, or the kubeconfig that KUBECONFIG names, exec plugins included.
+    kopf.on.login(registry=registry)(kopf.login_via_client)
 
     @kopf.on.event(GROUP, VERSION, AgentPool.plural, registry=registry)
     def pool(type: str | None, body: kopf.Body, namespace: str | None, name: str | None, **_: Any) -> None:
@@ -68,19 +66,16 @@ class KopfThread:
 
     Args:
         open_keepers: called on the new loop; returns the keepers and what closes them.
-        connection: kopf's credentials, asked for at each login.
         failed: called, on the new thread, with what ended kopf although nobody asked it to.
     """
 
     def __init__(
         self,
         open_keepers: Callable[[], Awaitable[tuple[Keepers, Callable[[], Awaitable[None]]]]],
-        connection: Callable[[], kopf.ConnectionInfo],
         namespaces: tuple[str, ...],
         failed: Callable[[BaseException | None], None],
     ) -> None:
         self._open_keepers = open_keepers
-        self._connection = connection
         self._namespaces = namespaces
         self._failed = failed
         self._stop = threading.Event()
@@ -135,7 +130,7 @@ class KopfThread:
         self._keepers = keepers
         try:
             await kopf.operator(
-                registry=build_registry(keepers, self._connection),
+                registry=build_registry(keepers),
                 settings=build_settings(),
                 standalone=True,
                 clusterwide=not self._namespaces,

@@ -13,16 +13,17 @@ import structlog
 
 from taskdist.api import AgentPool, Reason, TaskQueue
 from taskdist.controller.bridge import Bridge, NotLeading, PoolView
+from taskdist.controller.effects import Announce
 from taskdist.controller.pods import InvalidTemplate, LinkInfo, build_pod, check_template, free_names
 from taskdist.controller.status import PoolFacts, Verdict, pool_status, queue_status
 from taskdist.controller.workqueue import WorkQueue
 from taskdist.core.model import Key
 from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, ApiError, Client
+from taskdist.observability.events import Subject
 
 CREATE_CONCURRENCY = 10
 
 Publish = Callable[[str], Awaitable[None]]
-Announce = Callable[[dict[str, Any], Reason, str, bool], None]
 _log = structlog.get_logger("taskdist.keepers")
 
 
@@ -31,7 +32,7 @@ class Keepers:
 
     Args:
         publish_trust: makes sure that a namespace has the certificate authorities' bundle.
-        announce: records a Kubernetes Event on an object: (object, reason, message, warning).
+        announce: records a Kubernetes Event.
     """
 
     def __init__(
@@ -159,7 +160,7 @@ class Keepers:
                 )
         self._verdicts[key] = (identity, verdict)
         if not verdict.accepted:
-            self._announce(_reference(pool), verdict.reason, verdict.message, True)
+            self._announce(_subject(pool), verdict.reason, verdict.message, "Validate", True)
         return verdict
 
     async def _remove_ended(self, pool: AgentPool, view: PoolView) -> None:
@@ -191,7 +192,7 @@ class Keepers:
         names = free_names(pool, [p.name for p in view.pods], missing)
         refused = [e for e in await asyncio.gather(*(create(n) for n in names)) if e is not None]
         if refused:
-            self._announce(_reference(pool), Reason.CREATE_REFUSED, refused[0].message, True)
+            self._announce(_subject(pool), Reason.CREATE_REFUSED, refused[0].message, "Create", True)
             return missing - len(refused), refused[0]
         _log.info("created agents", pool=pool.metadata.name, namespace=pool.metadata.namespace, count=missing)
         return missing, None
@@ -243,13 +244,5 @@ class Keepers:
         _log.warning("reconciling failed and is tried again", namespace=key[0], name=key[1], error=str(error))
 
 
-def _reference(pool: AgentPool) -> dict[str, Any]:
-    return {
-        "apiVersion": "taskdist.dev/v1alpha1",
-        "kind": AgentPool.kind,
-        "name": pool.metadata.name,
-        "namespace": pool.metadata.namespace,
-        "uid": pool.metadata.uid,
-    }
-
-
+def _subject(pool: AgentPool) -> Subject:
+    return Subject(AgentPool.kind, pool.metadata.namespace, pool.metadata.name, pool.metadata.uid)

@@ -34,7 +34,13 @@ class Settings:
 
     @property
     def link_host(self) -> str:
+        """The name that agents expect in the link's certificate."""
         return self.link_address.rsplit(":", 1)[0]
+
+    @property
+    def link_names(self) -> tuple[str, ...]:
+        """The names that the link's certificate is made for."""
+        return tuple(dict.fromkeys((self.link_host, "localhost", "127.0.0.1")))
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> "Settings":

@@ -1,0 +1,381 @@
+"""The composition root: builds every part of the operator, and runs it from start to clean end.
+
+All wiring is here and nothing else is. A part that fails for good ends the process: a fresh start from what the API
+server holds is the one recovery that is tested every day.
+"""
+
+import asyncio
+import gc
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from taskdist.api import Reason
+from taskdist.controller import convert
+from taskdist.controller.bridge import Bridge
+from taskdist.controller.dispatch import Dispatcher, read_clocks
+from taskdist.controller.effects import KubeEffects
+from taskdist.controller.handlers import KopfThread
+from taskdist.controller.keepers import Keepers
+from taskdist.controller.observer import MetricsObserver
+from taskdist.controller.pods import POOL_LABEL, LinkInfo
+from taskdist.controller.settings import Settings
+from taskdist.controller.snapshot import snapshot
+from taskdist.controller.trust import (
+    BundleMaps,
+    SecretStore,
+    SeenPod,
+    SeenPool,
+    pod_reader,
+    seen_pod,
+    seen_pool,
+    token_review,
+)
+from taskdist.core import Core
+from taskdist.core.model import Key, Queue
+from taskdist.kube import (
+    AGENTPOOLS,
+    EVENTS,
+    PODS,
+    TASKQUEUES,
+    TASKS,
+    Added,
+    ApiError,
+    Client,
+    Deleted,
+    Event,
+    Informer,
+    LeaderElector,
+    StatusWriter,
+    Timing,
+    new_identity,
+)
+from taskdist.link.auth import Authenticator
+from taskdist.link.keeper import CertificateKeeper
+from taskdist.link.server import LinkServer
+from taskdist.observability.events import Recorder, Subject
+from taskdist.observability.logs import configure
+from taskdist.observability.metrics import Metrics, measure_loop_lag
+from taskdist.observability.serve import HealthServer, MetricsServer
+from taskdist.protocol.leader import Leader, LeaderSettings
+from taskdist.protocol.messages import ToAgent
+from taskdist.protocol.observations import TaskRecord
+
+_log = structlog.get_logger("taskdist.operator")
+
+# How long the reconciling thread may take to end when leadership does, in seconds.
+KOPF_STOP_SECONDS = 3.0
+
+
+def run(settings: Settings) -> int:
+    """Run the operator until SIGTERM or SIGINT; return the exit code."""
+    configure(settings.log_level)
+    return asyncio.run(_Operator(settings).run())
+
+
+class _Operator:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = Metrics()
+        self._stopping = asyncio.Event()
+        self._ready = False
+        self._failed = False
+        self._link: LinkServer | None = None
+        self._kopf: KopfThread | None = None
+        self._epoch_seen = 0
+
+    async def run(self) -> int:
+        settings = self._settings
+        self._loop = loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        async with (
+            HealthServer(settings.health_port, healthy=self._unhealthy, ready=self._unready, host=settings.host),
+            MetricsServer(self._metrics, settings.metrics_port, host=settings.host),
+            Client.connect(settings.kubeconfig, on_request=self._metrics.api_request) as client,
+        ):
+            self._client = client
+            if not await self._kinds_installed():
+                return 1
+            self._build()
+            try:
+                async with asyncio.TaskGroup() as group:
+                    running = [
+                        group.create_task(informer.run())
+                        for informer in (self._queues, self._pools, self._pods, self._tasks)
+                    ]
+                    running.append(group.create_task(measure_loop_lag(self._metrics)))
+                    running.append(group.create_task(self._recorder.run()))
+                    stopper = group.create_task(self._stopping.wait())
+                    synced = group.create_task(self._synced())
+                    await asyncio.wait({synced, stopper}, return_when=asyncio.FIRST_COMPLETED)
+                    if not self._stopping.is_set():
+                        self._ready = True
+                        gc.collect()
+                        gc.freeze()
+                        election = group.create_task(self._elector.run())
+                        await stopper
+                        self._ready = False
+                        self._elector.resign()
+                        await election
+                    for task in (*running, synced):
+                        task.cancel()
+            except* Exception as failures:
+                for error in failures.exceptions:
+                    _log.error("a part of the operator failed", exc_info=error)
+                self._failed = True
+        _log.info("stopped")
+        return 1 if self._failed else 0
+
+    def _fail(self) -> None:
+        """End the process, and say that it was not asked to."""
+        self._failed = True
+        self._stopping.set()
+
+    # -- building --------------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        settings, client = self._settings, self._client
+        namespaces = list(settings.watch_namespaces) or None
+        self._recorder = Recorder(self._create_event, instance=settings.pod_name)
+        self._tasks: Informer[TaskRecord] = Informer(
+            client, TASKS, transform=self._task, on_event=self._task_event, namespaces=namespaces
+        )
+        self._pods: Informer[SeenPod] = Informer(
+            client,
+            PODS,
+            transform=seen_pod,
+            on_event=self._pod_event,
+            namespaces=namespaces,
+            label_selector=POOL_LABEL,
+        )
+        self._queues: Informer[Queue] = Informer(
+            client, TASKQUEUES, transform=convert.queue, on_event=self._queue_event, namespaces=namespaces
+        )
+        self._pools: Informer[SeenPool] = Informer(
+            client, AGENTPOOLS, transform=seen_pool, on_event=self._pool_event, namespaces=namespaces
+        )
+        self._effects = KubeEffects(client, self._tasks, _Relay(self), self._announce, self._pool_uid, self._look_at)
+        self._observer = MetricsObserver(self._metrics, read_clocks)
+        self._dispatcher = Dispatcher(self._effects, self._observer)
+        self._bundles = BundleMaps(client, lambda: (p.pool.namespace for p in self._pools.store))
+        self._authenticator = Authenticator(
+            token_review(client),
+            settings.audience,
+            lambda uid: pod.owner if (pod := self._pods.store.get(uid)) else None,
+            pod_reader(client),
+            lambda namespace, name: self._pool_uid((namespace, name)) or None,
+        )
+        self._elector = LeaderElector(
+            client,
+            namespace=settings.namespace,
+            name=settings.lease_name,
+            on_started=self._lead,
+            on_stopping=self._stop_leading,
+            on_stopped=self._stopped_leading,
+            identity=new_identity(settings.pod_name),
+            timing=Timing(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds),
+            floor=lambda: self._epoch_seen,
+        )
+        self._metrics.observe(lambda: snapshot(self._dispatcher, self._elector.leading()))
+
+    async def _kinds_installed(self) -> bool:
+        try:
+            scope = self._settings.watch_namespaces[0] if self._settings.watch_namespaces else None
+            await self._client.list(TASKS, scope, page_size=1)
+        except ApiError as error:
+            if error.is_not_found:
+                _log.error("the API server does not know tasks.taskdist.dev: install the chart, or apply crds/, first")
+                return False
+            if error.is_forbidden:
+                _log.error(
+                    "the operator may not list Tasks: bind its ServiceAccount to the chart's roles", why=str(error)
+                )
+                return False
+            raise
+        return True
+
+    async def _synced(self) -> None:
+        await asyncio.gather(*(i.synced() for i in (self._queues, self._pools, self._pods, self._tasks)))
+
+    # -- leadership ------------------------------------------------------------------------------------------------
+
+    def _lead(self, epoch: int) -> None:
+        self._leading = asyncio.get_running_loop().create_task(self._begin(epoch), name="lead")
+        self._leading.add_done_callback(self._begun)
+
+    def _begun(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() is not None:
+            # Half a leadership is worse than none.
+            _log.error("taking over failed; the process ends", exc_info=task.exception())
+            self._fail()
+
+    async def _begin(self, epoch: int) -> None:
+        settings = self._settings
+        self._writer_stop = asyncio.Event()
+        writer = StatusWriter(self._client, TASKS, concurrency=settings.write_concurrency, stop=self._writer_stop)
+        await self._list_tasks()
+        self._certificates = CertificateKeeper(
+            SecretStore(self._client, settings.namespace, settings.ca_secret),
+            self._bundles,
+            settings.link_names,
+        )
+        await self._certificates.refresh()
+        self._link = LinkServer(
+            self._dispatcher, self._authenticator, self._certificates, settings.link_port, host=settings.host
+        )
+        self._effects.write_with(writer)
+        self._dispatcher.lead(
+            Leader(Core(), epoch, LeaderSettings()),
+            list(self._queues.store),
+            [p.pool for p in self._pools.store],
+            list(self._tasks.store),
+        )
+        port = await self._link.start()
+        self._kopf = KopfThread(self._open_keepers, settings.watch_namespaces, self._kopf_failed)
+        self._kopf.start()
+        _log.info("leading", epoch=epoch, link_port=port, tasks=len(self._tasks.store))
+
+    async def _list_tasks(self) -> None:
+        """Bring the view up to a list that no cache answered: what another leader wrote last must be known."""
+        for namespace in self._settings.watch_namespaces or (None,):
+            listed = set()
+            page = await self._client.list(TASKS, namespace)
+            for obj in page.items:
+                listed.add(obj["metadata"]["uid"])
+                self._tasks.apply_own(obj)
+            for entry in list(self._tasks.store.entries()):
+                here = namespace is None or entry.namespace == namespace
+                if here and entry.uid not in listed and int(entry.version) <= int(page.resource_version):
+                    self._tasks.apply_gone(entry.uid)
+
+    async def _stop_leading(self, deadline: float) -> None:
+        self._leading.cancel()
+        self._dispatcher.stop_leading()
+        self._writer_stop.set()
+        if self._kopf is not None and not await self._kopf.stop(KOPF_STOP_SECONDS):
+            _log.error("reconciling did not end in time; the process ends")
+            self._fail()
+        if self._link is not None:
+            # Time for the holds to go out.
+            await self._link.stop(grace=0.5)
+            self._link = None
+        await self._dispatcher.forget()
+        self._effects.write_with(None)
+
+    def _stopped_leading(self) -> None:
+        _log.info("not leading any more")
+
+    async def _open_keepers(self) -> tuple[Keepers, Callable[[], Awaitable[None]]]:
+        """Called on the reconciling loop, with a client of its own: connections belong to one loop."""
+        settings = self._settings
+        client = await Client.connect(settings.kubeconfig, on_request=self._metrics.api_request).open()
+        link = LinkInfo(settings.link_address, settings.link_host, settings.audience)
+        keepers = Keepers(
+            client,
+            Bridge(self._dispatcher, self._loop),
+            link,
+            settings.namespace,
+            self._publish_trust,
+            self._announce_from_thread,
+        )
+
+        async def close() -> None:
+            await keepers.close()
+            await client.close()
+
+        return keepers, close
+
+    def _kopf_failed(self, error: BaseException | None) -> None:
+        _log.error("reconciling ended; the process ends", error=repr(error))
+        self._loop.call_soon_threadsafe(self._fail)
+
+    # -- what the informers tell -----------------------------------------------------------------------------------
+
+    def _task(self, obj: dict[str, Any]) -> TaskRecord:
+        record = convert.task_record(obj)
+        self._epoch_seen = max(self._epoch_seen, record.epoch)
+        return record
+
+    def _task_event(self, event: Event[TaskRecord]) -> None:
+        match event:
+            case Deleted(old):
+                self._dispatcher.task_deleted(old.task.uid)
+            case Added(new):
+                self._observer.seen(new)
+                self._dispatcher.task_observed(new)
+            case _:
+                self._dispatcher.task_observed(event.new)
+
+    def _pod_event(self, event: Event[SeenPod]) -> None:
+        if isinstance(event, Deleted):
+            self._dispatcher.pod_gone(event.old.record.uid)
+        else:
+            self._dispatcher.pod_observed(event.new.record)
+
+    def _queue_event(self, event: Event[Queue]) -> None:
+        if isinstance(event, Deleted):
+            self._dispatcher.queue_deleted(event.old.key)
+            self._metrics.forget_queue(*event.old.key)
+        else:
+            self._dispatcher.queue_applied(event.new)
+
+    def _pool_event(self, event: Event[SeenPool]) -> None:
+        if isinstance(event, Deleted):
+            self._dispatcher.pool_deleted(event.old.pool.key)
+        else:
+            self._dispatcher.pool_applied(event.new.pool)
+
+    # -- small ports -----------------------------------------------------------------------------------------------
+
+    def _look_at(self, pools: set[Key], queues: set[Key]) -> None:
+        if self._kopf is not None:
+            self._kopf.look_at(pools, queues)
+
+    async def _create_event(self, namespace: str, body: dict[str, Any]) -> None:
+        await self._client.create(EVENTS, body, namespace)
+
+    def _announce(self, subject: Subject, reason: Reason, message: str, action: str, warning: bool) -> None:
+        self._recorder.record(subject, reason, message, action=action, warning=warning)
+
+    def _announce_from_thread(self, subject: Subject, reason: Reason, message: str, action: str, warning: bool) -> None:
+        self._loop.call_soon_threadsafe(self._announce, subject, reason, message, action, warning)
+
+    async def _publish_trust(self, namespace: str) -> None:
+        work = self._bundles.publish_in(namespace, self._certificates.bundle())
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def _pool_uid(self, key: Key) -> str:
+        seen = self._pools.store.find(*key)
+        return seen.uid if seen else ""
+
+    def _unhealthy(self) -> str | None:
+        return None
+
+    def _unready(self) -> str | None:
+        return None if self._ready else "waiting for the first lists of the API server"
+
+    @property
+    def link(self) -> LinkServer | None:
+        return self._link
+
+
+class _Relay:
+    """The link of the present leadership, or nobody."""
+
+    def __init__(self, operator: _Operator) -> None:
+        self._operator = operator
+
+    def send(self, session: int, message: ToAgent) -> None:
+        if (link := self._operator.link) is not None:
+            link.send(session, message)
+
+    def close(self, session: int, reason: str) -> None:
+        if (link := self._operator.link) is not None:
+            link.close(session, reason)
+
+    def close_pod(self, pod_uid: str, reason: str) -> None:
+        if (link := self._operator.link) is not None:
+            link.close_pod(pod_uid, reason)

@@ -1,0 +1,169 @@
+"""The link's trust on a real cluster: where its certificate authority is kept, and how agents are vouched for.
+
+Ports only: when certificates change and who is admitted is the link's own rule.
+"""
+
+import base64
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from taskdist.api import AgentPool
+from taskdist.controller import convert
+from taskdist.controller.pods import CA_CONFIGMAP, MANAGED_BY
+from taskdist.core.model import Pool
+from taskdist.kube import CONFIGMAPS, PODS, SECRETS, TOKENREVIEWS, ApiError, Client
+from taskdist.link.auth import PodOwner
+from taskdist.link.keeper import Conflict
+from taskdist.protocol.observations import PodRecord
+
+CA_KEY = "ca.crt"
+FIELD_MANAGER = "taskdist"
+
+Object = dict[str, Any]
+
+
+class SeenPod(NamedTuple):
+    """A pod as the protocol sees it, and who owns it."""
+
+    record: PodRecord
+    owner: PodOwner
+
+
+class SeenPool(NamedTuple):
+    """A pool as the core sees it, and its uid."""
+
+    pool: Pool
+    uid: str
+
+
+def seen_pod(obj: Object) -> SeenPod:
+    """Read a pod once for both."""
+    record = convert.pod_record(obj)
+    owner: Object = next(
+        (
+            o
+            for o in obj["metadata"].get("ownerReferences") or []
+            if o.get("controller") and o.get("kind") == AgentPool.kind
+        ),
+        {},
+    )
+    alive = not (record.deleting or record.ended)
+    return SeenPod(
+        record,
+        PodOwner(record.uid, record.namespace, record.name, owner.get("name", ""), owner.get("uid", ""), alive),
+    )
+
+
+def seen_pool(obj: Object) -> SeenPool:
+    """Read a pool once for both."""
+    return SeenPool(convert.pool(obj), str(obj["metadata"]["uid"]))
+
+
+class SecretStore:
+    """The authority's Secret, read and written by compare-and-swap."""
+
+    def __init__(self, client: Client, namespace: str, name: str) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._name = name
+
+    async def read(self) -> tuple[Mapping[str, bytes], str] | None:
+        try:
+            secret = await self._client.get(SECRETS, self._name, self._namespace)
+        except ApiError as error:
+            if error.is_not_found:
+                return None
+            raise
+        data = {k: base64.b64decode(v) for k, v in (secret.get("data") or {}).items()}
+        return data, secret["metadata"]["resourceVersion"]
+
+    async def write(self, data: Mapping[str, bytes], version: str | None) -> str:
+        body: Object = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": self._name, "namespace": self._namespace, "labels": MANAGED_BY},
+            "type": "Opaque",
+            "data": {k: base64.b64encode(v).decode() for k, v in data.items()},
+        }
+        try:
+            if version is None:
+                answer = await self._client.create(SECRETS, body, self._namespace, field_manager=FIELD_MANAGER)
+            else:
+                body["metadata"]["resourceVersion"] = version
+                answer = await self._client.put(SECRETS, self._name, body, self._namespace, field_manager=FIELD_MANAGER)
+        except ApiError as error:
+            if error.is_conflict or error.is_already_exists or error.is_not_found:
+                raise Conflict(str(error)) from error
+            raise
+        return str(answer["metadata"]["resourceVersion"])
+
+
+class BundleMaps:
+    """The bundle as a ConfigMap in each namespace that has a pool.
+
+    Args:
+        namespaces: those that have one now.
+    """
+
+    def __init__(self, client: Client, namespaces: Callable[[], Iterable[str]]) -> None:
+        self._client = client
+        self._namespaces = namespaces
+
+    async def publish(self, bundle: bytes) -> bool:
+        for namespace in sorted(set(self._namespaces())):
+            await self.publish_in(namespace, bundle)
+        return True
+
+    async def publish_in(self, namespace: str, bundle: bytes) -> None:
+        """Write the bundle into this namespace unless it stands there already."""
+        text = bundle.decode()
+        body: Object = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": CA_CONFIGMAP, "namespace": namespace, "labels": MANAGED_BY},
+            "data": {CA_KEY: text},
+        }
+        try:
+            present = await self._client.get(CONFIGMAPS, CA_CONFIGMAP, namespace)
+        except ApiError as error:
+            if not error.is_not_found:
+                raise
+        else:
+            if (present.get("data") or {}).get(CA_KEY) != text:
+                await self._client.patch(CONFIGMAPS, CA_CONFIGMAP, {"data": {CA_KEY: text}}, namespace)
+            return
+        try:
+            await self._client.create(CONFIGMAPS, body, namespace, field_manager=FIELD_MANAGER)
+        except ApiError as error:
+            # A namespace that is being deleted takes nothing new, and needs nothing.
+            if not (error.is_already_exists or error.is_forbidden or error.is_not_found):
+                raise
+
+
+def token_review(client: Client) -> "Callable[[str, Sequence[str]], Any]":
+    """Return the port that asks the API server about a token."""
+
+    async def review(token: str, audiences: Sequence[str]) -> Mapping[str, Any]:
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenReview",
+            "spec": {"token": token, "audiences": list(audiences)},
+        }
+        answer = await client.create(TOKENREVIEWS, body)
+        return answer.get("status") or {}
+
+    return review
+
+
+def pod_reader(client: Client) -> "Callable[[str, str], Any]":
+    """Return the port that reads a pod that the informer does not know yet."""
+
+    async def read(namespace: str, name: str) -> PodOwner | None:
+        try:
+            return seen_pod(await client.get(PODS, name, namespace)).owner
+        except ApiError as error:
+            if error.is_not_found:
+                return None
+            raise
+
+    return read
