@@ -31,6 +31,8 @@ MAX_PROGRESS_MESSAGE = 1024
 MAX_TOKEN = 16 * 1024
 
 _WORD = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+# What the API server allows as a name: with it a path is built, so nothing else may pass.
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _LARGEST = 2**53  # what every language's number holds exactly
 
 _FAILURES = {
@@ -101,7 +103,19 @@ def _encode_hello(hello: m.Hello) -> pb.FromAgent:
             draining=hello.draining,
             leases=[_lease(name) for name in hello.leases],
             software=_text(hello.software, 256),
+            held=[_encode_held(held) for held in hello.held],
+            started=hello.started,
         )
+    )
+
+
+def _encode_held(held: m.HeldLease) -> pb.HeldLease:
+    return pb.HeldLease(
+        lease=_lease(held.lease),
+        namespace=held.namespace,
+        name=held.name,
+        lease_seconds=held.lease_seconds,
+        hold_seconds=held.hold_seconds,
     )
 
 
@@ -121,7 +135,25 @@ def _decode_hello(wire: pb.Hello) -> m.Hello:
         draining=wire.draining,
         leases=_leases("hello.leases", wire.leases),
         software=_text(wire.software, 256),
+        held=_held(wire.held),
+        started=_seconds("hello.started", wire.started),
     )
+
+
+def _held(wire: Iterable[pb.HeldLease]) -> tuple[m.HeldLease, ...]:
+    held = tuple(
+        m.HeldLease(
+            lease=_name("hello.held.lease", each.lease),
+            namespace=_object_name("hello.held.namespace", each.namespace),
+            name=_object_name("hello.held.name", each.name),
+            lease_seconds=_seconds("hello.held.lease_seconds", each.lease_seconds),
+            hold_seconds=_seconds("hello.held.hold_seconds", each.hold_seconds),
+        )
+        for each in wire
+    )
+    if len(held) > MAX_LEASES:
+        _bad("hello.held", f"at most {MAX_LEASES}")
+    return held
 
 
 def _decode_ping(wire: pb.Ping) -> m.Ping:
@@ -185,7 +217,9 @@ _ENCODE_FROM_AGENT: dict[type, Callable[[Any], pb.FromAgent]] = {
             permanent=not x.retryable,
         )
     ),
-    m.Stopped: lambda x: pb.FromAgent(stopped=pb.Stopped(lease=_lease(x.lease), message=_text(x.message, MAX_MESSAGE))),
+    m.Stopped: lambda x: pb.FromAgent(
+        stopped=pb.Stopped(lease=_lease(x.lease), message=_text(x.message, MAX_MESSAGE), never_ran=not x.ran)
+    ),
     m.Draining: lambda _: pb.FromAgent(draining=pb.Draining()),
     m.Capacity: lambda x: pb.FromAgent(capacity=pb.Capacity(slots=x.slots, resources=dict(x.resources))),
     Reauthenticate: lambda x: pb.FromAgent(reauthenticate=pb.Reauthenticate(token=x.token)),
@@ -198,7 +232,9 @@ _DECODE_FROM_AGENT: dict[str, Callable[[Any], m.FromAgent | Reauthenticate]] = {
     "progress": _decode_progress,
     "result": _decode_result,
     "failure": _decode_failure,
-    "stopped": lambda wire: m.Stopped(_name("stopped.lease", wire.lease), _text(wire.message, MAX_MESSAGE)),
+    "stopped": lambda wire: m.Stopped(
+        _name("stopped.lease", wire.lease), _text(wire.message, MAX_MESSAGE), not wire.never_ran
+    ),
     "draining": lambda _: m.Draining(),
     "capacity": lambda wire: m.Capacity(
         _slots("capacity.slots", wire.slots), _resources("capacity.resources", wire.resources)
@@ -338,6 +374,12 @@ def _seconds(field: str, seconds: float) -> float:
     if not 0.0 <= seconds <= _LARGEST:  # false for NaN too
         _bad(field, "seconds, not negative, finite")
     return seconds
+
+
+def _object_name(field: str, name: str) -> str:
+    if not _OBJECT_NAME.fullmatch(name):
+        _bad(field, "the name as in the Grant")
+    return name
 
 
 def _words(field: str, wire: Iterable[str], limit: int) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ LEASE = m.LeaseName("0a1b", 3, 7)
 WIRE_LEASE = pb.LeaseName(task_uid="0a1b", attempt=3, epoch=7)
 
 words = st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,10}[A-Za-z0-9])?", fullmatch=True)
+object_names = st.from_regex(r"[a-z0-9]([-a-z0-9.]{0,20}[a-z0-9])?", fullmatch=True)
 texts = st.text(max_size=40)
 seconds = st.floats(0, 2**40)
 leases = st.builds(
@@ -40,6 +41,19 @@ def _json(value: Any) -> bytes:
 
 BY_FIELD: dict[str, st.SearchStrategy[Any]] = {
     "protocol_version": st.integers(0, 2**31),
+    "held": st.lists(
+        st.builds(
+            m.HeldLease,
+            lease=leases,
+            namespace=object_names,
+            name=object_names,
+            lease_seconds=seconds,
+            hold_seconds=seconds,
+        ),
+        max_size=3,
+    ).map(tuple),
+    "started": seconds,
+    "ran": st.booleans(),
     "instance_id": st.text(min_size=1, max_size=64),
     "slots": slots,
     "busy_slots": slots,
@@ -150,6 +164,14 @@ def hello(**changes: Any) -> pb.FromAgent:
         pytest.param(hello(labels={f"k{n}": "" for n in range(33)}), "hello.labels", id="labels many"),
         pytest.param(hello(leases=[WIRE_LEASE] * 2049), "hello.leases", id="leases many"),
         pytest.param(hello(leases=[pb.LeaseName(attempt=1)]), "hello.leases.task_uid", id="lease unnamed"),
+        pytest.param(
+            hello(held=[pb.HeldLease(lease=WIRE_LEASE, namespace="../x", name="y")]), "hello.held.namespace", id="path"
+        ),
+        pytest.param(
+            hello(held=[pb.HeldLease(lease=WIRE_LEASE, namespace="x", name="y", lease_seconds=math.inf)]),
+            "hello.held.lease_seconds",
+            id="held for ever",
+        ),
         pytest.param(pb.FromAgent(ping=pb.Ping(boot=math.nan)), "ping.boot", id="ping NaN"),
         pytest.param(pb.FromAgent(ping=pb.Ping(boot=1, busy_slots=9999)), "ping.busy_slots", id="ping busy"),
         pytest.param(pb.FromAgent(started=pb.Started()), "started.lease", id="started nothing"),

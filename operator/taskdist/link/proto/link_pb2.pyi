@@ -72,7 +72,7 @@ class FromAgent(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., reauthenticate: _Optional[_Union[Reauthenticate, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "instance_id", "slots", "boot", "resources", "skills", "types", "labels", "fenced", "draining", "leases", "software")
+    __slots__ = ("protocol_version", "instance_id", "slots", "boot", "resources", "skills", "types", "labels", "fenced", "draining", "leases", "software", "held", "started")
     class ResourcesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +99,8 @@ class Hello(_message.Message):
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     LEASES_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     instance_id: str
     slots: int
@@ -111,7 +113,23 @@ class Hello(_message.Message):
     draining: bool
     leases: _containers.RepeatedCompositeFieldContainer[LeaseName]
     software: str
-    def __init__(self, protocol_version: _Optional[int] = ..., instance_id: _Optional[str] = ..., slots: _Optional[int] = ..., boot: _Optional[float] = ..., resources: _Optional[_Mapping[str, int]] = ..., skills: _Optional[_Iterable[str]] = ..., types: _Optional[_Union[TypeList, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., fenced: _Optional[bool] = ..., draining: _Optional[bool] = ..., leases: _Optional[_Iterable[_Union[LeaseName, _Mapping]]] = ..., software: _Optional[str] = ...) -> None: ...
+    held: _containers.RepeatedCompositeFieldContainer[HeldLease]
+    started: float
+    def __init__(self, protocol_version: _Optional[int] = ..., instance_id: _Optional[str] = ..., slots: _Optional[int] = ..., boot: _Optional[float] = ..., resources: _Optional[_Mapping[str, int]] = ..., skills: _Optional[_Iterable[str]] = ..., types: _Optional[_Union[TypeList, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., fenced: _Optional[bool] = ..., draining: _Optional[bool] = ..., leases: _Optional[_Iterable[_Union[LeaseName, _Mapping]]] = ..., software: _Optional[str] = ..., held: _Optional[_Iterable[_Union[HeldLease, _Mapping]]] = ..., started: _Optional[float] = ...) -> None: ...
+
+class HeldLease(_message.Message):
+    __slots__ = ("lease", "namespace", "name", "lease_seconds", "hold_seconds")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    HOLD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseName
+    namespace: str
+    name: str
+    lease_seconds: float
+    hold_seconds: float
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., lease_seconds: _Optional[float] = ..., hold_seconds: _Optional[float] = ...) -> None: ...
 
 class TypeList(_message.Message):
     __slots__ = ("names",)
@@ -166,12 +184,14 @@ class Failure(_message.Message):
     def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., reason: _Optional[_Union[FailureReason, str]] = ..., message: _Optional[str] = ..., permanent: _Optional[bool] = ...) -> None: ...
 
 class Stopped(_message.Message):
-    __slots__ = ("lease", "message")
+    __slots__ = ("lease", "message", "never_ran")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    NEVER_RAN_FIELD_NUMBER: _ClassVar[int]
     lease: LeaseName
     message: str
-    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., message: _Optional[str] = ...) -> None: ...
+    never_ran: bool
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., message: _Optional[str] = ..., never_ran: _Optional[bool] = ...) -> None: ...
 
 class Draining(_message.Message):
     __slots__ = ()
