@@ -137,7 +137,7 @@ class Informer(Generic[T]):
 
         Told to `on_event` like any change. The object must be one this informer would watch.
         """
-        self._tell(self.store.put(obj))
+        self._tell(self.store.put(obj, answer=True))
 
     def apply_gone(self, uid: str) -> None:
         """A consistent read has shown that this uid is gone: out of the view now, and nothing heard late revives it."""

@@ -96,6 +96,8 @@ class Store(Generic[T]):
         self._graves: dict[str, str | None] = {}
         """Version of the deletion; None: gone for good, whatever version is heard of it."""
         self._most_graves = graves
+        self._floors: dict[str | None, str] = {}
+        """By namespace (None: all): the version of the last list that is wholly in the view."""
 
     def __len__(self) -> int:
         return len(self._by_uid)
@@ -122,15 +124,26 @@ class Store(Generic[T]):
 
     # -- what changes it -------------------------------------------------------------------------------------------
 
-    def put(self, obj: Obj, *, rewound: bool = False) -> list[Event[T]]:
+    def put(self, obj: Obj, *, answer: bool = False, rewound: bool = False) -> list[Event[T]]:
         """Take in a state of an object, wherever it came from; nothing happens where a later one is known.
 
+        `answer`: it is the answer to an own write, which may come late. An object that is not in the view although a
+        list as of that version or later was, has come and gone in between.
         `rewound`: the server's history itself went back (etcd was restored), so a lower version may be the present.
         """
         uid, version = uid_of(obj), version_of(obj)
         key = (namespace_of(obj), name_of(obj))
         # A deletion "seen" under a selector may be a label gone; with a later version the object is back.
         if not rewound and self._buried(uid, version):
+            return []
+        if (
+            answer
+            and uid not in self._by_uid
+            and any(
+                floor is not None and not _later(version, floor)
+                for floor in (self._floors.get(None), self._floors.get(key[0]))
+            )
+        ):
             return []
         events: list[Event[T]] = []
         holder = self._by_key.get(key)
@@ -180,6 +193,7 @@ class Store(Generic[T]):
 
         What is newer than the list stays: an own write whose answer came while the pages were read.
         """
+        self._floors[namespace] = version
         gone = [
             entry
             for entry in self._by_uid.values()
@@ -248,5 +262,5 @@ class Store(Generic[T]):
 
 
 def _later(version: str, than: str) -> bool:
-    """Strictly later, where that can be known; a version that is no integer is never said to be later."""
+    """Strictly later than a list, where that can be known; a version that is no integer is never said to be later."""
     return version.isdecimal() and than.isdecimal() and int(version) > int(than)
