@@ -1,0 +1,149 @@
+"""Attempts as runs of a command: payload on its stdin, result on its stdout, failure by its exit status.
+
+The command is a child of the worker, in the worker's process group: who kills the group kills both. Its stderr goes on
+to the pod's log; the end of it becomes the failure's message.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from typing import IO, Any
+
+from taskdist.agent.processes import describe_exit, die_with_parent, kill_orphans
+from taskdist.agent.worker import Attempt
+
+# Exit status of "the input data was incorrect" in sysexits.h: trying again would fail the same way.
+EX_DATAERR = os.EX_DATAERR
+# More than any result may have; whoever writes more is not kept in memory.
+MAX_OUTPUT = 1024 * 1024
+MAX_TAIL = 2048
+# How long, in seconds, the last output is waited for once nothing that could write it runs any more.
+PIPE_SECONDS = 1.0
+
+
+class _Drain(threading.Thread):
+    """Reads a pipe to its end and keeps its beginning or its end; optionally copies it on."""
+
+    def __init__(self, pipe: IO[bytes], *, head: int = 0, tail: int = 0, copy: IO[bytes] | None = None) -> None:
+        super().__init__(daemon=True)
+        self._pipe = pipe
+        self._head = head
+        self._tail: deque[int] = deque(maxlen=tail)
+        self._copy = copy
+        self.kept = bytearray()
+        self.total = 0
+        self.start()
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while part := os.read(self._pipe.fileno(), 65536):
+                self.total += len(part)
+                self.kept += part[: max(0, self._head - len(self.kept))]
+                self._tail.extend(part[-MAX_TAIL:])
+                if self._copy is not None:
+                    self._copy.write(part)
+                    self._copy.flush()
+
+    @property
+    def tail(self) -> str:
+        return bytes(self._tail).decode("utf-8", errors="replace").strip()
+
+
+class Command:
+    """Runs attempts with a command."""
+
+    types: list[str] | None = None
+
+    def __init__(self, argv: list[str]) -> None:
+        if not argv:
+            raise ValueError("the command is empty")
+        self._argv = argv
+
+    def run(self, attempt: Attempt) -> tuple[dict[str, Any], bytes]:
+        environment = os.environ | {
+            "TASKDIST_TASK": attempt.task,
+            "TASKDIST_NAMESPACE": attempt.namespace,
+            "TASKDIST_ATTEMPT": str(attempt.attempt),
+            "TASKDIST_TYPE": attempt.type,
+            "TASKDIST_UID": attempt.uid,
+        }
+        worker = os.getpid()
+        try:
+            process = subprocess.Popen(
+                self._argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                # This process has threads, but none that holds a lock while the main one forks.
+                preexec_fn=lambda: die_with_parent(worker),
+            )
+        except OSError as error:
+            return _failed(f"{self._argv[0]} cannot be started: {error}"), b""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        told = threading.Event()
+
+        def terminate(_: str) -> None:
+            told.set()
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+
+        attempt.on_cancel(terminate)
+        attempt.started()
+        output = _Drain(process.stdout, head=MAX_OUTPUT)
+        errors = _Drain(process.stderr, tail=MAX_TAIL, copy=sys.stderr.buffer)
+        feeder = threading.Thread(target=_feed, args=(process.stdin, attempt.payload), daemon=True)
+        feeder.start()
+        code = process.wait()
+        # What the command left running holds its pipes open, and has no right to run on.
+        kill_orphans(keep=set())
+        for thread in (output, errors, feeder):
+            thread.join(PIPE_SECONDS)
+        if told.is_set():
+            return {"outcome": "cancelled", "message": f"the command ended with {code} after SIGTERM"}, b""
+        if code != 0:
+            return _failed(_say_exit(code, errors.tail), retryable=code != EX_DATAERR), b""
+        return _result(bytes(output.kept), output.total)
+
+
+def _feed(pipe: IO[bytes], payload: bytes) -> None:
+    # A command that does not read its input is free to do so.
+    with contextlib.suppress(BrokenPipeError), pipe:
+        pipe.write(payload)
+
+
+def _failed(message: str, retryable: bool = True, reason: str = "HandlerError") -> dict[str, Any]:
+    return {"outcome": "failed", "reason": reason, "message": message, "retryable": retryable}
+
+
+def _say_exit(code: int, tail: str) -> str:
+    how = describe_exit(code)
+    return f"the command {how}" + (f": {tail}" if tail else "; it wrote nothing to stderr")
+
+
+def _result(output: bytes, total: int) -> tuple[dict[str, Any], bytes]:
+    if total > len(output):
+        message = f"the command wrote {total} bytes to stdout; store large results elsewhere and print a reference"
+        return _failed(message, retryable=False, reason="ResultTooLarge"), b""
+    if not output.strip():
+        return {"outcome": "returned"}, b"{}"
+    try:
+        value = json.loads(output, parse_constant=_refuse_constant)
+        if not isinstance(value, dict):
+            raise ValueError(f"it is {type(value).__name__}, not an object")
+        body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except (ValueError, RecursionError) as error:
+        message = f"stdout is not a JSON object: {error}; print the result there and everything else to stderr"
+        return _failed(message, retryable=False, reason="ResultRefused"), b""
+    return {"outcome": "returned"}, body
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

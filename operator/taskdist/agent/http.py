@@ -1,0 +1,133 @@
+"""Runs work by asking a local HTTP endpoint: for agents that are servers already, in any language.
+
+POST {type, payload, task, namespace, uid, attempt}: 2xx with a JSON object is the result, 4xx a failure that is not
+worth a retry (but 408, 425 and 429, which ask for one), anything else a failure that is. A cancel closes the request.
+
+It cannot be fenced: whether the server stops when its client hangs up is the server's choice. So it says so, and only
+queues that accept overlap or wait for the pod's end give it work.
+"""
+
+import asyncio
+import json
+from http import HTTPStatus
+
+import aiohttp
+
+from taskdist.agent.work import Offered, WorkEvents
+from taskdist.api import Reason
+from taskdist.api.task import MAX_RESULT_BYTES
+from taskdist.protocol.messages import Grant, LeaseName
+
+_TRY_LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+_CONNECT_SECONDS = 5.0
+_MAX_ERROR_TEXT = 2048
+
+
+class HttpEndpoint:
+    """An executor that POSTs each attempt to one URL. `types` None: the endpoint takes any type."""
+
+    def __init__(self, url: str, types: tuple[str, ...] | None = None) -> None:
+        self._url = url
+        self._types = types
+        self._events: WorkEvents | None = None
+        self._http: aiohttp.ClientSession | None = None
+        self._requests: dict[LeaseName, asyncio.Task[None]] = {}
+
+    async def open(self, events: WorkEvents) -> Offered:
+        self._events = events
+        # No time-out over all: the lease bounds the work.
+        timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_SECONDS)
+        self._http = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+        return Offered(types=self._types, fenced=False)
+
+    def start(self, grant: Grant, deadline: float) -> None:
+        self._requests[grant.lease] = asyncio.get_running_loop().create_task(self._run(grant))
+
+    def fence(self, lease: LeaseName, deadline: float) -> None:
+        """There is nothing that could keep a fence."""
+
+    def cancel(self, lease: LeaseName, reason: str) -> None:
+        self.kill(lease)
+
+    def kill(self, lease: LeaseName) -> None:
+        request = self._requests.get(lease)
+        if request is not None:
+            request.cancel()
+
+    async def close(self) -> None:
+        requests = list(self._requests.values())
+        for request in requests:
+            request.cancel()
+        if requests:
+            await asyncio.wait(requests)
+        if self._http is not None:
+            await self._http.close()
+
+    async def _run(self, grant: Grant) -> None:
+        lease = grant.lease
+        assert self._events is not None
+        try:
+            self._events.started(lease)
+            await self._ask(grant, self._events)
+        except asyncio.CancelledError:
+            self._events.stopped(lease)
+        except (TimeoutError, aiohttp.ClientError) as error:
+            message = f"POST {self._url} failed: {str(error) or type(error).__name__}"
+            self._events.failed(lease, Reason.HANDLER_ERROR, message, True)
+        finally:
+            self._requests.pop(lease, None)
+
+    async def _ask(self, grant: Grant, events: WorkEvents) -> None:
+        assert self._http is not None
+        lease = grant.lease
+        about = {
+            "type": grant.type,
+            "task": grant.name,
+            "namespace": grant.namespace,
+            "uid": lease.task_uid,
+            "attempt": lease.attempt,
+        }
+        # The payload is JSON already: it is put in as it is.
+        body = b'{"payload":' + (grant.payload or b"{}") + b"," + json.dumps(about).encode()[1:]
+        async with self._http.post(
+            self._url, data=body, headers={"content-type": "application/json"}, allow_redirects=False
+        ) as response:
+            answer = await _read(response.content, MAX_RESULT_BYTES + 1)
+        if not 200 <= response.status < 300:
+            text = answer.decode("utf-8", errors="replace").strip()[:_MAX_ERROR_TEXT]
+            message = f"POST {self._url} answered {response.status}" + (f": {text}" if text else "")
+            retryable = response.status >= 500 or response.status in _TRY_LATER
+            events.failed(lease, Reason.HANDLER_ERROR, message, retryable)
+        elif len(answer) > MAX_RESULT_BYTES:
+            message = (
+                f"POST {self._url} answered more than {MAX_RESULT_BYTES} bytes; "
+                "store large results elsewhere and return a reference"
+            )
+            events.failed(lease, Reason.RESULT_TOO_LARGE, message, False)
+        elif fault := _fault(answer):
+            message = f"POST {self._url} answered {response.status}, but not with a JSON object: {fault}"
+            events.failed(lease, Reason.RESULT_REFUSED, message, False)
+        else:
+            events.finished(lease, answer.strip() or b"{}")
+
+
+async def _read(stream: aiohttp.StreamReader, limit: int) -> bytes:
+    data = bytearray()
+    while len(data) < limit and (part := await stream.read(limit - len(data))):
+        data += part
+    return bytes(data)
+
+
+def _fault(body: bytes) -> str:
+    """Why this is no result; empty if it is one. An empty body is an empty object."""
+    if not body.strip():
+        return ""
+    try:
+        value = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return "" if isinstance(value, dict) else f"it is {type(value).__name__}"
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,133 @@
+"""Runs Python handlers on threads of the supervisor's own process: opt-in, for handlers that share a large state.
+
+Nothing here can be killed: a handler that ignores its cancel runs on, and one that crashes takes the agent with it. So
+it says that it is not fenced. A lease is reported as stopped when its handler really has ended, not before.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from dataclasses import dataclass, field
+
+from taskdist.agent.invoke import Cancelled, Failed, Outcome, Returned, bounded, invoke
+from taskdist.agent.sdk import Agent, Context
+from taskdist.agent.work import Offered, StartError, WorkEvents
+from taskdist.agent.worker import PROGRESS_SECONDS, load
+from taskdist.api import Reason
+from taskdist.protocol.messages import Grant, LeaseName
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    grant: Grant
+    context: Context
+    reported: float = field(default=float("-inf"))
+
+
+class InProcess:
+    """An executor that calls the handlers of `target` on `slots` threads."""
+
+    def __init__(self, target: str, slots: int, *, agent: str = "") -> None:
+        self._target = target
+        self._slots = slots
+        self._name = agent
+        self._agent = Agent()
+        self._events: WorkEvents | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: dict[LeaseName, _Job] = {}
+
+    async def open(self, events: WorkEvents) -> Offered:
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._agent = await asyncio.to_thread(load, self._target)
+        except Exception as error:
+            raise StartError(f"{type(error).__name__}: {error}") from error
+        for number in range(self._slots):
+            threading.Thread(target=self._work, name=f"taskdist-handler-{number}", daemon=True).start()
+        return Offered(types=tuple(sorted(self._agent.handlers)), fenced=False)
+
+    def start(self, grant: Grant, deadline: float) -> None:
+        lease = grant.lease
+        context = Context(
+            task=grant.name,
+            namespace=grant.namespace,
+            uid=lease.task_uid,
+            attempt=lease.attempt,
+            type=grant.type,
+            report=lambda fraction, message: self._report(job, fraction, message),
+            agent=self._name,
+        )
+        job = _Job(grant, context)
+        self._jobs[lease] = job
+        self._queue.put(job)
+
+    def fence(self, lease: LeaseName, deadline: float) -> None:
+        """There is nothing that could keep a fence."""
+
+    def cancel(self, lease: LeaseName, reason: str) -> None:
+        job = self._jobs.get(lease)
+        if job is not None:
+            job.context.cancel(reason or "cancelled")
+
+    def kill(self, lease: LeaseName) -> None:
+        self.cancel(lease, "killed")
+
+    async def close(self) -> None:
+        for lease in list(self._jobs):
+            self.cancel(lease, "the agent ends")
+        for _ in range(self._slots):
+            self._queue.put(None)
+
+    # --- on the threads ---
+
+    def _work(self) -> None:
+        with asyncio.Runner() as runner:
+            while (job := self._queue.get()) is not None:
+                if job.context.cancel_reason:
+                    self._tell(job, Cancelled())
+                    continue
+                self._call(self._tell_started, job)
+                try:
+                    outcome = invoke(self._agent, job.grant.payload, job.context, runner)
+                except BaseException as error:
+                    outcome = Failed(Reason.HANDLER_ERROR, bounded(f"{type(error).__name__}: {error}"))
+                self._tell(job, outcome)
+
+    def _report(self, job: _Job, fraction: float, message: str) -> None:
+        now = time.monotonic()
+        if now - job.reported >= PROGRESS_SECONDS:
+            job.reported = now
+            self._call(self._tell_progress, job, fraction, message)
+
+    def _tell(self, job: _Job, outcome: Outcome) -> None:
+        self._call(self._ended, job, outcome)
+
+    def _call(self, function: object, *arguments: object) -> None:
+        assert self._loop is not None
+        assert callable(function)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    # --- on the event loop ---
+
+    def _tell_started(self, job: _Job) -> None:
+        if self._events is not None:
+            self._events.started(job.grant.lease)
+
+    def _tell_progress(self, job: _Job, fraction: float, message: str) -> None:
+        if self._events is not None and job.grant.lease in self._jobs:
+            self._events.progress(job.grant.lease, fraction, message)
+
+    def _ended(self, job: _Job, outcome: Outcome) -> None:
+        lease = job.grant.lease
+        self._jobs.pop(lease, None)
+        assert self._events is not None
+        if isinstance(outcome, Returned):
+            self._events.finished(lease, outcome.body)
+        elif isinstance(outcome, Failed):
+            self._events.failed(lease, outcome.reason, outcome.message, outcome.retryable)
+        else:
+            self._events.stopped(lease)

@@ -1,0 +1,377 @@
+"""Runs work in worker processes that are warm before work comes, each the leader of a process group of its own.
+
+A worker runs one attempt at a time and is used again after it, unless it was killed, crashed or asked to be replaced.
+The fence's two lines meet here: the supervisor's kill, and the deadline that the warden is told *before* work starts.
+A lease is reported as ended only when nothing of it runs: of a worker that died, its whole group is dead first.
+"""
+
+import asyncio
+import os
+import socket
+import subprocess
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+
+from taskdist.agent import frames
+from taskdist.agent.processes import (
+    children,
+    describe_exit,
+    group_alive,
+    kill_group,
+    kill_strangers,
+    module_environment,
+    python_module,
+)
+from taskdist.agent.warden import Warden
+from taskdist.agent.work import Offered, StartError, WorkEvents
+from taskdist.api import Reason
+from taskdist.api.task import MAX_RESULT_BYTES
+from taskdist.protocol.messages import Grant, LeaseName
+
+# Workers that are kept idle beyond those that work, as far as there are slots: starting one takes a tenth of a second.
+SPARE_WORKERS = 8
+# Seconds between attempts to start a worker after one could not start: doubled up to the second.
+RESPAWN_SECONDS = (0.5, 15.0)
+# The reader sees the end of a dead worker's socket at once, unless a process that fled its group holds it.
+LAST_WORDS_SECONDS = 1.0
+DEATH_POLL_SECONDS = 0.002
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    grant: Grant
+    deadline: float
+    serial: int = 0
+    killed: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Worker:
+    process: "subprocess.Popen[bytes]"
+    pidfd: int
+    died: asyncio.Event = field(default_factory=asyncio.Event)
+    writer: asyncio.StreamWriter | None = None
+    ready: bool = False
+    retired: bool = False
+    complaint: str = ""
+    job: _Job | None = None
+
+    @property
+    def group(self) -> int:
+        return self.process.pid
+
+
+class WorkerPool:
+    """An executor of worker processes. `mode` and `target` say what they run: `module`, `command`.
+
+    `adopts_orphans`: this process is the parent of all that its workers leave behind, and of nothing else but what
+    this pool starts; so any child that is not known may be killed.
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        target: list[str],
+        slots: int,
+        log: FilteringBoundLogger,
+        *,
+        agent: str = "",
+        adopts_orphans: bool = False,
+    ) -> None:
+        self._mode = mode
+        self._target = target
+        self._slots = slots
+        self._log = log
+        self._agent = agent
+        self._adopts_orphans = adopts_orphans
+        self._workers: dict[int, _Worker] = {}
+        self._idle: list[_Worker] = []
+        self._waiting: deque[_Job] = deque()
+        self._jobs: dict[LeaseName, _Worker | None] = {}
+        self._serial = 0
+        self._attending: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._types: asyncio.Future[tuple[str, ...] | None] | None = None
+        self._respawn_seconds = 0.0
+        self._respawn: asyncio.TimerHandle | None = None
+        self._warden: Warden | None = None
+        self._events: WorkEvents | None = None
+
+    async def open(self, events: WorkEvents) -> Offered:
+        self._events = events
+        self._warden = Warden()
+        self._types = asyncio.get_running_loop().create_future()
+        self._fill()
+        return Offered(types=await self._types, fenced=True)
+
+    def start(self, grant: Grant, deadline: float) -> None:
+        self._serial += 1
+        job = _Job(grant, deadline, self._serial)
+        self._jobs[grant.lease] = None
+        self._waiting.append(job)
+        self._hand_out()
+        self._fill()
+
+    def fence(self, lease: LeaseName, deadline: float) -> None:
+        worker = self._jobs.get(lease)
+        if worker is not None:
+            self._guard.fence(worker.group, deadline)
+            return
+        for job in self._waiting:
+            if job.grant.lease == lease:
+                job.deadline = deadline
+
+    def cancel(self, lease: LeaseName, reason: str) -> None:
+        if lease not in self._jobs:
+            return
+        worker = self._jobs[lease]
+        if worker is None:
+            self._drop_waiting(lease)
+        elif worker.writer is not None and worker.job is not None:
+            head = {"kind": "cancel", "serial": worker.job.serial, "reason": reason or "cancelled"}
+            worker.writer.write(frames.encode(head))
+
+    def kill(self, lease: LeaseName) -> None:
+        if lease not in self._jobs:
+            return
+        worker = self._jobs[lease]
+        if worker is None:
+            self._drop_waiting(lease)
+        elif worker.job is not None:
+            worker.job.killed = True
+            kill_group(worker.group)
+
+    async def close(self) -> None:
+        self._closing = True
+        if self._respawn is not None:
+            self._respawn.cancel()
+        for worker in self._workers.values():
+            kill_group(worker.group)
+        if self._attending:
+            await asyncio.wait(set(self._attending))
+        if self._warden is not None:
+            # It ends at once at the end of its input; wait() takes a millisecond.
+            self._warden.close()
+
+    @property
+    def warden_pid(self) -> int:
+        return self._guard.pid
+
+    @property
+    def worker_pids(self) -> list[int]:
+        return list(self._workers)
+
+    # --- workers come and go ---
+
+    @property
+    def _guard(self) -> Warden:
+        assert self._warden is not None
+        return self._warden
+
+    @property
+    def _told(self) -> WorkEvents:
+        assert self._events is not None
+        return self._events
+
+    def _fill(self) -> None:
+        """Start workers until those that work, those that work waits for and the spare ones are there."""
+        if self._closing or self._respawn is not None:
+            return
+        wanted = min(self._slots, len(self._jobs) + SPARE_WORKERS)
+        while sum(not worker.retired for worker in self._workers.values()) < wanted:
+            self._spawn()
+
+    def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            process = subprocess.Popen(
+                [
+                    *python_module("taskdist.agent.worker"),
+                    str(theirs.fileno()),
+                    str(os.getpid()),
+                    self._mode,
+                    *self._target,
+                ],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                process_group=0,
+                env=module_environment(TASKDIST_WORKER="1"),
+            )
+        finally:
+            theirs.close()
+        self._guard.watch(process.pid)
+        worker = _Worker(process, os.pidfd_open(process.pid))
+        self._workers[process.pid] = worker
+        loop = asyncio.get_running_loop()
+        loop.add_reader(worker.pidfd, self._saw_death, worker)
+        task = loop.create_task(self._attend(worker, ours))
+        self._attending.add(task)
+        task.add_done_callback(self._attending.discard)
+
+    def _saw_death(self, worker: _Worker) -> None:
+        asyncio.get_running_loop().remove_reader(worker.pidfd)
+        # Before the leader is reaped: until then its number is the group's, and nobody else's.
+        kill_group(worker.group)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        worker.died.set()
+
+    async def _attend(self, worker: _Worker, sock: socket.socket) -> None:
+        """Live with one worker from its start to its burial."""
+        reader, worker.writer = await asyncio.open_connection(sock=sock)
+        listening = asyncio.create_task(self._listen(worker, reader))
+        await worker.died.wait()
+        await asyncio.wait([listening], timeout=LAST_WORDS_SECONDS)
+        listening.cancel()
+        worker.writer.close()
+        await self._bury(worker)
+        self._after_death(worker)
+
+    async def _listen(self, worker: _Worker, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                self._heard(worker, await frames.read(reader))
+        except (EOFError, OSError, ValueError):
+            # Dead, or no worker of ours any more: either way it must not go on.
+            kill_group(worker.group)
+
+    async def _bury(self, worker: _Worker) -> None:
+        """Wait until nothing of the worker's group, or of what fled from it, runs."""
+        worker.process.wait()
+        os.close(worker.pidfd)
+        while group_alive(worker.group):  # noqa: ASYNC110 - the kernel tells of a leader's end, not of a group's
+            await asyncio.sleep(DEATH_POLL_SECONDS)
+        if self._adopts_orphans:
+            while True:
+                # Scanned on a thread (it takes milliseconds); compared here, where no child can start meanwhile.
+                found = await asyncio.to_thread(children)
+                if not kill_strangers(found - self._known(), wait=False):
+                    break
+                await asyncio.sleep(DEATH_POLL_SECONDS)
+        self._guard.forget(worker.group)
+
+    def _known(self) -> set[int]:
+        return {self._guard.pid, *self._workers}
+
+    def _after_death(self, worker: _Worker) -> None:
+        del self._workers[worker.group]
+        how = worker.complaint or f"the worker process {describe_exit(worker.process.returncode)}"
+        job, worker.job = worker.job, None
+        if not worker.ready:
+            self._could_not_start(how)
+        if job is not None:
+            lease = job.grant.lease
+            del self._jobs[lease]
+            if job.killed:
+                self._told.stopped(lease)
+            else:
+                self._log.warning("worker died", task=job.grant.name, attempt=lease.attempt, how=how)
+                self._told.failed(lease, Reason.HANDLER_CRASHED, f"{how} while it ran the attempt", True)
+        self._fill()
+
+    def _could_not_start(self, how: str) -> None:
+        if self._closing:
+            return
+        self._log.error("worker could not start", how=how)
+        if self._types is not None and not self._types.done():
+            self._types.set_exception(StartError(how))
+            return
+        while self._waiting:
+            job = self._waiting.popleft()
+            del self._jobs[job.grant.lease]
+            self._told.failed(job.grant.lease, Reason.HANDLER_CRASHED, f"a worker could not start: {how}", True)
+        first, last = RESPAWN_SECONDS
+        self._respawn_seconds = min(last, max(first, self._respawn_seconds * 2))
+        if self._respawn is None:
+            self._respawn = asyncio.get_running_loop().call_later(self._respawn_seconds, self._try_again)
+
+    def _try_again(self) -> None:
+        self._respawn = None
+        self._fill()
+
+    # --- work ---
+
+    def _hand_out(self) -> None:
+        while self._waiting and self._idle:
+            job = self._waiting.popleft()
+            worker = self._idle.pop()
+            assert worker.writer is not None
+            worker.job = job
+            grant = job.grant
+            self._jobs[grant.lease] = worker
+            # The fence first: between the two lines the supervisor may freeze.
+            self._guard.fence(worker.group, job.deadline)
+            head = {
+                "kind": "start",
+                "serial": job.serial,
+                "type": grant.type,
+                "task": grant.name,
+                "namespace": grant.namespace,
+                "uid": grant.lease.task_uid,
+                "attempt": grant.lease.attempt,
+                "agent": self._agent,
+            }
+            worker.writer.write(frames.encode(head, grant.payload))
+
+    def _drop_waiting(self, lease: LeaseName) -> None:
+        self._waiting = deque(job for job in self._waiting if job.grant.lease != lease)
+        del self._jobs[lease]
+        self._told.stopped(lease)
+
+    def _heard(self, worker: _Worker, frame: frames.Frame) -> None:
+        head = frame.head
+        match head["kind"]:
+            case "ready":
+                worker.ready = True
+                self._respawn_seconds = 0.0
+                if self._types is not None and not self._types.done():
+                    types = head["types"]
+                    self._types.set_result(None if types is None else tuple(types))
+                self._rest(worker)
+                return
+            case "broken":
+                worker.complaint = str(head["message"])
+                return
+        job = worker.job
+        if job is None or head["serial"] != job.serial or job.killed:
+            return
+        lease = job.grant.lease
+        match head["kind"]:
+            case "started":
+                self._told.started(lease)
+            case "progress":
+                self._told.progress(lease, head["fraction"], head["message"])
+            case "end":
+                self._ended(worker, lease, head, frame.body)
+
+    def _ended(self, worker: _Worker, lease: LeaseName, head: dict[str, Any], body: bytes) -> None:
+        worker.job = None
+        del self._jobs[lease]
+        self._guard.free(worker.group)
+        if head["retire"]:
+            worker.retired = True
+            kill_group(worker.group)
+        else:
+            self._rest(worker)
+        match head["outcome"]:
+            case "returned" if len(body) > MAX_RESULT_BYTES:
+                message = (
+                    f"the result has {len(body)} bytes, at most {MAX_RESULT_BYTES} are allowed; "
+                    "store large results elsewhere and return a reference"
+                )
+                self._told.failed(lease, Reason.RESULT_TOO_LARGE, message, False)
+            case "returned":
+                self._told.finished(lease, body)
+            case "failed":
+                self._told.failed(lease, Reason(head["reason"]), head["message"], head["retryable"])
+            case _:
+                self._told.stopped(lease)
+        self._fill()
+
+    def _rest(self, worker: _Worker) -> None:
+        """The worker has nothing to do: it takes what waits, or waits itself."""
+        self._idle.append(worker)
+        self._hand_out()

@@ -1,0 +1,184 @@
+"""The agent's side of the link over gRPC: TLS, the token, one ordered stream each way. It decides nothing.
+
+What can change under a running agent is read anew: the bundle of authorities and the token for each connection, the
+token again before its end. A peer that is dead without a word (power, network) shows by HTTP/2 pings in two seconds.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from structlog.typing import FilteringBoundLogger
+
+from taskdist.agent.supervisor import LinkLost
+from taskdist.link.codec import Reauthenticate, decode_to_agent, encode_from_agent
+from taskdist.link.proto import link_pb2 as pb
+from taskdist.link.proto.link_pb2_grpc import LinkStub
+from taskdist.protocol.messages import FromAgent, ToAgent
+
+CONNECT_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
+KEEPALIVE_MILLISECONDS = 1000
+# How often the token's file is looked at. The kubelet replaces a token when a fifth of its life is left.
+TOKEN_SECONDS = 10.0
+# A token that ends this soon and was not replaced is worth a warning.
+TOKEN_WARNING_SECONDS = 30.0
+MAX_MESSAGE_BYTES = 1024 * 1024
+
+_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.keepalive_time_ms", KEEPALIVE_MILLISECONDS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_MILLISECONDS),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.enable_retries", 0),
+    # Each connection is made for one session, by us: no sharing, no back-off of gRPC's own.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the operator is and how each side proves itself."""
+
+    address: str
+    ca_file: Path
+    token_file: Path
+    server_name: str = ""
+
+
+def token_end(token: str) -> float | None:
+    """When a JWT ends (Unix time), read from its body without verifying it; None if it does not say."""
+    try:
+        body = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        return float(claims["exp"])
+    except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
+        return None
+
+
+class GrpcConnector:
+    """Opens sessions."""
+
+    def __init__(self, endpoint: Endpoint, log: FilteringBoundLogger, *, token_seconds: float = TOKEN_SECONDS) -> None:
+        self._endpoint = endpoint
+        self._log = log
+        self._token_seconds = token_seconds
+
+    async def connect(self) -> "GrpcSession":
+        """Connect, or raise LinkLost with what to look at."""
+        endpoint = self._endpoint
+        try:
+            authorities = await asyncio.to_thread(endpoint.ca_file.read_bytes)
+            token = await asyncio.to_thread(self.read_token)
+        except (OSError, ValueError) as error:
+            raise LinkLost(f"cannot read what the link needs: {error}") from error
+        options = list(_OPTIONS)
+        if endpoint.server_name:
+            options.append(("grpc.ssl_target_name_override", endpoint.server_name))
+        channel = grpc.aio.secure_channel(
+            endpoint.address, grpc.ssl_channel_credentials(root_certificates=authorities), options=options
+        )
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await channel.channel_ready()
+        except TimeoutError:
+            await channel.close(None)
+            raise LinkLost(
+                f"no TLS connection to {endpoint.address} in {CONNECT_SECONDS:.0f} s: "
+                f"is the operator up, and does its certificate match {endpoint.ca_file}?"
+            ) from None
+        except BaseException:
+            await channel.close(None)
+            raise
+        return GrpcSession(channel, token, self)
+
+    def read_token(self) -> str:
+        return self._endpoint.token_file.read_text(encoding="ascii").strip()
+
+    async def fresh_tokens(self, token: str) -> AsyncIterator[str]:
+        """Yield each token that replaces the one before."""
+        while True:
+            end = token_end(token)
+            left = float("inf") if end is None else end - time.time()
+            await asyncio.sleep(min(self._token_seconds, max(0.5, left / 4)))
+            try:
+                found = await asyncio.to_thread(self.read_token)
+            except (OSError, ValueError) as error:
+                self._log.warning("token cannot be read", error=str(error))
+                continue
+            if found and found != token:
+                token = found
+                yield token
+            elif left < TOKEN_WARNING_SECONDS:
+                self._log.warning("token ends soon and was not replaced", seconds=round(left, 1))
+
+
+class GrpcSession:
+    """One call of Link.Session. What is sent goes out in order; receiving ends with LinkLost."""
+
+    def __init__(self, channel: grpc.aio.Channel, token: str, connector: GrpcConnector) -> None:
+        self._channel = channel
+        self._outgoing: asyncio.Queue[FromAgent | Reauthenticate | None] = asyncio.Queue()
+        self._call: Any = LinkStub(channel).Session(  # type: ignore[no-untyped-call]  # generated
+            metadata=(("authorization", f"Bearer {token}"),)
+        )
+        self._writing = asyncio.create_task(self._write())
+        self._renewing = asyncio.create_task(self._renew(token, connector))
+
+    def send(self, message: FromAgent) -> None:
+        self._outgoing.put_nowait(message)
+
+    async def receive(self) -> ToAgent:
+        try:
+            wire = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise LinkLost(f"{error.code().name}: {error.details()}") from error
+        except asyncio.CancelledError:
+            # grpc raises it when the call was cancelled too, which is no cancel of our task.
+            if self._call.cancelled():
+                raise LinkLost("the session was closed") from None
+            raise
+        if not isinstance(wire, pb.ToAgent):  # the end of the stream
+            raise LinkLost(await self._why())
+        try:
+            return decode_to_agent(wire)
+        except ValueError as error:
+            raise LinkLost(f"the operator sent what this agent does not understand: {error}") from error
+
+    async def close(self, *, flush: bool = False) -> None:
+        """End the call; with `flush`, first send what waits, for at most CLOSE_SECONDS."""
+        self._renewing.cancel()
+        if flush:
+            self._outgoing.put_nowait(None)
+            await asyncio.wait([self._writing], timeout=CLOSE_SECONDS)
+        self._writing.cancel()
+        self._call.cancel()
+        await asyncio.wait([self._writing, self._renewing])
+        await self._channel.close(None)
+
+    async def _write(self) -> None:
+        try:
+            while (message := await self._outgoing.get()) is not None:
+                await self._call.write(encode_from_agent(message))
+            await self._call.done_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
+            # The call is over: receive() tells why.
+            return
+
+    async def _renew(self, token: str, connector: GrpcConnector) -> None:
+        async for fresh in connector.fresh_tokens(token):
+            self._outgoing.put_nowait(Reauthenticate(fresh))
+
+    async def _why(self) -> str:
+        code, details = await self._call.code(), await self._call.details()
+        return f"{code.name}: {details}" if code != grpc.StatusCode.OK else "the operator ended the session"

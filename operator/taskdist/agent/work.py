@@ -1,0 +1,56 @@
+"""The port between the supervisor and whatever runs the work: worker processes, an HTTP endpoint, threads."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from taskdist.api import Reason
+from taskdist.protocol.messages import Grant, LeaseName
+
+
+class StartError(Exception):
+    """The work cannot be run at all: the module does not import, the command does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What an executor can take. `types` None: any. `fenced`: what it runs can be killed, at any time and for sure."""
+
+    types: tuple[str, ...] | None
+    fenced: bool
+
+
+class WorkEvents(Protocol):
+    """What an executor tells of a lease. Exactly one of the last three ends it; called on the event loop."""
+
+    def started(self, lease: LeaseName) -> None: ...
+
+    def progress(self, lease: LeaseName, fraction: float, message: str) -> None: ...
+
+    def finished(self, lease: LeaseName, body: bytes) -> None: ...
+
+    def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool) -> None: ...
+
+    def stopped(self, lease: LeaseName) -> None:
+        """Nothing of it runs any more and there is no result."""
+
+
+class Executor(Protocol):
+    """Runs work. No method but `open` and `close` waits. A lease it does not know is ignored: it has ended."""
+
+    async def open(self, events: WorkEvents) -> Offered:
+        """Make ready to start work. Raises StartError."""
+
+    def start(self, grant: Grant, deadline: float) -> None:
+        """Start the work of a lease that ends at boot time `deadline`."""
+
+    def fence(self, lease: LeaseName, deadline: float) -> None:
+        """The lease now ends at boot time `deadline`."""
+
+    def cancel(self, lease: LeaseName, reason: str) -> None:
+        """Ask the work to stop."""
+
+    def kill(self, lease: LeaseName) -> None:
+        """End the work by force; `stopped` follows once nothing of it runs."""
+
+    async def close(self) -> None:
+        """Kill whatever runs and free everything."""

@@ -1,0 +1,265 @@
+"""A worker: a process that runs user code, one attempt at a time, for a supervisor at the other end of a socket.
+
+    python -m taskdist.agent.worker FD module pkg.module:agent
+    python -m taskdist.agent.worker FD command prog arg …
+
+It imports the user's module once and is warm from then on. It decides nothing about leases: it starts what it is told
+to start, passes on a cancel, and dies with its supervisor. Whatever an attempt leaves running ends with the attempt.
+
+Frames from the supervisor: `start` (body: payload), `cancel`. To it: `ready`, `broken`, `started`, `progress`, `end`
+(body: result). Attempts are numbered by the supervisor, so that nothing said of one is taken for another.
+"""
+
+import importlib
+import importlib.util
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from taskdist.agent import frames
+from taskdist.agent.processes import adopt_orphans, children, die_with_parent, has_children, kill_group, kill_orphans
+
+if TYPE_CHECKING:
+    from taskdist.agent.sdk import Agent
+
+PROGRESS_SECONDS = 0.25
+DEFAULT_ATTRIBUTE = "agent"
+
+
+class Attempt:
+    """One attempt as the supervisor describes it, with the way back to it."""
+
+    def __init__(self, serial: int, head: dict[str, Any], payload: bytes, say: Callable[..., None]) -> None:
+        self.serial = serial
+        self.type: str = head["type"]
+        self.task: str = head["task"]
+        self.namespace: str = head["namespace"]
+        self.uid: str = head["uid"]
+        self.attempt: int = head["attempt"]
+        self.agent: str = head["agent"]
+        self.payload = payload
+        self._say = say
+        self._lock = threading.Lock()
+        self._cancelled = ""
+        self._canceller: Callable[[str], None] | None = None
+
+    def started(self) -> None:
+        self._say({"kind": "started", "serial": self.serial})
+
+    def progress(self, fraction: float, message: str) -> None:
+        self._say({"kind": "progress", "serial": self.serial, "fraction": fraction, "message": message})
+
+    def on_cancel(self, call: Callable[[str], None]) -> None:
+        """Set what a cancel calls; called at once if the cancel came first."""
+        with self._lock:
+            self._canceller = call
+            reason = self._cancelled
+        if reason:
+            call(reason)
+
+    def cancel(self, reason: str) -> None:
+        with self._lock:
+            self._cancelled = reason
+            call = self._canceller
+        if call is not None:
+            call(reason)
+
+
+class Program(Protocol):
+    """What a worker runs attempts with. `types` None: any type."""
+
+    @property
+    def types(self) -> list[str] | None: ...
+
+    def run(self, attempt: Attempt) -> tuple[dict[str, Any], bytes]:
+        """Run the attempt to its end; return the rest of its `end` frame: outcome, reason, message, retryable."""
+
+
+class _Reports:
+    """Sends progress from a thread of its own: the latest report wins, at most one each PROGRESS_SECONDS."""
+
+    def __init__(self) -> None:
+        self._wake = threading.Condition()
+        self._latest: tuple[Attempt, float, str] | None = None
+        self._thread: threading.Thread | None = None
+
+    def put(self, attempt: Attempt, fraction: float, message: str) -> None:
+        with self._wake:
+            self._latest = (attempt, fraction, message)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="taskdist-progress", daemon=True)
+                self._thread.start()
+            self._wake.notify()
+
+    def drop(self) -> None:
+        """The attempt is over: its last report is not worth sending."""
+        with self._wake:
+            self._latest = None
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while self._latest is None:
+                    self._wake.wait()
+                attempt, fraction, message = self._latest
+                self._latest = None
+                # Under the lock: after drop() nothing more of the attempt is sent.
+                attempt.progress(fraction, message)
+            time.sleep(PROGRESS_SECONDS)
+
+
+class Handlers:
+    """Runs attempts with the handlers of a Python module."""
+
+    def __init__(self, agent: "Agent") -> None:
+        # Here and not at the first attempt, which would wait for it.
+        import asyncio
+
+        from taskdist.agent.invoke import Failed, Returned, invoke
+        from taskdist.agent.sdk import Context
+
+        self._invoke, self._context, self._returned, self._failed = invoke, Context, Returned, Failed
+        self._agent = agent
+        self._runner = asyncio.Runner()
+        self._runner.get_loop()
+        self._reports = _Reports()
+        self.types: list[str] | None = sorted(agent.handlers)
+
+    def run(self, attempt: Attempt) -> tuple[dict[str, Any], bytes]:
+        context = self._context(
+            task=attempt.task,
+            namespace=attempt.namespace,
+            uid=attempt.uid,
+            attempt=attempt.attempt,
+            type=attempt.type,
+            report=lambda fraction, message: self._reports.put(attempt, fraction, message),
+            agent=attempt.agent,
+        )
+        attempt.on_cancel(context.cancel)
+        attempt.started()
+        outcome = self._invoke(self._agent, attempt.payload, context, self._runner)
+        self._reports.drop()
+        if isinstance(outcome, self._returned):
+            return {"outcome": "returned"}, outcome.body
+        if isinstance(outcome, self._failed):
+            failed = {"reason": outcome.reason.value, "message": outcome.message, "retryable": outcome.retryable}
+            return {"outcome": "failed"} | failed, b""
+        return {"outcome": "cancelled", "message": outcome.message}, b""
+
+
+def load(target: str) -> "Agent":
+    """Import `pkg.module:agent` or `path/to/file.py:agent`; the attribute may be left out if it is `agent`."""
+    from taskdist.agent.sdk import Agent
+
+    place, _, attribute = target.partition(":")
+    attribute = attribute or DEFAULT_ATTRIBUTE
+    if place.endswith(".py"):
+        path = Path(place).resolve()
+        # As for a script: its neighbours can be imported.
+        sys.path.insert(0, str(path.parent))
+        name = path.stem if path.stem not in sys.modules else f"taskdist_agent_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path} cannot be imported")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    else:
+        sys.path.insert(0, os.getcwd())
+        module = importlib.import_module(place)
+    found = getattr(module, attribute, None)
+    if not isinstance(found, Agent):
+        raise ImportError(f"{place} has no taskdist.agent.Agent named {attribute!r}: say MODULE:NAME")
+    if not found.handlers:
+        raise ImportError(f"the agent {target} has no handler: decorate one with @{attribute}.task(TYPE)")
+    return found
+
+
+class Worker:
+    """The loop of a worker: frames in on one thread, attempts on the main one."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._sending = threading.Lock()
+        self._starts: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
+        self._current: Attempt | None = None
+
+    def say(self, head: dict[str, Any], body: bytes = b"") -> None:
+        try:
+            with self._sending:
+                self._sock.sendall(frames.encode(head, body))
+        except OSError:
+            _end_group()
+
+    def listen(self) -> None:
+        threading.Thread(target=self._receive, name="taskdist-supervisor", daemon=True).start()
+
+    def serve(self, program: Program) -> None:
+        baseline = children()
+        self.say({"kind": "ready", "types": program.types})
+        while True:
+            attempt = self._starts.get()
+            head, body = program.run(attempt)
+            leftovers = has_children() and bool(children() - baseline)
+            if leftovers:
+                # The attempt must not run on after its end was told.
+                kill_orphans(keep=baseline)
+            self.say({"kind": "end", "serial": attempt.serial, "retire": leftovers} | head, body)
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                frame = frames.receive(self._sock)
+                match frame.head["kind"]:
+                    case "start":
+                        self._current = Attempt(frame.head["serial"], frame.head, frame.body, self.say)
+                        self._starts.put(self._current)
+                    case "cancel":
+                        if self._current is not None and self._current.serial == frame.head["serial"]:
+                            self._current.cancel(frame.head["reason"])
+        except (OSError, EOFError):
+            _end_group()
+        except BaseException:
+            # A worker that hears nothing could not be cancelled.
+            traceback.print_exc()
+            _end_group()
+
+
+def _end_group() -> None:
+    """The supervisor is gone, and with it the right to run: end this process and all of its group."""
+    kill_group(os.getpid())
+    os._exit(1)
+
+
+def main(argv: list[str]) -> None:
+    descriptor, parent, mode, *target = argv
+    die_with_parent(int(parent))
+    adopt_orphans()
+    sock = socket.socket(fileno=int(descriptor))
+    sock.set_inheritable(False)
+    worker = Worker(sock)
+    worker.listen()
+    try:
+        program: Program
+        if mode == "command":
+            from taskdist.agent.command import Command
+
+            program = Command(target)
+        else:
+            program = Handlers(load(target[0]))
+    except BaseException as error:
+        traceback.print_exc()
+        worker.say({"kind": "broken", "message": "".join(traceback.format_exception_only(error)).strip()})
+        raise SystemExit(1) from error
+    worker.serve(program)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
