@@ -1,0 +1,102 @@
+"""The cluster as commands see it: one namespace, a few verbs, and pods' logs.
+
+A narrow port, so that commands are tested against one in memory; production is a thin shell around the API client.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+from taskdist.cli.run import Target
+from taskdist.kube import PODS, Client, Credentials, HttpTransport, Obj, Page, Request, Resource, WatchEvent
+
+LOG_SILENCE = 86_400.0
+"""How long a followed log may be silent, in seconds: handlers think for hours."""
+
+
+class Cluster(Protocol):
+    """What a command may ask of the API server. Errors are those of the API client."""
+
+    @property
+    def namespace(self) -> str:
+        """The namespace meant where none is said."""
+        ...
+
+    async def get(self, resource: Resource, name: str) -> Obj: ...
+
+    async def list(
+        self, resource: Resource, *, everywhere: bool = False, labels: str = "", fields: str = ""
+    ) -> Page: ...
+
+    async def create(self, resource: Resource, body: Obj) -> Obj: ...
+
+    async def patch(self, resource: Resource, name: str, body: Obj) -> Obj:
+        """JSON merge patch."""
+        ...
+
+    def watch(
+        self, resource: Resource, version: str, *, everywhere: bool = False, fields: str = ""
+    ) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]: ...
+
+    def log(
+        self, pod: str, container: str, *, follow: bool = False
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """A container's log, line by line."""
+        ...
+
+
+class KubeCluster:
+    """A real one."""
+
+    def __init__(self, client: Client, transport: HttpTransport, namespace: str) -> None:
+        self._client = client
+        self._transport = transport
+        self._namespace = namespace
+
+    @property
+    def namespace(self) -> str:
+        return self._namespace
+
+    async def get(self, resource: Resource, name: str) -> Obj:
+        return await self._client.get(resource, name, self._in(resource))
+
+    async def list(self, resource: Resource, *, everywhere: bool = False, labels: str = "", fields: str = "") -> Page:
+        namespace = self._in(resource, everywhere)
+        return await self._client.list(resource, namespace, label_selector=labels, field_selector=fields)
+
+    async def create(self, resource: Resource, body: Obj) -> Obj:
+        return await self._client.create(resource, body, self._in(resource), field_manager="taskdist-cli")
+
+    async def patch(self, resource: Resource, name: str, body: Obj) -> Obj:
+        return await self._client.patch(resource, name, body, self._in(resource), field_manager="taskdist-cli")
+
+    def watch(
+        self, resource: Resource, version: str, *, everywhere: bool = False, fields: str = ""
+    ) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]:
+        namespace = self._in(resource, everywhere)
+        return self._client.watch(resource, namespace, resource_version=version, field_selector=fields)
+
+    @asynccontextmanager
+    async def log(self, pod: str, container: str, *, follow: bool = False) -> AsyncIterator[AsyncIterator[bytes]]:
+        query = {"container": container} | ({"follow": "true"} if follow else {})
+        request = Request("GET", PODS.path(self._namespace, pod, "log"), urlencode(query), accept="*/*")
+        async with self._transport.stream(request, LOG_SILENCE) as lines:
+            yield lines
+
+    def _in(self, resource: Resource, everywhere: bool = False) -> str | None:
+        return self._namespace if resource.namespaced and not everywhere else None
+
+
+@asynccontextmanager
+async def connect(target: Target) -> AsyncIterator[Cluster]:
+    """Open what the options, or else the environment and the kubeconfig, point to."""
+    transport = HttpTransport(Credentials(target.kubeconfig, target.context), connections=8, user_agent="taskdist-cli")
+    async with Client(transport, timeout=30.0) as client:
+        yield KubeCluster(client, transport, target.namespace or client.namespace)
+
+
+def status_of(obj: Obj) -> dict[str, Any]:
+    """The object's status; empty where nobody has written one."""
+    status = obj.get("status")
+    return status if isinstance(status, dict) else {}

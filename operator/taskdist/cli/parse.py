@@ -1,0 +1,99 @@
+"""What users write on the command line, to values. Pure; each refusal says how to write it instead."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from taskdist.api.task import MAX_PAYLOAD_BYTES
+
+
+class Malformed(ValueError):
+    """It cannot be read. The message says what is expected."""
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def duration(text: str) -> float:
+    """`90`, `90s`, `1h30m` → seconds."""
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if not re.fullmatch(rf"(?:{_DURATION.pattern})+", text):
+        raise Malformed(f"{text!r} is no duration: write 30s, 5m or 1h30m")
+    return sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
+
+
+def payload(text: str) -> dict[str, Any]:
+    """A JSON object: written out, in a file (`@path`), or on standard input (`-`)."""
+    source = "the payload"
+    if text == "-":
+        source, text = "standard input", sys.stdin.read()
+    elif text.startswith("@"):
+        source = text[1:]
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except OSError as error:
+            raise Malformed(f"cannot read {source}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise Malformed(f"{source} is not UTF-8 text") from None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise Malformed(
+            f"""{source} is not JSON ({error}): write an object, as in '{{"path": "a.py"}}', or @file, or -"""
+        ) from None
+    if not isinstance(value, dict):
+        kind = {list: "a list", str: "a string", type(None): "null", bool: "a boolean"}.get(type(value), "a number")
+        raise Malformed(f"""{source} is {kind}: a payload is a JSON object, as in '{{"path": "a.py"}}'""")
+    size = len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace"))
+    if size > MAX_PAYLOAD_BYTES:
+        raise Malformed(
+            f"{source} is {size} bytes of JSON, and a payload has at most {MAX_PAYLOAD_BYTES}: "
+            "store the data elsewhere and pass a reference to it"
+        )
+    return value
+
+
+def amounts(items: list[str]) -> dict[str, int]:
+    """`gpu=1` → {"gpu": 1}."""
+    result: dict[str, int] = {}
+    for item in items:
+        name, separator, number = item.partition("=")
+        if not separator or not name or not number.isdecimal() or int(number) < 1:
+            raise Malformed(f"{item!r} is no resource: write NAME=NUMBER, as in gpu=1")
+        result[name] = int(number)
+    return result
+
+
+_KEY = r"[A-Za-z0-9](?:[-A-Za-z0-9_./]*[A-Za-z0-9])?"
+_EQUALS = re.compile(rf"({_KEY})\s*(==|=|!=)\s*([-A-Za-z0-9_.]*)")
+_SET = re.compile(rf"({_KEY})\s+(in|notin)\s*\(([^()]*)\)")
+_EXISTS = re.compile(rf"(!?)\s*({_KEY})")
+
+
+def selector(text: str) -> dict[str, Any]:
+    """kubectl's selector syntax (`zone=a,disk!=hdd,arch in (arm,amd),gpu,!spot`) → a LabelSelector."""
+    labels: dict[str, str] = {}
+    expressions: list[dict[str, Any]] = []
+    # Commas inside parentheses belong to a set.
+    for part in (each.strip() for each in re.split(r",(?![^()]*\))", text)):
+        if match := _EQUALS.fullmatch(part):
+            key, operator, value = match.groups()
+            if operator != "!=" and labels.get(key, value) == value:
+                labels[key] = value
+            else:
+                name = "NotIn" if operator == "!=" else "In"
+                expressions.append({"key": key, "operator": name, "values": [value]})
+        elif match := _SET.fullmatch(part):
+            key, operator, values = match.groups()
+            name = "In" if operator == "in" else "NotIn"
+            chosen = sorted({value.strip() for value in values.split(",")})
+            expressions.append({"key": key, "operator": name, "values": chosen})
+        elif match := _EXISTS.fullmatch(part):
+            expressions.append({"key": match[2], "operator": "DoesNotExist" if match[1] else "Exists"})
+        else:
+            raise Malformed(f"{part!r} is no label requirement: write zone=a, zone!=a, zone in (a,b), zone or !zone")
+    return ({"matchLabels": labels} if labels else {}) | ({"matchExpressions": expressions} if expressions else {})

@@ -1,0 +1,227 @@
+"""The commands that run something: an agent, the operator, a control plane on this machine."""
+
+import os
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import taskdist
+from taskdist.cli.options import examples
+from taskdist.cli.run import FAILED, USAGE, complain, note
+
+
+def add(app: typer.Typer, program: str) -> None:
+    """Add the commands."""
+
+    @app.command(
+        rich_help_panel="Processes",
+        epilog=examples(
+            (
+                "a Python agent: the object `agent` of a module, or of a file",
+                f"{program} agent my_agents.analyse:agent --slots 4",
+            ),
+            (
+                "a program: payload on stdin, result on stdout",
+                f"{program} agent --command './analyse --json' --types analyse",
+            ),
+            ("a server that runs beside it", f"{program} agent --http http://127.0.0.1:8000/run"),
+        ),
+    )
+    def agent(
+        target: Annotated[
+            str | None,
+            typer.Argument(
+                metavar="[MODULE:NAME]",
+                help="Python agent, as package.module:name or file.py:name.",
+                show_default=False,
+            ),
+        ] = None,
+        command: Annotated[
+            str | None,
+            typer.Option("--command", metavar="'PROGRAM ARG…'", help="Program that is started for each Task."),
+        ] = None,
+        http: Annotated[
+            str | None,
+            typer.Option(
+                "--http", metavar="URL", help="Local endpoint that each Task is POSTed to. It cannot be fenced."
+            ),
+        ] = None,
+        in_process: Annotated[
+            bool, typer.Option("--in-process", help="Run Python handlers in this process. They cannot be fenced.")
+        ] = False,
+        types: Annotated[
+            str | None,
+            typer.Option("--types", metavar="A,B", help="Types of Tasks to take; else all that can be handled."),
+        ] = None,
+        address: Annotated[
+            str | None,
+            typer.Option("--address", metavar="HOST:PORT", help="The operator's link; else TASKDIST_ADDRESS."),
+        ] = None,
+        slots: Annotated[
+            int | None,
+            typer.Option(
+                "--slots", min=1, max=1000, help="How many Tasks of one slot run at once; else TASKDIST_SLOTS."
+            ),
+        ] = None,
+        health_port: Annotated[
+            int | None,
+            typer.Option(
+                "--health-port", min=0, max=65535, help="Port of /readyz and /healthz; else TASKDIST_HEALTH_PORT."
+            ),
+        ] = None,
+    ) -> None:
+        """Run an agent: connect to the operator, take Tasks, run them.
+
+        In a pod of an AgentPool, address, certificate authority and token are there already; options go before
+        TASKDIST_… variables.
+        """
+        from taskdist.agent.options import OptionError, options_from_env, split_words
+        from taskdist.agent.runner import run_agent
+
+        try:
+            options = options_from_env()
+            if target or command or http:
+                # What is said here to run replaces what the environment says.
+                options = replace(
+                    options, module=target or "", command=tuple(shlex.split(command or "")), http=http or ""
+                )
+            if in_process:
+                options = replace(options, in_process=True)
+            if types:
+                options = replace(options, types=split_words(types))
+            if address:
+                options = replace(options, address=address)
+            if slots is not None:
+                options = replace(options, slots=slots)
+            if health_port is not None:
+                options = replace(options, health_port=health_port)
+            code = run_agent(options)
+        except (OptionError, ValueError) as error:
+            complain(f"{error}\nSee: {program} agent --help")
+            code = USAGE
+        raise typer.Exit(code)
+
+    @app.command(
+        "operator",
+        rich_help_panel="Processes",
+        epilog=examples(
+            (
+                "here, against the cluster of the kubeconfig",
+                f"TASKDIST_NAMESPACE=taskdist TASKDIST_LINK_ADDRESS=127.0.0.1:7443 {program} operator",
+            ),
+        ),
+    )
+    def operator_() -> None:
+        """Run the operator, as the chart's Deployment does. Its settings are TASKDIST_… variables."""
+        from taskdist.controller.main import run as run_operator
+        from taskdist.controller.settings import Settings, SettingsError
+
+        try:
+            settings = Settings.from_env()
+        except SettingsError as error:
+            complain(str(error))
+            raise typer.Exit(USAGE) from None
+        raise typer.Exit(run_operator(settings))
+
+    @app.command(rich_help_panel="Processes")
+    def version() -> None:
+        """Print the version."""
+        print(f"taskdist {taskdist.__version__}")
+
+    dev = typer.Typer(
+        no_args_is_help=True,
+        help="A real control plane on this machine: etcd and kube-apiserver on loopback, no cluster, no containers.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.add_typer(dev, name="dev", rich_help_panel="Processes")
+    _add_dev(dev, program)
+
+
+Directory = Annotated[
+    Path | None,
+    typer.Option("--dir", metavar="DIR", help="Where it keeps everything; else in the user's state directory."),
+]
+
+
+def _directory(given: Path | None) -> Path:
+    if given is not None:
+        return given
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "taskdist" / "dev"
+
+
+def _add_dev(dev: typer.Typer, program: str) -> None:
+    @dev.command(
+        epilog=examples(
+            ("start it and use it", f"eval $({program} dev up); kubectl get tq,ap,tk"),
+            ("give its pods life, in a second terminal", f"{program} dev node"),
+        )
+    )
+    def up(directory: Directory = None) -> None:
+        """Start a control plane that stays, with taskdist's kinds installed. Prints the variable to set."""
+        from taskdist.api.crd import definition, kinds
+        from taskdist.local.binaries import BinaryNotFound
+        from taskdist.local.controlplane import ControlPlane, ControlPlaneError
+        from taskdist.local.rest import ApiError
+
+        where = _directory(directory)
+        try:
+            try:
+                plane = ControlPlane.load(where)
+                note(f"it runs already in {where}")
+            except ControlPlaneError:
+                # What a crash or a restart of the machine left behind.
+                ControlPlane.stop_at(where)
+                plane = ControlPlane.start(where, detached=True)
+            for kind in kinds():
+                made = definition(kind)
+                path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{made['metadata']['name']}"
+                plane.client.apply(path, made)
+        except (BinaryNotFound, ControlPlaneError, ApiError, OSError) as error:
+            complain(str(error))
+            raise typer.Exit(FAILED) from None
+        print(f"export KUBECONFIG={shlex.quote(str(plane.kubeconfig))}")
+        note(f"Stop it with: {program} dev down")
+
+    @dev.command()
+    def down(directory: Directory = None) -> None:
+        """Stop the control plane and remove its data."""
+        from taskdist.local.controlplane import ControlPlane, ControlPlaneError
+
+        where = _directory(directory)
+        try:
+            if ControlPlane.stop_at(where):
+                print("stopped")
+            else:
+                note(f"nothing was started in {where}")
+        except ControlPlaneError as error:
+            complain(str(error))
+            raise typer.Exit(FAILED) from None
+
+    @dev.command()
+    def status(directory: Directory = None) -> None:
+        """Say whether the control plane runs, and how to reach it. Exit code 1 if it does not run."""
+        from taskdist.local.controlplane import ControlPlane, ControlPlaneError
+
+        try:
+            plane = ControlPlane.load(_directory(directory))
+        except ControlPlaneError as error:
+            complain(f"{error}\nStart it with: {program} dev up")
+            raise typer.Exit(FAILED) from None
+        note(f"it runs at {plane.server}; logs in {plane.log('kube-apiserver').parent}")
+        print(f"export KUBECONFIG={shlex.quote(str(plane.kubeconfig))}")
+
+    @dev.command()
+    def node(directory: Directory = None) -> None:
+        """Run the control plane's pods as processes of this machine, until interrupted."""
+        from taskdist.local.__main__ import main as local
+        from taskdist.local.controlplane import ControlPlane, ControlPlaneError
+
+        try:
+            plane = ControlPlane.load(_directory(directory))
+        except ControlPlaneError as error:
+            complain(f"{error}\nStart it with: {program} dev up")
+            raise typer.Exit(FAILED) from None
+        raise typer.Exit(local(["podrunner", "--kubeconfig", str(plane.kubeconfig)]))

@@ -1,0 +1,120 @@
+"""Looking at Tasks: lists, single ones, results."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from taskdist.cli import show
+from taskdist.cli.cluster import Cluster, status_of
+from taskdist.cli.run import FAILED, OK, complain, note
+from taskdist.cli.submit import ending
+from taskdist.cli.waiting import attempt_line, ended, phase_of, story, until_ended, verdict
+from taskdist.kube import TASKS, ApiError, Obj, Unanswered, Unreachable, name_of, namespace_of
+
+_HEADERS = ("NAME", "QUEUE", "TYPE", "PHASE", "REASON", "AGENT", "ATTEMPT", "AGE")
+_WIDE = ("POOL", "PRIORITY", "PROGRESS", "MESSAGE")
+
+
+async def get(
+    cluster: Cluster,
+    names: Sequence[str],
+    *,
+    queue: str | None,
+    phase: str | None,
+    everywhere: bool,
+    output: str | None,
+    watch: bool,
+) -> int:
+    """Tasks as a table or a document; with `watch`, a line for each change until interrupted."""
+    fields = ",".join(f"{key}={value}" for key, value in (("spec.queue", queue), ("status.phase", phase)) if value)
+    version = ""
+    if names:
+        found = [await cluster.get(TASKS, name) for name in names]
+    else:
+        page = await cluster.list(TASKS, everywhere=everywhere, fields=fields)
+        found, version = page.items, page.resource_version
+    if output in ("json", "yaml"):
+        cleaned = [show.clean(each) for each in found]
+        single = len(names) == 1
+        show.document(cleaned[0] if single else {"apiVersion": "v1", "kind": "List", "items": cleaned}, output)
+        return OK
+    if not found and not watch:
+        note(
+            f"no Tasks in {'any namespace' if everywhere else f'namespace {cluster.namespace}'}"
+            + (" match" if fields else "")
+        )
+        return OK
+    headers = (*(("NAMESPACE",) if everywhere else ()), *_HEADERS, *(_WIDE if output == "wide" else ()))
+    now = show.now()
+    # Oldest first, as they were submitted.
+    found.sort(key=lambda each: (each["metadata"].get("creationTimestamp") or "", name_of(each)))
+    show.table(headers, [_row(each, now, everywhere, output == "wide") for each in found])
+    if watch:
+        await _watch(cluster, headers, set(names), fields, everywhere, output == "wide", version)
+    return OK
+
+
+async def _watch(
+    cluster: Cluster, headers: Sequence[str], names: set[str], fields: str, everywhere: bool, wide: bool, version: str
+) -> None:
+    while True:
+        if not version:
+            version = (await cluster.list(TASKS, everywhere=everywhere, fields=fields)).resource_version
+        try:
+            async with cluster.watch(TASKS, version, everywhere=everywhere, fields=fields) as events:
+                async for event in events:
+                    version = event.object["metadata"].get("resourceVersion", version)
+                    if event.type == "BOOKMARK" or (names and name_of(event.object) not in names):
+                        continue
+                    row = _row(event.object, show.now(), everywhere, wide)
+                    show.table(
+                        headers, [[*row[:-1], f"{row[-1]} (gone)"] if event.type == "DELETED" else row], head=False
+                    )
+        except ApiError as error:
+            if not error.is_gone:
+                raise
+            version = ""
+        except Unanswered:
+            note("the watch was cut off; going on")
+        except Unreachable:
+            note("the API server is gone; giving up")
+            raise
+
+
+def _row(obj: Obj, now: datetime, everywhere: bool, wide: bool) -> list[str]:
+    spec, status = obj["spec"], status_of(obj)
+    row = [namespace_of(obj)] if everywhere else []
+    row += [
+        name_of(obj),
+        str(spec["queue"]),
+        str(spec["type"]),
+        phase_of(obj),
+        str(status.get("reason") or ""),
+        str(status.get("agent") or ""),
+        str(status.get("attempt") or 0),
+        show.age(obj["metadata"].get("creationTimestamp"), now),
+    ]
+    if wide:
+        progress = status.get("progress") or {}
+        row += [
+            str(status.get("pool") or spec.get("pool") or ""),
+            str(spec.get("priority") or 0),
+            f"{progress['fraction']:.0%}" if progress.get("fraction") is not None else "",
+            str(status.get("message") or ""),
+        ]
+    return row
+
+
+async def result(cluster: Cluster, name: str, *, wait: bool, timeout: float | None, output: str | None) -> int:
+    """The result on standard output, or why there is none on standard error."""
+    obj = await until_ended(cluster, name, timeout=timeout) if wait else await cluster.get(TASKS, name)
+    if not ended(obj):
+        complain(f"{story(obj)}\nIt has no result yet. Wait for it with --wait, or see why: taskdist explain {name}")
+        return FAILED
+    if verdict(obj) != OK:
+        complain(ending(obj))
+        for record in status_of(obj).get("attempts") or ():
+            note(f"  {attempt_line(record)}")
+        return FAILED
+    value = status_of(obj).get("result") or {}
+    show.document(value, output or "json")
+    return OK

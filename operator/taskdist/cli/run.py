@@ -1,0 +1,106 @@
+"""From a command to an exit code: connects, runs, and turns what goes wrong into words.
+
+A traceback means a mistake in this program; whatever a user or a cluster can cause ends in one message that says what
+to do.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from taskdist.cli.cluster import Cluster
+
+OK = 0
+FAILED = 1  # the Task failed or was cancelled, or the command could not do what was asked
+USAGE = 2
+TIMED_OUT = 3
+INTERRUPTED = 130
+
+
+class Problem(Exception):
+    """What the user must hear: what is wrong, and what to do about it."""
+
+    def __init__(self, message: str, *, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which cluster and namespace a command means, as kubectl's options say it. None is the kubeconfig's own choice."""
+
+    namespace: str | None = None
+    context: str | None = None
+    kubeconfig: str | None = None
+
+
+Connector = Callable[[Target], AbstractAsyncContextManager["Cluster"]]
+"""Opens a cluster. The composition root puts it into the context's `obj`."""
+
+
+def run(ctx: typer.Context, target: Target, action: Callable[["Cluster"], Awaitable[int]]) -> None:
+    """Run `action` on the cluster and end the command with the code it returns."""
+    connector: Connector = ctx.obj
+
+    async def go() -> int:
+        async with connector(target) as cluster:
+            return await action(cluster)
+
+    try:
+        code = asyncio.run(go())
+    except Problem as problem:
+        complain(str(problem))
+        code = problem.code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:
+        said = explain_failure(error)
+        if said is None:
+            raise
+        complain(said)
+        code = FAILED
+    raise typer.Exit(code)
+
+
+def complain(message: str) -> None:
+    """An error, for people."""
+    typer.echo(f"{typer.style('error:', fg='red', bold=True)} {message}", err=True)
+
+
+def note(message: str) -> None:
+    """Something worth knowing beside the output, which may go into a pipe."""
+    typer.echo(message, err=True)
+
+
+def explain_failure(error: Exception) -> str | None:
+    """What to say of a failure to talk to the API server; None if it is something else."""
+    from taskdist.kube import ApiError, ConfigurationError, KubeError, Unanswered, Unreachable
+
+    if not isinstance(error, KubeError):
+        return None
+    match error:
+        case ConfigurationError():
+            return f"{error}\nName a cluster with --kubeconfig or KUBECONFIG, or start one here: taskdist dev up"
+        case Unreachable():
+            return f"the API server cannot be reached: {error}\nIs the cluster up, and is this the right --context?"
+        case Unanswered():
+            return f"the API server did not answer: {error}\nIt may have done it or not: look before asking again."
+        case ApiError() if error.is_not_found and not error.details.get("name"):
+            return (
+                "this cluster does not know Tasks, TaskQueues and AgentPools.\n"
+                "Install taskdist first: "
+                "helm install taskdist charts/taskdist, or kubectl apply -f manifests/install.yaml"
+            )
+        case ApiError() if error.is_unauthorized:
+            return (
+                f"the API server does not accept the credentials of this kubeconfig: {error.message or 'unauthorized'}"
+            )
+        case ApiError():
+            # Its words name the field and the fix.
+            return error.message or str(error)
+    return str(error)

@@ -1,0 +1,85 @@
+"""How things look: tables as kubectl prints them, JSON, YAML, ages."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_COLOURS = {"Succeeded": "green", "Failed": "red", "Cancelled": "yellow", "Assigned": "cyan"}
+_UNBOUNDED = 10_000
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, head: bool = True) -> None:
+    """Aligned columns without lines, so that a pipe can take them apart. Colours only on a terminal."""
+    view = Table(box=None, show_header=head, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for header in headers:
+        # Names must stay whole to be copied; the last column is prose and may go over several lines.
+        view.add_column(header, no_wrap=header != "MESSAGE", overflow="fold")
+    for row in rows:
+        view.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
+    _console().print(view)
+
+
+def fields(pairs: Iterable[tuple[str, str]]) -> None:
+    """`Name:  value`, one a line; empty values are left out."""
+    view = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    view.add_column(no_wrap=True, style="bold")
+    view.add_column(overflow="fold")
+    for name, value in pairs:
+        if value:
+            view.add_row(f"{name}:", Text(value, style=_COLOURS.get(value, "")))
+    _console().print(view)
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def document(value: Any, output: str) -> None:
+    """`json` or `yaml`, to standard output."""
+    text = as_json(value) if output == "json" else yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()
+    print(text)
+
+
+def clean(obj: dict[str, Any]) -> dict[str, Any]:
+    """The object without bookkeeping that nobody reads; kubectl leaves it out as well."""
+    metadata = {key: value for key, value in obj.get("metadata", {}).items() if key != "managedFields"}
+    return {**obj, "metadata": metadata}
+
+
+def age(timestamp: str | None, now: datetime) -> str:
+    """How long ago, as kubectl says it: two units at most."""
+    if not timestamp:
+        return "-"
+    then = datetime.fromisoformat(timestamp)
+    return span((now - (then if then.tzinfo else then.replace(tzinfo=UTC))).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """A length of time: `0s`, `95s`, `3m20s`, `5h10m`, `4d3h`."""
+    whole = max(int(seconds), 0)
+    if whole < 120:
+        return f"{whole}s"
+    for size, name, minor_size, minor in ((60, "m", 1, "s"), (3600, "h", 60, "m"), (86400, "d", 3600, "h")):
+        major, rest = divmod(whole, size)
+        limit = {"m": 120, "h": 48, "d": sys.maxsize}[name]
+        if major < limit:
+            # Seconds stop to matter after a while.
+            return f"{major}{name}" + (f"{rest // minor_size}{minor}" if rest // minor_size and major < 10 else "")
+    raise AssertionError("unreachable: days have no limit")
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _console() -> Console:
+    out = sys.stdout
+    # A pipe has no width: cutting columns there would lose what a script wants.
+    return Console(file=out, width=None if out.isatty() else _UNBOUNDED, soft_wrap=False, highlight=False)

@@ -1,0 +1,127 @@
+"""Making a Task, and waiting for its result."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskdist.api import GROUP, VERSION
+from taskdist.cli import show
+from taskdist.cli.cluster import Cluster, status_of
+from taskdist.cli.run import OK, Problem, complain, note
+from taskdist.cli.waiting import phase_of, until_ended, verdict
+from taskdist.kube import AGENTPOOLS, TASKQUEUES, TASKS, ApiError, Obj, Resource, name_of, uid_of
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A Task as the user describes it."""
+
+    queue: str
+    type: str
+    payload: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    generate_name: str | None = None
+    priority: int | None = None
+    skills: tuple[str, ...] = ()
+    slots: int | None = None
+    resources: dict[str, int] = field(default_factory=dict)
+    selector: dict[str, Any] = field(default_factory=dict)
+    pool: str | None = None
+
+
+def manifest(submission: Submission, namespace: str) -> Obj:
+    """The Task to create. What was not said is left out: the API server knows the defaults."""
+    named: dict[str, Any] = (
+        {"name": submission.name}
+        if submission.name
+        else {"generateName": submission.generate_name or f"{_label(submission.type)}-"}
+    )
+    spec: dict[str, Any] = {"queue": submission.queue, "type": submission.type}
+    optional = {
+        "payload": submission.payload,
+        "pool": submission.pool,
+        "slots": submission.slots,
+        "resources": submission.resources,
+        "skills": list(submission.skills),
+        "agentSelector": submission.selector,
+    }
+    spec |= {key: value for key, value in optional.items() if value}
+    if submission.priority is not None:
+        spec["priority"] = submission.priority
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "Task",
+        "metadata": {"namespace": namespace, **named},
+        "spec": spec,
+    }
+
+
+async def submit(
+    cluster: Cluster, submission: Submission, *, wait: bool, timeout: float | None, output: str | None
+) -> int:
+    """Create the Task; with `wait`, stay until it has ended and print its result."""
+    obj = await cluster.create(TASKS, manifest(submission, cluster.namespace))
+    await _warn(cluster, submission)
+    name = name_of(obj)
+    if not wait:
+        _created(obj, output)
+        return OK
+    note(f"task.{GROUP}/{name} created")
+    obj = await until_ended(cluster, name, timeout=timeout, uid=uid_of(obj))
+    if output == "name":
+        _created(obj, output)
+    elif output:
+        show.document(show.clean(obj), output)
+    elif verdict(obj) == OK:
+        print(show.as_json(status_of(obj).get("result") or {}))
+    if verdict(obj) != OK:
+        complain(ending(obj))
+    return verdict(obj)
+
+
+def ending(obj: Obj) -> str:
+    """How a Task ended that has no result."""
+    status = status_of(obj)
+    reason, message = status.get("reason") or "", status.get("message") or ""
+    text = f"task {name_of(obj)} is {phase_of(obj)}"
+    return f"{text}: {reason}: {message}" if reason and message else f"{text}: {reason or message or 'no reason given'}"
+
+
+def _created(obj: Obj, output: str | None) -> None:
+    if output == "name":
+        print(f"task.{GROUP}/{name_of(obj)}")
+    elif output:
+        show.document(show.clean(obj), output)
+    else:
+        print(f"task.{GROUP}/{name_of(obj)} created")
+
+
+async def _warn(cluster: Cluster, submission: Submission) -> None:
+    """A Task may be made before its queue and pool: not an error, yet most often a slip of the finger."""
+    asked: list[tuple[Resource, str, str]] = [(TASKQUEUES, "queue", submission.queue)]
+    if submission.pool:
+        asked.append((AGENTPOOLS, "pool", submission.pool))
+    for resource, word, name in asked:
+        try:
+            await cluster.get(resource, name)
+        except ApiError as error:
+            # Who may submit need not be allowed to read queues.
+            if error.is_not_found:
+                there = await _names(cluster, resource)
+                others = f"; there are: {', '.join(there)}" if there else f", and no other {word} either"
+                note(
+                    f"warning: there is no {word} {name!r} in namespace {cluster.namespace}{others}. "
+                    "The Task waits for it."
+                )
+
+
+async def _names(cluster: Cluster, resource: Resource) -> list[str]:
+    try:
+        return sorted(name_of(each) for each in (await cluster.list(resource)).items)
+    except ApiError as error:
+        raise Problem(str(error.message or error)) from error
+
+
+def _label(word: str) -> str:
+    """A Task type as the start of a name."""
+    return re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-")[:40].strip("-") or "task"

@@ -1,0 +1,112 @@
+"""Waiting for a Task to end: list, watch, and again, through lost connections."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from taskdist.api import Phase
+from taskdist.cli.cluster import Cluster, status_of
+from taskdist.cli.run import FAILED, OK, TIMED_OUT, Problem, note
+from taskdist.kube import TASKS, ApiError, KubeError, Obj, name_of, uid_of
+
+MOST_PAUSE = 5.0
+
+
+def phase_of(obj: Obj) -> str:
+    return str(status_of(obj).get("phase") or Phase.PENDING)
+
+
+def ended(obj: Obj) -> bool:
+    return phase_of(obj) in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
+
+
+def verdict(obj: Obj) -> int:
+    """The exit code that an ended Task stands for."""
+    return OK if phase_of(obj) == Phase.SUCCEEDED else FAILED
+
+
+def story(obj: Obj) -> str:
+    """Where the Task stands, in one line."""
+    status = status_of(obj)
+    phase = phase_of(obj)
+    where = f" on {status['agent']} (attempt {status.get('attempt', 1)})" if phase == Phase.ASSIGNED else ""
+    done = status.get("progress") if phase == Phase.ASSIGNED else None
+    progress = f", {done.get('fraction', 0):.0%} {done.get('message', '')}".rstrip() if done else ""
+    reason = "" if phase in (Phase.ASSIGNED, Phase.SUCCEEDED) else str(status.get("reason") or "")
+    message = str(status.get("message") or "") if reason else ""
+    why = f" ({reason}{': ' if message else ''}{message})" if reason else ""
+    return f"task {name_of(obj)}: {phase}{where}{progress}{why}"
+
+
+def attempt_line(record: dict[str, Any]) -> str:
+    """How an attempt ended, in one line."""
+    where = record.get("agent") or "an unknown agent"
+    return f"attempt {record.get('attempt')} on {where}: {record.get('reason')}: {record.get('message', '')}"
+
+
+async def until_ended(cluster: Cluster, name: str, *, timeout: float | None, uid: str = "", quiet: bool = False) -> Obj:
+    """The Task once it has ended. Says on standard error what happens meanwhile.
+
+    Raises Problem: the time ran out (the Task goes on), or the Task was deleted.
+    """
+    told = _Told(quiet)
+    try:
+        async with asyncio.timeout(timeout):
+            return await _follow(cluster, name, uid, told)
+    except TimeoutError:
+        raise Problem(
+            f"the time is up, and the Task has not ended; it goes on. {told.last}".rstrip()
+            + f"\nSee why: taskdist explain {name}",
+            code=TIMED_OUT,
+        ) from None
+
+
+class _Told:
+    """Tells each story once."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.last = ""
+        self._quiet = quiet
+
+    def __call__(self, obj: Obj) -> None:
+        line = story(obj)
+        if line != self.last and not self._quiet:
+            note(line)
+        self.last = line
+
+
+async def _follow(cluster: Cluster, name: str, uid: str, told: Callable[[Obj], None]) -> Obj:
+    fields = f"metadata.name={name}"
+    pause = 0.0
+    known = False
+    while True:
+        try:
+            page = await cluster.list(TASKS, fields=fields)
+            if not page.items:
+                raise Problem(
+                    f"task {name} was deleted" if known or uid else f"there is no task {name} in {cluster.namespace}"
+                )
+            obj = page.items[0]
+            uid = uid or uid_of(obj)
+            known, pause = True, 0.0
+            if uid_of(obj) != uid:
+                raise Problem(f"task {name} was deleted, and another was made under its name")
+            told(obj)
+            if ended(obj):
+                return obj
+            async with cluster.watch(TASKS, page.resource_version, fields=fields) as events:
+                async for event in events:
+                    if event.type == "BOOKMARK":
+                        continue
+                    if event.type == "DELETED":
+                        raise Problem(f"task {name} was deleted")
+                    told(event.object)
+                    if ended(event.object):
+                        return event.object
+        except KubeError as error:
+            lasting = isinstance(error, ApiError) and not (error.is_gone or error.is_throttled or error.is_server_fault)
+            # Before anything was seen, an error is more likely a wrong address than a hiccup.
+            if lasting or not known:
+                raise
+            pause = min(max(pause * 2, 0.25), MOST_PAUSE)
+            await asyncio.sleep(pause)
