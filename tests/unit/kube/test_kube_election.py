@@ -379,7 +379,7 @@ class World:
         sent = person.local(self.now)
         person.generation += 1
         generation = person.generation
-        reply: list[Record | None | str] = []
+        reply: list[Record | str | None] = []
 
         def arrive() -> None:
             reply.append(self.serve(action))
@@ -414,7 +414,7 @@ class World:
             self.at(self.now + self.delay(), arrive)
         self.at(self.now + action.timeout / person.rate, lambda: answer("timeout"))
 
-    def serve(self, action: Read | Write) -> Record | None | str:
+    def serve(self, action: Read | Write) -> Record | str | None:
         if isinstance(action, Read):
             return self.lease
         if not self.unconditional and action.replaces != (self.lease.version if self.lease else None):
@@ -498,5 +498,9 @@ class NeverEnds(Election):
 def test_each_line_of_the_argument_is_needed(make: Callable[[str], Election], world: dict[str, float]) -> None:
     """With a line switched off, the checker finds the history that needs it."""
     with pytest.raises(BrokenPromise):
-        for seed in range(1000):
-            World(seed, make, **world).run()  # type: ignore[arg-type]
+        _search(make, world)
+
+
+def _search(make: Callable[[str], Election], world: dict[str, float]) -> None:
+    for seed in range(1000):
+        World(seed, make, **world).run()  # type: ignore[arg-type]

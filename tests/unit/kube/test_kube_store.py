@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.kube.fakes import make
 
 from taskdist.kube import Added, Deleted, Difference, Event, Obj, Store, Updated
+from unit.kube.fakes import make
 
 Told = tuple[str, str | None, str | None]
 
