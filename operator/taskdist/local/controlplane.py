@@ -171,7 +171,7 @@ class ControlPlane:
         return self.directory / "pki" / "ca.crt"
 
     def log(self, name: str) -> Path:
-        """The log of `etcd`, `kube-apiserver` or `kube-controller-manager`."""
+        """The log of `etcd`, `kube-apiserver`, `kube-controller-manager`, or of a process started by that name."""
         return self.directory / "log" / f"{name}.log"
 
     def client_certificate(self, user: str, groups: Sequence[str] = ()) -> KeyPair:
@@ -199,6 +199,17 @@ class ControlPlane:
         path = self.directory / f"{namespace}-{service_account}-{secrets.token_hex(3)}.kubeconfig"
         token = answer["status"]["token"]
         return write_kubeconfig(path, self.server, authority.encode(), {"token": token}, namespace)
+
+    def start_process(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Start a process that belongs to the control plane: it ends with it at the latest, and so does whatever it
+        starts. It has exactly `env`; its output goes to `log(name)`."""
+        if self._mark is None:
+            raise ControlPlaneError("an attached cluster has no end that a process could share")
+        work = self.directory / "work"
+        work.mkdir(exist_ok=True)
+        process = processes.start(command, env=env, mark=self._mark, log=self.log(name), cwd=work)
+        self._processes.append(process)
+        return process
 
     def stop(self) -> None:
         """End every process and remove the data. Logs stay where a directory was given. Safe to repeat."""
@@ -265,18 +276,8 @@ class ControlPlane:
         return write_kubeconfig(path, url, self.authority.read_bytes(), user)
 
     def _run(self, binary: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-        assert self._mark is not None
-        (self.directory / "work").mkdir(exist_ok=True)
         env = {name: os.environ[name] for name in ("PATH", "HOME", "GOMAXPROCS") if name in os.environ}
-        process = processes.start(
-            [str(binary), *arguments],
-            env=env,
-            mark=self._mark,
-            log=self.log(binary.name),
-            cwd=self.directory / "work",
-        )
-        self._processes.append(process)
-        return process
+        return self.start_process(binary.name, [str(binary), *arguments], env)
 
     def _await(self, name: str, ready: Callable[[], Any]) -> None:
         deadline = time.monotonic() + _MINUTES_READY * 60

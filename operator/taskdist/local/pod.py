@@ -92,6 +92,7 @@ class Pod:
         self._written: Object | None = None
         self._stop = Stop()
         self._gone = False
+        self._ended = False
         self._dirty = asyncio.Event()
         self._stale = asyncio.Event()
         self._objects: dict[tuple[str, str], Object | None] = {}
@@ -103,6 +104,11 @@ class Pod:
     def references(self) -> set[tuple[str, str]]:
         """(kind, name) of what its volumes and variables come from."""
         return volumes.references(self._pod) | _named_by_env(self._pod["spec"])
+
+    @property
+    def completed(self) -> bool:
+        """Whether all of it has ended for good, though the object is still there."""
+        return self._ended
 
     @property
     def vanished(self) -> bool:
@@ -138,11 +144,18 @@ class Pod:
         shutil.rmtree(self._folder, ignore_errors=True)  # Of an earlier run of the node.
         writer = asyncio.create_task(self._write_changes())
         try:
-            await self._live()
+            try:
+                await self._live()
+            except Exception as error:
+                # Whatever it was, the pod says so, and can still be deleted.
+                _LOG.exception("pod %s/%s", self.namespace, self.name)
+                for container in (*self._inits, *self._containers):
+                    if container.terminated is None:
+                        container.end(128, timestamp(), "NodeError", str(error))
+            self._ended = True
             shutil.rmtree(self._folder, ignore_errors=True)
-            if not self._stop.ordered.is_set():  # Completed: the object stays until somebody deletes it.
-                self._dirty.set()
-                await self._stop.ordered.wait()
+            self._dirty.set()
+            await self._stop.ordered.wait()  # The object stays until somebody deletes it.
         finally:
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)

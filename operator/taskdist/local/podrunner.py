@@ -97,6 +97,7 @@ class PodRunner:
         self._pods: dict[str, Pod] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._over: set[str] = set()
+        self._bound: set[str] = set()
         self._waiting: dict[str, Object] = {}
         self._addresses: dict[str, str] = {}
         self._next_address = 0
@@ -271,6 +272,7 @@ class PodRunner:
             self._waiting.pop(uid, None)
             self._refused.pop(uid, None)
             self._over.discard(uid)
+            self._bound.discard(uid)
             if uid in self._pods:
                 self._pods[uid].vanish()
         elif uid in self._pods:
@@ -286,6 +288,7 @@ class PodRunner:
 
     def _adopt(self, pod: Object) -> None:
         uid = pod["metadata"]["uid"]
+        self._bound.discard(uid)
         self._pods[uid] = Pod(pod, self._address(pod), self._surroundings)
         task = asyncio.create_task(self._pods[uid].run(), name=f"pod {pod['metadata']['name']}")
         self._tasks[uid] = task
@@ -319,7 +322,8 @@ class PodRunner:
             await self._schedule.wait()
             self._schedule.clear()
             order = sorted(self._waiting.items(), key=lambda each: (each[1]["metadata"]["creationTimestamp"], each[0]))
-            room = self._settings.pods - len(self._pods)
+            # Bound ones take room before their event says so.
+            room = self._settings.pods - len(self._bound) - sum(not pod.completed for pod in self._pods.values())
             for uid, pod in order:
                 if pod["metadata"].get("deletionTimestamp") or pod["spec"].get("schedulingGates"):
                     continue
@@ -328,14 +332,17 @@ class PodRunner:
                     if why:
                         await self._refuse(uid, pod, why)
                     else:
+                        self._bound.add(uid)
                         await self._bind(pod)
                         room -= 1
                         self._waiting.pop(uid, None)
                 except ApiError as error:
+                    self._bound.discard(uid)
                     if error.code not in (404, 409):  # Gone, or bound by somebody else.
                         _LOG.warning("pod %s not bound: %s", pod["metadata"]["name"], error)
                     self._waiting.pop(uid, None)
                 except (aiohttp.ClientError, TimeoutError, OSError):
+                    self._bound.discard(uid)  # Perhaps it was bound after all: then its event comes.
                     await asyncio.sleep(0.2)
                     self._schedule.set()
 

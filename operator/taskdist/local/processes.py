@@ -21,8 +21,10 @@ from taskdist.local import guard
 
 
 def new_mark() -> str:
-    """A mark no other run has."""
-    return secrets.token_hex(8)
+    """A mark no other run has. If this process is part of a run itself, the new one is nested in it: the guard of
+    the outer run then finds all, even where it killed this process and its guard first."""
+    outer = os.environ.get(guard.MARK)
+    return f"{outer}/{secrets.token_hex(8)}" if outer else secrets.token_hex(8)
 
 
 class Guard:

@@ -37,6 +37,20 @@ def mark_of(directory: Path) -> str:
     return word
 
 
+def of_pod(uid: str) -> list[int]:
+    """Living processes whose environment names the pod."""
+    return [
+        pid for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()) if names(pid, uid)
+    ]
+
+
+def names(pid: int, text: str) -> bool:
+    try:
+        return text.encode() in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+
+
 def test_a_service_account_has_its_own_rights_and_no_others(
     control_plane: ControlPlane, cluster: Client, namespace: str
 ) -> None:
@@ -109,9 +123,18 @@ def test_a_detached_one_is_found_and_stopped_by_another_process(tmp_path: Path) 
         mark = mark_of(directory)
         assert ControlPlane.load(directory).client.get("/api/v1/namespaces/default")
         assert "already" in run("up").stderr
+        # A node of the control plane's own, with a pod: guards within guards.
+        plane = ControlPlane.load(directory)
+        node = plane.start_process("node", [*command, "podrunner", "--kubeconfig", str(plane.kubeconfig)], env)
+        container = {"name": "c", "image": "x", "command": ["sh", "-c", "setsid sleep 1234 & exec sleep 1000"]}
+        pod = {"metadata": {"name": "p"}, "spec": {"containers": [container]}}
+        uid = plane.client.create("/api/v1/namespaces/default/pods", pod)["metadata"]["uid"]
+        until(lambda: len(of_pod(uid)) == 2)
     finally:
         assert run("down").returncode == 0
     assert guard.marked(mark) == []
+    assert of_pod(uid) == []
+    assert node.wait(5) < 0
     assert "nothing was started" in run("down").stderr
     with pytest.raises(ControlPlaneError, match="no control plane was started"):
         ControlPlane.load(directory)

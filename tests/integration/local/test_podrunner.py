@@ -310,6 +310,20 @@ async def test_what_the_node_cannot_give_is_said(node: PodRunner, pods: Pods) ->
         await pods.until(name, gone)
 
 
+async def test_a_full_node_binds_the_next_when_one_has_ended(
+    control_plane: ControlPlane, pods: Pods, tmp_path: Path
+) -> None:
+    async with running(control_plane.access, Settings(name="small", directory=tmp_path, pods=1)):
+        for name in ("first", "second"):
+            await pods.create(name, "exec sleep 1000")
+        await pods.until("first", ready)
+        second = await pods.until("second", lambda pod: pod["status"].get("conditions"))
+        assert "has its 1 pods already" in second["status"]["conditions"][0]["message"]
+        await pods.delete("first")
+        await pods.until("second", ready)
+        await pods.delete("second", gracePeriodSeconds=0)
+
+
 async def test_a_pod_with_a_mounted_account_reaches_the_api_as_that_account(
     node: PodRunner, pods: Pods, kubeconfig: Path
 ) -> None:
