@@ -4,4 +4,4 @@
 """
 
 SESSION_METHOD = "/taskdist.link.v1.Link/Session"
-MAX_MESSAGE_BYTES = 256 * 1024  # both directions; a payload or result of 64 KiB with room for all else
+MAX_MESSAGE_BYTES = 1024 * 1024  # both directions: a hello with all it may hold, or a payload of 64 KiB
