@@ -1,0 +1,64 @@
+"""`kubectl explain` and `kubectl get` show what a user needs: every field described, columns that answer."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskdist.local.binaries import find
+from taskdist.local.rest import Client
+
+pytestmark = pytest.mark.usefixtures("crds")
+
+
+def kubectl(kubeconfig: Path, *arguments: str) -> str:
+    command = [find("kubectl"), "--kubeconfig", kubeconfig, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def test_the_published_schema_describes_every_field(cluster: Client) -> None:
+    schemas: dict[str, Any] = cluster.get("/openapi/v3/apis/taskdist.dev/v1alpha1")["components"]["schemas"]
+    for kind in ("Task", "TaskQueue", "AgentPool"):
+        schema = schemas[f"dev.taskdist.v1alpha1.{kind}"]
+        assert schema["description"]
+        assert _bare(schema["properties"]["spec"], "spec") == []
+        assert _bare(schema["properties"]["status"], "status") == []
+
+
+def _bare(schema: dict[str, Any], path: str) -> list[str]:
+    found = [] if schema.get("description") else [path]
+    for name, inner in schema.get("properties", {}).items():
+        found += _bare(inner, f"{path}.{name}")
+    for inner in schema.get("items", {}).get("properties", {}).items():
+        found += _bare(inner[1], f"{path}[].{inner[0]}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("tasks.taskdist.dev", "A Task is one unit of work"),
+        ("tk.spec.payload", "any JSON object of at most 64 KiB"),
+        ("tq.spec.reclaim", "When a silent agent's Task goes to another"),
+        ("ap.spec.template.spec", "The container named `agent`"),
+    ],
+)
+def test_kubectl_explain(field: str, words: str, kubeconfig: Path) -> None:
+    assert words in " ".join(kubectl(kubeconfig, "explain", field).split())
+
+
+COLUMNS = {
+    "tk": "NAME QUEUE PHASE REASON AGENT ATTEMPT AGE",
+    "tq": "NAME READY WAITING LEASED POOLS AGE",
+    "ap": "NAME READY DESIRED AGENTS BUSY SLOTS REASON AGE",
+}
+
+
+def test_kubectl_get(kubeconfig: Path, cluster: Client, namespace: str) -> None:
+    samples = Path(__file__).parents[3] / "manifests" / "samples"
+    kubectl(kubeconfig, "-n", namespace, "apply", "-f", str(samples))
+    for short, columns in COLUMNS.items():
+        assert kubectl(kubeconfig, "-n", namespace, "get", short).splitlines()[0].split() == columns.split()
+    every = kubectl(kubeconfig, "-n", namespace, "get", "taskdist", "-o", "name").split()
+    assert {"task.taskdist.dev/hello", "taskqueue.taskdist.dev/analysis", "agentpool.taskdist.dev/analysis"} <= {*every}
