@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from taskdist.local.controlplane import ControlPlane
-from taskdist.local.rest import Client
+from taskdist.local.rest import ApiError, Client
 
 CRDS = Path(__file__).parents[2] / "crds"
 
@@ -44,26 +44,35 @@ def cluster(control_plane: ControlPlane) -> Client:
 @pytest.fixture(scope="session")
 def crds(cluster: Client) -> list[str]:
     """The project's kinds, served. The names of the definitions."""
-    names = []
-    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    for file in sorted(CRDS.glob("*.yaml")):
-        for definition in yaml.safe_load_all(file.read_text()):
-            if definition:
-                names.append(definition["metadata"]["name"])
-                cluster.apply(f"{path}/{names[-1]}", definition)
-    assert names, f"no definitions in {CRDS}"
+    definitions = [
+        definition
+        for file in sorted(CRDS.glob("*.yaml"))
+        for definition in yaml.safe_load_all(file.read_text())
+        if definition
+    ]
+    assert definitions, f"no definitions in {CRDS}"
+    for definition in definitions:
+        name = definition["metadata"]["name"]
+        cluster.apply(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}", definition)
     deadline = time.monotonic() + 30
-    for name in names:
-        while not _established(cluster.get(f"{path}/{name}")):
-            assert time.monotonic() < deadline, f"{name} is not established"
-            time.sleep(0.05)
-    return names
+    for definition in definitions:
+        spec = definition["spec"]
+        for version in spec["versions"]:
+            while not _served(cluster, f"/apis/{spec['group']}/{version['name']}/{spec['names']['plural']}"):
+                assert time.monotonic() < deadline, f"{definition['metadata']['name']} is not served"
+                time.sleep(0.05)
+    return [definition["metadata"]["name"] for definition in definitions]
 
 
-def _established(definition: dict[str, object]) -> bool:
-    status = definition.get("status") or {}
-    assert isinstance(status, dict)
-    return any(each["type"] == "Established" and each["status"] == "True" for each in status.get("conditions") or ())
+def _served(cluster: Client, path: str) -> bool:
+    """The condition Established comes a moment before the API server answers for the kind: it says 404, then 429."""
+    try:
+        cluster.get(path)
+    except ApiError as error:
+        if error.code not in (404, 429):
+            raise
+        return False
+    return True
 
 
 @pytest.fixture

@@ -14,10 +14,14 @@ import signal
 import sys
 from pathlib import Path
 
+from taskdist.local import demo
 from taskdist.local.binaries import BINARIES, CONTROL_PLANE, BinaryNotFound, Finder, to_stderr
 from taskdist.local.controlplane import ControlPlane, ControlPlaneError
 from taskdist.local.podrunner import PodRunner, Settings
 from taskdist.local.rest import Access, ApiError
+
+# The checkout: the demo installs its manifests and runs its samples.
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,6 +38,15 @@ def parser() -> argparse.ArgumentParser:
     runner.add_argument("--dir", type=Path, help="for volumes and logs; default: a temporary directory")
     runner.add_argument("--node", default="local", help="the node's name (default: %(default)s)")
     runner.add_argument("--pods", type=int, default=Settings.pods, help="at most so many pods (default: %(default)s)")
+    trial = commands.add_parser("demo", help="run the main job end to end, and show what happened")
+    trial.add_argument("--dir", type=Path, default=ROOT / ".demo", help="where it keeps everything (default: .demo)")
+    trial.add_argument("--count", type=int, default=300, help="how many Tasks (default: %(default)s)")
+    trial.add_argument("--keep", action="store_true", help="leave it running")
+    trial.add_argument("--stop", action="store_true", help="end what --keep left running")
+    trial.add_argument(
+        "--cluster", choices=("local", "current"), default="local", help="`current`: the one that kubectl speaks to now"
+    )
+    trial.add_argument("--image", default="", help="for --cluster current: an image that it can pull, REPOSITORY:TAG")
     return main
 
 
@@ -67,6 +80,18 @@ def main(arguments: list[str]) -> int:
             case "down":
                 if not ControlPlane.stop_at(options.dir):
                     print(f"nothing was started in {options.dir}", file=sys.stderr)
+            case "demo" if options.stop:
+                stopped = ControlPlane.stop_at(options.dir)
+                print("stopped" if stopped else f"nothing was started in {options.dir}")
+            case "demo":
+                return demo.main(
+                    options.dir,
+                    count=options.count,
+                    keep=options.keep,
+                    cluster=options.cluster,
+                    image=options.image,
+                    root=ROOT,
+                )
             case "podrunner":
                 logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
                 asyncio.run(run_node(options))

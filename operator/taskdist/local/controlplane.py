@@ -205,16 +205,29 @@ class ControlPlane:
         starts. It has exactly `env`; its output goes to `log(name)`."""
         if self._mark is None:
             raise ControlPlaneError("an attached cluster has no end that a process could share")
-        work = self.directory / "work"
-        work.mkdir(exist_ok=True)
-        process = processes.start(command, env=env, mark=self._mark, log=self.log(name), cwd=work)
-        self._processes.append(process)
+        process = self._spawn(name, command, env)
+        # Whoever stops the control plane, perhaps from another process, ends this one in good order first.
+        state = {"mark": self._mark, "started": [*self._started(), process.pid]}
+        (self.directory / _STATE).write_text(json.dumps(state))
         return process
+
+    def _started(self) -> list[int]:
+        """The processes beside the control plane's own, in the order of their start."""
+        try:
+            state = json.loads((self.directory / _STATE).read_text())
+        except FileNotFoundError:
+            return []
+        return [int(pid) for pid in state["started"]]
 
     def stop(self) -> None:
         """End every process and remove the data. Logs stay where a directory was given. Safe to repeat."""
+        if self._mark is not None:
+            for pid in reversed(self._started()):
+                processes.end(self._mark, pid, _STOP_SECONDS)
+        # What is left keeps nothing but data that is about to be thrown away.
         for process in reversed(self._processes):
-            processes.stop(process, _STOP_SECONDS)
+            process.kill()
+            process.wait()
         self._processes.clear()
         if self._guard is not None:
             self._guard.close()
@@ -239,7 +252,7 @@ class ControlPlane:
         if not detached:
             self._guard = processes.Guard(self._mark)
         # Written first: whoever dies from here on leaves something that stop_at can find.
-        (self.directory / _STATE).write_text(json.dumps({"mark": self._mark}))
+        (self.directory / _STATE).write_text(json.dumps({"mark": self._mark, "started": []}))
         ports = _Ports(*free_ports(4))
         pki = self.directory / "pki"
         authority = Authority(pki)
@@ -277,7 +290,15 @@ class ControlPlane:
 
     def _run(self, binary: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         env = {name: os.environ[name] for name in ("PATH", "HOME", "GOMAXPROCS") if name in os.environ}
-        return self.start_process(binary.name, [str(binary), *arguments], env)
+        return self._spawn(binary.name, [str(binary), *arguments], env)
+
+    def _spawn(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        assert self._mark is not None
+        work = self.directory / "work"
+        work.mkdir(exist_ok=True)
+        process = processes.start(command, env=env, mark=self._mark, log=self.log(name), cwd=work)
+        self._processes.append(process)
+        return process
 
     def _await(self, name: str, ready: Callable[[], Any]) -> None:
         deadline = time.monotonic() + _MINUTES_READY * 60

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import select
 import signal
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def start(
 
 
 def stop(process: subprocess.Popen[bytes], grace: float) -> int:
-    """SIGTERM, wait `grace` seconds, SIGKILL. Returns the exit code."""
+    """SIGTERM to a child, wait `grace` seconds, SIGKILL. Returns the exit code."""
     if process.poll() is None:
         process.terminate()
     try:
@@ -72,6 +73,22 @@ def stop(process: subprocess.Popen[bytes], grace: float) -> int:
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
+
+
+def end(mark: str, pid: int, grace: float) -> None:
+    """SIGTERM to a process of the run `mark`, ours or not, and wait until it has ended or `grace` seconds are over.
+
+    The mark guards against somebody else who has got the number since.
+    """
+    if pid not in guard.marked(mark):
+        return
+    with contextlib.suppress(ProcessLookupError):
+        fd = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(fd, signal.SIGTERM)
+            select.select([fd], [], [], grace)
+        finally:
+            os.close(fd)
 
 
 async def wait(process: subprocess.Popen[bytes]) -> int:
