@@ -19,3 +19,65 @@ help: ## show this list
 
 .PHONY: env
 env: .venv/.ready ## make .venv from the lock file
+
+.PHONY: binaries
+binaries: env ## find, download or build etcd, kube-apiserver and kubectl (cached, keyed by version)
+	@$(PY) -m taskdist.local binaries etcd kube-apiserver kube-controller-manager kubectl
+
+.PHONY: test-binaries
+test-binaries: binaries
+	@$(PY) -m taskdist.local binaries helm kubeconform
+
+.PHONY: demo
+demo: binaries ## run the main job end to end; KEEP=1 leaves it running, CLUSTER=current uses kubectl's cluster
+	@$(PY) -m taskdist.local demo $(if $(KEEP),--keep) $(if $(CLUSTER),--cluster $(CLUSTER)) $(if $(IMAGE),--image $(IMAGE)) $(if $(COUNT),--count $(COUNT))
+
+.PHONY: demo-stop
+demo-stop: env ## end what `make demo KEEP=1` left running
+	@$(PY) -m taskdist.local demo --stop
+
+.PHONY: verify
+verify: env ## formatted, linted, typed, layered, generated files match, docs build, unit tests green
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PY) -m taskdist.api.crd --check crds
+	$(PY) -m taskdist.api.crd --check charts/taskdist/files/crds
+	$(PY) -m taskdist.link.generate --check
+	.venv/bin/mkdocs build --quiet --strict --site-dir build/site
+	$(PY) -m pytest tests/unit -q -n 2
+
+.PHONY: test
+test: test-binaries ## all tests: unit, faults in virtual time, integration on a real API server
+	$(PY) -m pytest tests/unit -q -n 2
+	$(PY) -m pytest tests/faults -q
+	$(PY) -m pytest tests/integration -q
+
+.PHONY: test-long
+test-long: test-binaries ## what takes longer: a million histories of the lease protocol
+	TASKDIST_HISTORIES=1000000 $(PY) -m pytest tests/faults -q --timeout 7200
+
+.PHONY: bench-core
+bench-core: env ## decisions a second, growth with size, bytes a Task; JSON on the last line
+	@$(PY) tests/benchmarks/bench_core.py
+
+.PHONY: bench-dispatch
+bench-dispatch: binaries ## create-acknowledged to handler started, beside a lone status patch; JSON on the last line
+	@$(PY) tests/benchmarks/bench_dispatch.py
+
+.PHONY: generate
+generate: test-binaries ## write crds/, the link's modules, the chart's copies and manifests/install.yaml anew
+	$(PY) -m taskdist.api.crd crds
+	$(PY) -m taskdist.api.crd charts/taskdist/files/crds
+	$(PY) -m taskdist.link.generate
+	charts/render.sh
+
+.PHONY: lock
+lock: env ## pin the dependencies anew (needs uv)
+	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header -p 3.11 --universal -o requirements.lock
+	uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-header -p 3.11 --universal -o requirements-runtime.lock
+
+.PHONY: clean
+clean: ## remove what targets made in the checkout; the binaries' cache stays
+	rm -rf .venv build dist site .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

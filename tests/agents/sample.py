@@ -44,6 +44,11 @@ def context(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
     return {"task": ctx.task, "namespace": ctx.namespace, "attempt": ctx.attempt, "type": ctx.type, "pid": os.getpid()}
 
 
+@agent.task("stamp")
+def stamp(payload: dict[str, Any]) -> dict[str, float]:
+    return {"started": time.time()}
+
+
 @agent.task("sleep")
 def sleep(payload: Nap) -> dict[str, float]:
     time.sleep(payload.seconds)

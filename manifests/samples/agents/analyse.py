@@ -1,13 +1,14 @@
 """A sample agent: measures a Python source file by its syntax tree.
 
-Type `analyse`, payload `{"path": FILE}`; the result counts lines, bytes, functions and classes, and sums up the
-cyclomatic complexity (McCabe 1976: one for each function, plus one for each place where control may branch).
-"""
+Type `analyse`, payload `{"path": FILE}` or `{"source": TEXT}`. The result counts lines, bytes, functions and classes, and
+sums up the cyclomatic complexity (McCabe 1976: one for each function, plus one for each place where control may
+branch).
 
 import ast
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from taskdist.agent import Agent, Context, Permanent
 
@@ -29,9 +30,16 @@ BRANCHES = (
 
 
 class Source(BaseModel):
-    """The file to analyse; it must be readable where the agent runs."""
+    """What to analyse: a file that the agent can read, or the text itself."""
 
-    path: Path
+    path: Path | None = None
+    source: str | None = None
+
+    @model_validator(mode="after")
+    def one_of_both(self) -> Self:
+        if (self.path is None) == (self.source is None):
+            raise ValueError("give either path or source")
+        return self
 
 
 class Analysis(BaseModel):
@@ -61,14 +69,15 @@ def analyse_source(data: bytes) -> Analysis:
 @agent.task("analyse")
 def analyse(payload: Source, ctx: Context) -> Analysis:
     try:
-        data = payload.path.read_bytes()
+        data = payload.path.read_bytes() if payload.path else (payload.source or "").encode()
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise Permanent(f"cannot read {payload.path}: {error.strerror}") from error
+    name = payload.path or "the source"
     try:
         found = analyse_source(data)
     except (SyntaxError, ValueError) as error:
-        raise Permanent(f"{payload.path} is not Python: {error}") from error
-    ctx.log.info("analysed", path=str(payload.path), lines=found.lines)
+        raise Permanent(f"{name} is not Python: {error}") from error
+    ctx.log.info("analysed", source=str(name), lines=found.lines)
     return found
 
 

@@ -16,8 +16,9 @@ import sysconfig
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def manifests(files: Iterable[Path], *, inline: bool) -> list[Object]:
                 "apiVersion": "taskdist.dev/v1alpha1",
                 "kind": "Task",
                 "metadata": {"name": f"analyse-{number:03d}", "namespace": NAMESPACE},
-                "spec": {"queue": QUEUE, "type": "analyse", "payload": {"name": path.name, **payload}},
+                "spec": {"queue": QUEUE, "type": "analyse", "payload": payload},
             }
         )
     return tasks
@@ -85,8 +86,8 @@ def manifests(files: Iterable[Path], *, inline: bool) -> list[Object]:
 
 def direct_totals(files: Iterable[Path], agent: Path) -> Counter[str]:
     """Compute the same job here, without any of the parts that the demo shows."""
-    analyse: Callable[[str], Mapping[str, Any]] = runpy.run_path(str(agent))["analyse_source"]
-    return totals(analyse(path.read_text("utf-8", "replace")) for path in files)
+    analyse = runpy.run_path(str(agent))["analyse_source"]
+    return totals(analyse(path.read_bytes()).model_dump() for path in files)
 
 
 def totals(results: Iterable[Mapping[str, Any]]) -> Counter[str]:
@@ -182,8 +183,6 @@ def report(tasks: list[Object], observed: Observed, direct: Counter[str], consol
 
 
 def _seconds(start: str, end: str | None) -> float | None:
-    from datetime import datetime
-
     if end is None:
         return None
     return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
@@ -220,6 +219,14 @@ def run(stack: Stack, count: int, samples: Path, console: Console) -> bool:
 def main(directory: Path, *, count: int, keep: bool, cluster: str, image: str, root: Path) -> int:
     """Bring the stack up, run the job, take everything down again. Returns the exit code."""
     console = Console()
+    if cluster == "current" and not image:
+        console.print(
+            "CLUSTER=current needs an image that the cluster can pull: build the Dockerfile, push it, and say "
+            "IMAGE=REPOSITORY:TAG",
+            style="red",
+            markup=False,
+        )
+        return 2
     samples = root / "manifests" / "samples"
     stack = Stack.current(root, image) if cluster == "current" else Stack.local(directory, root)
     kept = False

@@ -6,6 +6,7 @@ operator as a process under the ServiceAccount that the manifests give it, and a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -15,13 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from taskdist.local import processes
 from taskdist.local.binaries import BinaryNotFound, find
 from taskdist.local.controlplane import ControlPlane, ControlPlaneError, free_ports
 
 OPERATOR_NAMESPACE = "taskdist-system"
 SERVICE_ACCOUNT = "taskdist"
 READY_SECONDS = 60.0
+STOP_SECONDS = 10.0
 
 Object = dict[str, Any]
 Say = Callable[[str], None]
@@ -93,7 +94,9 @@ class Stack:
         """End and remove what `up` brought. Safe to repeat."""
         if self._operator is not None:
             # Before its control plane goes: then it gives its leadership back instead of failing.
-            processes.stop(self._operator, 10)
+            self._operator.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._operator.wait(STOP_SECONDS)
             self._operator = None
         if self._plane is not None:
             self._plane.stop()
@@ -177,7 +180,10 @@ class Stack:
         say("starting a node that runs pods as processes")
         plane.start_process(
             "podrunner",
-            [sys.executable, "-m", "taskdist.local", "podrunner", "--kubeconfig", str(plane.kubeconfig)],
+            [
+                *(sys.executable, "-m", "taskdist.local", "podrunner"),
+                *("--kubeconfig", str(plane.kubeconfig), "--dir", str(directory / "pods")),
+            ],
             _plain_environment(),
         )
 
@@ -221,7 +227,7 @@ class Stack:
                 "--namespace",
                 OPERATOR_NAMESPACE,
                 "--set",
-                f"image.repository={repository},image.tag={tag}",
+                f"namespace.create=true,image.repository={repository},image.tag={tag}",
             ],
             capture_output=True,
             text=True,
@@ -229,11 +235,6 @@ class Stack:
         )
         if rendered.returncode:
             raise StackError(f"helm template: {rendered.stderr.strip()}")
-        self.kubectl("create", "namespace", OPERATOR_NAMESPACE, "--dry-run=client", "-o", "yaml")
-        try:
-            self.kubectl("get", "namespace", OPERATOR_NAMESPACE)
-        except StackError:
-            self.kubectl("create", "namespace", OPERATOR_NAMESPACE)
         self.kubectl("apply", "--server-side", "-n", OPERATOR_NAMESPACE, "-f", "-", stdin=rendered.stdout)
         self.kubectl("-n", OPERATOR_NAMESPACE, "rollout", "status", "deployment/taskdist", "--timeout=180s")
 

@@ -1,0 +1,139 @@
+"""The pods of a pool: names, injected parts, refused templates."""
+
+from typing import Any
+
+import pytest
+
+from taskdist.api import AgentPool
+from taskdist.controller.pods import (
+    POOL_LABEL,
+    TEMPLATE_LABEL,
+    InvalidTemplate,
+    LinkInfo,
+    build_pod,
+    check_template,
+    free_names,
+    template_hash,
+)
+
+LINK = LinkInfo("taskdist.system.svc:7443", "taskdist.system.svc", "taskdist.dev/system/one")
+
+
+def make_pool(pod_spec: dict[str, Any] | None = None, **spec: Any) -> AgentPool:
+    return AgentPool.model_validate(
+        {
+            "metadata": {"name": "p", "namespace": "ns", "uid": "u-1", "generation": 3},
+            "spec": {
+                "template": {
+                    "metadata": {"labels": {"team": "red", POOL_LABEL: "forged"}, "annotations": {"a": "b"}},
+                    "spec": pod_spec or {"containers": [{"name": "agent", "image": "x"}]},
+                },
+                **spec,
+            },
+        }
+    )
+
+
+def environment(pod: dict[str, Any], container: int = 0) -> dict[str, Any]:
+    return {v["name"]: v.get("value", v.get("valueFrom")) for v in pod["spec"]["containers"][container]["env"]}
+
+
+def test_pod_belongs_to_its_pool_and_says_which_template_made_it() -> None:
+    pool = make_pool()
+    pod = build_pod(pool, "p-3-0", LINK)
+    (owner,) = pod["metadata"]["ownerReferences"]
+    assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("u-1", True, False)
+    labels = pod["metadata"]["labels"]
+    assert labels[POOL_LABEL] == "p"  # whatever the template says
+    assert labels["team"] == "red"
+    assert labels[TEMPLATE_LABEL] == template_hash(pool)
+
+
+def test_pod_gets_token_and_authorities_and_no_api_access() -> None:
+    pod = build_pod(make_pool({"containers": [{"name": "a"}], "automountServiceAccountToken": True}), "p-3-0", LINK)
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    token, bundle = pod["spec"]["volumes"][0]["projected"]["sources"]
+    assert token["serviceAccountToken"]["audience"] == LINK.audience
+    assert bundle["configMap"]["name"] == "taskdist-ca"
+    (mount,) = pod["spec"]["containers"][0]["volumeMounts"]
+    assert mount["readOnly"] is True
+    # A subPath mount would never see a rotated authority.
+    assert "subPath" not in mount
+
+
+def test_environment_speaks_of_the_pool() -> None:
+    pod = build_pod(make_pool(slots=4, skills=["gpu", "io"], resources={"mem": 7, "cpu": 2}), "p-3-0", LINK)
+    env = environment(pod)
+    assert env["TASKDIST_ADDRESS"] == "taskdist.system.svc:7443"
+    assert env["TASKDIST_SERVER_NAME"] == "taskdist.system.svc"
+    assert (env["TASKDIST_SLOTS"], env["TASKDIST_SKILLS"], env["TASKDIST_RESOURCES"]) == ("4", "gpu,io", "cpu=2,mem=7")
+    assert env["TASKDIST_HEALTH_HOST"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+    # The agent must have given its work back before the kubelet kills it.
+    assert int(env["TASKDIST_GRACE_SECONDS"]) < pod["spec"]["terminationGracePeriodSeconds"]
+
+
+def test_what_the_template_sets_itself_stands() -> None:
+    container = {
+        "name": "agent",
+        "env": [{"name": "TASKDIST_SLOTS", "value": "1"}, {"name": "TASKDIST_HEALTH_PORT", "value": "9000"}],
+        "livenessProbe": {"exec": {"command": ["true"]}},
+    }
+    pod = build_pod(make_pool({"containers": [container]}, slots=4), "p-3-0", LINK)
+    agent = pod["spec"]["containers"][0]
+    assert environment(pod)["TASKDIST_SLOTS"] == "1"
+    assert agent["livenessProbe"] == {"exec": {"command": ["true"]}}
+    assert agent["readinessProbe"]["httpGet"]["port"] == 9000
+
+
+def test_the_container_named_agent_is_the_agent() -> None:
+    pod = build_pod(make_pool({"containers": [{"name": "sidecar"}, {"name": "agent"}]}), "p-3-0", LINK)
+    assert "env" not in pod["spec"]["containers"][0]
+    assert "TASKDIST_ADDRESS" in environment(pod, 1)
+
+
+def test_building_leaves_the_pool_alone() -> None:
+    pool = make_pool()
+    before = pool.model_dump()
+    build_pod(pool, "p-3-0", LINK)
+    assert pool.model_dump() == before
+
+
+@pytest.mark.parametrize(
+    ("pod_spec", "names"),
+    [
+        pytest.param({"containers": []}, "containers is empty", id="no container"),
+        pytest.param({"containers": [{}], "restartPolicy": "Never"}, "restartPolicy", id="an agent that ends"),
+        pytest.param(
+            {"containers": [{}], "volumes": [{"name": "taskdist-link"}]}, "rename the volume", id="our volume"
+        ),
+        pytest.param(
+            {"containers": [{"volumeMounts": [{"mountPath": "/var/run/taskdist/"}]}]}, "elsewhere", id="our mount"
+        ),
+        pytest.param(
+            {"containers": [{"env": [{"name": "TASKDIST_TOKEN_FILE", "value": "/x"}]}]}, "remove it", id="our variable"
+        ),
+    ],
+)
+def test_template_that_clashes_is_refused_with_the_fix(pod_spec: dict[str, Any], names: str) -> None:
+    with pytest.raises(InvalidTemplate, match=names):
+        check_template(make_pool(pod_spec))
+
+
+def test_names_follow_from_the_pool_alone() -> None:
+    pool = make_pool()
+    assert free_names(pool, [], 2) == ["p-3-0", "p-3-1"]
+    assert free_names(pool, ["p-3-1", "p-2-0"], 2) == ["p-3-0", "p-3-2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        pytest.param({"slots": 2}, False, id="slots shape the pod"),
+        pytest.param({"skills": ["x"]}, False, id="skills shape the pod"),
+        pytest.param({"pod_spec": {"containers": [{"name": "agent", "image": "y"}]}}, False, id="image"),
+        pytest.param({"replicas": 9}, True, id="size does not"),
+        pytest.param({"scaling": {"maxReplicas": 9}}, True, id="bounds do not"),
+    ],
+)
+def test_template_hash_changes_with_what_shapes_a_pod(change: dict[str, Any], same: bool) -> None:
+    assert (template_hash(make_pool(**change)) == template_hash(make_pool())) is same
