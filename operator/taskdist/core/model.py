@@ -91,6 +91,7 @@ class Pool:
     minimum: int = 1
     maximum: int = 1
     scale_down_delay: float = 60.0
+    reported_labels: frozenset[str] = frozenset()  # keys under which agents may report labels of themselves
 
     @property
     def key(self) -> Key:

@@ -34,7 +34,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HeldLease:
-    """What the agent knows of a lease it holds, so that a leader that did not grant it can count it and read its Task."""
+    """What the agent knows of a lease: with it a leader that did not grant it can count it and read its Task."""
 
     lease: LeaseName
     namespace: str

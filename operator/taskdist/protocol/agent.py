@@ -1,0 +1,443 @@
+"""The agent's end of the lease protocol: which work may run here, until when, and what the operator must still hear.
+
+It owns the fence: work is asked to stop before its lease ends and killed by its end, counted from this agent's own
+time of sending the ping that a grant or renewal echoes. It keeps results until their final reply. It starts no
+process, reads no clock and opens no connection: time, messages and what became of the work come in, actions go out.
+
+Of several ends the earliest holds. Every doubt is settled by not running: a late grant, a leader from the past and a
+second attempt of a Task that still runs are refused, and the operator grants again.
+"""
+
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+
+from taskdist.api import Reason
+from taskdist.protocol.messages import (
+    PROTOCOL_VERSION,
+    Cancel,
+    Capacity,
+    Drain,
+    Draining,
+    Failure,
+    Final,
+    FromAgent,
+    Grant,
+    HeldLease,
+    Hello,
+    Hold,
+    LeaseName,
+    Ping,
+    Progress,
+    Refused,
+    Renew,
+    Result,
+    Started,
+    Stopped,
+    ToAgent,
+    Welcome,
+)
+from taskdist.protocol.settings import AgentSettings, Offer
+from taskdist.protocol.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
+
+__all__ = ["AgentEnd", "AgentSettings", "Offer"]
+
+
+class _Stage(Enum):
+    """Where a held lease stands. From CANCELLING on, the work is on its way out; DONE keeps an outcome."""
+
+    STARTING = auto()
+    RUNNING = auto()
+    CANCELLING = auto()
+    KILLED = auto()
+    DONE = auto()
+
+
+@dataclass(slots=True)
+class _Held:
+    """A lease in this agent's hands: running work, or an outcome that waits for its final reply."""
+
+    grant: Grant
+    renewed: float  # the ping time that the last grant or renewal echoed
+    until: float
+    stage: _Stage = _Stage.STARTING
+    kill_at: float = field(default=float("inf"))  # after a cancel or kill: when to kill (again)
+    outcome: Result | Failure | None = None
+    message: str = ""
+
+    @property
+    def name(self) -> LeaseName:
+        return self.grant.lease
+
+
+class AgentEnd:
+    """One agent process. All methods return what is to be done now; `boot` is this machine's CLOCK_BOOTTIME."""
+
+    def __init__(self, instance_id: str, offer: Offer, settings: AgentSettings | None = None) -> None:
+        self._instance = instance_id
+        self._offer = offer
+        self._settings = settings or AgentSettings()
+        self._epoch = 0  # the highest seen
+        self._held: dict[LeaseName, _Held] = {}
+        self._connected = False
+        self._welcomed = False
+        self._slots = offer.slots
+        self._hello_boot = 0.0
+        self._ping_seconds = 1.0
+        self._next_ping = 0.0
+        self._heard = 0.0
+        self._drained = False
+        self._stop_at: float | None = None  # told to stop: all work ends by then
+        self._exited = False
+
+    # --- what others may ask ---
+
+    @property
+    def ready(self) -> bool:
+        """Whether new work may come: connected, welcomed and not on the way out."""
+        return self._welcomed and not self._drained and self._stop_at is None
+
+    @property
+    def leases(self) -> tuple[LeaseName, ...]:
+        """What is held: running work and kept outcomes."""
+        return tuple(self._held)
+
+    @property
+    def kept(self) -> tuple[LeaseName, ...]:
+        """Leases whose outcome waits for its final reply."""
+        return tuple(name for name, held in self._held.items() if held.stage is _Stage.DONE)
+
+    @property
+    def busy_slots(self) -> int:
+        return sum(held.grant.slots for held in self._held.values() if held.stage is not _Stage.DONE)
+
+    @property
+    def lease_ends(self) -> dict[LeaseName, float]:
+        """When the lease of each work that may still run ends, for a second line of the fence."""
+        return {name: held.until for name, held in self._held.items() if held.stage is not _Stage.DONE}
+
+    # --- the session ---
+
+    def connected(self, boot: float) -> list[AgentAction]:
+        """A stream is open: say hello, and nothing else until the welcome."""
+        self._connected, self._welcomed = True, False
+        self._hello_boot = self._heard = boot
+        return [SendUp(self._hello(boot))]
+
+    def disconnected(self, boot: float) -> list[AgentAction]:
+        """The stream is gone. Leases run on to their end; outcomes are kept for the next session."""
+        self._connected = self._welcomed = False
+        return self._checked(boot, [])
+
+    def received(self, message: ToAgent, boot: float) -> list[AgentAction]:
+        self._heard = boot
+        out: list[AgentAction] = []
+        match message:
+            case Welcome():
+                self._welcome(message, boot, out)
+            case Grant():
+                self._grant(message, boot, out)
+            case Renew():
+                self._renew(message, boot)
+            case Cancel():
+                self._cancel_asked(message, boot, out)
+            case Hold():
+                self._hold(message)
+            case Final():
+                self._final(message, boot, out)
+            case Drain():
+                self._drained = not message.undo
+            case Refused():
+                self._welcomed = False
+                out.append(Disconnect(f"refused by the operator: {message.reason}: {message.message}"))
+        return self._checked(boot, out)
+
+    def _hello(self, boot: float) -> Hello:
+        offer = self._offer
+        held = self._announced()
+        return Hello(
+            protocol_version=PROTOCOL_VERSION,
+            instance_id=self._instance,
+            slots=offer.slots,
+            boot=boot,
+            resources=offer.resources,
+            skills=offer.skills,
+            types=offer.types,
+            labels=offer.labels,
+            fenced=offer.fenced,
+            draining=self._stop_at is not None,
+            leases=tuple(h.name for h in held),
+            software=offer.software,
+            held=tuple(
+                HeldLease(h.name, h.grant.namespace, h.grant.name, h.grant.lease_seconds, h.grant.hold_seconds)
+                for h in held
+            ),
+            started=offer.started,
+        )
+
+    def _announced(self) -> list[_Held]:
+        """Exactly what is held. Less, and the operator would hand out again what still runs here."""
+        return list(self._held.values())
+
+    def _welcome(self, message: Welcome, boot: float, out: list[AgentAction]) -> None:
+        if self._refuses(message.epoch):
+            out.append(Disconnect(f"epoch {message.epoch} is older than {self._epoch}, which this agent has seen"))
+            return
+        self._epoch = max(self._epoch, message.epoch)
+        self._welcomed = True
+        self._slots = message.slots
+        self._ping_seconds = message.ping_seconds
+        for held in self._held.values():
+            # A hold ends here: the leader that welcomes counts from this hello on.
+            held.until = min(held.until, self._hello_boot + held.grant.lease_seconds)
+        self._ping(boot, out)
+        for held in self._held.values():
+            if held.outcome is not None:
+                self._send(held.outcome, out)
+            elif held.stage is _Stage.RUNNING:
+                self._send(Started(held.name), out)
+        if self._stop_at is not None:
+            self._send(Draining(), out)
+
+    def _refuses(self, epoch: int) -> bool:
+        """A leader that was frozen cannot speak from the past."""
+        return epoch < self._epoch
+
+    def _send(self, message: FromAgent, out: list[AgentAction]) -> None:
+        """Say it if there is a session. What must not be lost is kept and said again after the next welcome."""
+        if self._welcomed:
+            out.append(SendUp(message))
+
+    def _ping(self, boot: float, out: list[AgentAction]) -> None:
+        busy = self.busy_slots
+        self._send(Ping(boot, busy, busy / self._slots if self._slots else 0.0), out)
+        self._next_ping = boot + self._ping_seconds
+
+    # --- leases ---
+
+    def _grant(self, grant: Grant, boot: float, out: list[AgentAction]) -> None:
+        name = grant.lease
+        if name in self._held:
+            return  # sent again under the same name: it is here already
+        refusal = self._refusal(grant, boot, out)
+        if refusal:
+            self._send(Stopped(name, refusal, ran=False), out)
+            return
+        self._epoch = max(self._epoch, name.epoch)
+        until = self._lease_end(grant.ping_boot, grant.lease_seconds, boot)
+        self._held[name] = _Held(grant, grant.ping_boot, until)
+        out.append(StartWork(grant))
+
+    def _refusal(self, grant: Grant, boot: float, out: list[AgentAction]) -> str:
+        if self._refuses(grant.lease.epoch):
+            return f"granted by epoch {grant.lease.epoch}, but this agent has seen {self._epoch}"
+        end = self._lease_end(grant.ping_boot, grant.lease_seconds, boot)
+        if boot >= end - self._settings.fence(grant.lease_seconds):
+            return "arrived too late to run before its lease ends"
+        if self._stop_at is not None:
+            return "the agent is stopping"
+        for held in self._held.values():
+            if held.name.task_uid == grant.lease.task_uid and held.stage is not _Stage.DONE:
+                self._kill(held, boot, "a newer attempt was granted", out)
+                return "an older attempt of the Task still runs here and is being killed"
+        if self.busy_slots + grant.slots > self._slots:
+            return f"needs {grant.slots} slots, {self._slots - self.busy_slots} of {self._slots} are free"
+        return ""
+
+    def _lease_end(self, ping_boot: float, lease_seconds: float, boot: float) -> float:
+        """Count from this agent's own time of sending the ping: so however late a message comes, the end stays."""
+        return min(ping_boot, boot) + lease_seconds
+
+    def _renew(self, message: Renew, boot: float) -> None:
+        if self._refuses(message.epoch):
+            return
+        for name in message.leases:
+            held = self._held.get(name)
+            if held is not None and held.stage is not _Stage.DONE:
+                held.until = max(held.until, self._lease_end(message.ping_boot, held.grant.lease_seconds, boot))
+                held.renewed = max(held.renewed, min(message.ping_boot, boot))
+
+    def _hold(self, message: Hold) -> None:
+        if self._refuses(message.epoch):
+            return
+        for held in self._held.values():
+            if held.name.epoch <= message.epoch:
+                held.until = max(held.until, held.renewed + held.grant.hold_seconds)
+
+    def _cancel_asked(self, message: Cancel, boot: float, out: list[AgentAction]) -> None:
+        held = self._held.get(message.lease)
+        if held is None:
+            self._send(Stopped(message.lease, "not held"), out)
+        elif held.stage is _Stage.DONE:
+            self._outcome_beats_cancel(held, out)
+        else:
+            self._cancel(held, message.reason, message.message, boot + self._settings.cancel_grace_seconds, out)
+
+    def _outcome_beats_cancel(self, held: _Held, out: list[AgentAction]) -> None:
+        """The work is over and its outcome was sent in this session: there is nothing to stop."""
+
+    def _final(self, message: Final, boot: float, out: list[AgentAction]) -> None:
+        held = self._held.get(message.lease)
+        if held is None:
+            return
+        if held.stage is _Stage.DONE:
+            del self._held[message.lease]
+        else:
+            self._kill(held, boot, message.message or message.verdict, out)
+
+    def _cancel(self, held: _Held, reason: Reason, message: str, kill_at: float, out: list[AgentAction]) -> None:
+        held.kill_at = min(held.kill_at, kill_at)
+        if held.stage in (_Stage.STARTING, _Stage.RUNNING):
+            held.stage = _Stage.CANCELLING
+            held.message = message
+            out.append(CancelWork(held.name, reason, message))
+
+    def _kill(self, held: _Held, boot: float, message: str, out: list[AgentAction]) -> None:
+        held.stage = _Stage.KILLED
+        held.message = held.message or message
+        held.kill_at = boot + self._settings.kill_again_seconds
+        out.append(KillWork(held.name))
+
+    # --- what became of the work ---
+
+    def started(self, lease: LeaseName, boot: float) -> list[AgentAction]:
+        out: list[AgentAction] = []
+        held = self._held.get(lease)
+        if held is not None and held.stage is _Stage.STARTING:
+            held.stage = _Stage.RUNNING
+            self._send(Started(lease), out)
+        return self._checked(boot, out)
+
+    def progress(self, lease: LeaseName, fraction: float, message: str, boot: float) -> list[AgentAction]:
+        out: list[AgentAction] = []
+        held = self._held.get(lease)
+        if held is not None and held.stage is _Stage.RUNNING:
+            self._send(Progress(lease, min(max(fraction, 0.0), 1.0), message), out)
+        return self._checked(boot, out)
+
+    def finished(self, lease: LeaseName, body: bytes, boot: float) -> list[AgentAction]:
+        """The handler returned: the result is kept, even one that came after a cancel or a kill was on its way."""
+        return self._done(lease, Result(lease, body), boot)
+
+    def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool, boot: float) -> list[AgentAction]:
+        """The handler failed; one that was being stopped anyway just stopped."""
+        held = self._held.get(lease)
+        if held is not None and held.stage in (_Stage.CANCELLING, _Stage.KILLED):
+            return self.stopped(lease, boot)
+        return self._done(lease, Failure(lease, reason, message, retryable), boot)
+
+    def stopped(self, lease: LeaseName, boot: float) -> list[AgentAction]:
+        """Nothing of the work runs any more, and it left nothing."""
+        out: list[AgentAction] = []
+        held = self._held.get(lease)
+        if held is not None and held.stage is not _Stage.DONE:
+            del self._held[lease]
+            self._send(Stopped(lease, held.message), out)
+        return self._checked(boot, out)
+
+    def _done(self, lease: LeaseName, outcome: Result | Failure, boot: float) -> list[AgentAction]:
+        out: list[AgentAction] = []
+        held = self._held.get(lease)
+        if held is not None and held.stage is not _Stage.DONE:
+            held.stage, held.outcome, held.kill_at = _Stage.DONE, outcome, float("inf")
+            self._send(outcome, out)
+            self._keep(held)
+        return self._checked(boot, out)
+
+    def _keep(self, held: _Held) -> None:
+        """Keep the outcome until its final reply; beyond the bound the oldest goes, and its Task is tried again."""
+        kept = self.kept
+        if len(kept) > self._settings.max_kept:
+            del self._held[kept[0]]
+
+    # --- the agent's own end ---
+
+    def stop_requested(self, boot: float, grace: float) -> list[AgentAction]:
+        """Take no new work, finish within `grace` seconds what can be finished, give back the rest, then exit."""
+        out: list[AgentAction] = []
+        if self._stop_at is None:
+            self._stop_at = boot + grace
+            self._send(Draining(), out)
+        return self._checked(boot, out)
+
+    def capacity(self, slots: int, resources: tuple[tuple[str, int], ...], boot: float) -> list[AgentAction]:
+        """What the agent offers changed. Never more slots than the operator allowed until it says so anew."""
+        out: list[AgentAction] = []
+        self._offer = replace(self._offer, slots=slots, resources=resources)
+        self._slots = min(self._slots, slots)
+        self._send(Capacity(slots, resources), out)
+        return self._checked(boot, out)
+
+    # --- time ---
+
+    def tick(self, boot: float) -> list[AgentAction]:
+        return self._checked(boot, [])
+
+    def _checked(self, boot: float, out: list[AgentAction]) -> list[AgentAction]:
+        """Do what time asks for, after every input: a late tick alone never lets work outlive its lease."""
+        for held in self._held.values():
+            if held.stage is not _Stage.DONE:
+                self._fence(held, boot, out)
+        if self._connected and boot >= self._heard + self._settings.silence_seconds:
+            self._connected = self._welcomed = False
+            out.append(Disconnect("the operator is silent"))
+        if self._welcomed and boot >= self._next_ping:
+            self._ping(boot, out)
+        if self._stop_at is not None and not self._exited and self._may_exit(boot):
+            self._exited = True
+            out.append(Exit("stopped: nothing is held" if not self._held else "stopped: the grace is over"))
+        return out
+
+    def _fence(self, held: _Held, boot: float, out: list[AgentAction]) -> None:
+        lease_seconds = held.grant.lease_seconds
+        cancel_at, kill_at = self._fence_times(held)
+        if boot >= min(kill_at, held.kill_at):
+            self._kill(held, boot, "its lease ended", out)
+        elif boot >= cancel_at and held.stage is not _Stage.CANCELLING and held.stage is not _Stage.KILLED:
+            why = (
+                (Reason.GIVEN_BACK, "the agent stops")
+                if self._stopping_first(held)
+                else (
+                    Reason.LEASE_EXPIRED,
+                    f"no renewal came within {lease_seconds:g} s",
+                )
+            )
+            self._cancel(held, why[0], why[1], kill_at, out)
+
+    def _fence_times(self, held: _Held) -> tuple[float, float]:
+        """Return when to ask the work to stop, and when to kill it. A killed one is killed again until it is gone."""
+        settings, seconds = self._settings, held.grant.lease_seconds
+        cancel_at, kill_at = held.until - settings.fence(seconds), held.until - settings.kill(seconds)
+        if self._stop_at is not None:
+            cancel_at = min(cancel_at, self._stop_at - settings.stop_cancel_seconds)
+            kill_at = min(kill_at, self._stop_at)
+        if held.stage is _Stage.KILLED:
+            kill_at = held.kill_at
+        return cancel_at, kill_at
+
+    def _stopping_first(self, held: _Held) -> bool:
+        return self._stop_at is not None and self._stop_at <= held.until
+
+    def _may_exit(self, boot: float) -> bool:
+        assert self._stop_at is not None
+        if not self._held:
+            return True
+        running = any(held.stage is not _Stage.DONE for held in self._held.values())
+        return not running and boot >= self._stop_at + self._settings.farewell_seconds
+
+    def next_wake(self) -> float | None:
+        """Return the boot time by which `tick` must be called, None if only an input changes anything."""
+        wakes: list[float] = []
+        for held in self._held.values():
+            if held.stage is _Stage.DONE:
+                continue
+            cancel_at, kill_at = self._fence_times(held)
+            wakes.append(min(kill_at, held.kill_at))
+            if held.stage in (_Stage.STARTING, _Stage.RUNNING):
+                wakes.append(cancel_at)
+        if self._connected:
+            wakes.append(self._heard + self._settings.silence_seconds)
+        if self._welcomed:
+            wakes.append(self._next_ping)
+        if self._stop_at is not None and not self._exited:
+            wakes.append(self._stop_at + self._settings.farewell_seconds)
+        return min(wakes, default=None)

@@ -1,0 +1,165 @@
+"""What the operator's end keeps: Tasks, leases, sessions, and the times at which something is due. No rule is here."""
+
+import heapq
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from taskdist.api import Delivery, Phase, Reason, Reclaim
+from taskdist.core.model import Key
+from taskdist.protocol.messages import AgentIdentity, Failure, Hello, LeaseName, Result
+from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.status import Status
+
+
+class Stage(Enum):
+    """Where a lease stands, as the operator knows it."""
+
+    PLANNED = auto()  # decided by the core, nothing written, nothing sent
+    WRITING = auto()  # its write is under way
+    UNSENT = auto()  # it may be sent, and never was
+    SENT = auto()  # the agent may run it
+    FOREIGN = auto()  # found in status: the agent may run it, and has not announced itself since
+    OVER = auto()  # nothing of it runs; the write that says so does not stand yet
+
+
+LIVE = frozenset({Stage.SENT, Stage.FOREIGN})
+UNHEARD = frozenset({Stage.PLANNED, Stage.WRITING, Stage.UNSENT})
+
+
+@dataclass(slots=True)
+class Lease:
+    """One attempt on one agent. `until` is on this machine's CLOCK_BOOTTIME: by then the agent has stopped it."""
+
+    name: LeaseName
+    agent_uid: str
+    agent_name: str
+    pool: str
+    queue: Key
+    lease_seconds: float
+    hold_seconds: float
+    reclaim: Reclaim
+    delivery: Delivery
+    lazy: bool
+    message: str = ""
+    stage: Stage = Stage.PLANNED
+    until: float = 0.0
+    recorded: bool = False
+    record_at: float = 0.0
+    acknowledged: bool = False  # the agent was seen to have it
+    cancelling: Reason | None = None
+    assigned_at: float = 0.0
+    started_at: float = 0.0
+    progress: Status | None = None
+    progress_at: float = 0.0  # not written before
+    progress_due: bool = False
+    timed: bool = False  # a timer for `until` stands
+
+    @property
+    def may_have_run(self) -> bool:
+        return self.stage not in UNHEARD
+
+
+@dataclass(slots=True)
+class Ending:
+    """A decided end of an attempt or Task, still to be written. `reply` names who waits for its final reply."""
+
+    phase: Phase
+    reason: Reason
+    message: str
+    failures: int | None = None
+    not_before: float | None = None
+    attempt: Status | None = None
+    reply: LeaseName | None = None
+
+
+class Ask(Enum):
+    """What a write or read under way is for."""
+
+    ASSIGN = auto()
+    RECORD = auto()
+    OUTCOME = auto()
+    ENDING = auto()
+    NOTE = auto()
+    PAYLOAD = auto()
+    REREAD = auto()
+    IS_GONE = auto()
+
+
+@dataclass(slots=True)
+class Entry:
+    """A Task that is not known to be over. At most one write or read of it is under way at a time."""
+
+    record: TaskRecord
+    lease: Lease | None = None
+    core: str = ""  # how the core holds it: waiting, held, leased or not at all
+    told: object = None  # the Task as the core was last told
+    asked: Ask | None = None
+    ending: Ending | None = None
+    outcome: Result | None = None
+    outcome_pod: str = ""
+    outcome_tried: bool = False
+    started_at: float = 0.0
+    last_progress: Status | None = None
+    gone: bool = False
+    gone_sure: bool = False
+    reread: bool = False
+    not_until: float = 0.0
+    waits: int = 0  # counts the times it began to wait: timers of earlier ones are void
+    noted: tuple[Reason, float] | None = None
+
+    @property
+    def uid(self) -> str:
+        return self.record.task.uid
+
+
+@dataclass(slots=True)
+class Session:
+    """One stream. Until the agent's first word after the welcome it is only a claim."""
+
+    id: int
+    identity: AgentIdentity
+    hello: Hello
+    ping_boot: float
+    ping_receipt: float
+    slots: int
+    resources: tuple[tuple[str, int], ...]
+    confirmed: bool = False
+    leaving: bool = False
+    listed: set[LeaseName] = field(default_factory=set)
+
+    @property
+    def pod(self) -> str:
+        return self.identity.pod_uid
+
+
+@dataclass(slots=True)
+class Orphan:
+    """A lease that an agent speaks of and whose Task is unknown here: it is read before the agent hears so."""
+
+    name: LeaseName
+    pod: str
+    namespace: str
+    task_name: str
+    outcome: Result | Failure | None = None
+
+
+class Timers:
+    """Due times, the earliest first. Whoever is woken checks whether anything is due: timers are never taken back."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, str, str, int]] = []
+        self._count = 0
+
+    def add(self, at: float, kind: str, uid: str, mark: int = 0) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (at, self._count, kind, uid, mark))
+
+    def due(self, now: float) -> tuple[str, str, int] | None:
+        """Take the next one that is due, as (kind, uid, mark)."""
+        if self._heap and self._heap[0][0] <= now:
+            _, _, kind, uid, mark = heapq.heappop(self._heap)
+            return kind, uid, mark
+        return None
+
+    def next(self) -> float | None:
+        return self._heap[0][0] if self._heap else None

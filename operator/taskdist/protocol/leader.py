@@ -1,0 +1,387 @@
+"""The operator's end of the lease protocol: one leadership, from its takeover to its end.
+
+Owns the books of one epoch: which Tasks wait, who holds which lease until when, what is being written and read. It
+drives a core of its own and turns what it decides into writes and messages, in the order that keeps the promises. It
+does no I/O and reads no clock; a new leadership is a new `Leader` with a new `Core`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Scale, Undrain
+from taskdist.core.events import PodGone, PodSeen, PoolApplied, PoolDeleted, QueueApplied, QueueDeleted
+from taskdist.core.model import Key, Pool, Queue
+from taskdist.protocol import messages, status
+from taskdist.protocol.books import Ask, Entry, Stage
+from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Hold, LeaseName
+from taskdist.protocol.observations import (
+    Action,
+    Found,
+    Gone,
+    Now,
+    PodRecord,
+    ReadFailed,
+    ReadOutcome,
+    ScalePool,
+    Send,
+    TaskRecord,
+    WriteOutcome,
+)
+from taskdist.protocol.observations import DeletePod as DeletePodAction
+from taskdist.protocol.sessions import Sessions
+from taskdist.protocol.settings import LeaderSettings
+
+__all__ = ["Leader", "LeaderSettings", "LeaderStats"]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderStats:
+    """Numbers for metrics. `conservation_error`: Tasks in the books less Tasks in the core; anything but 0 is a bug."""
+
+    leases: dict[Key, int]
+    sessions: int
+    unknown_writes: int
+    conservation_error: int
+
+
+class Leader(Sessions):
+    """One leadership. All methods return what is to be done now, in order.
+
+    Feed the recovery lists first: queues, pools, pods (listed after the Tasks, so that a pod that is absent is gone),
+    then `recover`. Once a newer leader is seen or renewal fails, every method returns nothing.
+    """
+
+    @property
+    def over(self) -> bool:
+        """Whether this leadership has ended: nothing will be decided, written or renewed any more."""
+        return self._over
+
+    # --- leadership ---
+
+    def leading_until(self, boot: float) -> None:
+        """This leadership is sure to last until this boot time; past it, nothing is done before the next call.
+
+        A process that was frozen so notices before it acts, whoever tells it first.
+        """
+        self._sure_until = boot
+
+    def renewal_failing(self, now: Now) -> list[Action]:
+        """The leadership cannot be renewed: tell each agent to hold, once, and do nothing any more."""
+        if self._over:
+            return []
+        self._say_hold()
+        self._over = True
+        return self._take()
+
+    def _say_hold(self) -> None:
+        for session in self._by_pod.values():
+            self._out.append(Send(session.id, Hold(self.epoch)))
+
+    def recover(self, tasks: Iterable[TaskRecord], now: Now) -> list[Action]:
+        """Take over what a consistent list shows. Strict: what is unassigned there is handed out at once."""
+        self._takeover = now.boot
+        longest = 0.0
+        for record in tasks:
+            uid = record.task.uid
+            if record.phase.terminal:
+                self._finals.add(uid)
+                continue
+            entry = self._tasks[uid] = Entry(record)
+            queue = self._queue(record)
+            if self._may_run_unrecorded(record, queue):
+                self._recovering.add(uid)
+                longest = max(longest, queue.hold_seconds, queue.lease_seconds)
+            if record.deleting:
+                entry.gone = True
+        for entry in list(self._tasks.values()):
+            self._advance(entry, now)
+        if self._recovering:
+            self._timers.add(now.boot + self._settings.beyond(longest), "recovered", "")
+            self._release_recovered(now)
+        return self._decided(now)
+
+    def _may_run_unrecorded(self, record: TaskRecord, queue: Queue) -> bool:
+        """Lazy: status may not show what a former leader sent."""
+        return self._lazy(queue) and not record.phase.terminal and record.phase.value == "Pending"
+
+    # --- the cluster ---
+
+    def queue_applied(self, queue: Queue, now: Now) -> list[Action]:
+        self._queues[queue.key] = queue
+        self.core.handle(QueueApplied(queue), now.wall)
+        return self._decided(now)
+
+    def queue_deleted(self, key: Key, now: Now) -> list[Action]:
+        self._queues.pop(key, None)
+        self.core.handle(QueueDeleted(key), now.wall)
+        return self._decided(now)
+
+    def pool_applied(self, pool: Pool, now: Now) -> list[Action]:
+        self._pools[pool.key] = pool
+        self.core.handle(PoolApplied(pool), now.wall)
+        for session in list(self._by_pod.values()):
+            if (session.identity.namespace, session.identity.pool) == pool.key:
+                self._refresh(session.pod, now)
+        return self._decided(now)
+
+    def pool_deleted(self, key: Key, now: Now) -> list[Action]:
+        self._pools.pop(key, None)
+        self.core.handle(PoolDeleted(key), now.wall)
+        for session in list(self._by_pod.values()):
+            if (session.identity.namespace, session.identity.pool) == key:
+                self._refresh(session.pod, now)
+        return self._decided(now)
+
+    def task_observed(self, record: TaskRecord, now: Now) -> list[Action]:
+        self._observe(record, now)
+        return self._decided(now)
+
+    def _observe(self, record: TaskRecord, now: Now) -> None:
+        uid = record.task.uid
+        if uid in self._finals:
+            return
+        entry = self._tasks.get(uid)
+        if entry is None:
+            if record.phase.terminal:
+                self._finals.add(uid)
+                return
+            entry = self._tasks[uid] = Entry(record)
+        elif not self._is_newer(entry, record):
+            return
+        else:
+            entry.record = record
+        entry.gone = entry.gone or record.deleting
+        self._advance(entry, now)
+
+    def task_deleted(self, uid: str, now: Now) -> list[Action]:
+        self._finals.discard(uid)
+        entry = self._tasks.get(uid)
+        if entry is not None:
+            entry.gone = True
+            self._advance(entry, now)
+        return self._decided(now)
+
+    def pod_observed(self, pod: PodRecord, now: Now) -> list[Action]:
+        self._pods[pod.uid] = pod
+        if pod.deleting or pod.ended:
+            self.core.handle(PodGone(pod.uid), now.wall)
+        else:
+            self.core.handle(PodSeen(pod.uid, pod.namespace, pod.name, pod.pool, pod.created), now.wall)
+        if pod.ended:
+            self._agent_dead(pod.uid, "its agent's pod has ended", now)
+            self._release_recovered(now)
+        elif self._container_ended(pod):
+            self._agent_dead(pod.uid, "its agent's container has ended", now)
+        else:
+            self._refresh(pod.uid, now)
+        return self._decided(now)
+
+    def pod_gone(self, uid: str, now: Now) -> list[Action]:
+        self._pods.pop(uid, None)
+        self._draining.discard(uid)
+        self._agent_dead(uid, "its agent's pod is gone", now)
+        self._heard.discard(uid)
+        self.core.handle(PodGone(uid), now.wall)
+        self._release_recovered(now)
+        return self._decided(now)
+
+    # --- the link ---
+
+    def connected(self, session: int, identity: AgentIdentity, hello: Hello, now: Now) -> list[Action]:
+        if self._may_act(now):
+            self._connect(session, identity, hello, now)
+        return self._decided(now)
+
+    def received(self, session: int, message: FromAgent, now: Now) -> list[Action]:
+        known = self._sessions.get(session)
+        if known is not None and self._may_act(now):
+            self._hear(known, message, now)
+        return self._decided(now)
+
+    def disconnected(self, session: int, now: Now) -> list[Action]:
+        known = self._sessions.pop(session, None)
+        if known is not None:
+            self._disconnect(known, now)
+        return self._decided(now)
+
+    # --- answers ---
+
+    def write_done(self, token: int, outcome: WriteOutcome, now: Now) -> list[Action]:
+        uid = self._asks.pop(token, "")
+        entry = self._tasks.get(uid)
+        if entry is not None and entry.asked is not None and self._may_act(now):
+            ask, entry.asked = entry.asked, None
+            self._written(entry, ask, outcome, now)
+        return self._decided(now)
+
+    def read_done(self, token: int, outcome: ReadOutcome, now: Now) -> list[Action]:
+        uid = self._asks.pop(token, "")
+        if not self._may_act(now):
+            return []
+        entry = self._tasks.get(uid)
+        if uid in self._orphans:
+            self._orphan_read(uid, outcome, now)
+        elif entry is not None and entry.asked is not None:
+            ask, entry.asked = entry.asked, None
+            self._read_answer(entry, ask, outcome, now)
+        return self._decided(now)
+
+    def _read_answer(self, entry: Entry, ask: Ask, outcome: ReadOutcome, now: Now) -> None:
+        lease = entry.lease
+        match outcome:
+            case ReadFailed():
+                self._later(entry, self._settings.retry_seconds, now)
+            case Gone():
+                entry.gone = entry.gone_sure = True
+            case Found(record, payload):
+                self._learn(entry, record)
+                entry.reread = False
+                if not record.deleting:
+                    entry.gone = False
+                else:
+                    entry.gone = entry.gone_sure = True
+                if ask is Ask.PAYLOAD and lease is not None and lease.stage is Stage.UNSENT and not entry.gone:
+                    if self._still_wanted(entry, lease.name):
+                        self._offer(entry, lease, payload, now)
+                    else:
+                        self._take_back(entry, now)
+        self._advance(entry, now)
+
+    def _still_wanted(self, entry: Entry, name: LeaseName) -> bool:
+        """Whether what was read still is what the lease was made for."""
+        record, lease = entry.record, entry.lease
+        if lease is None or record.phase.terminal or self._stop_reason(entry, lease) is not None:
+            return True  # `_advance` deals with it
+        if lease.recorded:
+            return (record.attempt, record.epoch) == (name.attempt, name.epoch)
+        return record.attempt < name.attempt
+
+    def _orphan_read(self, uid: str, outcome: ReadOutcome, now: Now) -> None:
+        orphan = self._orphans[uid]
+        if isinstance(outcome, ReadFailed):
+            self._timers.add(now.boot + self._settings.retry_seconds, "orphan", uid)
+            return
+        del self._orphans[uid]
+        if isinstance(outcome, Gone):
+            self._tell_gone(orphan.pod, orphan.name, orphan.outcome)
+            return
+        self._observe(outcome.record, now)
+        session = self._by_pod.get(orphan.pod)
+        if session is None:
+            return
+        if orphan.outcome is not None:
+            self._hear(session, orphan.outcome, now)
+        elif self._mine(session, orphan.name) is None:
+            self._listed(session, orphan.name, now)
+
+    # --- time ---
+
+    def tick(self, now: Now) -> list[Action]:
+        if self._may_act(now):
+            while (due := self._timers.due(now.boot)) is not None:
+                self._fire(*due, now)
+        return self._decided(now)
+
+    def _fire(self, kind: str, uid: str, mark: int, now: Now) -> None:
+        if kind == "recovered":
+            self._end_recovery(now)
+        elif kind == "orphan":
+            if uid in self._orphans:
+                self._read_orphan(self._orphans[uid])
+        elif (entry := self._tasks.get(uid)) is None:
+            return
+        elif kind == "advance":
+            self._advance(entry, now)
+        elif kind == "lease":
+            self._lease_timer(entry, mark, now)
+        elif kind == "reason" and mark == entry.waits:
+            self._look_at_reason(entry, now)
+
+    def next_wake(self) -> float | None:
+        """Return the boot time by which `tick` must be called, None if only an input changes anything."""
+        if self._over:
+            return None
+        wakes = [] if (due := self._timers.next()) is None else [due]
+        if (wall := self.core.next_wake()) is not None:
+            wakes.append(self._last.boot + max(0.0, wall - self._last.wall))
+        return min(wakes, default=None)
+
+    def _look_at_reason(self, entry: Entry, now: Now) -> None:
+        """Write why a Task waits once that has held for a while, so many a second and no more."""
+        if entry.core not in ("waiting", "held") or entry.lease is not None:
+            return
+        hold = self._settings.reason_seconds
+        explanation = self.core.explain(entry.uid, now.wall)
+        again = now.boot + hold
+        if explanation is None:
+            pass
+        elif entry.noted is None or entry.noted[0] is not explanation.reason:
+            entry.noted = (explanation.reason, now.boot)
+        elif entry.record.reason is not explanation.reason and now.boot >= entry.noted[1] + hold:
+            if now.boot < self._reason_slot:
+                again = self._reason_slot = self._reason_slot + 1 / self._settings.reasons_per_second
+            elif entry.asked is None and entry.ending is None and now.boot >= entry.not_until:
+                self._reason_slot = now.boot + 1 / self._settings.reasons_per_second
+                text = f"{explanation.message} {explanation.unblock}".strip()
+                self._write(entry, Ask.NOTE, status.explained(explanation.reason, text))
+        self._timers.add(again, "reason", entry.uid, entry.waits)
+
+    # --- decisions ---
+
+    def _may_act(self, now: Now) -> bool:
+        """Whether this leadership lasts: a leader that cannot renew does nothing, and so does one that was frozen."""
+        return not self._over and now.boot < self._sure_until
+
+    def _decided(self, now: Now) -> list[Action]:
+        """Let the core decide on what is new, and return all that is to be done."""
+        self._last = now
+        while self._may_act(now) and (decisions := self.core.decide(now.wall)):
+            for decision in decisions:
+                self._carry_out(decision, now)
+        return self._take()
+
+    def _take(self) -> list[Action]:
+        out, self._out = self._out, []
+        return out
+
+    def _carry_out(self, decision: Decision, now: Now) -> None:
+        match decision:
+            case Assign():
+                self._assign(decision, now)
+            case Scale(pool, replicas, reason, message):
+                self._out.append(ScalePool(*pool, replicas, reason, message))
+            case Drain(agent_uid=pod):
+                self._draining.add(pod)
+                self._send(pod, messages.Drain())
+                self._check_drained(pod, now)
+            case Undrain(agent_uid=pod):
+                self._draining.discard(pod)
+                self._send(pod, messages.Drain(undo=True))
+            case DeletePod(uid, namespace, name, reason, message):
+                self._out.append(DeletePodAction(uid, namespace, name, reason, message))
+            case _:
+                raise AssertionError(f"not a decision of the core's own: {decision}")
+
+    def _assign(self, decision: Assign, now: Now) -> None:
+        entry = self._tasks[decision.task_uid]
+        record = entry.record
+        name = LeaseName(entry.uid, record.attempt + 1, self.epoch)
+        lease = self._new_lease(
+            entry, name, decision.agent_uid, decision.agent_name, decision.pool, self._queue(record)
+        )
+        lease.message = decision.message
+        entry.core = "leased"
+        self._set_lease(entry, lease)
+        self._advance(entry, now)
+
+    # --- numbers ---
+
+    def stats(self) -> LeaderStats:
+        leases: Counter[Key] = Counter()
+        for of_agent in self._leases.values():
+            leases.update(entry.record.task.queue_key for entry in of_agent.values())
+        counted = sum(waiting + leased for waiting, leased in self.core.queue_counts().values())
+        placed = sum(1 for entry in self._tasks.values() if entry.core)
+        unknown = sum(entry.reread for entry in self._tasks.values())
+        return LeaderStats(dict(leases), len(self._by_pod), unknown, placed - counted)

@@ -1,0 +1,438 @@
+"""The operator's end, second half: agents, their sessions, and what they say of their leases.
+
+A session counts from the agent's first word after the welcome: only then is it known that its sender lives, has seen
+this epoch, and has given up its former session. Whatever its hello does not list does not run there.
+"""
+
+from taskdist.api import Delivery, Reason, Reclaim
+from taskdist.core.events import AgentNotReady, AgentReady
+from taskdist.core.model import Agent
+from taskdist.protocol import status
+from taskdist.protocol.attempts import Attempts
+from taskdist.protocol.books import LIVE, UNHEARD, Entry, Lease, Orphan, Session, Stage
+from taskdist.protocol.clamp import clamp
+from taskdist.protocol.messages import (
+    PROTOCOL_VERSION,
+    AgentIdentity,
+    Cancel,
+    Capacity,
+    Drain,
+    Draining,
+    Failure,
+    FromAgent,
+    HeldLease,
+    Hello,
+    LeaseName,
+    Ping,
+    Progress,
+    Refused,
+    Renew,
+    Result,
+    Started,
+    Stopped,
+    Verdict,
+    Welcome,
+)
+from taskdist.protocol.observations import CloseSession, Now, PodRecord, ReadTask, Send
+
+
+class Sessions(Attempts):
+    """What the operator's end knows of agents."""
+
+    # --- coming and going ---
+
+    def _connect(self, session_id: int, identity: AgentIdentity, hello: Hello, now: Now) -> None:
+        refusal = self._refusal(identity, hello)
+        if refusal is not None:
+            self._out += [Send(session_id, refusal), CloseSession(session_id, refusal.message)]
+            return
+        session = Session(session_id, identity, hello, hello.boot, now.boot, hello.slots, hello.resources)
+        session.leaving = hello.draining
+        session.listed = set(hello.leases)
+        self._sessions[session_id] = session
+        agent = self._clamped(session)
+        slots = agent.slots if agent is not None else 0
+        self._out.append(Send(session_id, Welcome(self.epoch, slots, self._settings.ping_seconds)))
+        if self._trusts_hello():
+            self._confirm(session, now)
+
+    def _trusts_hello(self) -> bool:
+        """Whether a hello counts before its sender has answered the welcome. It may be late, and its sender dead."""
+        return False
+
+    def _refusal(self, identity: AgentIdentity, hello: Hello) -> Refused | None:
+        if hello.protocol_version != PROTOCOL_VERSION:
+            message = f"the agent speaks version {hello.protocol_version} of the link, the operator {PROTOCOL_VERSION}"
+            return Refused("ProtocolVersion", message + ": use an agent of the operator's release", retry=False)
+        pod = self._pods.get(identity.pod_uid)
+        if pod is not None and pod.ended:
+            return Refused("PodEnded", "the pod has ended", retry=False)
+        return None
+
+    def _confirm(self, session: Session, now: Now) -> None:
+        """One session per pod uid: the one whose sender has just been heard."""
+        session.confirmed = True
+        pod = session.pod
+        former = self._by_pod.get(pod)
+        if former is not None and former is not session:
+            self._replace(former)
+        self._by_pod[pod] = session
+        same = self._instances.get(pod) == session.hello.instance_id
+        self._instances[pod] = session.hello.instance_id
+        self._instance_started[pod] = session.hello.started
+        known = set()
+        for entry in list(self._leases.get(pod, {}).values()):
+            lease = entry.lease
+            if lease is not None:
+                known.add(lease.name)
+                self._settle(entry, lease, session, now, same)
+        for name in session.hello.leases:
+            if name not in known:
+                self._listed(session, name, now)
+        self._refresh(pod, now)
+        if pod in self._draining:
+            self._out.append(Send(session.id, Drain()))
+        self._release_recovered(now)
+
+    def _replace(self, former: Session) -> None:
+        self._sessions.pop(former.id, None)
+        self._out.append(CloseSession(former.id, "the agent has a newer session"))
+
+    def _disconnect(self, session: Session, now: Now) -> None:
+        if self._by_pod.get(session.pod) is not session:
+            return
+        del self._by_pod[session.pod]
+        self._refresh(session.pod, now)
+        for entry in list(self._leases.get(session.pod, {}).values()):
+            lease = entry.lease
+            if lease is not None and lease.stage is Stage.SENT and lease.reclaim is Reclaim.FAST:
+                self._attempt_over(entry, Reason.AGENT_LOST, "the connection to its agent was lost", now)
+
+    # --- leases at a hello ---
+
+    def _settle(self, entry: Entry, lease: Lease, session: Session, now: Now, same: bool = False) -> None:
+        """Compare a lease in the books with what its agent says it holds."""
+        listed = lease.name in session.listed
+        if lease.stage is Stage.UNSENT:
+            self._advance(entry, now)
+        elif lease.stage is Stage.OVER:
+            if listed:
+                self._send(session.pod, Cancel(lease.name, Reason.LEASE_EXPIRED, "its lease ended"))
+        elif lease.stage in LIVE and listed:
+            self._keep(entry, lease, session, now)
+        elif lease.stage in LIVE:
+            self._unlisted(entry, lease, now, same)
+
+    def _keep(self, entry: Entry, lease: Lease, session: Session, now: Now) -> None:
+        """The agent holds it: it runs on. From the welcome on the agent counts from this hello, hold or not."""
+        if lease.stage is Stage.FOREIGN:
+            lease.stage = Stage.SENT
+            lease.progress_at = now.boot + self._settings.progress_seconds
+            self._as_held(lease, session)
+            lease.until = self._bound(lease, session.ping_receipt)
+            self._time_lease(entry, lease)
+        lease.acknowledged = True
+        if lease.cancelling is not None:
+            self._send(session.pod, Cancel(lease.name, lease.cancelling))
+        self._advance(entry, now)
+
+    def _as_held(self, lease: Lease, session: Session) -> None:
+        """Count the lease as its agent counts it: the queue may have been changed since it was granted."""
+        held = self._held_in(session, lease.name)
+        if held is not None:
+            lease.lease_seconds, lease.hold_seconds = held.lease_seconds, held.hold_seconds
+        else:
+            lease.lease_seconds = max(lease.lease_seconds, lease.hold_seconds)
+
+    def _held_in(self, session: Session, name: LeaseName) -> HeldLease | None:
+        return next((held for held in session.hello.held if held.lease == name), None)
+
+    def _unlisted(self, entry: Entry, lease: Lease, now: Now, same: bool) -> None:
+        """The agent is back without it: nothing of it runs there."""
+        if lease.cancelling is not None:
+            self._attempt_over(entry, lease.cancelling, "stopped", now, counted=False)
+        elif self._never_arrived(lease, same):
+            lease.stage = Stage.UNSENT
+            self._advance(entry, now)
+        elif same:
+            self._attempt_over(entry, Reason.LEASE_EXPIRED, "its agent stopped it while it was not connected", now)
+        else:
+            self._attempt_over(entry, Reason.AGENT_LOST, "its agent started anew without it", now)
+
+    def _never_arrived(self, lease: Lease, same: bool) -> bool:
+        """Whether the grant was lost on the way: it is then sent again under the same name."""
+        own = lease.stage is Stage.SENT and lease.name.epoch == self.epoch
+        return own and same and not lease.acknowledged and lease.delivery is not Delivery.AT_MOST_ONCE
+
+    def _listed(self, session: Session, name: LeaseName, now: Now) -> None:
+        """The agent holds a lease that is not in the books as its."""
+        entry = self._tasks.get(name.task_uid)
+        if entry is None:
+            if name.task_uid in self._finals:
+                self._send(session.pod, Cancel(name, Reason.CANCELLED, "the Task has ended"))
+            else:
+                self._orphan(session, name, None)
+        elif entry.lease is None and entry.asked is None and self._unrecorded(entry, name, session.pod):
+            self._adopt_unrecorded(entry, name, session, now)
+        elif (
+            entry.lease is None
+            and entry.record.agent_uid == session.pod
+            and name[1:]
+            == (
+                entry.record.attempt,
+                entry.record.epoch,
+            )
+        ):
+            self._advance(entry, now)  # just being read again: it will be adopted as status shows it
+        else:
+            self._send(session.pod, Cancel(name, Reason.LEASE_EXPIRED, "its lease ended"))
+
+    def _adopt_unrecorded(self, entry: Entry, name: LeaseName, session: Session, now: Now) -> None:
+        """A former leader sent it without recording it (Lazy): it is recorded now."""
+        who = session.identity
+        lease = self._new_lease(entry, name, who.pod_uid, who.pod_name, who.pool, self._queue(entry.record))
+        lease.stage, lease.acknowledged, lease.lazy = Stage.SENT, True, True
+        lease.assigned_at, lease.record_at = now.wall, now.boot
+        lease.progress_at = now.boot + self._settings.progress_seconds
+        self._as_held(lease, session)
+        lease.until = self._bound(lease, session.ping_receipt)
+        self._recovering.discard(entry.uid)
+        self._set_lease(entry, lease)
+        self._core_leased(entry, who.pod_uid, now)
+        self._time_lease(entry, lease)
+        self._advance(entry, now)
+
+    def _release_recovered(self, now: Now) -> None:
+        """Tasks that wait for a former leader's unrecorded leases wait no longer than for the last live agent."""
+        if not self._recovering or not self._all_heard():
+            return
+        self._end_recovery(now)
+
+    def _all_heard(self) -> bool:
+        return all(uid in self._heard for uid, pod in self._pods.items() if not pod.ended)
+
+    def _end_recovery(self, now: Now) -> None:
+        uids, self._recovering = self._recovering, set()
+        for uid in sorted(uids):
+            if (entry := self._tasks.get(uid)) is not None:
+                self._advance(entry, now)
+
+    # --- Tasks that are not known here ---
+
+    def _orphan(self, session: Session, name: LeaseName, outcome: Result | Failure | None) -> None:
+        """Before an agent hears "no such Task", it is read."""
+        held = self._held_in(session, name)
+        if name.task_uid in self._orphans:
+            self._orphans[name.task_uid].outcome = outcome or self._orphans[name.task_uid].outcome
+        elif held is None or not self._reads_before_gone():
+            self._tell_gone(session.pod, name, outcome)
+        else:
+            self._orphans[name.task_uid] = Orphan(name, session.pod, held.namespace, held.name, outcome)
+            self._read_orphan(self._orphans[name.task_uid])
+
+    def _reads_before_gone(self) -> bool:
+        return True
+
+    def _read_orphan(self, orphan: Orphan) -> None:
+        self._token += 1
+        self._asks[self._token] = orphan.name.task_uid
+        self._out.append(ReadTask(self._token, orphan.name.task_uid, orphan.namespace, orphan.task_name))
+
+    def _tell_gone(self, pod: str, name: LeaseName, outcome: Result | Failure | None) -> None:
+        if outcome is not None:
+            self._final(pod, name, Verdict.GONE, "no such Task")
+        else:
+            self._send(pod, Cancel(name, Reason.CANCELLED, "no such Task"))
+
+    # --- what agents say ---
+
+    def _hear(self, session: Session, message: FromAgent, now: Now) -> None:
+        if not session.confirmed:
+            if isinstance(message, Ping):
+                session.ping_boot, session.ping_receipt = message.boot, now.boot
+            self._heard.add(session.pod)
+            self._confirm(session, now)
+        match message:
+            case Ping():
+                self._ping(session, message, now)
+            case Started(lease=name):
+                if (lease := self._mine(session, name)) is not None:
+                    lease.acknowledged = True
+                    lease.started_at = lease.started_at or now.wall
+            case Progress():
+                self._progress(session, message, now)
+            case Result():
+                self._result(session, message, now)
+            case Failure():
+                self._failure(session, message, now)
+            case Stopped():
+                self._stopped(session, message, now)
+            case Draining():
+                session.leaving = True
+                self._refresh(session.pod, now)
+            case Capacity():
+                session.slots, session.resources = message.slots, message.resources
+                self._refresh(session.pod, now)
+            case Hello():
+                self._sessions.pop(session.id, None)
+                self._out.append(CloseSession(session.id, "a session has one hello"))
+                self._disconnect(session, now)
+
+    def _mine(self, session: Session, name: LeaseName) -> Lease | None:
+        """The lease in the books that this agent may speak of."""
+        entry = self._tasks.get(name.task_uid)
+        lease = entry.lease if entry is not None else None
+        return lease if lease is not None and lease.name == name and lease.agent_uid == session.pod else None
+
+    def _ping(self, session: Session, message: Ping, now: Now) -> None:
+        session.ping_boot, session.ping_receipt = message.boot, now.boot
+        names = []
+        for entry in self._leases.get(session.pod, {}).values():
+            lease = entry.lease
+            if lease is not None and lease.stage is Stage.SENT and lease.cancelling is None and not entry.ending:
+                names.append(lease.name)
+                lease.until = max(lease.until, self._bound(lease, now.boot))
+        self._out.append(Send(session.id, Renew(self.epoch, message.boot, tuple(names))))
+
+    def _progress(self, session: Session, message: Progress, now: Now) -> None:
+        lease = self._mine(session, message.lease)
+        if lease is None or lease.stage is not Stage.SENT:
+            return
+        lease.progress = status.progress(message.fraction, message.message, now.wall)
+        if not lease.progress_due:
+            lease.progress_due = True
+            self._timers.add(lease.progress_at, "advance", message.lease.task_uid)
+
+    def _result(self, session: Session, message: Result, now: Now) -> None:
+        name = message.lease
+        entry = self._tasks.get(name.task_uid)
+        if entry is None:
+            if name.task_uid in self._finals:
+                self._final(session.pod, name, Verdict.ALREADY_FINAL, "the Task has ended")
+            else:
+                self._orphan(session, name, message)
+            return
+        if entry.outcome is not None:
+            if (entry.outcome.lease, entry.outcome_pod) != (name, session.pod):
+                self._final(session.pod, name, Verdict.STALE, "another result is being accepted")
+            return
+        if self._mine(session, name) is None and not self._may_come_late(entry, name, session):
+            self._final(session.pod, name, Verdict.STALE, "a newer attempt was granted, or another agent holds it")
+            return
+        entry.outcome, entry.outcome_pod = message, session.pod
+        self._advance(entry, now)
+
+    def _may_come_late(self, entry: Entry, name: LeaseName, session: Session) -> bool:
+        """A lease that is over, while nothing newer is known to be granted. `_advance` has the last word."""
+        lease = entry.lease
+        if lease is not None and lease.stage not in UNHEARD:
+            return False
+        return name.attempt == entry.record.attempt or self._unrecorded(entry, name, session.pod)
+
+    def _failure(self, session: Session, message: Failure, now: Now) -> None:
+        name = message.lease
+        entry = self._tasks.get(name.task_uid)
+        if entry is None:
+            if name.task_uid in self._finals:
+                self._final(session.pod, name, Verdict.ALREADY_FINAL, "the Task has ended")
+            else:
+                self._orphan(session, name, message)
+            return
+        lease = self._mine(session, name)
+        if lease is None or lease.stage not in LIVE or entry.outcome is not None:
+            if entry.ending is None or entry.ending.reply != name:
+                self._final(session.pod, name, Verdict.STALE, "the attempt was over")
+            return
+        if entry.gone:
+            self._final(session.pod, name, Verdict.GONE, "the Task was deleted")
+        self._attempt_over(
+            entry, message.reason, status.clip(message.message), now, retryable=message.retryable, reply=name
+        )
+
+    def _stopped(self, session: Session, message: Stopped, now: Now) -> None:
+        lease = self._mine(session, message.lease)
+        entry = self._tasks.get(message.lease.task_uid)
+        if lease is None or entry is None or lease.stage not in LIVE or entry.outcome is not None:
+            return
+        text = status.clip(message.message)
+        if lease.cancelling is not None:
+            self._attempt_over(entry, lease.cancelling, text or "stopped", now, counted=False)
+        elif not message.ran and not lease.acknowledged:
+            lease.stage = Stage.UNSENT  # no user code ran: not even at-most-once minds another try
+            delay = 0.0 if session.leaving else 1.0
+            lease.recorded = lease.recorded or not lease.lazy
+            self._attempt_over(entry, Reason.GIVEN_BACK, text or "refused", now, counted=False, delay=delay)
+        elif session.leaving or session.pod in self._draining:
+            self._attempt_over(entry, Reason.GIVEN_BACK, text or "given back", now, counted=False)
+        else:
+            self._attempt_over(entry, Reason.LEASE_EXPIRED, text or "stopped by its agent", now)
+
+    # --- pods ---
+
+    def _agent_dead(self, pod: str, message: str, now: Now) -> None:
+        """Confirmed death: the pod is gone or over, or the agent's container has ended."""
+        session = self._by_pod.pop(pod, None)
+        if session is not None:
+            self._replace(session)
+        self._instances.pop(pod, None)
+        self._instance_started.pop(pod, None)
+        self._refresh(pod, now)
+        for entry in list(self._leases.get(pod, {}).values()):
+            lease = entry.lease
+            if lease is None or lease.stage in (Stage.PLANNED, Stage.WRITING, Stage.OVER):
+                continue
+            if lease.stage is Stage.UNSENT:
+                self._attempt_over(entry, Reason.GIVEN_BACK, message, now, counted=False)
+            elif lease.cancelling is not None:
+                self._attempt_over(entry, lease.cancelling, message, now, counted=False)
+            else:
+                self._attempt_over(entry, Reason.AGENT_LOST, message, now)
+
+    def _container_ended(self, pod: PodRecord) -> bool:
+        """Whether the present instance is known to have ended: its end is reported in whole seconds of its own clock.
+
+        An earlier instance ended before the present one started, so its end is never later than that start.
+        """
+        started = self._instance_started.get(pod.uid, 0.0)
+        return 0.0 < started < pod.agent_finished
+
+    def _clamped(self, session: Session) -> Agent | None:
+        pool = self._pools.get((session.identity.namespace, session.identity.pool))
+        if pool is None:
+            return None
+        hello = session.hello
+        wish = Hello(
+            protocol_version=hello.protocol_version,
+            instance_id=hello.instance_id,
+            slots=session.slots,
+            boot=hello.boot,
+            resources=session.resources,
+            skills=hello.skills,
+            types=hello.types,
+            labels=hello.labels,
+            fenced=hello.fenced,
+        )
+        return clamp(wish, session.identity, pool)
+
+    def _refresh(self, pod: str, now: Now) -> None:
+        """Tell the core whether the agent takes work, and what it offers."""
+        agent = self._ready_agent(pod)
+        if agent == self._told.get(pod):
+            return
+        if agent is not None:
+            self._told[pod] = agent
+            self.core.handle(AgentReady(agent), now.wall)
+        else:
+            del self._told[pod]
+            self.core.handle(AgentNotReady(pod), now.wall)
+
+    def _ready_agent(self, pod: str) -> Agent | None:
+        session, record = self._by_pod.get(pod), self._pods.get(pod)
+        if session is None or session.leaving:
+            return None
+        if record is None or record.deleting or record.ended:
+            return None
+        if self._settings.require_ready_pods and not record.ready:
+            return None
+        agent = self._clamped(session)
+        return agent if agent is not None and agent.slots > 0 else None
