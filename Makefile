@@ -68,10 +68,11 @@ bench-dispatch: binaries ## create-acknowledged to handler started, beside a lon
 
 .PHONY: generate
 generate: test-binaries ## write crds/, the link's modules, the chart's copies and manifests/install.yaml anew
+	@mkdir -p build
 	$(PY) -m taskdist.api.crd crds
 	$(PY) -m taskdist.api.crd charts/taskdist/files/crds
 	$(PY) -m taskdist.link.generate
-	charts/render.sh
+	manifests/render > build/install.yaml && mv build/install.yaml manifests/install.yaml
 
 .PHONY: lock
 lock: env ## pin the dependencies anew (needs uv)

@@ -1,8 +1,8 @@
 """A sample agent: measures a Python source file by its syntax tree.
 
-Type `analyse`, payload `{"path": FILE}` or `{"source": TEXT}`. The result counts lines, bytes, functions and classes, and
-sums up the cyclomatic complexity (McCabe 1976: one for each function, plus one for each place where control may
-branch).
+Type `analyse`, payload `{"path": FILE}` or `{"source": TEXT}`. The result counts lines, bytes, functions and classes,
+and sums up the cyclomatic complexity (McCabe 1976: one for each function, one for each place where control may branch).
+"""
 
 import ast
 from pathlib import Path
