@@ -14,7 +14,7 @@ from grpc import aio
 from taskdist.link.auth import Authenticator, PodOwner
 from taskdist.link.ca import AuthoritySettings, rotate
 from taskdist.link.codec import Reauthenticate
-from taskdist.link.proto import MAX_MESSAGE_BYTES, link_pb2_grpc
+from taskdist.link.proto import MAX_MESSAGE_BYTES, SESSION_METHOD, link_pb2_grpc
 from taskdist.link.proto import link_pb2 as pb
 from taskdist.link.server import STREAMS_PER_POD, LinkServer
 from taskdist.protocol import messages as m
@@ -167,7 +167,7 @@ async def test_a_large_payload_passes(link: Link) -> None:
 async def test_the_generated_stub_speaks_to_it(link: Link) -> None:
     credentials = grpc.ssl_channel_credentials(link.certificates.bundle())
     async with aio.secure_channel(f"localhost:{link.port}", credentials) as channel:
-        stub = link_pb2_grpc.LinkStub(channel)
+        stub = link_pb2_grpc.LinkStub(channel)  # type: ignore[no-untyped-call]
         call = stub.Session(metadata=(("authorization", f"bearer {link.token('good')}"),))
         await call.write(pb.FromAgent(hello=pb.Hello(protocol_version=1, instance_id="i", slots=1, boot=1.0)))
         assert (await call.read()).welcome.epoch == 1
@@ -201,8 +201,8 @@ async def test_who_is_not_admitted(
 async def test_without_a_token_nobody_is_admitted(link: Link) -> None:
     credentials = grpc.ssl_channel_credentials(link.certificates.bundle())
     async with aio.secure_channel(f"localhost:{link.port}", credentials) as channel:
-        call: Any = channel.stream_stream("/taskdist.link.v1.Link/Session")()
-        code, details = await Stream(call).status()
+        open_stream: Any = channel.stream_stream
+        code, details = await Stream(open_stream(SESSION_METHOD)()).status()
     assert code is grpc.StatusCode.UNAUTHENTICATED
     assert "authorization: Bearer" in details
 
