@@ -1,0 +1,192 @@
+"""The chart on a real API server: what the operator's account may do and may not, and who else may do what."""
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskdist.local.rest import ApiError, Client
+
+# The first use of helm may build it.
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("crds")]
+
+CHART = Path(__file__).parents[3] / "charts" / "taskdist"
+RELEASE = "charttest"
+NAMESPACE = "taskdist-charttest"
+
+Object = dict[str, Any]
+
+
+@pytest.fixture(scope="module", name="notes")
+def installed(helm: Path, kubeconfig: Path, cluster: Client, crds: list[str]) -> Iterator[str]:
+    """The chart as a release, without its definitions: these stand already. What helm said."""
+    cluster.apply(
+        f"/api/v1/namespaces/{NAMESPACE}",
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+        },
+    )
+
+    def run(*arguments: str) -> str:
+        command = [helm, *arguments, "--kubeconfig", kubeconfig, "--namespace", NAMESPACE]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+    settings = "crds.install=false,flowSchema.enabled=true,networkPolicy.enabled=true"
+    said = run("install", RELEASE, str(CHART), "--set", settings)
+    try:
+        yield said
+    finally:
+        run("uninstall", RELEASE)
+        cluster.delete(f"/api/v1/namespaces/{NAMESPACE}")
+
+
+def test_notes_name_commands_for_what_was_installed(notes: str) -> None:
+    assert f"kubectl -n {NAMESPACE} rollout status deployment/{RELEASE}-taskdist" in notes
+    assert "kubectl apply -n NAMESPACE -f manifests/samples/" in notes
+
+
+def allowed(
+    cluster: Client,
+    user: str,
+    verb: str,
+    resource: str,
+    *,
+    group: str = "",
+    namespace: str = "",
+    name: str = "",
+    groups: tuple[str, ...] = (),
+) -> bool:
+    resource, _, subresource = resource.partition("/")
+    attributes = {
+        "verb": verb,
+        "group": group,
+        "resource": resource,
+        "subresource": subresource,
+        "namespace": namespace,
+        "name": name,
+    }
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": user, "groups": list(groups), "resourceAttributes": attributes},
+    }
+    answer = cluster.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+    return bool(answer["status"]["allowed"])
+
+
+OPERATOR = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-taskdist"
+KINDS = "taskdist.dev"
+ELSEWHERE = "elsewhere"
+
+# Verb, resource, API group, namespace, name.
+MAY = [
+    ("watch", "tasks", KINDS, "", ""),
+    ("list", "taskqueues", KINDS, "", ""),
+    ("watch", "agentpools", KINDS, "", ""),
+    ("patch", "tasks/status", KINDS, ELSEWHERE, ""),
+    ("patch", "agentpools/status", KINDS, ELSEWHERE, ""),
+    ("patch", "taskqueues/status", KINDS, ELSEWHERE, ""),
+    ("create", "pods", "", ELSEWHERE, ""),
+    ("delete", "pods", "", ELSEWHERE, ""),
+    ("create", "configmaps", "", ELSEWHERE, ""),
+    ("patch", "configmaps", "", ELSEWHERE, "taskdist-ca"),
+    ("create", "events", "events.k8s.io", ELSEWHERE, ""),
+    ("create", "tokenreviews", "authentication.k8s.io", "", ""),
+    ("create", "leases", "coordination.k8s.io", NAMESPACE, ""),
+    ("update", "leases", "coordination.k8s.io", NAMESPACE, f"{RELEASE}-taskdist"),
+    ("create", "secrets", "", NAMESPACE, ""),
+    ("patch", "secrets", "", NAMESPACE, f"{RELEASE}-taskdist-ca"),
+]
+MAY_NOT = [
+    ("patch", "tasks", KINDS, ELSEWHERE, ""),
+    ("create", "tasks", KINDS, ELSEWHERE, ""),
+    ("delete", "tasks", KINDS, ELSEWHERE, ""),
+    ("patch", "agentpools", KINDS, ELSEWHERE, ""),
+    ("patch", "pods", "", ELSEWHERE, ""),
+    ("create", "pods/exec", "", ELSEWHERE, ""),
+    ("get", "configmaps", "", ELSEWHERE, "other"),
+    ("list", "configmaps", "", ELSEWHERE, ""),
+    ("get", "secrets", "", ELSEWHERE, "any"),
+    ("list", "secrets", "", NAMESPACE, ""),
+    ("get", "secrets", "", NAMESPACE, "other"),
+    ("update", "leases", "coordination.k8s.io", NAMESPACE, "other"),
+    ("update", "leases", "coordination.k8s.io", "kube-system", f"{RELEASE}-taskdist"),
+    ("create", "serviceaccounts/token", "", ELSEWHERE, ""),
+    ("list", "nodes", "", "", ""),
+    ("list", "customresourcedefinitions", "apiextensions.k8s.io", "", ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "group", "namespace", "name", "expected"),
+    [(*each, True) for each in MAY] + [(*each, False) for each in MAY_NOT],
+)
+@pytest.mark.usefixtures("notes")
+def test_what_the_operator_may_do(
+    verb: str, resource: str, group: str, namespace: str, name: str, expected: bool, cluster: Client
+) -> None:
+    assert allowed(cluster, OPERATOR, verb, resource, group=group, namespace=namespace, name=name) is expected
+
+
+# Role, verb, resource, whether its holder may.
+USERS = [
+    ("view", "list", "tasks", True),
+    ("view", "create", "tasks", False),
+    ("edit", "create", "tasks", True),
+    ("edit", "delete", "tasks", True),
+    ("edit", "get", "agentpools", True),
+    ("edit", "create", "agentpools", False),
+    ("edit", "patch", "taskqueues", False),
+    ("edit", "patch", "tasks/status", False),
+    ("admin", "create", "tasks", True),
+    ("admin", "create", "agentpools", True),
+    ("admin", "patch", "agentpools/scale", True),
+    ("admin", "patch", "tasks/status", False),
+]
+
+
+@pytest.mark.parametrize(("role", "verb", "resource", "expected"), USERS)
+@pytest.mark.usefixtures("notes")
+def test_what_users_may_do(
+    role: str, verb: str, resource: str, expected: bool, cluster: Client, namespace: str
+) -> None:
+    cluster.create(
+        f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings",
+        {
+            "metadata": {"name": "user"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "someone"}],
+        },
+    )
+    # Aggregation and the authorizer's view of the binding take a moment; a refusal is believed only once it works.
+    for probe in ("tasks", "taskqueues", "agentpools"):
+        _until(lambda probe=probe: allowed(cluster, "someone", "get", probe, group=KINDS, namespace=namespace))
+    if expected:
+        _until(lambda: allowed(cluster, "someone", verb, resource, group=KINDS, namespace=namespace))
+    else:
+        assert not allowed(cluster, "someone", verb, resource, group=KINDS, namespace=namespace)
+
+
+def _until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.usefixtures("notes")
+def test_the_operators_pod_meets_the_restricted_standard(cluster: Client) -> None:
+    deployment = cluster.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{RELEASE}-taskdist")
+    template = deployment["spec"]["template"]
+    pod: Object = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"}, "spec": template["spec"]}
+    where = f"/api/v1/namespaces/{NAMESPACE}/pods"
+    cluster.request("POST", where, pod, query={"dryRun": "All"})
+    # The namespace does refuse what does not meet it.
+    pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+    with pytest.raises(ApiError, match="violates PodSecurity"):
+        cluster.request("POST", where, pod, query={"dryRun": "All"})

@@ -1,0 +1,187 @@
+"""The chart: linted, rendered equal to the plain install, and refused where its values make no sense."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from taskdist.controller.settings import Settings
+
+# The first use of helm may build it.
+pytestmark = pytest.mark.timeout(1200)
+
+ROOT = Path(__file__).parents[3]
+CHART = ROOT / "charts" / "taskdist"
+
+Object = dict[str, Any]
+Render = Callable[..., list[Object]]
+
+
+def of(documents: list[Object], kind: str) -> list[Object]:
+    return [document for document in documents if document["kind"] == kind]
+
+
+def rules(documents: list[Object], *kinds: str) -> list[Object]:
+    return [rule for kind in kinds for role in of(documents, kind) for rule in role["rules"]]
+
+
+def test_lint(helm: Path) -> None:
+    done = subprocess.run([helm, "lint", "--strict", CHART], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_plain_install_is_what_the_chart_renders(helm: Path) -> None:
+    rendered = subprocess.run(
+        [ROOT / "manifests" / "render"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "HELM": str(helm)},
+    ).stdout
+    assert (ROOT / "manifests" / "install.yaml").read_text() == rendered, (
+        "run manifests/render > manifests/install.yaml"
+    )
+
+
+def test_definitions_are_those_of_crds_and_stay(render: Render) -> None:
+    rendered = {crd["metadata"]["name"]: crd for crd in of(render(), "CustomResourceDefinition")}
+    source = [yaml.safe_load(file.read_text()) for file in (ROOT / "crds").glob("*.yaml")]
+    assert rendered.keys() == {crd["metadata"]["name"] for crd in source}
+    for crd in source:
+        assert rendered[crd["metadata"]["name"]]["spec"] == crd["spec"]
+        assert rendered[crd["metadata"]["name"]]["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert of(render("crds.install=false"), "CustomResourceDefinition") == []
+
+
+def test_no_rule_has_a_wildcard(render: Render) -> None:
+    for documents in (render(), render("watchNamespaces={a,b}", "flowSchema.enabled=true")):
+        for rule in rules(documents, "ClusterRole", "Role"):
+            assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+
+
+def test_secrets_and_leases_are_reached_by_name_in_the_own_namespace_only(render: Render) -> None:
+    documents = render()
+    assert not [rule for rule in rules(documents, "ClusterRole") if {"secrets", "leases"} & {*rule["resources"]}]
+    (role,) = of(documents, "Role")
+    assert role["metadata"]["namespace"] == "taskdist-system"
+    for rule in role["rules"]:
+        # Creation cannot be bound to a name.
+        assert rule["verbs"] == ["create"] or rule["resourceNames"]
+
+
+def test_a_list_of_namespaces_takes_rights_there_and_nowhere_else(render: Render) -> None:
+    documents = render("watchNamespaces={a,b}")
+    operator = [role for role in of(documents, "ClusterRole") if not role["metadata"]["name"].endswith(AGGREGATED)]
+    assert [rule["resources"] for role in operator for rule in role["rules"]] == [["tokenreviews"]]
+    everywhere = [role for role in of(render(), "ClusterRole") if not role["metadata"]["name"].endswith(AGGREGATED)]
+    watch = everywhere[0]["rules"][1:]
+    roles = {role["metadata"]["namespace"]: role["rules"] for role in of(documents, "Role")}
+    assert roles.keys() == {"taskdist-system", "a", "b"}
+    assert roles["a"] == roles["b"] == watch
+    assert environment(documents)["TASKDIST_WATCH_NAMESPACES"] == "a,b"
+
+
+AGGREGATED = (":view", ":edit", ":admin")
+
+
+def environment(documents: list[Object]) -> dict[str, Any]:
+    (deployment,) = of(documents, "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return {each["name"]: each.get("value", each.get("valueFrom")) for each in container["env"]}
+
+
+def test_the_operator_is_told_where_it_is_and_what_it_owns(render: Render) -> None:
+    documents = render("nameOverride=other", release="mine")
+    told = environment(documents)
+    role = next(role for role in of(documents, "Role") if role["metadata"]["namespace"] == "taskdist-system")
+    named = {rule["resources"][0]: rule.get("resourceNames") for rule in role["rules"] if rule.get("resourceNames")}
+    assert named == {"leases": [told["TASKDIST_LEASE"]], "secrets": [told["TASKDIST_CA_SECRET"]]}
+    host, _, port = told["TASKDIST_LINK_ADDRESS"].partition(":")
+    link = next(service for service in of(documents, "Service") if service["spec"]["ports"][0]["name"] == "link")
+    assert host == f"{link['metadata']['name']}.taskdist-system.svc"
+    assert port == told["TASKDIST_LINK_PORT"] == str(link["spec"]["ports"][0]["port"])
+    assert told["TASKDIST_AUDIENCE"] == "taskdist.dev/taskdist-system/mine"
+    assert told["TASKDIST_NAMESPACE"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
+
+
+def test_its_settings_can_be_read(render: Render) -> None:
+    told = environment(render("watchNamespaces={a}", "logLevel=debug"))
+    env = {name: value if isinstance(value, str) else "from-the-pod" for name, value in told.items()}
+    settings = Settings.from_env(env)
+    assert settings.watch_namespaces == ("a",)
+    assert settings.log_level == "debug"
+    assert settings.link_address == told["TASKDIST_LINK_ADDRESS"]
+
+
+def test_services_and_budget_select_the_pods(render: Render) -> None:
+    documents = render("networkPolicy.enabled=true", release="mine")
+    (deployment,) = of(documents, "Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    selectors = [service["spec"]["selector"] for service in of(documents, "Service")]
+    selectors += [budget["spec"]["selector"]["matchLabels"] for budget in of(documents, "PodDisruptionBudget")]
+    selectors += [policy["spec"]["podSelector"]["matchLabels"] for policy in of(documents, "NetworkPolicy")]
+    assert len(selectors) == 4
+    assert all(selector.items() <= labels for selector in selectors)
+
+
+OPTIONS: dict[str, tuple[str, str]] = {
+    "network policy": ("networkPolicy.enabled=true", "NetworkPolicy"),
+    "flow schema": ("flowSchema.enabled=true", "FlowSchema"),
+    "service monitor": ("metrics.serviceMonitor.enabled=true", "ServiceMonitor"),
+    "namespace": ("namespace.create=true", "Namespace"),
+}
+
+
+@pytest.mark.parametrize(("setting", "kind"), OPTIONS.values(), ids=OPTIONS)
+def test_options_are_off_until_asked_for(setting: str, kind: str, render: Render) -> None:
+    assert of(render(), kind) == []
+    assert len(of(render(setting), kind)) == 1
+
+
+SWITCHES: dict[str, tuple[str, str]] = {
+    "budget": ("podDisruptionBudget.enabled=false", "PodDisruptionBudget"),
+    "roles": ("rbac.create=false", "ClusterRole"),
+}
+
+
+@pytest.mark.parametrize(("setting", "kind"), SWITCHES.values(), ids=SWITCHES)
+def test_switches(setting: str, kind: str, render: Render) -> None:
+    assert of(render(), kind)
+    assert of(render(setting), kind) == []
+
+
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "no replicas": (["replicas=0"], "replicas"),
+    "a value that is not one": (["replica=2"], "replica"),
+    "a privileged port": (["link.port=443"], "port"),
+    "an unknown level": (["logLevel=loud"], "logLevel"),
+    "an address without a port": (["link.address=example.com"], "address"),
+    "a namespace twice": (["watchNamespaces={a,a}"], "watchNamespaces"),
+    "no account at all": (["serviceAccount.create=false"], "serviceAccount.name: name an existing ServiceAccount"),
+}
+
+
+@pytest.mark.parametrize(("settings", "says"), REFUSED.values(), ids=REFUSED)
+def test_values_that_make_no_sense_are_refused_by_name(settings: list[str], says: str, render: Render) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as refusal:
+        render(*settings)
+    assert says in refusal.value.stderr
+
+
+def test_every_value_is_in_the_schema_and_the_other_way_round() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def names(properties: Object, given: Object, path: str) -> None:
+        assert properties.keys() - {"global"} == given.keys(), path
+        for name, inner in properties.items():
+            if "properties" in inner:
+                names(inner["properties"], given[name], f"{path}.{name}")
+
+    names(schema["properties"], values, "")

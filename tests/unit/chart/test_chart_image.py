@@ -1,0 +1,90 @@
+"""The image's recipe and its lock file, as far as they can be judged without an engine to build with."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One instruction of a Dockerfile, its continuation lines joined."""
+
+    stage: int
+    word: str
+    rest: str
+
+
+def steps() -> list[Step]:
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.M).replace("\\\n", " ")
+    found: list[Step] = []
+    stage = -1
+    for line in filter(str.strip, text.splitlines()):
+        word, _, rest = line.strip().partition(" ")
+        stage += word == "FROM"
+        found.append(Step(stage, word, " ".join(rest.split())))
+    return found
+
+
+@pytest.fixture(name="last")
+def last_stage() -> list[Step]:
+    every = steps()
+    return [step for step in every if step.stage == every[-1].stage]
+
+
+def test_there_is_a_stage_to_build_and_one_to_run() -> None:
+    assert [step.stage for step in steps() if step.word == "FROM"] == [0, 1]
+
+
+def test_the_last_stage_runs_nothing_and_takes_the_environment_from_the_first(last: list[Step]) -> None:
+    assert not [step for step in last if step.word in ("RUN", "ADD")]
+    assert "--from=build /opt/taskdist /opt/taskdist" in [step.rest for step in last if step.word == "COPY"]
+
+
+def test_it_runs_as_a_number_that_is_not_root_and_that_the_chart_asks_for(last: list[Step]) -> None:
+    (user,) = (step.rest for step in last if step.word == "USER")
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
+    deployment = (ROOT / "charts" / "taskdist" / "templates" / "deployment.yaml").read_text()
+    assert f"runAsUser: {user.partition(':')[0]}\n" in deployment
+
+
+def test_its_entry_is_the_command(last: list[Step]) -> None:
+    assert [step.rest for step in last if step.word == "ENTRYPOINT"] == ['["taskdist"]']
+
+
+def test_wheels_are_checked_by_hash() -> None:
+    installs = [step.rest for step in steps() if step.word == "RUN" and "-r requirements" in step.rest]
+    assert installs
+    assert all("--require-hashes" in each and "--only-binary :all:" in each for each in installs)
+
+
+def test_all_that_is_copied_exists_and_is_not_ignored() -> None:
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for step in steps():
+        if step.word == "COPY" and "--from" not in step.rest:
+            for source in step.rest.split()[:-1]:
+                assert source in allowed
+    for path in allowed:
+        if path != "manifests/samples/agents":
+            assert (ROOT / path).exists()
+
+
+def pins(name: str) -> dict[str, str]:
+    return dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)", (ROOT / name).read_text(), flags=re.M))
+
+
+def test_the_image_has_the_versions_that_are_tested() -> None:
+    runtime, tested = pins("requirements-runtime.lock"), pins("requirements.lock")
+    assert runtime.items() <= tested.items()
+    assert not runtime.keys() & {"pytest", "mypy", "ruff", "hatchling", "grpcio-tools"}
+
+
+def test_the_image_has_all_that_the_project_depends_on() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[<>=~!\[; ]", each)[0].lower() for each in project["dependencies"]}
+    assert names <= {name.lower() for name in pins("requirements-runtime.lock")}

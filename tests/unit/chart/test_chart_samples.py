@@ -1,0 +1,42 @@
+"""Samples are valid by the models, fit each other, and teach."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from taskdist.api import AgentPool, Task, TaskQueue
+
+SAMPLES = Path(__file__).parents[3] / "manifests" / "samples"
+FILES = sorted(SAMPLES.glob("*.yaml"))
+MODELS = {"Task": Task, "TaskQueue": TaskQueue, "AgentPool": AgentPool}
+
+
+def documents() -> list[dict[str, Any]]:
+    return [document for file in FILES for document in yaml.safe_load_all(file.read_text())]
+
+
+def test_each_sample_is_valid_and_says_nothing_that_the_models_do_not_know() -> None:
+    for document in documents():
+        model = MODELS[document["kind"]]
+        parsed = model.model_validate(document)
+        written = parsed.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        assert written["spec"] == document["spec"]
+
+
+def test_samples_fit_each_other() -> None:
+    by_kind: dict[str, set[str]] = {kind: set() for kind in MODELS}
+    for document in documents():
+        by_kind[document["kind"]].add(document["metadata"]["name"])
+    for document in documents():
+        spec = document["spec"]
+        if document["kind"] == "Task":
+            assert spec["queue"] in by_kind["TaskQueue"]
+        if document["kind"] == "TaskQueue":
+            assert set(spec["pools"]) <= by_kind["AgentPool"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_each_file_begins_with_what_it_teaches(file: Path) -> None:
+    assert file.read_text().startswith("# ")
