@@ -1,0 +1,314 @@
+"""Worker processes: each end of an attempt, and that nothing of an attempt outlives it."""
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.peer import TIMEOUT, until
+from taskdist.agent import frames
+from taskdist.agent.boottime import boottime
+from taskdist.agent.logs import make_logger
+from taskdist.agent.pool import WorkerPool
+from taskdist.agent.work import Offered, StartError
+from taskdist.api import Reason
+from taskdist.protocol.messages import Grant, LeaseName
+
+SAMPLE = str(Path(__file__).parents[2] / "agents" / "sample.py")
+
+
+class Events:
+    """Everything a pool tells, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, LeaseName, tuple[Any, ...]]] = []
+
+    def started(self, lease: LeaseName) -> None:
+        self.told.append(("started", lease, ()))
+
+    def progress(self, lease: LeaseName, fraction: float, message: str) -> None:
+        self.told.append(("progress", lease, (fraction, message)))
+
+    def finished(self, lease: LeaseName, body: bytes) -> None:
+        self.told.append(("finished", lease, (body,)))
+
+    def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool) -> None:
+        self.told.append(("failed", lease, (reason, message, retryable)))
+
+    def stopped(self, lease: LeaseName) -> None:
+        self.told.append(("stopped", lease, ()))
+
+    def find(self, lease: LeaseName, *kinds: str) -> tuple[str, tuple[Any, ...]] | None:
+        return next(((kind, args) for kind, of, args in self.told if of == lease and kind in kinds), None)
+
+
+class Bench:
+    """A pool under test."""
+
+    def __init__(self, pool: WorkerPool, events: Events, offered: Offered) -> None:
+        self.pool, self.events, self.offered = pool, events, offered
+        self._count = 0
+
+    def start(self, type: str, payload: bytes = b"{}", *, seconds: float = 60.0) -> LeaseName:
+        self._count += 1
+        lease = LeaseName(f"uid-{self._count}", 1, 1)
+        grant = Grant(lease, "ns", f"task-{self._count}", type, 1, boottime(), seconds, 120.0, payload=payload)
+        self.pool.start(grant, boottime() + seconds)
+        return lease
+
+    async def wait(self, lease: LeaseName, *kinds: str) -> tuple[str, tuple[Any, ...]]:
+        await until(lambda: self.events.find(lease, *kinds), f"{kinds} of {lease}: {self.events.told}")
+        found = self.events.find(lease, *kinds)
+        assert found is not None
+        return found
+
+    async def ended(self, lease: LeaseName) -> tuple[str, tuple[Any, ...]]:
+        return await self.wait(lease, "finished", "failed", "stopped")
+
+    async def run(self, type: str, payload: bytes = b"{}") -> tuple[str, tuple[Any, ...]]:
+        return await self.ended(self.start(type, payload))
+
+
+@asynccontextmanager
+async def bench(mode: str = "module", target: list[str] | None = None, slots: int = 1) -> AsyncIterator[Bench]:
+    pool, events = WorkerPool(mode, target or [SAMPLE], slots, make_logger(agent="test"), agent="test"), Events()
+    try:
+        yield Bench(pool, events, await asyncio.wait_for(pool.open(events), TIMEOUT))
+    finally:
+        pids = [*pool.worker_pids, pool.warden_pid]
+        await pool.close()
+        assert not [pid for pid in pids if alive(pid)]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return stat[stat.rindex(b")") + 2 :].split()[0] not in (b"Z", b"X")
+
+
+async def test_each_end_of_a_handler() -> None:
+    """One worker for all: it is as good after each end as before."""
+    table: dict[str, tuple[str, bytes, str, tuple[Any, ...] | Callable[..., bool]]] = {
+        "result": ("echo", b'{"a":[1,"\xc3\xa4"]}', "finished", (b'{"a":[1,"\xc3\xa4"]}',)),
+        "async result": ("echo-async", b'{"a":1}', "finished", (b'{"a":1}',)),
+        "exception": ("fail", b'{"message":"boom"}', "failed", (Reason.HANDLER_ERROR, "ValueError: boom", True)),
+        "permanent": ("fail-permanently", b"{}", "failed", lambda r, m, again: not again),
+        "exit": ("exit", b"{}", "failed", (Reason.HANDLER_ERROR, "SystemExit: 3", True)),
+        "invalid": ("sleep", b'{"seconds":"x"}', "failed", lambda r, m, again: r is Reason.INVALID_PAYLOAD),
+        "too large": ("large", b'{"bytes":70000}', "failed", lambda r, m, again: r is Reason.RESULT_TOO_LARGE),
+        "unknown type": ("nope", b"{}", "failed", lambda r, m, again: r is Reason.UNKNOWN_TYPE),
+    }
+    async with bench() as b:
+        assert b.offered.fenced
+        assert b.offered.types is not None
+        assert "echo" in b.offered.types
+        workers = b.pool.worker_pids
+        for name, (type_, payload, kind, expected) in table.items():
+            found = await b.run(type_, payload)
+            assert found[0] == kind, name
+            assert expected(*found[1]) if callable(expected) else found[1] == expected, (name, found)
+        assert b.pool.worker_pids == workers
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT], ids=lambda n: n.name)
+async def test_a_crash_ends_one_attempt_and_names_the_signal(number: signal.Signals) -> None:
+    async with bench() as b:
+        kind, (reason, message, retryable) = await b.run("crash", b'{"signal":%d}' % number)
+        assert (kind, reason, retryable) == ("failed", Reason.HANDLER_CRASHED, True)
+        assert number.name in message
+        # What waits for the replaced worker is run by its replacement.
+        assert await b.run("echo", b'{"a":1}') == ("finished", (b'{"a":1}',))
+
+
+@pytest.mark.parametrize("type_", ["until-cancelled", "until-cancelled-async", "sleep-async"])
+async def test_a_cancel_stops_the_work_and_keeps_the_worker(type_: str) -> None:
+    async with bench() as b:
+        workers = b.pool.worker_pids
+        lease = b.start(type_, b'{"seconds":60}')
+        await b.wait(lease, "started")
+        if type_ != "sleep-async":
+            assert (await b.wait(lease, "progress"))[1] == (0.5, "waiting")
+        b.pool.cancel(lease, "as asked")
+        assert (await b.ended(lease))[0] == "stopped"
+        assert b.pool.worker_pids == workers
+
+
+async def test_a_kill_is_told_when_nothing_runs_any_more(tmp_path: Path) -> None:
+    async with bench() as b:
+        mark = tmp_path / "mark"
+        lease = b.start("stubborn", b'{"file":"%s"}' % bytes(mark))
+        await until(mark.exists, "the work runs")
+        worker = b.pool.worker_pids[0]
+        b.pool.cancel(lease, "in vain")
+        b.pool.kill(lease)
+        assert (await b.ended(lease))[0] == "stopped"
+        assert not alive(worker)
+        size = mark.stat().st_size
+        assert await b.run("echo") == ("finished", (b"{}",))
+        assert mark.stat().st_size == size
+
+
+async def test_work_that_waits_for_a_worker_can_be_taken_back() -> None:
+    async with bench() as b:
+        first = b.start("sleep", b'{"seconds":0.2}')
+        waiting = [b.start("echo"), b.start("echo"), b.start("echo")]
+        b.pool.cancel(waiting[0], "as asked")
+        b.pool.kill(waiting[1])
+        assert [await b.ended(lease) for lease in waiting[:2]] == [("stopped", ())] * 2
+        assert (await b.ended(first))[0] == "finished"
+        assert (await b.ended(waiting[2]))[0] == "finished"
+        assert not b.events.find(waiting[0], "started")
+
+
+async def test_what_an_attempt_leaves_behind_ends_before_its_result_is_told(tmp_path: Path) -> None:
+    async with bench() as b:
+        mark, worker = tmp_path / "mark", b.pool.worker_pids[0]
+        kind, (body,) = await b.run("leave-behind", b'{"file":"%s"}' % bytes(mark))
+        assert kind == "finished"
+        assert not alive(int(body.split(b":")[1].strip(b"}")))
+        # The worker is replaced: what it may keep of those children is not known.
+        await until(lambda: worker not in b.pool.worker_pids, "the worker is replaced")
+
+
+async def test_the_second_line_kills_at_the_deadline(tmp_path: Path) -> None:
+    async with bench() as b:
+        mark = tmp_path / "mark"
+        lease = b.start("stubborn", b'{"file":"%s"}' % bytes(mark), seconds=0.3)
+        kind, (reason, message, _) = await b.ended(lease)
+        assert (kind, reason) == ("failed", Reason.HANDLER_CRASHED)
+        assert "SIGKILL" in message
+
+
+async def test_a_renewal_moves_the_deadline() -> None:
+    async with bench() as b:
+        lease = b.start("sleep", b'{"seconds":0.6}', seconds=0.3)
+        b.pool.fence(lease, boottime() + 30)
+        assert (await b.ended(lease))[0] == "finished"
+        # The deadline was the attempt's, not the worker's.
+        worker = b.pool.worker_pids
+        lease = b.start("echo", seconds=0.3)
+        assert (await b.ended(lease))[0] == "finished"
+        await asyncio.sleep(0.4)
+        assert b.pool.worker_pids == worker
+
+
+async def test_only_the_last_of_many_reports_is_sent() -> None:
+    async with bench() as b:
+        lease = b.start("progress", b'{"steps":2000}')
+        assert (await b.ended(lease))[0] == "finished"
+        assert sum(kind == "progress" for kind, _, _ in b.events.told) < 20
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        pytest.param("import nothing_of_that_name", "ModuleNotFoundError", id="import-error"),
+        pytest.param("x = 1", "no taskdist.agent.Agent named 'agent'", id="no-agent"),
+        pytest.param("from taskdist.agent import Agent\nagent = Agent()", "has no handler", id="no-handler"),
+        pytest.param("import os; os.kill(os.getpid(), 9)", "SIGKILL", id="dies"),
+    ],
+)
+async def test_a_module_that_does_not_load(source: str, said: str, tmp_path: Path) -> None:
+    module = tmp_path / "broken.py"
+    module.write_text(source)
+    pool = WorkerPool("module", [str(module)], 1, make_logger())
+    with pytest.raises(StartError, match=said):
+        await asyncio.wait_for(pool.open(Events()), TIMEOUT)
+    await pool.close()
+
+
+def test_frames_carry_any_text_and_refuse_what_is_none_of_theirs() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(frames.encode({"m": "\ud800 ä"}, b"body") + b"GET / HTTP/1.1\r\n")
+        assert frames.receive(theirs) == frames.Frame({"m": "? ä"}, b"body")
+        with pytest.raises(EOFError, match="does not speak"):
+            frames.receive(theirs)
+
+
+# --- commands ---
+
+
+def shell(script: str) -> list[str]:
+    return ["sh", "-c", script]
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "expected"),
+    [
+        pytest.param(shell("cat"), "finished", (b'{"a":1}',), id="echo"),
+        pytest.param(shell("true"), "finished", (b"{}",), id="no-output"),
+        pytest.param(shell("echo '{\"x\": 2}'"), "finished", (b'{"x":2}',), id="does-not-read-stdin"),
+        pytest.param(
+            shell(
+                'printf \'{"t":"%s","n":"%s","a":"%s","y":"%s"}\''
+                ' "$TASKDIST_TASK" "$TASKDIST_NAMESPACE" "$TASKDIST_ATTEMPT" "$TASKDIST_TYPE"'
+            ),
+            "finished",
+            (b'{"t":"task-1","n":"ns","a":"1","y":"any"}',),
+            id="environment",
+        ),
+        pytest.param(
+            shell("echo why >&2; exit 7"),
+            "failed",
+            (Reason.HANDLER_ERROR, "the command exited with status 7: why", True),
+            id="failure",
+        ),
+        pytest.param(
+            shell("echo bad input >&2; exit 65"),
+            "failed",
+            (Reason.HANDLER_ERROR, "the command exited with status 65: bad input", False),
+            id="EX_DATAERR-is-permanent",
+        ),
+        pytest.param(shell("kill -9 $$"), "failed", lambda r, m, again: "SIGKILL" in m and again, id="killed"),
+        pytest.param(
+            shell("echo nonsense"), "failed", lambda r, m, again: r is Reason.RESULT_REFUSED and not again, id="no-json"
+        ),
+        pytest.param(shell("echo [1]"), "failed", lambda r, m, again: r is Reason.RESULT_REFUSED, id="no-object"),
+        pytest.param(
+            [sys.executable, "-c", "print('{\"x\":\"' + 'y' * 3000000 + '\"}')"],
+            "failed",
+            lambda r, m, again: r is Reason.RESULT_TOO_LARGE and not again,
+            id="too-large",
+        ),
+        pytest.param(
+            ["/nonexistent/program"], "failed", lambda r, m, again: "cannot be started" in m, id="no-such-program"
+        ),
+        pytest.param(shell("sleep 60 & echo '{}'"), "finished", (b"{}",), id="leaves-a-child-with-its-pipes"),
+    ],
+)
+async def test_commands(command: list[str], kind: str, expected: Any) -> None:
+    async with bench("command", command) as b:
+        assert b.offered.types is None
+        found = await b.run("any", b'{"a":1}')
+        assert found[0] == kind, found
+        assert expected(*found[1]) if callable(expected) else found[1] == expected, found
+
+
+async def test_a_command_is_asked_to_stop_by_sigterm(tmp_path: Path) -> None:
+    mark = tmp_path / "ready"
+    async with bench("command", shell(f"trap 'exit 0' TERM; touch {mark}; while :; do sleep 0.01; done")) as b:
+        lease = b.start("any")
+        await until(mark.exists, "the command runs")
+        b.pool.cancel(lease, "as asked")
+        assert (await b.ended(lease))[0] == "stopped"
+
+
+async def test_a_command_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    async with bench("command", shell(f"trap '' TERM; echo $$ > {mark}; while :; do sleep 0.01; done")) as b:
+        lease = b.start("any")
+        await until(lambda: mark.exists() and mark.read_text().strip(), "the command runs")
+        b.pool.cancel(lease, "in vain")
+        b.pool.kill(lease)
+        assert (await b.ended(lease))[0] == "stopped"
+        assert not alive(int(mark.read_text()))
