@@ -43,30 +43,36 @@ __all__ = ["AgentEnd", "AgentSettings", "Offer"]
 
 
 class _Stage(Enum):
-    """Where a held lease stands. From CANCELLING on, the work is on its way out; DONE keeps an outcome."""
+    """Where a held lease stands. DONE keeps an outcome, STOPPED the news that there is none: nothing runs any more."""
 
     STARTING = auto()
     RUNNING = auto()
     CANCELLING = auto()
     KILLED = auto()
     DONE = auto()
+    STOPPED = auto()
 
 
 @dataclass(slots=True)
 class _Held:
-    """A lease in this agent's hands: running work, or an outcome that waits for its final reply."""
+    """A lease in this agent's hands: running work, or what is left of it until the operator is known to have heard."""
 
     grant: Grant
     renewed: float  # the ping time that the last grant or renewal echoed
     until: float
     stage: _Stage = _Stage.STARTING
     kill_at: float = field(default=float("inf"))  # after a cancel or kill: when to kill (again)
-    outcome: Result | Failure | None = None
+    outcome: Result | Failure | Stopped | None = None
+    told: float = field(default=float("inf"))  # when the stop was last said: a renewal of a later ping proves it heard
     message: str = ""
 
     @property
     def name(self) -> LeaseName:
         return self.grant.lease
+
+    @property
+    def runs(self) -> bool:
+        return self.stage is not _Stage.DONE and self.stage is not _Stage.STOPPED
 
 
 class AgentEnd:
@@ -108,12 +114,12 @@ class AgentEnd:
 
     @property
     def busy_slots(self) -> int:
-        return sum(held.grant.slots for held in self._held.values() if held.stage is not _Stage.DONE)
+        return sum(held.grant.slots for held in self._held.values() if held.runs)
 
     @property
     def lease_ends(self) -> dict[LeaseName, float]:
         """When the lease of each work that may still run ends, for a second line of the fence."""
-        return {name: held.until for name, held in self._held.items() if held.stage is not _Stage.DONE}
+        return {name: held.until for name, held in self._held.items() if held.runs}
 
     # --- the session ---
 
@@ -126,6 +132,8 @@ class AgentEnd:
     def disconnected(self, boot: float) -> list[AgentAction]:
         """The stream is gone. Leases run on to their end; outcomes are kept for the next session."""
         self._connected = self._welcomed = False
+        for held in self._held.values():
+            held.told = float("inf")
         return self._checked(boot, [])
 
     def received(self, message: ToAgent, boot: float) -> list[AgentAction]:
@@ -192,6 +200,7 @@ class AgentEnd:
         self._ping(boot, out)
         for held in self._held.values():
             if held.outcome is not None:
+                held.told = boot
                 self._send(held.outcome, out)
             elif held.stage is _Stage.RUNNING:
                 self._send(Started(held.name), out)
@@ -236,7 +245,7 @@ class AgentEnd:
         if self._stop_at is not None:
             return "the agent is stopping"
         for held in self._held.values():
-            if held.name.task_uid == grant.lease.task_uid and held.stage is not _Stage.DONE:
+            if held.name.task_uid == grant.lease.task_uid and held.runs:
                 self._kill(held, boot, "a newer attempt was granted", out)
                 return "an older attempt of the Task still runs here and is being killed"
         if self.busy_slots + grant.slots > self._slots:
@@ -252,9 +261,11 @@ class AgentEnd:
             return
         for name in message.leases:
             held = self._held.get(name)
-            if held is not None and held.stage is not _Stage.DONE:
+            if held is not None and held.runs:
                 held.until = max(held.until, self._lease_end(message.ping_boot, held.grant.lease_seconds, boot))
                 held.renewed = max(held.renewed, min(message.ping_boot, boot))
+        for name in [n for n, h in self._held.items() if h.stage is _Stage.STOPPED and h.told < message.ping_boot]:
+            del self._held[name]
 
     def _hold(self, message: Hold) -> None:
         if self._refuses(message.epoch):
@@ -264,25 +275,24 @@ class AgentEnd:
                 held.until = max(held.until, held.renewed + held.grant.hold_seconds)
 
     def _cancel_asked(self, message: Cancel, boot: float, out: list[AgentAction]) -> None:
+        """An outcome in hand beats a cancel: it was sent in this session, and there is nothing to stop."""
         held = self._held.get(message.lease)
         if held is None:
             self._send(Stopped(message.lease, "not held"), out)
-        elif held.stage is _Stage.DONE:
-            self._outcome_beats_cancel(held, out)
-        else:
+        elif held.runs:
             self._cancel(held, message.reason, message.message, boot + self._settings.cancel_grace_seconds, out)
-
-    def _outcome_beats_cancel(self, held: _Held, out: list[AgentAction]) -> None:
-        """The work is over and its outcome was sent in this session: there is nothing to stop."""
 
     def _final(self, message: Final, boot: float, out: list[AgentAction]) -> None:
         held = self._held.get(message.lease)
         if held is None:
             return
-        if held.stage is _Stage.DONE:
+        if self._drops_on(message) and not held.runs:
             del self._held[message.lease]
-        else:
+        elif held.runs:
             self._kill(held, boot, message.message or message.verdict, out)
+
+    def _drops_on(self, message: Final) -> bool:
+        return True
 
     def _cancel(self, held: _Held, reason: Reason, message: str, kill_at: float, out: list[AgentAction]) -> None:
         held.kill_at = min(held.kill_at, kill_at)
@@ -329,15 +339,18 @@ class AgentEnd:
         """Nothing of the work runs any more, and it left nothing."""
         out: list[AgentAction] = []
         held = self._held.get(lease)
-        if held is not None and held.stage is not _Stage.DONE:
-            del self._held[lease]
-            self._send(Stopped(lease, held.message), out)
+        if held is not None and held.runs:
+            held.stage, held.outcome = _Stage.STOPPED, Stopped(lease, held.message)
+            held.told = boot if self._welcomed else held.told
+            self._send(held.outcome, out)
+            if self._stop_at is not None:
+                self._next_ping = boot  # its answer proves that the stop was heard
         return self._checked(boot, out)
 
     def _done(self, lease: LeaseName, outcome: Result | Failure, boot: float) -> list[AgentAction]:
         out: list[AgentAction] = []
         held = self._held.get(lease)
-        if held is not None and held.stage is not _Stage.DONE:
+        if held is not None and held.runs:
             held.stage, held.outcome, held.kill_at = _Stage.DONE, outcome, float("inf")
             self._send(outcome, out)
             self._keep(held)
@@ -375,7 +388,7 @@ class AgentEnd:
     def _checked(self, boot: float, out: list[AgentAction]) -> list[AgentAction]:
         """Do what time asks for, after every input: a late tick alone never lets work outlive its lease."""
         for held in self._held.values():
-            if held.stage is not _Stage.DONE:
+            if held.runs:
                 self._fence(held, boot, out)
         if self._connected and boot >= self._heard + self._settings.silence_seconds:
             self._connected = self._welcomed = False
@@ -421,14 +434,14 @@ class AgentEnd:
         assert self._stop_at is not None
         if not self._held:
             return True
-        running = any(held.stage is not _Stage.DONE for held in self._held.values())
+        running = any(held.runs for held in self._held.values())
         return not running and boot >= self._stop_at + self._settings.farewell_seconds
 
     def next_wake(self) -> float | None:
         """Return the boot time by which `tick` must be called, None if only an input changes anything."""
         wakes: list[float] = []
         for held in self._held.values():
-            if held.stage is _Stage.DONE:
+            if not held.runs:
                 continue
             cancel_at, kill_at = self._fence_times(held)
             wakes.append(min(kill_at, held.kill_at))
