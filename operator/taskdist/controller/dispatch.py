@@ -81,10 +81,18 @@ class Observer(Protocol):
 class Dispatcher:
     """Drives one `Leader` at a time. All methods are called on the one event loop."""
 
-    def __init__(self, effects: Effects, observer: Observer, clocks: Callable[[], Now] = read_clocks) -> None:
+    def __init__(
+        self,
+        effects: Effects,
+        observer: Observer,
+        leads_until: Callable[[], float],
+        clocks: Callable[[], Now] = read_clocks,
+    ) -> None:
+        """`leads_until`: the boot time up to which leadership is sure; asked before anything is done in its name."""
         self._effects = effects
         self._observer = observer
         self._clocks = clocks
+        self._leads_until = leads_until
         self._leader: Leader | None = None
         self._pods: dict[str, PodRecord] = {}
         self._pools_pods: dict[Key, set[str]] = {}
@@ -238,6 +246,7 @@ class Dispatcher:
         try:
             while self._inputs and (leader := self._leader) is not None:
                 step = self._inputs.popleft()
+                leader.leading_until(self._leads_until())
                 for action in step(leader, self._clocks()):
                     self._perform(action)
         finally:

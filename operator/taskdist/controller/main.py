@@ -83,6 +83,7 @@ class _Operator:
         self._ready = False
         self._failed = False
         self._link: LinkServer | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._kopf: KopfThread | None = None
         self._epoch_seen = 0
 
@@ -159,7 +160,7 @@ class _Operator:
         )
         self._effects = KubeEffects(client, self._tasks, _Relay(self), self._announce, self._pool_uid, self._look_at)
         self._observer = MetricsObserver(self._metrics, read_clocks)
-        self._dispatcher = Dispatcher(self._effects, self._observer)
+        self._dispatcher = Dispatcher(self._effects, self._observer, lambda: self._elector.leads_until)
         self._bundles = BundleMaps(client, lambda: (p.pool.namespace for p in self._pools.store))
         self._authenticator = Authenticator(
             token_review(client),
@@ -216,15 +217,23 @@ class _Operator:
         settings = self._settings
         self._writer_stop = asyncio.Event()
         writer = StatusWriter(self._client, TASKS, concurrency=settings.write_concurrency, stop=self._writer_stop)
-        await self._list_tasks()
+        # Pods last: one that is absent from a list later than the Tasks' is gone, and its leases with it.
+        for informer in (self._queues, self._pools, self._tasks, self._pods):
+            await self._catch_up(informer)
         self._certificates = CertificateKeeper(
             SecretStore(self._client, settings.namespace, settings.ca_secret),
             self._bundles,
             settings.link_names,
         )
         await self._certificates.refresh()
+        self._keeping = asyncio.get_running_loop().create_task(self._certificates.run(), name="certificates")
         self._link = LinkServer(
-            self._dispatcher, self._authenticator, self._certificates, settings.link_port, host=settings.host
+            self._dispatcher,
+            self._authenticator,
+            self._certificates,
+            settings.link_port,
+            host=settings.host,
+            on_refused=self._metrics.link_refused,
         )
         self._effects.write_with(writer)
         self._dispatcher.lead(
@@ -238,23 +247,25 @@ class _Operator:
         self._kopf.start()
         _log.info("leading", epoch=epoch, link_port=port, tasks=len(self._tasks.store))
 
-    async def _list_tasks(self) -> None:
-        """Bring the view up to a list that no cache answered: what another leader wrote last must be known."""
+    async def _catch_up(self, informer: Informer[Any]) -> None:
+        """Bring a view up to a list that no cache answered: what another leader wrote last must be known."""
+        selector = POOL_LABEL if informer.resource == PODS else ""
         for namespace in self._settings.watch_namespaces or (None,):
-            listed = set()
-            page = await self._client.list(TASKS, namespace)
+            page = await self._client.list(informer.resource, namespace, label_selector=selector)
+            listed = {obj["metadata"]["uid"] for obj in page.items}
             for obj in page.items:
-                listed.add(obj["metadata"]["uid"])
-                self._tasks.apply_own(obj)
-            for entry in list(self._tasks.store.entries()):
+                informer.apply_own(obj)
+            for entry in list(informer.store.entries()):
                 here = namespace is None or entry.namespace == namespace
                 if here and entry.uid not in listed and int(entry.version) <= int(page.resource_version):
-                    self._tasks.apply_gone(entry.uid)
+                    informer.apply_gone(entry.uid)
 
     async def _stop_leading(self, deadline: float) -> None:
         self._leading.cancel()
         self._dispatcher.stop_leading()
         self._writer_stop.set()
+        if self._keeping is not None:
+            self._keeping.cancel()
         if self._kopf is not None and not await self._kopf.stop(KOPF_STOP_SECONDS):
             _log.error("reconciling did not end in time; the process ends")
             self._fail()

@@ -167,6 +167,11 @@ class Election:
         """
         return self._epoch if self._role is Role.LEADER and now < self._gives_up else None
 
+    @property
+    def leads_until(self) -> float:
+        """The time up to which `leading` is sure to say yes; 0 when it says no."""
+        return self._gives_up if self._role is Role.LEADER else 0.0
+
     def notices(self) -> list[Notice]:
         """What has happened since the last call, in order."""
         notices, self._notices = self._notices, []

@@ -86,6 +86,11 @@ class LeaderElector:
         """The epoch this process leads under at this moment, or None. Ask before each decision and each write."""
         return self._election.leading(self._clock())
 
+    @property
+    def leads_until(self) -> float:
+        """The time, on `clock`, up to which this process is sure to lead; 0 when it does not."""
+        return self._election.leads_until
+
     def resign(self) -> None:
         """Stop leading (through `on_stopping`), release the Lease, and let `run` return. Safe to call twice."""
         self._election.resign(self._clock())
