@@ -27,6 +27,9 @@ from taskdist.kube.transport import HttpTransport, Request, Transport
 OnRequest = Callable[[str, str, str, float], None]
 """Told of each exchange: verb, resource (`tasks.taskdist.dev/status`), outcome (HTTP status or a word), seconds."""
 
+MOST_BYTES = 3 * 2**20
+"""The API server takes no larger body, and it may cut the connection before it has said so."""
+
 THROTTLE_TRIES = 5
 THROTTLE_WAIT = 10.0
 """The longest single wait for a 429, in seconds; the call's own time-out bounds all of them."""
@@ -377,6 +380,10 @@ class Client:
         timeout: float | None = None,
     ) -> Obj:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        if data is not None and len(data) > MOST_BYTES:
+            # Said here, where it is certain: a cut connection would leave the outcome of a hopeless write unknown.
+            message = f"the body has {len(data)} bytes, the API server takes {MOST_BYTES}"
+            raise ApiError(413, "RequestEntityTooLarge", message)
         label = f"{resource}/{subresource}" if subresource else str(resource)
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
         attempt = 0
@@ -446,6 +453,9 @@ def _query(**parameters: str) -> str:
 
 
 def status_patch(status: Mapping[str, Any], *, uid: str = "", resource_version: str = "") -> Obj:
-    """A merge patch of status that holds only for this uid at this resourceVersion (refused otherwise)."""
+    """A merge patch of status that holds only at this resourceVersion (a conflict otherwise).
+
+    The uid is compared by the server for some kinds; for a custom resource's status it is not.
+    """
     metadata = {k: v for k, v in (("uid", uid), ("resourceVersion", resource_version)) if v}
     return {**({"metadata": metadata} if metadata else {}), "status": dict(status)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import math
 import socket
 import time
@@ -177,7 +178,7 @@ class HttpTransport:
         return await self._session.request(
             request.method,
             URL(f"{access.server}{request.path}{query}", encoded=True),
-            data=request.body,
+            data=_payload(request.body),
             headers=headers,
             # The credentials are for this server, not for wherever it points.
             allow_redirects=False,
@@ -209,6 +210,11 @@ class HttpTransport:
     async def _load(self) -> None:
         self._access = await asyncio.to_thread(self._credentials.load)
         self._loaded_at = time.monotonic()
+
+
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    # Beyond this size aiohttp wants a file, so that writing it does not hold up the event loop.
+    return io.BytesIO(body) if body is not None and len(body) > 2**20 else body
 
 
 def _socket(address: Any) -> socket.socket:

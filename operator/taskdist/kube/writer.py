@@ -4,8 +4,11 @@ Owns bounded concurrency, which failures are tried again, and finding out what b
 Decides nothing about the object: whether a conflict matters, and what to do with an assignment that may land late, is
 the caller's.
 
-Every write names uid and resourceVersion, so it is done at most once whatever is repeated: of two sendings the first to
-land changes the version, and the other conflicts. A repeat's conflict is therefore looked into before it is believed.
+Every write names the resourceVersion it replaces, so it is done at most once whatever is repeated: of two sendings the
+first to land changes the version, and the other conflicts. A repeat's conflict is therefore looked into before it is
+believed. It is the version that binds a write to its object: the API server does not compare the uid in a patch of a
+custom resource's status (measured on 1.34), but a version is one state of one object, and a successor has another. The
+uid is compared here, in whatever is read or answered.
 """
 
 from __future__ import annotations
@@ -129,7 +132,12 @@ class StatusWriter:
         return self._queued
 
     async def write(self, write: Write) -> Outcome:
-        """Bring the write to an outcome. Raises nothing but cancellation; a cancelled write may have been done."""
+        """Bring the write to an outcome. Raises nothing but cancellation; a cancelled write may have been done.
+
+        A write without a resourceVersion would be bound to nothing, and is a mistake in the caller (`ValueError`).
+        """
+        if not write.resource_version:
+            raise ValueError(f"a write to {write.namespace}/{write.name} must name the version it replaces")
         self._queued += 1
         try:
             await self._places.acquire()
@@ -172,16 +180,16 @@ class StatusWriter:
             if self._stop.is_set():
                 return Unknown("stopped") if in_doubt else Refused(0, "Stopped", "the writer was stopped", False)
             try:
-                return Written(
-                    await self._client.patch(
-                        self._resource,
-                        write.name,
-                        body,
-                        write.namespace,
-                        subresource="status",
-                        timeout=self._timeout,
-                    )
+                obj = await self._client.patch(
+                    self._resource,
+                    write.name,
+                    body,
+                    write.namespace,
+                    subresource="status",
+                    timeout=self._timeout,
                 )
+                # Another uid at that version means that etcd was restored and counts through the same numbers again.
+                return Written(obj) if uid_of(obj) == write.uid else Gone()
             except Unanswered as error:
                 # Not sent again: it may be on its way yet. What the server has tells more than a second sending.
                 return await self._find_out(write, str(error))

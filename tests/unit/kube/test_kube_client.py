@@ -162,6 +162,14 @@ async def test_errors_keep_what_was_said() -> None:
     assert caught.value.retry_after == 3
 
 
+async def test_a_body_that_no_server_takes_is_not_sent() -> None:
+    script = Script()
+    with pytest.raises(ApiError) as caught:
+        await Client(script).create(TASKS, {"x": "y" * 3_200_000}, "ns")
+    assert caught.value.is_too_large
+    assert script.asked == []
+
+
 class TestPatience:
     async def test_a_429_is_waited_out_for_any_verb(self) -> None:
         script = Script(status(429, retry_after="0.01"), status(429, retry_after="0.01"), OK)

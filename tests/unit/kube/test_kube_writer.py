@@ -60,6 +60,7 @@ CASES: list[tuple[str, list[Step], Outcome]] = [
     ("conflict: another object has the name", [CONFLICT, ok(SUCCESSOR)], Gone()),
     ("conflict: gone since", [CONFLICT, NOT_FOUND], Gone()),
     ("gone", [NOT_FOUND], Gone()),
+    ("answered for another object", [ok(SUCCESSOR)], Gone()),
     ("invalid is final", [INVALID], Refused(422, "Invalid", "status.phase: illegal transition", True)),
     ("too large is final", [TOO_LARGE], Refused(413, "RequestEntityTooLarge", "limit is 3145728", True)),
     (
@@ -106,6 +107,13 @@ async def test_says_which_object_in_which_state() -> None:
             "status": {"phase": "Leased", "attempt": 1, "leaderEpoch": 3},
         }
     ]
+
+
+async def test_a_write_bound_to_nothing_is_refused() -> None:
+    script = Script()
+    with pytest.raises(ValueError, match="must name the version"):
+        await writer(script).write(Write("uid-a", "ns", "a", "", {"phase": "Leased"}))
+    assert script.asked == []
 
 
 async def test_what_may_have_been_sent_is_not_sent_again() -> None:
