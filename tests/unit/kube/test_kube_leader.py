@@ -1,0 +1,178 @@
+"""The elector around the election: callbacks in order, ended in time, and a Lease spelled as others expect it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from taskdist.kube import ApiError, Client, LeaderElector, Obj, Timing, Unreachable, boottime
+from unit.kube.fakes import CONFLICT, status
+
+TIMING = Timing(lease=1.0, renew_deadline=0.5, retry=0.05)
+
+
+class OneLease(Client):
+    """An API server that knows one Lease, and may be cut off."""
+
+    def __init__(self) -> None:
+        self.lease: Obj | None = None
+        self.version = 0
+        self.cut = False
+        self.written = asyncio.Event()
+
+    def _reach(self) -> None:
+        if self.cut:
+            raise Unreachable("cut")
+
+    async def get(self, *_: Any, **__: Any) -> Obj:
+        self._reach()
+        if self.lease is None:
+            raise ApiError(404, "NotFound", "", {"name": "operator"})
+        return self.lease
+
+    async def create(self, resource: Any, body: Obj, *_: Any, **__: Any) -> Obj:
+        self._reach()
+        if self.lease is not None:
+            raise ApiError(409, "AlreadyExists")
+        return self._store(body)
+
+    async def put(self, resource: Any, name: str, body: Obj, *_: Any, **__: Any) -> Obj:
+        self._reach()
+        assert self.lease is not None
+        if body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
+            raise ApiError.from_answer(CONFLICT.status, CONFLICT.body)
+        return self._store(body)
+
+    def _store(self, body: Obj) -> Obj:
+        self.version += 1
+        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
+        self.written.set()
+        return self.lease
+
+
+class Led:
+    """An elector whose callbacks note what happened; `stopping` is what on_stopping does."""
+
+    def __init__(self, client: OneLease, stopping: Any = None, started: Any = None) -> None:
+        self.notes: list[str] = []
+        self.began, self.ended = asyncio.Event(), asyncio.Event()
+        self.deadline = 0.0
+        self._stopping, self._started = stopping, started
+        self.elector = LeaderElector(
+            client,
+            namespace="ns",
+            name="operator",
+            on_started=self.on_started,
+            on_stopping=self.on_stopping,
+            on_stopped=self.on_stopped,
+            timing=TIMING,
+        )
+
+    def on_started(self, epoch: int) -> None:
+        self.notes.append(f"started {epoch}")
+        if self._started is not None:
+            self._started()
+        self.began.set()
+
+    async def on_stopping(self, deadline: float) -> None:
+        self.notes.append("stopping")
+        self.deadline = deadline
+        assert self.elector.leading() is None
+        if self._stopping is not None:
+            await self._stopping()
+
+    def on_stopped(self) -> None:
+        self.notes.append("stopped")
+        self.ended.set()
+
+    async def wait(self, event: asyncio.Event) -> None:
+        await asyncio.wait_for(event.wait(), 10)
+
+
+async def test_leads_and_resigns() -> None:
+    client = OneLease()
+    led = Led(client)
+    runner = asyncio.create_task(led.elector.run())
+    await led.wait(led.began)
+    assert led.elector.leading() == 1
+    assert client.lease is not None
+    spec = client.lease["spec"]
+    assert spec["holderIdentity"] == led.elector.identity
+    assert (spec["leaseTransitions"], spec["leaseDurationSeconds"]) == (1, 1)
+    led.elector.resign()
+    led.elector.resign()
+    await asyncio.wait_for(runner, 10)
+    assert led.notes == ["started 1", "stopping", "stopped"]
+    assert client.lease["spec"]["holderIdentity"] == ""
+    assert client.lease["spec"]["leaseTransitions"] == 1
+
+
+async def test_a_stopping_that_takes_too_long_is_cut_at_the_deadline() -> None:
+    client = OneLease()
+    led = Led(client, stopping=asyncio.Event().wait)
+    runner = asyncio.create_task(led.elector.run())
+    await led.wait(led.began)
+    client.cut = True
+    await led.wait(led.ended)
+    # Told early enough for a last word, and over when the deadline says so.
+    assert led.notes == ["started 1", "stopping", "stopped"]
+    assert led.deadline <= boottime() < led.deadline + 5
+    runner.cancel()
+    await asyncio.gather(runner, return_exceptions=True)
+
+
+async def test_after_a_cut_it_leads_again_under_a_new_epoch() -> None:
+    client = OneLease()
+    led = Led(client)
+    runner = asyncio.create_task(led.elector.run())
+    await led.wait(led.began)
+    client.cut = True
+    await led.wait(led.ended)
+    led.began.clear()
+    client.cut = False
+    await led.wait(led.began)
+    assert led.notes == ["started 1", "stopping", "stopped", "started 2"]
+    led.elector.resign()
+    await asyncio.wait_for(runner, 10)
+
+
+@pytest.mark.parametrize("where", ["started", "stopping"])
+async def test_an_error_in_a_callback_ends_it(where: str) -> None:
+    def fail() -> None:
+        raise LookupError(where)
+
+    async def fail_later() -> None:
+        fail()
+
+    led = Led(OneLease(), started=fail if where == "started" else None, stopping=fail_later)
+    runner = asyncio.create_task(led.elector.run())
+    if where == "stopping":
+        await led.wait(led.began)
+        led.elector.resign()
+    with pytest.raises(LookupError, match=where):
+        await asyncio.wait_for(runner, 10)
+
+
+async def test_each_process_has_an_identity_of_its_own() -> None:
+    assert Led(OneLease()).elector.identity != Led(OneLease()).elector.identity
+
+
+async def test_a_refusal_by_the_server_is_tried_again() -> None:
+    client = OneLease()
+    answers = [status(403, "Forbidden"), status(500, "InternalError")]
+    plain = client.get
+
+    async def get(*_: Any, **__: Any) -> Obj:
+        if answers:
+            answer = answers.pop(0)
+            raise ApiError.from_answer(answer.status, answer.body)
+        return await plain()
+
+    client.get = get  # type: ignore[method-assign]
+    led = Led(client)
+    runner = asyncio.create_task(led.elector.run())
+    await led.wait(led.began)
+    led.elector.resign()
+    await asyncio.wait_for(runner, 10)
