@@ -150,7 +150,10 @@ class TestLeader:
         assert isinstance(action, Write)
         election.written(action, Record("me", 1, 15, "2"), 102, 105)
         assert election.leading(111.9) == 1
+        assert election.leads_until == 112
         assert election.leading(112) is None
+        election.next(112)
+        assert election.leads_until == 0
 
     def test_stops_in_time_to_say_so(self) -> None:
         election = leader(100)
