@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from taskdist.api import GROUP
 from taskdist.cli.cluster import Cluster
-from taskdist.cli.run import FAILED, OK, complain
+from taskdist.cli.run import FAILED, OK, complain, explain_failure
 from taskdist.cli.waiting import ended, phase_of, until_ended
 from taskdist.kube import TASKS, ApiError, uid_of
 
@@ -36,7 +36,7 @@ async def change(
             print(f"task.{GROUP}/{name} {'was ' if same else ''}{done}{' already' if same else ''}")
             waiting.append((name, uid_of(obj)))
         except ApiError as error:
-            complain(error.message or str(error))
+            complain(explain_failure(error) or str(error))
             code = FAILED
     if wait:
         for name, uid in waiting:

@@ -56,7 +56,7 @@ def _where(task: Obj, attempt: int | None) -> tuple[int, str]:
         )
     wanted = attempt or last
     agents = {int(each["attempt"]): str(each.get("agent") or "") for each in status.get("attempts") or ()}
-    if wanted == last and status.get("agent"):
+    if status.get("agent"):
         agents[last] = str(status["agent"])
     if not agents.get(wanted):
         known = ", ".join(str(each) for each in sorted(agents) if agents[each])

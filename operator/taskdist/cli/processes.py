@@ -116,7 +116,6 @@ def add(app: typer.Typer, program: str) -> None:
     )
     def operator_() -> None:
         """Run the operator, as the chart's Deployment does. Its settings are TASKDIST_… variables."""
-        from taskdist.controller.main import run as run_operator
         from taskdist.controller.settings import Settings, SettingsError
 
         try:
@@ -124,6 +123,8 @@ def add(app: typer.Typer, program: str) -> None:
         except SettingsError as error:
             complain(str(error))
             raise typer.Exit(USAGE) from None
+        from taskdist.controller.main import run as run_operator
+
         raise typer.Exit(run_operator(settings))
 
     @app.command(rich_help_panel="Processes")

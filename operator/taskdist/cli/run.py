@@ -90,7 +90,7 @@ def explain_failure(error: Exception) -> str | None:
             return f"the API server cannot be reached: {error}\nIs the cluster up, and is this the right --context?"
         case Unanswered():
             return f"the API server did not answer: {error}\nIt may have done it or not: look before asking again."
-        case ApiError() if error.is_not_found and not error.details.get("name"):
+        case ApiError() if error.is_unserved:
             return (
                 "this cluster does not know Tasks, TaskQueues and AgentPools.\n"
                 "Install taskdist first: "

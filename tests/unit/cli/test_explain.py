@@ -1,0 +1,164 @@
+"""The snapshot reaches the engine whole; what it says reaches the user, and so does what only the operator knows."""
+
+import json
+from typing import Any
+
+import pytest
+
+from memory_cluster import ASSIGNED, FAILED_STATUS, SUCCEEDED, MemoryCluster, call
+from taskdist.cli.explaining import Snapshot, events
+from taskdist.cli.run import OK
+from taskdist.core.events import AgentReady, PodSeen, PoolApplied, QueueApplied, TaskHeld, TaskLeased, TaskWaiting
+from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES
+
+
+def queue(cluster: MemoryCluster, **spec: Any) -> None:
+    cluster.add(TASKQUEUES, {"metadata": {"name": "q"}, "spec": {"pools": ["p"]} | spec})
+
+
+def pool(cluster: MemoryCluster, **spec: Any) -> None:
+    template = {"metadata": {"labels": {"zone": "a"}}, "spec": {"containers": [{"name": "agent"}]}}
+    cluster.add(AGENTPOOLS, {"metadata": {"name": "p"}, "spec": {"template": template} | spec})
+
+
+def pod(cluster: MemoryCluster, name: str = "p-0", *, ready: bool = True, **status: Any) -> None:
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    cluster.add(
+        PODS,
+        {
+            "metadata": {"name": name, "labels": {"taskdist.dev/pool": "p", "zone": "a"}},
+            "spec": {"containers": [{"name": "agent"}]},
+            "status": {"phase": "Running", "conditions": conditions} | status,
+        },
+    )
+
+
+@pytest.fixture
+def cluster() -> MemoryCluster:
+    """A queue, a pool, one ready agent, and a Task that waits."""
+    made = MemoryCluster()
+    queue(made)
+    pool(made)
+    pod(made)
+    made.task("a")
+    return made
+
+
+def explain(cluster: MemoryCluster, name: str = "a") -> dict[str, Any]:
+    outcome = call(cluster, "explain", name, "-o", "json")
+    assert outcome.code == OK, outcome
+    story: dict[str, Any] = json.loads(outcome.out)
+    return story
+
+
+@pytest.mark.parametrize(
+    ("arrange", "reason", "words"),
+    [
+        pytest.param(lambda c: c.task("a", queue="x"), "QueueNotFound", "x", id="no-queue"),
+        pytest.param(lambda c: queue(c, paused=True), "QueuePaused", "q", id="paused"),
+        pytest.param(lambda c: queue(c, pools=["elsewhere"]), "PoolNotFound", "elsewhere", id="no-pool"),
+        pytest.param(lambda c: pod(c, ready=False), "NoAgent", "p", id="no-agent"),
+        pytest.param(lambda c: c.task("a", suspend=True), "Suspended", "", id="suspended"),
+        pytest.param(lambda c: c.task("a", skills=["gpu"]), "SkillMissing", "gpu", id="skill"),
+        pytest.param(lambda c: c.task("a", slots=5), "TooLarge", "5", id="too-large"),
+        pytest.param(
+            lambda c: c.task("a", agentSelector={"matchLabels": {"zone": "b"}}), "LabelsMismatch", "zone", id="labels"
+        ),
+        pytest.param(lambda c: c.task("a", {"retryAfter": "2999-01-01T00:00:00Z"}), "BackingOff", "", id="backing-off"),
+        pytest.param(lambda c: c.task("b", ASSIGNED | {"agentUid": "uid-p-0"}), "NoFreeSlots", "", id="all-busy"),
+    ],
+)
+def test_why_it_waits(cluster: MemoryCluster, arrange: Any, reason: str, words: str) -> None:
+    arrange(cluster)
+    story = explain(cluster)
+    assert (story["phase"], story["reason"]) == ("Pending", reason)
+    assert words in story["message"]
+    assert story["message"]
+
+
+def test_what_could_run_now_points_at_the_operator(cluster: MemoryCluster) -> None:
+    story = explain(cluster)
+    assert "agent p-0 has room for it now" in story["message"]
+    assert "the operator does not run" in story["unblock"]
+
+
+def test_position_counts_those_ahead(cluster: MemoryCluster) -> None:
+    cluster.task("b", ASSIGNED | {"agentUid": "uid-p-0"})
+    cluster.task("first", priority=10)
+    cluster.task("last", priority=-10)
+    assert [explain(cluster, name)["position"] for name in ("first", "a", "last")] == [1, 2, 3]
+    assert "2 of 3 waiting" in call(cluster, "why", "a").out
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [("NoHandler", "no agent handles type t"), ("Unfenced", "agents cannot be fenced"), ("Recovering", "until 12:00")],
+)
+def test_what_only_the_operator_knows_is_taken_from_it(cluster: MemoryCluster, reason: str, message: str) -> None:
+    cluster.task("a", {"reason": reason, "message": message})
+    story = explain(cluster)
+    assert (story["reason"], story["message"]) == (reason, message)
+
+
+def test_what_the_operator_recorded_earlier_gives_way_to_what_is_so_now(cluster: MemoryCluster) -> None:
+    cluster.task("a", {"reason": "NoAgent", "message": "none was ready"}, skills=["gpu"])
+    assert explain(cluster)["reason"] == "SkillMissing"
+
+
+def test_a_running_task(cluster: MemoryCluster) -> None:
+    cluster.task("a", ASSIGNED | {"progress": {"fraction": 0.25, "message": "page 1"}})
+    story = explain(cluster)
+    assert (story["agent"], story["pool"], story["attempt"]) == ("p-0", "p", 1)
+    assert story["progress"] == "25% page 1"
+
+
+def test_an_ended_task(cluster: MemoryCluster) -> None:
+    cluster.task("a", SUCCEEDED)
+    cluster.task("b", FAILED_STATUS)
+    assert explain(cluster)["reason"] == "Completed"
+    outcome = call(cluster, "explain", "b")
+    assert "failed 2 times" in outcome.out
+    assert "attempt 1 on p-0: HandlerError: boom" in outcome.out
+
+
+def test_an_invalid_neighbour_stops_nothing(cluster: MemoryCluster) -> None:
+    cluster.add(TASKQUEUES, {"metadata": {"name": "broken"}, "spec": {}})
+    cluster.add(AGENTPOOLS, {"metadata": {"name": "broken"}, "spec": {}})
+    outcome = call(cluster, "explain", "a", "-o", "json")
+    assert outcome.code == OK
+    assert "warning: TaskQueue broken is invalid and left out" in outcome.err
+    assert "warning: AgentPool broken is invalid and left out" in outcome.err
+
+
+def test_the_snapshot_as_events() -> None:
+    made = MemoryCluster()
+    queue(made)
+    pool(made, slots=2, skills=["gpu"])
+    pod(made, "p-0")
+    pod(made, "p-1", ready=False)
+    pod(made, "p-2", phase="Failed")
+    made.task("a")
+    made.task("b", ASSIGNED | {"agentUid": "uid-p-0"})
+    made.task("c", {"reason": "Recovering"})
+    made.task("d", SUCCEEDED)
+    of = {
+        kind: [o for (k, _, _), o in made.objects.items() if k.startswith(kind)]
+        for kind in ("tasks.", "taskq", "agent", "pods")
+    }
+    happened, skipped = events(Snapshot(of["tasks."], of["taskq"], of["agent"], of["pods"]))
+    assert not skipped
+    assert [type(event) for event in happened] == [
+        QueueApplied,
+        PoolApplied,
+        PodSeen,
+        AgentReady,
+        PodSeen,
+        TaskWaiting,
+        TaskLeased,
+        TaskHeld,
+    ]
+    (ready,) = [event.agent for event in happened if isinstance(event, AgentReady)]
+    assert (ready.uid, ready.slots, ready.skills, ready.types) == ("uid-p-0", 2, frozenset({"gpu"}), None)
+    assert dict(ready.labels)["zone"] == "a"
+    (leased,) = [event for event in happened if isinstance(event, TaskLeased)]
+    assert (leased.task.name, leased.agent_uid) == ("b", "uid-p-0")
