@@ -4,3 +4,8 @@ A deterministic state machine that decides which agent runs which Task and when,
 how many agents a pool should have and which go first, and why a Task waits. It imports the standard library and
 the API's enums only: no I/O, no clock, no randomness of its own. `now` is an argument.
 """
+
+from taskdist.core.engine import Core
+from taskdist.core.views import AgentState, PoolView
+
+__all__ = ["AgentState", "Core", "PoolView"]

@@ -70,7 +70,8 @@ class AttemptFailed:
     """A leased attempt ended without a result. Answered by `Retry` or `Fail`; slots are freed by what follows that.
 
     `counted` is False where it says nothing against the Task (given back, suspended): it waits again at once.
-    `retryable` False ends the Task at once.
+    `retryable` False ends the Task at once. `started` False: its handler is known not to have started, so that even a
+    queue that delivers at most once may try again.
     """
 
     uid: str
@@ -78,6 +79,7 @@ class AttemptFailed:
     message: str
     retryable: bool = True
     counted: bool = True
+    started: bool = True
 
 
 @dataclass(frozen=True, slots=True)

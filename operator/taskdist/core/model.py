@@ -1,4 +1,4 @@
-"""What the core knows of Tasks, queues, pools and agents: values without payloads, times in seconds of the wall clock."""
+"""What the core knows of Tasks, queues, pools and agents: values without payloads, times in wall-clock seconds."""
 
 from dataclasses import dataclass, field
 

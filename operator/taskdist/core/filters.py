@@ -1,0 +1,218 @@
+"""Which agents may run a Task at all: a plain list of checks, each with the reason and words of its refusal.
+
+Owns the rules that compare what a Task needs with what an agent offers when it is idle. Refuses to look at
+readiness, drains or free slots: those change by the minute and belong to the index.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from taskdist.api import Reason
+from taskdist.core.model import Key, Pool, Requirement, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a Task asks of an agent."""
+
+    type: str
+    slots: int
+    resources: tuple[tuple[str, int], ...]
+    skills: frozenset[str]
+    selector: tuple[Requirement, ...]
+    allows_unfenced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What an agent brings when it is idle. `types` None means any."""
+
+    pool: Key
+    slots: int
+    resources: tuple[tuple[str, int], ...]
+    skills: frozenset[str]
+    types: frozenset[str] | None
+    labels: tuple[tuple[str, str], ...]
+    fenced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One check. `short` names in a count what the agents lack; `say` names what is missing, `mend` what to do."""
+
+    reason: Reason
+    passes: Callable[[Need, Offer], bool]
+    short: str
+    say: Callable[[Need, Sequence[Offer]], str]
+    mend: str
+
+
+def need_of(task: Task, allows_unfenced: bool) -> Need:
+    return Need(task.type, task.slots, task.resources, task.skills, task.selector, allows_unfenced)
+
+
+def prospective(pool: Pool) -> Offer:
+    """An agent that the pool could yet have: what it declares; types and fencing are unknown, so taken as given."""
+    return Offer(pool.key, pool.slots, pool.resources, pool.skills, None, pool.labels, True)
+
+
+def holds(requirement: Requirement, labels: dict[str, str]) -> bool:
+    """Whether the labels meet the requirement, with the meaning that Kubernetes gives the four operators."""
+    present = requirement.key in labels
+    match requirement.operator:
+        case "In":
+            return present and labels[requirement.key] in requirement.values
+        case "NotIn":
+            return not present or labels[requirement.key] not in requirement.values
+        case "Exists":
+            return present
+        case "DoesNotExist":
+            return not present
+        case _:
+            return False
+
+
+def covers(offered: Iterable[tuple[str, int]], wanted: Iterable[tuple[str, int]]) -> bool:
+    """Whether the named amounts suffice."""
+    have = dict(offered)
+    return all(have.get(name, 0) >= amount for name, amount in wanted)
+
+
+def _handles(need: Need, offer: Offer) -> bool:
+    return offer.types is None or need.type in offer.types
+
+
+def _skilled(need: Need, offer: Offer) -> bool:
+    return need.skills <= offer.skills
+
+
+def _selected(need: Need, offer: Offer) -> bool:
+    if not need.selector:
+        return True
+    labels = dict(offer.labels)
+    return all(holds(requirement, labels) for requirement in need.selector)
+
+
+def _fenced(need: Need, offer: Offer) -> bool:
+    return offer.fenced or need.allows_unfenced
+
+
+def _large_enough(need: Need, offer: Offer) -> bool:
+    return offer.slots >= need.slots and covers(offer.resources, need.resources)
+
+
+def _say_type(need: Need, offers: Sequence[Offer]) -> str:
+    types = sorted({name for offer in offers for name in offer.types or ()})
+    return f"has a handler for type {need.type}; they handle: {_listed(types)}"
+
+
+def _say_skill(need: Need, offers: Sequence[Offer]) -> str:
+    missing = need.skills - frozenset().union(*(offer.skills for offer in offers))
+    offered = sorted({skill for offer in offers for skill in offer.skills})
+    if missing:
+        return f"has {_counted('skill', sorted(missing))}; they offer: {_listed(offered)}"
+    return f"has {_counted('skill', sorted(need.skills))} all at once; together they offer: {_listed(offered)}"
+
+
+def _say_labels(need: Need, offers: Sequence[Offer]) -> str:
+    unmet = [
+        requirement
+        for requirement in need.selector
+        if not any(holds(requirement, dict(offer.labels)) for offer in offers)
+    ]
+    if not unmet:
+        return f"meets all of: {'; '.join(map(_requirement, need.selector))}"
+    return f"carries labels that meet: {'; '.join(map(_requirement, unmet))}"
+
+
+def _say_fence(need: Need, offers: Sequence[Offer]) -> str:
+    return "can be stopped by force, and the queue's reclaim Lease allows no overlap"
+
+
+def _say_size(need: Need, offers: Sequence[Offer]) -> str:
+    slots = max(offer.slots for offer in offers)
+    if slots < need.slots:
+        return f"has {need.slots} slots in all; the largest has {slots}"
+    best: dict[str, int] = {}
+    for offer in offers:
+        for name, amount in offer.resources:
+            best[name] = max(best.get(name, 0), amount)
+    short = [
+        f"{amount} {name} (the most is {best.get(name, 0)})"
+        for name, amount in need.resources
+        if best.get(name, 0) < amount
+    ]
+    wanted = [f"{need.slots} slots", *(f"{amount} {name}" for name, amount in need.resources)]
+    return f"has {', '.join(short)}" if short else f"has {', '.join(wanted)} all at once"
+
+
+def _requirement(requirement: Requirement) -> str:
+    values = f" ({', '.join(sorted(requirement.values))})" if requirement.values else ""
+    return f"{requirement.key} {requirement.operator}{values}"
+
+
+def _counted(word: str, names: Sequence[str]) -> str:
+    return f"{word}{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """At most ten of them: status messages are bounded."""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return (", ".join(names[:10]) + more) or "none"
+
+
+# From what an agent is for to how large it is: the last check reached tells how near a Task is to running.
+FILTERS: tuple[Filter, ...] = (
+    # The agent's code decides this; nothing on the Task can.
+    Filter(
+        Reason.NO_HANDLER,
+        _handles,
+        "without a handler",
+        _say_type,
+        "Register a handler for the type in the agent, or correct the Task's type.",
+    ),
+    Filter(
+        Reason.SKILL_MISSING,
+        _skilled,
+        "without the skills",
+        _say_skill,
+        "Add the skill to a pool or remove it from the Task.",
+    ),
+    Filter(
+        Reason.LABELS_MISMATCH,
+        _selected,
+        "with other labels",
+        _say_labels,
+        "Label the pool's pod template so, or change the Task's agentSelector.",
+    ),
+    # Without a fence a second start could overlap the first: only a queue that accepts or waits may use these.
+    Filter(
+        Reason.UNFENCED,
+        _fenced,
+        "that cannot be fenced",
+        _say_fence,
+        "Run handlers as processes, or set the queue's reclaim to Confirmed or Fast.",
+    ),
+    # Held against the whole agent, not its free part: what fails here never fits, however long it waits.
+    Filter(
+        Reason.TOO_LARGE,
+        _large_enough,
+        "too small",
+        _say_size,
+        "Raise the slots or resources of a pool, or ask for less in the Task.",
+    ),
+)
+
+
+def refusal(need: Need, offer: Offer) -> int | None:
+    """Return the number of the first filter that refuses, or None if the agent may run the Task."""
+    for number, check in enumerate(FILTERS):
+        if not check.passes(need, offer):
+            return number
+    return None
+
+
+def tasks_at_once(slots: int, resources: tuple[tuple[str, int], ...], need: Need) -> int:
+    """How many such Tasks an idle agent of this size runs at once; 0 if not even one."""
+    have = dict(resources)
+    return min([slots // need.slots, *(have.get(name, 0) // amount for name, amount in need.resources if amount > 0)])

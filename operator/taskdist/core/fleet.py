@@ -1,0 +1,229 @@
+"""The agents and pods: what each offers, what it holds, whether new work may go there.
+
+Owns the accounting of slots and named resources, and keeps the rosters of free agents right. Leases stand where they
+were granted, on agents unknown, silent or gone too, so that an agent that comes back has the right room. Refuses to
+decide anything.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+from taskdist.core.masks import OrTree
+from taskdist.core.matching import AgentClass, Catalogue, Resources
+from taskdist.core.model import Agent, Key, Task
+from taskdist.core.roster import AgentRecord, Roster
+from taskdist.core.views import AgentState
+
+
+class PoolMembers:
+    """The agents and pods of one pool. `counted` is how many are there to stay."""
+
+    __slots__ = ("agents", "busy", "counted", "draining", "idle")
+
+    def __init__(self) -> None:
+        self.agents: dict[str, AgentRecord] = {}
+        self.busy = 0
+        self.counted = 0
+        # Counted ones that hold nothing.
+        self.idle: dict[str, AgentRecord] = {}
+        # Those that were chosen to go and whose deletion was not decided yet.
+        self.draining: dict[str, AgentRecord] = {}
+
+
+class Fleet:
+    """All agents and pods."""
+
+    def __init__(self) -> None:
+        self.agents: dict[str, AgentRecord] = {}
+        self.pools: dict[Key, PoolMembers] = {}
+        # By roster: the profiles of which it could take a Task now.
+        self.free = OrTree()
+        self._catalogue: Catalogue | None = None
+        # Times are taken relative to the first one seen: small numbers keep their digits.
+        self._origin: float | None = None
+
+    def bind(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    def resized(self, roster: Roster) -> None:
+        self.free[roster.leaf] = roster.servable
+
+    def members(self, pool: Key) -> PoolMembers:
+        found = self.pools.get(pool)
+        return found if found is not None else PoolMembers()
+
+    def obtain(self, uid: str, now: float) -> AgentRecord:
+        agent = self.agents.get(uid)
+        if agent is None:
+            agent = self.agents[uid] = AgentRecord(uid, now)
+        return agent
+
+    # Leases.
+
+    def lease(self, agent: AgentRecord, task: Task, now: float) -> None:
+        self._leave(agent, now)
+        agent.leases[task.uid] = (task.slots, task.resources)
+        agent.busy += task.slots
+        if task.resources:
+            _take(agent, task.resources, 1)
+        if agent.pool is not None:
+            self.pools[agent.pool].busy += task.slots
+        self._enter(agent)
+
+    def release(self, agent: AgentRecord, task_uid: str, now: float) -> None:
+        self._leave(agent, now)
+        slots, resources = agent.leases.pop(task_uid)
+        agent.busy -= slots
+        if resources:
+            _take(agent, resources, -1)
+        if not agent.leases:
+            agent.idle_since = now
+        if agent.pool is not None:
+            self.pools[agent.pool].busy -= slots
+        self._enter(agent)
+        self._forget_if_void(agent)
+
+    def states(self) -> dict[Key, dict[AgentState, int]]:
+        """Return by pool how many agents are in each state."""
+        return {key: dict(Counter(map(_state, members.agents.values()))) for key, members in self.pools.items()}
+
+    # What agents are and offer.
+
+    def change(self, agent: AgentRecord, now: float, what: Callable[[AgentRecord], None]) -> None:
+        """Apply a change of anything but leases, and put the agent where it belongs after it."""
+        former = agent.kind
+        self._leave(agent, now)
+        what(agent)
+        self._enter(agent)
+        if former is not None and former is not agent.kind:
+            self._resize(former)
+        self._forget_if_void(agent)
+
+    def offer(self, agent: AgentRecord, offer: Agent, now: float) -> None:
+        """The agent is connected and ready with this offer."""
+
+        def what(agent: AgentRecord) -> None:
+            if not agent.ready:
+                agent.idle_since = now
+            self._belong(agent, offer.pool_key)
+            agent.namespace, agent.name = offer.namespace, offer.name
+            agent.ready = True
+            if agent.offer != offer:
+                agent.offer = offer
+                agent.resources_free = dict(offer.resources)
+                for _, resources in agent.leases.values():
+                    _take(agent, resources, 1)
+                self._enrol(agent)
+
+        self.change(agent, now, what)
+
+    def relabelled(self) -> None:
+        """Enrol every agent anew."""
+        for agent in list(self.agents.values()):
+            if agent.kind is not None:
+                self.change(agent, agent.since, self._enrol)
+
+    def belong(self, agent: AgentRecord, pool: Key, now: float) -> None:
+        self.change(agent, now, lambda agent: self._belong(agent, pool))
+
+    def _enrol(self, agent: AgentRecord) -> None:
+        # Weighed first: enrolling may found a roster, which takes the agent in at once.
+        self._weigh(agent)
+        self._bound.enrol(agent)
+
+    def _weigh(self, agent: AgentRecord) -> None:
+        """Order it among agents of the same busy fraction: all those gather busy time per slot at one rate."""
+        fraction = agent.busy / agent.slots if agent.slots else 0.0
+        agent.weight = agent.busy_seconds - fraction * (agent.since - (self._origin or 0.0))
+
+    def _resize(self, kind: AgentClass) -> None:
+        for roster in kind.rosters.values():
+            self.resized(roster)
+
+    @property
+    def _bound(self) -> Catalogue:
+        assert self._catalogue is not None, "a fleet is bound to its catalogue before the first event"
+        return self._catalogue
+
+    def _belong(self, agent: AgentRecord, pool: Key) -> None:
+        if agent.pool == pool:
+            return
+        self._part(agent)
+        agent.pool = pool
+        members = self.pools.setdefault(pool, PoolMembers())
+        members.agents[agent.uid] = agent
+        members.busy += agent.busy
+
+    def _part(self, agent: AgentRecord) -> None:
+        if agent.pool is None:
+            return
+        members = self.pools[agent.pool]
+        del members.agents[agent.uid]
+        members.busy -= agent.busy
+        if not members.agents:
+            del self.pools[agent.pool]
+        agent.pool = None
+
+    def _leave(self, agent: AgentRecord, now: float) -> None:
+        """Take the agent out of every index. Always followed by `_enter`."""
+        if self._origin is None:
+            self._origin = now
+        agent.settle(now)
+        if agent.pool is not None:
+            members = self.pools[agent.pool]
+            if agent.counted:
+                members.counted -= 1
+                members.idle.pop(agent.uid, None)
+            elif agent.leaving:
+                del members.draining[agent.uid]
+        for roster in agent.rosters:
+            roster.leave(agent.busy)
+        agent.rosters.clear()
+        agent.stamp += 1
+
+    def _enter(self, agent: AgentRecord) -> None:
+        if agent.pool is not None:
+            members = self.pools[agent.pool]
+            if agent.counted:
+                members.counted += 1
+                if not agent.leases:
+                    members.idle[agent.uid] = agent
+            elif agent.leaving:
+                members.draining[agent.uid] = agent
+        kind = agent.kind
+        if kind is None:
+            return
+        self._weigh(agent)
+        joins = agent.open
+        for roster in kind.rosters.values():
+            if joins and roster not in agent.rosters:
+                roster.join(agent)
+            self.resized(roster)
+
+    def _forget_if_void(self, agent: AgentRecord) -> None:
+        """Drop the record of what is neither there nor holds anything."""
+        if agent.leases or ((agent.pod_seen or agent.ready) and not agent.gone):
+            return
+        former = agent.kind
+        self._leave(agent, agent.since)
+        self._bound.dismiss(agent)
+        self._part(agent)
+        del self.agents[agent.uid]
+        if former is not None:
+            self._resize(former)
+
+
+def _state(agent: AgentRecord) -> AgentState:
+    if agent.gone:
+        return AgentState.GONE
+    if agent.draining:
+        return AgentState.DRAINING
+    if agent.ready:
+        return AgentState.BUSY if agent.leases else AgentState.IDLE
+    return AgentState.NOT_READY if agent.offer is not None else AgentState.STARTING
+
+
+def _take(agent: AgentRecord, resources: Resources, sign: int) -> None:
+    free = agent.resources_free
+    for name, amount in resources:
+        free[name] = free.get(name, 0) - sign * amount

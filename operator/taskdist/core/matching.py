@@ -1,0 +1,402 @@
+"""Who may serve whom: equivalence classes of Tasks and of agents, and which of the one fit which of the other.
+
+Owns three kinds of interned classes. A `Shape` is all Tasks that no rule can tell apart but by order. An
+`AgentClass` is all agents that no filter can tell apart. A `Profile` is all shapes that the same agent classes serve
+and that take the same room, so that one bit says whether any of them can be placed. Each pair is tried against the
+filters once. Refuses to know which Tasks wait in which order, or which agents are free.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from taskdist.api import Reason
+from taskdist.core.filters import Need, Offer, need_of, prospective, refusal, tasks_at_once
+from taskdist.core.model import Agent, Key, Pool, Queue, Task
+from taskdist.core.roster import AgentRecord, Roster
+
+if TYPE_CHECKING:
+    from taskdist.core.waiting import Line
+
+Resources = tuple[tuple[str, int], ...]
+# Pools that could serve waiting Tasks if they grew, first choice first, with how many one new agent runs at once.
+Candidates = tuple[tuple[Key, int], ...]
+
+
+class Demand:
+    """Eligible Tasks that wait for room in the same pools."""
+
+    __slots__ = ("candidates", "tasks")
+
+    def __init__(self, candidates: Candidates) -> None:
+        self.candidates = candidates
+        self.tasks = 0
+
+
+class AgentClass:
+    """Agents that no filter can tell apart. `members` are those whose offer is known, ready or not."""
+
+    __slots__ = ("members", "number", "offer", "rosters")
+
+    def __init__(self, number: int, offer: Offer) -> None:
+        self.number = number
+        self.offer = offer
+        self.members: dict[str, AgentRecord] = {}
+        self.rosters: dict[Resources, Roster] = {}
+
+
+class Profile:
+    """Shapes that the same agent classes serve and that take the same room."""
+
+    __slots__ = ("key", "number", "rosters", "shapes", "slots")
+
+    def __init__(self, number: int, key: "ProfileKey", rosters: list[Roster]) -> None:
+        self.number = number
+        self.key = key
+        self.slots = key[1]
+        self.rosters = rosters
+        self.shapes = 0
+
+    def choose(self) -> AgentRecord:
+        """Return the agent to take: least busy, then least busy time so far, then uid. One must have room."""
+        best: tuple[float, tuple[float, str, int, AgentRecord]] | None = None
+        for roster in self.rosters:
+            if roster.room >= self.slots:
+                found = roster.best()
+                if best is None or found < best:
+                    best = found
+        assert best is not None, "the mask of free profiles names one that no agent has room for"
+        return best[1][3]
+
+
+# (agent classes that serve it, slots, resources)
+ProfileKey = tuple[int, int, Resources]
+ShapeKey = tuple[Key, str | None, str, int, Resources, frozenset[str], tuple[object, ...]]
+
+
+class Shape:
+    """Tasks that no rule can tell apart but by order."""
+
+    __slots__ = (
+        "candidates",
+        "closed",
+        "demand",
+        "eligible",
+        "gated",
+        "key",
+        "lines",
+        "need",
+        "pool",
+        "pools",
+        "profile",
+        "queue_key",
+        "serving",
+        "tasks",
+    )
+
+    def __init__(self, key: ShapeKey, need: Need) -> None:
+        self.key = key
+        self.queue_key: Key = key[0]
+        self.pool = key[1]
+        self.need = need
+        # Why none of its Tasks may run, whatever the agents.
+        self.closed: Reason | None = None
+        # Pools that exist and may serve it, in the queue's order.
+        self.pools: tuple[Key, ...] = ()
+        self.serving = 0
+        self.profile: Profile | None = None
+        self.candidates: Candidates = ()
+        self.demand: Demand | None = None
+        self.lines: dict[int, Line] = {}
+        # Tasks of this shape that wait: all, those that no gate of their own holds, and the others by what holds them.
+        self.tasks = 0
+        self.eligible = 0
+        self.gated: Counter[Reason] = Counter()
+
+
+class Catalogue:
+    """The interned classes, kept right as queues, pools and agents come, change and go."""
+
+    def __init__(
+        self,
+        rehome: Callable[[Shape, Profile | None], None],
+        resized: Callable[[Roster], None],
+        relabelled: Callable[[], None],
+    ) -> None:
+        """`rehome(shape, profile)` puts a shape's Tasks under a profile, or under none while it is closed.
+
+        `resized(roster)` hears of rosters whose servable profiles may have changed. `relabelled()` enrols every agent
+        anew, because selectors ask for a further label and agents that were alike may differ now.
+        """
+        self.queues: dict[Key, Queue] = {}
+        self.pools: dict[Key, Pool] = {}
+        self.shapes: dict[ShapeKey, Shape] = {}
+        self.classes: dict[Offer, AgentClass] = {}
+        self.profiles: dict[ProfileKey, Profile] = {}
+        self.demands: dict[Candidates, Demand] = {}
+        self._by_number: dict[int, AgentClass] = {}
+        self._by_queue: dict[Key, dict[ShapeKey, Shape]] = {}
+        self._by_pool: dict[Key, dict[Offer, AgentClass]] = {}
+        self._label_keys: set[str] = set()
+        self._rehome = rehome
+        self._resized = resized
+        self._relabelled = relabelled
+        self._free_classes: list[int] = []
+        self._free_profiles: list[int] = []
+        self._free_leaves: list[int] = []
+        self._leaves = 0
+        self._sweep_at = 1024
+        self._sweep_classes_at = 256
+
+    # Queues and pools.
+
+    def queue(self, key: Key) -> Queue:
+        """Return the queue's rules; defaults where it does not exist."""
+        return self.queues.get(key) or Queue(*key)
+
+    def apply_queue(self, queue: Queue) -> None:
+        if self.queues.get(queue.key) != queue:
+            self.queues[queue.key] = queue
+            self._resolve_all(self._by_queue.get(queue.key, {}).values())
+
+    def drop_queue(self, key: Key) -> None:
+        if self.queues.pop(key, None) is not None:
+            self._resolve_all(self._by_queue.get(key, {}).values())
+
+    def apply_pool(self, pool: Pool) -> None:
+        if self.pools.get(pool.key) != pool:
+            self.pools[pool.key] = pool
+            self._resolve_namespace(pool.namespace)
+
+    def drop_pool(self, key: Key) -> None:
+        if self.pools.pop(key, None) is not None:
+            self._resolve_namespace(key[0])
+
+    # Shapes.
+
+    def shape_of(self, task: Task) -> Shape:
+        key = (task.queue_key, task.pool, task.type, task.slots, task.resources, task.skills, task.selector)
+        shape = self.shapes.get(key)
+        if shape is None:
+            if len(self.shapes) >= self._sweep_at:
+                self._sweep()
+            shape = self.shapes[key] = Shape(key, need_of(task, False))
+            self._by_queue.setdefault(shape.queue_key, {})[key] = shape
+            asked = {requirement.key for requirement in task.selector}
+            if not asked <= self._label_keys:
+                self._label_keys |= asked
+                self._relabelled()
+            self._resolve(shape)
+        return shape
+
+    def _sweep(self) -> None:
+        """Forget shapes without Tasks, so that the table follows what is there."""
+        for shape in [shape for shape in self.shapes.values() if not shape.tasks]:
+            self._place(shape, None)
+            self._demand(shape, ())
+            del self.shapes[shape.key]
+            of_queue = self._by_queue[shape.queue_key]
+            del of_queue[shape.key]
+            if not of_queue:
+                del self._by_queue[shape.queue_key]
+        self._sweep_at = max(1024, 2 * len(self.shapes))
+
+    def _resolve_all(self, shapes: Iterable[Shape]) -> None:
+        for shape in list(shapes):
+            self._resolve(shape)
+
+    def _resolve_namespace(self, namespace: str) -> None:
+        self._resolve_all(shape for shape in self.shapes.values() if shape.queue_key[0] == namespace)
+
+    def _resolve(self, shape: Shape) -> None:
+        """Work out anew what may serve the shape."""
+        namespace = shape.queue_key[0]
+        queue = self.queues.get(shape.queue_key)
+        names = (shape.pool,) if shape.pool is not None else queue.pools if queue is not None else ()
+        shape.pools = tuple(key for name in names if (key := (namespace, name)) in self.pools)
+        shape.need = Need(*shape.key[2:6], shape.need.selector, queue is not None and queue.allows_unfenced)
+        shape.closed = (
+            Reason.QUEUE_NOT_FOUND
+            if queue is None
+            else Reason.QUEUE_PAUSED
+            if queue.paused
+            else Reason.POOL_NOT_FOUND
+            if not shape.pools
+            else None
+        )
+        shape.serving = 0
+        for pool in shape.pools:
+            for kind in self._by_pool.get(pool, {}).values():
+                if refusal(shape.need, kind.offer) is None:
+                    shape.serving |= 1 << kind.number
+        self._settle(shape)
+
+    def _settle(self, shape: Shape) -> None:
+        """Put the shape's Tasks where its state says."""
+        self._place(shape, None if shape.closed else self._profile(shape))
+        self._demand(shape, () if shape.closed else self._candidates(shape))
+
+    def _candidates(self, shape: Shape) -> Candidates:
+        """Pools where the Tasks lack nothing but room: judged by their agents, or by their word if none is known."""
+        found: list[tuple[Key, int]] = []
+        for key in shape.pools:
+            pool = self.pools[key]
+            kinds = [kind for kind in self._by_pool.get(key, {}).values() if kind.members]
+            if kinds:
+                offers = [kind.offer for kind in kinds if shape.serving >> kind.number & 1]
+            else:
+                offer = prospective(pool)
+                offers = [offer] if refusal(shape.need, offer) is None else []
+            if offers:
+                found.append((key, max(tasks_at_once(offer.slots, offer.resources, shape.need) for offer in offers)))
+        return tuple(found)
+
+    def _demand(self, shape: Shape, candidates: Candidates) -> None:
+        if candidates == shape.candidates:
+            return
+        if shape.demand is not None:
+            shape.demand.tasks -= shape.eligible
+            if not shape.demand.tasks:
+                self.demands.pop(shape.demand.candidates, None)
+        shape.candidates = candidates
+        shape.demand = None
+        if candidates:
+            shape.demand = self.demands.get(candidates)
+            if shape.demand is None:
+                shape.demand = self.demands[candidates] = Demand(candidates)
+            shape.demand.tasks += shape.eligible
+
+    def _place(self, shape: Shape, profile: Profile | None) -> None:
+        former = shape.profile
+        if profile is former:
+            return
+        if profile is not None:
+            profile.shapes += 1
+        self._rehome(shape, profile)
+        shape.profile = profile
+        if former is not None:
+            former.shapes -= 1
+            if not former.shapes:
+                self._retire(former)
+
+    # Profiles.
+
+    def _profile(self, shape: Shape) -> Profile:
+        key = (shape.serving, shape.need.slots, shape.need.resources)
+        profile = self.profiles.get(key)
+        if profile is None:
+            number = self._free_profiles.pop() if self._free_profiles else len(self.profiles)
+            kinds = [kind for kind in self._by_number.values() if shape.serving >> kind.number & 1]
+            rosters = [self._roster(kind, shape.need.resources) for kind in kinds]
+            profile = self.profiles[key] = Profile(number, key, rosters)
+            for roster in rosters:
+                roster.attach(number, profile.slots)
+                self._resized(roster)
+        return profile
+
+    def _retire(self, profile: Profile) -> None:
+        del self.profiles[profile.key]
+        self._free_profiles.append(profile.number)
+        for roster in profile.rosters:
+            roster.detach(profile.number)
+            self._resized(roster)
+            if not roster.masks[-1]:
+                self._disband(roster)
+
+    def _roster(self, kind: AgentClass, resources: Resources) -> Roster:
+        roster = kind.rosters.get(resources)
+        if roster is None:
+            if self._free_leaves:
+                leaf = self._free_leaves.pop()
+            else:
+                leaf = self._leaves
+                self._leaves += 1
+            roster = kind.rosters[resources] = Roster(kind, resources, leaf)
+            for agent in kind.members.values():
+                if agent.open:
+                    roster.join(agent)
+        return roster
+
+    def _disband(self, roster: Roster) -> None:
+        for agent in roster.agents():
+            agent.rosters.remove(roster)
+        del roster.kind.rosters[roster.resources]
+        self._free_leaves.append(roster.leaf)
+
+    # Agents.
+
+    def enrol(self, agent: AgentRecord) -> None:
+        """Put the agent into the class of its offer. Its rosters must have been left before."""
+        assert agent.offer is not None
+        offer = self._project(agent.offer)
+        if agent.kind is not None and agent.kind.offer == offer:
+            return
+        self.dismiss(agent)
+        kind = self.classes.get(offer)
+        if kind is None:
+            if len(self.classes) >= self._sweep_classes_at:
+                self._sweep_classes()
+            number = self._free_classes.pop() if self._free_classes else len(self._by_number)
+            kind = self.classes[offer] = self._by_number[number] = AgentClass(number, offer)
+            self._by_pool.setdefault(offer.pool, {})[offer] = kind
+            kind.members[agent.uid] = agent
+            agent.kind = kind
+            for shape in list(self.shapes.values()):
+                if offer.pool in shape.pools:
+                    if refusal(shape.need, offer) is None:
+                        shape.serving |= 1 << kind.number
+                    self._settle(shape)
+            return
+        agent.kind = kind
+        kind.members[agent.uid] = agent
+        if len(kind.members) == 1:
+            self._repopulated(kind)
+
+    def dismiss(self, agent: AgentRecord) -> None:
+        """Take the agent out of its class. Its rosters must have been left before."""
+        kind, agent.kind = agent.kind, None
+        if kind is None:
+            return
+        del kind.members[agent.uid]
+        if not kind.members:
+            self._repopulated(kind)
+
+    def _repopulated(self, kind: AgentClass) -> None:
+        """A class has its first member again, or lost its last: what could serve by growing may be judged anew.
+
+        Empty classes stay: an agent of the kind mostly comes back.
+        """
+        for shape in list(self.shapes.values()):
+            if kind.offer.pool in shape.pools and not shape.closed:
+                self._demand(shape, self._candidates(shape))
+
+    def _sweep_classes(self) -> None:
+        """Forget classes without agents: agents may report ever new amounts of a resource."""
+        empty = [kind for kind in self.classes.values() if not kind.members]
+        for kind in empty:
+            del self.classes[kind.offer]
+            del self._by_number[kind.number]
+            self._free_classes.append(kind.number)
+            of_pool = self._by_pool[kind.offer.pool]
+            del of_pool[kind.offer]
+            if not of_pool:
+                del self._by_pool[kind.offer.pool]
+        forgotten = sum(1 << kind.number for kind in empty)
+        for shape in list(self.shapes.values()):
+            if shape.serving & forgotten:
+                shape.serving &= ~forgotten
+                self._settle(shape)
+        self._sweep_classes_at = max(256, 2 * len(self.classes))
+
+    def _project(self, agent: Agent) -> Offer:
+        """Only labels that a selector asks for tell agents apart; else every pod name would be a class of its own."""
+        labels = tuple(sorted((key, value) for key, value in agent.labels if key in self._label_keys))
+        return Offer(
+            agent.pool_key,
+            agent.slots,
+            tuple(sorted(agent.resources)),
+            agent.skills,
+            agent.types,
+            labels,
+            agent.fenced,
+        )

@@ -1,0 +1,121 @@
+"""Turns sizes into decisions: announces a pool's new size, drains who is to go, pardons who is needed after all.
+
+Owns the state of each pool's sizing and of its victims. The rules of size and choice are `scaling`'s.
+"""
+
+from taskdist.api import Reason
+from taskdist.core.decisions import Decision, DeletePod, Drain, Scale, Undrain
+from taskdist.core.fleet import Fleet, PoolMembers
+from taskdist.core.matching import Catalogue
+from taskdist.core.model import Key, Pool
+from taskdist.core.roster import AgentRecord
+from taskdist.core.scaling import Sizing, pardons, target, victims, work
+from taskdist.core.views import PoolView
+
+
+class Resizer:
+    """The sizes of all pools over time."""
+
+    def __init__(self, catalogue: Catalogue, fleet: Fleet) -> None:
+        self._catalogue = catalogue
+        self._fleet = fleet
+        self._sizes: dict[Key, Sizing] = {}
+        self._postponed: list[Decision] = []
+
+    def forget(self, key: Key) -> None:
+        self._sizes.pop(key, None)
+
+    def postpone(self, decisions: list[Decision]) -> None:
+        """These were decided and are booked, but did not fit the caller's limit: they come first next time."""
+        self._postponed = decisions
+
+    def decide(self, now: float) -> list[Decision]:
+        decisions, self._postponed = self._postponed, []
+        pools = self._catalogue.pools
+        if not pools:
+            return decisions
+        busy = {key: members.busy for key, members in self._fleet.pools.items()}
+        demands = [(demand.candidates, demand.tasks) for demand in self._catalogue.demands.values() if demand.tasks]
+        load = work(pools, busy, demands) if any(pool.elastic for pool in pools.values()) else {}
+        for key, pool in pools.items():
+            sizing = self._sizes.get(key)
+            if sizing is None:
+                sizing = self._sizes[key] = Sizing()
+            members = self._fleet.members(key)
+            if sizing.step(pool, target(pool, load.get(key, 0.0)), members.counted, now):
+                decisions.append(Scale(key, sizing.desired or 0, sizing.reason, sizing.message))
+            self._follow(pool, sizing.desired or 0, members, now, decisions)
+        return decisions
+
+    def _follow(self, pool: Pool, desired: int, members: PoolMembers, now: float, decisions: list[Decision]) -> None:
+        if members.draining and members.counted < desired:
+            for agent in pardons(members.draining.values(), desired - members.counted):
+                self._fleet.change(agent, now, _pardon)
+                decisions.append(Undrain(agent.uid))
+        elif members.counted > desired and (members.idle or not pool.elastic):
+            self._take_away(pool, members, members.counted - desired, now, decisions)
+        for agent in [agent for agent in members.draining.values() if self._may_go(agent)]:
+            self._delete(agent, now, decisions)
+
+    def _take_away(self, pool: Pool, members: PoolMembers, surplus: int, now: float, decisions: list[Decision]) -> None:
+        # Busy ones of an elastic pool never; a fixed size is the user's word, so theirs finish and then go.
+        at_work = [] if pool.elastic else [a for a in members.agents.values() if a.counted and a.leases]
+        for agent in victims(members.idle.values(), at_work, surplus):
+            self._fleet.change(agent, now, _condemn)
+            if agent.ready or agent.leases:
+                message = f"Pool {pool.name} has {surplus} agents more than it needs."
+                decisions.append(Drain(agent.uid, _why(pool), message))
+
+    @staticmethod
+    def _may_go(agent: AgentRecord) -> bool:
+        """It holds nothing, and it knows that it gets nothing; one that is not connected gets nothing anyway."""
+        return not agent.leases and (agent.drained or not agent.ready)
+
+    def _delete(self, agent: AgentRecord, now: float, decisions: list[Decision]) -> None:
+        assert agent.pool is not None
+        pool = self._catalogue.pools[agent.pool]
+        message = f"Pool {pool.name} needs fewer agents, and this one holds no Task."
+        decisions.append(DeletePod(agent.uid, agent.namespace, agent.name, _why(pool), message))
+        self._fleet.change(agent, now, _doom)
+
+    def wake(self) -> float | None:
+        """When a surplus will have held long enough, or at once if decisions were postponed."""
+        times = [
+            at
+            for key, sizing in self._sizes.items()
+            if (pool := self._catalogue.pools.get(key)) is not None and (at := sizing.wake(pool)) is not None
+        ]
+        return min(times, default=None)
+
+    def view(self, key: Key) -> PoolView:
+        sizing = self._sizes.get(key) or Sizing()
+        members = self._fleet.members(key)
+        here = [agent for agent in members.agents.values() if not agent.gone]
+        ready = [agent for agent in here if agent.ready]
+        return PoolView(
+            key,
+            sizing.desired or 0,
+            sizing.reason,
+            sizing.message,
+            sum(agent.pod_seen for agent in here),
+            len(ready),
+            sum(agent.slots for agent in ready),
+            members.busy,
+            tuple(agent.uid for agent in here if agent.draining or agent.deleting),
+        )
+
+
+def _why(pool: Pool) -> Reason:
+    return Reason.IDLE if pool.elastic else Reason.FIXED_SIZE
+
+
+def _condemn(agent: AgentRecord) -> None:
+    agent.draining = True
+
+
+def _pardon(agent: AgentRecord) -> None:
+    agent.draining = agent.drained = False
+
+
+def _doom(agent: AgentRecord) -> None:
+    agent.deleting = True

@@ -1,0 +1,173 @@
+"""The agents with room, in the order in which they are to be chosen.
+
+Owns who is free and who is least loaded: by busy fraction, then by busy time per slot so far, then by uid.
+Refuses to know Tasks beyond the slots and resources they take.
+"""
+
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
+
+from taskdist.core.model import Agent, Key
+
+if TYPE_CHECKING:
+    from taskdist.core.matching import AgentClass
+
+
+class AgentRecord:
+    """A pod of a pool and the agent in it, as far as known: either may be seen before the other."""
+
+    __slots__ = (
+        "busy",
+        "busy_seconds",
+        "created",
+        "deleting",
+        "drained",
+        "draining",
+        "gone",
+        "idle_since",
+        "kind",
+        "leases",
+        "name",
+        "namespace",
+        "offer",
+        "pod_seen",
+        "pool",
+        "ready",
+        "resources_free",
+        "rosters",
+        "since",
+        "stamp",
+        "uid",
+        "weight",
+    )
+
+    def __init__(self, uid: str, now: float) -> None:
+        self.uid = uid
+        self.namespace = ""
+        self.name = ""
+        self.pool: Key | None = None
+        self.created = now
+        self.pod_seen = False
+        self.gone = False
+        self.ready = False
+        # We chose it to go; `drained`: it has been told and holds nothing; `deleting`: its deletion was decided.
+        self.draining = False
+        self.drained = False
+        self.deleting = False
+        self.offer: Agent | None = None
+        self.kind: AgentClass | None = None
+        self.leases: dict[str, tuple[int, tuple[tuple[str, int], ...]]] = {}
+        self.busy = 0
+        self.resources_free: dict[str, int] = {}
+        # Busy time per slot up to `since`, in seconds; `weight` orders agents of the same busy fraction.
+        self.busy_seconds = 0.0
+        self.since = now
+        self.idle_since = now
+        self.weight = 0.0
+        self.stamp = 0
+        self.rosters: list[Roster] = []
+
+    @property
+    def slots(self) -> int:
+        return self.offer.slots if self.offer is not None else 0
+
+    @property
+    def open(self) -> bool:
+        """Whether new work may go there."""
+        return self.ready and not self.draining and not self.deleting and not self.gone
+
+    @property
+    def counted(self) -> bool:
+        """Whether it counts towards the pool's size: a pod that is there to stay."""
+        return (self.pod_seen or self.ready) and not self.gone and not self.draining and not self.deleting
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it was chosen to go and may yet be kept."""
+        return self.draining and not self.deleting and not self.gone
+
+    def settle(self, now: float) -> None:
+        """Book the busy time until now. Called before `busy` or the offer changes."""
+        if now > self.since:
+            if self.busy and self.slots:
+                self.busy_seconds += (now - self.since) * self.busy / self.slots
+            self.since = now
+
+    def fits(self, wanted: tuple[tuple[str, int], ...]) -> bool:
+        free = self.resources_free
+        return all(free.get(name, 0) >= amount for name, amount in wanted)
+
+
+Entry = tuple[float, str, int, AgentRecord]
+
+
+class Roster:
+    """The open agents of one class that have some named resources free, in buckets by busy slots.
+
+    All agents of a class have as many slots, so the lowest bucket holds both the least loaded agents and those
+    with the most room. Agents in a bucket gather busy time at one rate: their order does not change as time goes.
+    """
+
+    __slots__ = ("_buckets", "_live", "_occupied", "kind", "leaf", "masks", "resources", "slots")
+
+    def __init__(self, kind: "AgentClass", resources: tuple[tuple[str, int], ...], leaf: int) -> None:
+        self.kind = kind
+        self.slots = kind.offer.slots
+        self.resources = resources
+        self.leaf = leaf
+        # By number of free slots: the profiles that such an agent can serve.
+        self.masks = [0] * (self.slots + 1)
+        self._buckets: list[list[Entry]] = [[] for _ in range(self.slots)]
+        self._live = [0] * self.slots
+        self._occupied = 0
+
+    @property
+    def room(self) -> int:
+        """The most free slots that any of its agents has."""
+        occupied = self._occupied
+        return self.slots + 1 - (occupied & -occupied).bit_length() if occupied else 0
+
+    @property
+    def servable(self) -> int:
+        """The profiles that one of its agents could take a Task of now."""
+        return self.masks[self.room]
+
+    def attach(self, profile: int, slots: int) -> None:
+        for free in range(slots, self.slots + 1):
+            self.masks[free] |= 1 << profile
+
+    def detach(self, profile: int) -> None:
+        self.masks = [mask & ~(1 << profile) for mask in self.masks]
+
+    def join(self, agent: AgentRecord) -> None:
+        """Enter the agent where it belongs now, if it has room."""
+        if agent.busy >= self.slots or not agent.fits(self.resources):
+            return
+        bucket = self._buckets[agent.busy]
+        live = self._live
+        if len(bucket) > 8 + 2 * live[agent.busy]:
+            bucket[:] = [entry for entry in bucket if entry[3].stamp == entry[2]]
+            heapify(bucket)
+        heappush(bucket, (agent.weight, agent.uid, agent.stamp, agent))
+        live[agent.busy] += 1
+        self._occupied |= 1 << agent.busy
+        agent.rosters.append(self)
+
+    def leave(self, busy: int) -> None:
+        """An agent that stood at this many busy slots is no longer as it was entered (its stamp tells)."""
+        self._live[busy] -= 1
+        if not self._live[busy]:
+            self._occupied &= ~(1 << busy)
+            self._buckets[busy].clear()
+
+    def best(self) -> tuple[float, Entry]:
+        """Return the busy fraction and entry of the agent to choose. The roster must not be empty."""
+        busy = (self._occupied & -self._occupied).bit_length() - 1
+        bucket = self._buckets[busy]
+        while bucket[0][3].stamp != bucket[0][2]:
+            heappop(bucket)
+        return busy / self.slots, bucket[0]
+
+    def agents(self) -> list[AgentRecord]:
+        """Return its agents, in no particular order."""
+        return [entry[3] for bucket in self._buckets for entry in bucket if entry[3].stamp == entry[2]]

@@ -1,0 +1,128 @@
+"""How many agents a pool should have, and which go first.
+
+Owns the sizing rule, its hysteresis and the choice of victims. Sizes follow from waiting work that lacks nothing but
+room, and from busy slots. Refuses to create or delete anything, and to look at single Tasks.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil
+
+from taskdist.api import Reason
+from taskdist.core.matching import Candidates
+from taskdist.core.model import Key, Pool
+from taskdist.core.roster import AgentRecord
+
+# Sums of fractions of agents may miss a whole number by this much: an agent is not added for rounding.
+EPSILON = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The size a pool should have by the work there is: within its bounds, and why."""
+
+    replicas: int
+    reason: Reason
+    message: str
+
+
+def work(
+    pools: Mapping[Key, Pool], busy: Mapping[Key, int], demands: Iterable[tuple[Candidates, int]]
+) -> dict[Key, float]:
+    """Return for each pool the agents that its busy slots and its part of the waiting work fill.
+
+    Waiting work counts for the first of its pools that has room below its maximum, what is over for the next; what
+    none has room for stays with the last that may grow. The least flexible work chooses first.
+    """
+    load = {key: busy.get(key, 0) / pool.slots for key, pool in pools.items()}
+    for candidates, tasks in sorted(demands, key=lambda demand: (len(demand[0]), demand[0])):
+        left = float(tasks)
+        for key, at_once in candidates:
+            room = max(0.0, pools[key].maximum - load[key])
+            taken = min(left, room * at_once)
+            load[key] += taken / at_once
+            left -= taken
+        if left > EPSILON:
+            key, at_once = next((item for item in reversed(candidates) if pools[item[0]].elastic), candidates[-1])
+            load[key] += left / at_once
+    return load
+
+
+def target(pool: Pool, load: float) -> Target:
+    """Clamp the load, in agents, to the pool's bounds."""
+    if not pool.elastic:
+        return Target(pool.minimum, Reason.FIXED_SIZE, f"replicas is {pool.minimum}.")
+    wanted = ceil(load - EPSILON)
+    if wanted > pool.maximum:
+        return Target(
+            pool.maximum,
+            Reason.AT_MAXIMUM,
+            f"Work for {wanted} agents; maxReplicas is {pool.maximum}. Raise it to serve the work sooner.",
+        )
+    if wanted < pool.minimum or wanted == 0:
+        return Target(
+            max(wanted, pool.minimum),
+            Reason.AT_MINIMUM if pool.minimum else Reason.IDLE,
+            f"Work for {wanted} agents; minReplicas is {pool.minimum}.",
+        )
+    return Target(wanted, Reason.WORK_WAITING, f"Waiting and running Tasks fill {wanted} agents of {pool.slots} slots.")
+
+
+class Sizing:
+    """The size a pool is given over time: up at once, down after the surplus has held for the delay.
+
+    An elastic pool gets the largest size wanted within the last `scale_down_delay` seconds.
+    """
+
+    __slots__ = ("_wanted", "desired", "message", "reason")
+
+    def __init__(self) -> None:
+        self.desired: int | None = None
+        self.reason = Reason.PROGRESSING
+        self.message = ""
+        # Sizes wanted of late, falling, each with the last moment at which it was; the last one is wanted now.
+        self._wanted: deque[tuple[Target, float]] = deque()
+
+    def step(self, pool: Pool, wanted: Target, existing: int, now: float) -> bool:
+        """Take the size wanted now into account; return whether the desired size changed."""
+        history = self._wanted
+        if not pool.elastic:
+            history.clear()
+        elif self.desired is None and existing > wanted.replicas:
+            # First sight, perhaps after a change of leader: what exists counts as wanted until now.
+            history.append((Target(existing, Reason.PROGRESSING, f"{existing} agents exist. {wanted.message}"), now))
+        elif history:
+            history[-1] = (history[-1][0], now)
+        while history and history[-1][0].replicas <= wanted.replicas:
+            history.pop()
+        history.append((wanted, now))
+        while len(history) > 1 and now - history[0][1] >= pool.scale_down_delay:
+            history.popleft()
+        former, chosen = self.desired, history[0][0]
+        self.desired = min(chosen.replicas, pool.maximum) if pool.elastic else chosen.replicas
+        self.reason, self.message = chosen.reason, chosen.message
+        return self.desired != former
+
+    def wake(self, pool: Pool) -> float | None:
+        """When the largest size wanted of late will have lapsed."""
+        return self._wanted[0][1] + pool.scale_down_delay if len(self._wanted) > 1 else None
+
+
+def victims(idle: Iterable[AgentRecord], busy: Iterable[AgentRecord], surplus: int) -> list[AgentRecord]:
+    """Choose who goes: agents that never came up or are not ready, latest first, then the longest idle, then `busy`.
+
+    The caller gives busy ones only where they may be drained; those with least to finish go first.
+    """
+    chosen = sorted(
+        idle, key=lambda agent: (agent.ready, agent.idle_since if agent.ready else -agent.created, agent.uid)
+    )
+    if len(chosen) < surplus:
+        chosen += sorted(busy, key=lambda agent: (agent.busy, agent.uid))
+    return chosen[:surplus]
+
+
+def pardons(draining: Iterable[AgentRecord], shortage: int) -> list[AgentRecord]:
+    """Choose which draining agents stay after all: those at work first, then the last to become idle."""
+    chosen = [agent for agent in draining if agent.ready]
+    return sorted(chosen, key=lambda agent: (not agent.leases, -agent.idle_since, agent.uid))[:shortage]

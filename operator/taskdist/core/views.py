@@ -1,0 +1,36 @@
+"""What the core shows of itself: values for status and metrics, made when asked for."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from taskdist.api import Reason
+from taskdist.core.model import Key
+
+
+class AgentState(StrEnum):
+    """Where an agent stands, as metrics count them."""
+
+    STARTING = "starting"  # its pod exists, it has not been ready yet
+    IDLE = "idle"
+    BUSY = "busy"
+    NOT_READY = "not_ready"
+    DRAINING = "draining"
+    GONE = "gone"  # its pod is gone, a lease still stands
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """A pool as it is now. `desired` is how many pods are wanted; those in `draining` do not count towards it.
+
+    `slots` are those of ready agents, `busy_slots` those that Tasks occupy on any agent.
+    """
+
+    key: Key
+    desired: int
+    reason: Reason
+    message: str
+    pods: int
+    ready: int
+    slots: int
+    busy_slots: int
+    draining: tuple[str, ...] = ()
