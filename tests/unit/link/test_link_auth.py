@@ -87,7 +87,13 @@ TOKEN, AGENT, LATER = Refusal.TOKEN, Refusal.AGENT, Refusal.LATER
     [
         pytest.param({}, TOKEN, "InvalidToken", "TASKDIST_TOKEN_FILE", id="empty answer"),
         pytest.param(no("[invalid bearer token]"), TOKEN, "InvalidToken", "invalid bearer token", id="garbage"),
-        pytest.param(no("service account token has expired"), TOKEN, "TokenExpired", "read TASKDIST", id="expired"),
+        pytest.param(
+            no("[invalid bearer token, service account token has expired]"),
+            TOKEN,
+            "TokenExpired",
+            "read TASKDIST",
+            id="expired",
+        ),
         pytest.param(
             no('token audiences ["x"] is invalid for the target audiences ["here"]'),
             TOKEN,
@@ -106,7 +112,13 @@ TOKEN, AGENT, LATER = Refusal.TOKEN, Refusal.AGENT, Refusal.LATER
             "audience: here",
             id="no audience",
         ),
-        pytest.param(no("pod (ns/a) has been deleted"), AGENT, "PodGone", "is deleted", id="pod deleted"),
+        pytest.param(
+            no("[invalid bearer token, service account token has been invalidated]"),
+            AGENT,
+            "PodGone",
+            "is deleted",
+            id="pod deleted",
+        ),
         pytest.param(user(extra={}), AGENT, "NotAPod", "bound to no pod", id="no pod"),
         pytest.param(user(extra=None), AGENT, "NotAPod", "bound to no pod", id="no extra"),
         pytest.param(user(username="jane"), AGENT, "NotAPod", "of jane", id="a person"),

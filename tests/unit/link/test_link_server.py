@@ -433,3 +433,22 @@ async def test_a_wrong_server_is_not_spoken_to(link: Link) -> None:
         code, _ = await stream.status()
     assert code is grpc.StatusCode.UNAVAILABLE
     assert link.recorder.log == []
+
+
+# --- a hostile agent ---
+
+
+async def test_a_flood_is_held_back_and_harms_nobody(link: Link) -> None:
+    count = 3500  # beyond the burst of 2,000 by 1.5 s worth
+    async with link.dial("other") as other, link.dial() as stream:
+        begin = time.monotonic()
+        flood = asyncio.create_task(stream.say(*(m.Progress(LEASE, n / count) for n in range(count))))
+        await other.say(m.Draining())
+        await link.recorder.until(lambda: m.Draining() in link.recorder.said())
+        assert len(link.recorder.said()) < count  # it did not have to wait for the flood to end
+        await link.recorder.until(lambda: len(link.recorder.said()) == count + 1)
+        assert time.monotonic() - begin > 1.4
+        await flood
+        assert link.recorder.count("disconnected") == 0
+    progress = [each.fraction for each in link.recorder.said() if isinstance(each, m.Progress)]
+    assert progress == sorted(progress)
