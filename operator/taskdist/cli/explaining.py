@@ -123,7 +123,9 @@ def answer(task: Obj, snapshot: Snapshot, now: float) -> tuple[Answer, list[str]
     recorded = _recorded(task, waiting)
     explanation = core.explain(uid_of(task), now)
     if explanation is None:
-        return recorded or Answer(str(Reason.QUEUED), "the operator has not looked at it yet", waiting=waiting), skipped
+        return recorded or Answer(
+            str(Reason.QUEUED), "The operator has not looked at it yet.", waiting=waiting
+        ), skipped
     if recorded is not None and recorded.reason in ONLY_THE_OPERATOR_KNOWS:
         return Answer(recorded.reason, recorded.message, "", explanation.position, waiting), skipped
     given = next((d for d in core.decide(now) if isinstance(d, Assign) and d.task_uid == uid_of(task)), None)
@@ -131,8 +133,8 @@ def answer(task: Obj, snapshot: Snapshot, now: float) -> tuple[Answer, list[str]
         return (
             Answer(
                 str(explanation.reason),
-                f"agent {given.agent_name} has room for it now: it should start at once",
-                "if this stays, the operator does not run or the agent is not connected: look at their pods and logs",
+                f"Agent {given.agent_name} has room for it now: it should start at once.",
+                "If this stays, the operator does not run or the agent is not connected: look at their pods.",
                 explanation.position,
                 waiting,
             ),

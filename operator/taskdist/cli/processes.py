@@ -184,7 +184,7 @@ def _add_dev(dev: typer.Typer, program: str) -> None:
             complain(str(error))
             raise typer.Exit(FAILED) from None
         print(f"export KUBECONFIG={shlex.quote(str(plane.kubeconfig))}")
-        note(f"Stop it with: {program} dev down")
+        note(f"Stop it with: {program} dev down" + (f" --dir {shlex.quote(str(directory))}" if directory else ""))
 
     @dev.command()
     def down(directory: Directory = None) -> None:

@@ -23,7 +23,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, head: bool =
         view.add_column(header, no_wrap=header != "MESSAGE", overflow="fold")
     for row in rows:
         view.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
-    _console().print(view)
+    _print(view)
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> None:
@@ -34,7 +34,7 @@ def fields(pairs: Iterable[tuple[str, str]]) -> None:
     for name, value in pairs:
         if value:
             view.add_row(f"{name}:", Text(value, style=_COLOURS.get(value, "")))
-    _console().print(view)
+    _print(view)
 
 
 def as_json(value: Any) -> str:
@@ -79,7 +79,12 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _console() -> Console:
-    out = sys.stdout
+def _print(view: Table) -> None:
     # A pipe has no width: cutting columns there would lose what a script wants.
-    return Console(file=out, width=None if out.isatty() else _UNBOUNDED, soft_wrap=False, highlight=False)
+    width = None if sys.stdout.isatty() else _UNBOUNDED
+    console = Console(file=sys.stdout, width=width, highlight=False)
+    with console.capture() as captured:
+        console.print(view)
+    for line in captured.get().splitlines():
+        # The last column is padded to its widest cell.
+        print(line.rstrip(), flush=True)

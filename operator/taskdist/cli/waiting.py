@@ -59,6 +59,10 @@ async def until_ended(cluster: Cluster, name: str, *, timeout: float | None, uid
             + f"\nSee why: taskdist explain {name}",
             code=TIMED_OUT,
         ) from None
+    except asyncio.CancelledError:
+        # Not the time-out: somebody pressed Ctrl-C.
+        note(f"not waiting any longer; the Task goes on. Go on waiting: taskdist result {name} --wait")
+        raise
 
 
 class _Told:

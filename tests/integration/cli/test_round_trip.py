@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from taskdist.cli.run import FAILED, OK, TIMED_OUT, explain_failure
+from taskdist.cli.run import FAILED, INTERRUPTED, OK, TIMED_OUT, explain_failure
 from taskdist.kube import TASKS as KIND
 from taskdist.kube import ApiError
 from taskdist.kube import Client as KubeClient
@@ -132,6 +133,18 @@ def test_the_time_is_up(command: Command) -> None:
     assert "it goes on" in err
 
 
+def test_an_impatient_user_hears_that_the_task_goes_on(command: Command) -> None:
+    process = command.start("submit", "q", "--type", "t", "--name", "a", "--wait")
+    assert process.stderr is not None
+    while process.stderr.readline() != "task a: Pending\n":
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED
+    assert "the Task goes on. Go on waiting: taskdist result a --wait" in err
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -204,7 +217,7 @@ def test_a_log_without_a_kubelet_is_read_from_the_file_that_the_pod_names(
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": "p-0", "annotations": {"taskdist.dev/log-path": str(log)}},
-            "spec": {"containers": [{"name": "agent", "image": "x"}]},
+            "spec": {"nodeName": "local", "containers": [{"name": "agent", "image": "x"}]},
         },
     )
     command("submit", "q", "--type", "t", "--name", "a")

@@ -65,7 +65,7 @@ def explain(cluster: MemoryCluster, name: str = "a") -> dict[str, Any]:
             lambda c: c.task("a", agentSelector={"matchLabels": {"zone": "b"}}), "LabelsMismatch", "zone", id="labels"
         ),
         pytest.param(lambda c: c.task("a", {"retryAfter": "2999-01-01T00:00:00Z"}), "BackingOff", "", id="backing-off"),
-        pytest.param(lambda c: c.task("b", ASSIGNED | {"agentUid": "uid-p-0"}), "NoFreeSlots", "", id="all-busy"),
+        pytest.param(lambda c: c.task("b", ASSIGNED | {"agentUid": "uid-p-0"}), "Queued", "busy", id="all-busy"),
     ],
 )
 def test_why_it_waits(cluster: MemoryCluster, arrange: Any, reason: str, words: str) -> None:
@@ -78,7 +78,7 @@ def test_why_it_waits(cluster: MemoryCluster, arrange: Any, reason: str, words: 
 
 def test_what_could_run_now_points_at_the_operator(cluster: MemoryCluster) -> None:
     story = explain(cluster)
-    assert "agent p-0 has room for it now" in story["message"]
+    assert "Agent p-0 has room for it now" in story["message"]
     assert "the operator does not run" in story["unblock"]
 
 
