@@ -119,11 +119,11 @@ class Dispatcher:
         """Begin a leadership with what a consistent list showed."""
         self._leader = leader
         for queue in queues:
-            self._input(lambda m, now, q=queue: m.queue_applied(q, now))
+            self.queue_applied(queue)
         for pool in pools:
-            self._input(lambda m, now, p=pool: m.pool_applied(p, now))
-        for pod in self._pods.values():
-            self._input(lambda m, now, p=pod: m.pod_observed(p, now))
+            self.pool_applied(pool)
+        for pod in list(self._pods.values()):
+            self.pod_observed(pod)
         known = list(tasks)
         self._input(lambda m, now: m.recover(known, now))
         self._look()

@@ -187,7 +187,7 @@ class _Operator:
             scope = self._settings.watch_namespaces[0] if self._settings.watch_namespaces else None
             await self._client.list(TASKS, scope, page_size=1)
         except ApiError as error:
-            if error.is_not_found:
+            if error.is_unserved:
                 _log.error("the API server does not know tasks.taskdist.dev: install the chart, or apply crds/, first")
                 return False
             if error.is_forbidden:

@@ -1,12 +1,39 @@
 """What the metrics show of this moment, taken from the machine that runs. Asked at each scrape."""
 
+from collections import Counter
+
 from taskdist.controller.dispatch import Dispatcher
 from taskdist.observability.metrics import Snapshot
 
 
 def snapshot(dispatcher: Dispatcher, epoch: int | None) -> Snapshot:
-    """Return the gauges; those of a replica that does not lead are zero."""
+    """Return the gauges; those of a replica that does not lead are empty."""
     leader = dispatcher.leader
     if leader is None:
         return Snapshot(leader=epoch is not None, epoch=epoch or 0)
-    return Snapshot(leader=epoch is not None, epoch=epoch or 0)
+    core, stats = leader.core, leader.stats()
+    waiting: Counter[tuple[str, str, int]] = Counter()
+    leased: Counter[tuple[str, str, int]] = Counter()
+    for record, is_leased in leader.live():
+        namespace, queue = record.task.queue_key
+        (leased if is_leased else waiting)[namespace, queue, record.task.priority] += 1
+    agents: dict[tuple[str, str, str], int] = {}
+    busy: dict[tuple[str, str], int] = {}
+    total: dict[tuple[str, str], int] = {}
+    for key, states in core.agent_states().items():
+        for state, count in states.items():
+            agents[*key, str(state)] = count
+        view = core.pool_view(key)
+        busy[key], total[key] = view.busy_slots, view.slots
+    return Snapshot(
+        waiting=waiting,
+        leased=leased,
+        agents=agents,
+        slots_busy=busy,
+        slots_total=total,
+        link_sessions=stats.sessions,
+        leader=epoch is not None,
+        epoch=epoch or 0,
+        unknown_writes=stats.unknown_writes,
+        conservation_error=stats.conservation_error,
+    )

@@ -6,7 +6,7 @@ does no I/O and reads no clock; a new leadership is a new `Leader` with a new `C
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Scale, Undrain
@@ -376,6 +376,11 @@ class Leader(Sessions):
         self._advance(entry, now)
 
     # --- numbers ---
+
+    def live(self) -> Iterator[tuple[TaskRecord, bool]]:
+        """Yield each Task that is not over, and whether an agent holds it."""
+        for entry in self._tasks.values():
+            yield entry.record, entry.core == "leased"
 
     def stats(self) -> LeaderStats:
         leases: Counter[Key] = Counter()
