@@ -5,13 +5,14 @@ matching, accounting, retry, sizing and words are rooms of their own. Refuses I/
 at the same times give the same decisions.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
 from taskdist.api import Reason
 from taskdist.core import audit, events, explain
-from taskdist.core.decisions import Assign, Decision, Explanation
+from taskdist.core.decisions import Assign, Decision, Explanation, Undrain
 from taskdist.core.fleet import Fleet
 from taskdist.core.matching import Catalogue
 from taskdist.core.model import Key, Task
@@ -32,6 +33,8 @@ class Core:
         self._tasks: dict[str, TaskRecord] = {}
         # By queue: how many wait, how many are leased.
         self._counts: dict[Key, list[int]] = {}
+        # By namespace: how many Tasks wait for something outside, perhaps for an agent that was not heard of yet.
+        self._held: Counter[str] = Counter()
         self._accepted = 0
         self._ended = 0
         self._timers: list[Timer] = []
@@ -94,6 +97,7 @@ class Core:
     def _task_held(self, event: events.TaskHeld, now: float) -> None:
         record = self._record(event.task, now)
         record.held = True
+        self._held[event.task.namespace] += 1
         self._gate(record, event.reason)
 
     def _task_leased(self, event: events.TaskLeased, now: float) -> None:
@@ -174,6 +178,7 @@ class Core:
             record.shape.tasks -= 1
             if record.gate is not None:
                 record.shape.gated[record.gate] -= 1
+                self._held[record.task.namespace] -= record.held
                 record.gate, record.held = None, False
             else:
                 self._withdraw(record)
@@ -219,20 +224,24 @@ class Core:
         At most `limit` decisions; if it cut them short, `next_wake` is not in the future.
         """
         self._end_back_offs(now)
-        decisions: list[Decision] = []
         self._cut_at = None
-        while limit is None or len(decisions) < limit:
-            record = self._waiting.best(self._fleet.free.union)
-            if record is None:
-                # Sizes are judged once all that fits is placed: only then is waiting work a lack of room.
-                decisions += self._resizer.decide(now)
-                if limit is not None and len(decisions) > limit:
-                    self._resizer.postpone(decisions[limit:])
-                    del decisions[limit:]
+        decisions: list[Decision] = []
+        placing = True
+        while placing:
+            while (record := self._waiting.best(self._fleet.free.union)) is not None:
+                if limit is not None and len(decisions) >= limit:
                     self._cut_at = now
-                return decisions
-            decisions.append(self._assign(record, now))
-        self._cut_at = now
+                    return decisions
+                decisions.append(self._assign(record, now))
+            # Sizes are judged once all that fits is placed: only then is waiting work a lack of room.
+            changes = self._resizer.decide(now, self._held)
+            decisions += changes
+            # Who is kept after all can take of it at once.
+            placing = any(isinstance(change, Undrain) for change in changes)
+        if limit is not None and len(decisions) > limit:
+            self._resizer.postpone(decisions[limit:])
+            del decisions[limit:]
+            self._cut_at = now
         return decisions
 
     def _assign(self, record: TaskRecord, now: float) -> Assign:

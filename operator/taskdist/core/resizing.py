@@ -3,6 +3,8 @@
 Owns the state of each pool's sizing and of its victims. The rules of size and choice are `scaling`'s.
 """
 
+from collections.abc import Mapping
+
 from taskdist.api import Reason
 from taskdist.core.decisions import Decision, DeletePod, Drain, Scale, Undrain
 from taskdist.core.fleet import Fleet, PoolMembers
@@ -29,7 +31,8 @@ class Resizer:
         """These were decided and are booked, but did not fit the caller's limit: they come first next time."""
         self._postponed = decisions
 
-    def decide(self, now: float) -> list[Decision]:
+    def decide(self, now: float, held: Mapping[str, int]) -> list[Decision]:
+        """Say how pools change. `held`: by namespace, how many Tasks may be with an agent not heard of yet."""
         decisions, self._postponed = self._postponed, []
         pools = self._catalogue.pools
         if not pools:
@@ -44,23 +47,30 @@ class Resizer:
             members = self._fleet.members(key)
             if sizing.step(pool, target(pool, load.get(key, 0.0)), members.counted, now):
                 decisions.append(Scale(key, sizing.desired or 0, sizing.reason, sizing.message))
-            self._follow(pool, sizing.desired or 0, members, now, decisions)
+            unheard = held.get(pool.namespace, 0) > 0
+            self._follow(pool, sizing.desired or 0, members, unheard, now, decisions)
         return decisions
 
-    def _follow(self, pool: Pool, desired: int, members: PoolMembers, now: float, decisions: list[Decision]) -> None:
+    def _follow(
+        self, pool: Pool, desired: int, members: PoolMembers, unheard: bool, now: float, decisions: list[Decision]
+    ) -> None:
         if members.draining and members.counted < desired:
             for agent in pardons(members.draining.values(), desired - members.counted):
                 self._fleet.change(agent, now, _pardon)
                 decisions.append(Undrain(agent.uid))
         elif members.counted > desired and (members.idle or not pool.elastic):
-            self._take_away(pool, members, members.counted - desired, now, decisions)
+            self._take_away(pool, members, members.counted - desired, unheard, now, decisions)
         for agent in [agent for agent in members.draining.values() if self._may_go(agent)]:
             self._delete(agent, now, decisions)
 
-    def _take_away(self, pool: Pool, members: PoolMembers, surplus: int, now: float, decisions: list[Decision]) -> None:
+    def _take_away(
+        self, pool: Pool, members: PoolMembers, surplus: int, unheard: bool, now: float, decisions: list[Decision]
+    ) -> None:
+        # Under a new leader a silent pod may hold a lease that was not announced yet: errs towards keeping it.
+        idle = [agent for agent in members.idle.values() if agent.ready or not unheard]
         # Busy ones of an elastic pool never; a fixed size is the user's word, so theirs finish and then go.
         at_work = [] if pool.elastic else [a for a in members.agents.values() if a.counted and a.leases]
-        for agent in victims(members.idle.values(), at_work, surplus):
+        for agent in victims(idle, at_work, surplus):
             self._fleet.change(agent, now, _condemn)
             if agent.ready or agent.leases:
                 message = f"Pool {pool.name} has {surplus} agents more than it needs."
@@ -79,7 +89,7 @@ class Resizer:
         self._fleet.change(agent, now, _doom)
 
     def wake(self) -> float | None:
-        """When a surplus will have held long enough, or at once if decisions were postponed."""
+        """When a surplus will have held long enough."""
         times = [
             at
             for key, sizing in self._sizes.items()

@@ -1,0 +1,154 @@
+"""How fast the core decides. Prints progress, then one line of JSON.
+
+A decision is a grant with its events: a Task is submitted, the best waiting one is granted, a running one ends. The
+waiting Tasks stay as many as they were, so each cycle works on full indices. `heap_ratio` relates its cost to one heap
+push and pop among 100,000 entries in the same process, which carries over between machines; `growth_*` relate the cost
+at the large size to that at the small one.
+"""
+
+import argparse
+import gc
+import heapq
+import json
+import random
+import sys
+import time
+import tracemalloc
+from collections import deque
+
+from taskdist.core import Core
+from taskdist.core.decisions import Assign
+from taskdist.core.events import AgentReady, PodSeen, PoolApplied, QueueApplied, TaskGone, TaskWaiting
+from taskdist.core.model import Agent, Pool, Queue, Task
+
+NAMESPACE = "bench"
+POOLS = 4
+QUEUES = 10
+SLOTS = 4
+SKILLS = tuple(frozenset(skills) for skills in ((), (), (), ("gpu",), ("io",), ("gpu", "io")))
+
+
+class Load:
+    """A stream of Tasks in many classes: queues, types, skills, sizes and priorities mixed by a fixed seed."""
+
+    def __init__(self, classes: int) -> None:
+        self._random = random.Random(7)
+        self._classes = [
+            (f"q{n % QUEUES}", f"type{n}", self._random.choice(SKILLS), self._random.choice((1, 1, 1, 1, 2)))
+            for n in range(classes)
+        ]
+        self._made = 0
+
+    def next(self) -> Task:
+        self._made += 1
+        queue, kind, skills, slots = self._classes[self._random.randrange(len(self._classes))]
+        uid = f"{self._made:08x}-0000-4000-8000-000000000000"
+        priority = self._random.randrange(5) * 10
+        return Task(
+            uid, NAMESPACE, f"task-{self._made}", queue, kind, self._made * 0.001, priority, None, slots, (), skills
+        )
+
+
+def prepared(waiting: int, agents: int, classes: int) -> tuple[Core, Load, deque[str]]:
+    """Return a saturated core with so many waiting Tasks, and the leased ones in the order of their start."""
+    core, load = Core(), Load(classes)
+    for number in range(POOLS):
+        skills = frozenset({"gpu", "io"}) if number % 2 else frozenset({"io"})
+        elastic = number == 0
+        pool = Pool(NAMESPACE, f"p{number}", SLOTS, (), skills, (), elastic, 0 if elastic else agents, agents)
+        core.handle(PoolApplied(pool), 0.0)
+    for number in range(QUEUES):
+        core.handle(QueueApplied(Queue(NAMESPACE, f"q{number}", tuple(f"p{n}" for n in range(POOLS)))), 0.0)
+    for number in range(agents):
+        uid, pool_name = f"agent-{number}", f"p{number % POOLS}"
+        skills = frozenset({"gpu", "io"}) if number % 2 else frozenset({"io"})
+        core.handle(PodSeen(uid, NAMESPACE, uid, pool_name, 0.0), 0.0)
+        core.handle(AgentReady(Agent(uid, NAMESPACE, uid, pool_name, SLOTS, (), skills)), 0.0)
+    leased: deque[str] = deque()
+    now = 0.0
+    while True:
+        core.handle(TaskWaiting(load.next()), now)
+        granted = [each.task_uid for each in core.decide(now) if isinstance(each, Assign)]
+        leased.extend(granted)
+        if not granted and sum(count for count, _ in core.queue_counts().values()) > 50:
+            break
+    for _ in range(waiting - 51):
+        core.handle(TaskWaiting(load.next()), now)
+    leased.extend(each.task_uid for each in core.decide(now) if isinstance(each, Assign))
+    return core, load, deque(random.Random(3).sample(list(leased), len(leased)))
+
+
+def seconds_per_decision(waiting: int, agents: int, classes: int, decisions: int) -> float:
+    core, load, leased = prepared(waiting, agents, classes)
+    gc.collect()
+    gc.freeze()
+    now, done = 1.0, 0
+    tasks = [load.next() for _ in range(2 * decisions)]
+    begun = time.perf_counter()
+    for task in tasks:
+        now += 0.001
+        core.handle(TaskWaiting(task), now)
+        core.handle(TaskGone(leased.popleft()), now)
+        for decision in core.decide(now):
+            if isinstance(decision, Assign):
+                leased.append(decision.task_uid)
+                done += 1
+        if done >= decisions:
+            break
+    spent = time.perf_counter() - begun
+    gc.unfreeze()
+    problems = core.audit()
+    if problems:
+        raise SystemExit(f"the core's books are wrong: {problems[:3]}")
+    print(f"{waiting} waiting, {agents} agents, {classes} classes: {1e6 * spent / done:.1f} µs", file=sys.stderr)
+    return spent / done
+
+
+def seconds_per_heap_step(entries: int = 100_000, steps: int = 100_000) -> float:
+    chance = random.Random(1)
+    heap = [(chance.random(), number) for number in range(entries)]
+    heapq.heapify(heap)
+    fresh = [(chance.random(), number) for number in range(steps)]
+    begun = time.perf_counter()
+    for entry in fresh:
+        heapq.heappush(heap, entry)
+        heapq.heappop(heap)
+    return (time.perf_counter() - begun) / steps
+
+
+def bytes_per_waiting_task(waiting: int = 20_000) -> float:
+    """Bytes of a waiting Task in the core, its own value included."""
+    core, load = Core(), Load(1000)
+    core.handle(QueueApplied(Queue(NAMESPACE, "q0", ("p0",))), 0.0)
+    for _ in range(5_000):
+        core.handle(TaskWaiting(load.next()), 0.0)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(waiting):
+        core.handle(TaskWaiting(load.next()), 0.0)
+    used = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    return used / waiting
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--decisions", type=int, default=20_000, help="decisions measured per size")
+    count = parser.parse_args().decisions
+    heap = seconds_per_heap_step()
+    full = seconds_per_decision(100_000, 1_000, 1_000, count)
+    few_waiting = seconds_per_decision(1_000, 1_000, 1_000, count)
+    few_agents = seconds_per_decision(100_000, 10, 1_000, count)
+    many_agents = seconds_per_decision(100_000, 5_000, 1_000, count)
+    figures = {
+        "decisions_per_second": round(1 / full),
+        "heap_ratio": round(full / heap, 1),
+        "growth_waiting": round(full / few_waiting, 2),
+        "growth_agents": round(many_agents / few_agents, 2),
+        "bytes_per_waiting_task": round(bytes_per_waiting_task()),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

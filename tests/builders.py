@@ -1,0 +1,175 @@
+"""Small builders that read like sentences: `make_task("a").queue("q").priority(5).build()`.
+
+Each step returns a new builder, so that a half-built one can be shared between cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from taskdist.api import Delivery, Dispatch, Reclaim
+from taskdist.core.model import Agent, Pool, Queue, Requirement, RetryPolicy, Task
+
+NAMESPACE = "ns"
+
+
+@dataclass(frozen=True)
+class TaskBuilder:
+    """A Task named after its uid, of queue `q` and type `work`, created at 0."""
+
+    task: Task
+
+    def build(self) -> Task:
+        return self.task
+
+    def _with(self, **fields: object) -> TaskBuilder:
+        return TaskBuilder(replace(self.task, **fields))  # type: ignore[arg-type]
+
+    def queue(self, name: str) -> TaskBuilder:
+        return self._with(queue=name)
+
+    def type(self, name: str) -> TaskBuilder:
+        return self._with(type=name)
+
+    def priority(self, priority: int) -> TaskBuilder:
+        return self._with(priority=priority)
+
+    def created(self, at: float) -> TaskBuilder:
+        return self._with(created=at)
+
+    def pool(self, name: str | None) -> TaskBuilder:
+        return self._with(pool=name)
+
+    def slots(self, slots: int) -> TaskBuilder:
+        return self._with(slots=slots)
+
+    def resources(self, **amounts: int) -> TaskBuilder:
+        return self._with(resources=tuple(sorted(amounts.items())))
+
+    def skills(self, *skills: str) -> TaskBuilder:
+        return self._with(skills=frozenset(skills))
+
+    def selector(self, key: str, operator: str, *values: str) -> TaskBuilder:
+        return self._with(selector=(*self.task.selector, Requirement(key, operator, frozenset(values))))
+
+    def suspended(self, suspended: bool = True) -> TaskBuilder:
+        return self._with(suspended=suspended)
+
+    def failures(self, failures: int) -> TaskBuilder:
+        return self._with(failures=failures)
+
+    def not_before(self, at: float) -> TaskBuilder:
+        return self._with(not_before=at)
+
+
+def make_task(uid: str) -> TaskBuilder:
+    return TaskBuilder(Task(uid, NAMESPACE, uid, "q", "work", 0.0))
+
+
+@dataclass(frozen=True)
+class QueueBuilder:
+    """A queue served by pool `p`."""
+
+    queue: Queue
+
+    def build(self) -> Queue:
+        return self.queue
+
+    def _with(self, **fields: object) -> QueueBuilder:
+        return QueueBuilder(replace(self.queue, **fields))  # type: ignore[arg-type]
+
+    def pools(self, *names: str) -> QueueBuilder:
+        return self._with(pools=names)
+
+    def paused(self, paused: bool = True) -> QueueBuilder:
+        return self._with(paused=paused)
+
+    def reclaim(self, reclaim: Reclaim) -> QueueBuilder:
+        return self._with(reclaim=reclaim)
+
+    def delivery(self, delivery: Delivery) -> QueueBuilder:
+        return self._with(delivery=delivery)
+
+    def dispatch(self, dispatch: Dispatch) -> QueueBuilder:
+        return self._with(dispatch=dispatch)
+
+    def retry(self, limit: int = 3, initial: float = 1.0, factor: float = 2.0, most: float = 300.0) -> QueueBuilder:
+        return self._with(retry=RetryPolicy(limit, initial, factor, most))
+
+
+def make_queue(name: str = "q") -> QueueBuilder:
+    return QueueBuilder(Queue(NAMESPACE, name, ("p",)))
+
+
+@dataclass(frozen=True)
+class PoolBuilder:
+    """A pool of one agent of one slot."""
+
+    pool: Pool
+
+    def build(self) -> Pool:
+        return self.pool
+
+    def _with(self, **fields: object) -> PoolBuilder:
+        return PoolBuilder(replace(self.pool, **fields))  # type: ignore[arg-type]
+
+    def slots(self, slots: int) -> PoolBuilder:
+        return self._with(slots=slots)
+
+    def resources(self, **amounts: int) -> PoolBuilder:
+        return self._with(resources=tuple(sorted(amounts.items())))
+
+    def skills(self, *skills: str) -> PoolBuilder:
+        return self._with(skills=frozenset(skills))
+
+    def labels(self, **labels: str) -> PoolBuilder:
+        return self._with(labels=tuple(sorted(labels.items())))
+
+    def fixed(self, replicas: int) -> PoolBuilder:
+        return self._with(elastic=False, minimum=replicas, maximum=replicas)
+
+    def elastic(self, minimum: int, maximum: int, delay: float = 60.0) -> PoolBuilder:
+        return self._with(elastic=True, minimum=minimum, maximum=maximum, scale_down_delay=delay)
+
+
+def make_pool(name: str = "p") -> PoolBuilder:
+    return PoolBuilder(Pool(NAMESPACE, name))
+
+
+@dataclass(frozen=True)
+class AgentBuilder:
+    """An agent of pool `p` with one slot, named after its uid."""
+
+    agent: Agent
+
+    def build(self) -> Agent:
+        return self.agent
+
+    def _with(self, **fields: object) -> AgentBuilder:
+        return AgentBuilder(replace(self.agent, **fields))  # type: ignore[arg-type]
+
+    def pool(self, name: str) -> AgentBuilder:
+        return self._with(pool=name)
+
+    def slots(self, slots: int) -> AgentBuilder:
+        return self._with(slots=slots)
+
+    def resources(self, **amounts: int) -> AgentBuilder:
+        return self._with(resources=tuple(sorted(amounts.items())))
+
+    def skills(self, *skills: str) -> AgentBuilder:
+        return self._with(skills=frozenset(skills))
+
+    def types(self, types: Iterable[str] | None) -> AgentBuilder:
+        return self._with(types=None if types is None else frozenset(types))
+
+    def labels(self, **labels: str) -> AgentBuilder:
+        return self._with(labels=tuple(sorted(labels.items())))
+
+    def fenced(self, fenced: bool) -> AgentBuilder:
+        return self._with(fenced=fenced)
+
+
+def make_agent(uid: str) -> AgentBuilder:
+    return AgentBuilder(Agent(uid, NAMESPACE, uid, "p"))
