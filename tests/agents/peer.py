@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from taskdist.agent.boottime import boottime
 from taskdist.agent.supervisor import LinkLost
+from taskdist.api import Reason
 from taskdist.protocol.messages import (
     Cancel,
     Failure,
@@ -75,7 +76,6 @@ class Peer:
         self.seen: list[FromAgent] = []
         self.sessions: list[PeerSession] = []
         self._changed = asyncio.Event()
-        self._ping = 0.0
 
     async def connect(self) -> PeerSession:
         if not self.reachable:
@@ -93,7 +93,6 @@ class Peer:
             case Hello():
                 session.to_agent.put_nowait(Welcome(self.epoch, message.slots, self.ping_seconds))
             case Ping():
-                self._ping = message.boot
                 if self.renewing:
                     session.to_agent.put_nowait(Renew(self.epoch, message.boot, tuple(self.held)))
             case Result() | Failure():
@@ -117,8 +116,6 @@ class Peer:
         return lease
 
     def cancel(self, lease: LeaseName) -> None:
-        from taskdist.api import Reason
-
         self.say(Cancel(lease, Reason.CANCELLED, "cancelled by its owner"))
 
     def of(self, kind: type[MessageT], lease: LeaseName | None = None) -> list[MessageT]:

@@ -21,8 +21,6 @@ BRANCHES = (
     ast.AsyncFor,
     ast.While,
     ast.ExceptHandler,
-    ast.With,
-    ast.AsyncWith,
     ast.Assert,
     ast.comprehension,
     ast.match_case,

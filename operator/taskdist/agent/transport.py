@@ -20,8 +20,8 @@ from structlog.typing import FilteringBoundLogger
 
 from taskdist.agent.supervisor import LinkLost
 from taskdist.link.codec import Reauthenticate, decode_to_agent, encode_from_agent
+from taskdist.link.proto import MAX_MESSAGE_BYTES, SESSION_METHOD
 from taskdist.link.proto import link_pb2 as pb
-from taskdist.link.proto.link_pb2_grpc import LinkStub
 from taskdist.protocol.messages import FromAgent, ToAgent
 
 CONNECT_SECONDS = 5.0
@@ -31,11 +31,12 @@ KEEPALIVE_MILLISECONDS = 1000
 TOKEN_SECONDS = 10.0
 # A token that ends this soon and was not replaced is worth a warning.
 TOKEN_WARNING_SECONDS = 30.0
-MAX_MESSAGE_BYTES = 1024 * 1024
 
 _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_time_ms", KEEPALIVE_MILLISECONDS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_MILLISECONDS),
+    # Without it an unanswered ping has a minute, whatever the time-out above says (seen with grpcio 1.85).
+    ("grpc.http2.ping_timeout_ms", KEEPALIVE_MILLISECONDS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -129,9 +130,13 @@ class GrpcSession:
     def __init__(self, channel: grpc.aio.Channel, token: str, connector: GrpcConnector) -> None:
         self._channel = channel
         self._outgoing: asyncio.Queue[FromAgent | Reauthenticate | None] = asyncio.Queue()
-        self._call: Any = LinkStub(channel).Session(  # type: ignore[no-untyped-call]  # generated
-            metadata=(("authorization", f"Bearer {token}"),)
+        open_stream: Any = channel.stream_stream  # its stub asks for arguments that have defaults
+        session = open_stream(
+            SESSION_METHOD,
+            request_serializer=pb.FromAgent.SerializeToString,
+            response_deserializer=pb.ToAgent.FromString,
         )
+        self._call: Any = session(metadata=(("authorization", f"Bearer {token}"),))
         self._writing = asyncio.create_task(self._write())
         self._renewing = asyncio.create_task(self._renew(token, connector))
 
@@ -145,7 +150,8 @@ class GrpcSession:
             raise LinkLost(f"{error.code().name}: {error.details()}") from error
         except asyncio.CancelledError:
             # grpc raises it when the call was cancelled too, which is no cancel of our task.
-            if self._call.cancelled():
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
                 raise LinkLost("the session was closed") from None
             raise
         if not isinstance(wire, pb.ToAgent):  # the end of the stream

@@ -19,39 +19,15 @@ from taskdist.agent.pool import WorkerPool
 from taskdist.agent.work import Offered, StartError
 from taskdist.api import Reason
 from taskdist.protocol.messages import Grant, LeaseName
+from unit.agent.recorder import Recorder
 
 SAMPLE = str(Path(__file__).parents[2] / "agents" / "sample.py")
-
-
-class Events:
-    """Everything a pool tells, in order."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, LeaseName, tuple[Any, ...]]] = []
-
-    def started(self, lease: LeaseName) -> None:
-        self.told.append(("started", lease, ()))
-
-    def progress(self, lease: LeaseName, fraction: float, message: str) -> None:
-        self.told.append(("progress", lease, (fraction, message)))
-
-    def finished(self, lease: LeaseName, body: bytes) -> None:
-        self.told.append(("finished", lease, (body,)))
-
-    def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool) -> None:
-        self.told.append(("failed", lease, (reason, message, retryable)))
-
-    def stopped(self, lease: LeaseName) -> None:
-        self.told.append(("stopped", lease, ()))
-
-    def find(self, lease: LeaseName, *kinds: str) -> tuple[str, tuple[Any, ...]] | None:
-        return next(((kind, args) for kind, of, args in self.told if of == lease and kind in kinds), None)
 
 
 class Bench:
     """A pool under test."""
 
-    def __init__(self, pool: WorkerPool, events: Events, offered: Offered) -> None:
+    def __init__(self, pool: WorkerPool, events: Recorder, offered: Offered) -> None:
         self.pool, self.events, self.offered = pool, events, offered
         self._count = 0
 
@@ -63,10 +39,7 @@ class Bench:
         return lease
 
     async def wait(self, lease: LeaseName, *kinds: str) -> tuple[str, tuple[Any, ...]]:
-        await until(lambda: self.events.find(lease, *kinds), f"{kinds} of {lease}: {self.events.told}")
-        found = self.events.find(lease, *kinds)
-        assert found is not None
-        return found
+        return await self.events.wait(lease, *kinds)
 
     async def ended(self, lease: LeaseName) -> tuple[str, tuple[Any, ...]]:
         return await self.wait(lease, "finished", "failed", "stopped")
@@ -77,7 +50,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench(mode: str = "module", target: list[str] | None = None, slots: int = 1) -> AsyncIterator[Bench]:
-    pool, events = WorkerPool(mode, target or [SAMPLE], slots, make_logger(agent="test"), agent="test"), Events()
+    pool, events = WorkerPool(mode, target or [SAMPLE], slots, make_logger(agent="test"), agent="test"), Recorder()
     try:
         yield Bench(pool, events, await asyncio.wait_for(pool.open(events), TIMEOUT))
     finally:
@@ -222,7 +195,7 @@ async def test_a_module_that_does_not_load(source: str, said: str, tmp_path: Pat
     module.write_text(source)
     pool = WorkerPool("module", [str(module)], 1, make_logger())
     with pytest.raises(StartError, match=said):
-        await asyncio.wait_for(pool.open(Events()), TIMEOUT)
+        await asyncio.wait_for(pool.open(Recorder()), TIMEOUT)
     await pool.close()
 
 

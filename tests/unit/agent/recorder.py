@@ -1,0 +1,41 @@
+"""Notes what an executor tells."""
+
+from typing import Any
+
+from agents.peer import until
+from taskdist.api import Reason
+from taskdist.protocol.messages import LeaseName
+
+
+class Recorder:
+    """Everything told, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, LeaseName, tuple[Any, ...]]] = []
+
+    def started(self, lease: LeaseName) -> None:
+        self.told.append(("started", lease, ()))
+
+    def progress(self, lease: LeaseName, fraction: float, message: str) -> None:
+        self.told.append(("progress", lease, (fraction, message)))
+
+    def finished(self, lease: LeaseName, body: bytes) -> None:
+        self.told.append(("finished", lease, (body,)))
+
+    def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool) -> None:
+        self.told.append(("failed", lease, (reason, message, retryable)))
+
+    def stopped(self, lease: LeaseName) -> None:
+        self.told.append(("stopped", lease, ()))
+
+    def find(self, lease: LeaseName, *kinds: str) -> tuple[str, tuple[Any, ...]] | None:
+        return next(((kind, args) for kind, of, args in self.told if of == lease and kind in kinds), None)
+
+    async def wait(self, lease: LeaseName, *kinds: str) -> tuple[str, tuple[Any, ...]]:
+        await until(lambda: self.find(lease, *kinds), f"{kinds} of {lease}: {self.told}")
+        found = self.find(lease, *kinds)
+        assert found is not None
+        return found
+
+    async def ended(self, lease: LeaseName) -> tuple[str, tuple[Any, ...]]:
+        return await self.wait(lease, "finished", "failed", "stopped")

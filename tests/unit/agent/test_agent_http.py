@@ -1,0 +1,112 @@
+"""The HTTP mode against a local server: what each answer becomes, and that a cancel closes the request."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from taskdist.agent.boottime import boottime
+from taskdist.agent.http import HttpEndpoint
+from taskdist.api import Reason
+from taskdist.protocol.messages import Grant, LeaseName
+from unit.agent.recorder import Recorder
+
+LEASE = LeaseName("uid", 2, 1)
+GRANT = Grant(LEASE, "ns", "task", "t", 1, boottime(), 15.0, 120.0, payload=b'{"a":1}')
+
+
+class Server:
+    """Answers as it is told; `hang` keeps the request open."""
+
+    def __init__(self) -> None:
+        self.status, self.body = 200, b"{}"
+        self.asked: list[dict[str, object]] = []
+        self.hanging = asyncio.Event()
+        self.hang = False
+        self.hung_up = asyncio.Event()
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.asked.append(await request.json())
+        if self.hang:
+            self.hanging.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.hung_up.set()
+        return web.Response(status=self.status, body=self.body)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    made = Server()
+    app = web.Application()
+    app.router.add_post("/run", made.handle)
+    runner = web.AppRunner(app, handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/run"
+    yield made
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        pytest.param(200, b'{"x":1}', ("finished", b'{"x":1}'), id="result"),
+        pytest.param(204, b"", ("finished", b"{}"), id="no-content"),
+        pytest.param(200, b"[1]", ("failed", Reason.RESULT_REFUSED, False), id="no-object"),
+        pytest.param(200, b"<html>", ("failed", Reason.RESULT_REFUSED, False), id="no-json"),
+        pytest.param(200, b'{"x":NaN}', ("failed", Reason.RESULT_REFUSED, False), id="nan"),
+        pytest.param(200, b'{"x":"%s"}' % (b"y" * 70000), ("failed", Reason.RESULT_TOO_LARGE, False), id="too-large"),
+        pytest.param(400, b"no path", ("failed", Reason.HANDLER_ERROR, False), id="bad-request-is-permanent"),
+        pytest.param(422, b"", ("failed", Reason.HANDLER_ERROR, False), id="unprocessable-is-permanent"),
+        pytest.param(429, b"", ("failed", Reason.HANDLER_ERROR, True), id="too-many-asks-for-a-retry"),
+        pytest.param(500, b"oops", ("failed", Reason.HANDLER_ERROR, True), id="server-error"),
+        pytest.param(503, b"", ("failed", Reason.HANDLER_ERROR, True), id="unavailable"),
+        pytest.param(302, b"", ("failed", Reason.HANDLER_ERROR, False), id="redirect"),
+    ],
+)
+async def test_answers(server: Server, status: int, body: bytes, expected: tuple[object, ...]) -> None:
+    server.status, server.body = status, body
+    events, endpoint = Recorder(), HttpEndpoint(server.url)
+    offered = await endpoint.open(events)
+    assert (offered.types, offered.fenced) == (None, False)
+    endpoint.start(GRANT, boottime() + 10)
+    kind, args = await events.ended(LEASE)
+    assert (kind, *(args if kind == "finished" else (args[0], args[2]))) == expected
+    if body and kind == "failed" and status >= 400:
+        assert f"{status}: {body.decode()}" in args[1]
+    about = {"type": "t", "task": "task", "namespace": "ns", "uid": "uid", "attempt": 2}
+    assert server.asked == [{"payload": {"a": 1}} | about]
+    await endpoint.close()
+
+
+async def test_a_server_that_is_not_there() -> None:
+    events, endpoint = Recorder(), HttpEndpoint("http://127.0.0.1:1/run", ("a", "b"))
+    assert (await endpoint.open(events)).types == ("a", "b")
+    endpoint.start(GRANT, boottime() + 10)
+    kind, (reason, message, retryable) = await events.ended(LEASE)
+    assert (kind, reason, retryable) == ("failed", Reason.HANDLER_ERROR, True)
+    assert "http://127.0.0.1:1/run" in message
+    await endpoint.close()
+
+
+@pytest.mark.parametrize("way", ["cancel", "kill", "close"])
+async def test_the_request_is_closed(server: Server, way: str) -> None:
+    server.hang = True
+    events, endpoint = Recorder(), HttpEndpoint(server.url)
+    await endpoint.open(events)
+    endpoint.start(GRANT, boottime() + 10)
+    await asyncio.wait_for(server.hanging.wait(), 10)
+    if way == "cancel":
+        endpoint.cancel(LEASE, "as asked")
+    elif way == "kill":
+        endpoint.kill(LEASE)
+    else:
+        await endpoint.close()
+    assert (await events.ended(LEASE))[0] == "stopped"
+    await asyncio.wait_for(server.hung_up.wait(), 10)
+    await endpoint.close()

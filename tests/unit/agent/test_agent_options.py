@@ -1,0 +1,164 @@
+"""Options from variables and flags, the probes' endpoint, and the sample agent's count."""
+
+import asyncio
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskdist.agent.health import HealthServer
+from taskdist.agent.options import AgentOptions, OptionError, options_from_args, options_from_env
+from taskdist.agent.runner import make_end, make_executor
+from taskdist.agent.work import Offered
+from taskdist.protocol.agent import AgentSettings
+from taskdist.protocol.messages import Hello
+from taskdist.protocol.work import SendUp
+
+GOOD = AgentOptions(module="m:agent", address="host:1")
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        pytest.param({}, {}, id="nothing"),
+        pytest.param({"TASKDIST_SLOTS": "4"}, {"slots": 4}, id="slots"),
+        pytest.param({"TASKDIST_SKILLS": "a, b,,"}, {"skills": ("a", "b")}, id="skills"),
+        pytest.param({"TASKDIST_LABELS": "zone=a,x="}, {"labels": (("zone", "a"), ("x", ""))}, id="labels"),
+        pytest.param({"TASKDIST_RESOURCES": "gpu=2"}, {"resources": (("gpu", 2),)}, id="resources"),
+        pytest.param({"TASKDIST_COMMAND": "sh -c 'a b'"}, {"command": ("sh", "-c", "a b")}, id="command"),
+        pytest.param({"TASKDIST_HEALTH_PORT": "0"}, {"health_port": 0}, id="health"),
+        pytest.param({"TASKDIST_GRACE_SECONDS": "7"}, {"grace_seconds": 7.0}, id="grace"),
+        pytest.param({"HOSTNAME": "pod-1"}, {"agent": "pod-1"}, id="the-pod-names-the-agent"),
+        pytest.param({"TASKDIST_TYPES": "a,b"}, {"types": ("a", "b")}, id="types"),
+    ],
+)
+def test_variables(env: dict[str, str], expected: dict[str, Any]) -> None:
+    assert options_from_env(env) == replace(AgentOptions(), **expected)
+
+
+@pytest.mark.parametrize(
+    ("argv", "env", "expected"),
+    [
+        pytest.param(["m:a"], {}, {"module": "m:a"}, id="target"),
+        pytest.param(["--module", "m:a"], {"TASKDIST_COMMAND": "cat"}, {"module": "m:a"}, id="flags-say-what-runs"),
+        pytest.param(["--command", "cat -n"], {}, {"command": ("cat", "-n")}, id="command"),
+        pytest.param(["--http", "http://x"], {}, {"http": "http://x"}, id="http"),
+        pytest.param(
+            ["m", "--in-process", "--slots", "3"],
+            {"TASKDIST_SLOTS": "2"},
+            {"module": "m", "slots": 3, "in_process": True},
+            id="flags-over-variables",
+        ),
+        pytest.param([], {"TASKDIST_MODULE": "m:a"}, {"module": "m:a"}, id="variables-alone"),
+    ],
+)
+def test_flags(argv: list[str], env: dict[str, str], expected: dict[str, Any]) -> None:
+    assert options_from_args(argv, env) == replace(AgentOptions(), **expected)
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        pytest.param({"TASKDIST_SLOTS": "many"}, "TASKDIST_SLOTS='many' is not a number", id="slots"),
+        pytest.param({"TASKDIST_LABELS": "zone"}, "TASKDIST_LABELS: 'zone' is not KEY=VALUE", id="labels"),
+        pytest.param({"TASKDIST_RESOURCES": "gpu=-1"}, "not a whole number", id="resources"),
+    ],
+)
+def test_variables_that_cannot_be_read(env: dict[str, str], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        options_from_env(env)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param({}, "", id="good"),
+        pytest.param({"module": ""}, "exactly one", id="no-work"),
+        pytest.param({"http": "http://x"}, "module and http", id="two-works"),
+        pytest.param({"address": ""}, "TASKDIST_ADDRESS", id="no-address"),
+        pytest.param({"slots": 0}, "slots", id="no-slots"),
+        pytest.param(
+            {"module": "", "command": ("cat",), "in_process": True}, "Python modules", id="in-process-command"
+        ),
+        pytest.param({"grace_seconds": -1.0}, "grace", id="negative-grace"),
+    ],
+)
+def test_options_are_checked(change: dict[str, Any], said: str) -> None:
+    options = replace(GOOD, **change)
+    if said:
+        with pytest.raises(OptionError, match=said):
+            options.check()
+    else:
+        options.check()
+
+
+def test_a_command_that_does_not_exist() -> None:
+    from taskdist.agent.logs import make_logger
+
+    with pytest.raises(OptionError, match="no program 'no-such-program'"):
+        make_executor(replace(GOOD, module="", command=("no-such-program",)), make_logger())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "offered", "said"),
+    [
+        pytest.param(None, ("a", "b"), ("a", "b"), id="the-module-says"),
+        pytest.param(("b", "c"), ("a", "b"), ("b",), id="narrowed"),
+        pytest.param(("b",), None, ("b",), id="a-command-takes-any"),
+        pytest.param(None, None, None, id="any"),
+    ],
+)
+def test_types_on_offer(wanted: Any, offered: Any, said: Any) -> None:
+    end = make_end(replace(GOOD, types=wanted), 1.0, AgentSettings(), Offered(offered, True))
+    (action,) = end.connected(0.0)
+    assert isinstance(action, SendUp)
+    assert isinstance(action.message, Hello)
+    assert action.message.types == said
+    assert action.message.started == 1.0
+
+
+@pytest.mark.parametrize(
+    ("request_line", "why", "status"),
+    [
+        pytest.param("GET /readyz HTTP/1.1", "", "200", id="ready"),
+        pytest.param("GET /readyz?x=1 HTTP/1.1", "draining", "503", id="not-ready"),
+        pytest.param("GET /healthz HTTP/1.1", "draining", "200", id="alive"),
+        pytest.param("GET / HTTP/1.1", "", "404", id="other-path"),
+        pytest.param("POST /readyz HTTP/1.1", "", "405", id="other-method"),
+        pytest.param("nonsense", "", "405", id="nonsense"),
+    ],
+)
+async def test_probes(request_line: str, why: str, status: str) -> None:
+    server = HealthServer(lambda: why, 0, "127.0.0.1")
+    reader, writer = await asyncio.open_connection("127.0.0.1", await server.start())
+    writer.write(f"{request_line}\r\n\r\n".encode())
+    answer = (await asyncio.wait_for(reader.read(), 10)).decode()
+    assert answer.split()[1] == status
+    if status == "503":
+        assert answer.endswith("\r\n\r\ndraining\n")
+    writer.close()
+    await writer.wait_closed()
+    await server.stop()
+
+
+def test_the_sample_agent_counts() -> None:
+    path = Path(__file__).parents[3] / "manifests" / "samples" / "agents" / "analyse.py"
+    spec = importlib.util.spec_from_file_location("analyse", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    source = b"""
+class A:
+    def f(self, x):
+        if x and x > 1 or not x:
+            return [y for y in x]
+        try:
+            return lambda: x
+        except ValueError:
+            return None
+"""
+    found = module.analyse_source(source)
+    assert found.model_dump() == {"lines": 9, "bytes": len(source), "functions": 2, "classes": 1, "complexity": 7}
