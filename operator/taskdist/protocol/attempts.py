@@ -57,6 +57,8 @@ class Attempts:
         self._by_pod: dict[str, Session] = {}
         self._draining: set[str] = set()
         self._orphans: dict[str, Orphan] = {}
+        self._recovered = False  # nothing is decided before all that stands is known
+        self._deferred: list[DeletePod] = []
         self._recovering: set[str] = set()  # Tasks that a former leader may have sent without recording it
         self._timers = Timers()
         self._instances: dict[str, str] = {}  # instance id by pod uid, of the last confirmed session

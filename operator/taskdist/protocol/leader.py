@@ -80,7 +80,7 @@ class Leader(Sessions):
 
     def recover(self, tasks: Iterable[TaskRecord], now: Now) -> list[Action]:
         """Take over what a consistent list shows. Strict: what is unassigned there is handed out at once."""
-        self._takeover = now.boot
+        self._takeover, self._recovered = now.boot, True
         longest = 0.0
         for record in tasks:
             uid = record.task.uid
@@ -336,7 +336,7 @@ class Leader(Sessions):
     def _decided(self, now: Now) -> list[Action]:
         """Let the core decide on what is new, and return all that is to be done."""
         self._last = now
-        while self._may_act(now) and (decisions := self.core.decide(now.wall)):
+        while self._recovered and self._may_act(now) and (decisions := self.core.decide(now.wall)):
             for decision in decisions:
                 self._carry_out(decision, now)
         return self._take()
@@ -359,9 +359,16 @@ class Leader(Sessions):
                 self._draining.discard(pod)
                 self._send(pod, messages.Drain(undo=True))
             case DeletePod(uid, namespace, name, reason, message):
-                self._out.append(DeletePodAction(uid, namespace, name, reason, message))
+                self._delete(DeletePodAction(uid, namespace, name, reason, message))
             case _:
                 raise AssertionError(f"not a decision of the core's own: {decision}")
+
+    def _delete(self, action: DeletePodAction) -> None:
+        """An agent that may hold a former leader's unrecorded lease is not idle: it goes once that is known."""
+        if self._recovering and action.uid not in self._heard:
+            self._deferred.append(action)
+        else:
+            self._out.append(action)
 
     def _assign(self, decision: Assign, now: Now) -> None:
         entry = self._tasks[decision.task_uid]

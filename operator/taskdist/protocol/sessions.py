@@ -216,6 +216,8 @@ class Sessions(Attempts):
         for uid in sorted(uids):
             if (entry := self._tasks.get(uid)) is not None:
                 self._advance(entry, now)
+        deferred, self._deferred = self._deferred, []
+        self._out += [action for action in deferred if action.uid not in self._leases]
 
     # --- Tasks that are not known here ---
 

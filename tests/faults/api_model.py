@@ -1,0 +1,180 @@
+"""A model of the API server: uids, versions, compare-and-swap, watches, and the rules of the Task's definition.
+
+It keeps what the lease protocol depends on and nothing else. Every state of an object is kept with its time, so that a
+list may also be read as a stale cache would show it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from taskdist.api import Phase
+from taskdist.core.model import Task
+from taskdist.protocol.observations import PodRecord, TaskRecord
+
+TOO_LARGE = b"too large"
+
+
+@dataclass(slots=True)
+class StoredTask:
+    uid: str
+    name: str
+    created: float
+    queue: str = "q"
+    priority: int = 0
+    slots: int = 1
+    cancel: bool = False
+    suspend: bool = False
+    payload_bytes: int = 2
+    version: int = 0
+    status: dict[str, Any] = field(default_factory=dict)
+    body: bytes | None = None
+    deleted: bool = False
+    record: TaskRecord | None = None
+    past: list[tuple[float, TaskRecord | None]] = field(default_factory=list)
+
+
+def _seconds(text: str | None) -> float:
+    return datetime.fromisoformat(text).timestamp() if text else 0.0
+
+
+class Api:
+    """Tasks and pods, and who watches them."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._version = 100
+        self.tasks: dict[str, StoredTask] = {}
+        self.pods: dict[str, PodRecord] = {}
+        self.pods_past: dict[str, list[tuple[float, PodRecord | None]]] = {}
+        self.watch: Callable[[str, str, Any], None] = lambda kind, uid, value: None
+        self.writes: dict[str, int] = {}
+
+    # --- Tasks ---
+
+    def touch(self, task: StoredTask) -> None:
+        self._version += 1
+        task.version = self._version
+        task.record = None
+        record = None if task.deleted else self.record(task)
+        task.past.append((self._clock(), record))
+        self.watch("task", task.uid, record)
+
+    def record(self, task: StoredTask) -> TaskRecord:
+        if task.record is None:
+            status = task.status
+            failures = status.get("failures") or 0
+            task.record = TaskRecord(
+                task=Task(
+                    uid=task.uid,
+                    namespace="ns",
+                    name=task.name,
+                    queue=task.queue,
+                    type="work",
+                    created=task.created,
+                    priority=task.priority,
+                    slots=task.slots,
+                    suspended=task.suspend,
+                    failures=failures,
+                    not_before=_seconds(status.get("retryAfter")),
+                ),
+                resource_version=task.version,
+                phase=Phase(status.get("phase", "Pending")),
+                attempt=status.get("attempt", 0),
+                epoch=status.get("epoch", 0),
+                failures=failures,
+                agent_uid=status.get("agentUid") or "",
+                agent_name=status.get("agent") or "",
+                pool=status.get("pool") or "",
+                assigned_at=_seconds(status.get("assignedAt")),
+                cancel=task.cancel,
+                payload_bytes=task.payload_bytes,
+                attempts=tuple(status.get("attempts") or ()),
+            )
+        return task.record
+
+    def phase(self, uid: str) -> Phase:
+        return Phase(self.tasks[uid].status.get("phase", "Pending"))
+
+    def create(self, task: StoredTask) -> None:
+        self.tasks[task.uid] = task
+        self.touch(task)
+
+    def delete(self, task: StoredTask) -> None:
+        task.deleted = True
+        self.touch(task)
+
+    def settled(self) -> bool:
+        return all(task.deleted or self.phase(task.uid).terminal for task in self.tasks.values())
+
+    def write(self, uid: str, version: int, status: dict[str, Any], body: bytes | None) -> str:
+        """Try a status write. Returns ok, gone, conflict, too large, or the rule that it breaks."""
+        task = self.tasks.get(uid)
+        if task is None or task.deleted:
+            return "gone"
+        if task.version != version:
+            return "conflict"
+        if body is not None and body.endswith(TOO_LARGE):
+            return "too large"
+        old, new = task.status, dict(task.status)
+        for key, value in status.items():
+            if value is None:
+                new.pop(key, None)
+            else:
+                new[key] = value
+        rule = self._broken_rule(old, new)
+        if rule:
+            return rule
+        task.status = new
+        if body is not None:
+            task.body = body
+        self.writes[uid] = self.writes.get(uid, 0) + 1
+        self.touch(task)
+        return "ok"
+
+    def _broken_rule(self, old: dict[str, Any], new: dict[str, Any]) -> str:
+        before, after = Phase(old.get("phase", "Pending")), Phase(new.get("phase", "Pending"))
+        if before.terminal and (before is not after or old != new):
+            return "rule: a terminal phase is final"
+        if new.get("attempt", 0) < old.get("attempt", 0):
+            return "rule: attempt never decreases"
+        if new.get("epoch", 0) < old.get("epoch", 0):
+            return "rule: epoch never decreases"
+        if after is Phase.ASSIGNED:
+            if before is not Phase.ASSIGNED and new.get("attempt", 0) <= old.get("attempt", 0):
+                return "rule: attempt grows with each assignment"
+            if before is Phase.ASSIGNED and new.get("attempt") == old.get("attempt"):
+                if new.get("agentUid") != old.get("agentUid"):
+                    return "rule: the agent stays within an attempt"
+        return ""
+
+    # --- pods ---
+
+    def put_pod(self, pod: PodRecord) -> None:
+        self.pods[pod.uid] = pod
+        self.pods_past.setdefault(pod.uid, []).append((self._clock(), pod))
+        self.watch("pod", pod.uid, pod)
+
+    def remove_pod(self, uid: str) -> None:
+        if self.pods.pop(uid, None) is not None:
+            self.pods_past[uid].append((self._clock(), None))
+            self.watch("pod", uid, None)
+
+    # --- lists ---
+
+    def list_tasks(self, at: float) -> list[TaskRecord]:
+        """All Tasks as they stood at this time."""
+        return [r for task in self.tasks.values() if (r := _as_of(task.past, at)) is not None]
+
+    def list_pods(self, at: float) -> list[PodRecord]:
+        return [r for past in self.pods_past.values() if (r := _as_of(past, at)) is not None]
+
+
+def _as_of(past: list[tuple[float, Any]], at: float) -> Any:
+    value = None
+    for since, state in past:
+        if since > at:
+            break
+        value = state
+    return value

@@ -1,0 +1,719 @@
+"""The machines of the world: operator processes and agents' pods, each with a clock of its own.
+
+An operator process may freeze: what reaches it waits, and is handled in order when it goes on, before it knows how
+late it is. An agent's machine may be suspended with all that runs on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from faults.api_model import TOO_LARGE
+from taskdist.api import Delivery, Reason
+from taskdist.core import Core
+from taskdist.protocol.agent import AgentEnd, Offer
+from taskdist.protocol.leader import Leader
+from taskdist.protocol.messages import AgentIdentity, Final, FromAgent, Grant, Hello, LeaseName, ToAgent
+from taskdist.protocol.observations import (
+    Action,
+    CloseSession,
+    Conflict,
+    DeletePod,
+    Found,
+    Gone,
+    Notice,
+    NotSent,
+    Now,
+    ReadFailed,
+    ReadTask,
+    Refused,
+    ScalePool,
+    Send,
+    Unknown,
+    WriteStatus,
+    Written,
+)
+from taskdist.protocol.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
+
+if TYPE_CHECKING:
+    from faults.world import World
+
+
+class Stream:
+    """One session: two ordered channels. A cut loses what is under way; either end hears of it in its own time."""
+
+    __slots__ = ("agent_left", "cut", "down_at", "id", "leader", "operator", "op_told", "up_at")
+
+    def __init__(self, number: int, operator: Operator, leader: Leader) -> None:
+        self.id = number
+        self.operator = operator
+        self.leader = leader
+        self.up_at = 0.0
+        self.down_at = 0.0
+        self.cut = False
+        self.agent_left = False
+        self.op_told = False
+
+
+class Operator:
+    """One replica of the operator: an elector, perhaps a leadership, and what it sends."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world = world
+        self.number = number
+        self.name = f"op{number}"
+        self.rate = 1.0 + world.rng.uniform(-0.003, 0.003)
+        self.offset = world.rng.uniform(0, 1000)
+        self.alive = True
+        self.frozen = False
+        self.inbox: list[tuple[str, tuple[Any, ...]]] = []
+        self.leader: Leader | None = None
+        self.last_renewal = 0.0
+        self.partitioned_until = 0.0
+        self.resigned_until = 0.0
+        self.streams: dict[int, tuple[Stream, AgentMachine]] = {}
+        self.told_at: dict[str, float] = {}
+        self.tick_at = float("inf")
+
+    def now(self) -> Now:
+        t = self.world.t
+        return Now(t * self.rate + self.offset, t)
+
+    # --- election ---
+
+    def campaign(self) -> None:
+        from faults.world import RENEW_SECONDS
+
+        if not self.alive:
+            return
+        if self.frozen:
+            self.inbox.append(("campaign", ()))
+            return
+        self._try_to_lead()
+        self.world.after(RENEW_SECONDS, self.campaign)
+
+    def _try_to_lead(self) -> None:
+        from faults.world import ELECTION_SECONDS, GIVE_UP_SECONDS, LEADER
+
+        world, t = self.world, self.world.t
+        reachable = t >= self.partitioned_until
+        if self.leader is not None and self.leader.over:
+            self._stop_leading()  # once it has told its agents to hold, it campaigns anew
+            return
+        mine = world.lease_holder is self and self.leader is not None
+        if mine and reachable and t <= world.lease_renewed + ELECTION_SECONDS:
+            world.lease_renewed = self.last_renewal = t
+            self._sure_until()
+            return
+        if self.leader is not None:
+            if world.lease_holder is not self or t > self.last_renewal + ELECTION_SECONDS:
+                self._stop_leading()
+            elif t >= self.last_renewal + GIVE_UP_SECONDS:
+                self.step("renewal_failing")
+            return
+        free = world.lease_holder is None or t > world.lease_renewed + ELECTION_SECONDS
+        if reachable and free and t >= self.resigned_until:
+            world.lease_holder, world.lease_renewed, self.last_renewal = self, t, t
+            world.lease_epoch += 1
+            world.say(self.name, f"leads, epoch {world.lease_epoch}")
+            self.leader = world.leader_class(Core(), world.lease_epoch, LEADER)
+            self._sure_until()
+            listed = t - 2.0 if world.plan.stale_lists else t
+            self.step("queue_applied", world.queue)
+            self.step("pool_applied", world.pool)
+            for pod in world.api.list_pods(listed):
+                self.step("pod_observed", pod)
+            self.step("recover", world.api.list_tasks(listed))
+
+    def _sure_until(self) -> None:
+        from faults.world import ELECTION_SECONDS
+
+        if self.leader is not None:
+            self.leader.leading_until(self.now().boot + (ELECTION_SECONDS - 0.1) * self.rate)
+
+    def _stop_leading(self) -> None:
+        self.world.say(self.name, "leads no more")
+        self.leader = None
+        self.tick_at = float("inf")
+        for stream, machine in list(self.streams.values()):
+            stream.cut = True
+            self.world.after(self.world.link_delay(), machine.lost, stream)
+        self.streams.clear()
+
+    def step_down(self) -> None:
+        """A graceful end: say hold, release, let another lead."""
+        if self.leader is None or self.frozen or self.world.lease_holder is not self:
+            return
+        self.step("renewal_failing")
+        self.resigned_until = self.world.t + 3.0
+        self.world.after(0.1, self._released, self.leader)
+
+    def _released(self, leader: Leader) -> None:
+        if self.leader is leader and not self.frozen:
+            if self.world.lease_holder is self:
+                self.world.lease_holder = None
+            self._stop_leading()
+
+    # --- faults ---
+
+    def freeze(self, lasts: float) -> None:
+        if self.alive and not self.frozen:
+            self.frozen = True
+            self.world.after(lasts, self._thaw)
+
+    def _thaw(self) -> None:
+        if not self.frozen:
+            return
+        self.world.say(self.name, "goes on")
+        self.frozen = False
+        inbox, self.inbox = self.inbox, []
+        campaign = False
+        for method, args in inbox:
+            if method == "campaign":
+                campaign = True
+            elif method == "tick":
+                self._tick(*args)
+            else:
+                self.feed(method, *args)
+        if campaign:
+            self.campaign()
+
+    def crash(self, down: float) -> None:
+        if not self.alive:
+            return
+        self.alive = self.frozen = False
+        self.inbox = []
+        self._stop_leading()
+        self.world.after(down, self._restart)
+
+    def _restart(self) -> None:
+        self.alive = True
+        self.world.say(self.name, "starts")
+        self.campaign()
+
+    # --- inputs ---
+
+    def feed(self, method: str, *args: Any) -> None:
+        if not self.alive:
+            return
+        if self.frozen:
+            self.inbox.append((method, args))
+        elif method == "answer":
+            leader, done, token, outcome = args
+            if self.leader is leader:
+                self.step(done, token, outcome)
+        elif method in ("received", "disconnected", "connected"):
+            stream = args[0]
+            if self.leader is stream.leader:
+                self.step(method, stream.id, *args[1:])
+        else:
+            self.step(method, *args)
+
+    def step(self, method: str, *args: Any) -> None:
+        leader = self.leader
+        if leader is None:
+            return
+        if self.world.lines is not None and method not in ("tick", "queue_applied", "pool_applied"):
+            self.world.say(self.name, f"← {method} {_short(args)}")
+        actions = getattr(leader, method)(*args, self.now())
+        for action in actions:
+            self.perform(leader, action)
+        self._arm(leader)
+
+    def _arm(self, leader: Leader) -> None:
+        wake = leader.next_wake()
+        if wake is None or leader is not self.leader:
+            return
+        at = max(self.world.t, (wake - self.offset) / self.rate) + 0.0005
+        if at < self.tick_at - 1e-6:
+            self.tick_at = at
+            self.world.after(at - self.world.t, self._tick, leader, at)
+
+    def _tick(self, leader: Leader, at: float) -> None:
+        if leader is not self.leader or at != self.tick_at:
+            return
+        if self.frozen:
+            self.inbox.append(("tick", (leader, at)))
+            return
+        self.tick_at = float("inf")
+        self.step("tick")
+
+    def hear_of(self, kind: str, uid: str, value: Any, delay: float) -> None:
+        """A watch event: in order for each object, in any order across them."""
+        at = max(self.told_at.get(uid, 0.0), self.world.t + delay)
+        self.told_at[uid] = at
+        if kind == "task":
+            event = ("task_observed", value) if value is not None else ("task_deleted", uid)
+        else:
+            event = ("pod_observed", value) if value is not None else ("pod_gone", uid)
+        self.world.after(at - self.world.t, self.feed, *event)
+
+    # --- actions ---
+
+    def perform(self, leader: Leader, action: Action) -> None:
+        world = self.world
+        if world.lines is not None:
+            world.say(self.name, f"  → {_short(action)}")
+        match action:
+            case Send(session, message):
+                entry = self.streams.get(session)
+                if entry is not None:
+                    self._send(*entry, message)
+            case WriteStatus():
+                world.check.wrote(self, leader, action)
+                self._write(leader, action)
+            case ReadTask():
+                world.after(world.rng.uniform(0.002, 0.05), self._read, leader, action)
+            case CloseSession(session):
+                entry = self.streams.pop(session, None)
+                if entry is not None:
+                    stream, machine = entry
+                    world.after(max(stream.down_at, world.t + 0.01) - world.t, machine.lost, stream)
+            case DeletePod():
+                world.check.pod_deleted(action)
+                machine = world.agents.get(action.uid)
+                if machine is not None and world.t >= self.partitioned_until:
+                    world.after(0.01, machine.delete)
+            case ScalePool(replicas=replicas):
+                world.scale(replicas)
+            case Notice():
+                pass
+
+    def _send(self, stream: Stream, machine: AgentMachine, message: ToAgent) -> None:
+        world = self.world
+        stream.down_at = max(stream.down_at, world.t + world.link_delay())
+        world.after(stream.down_at - world.t, machine.receive, stream, message)
+
+    def _write(self, leader: Leader, action: WriteStatus) -> None:
+        world, rng = self.world, self.world.rng
+        if world.t < self.partitioned_until:
+            outcome = NotSent() if rng.random() < 0.5 else Unknown(None)
+            world.after(rng.uniform(0.1, 1.0), self.feed, "answer", leader, "write_done", action.token, outcome)
+            return
+        delay = rng.uniform(0.002, 0.02)
+        if world.t < world.slow_writes_until:
+            delay = rng.uniform(0.2, 6.0)
+        if world.t < world.lost_answers_until and rng.random() < 0.6:
+            land = rng.choice((delay, rng.uniform(0.5, 8.0), float("inf")))
+            state = {"done": None}
+            if land != float("inf"):
+                world.after(land, self._land, action, state)
+            world.after(1.0, self._look_again, leader, action, state)
+            return
+        state = {"done": None}
+        world.after(delay, self._land, action, state)
+        world.after(delay + rng.uniform(0.001, 0.01), self._answer, leader, action, state)
+
+    def _land(self, action: WriteStatus, state: dict[str, Any]) -> None:
+        api = self.world.api
+        done = api.write(action.uid, action.resource_version, action.status, action.body)
+        self.world.say("api", f"{action.uid} write at v{action.resource_version} by {self.name}: {done}")
+        if done == "ok":
+            self.world.check.landed(action)
+            state["record"] = api.record(api.tasks[action.uid])
+        state["done"] = done
+
+    def _answer(self, leader: Leader, action: WriteStatus, state: dict[str, Any]) -> None:
+        task = self.world.api.tasks[action.uid]
+        outcome: Any
+        match state["done"]:
+            case "ok":
+                outcome = Written(state["record"], b"{}")
+            case "gone":
+                outcome = Gone()
+            case "conflict":
+                outcome = Gone() if task.deleted else Conflict(self.world.api.record(task))
+            case "too large":
+                outcome = Refused("too large", too_large=True)
+            case rule:
+                outcome = Refused(str(rule))
+        self.feed("answer", leader, "write_done", action.token, outcome)
+
+    def _look_again(self, leader: Leader, action: WriteStatus, state: dict[str, Any]) -> None:
+        """No answer came: the port reads again, and tells what it finds."""
+        if state["done"] is not None:
+            self._answer(leader, action, state)
+            return
+        task = self.world.api.tasks[action.uid]
+        outcome = Gone() if task.deleted else Unknown(self.world.api.record(task))
+        self.feed("answer", leader, "write_done", action.token, outcome)
+
+    def _read(self, leader: Leader, action: ReadTask) -> None:
+        world = self.world
+        task = world.api.tasks.get(action.uid)
+        outcome: Any
+        if world.t < self.partitioned_until:
+            outcome = ReadFailed()
+        elif task is None or task.deleted:
+            outcome = Gone()
+        else:
+            outcome = Found(world.api.record(task), b"{}")
+        world.after(0.003, self.feed, "answer", leader, "read_done", action.token, outcome)
+
+
+class Work:
+    """What truly runs: one process group of user code on one machine."""
+
+    __slots__ = ("active", "dying", "grant", "machine", "number", "stubborn", "until", "woke")
+
+    def __init__(self, machine: AgentMachine, grant: Grant, number: int, until: float, stubborn: bool) -> None:
+        self.machine = machine
+        self.grant = grant
+        self.number = number
+        self.until = until
+        self.stubborn = stubborn
+        self.active = True
+        self.dying = False
+        self.woke = False
+
+
+class AgentMachine:
+    """A pod with its machine: an agent process, its work, a clock."""
+
+    def __init__(self, world: World, pod: str) -> None:
+        self.world = world
+        self.pod = pod
+        self.rate = 1.0 + world.rng.uniform(-0.003, 0.003)
+        self.offset = world.rng.uniform(0, 1000)
+        self.instances = 0
+        self.end: AgentEnd | None = None
+        self.stream: Stream | None = None
+        self.works: dict[LeaseName, Work] = {}
+        self.gone = False
+        self.suspended = False
+        self.slept = 0.0
+        self.inbox: list[tuple[Any, tuple[Any, ...]]] = []
+        self.unreachable_until = 0.0
+        self.tick_at = float("inf")
+        self.stopping = False
+
+    def boot(self) -> float:
+        return self.world.t * self.rate + self.offset
+
+    # --- the process ---
+
+    def start(self) -> None:
+        from faults.world import AGENT
+
+        if self.gone or self.stopping:
+            return
+        self.instances += 1
+        world = self.world
+        offer = Offer(slots=world.plan.slots, fenced=world.plan.fenced, started=world.t)
+        self.end = world.agent_class(f"{self.pod}-i{self.instances}", offer, AGENT)
+        world.say(self.pod, f"instance {self.instances} starts")
+        world.after(0.02, self._dial, self.end)
+
+    def _dial(self, end: AgentEnd) -> None:
+        if self.end is not end or self.stream is not None:
+            return
+        if self.suspended:
+            self.inbox.append((self._dial, (end,)))
+            return
+        world = self.world
+        there = world.reachable() if world.t >= self.unreachable_until else []
+        if not there:
+            world.after(0.4, self._dial, end)
+            return
+        operator = world.rng.choice(there)
+        assert operator.leader is not None
+        world.sessions += 1
+        stream = self.stream = Stream(world.sessions, operator, operator.leader)
+        self.act(end.connected(self.boot()))
+
+    def act(self, actions: list[AgentAction]) -> None:
+        world = self.world
+        for action in actions:
+            match action:
+                case SendUp(message):
+                    self._send(message)
+                case StartWork(grant):
+                    world.say(self.pod, f"  starts work {tuple(grant.lease)}")
+                    self._start_work(grant)
+                case CancelWork(lease):
+                    world.say(self.pod, f"  cancels work {tuple(lease)}")
+                    work = self.works.get(lease)
+                    if work is not None and not work.stubborn:
+                        world.after(world.rng.uniform(0.0, 0.5), self._work_ended, work, "stopped")
+                case KillWork(lease):
+                    work = self.works.get(lease)
+                    world.say(self.pod, f"  kills work {tuple(lease)}")
+                    if work is not None:
+                        work.dying = True
+                    if work is not None and world.plan.fenced:
+                        world.after(world.rng.uniform(0.0, 0.3), self._work_ended, work, "stopped")
+                    elif work is None and self.end is not None:
+                        world.after(0.0, self._confirm_nothing, self.end, lease)
+                case Disconnect(reason):
+                    world.say(self.pod, f"  disconnects: {reason}")
+                    self._leave()
+                case Exit():
+                    world.say(self.pod, "  exits")
+                    world.after(0.05, self._exited, self.end)
+        self._arm()
+
+    def _confirm_nothing(self, end: AgentEnd, lease: LeaseName) -> None:
+        if self.end is end and lease not in self.works:
+            self.call("stopped", lease)
+
+    def call(self, method: str, *args: Any) -> None:
+        if self.end is None:
+            return
+        self.act(getattr(self.end, method)(*args, self.boot()))
+
+    def _arm(self) -> None:
+        if self.end is None:
+            return
+        wake = self.end.next_wake()
+        if wake is None:
+            return
+        at = max(self.world.t, (wake - self.offset) / self.rate) + 0.0005
+        if at < self.tick_at - 1e-6:
+            self.tick_at = at
+            self.world.after(at - self.world.t, self._tick, self.end, at)
+
+    def _tick(self, end: AgentEnd, at: float) -> None:
+        if end is not self.end or at != self.tick_at:
+            return
+        self.tick_at = float("inf")
+        if self.suspended:
+            return
+        self.call("tick")
+
+    # --- the link ---
+
+    def _send(self, message: FromAgent) -> None:
+        stream, world = self.stream, self.world
+        if stream is None:
+            return
+        delay = world.link_delay()
+        if isinstance(message, Hello):
+            if world.t < world.slow_hello_until and world.rng.random() < 0.7:
+                delay += world.rng.uniform(0.5, 5.0)
+            stream.up_at = max(stream.up_at, world.t + delay)
+            world.after(stream.up_at - world.t, self._arrive, stream, message)
+            return
+        stream.up_at = max(stream.up_at, world.t + delay)
+        world.after(stream.up_at - world.t, self._arrive, stream, message)
+
+    def _arrive(self, stream: Stream, message: FromAgent) -> None:
+        operator = stream.operator
+        if stream.cut or operator.leader is not stream.leader:
+            if isinstance(message, Hello):
+                self.world.after(0.05, self.lost, stream)
+            return
+        if isinstance(message, Hello):
+            operator.streams[stream.id] = (stream, self)
+            name = self.pod.replace("pod", "p-")
+            operator.feed("connected", stream, AgentIdentity(self.pod, name, "ns", "p"), message)
+        elif stream.id in operator.streams:
+            operator.feed("received", stream, message)
+
+    def receive(self, stream: Stream, message: ToAgent) -> None:
+        if stream.cut or stream.agent_left or self.stream is not stream or self.end is None:
+            return
+        if self.suspended:
+            self.inbox.append((self.receive, (stream, message)))
+            return
+        if isinstance(message, Final):
+            self.world.check.final(self, message)
+        if isinstance(message, Grant):
+            self.world.check.granted(self, message)
+        if self.world.lines is not None:
+            self.world.say(self.pod, f"← {_short(message)}")
+        self.call("received", message)
+
+    def lost(self, stream: Stream) -> None:
+        """The agent's side hears that the session is over."""
+        if self.stream is not stream:
+            return
+        if self.suspended:
+            self.inbox.append((self.lost, (stream,)))
+            return
+        self.stream = None
+        if self.end is not None:
+            self.world.say(self.pod, "is disconnected")
+            self.call("disconnected")
+            if self.end is not None:
+                self.world.after(self.world.rng.uniform(0.1, 0.8), self._dial, self.end)
+
+    def _leave(self) -> None:
+        """The agent ends the session itself; what it has said is still under way."""
+        stream, world = self.stream, self.world
+        if stream is None or self.end is None:
+            return
+        self.stream = None
+        stream.agent_left = True
+        self._tell_operator(stream, max(stream.up_at - world.t, 0.0) + world.link_delay())
+        end = self.end
+        world.after(0.0, self._left, end)
+
+    def _left(self, end: AgentEnd) -> None:
+        if self.end is end:
+            self.call("disconnected")
+            self.world.after(self.world.rng.uniform(0.1, 0.8), self._dial, end)
+
+    def _tell_operator(self, stream: Stream, delay: float) -> None:
+        if not stream.op_told:
+            stream.op_told = True
+            self.world.after(delay, self._operator_told, stream)
+
+    def _operator_told(self, stream: Stream) -> None:
+        if stream.operator.streams.pop(stream.id, None) is not None:
+            stream.operator.feed("disconnected", stream)
+
+    def cut(self, lasts: float) -> None:
+        """The connection breaks; with `lasts`, none can be made for a while."""
+        self.unreachable_until = self.world.t + lasts
+        stream = self.stream
+        if stream is not None:
+            stream.cut = True
+            self.world.after(self.world.rng.uniform(0.0, 2.0), self.lost, stream)
+            self._tell_operator(stream, self.world.rng.uniform(0.0, 3.0))
+
+    # --- work ---
+
+    def _start_work(self, grant: Grant) -> None:
+        world, rng, plan = self.world, self.world.rng, self.world.plan
+        lasts = rng.uniform(0.02, 1.5)
+        if rng.random() < plan.long_work and not world.calm:
+            lasts = rng.uniform(3.0, 14.0)
+        work = Work(self, grant, world.check.next_work(), world.t + lasts, rng.random() < plan.stubborn)
+        self.works[grant.lease] = work
+        world.check.started(work)
+        world.after(min(lasts, 0.01), self._work_started, work)
+        world.after(lasts, self._work_ended, work, "done")
+
+    def _work_started(self, work: Work) -> None:
+        if self.works.get(work.grant.lease) is work and work.active:
+            if self.suspended:
+                self.inbox.append((self._work_started, (work,)))
+                return
+            self.call("started", work.grant.lease)
+
+    def _work_ended(self, work: Work, how: str) -> None:
+        if not work.active or self.works.get(work.grant.lease) is not work:
+            return
+        if self.suspended:
+            self.inbox.append((self._work_ended, (work, how)))
+            return
+        world, lease = self.world, work.grant.lease
+        del self.works[lease]
+        work.active = False
+        if how == "stopped":
+            self.call("stopped", lease)
+            return
+        draw = world.rng.random() if world.plan.failing and not world.calm else 1.0
+        if draw < 0.12:
+            self.call("failed", lease, Reason.HANDLER_ERROR, "it broke", True)
+        elif draw < 0.15:
+            self.call("failed", lease, Reason.INVALID_PAYLOAD, "never", False)
+        else:
+            body = f"{lease.task_uid}/{lease.attempt}/{lease.epoch}/{work.number}".encode()
+            if draw < 0.17:
+                body += TOO_LARGE
+            world.check.produced(work, body)
+            self.call("finished", lease, body)
+
+    # --- faults ---
+
+    def _end_process(self) -> None:
+        """The process and all its children are gone; its side of the connection closes."""
+        world = self.world
+        for work in self.works.values():
+            work.active = False
+        self.works = {}
+        self.end = None
+        self.inbox = []
+        self.tick_at = float("inf")
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            stream.agent_left = True
+            self._tell_operator(stream, max(stream.up_at - world.t, 0.0) + world.rng.uniform(0.01, 3.0))
+
+    def crash(self, down: float) -> None:
+        if self.gone or self.end is None:
+            return
+        self.world.say(self.pod, "crashes")
+        self.suspended = False
+        self._end_process()
+        pod = self.world.api.pods.get(self.pod)
+        if pod is not None:
+            at = self.world.rng.uniform(0.1, 3.0)
+            self.world.after(at, self._report_end, float(int(self.world.t)))
+        if not self.stopping:
+            self.world.after(down, self.start)
+
+    def _report_end(self, finished: float) -> None:
+        pod = self.world.api.pods.get(self.pod)
+        if pod is not None:
+            self.world.api.put_pod(replace(pod, restarts=pod.restarts + 1, agent_finished=finished))
+
+    def die(self, noticed: float) -> None:
+        if self.gone:
+            return
+        self.world.say(self.pod, "dies")
+        self.suspended = False
+        self._end_process()
+        self.gone = True
+        self.world.after(noticed, self._removed)
+
+    def _removed(self) -> None:
+        self.world.api.remove_pod(self.pod)
+        self.world.after(1.0, self.world.fill)
+
+    def delete(self) -> None:
+        """The pod is deleted: told to stop, then killed, then gone."""
+        pod = self.world.api.pods.get(self.pod)
+        if pod is None or pod.deleting or self.gone:
+            return
+        self.world.api.put_pod(replace(pod, deleting=True))
+        self.stopping = True
+        self.world.after(0.1, self._sigterm)
+        self.world.after(4.0, self.die, 0.1)
+        self.world.after(0.3, self.world.fill)
+
+    def _sigterm(self) -> None:
+        if self.end is None:
+            self.die(0.1)
+        elif self.suspended:
+            self.inbox.append((self._sigterm, ()))
+        else:
+            self.act(self.end.stop_requested(self.boot(), 2.0))
+
+    def _exited(self, end: AgentEnd | None) -> None:
+        if self.end is end and end is not None:
+            self.die(0.1)
+
+    def suspend(self, lasts: float) -> None:
+        if not self.gone and self.end is not None and not self.suspended:
+            self.world.say(self.pod, "is suspended")
+            self.suspended = True
+            self.world.after(lasts, self._wake, self.end, lasts)
+
+    def _wake(self, end: AgentEnd, slept: float) -> None:
+        if self.end is not end or not self.suspended:
+            return
+        self.world.say(self.pod, "wakes")
+        self.suspended = False
+        self.slept += slept
+        self.tick_at = float("inf")
+        for work in self.works.values():
+            work.woke = True
+        self.call("tick")
+        for work in list(self.works.values()):
+            if work.active:
+                self.world.check.resumed(work)
+        inbox, self.inbox = self.inbox, []
+        for what, args in inbox:
+            what(*args)
+        self._arm()
+
+
+def at_most_once(world: World) -> bool:
+    return world.plan.delivery is Delivery.AT_MOST_ONCE
+
+
+def _short(value: Any) -> str:
+    return str(value).replace("LeaseName", "")[:400]

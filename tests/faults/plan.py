@@ -1,0 +1,83 @@
+"""What is to happen in one history: the rules of its queue, its size, and its faults. All of it follows from a seed."""
+
+import random
+from dataclasses import dataclass, field
+
+from taskdist.api import Delivery, Dispatch, Reclaim
+
+FAULTS = (
+    "cut",
+    "cut",
+    "slow_link",
+    "slow_link",
+    "freeze",
+    "freeze",
+    "operator_crash",
+    "partition",
+    "lost_answers",
+    "lost_answers",
+    "slow_writes",
+    "agent_crash",
+    "pod_death",
+    "suspend_machine",
+    "cancel",
+    "suspend",
+    "delete",
+    "priority",
+    "slow_hello",
+    "slow_watch",
+    "step_down",
+    "lower_size",
+)
+
+
+@dataclass(slots=True)
+class Plan:
+    """Times in seconds of virtual time. `faults` are (time, kind, how long)."""
+
+    tasks: int = 1
+    pods: int = 2
+    slots: int = 1
+    operators: int = 2
+    dispatch: Dispatch = Dispatch.STRICT
+    reclaim: Reclaim = Reclaim.LEASE
+    delivery: Delivery = Delivery.AT_LEAST_ONCE
+    fenced: bool = True
+    failing: bool = True  # handlers may fail
+    long_work: float = 0.3  # share of work that outlasts a lease
+    stubborn: float = 0.3  # share of work that ignores a request to stop
+    elastic: bool = False
+    faults: list[tuple[float, str, float]] = field(default_factory=list)
+    stale_lists: bool = False  # the mutant of recovery: lists as a cache would show them
+
+    @property
+    def faultless(self) -> bool:
+        return not self.faults
+
+
+def make_plan(seed: int, kinds: tuple[str, ...] = FAULTS, least: int = 0, **fixed: object) -> Plan:
+    """Draw a plan. `fixed` sets fields, so that a history leans towards one part of the protocol."""
+    rng = random.Random(seed * 7919 + 1)
+    plan = Plan(
+        tasks=rng.choice((1, 1, 2, 3)),
+        pods=rng.choice((1, 2, 2, 3)),
+        slots=rng.choice((1, 1, 2)),
+        elastic=rng.random() < 0.15,
+    )
+    draw = rng.random()
+    if draw < 0.18:
+        plan.dispatch = Dispatch.LAZY
+    elif draw < 0.30:
+        plan.delivery = Delivery.AT_MOST_ONCE
+    draw = rng.random()
+    if draw < 0.15:
+        plan.reclaim = Reclaim.CONFIRMED
+        plan.fenced = rng.random() < 0.5
+    elif draw < 0.25:
+        plan.reclaim = Reclaim.FAST
+    for _ in range(max(least, rng.choice((0, 1, 1, 2, 2, 3, 4)))):
+        plan.faults.append((rng.uniform(0.05, 9.0), rng.choice(kinds), rng.choice((0.5, 2.0, 4.0, 8.0, 14.0))))
+    for name, value in fixed.items():
+        setattr(plan, name, value)
+    plan.faults.sort()
+    return plan

@@ -1,0 +1,281 @@
+"""A world in virtual time around the real two ends of the lease protocol: machines, clocks, network, API server.
+
+Everything that happens follows from the seed, so that a failing history replays exactly. The checker looks on from
+here: the world tells it what truly runs, which neither end can see.
+"""
+
+import heapq
+import random
+from collections.abc import Callable
+from typing import Any
+
+from faults.api_model import Api, StoredTask
+from faults.checker import Checker
+from faults.machines import AgentMachine, Operator
+from faults.plan import Plan
+from taskdist.api import Reclaim
+from taskdist.core.model import Pool, Queue, RetryPolicy
+from taskdist.protocol.agent import AgentEnd
+from taskdist.protocol.leader import Leader
+from taskdist.protocol.observations import PodRecord
+from taskdist.protocol.settings import AgentSettings, LeaderSettings
+
+LEASE_SECONDS = 6.0
+HOLD_SECONDS = 12.0
+ELECTION_SECONDS = 5.0  # how long a leadership lasts without renewal
+RENEW_SECONDS = 1.5
+GIVE_UP_SECONDS = 3.0  # without renewal for so long, the leader says that it fails
+LIVENESS_SECONDS = 150.0  # after the last fault, by when every Task must be over
+
+LEADER = LeaderSettings(
+    ping_seconds=2.0,
+    margin=0.8,
+    drift=0.01,
+    fast_takeover_seconds=3.0,
+    delete_again_seconds=5.0,
+    refused_seconds=1.0,
+)
+AGENT = AgentSettings(
+    fence_seconds=2.0,
+    kill_seconds=0.5,
+    cancel_grace_seconds=2.0,
+    silence_seconds=4.0,
+    stop_cancel_seconds=1.0,
+    farewell_seconds=2.0,
+)
+
+
+class World:
+    """One history."""
+
+    def __init__(
+        self,
+        seed: int,
+        plan: Plan,
+        leader: type[Leader] = Leader,
+        agent: type[AgentEnd] = AgentEnd,
+        *,
+        trace: bool = False,
+    ) -> None:
+        self.t = 0.0
+        self.rng = random.Random(seed)
+        self.plan = plan
+        self.leader_class = leader
+        self.agent_class = agent
+        self.lines: list[str] | None = [] if trace else None
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._count = 0
+        self.api = Api(lambda: self.t)
+        self.api.watch = self._watch
+        self.check = Checker(self)
+        self.queue = Queue(
+            "ns",
+            "q",
+            pools=("p",),
+            dispatch=plan.dispatch,
+            delivery=plan.delivery,
+            reclaim=plan.reclaim,
+            lease_seconds=LEASE_SECONDS,
+            hold_seconds=HOLD_SECONDS,
+            retry=RetryPolicy(limit=3, initial_seconds=0.5, factor=2.0, max_seconds=2.0),
+        )
+        self.pool = Pool(
+            "ns",
+            "p",
+            slots=plan.slots,
+            elastic=plan.elastic,
+            minimum=0 if plan.elastic else plan.pods,
+            maximum=plan.pods,
+            scale_down_delay=1.0,
+        )
+        self.wanted = 0 if plan.elastic else plan.pods
+        self.sessions = 0
+        self.slow_until = 0.0  # links, watches and writes are slow until then
+        self.slow_watch_until = 0.0
+        self.slow_writes_until = 0.0
+        self.slow_hello_until = 0.0
+        self.lost_answers_until = 0.0
+        self.calm_at = max((at + lasts for at, _, lasts in plan.faults), default=0.0)
+        self.agents: dict[str, AgentMachine] = {}
+        self._ordinal = 0
+        self.lease_holder: Operator | None = None
+        self.lease_renewed = -100.0
+        self.lease_epoch = 0
+        self.operators = [Operator(self, n) for n in range(plan.operators)]
+        self.done = False
+
+    # --- time ---
+
+    def after(self, delay: float, what: Callable[..., None], *args: Any) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (self.t + delay, self._count, what, args))
+
+    def say(self, who: str, what: object) -> None:
+        if self.lines is not None:
+            self.lines.append(f"{self.t:8.3f} {who:6} {what}")
+
+    def run(self) -> None:
+        """Run to the end; raises `Violation`."""
+        plan, rng = self.plan, self.rng
+        for _ in range(self.wanted):
+            self.create_pod()
+        for n in range(plan.tasks):
+            task = StoredTask(f"t{n}", f"task-{n}", 0.0, payload_bytes=100_000 if rng.random() < 0.01 else 2)
+            self.after(rng.choice((0.0, 0.5, rng.uniform(0, 5))), self._create, task)
+        for operator in self.operators:
+            self.after(0.01 + 0.1 * operator.number, operator.campaign)
+        for at, kind, lasts in plan.faults:
+            self.after(at, self._fault, kind, lasts)
+        self.after(max(self.calm_at, 6.0), self._calm)
+        heap = self._heap
+        while heap and not self.done:
+            self.t, _, what, args = heapq.heappop(heap)
+            what(*args)
+
+    def _calm(self) -> None:
+        """Faults are over: everything must come to its end within the bound."""
+        for task in self.api.tasks.values():
+            if task.suspend and not task.deleted:
+                task.suspend = False
+                self.api.touch(task)
+        self._look(self.t + LIVENESS_SECONDS)
+
+    def _look(self, deadline: float) -> None:
+        if self.check.all_over():
+            self.check.at_the_end()
+            self.done = True
+        elif self.t > deadline:
+            self.check.not_over()
+        else:
+            self.after(0.5, self._look, deadline)
+
+    @property
+    def calm(self) -> bool:
+        return self.t >= self.calm_at
+
+    # --- delays ---
+
+    def link_delay(self) -> float:
+        if self.t < self.slow_until and self.rng.random() < 0.3:
+            return self.rng.uniform(0.5, 9.0)
+        return self.rng.uniform(0.001, 0.02)
+
+    def watch_delay(self) -> float:
+        if self.t < self.slow_watch_until:
+            return self.rng.uniform(0.5, 8.0)
+        return self.rng.uniform(0.001, 0.05)
+
+    # --- the API server's effects ---
+
+    def _watch(self, kind: str, uid: str, value: Any) -> None:
+        if value is not None and kind == "task":
+            self.say("api", f"{uid} v{value.resource_version} {value.phase} a{value.attempt} e{value.epoch}")
+        for operator in self.operators:
+            operator.hear_of(kind, uid, value, self.watch_delay())
+
+    def _create(self, task: StoredTask) -> None:
+        task.created = self.t
+        self.api.create(task)
+
+    def create_pod(self) -> None:
+        if len(self.api.pods) >= max(self.wanted, 0) + 0 and self.wanted >= 0:
+            alive = [p for p in self.api.pods.values() if not p.deleting]
+            if len(alive) >= self.wanted:
+                return
+        self._ordinal += 1
+        uid = f"pod{self._ordinal}"
+        self.api.put_pod(PodRecord(uid, "ns", f"p-{self._ordinal}", "p", self.t, ready=True, agent_running=True))
+        machine = AgentMachine(self, uid)
+        self.agents[uid] = machine
+        self.after(0.2, machine.start)
+
+    def fill(self) -> None:
+        """The pool's keeper: as many pods as are wanted, those being deleted not counted."""
+        alive = sum(1 for p in self.api.pods.values() if not p.deleting)
+        for _ in range(self.wanted - alive):
+            self.create_pod()
+
+    def scale(self, replicas: int) -> None:
+        self.wanted = replicas
+        self.after(0.3, self.fill)
+
+    # --- faults ---
+
+    def _fault(self, kind: str, lasts: float) -> None:
+        self.say("fault", f"{kind} {lasts}")
+        rng = self.rng
+        machines = [m for m in self.agents.values() if not m.gone]
+        machine = rng.choice(machines) if machines else None
+        operator = self._leading() or rng.choice(self.operators)
+        tasks = [t for t in self.api.tasks.values() if not t.deleted]
+        task = rng.choice(tasks) if tasks else None
+        until = self.t + lasts
+        if kind == "cut" and machine is not None:
+            machine.cut(lasts if rng.random() < 0.5 else 0.0)
+        elif kind == "slow_link":
+            self.slow_until = until
+        elif kind == "slow_watch":
+            self.slow_watch_until = until
+        elif kind == "slow_writes":
+            self.slow_writes_until = until
+        elif kind == "slow_hello":
+            self.slow_hello_until = until
+            if machine is not None:
+                machine.cut(0.0)
+        elif kind == "lost_answers":
+            self.lost_answers_until = until
+        elif kind == "freeze":
+            operator.freeze(lasts)
+        elif kind == "operator_crash":
+            operator.crash(min(lasts, 4.0))
+        elif kind == "partition":
+            operator.partitioned_until = until
+        elif kind == "step_down":
+            operator.step_down()
+        elif kind == "agent_crash" and machine is not None:
+            machine.crash(min(lasts, 3.0))
+        elif kind == "pod_death" and machine is not None:
+            machine.die(min(lasts, 3.0))
+        elif kind == "suspend_machine" and machine is not None:
+            machine.suspend(lasts)
+        elif kind == "lower_size" and self.plan.elastic is False and self.pool.minimum > 1:
+            self.resize(self.pool.minimum - 1)
+        elif task is not None and not self.api.phase(task.uid).terminal:
+            if kind == "cancel":
+                task.cancel = True
+                self.check.cancelled(task.uid)
+            elif kind == "suspend":
+                task.suspend = True
+                self.after(lasts, self._resume, task)
+            elif kind == "priority":
+                task.priority += 1
+            elif kind == "delete":
+                self.api.delete(task)
+                return
+            else:
+                return
+            self.api.touch(task)
+
+    def resize(self, replicas: int) -> None:
+        from dataclasses import replace
+
+        self.pool = replace(self.pool, minimum=replicas, maximum=replicas)
+        self.wanted = replicas
+        for operator in self.operators:
+            operator.feed("pool_applied", self.pool)
+
+    def _resume(self, task: StoredTask) -> None:
+        if task.suspend and not task.deleted:
+            task.suspend = False
+            self.api.touch(task)
+
+    def _leading(self) -> Operator | None:
+        return next((o for o in self.operators if o.leader is not None), None)
+
+    def reachable(self) -> list[Operator]:
+        """Operators that an agent may reach: those that believe that they lead."""
+        return [o for o in self.operators if o.alive and o.leader is not None and not o.leader.over]
+
+    @property
+    def overlap_allowed(self) -> bool:
+        return self.plan.reclaim is Reclaim.FAST
