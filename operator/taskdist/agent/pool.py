@@ -98,11 +98,12 @@ class WorkerPool:
         self._respawn_seconds = 0.0
         self._respawn: asyncio.TimerHandle | None = None
         self._warden: Warden | None = None
+        self._warden_pidfd = -1
         self._events: WorkEvents | None = None
 
     async def open(self, events: WorkEvents) -> Offered:
         self._events = events
-        self._warden = Warden()
+        self._post_warden()
         self._types = asyncio.get_running_loop().create_future()
         self._fill()
         return Offered(types=await self._types, fenced=True)
@@ -153,8 +154,7 @@ class WorkerPool:
         if self._attending:
             await asyncio.wait(set(self._attending))
         if self._warden is not None:
-            # It ends at once at the end of its input; wait() takes a millisecond.
-            self._warden.close()
+            self._dismiss_warden(self._warden)
 
     @property
     def warden_pid(self) -> int:
@@ -163,6 +163,27 @@ class WorkerPool:
     @property
     def worker_pids(self) -> list[int]:
         return list(self._workers)
+
+    # --- the warden ---
+
+    def _post_warden(self) -> None:
+        self._warden = Warden()
+        self._warden_pidfd = os.pidfd_open(self._warden.pid)
+        asyncio.get_running_loop().add_reader(self._warden_pidfd, self._saw_warden_die)
+
+    def _dismiss_warden(self, warden: Warden) -> None:
+        asyncio.get_running_loop().remove_reader(self._warden_pidfd)
+        os.close(self._warden_pidfd)
+        # It ends at once at the end of its input; waiting for it takes a millisecond.
+        warden.close()
+
+    def _saw_warden_die(self) -> None:
+        """What it guarded ends, since nothing would end it should this process be late; a new one guards the rest."""
+        self._log.error("the warden died: the work it guarded ends")
+        self._dismiss_warden(self._guard)
+        for worker in self._workers.values():
+            kill_group(worker.group)
+        self._post_warden()
 
     # --- workers come and go ---
 

@@ -41,33 +41,34 @@ class Warden:
     def pid(self) -> int:
         return self._process.pid
 
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
     def watch(self, group: int) -> None:
         """Kill the group if the supervisor vanishes."""
-        self._tell(f"watch {group}")
+        self._tell("watch", group)
 
     def fence(self, group: int, boot: float) -> None:
         """Kill the group at `boot` unless told otherwise before."""
-        self._tell(f"fence {group} {boot!r}")
+        self._tell("fence", group, repr(boot))
 
     def free(self, group: int) -> None:
         """The group holds no lease: no deadline."""
-        self._tell(f"free {group}")
+        self._tell("free", group)
 
     def forget(self, group: int) -> None:
         """The group is dead; its number may be used again."""
-        self._tell(f"forget {group}")
+        self._tell("forget", group)
 
     def close(self) -> None:
         """End the warden; it kills what it still watches."""
         os.close(self._pipe)
         self._process.wait()
 
-    def _tell(self, line: str) -> None:
-        os.write(self._pipe, line.encode() + b"\n")
+    def _tell(self, verb: str, group: int, *rest: str) -> None:
+        try:
+            os.write(self._pipe, " ".join([verb, str(group), *rest]).encode() + b"\n")
+        except OSError:
+            # Dead, or it hangs: no work goes on without a second line.
+            if verb != "forget":
+                kill_group(group)
 
 
 class _Watch:

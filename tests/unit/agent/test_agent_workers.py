@@ -1,6 +1,7 @@
 """Worker processes: each end of an attempt, and that nothing of an attempt outlives it."""
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -172,6 +173,20 @@ async def test_a_renewal_moves_the_deadline() -> None:
         assert (await b.ended(lease))[0] == "finished"
         await asyncio.sleep(0.4)
         assert b.pool.worker_pids == worker
+
+
+async def test_no_work_goes_on_without_a_second_line(tmp_path: Path) -> None:
+    async with bench() as b:
+        mark = tmp_path / "mark"
+        lease = b.start("stubborn", b'{"file":"%s"}' % bytes(mark))
+        await until(mark.exists, "the work runs")
+        former = b.pool.warden_pid
+        os.kill(former, signal.SIGKILL)
+        assert (await b.ended(lease))[1][0] is Reason.HANDLER_CRASHED
+        assert b.pool.warden_pid != former
+        # The new one guards what runs now.
+        lease = b.start("stubborn", b'{"file":"%s"}' % bytes(mark), seconds=0.6)
+        assert "SIGKILL" in (await b.ended(lease))[1][1]
 
 
 async def test_only_the_last_of_many_reports_is_sent() -> None:
