@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from taskdist.api import Phase
+from taskdist.api import Phase, Reason
 from taskdist.core.model import Task
 from taskdist.protocol.observations import PodRecord, TaskRecord
 
@@ -81,6 +81,7 @@ class Api:
                 ),
                 resource_version=task.version,
                 phase=Phase(status.get("phase", "Pending")),
+                reason=Reason(status["reason"]) if status.get("reason") else None,
                 attempt=status.get("attempt", 0),
                 epoch=status.get("epoch", 0),
                 failures=failures,

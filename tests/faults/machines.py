@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 class Stream:
     """One session: two ordered channels. A cut loses what is under way; either end hears of it in its own time."""
 
-    __slots__ = ("agent_left", "cut", "down_at", "id", "leader", "operator", "op_told", "up_at")
+    __slots__ = ("agent_left", "cut", "down_at", "id", "leader", "op_told", "operator", "up_at")
 
     def __init__(self, number: int, operator: Operator, leader: Leader) -> None:
         self.id = number
@@ -272,13 +272,21 @@ class Operator:
                     world.after(max(stream.down_at, world.t + 0.01) - world.t, machine.lost, stream)
             case DeletePod():
                 world.check.pod_deleted(action)
-                machine = world.agents.get(action.uid)
-                if machine is not None and world.t >= self.partitioned_until:
-                    world.after(0.01, machine.delete)
+                self._delete(leader, action)
             case ScalePool(replicas=replicas):
                 world.scale(replicas)
             case Notice():
                 pass
+
+    def _delete(self, leader: Leader, action: DeletePod) -> None:
+        """The port tries until it is done or the leadership ends."""
+        machine = self.world.agents.get(action.uid)
+        if machine is None or self.leader is not leader:
+            return
+        if self.world.t < self.partitioned_until or self.frozen:
+            self.world.after(0.5, self._delete, leader, action)
+        else:
+            self.world.after(0.01, machine.delete)
 
     def _send(self, stream: Stream, machine: AgentMachine, message: ToAgent) -> None:
         world = self.world

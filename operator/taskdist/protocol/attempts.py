@@ -13,7 +13,7 @@ from taskdist.core.events import AgentDrained, AttemptFailed, TaskGone, TaskHeld
 from taskdist.core.model import Agent, Key, Pool, Queue
 from taskdist.protocol import status
 from taskdist.protocol.books import LIVE, UNHEARD, Ask, Ending, Entry, Lease, Orphan, Session, Stage, Timers
-from taskdist.protocol.messages import Cancel, Final, Grant, LeaseName, Result, ToAgent, Verdict
+from taskdist.protocol.messages import Cancel, Final, Grant, Hello, LeaseName, Result, ToAgent, Verdict
 from taskdist.protocol.observations import (
     Action,
     Conflict,
@@ -61,8 +61,7 @@ class Attempts:
         self._deferred: list[DeletePod] = []
         self._recovering: set[str] = set()  # Tasks that a former leader may have sent without recording it
         self._timers = Timers()
-        self._instances: dict[str, str] = {}  # instance id by pod uid, of the last confirmed session
-        self._instance_started: dict[str, float] = {}
+        self._last_hello: dict[str, Hello] = {}  # of each pod's last confirmed session
         self._heard: set[str] = set()  # pods whose agent was confirmed by this leadership
         self._told: dict[str, Agent] = {}  # agents that the core has for ready
         self._sure_until = float("inf")
@@ -434,7 +433,10 @@ class Attempts:
             lease.stage = Stage.UNSENT  # an own write that landed late: what is not known to stand is never sent
             lease.until = now.boot + lease.lease_seconds
             self._time_lease(entry, lease)
-            self._advance(entry, now)
+            if self._fits(lease):
+                self._advance(entry, now)
+            else:
+                self._attempt_over(entry, Reason.GIVEN_BACK, "its agent has other work by now", now, counted=False)
             return
         lease.stage = Stage.FOREIGN
         lease.until = self._foreign_until(lease)
@@ -445,6 +447,12 @@ class Attempts:
             self._settle(entry, lease, session, now)
         else:
             self._time_lease(entry, lease)
+
+    def _fits(self, lease: Lease) -> bool:
+        """Whether the agent has room for what the core had taken back."""
+        session = self._by_pod.get(lease.agent_uid)
+        taken = sum(entry.record.task.slots for entry in self._leases[lease.agent_uid].values())
+        return session is not None and taken <= session.slots
 
     def _foreign_until(self, lease: Lease) -> float:
         """A former leader's lease goes on, on hold, for at most hold seconds after the takeover."""

@@ -182,6 +182,7 @@ class Leader(Sessions):
         self._draining.discard(uid)
         self._agent_dead(uid, "its agent's pod is gone", now)
         self._heard.discard(uid)
+        self._last_hello.pop(uid, None)
         self.core.handle(PodGone(uid), now.wall)
         self._release_recovered(now)
         return self._decided(now)

@@ -69,17 +69,35 @@ class Sessions(Attempts):
             return Refused("PodEnded", "the pod has ended", retry=False)
         return None
 
+    def _is_past(self, session: Session) -> bool:
+        """Whether its sender has begun a later session since: its first word came late.
+
+        One process numbers its sessions by its clock. Of two processes of a pod the later one has started later, or, if
+        the wall clock was set back, said hello later; a reboot turns back only the clock that hello uses.
+        """
+        last = self._last_hello.get(session.pod)
+        hello = session.hello
+        if last is None:
+            return False
+        if last.instance_id == hello.instance_id:
+            return hello.boot < last.boot
+        return hello.started <= last.started and hello.boot <= last.boot
+
     def _confirm(self, session: Session, now: Now) -> None:
-        """One session per pod uid: the one whose sender has just been heard."""
+        """One session per pod uid: the latest of those whose sender has been heard after the welcome."""
+        if self._is_past(session):
+            self._replace(session)
+            return
         session.confirmed = True
         pod = session.pod
+        self._heard.add(pod)
         former = self._by_pod.get(pod)
         if former is not None and former is not session:
             self._replace(former)
         self._by_pod[pod] = session
-        same = self._instances.get(pod) == session.hello.instance_id
-        self._instances[pod] = session.hello.instance_id
-        self._instance_started[pod] = session.hello.started
+        last = self._last_hello.get(pod)
+        same = last is not None and last.instance_id == session.hello.instance_id
+        self._last_hello[pod] = session.hello
         known = set()
         for entry in list(self._leases.get(pod, {}).values()):
             lease = entry.lease
@@ -96,7 +114,7 @@ class Sessions(Attempts):
 
     def _replace(self, former: Session) -> None:
         self._sessions.pop(former.id, None)
-        self._out.append(CloseSession(former.id, "the agent has a newer session"))
+        self._out.append(CloseSession(former.id, "the agent's session is over"))
 
     def _disconnect(self, session: Session, now: Now) -> None:
         if self._by_pod.get(session.pod) is not session:
@@ -252,8 +270,9 @@ class Sessions(Attempts):
         if not session.confirmed:
             if isinstance(message, Ping):
                 session.ping_boot, session.ping_receipt = message.boot, now.boot
-            self._heard.add(session.pod)
             self._confirm(session, now)
+            if not session.confirmed:
+                return
         match message:
             case Ping():
                 self._ping(session, message, now)
@@ -376,8 +395,6 @@ class Sessions(Attempts):
         session = self._by_pod.pop(pod, None)
         if session is not None:
             self._replace(session)
-        self._instances.pop(pod, None)
-        self._instance_started.pop(pod, None)
         self._refresh(pod, now)
         for entry in list(self._leases.get(pod, {}).values()):
             lease = entry.lease
@@ -395,8 +412,8 @@ class Sessions(Attempts):
 
         An earlier instance ended before the present one started, so its end is never later than that start.
         """
-        started = self._instance_started.get(pod.uid, 0.0)
-        return 0.0 < started < pod.agent_finished
+        last = self._last_hello.get(pod.uid)
+        return last is not None and 0.0 < last.started < pod.agent_finished
 
     def _clamped(self, session: Session) -> Agent | None:
         pool = self._pools.get((session.identity.namespace, session.identity.pool))
