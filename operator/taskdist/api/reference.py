@@ -15,7 +15,7 @@ from taskdist.api import rules
 from taskdist.api.crd import Kind, kinds
 from taskdist.api.meta import GROUP, VERSION
 from taskdist.api.schema import Schema, structural
-from taskdist.api.task import MUTABLE_FIELDS
+from taskdist.api.task import MUTABLE_FIELDS, Task
 
 _INTRODUCTION = """<!-- Generated from the models by `python -m taskdist.api.reference`: do not edit. -->
 # {kind}
@@ -41,6 +41,11 @@ _BOUNDS = (
     ("minItems", "maxItems", " items"),
     ("minProperties", "maxProperties", " keys"),
 )
+# A Task's rules compare with the former object, field by field: two lines say what concerns its author.
+_TASK_REFUSALS = (
+    f"a change to any field of spec but {', '.join(MUTABLE_FIELDS)}: delete the Task and create another",
+    "cancel taken back: leave it true, and create another Task to do the work",
+)
 # Beyond this many, the values of an enum are listed elsewhere.
 _MOST_VALUES = 6
 
@@ -61,16 +66,8 @@ def page(kind: Kind) -> str:
         text += _HEADER.format(part=part, description=inner["description"])
         text += "".join(_row(*field) for field in _fields(inner, ""))
     text += "\n## Refused by the API server\n\nBeside what goes beyond the bounds:\n\n"
-    text += "".join(f"- {rule['message']}\n" for rule in kind.rules if _is_for_users(rule["message"]))
-    if kind.kind == "Task":
-        mutable = ", ".join(f"`{name}`" for name in MUTABLE_FIELDS)
-        text += f"- a change to any field of spec but {mutable}: delete the Task and create another\n"
-    return text
-
-
-def _is_for_users(message: str) -> bool:
-    """Status is the operator's to write, and what says the same of each immutable field is told in one line."""
-    return not message.startswith("status.") and "cannot be changed after creation" not in message
+    refusals = _TASK_REFUSALS if kind.kind == Task.kind else [rule["message"] for rule in kind.rules]
+    return text + "".join(f"- {message}\n" for message in refusals)
 
 
 def _fields(schema: Schema, path: str) -> Iterator[tuple[str, Schema, bool]]:

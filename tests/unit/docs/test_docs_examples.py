@@ -1,0 +1,131 @@
+"""Examples are right: manifests fit the models, commands exist with these options, code runs, links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from pages import ROOT, Block, blocks, pages
+
+from taskdist.agent import Agent, Context
+from taskdist.api import AgentPool, Task, TaskQueue
+from taskdist.cli.main import PLUGIN, PROGRAM, build
+
+MODELS = {"Task": Task, "TaskQueue": TaskQueue, "AgentPool": AgentPool}
+
+
+def manifests() -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (f"{block.page.name}: {document['kind']} {document['metadata']['name']}", document)
+        for block in blocks("yaml")
+        for document in yaml.safe_load_all(block.text)
+    ]
+
+
+@pytest.mark.parametrize("document", [pytest.param(doc, id=name) for name, doc in manifests()])
+def test_manifests_say_what_the_models_know(document: dict[str, Any]) -> None:
+    parsed = MODELS[document["kind"]].model_validate(document)
+    written = parsed.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    assert written["spec"] == document["spec"]
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Each line of a shell block that calls a program, as its words."""
+    found = []
+    for language in ("sh", "console"):
+        for block in blocks(language):
+            for line in block.text.replace("\\\n", " ").splitlines():
+                words = shlex.split(line.partition(" | ")[0], comments=True)
+                if words:
+                    found.append((f"{block.page.name}: {line[:60]}", words))
+    return found
+
+
+def ours() -> list[Any]:
+    return [
+        pytest.param(PROGRAM, words[1:], id=name) for name, words in commands() if words[0].endswith("taskdist")
+    ] + [pytest.param(PLUGIN, words[2:], id=name) for name, words in commands() if words[:2] == ["kubectl", "task"]]
+
+
+@pytest.mark.parametrize(("program", "arguments"), ours())
+def test_our_commands_exist_with_these_options(program: str, arguments: list[str]) -> None:
+    command: Any = typer.main.get_command(build(program))
+    rest = arguments
+    while inner := getattr(command, "commands", None):
+        assert rest, f"{program} needs a command"
+        assert rest[0] in inner, f"{program} has no command {rest[0]!r}"
+        command, rest = inner[rest[0]], rest[1:]
+    # Parses, and calls nothing.
+    command.make_context(command.name, list(rest))
+
+
+WRONG = {
+    "no such option": ["submit", "--queue", "analysis", "--type", "analyse"],
+    "an option before the command": ["-n", "demo", "submit", "analysis", "--type", "analyse"],
+    "no such command": ["wait", "hello"],
+    "an argument is missing": ["explain"],
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_command_would_be_found(arguments: list[str]) -> None:
+    # typer's base of all errors of usage, whichever click it brings.
+    usage = typer.BadParameter.__mro__[1]
+    with pytest.raises((AssertionError, usage)):
+        test_our_commands_exist_with_these_options(PROGRAM, arguments)
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_make_targets_exist(page: Path) -> None:
+    text = page.read_text()
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE))
+    assert named <= targets()
+
+
+@pytest.mark.parametrize(
+    "name_and_words", [c for c in commands() if c[1][0] in ("helm", "kubectl")], ids=lambda c: c[0]
+)
+def test_files_that_commands_name_exist(name_and_words: tuple[str, list[str]]) -> None:
+    for word in name_and_words[1]:
+        if word.startswith(("charts/", "manifests/", "crds/")):
+            assert (ROOT / word).exists()
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.id)
+def test_python_examples_make_an_agent(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As a worker imports it: not as the main program.
+    scope: dict[str, Any] = {"__name__": "example"}
+    exec(compile(block.text, block.id, "exec"), scope)
+    agent = scope["agent"]
+    assert isinstance(agent, Agent)
+    assert agent.handlers
+
+
+def test_the_readme_s_agent_answers() -> None:
+    block = next(b for b in blocks("python") if b.page.name == "README.md")
+    scope: dict[str, Any] = {"__name__": "example"}
+    exec(compile(block.text, block.id, "exec"), scope)
+    told: list[tuple[float, str]] = []
+    ctx = Context("hello", "try", "u", 1, "greet", lambda fraction, message: told.append((fraction, message)))
+    assert scope["greet"]({"name": "you"}, ctx) == {"greeting": "Hello, you!"}
+    assert told == [(0.5, "thinking of words")]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if "://" not in target and not target.startswith("#"):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+def test_the_navigation_has_each_page() -> None:
+    text = (ROOT / "mkdocs.yml").read_text()
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert str(page.relative_to(ROOT / "docs")) in text
