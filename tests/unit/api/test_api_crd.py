@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from taskdist.api import crd
+from taskdist.api import crd, rules
 from taskdist.api.task import MUTABLE_FIELDS, TaskSpec
 
 ROOT = Path(__file__).parents[3]
@@ -89,23 +89,31 @@ def test_columns_name_fields_that_exist(kind: crd.Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rules_name_the_field_and_say_what_to_do(kind: crd.Kind) -> None:
+def test_rules_stand_on_fields_that_exist(kind: crd.Kind) -> None:
     known = {path for path, _ in nodes(root_schema(kind))}
-    for each in kind.rules:
-        field = each.get("fieldPath", ".metadata.name")
-        assert field in known | {".metadata.name"}
-        assert field[1:] in each["message"]
-        assert any(word in each["message"].partition(": ")[2] for word in VERBS), each["message"]
+    assert {each["fieldPath"] for each in kind.rules if "fieldPath" in each} <= known
 
 
+CHECKS = [*rules.spec_checks(), *rules.final_checks(), *rules.progress_checks()]
+MESSAGES = [each.message for each in CHECKS]
+MESSAGES += [each["message"] for kind in crd.kinds() if kind.kind != "Task" for each in kind.rules]
 VERBS = ("set ", "raise ", "change ", "choose ", "create ", "delete ", "leave ", "read ", "stop ", "every lease")
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_messages_name_the_field_and_say_what_to_do(message: str) -> None:
+    known = {path[1:] for kind in crd.kinds() for path, _ in nodes(root_schema(kind))} | {"metadata.name"}
+    assert message.partition(" ")[0] in known
+    assert any(word in message for word in VERBS)
+    assert "'" not in message or message.startswith("metadata.name"), "it is quoted within an expression"
 
 
 def test_all_of_a_tasks_spec_but_the_named_fields_is_immutable() -> None:
     fields = set(TaskSpec.model_json_schema(by_alias=True)["properties"])
-    tasks = next(kind for kind in crd.kinds() if kind.kind == "Task")
     guarded = {
-        each["fieldPath"].removeprefix(".spec.") for each in tasks.rules if "cannot be changed after" in each["message"]
+        each.message.partition(" ")[0].removeprefix("spec.")
+        for each in rules.spec_checks()
+        if "cannot be changed after" in each.message
     }
     assert guarded == fields - set(MUTABLE_FIELDS)
 
