@@ -1,6 +1,6 @@
 """kopf, in a thread and an event loop of its own: it watches pools and queues and hands what it sees to the keepers.
 
-Only `on.event` handlers: they write no annotation and no finalizer on the user's objects, and level-triggered keepers
+Only `on.event` handlers, on kopf's own loop (a plain function would be given a thread): they write no annotation and no finalizer on the user's objects, and level-triggered keepers
 need no memory of what was handled. kopf re-lists after a 410 without telling of deletions; a keeper that writes to
 what is gone gets a 404 and lets go, and the pods go with their owner.
 """
@@ -28,14 +28,14 @@ def build_registry(keepers: Keepers) -> kopf.OperatorRegistry:
     kopf.on.login(registry=registry)(kopf.login_via_client)
 
     @kopf.on.event(GROUP, VERSION, AgentPool.plural, registry=registry)
-    def pool(type: str | None, body: kopf.Body, namespace: str | None, name: str | None, **_: Any) -> None:
+    async def pool(type: str | None, body: kopf.Body, namespace: str | None, name: str | None, **_: Any) -> None:
         if type == "DELETED":
             keepers.pool_deleted((str(namespace), str(name)))
         else:
             keepers.pool_seen(dict(body))
 
     @kopf.on.event(GROUP, VERSION, TaskQueue.plural, registry=registry)
-    def queue(type: str | None, body: kopf.Body, namespace: str | None, name: str | None, **_: Any) -> None:
+    async def queue(type: str | None, body: kopf.Body, namespace: str | None, name: str | None, **_: Any) -> None:
         if type == "DELETED":
             keepers.queue_deleted((str(namespace), str(name)))
         else:

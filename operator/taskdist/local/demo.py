@@ -34,7 +34,7 @@ from taskdist.local.stack import Stack, StackError
 NAMESPACE = "demo"
 QUEUE = POOL = "analysis"
 MAX_SOURCE_BYTES = 48 * 1024
-TIMEOUT_SECONDS = 600.0
+TIMEOUT_SECONDS = 300.0
 
 Object = dict[str, Any]
 

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from taskdist.local.binaries import BinaryNotFound, find
 from taskdist.local.controlplane import ControlPlane, ControlPlaneError, free_ports
 
@@ -209,7 +211,10 @@ class Stack:
 
     def _apply_manifests(self, say: Say) -> None:
         say("installing CRDs and RBAC: kubectl apply -f manifests/install.yaml")
-        self.kubectl("apply", "--server-side", "-f", str(self._root / "manifests" / "install.yaml"))
+        # The operator is a process of its own here, so that it is reached without a cluster's DNS and Services.
+        manifests = yaml.safe_load_all((self._root / "manifests" / "install.yaml").read_text())
+        wanted = [m for m in manifests if m and m["kind"] not in ("Deployment", "PodDisruptionBudget", "Service")]
+        self.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(wanted))
         kinds = ("taskqueues", "agentpools", "tasks")
         crds = [f"crd/{kind}.taskdist.dev" for kind in kinds]
         self.kubectl("wait", "--for=condition=Established", "--timeout=60s", *crds)
