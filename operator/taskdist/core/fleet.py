@@ -61,27 +61,29 @@ class Fleet:
     # Leases.
 
     def lease(self, agent: AgentRecord, task: Task, now: float) -> None:
-        self._leave(agent, now)
         agent.leases[task.uid] = (task.slots, task.resources)
-        agent.busy += task.slots
-        if task.resources:
-            _take(agent, task.resources, 1)
-        if agent.pool is not None:
-            self.pools[agent.pool].busy += task.slots
-        self._enter(agent)
+        self._book(agent, task.slots, task.resources, now)
+        if agent.pool is not None and len(agent.leases) == 1:
+            self.pools[agent.pool].idle.pop(agent.uid, None)
 
     def release(self, agent: AgentRecord, task_uid: str, now: float) -> None:
-        self._leave(agent, now)
         slots, resources = agent.leases.pop(task_uid)
-        agent.busy -= slots
-        if resources:
-            _take(agent, resources, -1)
+        self._book(agent, -slots, tuple((name, -amount) for name, amount in resources), now)
         if not agent.leases:
             agent.idle_since = now
+            if agent.pool is not None and agent.counted:
+                self.pools[agent.pool].idle[agent.uid] = agent
+            self._forget_if_void(agent)
+
+    def _book(self, agent: AgentRecord, slots: int, resources: Resources, now: float) -> None:
+        """Count so many slots and resources as busy, and move the agent within its rosters."""
+        self._vacate(agent, now)
+        agent.busy += slots
         if agent.pool is not None:
-            self.pools[agent.pool].busy -= slots
-        self._enter(agent)
-        self._forget_if_void(agent)
+            self.pools[agent.pool].busy += slots
+        if resources:
+            _take(agent, resources)
+        self._occupy(agent)
 
     def states(self) -> dict[Key, dict[AgentState, int]]:
         """Return by pool how many agents are in each state."""
@@ -112,7 +114,7 @@ class Fleet:
                 agent.offer = offer
                 agent.resources_free = dict(offer.resources)
                 for _, resources in agent.leases.values():
-                    _take(agent, resources, 1)
+                    _take(agent, resources)
                 self._enrol(agent)
 
         self.change(agent, now, what)
@@ -166,9 +168,6 @@ class Fleet:
 
     def _leave(self, agent: AgentRecord, now: float) -> None:
         """Take the agent out of every index. Always followed by `_enter`."""
-        if self._origin is None:
-            self._origin = now
-        agent.settle(now)
         if agent.pool is not None:
             members = self.pools[agent.pool]
             if agent.counted:
@@ -176,10 +175,7 @@ class Fleet:
                 members.idle.pop(agent.uid, None)
             elif agent.leaving:
                 del members.draining[agent.uid]
-        for roster in agent.rosters:
-            roster.leave(agent.busy)
-        agent.rosters.clear()
-        agent.stamp += 1
+        self._vacate(agent, now)
 
     def _enter(self, agent: AgentRecord) -> None:
         if agent.pool is not None:
@@ -190,6 +186,21 @@ class Fleet:
                     members.idle[agent.uid] = agent
             elif agent.leaving:
                 members.draining[agent.uid] = agent
+        self._occupy(agent)
+
+    def _vacate(self, agent: AgentRecord, now: float) -> None:
+        """Book its busy time and take it out of its rosters. Always followed by `_occupy`."""
+        if self._origin is None:
+            self._origin = now
+        agent.settle(now)
+        busy = agent.busy
+        for roster in agent.rosters:
+            roster.leave(busy)
+        agent.rosters.clear()
+        agent.stamp += 1
+
+    def _occupy(self, agent: AgentRecord) -> None:
+        """Put it into the rosters where it has room now."""
         kind = agent.kind
         if kind is None:
             return
@@ -198,7 +209,7 @@ class Fleet:
         for roster in kind.rosters.values():
             if joins and roster not in agent.rosters:
                 roster.join(agent)
-            self.resized(roster)
+            self.free[roster.leaf] = roster.masks[roster.room]
 
     def _forget_if_void(self, agent: AgentRecord) -> None:
         """Drop the record of what is neither there nor holds anything."""
@@ -223,7 +234,7 @@ def _state(agent: AgentRecord) -> AgentState:
     return AgentState.NOT_READY if agent.offer is not None else AgentState.STARTING
 
 
-def _take(agent: AgentRecord, resources: Resources, sign: int) -> None:
+def _take(agent: AgentRecord, resources: Resources) -> None:
     free = agent.resources_free
     for name, amount in resources:
-        free[name] = free.get(name, 0) - sign * amount
+        free[name] = free.get(name, 0) - amount

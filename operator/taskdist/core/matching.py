@@ -26,11 +26,12 @@ Candidates = tuple[tuple[Key, int], ...]
 class Demand:
     """Eligible Tasks that wait for room in the same pools."""
 
-    __slots__ = ("candidates", "tasks")
+    __slots__ = ("candidates", "shapes", "tasks")
 
     def __init__(self, candidates: Candidates) -> None:
         self.candidates = candidates
         self.tasks = 0
+        self.shapes = 0
 
 
 class AgentClass:
@@ -134,6 +135,8 @@ class Catalogue:
         self.classes: dict[Offer, AgentClass] = {}
         self.profiles: dict[ProfileKey, Profile] = {}
         self.demands: dict[Candidates, Demand] = {}
+        # Grows whenever a pool or the set of demands changes.
+        self.version = 0
         self._by_number: dict[int, AgentClass] = {}
         self._by_queue: dict[Key, dict[ShapeKey, Shape]] = {}
         self._by_pool: dict[Key, dict[Offer, AgentClass]] = {}
@@ -166,10 +169,12 @@ class Catalogue:
     def apply_pool(self, pool: Pool) -> None:
         if self.pools.get(pool.key) != pool:
             self.pools[pool.key] = pool
+            self.version += 1
             self._resolve_namespace(pool.namespace)
 
     def drop_pool(self, key: Key) -> None:
         if self.pools.pop(key, None) is not None:
+            self.version += 1
             self._resolve_namespace(key[0])
 
     # Shapes.
@@ -256,15 +261,19 @@ class Catalogue:
             return
         if shape.demand is not None:
             shape.demand.tasks -= shape.eligible
-            if not shape.demand.tasks:
-                self.demands.pop(shape.demand.candidates, None)
+            shape.demand.shapes -= 1
+            if not shape.demand.shapes:
+                del self.demands[shape.demand.candidates]
+                self.version += 1
         shape.candidates = candidates
         shape.demand = None
         if candidates:
             shape.demand = self.demands.get(candidates)
             if shape.demand is None:
                 shape.demand = self.demands[candidates] = Demand(candidates)
+                self.version += 1
             shape.demand.tasks += shape.eligible
+            shape.demand.shapes += 1
 
     def _place(self, shape: Shape, profile: Profile | None) -> None:
         former = shape.profile

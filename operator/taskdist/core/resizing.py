@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from taskdist.api import Reason
 from taskdist.core.decisions import Decision, DeletePod, Drain, Scale, Undrain
 from taskdist.core.fleet import Fleet, PoolMembers
-from taskdist.core.matching import Catalogue
+from taskdist.core.matching import Catalogue, Demand
 from taskdist.core.model import Key, Pool
 from taskdist.core.roster import AgentRecord
-from taskdist.core.scaling import Sizing, pardons, target, victims, work
+from taskdist.core.scaling import Sizing, agents, in_turn, pardons, target, victims, work
 from taskdist.core.views import PoolView
 
 
@@ -21,8 +21,14 @@ class Resizer:
     def __init__(self, catalogue: Catalogue, fleet: Fleet) -> None:
         self._catalogue = catalogue
         self._fleet = fleet
+        self._nobody = PoolMembers()
         self._sizes: dict[Key, Sizing] = {}
         self._postponed: list[Decision] = []
+        # As of the catalogue's version `_seen`: demands in their order, and what each pool wanted when last looked at.
+        self._seen = -1
+        self._demands: list[Demand] = []
+        self._elastic = False
+        self._wanted: dict[Key, int] = {}
 
     def forget(self, key: Key) -> None:
         self._sizes.pop(key, None)
@@ -34,21 +40,33 @@ class Resizer:
     def decide(self, now: float, held: Mapping[str, int]) -> list[Decision]:
         """Say how pools change. `held`: by namespace, how many Tasks may be with an agent not heard of yet."""
         decisions, self._postponed = self._postponed, []
-        pools = self._catalogue.pools
-        if not pools:
-            return decisions
-        busy = {key: members.busy for key, members in self._fleet.pools.items()}
-        demands = [(demand.candidates, demand.tasks) for demand in self._catalogue.demands.values() if demand.tasks]
-        load = work(pools, busy, demands) if any(pool.elastic for pool in pools.values()) else {}
+        catalogue, pools = self._catalogue, self._catalogue.pools
+        if self._seen != catalogue.version:
+            self._seen = catalogue.version
+            self._demands = in_turn(catalogue.demands.values())
+            self._elastic = any(pool.elastic for pool in pools.values())
+            self._wanted.clear()
+        members = self._fleet.pools
+        busy = {key: each.busy for key, each in members.items()} if self._elastic else {}
+        load = work(pools, busy, self._demands) if self._elastic else busy
         for key, pool in pools.items():
+            wanted = agents(load[key]) if pool.elastic else 0
+            here = members.get(key) or self._nobody
             sizing = self._sizes.get(key)
             if sizing is None:
                 sizing = self._sizes[key] = Sizing()
-            members = self._fleet.members(key)
-            if sizing.step(pool, target(pool, load.get(key, 0.0)), members.counted, now):
+            elif (
+                sizing.settled
+                and self._wanted.get(key) == wanted
+                and here.counted <= (sizing.desired or 0)
+                and not here.draining
+            ):
+                continue
+            self._wanted[key] = wanted
+            if sizing.step(pool, target(pool, wanted), here.counted, now):
                 decisions.append(Scale(key, sizing.desired or 0, sizing.reason, sizing.message))
             unheard = held.get(pool.namespace, 0) > 0
-            self._follow(pool, sizing.desired or 0, members, unheard, now, decisions)
+            self._follow(pool, sizing.desired or 0, here, unheard, now, decisions)
         return decisions
 
     def _follow(

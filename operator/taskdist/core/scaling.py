@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from taskdist.api import Reason
-from taskdist.core.matching import Candidates
+from taskdist.core.matching import Demand
 from taskdist.core.model import Key, Pool
 from taskdist.core.roster import AgentRecord
 
@@ -27,33 +27,50 @@ class Target:
     message: str
 
 
-def work(
-    pools: Mapping[Key, Pool], busy: Mapping[Key, int], demands: Iterable[tuple[Candidates, int]]
-) -> dict[Key, float]:
+def in_turn(demands: Iterable[Demand]) -> list[Demand]:
+    """Order demands as they choose pools: the least flexible first."""
+    return sorted(demands, key=lambda demand: (len(demand.candidates), demand.candidates))
+
+
+def work(pools: Mapping[Key, Pool], busy: Mapping[Key, int], demands: Iterable[Demand]) -> dict[Key, float]:
     """Return for each pool the agents that its busy slots and its part of the waiting work fill.
 
     Waiting work counts for the first of its pools that has room below its maximum, what is over for the next; what
-    none has room for stays with the last that may grow. The least flexible work chooses first.
+    none has room for stays with the last that may grow. The demands choose in the order given.
     """
     load = {key: busy.get(key, 0) / pool.slots for key, pool in pools.items()}
-    for candidates, tasks in sorted(demands, key=lambda demand: (len(demand[0]), demand[0])):
-        left = float(tasks)
-        for key, at_once in candidates:
-            room = max(0.0, pools[key].maximum - load[key])
-            taken = min(left, room * at_once)
-            load[key] += taken / at_once
-            left -= taken
-        if left > EPSILON:
-            key, at_once = next((item for item in reversed(candidates) if pools[item[0]].elastic), candidates[-1])
-            load[key] += left / at_once
+    for demand in demands:
+        left: float = demand.tasks
+        if not left:
+            continue
+        last: tuple[Key, int] | None = None
+        for candidate in demand.candidates:
+            key, at_once = candidate
+            pool = pools[key]
+            if pool.elastic or last is None:
+                last = candidate
+            room = (pool.maximum - load[key]) * at_once
+            if room >= left:
+                load[key] += left / at_once
+                left = 0.0
+                break
+            if room > 0:
+                load[key] = float(pool.maximum)
+                left -= room
+        if left and last is not None:
+            load[last[0]] += left / last[1]
     return load
 
 
-def target(pool: Pool, load: float) -> Target:
-    """Clamp the load, in agents, to the pool's bounds."""
+def agents(load: float) -> int:
+    """Return the whole agents that hold this load."""
+    return ceil(load - EPSILON)
+
+
+def target(pool: Pool, wanted: int) -> Target:
+    """Clamp the agents that the work fills to the pool's bounds."""
     if not pool.elastic:
         return Target(pool.minimum, Reason.FIXED_SIZE, f"replicas is {pool.minimum}.")
-    wanted = ceil(load - EPSILON)
     if wanted > pool.maximum:
         return Target(
             pool.maximum,
@@ -103,6 +120,11 @@ class Sizing:
         self.desired = min(chosen.replicas, pool.maximum) if pool.elastic else chosen.replicas
         self.reason, self.message = chosen.reason, chosen.message
         return self.desired != former
+
+    @property
+    def settled(self) -> bool:
+        """Whether the size is what is wanted now, so that the passing of time changes nothing."""
+        return len(self._wanted) == 1
 
     def wake(self, pool: Pool) -> float | None:
         """When the largest size wanted of late will have lapsed."""
