@@ -115,6 +115,8 @@ class LinkServer:
                 # A machine that vanished sends no ping either, but also keeps a socket: this frees it.
                 ("grpc.keepalive_time_ms", 10_000),
                 ("grpc.keepalive_timeout_ms", 5_000),
+                # What in fact ends a connection whose ping brings no answer: 60 s unless it is set.
+                ("grpc.http2.ping_timeout_ms", 5_000),
                 # Agents look after their end as often as they like, down to twice a second.
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 500),

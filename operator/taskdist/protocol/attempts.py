@@ -65,7 +65,8 @@ class Attempts:
         self._heard: set[str] = set()  # pods whose agent was confirmed by this leadership
         self._told: dict[str, Agent] = {}  # agents that the core has for ready
         self._sure_until = float("inf")
-        self._reason_slot = 0.0
+        self._reason_slot = self._reason_timer = 0.0  # when the next reason may be written, and the last wake for it
+        self._reason_line: dict[str, int] = {}  # Tasks whose reason is to be written, the first come first
         self._last = Now(0.0, 0.0)
 
     # --- small things ---

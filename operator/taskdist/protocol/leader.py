@@ -287,6 +287,8 @@ class Leader(Sessions):
     def _fire(self, kind: str, uid: str, mark: int, now: Now) -> None:
         if kind == "recovered":
             self._end_recovery(now)
+        elif kind == "reasons":
+            self._write_reasons(now)
         elif kind == "orphan":
             if uid in self._orphans:
                 self._read_orphan(self._orphans[uid])
@@ -309,24 +311,43 @@ class Leader(Sessions):
         return min(wakes, default=None)
 
     def _look_at_reason(self, entry: Entry, now: Now) -> None:
-        """Write why a Task waits once that has held for a while, so many a second and no more."""
-        if entry.core not in ("waiting", "held") or entry.lease is not None:
+        """See whether the reason why a Task waits has held for a while and is not written yet."""
+        if not self._waits(entry):
             return
         hold = self._settings.reason_seconds
+        self._timers.add(now.boot + hold, "reason", entry.uid, entry.waits)
         explanation = self.core.explain(entry.uid, now.wall)
-        again = now.boot + hold
         if explanation is None:
-            pass
-        elif entry.noted is None or entry.noted[0] is not explanation.reason:
+            return
+        if entry.noted is None or entry.noted[0] is not explanation.reason:
             entry.noted = (explanation.reason, now.boot)
         elif entry.record.reason is not explanation.reason and now.boot >= entry.noted[1] + hold:
-            if now.boot < self._reason_slot:
-                again = self._reason_slot = self._reason_slot + 1 / self._settings.reasons_per_second
-            elif entry.asked is None and entry.ending is None and now.boot >= entry.not_until:
-                self._reason_slot = now.boot + 1 / self._settings.reasons_per_second
-                text = f"{explanation.message} {explanation.unblock}".strip()
-                self._write(entry, Ask.NOTE, status.explained(explanation.reason, text))
-        self._timers.add(again, "reason", entry.uid, entry.waits)
+            self._reason_line.setdefault(entry.uid, entry.waits)
+            self._write_reasons(now)
+
+    def _write_reasons(self, now: Now) -> None:
+        """Write reasons in the order in which they came due, so many a second and no more (a bucket of one second)."""
+        line, every = self._reason_line, 1 / self._settings.reasons_per_second
+        while line and now.boot >= self._reason_slot:
+            uid = next(iter(line))
+            entry, waits = self._tasks.get(uid), line.pop(uid)
+            if entry is None or entry.waits != waits or not self._waits(entry):
+                continue
+            if entry.asked is not None or entry.ending is not None or now.boot < entry.not_until:
+                continue  # it is looked at again
+            explanation = self.core.explain(uid, now.wall)
+            if explanation is None or entry.noted is None or entry.noted[0] is not explanation.reason:
+                continue
+            self._reason_slot = max(self._reason_slot, now.boot - 1.0) + every
+            text = f"{explanation.message} {explanation.unblock}".strip()
+            self._write(entry, Ask.NOTE, status.explained(explanation.reason, text))
+        if line and self._reason_slot > self._reason_timer:
+            self._reason_timer = self._reason_slot
+            self._timers.add(self._reason_timer, "reasons", "")
+
+    @staticmethod
+    def _waits(entry: Entry) -> bool:
+        return entry.core in ("waiting", "held") and entry.lease is None
 
     # --- decisions ---
 
