@@ -126,6 +126,7 @@ def pool(obj: Obj) -> Pool:
         minimum=scaling.min_replicas if scaling else spec.replicas,
         maximum=scaling.max_replicas if scaling else spec.replicas,
         scale_down_delay=scaling.scale_down_delay_seconds if scaling else 0.0,
+        reported_labels=frozenset(spec.reported_labels),
     )
 
 
@@ -150,6 +151,10 @@ def pod_record(obj: Obj) -> PodRecord:
         ended=phase in ("Succeeded", "Failed"),
         agent_running="running" in state,
         restarts=(container.get("restartCount") or 0) + (1 if ended else 0),
+        agent_finished=max(
+            seconds((each.get("terminated") or _NOTHING).get("finishedAt"))
+            for each in (state, container.get("lastState") or _NOTHING)
+        ),
     )
 
 

@@ -211,8 +211,13 @@ def test_queue() -> None:
             id="scaling-goes-before-replicas",
         ),
         pytest.param(
-            {"slots": 3, "resources": {"b": 1, "a": 2}, "skills": ["x"]},
-            {"slots": 3, "resources": (("a", 2), ("b", 1)), "skills": frozenset({"x"})},
+            {"slots": 3, "resources": {"b": 1, "a": 2}, "skills": ["x"], "reportedLabels": ["gpu"]},
+            {
+                "slots": 3,
+                "resources": (("a", 2), ("b", 1)),
+                "skills": frozenset({"x"}),
+                "reported_labels": frozenset({"gpu"}),
+            },
             id="offer",
         ),
     ],
@@ -236,7 +241,7 @@ def pod(containers: list[str], statuses: list[dict[str, Any]], **status: Any) ->
 
 
 RUNNING = {"state": {"running": {"startedAt": "x"}}}
-DEAD = {"terminated": {"exitCode": 137}}
+DEAD = {"terminated": {"exitCode": 137, "finishedAt": "1970-01-01T00:01:00Z"}}
 
 
 @pytest.mark.parametrize(
@@ -257,16 +262,18 @@ DEAD = {"terminated": {"exitCode": 137}}
             pod(["agent"], [], conditions=[{"type": "Ready", "status": "False"}]), {}, id="condition-says-not-ready"
         ),
         pytest.param(
-            pod(["agent"], [{"name": "agent", "restartCount": 0, "state": DEAD}]), {"restarts": 1}, id="just-ended"
+            pod(["agent"], [{"name": "agent", "restartCount": 0, "state": DEAD}]),
+            {"restarts": 1, "agent_finished": 60.0},
+            id="just-ended",
         ),
         pytest.param(
             pod(["agent"], [{"name": "agent", "restartCount": 0, "state": {"waiting": {}}, "lastState": DEAD}]),
-            {"restarts": 1},
+            {"restarts": 1, "agent_finished": 60.0},
             id="waits-for-restart",
         ),
         pytest.param(
             pod(["agent"], [{"name": "agent", "restartCount": 1, "lastState": DEAD} | RUNNING]),
-            {"restarts": 1, "agent_running": True},
+            {"restarts": 1, "agent_running": True, "agent_finished": 60.0},
             id="restarted-is-the-same-count",
         ),
         pytest.param(
