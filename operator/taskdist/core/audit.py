@@ -125,6 +125,10 @@ def _leases(tasks: Mapping[str, TaskRecord], fleet: Fleet) -> Iterator[str]:
 def _rosters(fleet: Fleet, catalogue: Catalogue) -> Iterator[str]:
     free = 0
     for kind in catalogue.classes.values():
+        here = [agent for agent in kind.members.values() if agent.open]
+        taken = sum(min(agent.busy, kind.offer.slots) for agent in here)
+        if (kind.open, kind.taken) != (len(here), taken):
+            yield f"agent class {kind.number} counts {kind.open} open agents with {kind.taken} slots busy"
         for roster in kind.rosters.values():
             free |= roster.servable
             expected = {

@@ -129,11 +129,7 @@ class Core:
     def _pod_gone(self, event: events.PodGone, now: float) -> None:
         agent = self._fleet.agents.get(event.uid)
         if agent is not None:
-
-            def gone(agent: AgentRecord) -> None:
-                agent.gone, agent.ready = True, False
-
-            self._fleet.change(agent, now, gone)
+            self._fleet.gone(agent, now)
 
     def _agent_ready(self, event: events.AgentReady, now: float) -> None:
         self._fleet.offer(self._fleet.obtain(event.agent.uid, now), event.agent, now)
@@ -284,16 +280,23 @@ class Core:
     # Views.
 
     def explain(self, uid: str, now: float) -> Explanation | None:
-        """Say why the Task waits; None if it does not."""
+        """Say why the Task waits and how many are before it; None if it does not wait.
+
+        The position costs a look at the Tasks that compete with it; `why` does without.
+        """
+        found, record = self.why(uid, now), self._tasks.get(uid)
+        if found is None or record is None or record.entry is None or record.shape.closed:
+            return found
+        return Explanation(found.reason, found.message, found.unblock, self._position(record))
+
+    def why(self, uid: str, now: float) -> Explanation | None:
+        """Say why the Task waits, without its position; None if it does not wait. The cost is that of one decision."""
         record = self._tasks.get(uid)
         if record is None or record.agent is not None:
             return None
-        if record.gate is not None and (record.held or record.gate is Reason.SUSPENDED or not record.shape.closed):
+        if record.gate is not None:
             return explain.of_gate(record.task, record.gate, now)
-        found = explain.of_shape(record.shape, self._catalogue, self._fleet)
-        if record.shape.closed:
-            return found
-        return Explanation(found.reason, found.message, found.unblock, self._position(record))
+        return explain.of_shape(record.shape, self._catalogue)
 
     def _position(self, record: TaskRecord) -> int:
         """Count from 1: the eligible Tasks before it that share a pool with it."""
@@ -316,7 +319,7 @@ class Core:
 
         for shape in self._catalogue.shapes.values():
             if shape.eligible:
-                add(shape.queue_key, explain.of_shape(shape, self._catalogue, self._fleet).reason, shape.eligible)
+                add(shape.queue_key, explain.of_shape(shape, self._catalogue).reason, shape.eligible)
             for gate, tasks in shape.gated.items():
                 add(shape.queue_key, gate, tasks)
         return counted

@@ -119,6 +119,15 @@ class Fleet:
 
         self.change(agent, now, what)
 
+    def gone(self, agent: AgentRecord, now: float) -> None:
+        """Its pod is gone. What it offered is no guide to the pool any more; its leases stand."""
+
+        def what(agent: AgentRecord) -> None:
+            agent.gone, agent.ready = True, False
+            self._bound.dismiss(agent)
+
+        self.change(agent, now, what)
+
     def relabelled(self) -> None:
         """Enrol every agent anew."""
         for agent in list(self.agents.values()):
@@ -194,6 +203,11 @@ class Fleet:
             self._origin = now
         agent.settle(now)
         busy = agent.busy
+        kind = agent.open_in
+        if kind is not None:
+            kind.open -= 1
+            kind.taken -= min(busy, kind.offer.slots)
+            agent.open_in = None
         for roster in agent.rosters:
             roster.leave(busy)
         agent.rosters.clear()
@@ -206,6 +220,10 @@ class Fleet:
             return
         self._weigh(agent)
         joins = agent.open
+        if joins:
+            kind.open += 1
+            kind.taken += min(agent.busy, kind.offer.slots)
+            agent.open_in = kind
         for roster in kind.rosters.values():
             if joins and roster not in agent.rosters:
                 roster.join(agent)

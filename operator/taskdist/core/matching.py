@@ -35,14 +35,19 @@ class Demand:
 
 
 class AgentClass:
-    """Agents that no filter can tell apart. `members` are those whose offer is known, ready or not."""
+    """Agents that no filter can tell apart. `members` are those whose offer is known, ready or not.
 
-    __slots__ = ("members", "number", "offer", "rosters")
+    `open` counts those that new work may go to, `taken` the busy ones among their slots.
+    """
+
+    __slots__ = ("members", "number", "offer", "open", "rosters", "taken")
 
     def __init__(self, number: int, offer: Offer) -> None:
         self.number = number
         self.offer = offer
         self.members: dict[str, AgentRecord] = {}
+        self.open = 0
+        self.taken = 0
         self.rosters: dict[Resources, Roster] = {}
 
 
@@ -241,12 +246,16 @@ class Catalogue:
         self._place(shape, None if shape.closed else self._profile(shape))
         self._demand(shape, () if shape.closed else self._candidates(shape))
 
+    def kinds(self, pool: Key) -> list[AgentClass]:
+        """Return the classes of the pool's agents, without those that have no member now."""
+        return [kind for kind in self._by_pool.get(pool, {}).values() if kind.members]
+
     def _candidates(self, shape: Shape) -> Candidates:
         """Pools where the Tasks lack nothing but room: judged by their agents, or by their word if none is known."""
         found: list[tuple[Key, int]] = []
         for key in shape.pools:
             pool = self.pools[key]
-            kinds = [kind for kind in self._by_pool.get(key, {}).values() if kind.members]
+            kinds = self.kinds(key)
             if kinds:
                 offers = [kind.offer for kind in kinds if shape.serving >> kind.number & 1]
             else:

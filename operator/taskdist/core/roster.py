@@ -30,6 +30,7 @@ class AgentRecord:
         "name",
         "namespace",
         "offer",
+        "open_in",
         "pod_seen",
         "pool",
         "ready",
@@ -56,6 +57,8 @@ class AgentRecord:
         self.deleting = False
         self.offer: Agent | None = None
         self.kind: AgentClass | None = None
+        # The class that counts it as open.
+        self.open_in: AgentClass | None = None
         self.leases: dict[str, tuple[int, tuple[tuple[str, int], ...]]] = {}
         self.busy = 0
         self.resources_free: dict[str, int] = {}
