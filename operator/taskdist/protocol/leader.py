@@ -316,7 +316,7 @@ class Leader(Sessions):
             return
         hold = self._settings.reason_seconds
         self._timers.add(now.boot + hold, "reason", entry.uid, entry.waits)
-        explanation = self.core.explain(entry.uid, now.wall)
+        explanation = self.core.why(entry.uid, now.wall)
         if explanation is None:
             return
         if entry.noted is None or entry.noted[0] is not explanation.reason:
@@ -335,7 +335,7 @@ class Leader(Sessions):
                 continue
             if entry.asked is not None or entry.ending is not None or now.boot < entry.not_until:
                 continue  # it is looked at again
-            explanation = self.core.explain(uid, now.wall)
+            explanation = self.core.why(uid, now.wall)
             if explanation is None or entry.noted is None or entry.noted[0] is not explanation.reason:
                 continue
             self._reason_slot = max(self._reason_slot, now.boot - 1.0) + every
