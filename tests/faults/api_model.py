@@ -145,9 +145,9 @@ class Api:
         if after is Phase.ASSIGNED:
             if before is not Phase.ASSIGNED and new.get("attempt", 0) <= old.get("attempt", 0):
                 return "rule: attempt grows with each assignment"
-            if before is Phase.ASSIGNED and new.get("attempt") == old.get("attempt"):
-                if new.get("agentUid") != old.get("agentUid"):
-                    return "rule: the agent stays within an attempt"
+            same = before is Phase.ASSIGNED and new.get("attempt") == old.get("attempt")
+            if same and new.get("agentUid") != old.get("agentUid"):
+                return "rule: the agent stays within an attempt"
         return ""
 
     # --- pods ---

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from faults.api_model import TOO_LARGE
 from taskdist.api import Delivery, Dispatch, Phase, Reason, Reclaim
-from taskdist.protocol.messages import Final, Grant, LeaseName, Verdict
+from taskdist.protocol.messages import Cancel, Final, FromAgent, Grant, LeaseName, Result, Verdict
 from taskdist.protocol.observations import DeletePod, WriteStatus
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ class Checker:
         self.names: set[LeaseName] = set()
         self.bodies: dict[bytes, LeaseName] = {}
         self.accepted: dict[str, bytes] = {}
-        self.wasted = 0
+        self.recorded: set[tuple[str, int, int, str]] = set()
+        self.slowest = 0.0  # the longest that any work was meant to last
+        self.in_hand: dict[str, LeaseName] = {}
         self._works = 0
 
     def next_work(self) -> int:
@@ -44,6 +46,12 @@ class Checker:
     def started(self, work: Work) -> None:
         lease = work.grant.lease
         uid = lease.task_uid
+        self.slowest = max(self.slowest, work.until - self.world.t)
+        if lease.epoch < work.machine.seen:
+            raise Violation("past", f"{work.machine.pod} starts {lease} and was welcomed by {work.machine.seen}")
+        recorded = (*lease, work.machine.pod) in self.recorded
+        if self.world.plan.dispatch is Dispatch.STRICT and not recorded:
+            raise Violation("unrecorded", f"{lease} starts on {work.machine.pod}, and status never showed that")
         if lease in self.names:
             raise Violation("name", f"{lease} was started twice")
         self.names.add(lease)
@@ -88,16 +96,29 @@ class Checker:
 
     # --- what is written ---
 
-    def wrote(self, operator: Operator, leader: Leader, action: WriteStatus) -> None:
-        """A write was asked for. What is wrong already then?"""
+    def heard(self, message: FromAgent) -> None:
+        """The operator got a message: a result in hand beats a cancel from now on."""
+        if isinstance(message, Result):
+            self.in_hand[message.lease.task_uid] = message.lease
 
-    def cancelled(self, uid: str) -> None:
-        pass
+    def tried(self, action: WriteStatus, done: str) -> None:
+        """A leader knows its own writes at once: where only the watch is slow, none of its writes is out of date."""
+        if done == "conflict" and all(kind == "slow_watch" for _, kind, _ in self.world.plan.faults):
+            raise Violation(
+                "conflict", f"{action.uid} was written at v{action.resource_version}, which was out of date"
+            )
+
+    def cancel(self, machine: AgentMachine, message: Cancel) -> None:
+        if message.message == "no such Task" and not self.world.api.tasks[message.lease.task_uid].deleted:
+            raise Violation("gone", f"{machine.pod} heard that there is no {message.lease.task_uid}, and there is")
 
     def landed(self, action: WriteStatus) -> None:
         phase = action.status.get("phase")
         uid = action.uid
-        if phase == "Succeeded":
+        if phase == "Assigned":
+            status = action.status
+            self.recorded.add((uid, status["attempt"], status["epoch"], status["agentUid"]))
+        elif phase == "Succeeded":
             body = action.body or b""
             lease = self.bodies.get(body)
             if lease is None or lease.task_uid != uid:
@@ -111,10 +132,28 @@ class Checker:
                 raise Violation("result", f"{uid}: a second result was accepted")
             self.accepted[uid] = body
         elif phase == "Cancelled":
+            name = self.in_hand.get(uid)
+            ended = (action.status["attempt"], action.status["epoch"])
+            if name is not None and name[1:] == ended and not self._refused(name):
+                raise Violation("beaten", f"{uid} is Cancelled though the result of {name} was in hand")
             for work in self.works.get(uid, ()):
-                if work.active and not work.machine.suspended and self.world.plan.reclaim is not Reclaim.FAST:
-                    if work.grant.lease.epoch == action.status["epoch"]:
-                        raise Violation("cancel", f"{uid} is Cancelled while {work.grant.lease} runs")
+                runs = work.active and not work.machine.suspended and work.grant.lease.epoch == action.status["epoch"]
+                if runs and self.world.plan.reclaim is not Reclaim.FAST:
+                    raise Violation("cancel", f"{uid} is Cancelled while {work.grant.lease} runs")
+
+    def told_of_death(self, operator: Operator, pod: str) -> None:
+        """Where nothing else goes wrong, a confirmed death gives the Task back at once."""
+        if all(kind == "pod_death" for _, kind, _ in self.world.plan.faults):
+            self.world.after(1.0, self._given_back, operator, operator.leader, pod)
+
+    def _given_back(self, operator: Operator, leader: Leader | None, pod: str) -> None:
+        for task in self.world.api.tasks.values():
+            status = task.status
+            if status.get("phase") == "Assigned" and status["agentUid"] == pod and operator.leader is leader:
+                raise Violation("slow", f"{task.uid} is still on {pod}, whose death is confirmed")
+
+    def _refused(self, name: LeaseName) -> bool:
+        return any(lease == name and body.endswith(TOO_LARGE) for body, lease in self.bodies.items())
 
     def final(self, machine: AgentMachine, final: Final) -> None:
         uid = final.lease.task_uid
@@ -138,9 +177,10 @@ class Checker:
             return
         for work in machine.works.values():
             task = self.world.api.tasks[work.grant.lease.task_uid]
-            if work.active and not task.deleted and task.status.get("agentUid") == machine.pod:
-                if task.status.get("phase") == "Assigned" and task.status.get("attempt") == work.grant.lease.attempt:
-                    raise Violation("victim", f"{machine.pod} is deleted while it runs {work.grant.lease}")
+            want = ("Assigned", machine.pod, work.grant.lease.attempt)
+            there = tuple(task.status.get(key) for key in ("phase", "agentUid", "attempt"))
+            if work.active and not task.deleted and there == want:
+                raise Violation("victim", f"{machine.pod} is deleted while it runs {work.grant.lease}")
 
     # --- the end ---
 
@@ -162,6 +202,7 @@ class Checker:
             if not task.deleted and world.api.phase(task.uid) is Phase.SUCCEEDED and task.body is None:
                 raise Violation("result", f"{task.uid} succeeded without a result")
             self._budget(task)
+            self._waste(task)
         for operator in world.operators:
             self.sound(operator.leader)
 
@@ -174,9 +215,21 @@ class Checker:
         if broken:
             raise Violation("audit", "; ".join(broken))
 
+    def _waste(self, task: Any) -> None:
+        """A short cut or an orderly change of leader costs no attempt that had begun."""
+        if not self.world.plan.gentle or self.world.plan.reclaim is Reclaim.FAST:
+            return
+        begun = {name.attempt for name in self.names if name.task_uid == task.uid}
+        for one in task.status.get("attempts", ()):
+            if one["reason"] in (Reason.LEASE_EXPIRED, Reason.AGENT_LOST) and one["attempt"] in begun:
+                raise Violation("waste", f"{task.uid}: {one}")
+
     def _budget(self, task: Any) -> None:
         """At most two writes by the operator where nothing went wrong, and one where it may be lazy and quick."""
         plan = self.world.plan
-        if plan.faultless and plan.failing is False and not task.payload_bytes > 1000:
-            if self.world.api.writes.get(task.uid, 0) > 2:
-                raise Violation("budget", f"{task.uid} took {self.world.api.writes[task.uid]} writes")
+        quick = plan.dispatch is Dispatch.LAZY and self.slowest < 0.9
+        if plan.faultless and not task.status.get("failures") and task.payload_bytes < 1000:
+            writes = self.world.api.writes.get(task.uid, 0)
+            most = 1 if quick else 2
+            if writes > most:
+                raise Violation("budget", f"{task.uid} took {writes} writes, {most} at most")

@@ -10,11 +10,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from faults.api_model import TOO_LARGE
-from taskdist.api import Delivery, Reason
+from taskdist.api import Reason
 from taskdist.core import Core
 from taskdist.protocol.agent import AgentEnd, Offer
 from taskdist.protocol.leader import Leader
-from taskdist.protocol.messages import AgentIdentity, Final, FromAgent, Grant, Hello, LeaseName, ToAgent
+from taskdist.protocol.messages import (
+    AgentIdentity,
+    Cancel,
+    Final,
+    FromAgent,
+    Grant,
+    Hello,
+    LeaseName,
+    ToAgent,
+    Welcome,
+)
 from taskdist.protocol.observations import (
     Action,
     CloseSession,
@@ -99,7 +109,7 @@ class Operator:
         world, t = self.world, self.world.t
         reachable = t >= self.partitioned_until
         if self.leader is not None and self.leader.over:
-            self._stop_leading()  # once it has told its agents to hold, it campaigns anew
+            world.after(0.1, self._released, self.leader)  # what it told its agents goes out; then it campaigns anew
             return
         mine = world.lease_holder is self and self.leader is not None
         if mine and reachable and t <= world.lease_renewed + ELECTION_SECONDS:
@@ -113,7 +123,7 @@ class Operator:
                 self.step("renewal_failing")
             return
         free = world.lease_holder is None or t > world.lease_renewed + ELECTION_SECONDS
-        if reachable and free and t >= self.resigned_until:
+        if reachable and free and t >= max(self.resigned_until, world.no_election_until):
             world.lease_holder, world.lease_renewed, self.last_renewal = self, t, t
             world.lease_epoch += 1
             world.say(self.name, f"leads, epoch {world.lease_epoch}")
@@ -141,12 +151,13 @@ class Operator:
             self.world.after(self.world.link_delay(), machine.lost, stream)
         self.streams.clear()
 
-    def step_down(self) -> None:
-        """A graceful end: say hold, release, let another lead."""
+    def step_down(self, closed: float) -> None:
+        """A graceful end: say hold, release, and another leads after a while."""
         if self.leader is None or self.frozen or self.world.lease_holder is not self:
             return
         self.step("renewal_failing")
-        self.resigned_until = self.world.t + 3.0
+        self.world.no_election_until = self.world.t + closed
+        self.resigned_until = self.world.t + closed + 2.0
         self.world.after(0.1, self._released, self.leader)
 
     def _released(self, leader: Leader) -> None:
@@ -176,8 +187,8 @@ class Operator:
                 self._tick(*args)
             else:
                 self.feed(method, *args)
-        if campaign:
-            self.campaign()
+        if campaign:  # its elector goes on in its own time
+            self.world.after(self.world.rng.choice((0.0, 0.5, 3.0)), self.campaign)
 
     def crash(self, down: float) -> None:
         if not self.alive:
@@ -206,8 +217,12 @@ class Operator:
         elif method in ("received", "disconnected", "connected"):
             stream = args[0]
             if self.leader is stream.leader:
+                if method == "received":
+                    self.world.check.heard(args[1])
                 self.step(method, stream.id, *args[1:])
         else:
+            if method == "pod_gone":
+                self.world.check.told_of_death(self, args[0])
             self.step(method, *args)
 
     def step(self, method: str, *args: Any) -> None:
@@ -261,7 +276,6 @@ class Operator:
                 if entry is not None:
                     self._send(*entry, message)
             case WriteStatus():
-                world.check.wrote(self, leader, action)
                 self._write(leader, action)
             case ReadTask():
                 world.after(world.rng.uniform(0.002, 0.05), self._read, leader, action)
@@ -317,6 +331,7 @@ class Operator:
         api = self.world.api
         done = api.write(action.uid, action.resource_version, action.status, action.body)
         self.world.say("api", f"{action.uid} write at v{action.resource_version} by {self.name}: {done}")
+        self.world.check.tried(action, done)
         if done == "ok":
             self.world.check.landed(action)
             state["record"] = api.record(api.tasks[action.uid])
@@ -385,6 +400,7 @@ class AgentMachine:
         self.rate = 1.0 + world.rng.uniform(-0.003, 0.003)
         self.offset = world.rng.uniform(0, 1000)
         self.instances = 0
+        self.seen = 0  # the highest epoch that welcomed this instance
         self.end: AgentEnd | None = None
         self.stream: Stream | None = None
         self.works: dict[LeaseName, Work] = {}
@@ -397,7 +413,10 @@ class AgentMachine:
         self.stopping = False
 
     def boot(self) -> float:
-        return self.world.t * self.rate + self.offset
+        t = self.world.t
+        if not getattr(self.world.agent_class, "counts_suspend", True):
+            t -= self.slept  # the mutant's clock
+        return t * self.rate + self.offset
 
     # --- the process ---
 
@@ -407,6 +426,7 @@ class AgentMachine:
         if self.gone or self.stopping:
             return
         self.instances += 1
+        self.seen = 0
         world = self.world
         offer = Offer(slots=world.plan.slots, fenced=world.plan.fenced, started=world.t)
         self.end = world.agent_class(f"{self.pod}-i{self.instances}", offer, AGENT)
@@ -427,7 +447,7 @@ class AgentMachine:
         operator = world.rng.choice(there)
         assert operator.leader is not None
         world.sessions += 1
-        stream = self.stream = Stream(world.sessions, operator, operator.leader)
+        self.stream = Stream(world.sessions, operator, operator.leader)
         self.act(end.connected(self.boot()))
 
     def act(self, actions: list[AgentAction]) -> None:
@@ -528,6 +548,10 @@ class AgentMachine:
             self.world.check.final(self, message)
         if isinstance(message, Grant):
             self.world.check.granted(self, message)
+        elif isinstance(message, Cancel):
+            self.world.check.cancel(self, message)
+        elif isinstance(message, Welcome):
+            self.seen = max(self.seen, message.epoch)
         if self.world.lines is not None:
             self.world.say(self.pod, f"← {_short(message)}")
         self.call("received", message)
@@ -577,8 +601,9 @@ class AgentMachine:
         stream = self.stream
         if stream is not None:
             stream.cut = True
-            self.world.after(self.world.rng.uniform(0.0, 2.0), self.lost, stream)
-            self._tell_operator(stream, self.world.rng.uniform(0.0, 3.0))
+            most = 0.2 if self.world.plan.gentle else 3.0
+            self.world.after(self.world.rng.uniform(0.0, most * 0.7), self.lost, stream)
+            self._tell_operator(stream, self.world.rng.uniform(0.0, most))
 
     # --- work ---
 
@@ -586,7 +611,7 @@ class AgentMachine:
         world, rng, plan = self.world, self.world.rng, self.world.plan
         lasts = rng.uniform(0.02, 1.5)
         if rng.random() < plan.long_work and not world.calm:
-            lasts = rng.uniform(3.0, 14.0)
+            lasts = rng.uniform(3.0, plan.longest)
         work = Work(self, grant, world.check.next_work(), world.t + lasts, rng.random() < plan.stubborn)
         self.works[grant.lease] = work
         world.check.started(work)
@@ -717,10 +742,6 @@ class AgentMachine:
         for what, args in inbox:
             what(*args)
         self._arm()
-
-
-def at_most_once(world: World) -> bool:
-    return world.plan.delivery is Delivery.AT_MOST_ONCE
 
 
 def _short(value: Any) -> str:

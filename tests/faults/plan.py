@@ -19,6 +19,7 @@ FAULTS = (
     "slow_writes",
     "agent_crash",
     "pod_death",
+    "pod_deleted",
     "suspend_machine",
     "cancel",
     "suspend",
@@ -45,14 +46,20 @@ class Plan:
     fenced: bool = True
     failing: bool = True  # handlers may fail
     long_work: float = 0.3  # share of work that outlasts a lease
+    longest: float = 14.0
     stubborn: float = 0.3  # share of work that ignores a request to stop
     elastic: bool = False
     faults: list[tuple[float, str, float]] = field(default_factory=list)
+    gentle: bool = False  # nothing happens that may cost an attempt
     stale_lists: bool = False  # the mutant of recovery: lists as a cache would show them
 
     @property
     def faultless(self) -> bool:
         return not self.faults
+
+
+# Not both: an agent that is cut off cannot be told to hold.
+GENTLE = (("cut", "slow_watch", "priority"), ("step_down", "slow_watch", "priority"))
 
 
 def make_plan(seed: int, kinds: tuple[str, ...] = FAULTS, least: int = 0, **fixed: object) -> Plan:
@@ -75,6 +82,9 @@ def make_plan(seed: int, kinds: tuple[str, ...] = FAULTS, least: int = 0, **fixe
         plan.fenced = rng.random() < 0.5
     elif draw < 0.25:
         plan.reclaim = Reclaim.FAST
+    if rng.random() < 0.12 and kinds is FAULTS:
+        plan.gentle, kinds = True, tuple(kind for kind in rng.choice(GENTLE) if kind in kinds) or kinds
+        plan.reclaim, plan.fenced = Reclaim.LEASE, True
     for _ in range(max(least, rng.choice((0, 1, 1, 2, 2, 3, 4)))):
         plan.faults.append((rng.uniform(0.05, 9.0), rng.choice(kinds), rng.choice((0.5, 2.0, 4.0, 8.0, 14.0))))
     for name, value in fixed.items():

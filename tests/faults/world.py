@@ -21,11 +21,11 @@ from taskdist.protocol.observations import PodRecord
 from taskdist.protocol.settings import AgentSettings, LeaderSettings
 
 LEASE_SECONDS = 6.0
-HOLD_SECONDS = 12.0
+HOLD_SECONDS = 20.0
 ELECTION_SECONDS = 5.0  # how long a leadership lasts without renewal
 RENEW_SECONDS = 1.5
 GIVE_UP_SECONDS = 3.0  # without renewal for so long, the leader says that it fails
-LIVENESS_SECONDS = 150.0  # after the last fault, by when every Task must be over
+LIVENESS_SECONDS = 200.0  # after the last fault, by when every Task must be over
 
 LEADER = LeaderSettings(
     ping_seconds=2.0,
@@ -95,6 +95,7 @@ class World:
         self.slow_writes_until = 0.0
         self.slow_hello_until = 0.0
         self.lost_answers_until = 0.0
+        self.no_election_until = 0.0
         self.calm_at = max((at + lasts for at, _, lasts in plan.faults), default=0.0)
         self.agents: dict[str, AgentMachine] = {}
         self._ordinal = 0
@@ -157,7 +158,7 @@ class World:
 
     def link_delay(self) -> float:
         if self.t < self.slow_until and self.rng.random() < 0.3:
-            return self.rng.uniform(0.5, 9.0)
+            return self.rng.uniform(0.5, self.rng.choice((3.5, 9.0)))
         return self.rng.uniform(0.001, 0.02)
 
     def watch_delay(self) -> float:
@@ -211,7 +212,7 @@ class World:
         task = rng.choice(tasks) if tasks else None
         until = self.t + lasts
         if kind == "cut" and machine is not None:
-            machine.cut(lasts if rng.random() < 0.5 else 0.0)
+            machine.cut(lasts if rng.random() < 0.5 and not self.plan.gentle else 0.0)
         elif kind == "slow_link":
             self.slow_until = until
         elif kind == "slow_watch":
@@ -231,11 +232,13 @@ class World:
         elif kind == "partition":
             operator.partitioned_until = until
         elif kind == "step_down":
-            operator.step_down()
+            operator.step_down(min(lasts, 4.0))
         elif kind == "agent_crash" and machine is not None:
             machine.crash(min(lasts, 3.0))
         elif kind == "pod_death" and machine is not None:
             machine.die(min(lasts, 3.0))
+        elif kind == "pod_deleted" and machine is not None:
+            machine.delete()
         elif kind == "suspend_machine" and machine is not None:
             machine.suspend(lasts)
         elif kind == "lower_size" and self.plan.elastic is False and self.pool.minimum > 1:
@@ -243,7 +246,6 @@ class World:
         elif task is not None and not self.api.phase(task.uid).terminal:
             if kind == "cancel":
                 task.cancel = True
-                self.check.cancelled(task.uid)
             elif kind == "suspend":
                 task.suspend = True
                 self.after(lasts, self._resume, task)

@@ -195,8 +195,7 @@ class AgentEnd:
         self._slots = message.slots
         self._ping_seconds = message.ping_seconds
         for held in self._held.values():
-            # A hold ends here: the leader that welcomes counts from this hello on.
-            held.until = min(held.until, self._hello_boot + held.grant.lease_seconds)
+            self._end_hold(held)
         self._ping(boot, out)
         for held in self._held.values():
             if held.outcome is not None:
@@ -206,6 +205,10 @@ class AgentEnd:
                 self._send(Started(held.name), out)
         if self._stop_at is not None:
             self._send(Draining(), out)
+
+    def _end_hold(self, held: _Held) -> None:
+        """A hold ends with the next welcome: the leader that welcomes counts from this hello on."""
+        held.until = min(held.until, self._hello_boot + held.grant.lease_seconds)
 
     def _refuses(self, epoch: int) -> bool:
         """A leader that was frozen cannot speak from the past."""

@@ -327,7 +327,7 @@ class Attempts:
             self._take_back(entry, now)
             self._advance(entry, now)
             return
-        counted = self._counts(lease, counted)
+        started = self._may_have_run(lease)
         lease.stage = Stage.OVER
         record = entry.record
         if entry.gone or record.phase.terminal:
@@ -339,20 +339,20 @@ class Attempts:
                 Phase.CANCELLED, Reason.CANCELLED, "cancelled while it was assigned", attempt=note, reply=reply
             )
         else:
-            entry.ending = self._verdict(entry, reason, message, retryable, counted, now)
+            entry.ending = self._verdict(
+                entry, AttemptFailed(entry.uid, reason, message, retryable, counted, started), now
+            )
             entry.ending.attempt, entry.ending.reply = note, reply
             if delay and entry.ending.phase is Phase.PENDING:
                 entry.ending.not_before = max(entry.ending.not_before or 0.0, now.wall + delay)
         self._advance(entry, now)
 
-    def _counts(self, lease: Lease, counted: bool) -> bool:
+    def _may_have_run(self, lease: Lease) -> bool:
         """Under at-most-once, whatever may have run is never tried again."""
-        return counted or (lease.delivery is Delivery.AT_MOST_ONCE and lease.may_have_run)
+        return lease.stage not in UNHEARD
 
-    def _verdict(self, entry: Entry, reason: Reason, message: str, retryable: bool, counted: bool, now: Now) -> Ending:
-        decided = self.core.handle(
-            AttemptFailed(entry.uid, reason, message, retryable=retryable, counted=counted), now.wall
-        )
+    def _verdict(self, entry: Entry, failed: AttemptFailed, now: Now) -> Ending:
+        decided = self.core.handle(failed, now.wall)
         for decision in decided:
             if isinstance(decision, Retry):
                 not_before = decision.not_before if decision.not_before > now.wall else None
@@ -504,7 +504,7 @@ class Attempts:
     def _stop_reason(self, entry: Entry, lease: Lease) -> Reason | None:
         if entry.record.cancel:
             return Reason.CANCELLED
-        if entry.record.task.suspended and not (lease.delivery is Delivery.AT_MOST_ONCE and lease.may_have_run):
+        if entry.record.task.suspended and not (lease.delivery is Delivery.AT_MOST_ONCE and self._may_have_run(lease)):
             return Reason.SUSPENDED
         return None
 

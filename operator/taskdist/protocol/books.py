@@ -54,10 +54,6 @@ class Lease:
     progress_due: bool = False
     timed: bool = False  # a timer for `until` stands
 
-    @property
-    def may_have_run(self) -> bool:
-        return self.stage not in UNHEARD
-
 
 @dataclass(slots=True)
 class Ending:

@@ -148,6 +148,7 @@ class Sessions(Attempts):
             lease.progress_at = now.boot + self._settings.progress_seconds
             self._as_held(lease, session)
             lease.until = self._bound(lease, session.ping_receipt)
+            lease.timed = False  # the timer that stands is that of the hold, and later
             self._time_lease(entry, lease)
         lease.acknowledged = True
         if lease.cancelling is not None:

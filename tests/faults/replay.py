@@ -1,0 +1,30 @@
+"""Replay one history with a trace: `python -m faults.replay SEED [MUTANT]`, with operator and tests on the path."""
+
+import sys
+
+from faults.checker import Violation
+from faults.mutants import MUTANTS
+from faults.plan import make_plan
+from faults.world import World
+
+
+def main(seed: int, mutant: str = "") -> int:
+    if mutant:
+        one = next(m for m in MUTANTS if mutant in m.name)
+        world = World(seed, make_plan(seed, one.faults, one.least, **one.plan), one.leader, one.agent, trace=True)
+    else:
+        world = World(seed, make_plan(seed), trace=True)
+    print(world.plan)
+    broken = ""
+    try:
+        world.run()
+    except Violation as violation:
+        broken = str(violation)
+    finally:
+        print("\n".join(world.lines or ()))
+    print(broken or "every promise was kept")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), *sys.argv[2:3]))

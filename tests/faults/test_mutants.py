@@ -1,0 +1,33 @@
+"""Each line of the lease protocol, switched off, leads to a history that the checker refuses.
+
+The same histories pass with the line on: so it is the line that keeps the promise, and the checker that sees it.
+"""
+
+import pytest
+from faults.checker import Violation
+from faults.mutants import MUTANTS, Mutant
+from faults.plan import make_plan
+from faults.world import World
+
+SEEDS = 4000
+
+
+def violated(seed: int, mutant: Mutant, *, off: bool) -> str:
+    """Return the kind of promise that this history breaks, if any."""
+    plan = make_plan(seed, mutant.faults, mutant.least, **mutant.plan)
+    world = World(seed, plan, mutant.leader, mutant.agent) if off else World(seed, plan)
+    try:
+        world.run()
+    except Violation as violation:
+        return violation.kind
+    return ""
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
+def test_without_this_line_a_promise_breaks(mutant: Mutant) -> None:
+    for seed in range(SEEDS):
+        if violated(seed, mutant, off=True) in mutant.kinds:
+            # What the world itself does wrong on purpose (lists from a cache) stays wrong with every line on.
+            assert mutant.plan.get("stale_lists") or violated(seed, mutant, off=False) == ""
+            return
+    pytest.fail(f"{SEEDS} histories passed without the line: {mutant.name}")
