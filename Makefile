@@ -44,6 +44,7 @@ verify: env ## formatted, linted, typed, layered, generated files match, docs bu
 	.venv/bin/lint-imports
 	$(PY) -m taskdist.api.crd --check crds
 	$(PY) -m taskdist.api.crd --check charts/taskdist/files/crds
+	$(PY) -m taskdist.api.reference --check docs/reference
 	$(PY) -m taskdist.link.generate --check
 	.venv/bin/mkdocs build --quiet --strict --site-dir build/site
 	$(PY) -m pytest tests/unit -q -n 2
@@ -71,6 +72,7 @@ generate: test-binaries ## write crds/, the link's modules, the chart's copies a
 	@mkdir -p build
 	$(PY) -m taskdist.api.crd crds
 	$(PY) -m taskdist.api.crd charts/taskdist/files/crds
+	$(PY) -m taskdist.api.reference docs/reference
 	$(PY) -m taskdist.link.generate
 	manifests/render > build/install.yaml && mv build/install.yaml manifests/install.yaml
 

@@ -40,9 +40,9 @@ def manifest(name: str, queue: str) -> Object:
     }
 
 
-def objects(stack: Stack, agents: int) -> list[Object]:
+def objects(stack: Stack, agents: int, slots: int) -> list[Object]:
     queue, pool = stack.demo_objects("agents", "bench", AGENT)
-    pool["spec"] = {"replicas": agents, "slots": 4, "template": pool["spec"]["template"]}
+    pool["spec"] = {"replicas": agents, "slots": slots, "template": pool["spec"]["template"]}
     return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}, queue, pool]
 
 
@@ -57,7 +57,7 @@ async def paced(rate: float, count: int, work: Any) -> None:
 
 
 async def wait_for_agents(client: Client, agents: int) -> None:
-    async with asyncio.timeout(300):
+    async with asyncio.timeout(240):
         while True:
             status = (await client.get(AGENTPOOLS, "agents", NAMESPACE)).get("status") or {}
             print(f"agents ready: {status.get('readyReplicas', 0)}/{agents}", file=sys.stderr, flush=True)
@@ -120,6 +120,7 @@ async def measure(kubeconfig: Path, agents: int, rate: float, blocks: int, secon
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--agents", type=int, default=50)
+    parser.add_argument("--slots", type=int, default=1, help="of each agent: so many warm processes it has")
     parser.add_argument("--rate", type=float, default=20.0, help="Tasks a second")
     parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each block")
@@ -128,7 +129,7 @@ def main() -> int:
         stack = Stack.local(Path(directory), ROOT)
         try:
             stack.up(lambda text: print(text, file=sys.stderr, flush=True))
-            namespace, *rest = objects(stack, options.agents)
+            namespace, *rest = objects(stack, options.agents, options.slots)
             stack.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(namespace))
             stack.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=yaml.safe_dump_all(rest))
             figures = asyncio.run(

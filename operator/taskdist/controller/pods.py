@@ -197,6 +197,11 @@ def _inject(container: Object, pool: AgentPool, link: LinkInfo, grace: int) -> N
     container.setdefault(
         "readinessProbe", {"httpGet": {"path": "/readyz", "port": port}, "periodSeconds": 1, "failureThreshold": 3}
     )
+    # Many agents that start at once on few processors take their time; killing them would make it worse.
+    container.setdefault(
+        "startupProbe",
+        {"httpGet": {"path": "/healthz", "port": port}, "periodSeconds": 1, "failureThreshold": 600},
+    )
     container.setdefault(
         "livenessProbe",
         {"httpGet": {"path": "/healthz", "port": port}, "periodSeconds": 10, "failureThreshold": 6},
