@@ -15,9 +15,7 @@ from taskdist.cli.run import FAILED, OK, Problem, note
 from taskdist.cli.waiting import story
 from taskdist.controller.convert import AGENT_CONTAINER
 from taskdist.kube import PODS, TASKS, ApiError, Obj, name_of, namespace_of, uid_of
-
-LOG_PATH = "taskdist.dev/log-path"
-"""Annotation of a pod that runs as a process on this machine: where its log is."""
+from taskdist.local.podrunner import LOG_PATH
 
 
 async def logs(cluster: Cluster, name: str, *, attempt: int | None, follow: bool, raw: bool) -> int:

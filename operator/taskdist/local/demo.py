@@ -240,7 +240,7 @@ def main(directory: Path, *, count: int, keep: bool, cluster: str, image: str, r
                 f"  export KUBECONFIG={stack.kubeconfig}\n"
                 f"  kubectl -n {NAMESPACE} get tq,ap,tk\n"
                 f"  kubectl -n {NAMESPACE} describe ap/{POOL} tk/analyse-000\n"
-                f"  {Path(sys.executable).parent}/taskdist -n {NAMESPACE} submit --queue {QUEUE} --type analyse "
+                f"  {Path(sys.executable).parent}/taskdist submit {QUEUE} -n {NAMESPACE} --type analyse "
                 f'--payload \'{{"path": "{os.__file__}"}}\' --wait\n'
                 "and `make demo-stop` to end it.",
                 soft_wrap=True,

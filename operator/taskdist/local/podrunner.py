@@ -57,6 +57,9 @@ _LOG = logging.getLogger("taskdist.local")
 _ADDRESSES = ipaddress.ip_network("127.64.0.0/16")
 """Linux answers on all of 127.0.0.0/8 without any set-up, so each pod can have an address of its own."""
 
+LOG_PATH = "taskdist.dev/log-path"
+"""Annotation of a pod: the file with the output of its agent's container."""
+
 _PATHS = {"ConfigMap": "/api/v1/configmaps", "Secret": "/api/v1/secrets"}
 _STOP_SECONDS = 5.0
 
@@ -365,13 +368,16 @@ class PodRunner:
 
     async def _bind(self, pod: Object) -> None:
         metadata = pod["metadata"]
+        names = [each["name"] for each in pod["spec"]["containers"]]
+        log = self.log_path(metadata["namespace"], metadata["name"], "agent" if "agent" in names else names[0])
         await self._client.request(
             "POST",
             f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/binding",
             {
                 "apiVersion": "v1",
                 "kind": "Binding",
-                "metadata": {"name": metadata["name"], "uid": metadata["uid"]},
+                # Annotations of a binding become the pod's: no kubelet serves its log, so it says where that is.
+                "metadata": {"name": metadata["name"], "uid": metadata["uid"], "annotations": {LOG_PATH: str(log)}},
                 "target": {"apiVersion": "v1", "kind": "Node", "name": self._settings.name},
             },
         )
