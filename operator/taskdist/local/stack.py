@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from taskdist.local.controlplane import ControlPlane, ControlPlaneError, free_po
 
 OPERATOR_NAMESPACE = "taskdist-system"
 SERVICE_ACCOUNT = "taskdist"
+RELEASE = "taskdist"
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
@@ -34,23 +36,55 @@ class StackError(Exception):
     """A part did not come up; the message says which, why, and what to do."""
 
 
-class Stack:
-    """A place for the demo: `up`, use it, `down`."""
+@dataclass(frozen=True)
+class Operator:
+    """A process of the operator, and where it answers."""
 
-    def __init__(self, root: Path, directory: Path | None, image: str) -> None:
+    process: subprocess.Popen[bytes]
+    metrics_port: int
+    health_port: int
+    log: Path
+
+    def stop(self) -> None:
+        """Ask it to end and wait: then it gives its leadership back. Safe to repeat."""
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_SECONDS)
+
+
+class Stack:
+    """A place for demo and tests: `up`, use it, `down`."""
+
+    def __init__(
+        self,
+        root: Path,
+        directory: Path | None,
+        image: str,
+        plane: ControlPlane | None = None,
+        operator_env: Mapping[str, str] | None = None,
+    ) -> None:
         self._root = root
         self._directory = directory
         self._image = image
-        self._plane: ControlPlane | None = None
+        self._plane = plane
+        self._owns_plane = plane is None
+        self._extra_env = dict(operator_env or {})
+        self._operator_env: dict[str, str] = {}
         self._kubectl: Path | None = None
-        self._operator: subprocess.Popen[bytes] | None = None
-        self.metrics_port = 0
+        self._node: subprocess.Popen[bytes] | None = None
+        self.operators: list[Operator] = []
         self.link_port = 0
 
     @classmethod
     def local(cls, directory: Path, root: Path) -> Stack:
         """A control plane, an operator and a node on this machine, all under `directory`."""
         return cls(root, directory, "")
+
+    @classmethod
+    def on(cls, plane: ControlPlane, root: Path, operator_env: Mapping[str, str]) -> Stack:
+        """An operator and a node on a control plane that runs already and stays. Settings of the operator may be added
+        or changed by `operator_env`."""
+        return cls(root, plane.directory, "", plane, operator_env)
 
     @classmethod
     def current(cls, root: Path, image: str) -> Stack:
@@ -94,17 +128,23 @@ class Stack:
 
     def down(self) -> None:
         """End and remove what `up` brought. Safe to repeat."""
-        if self._operator is not None:
-            # Before its control plane goes: then it gives its leadership back instead of failing.
-            self._operator.terminate()
+        # Before its control plane goes: then it gives its leadership back instead of failing.
+        for operator in self.operators:
+            operator.stop()
+        self.operators.clear()
+        if self._node is not None:
+            self._node.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._operator.wait(STOP_SECONDS)
-            self._operator = None
+                self._node.wait(STOP_SECONDS)
+            self._node = None
         if self._plane is not None:
-            self._plane.stop()
-            self._plane = None
+            if self._owns_plane:
+                self._plane.stop()
+                self._plane = None
         elif self._directory is None:
-            self.kubectl("delete", "namespace", "demo", "--ignore-not-found", "--wait=false")
+            # The chart keeps its definitions, and with them whatever others made of these kinds.
+            self.kubectl("delete", "namespace", "demo", "--ignore-not-found", "--timeout=60s")
+            self._helm("uninstall", RELEASE, "--ignore-not-found")
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl as the administrator; raises StackError with what it said."""
@@ -160,27 +200,26 @@ class Stack:
     # -- parts -----------------------------------------------------------------------------------------------------
 
     def _up_local(self, directory: Path, say: Say) -> None:
-        say("starting etcd and kube-apiserver on loopback")
-        self._plane = plane = ControlPlane.start(directory, detached=True)
+        if self._plane is None:
+            say("starting etcd and kube-apiserver on loopback")
+            self._plane = ControlPlane.start(directory, detached=True)
+        plane = self._plane
         self._apply_manifests(say)
         kubeconfig = plane.kubeconfig_for(OPERATOR_NAMESPACE, SERVICE_ACCOUNT)
-        self.link_port, self.metrics_port, health_port = free_ports(3)
+        (self.link_port,) = free_ports(1)
         say(f"starting the operator as ServiceAccount {OPERATOR_NAMESPACE}/{SERVICE_ACCOUNT}")
         self._operator_env = {
             **_plain_environment(),
             "KUBECONFIG": str(kubeconfig),
             "TASKDIST_NAMESPACE": OPERATOR_NAMESPACE,
-            "TASKDIST_POD_NAME": "taskdist-local",
             "TASKDIST_HOST": "127.0.0.1",
             "TASKDIST_LINK_PORT": str(self.link_port),
             "TASKDIST_LINK_ADDRESS": f"127.0.0.1:{self.link_port}",
-            "TASKDIST_METRICS_PORT": str(self.metrics_port),
-            "TASKDIST_HEALTH_PORT": str(health_port),
+            **self._extra_env,
         }
-        self._health_port = health_port
         self.start_operator()
         say("starting a node that runs pods as processes")
-        plane.start_process(
+        self._node = plane.start_process(
             "podrunner",
             [
                 *(sys.executable, "-m", "taskdist.local", "podrunner"),
@@ -189,24 +228,32 @@ class Stack:
             _plain_environment(),
         )
 
-    def start_operator(self) -> subprocess.Popen[bytes]:
-        """Start the operator's process and wait until it is ready."""
+    def start_operator(self, name: str = "operator") -> Operator:
+        """Start one more process of the operator and wait until it is ready. `name` is its log's and its replica's.
+
+        All replicas share the link's port: the one that leads listens there.
+        """
         assert self._plane is not None
-        self._operator = self._plane.start_process(
-            "operator", [str(Path(sys.executable).parent / "taskdist"), "operator"], self._operator_env
-        )
-        url = f"http://127.0.0.1:{self._health_port}/readyz"
+        metrics_port, health_port = free_ports(2)
+        env = {
+            **self._operator_env,
+            "TASKDIST_POD_NAME": name,
+            "TASKDIST_METRICS_PORT": str(metrics_port),
+            "TASKDIST_HEALTH_PORT": str(health_port),
+        }
+        command = [str(Path(sys.executable).parent / "taskdist"), "operator"]
+        process = self._plane.start_process(name, command, env)
+        operator = Operator(process, metrics_port, health_port, self._plane.log(name))
+        self.operators.append(operator)
         deadline = time.monotonic() + READY_SECONDS
-        while time.monotonic() < deadline:
-            if self._operator.poll() is not None:
-                break
+        while time.monotonic() < deadline and process.poll() is None:
             try:
-                with urllib.request.urlopen(url, timeout=1) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{health_port}/readyz", timeout=1) as answer:
                     if answer.status == 200:
-                        return self._operator
+                        return operator
             except OSError:
                 time.sleep(0.1)
-        log = self._plane.log("operator").read_text(errors="replace").splitlines()
+        log = operator.log.read_text(errors="replace").splitlines()
         raise StackError("the operator is not ready:\n" + "\n".join(log[-15:]))
 
     def _apply_manifests(self, say: Say) -> None:
@@ -221,27 +268,22 @@ class Stack:
 
     def _install_chart(self, say: Say) -> None:
         context = self.kubectl("config", "current-context").strip()
-        say(f"installing the chart into the current cluster ({context}), with image {self._image}")
+        say(f"helm install into the current cluster ({context}), with image {self._image}")
         repository, _, tag = self._image.rpartition(":")
-        rendered = subprocess.run(
-            [
-                str(find("helm")),
-                "template",
-                "taskdist",
-                str(self._root / "charts" / "taskdist"),
-                "--namespace",
-                OPERATOR_NAMESPACE,
-                "--set",
-                f"namespace.create=true,image.repository={repository},image.tag={tag}",
-            ],
+        self._helm(
+            *("upgrade", "--install", RELEASE, str(self._root / "charts" / "taskdist"), "--create-namespace"),
+            *("--set", f"image.repository={repository},image.tag={tag}", "--wait", "--timeout", "180s"),
+        )
+
+    def _helm(self, *arguments: str) -> None:
+        done = subprocess.run(
+            [str(find("helm")), "--kubeconfig", str(self.kubeconfig), "--namespace", OPERATOR_NAMESPACE, *arguments],
             capture_output=True,
             text=True,
             check=False,
         )
-        if rendered.returncode:
-            raise StackError(f"helm template: {rendered.stderr.strip()}")
-        self.kubectl("apply", "--server-side", "-n", OPERATOR_NAMESPACE, "-f", "-", stdin=rendered.stdout)
-        self.kubectl("-n", OPERATOR_NAMESPACE, "rollout", "status", "deployment/taskdist", "--timeout=180s")
+        if done.returncode:
+            raise StackError(f"helm {arguments[0]}: {done.stderr.strip()}")
 
 
 def _plain_environment() -> dict[str, str]:

@@ -1,0 +1,64 @@
+"""The whole path on real parts: the operator as a process with the chart's rights, and a node for its pods."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.controller.room import Room, until
+from taskdist.local.controlplane import ControlPlane
+from taskdist.local.rest import Client
+from taskdist.local.stack import Stack
+
+ROOT = Path(__file__).parents[3]
+# Short, so that another replica takes over soon.
+TIMINGS = {"TASKDIST_LEASE_SECONDS": "3", "TASKDIST_RENEW_SECONDS": "2", "TASKDIST_RETRY_SECONDS": "0.4"}
+
+
+@pytest.fixture(scope="session")
+def stack(control_plane: ControlPlane, cluster: Client) -> Iterator[Stack]:
+    """One operator that leads, and a node."""
+    stack = Stack.on(control_plane, ROOT, TIMINGS)
+    try:
+        stack.up(lambda text: None)
+        yield stack
+        _let_pods_go(cluster)
+    finally:
+        stack.down()
+
+
+def _let_pods_go(cluster: Client) -> None:
+    """Pods that are being deleted need their node to go."""
+    deadline = time.monotonic() + 20
+    while cluster.get("/api/v1/pods", labelSelector="taskdist.dev/pool")["items"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _make_room(stack: Stack, cluster: Client) -> Iterator[Room]:
+    name = f"e2e-{secrets.token_hex(4)}"
+    cluster.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    room = Room(stack, cluster, name)
+    until(lambda: room.items("serviceaccounts"), "the default ServiceAccount is there")
+    yield room
+    cluster.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def room(stack: Stack, cluster: Client) -> Iterator[Room]:
+    """A namespace of its own, for tests that disturb agents or operators."""
+    yield from _make_room(stack, cluster)
+
+
+@pytest.fixture(scope="module")
+def shared(stack: Stack, cluster: Client) -> Iterator[Room]:
+    """A namespace with queue `q` and pool `p` of two ready agents, for tests that leave agents alone."""
+    rooms = _make_room(stack, cluster)
+    room = next(rooms)
+    room.queue()
+    room.pool(replicas=2, ready=2)
+    yield room
+    next(rooms, None)

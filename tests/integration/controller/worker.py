@@ -1,0 +1,73 @@
+"""The agent of the end-to-end tests: handlers that leave traces in files, so that a test can see what really ran."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from taskdist.agent import Agent, Context, Permanent
+
+agent = Agent()
+
+
+class Trace(BaseModel):
+    """`file` gets a line every few milliseconds for as long as the work runs, or until `until` exists."""
+
+    file: Path
+    seconds: float = 0.0
+    until: Path | None = None
+
+
+class Order(BaseModel):
+    """A payload with a type that can be wrong."""
+
+    amount: int
+
+
+@agent.task("echo")
+def echo(payload: dict[str, Any]) -> dict[str, Any]:
+    return payload
+
+
+@agent.task("order")
+def order(payload: Order) -> dict[str, int]:
+    return {"amount": payload.amount}
+
+
+@agent.task("trace")
+def trace(payload: Trace, ctx: Context) -> dict[str, Any]:
+    """Beats into the file; two attempts that ran at once show as beats that interleave."""
+    end = time.monotonic() + payload.seconds
+    with payload.file.open("a", buffering=1) as file:
+        while time.monotonic() < end if payload.until is None else not payload.until.exists():
+            file.write(json.dumps([ctx.task, ctx.attempt, time.monotonic()]) + "\n")
+            time.sleep(0.01)
+        file.write(json.dumps([ctx.task, ctx.attempt, time.monotonic()]) + "\n")
+    return {"attempt": ctx.attempt, "pid": os.getpid()}
+
+
+@agent.task("crash-once")
+def crash_once(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+    if ctx.attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+    return {"attempt": ctx.attempt}
+
+
+@agent.task("fail")
+def fail(payload: dict[str, Any]) -> None:
+    raise ValueError("as asked")
+
+
+@agent.task("fail-permanently")
+def fail_permanently(payload: dict[str, Any]) -> None:
+    raise Permanent("as asked, for good")
+
+
+@agent.task("large")
+def large(payload: dict[str, Any]) -> dict[str, str]:
+    return {"x": "y" * payload["bytes"]}
