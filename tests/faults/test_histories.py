@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from faults.checker import Violation
 from faults.plan import make_plan
 from faults.world import World

@@ -4,6 +4,7 @@ The same histories pass with the line on: so it is the line that keeps the promi
 """
 
 import pytest
+
 from faults.checker import Violation
 from faults.mutants import MUTANTS, Mutant
 from faults.plan import make_plan

@@ -1,4 +1,4 @@
-"""The operator's end, second half: agents, their sessions, and what they say of their leases.
+"""The operator's end, fifth part: agents, their sessions, and what they say of their leases.
 
 A session counts from the agent's first word after the welcome: only then is it known that its sender lives, has seen
 this epoch, and has given up its former session. Whatever its hello does not list does not run there.
@@ -8,7 +8,7 @@ from taskdist.api import Delivery, Reason, Reclaim
 from taskdist.core.events import AgentNotReady, AgentReady
 from taskdist.core.model import Agent
 from taskdist.protocol import status
-from taskdist.protocol.attempts import Attempts
+from taskdist.protocol.answers import Answers
 from taskdist.protocol.books import LIVE, UNHEARD, Entry, Lease, Orphan, Session, Stage
 from taskdist.protocol.clamp import clamp
 from taskdist.protocol.messages import (
@@ -36,7 +36,7 @@ from taskdist.protocol.messages import (
 from taskdist.protocol.observations import CloseSession, Now, PodRecord, ReadTask, Send
 
 
-class Sessions(Attempts):
+class Sessions(Answers):
     """What the operator's end knows of agents."""
 
     # --- coming and going ---

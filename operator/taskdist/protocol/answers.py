@@ -1,0 +1,152 @@
+"""The operator's end, fourth part: what became of a write, and what follows from that.
+
+The one place where a write's outcome is believed. An answer that says nothing (not sent, unknown) is followed by
+another try; nothing is ever concluded from silence.
+"""
+
+from taskdist.api import Phase, Reason
+from taskdist.protocol.attempts import Attempts
+from taskdist.protocol.books import Ask, Ending, Entry, Stage
+from taskdist.protocol.messages import Result, Verdict
+from taskdist.protocol.observations import (
+    Conflict,
+    Gone,
+    NotSent,
+    Now,
+    Refused,
+    Unknown,
+    WriteOutcome,
+    Written,
+)
+
+
+class Answers(Attempts):
+    """Takes in the answers to writes."""
+
+    # --- answers to writes ---
+
+    def _written(self, entry: Entry, ask: Ask, outcome: WriteOutcome, now: Now) -> None:
+        """Take in what became of a write."""
+        match outcome:
+            case Written(record) | Conflict(record):
+                self._learn(entry, record)
+            case Unknown(record) if record is not None:
+                self._learn(entry, record)
+            case Gone():
+                entry.gone = entry.gone_sure = True
+            case _:
+                pass
+        match ask:
+            case Ask.ASSIGN:
+                self._assign_written(entry, outcome, now)
+            case Ask.RECORD:
+                self._record_written(entry, outcome, now)
+            case Ask.OUTCOME:
+                self._outcome_written(entry, outcome, now)
+            case Ask.ENDING:
+                self._ending_written(entry, outcome, now)
+            case _ if isinstance(outcome, Unknown | NotSent | Refused):
+                self._later(entry, self._settings.retry_seconds, now)
+            case _:
+                pass
+        self._advance(entry, now)
+
+    def _assign_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+        lease = entry.lease
+        if lease is None or lease.stage is not Stage.WRITING:
+            return
+        match outcome:
+            case Written(_, payload):
+                lease.recorded, lease.stage = True, Stage.UNSENT
+                lease.until = now.boot + lease.lease_seconds
+                self._time_lease(entry, lease)
+                if self._stop_reason(entry, lease) is None and not entry.gone and entry.outcome is None:
+                    self._offer(entry, lease, payload, now)
+            case Conflict() | Gone():
+                self._assign_conflict(entry, now)
+            case Refused(message):
+                self._take_back(entry, now)
+                self._notice(entry, Reason.CREATE_REFUSED, f"the API server refuses the assignment: {message}")
+                self._later(entry, self._settings.refused_seconds, now)
+            case Unknown():
+                self._assign_unknown(entry, now)
+            case NotSent():
+                lease.stage = Stage.PLANNED
+                self._later(entry, self._settings.retry_seconds, now)
+
+    def _assign_conflict(self, entry: Entry, now: Now) -> None:
+        """A conflict takes the assumption back."""
+        self._take_back(entry, now)
+
+    def _assign_unknown(self, entry: Entry, now: Now) -> None:
+        """It may land late. Nothing is sent; the Task is read again, and whatever shows then or later is adopted.
+
+        A second write on the same version cannot stand beside the first: one of them conflicts.
+        """
+        self._take_back(entry, now)
+        entry.reread = True
+        self._later(entry, self._settings.retry_seconds, now)
+
+    def _record_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+        lease = entry.lease
+        if lease is None:
+            return
+        match outcome:
+            case Written():
+                lease.recorded = True
+            case Refused(message):
+                self._notice(entry, Reason.CREATE_REFUSED, f"the API server refuses the record: {message}", lease.name)
+                lease.record_at = now.boot + self._settings.refused_seconds
+                self._timers.add(lease.record_at, "advance", entry.uid)
+            case Unknown() | NotSent():
+                lease.record_at = now.boot + self._settings.retry_seconds
+                self._timers.add(lease.record_at, "advance", entry.uid)
+            case _:
+                if (entry.record.attempt, entry.record.epoch) == lease.name[1:]:
+                    lease.recorded = True
+
+    def _outcome_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+        result = entry.outcome
+        if result is None:
+            return
+        match outcome:
+            case Refused(message, too_large):
+                self._result_refused(entry, result, message, too_large, now)
+            case Unknown() | NotSent():
+                self._later(entry, self._settings.retry_seconds, now)
+            case _:
+                pass
+
+    def _result_refused(self, entry: Entry, result: Result, message: str, too_large: bool, now: Now) -> None:
+        """Refused for good: the Task ends as failed with that reason, without the body."""
+        entry.outcome = None
+        reason = Reason.RESULT_TOO_LARGE if too_large else Reason.RESULT_REFUSED
+        entry.ending = Ending(Phase.FAILED, reason, f"the API server refuses the result: {message}", reply=result.lease)
+        if entry.lease is None:
+            entry.ending.reply = None
+            self._final(entry.outcome_pod, result.lease, Verdict.ACCEPTED, entry.ending.message)
+        else:
+            entry.lease.stage = Stage.OVER
+        self._notice(entry, reason, entry.ending.message, result.lease)
+
+    def _ending_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+        ending, lease = entry.ending, entry.lease
+        if ending is None:
+            return
+        match outcome:
+            case Written(record) if not record.phase.terminal:
+                entry.ending = None
+                self._drop_lease(entry)
+                if lease is not None:
+                    if ending.reply is not None:
+                        self._final(lease.agent_uid, ending.reply, Verdict.ACCEPTED)
+                    if not entry.gone and entry.outcome is None:
+                        self._place(entry, now)
+                    self._check_drained(lease.agent_uid, now)
+            case Refused(message):
+                self._notice(entry, ending.reason, f"the API server refuses the end of the attempt: {message}")
+                self._later(entry, self._settings.refused_seconds, now)
+            case Unknown() | NotSent():
+                self._later(entry, self._settings.retry_seconds, now)
+            case _:
+                pass

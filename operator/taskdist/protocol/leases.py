@@ -1,0 +1,273 @@
+"""The operator's end, second part: a lease from the core's decision to its end by time.
+
+Owns the order of writing and sending, what happens to an assignment that is found in status, how long the operator
+counts a lease, and what it does when that time is over. What follows an ended attempt is not decided here.
+"""
+
+from taskdist.api import Delivery, Phase, Reason, Reclaim
+from taskdist.api.task import MAX_PAYLOAD_BYTES
+from taskdist.core.model import Queue
+from taskdist.protocol import status
+from taskdist.protocol.books import UNHEARD, Ask, Ending, Entry, Lease, Stage
+from taskdist.protocol.ledger import Ledger
+from taskdist.protocol.messages import Cancel, Grant, LeaseName
+from taskdist.protocol.observations import (
+    DeletePod,
+    Now,
+    Send,
+)
+
+
+class Leases(Ledger):
+    """How leases begin, are counted, and run out."""
+
+    # --- without a lease ---
+
+    def _place(self, entry: Entry, now: Now) -> None:
+        """Nothing holds the Task: it waits, ends, or status shows an assignment that is not in the books."""
+        record = entry.record
+        if record.phase is Phase.ASSIGNED:
+            self._adopt_seen(entry, now)
+        elif record.cancel:
+            self._core_held(entry, Reason.CANCELLED, now)
+            entry.ending = Ending(Phase.CANCELLED, Reason.CANCELLED, "cancelled while it waited")
+            self._advance(entry, now)
+        elif record.payload_bytes > MAX_PAYLOAD_BYTES:
+            self._core_held(entry, Reason.PAYLOAD_TOO_LARGE, now)
+            entry.ending = Ending(
+                Phase.FAILED,
+                Reason.PAYLOAD_TOO_LARGE,
+                f"spec.payload is {record.payload_bytes} bytes of JSON, at most {MAX_PAYLOAD_BYTES} are sent: "
+                "store the data elsewhere and pass a reference",
+            )
+            self._advance(entry, now)
+        elif entry.uid in self._recovering:
+            self._core_held(entry, Reason.RECOVERING, now)
+        else:
+            self._core_waiting(entry, now)
+
+    def _adopt_seen(self, entry: Entry, now: Now) -> None:
+        """An assignment seen in status that the core does not hold is sent under its own name or reclaimed."""
+        record = entry.record
+        name = LeaseName(entry.uid, record.attempt, record.epoch)
+        queue = self._queue(record)
+        lease = self._new_lease(entry, name, record.agent_uid, record.agent_name, record.pool, queue)
+        lease.recorded, lease.assigned_at = True, record.assigned_at
+        self._recovering.discard(entry.uid)
+        self._set_lease(entry, lease)
+        self._core_leased(entry, lease.agent_uid, now)
+        if name.epoch == self.epoch:
+            lease.stage = Stage.UNSENT  # an own write that landed late: what is not known to stand is never sent
+            lease.until = now.boot + lease.lease_seconds
+            self._time_lease(entry, lease)
+            if self._fits(lease):
+                self._advance(entry, now)
+            else:
+                self._attempt_over(entry, Reason.GIVEN_BACK, "its agent has other work by now", now, counted=False)
+            return
+        lease.stage = Stage.FOREIGN
+        lease.until = self._foreign_until(lease)
+        session = self._by_pod.get(lease.agent_uid)
+        if now.boot == self._takeover and self._confirmed_dead(lease.agent_uid):
+            self._attempt_over(entry, Reason.AGENT_LOST, "its agent was gone when a new leader took over", now)
+        elif session is not None:
+            self._settle(entry, lease, session, now)
+        else:
+            self._time_lease(entry, lease)
+
+    def _fits(self, lease: Lease) -> bool:
+        """Whether the agent has room for what the core had taken back."""
+        session = self._by_pod.get(lease.agent_uid)
+        taken = sum(entry.record.task.slots for entry in self._leases[lease.agent_uid].values())
+        return session is not None and taken <= session.slots
+
+    def _foreign_until(self, lease: Lease) -> float:
+        """A former leader's lease goes on, on hold, for at most hold seconds after the takeover."""
+        if lease.reclaim is Reclaim.FAST:
+            return self._takeover + self._settings.fast_takeover_seconds
+        return self._takeover + self._settings.beyond(max(lease.hold_seconds, lease.lease_seconds))
+
+    def _confirmed_dead(self, pod: str) -> bool:
+        """The lists at takeover hold every pod that may live; later, a pod that is not known may just be new."""
+        record = self._pods.get(pod)
+        return pod not in self._by_pod and (record is None or record.ended)
+
+    def _new_lease(self, entry: Entry, name: LeaseName, agent: str, agent_name: str, pool: str, queue: Queue) -> Lease:
+        return Lease(
+            name,
+            agent,
+            agent_name,
+            pool,
+            entry.record.task.queue_key,
+            queue.lease_seconds,
+            queue.hold_seconds,
+            queue.reclaim,
+            queue.delivery,
+            self._lazy(queue),
+        )
+
+    # --- with a lease ---
+
+    def _advance_lease(self, entry: Entry, lease: Lease, now: Now) -> None:
+        record = entry.record
+        if lease.stage is Stage.PLANNED and record.phase is Phase.ASSIGNED:
+            self._take_back(entry, now)
+            self._advance(entry, now)
+            return
+        stop = self._stop_reason(entry, lease)
+        if stop is not None:
+            if lease.stage in UNHEARD:
+                self._attempt_over(entry, stop, "stopped before it was sent", now, counted=False)
+            else:
+                self._ask_to_stop(entry, stop, "the Task was cancelled" if record.cancel else "suspended", now)
+        elif lease.stage is Stage.PLANNED:
+            self._begin(entry, lease, now)
+        elif lease.stage is Stage.UNSENT:
+            self._offer(entry, lease, None, now)
+        elif lease.stage is Stage.SENT:
+            self._keep_record(entry, lease, now)
+
+    def _stop_reason(self, entry: Entry, lease: Lease) -> Reason | None:
+        if entry.record.cancel:
+            return Reason.CANCELLED
+        if entry.record.task.suspended and not (lease.delivery is Delivery.AT_MOST_ONCE and self._may_have_run(lease)):
+            return Reason.SUSPENDED
+        return None
+
+    def _may_have_run(self, lease: Lease) -> bool:
+        """Under at-most-once, whatever may have run is never tried again."""
+        return lease.stage not in UNHEARD
+
+    def _begin(self, entry: Entry, lease: Lease, now: Now) -> None:
+        """Strict: written before it is sent. Lazy: sent, and recorded if it still runs a little later."""
+        if lease.agent_uid not in self._by_pod or entry.record.attempt >= lease.name.attempt:
+            self._take_back(entry, now)
+            self._advance(entry, now)
+            return
+        lease.assigned_at = now.wall
+        if lease.lazy:
+            lease.stage = Stage.UNSENT
+            lease.until = now.boot + lease.lease_seconds
+            self._time_lease(entry, lease)
+            self._read(entry, Ask.PAYLOAD)
+            return
+        lease.stage = Stage.WRITING
+        self._write(entry, Ask.ASSIGN, self._assignment(lease))
+
+    def _assignment(self, lease: Lease) -> status.Status:
+        return status.assigned(
+            lease.name.attempt,
+            lease.name.epoch,
+            agent=lease.agent_name,
+            agent_uid=lease.agent_uid,
+            pool=lease.pool,
+            message=lease.message,
+            wall=lease.assigned_at,
+        )
+
+    def _offer(self, entry: Entry, lease: Lease, payload: bytes | None, now: Now) -> None:
+        """Send the grant if the agent is there; else it waits for the agent as long as its lease would have run."""
+        session = self._by_pod.get(lease.agent_uid)
+        if session is None:
+            if self._confirmed_dead(lease.agent_uid):
+                self._attempt_over(
+                    entry, Reason.GIVEN_BACK, "its agent was gone before it was sent", now, counted=False
+                )
+            return
+        if payload is None:
+            self._read(entry, Ask.PAYLOAD)
+            return
+        task = entry.record.task
+        lease.stage = Stage.SENT
+        lease.until = self._bound(lease, session.ping_receipt)
+        lease.progress_at = now.boot + self._settings.progress_seconds
+        self._time_lease(entry, lease)
+        if lease.lazy and not lease.recorded:
+            lease.record_at = now.boot + self._settings.lazy_record_seconds
+            self._timers.add(lease.record_at, "advance", entry.uid)
+        grant = Grant(
+            lease=lease.name,
+            namespace=task.namespace,
+            name=task.name,
+            type=task.type,
+            slots=task.slots,
+            ping_boot=session.ping_boot,
+            lease_seconds=lease.lease_seconds,
+            hold_seconds=lease.hold_seconds,
+            resources=task.resources,
+            payload=payload,
+        )
+        self._out.append(Send(session.id, grant))
+
+    def _bound(self, lease: Lease, receipt: float) -> float:
+        """The operator counts from its receipt of the ping, which is never before the agent's sending, and a margin."""
+        return receipt + self._settings.beyond(lease.lease_seconds)
+
+    def _keep_record(self, entry: Entry, lease: Lease, now: Now) -> None:
+        """Record what a Lazy queue sent and still runs, and progress now and then."""
+        if lease.lazy and not lease.recorded:
+            if now.boot >= lease.record_at:
+                self._write(entry, Ask.RECORD, self._assignment(lease))
+        elif lease.progress_due and lease.progress is not None and now.boot >= lease.progress_at:
+            lease.progress_due = False
+            lease.progress_at = now.boot + self._settings.progress_seconds
+            self._write(entry, Ask.NOTE, status.progressed(lease.progress))
+
+    def _ask_to_stop(self, entry: Entry, reason: Reason, message: str, now: Now) -> None:
+        """Once asked, the lease is not renewed any more: so the end comes in any case."""
+        lease = entry.lease
+        if lease is None or lease.cancelling is not None or lease.stage is not Stage.SENT:
+            return
+        lease.cancelling = reason
+        self._send(lease.agent_uid, Cancel(lease.name, reason, message))
+
+    def _take_back(self, entry: Entry, now: Now) -> None:
+        """The assumption does not stand, and nothing of it was sent. What the Task is instead is for `_advance`."""
+        lease = entry.lease
+        if lease is None:
+            return
+        self._drop_lease(entry)
+        if not entry.gone:
+            self._core_held(entry, Reason.RECOVERING, now)
+        self._check_drained(lease.agent_uid, now)
+
+    # --- time of leases ---
+
+    def _time_lease(self, entry: Entry, lease: Lease) -> None:
+        if not lease.timed:
+            lease.timed = True
+            self._timers.add(lease.until, "lease", entry.uid, lease.name.attempt)
+
+    def _lease_timer(self, entry: Entry, attempt: int, now: Now) -> None:
+        lease = entry.lease
+        if lease is None or lease.name.attempt != attempt or not lease.timed:
+            return
+        lease.timed = False
+        if lease.stage is Stage.OVER or lease.stage in (Stage.PLANNED, Stage.WRITING):
+            return
+        if now.boot < lease.until:
+            self._time_lease(entry, lease)
+        elif lease.stage is Stage.UNSENT:
+            self._attempt_over(entry, Reason.GIVEN_BACK, "its agent did not come back to take it", now, counted=False)
+        else:
+            self._lease_ended(entry, lease, now)
+
+    def _lease_ended(self, entry: Entry, lease: Lease, now: Now) -> None:
+        if lease.reclaim is Reclaim.CONFIRMED and self._waits_for_death(lease):
+            pod = self._pods.get(lease.agent_uid)
+            if pod is not None:
+                message = "its agent is silent, and its queue waits for confirmed death: the pod is deleted"
+                self._out.append(DeletePod(pod.uid, pod.namespace, pod.name, Reason.AGENT_LOST, message))
+                self._notice(entry, Reason.AGENT_LOST, message, lease.name)
+            lease.until = now.boot + self._settings.delete_again_seconds
+            self._time_lease(entry, lease)
+            return
+        stopped = lease.cancelling
+        if stopped is not None:
+            self._attempt_over(entry, stopped, "its lease ended after it was asked to stop", now, counted=False)
+            return
+        message = f"no word from its agent for the {lease.lease_seconds:g} s of its lease"
+        self._attempt_over(entry, Reason.LEASE_EXPIRED, message, now)
+
+    def _waits_for_death(self, lease: Lease) -> bool:
+        return lease.agent_uid in self._pods

@@ -1,0 +1,198 @@
+"""The operator's end, first part: what one leadership knows, and the few ways in which it is changed.
+
+Every Task, lease, session, pod, pool and queue that the leadership knows of stands here, with the actions that are to
+be taken. It keeps the core's view in step and asks for writes and reads; it decides nothing.
+"""
+
+from abc import ABC, abstractmethod
+
+from taskdist.api import Delivery, Dispatch, Reason
+from taskdist.core import Core
+from taskdist.core.events import AgentDrained, TaskGone, TaskHeld, TaskLeased, TaskWaiting
+from taskdist.core.model import Agent, Key, Pool, Queue
+from taskdist.protocol import status
+from taskdist.protocol.books import Ask, Entry, Lease, Orphan, Session, Timers
+from taskdist.protocol.messages import Final, Hello, LeaseName, ToAgent, Verdict
+from taskdist.protocol.observations import (
+    Action,
+    DeletePod,
+    Notice,
+    Now,
+    PodRecord,
+    ReadTask,
+    Send,
+    TaskRecord,
+    WriteStatus,
+)
+from taskdist.protocol.settings import LeaderSettings
+
+
+class Ledger(ABC):
+    """State of a leadership. At most one write or read of a Task is under way, so no answer is taken for another's."""
+
+    def __init__(self, core: Core, epoch: int, settings: LeaderSettings | None = None) -> None:
+        self.core = core
+        self.epoch = epoch
+        self._settings = settings or LeaderSettings()
+        self._over = False
+        self._takeover = 0.0
+        self._out: list[Action] = []
+        self._token = 0
+        self._asks: dict[int, str] = {}
+        self._queues: dict[Key, Queue] = {}
+        self._pools: dict[Key, Pool] = {}
+        self._pods: dict[str, PodRecord] = {}
+        self._tasks: dict[str, Entry] = {}
+        self._finals: set[str] = set()
+        self._leases: dict[str, dict[str, Entry]] = {}  # by pod uid, by Task uid
+        self._sessions: dict[int, Session] = {}
+        self._by_pod: dict[str, Session] = {}
+        self._draining: set[str] = set()
+        self._orphans: dict[str, Orphan] = {}
+        self._recovered = False  # nothing is decided before all that stands is known
+        self._deferred: list[DeletePod] = []
+        self._recovering: set[str] = set()  # Tasks that a former leader may have sent without recording it
+        self._timers = Timers()
+        self._last_hello: dict[str, Hello] = {}  # of each pod's last confirmed session
+        self._heard: set[str] = set()  # pods whose agent was confirmed by this leadership
+        self._told: dict[str, Agent] = {}  # agents that the core has for ready
+        self._sure_until = float("inf")
+        self._reason_slot = self._reason_timer = 0.0  # when the next reason may be written, and the last wake for it
+        self._reason_line: dict[str, int] = {}  # Tasks whose reason is to be written, the first come first
+        self._last = Now(0.0, 0.0)
+
+    # --- small things ---
+
+    def _send(self, pod: str, message: ToAgent) -> bool:
+        session = self._by_pod.get(pod)
+        if session is None:
+            return False
+        self._out.append(Send(session.id, message))
+        return True
+
+    def _final(self, pod: str, name: LeaseName, verdict: Verdict, message: str = "") -> None:
+        """The final reply. Without a session none is given: the agent says it again when it is back."""
+        self._send(pod, Final(name, verdict, message))
+
+    def _queue(self, record: TaskRecord) -> Queue:
+        """The Task's queue, or default rules: Tasks outlive their queue."""
+        key = record.task.queue_key
+        return self._queues.get(key) or Queue(*key)
+
+    def _lazy(self, queue: Queue) -> bool:
+        return queue.dispatch is Dispatch.LAZY and queue.delivery is not Delivery.AT_MOST_ONCE
+
+    def _notice(self, entry: Entry, reason: Reason, message: str, lease: LeaseName | None = None) -> None:
+        task = entry.record.task
+        self._out.append(Notice(task.uid, task.namespace, task.name, reason, message, lease=lease))
+
+    def _later(self, entry: Entry, seconds: float, now: Now) -> None:
+        entry.not_until = now.boot + seconds
+        self._timers.add(entry.not_until, "advance", entry.uid)
+
+    def _write(self, entry: Entry, ask: Ask, patch: status.Status, body: bytes | None = None) -> None:
+        self._token += 1
+        self._asks[self._token] = entry.uid
+        entry.asked = ask
+        task, version = entry.record.task, entry.record.resource_version
+        self._out.append(WriteStatus(self._token, task.uid, task.namespace, task.name, version, patch, body))
+
+    def _read(self, entry: Entry, ask: Ask) -> None:
+        self._token += 1
+        self._asks[self._token] = entry.uid
+        entry.asked = ask
+        task = entry.record.task
+        self._out.append(ReadTask(self._token, task.uid, task.namespace, task.name))
+
+    def _learn(self, entry: Entry, record: TaskRecord) -> None:
+        """Older views of the same Task are ignored."""
+        if self._is_newer(entry, record):
+            entry.record = record
+
+    def _is_newer(self, entry: Entry, record: TaskRecord) -> bool:
+        return record.resource_version > entry.record.resource_version
+
+    # --- the core's view ---
+
+    def _core_waiting(self, entry: Entry, now: Now) -> None:
+        task = entry.record.task
+        if entry.core == "waiting" and entry.told == task:
+            return
+        if entry.core != "waiting":
+            entry.waits += 1
+            entry.noted = None
+            self._timers.add(now.boot + 1.0, "reason", entry.uid, entry.waits)
+        entry.core, entry.told = "waiting", task
+        self.core.handle(TaskWaiting(task), now.wall)
+
+    def _core_held(self, entry: Entry, reason: Reason, now: Now) -> None:
+        task = entry.record.task
+        if entry.core != "held" or entry.told != task:
+            entry.core, entry.told = "held", task
+            self.core.handle(TaskHeld(task, reason), now.wall)
+
+    def _core_leased(self, entry: Entry, agent_uid: str, now: Now) -> None:
+        entry.core = "leased"
+        self.core.handle(TaskLeased(entry.record.task, agent_uid), now.wall)
+
+    def _set_lease(self, entry: Entry, lease: Lease) -> None:
+        entry.lease = lease
+        self._leases.setdefault(lease.agent_uid, {})[entry.uid] = entry
+
+    def _drop_lease(self, entry: Entry) -> None:
+        """Forget the lease; the caller tells the core what the Task is instead, then `_check_drained`."""
+        lease = entry.lease
+        if lease is None:
+            return
+        entry.lease = None
+        of_agent = self._leases.get(lease.agent_uid, {})
+        of_agent.pop(entry.uid, None)
+        if not of_agent:
+            self._leases.pop(lease.agent_uid, None)
+
+    def _check_drained(self, pod: str, now: Now) -> None:
+        """Drain, then no lease held, then delete."""
+        if pod in self._draining and self._holds_nothing(pod):
+            self._draining.discard(pod)
+            self.core.handle(AgentDrained(pod), now.wall)
+
+    def _holds_nothing(self, pod: str) -> bool:
+        return pod not in self._leases
+
+    def _forget(self, entry: Entry, now: Now, *, final: bool) -> None:
+        """The Task is terminal or deleted, and nothing of it runs."""
+        pod = entry.lease.agent_uid if entry.lease else ""
+        self._drop_lease(entry)
+        del self._tasks[entry.uid]
+        self._recovering.discard(entry.uid)
+        if final:
+            self._finals.add(entry.uid)
+        if entry.core:
+            self.core.handle(TaskGone(entry.uid), now.wall)
+        if pod:
+            self._check_drained(pod, now)
+
+    # --- what later parts do ---
+
+    @abstractmethod
+    def _advance(self, entry: Entry, now: Now) -> None:
+        """Look at all that is known of a Task, and ask for the one next thing."""
+
+    @abstractmethod
+    def _attempt_over(
+        self,
+        entry: Entry,
+        reason: Reason,
+        message: str,
+        now: Now,
+        *,
+        retryable: bool = True,
+        counted: bool = True,
+        reply: LeaseName | None = None,
+        delay: float = 0.0,
+    ) -> None:
+        """The present attempt ended without a result: nothing of it runs any more."""
+
+    @abstractmethod
+    def _settle(self, entry: Entry, lease: Lease, session: Session, now: Now, same: bool = False) -> None:
+        """Compare a lease in the books with what its agent says it holds."""
