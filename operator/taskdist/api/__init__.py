@@ -8,6 +8,9 @@ from taskdist.api.agentpool import AgentPool, AgentPoolSpec, AgentPoolStatus, Sc
 from taskdist.api.meta import (
     CONDITION_STATUS,
     GROUP,
+    LOG_PATH_ANNOTATION,
+    POOL_LABEL,
+    TEMPLATE_LABEL,
     VERSION,
     Condition,
     LabelSelector,
@@ -21,6 +24,9 @@ from taskdist.api.taskqueue import Delivery, Dispatch, Reclaim, Retry, TaskQueue
 __all__ = [
     "CONDITION_STATUS",
     "GROUP",
+    "LOG_PATH_ANNOTATION",
+    "POOL_LABEL",
+    "TEMPLATE_LABEL",
     "VERSION",
     "AgentPool",
     "AgentPoolSpec",

@@ -8,6 +8,10 @@ from pydantic.alias_generators import to_camel
 
 GROUP = "taskdist.dev"
 VERSION = "v1alpha1"
+# What the operator and the local node write on pods.
+POOL_LABEL = f"{GROUP}/pool"
+TEMPLATE_LABEL = f"{GROUP}/template"
+LOG_PATH_ANNOTATION = f"{GROUP}/log-path"  # where the agent's output is, on a node without a kubelet
 CONDITION_STATUS = ("True", "False", "Unknown")
 
 # A resource's name (RFC 1123 label): pods are named after pools, so names stay short enough for a suffix.

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from taskdist.api import Phase, Reason
+from taskdist.api import POOL_LABEL, Phase, Reason
 from taskdist.cli import show
 from taskdist.cli.cluster import Cluster, status_of
 from taskdist.cli.run import OK, note
@@ -188,7 +188,7 @@ async def _snapshot(cluster: Cluster) -> Snapshot:
         cluster.list(TASKS, fields=f"status.phase={Phase.ASSIGNED}"),
         cluster.list(TASKQUEUES),
         cluster.list(AGENTPOOLS),
-        cluster.list(PODS, labels=convert.POOL_LABEL),
+        cluster.list(PODS, labels=POOL_LABEL),
     )
     pending, assigned, queues, pools, pods = (page.items for page in pages)
     # A Task that changed phase between the two lists is in both: the later view counts.

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from taskdist.api import LOG_PATH_ANNOTATION
 from taskdist.cli.cluster import Cluster, status_of
 from taskdist.cli.run import FAILED, OK, Problem, note
 from taskdist.cli.waiting import story
 from taskdist.controller.convert import AGENT_CONTAINER
 from taskdist.kube import PODS, TASKS, ApiError, Obj, name_of, namespace_of, uid_of
-from taskdist.local.podrunner import LOG_PATH
 
 
 async def logs(cluster: Cluster, name: str, *, attempt: int | None, follow: bool, raw: bool) -> int:
@@ -72,7 +72,7 @@ async def _lines(cluster: Cluster, pod: Obj, follow: bool) -> AsyncIterator[str]
                 yield str(line, "utf-8", "replace")
             return
     except ApiError as error:
-        path = (pod["metadata"].get("annotations") or {}).get(LOG_PATH)
+        path = (pod["metadata"].get("annotations") or {}).get(LOG_PATH_ANNOTATION)
         rest = _file(path) if path else None
         if rest is None:
             raise Problem(

@@ -9,15 +9,13 @@ import json
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from taskdist.api import AgentPool, Phase, Reason, TaskQueue
+from taskdist.api import POOL_LABEL, AgentPool, Phase, Reason, TaskQueue
 from taskdist.core.model import Pool, Queue, Requirement, RetryPolicy, Task
 from taskdist.protocol.observations import PodRecord, TaskRecord
 
 Obj = dict[str, Any]
 Value = TypeVar("Value", str, int)
 
-POOL_LABEL = "taskdist.dev/pool"
-"""On each pod of a pool: the pool's name."""
 AGENT_CONTAINER = "agent"
 """Name of the container that is the agent; without one of this name, the first container is."""
 

@@ -1,8 +1,9 @@
 """kopf, in a thread and an event loop of its own: it watches pools and queues and hands what it sees to the keepers.
 
-Only `on.event` handlers, on kopf's own loop (a plain function would be given a thread): they write no annotation and no finalizer on the user's objects, and level-triggered keepers
-need no memory of what was handled. kopf re-lists after a 410 without telling of deletions; a keeper that writes to
-what is gone gets a 404 and lets go, and the pods go with their owner.
+Only `on.event` handlers: they write no annotation and no finalizer on the user's objects, and level-triggered keepers
+need no memory of what was handled. They are coroutines, as a plain function would be given a thread. kopf re-lists
+after a 410 without telling of deletions; a keeper that writes to what is gone gets a 404 and lets go, and the pods go
+with their owner.
 """
 
 import asyncio

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from taskdist.api import Reason
+from taskdist.api import POOL_LABEL, Reason
 from taskdist.controller import convert
 from taskdist.controller.bridge import Bridge
 from taskdist.controller.dispatch import Dispatcher, read_clocks
@@ -20,7 +20,7 @@ from taskdist.controller.effects import KubeEffects
 from taskdist.controller.handlers import KopfThread
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.observer import MetricsObserver
-from taskdist.controller.pods import POOL_LABEL, LinkInfo
+from taskdist.controller.pods import LinkInfo
 from taskdist.controller.settings import Settings
 from taskdist.controller.snapshot import snapshot
 from taskdist.controller.trust import (

@@ -10,10 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from taskdist.api import GROUP, VERSION, AgentPool
+from taskdist.api import GROUP, POOL_LABEL, TEMPLATE_LABEL, VERSION, AgentPool
 
-POOL_LABEL = f"{GROUP}/pool"
-TEMPLATE_LABEL = f"{GROUP}/template"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "taskdist"}
 CA_CONFIGMAP = "taskdist-ca"
 MOUNT = "/var/run/taskdist"

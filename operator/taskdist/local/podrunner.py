@@ -38,6 +38,7 @@ from pathlib import Path
 
 import aiohttp
 
+from taskdist.api import LOG_PATH_ANNOTATION
 from taskdist.local.container import Backoff
 from taskdist.local.pod import Pod, Surroundings
 from taskdist.local.podstatus import condition, timestamp
@@ -56,9 +57,6 @@ _LOG = logging.getLogger("taskdist.local")
 
 _ADDRESSES = ipaddress.ip_network("127.64.0.0/16")
 """Linux answers on all of 127.0.0.0/8 without any set-up, so each pod can have an address of its own."""
-
-LOG_PATH = "taskdist.dev/log-path"
-"""Annotation of a pod: the file with the output of its agent's container."""
 
 _PATHS = {"ConfigMap": "/api/v1/configmaps", "Secret": "/api/v1/secrets"}
 _STOP_SECONDS = 5.0
@@ -377,7 +375,11 @@ class PodRunner:
                 "apiVersion": "v1",
                 "kind": "Binding",
                 # Annotations of a binding become the pod's: no kubelet serves its log, so it says where that is.
-                "metadata": {"name": metadata["name"], "uid": metadata["uid"], "annotations": {LOG_PATH: str(log)}},
+                "metadata": {
+                    "name": metadata["name"],
+                    "uid": metadata["uid"],
+                    "annotations": {LOG_PATH_ANNOTATION: str(log)},
+                },
                 "target": {"apiVersion": "v1", "kind": "Node", "name": self._settings.name},
             },
         )

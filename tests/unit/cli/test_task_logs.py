@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from memory_cluster import ASSIGNED, FAILED_STATUS, MemoryCluster, call
-from taskdist.cli.logs import LOG_PATH, belongs, pretty
+from taskdist.api import LOG_PATH_ANNOTATION
+from taskdist.cli.logs import belongs, pretty
 from taskdist.cli.run import FAILED, OK
 from taskdist.kube import PODS, ApiError
 
@@ -85,7 +86,7 @@ def test_a_log_without_lines_of_it(cluster: MemoryCluster) -> None:
 
 
 def process(cluster: MemoryCluster, path: str) -> None:
-    annotations = {LOG_PATH: path}
+    annotations = {LOG_PATH_ANNOTATION: path}
     spec = {"containers": [{"name": "agent"}]}
     cluster.add(PODS, {"metadata": {"name": "p-0", "annotations": annotations}, "spec": spec})
     cluster.logs["p-0"] = NO_KUBELET

@@ -4,10 +4,8 @@ from typing import Any
 
 import pytest
 
-from taskdist.api import AgentPool
+from taskdist.api import POOL_LABEL, TEMPLATE_LABEL, AgentPool
 from taskdist.controller.pods import (
-    POOL_LABEL,
-    TEMPLATE_LABEL,
     InvalidTemplate,
     LinkInfo,
     build_pod,
