@@ -80,6 +80,7 @@ class Operator:
         self.inbox: list[tuple[str, tuple[Any, ...]]] = []
         self.leader: Leader | None = None
         self.last_renewal = 0.0
+        self.sure_until = 0.0
         self.partitioned_until = 0.0
         self.resigned_until = 0.0
         self.streams: dict[int, tuple[Stream, AgentMachine]] = {}
@@ -140,7 +141,8 @@ class Operator:
         from faults.world import ELECTION_SECONDS
 
         if self.leader is not None:
-            self.leader.leading_until(self.now().boot + (ELECTION_SECONDS - 0.1) * self.rate)
+            self.sure_until = self.now().boot + (ELECTION_SECONDS - 0.1) * self.rate
+            self.leader.leading_until(self.sure_until)
 
     def _stop_leading(self) -> None:
         self.world.say(self.name, "leads no more")
@@ -217,7 +219,7 @@ class Operator:
         elif method in ("received", "disconnected", "connected"):
             stream = args[0]
             if self.leader is stream.leader:
-                if method == "received":
+                if method == "received" and not self.leader.over and self.now().boot < self.sure_until:
                     self.world.check.heard(args[1])
                 self.step(method, stream.id, *args[1:])
         else:

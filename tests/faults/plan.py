@@ -82,7 +82,7 @@ def make_plan(seed: int, kinds: tuple[str, ...] = FAULTS, least: int = 0, **fixe
         plan.fenced = rng.random() < 0.5
     elif draw < 0.25:
         plan.reclaim = Reclaim.FAST
-    if rng.random() < 0.12 and kinds is FAULTS:
+    if rng.random() < 0.12 and kinds is FAULTS and not fixed:
         plan.gentle, kinds = True, tuple(kind for kind in rng.choice(GENTLE) if kind in kinds) or kinds
         plan.reclaim, plan.fenced = Reclaim.LEASE, True
     for _ in range(max(least, rng.choice((0, 1, 1, 2, 2, 3, 4)))):

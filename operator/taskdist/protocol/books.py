@@ -122,6 +122,7 @@ class Session:
     confirmed: bool = False
     leaving: bool = False
     listed: set[LeaseName] = field(default_factory=set)
+    strangers: set[LeaseName] = field(default_factory=set)  # held there, not in the books, and not stopped yet
 
     @property
     def pod(self) -> str:

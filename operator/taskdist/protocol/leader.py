@@ -60,7 +60,7 @@ class Leader(Sessions):
     # --- leadership ---
 
     def leading_until(self, boot: float) -> None:
-        """This leadership is sure to last until this boot time; past it, nothing is done before the next call.
+        """This leadership is sure to last until this boot time; an input after it ends the leadership.
 
         A process that was frozen so notices before it acts, whoever tells it first.
         """
@@ -167,7 +167,7 @@ class Leader(Sessions):
         if pod.deleting or pod.ended:
             self.core.handle(PodGone(pod.uid), now.wall)
         else:
-            self.core.handle(PodSeen(pod.uid, pod.namespace, pod.name, pod.pool, pod.created), now.wall)
+            self.core.handle(PodSeen(pod.uid, pod.namespace, pod.name, pod.pool, pod.created, pod.template), now.wall)
         if pod.ended:
             self._agent_dead(pod.uid, "its agent's pod has ended", now)
             self._release_recovered(now)
@@ -271,6 +271,8 @@ class Leader(Sessions):
         session = self._by_pod.get(orphan.pod)
         if session is None:
             return
+        session.strangers.discard(orphan.name)
+        self._refresh(session.pod, now)
         if orphan.outcome is not None:
             self._hear(session, orphan.outcome, now)
         elif self._mine(session, orphan.name) is None:
@@ -352,8 +354,12 @@ class Leader(Sessions):
     # --- decisions ---
 
     def _may_act(self, now: Now) -> bool:
-        """Whether this leadership lasts: a leader that cannot renew does nothing, and so does one that was frozen."""
-        return not self._over and now.boot < self._sure_until
+        """Whether this leadership lasts: a leader that cannot renew does nothing, and so does one that was frozen.
+
+        What came in after its time was not dealt with, so it does not go on later: another leadership begins anew.
+        """
+        self._over = self._over or now.boot >= self._sure_until
+        return not self._over
 
     def _decided(self, now: Now) -> list[Action]:
         """Let the core decide on what is new, and return all that is to be done."""
@@ -361,6 +367,8 @@ class Leader(Sessions):
         while self._recovered and self._may_act(now) and (decisions := self.core.decide(now.wall)):
             for decision in decisions:
                 self._carry_out(decision, now)
+        if self._over:
+            self._out.clear()
         return self._take()
 
     def _take(self) -> list[Action]:

@@ -54,6 +54,7 @@ class PodRecord:
     agent_running: bool = False
     restarts: int = 0
     agent_finished: float = 0.0
+    template: str = ""  # names what it was made from
 
 
 # --- what it asks for (actions) ---

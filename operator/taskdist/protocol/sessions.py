@@ -187,6 +187,7 @@ class Sessions(Answers):
         """The agent holds a lease that is not in the books as its."""
         entry = self._tasks.get(name.task_uid)
         if entry is None:
+            session.strangers.add(name)
             if name.task_uid in self._finals:
                 self._send(session.pod, Cancel(name, Reason.CANCELLED, "the Task has ended"))
             else:
@@ -204,6 +205,7 @@ class Sessions(Answers):
         ):
             self._advance(entry, now)  # just being read again: it will be adopted as status shows it
         else:
+            session.strangers.add(name)
             self._send(session.pod, Cancel(name, Reason.LEASE_EXPIRED, "its lease ended"))
 
     def _adopt_unrecorded(self, entry: Entry, name: LeaseName, session: Session, now: Now) -> None:
@@ -274,6 +276,9 @@ class Sessions(Answers):
             self._confirm(session, now)
             if not session.confirmed:
                 return
+        if isinstance(message, Result | Failure | Stopped) and message.lease in session.strangers:
+            session.strangers.discard(message.lease)
+            self._refresh(session.pod, now)
         match message:
             case Ping():
                 self._ping(session, message, now)
@@ -448,8 +453,8 @@ class Sessions(Answers):
 
     def _ready_agent(self, pod: str) -> Agent | None:
         session, record = self._by_pod.get(pod), self._pods.get(pod)
-        if session is None or session.leaving:
-            return None
+        if session is None or session.leaving or session.strangers:
+            return None  # how many slots a lease takes that is not in the books is not known: it is stopped first
         if record is None or record.deleting or record.ended:
             return None
         if self._settings.require_ready_pods and not record.ready:
