@@ -118,6 +118,8 @@ def _leases(tasks: Mapping[str, TaskRecord], fleet: Fleet) -> Iterator[str]:
             yield f"pool {key} counts {members.counted} agents that stay"
         if members.idle.keys() != {uid for uid, agent in mine.items() if agent.counted and not agent.leases}:
             yield f"pool {key} holds other agents for idle than are"
+        if members.outdated.keys() != {uid for uid, agent in mine.items() if agent.counted and agent.outdated}:
+            yield f"pool {key} holds other agents for outdated than are"
         if members.draining.keys() != {uid for uid, agent in mine.items() if agent.leaving}:
             yield f"pool {key} holds other agents for draining than are"
 

@@ -13,7 +13,7 @@ from typing import Any
 from taskdist.api import Reason
 from taskdist.core import audit, events, explain
 from taskdist.core.decisions import Assign, Decision, Explanation, Undrain
-from taskdist.core.fleet import Fleet
+from taskdist.core.fleet import Fleet, differs
 from taskdist.core.matching import Catalogue
 from taskdist.core.model import Key, Task
 from taskdist.core.resizing import Resizer
@@ -76,7 +76,10 @@ class Core:
         self._catalogue.drop_queue(event.key)
 
     def _pool_applied(self, event: events.PoolApplied, now: float) -> None:
+        former = self._catalogue.pools.get(event.pool.key)
         self._catalogue.apply_pool(event.pool)
+        if former is None or former.template != event.pool.template:
+            self._fleet.made_from(event.pool.key, event.pool.template)
 
     def _pool_deleted(self, event: events.PoolDeleted, now: float) -> None:
         self._catalogue.drop_pool(event.key)
@@ -121,10 +124,15 @@ class Core:
         def seen(agent: AgentRecord) -> None:
             agent.pod_seen = True
             agent.namespace, agent.name, agent.created = event.namespace, event.name, event.created
+            agent.template, agent.outdated = event.template, outdated
 
-        if not (agent.pod_seen and agent.created == event.created):
+        key = (event.namespace, event.pool)
+        pool = self._catalogue.pools.get(key)
+        outdated = pool is not None and differs(event.template, pool.template)
+        known = (agent.pod_seen, agent.created, agent.template, agent.outdated)
+        if known != (True, event.created, event.template, outdated):
             self._fleet.change(agent, now, seen)
-        self._fleet.belong(agent, (event.namespace, event.pool), now)
+        self._fleet.belong(agent, key, now)
 
     def _pod_gone(self, event: events.PodGone, now: float) -> None:
         agent = self._fleet.agents.get(event.uid)
@@ -230,14 +238,14 @@ class Core:
                     return decisions
                 decisions.append(self._assign(record, now))
             # Sizes are judged once all that fits is placed: only then is waiting work a lack of room.
-            changes = self._resizer.decide(now, self._held)
+            room = None if limit is None else limit - len(decisions)
+            changes = self._resizer.decide(now, self._held, room)
             decisions += changes
+            if room is not None and len(changes) >= room:
+                self._cut_at = now
+                return decisions
             # Who is kept after all can take of it at once.
             placing = any(isinstance(change, Undrain) for change in changes)
-        if limit is not None and len(decisions) > limit:
-            self._resizer.postpone(decisions[limit:])
-            del decisions[limit:]
-            self._cut_at = now
         return decisions
 
     def _assign(self, record: TaskRecord, now: float) -> Assign:

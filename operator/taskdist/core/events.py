@@ -84,13 +84,17 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class PodSeen:
-    """A pod of a pool exists and is not being deleted. Repeats are harmless."""
+    """A pod of a pool exists and is not being deleted. Repeats are harmless.
+
+    `template` names what it was made from; empty: not known, so that it never counts as outdated.
+    """
 
     uid: str
     namespace: str
     name: str
     pool: str
     created: float
+    template: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from taskdist.core.views import AgentState
 class PoolMembers:
     """The agents and pods of one pool. `counted` is how many are there to stay."""
 
-    __slots__ = ("agents", "busy", "counted", "draining", "idle")
+    __slots__ = ("agents", "busy", "counted", "draining", "idle", "outdated")
 
     def __init__(self) -> None:
         self.agents: dict[str, AgentRecord] = {}
@@ -26,6 +26,8 @@ class PoolMembers:
         self.counted = 0
         # Counted ones that hold nothing.
         self.idle: dict[str, AgentRecord] = {}
+        # Counted ones that are to be replaced.
+        self.outdated: dict[str, AgentRecord] = {}
         # Those that were chosen to go and whose deletion was not decided yet.
         self.draining: dict[str, AgentRecord] = {}
 
@@ -134,6 +136,13 @@ class Fleet:
             if agent.kind is not None:
                 self.change(agent, agent.since, self._enrol)
 
+    def made_from(self, pool: Key, template: str) -> None:
+        """The pool's agents are made from this template from now on."""
+        for agent in list(self.members(pool).agents.values()):
+            outdated = differs(agent.template, template)
+            if agent.outdated != outdated:
+                self.change(agent, agent.since, _outdate if outdated else _update)
+
     def belong(self, agent: AgentRecord, pool: Key, now: float) -> None:
         self.change(agent, now, lambda agent: self._belong(agent, pool))
 
@@ -182,6 +191,7 @@ class Fleet:
             if agent.counted:
                 members.counted -= 1
                 members.idle.pop(agent.uid, None)
+                members.outdated.pop(agent.uid, None)
             elif agent.leaving:
                 del members.draining[agent.uid]
         self._vacate(agent, now)
@@ -193,6 +203,8 @@ class Fleet:
                 members.counted += 1
                 if not agent.leases:
                     members.idle[agent.uid] = agent
+                if agent.outdated:
+                    members.outdated[agent.uid] = agent
             elif agent.leaving:
                 members.draining[agent.uid] = agent
         self._occupy(agent)
@@ -250,6 +262,19 @@ def _state(agent: AgentRecord) -> AgentState:
     if agent.ready:
         return AgentState.BUSY if agent.leases else AgentState.IDLE
     return AgentState.NOT_READY if agent.offer is not None else AgentState.STARTING
+
+
+def differs(made_from: str, template: str) -> bool:
+    """Whether an agent made from the one is outdated where the other is wanted."""
+    return bool(made_from and template) and made_from != template
+
+
+def _outdate(agent: AgentRecord) -> None:
+    agent.outdated = True
+
+
+def _update(agent: AgentRecord) -> None:
+    agent.outdated = False
 
 
 def _take(agent: AgentRecord, resources: Resources) -> None:

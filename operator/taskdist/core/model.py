@@ -91,6 +91,7 @@ class Pool:
     minimum: int = 1
     maximum: int = 1
     scale_down_delay: float = 60.0
+    template: str = ""  # names what its agents are made from; those of another one are replaced
     reported_labels: frozenset[str] = frozenset()  # keys under which agents may report labels of themselves
 
     @property

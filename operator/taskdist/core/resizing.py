@@ -3,7 +3,9 @@
 Owns the state of each pool's sizing and of its victims. The rules of size and choice are `scaling`'s.
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from taskdist.api import Reason
 from taskdist.core.decisions import Decision, DeletePod, Drain, Scale, Undrain
@@ -11,7 +13,7 @@ from taskdist.core.fleet import Fleet, PoolMembers
 from taskdist.core.matching import Catalogue, Demand
 from taskdist.core.model import Key, Pool
 from taskdist.core.roster import AgentRecord
-from taskdist.core.scaling import Sizing, agents, in_turn, pardons, target, victims, work
+from taskdist.core.scaling import Sizing, agents, in_turn, pardons, surge, target, victims, work
 from taskdist.core.views import PoolView
 
 
@@ -23,7 +25,6 @@ class Resizer:
         self._fleet = fleet
         self._nobody = PoolMembers()
         self._sizes: dict[Key, Sizing] = {}
-        self._postponed: list[Decision] = []
         # As of the catalogue's version `_seen`: demands in their order, and what each pool wanted when last looked at.
         self._seen = -1
         self._demands: list[Demand] = []
@@ -33,13 +34,13 @@ class Resizer:
     def forget(self, key: Key) -> None:
         self._sizes.pop(key, None)
 
-    def postpone(self, decisions: list[Decision]) -> None:
-        """These were decided and are booked, but did not fit the caller's limit: they come first next time."""
-        self._postponed = decisions
+    def decide(self, now: float, held: Mapping[str, int], limit: int | None = None) -> list[Decision]:
+        """Say how pools change, in at most `limit` decisions; what is over comes up again when asked again.
 
-    def decide(self, now: float, held: Mapping[str, int]) -> list[Decision]:
-        """Say how pools change. `held`: by namespace, how many Tasks may be with an agent not heard of yet."""
-        decisions, self._postponed = self._postponed, []
+        `held`: by namespace, how many Tasks may be with an agent not heard of yet.
+        """
+        decisions: list[Decision] = []
+        room = sys.maxsize if limit is None else limit
         catalogue, pools = self._catalogue, self._catalogue.pools
         if self._seen != catalogue.version:
             self._seen = catalogue.version
@@ -62,28 +63,33 @@ class Resizer:
                 and not here.draining
             ):
                 continue
+            if len(decisions) >= room:
+                self._wanted.pop(key, None)
+                break
             self._wanted[key] = wanted
             if sizing.step(pool, target(pool, wanted), here.counted, now):
                 decisions.append(Scale(key, sizing.desired or 0, sizing.reason, sizing.message))
             unheard = held.get(pool.namespace, 0) > 0
-            self._follow(pool, sizing.desired or 0, here, unheard, now, decisions)
+            followed = self._follow(pool, sizing.desired or 0, here, unheard, now)
+            decisions += islice(followed, room - len(decisions))
         return decisions
 
-    def _follow(
-        self, pool: Pool, desired: int, members: PoolMembers, unheard: bool, now: float, decisions: list[Decision]
-    ) -> None:
+    def _follow(self, pool: Pool, desired: int, members: PoolMembers, unheard: bool, now: float) -> Iterator[Decision]:
+        """Book and yield one change after the other, so that one not asked for is not booked."""
         if members.draining and members.counted < desired:
             for agent in pardons(members.draining.values(), desired - members.counted):
                 self._fleet.change(agent, now, _pardon)
-                decisions.append(Undrain(agent.uid))
+                yield Undrain(agent.uid)
         elif members.counted > desired and (members.idle or not pool.elastic):
-            self._take_away(pool, members, members.counted - desired, unheard, now, decisions)
+            yield from self._take_away(pool, members, members.counted - desired, unheard, now)
         for agent in [agent for agent in members.draining.values() if self._may_go(agent)]:
-            self._delete(agent, now, decisions)
+            self._fleet.change(agent, now, _doom)
+            message = f"Pool {pool.name} needs fewer agents, and this one holds no Task."
+            yield DeletePod(agent.uid, agent.namespace, agent.name, _why(pool), message)
 
     def _take_away(
-        self, pool: Pool, members: PoolMembers, surplus: int, unheard: bool, now: float, decisions: list[Decision]
-    ) -> None:
+        self, pool: Pool, members: PoolMembers, surplus: int, unheard: bool, now: float
+    ) -> Iterator[Decision]:
         # Under a new leader a silent pod may hold a lease that was not announced yet: errs towards keeping it.
         idle = [agent for agent in members.idle.values() if agent.ready or not unheard]
         # Busy ones of an elastic pool never; a fixed size is the user's word, so theirs finish and then go.
@@ -92,19 +98,12 @@ class Resizer:
             self._fleet.change(agent, now, _condemn)
             if agent.ready or agent.leases:
                 message = f"Pool {pool.name} has {surplus} agents more than it needs."
-                decisions.append(Drain(agent.uid, _why(pool), message))
+                yield Drain(agent.uid, _why(pool), message)
 
     @staticmethod
     def _may_go(agent: AgentRecord) -> bool:
         """It holds nothing, and it knows that it gets nothing; one that is not connected gets nothing anyway."""
         return not agent.leases and (agent.drained or not agent.ready)
-
-    def _delete(self, agent: AgentRecord, now: float, decisions: list[Decision]) -> None:
-        assert agent.pool is not None
-        pool = self._catalogue.pools[agent.pool]
-        message = f"Pool {pool.name} needs fewer agents, and this one holds no Task."
-        decisions.append(DeletePod(agent.uid, agent.namespace, agent.name, _why(pool), message))
-        self._fleet.change(agent, now, _doom)
 
     def wake(self) -> float | None:
         """When a surplus will have held long enough."""
@@ -130,10 +129,19 @@ class Resizer:
             sum(agent.slots for agent in ready),
             members.busy,
             tuple(agent.uid for agent in here if agent.draining or agent.deleting),
+            surge(sizing.desired or 0, len(members.outdated), _leaving(members)),
+            len(members.outdated),
         )
 
 
-def _why(pool: Pool) -> Reason:
+def _leaving(members: PoolMembers) -> int:
+    """Outdated agents that were chosen to go and are not gone."""
+    return sum(agent.outdated for agent in members.draining.values())
+
+
+def _why(pool: Pool, agent: AgentRecord) -> Reason:
+    if agent.outdated:
+        return Reason.PROGRESSING
     return Reason.IDLE if pool.elastic else Reason.FIXED_SIZE
 
 

@@ -31,6 +31,7 @@ class AgentRecord:
         "namespace",
         "offer",
         "open_in",
+        "outdated",
         "pod_seen",
         "pool",
         "ready",
@@ -38,6 +39,7 @@ class AgentRecord:
         "rosters",
         "since",
         "stamp",
+        "template",
         "uid",
         "weight",
     )
@@ -48,6 +50,9 @@ class AgentRecord:
         self.name = ""
         self.pool: Key | None = None
         self.created = now
+        # What its pod was made from; `outdated`: its pool's agents are made from something else by now.
+        self.template = ""
+        self.outdated = False
         self.pod_seen = False
         self.gone = False
         self.ready = False

@@ -131,16 +131,30 @@ class Sizing:
         return self._wanted[0][1] + pool.scale_down_delay if len(self._wanted) > 1 else None
 
 
+def at_once(desired: int) -> int:
+    """How many outdated agents of a pool of this size are replaced at a time: a quarter, and one at least."""
+    return max(1, desired // 4) if desired else 0
+
+
+def surge(desired: int, outdated: int, leaving: int) -> int:
+    """How many agents are added before as many outdated ones go: so no work ever lacks its agents.
+
+    `leaving`: outdated ones that finish what they hold; they count as being replaced until they are gone.
+    """
+    return max(0, min(at_once(desired) - leaving, outdated))
+
+
 def victims(idle: Iterable[AgentRecord], busy: Iterable[AgentRecord], surplus: int) -> list[AgentRecord]:
     """Choose who goes: agents that never came up or are not ready, latest first, then the longest idle, then `busy`.
 
-    The caller gives busy ones only where they may be drained; those with least to finish go first.
+    Outdated ones go before all others, in the same order. The caller gives busy ones only where they may be drained;
+    those with least to finish go first.
     """
     chosen = sorted(
         idle, key=lambda agent: (agent.ready, agent.idle_since if agent.ready else -agent.created, agent.uid)
     )
-    if len(chosen) < surplus:
-        chosen += sorted(busy, key=lambda agent: (agent.busy, agent.uid))
+    chosen += sorted(busy, key=lambda agent: (agent.busy, agent.uid))
+    chosen.sort(key=lambda agent: not agent.outdated)
     return chosen[:surplus]
 
 

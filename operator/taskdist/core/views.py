@@ -22,7 +22,8 @@ class AgentState(StrEnum):
 class PoolView:
     """A pool as it is now. `desired` is how many pods are wanted; those in `draining` do not count towards it.
 
-    `slots` are those of ready agents, `busy_slots` those that Tasks occupy on any agent.
+    `slots` are those of ready agents, `busy_slots` those that Tasks occupy on any agent. `surge` is how many pods are
+    wanted beyond `desired`, to replace as many that are outdated; `outdated` is how many of those there are.
     """
 
     key: Key
@@ -34,3 +35,5 @@ class PoolView:
     slots: int
     busy_slots: int
     draining: tuple[str, ...] = ()
+    surge: int = 0
+    outdated: int = 0
