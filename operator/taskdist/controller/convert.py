@@ -9,7 +9,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from taskdist.api import POOL_LABEL, AgentPool, Phase, Reason, TaskQueue
+from taskdist.api import POOL_LABEL, TEMPLATE_LABEL, AgentPool, Phase, Reason, TaskQueue
+from taskdist.controller.pods import template_hash
 from taskdist.core.model import Pool, Queue, Requirement, RetryPolicy, Task
 from taskdist.protocol.observations import PodRecord, TaskRecord
 
@@ -124,6 +125,7 @@ def pool(obj: Obj) -> Pool:
         minimum=scaling.min_replicas if scaling else spec.replicas,
         maximum=scaling.max_replicas if scaling else spec.replicas,
         scale_down_delay=scaling.scale_down_delay_seconds if scaling else 0.0,
+        template=template_hash(model),
         reported_labels=frozenset(spec.reported_labels),
     )
 
@@ -143,6 +145,7 @@ def pod_record(obj: Obj) -> PodRecord:
         namespace=metadata["namespace"],
         name=metadata["name"],
         pool=(metadata.get("labels") or _NOTHING).get(POOL_LABEL, ""),
+        template=(metadata.get("labels") or _NOTHING).get(TEMPLATE_LABEL, ""),
         created=seconds(metadata.get("creationTimestamp")),
         ready=any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ()),
         deleting="deletionTimestamp" in metadata,

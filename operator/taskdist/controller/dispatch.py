@@ -8,13 +8,14 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
 from taskdist.controller.bridge import PodFact, PoolView
 from taskdist.controller.status import PoolFacts
-from taskdist.core import Core
+from taskdist.core import Core, views
 from taskdist.core.model import Key, Pool, Queue
 from taskdist.kube import boottime
 from taskdist.protocol.leader import Leader
@@ -222,7 +223,7 @@ class Dispatcher:
             for uid in sorted(self._pools_pods.get(key, ()))
             if (pod := self._pods.get(uid)) is not None
         )
-        facts = PoolFacts(view.desired, view.reason, view.message, view.ready, view.slots, view.busy_slots)
+        facts = _facts(view)
         self._told[key] = facts
         return PoolView(facts, pods)
 
@@ -320,16 +321,25 @@ class Dispatcher:
         pools = set(self._dirty_pools)
         self._dirty_pools.clear()
         for key, told in self._told.items():
-            view = core.pool_view(key)
-            if (view.desired, view.ready, view.slots, view.busy_slots) != (
-                told.desired,
-                told.ready,
-                told.slots,
-                told.busy_slots,
-            ):
+            # A message alone is no reason to write: it may name numbers that change with every Task.
+            now = _facts(core.pool_view(key))
+            if replace(now, reason=told.reason, message=told.message) != told:
                 pools.add(key)
         queues = {k for k, counts in core.queue_counts().items() if self._told_queues.get(k) != counts}
         queues |= {k for k, counts in self._told_queues.items() if k not in core.queue_counts() and counts != (0, 0)}
         if pools or queues:
             self._effects.look_at(pools, queues)
         self._looker = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+
+def _facts(view: views.PoolView) -> PoolFacts:
+    return PoolFacts(
+        view.desired,
+        view.reason,
+        view.message,
+        view.ready,
+        view.slots,
+        view.busy_slots,
+        view.surge,
+        view.outdated,
+    )

@@ -174,7 +174,7 @@ class Keepers:
 
     async def _create_missing(self, pool: AgentPool, view: PoolView) -> tuple[int, ApiError | None]:
         serving = sum(not (p.deleting or p.ended or p.draining) for p in view.pods)
-        missing = view.facts.desired - serving
+        missing = view.facts.desired + view.facts.surge - serving
         if missing <= 0:
             return 0, None
         await self._publish_trust(pool.metadata.namespace)

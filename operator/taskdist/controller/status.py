@@ -36,6 +36,8 @@ class PoolFacts:
     ready: int = 0
     slots: int = 0
     busy_slots: int = 0
+    surge: int = 0  # pods wanted beyond `desired`, before as many outdated ones go
+    outdated: int = 0
 
 
 def timestamp(wall: float) -> datetime:
@@ -62,7 +64,13 @@ def pool_status(pool: AgentPool, facts: PoolFacts, pods: int, verdict: Verdict, 
         pods: pods that exist and are not being deleted.
         problem: what the API server said when the last pod was refused; empty if none was.
     """
-    settled = verdict.accepted and not problem and pods == facts.desired and facts.ready >= facts.desired
+    settled = (
+        verdict.accepted
+        and not problem
+        and pods == facts.desired
+        and facts.ready >= facts.desired
+        and not facts.outdated
+    )
     if not verdict.accepted:
         ready, reason, message = "False", verdict.reason, verdict.message
     elif problem:
@@ -72,6 +80,8 @@ def pool_status(pool: AgentPool, facts: PoolFacts, pods: int, verdict: Verdict, 
     else:
         ready, reason = "False", Reason.PROGRESSING
         message = f"{facts.ready} of {facts.desired} agents are ready, {pods} pods exist"
+        if facts.outdated:
+            message += f"; {facts.outdated} of an older template are replaced a few at a time"
     stalled = not verdict.accepted or bool(problem)
     conditions = _trio(pool.metadata.generation, ready, reason, message, stalled=stalled, settled=settled)
     scaled = facts.desired != pool.status.desired_replicas or pool.status.last_scaled_at is None

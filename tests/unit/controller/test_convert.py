@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskdist.api import Delivery, Dispatch, Phase, Reason, Reclaim
+from taskdist.api import AgentPool, Delivery, Dispatch, Phase, Reason, Reclaim
 from taskdist.controller import convert
+from taskdist.controller.pods import template_hash
 from taskdist.core.model import Pool, Queue, Requirement, RetryPolicy, Task
 from taskdist.protocol.observations import PodRecord, TaskRecord
 
@@ -228,13 +229,18 @@ def test_pool(spec: dict[str, Any], expected: dict[str, Any]) -> None:
     base: dict[str, Any] = {
         "labels": (("taskdist.dev/pool", "p"), ("zone", "a")),
         "scale_down_delay": 0.0,
+        "template": template_hash(AgentPool.model_validate(obj)),
     }
     assert convert.pool(obj) == Pool("ns", "p", **(base | expected))
 
 
 def pod(containers: list[str], statuses: list[dict[str, Any]], **status: Any) -> dict[str, Any]:
     return {
-        "metadata": META | {"labels": {"taskdist.dev/pool": "p"}, "creationTimestamp": "1970-01-01T00:00:05Z"},
+        "metadata": META
+        | {
+            "labels": {"taskdist.dev/pool": "p", "taskdist.dev/template": "abc"},
+            "creationTimestamp": "1970-01-01T00:00:05Z",
+        },
         "spec": {"containers": [{"name": name} for name in containers]},
         "status": {"containerStatuses": statuses} | status,
     }
@@ -292,7 +298,7 @@ DEAD = {"terminated": {"exitCode": 137, "finishedAt": "1970-01-01T00:01:00Z"}}
 )
 def test_pod(obj: dict[str, Any], expected: dict[str, Any]) -> None:
     assert convert.pod_record(obj) == PodRecord(
-        **({"uid": "u1", "namespace": "ns", "name": "a", "pool": "p", "created": 5.0} | expected)
+        **({"uid": "u1", "namespace": "ns", "name": "a", "pool": "p", "created": 5.0, "template": "abc"} | expected)
     )
 
 

@@ -42,6 +42,15 @@ def flags(status: dict[str, Any]) -> dict[str, str]:
         pytest.param(
             PoolFacts(desired=0, ready=1), 1, Verdict(), "", ("False", "True", "False"), "Progressing", id="one leaves"
         ),
+        pytest.param(
+            PoolFacts(desired=4, ready=4, outdated=2, surge=1),
+            4,
+            Verdict(),
+            "",
+            ("False", "True", "False"),
+            "Progressing",
+            id="agents of an older template are replaced",
+        ),
         pytest.param(PoolFacts(), 0, Verdict(), "", ("True", "False", "False"), "AgentsReady", id="scaled to zero"),
         pytest.param(
             PoolFacts(desired=1),
