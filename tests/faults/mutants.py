@@ -183,9 +183,9 @@ class TakesOverAtOnce(Leader):
 
 
 class DecidesBeforeRecovery(Leader):
-    def pod_observed(self, pod: Any, now: Any) -> Any:
+    def _on_pod_observed(self, pod: Any, now: Any) -> None:
         self._recovered = True
-        return super().pod_observed(pod, now)
+        super()._on_pod_observed(pod, now)
 
 
 # --- reclaim ---
@@ -307,15 +307,9 @@ MUTANTS: tuple[Mutant, ...] = (
         | {
             "tasks": 3,
             "slots": 1,
+            "pods": 2,
             "long_work": 1.0,
-            "faults": [
-                (2.0, "freeze", 8.0),
-                (10.1, "cut", 0.0),
-                (10.3, "cut", 0.0),
-                (10.6, "cut", 0.0),
-                (11.0, "cut", 0.0),
-                (11.5, "cut", 0.0),
-            ],
+            "faults": [(2.0, "freeze", 8.0), *((10.0 + 0.3 * n, "cut", 0.0) for n in range(12))],
         },
     ),
     Mutant(

@@ -6,8 +6,9 @@ does no I/O and reads no clock; a new leadership is a new `Leader` with a new `C
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Scale, Undrain
 from taskdist.core.events import PodGone, PodSeen, PoolApplied, PoolDeleted, QueueApplied, QueueDeleted
@@ -31,6 +32,9 @@ from taskdist.protocol.observations import (
 from taskdist.protocol.observations import DeletePod as DeletePodAction
 from taskdist.protocol.sessions import Sessions
 from taskdist.protocol.settings import LeaderSettings
+
+# How often a leader whose sure time has passed asks whether it was renewed since.
+LAPSED_SECONDS = 0.25
 
 __all__ = ["Leader", "LeaderSettings", "LeaderStats"]
 
@@ -60,7 +64,7 @@ class Leader(Sessions):
     # --- leadership ---
 
     def leading_until(self, boot: float) -> None:
-        """This leadership is sure to last until this boot time; an input after it ends the leadership.
+        """This leadership is sure to last until this boot time; an input after it waits for the next such word.
 
         A process that was frozen so notices before it acts, whoever tells it first.
         """
@@ -80,6 +84,9 @@ class Leader(Sessions):
 
     def recover(self, tasks: Iterable[TaskRecord], now: Now) -> list[Action]:
         """Take over what a consistent list shows. Strict: what is unassigned there is handed out at once."""
+        return self._input(partial(self._on_recover, tasks), now)
+
+    def _on_recover(self, tasks: Iterable[TaskRecord], now: Now) -> None:
         self._takeover, self._recovered = now.boot, True
         longest = 0.0
         for record in tasks:
@@ -99,7 +106,6 @@ class Leader(Sessions):
         if self._recovering:
             self._timers.add(now.boot + self._settings.beyond(longest), "recovered", "")
             self._release_recovered(now)
-        return self._decided(now)
 
     def _may_run_unrecorded(self, record: TaskRecord, queue: Queue) -> bool:
         """Lazy: status may not show what a former leader sent."""
@@ -108,34 +114,44 @@ class Leader(Sessions):
     # --- the cluster ---
 
     def queue_applied(self, queue: Queue, now: Now) -> list[Action]:
+        return self._input(partial(self._on_queue_applied, queue), now)
+
+    def _on_queue_applied(self, queue: Queue, now: Now) -> None:
         self._queues[queue.key] = queue
         self.core.handle(QueueApplied(queue), now.wall)
-        return self._decided(now)
 
     def queue_deleted(self, key: Key, now: Now) -> list[Action]:
+        return self._input(partial(self._on_queue_deleted, key), now)
+
+    def _on_queue_deleted(self, key: Key, now: Now) -> None:
         self._queues.pop(key, None)
         self.core.handle(QueueDeleted(key), now.wall)
-        return self._decided(now)
 
     def pool_applied(self, pool: Pool, now: Now) -> list[Action]:
+        return self._input(partial(self._on_pool_applied, pool), now)
+
+    def _on_pool_applied(self, pool: Pool, now: Now) -> None:
         self._pools[pool.key] = pool
         self.core.handle(PoolApplied(pool), now.wall)
         for session in list(self._by_pod.values()):
             if (session.identity.namespace, session.identity.pool) == pool.key:
                 self._refresh(session.pod, now)
-        return self._decided(now)
 
     def pool_deleted(self, key: Key, now: Now) -> list[Action]:
+        return self._input(partial(self._on_pool_deleted, key), now)
+
+    def _on_pool_deleted(self, key: Key, now: Now) -> None:
         self._pools.pop(key, None)
         self.core.handle(PoolDeleted(key), now.wall)
         for session in list(self._by_pod.values()):
             if (session.identity.namespace, session.identity.pool) == key:
                 self._refresh(session.pod, now)
-        return self._decided(now)
 
     def task_observed(self, record: TaskRecord, now: Now) -> list[Action]:
+        return self._input(partial(self._on_task_observed, record), now)
+
+    def _on_task_observed(self, record: TaskRecord, now: Now) -> None:
         self._observe(record, now)
-        return self._decided(now)
 
     def _observe(self, record: TaskRecord, now: Now) -> None:
         uid = record.task.uid
@@ -155,14 +171,19 @@ class Leader(Sessions):
         self._advance(entry, now)
 
     def task_deleted(self, uid: str, now: Now) -> list[Action]:
+        return self._input(partial(self._on_task_deleted, uid), now)
+
+    def _on_task_deleted(self, uid: str, now: Now) -> None:
         self._finals.discard(uid)
         entry = self._tasks.get(uid)
         if entry is not None:
             entry.gone = True
             self._advance(entry, now)
-        return self._decided(now)
 
     def pod_observed(self, pod: PodRecord, now: Now) -> list[Action]:
+        return self._input(partial(self._on_pod_observed, pod), now)
+
+    def _on_pod_observed(self, pod: PodRecord, now: Now) -> None:
         self._pods[pod.uid] = pod
         if pod.deleting or pod.ended:
             self.core.handle(PodGone(pod.uid), now.wall)
@@ -175,9 +196,11 @@ class Leader(Sessions):
             self._agent_dead(pod.uid, "its agent's container has ended", now)
         else:
             self._refresh(pod.uid, now)
-        return self._decided(now)
 
     def pod_gone(self, uid: str, now: Now) -> list[Action]:
+        return self._input(partial(self._on_pod_gone, uid), now)
+
+    def _on_pod_gone(self, uid: str, now: Now) -> None:
         self._pods.pop(uid, None)
         self._draining.discard(uid)
         self._agent_dead(uid, "its agent's pod is gone", now)
@@ -185,48 +208,54 @@ class Leader(Sessions):
         self._last_hello.pop(uid, None)
         self.core.handle(PodGone(uid), now.wall)
         self._release_recovered(now)
-        return self._decided(now)
 
     # --- the link ---
 
     def connected(self, session: int, identity: AgentIdentity, hello: Hello, now: Now) -> list[Action]:
-        if self._may_act(now):
-            self._connect(session, identity, hello, now)
-        return self._decided(now)
+        return self._input(partial(self._on_connected, session, identity, hello), now)
+
+    def _on_connected(self, session: int, identity: AgentIdentity, hello: Hello, now: Now) -> None:
+        self._connect(session, identity, hello, now)
 
     def received(self, session: int, message: FromAgent, now: Now) -> list[Action]:
+        return self._input(partial(self._on_received, session, message), now)
+
+    def _on_received(self, session: int, message: FromAgent, now: Now) -> None:
         known = self._sessions.get(session)
-        if known is not None and self._may_act(now):
+        if known is not None:
             self._hear(known, message, now)
-        return self._decided(now)
 
     def disconnected(self, session: int, now: Now) -> list[Action]:
+        return self._input(partial(self._on_disconnected, session), now)
+
+    def _on_disconnected(self, session: int, now: Now) -> None:
         known = self._sessions.pop(session, None)
         if known is not None:
             self._disconnect(known, now)
-        return self._decided(now)
 
     # --- answers ---
 
     def write_done(self, token: int, outcome: WriteOutcome, now: Now) -> list[Action]:
+        return self._input(partial(self._on_write_done, token, outcome), now)
+
+    def _on_write_done(self, token: int, outcome: WriteOutcome, now: Now) -> None:
         uid = self._asks.pop(token, "")
         entry = self._tasks.get(uid)
-        if entry is not None and entry.asked is not None and self._may_act(now):
+        if entry is not None and entry.asked is not None:
             ask, entry.asked = entry.asked, None
             self._written(entry, ask, outcome, now)
-        return self._decided(now)
 
     def read_done(self, token: int, outcome: ReadOutcome, now: Now) -> list[Action]:
+        return self._input(partial(self._on_read_done, token, outcome), now)
+
+    def _on_read_done(self, token: int, outcome: ReadOutcome, now: Now) -> None:
         uid = self._asks.pop(token, "")
-        if not self._may_act(now):
-            return []
         entry = self._tasks.get(uid)
         if uid in self._orphans:
             self._orphan_read(uid, outcome, now)
         elif entry is not None and entry.asked is not None:
             ask, entry.asked = entry.asked, None
             self._read_answer(entry, ask, outcome, now)
-        return self._decided(now)
 
     def _read_answer(self, entry: Entry, ask: Ask, outcome: ReadOutcome, now: Now) -> None:
         lease = entry.lease
@@ -281,10 +310,14 @@ class Leader(Sessions):
     # --- time ---
 
     def tick(self, now: Now) -> list[Action]:
-        if self._may_act(now):
-            while (due := self._timers.due(now.boot)) is not None:
-                self._fire(*due, now)
-        return self._decided(now)
+        if not self._may_act(now):
+            self._last = now
+            return []
+        return self._input(self._on_tick, now)
+
+    def _on_tick(self, now: Now) -> None:
+        while (due := self._timers.due(now.boot)) is not None:
+            self._fire(*due, now)
 
     def _fire(self, kind: str, uid: str, mark: int, now: Now) -> None:
         if kind == "recovered":
@@ -307,6 +340,8 @@ class Leader(Sessions):
         """Return the boot time by which `tick` must be called, None if only an input changes anything."""
         if self._over:
             return None
+        if self._late or self._last.boot >= self._sure_until:
+            return self._last.boot + LAPSED_SECONDS
         wakes = [] if (due := self._timers.next()) is None else [due]
         if (wall := self.core.next_wake()) is not None:
             wakes.append(self._last.boot + max(0.0, wall - self._last.wall))
@@ -353,13 +388,25 @@ class Leader(Sessions):
 
     # --- decisions ---
 
-    def _may_act(self, now: Now) -> bool:
-        """Whether this leadership lasts: a leader that cannot renew does nothing, and so does one that was frozen.
+    def _input(self, step: Callable[[Now], None], now: Now) -> list[Action]:
+        """Deal with an input, unless it came after this leadership's sure time: then it waits, as if still under way.
 
-        What came in after its time was not dealt with, so it does not go on later: another leadership begins anew.
+        Dealt with late, it only makes leases count longer; dropped, its answer would be missed for ever.
         """
-        self._over = self._over or now.boot >= self._sure_until
-        return not self._over
+        if self._over:
+            return []
+        if not self._may_act(now):
+            self._late.append(step)
+            self._last = now
+            return []
+        late, self._late = self._late, []
+        for each in (*late, step):
+            each(now)
+        return self._decided(now)
+
+    def _may_act(self, now: Now) -> bool:
+        """Whether this leadership lasts: a leader that cannot renew does nothing, and so does one that was frozen."""
+        return not self._over and now.boot < self._sure_until
 
     def _decided(self, now: Now) -> list[Action]:
         """Let the core decide on what is new, and return all that is to be done."""

@@ -5,6 +5,7 @@ be taken. It keeps the core's view in step and asks for writes and reads; it dec
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from taskdist.api import Delivery, Dispatch, Reason
 from taskdist.core import Core
@@ -57,6 +58,7 @@ class Ledger(ABC):
         self._heard: set[str] = set()  # pods whose agent was confirmed by this leadership
         self._told: dict[str, Agent] = {}  # agents that the core has for ready
         self._sure_until = float("inf")
+        self._late: list[Callable[[Now], None]] = []  # inputs that came after that
         self._reason_slot = self._reason_timer = 0.0  # when the next reason may be written, and the last wake for it
         self._reason_line: dict[str, int] = {}  # Tasks whose reason is to be written, the first come first
         self._last = Now(0.0, 0.0)
