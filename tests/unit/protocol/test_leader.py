@@ -1,0 +1,369 @@
+"""The operator's end, rule by rule: what is written, sent and believed, and in which order."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from taskdist.api import Delivery, Dispatch, Phase, Reason, Reclaim
+from taskdist.api.task import MAX_PAYLOAD_BYTES
+from taskdist.core import Core
+from taskdist.core.model import Pool, Queue, Task
+from taskdist.protocol.leader import Leader, LeaderSettings
+from taskdist.protocol.messages import (
+    PROTOCOL_VERSION,
+    AgentIdentity,
+    Cancel,
+    Failure,
+    Final,
+    Grant,
+    HeldLease,
+    Hello,
+    Hold,
+    LeaseName,
+    Ping,
+    Renew,
+    Result,
+    Started,
+    Stopped,
+    ToAgent,
+    Verdict,
+    Welcome,
+)
+from taskdist.protocol.messages import Refused as LinkRefused
+from taskdist.protocol.observations import (
+    Action,
+    Conflict,
+    DeletePod,
+    Found,
+    Gone,
+    NotSent,
+    Now,
+    PodRecord,
+    ReadTask,
+    Refused,
+    Send,
+    TaskRecord,
+    Unknown,
+    WriteStatus,
+    Written,
+)
+
+EPOCH = 3
+QUEUE = Queue("ns", "q", pools=("p",))
+POOL = Pool("ns", "p", slots=1, minimum=2, maximum=2)
+A1 = LeaseName("a", 1, EPOCH)
+
+
+def record(version: int = 10, **fields: Any) -> TaskRecord:
+    task = Task("a", "ns", "task-a", "q", "work", 0.0, suspended=fields.pop("suspended", False))
+    return TaskRecord(task, version, **fields)
+
+
+def assigned(version: int = 11, pod: str = "u1", attempt: int = 1, epoch: int = EPOCH, **more: Any) -> TaskRecord:
+    return record(version, phase=Phase.ASSIGNED, attempt=attempt, epoch=epoch, agent_uid=pod, pool="p", **more)
+
+
+class Desk:
+    """A leader with its clock, and the answers to what it asks."""
+
+    def __init__(self, queue: Queue = QUEUE, *tasks: TaskRecord, pods: int = 2) -> None:
+        self.t = 1000.0
+        self.leader = Leader(Core(), EPOCH, LeaderSettings())
+        self.out: list[Action] = []
+        self.do("queue_applied", queue)
+        self.do("pool_applied", POOL)
+        for n in range(1, pods + 1):
+            self.do("pod_observed", PodRecord(f"u{n}", "ns", f"p-{n}", "p", 0.0, ready=True))
+        self.do("recover", tasks)
+
+    def do(self, method: str, *args: Any) -> list[Action]:
+        self.out = getattr(self.leader, method)(*args, Now(self.t, self.t))
+        return self.out
+
+    def at(self, t: float) -> list[Action]:
+        self.t = t
+        return self.do("tick")
+
+    def connect(self, session: int, pod: int = 1, *leases: LeaseName, instance: str = "i") -> list[Action]:
+        held = tuple(HeldLease(name, "ns", f"task-{name.task_uid}", 15.0, 120.0) for name in leases)
+        hello = Hello(PROTOCOL_VERSION, instance, 1, self.t + session, leases=leases, held=held, started=self.t)
+        self.do("connected", session, AgentIdentity(f"u{pod}", f"p-{pod}", "ns", "p"), hello)
+        return self.do("received", session, Ping(self.t))
+
+    def says(self, session: int, message: Any) -> list[Action]:
+        return self.do("received", session, message)
+
+    def write(self) -> WriteStatus:
+        (one,) = [action for action in self.out if isinstance(action, WriteStatus)]
+        return one
+
+    def answer(self, outcome: Any) -> list[Action]:
+        return self.do("write_done", self.write().token, outcome)
+
+    def sent(self, kind: type[ToAgent]) -> list[Any]:
+        return [a.message for a in self.out if isinstance(a, Send) and isinstance(a.message, kind)]
+
+    @property
+    def phase(self) -> str:
+        return str(self.write().status["phase"])
+
+
+def running(queue: Queue = QUEUE) -> Desk:
+    """Task `a` runs on agent u1 in session 1, and u2 is idle in session 2."""
+    desk = Desk(queue, record())
+    desk.connect(1)
+    desk.answer(Written(assigned(), b'{"x":1}'))
+    desk.says(1, Started(A1))
+    desk.connect(2, 2)
+    return desk
+
+
+def test_strict_writes_before_it_sends() -> None:
+    desk = Desk(QUEUE, record())
+    desk.connect(1)
+    write = desk.write()
+    assert (write.resource_version, write.status["attempt"], write.status["epoch"]) == (10, 1, EPOCH)
+    assert desk.sent(Grant) == []
+    desk.answer(Written(assigned(), b'{"x":1}'))
+    (grant,) = desk.sent(Grant)
+    assert (grant.lease, grant.payload, grant.ping_boot) == (A1, b'{"x":1}', 1000.0)
+
+
+def test_lazy_reads_sends_and_records_after_a_second() -> None:
+    desk = Desk(replace(QUEUE, dispatch=Dispatch.LAZY))
+    desk.connect(1)
+    desk.do("task_observed", record())
+    (read,) = [a for a in desk.out if isinstance(a, ReadTask)]
+    desk.do("read_done", read.token, Found(record()))
+    assert len(desk.sent(Grant)) == 1
+    assert not [a for a in desk.at(1000.9) if isinstance(a, WriteStatus)]
+    desk.at(1001.1)
+    assert desk.phase == "Assigned"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "then"),
+    [
+        pytest.param(Conflict(record(12)), "Assigned", id="conflict: decided anew on what stands"),
+        pytest.param(NotSent(), "", id="not sent: tried again later"),
+        pytest.param(Gone(), "", id="gone: forgotten"),
+        pytest.param(Refused("no"), "", id="refused: later"),
+        pytest.param(Unknown(record()), "", id="unknown: nothing is sent"),
+        pytest.param(Conflict(record(12, cancel=True)), "Cancelled", id="cancelled in between"),
+    ],
+)
+def test_an_assignment_that_does_not_stand_is_taken_back(outcome: Any, then: str) -> None:
+    desk = Desk(QUEUE, record())
+    desk.connect(1)
+    desk.answer(outcome)
+    assert desk.sent(Grant) == []
+    writes = [a.status["phase"] for a in desk.out if isinstance(a, WriteStatus)]
+    assert writes == ([then] if then else [])
+
+
+def test_an_assignment_that_lands_late_is_sent_under_its_own_name() -> None:
+    desk = Desk(QUEUE, record())
+    desk.connect(1)
+    desk.answer(Unknown(record()))
+    desk.do("task_observed", assigned())
+    desk.at(1001.0)
+    (read,) = [a for a in desk.out if isinstance(a, ReadTask)]
+    desk.do("read_done", read.token, Found(assigned()))
+    (again,) = [a for a in desk.out if isinstance(a, ReadTask)]
+    desk.do("read_done", again.token, Found(assigned()))
+    assert [grant.lease for grant in desk.sent(Grant)] == [A1]
+
+
+def test_a_result_is_written_then_acknowledged() -> None:
+    desk = running()
+    desk.says(1, Result(A1, b'{"y":2}'))
+    assert (desk.phase, desk.write().body) == ("Succeeded", b'{"y":2}')
+    assert desk.sent(Final) == []
+    desk.answer(Written(record(12, phase=Phase.SUCCEEDED, attempt=1, epoch=EPOCH)))
+    assert desk.sent(Final) == [Final(A1, Verdict.ACCEPTED)]
+    desk.says(1, Result(A1, b"{}"))
+    assert [final.verdict for final in desk.sent(Final)] == [Verdict.ALREADY_FINAL]
+
+
+def test_a_result_refused_for_good_ends_the_task_without_the_body() -> None:
+    desk = running()
+    desk.says(1, Result(A1, b'{"y":2}'))
+    desk.answer(Refused("too large", too_large=True))
+    write = desk.write()
+    assert (write.status["phase"], write.status["reason"], write.body) == ("Failed", "ResultTooLarge", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "session"),
+    [
+        pytest.param(LeaseName("a", 2, EPOCH), 1, id="an attempt that was not granted"),
+        pytest.param(LeaseName("a", 1, EPOCH - 1), 1, id="another epoch"),
+        pytest.param(A1, 2, id="another agent"),
+    ],
+)
+def test_a_forged_result_is_stale(name: LeaseName, session: int) -> None:
+    desk = running()
+    desk.says(session, Result(name, b"{}"))
+    assert [final.verdict for final in desk.sent(Final)] == [Verdict.STALE]
+    assert not [a for a in desk.out if isinstance(a, WriteStatus)]
+
+
+def test_a_failure_is_recorded_then_retried() -> None:
+    desk = running()
+    desk.says(1, Failure(A1, Reason.HANDLER_ERROR, "boom"))
+    status = desk.write().status
+    assert (status["phase"], status["failures"], status["attempts"][0]["reason"]) == ("Pending", 1, "HandlerError")
+    waits = replace(record(12, attempt=1, epoch=EPOCH, failures=1, agent_uid="u1"))
+    desk.answer(Written(replace(waits, task=replace(waits.task, failures=1, not_before=1001.0))))
+    assert desk.sent(Final) == [Final(A1, Verdict.ACCEPTED)]
+    desk.at(1001.5)
+    assert (desk.phase, desk.write().status["attempt"]) == ("Assigned", 2)
+
+
+def test_renewals_name_what_the_agent_runs_and_echo_its_ping() -> None:
+    desk = running()
+    desk.says(1, Ping(77.0))
+    assert desk.sent(Renew) == [Renew(EPOCH, 77.0, (A1,))]
+
+
+def test_a_silent_agent_keeps_its_lease_until_the_end_and_the_margin() -> None:
+    desk = running()
+    desk.do("disconnected", 1)
+    assert not [a for a in desk.at(1016.0) if isinstance(a, WriteStatus)]
+    desk.at(1016.1)
+    assert desk.write().status["reason"] == "LeaseExpired"
+
+
+def test_fast_reclaims_when_the_connection_is_lost() -> None:
+    desk = running(replace(QUEUE, reclaim=Reclaim.FAST))
+    desk.do("disconnected", 1)
+    assert desk.write().status["reason"] == "AgentLost"
+
+
+def test_confirmed_deletes_the_pod_and_waits_for_its_end() -> None:
+    desk = running(replace(QUEUE, reclaim=Reclaim.CONFIRMED))
+    desk.do("disconnected", 1)
+    desk.at(1020.0)
+    assert [a.uid for a in desk.out if isinstance(a, DeletePod)] == ["u1"]
+    desk.do("pod_gone", "u1")
+    assert desk.write().status["reason"] == "AgentLost"
+
+
+def test_a_new_instance_ends_the_leases_of_the_former() -> None:
+    desk = running()
+    desk.t = 1001.0
+    desk.connect(7, 1, instance="i2")
+    assert desk.write().status["reason"] == "AgentLost"
+
+
+def test_a_hello_counts_only_once_its_sender_is_heard() -> None:
+    desk = running()
+    hello = Hello(PROTOCOL_VERSION, "i2", 1, 2000.0, started=1001.0)
+    desk.do("connected", 7, AgentIdentity("u1", "p-1", "ns", "p"), hello)
+    assert [type(a.message) for a in desk.out if isinstance(a, Send)] == [Welcome]
+
+
+def test_at_most_once_does_not_try_again() -> None:
+    desk = running(replace(QUEUE, delivery=Delivery.AT_MOST_ONCE))
+    desk.do("pod_gone", "u1")
+    assert desk.phase == "Failed"
+
+
+@pytest.mark.parametrize("delivery", list(Delivery))
+def test_what_never_ran_is_given_back(delivery: Delivery) -> None:
+    desk = Desk(replace(QUEUE, delivery=delivery), record())
+    desk.connect(1)
+    desk.answer(Written(assigned()))
+    desk.says(1, Stopped(A1, "no room", ran=False))
+    assert (desk.phase, desk.write().status["failures"]) == ("Pending", 0)
+
+
+def test_cancel_and_suspend_wait_for_the_stop() -> None:
+    for change, phase in (({"cancel": True}, "Cancelled"), ({"suspended": True}, "Pending")):
+        desk = running()
+        desk.do("task_observed", assigned(12, **change))
+        assert [cancel.lease for cancel in desk.sent(Cancel)] == [A1]
+        assert not [a for a in desk.out if isinstance(a, WriteStatus)]
+        desk.says(1, Stopped(A1))
+        assert desk.phase == phase
+
+
+def test_a_waiting_task_is_cancelled_by_a_write() -> None:
+    desk = Desk(QUEUE, record(cancel=True))
+    assert desk.phase == "Cancelled"
+
+
+def test_a_payload_that_is_too_large_is_never_sent() -> None:
+    desk = Desk(QUEUE, record(payload_bytes=MAX_PAYLOAD_BYTES + 1))
+    assert desk.write().status["reason"] == "PayloadTooLarge"
+
+
+def test_a_deleted_task_is_read_before_its_agent_hears_so() -> None:
+    desk = running()
+    desk.do("task_deleted", "a")
+    assert [cancel.lease for cancel in desk.sent(Cancel)] == [A1]
+    desk.says(1, Result(A1, b"{}"))
+    (read,) = [a for a in desk.out if isinstance(a, ReadTask)]
+    assert desk.sent(Final) == []
+    desk.do("read_done", read.token, Gone())
+    assert [final.verdict for final in desk.sent(Final)] == [Verdict.GONE]
+    assert desk.leader.stats().conservation_error == 0
+
+
+def test_a_new_leader_waits_for_agents_that_have_not_announced_themselves() -> None:
+    desk = Desk(QUEUE, assigned(epoch=2))
+    assert not [a for a in desk.at(1121.0) if isinstance(a, WriteStatus)]
+    desk.at(1121.2)  # takeover + holdSeconds + margin
+    assert desk.write().status["reason"] == "LeaseExpired"
+
+
+def test_a_new_leader_goes_on_with_what_an_agent_announces() -> None:
+    desk = Desk(QUEUE, assigned(epoch=2))
+    old = LeaseName("a", 1, 2)
+    desk.connect(1, 1, old)
+    assert desk.sent(Renew) == [Renew(EPOCH, 1000.0, (old,))]
+    desk.says(1, Result(old, b"{}"))
+    assert (desk.phase, desk.write().status["epoch"]) == ("Succeeded", EPOCH)
+
+
+def test_a_new_leader_takes_back_what_its_agent_does_not_announce() -> None:
+    desk = Desk(QUEUE, assigned(epoch=2))
+    desk.connect(1)
+    assert desk.write().status["reason"] in ("AgentLost", "LeaseExpired")
+
+
+def test_a_leader_that_cannot_renew_says_hold_once_and_nothing_more() -> None:
+    desk = running()
+    desk.do("renewal_failing")
+    assert len(desk.sent(Hold)) == 2
+    assert desk.do("renewal_failing") == []
+    assert desk.says(1, Ping(5.0)) == []
+    assert desk.do("task_observed", record(99)) == []
+
+
+def test_what_comes_after_the_sure_time_waits_for_the_next() -> None:
+    desk = running()
+    desk.leader.leading_until(1000.0)
+    assert desk.says(1, Result(A1, b"{}")) == []
+    desk.leader.leading_until(2000.0)
+    desk.at(1001.0)
+    assert desk.phase == "Succeeded"
+
+
+def test_a_newer_epoch_in_status_ends_the_leadership() -> None:
+    desk = running()
+    assert desk.do("task_observed", assigned(20, epoch=EPOCH + 1)) == []
+    assert desk.leader.over
+
+
+def test_older_views_are_ignored() -> None:
+    desk = running()
+    assert desk.do("task_observed", record(10)) == []
+
+
+def test_another_protocol_version_is_refused() -> None:
+    desk = Desk()
+    desk.do("connected", 1, AgentIdentity("u1", "p-1", "ns", "p"), Hello(99, "i", 1, 0.0))
+    (refused,) = desk.sent(LinkRefused)
+    assert not refused.retry
