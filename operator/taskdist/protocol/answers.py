@@ -122,10 +122,8 @@ class Answers(Attempts):
         entry.outcome = None
         reason = Reason.RESULT_TOO_LARGE if too_large else Reason.RESULT_REFUSED
         entry.ending = Ending(Phase.FAILED, reason, f"the API server refuses the result: {message}", reply=result.lease)
-        if entry.lease is None:
-            entry.ending.reply = None
-            self._final(entry.outcome_pod, result.lease, Verdict.ACCEPTED, entry.ending.message)
-        else:
+        entry.ending.reply_to = entry.outcome_pod
+        if entry.lease is not None:
             entry.lease.stage = Stage.OVER
         self._notice(entry, reason, entry.ending.message, result.lease)
 
@@ -139,7 +137,7 @@ class Answers(Attempts):
                 self._drop_lease(entry)
                 if lease is not None:
                     if ending.reply is not None:
-                        self._final(lease.agent_uid, ending.reply, Verdict.ACCEPTED)
+                        self._final(ending.reply_to, ending.reply, Verdict.ACCEPTED)
                     if not entry.gone and entry.outcome is None:
                         self._place(entry, now)
                     self._check_drained(lease.agent_uid, now)

@@ -55,8 +55,8 @@ class Attempts(Leases):
         elif self._may_still_run(entry):
             self._ask_to_stop(entry, Reason.CANCELLED, "the Task was deleted", now)
         else:
-            if entry.ending is not None and entry.ending.reply is not None and entry.lease is not None:
-                self._final(entry.lease.agent_uid, entry.ending.reply, Verdict.GONE, "the Task was deleted")
+            if entry.ending is not None and entry.ending.reply is not None:
+                self._final(entry.ending.reply_to, entry.ending.reply, Verdict.GONE, "the Task was deleted")
             self._forget(entry, now, final=False)
 
     def _sure_it_is_gone(self, entry: Entry) -> bool:
@@ -71,9 +71,9 @@ class Attempts(Leases):
             ours = entry.outcome_tried and record.attempt == outcome.lease.attempt and record.phase is Phase.SUCCEEDED
             self._final(entry.outcome_pod, outcome.lease, Verdict.ACCEPTED if ours else Verdict.ALREADY_FINAL)
         elif ending is not None:
-            if ending.reply is not None and entry.lease is not None:
+            if ending.reply is not None:
                 verdict = Verdict.ACCEPTED if record.phase is ending.phase else Verdict.ALREADY_FINAL
-                self._final(entry.lease.agent_uid, ending.reply, verdict, ending.message)
+                self._final(ending.reply_to, ending.reply, verdict, ending.message)
         elif self._may_still_run(entry):
             self._ask_to_stop(entry, Reason.CANCELLED, "the Task has ended", now)
             return
@@ -174,16 +174,15 @@ class Attempts(Leases):
             return
         note = status.attempt_record(lease.name.attempt, reason, message, lease.agent_name, now.wall)
         if record.cancel:
-            entry.ending = Ending(
-                Phase.CANCELLED, Reason.CANCELLED, "cancelled while it was assigned", attempt=note, reply=reply
-            )
+            entry.ending = Ending(Phase.CANCELLED, Reason.CANCELLED, "cancelled while it was assigned", attempt=note)
         else:
             entry.ending = self._verdict(
                 entry, AttemptFailed(entry.uid, reason, message, retryable, counted, started), now
             )
-            entry.ending.attempt, entry.ending.reply = note, reply
+            entry.ending.attempt = note
             if delay and entry.ending.phase is Phase.PENDING:
                 entry.ending.not_before = max(entry.ending.not_before or 0.0, now.wall + delay)
+        entry.ending.reply, entry.ending.reply_to = reply, lease.agent_uid
         self._advance(entry, now)
 
     def _verdict(self, entry: Entry, failed: AttemptFailed, now: Now) -> Ending:

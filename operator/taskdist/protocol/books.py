@@ -57,7 +57,7 @@ class Lease:
 
 @dataclass(slots=True)
 class Ending:
-    """A decided end of an attempt or Task, still to be written. `reply` names who waits for its final reply."""
+    """A decided end of an attempt or Task, still to be written. Then the agent `reply_to` hears of `reply`."""
 
     phase: Phase
     reason: Reason
@@ -66,6 +66,7 @@ class Ending:
     not_before: float | None = None
     attempt: Status | None = None
     reply: LeaseName | None = None
+    reply_to: str = ""
 
 
 class Ask(Enum):
