@@ -10,7 +10,8 @@ from taskdist.protocol.messages import Cancel, Final, FromAgent, Grant, LeaseNam
 from taskdist.protocol.observations import DeletePod, WriteStatus
 
 if TYPE_CHECKING:
-    from faults.machines import AgentMachine, Operator, Work
+    from faults.machines import AgentMachine, Work
+    from faults.operators import Operator
     from faults.world import World
     from taskdist.protocol.leader import Leader
 

@@ -1,7 +1,6 @@
-"""The machines of the world: operator processes and agents' pods, each with a clock of its own.
+"""An agent's machine in the world: a pod, a clock, an agent process, and what truly runs under it.
 
-An operator process may freeze: what reaches it waits, and is handled in order when it goes on, before it knows how
-late it is. An agent's machine may be suspended with all that runs on it.
+A machine may be suspended with all that runs on it; its boot clock counts that time.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from faults.api_model import TOO_LARGE
+from faults.operators import Stream, short
 from taskdist.api import Reason
-from taskdist.core import Core
 from taskdist.protocol.agent import AgentEnd, Offer
-from taskdist.protocol.leader import Leader
 from taskdist.protocol.messages import (
     AgentIdentity,
     Cancel,
@@ -25,356 +23,10 @@ from taskdist.protocol.messages import (
     ToAgent,
     Welcome,
 )
-from taskdist.protocol.observations import (
-    Action,
-    CloseSession,
-    Conflict,
-    DeletePod,
-    Found,
-    Gone,
-    Notice,
-    NotSent,
-    Now,
-    ReadFailed,
-    ReadTask,
-    Refused,
-    ScalePool,
-    Send,
-    Unknown,
-    WriteStatus,
-    Written,
-)
 from taskdist.protocol.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
 
 if TYPE_CHECKING:
     from faults.world import World
-
-
-class Stream:
-    """One session: two ordered channels. A cut loses what is under way; either end hears of it in its own time."""
-
-    __slots__ = ("agent_left", "cut", "down_at", "id", "leader", "op_told", "operator", "up_at")
-
-    def __init__(self, number: int, operator: Operator, leader: Leader) -> None:
-        self.id = number
-        self.operator = operator
-        self.leader = leader
-        self.up_at = 0.0
-        self.down_at = 0.0
-        self.cut = False
-        self.agent_left = False
-        self.op_told = False
-
-
-class Operator:
-    """One replica of the operator: an elector, perhaps a leadership, and what it sends."""
-
-    def __init__(self, world: World, number: int) -> None:
-        self.world = world
-        self.number = number
-        self.name = f"op{number}"
-        self.rate = 1.0 + world.rng.uniform(-0.003, 0.003)
-        self.offset = world.rng.uniform(0, 1000)
-        self.alive = True
-        self.frozen = False
-        self.inbox: list[tuple[str, tuple[Any, ...]]] = []
-        self.leader: Leader | None = None
-        self.last_renewal = 0.0
-        self.sure_until = 0.0
-        self.partitioned_until = 0.0
-        self.resigned_until = 0.0
-        self.streams: dict[int, tuple[Stream, AgentMachine]] = {}
-        self.told_at: dict[str, float] = {}
-        self.tick_at = float("inf")
-
-    def now(self) -> Now:
-        t = self.world.t
-        return Now(t * self.rate + self.offset, t)
-
-    # --- election ---
-
-    def campaign(self) -> None:
-        from faults.world import RENEW_SECONDS
-
-        if not self.alive:
-            return
-        if self.frozen:
-            self.inbox.append(("campaign", ()))
-            return
-        self._try_to_lead()
-        self.world.after(RENEW_SECONDS, self.campaign)
-
-    def _try_to_lead(self) -> None:
-        from faults.world import ELECTION_SECONDS, GIVE_UP_SECONDS, LEADER
-
-        world, t = self.world, self.world.t
-        reachable = t >= self.partitioned_until
-        if self.leader is not None and self.leader.over:
-            world.after(0.1, self._released, self.leader)  # what it told its agents goes out; then it campaigns anew
-            return
-        mine = world.lease_holder is self and self.leader is not None
-        if mine and reachable and t <= world.lease_renewed + ELECTION_SECONDS:
-            world.lease_renewed = self.last_renewal = t
-            self._sure_until()
-            return
-        if self.leader is not None:
-            if world.lease_holder is not self or t > self.last_renewal + ELECTION_SECONDS:
-                self._stop_leading()
-            elif t >= self.last_renewal + GIVE_UP_SECONDS:
-                self.step("renewal_failing")
-            return
-        free = world.lease_holder is None or t > world.lease_renewed + ELECTION_SECONDS
-        if reachable and free and t >= max(self.resigned_until, world.no_election_until):
-            world.lease_holder, world.lease_renewed, self.last_renewal = self, t, t
-            world.lease_epoch += 1
-            world.say(self.name, f"leads, epoch {world.lease_epoch}")
-            self.leader = world.leader_class(Core(), world.lease_epoch, LEADER)
-            self._sure_until()
-            listed = t - 2.0 if world.plan.stale_lists else t
-            self.step("queue_applied", world.queue)
-            self.step("pool_applied", world.pool)
-            for pod in world.api.list_pods(listed):
-                self.step("pod_observed", pod)
-            self.step("recover", world.api.list_tasks(listed))
-
-    def _sure_until(self) -> None:
-        from faults.world import ELECTION_SECONDS
-
-        if self.leader is not None:
-            self.sure_until = self.now().boot + (ELECTION_SECONDS - 0.1) * self.rate
-            self.leader.leading_until(self.sure_until)
-
-    def _stop_leading(self) -> None:
-        self.world.say(self.name, "leads no more")
-        self.leader = None
-        self.tick_at = float("inf")
-        for stream, machine in list(self.streams.values()):
-            stream.cut = True
-            self.world.after(self.world.link_delay(), machine.lost, stream)
-        self.streams.clear()
-
-    def step_down(self, closed: float) -> None:
-        """A graceful end: say hold, release, and another leads after a while."""
-        if self.leader is None or self.frozen or self.world.lease_holder is not self:
-            return
-        self.step("renewal_failing")
-        self.world.no_election_until = self.world.t + closed
-        self.resigned_until = self.world.t + closed + 2.0
-        self.world.after(0.1, self._released, self.leader)
-
-    def _released(self, leader: Leader) -> None:
-        if self.leader is leader and not self.frozen:
-            if self.world.lease_holder is self:
-                self.world.lease_holder = None
-            self._stop_leading()
-
-    # --- faults ---
-
-    def freeze(self, lasts: float) -> None:
-        if self.alive and not self.frozen:
-            self.frozen = True
-            self.world.after(lasts, self._thaw)
-
-    def _thaw(self) -> None:
-        if not self.frozen:
-            return
-        self.world.say(self.name, "goes on")
-        self.frozen = False
-        inbox, self.inbox = self.inbox, []
-        campaign = False
-        for method, args in inbox:
-            if method == "campaign":
-                campaign = True
-            elif method == "tick":
-                self._tick(*args)
-            else:
-                self.feed(method, *args)
-        if campaign:  # its elector goes on in its own time
-            self.world.after(self.world.rng.choice((0.0, 0.5, 3.0)), self.campaign)
-
-    def crash(self, down: float) -> None:
-        if not self.alive:
-            return
-        self.alive = self.frozen = False
-        self.inbox = []
-        self._stop_leading()
-        self.world.after(down, self._restart)
-
-    def _restart(self) -> None:
-        self.alive = True
-        self.world.say(self.name, "starts")
-        self.campaign()
-
-    # --- inputs ---
-
-    def feed(self, method: str, *args: Any) -> None:
-        if not self.alive:
-            return
-        if self.frozen:
-            self.inbox.append((method, args))
-        elif method == "answer":
-            leader, done, token, outcome = args
-            if self.leader is leader:
-                self.step(done, token, outcome)
-        elif method in ("received", "disconnected", "connected"):
-            stream = args[0]
-            if self.leader is stream.leader:
-                if method == "received" and not self.leader.over and self.now().boot < self.sure_until:
-                    self.world.check.heard(args[1])
-                self.step(method, stream.id, *args[1:])
-        else:
-            if method == "pod_gone":
-                self.world.check.told_of_death(self, args[0])
-            self.step(method, *args)
-
-    def step(self, method: str, *args: Any) -> None:
-        leader = self.leader
-        if leader is None:
-            return
-        if self.world.lines is not None and method not in ("tick", "queue_applied", "pool_applied"):
-            self.world.say(self.name, f"← {method} {_short(args)}")
-        actions = getattr(leader, method)(*args, self.now())
-        for action in actions:
-            self.perform(leader, action)
-        self._arm(leader)
-
-    def _arm(self, leader: Leader) -> None:
-        wake = leader.next_wake()
-        if wake is None or leader is not self.leader:
-            return
-        at = max(self.world.t, (wake - self.offset) / self.rate) + 0.0005
-        if at < self.tick_at - 1e-6:
-            self.tick_at = at
-            self.world.after(at - self.world.t, self._tick, leader, at)
-
-    def _tick(self, leader: Leader, at: float) -> None:
-        if leader is not self.leader or at != self.tick_at:
-            return
-        if self.frozen:
-            self.inbox.append(("tick", (leader, at)))
-            return
-        self.tick_at = float("inf")
-        self.step("tick")
-
-    def hear_of(self, kind: str, uid: str, value: Any, delay: float) -> None:
-        """A watch event: in order for each object, in any order across them."""
-        at = max(self.told_at.get(uid, 0.0), self.world.t + delay)
-        self.told_at[uid] = at
-        if kind == "task":
-            event = ("task_observed", value) if value is not None else ("task_deleted", uid)
-        else:
-            event = ("pod_observed", value) if value is not None else ("pod_gone", uid)
-        self.world.after(at - self.world.t, self.feed, *event)
-
-    # --- actions ---
-
-    def perform(self, leader: Leader, action: Action) -> None:
-        world = self.world
-        if world.lines is not None:
-            world.say(self.name, f"  → {_short(action)}")
-        match action:
-            case Send(session, message):
-                entry = self.streams.get(session)
-                if entry is not None:
-                    self._send(*entry, message)
-            case WriteStatus():
-                self._write(leader, action)
-            case ReadTask():
-                world.after(world.rng.uniform(0.002, 0.05), self._read, leader, action)
-            case CloseSession(session):
-                entry = self.streams.pop(session, None)
-                if entry is not None:
-                    stream, machine = entry
-                    world.after(max(stream.down_at, world.t + 0.01) - world.t, machine.lost, stream)
-            case DeletePod():
-                world.check.pod_deleted(action)
-                self._delete(leader, action)
-            case ScalePool(replicas=replicas):
-                world.scale(replicas)
-            case Notice():
-                pass
-
-    def _delete(self, leader: Leader, action: DeletePod) -> None:
-        """The port tries until it is done or the leadership ends."""
-        machine = self.world.agents.get(action.uid)
-        if machine is None or self.leader is not leader:
-            return
-        if self.world.t < self.partitioned_until or self.frozen:
-            self.world.after(0.5, self._delete, leader, action)
-        else:
-            self.world.after(0.01, machine.delete)
-
-    def _send(self, stream: Stream, machine: AgentMachine, message: ToAgent) -> None:
-        world = self.world
-        stream.down_at = max(stream.down_at, world.t + world.link_delay())
-        world.after(stream.down_at - world.t, machine.receive, stream, message)
-
-    def _write(self, leader: Leader, action: WriteStatus) -> None:
-        world, rng = self.world, self.world.rng
-        if world.t < self.partitioned_until:
-            outcome = NotSent() if rng.random() < 0.5 else Unknown(None)
-            world.after(rng.uniform(0.1, 1.0), self.feed, "answer", leader, "write_done", action.token, outcome)
-            return
-        delay = rng.uniform(0.002, 0.02)
-        if world.t < world.slow_writes_until:
-            delay = rng.uniform(0.2, 6.0)
-        if world.t < world.lost_answers_until and rng.random() < 0.6:
-            land = rng.choice((delay, rng.uniform(0.5, 8.0), float("inf")))
-            state = {"done": None}
-            if land != float("inf"):
-                world.after(land, self._land, action, state)
-            world.after(1.0, self._look_again, leader, action, state)
-            return
-        state = {"done": None}
-        world.after(delay, self._land, action, state)
-        world.after(delay + rng.uniform(0.001, 0.01), self._answer, leader, action, state)
-
-    def _land(self, action: WriteStatus, state: dict[str, Any]) -> None:
-        api = self.world.api
-        done = api.write(action.uid, action.resource_version, action.status, action.body)
-        self.world.say("api", f"{action.uid} write at v{action.resource_version} by {self.name}: {done}")
-        self.world.check.tried(action, done)
-        if done == "ok":
-            self.world.check.landed(action)
-            state["record"] = api.record(api.tasks[action.uid])
-        state["done"] = done
-
-    def _answer(self, leader: Leader, action: WriteStatus, state: dict[str, Any]) -> None:
-        task = self.world.api.tasks[action.uid]
-        outcome: Any
-        match state["done"]:
-            case "ok":
-                outcome = Written(state["record"], b"{}")
-            case "gone":
-                outcome = Gone()
-            case "conflict":
-                outcome = Gone() if task.deleted else Conflict(self.world.api.record(task))
-            case "too large":
-                outcome = Refused("too large", too_large=True)
-            case rule:
-                outcome = Refused(str(rule))
-        self.feed("answer", leader, "write_done", action.token, outcome)
-
-    def _look_again(self, leader: Leader, action: WriteStatus, state: dict[str, Any]) -> None:
-        """No answer came: the port reads again, and tells what it finds."""
-        if state["done"] is not None:
-            self._answer(leader, action, state)
-            return
-        task = self.world.api.tasks[action.uid]
-        outcome = Gone() if task.deleted else Unknown(self.world.api.record(task))
-        self.feed("answer", leader, "write_done", action.token, outcome)
-
-    def _read(self, leader: Leader, action: ReadTask) -> None:
-        world = self.world
-        task = world.api.tasks.get(action.uid)
-        outcome: Any
-        if world.t < self.partitioned_until:
-            outcome = ReadFailed()
-        elif task is None or task.deleted:
-            outcome = Gone()
-        else:
-            outcome = Found(world.api.record(task), b"{}")
-        world.after(0.003, self.feed, "answer", leader, "read_done", action.token, outcome)
 
 
 class Work:
@@ -555,7 +207,7 @@ class AgentMachine:
         elif isinstance(message, Welcome):
             self.seen = max(self.seen, message.epoch)
         if self.world.lines is not None:
-            self.world.say(self.pod, f"← {_short(message)}")
+            self.world.say(self.pod, f"← {short(message)}")
         self.call("received", message)
 
     def lost(self, stream: Stream) -> None:
@@ -744,7 +396,3 @@ class AgentMachine:
         for what, args in inbox:
             what(*args)
         self._arm()
-
-
-def _short(value: Any) -> str:
-    return str(value).replace("LeaseName", "")[:400]

@@ -7,11 +7,13 @@ here: the world tells it what truly runs, which neither end can see.
 import heapq
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from faults.api_model import Api, StoredTask
 from faults.checker import Checker
-from faults.machines import AgentMachine, Operator
+from faults.machines import AgentMachine
+from faults.operators import Operator
 from faults.plan import Plan
 from taskdist.api import Reclaim
 from taskdist.core.model import Pool, Queue, RetryPolicy
@@ -179,10 +181,8 @@ class World:
         self.api.create(task)
 
     def create_pod(self) -> None:
-        if len(self.api.pods) >= max(self.wanted, 0) + 0 and self.wanted >= 0:
-            alive = [p for p in self.api.pods.values() if not p.deleting]
-            if len(alive) >= self.wanted:
-                return
+        if sum(1 for pod in self.api.pods.values() if not pod.deleting) >= self.wanted:
+            return
         self._ordinal += 1
         uid = f"pod{self._ordinal}"
         self.api.put_pod(PodRecord(uid, "ns", f"p-{self._ordinal}", "p", self.t, ready=True, agent_running=True))
@@ -259,8 +259,6 @@ class World:
             self.api.touch(task)
 
     def resize(self, replicas: int) -> None:
-        from dataclasses import replace
-
         self.pool = replace(self.pool, minimum=replicas, maximum=replicas)
         self.wanted = replicas
         for operator in self.operators:
