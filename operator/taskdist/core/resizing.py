@@ -85,7 +85,7 @@ class Resizer:
         for agent in [agent for agent in members.draining.values() if self._may_go(agent)]:
             self._fleet.change(agent, now, _doom)
             message = f"Pool {pool.name} needs fewer agents, and this one holds no Task."
-            yield DeletePod(agent.uid, agent.namespace, agent.name, _why(pool), message)
+            yield DeletePod(agent.uid, agent.namespace, agent.name, _why(pool, agent), message)
 
     def _take_away(
         self, pool: Pool, members: PoolMembers, surplus: int, unheard: bool, now: float
@@ -98,7 +98,7 @@ class Resizer:
             self._fleet.change(agent, now, _condemn)
             if agent.ready or agent.leases:
                 message = f"Pool {pool.name} has {surplus} agents more than it needs."
-                yield Drain(agent.uid, _why(pool), message)
+                yield Drain(agent.uid, _why(pool, agent), message)
 
     @staticmethod
     def _may_go(agent: AgentRecord) -> bool:
