@@ -15,7 +15,6 @@ from taskdist.cli import show
 from taskdist.cli.cluster import Cluster, status_of
 from taskdist.cli.run import OK, note
 from taskdist.cli.waiting import attempt_line, ended, phase_of
-from taskdist.controller import convert
 from taskdist.core import Core
 from taskdist.core.decisions import Assign
 from taskdist.core.events import (
@@ -30,6 +29,7 @@ from taskdist.core.events import (
 )
 from taskdist.core.model import Agent, Key, Pool
 from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Obj, name_of, namespace_of, uid_of
+from taskdist.protocol import convert
 
 # What agents announce on the link (types, whether they can be fenced) and what a former leader left is not on the API.
 ONLY_THE_OPERATOR_KNOWS = frozenset({Reason.NO_HANDLER, Reason.UNFENCED, Reason.RECOVERING})

@@ -14,8 +14,8 @@ from taskdist.api import LOG_PATH_ANNOTATION
 from taskdist.cli.cluster import Cluster, status_of
 from taskdist.cli.run import FAILED, OK, Problem, note
 from taskdist.cli.waiting import story
-from taskdist.controller.convert import AGENT_CONTAINER
 from taskdist.kube import PODS, TASKS, ApiError, Obj, name_of, namespace_of, uid_of
+from taskdist.protocol.convert import AGENT_CONTAINER
 
 
 async def logs(cluster: Cluster, name: str, *, attempt: int | None, follow: bool, raw: bool) -> int:

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 import structlog
 
 from taskdist.api import AgentPool, Reason, Task
-from taskdist.controller import convert
 from taskdist.core.model import Key
 from taskdist.kube import PODS, ApiError, Client, Informer, KubeError, StatusWriter, Write
 from taskdist.kube import writer as written
 from taskdist.kube.backoff import Backoff
 from taskdist.observability.events import Subject
+from taskdist.protocol import convert
 from taskdist.protocol.messages import ToAgent
 from taskdist.protocol.observations import (
     Conflict,

@@ -13,7 +13,6 @@ from typing import Any
 import structlog
 
 from taskdist.api import POOL_LABEL, Reason
-from taskdist.controller import convert
 from taskdist.controller.bridge import Bridge
 from taskdist.controller.dispatch import Dispatcher, read_clocks
 from taskdist.controller.effects import KubeEffects
@@ -59,6 +58,7 @@ from taskdist.observability.events import Recorder, Subject
 from taskdist.observability.logs import configure
 from taskdist.observability.metrics import Metrics, measure_loop_lag
 from taskdist.observability.serve import HealthServer, MetricsServer
+from taskdist.protocol import convert
 from taskdist.protocol.leader import Leader, LeaderSettings
 from taskdist.protocol.messages import ToAgent
 from taskdist.protocol.observations import TaskRecord

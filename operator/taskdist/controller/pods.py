@@ -4,13 +4,12 @@ It refuses to choose how many there should be or which one goes: the core does.
 """
 
 import copy
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from taskdist.api import GROUP, POOL_LABEL, TEMPLATE_LABEL, VERSION, AgentPool
+from taskdist.protocol.convert import template_hash
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "taskdist"}
 CA_CONFIGMAP = "taskdist-ca"
@@ -36,18 +35,6 @@ class LinkInfo:
 
 class InvalidTemplate(Exception):
     """The pool's template cannot be used; the message names the field and the fix."""
-
-
-def template_hash(pool: AgentPool) -> str:
-    """Return ten hex digits of all that shapes a pod: agents of another hash are out of date."""
-    shape = {
-        "template": pool.spec.template.to_wire(),
-        "slots": pool.spec.slots,
-        "skills": pool.spec.skills,
-        "resources": pool.spec.resources,
-    }
-    canonical = json.dumps(shape, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
 
 def selector_string(pool: AgentPool) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from taskdist.api import AgentPool
-from taskdist.controller import convert
 from taskdist.controller.pods import CA_CONFIGMAP, MANAGED_BY
 from taskdist.core.model import Pool
 from taskdist.kube import CONFIGMAPS, PODS, SECRETS, TOKENREVIEWS, ApiError, Client
 from taskdist.link.auth import PodOwner
 from taskdist.link.keeper import Conflict
+from taskdist.protocol import convert
 from taskdist.protocol.observations import PodRecord
 
 CA_KEY = "ca.crt"

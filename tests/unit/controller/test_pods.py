@@ -11,8 +11,8 @@ from taskdist.controller.pods import (
     build_pod,
     check_template,
     free_names,
-    template_hash,
 )
+from taskdist.protocol.convert import template_hash
 
 LINK = LinkInfo("taskdist.system.svc:7443", "taskdist.system.svc", "taskdist.dev/system/one")
 

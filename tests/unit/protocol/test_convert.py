@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskdist.api import AgentPool, Delivery, Dispatch, Phase, Reason, Reclaim
-from taskdist.controller import convert
-from taskdist.controller.pods import template_hash
 from taskdist.core.model import Pool, Queue, Requirement, RetryPolicy, Task
+from taskdist.protocol import convert
+from taskdist.protocol.convert import template_hash
 from taskdist.protocol.observations import PodRecord, TaskRecord
 
 META = {"uid": "u1", "namespace": "ns", "name": "a", "resourceVersion": "42"}

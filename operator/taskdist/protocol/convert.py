@@ -1,16 +1,18 @@
 """From API objects as the server sends them to the values that core and protocol know.
 
-Pure, and the only place where this is done. Tasks and pods are many and change often: they are read straight from the
-dict. Queues and pools are few: they go through their models, so that a default is written down once. Whatever breaks
-the schema beyond repair raises ValueError (pydantic's error is one); nothing here decides what follows from that.
+Pure, and the only place where this is done. It stands here, below the operator, because whatever starts from manifests
+reads them in the same way: the operator, the command that asks why a Task waits, the simulator. Tasks and pods are many
+and change often: they are read straight from the dict. Queues and pools are few: they go through their models, so that
+a default is written down once. Whatever breaks the schema beyond repair raises ValueError (pydantic's error is one);
+nothing here decides what follows from that.
 """
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from taskdist.api import POOL_LABEL, TEMPLATE_LABEL, AgentPool, Phase, Reason, TaskQueue
-from taskdist.controller.pods import template_hash
 from taskdist.core.model import Pool, Queue, Requirement, RetryPolicy, Task
 from taskdist.protocol.observations import PodRecord, TaskRecord
 
@@ -128,6 +130,18 @@ def pool(obj: Obj) -> Pool:
         template=template_hash(model),
         reported_labels=frozenset(spec.reported_labels),
     )
+
+
+def template_hash(pool: AgentPool) -> str:
+    """Return ten hex digits of all that shapes a pod: agents of another hash are out of date."""
+    shape = {
+        "template": pool.spec.template.to_wire(),
+        "slots": pool.spec.slots,
+        "skills": pool.spec.skills,
+        "resources": pool.spec.resources,
+    }
+    canonical = json.dumps(shape, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
 
 def pod_record(obj: Obj) -> PodRecord:
