@@ -18,7 +18,7 @@ from taskdist.controller.pods import InvalidTemplate, LinkInfo, build_pod, check
 from taskdist.controller.status import PoolFacts, Verdict, pool_status, queue_status
 from taskdist.controller.workqueue import WorkQueue
 from taskdist.core.model import Key
-from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, ApiError, Client
+from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, ApiError, Client, KubeError
 from taskdist.observability.events import Subject
 
 CREATE_CONCURRENCY = 10
@@ -153,6 +153,10 @@ class Keepers:
             except InvalidTemplate as error:
                 verdict = Verdict(Reason.INVALID_TEMPLATE, str(error))
             except ApiError as error:
+                if error.is_forbidden:
+                    # A quota, say, or a policy: no word on the template. The pods themselves will be refused, and why
+                    # is then in status; it may be lifted at any time, so nothing is remembered.
+                    return verdict
                 if error.status not in (400, 422):
                     raise
                 verdict = Verdict(
@@ -241,7 +245,15 @@ class Keepers:
 
     @staticmethod
     def _failed(key: Key, error: Exception) -> None:
-        _log.warning("reconciling failed and is tried again", namespace=key[0], name=key[1], error=str(error))
+        # What the API server says is clear enough; anything else is a defect, and wants its place told.
+        known = isinstance(error, KubeError)
+        _log.warning(
+            "reconciling failed and is tried again",
+            namespace=key[0],
+            name=key[1],
+            error=str(error),
+            exc_info=None if known else error,
+        )
 
 
 def _subject(pool: AgentPool) -> Subject:

@@ -6,6 +6,7 @@ server holds is the one recovery that is tested every day.
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -72,7 +73,12 @@ KOPF_STOP_SECONDS = 3.0
 def run(settings: Settings) -> int:
     """Run the operator until SIGTERM or SIGINT; return the exit code."""
     configure(settings.log_level)
-    return asyncio.run(_Operator(settings).run())
+    operator = _Operator(settings)
+    code = asyncio.run(operator.run())
+    if operator.reconciles:
+        # The interpreter would wait for the other thread's helpers for ever: whoever has failed must not stay.
+        os._exit(code or 1)
+    return code
 
 
 class _Operator:
@@ -127,8 +133,15 @@ class _Operator:
                 for error in failures.exceptions:
                     _log.error("a part of the operator failed", exc_info=error)
                 self._failed = True
+            if self._kopf is not None:
+                await self._kopf.stop(KOPF_STOP_SECONDS)
         _log.info("stopped")
         return 1 if self._failed else 0
+
+    @property
+    def reconciles(self) -> bool:
+        """Whether the reconciling thread runs."""
+        return self._kopf is not None and self._kopf.alive
 
     def _fail(self) -> None:
         """End the process, and say that it was not asked to."""

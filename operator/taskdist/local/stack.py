@@ -109,6 +109,13 @@ class Stack:
         return self._kubectl
 
     @property
+    def directory(self) -> Path:
+        """Where everything is kept on this machine."""
+        if self._directory is None:
+            raise StackError("the parts run in the cluster, and keep nothing on this machine")
+        return self._directory
+
+    @property
     def logs(self) -> str:
         return (
             str(self._directory / "log") if self._directory else f"kubectl -n {OPERATOR_NAMESPACE} logs deploy/taskdist"

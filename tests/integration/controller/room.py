@@ -146,7 +146,7 @@ class Room:
 
     def taskdist(self, *arguments: str) -> str:
         env = {**os.environ, "KUBECONFIG": str(self.stack.kubeconfig), "NO_COLOR": "1", "COLUMNS": "200"}
-        command = [SCRIPT, "-n", self.namespace, *arguments]
+        command = [SCRIPT, *arguments, "-n", self.namespace]
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
 
     # -- processes -------------------------------------------------------------------------------------------------

@@ -1,0 +1,127 @@
+"""The operator dies, is replaced, or is there twice: nothing is lost, nothing runs twice, one leads."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from integration.controller.room import Room, beats, is_ready, metrics, until
+from taskdist.local.controlplane import free_ports
+from taskdist.local.rest import Client
+from taskdist.local.stack import OPERATOR_NAMESPACE, Operator
+
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/taskdist"
+
+
+def leads(operator: Operator) -> bool:
+    return metrics(operator)["taskdist_leader"] == 1
+
+
+def run_through(room: Room, file: Path, count: int, disturb: Callable[[], None]) -> None:
+    """Have so many Tasks run, disturb when a quarter has ended, and check that each ran once and has its own result."""
+    names = [f"t{i:02d}" for i in range(count)]
+    for name in names:
+        room.task(name, "trace", {"file": str(file), "seconds": 0.2})
+
+    def a_quarter_has_ended() -> bool:
+        return sum((t.get("status") or {}).get("phase") == "Succeeded" for t in room.items("tasks")) >= count // 4
+
+    until(a_quarter_has_ended, "a quarter of the Tasks has ended")
+    before = {p["metadata"]["uid"] for p in room.pods()}
+    disturb()
+    room.ended(timeout=90)
+    assert {p["metadata"]["uid"] for p in room.pods()} == before, "the agents went on"
+    assert all(s.get("restartCount") == 0 for p in room.pods() for s in p["status"]["containerStatuses"])
+    spans = beats(file)
+    for name in names:
+        status = room.status("tasks", name)
+        assert status["phase"] == "Succeeded", status
+        ran = [attempt for task, attempt in spans if task == name]
+        assert ran == [status["attempt"]], f"{name} ran as attempts {ran}, and {status['attempt']} was accepted"
+        assert status["result"]["attempt"] == status["attempt"]
+
+
+def test_a_killed_operator_s_successor_completes_the_job_and_no_task_runs_twice(room: Room, tmp_path: Path) -> None:
+    stack = room.stack
+    room.queue()
+    room.pool(replicas=2, ready=2)
+    epoch = metrics(stack.operators[0])["taskdist_leader_epoch"]
+
+    def kill_and_start_anew() -> None:
+        victim = stack.operators.pop(0)
+        victim.process.kill()
+        victim.process.wait()
+        stack.start_operator()
+
+    run_through(room, tmp_path / "beats", 60, kill_and_start_anew)
+    after = metrics(stack.operators[0])
+    assert after["taskdist_leader_epoch"] > epoch
+    assert after["taskdist_conservation_error"] == 0
+
+
+BROKEN = """
+import asyncio
+from taskdist.controller import main, settings
+
+async def breaks(metrics):
+    while "kopf" not in {thread.name for thread in __import__("threading").enumerate()}:
+        await asyncio.sleep(0.01)
+    raise RuntimeError("as the test wants it")
+
+main.measure_loop_lag = breaks
+raise SystemExit(main.run(settings.Settings.from_env()))
+"""
+
+
+def test_an_operator_of_which_a_part_fails_ends(room: Room) -> None:
+    link, metrics_port, health = free_ports(3)
+    env = {
+        "PATH": os.environ["PATH"],
+        "KUBECONFIG": str(room.stack.kubeconfig),
+        "TASKDIST_NAMESPACE": room.namespace,
+        "TASKDIST_WATCH_NAMESPACES": room.namespace,
+        "TASKDIST_HOST": "127.0.0.1",
+        "TASKDIST_LINK_PORT": str(link),
+        "TASKDIST_METRICS_PORT": str(metrics_port),
+        "TASKDIST_HEALTH_PORT": str(health),
+    }
+    done = subprocess.run([sys.executable, "-c", BROKEN], env=env, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1, done.stderr
+    assert "as the test wants it" in done.stdout + done.stderr
+
+
+def test_two_operators_one_leads_and_hands_over_when_it_is_told_to_end(
+    room: Room, tmp_path: Path, cluster: Client
+) -> None:
+    stack = room.stack
+    room.queue()
+    room.pool(replicas=2, ready=2)
+    first = stack.operators[0]
+    second = stack.start_operator("operator-2")
+    assert is_ready(first)
+    assert is_ready(second)
+    assert [leads(first), leads(second)] == [True, False]
+
+    def hand_over() -> None:
+        idle = metrics(second)
+        writes = [k for k, v in idle.items() if k.startswith("taskdist_api_requests_total") and "tasks" in k and v]
+        assert not [k for k in writes if "patch" in k or "put" in k], "only the leader writes"
+        assert idle["taskdist_link_sessions"] == 0
+        assert [leads(first), leads(second)] == [True, False]
+        assert is_ready(second)
+        first.process.send_signal(signal.SIGTERM)
+        assert first.process.wait(timeout=10) == 0
+        stack.operators.remove(first)
+        holder = cluster.get(LEASE)["spec"].get("holderIdentity") or ""
+        assert not holder or holder.startswith("operator-2"), "it gave its Lease back"
+        until(lambda: leads(second), "the other one leads", timeout=10)
+
+    run_through(room, tmp_path / "beats", 60, hand_over)
+    assert metrics(second)["taskdist_conservation_error"] == 0
+    said = [json.loads(line) for line in second.log.read_text().splitlines() if line.startswith("{")]
+    assert not [line for line in said if line.get("level") == "error"], "nothing went wrong in its log"
