@@ -63,6 +63,11 @@ class Checker:
             self._no_overlap(work, other)
         former.append(work)
 
+    def heard_from_the_past(self, machine: AgentMachine) -> None:
+        """A leader older than one that the agent has seen just welcomed it."""
+        if machine.end is not None and machine.end.ready:
+            raise Violation("past", f"{machine.pod} goes along with a leader older than {machine.seen}")
+
     def resumed(self, work: Work) -> None:
         for other in self.works[work.grant.lease.task_uid]:
             if other is not work:

@@ -208,7 +208,10 @@ class AgentMachine:
             self.seen = max(self.seen, message.epoch)
         if self.world.lines is not None:
             self.world.say(self.pod, f"← {short(message)}")
+        past = isinstance(message, Welcome) and message.epoch < self.seen
         self.call("received", message)
+        if past:
+            self.world.check.heard_from_the_past(self)
 
     def lost(self, stream: Stream) -> None:
         """The agent's side hears that the session is over."""
