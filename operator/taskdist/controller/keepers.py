@@ -189,8 +189,9 @@ class Keepers:
                 try:
                     await self._client.create(PODS, build_pod(pool, name, self._link), pool.metadata.namespace)
                 except ApiError as error:
-                    # Somebody created it first: another leader, or we, and the view is late.
-                    return None if error.is_already_exists else error
+                    # Somebody created it first: another leader, or we, and the view is late. In a namespace that is
+                    # being deleted there is nothing left to do.
+                    return None if error.is_already_exists or error.is_of_ending_namespace else error
             return None
 
         names = free_names(pool, [p.name for p in view.pods], missing)

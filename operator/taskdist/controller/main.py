@@ -8,6 +8,7 @@ import asyncio
 import gc
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -68,6 +69,8 @@ _log = structlog.get_logger("taskdist.operator")
 
 # How long the reconciling thread may take to end when leadership does, in seconds.
 KOPF_STOP_SECONDS = 3.0
+# How long the link's port may be taken when a leadership begins, in seconds.
+LISTEN_SECONDS = 10.0
 
 
 def run(settings: Settings) -> int:
@@ -255,10 +258,22 @@ class _Operator:
             [p.pool for p in self._pools.store],
             list(self._tasks.store),
         )
-        port = await self._link.start()
+        port = await self._listen(self._link)
         self._kopf = KopfThread(self._open_keepers, settings.watch_namespaces, self._kopf_failed)
         self._kopf.start()
         _log.info("leading", epoch=epoch, link_port=port, tasks=len(self._tasks.store))
+
+    @staticmethod
+    async def _listen(link: LinkServer) -> int:
+        """Start the link. A replica on this machine that led before may be about to let go of the port."""
+        deadline = time.monotonic() + LISTEN_SECONDS
+        while True:
+            try:
+                return await link.start()
+            except RuntimeError:  # what grpc raises for a port that is taken
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
 
     async def _catch_up(self, informer: Informer[Any]) -> None:
         """Bring a view up to a list that no cache answered: what another leader wrote last must be known."""

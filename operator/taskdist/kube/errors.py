@@ -101,6 +101,12 @@ class ApiError(KubeError):
         return self.status == 403
 
     @property
+    def is_of_ending_namespace(self) -> bool:
+        """Refused because the namespace is being deleted: nothing can be created there any more."""
+        causes = self.details.get("causes") or ()
+        return self.status == 403 and any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+
+    @property
     def is_unauthorized(self) -> bool:
         return self.status == 401
 

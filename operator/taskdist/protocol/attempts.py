@@ -180,6 +180,9 @@ class Attempts(Leases):
                 entry, AttemptFailed(entry.uid, reason, message, retryable, counted, started), now
             )
             entry.ending.attempt = note
+            if entry.ending.phase is Phase.FAILED or (entry.ending.failures or 0) > record.failures:
+                text = f"attempt {lease.name.attempt} on {lease.agent_name} failed: {message}"
+                self._notice(entry, reason, status.clip(text), lease.name)
             if delay and entry.ending.phase is Phase.PENDING:
                 entry.ending.not_before = max(entry.ending.not_before or 0.0, now.wall + delay)
         entry.ending.reply, entry.ending.reply_to = reply, lease.agent_uid

@@ -62,3 +62,15 @@ def shared(stack: Stack, cluster: Client) -> Iterator[Room]:
     room.pool(replicas=2, ready=2)
     yield room
     next(rooms, None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """A failure shows what the operators said last: their logs go with the session."""
+    report: pytest.TestReport = yield  # type: ignore[assignment]
+    stack = getattr(item, "funcargs", {}).get("stack")
+    if report.failed and isinstance(stack, Stack):
+        for log in sorted((stack.directory / "log").glob("operator*.log")):
+            lines = [line for line in log.read_text(errors="replace").splitlines() if "kopf.objects" not in line]
+            report.sections.append((log.name, "\n".join(line[:2000] for line in lines[-15:])))
+    return report
