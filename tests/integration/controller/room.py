@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from taskdist.local.rest import MERGE_PATCH, ApiError, Client
+from taskdist.local.rest import MERGE_PATCH, Client
 from taskdist.local.stack import Operator, Stack
 
 Object = dict[str, Any]
@@ -211,11 +211,3 @@ def is_ready(operator: Operator) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
-
-
-def refused(call: Callable[[], object]) -> ApiError | None:
-    try:
-        call()
-    except ApiError as error:
-        return error
-    return None

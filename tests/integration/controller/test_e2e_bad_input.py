@@ -18,12 +18,6 @@ from unit.link.client import dial
 AUDIENCE = f"taskdist.dev/{OPERATOR_NAMESPACE}/taskdist"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def early(shared: Room) -> None:
-    """A Task's reason is written once it has held for half a minute: this one begins to wait before all else."""
-    shared.task("no-handler", "unheard-of")
-
-
 def test_an_unknown_queue_is_waited_for(shared: Room) -> None:
     shared.task("early-bird", queue="later")
     said = shared.taskdist("explain", "early-bird")
@@ -214,12 +208,3 @@ def test_an_agent_that_is_turned_away_says_why_and_stays_unready(shared: Room, u
 def test_the_operator_serves_on_after_all_of_this(shared: Room) -> None:
     shared.task("after-all", payload={"still": "here"})
     assert shared.ended("after-all")[0]["result"] == {"still": "here"}
-
-
-def test_a_type_without_a_handler_is_written_as_reason(shared: Room) -> None:
-    until(lambda: shared.status("tasks", "no-handler").get("reason") == "NoHandler", "the reason is written")
-    status = shared.status("tasks", "no-handler")
-    assert status["phase"] == "Pending"
-    assert "unheard-of" in status["message"]
-    assert "NoHandler" in shared.taskdist("explain", "no-handler")
-    shared.delete("tasks", "no-handler")

@@ -93,7 +93,7 @@ def test_metrics_after_a_run_are_plausible(shared: Room) -> None:
     assign = 'taskdist_decisions_total{kind="Assign",reason="Assigned"}'
     assert after[assign] - before.get(assign, 0) == 5
     ours = f'namespace="{shared.namespace}"'
-    slots = {k: v for k, v in after.items() if k.startswith("taskdist_slots{") and ours in k}
+    slots = {k: v for k, v in after.items() if k.startswith("taskdist_slots{") and ours in k and 'pool="p"' in k}
     assert sum(v for k, v in slots.items() if 'state="total"' in k) == 4
     ended = [k for k in after if k.startswith("taskdist_") and "ended" in k and ours in k and "Succeeded" in k]
     assert ended, [k for k in after if ours in k]

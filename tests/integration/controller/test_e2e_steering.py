@@ -18,16 +18,12 @@ def one(shared: Room) -> Room:
     return shared
 
 
-def block(room: Room, name: str, file: Path, **spec: object) -> Path:
-    """Have a Task run until the returned file exists."""
+def block(room: Room, name: str, file: Path, *, polite: bool = True, **spec: object) -> Path:
+    """Have a Task run until the returned file exists, or, if it is `polite`, it is cancelled."""
     done = file.with_suffix(".done")
-    room.task(name, "trace", {"file": str(file), "until": str(done)}, **spec)
+    room.task(name, "trace", {"file": str(file), "until": str(done), "polite": polite}, **spec)
     until(lambda: file.exists() and file.read_text().count("\n") > 2, f"{name} runs")
     return done
-
-
-def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
 
 
 def test_cancel_while_it_waits(shared: Room) -> None:
@@ -38,15 +34,17 @@ def test_cancel_while_it_waits(shared: Room) -> None:
     assert not status.get("attempt")
 
 
-def test_cancel_while_it_runs_stops_the_handler(shared: Room, tmp_path: Path) -> None:
+@pytest.mark.parametrize("polite", [True, False], ids=["a-handler-that-listens", "one-that-has-to-be-killed"])
+def test_cancel_while_it_runs_stops_the_handler(shared: Room, tmp_path: Path, polite: bool) -> None:
     file = tmp_path / "beats"
-    block(shared, "running", file)
-    shared.patch("tasks", "running", cancel=True)
-    status = shared.ended("running")[0]
+    name, other = f"running-{polite}".lower(), f"meanwhile-{polite}".lower()
+    block(shared, name, file, polite=polite)
+    shared.patch("tasks", name, cancel=True)
+    status = shared.ended(name)[0]
     assert (status["phase"], status["reason"]) == ("Cancelled", "Cancelled")
     size = file.stat().st_size
-    shared.task("meanwhile", "trace", {"file": str(tmp_path / "other"), "seconds": 0.3})
-    shared.ended("meanwhile")
+    shared.task(other, "trace", {"file": str(tmp_path / "other"), "seconds": 0.3})
+    shared.ended(other)
     assert file.stat().st_size == size, "it runs no more"
 
 
@@ -137,7 +135,7 @@ def test_a_pool_grows_from_zero_and_shrinks_to_it_but_never_takes_a_busy_agent(s
     until(lambda: all((tmp_path / name).exists() for name in done), "both run")
     assert len(shared.pods("elastic")) == 2
     note = shared.event("AgentPool", "elastic", "WorkWaiting")
-    assert "2 agents" in note["note"]
+    assert (note["type"], note["action"]) == ("Normal", "Scale")
     busy = shared.status("tasks", "long")["agent"]
     done["short"].touch()
     until(lambda: [p["metadata"]["name"] for p in shared.pods("elastic")] == [busy], "the idle one went")
@@ -157,7 +155,7 @@ def test_kubectl_scale_sets_a_fixed_pool_and_is_refused_for_an_elastic_one(share
     until(lambda: not shared.pods("fixed"), "its agent went")
     shared.pool("stretchy", scaling={"minReplicas": 0, "maxReplicas": 1})
     with pytest.raises(StackError, match=r"change spec\.scaling\.minReplicas instead"):
-        shared.kubectl("scale", "ap/stretchy", "--replicas=1")
+        shared.kubectl("scale", "ap/stretchy", "--replicas=3")
 
 
 def test_a_changed_template_replaces_agents_one_by_one_and_no_task_notices(shared: Room, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ class Trace(BaseModel):
     file: Path
     seconds: float = 0.0
     until: Path | None = None
+    polite: bool = False  # stops by itself when it is cancelled
 
 
 class Order(BaseModel):
@@ -46,6 +47,8 @@ def trace(payload: Trace, ctx: Context) -> dict[str, Any]:
         while time.monotonic() < end if payload.until is None else not payload.until.exists():
             file.write(json.dumps([ctx.task, ctx.attempt, time.monotonic()]) + "\n")
             time.sleep(0.01)
+            if payload.polite and ctx.cancelled:
+                raise RuntimeError("cancelled, as asked")
         file.write(json.dumps([ctx.task, ctx.attempt, time.monotonic()]) + "\n")
     return {"attempt": ctx.attempt, "pid": os.getpid()}
 
