@@ -1,0 +1,129 @@
+"""The Task of a stream: a spec whose values may be chosen by chance, and the core's Tasks that come of it.
+
+Owns the choices. What a spec means is the API's and the conversion's; here it is only filled in. Refuses to know when
+Tasks come or how long they take.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+from taskdist.api import TaskSpec
+from taskdist.core import model
+from taskdist.protocol import convert
+from taskdist.simulation.chance import Chance
+from taskdist.simulation.scenario import NAMESPACE
+
+Template = dict[str, Any]
+_SPEC = {field.alias or name for name, field in TaskSpec.model_fields.items()}
+# What may be said beside the spec's own fields. Where the spec has such a field, it is the spec's.
+_BESIDE = {"tenant", "labels"} - _SPEC
+# What the core's Task can hold: fields that a newer core knows are filled in as soon as it does.
+CORE_FIELDS = frozenset(field.name for field in fields(model.Task))
+
+
+class TemplateError(ValueError):
+    """The template is no Task; `path` leads from it to the field."""
+
+    def __init__(self, path: tuple[str | int, ...], message: str) -> None:
+        super().__init__(message)
+        self.path = path
+        self.message = message
+
+
+def check_template(template: Template, queues: Collection[str]) -> None:
+    """Check every value that chance may choose.
+
+    Raises:
+        TemplateError: for the first that is wrong.
+    """
+    known = sorted(_SPEC | _BESIDE)
+    for field in template:
+        if field not in known:
+            near = get_close_matches(field, known, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise TemplateError((field,), f"a Task has no such field; {hint}There are: {', '.join(known)}")
+    for field in ("queue", "type"):
+        if field not in template:
+            raise TemplateError((field,), "is missing")
+    options = {field: _options(field, value) for field, value in template.items()}
+    plain = {field: found[0][2] for field, found in options.items()}
+    for field, found in options.items():
+        for path, _, value in found:
+            try:
+                TaskSpec.model_validate({each: plain[each] for each in plain if each in _SPEC} | {field: value})
+            except ValidationError as error:
+                first = error.errors()[0]
+                inner = first["loc"][1:] if first["loc"][:1] == (field,) else first["loc"]
+                raise TemplateError((field, *path, *inner), first["msg"].removeprefix("Value error, ")) from None
+            if field == "queue" and value not in queues:
+                raise TemplateError((field, *path), f"no queue {value}; there are: {', '.join(sorted(queues))}")
+            if field == "tenant" and (not isinstance(value, str) or not value):
+                raise TemplateError((field, *path), "a tenant is a name")
+
+
+def _options(field: str, value: Any) -> list[tuple[tuple[str | int, ...], float, Any]]:
+    """The values that a field may have: path below the field, weight, value."""
+    if not (isinstance(value, dict) and set(value) == {"choose"}):
+        return [((), 1.0, value)]
+    choices = value["choose"]
+    if not isinstance(choices, list) or not choices:
+        raise TemplateError((field, "choose"), "give a list of {weight: …, value: …}")
+    found: list[tuple[tuple[str | int, ...], float, Any]] = []
+    for number, each in enumerate(choices):
+        path: tuple[str | int, ...] = ("choose", number)
+        if not isinstance(each, dict) or "value" not in each or not set(each) <= {"weight", "value"}:
+            raise TemplateError((field, *path), "a choice is {weight: …, value: …}")
+        weight = each.get("weight", 1)
+        if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < float("inf"):
+            raise TemplateError((field, *path, "weight"), f"{weight!r} is no number above 0")
+        found.append(((*path, "value"), float(weight), each["value"]))
+    return found
+
+
+class Maker:
+    """Makes the Tasks of one stream. Tasks whose choices are alike share all but name and times."""
+
+    def __init__(self, template: Template, seed: int, stream: str) -> None:
+        self._fields = []
+        for field, value in template.items():
+            options = _options(field, value)
+            total, reached, bounds = sum(weight for _, weight, _ in options), 0.0, []
+            for _, weight, _ in options[:-1]:
+                reached += weight
+                bounds.append(reached / total)
+            chance: Callable[[int], float] | None = Chance(seed, "choice", stream, field) if bounds else None
+            self._fields.append((field, [value for _, _, value in options], bounds, chance))
+        self._made: dict[tuple[Any, ...], tuple[model.Task, str]] = {}
+
+    def prototype(self, number: int, overrides: dict[str, str | int]) -> tuple[model.Task, str]:
+        """Return the stream's Task of this number, without name and times, and its tenant."""
+        chosen = tuple(
+            sum(uniform >= bound for bound in bounds) if (uniform := chance(number)) is not None else 0
+            for _, _, bounds, chance in self._fields
+            if chance is not None
+        )
+        key = (chosen, *overrides.items()) if overrides else (chosen,)
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = self._make(chosen, overrides)
+        return found
+
+    def _make(self, chosen: tuple[int, ...], overrides: dict[str, str | int]) -> tuple[model.Task, str]:
+        picks = iter(chosen)
+        given: dict[str, Any] = {
+            field: values[next(picks)] if chance is not None else values[0] for field, values, _, chance in self._fields
+        }
+        given.update(overrides)
+        spec = {field: value for field, value in given.items() if field in _SPEC}
+        labels = given.get("labels") or {}
+        # Chosen values were checked one by one, those of a trace were not.
+        TaskSpec.model_validate(spec)
+        obj = {
+            "metadata": {"uid": "", "namespace": NAMESPACE, "name": "", "resourceVersion": "0", "labels": labels},
+            "spec": spec,
+        }
+        return convert.task_record(obj).task, str(given.get("tenant") or NAMESPACE)
