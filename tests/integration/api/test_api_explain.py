@@ -1,13 +1,14 @@
 """`kubectl explain` and `kubectl get` show what a user needs: every field described, columns that answer."""
 
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from taskdist.local.binaries import find
-from taskdist.local.rest import Client
+from taskdist.local.rest import ApiError, Client
 
 pytestmark = pytest.mark.usefixtures("crds")
 
@@ -18,12 +19,28 @@ def kubectl(kubeconfig: Path, *arguments: str) -> str:
 
 
 def test_the_published_schema_describes_every_field(cluster: Client) -> None:
-    schemas: dict[str, Any] = cluster.get("/openapi/v3/apis/taskdist.dev/v1alpha1")["components"]["schemas"]
+    schemas = _published(cluster)
     for kind in ("Task", "TaskQueue", "AgentPool"):
         schema = schemas[f"dev.taskdist.v1alpha1.{kind}"]
         assert schema["description"]
         assert _bare(schema["properties"]["spec"], "spec") == []
         assert _bare(schema["properties"]["status"], "status") == []
+
+
+def _published(cluster: Client) -> dict[str, Any]:
+    """The API server publishes the schemas of a new kind a moment after it serves the kind, one version at a time."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            found: dict[str, Any] = cluster.get("/openapi/v3/apis/taskdist.dev/v1alpha1")["components"]["schemas"]
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            found = {}
+        if all(f"dev.taskdist.v1alpha1.{kind}" in found for kind in ("Task", "TaskQueue", "AgentPool")):
+            return found
+        assert time.monotonic() < deadline, f"published are only {sorted(found)}"
+        time.sleep(0.05)
 
 
 def _bare(schema: dict[str, Any], path: str) -> list[str]:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 TIMINGS = {"TASKDIST_LEASE_SECONDS": "3", "TASKDIST_RENEW_SECONDS": "2", "TASKDIST_RETRY_SECONDS": "0.4"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(control_plane: ControlPlane, cluster: Client) -> Iterator[Stack]:
     """One operator that leads, and a node."""
     stack = Stack.on(control_plane, ROOT, TIMINGS)
@@ -53,7 +53,7 @@ def room(stack: Stack, cluster: Client) -> Iterator[Room]:
     yield from _make_room(stack, cluster)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared(stack: Stack, cluster: Client) -> Iterator[Room]:
     """A namespace with queue `q` and pool `p` of two ready agents of two slots, for tests that leave these alone."""
     rooms = _make_room(stack, cluster)
