@@ -13,7 +13,7 @@ from taskdist.core.fleet import Fleet, PoolMembers
 from taskdist.core.matching import Catalogue, Demand
 from taskdist.core.model import Key, Pool
 from taskdist.core.roster import AgentRecord
-from taskdist.core.scaling import Sizing, agents, in_turn, pardons, surge, target, victims, work
+from taskdist.core.scaling import Sizing, agents, at_once, in_turn, pardons, surge, target, victims, work
 from taskdist.core.views import PoolView
 
 
@@ -80,11 +80,13 @@ class Resizer:
             for agent in pardons(members.draining.values(), desired - members.counted):
                 self._fleet.change(agent, now, _pardon)
                 yield Undrain(agent.uid)
-        elif members.counted > desired and (members.idle or not pool.elastic):
+        elif members.counted > desired and (members.idle or members.outdated or not pool.elastic):
             yield from self._take_away(pool, members, members.counted - desired, unheard, now)
         for agent in [agent for agent in members.draining.values() if self._may_go(agent)]:
             self._fleet.change(agent, now, _doom)
             message = f"Pool {pool.name} needs fewer agents, and this one holds no Task."
+            if agent.outdated:
+                message = f"It was made from an older template of pool {pool.name}, and holds no Task."
             yield DeletePod(agent.uid, agent.namespace, agent.name, _why(pool, agent), message)
 
     def _take_away(
@@ -94,10 +96,20 @@ class Resizer:
         idle = [agent for agent in members.idle.values() if agent.ready or not unheard]
         # Busy ones of an elastic pool never; a fixed size is the user's word, so theirs finish and then go.
         at_work = [] if pool.elastic else [a for a in members.agents.values() if a.counted and a.leases]
+        if members.outdated:
+            room = at_once(members.counted - surplus)
+            # Replacements that are on their way are no surplus yet.
+            coming = sum(a.counted and not a.outdated and not a.ready for a in members.agents.values())
+            surplus = max(0, surplus - min(room, coming))
+            if pool.elastic:
+                busy = sorted((a for a in members.outdated.values() if a.leases), key=lambda a: (a.busy, a.uid))
+                at_work = busy[: max(0, room - _leaving(members))]
         for agent in victims(idle, at_work, surplus):
             self._fleet.change(agent, now, _condemn)
             if agent.ready or agent.leases:
                 message = f"Pool {pool.name} has {surplus} agents more than it needs."
+                if agent.outdated:
+                    message = f"It was made from an older template of pool {pool.name}."
                 yield Drain(agent.uid, _why(pool, agent), message)
 
     @staticmethod
