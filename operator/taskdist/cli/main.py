@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from taskdist.cli import processes, tasks
+from taskdist.cli import processes, simulating, tasks
 from taskdist.cli.run import Target
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def build(program: str) -> typer.Typer:
     )
     tasks.add(app, program)
     processes.add(app, program)
+    simulating.add(app, program)
     return app
 
 
