@@ -15,7 +15,7 @@ from taskdist.simulation.chance import Chance
 class AgentDeath(Part):
     """An agent dies every `every` seconds, with all it runs; a new one is ready `replaceAfter` seconds later.
 
-    The operator hears of it `detectAfter` seconds after the death. `pools` None: of any pool.
+    The operator hears of it `detectAfter` seconds after the death, and replaces it no sooner. `pools` None: of any.
     """
 
     every: Positive

@@ -347,6 +347,7 @@ class Loop:
             self._log.append((self._now, Step.STOPS, held, life))
             self._fail(held, Reason.AGENT_LOST, "Its agent died.")
         agent.held.clear()
+        self._fill(pool)
 
     # Faults.
 
@@ -386,12 +387,12 @@ class Loop:
         agent.running.clear()
         pool = self._pools[agent.life.agent.pool_key]
         pool.awaited += 1
-        # Its place is taken again by its replacement, and by nobody before.
-        self._later(self._now + replace_after, self._replace, (pool, agent.life.ordinal))
         if detect_after:
             self._later(self._now + detect_after, self._remove, agent)
         else:
             self._remove(agent)
+        # Its place is taken again by its replacement and by nobody before, and not before its death is known.
+        self._later(self._now + max(replace_after, detect_after), self._replace, (pool, agent.life.ordinal))
 
     def _replace(self, place: tuple[_Pool, int]) -> None:
         pool, ordinal = place

@@ -56,9 +56,11 @@ def check_template(template: Template, queues: Collection[str]) -> None:
             try:
                 TaskSpec.model_validate({each: plain[each] for each in plain if each in _SPEC} | {field: value})
             except ValidationError as error:
-                first = error.errors()[0]
-                inner = first["loc"][1:] if first["loc"][:1] == (field,) else first["loc"]
-                raise TemplateError((field, *path, *inner), first["msg"].removeprefix("Value error, ")) from None
+                # What is wrong with another field is told when its turn comes.
+                for each in error.errors():
+                    if each["loc"][:1] in ((field,), ()):
+                        said = each["msg"].removeprefix("Value error, ")
+                        raise TemplateError((field, *path, *each["loc"][1:]), said) from None
             if field == "queue" and value not in queues:
                 raise TemplateError((field, *path), f"no queue {value}; there are: {', '.join(sorted(queues))}")
             if field == "tenant" and (not isinstance(value, str) or not value):

@@ -36,8 +36,10 @@ def count(value: float | None) -> str:
 
 
 def plain(value: float | None) -> str:
-    """Three significant digits."""
-    return "–" if value is None else f"{value:,.4g}"
+    """Four significant digits; whole numbers from a thousand on."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 Row = tuple[str, tuple[str, ...], Callable[[float | None], str]]
