@@ -6,12 +6,12 @@ weighted by the time they lived. Refuses to know which policy made the record.
 
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskdist.simulation.fairness import fairness
 from taskdist.simulation.inversions import Level, inversions, own_priority
 from taskdist.simulation.record import Outcome, Record, TaskLife
-from taskdist.simulation.spans import Interval, Use, busy_by_window, overlap, ratio, uses, variation, windows
+from taskdist.simulation.spans import Interval, Use, attempts, busy_by_window, overlap, ratio, uses, variation, windows
 
 WINDOW = 30.0
 """Seconds of the windows over which load variance is taken once more."""
@@ -62,32 +62,45 @@ def eligible_wait(life: TaskLife, record: Record) -> float:
     return total
 
 
-def deadline_success(lives: Iterable[TaskLife]) -> float | None:
-    """Results accepted by the deadline ÷ all accepted Tasks that have one; null if none has."""
-    # A deadline and an end that are the same sum of times may differ by rounding.
-    due = [(life, life.job.deadline + 1e-9) for life in lives if life.job.deadline is not None]
-    met = sum(
-        life.outcome is Outcome.COMPLETED and life.ended is not None and life.ended <= deadline
-        for life, deadline in due
+class Measured(NamedTuple):
+    """What the figures need of one Task. `met` None: it has no deadline."""
+
+    life: TaskLife
+    wait: float
+    eligible_wait: float
+    turnaround: float | None
+    met: bool | None
+
+
+def measured(life: TaskLife, record: Record) -> Measured:
+    """Measure a Task once, for all groups that it is in."""
+    done = life.ended if life.outcome is Outcome.COMPLETED else None
+    deadline = life.job.deadline
+    return Measured(
+        life,
+        wait(life, record),
+        eligible_wait(life, record),
+        None if done is None else done - life.job.created,
+        # A deadline and an end that are the same sum of times may differ by rounding.
+        None if deadline is None else done is not None and done <= deadline + 1e-9,
     )
-    return ratio(met, len(due))
 
 
-def of_tasks(lives: Sequence[TaskLife], record: Record) -> Figures:
-    """What is said of all Tasks, and of each group of them."""
+def of_tasks(tasks: Sequence[Measured]) -> Figures:
+    """What is said of all Tasks, and of each group of them.
+
+    Deadline success: results accepted by the deadline ÷ all accepted Tasks that have one; null if none has.
+    """
+    due = [each.met for each in tasks if each.met is not None]
     return {
-        "tasks": len(lives),
-        "completed": sum(life.outcome is Outcome.COMPLETED for life in lives),
-        "wait": summary(wait(life, record) for life in lives),
-        "eligible_wait": summary(eligible_wait(life, record) for life in lives),
-        "turnaround": summary(
-            life.ended - life.job.created
-            for life in lives
-            if life.outcome is Outcome.COMPLETED and life.ended is not None
-        ),
-        "deadline_success": deadline_success(lives),
-        "retries": sum(life.retries for life in lives),
-        "dead_lettered": sum(life.outcome is Outcome.FAILED for life in lives),
+        "tasks": len(tasks),
+        "completed": sum(each.turnaround is not None for each in tasks),
+        "wait": summary(each.wait for each in tasks),
+        "eligible_wait": summary(each.eligible_wait for each in tasks),
+        "turnaround": summary(each.turnaround for each in tasks if each.turnaround is not None),
+        "deadline_success": ratio(sum(due), len(due)),
+        "retries": sum(each.life.retries for each in tasks),
+        "dead_lettered": sum(each.life.outcome is Outcome.FAILED for each in tasks),
     }
 
 
@@ -144,8 +157,8 @@ def figures(record: Record, level: Level = own_priority) -> Figures:
     window = arrival_window(record)
     found = list(uses(record, window).values())
     whole = list(uses(record, (record.begun, record.ended)).values())
-    accepted = [life for life in record.tasks if life.eligible]
-    overall = of_tasks(accepted, record)
+    accepted = [measured(life, record) for life in record.tasks if life.eligible]
+    overall = of_tasks(accepted)
     agents = of_agents(found, whole, record)
     return {
         "tasks": overall["tasks"],
@@ -165,8 +178,8 @@ def figures(record: Record, level: Level = own_priority) -> Figures:
         "dead_lettered": overall["dead_lettered"],
         "cost": agents["cost"],
         "energy_wh": agents["energy_wh"],
-        "per_level": _grouped(accepted, record, lambda life: str(level(life, life.job.created)), descending),
-        "per_queue": _grouped(accepted, record, lambda life: life.task.queue),
+        "per_level": _grouped(accepted, lambda life: str(level(life, life.job.created)), descending),
+        "per_queue": _grouped(accepted, lambda life: life.task.queue),
         "per_tenant": _tenants(accepted, record, window),
         "per_pool": {
             pool: _pool(
@@ -190,28 +203,24 @@ def descending(level: str) -> int:
 
 
 def _grouped(
-    lives: Sequence[TaskLife],
-    record: Record,
-    key: Callable[[TaskLife], str],
-    order: Callable[[str], Any] = str,
-) -> Figures:
-    groups: dict[str, list[TaskLife]] = {}
-    for life in lives:
-        groups.setdefault(key(life), []).append(life)
-    return {name: of_tasks(groups[name], record) for name in sorted(groups, key=order)}
+    tasks: Sequence[Measured], key: Callable[[TaskLife], str], order: Callable[[str], Any] = str
+) -> dict[str, Figures]:
+    groups: dict[str, list[Measured]] = {}
+    for each in tasks:
+        groups.setdefault(key(each.life), []).append(each)
+    return {name: of_tasks(groups[name]) for name in sorted(groups, key=order)}
 
 
-def _tenants(lives: Sequence[TaskLife], record: Record, window: Interval) -> Figures:
-    found = _grouped(lives, record, lambda life: life.job.tenant)
+def _tenants(tasks: Sequence[Measured], record: Record, window: Interval) -> dict[str, Figures]:
+    found = _grouped(tasks, lambda life: life.job.tenant)
     seconds = dict.fromkeys(found, 0.0)
-    for life in lives:
-        for attempt in life.attempts:
-            end = record.ended if attempt.end is None else attempt.end
-            seconds[life.job.tenant] += life.task.slots * overlap(attempt.start, end, window)
+    for life, attempt, end in attempts(record):
+        seconds[life.job.tenant] += life.task.slots * overlap(attempt.start, end, window)
+    whole = sum(seconds.values())
     for name, each in found.items():
         each["weight"] = record.tenants.get(name, 1.0)
         each["slot_seconds"] = seconds[name]
-        each["share"] = ratio(seconds[name], sum(seconds.values()))
+        each["share"] = ratio(seconds[name], whole)
     return found
 
 

@@ -388,11 +388,16 @@ class Loop:
         pool = self._pools[agent.life.agent.pool_key]
         pool.awaited += 1
         if detect_after:
-            self._later(self._now + detect_after, self._remove, agent)
+            self._later(self._now + detect_after, self._find_dead, agent)
         else:
             self._remove(agent)
         # Its place is taken again by its replacement and by nobody before, and not before its death is known.
         self._later(self._now + max(replace_after, detect_after), self._replace, (pool, agent.life.ordinal))
+
+    def _find_dead(self, agent: _Agent) -> None:
+        # The scheduler may have let it go meanwhile, for other reasons.
+        if agent.life.uid in self._agents:
+            self._remove(agent)
 
     def _replace(self, place: tuple[_Pool, int]) -> None:
         pool, ordinal = place

@@ -384,7 +384,7 @@ worlds = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(worlds)
 def test_whatever_happens_every_task_is_accounted_for(made: dict[str, Any]) -> None:
     faults: dict[str, Any] = {"attemptFailure": {"probability": made["failing"]}}
