@@ -26,22 +26,22 @@ def supermarket(busy: float, choices: int) -> float:
 
 def test_power_of_two_and_least_loaded_against_random() -> None:
     """Random is M/M/1, two choices shorten queues exponentially, and the least loaded hardly lets any wait."""
-    busy, servers = 0.8, 50
-    load = stream({"poisson": {"perSecond": busy * servers}}, {"exponential": {"mean": 1}}, 30_000)
+    busy, servers = 0.8, 30
+    load = stream({"poisson": {"perSecond": busy * servers}}, {"exponential": {"mean": 1}}, 16_000)
     found = {
         policy: turnaround(playing(load, pools={"p": {"replicas": servers}}, policy=policy))
         for policy in ("random", "power-of-two", "least-loaded", "fifo")
     }
     assert found["random"] == pytest.approx(supermarket(busy, 1), rel=0.12)
-    # With 50 queues, not infinitely many, a little above the limit.
-    assert found["power-of-two"] == pytest.approx(supermarket(busy, 2), rel=0.06)
+    # With 30 queues, not infinitely many, a little above the limit.
+    assert found["power-of-two"] == pytest.approx(supermarket(busy, 2), rel=0.08)
     # Join the shortest queue: nearly all find an idle one; above the central queue's.
     assert found["fifo"] < found["least-loaded"] < 1.25
     assert found["fifo"] < found["least-loaded"] < found["power-of-two"] < found["random"]
 
 
 def test_round_robin_beats_random_and_weights_beat_it_where_speeds_differ() -> None:
-    load = stream({"poisson": {"perSecond": 12}}, {"exponential": {"mean": 1}}, 8_000)
+    load = stream({"poisson": {"perSecond": 12}}, {"exponential": {"mean": 1}}, 5_000)
     unlike: dict[str, Any] = {
         "pools": {"fast": {"replicas": 5}, "slow": {"replicas": 5}},
         "agents": {"fast": {"speed": 2}, "slow": {"speed": 1}},

@@ -9,9 +9,9 @@ from sim_worlds import playing, stream, waits
 
 from taskdist.simulation.compare import student
 
-SEEDS = (1, 2, 3, 4, 5)
-# The intervals are those of 99.9%, not 95%: many cases are tried, and each has to hold.
-T_999 = 8.610
+SEEDS = tuple(range(1, 11))
+# The intervals are those of 99.9%, not 95%: many cases are tried, and each has to hold. Student's t for ten seeds.
+T_999 = 4.781
 
 
 def erlang_c(servers: int, load: float) -> float:
@@ -53,42 +53,42 @@ def agrees(samples: list[float], expected: float, within: float) -> None:
     spread = (sum((each - mean) ** 2 for each in samples) / (len(samples) - 1)) ** 0.5
     half = T_999 * spread / len(samples) ** 0.5
     assert abs(mean - expected) <= half, f"{mean:.4f} ± {half:.4f}, theory says {expected:.4f}"
-    assert abs(mean - expected) <= within * expected, f"{mean:.4f}, theory says {expected:.4f}"
+    assert half <= within * expected, f"± {half:.4f} is too wide to say that {mean:.4f} is {expected:.4f}"
 
 
 MMC = {
-    "one server, half busy": (1, 0.5, 12_000, 0.08),
-    "three servers": (3, 0.7, 16_000, 0.12),
-    "ten servers": (10, 0.7, 16_000, 0.15),
+    "one server, half busy": (1, 0.5, 4_000, 0.25),
+    "three servers": (3, 0.7, 5_000, 0.4),
+    "ten servers": (10, 0.6, 5_000, 0.5),
 }
 NEARLY_FULL = {
-    "one server": (1, 0.95, 250_000, 0.12),
-    "four servers": (4, 0.95, 250_000, 0.12),
-    "twenty servers": (20, 0.95, 250_000, 0.12),
-    "five servers, nine tenths busy": (5, 0.9, 150_000, 0.08),
+    "one server": (1, 0.95, 120_000, 0.25),
+    "four servers": (4, 0.95, 120_000, 0.25),
+    "twenty servers": (20, 0.95, 120_000, 0.25),
+    "five servers, nine tenths busy": (5, 0.9, 80_000, 0.15),
 }
 
 
-def mmc(servers: int, busy: float, count: int, within: float, seeds: tuple[int, ...]) -> None:
+def mmc(servers: int, busy: float, count: int, within: float) -> None:
     expected = erlang_c(servers, servers * busy) / (servers - servers * busy)
     found = [
         settled(
             waits(playing(poisson(servers * busy, {"exponential": {"mean": 1}}, count), pools=slots(servers), seed=s))
         )
-        for s in seeds
+        for s in SEEDS
     ]
     agrees(found, expected, within)
 
 
 @pytest.mark.parametrize(("servers", "busy", "count", "within"), MMC.values(), ids=MMC.keys())
 def test_mean_wait_of_mmc(servers: int, busy: float, count: int, within: float) -> None:
-    mmc(servers, busy, count, within, SEEDS)
+    mmc(servers, busy, count, within)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("servers", "busy", "count", "within"), NEARLY_FULL.values(), ids=NEARLY_FULL.keys())
 def test_mean_wait_of_mmc_nearly_full(servers: int, busy: float, count: int, within: float) -> None:
-    mmc(servers, busy, count, within, SEEDS)
+    mmc(servers, busy, count, within)
 
 
 @pytest.mark.parametrize("servers", [1, 3, 20])
@@ -119,14 +119,14 @@ def test_mean_wait_of_mg1(service: Any, variation: float) -> None:
     """Pollaczek and Khinchine: ρ/(1 − ρ) · (1 + c²)/2 mean services."""
     busy = 0.7
     expected = busy / (1 - busy) * (1 + variation) / 2
-    found = [settled(waits(playing(poisson(busy, service, 8_000), seed=seed))) for seed in SEEDS]
-    agrees(found, expected, 0.3 if variation > 1 else 0.15)
+    found = [settled(waits(playing(poisson(busy, service, 4_000), seed=seed))) for seed in SEEDS]
+    agrees(found, expected, 0.6 if variation > 1 else 0.35)
 
 
 PRIORITIES = {
     # Name: servers, arrival rates of the levels from the highest on (mean service 1).
     "two levels, one server": (1, (0.3, 0.5)),
-    "three levels, four servers": (4, (0.8, 1.2, 1.4)),
+    "three levels, four servers": (4, (0.8, 1.0, 1.0)),
 }
 
 
@@ -138,10 +138,10 @@ def test_mean_waits_of_priority_mmc(servers: int, rates: tuple[float, ...]) -> N
     """
     total = sum(rates)
     choices = [{"weight": rate, "value": -level} for level, rate in enumerate(rates)]
-    streams = poisson(total, {"exponential": {"mean": 1}}, 12_000, task={"priority": {"choose": choices}})
+    streams = poisson(total, {"exponential": {"mean": 1}}, 5_000, task={"priority": {"choose": choices}})
     found: list[list[float]] = [[] for _ in rates]
     for seed in SEEDS:
-        lives = playing(streams, pools=slots(servers), seed=seed).tasks[2_000:]
+        lives = playing(streams, pools=slots(servers), seed=seed).tasks[1_000:]
         for level in range(len(rates)):
             own = [life.started - life.job.created for life in lives if life.task.priority == -level and life.started]
             found[level].append(sum(own) / len(own))
@@ -149,7 +149,7 @@ def test_mean_waits_of_priority_mmc(servers: int, rates: tuple[float, ...]) -> N
     for level, rate in enumerate(rates):
         upto = above + rate / servers
         expected = erlang_c(servers, total) / (servers * (1 - above) * (1 - upto))
-        agrees(found[level], expected, 0.25)
+        agrees(found[level], expected, 0.5)
         above = upto
 
 
