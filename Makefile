@@ -47,17 +47,17 @@ verify: env ## formatted, linted, typed, layered, generated files match, docs bu
 	$(PY) -m taskdist.api.reference --check docs/reference
 	$(PY) -m taskdist.link.generate --check
 	.venv/bin/mkdocs build --quiet --strict --site-dir build/site
-	$(PY) -m pytest tests/unit -q -n 2 -m "not long" -m "not long"
+	$(PY) -m pytest tests/unit -q -n 2 -m "not long"
 
 .PHONY: test
 test: test-binaries ## all tests: unit, faults in virtual time, integration on a real API server
-	$(PY) -m pytest tests/unit -q -n 2 -m "not long" -m "not long"
+	$(PY) -m pytest tests/unit -q -n 2 -m "not long"
 	$(PY) -m pytest tests/faults -q -m "not long"
 	$(PY) -m pytest tests/integration -q
 
 .PHONY: test-long
 test-long: test-binaries ## what takes longer: a million histories of the lease protocol, queues that are nearly full
-	$(PY) -m pytest tests/unit -q -n 2 -m "not long" -m long --timeout 1800
+	$(PY) -m pytest tests/unit -q -n 2 -m long --timeout 1800
 	TASKDIST_HISTORIES=1000000 $(PY) -m pytest tests/faults -q --timeout 7200
 
 .PHONY: bench-core
