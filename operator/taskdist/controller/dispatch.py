@@ -87,13 +87,21 @@ class Dispatcher:
         effects: Effects,
         observer: Observer,
         leads_until: Callable[[], float],
+        overtaken: Callable[[], None],
         clocks: Callable[[], Now] = read_clocks,
     ) -> None:
-        """`leads_until`: the boot time up to which leadership is sure; asked before anything is done in its name."""
+        """Nothing is done before `lead`.
+
+        Args:
+            leads_until: the boot time up to which leadership is sure; asked before anything is done in its name.
+            overtaken: told once when the machine has ended its leadership by itself: it saw a newer one's work.
+        """
         self._effects = effects
         self._observer = observer
         self._clocks = clocks
         self._leads_until = leads_until
+        self._overtaken = overtaken
+        self._stopping = False
         self._leader: Leader | None = None
         self._pods: dict[str, PodRecord] = {}
         self._pools_pods: dict[Key, set[str]] = {}
@@ -119,6 +127,7 @@ class Dispatcher:
     def lead(self, leader: Leader, queues: Iterable[Queue], pools: Iterable[Pool], tasks: Iterable[TaskRecord]) -> None:
         """Begin a leadership with what a consistent list showed."""
         self._leader = leader
+        self._stopping = False
         for queue in queues:
             self.queue_applied(queue)
         for pool in pools:
@@ -131,8 +140,8 @@ class Dispatcher:
 
     def stop_leading(self) -> None:
         """The leadership is ending: agents are told to hold on, and nothing is decided or written any more."""
-        if self._leader is not None:
-            self._input(lambda m, now: m.renewal_failing(now))
+        self._stopping = True
+        self._input(lambda m, now: m.renewal_failing(now))
 
     async def forget(self) -> None:
         """Nothing may be done in the name of the last leadership any more."""
@@ -252,6 +261,9 @@ class Dispatcher:
                     self._perform(action)
         finally:
             self._busy = False
+        if self._leader is not None and self._leader.over and not self._stopping:
+            self._stopping = True
+            self._overtaken()
         self._arm()
 
     def _arm(self) -> None:

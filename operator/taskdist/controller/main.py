@@ -176,7 +176,7 @@ class _Operator:
         )
         self._effects = KubeEffects(client, self._tasks, _Relay(self), self._announce, self._pool_uid, self._look_at)
         self._observer = MetricsObserver(self._metrics, read_clocks)
-        self._dispatcher = Dispatcher(self._effects, self._observer, lambda: self._elector.leads_until)
+        self._dispatcher = Dispatcher(self._effects, self._observer, lambda: self._elector.leads_until, self._overtaken)
         self._bundles = BundleMaps(client, lambda: (p.pool.namespace for p in self._pools.store))
         self._authenticator = Authenticator(
             token_review(client),
@@ -287,6 +287,13 @@ class _Operator:
                 here = namespace is None or entry.namespace == namespace
                 if here and entry.uid not in listed and int(entry.version) <= int(page.resource_version):
                     informer.apply_gone(entry.uid)
+
+    def _overtaken(self) -> None:
+        # The election ends a leadership that was merely late. One that it still believes in, while Tasks show a newer
+        # one's work, can be mended only from the start.
+        if self._elector.leading() is not None:
+            _log.error("Tasks show a newer leader than the Lease: was the Lease deleted? The process ends")
+            self._fail()
 
     async def _stop_leading(self, deadline: float) -> None:
         self._leading.cancel()

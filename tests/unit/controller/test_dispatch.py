@@ -1,0 +1,192 @@
+"""The dispatch loop with the real machine and core, and effects that only remember."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from taskdist.api import Phase
+from taskdist.controller.dispatch import Dispatcher
+from taskdist.core import Core
+from taskdist.core.model import Key, Pool, Queue, Task
+from taskdist.protocol.leader import Leader, LeaderSettings
+from taskdist.protocol.messages import AgentIdentity, FromAgent, Grant, Hello, Hold, Ping, Refused, ToAgent, Welcome
+from taskdist.protocol.observations import (
+    Action,
+    DeletePod,
+    Found,
+    Notice,
+    Now,
+    PodRecord,
+    ReadOutcome,
+    ReadTask,
+    ScalePool,
+    TaskRecord,
+    WriteOutcome,
+    WriteStatus,
+    Written,
+)
+
+RECORD = TaskRecord(Task("t1", "ns", "a", "q", "echo", 1.0), 10)
+AGENT = AgentIdentity("p1", "pod", "ns", "pool", "u")
+HELLO = Hello(1, "instance", 1, 0.0)
+
+
+class Remembered:
+    """Effects and observer in one: every write succeeds, everything is noted."""
+
+    def __init__(self) -> None:
+        self.sent: list[ToAgent] = []
+        self.closed: list[str] = []
+        self.writes: list[WriteStatus] = []
+        self.looked: list[tuple[set[Key], set[Key]]] = []
+        self.news = asyncio.Event()
+
+    async def write_status(self, action: WriteStatus) -> WriteOutcome:
+        self.writes.append(action)
+        self.news.set()
+        status = action.status
+        record = replace(
+            RECORD,
+            resource_version=action.resource_version + 1,
+            phase=Phase(status["phase"]),
+            attempt=status.get("attempt", 1),
+            epoch=status.get("epoch", 1),
+            agent_uid=status.get("agentUid", ""),
+        )
+        return Written(record, b'{"n":1}')
+
+    async def read_task(self, action: ReadTask) -> ReadOutcome:
+        return Found(RECORD)
+
+    async def delete_pod(self, action: DeletePod) -> None: ...
+
+    def send(self, session: int, message: ToAgent) -> None:
+        self.sent.append(message)
+        self.news.set()
+
+    def close(self, session: int, reason: str) -> None:
+        self.closed.append(reason)
+
+    def close_pod(self, pod_uid: str, reason: str) -> None:
+        self.closed.append(reason)
+
+    def notice(self, notice: Notice) -> None: ...
+
+    def scaled(self, action: ScalePool) -> None: ...
+
+    def look_at(self, pools: set[Key], queues: set[Key]) -> None:
+        self.looked.append((pools, queues))
+
+    def wrote(self, action: WriteStatus, outcome: WriteOutcome) -> None: ...
+
+    def acted(self, action: Action) -> None: ...
+
+    def received(self, message: FromAgent) -> None: ...
+
+    async def until_sent(self, kind: type[ToAgent]) -> ToAgent:
+        async with asyncio.timeout(5):
+            while True:
+                for message in self.sent:
+                    if isinstance(message, kind):
+                        return message
+                self.news.clear()
+                await self.news.wait()
+
+
+class Room:
+    def __init__(self) -> None:
+        self.effects = Remembered()
+        self.overtaken = 0
+        self.dispatcher = Dispatcher(
+            self.effects, self.effects, lambda: math.inf, self._overtaken, lambda: Now(5.0, 100.0)
+        )
+
+    def _overtaken(self) -> None:
+        self.overtaken += 1
+
+    def lead(self, epoch: int = 1) -> None:
+        self.dispatcher.lead(
+            Leader(Core(), epoch, LeaderSettings()), [Queue("ns", "q", ("pool",))], [Pool("ns", "pool")], [RECORD]
+        )
+
+    def connect(self) -> None:
+        self.dispatcher.pod_observed(PodRecord("p1", "ns", "pod", "pool", 1.0, ready=True, agent_running=True))
+        self.dispatcher.connected(7, AGENT, HELLO)
+        self.dispatcher.received(7, Ping(1.0))
+
+
+@asynccontextmanager
+async def leading(epoch: int = 1) -> AsyncIterator[Room]:
+    room = Room()
+    room.lead(epoch)
+    try:
+        yield room
+    finally:
+        await room.dispatcher.forget()
+
+
+async def test_without_leadership_an_agent_is_sent_elsewhere() -> None:
+    room = Room()
+    room.dispatcher.connected(7, AGENT, HELLO)
+    (answer,) = room.effects.sent
+    assert isinstance(answer, Refused)
+    assert answer.retry
+    assert room.effects.closed == ["not leading"]
+
+
+async def test_a_waiting_task_is_written_then_granted_with_its_payload() -> None:
+    async with leading() as room:
+        room.connect()
+        grant = await room.effects.until_sent(Grant)
+    assert isinstance(grant, Grant)
+    assert (grant.lease.task_uid, grant.lease.attempt, grant.payload) == ("t1", 1, b'{"n":1}')
+    (write,) = room.effects.writes
+    assert (write.status["phase"], write.status["agentUid"]) == ("Assigned", "p1")
+    assert isinstance(room.effects.sent[0], Welcome)
+
+
+async def test_the_end_of_a_leadership_tells_agents_to_hold_and_nothing_after() -> None:
+    async with leading() as room:
+        room.connect()
+        await room.effects.until_sent(Grant)
+        room.dispatcher.stop_leading()
+        assert isinstance(room.effects.sent[-1], Hold)
+        before = len(room.effects.sent)
+        room.dispatcher.received(7, Ping(2.0))
+        assert len(room.effects.sent) == before
+        assert room.overtaken == 0
+
+
+async def test_a_newer_leaders_work_is_reported_once() -> None:
+    async with leading(epoch=1) as room:
+        for version in (11, 12):
+            room.dispatcher.task_observed(
+                replace(RECORD, resource_version=version, phase=Phase.ASSIGNED, attempt=1, epoch=2, agent_uid="p9")
+            )
+        assert room.overtaken == 1
+
+
+async def test_facts_are_nobodys_without_leadership() -> None:
+    room = Room()
+    assert room.dispatcher.pool_view(("ns", "pool")) is None
+    assert room.dispatcher.queue_counts(("ns", "q")) is None
+    async with leading() as led:
+        assert led.dispatcher.queue_counts(("ns", "q")) == (1, 0)
+        view = led.dispatcher.pool_view(("ns", "pool"))
+        assert view is not None
+        assert view.facts.desired == 1
+
+
+async def test_a_pod_that_appears_or_ends_has_its_pool_looked_at() -> None:
+    async with leading() as room:
+        pod = PodRecord("p1", "ns", "pod", "pool", 1.0)
+        room.dispatcher.pod_observed(pod)
+        room.effects.looked.clear()
+        room.dispatcher.pod_observed(replace(pod, ready=True))
+        assert room.effects.looked == []
+        room.dispatcher.pod_observed(replace(pod, ended=True))
+        room.dispatcher.pod_gone("p1")
+        assert room.effects.looked == [({("ns", "pool")}, set())] * 2
+        assert room.effects.closed[-1] == "the pod is gone"
