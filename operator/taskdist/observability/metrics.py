@@ -61,7 +61,7 @@ class Metrics:
         self._snapshot = snapshot
         self._dispatch = self._histogram(
             "taskdist_dispatch_seconds",
-            "From a Task's creation to its first assignment being written.",
+            "From this operator's first sight of a new Task to its first assignment being written.",
             WAITS,
             ("namespace", "queue"),
         )
@@ -92,8 +92,7 @@ class Metrics:
         self._snapshot = snapshot
 
     def dispatched(self, namespace: str, queue: str, seconds: float) -> None:
-        """A Task's first assignment stands, so long after its creation."""
-        # Creation is stamped by the API server's clock, in whole seconds; ours may be behind.
+        """A Task's first assignment stands, so long after it was first seen (creation is stamped in whole seconds)."""
         self._dispatch.labels(namespace, queue).observe(max(seconds, 0.0))
 
     def started(self, namespace: str, queue: str, seconds: float) -> None:
