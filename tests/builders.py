@@ -26,6 +26,9 @@ class TaskBuilder:
     def _with(self, **fields: object) -> TaskBuilder:
         return TaskBuilder(replace(self.task, **fields))  # type: ignore[arg-type]
 
+    def named(self, uid: str) -> TaskBuilder:
+        return self._with(uid=uid, name=uid)
+
     def queue(self, name: str) -> TaskBuilder:
         return self._with(queue=name)
 

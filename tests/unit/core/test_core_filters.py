@@ -1,0 +1,109 @@
+"""Which agents may run a Task: each filter by itself, and which of them is reached first."""
+
+import pytest
+
+from builders import AgentBuilder, TaskBuilder, make_agent, make_task
+from taskdist.api import Reason
+from taskdist.core.filters import FILTERS, Offer, covers, holds, need_of, refusal, tasks_at_once
+from taskdist.core.model import Requirement
+
+
+def offer_of(builder: AgentBuilder) -> Offer:
+    agent = builder.build()
+    return Offer(agent.pool_key, agent.slots, agent.resources, agent.skills, agent.types, agent.labels, agent.fenced)
+
+
+@pytest.mark.parametrize(
+    ("requirement", "labels", "expected"),
+    [
+        pytest.param(("In", "a", "b"), {"zone": "a"}, True, id="in-one-of"),
+        pytest.param(("In", "a"), {"zone": "c"}, False, id="in-another"),
+        pytest.param(("In", "a"), {}, False, id="in-absent"),
+        pytest.param(("NotIn", "a"), {"zone": "c"}, True, id="not-in-another"),
+        pytest.param(("NotIn", "a"), {"zone": "a"}, False, id="not-in-named"),
+        pytest.param(("NotIn", "a"), {}, True, id="not-in-absent-holds-as-kubernetes-says"),
+        pytest.param(("Exists",), {"zone": ""}, True, id="exists-even-empty"),
+        pytest.param(("Exists",), {"other": "a"}, False, id="exists-absent"),
+        pytest.param(("DoesNotExist",), {}, True, id="does-not-exist-absent"),
+        pytest.param(("DoesNotExist",), {"zone": "a"}, False, id="does-not-exist-present"),
+        pytest.param(("Unheard",), {"zone": "a"}, False, id="an-unknown-operator-never-holds"),
+    ],
+)
+def test_requirements(requirement: tuple[str, ...], labels: dict[str, str], expected: bool) -> None:
+    operator, *values = requirement
+    assert holds(Requirement("zone", operator, frozenset(values)), labels) is expected
+
+
+@pytest.mark.parametrize(
+    ("task", "agent", "expected"),
+    [
+        pytest.param(make_task("t"), make_agent("a"), None, id="plain"),
+        pytest.param(make_task("t").type("x"), make_agent("a").types(["x", "y"]), None, id="type-handled"),
+        pytest.param(make_task("t").type("z"), make_agent("a").types(["x"]), Reason.NO_HANDLER, id="type-not-handled"),
+        pytest.param(make_task("t"), make_agent("a").types([]), Reason.NO_HANDLER, id="no-types-at-all"),
+        pytest.param(make_task("t").skills("gpu"), make_agent("a").skills("gpu", "io"), None, id="skilled"),
+        pytest.param(
+            make_task("t").skills("gpu", "io"),
+            make_agent("a").skills("gpu"),
+            Reason.SKILL_MISSING,
+            id="one-skill-short",
+        ),
+        pytest.param(
+            make_task("t").selector("zone", "In", "a").selector("disk", "Exists"),
+            make_agent("a").labels(zone="a", disk="ssd"),
+            None,
+            id="all-requirements-hold",
+        ),
+        pytest.param(
+            make_task("t").selector("zone", "In", "a").selector("disk", "Exists"),
+            make_agent("a").labels(zone="a"),
+            Reason.LABELS_MISMATCH,
+            id="one-requirement-does-not",
+        ),
+        pytest.param(make_task("t"), make_agent("a").fenced(False), Reason.UNFENCED, id="unfenced"),
+        pytest.param(make_task("t").slots(2), make_agent("a").slots(2), None, id="just-large-enough"),
+        pytest.param(make_task("t").slots(3), make_agent("a").slots(2), Reason.TOO_LARGE, id="too-few-slots"),
+        pytest.param(make_task("t").resources(mem=2), make_agent("a").resources(mem=2), None, id="just-enough"),
+        pytest.param(
+            make_task("t").resources(mem=3), make_agent("a").resources(mem=2), Reason.TOO_LARGE, id="too-little"
+        ),
+        pytest.param(make_task("t").resources(mem=1), make_agent("a"), Reason.TOO_LARGE, id="no-such-resource"),
+        pytest.param(
+            make_task("t").skills("gpu").slots(9), make_agent("a"), Reason.SKILL_MISSING, id="the-first-that-refuses"
+        ),
+    ],
+)
+def test_refusals(task: TaskBuilder, agent: AgentBuilder, expected: Reason | None) -> None:
+    number = refusal(need_of(task.build(), allows_unfenced=False), offer_of(agent))
+    assert (None if number is None else FILTERS[number].reason) == expected
+
+
+def test_a_queue_may_allow_unfenced_agents() -> None:
+    assert (
+        refusal(need_of(make_task("t").build(), allows_unfenced=True), offer_of(make_agent("a").fenced(False))) is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "agent", "expected"),
+    [
+        pytest.param(make_task("t"), make_agent("a").slots(4), 4, id="one-slot-each"),
+        pytest.param(make_task("t").slots(3), make_agent("a").slots(4), 1, id="the-rest-is-no-use"),
+        pytest.param(make_task("t").slots(5), make_agent("a").slots(4), 0, id="not-even-one"),
+        pytest.param(
+            make_task("t").resources(gpu=1), make_agent("a").slots(8).resources(gpu=2), 2, id="a-resource-is-short"
+        ),
+        pytest.param(make_task("t").resources(gpu=1), make_agent("a").slots(8), 0, id="a-resource-is-missing"),
+        pytest.param(
+            make_task("t").resources(gpu=0), make_agent("a").slots(8), 8, id="asking-for-none-of-it-costs-none-of-it"
+        ),
+    ],
+)
+def test_tasks_at_once(task: TaskBuilder, agent: AgentBuilder, expected: int) -> None:
+    built = agent.build()
+    assert tasks_at_once(built.slots, built.resources, need_of(task.build(), False)) == expected
+
+
+def test_covers() -> None:
+    assert covers([("a", 2), ("b", 1)], [("a", 2)])
+    assert not covers([("a", 2)], [("a", 1), ("b", 1)])
