@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -35,6 +36,8 @@ NAMESPACE = "demo"
 QUEUE = POOL = "analysis"
 MAX_SOURCE_BYTES = 48 * 1024
 TIMEOUT_SECONDS = 300.0
+# How long after the last Task the pool may take to shrink.
+SHRINK_SECONDS = 60.0
 
 Object = dict[str, Any]
 
@@ -49,6 +52,11 @@ class Observed:
 
     seconds: float = 0.0
     sizes: list[tuple[float, int]] = field(default_factory=list)
+
+    @property
+    def shrank(self) -> bool:
+        """Whether the pool has grown, and gone back to less."""
+        return self.sizes[-1][1] < max(size for _, size in self.sizes)
 
     def size(self, at: float, replicas: int) -> None:
         if not self.sizes or self.sizes[-1][1] != replicas:
@@ -126,7 +134,7 @@ async def watch_job(kubeconfig: Path, count: int, console: Console) -> tuple[lis
                 tasks = (await client.list(TASKS, NAMESPACE)).items
                 pool = (await client.get(AGENTPOOLS, POOL, NAMESPACE)).get("status") or {}
                 phases = Counter((t.get("status") or {}).get("phase", "Pending") for t in tasks)
-                observed.size(elapsed, int(pool.get("readyReplicas", 0)))
+                observed.size(elapsed, int(pool.get("replicas", 0)))
                 ended = sum(phases[p] for p in Phase if p.terminal)
                 note = f"{phases[Phase.ASSIGNED]} assigned, {phases[Phase.PENDING]} waiting, "
                 note += f"{pool.get('readyReplicas', 0)}/{pool.get('desiredReplicas', 0)} agents"
@@ -136,7 +144,7 @@ async def watch_job(kubeconfig: Path, count: int, console: Console) -> tuple[lis
                     console.print(f"  {ended}/{count} ended; {note}")
                 if ended == count and not observed.seconds:
                     observed.seconds = elapsed
-                if ended == count and observed.sizes[-1][1] < max(s for _, s in observed.sizes):
+                if ended == count and (observed.shrank or elapsed > observed.seconds + SHRINK_SECONDS):
                     return tasks, observed
                 if elapsed > TIMEOUT_SECONDS:
                     raise DemoFailed(
@@ -178,6 +186,9 @@ def report(tasks: list[Object], observed: Observed, direct: Counter[str], consol
         console.print("[red]the totals differ")
         return False
     grew, last = max(s for _, s in observed.sizes), observed.sizes[-1][1]
+    if not observed.shrank:
+        console.print(f"[red]the pool did not shrink again: it has {last} agents and nothing to do")
+        return False
     console.print(f"[green]every Task succeeded, the totals agree; the pool grew to {grew} and shrank to {last}")
     return True
 
@@ -230,6 +241,8 @@ def main(directory: Path, *, count: int, keep: bool, cluster: str, image: str, r
     samples = root / "manifests" / "samples"
     stack = Stack.current(root, image) if cluster == "current" else Stack.local(directory, root)
     kept = False
+    # Whoever ends the demo from outside must not leave its processes behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         stack.up(console.print)
         good = run(stack, count, samples, console)

@@ -198,7 +198,7 @@ class Stack:
                 "metadata": {"name": pool},
                 "spec": {
                     "slots": 2,
-                    "scaling": {"minReplicas": 1, "maxReplicas": 4, "scaleDownDelaySeconds": 3},
+                    "scaling": {"minReplicas": 0, "maxReplicas": 4, "scaleDownDelaySeconds": 3},
                     "template": {"spec": spec},
                 },
             },
