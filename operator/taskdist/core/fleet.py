@@ -113,7 +113,7 @@ class Fleet:
             agent.namespace, agent.name = offer.namespace, offer.name
             agent.ready = True
             if agent.offer != offer:
-                agent.offer = offer
+                agent.offer, agent.slots = offer, offer.slots
                 agent.resources_free = dict(offer.resources)
                 for _, resources in agent.leases.values():
                     _take(agent, resources)

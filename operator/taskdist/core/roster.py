@@ -38,6 +38,7 @@ class AgentRecord:
         "resources_free",
         "rosters",
         "since",
+        "slots",
         "stamp",
         "template",
         "uid",
@@ -61,6 +62,8 @@ class AgentRecord:
         self.drained = False
         self.deleting = False
         self.offer: Agent | None = None
+        # Of the offer; 0 while there is none.
+        self.slots = 0
         self.kind: AgentClass | None = None
         # The class that counts it as open.
         self.open_in: AgentClass | None = None
@@ -74,10 +77,6 @@ class AgentRecord:
         self.weight = 0.0
         self.stamp = 0
         self.rosters: list[Roster] = []
-
-    @property
-    def slots(self) -> int:
-        return self.offer.slots if self.offer is not None else 0
 
     @property
     def open(self) -> bool:

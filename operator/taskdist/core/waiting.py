@@ -158,8 +158,11 @@ class WaitingIndex:
         at = self._masks.first(free)
         if at is None:
             return None
-        groups = self._levels[at].groups
-        found = min(groups[number].first() for number in bits(self._masks[at] & free))
+        groups, open_here = self._levels[at].groups, self._masks[at] & free
+        if open_here & (open_here - 1):
+            found = min([groups[number].first() for number in bits(open_here)])
+        else:
+            found = groups[open_here.bit_length() - 1].first()
         first = found[4].first()
         assert first is not None, "a line without Tasks leads its group"
         return first[4]
