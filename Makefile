@@ -47,7 +47,7 @@ verify: env ## formatted, linted, typed, layered, generated files match, docs bu
 	$(PY) -m taskdist.api.reference --check docs/reference
 	$(PY) -m taskdist.link.generate --check
 	.venv/bin/mkdocs build --quiet --strict --site-dir build/site
-	$(PY) -m pytest tests/unit -q -n 2 -m "not long"
+	$(PY) -m pytest tests/unit -q -n 2 -m "not long and not statistical"
 
 .PHONY: test
 test: test-binaries ## all tests: unit, faults in virtual time, integration on a real API server

@@ -24,6 +24,7 @@ def supermarket(busy: float, choices: int) -> float:
     return sum(busy ** ((choices**i - choices) / (choices - 1)) for i in range(1, 20))
 
 
+@pytest.mark.statistical
 def test_power_of_two_and_least_loaded_against_random() -> None:
     """Random is M/M/1, two choices shorten queues exponentially, and the least loaded hardly lets any wait."""
     busy, servers = 0.8, 30
@@ -40,6 +41,7 @@ def test_power_of_two_and_least_loaded_against_random() -> None:
     assert found["fifo"] < found["least-loaded"] < found["power-of-two"] < found["random"]
 
 
+@pytest.mark.statistical
 def test_round_robin_beats_random_and_weights_beat_it_where_speeds_differ() -> None:
     load = stream({"poisson": {"perSecond": 12}}, {"exponential": {"mean": 1}}, 5_000)
     unlike: dict[str, Any] = {

@@ -9,6 +9,8 @@ from sim_worlds import playing, stream, waits
 
 from taskdist.simulation.compare import student
 
+pytestmark = pytest.mark.statistical
+
 SEEDS = tuple(range(1, 11))
 # The intervals are those of 99.9%, not 95%: many cases are tried, and each has to hold. Student's t for ten seeds.
 T_999 = 4.781
