@@ -18,8 +18,28 @@ from taskdist.api.meta import (
     SelectorRequirement,
 )
 from taskdist.api.reasons import Phase, Reason
-from taskdist.api.task import AttemptRecord, Progress, Task, TaskSpec, TaskStatus
-from taskdist.api.taskqueue import Delivery, Dispatch, Reclaim, Retry, TaskQueue, TaskQueueSpec, TaskQueueStatus
+from taskdist.api.task import (
+    AttemptRecord,
+    OnDependencyFailure,
+    Priority,
+    Progress,
+    Task,
+    TaskSpec,
+    TaskStatus,
+)
+from taskdist.api.taskqueue import (
+    Delivery,
+    Dispatch,
+    OnExhausted,
+    OnHopeless,
+    OnOverflow,
+    OrderPolicy,
+    Reclaim,
+    Retry,
+    TaskQueue,
+    TaskQueueSpec,
+    TaskQueueStatus,
+)
 
 __all__ = [
     "CONDITION_STATUS",
@@ -37,7 +57,13 @@ __all__ = [
     "Dispatch",
     "LabelSelector",
     "ObjectMeta",
+    "OnDependencyFailure",
+    "OnExhausted",
+    "OnHopeless",
+    "OnOverflow",
+    "OrderPolicy",
     "Phase",
+    "Priority",
     "Progress",
     "Reason",
     "Reclaim",

@@ -4,10 +4,14 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """Where a Task stands. The last three are terminal: they never change again."""
+    """Where a Task stands. The last three are terminal: they never change again.
+
+    A dead letter is not over: it is kept for a person to look at, and waits again if redriven.
+    """
 
     PENDING = "Pending"
     ASSIGNED = "Assigned"
+    DEAD_LETTERED = "DeadLettered"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     CANCELLED = "Cancelled"
@@ -35,6 +39,16 @@ class Reason(StrEnum):
     TOO_LARGE = "TooLarge"  # more slots or resources than any agent has in all
     UNFENCED = "Unfenced"  # only agents that cannot be fenced, in a queue that forbids overlap
     NO_FREE_SLOTS = "NoFreeSlots"
+    SCHEDULED = "Scheduled"  # its notBefore is yet to come
+    DEPENDENCY = "Dependency"  # Tasks it depends on have not ended
+    DEPENDENCY_NOT_FOUND = "DependencyNotFound"
+    DEPENDENCY_CYCLE = "DependencyCycle"
+    OUT_OF_TURN = "OutOfTurn"  # an earlier Task of its ordering key has not ended
+    KEY_IN_USE = "KeyInUse"  # its concurrency key is held as often as the queue allows
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    RATE_LIMITED = "RateLimited"
+    TENANT_NOT_ALLOWED = "TenantNotAllowed"  # its tenant may not use the level Emergency in this queue
+    AGENT_HELD = "AgentHeld"  # the free agents are held for a larger Task
 
     # Why an attempt ended without a result.
     HANDLER_ERROR = "HandlerError"
@@ -51,6 +65,17 @@ class Reason(StrEnum):
     PAYLOAD_TOO_LARGE = "PayloadTooLarge"
     RESULT_TOO_LARGE = "ResultTooLarge"
     RESULT_REFUSED = "ResultRefused"
+    POISONED = "Poisoned"  # too many agents died while they ran it
+    EXECUTION_TIMED_OUT = "ExecutionTimedOut"
+    PROGRESS_TIMED_OUT = "ProgressTimedOut"
+    WAITED_TOO_LONG = "WaitedTooLong"
+    DEADLINE_HOPELESS = "DeadlineHopeless"  # it could not be met any more
+    DEPENDENCY_FAILED = "DependencyFailed"
+    SKIPPED = "Skipped"  # a Task it depends on failed, and it is to be skipped then
+    DUPLICATE = "Duplicate"
+    QUEUE_FULL = "QueueFull"
+    DEAD_LETTERED = "DeadLettered"
+    REDRIVEN = "Redriven"
     CANCELLED = "Cancelled"
 
     # Why a Task was given to an agent.

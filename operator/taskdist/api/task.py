@@ -1,9 +1,10 @@
 """The Task kind: one unit of work."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from taskdist.api.meta import ANY_JSON_OBJECT, Condition, LabelSelector, Message, Model, Name, ObjectMeta, Word
 from taskdist.api.reasons import Phase, Reason
@@ -14,9 +15,60 @@ MAX_RESULT_BYTES = 64 * 1024
 # How many ended attempts status keeps; older ones are dropped, `failures` still counts them.
 MAX_ATTEMPT_RECORDS = 10
 # The spec's fields that may change after creation.
-MUTABLE_FIELDS = ("suspend", "cancel", "priority", "pool")
+MUTABLE_FIELDS = ("suspend", "cancel", "priority", "pool", "redrive")
+# How many Tasks one may depend on.
+MAX_DEPENDENCIES = 32
 
-Seconds = Annotated[float, Field(ge=0)]
+# A value that Tasks have in common: those of one key limit or follow each other.
+KeyValue = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+
+
+class Priority(StrEnum):
+    """The levels, highest first. Emergency stands apart: only tenants that the queue names may use it."""
+
+    EMERGENCY = "Emergency"
+    CRITICAL = "Critical"
+    HIGH = "High"
+    NORMAL = "Normal"
+    LOW = "Low"
+    BACKGROUND = "Background"
+
+    @property
+    def level(self) -> int:
+        """From 0, the lowest, to 5."""
+        return len(Priority) - 1 - list(Priority).index(self)
+
+
+class OnDependencyFailure(StrEnum):
+    """What becomes of a Task if one that it depends on does not succeed."""
+
+    FAIL = "Fail"
+    SKIP = "Skip"
+    RUN = "Run"
+
+
+class Timeouts(Model):
+    """How long a Task may take. What is absent has no limit, or on a Task: the queue's."""
+
+    waiting_seconds: Annotated[float, Field(gt=0, le=31_536_000)] | None = Field(
+        default=None, description="Longest time from creation to the first start, in seconds; then the Task is Failed."
+    )
+    execution_seconds: Annotated[float, Field(gt=0, le=31_536_000)] | None = Field(
+        default=None, description="Longest time that one attempt may run, in seconds; then it has failed."
+    )
+    progress_seconds: Annotated[float, Field(gt=0, le=31_536_000)] | None = Field(
+        default=None,
+        description="Longest time that a running attempt may go without reporting progress, in seconds; then it has "
+        "failed.",
+    )
+
+
+class Dependency(Model):
+    """A Task that has to end first."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=253)] = Field(
+        description="Name of a Task in the same namespace. It is pinned by its uid once it is seen."
+    )
 
 
 class TaskSpec(Model):
@@ -29,8 +81,41 @@ class TaskSpec(Model):
         description="Input of the handler, any JSON object of at most 64 KiB.",
         json_schema_extra=ANY_JSON_OBJECT,
     )
-    priority: Annotated[int, Field(ge=-1000, le=1000)] = Field(
-        default=0, description="Higher goes first. May be changed while the Task waits."
+    priority: Priority = Field(
+        default=Priority.NORMAL,
+        description="Emergency, Critical, High, Normal, Low or Background: higher goes first. May be changed while the "
+        "Task waits. Emergency is for tenants that the queue names.",
+    )
+    tenant: Word | None = Field(
+        default=None, description="On whose account it runs: tenants share by weight. The namespace, if absent."
+    )
+    deadline: datetime | None = Field(
+        default=None, description="When it should have succeeded. Among its like, what must start first goes first."
+    )
+    not_before: datetime | None = Field(default=None, description="It is not started before this time.")
+    timeouts: Timeouts | None = Field(default=None, description="How long it may take, instead of the queue's word.")
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = Field(
+        default=None, description="How long it is kept after its end, in seconds, instead of the queue's word."
+    )
+    concurrency_key: KeyValue | None = Field(
+        default=None, description="Of the queue's Tasks with this key, only so many run at once as the queue says."
+    )
+    ordering_key: KeyValue | None = Field(
+        default=None, description="Of the queue's Tasks with this key, one runs after the other, oldest first."
+    )
+    idempotency_key: KeyValue | None = Field(
+        default=None,
+        description="Of the queue's Tasks with this key, the first is run; others end as it does. The key is free "
+        "again once the first is deleted.",
+    )
+    depends_on: Annotated[list[Dependency], Field(max_length=MAX_DEPENDENCIES)] = Field(
+        default_factory=list,
+        description="Tasks that have to end first; the handler gets their results.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    on_dependency_failure: OnDependencyFailure = Field(
+        default=OnDependencyFailure.FAIL,
+        description="What happens if one of them does not succeed: Fail, Skip (it is Cancelled) or Run (all the same).",
     )
     pool: Name | None = Field(
         default=None, description="Run on this AgentPool only, instead of the queue's pools. May be changed."
@@ -56,6 +141,9 @@ class TaskSpec(Model):
     cancel: bool = Field(
         default=False, description="End the Task as Cancelled, at any stage. Cannot be taken back once true."
     )
+    redrive: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Raise it to let a dead letter wait again, with its failures forgotten."
+    )
 
 
 class AttemptRecord(Model):
@@ -76,10 +164,20 @@ class Progress(Model):
     reported_at: datetime | None = Field(default=None, description="When it was reported.")
 
 
+class DependencyStatus(Model):
+    """How a Task that it depends on stands."""
+
+    name: Annotated[str, Field(max_length=253)] = Field(description="Its name.")
+    uid: Annotated[str, Field(max_length=64)] = Field(default="", description="Its uid, once it was seen.")
+    phase: Phase | None = Field(default=None, description="How it ended; absent as long as it has not.")
+
+
 class TaskStatus(Model):
     """What became of the Task. Only the operator writes it."""
 
-    phase: Phase = Field(default=Phase.PENDING, description="Pending, Assigned, Succeeded, Failed or Cancelled.")
+    phase: Phase = Field(
+        default=Phase.PENDING, description="Pending, Assigned, DeadLettered, Succeeded, Failed or Cancelled."
+    )
     reason: Reason | None = Field(default=None, description="Why the Task waits, or why it ended.")
     message: Message = Field(default="", description="The same for people, with what to do about it.")
     attempt: Annotated[int, Field(ge=0)] = Field(
@@ -89,6 +187,23 @@ class TaskStatus(Model):
         default=0, description="Number of the leadership that wrote the last assignment or end."
     )
     failures: Annotated[int, Field(ge=0)] = Field(default=0, description="How many attempts failed.")
+    lost_agents: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=16)] = Field(
+        default_factory=list,
+        description="Uids of the pods that died while they ran it.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    redrives: Annotated[int, Field(ge=0)] = Field(default=0, description="Up to which spec.redrive it was redriven.")
+    spilled_to: Annotated[str, Field(max_length=63)] = Field(
+        default="", description="The queue it waits in instead of its own, which was full."
+    )
+    duplicate_of: Annotated[str, Field(max_length=253)] = Field(
+        default="", description="Name of the Task with the same idempotency key that was run."
+    )
+    dependencies: Annotated[list[DependencyStatus], Field(max_length=MAX_DEPENDENCIES)] = Field(
+        default_factory=list,
+        description="The Tasks that it depends on, as they are pinned.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
     pool: Annotated[str, Field(max_length=63)] = Field(default="", description="Pool of the assigned agent.")
     agent: Annotated[str, Field(max_length=253)] = Field(default="", description="Pod of the assigned agent.")
     agent_uid: Annotated[str, Field(max_length=64)] = Field(default="", description="Uid of that pod.")

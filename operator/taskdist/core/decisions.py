@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from taskdist.api import Reason
+from taskdist.api import Phase, Reason
 from taskdist.core.model import Key
 
 
@@ -20,21 +20,40 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Let the Task wait again, not before `not_before` (wall clock, seconds), with this many failures."""
+    """Let the Task wait again, not before `not_before` (wall clock, seconds), with this many failures.
+
+    `deaths` are the uids of the agents that died while they ran it, this one included.
+    """
 
     task_uid: str
     not_before: float
     failures: int
     reason: Reason
     message: str
+    deaths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """End the Task as Failed."""
+    """End the Task: as Failed, as Cancelled, or as a dead letter, whether it waits or its last attempt has failed.
+
+    One that waits is not handed out any more; `TaskGone` (or `TaskWaiting`, should it go on) follows.
+    """
 
     task_uid: str
     failures: int
+    reason: Reason
+    message: str
+    phase: Phase = Phase.FAILED
+    deaths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Spill:
+    """Let the waiting Task wait in this queue instead of its own, which is full. `TaskWaiting` follows."""
+
+    task_uid: str
+    queue: str
     reason: Reason
     message: str
 
@@ -76,14 +95,25 @@ class DeletePod:
     message: str
 
 
-Decision = Assign | Retry | Fail | Scale | Drain | Undrain | DeletePod
+Decision = Assign | Retry | Fail | Spill | Scale | Drain | Undrain | DeletePod
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a Task waits: the reason, words for people, what would unblock it, and its position among those ahead."""
+    """Why a Task waits: the reason, words for people, what would unblock it and the command that does.
+
+    `position` counts from 1 those ahead of it that share a pool, itself included; beyond 1,000 it is an estimate and
+    `position_exact` is False. `start` is when it is expected to start (wall clock, seconds), `start_interval` the 80%
+    interval of that; None where there is no history to judge by. `rejections` counts agents by the filter that refuses
+    them.
+    """
 
     reason: Reason
     message: str
     unblock: str = ""
     position: int | None = None
+    position_exact: bool = True
+    start: float | None = None
+    start_interval: tuple[float, float] | None = None
+    rejections: tuple[tuple[str, int], ...] = ()
+    command: str = ""

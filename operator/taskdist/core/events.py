@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from taskdist.api import Reason
+from taskdist.api import Phase, Reason
 from taskdist.core.model import Agent, Key, Pool, Queue, Task
 
 
@@ -60,9 +60,21 @@ class TaskLeased:
 
 @dataclass(frozen=True, slots=True)
 class TaskGone:
-    """The Task is terminal or deleted and holds nothing any more."""
+    """The Task is terminal, a dead letter, or deleted, and holds nothing any more.
+
+    `phase` says how it ended; None if it was deleted before its end.
+    """
 
     uid: str
+    phase: Phase | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnded:
+    """A Task that the core may never have held ended so: those that depend on it hear of it. Repeats are harmless."""
+
+    uid: str
+    phase: Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +83,7 @@ class AttemptFailed:
 
     `counted` is False where it says nothing against the Task (given back, suspended): it waits again at once.
     `retryable` False ends the Task at once. `started` False: its handler is known not to have started, so that even a
-    queue that delivers at most once may try again.
+    queue that delivers at most once may try again. `died` is the uid of the agent that died while it ran the attempt.
     """
 
     uid: str
@@ -80,6 +92,7 @@ class AttemptFailed:
     retryable: bool = True
     counted: bool = True
     started: bool = True
+    died: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +147,7 @@ Event = (
     | TaskHeld
     | TaskLeased
     | TaskGone
+    | TaskEnded
     | AttemptFailed
     | PodSeen
     | PodGone

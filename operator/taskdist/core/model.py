@@ -2,7 +2,23 @@
 
 from dataclasses import dataclass, field
 
-from taskdist.api import Delivery, Dispatch, Reclaim
+from taskdist.api import (
+    Delivery,
+    Dispatch,
+    OnDependencyFailure,
+    OnExhausted,
+    OnHopeless,
+    OnOverflow,
+    OrderPolicy,
+    Phase,
+    Priority,
+    Reclaim,
+)
+
+# Levels, as numbers: higher goes first. Aging ends below the one that stands apart.
+EMERGENCY = Priority.EMERGENCY.level
+TOP = Priority.CRITICAL.level
+NORMAL = Priority.NORMAL.level
 
 # (namespace, name): how queues and pools are referred to.
 Key = tuple[str, str]
@@ -18,8 +34,21 @@ class Requirement:
 
 
 @dataclass(frozen=True, slots=True)
+class Parent:
+    """A Task that another depends on: its name, its uid once it was seen, and how it ended once it has."""
+
+    name: str
+    uid: str = ""
+    phase: Phase | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """A Task as the core sees it. `created` and `not_before` are seconds since the Unix epoch."""
+    """A Task as the core sees it. Times are seconds since the Unix epoch; `priority` is a level, 0 to 5.
+
+    `queue` is the one it waits in, `not_before` the later of its own word and its back-off. `waiting_limit` is the
+    longest time from `created` to the first start, None for the queue's word.
+    """
 
     uid: str
     namespace: str
@@ -27,7 +56,7 @@ class Task:
     queue: str
     type: str
     created: float
-    priority: int = 0
+    priority: int = NORMAL
     pool: str | None = None
     slots: int = 1
     resources: tuple[tuple[str, int], ...] = ()
@@ -36,6 +65,17 @@ class Task:
     suspended: bool = False
     failures: int = 0
     not_before: float = 0.0
+    tenant: str = ""
+    deadline: float | None = None
+    waiting_limit: float | None = None
+    concurrency_key: str | None = None
+    ordering_key: str | None = None
+    parents: tuple[Parent, ...] = ()
+    on_parent_failure: OnDependencyFailure = OnDependencyFailure.FAIL
+    payload_bytes: int = 0
+    # Uids of agents that died while they ran it.
+    deaths: tuple[str, ...] = ()
+    attempted: bool = False  # it was started before
 
     @property
     def queue_key(self) -> Key:
@@ -44,12 +84,56 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Back-off after failure n (from 1): min(max_seconds, initial_seconds × factor^(n − 1))."""
+    """Back-off after failure n (from 1): min(max_seconds, initial_seconds × factor^(n − 1)), less jitter.
+
+    `reasons` are those of failures that are tried again; empty means all.
+    """
 
     limit: int = 3
     initial_seconds: float = 1.0
     factor: float = 2.0
     max_seconds: float = 300.0
+    jitter: float = 0.0
+    reasons: frozenset[str] = frozenset()
+    agent_deaths: int = 3
+    on_exhausted: OnExhausted = OnExhausted.FAIL
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Upper bounds of what may be there at once; None: not bounded."""
+
+    waiting: int | None = None
+    leased: int | None = None
+    slots: int | None = None
+    payload_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRate:
+    """A bucket of `burst` tokens that fills at `per_second`; the grant of an attempt takes one."""
+
+    per_second: float
+    burst: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """When a queue is full, by Tasks waiting, and what happens to those that come then."""
+
+    high_water: int
+    low_water: int
+    action: OnOverflow = OnOverflow.REJECT
+    spill_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds that a Task may take; None: no limit."""
+
+    waiting: float | None = None
+    execution: float | None = None
+    progress: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +150,27 @@ class Queue:
     lease_seconds: float = 15.0
     hold_seconds: float = 120.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    drained: bool = False
+    weight: int = 1
+    policy: OrderPolicy = OrderPolicy.PRIORITY
+    level: int = NORMAL  # at which a Fifo or DeadlineFirst queue competes
+    critical_path_first: bool = False
+    tenant_weights: tuple[tuple[str, int], ...] = ()
+    tenant_weight: int = 1  # of those not named
+    emergency: frozenset[str] = frozenset()  # tenants that may use that level
+    emergency_leased: int = 10
+    aging_step: float = 300.0  # 0: never
+    on_hopeless: OnHopeless = OnHopeless.RUN
+    max_queue_seconds: float = 3600.0
+    expected_service: float = 10.0
+    hold_after: float = 60.0  # 0: never
+    quota: Limits = field(default_factory=Limits)
+    tenant_quota: Limits = field(default_factory=Limits)
+    rate: TokenRate | None = None
+    tenant_rate: TokenRate | None = None
+    concurrency_limit: int = 1
+    overflow: Overflow | None = None
+    timeouts: Timeouts = field(default_factory=Timeouts)
 
     @property
     def key(self) -> Key:

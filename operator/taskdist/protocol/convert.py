@@ -12,8 +12,30 @@ import json
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from taskdist.api import POOL_LABEL, TEMPLATE_LABEL, AgentPool, Phase, Reason, TaskQueue
-from taskdist.core.model import Pool, Queue, Requirement, RetryPolicy, Task
+from taskdist.api import (
+    POOL_LABEL,
+    TEMPLATE_LABEL,
+    AgentPool,
+    OnDependencyFailure,
+    Phase,
+    Priority,
+    Reason,
+    TaskQueue,
+    taskqueue,
+)
+from taskdist.core.model import (
+    NORMAL,
+    Limits,
+    Overflow,
+    Parent,
+    Pool,
+    Queue,
+    Requirement,
+    RetryPolicy,
+    Task,
+    Timeouts,
+    TokenRate,
+)
 from taskdist.protocol.observations import PodRecord, TaskRecord
 
 Obj = dict[str, Any]
@@ -25,6 +47,8 @@ AGENT_CONTAINER = "agent"
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _PHASES = {str(phase): phase for phase in Phase}
 _REASONS = {str(reason): reason for reason in Reason}
+_LEVELS = {str(priority): priority.level for priority in Priority}
+_ON_FAILURE = {str(each): each for each in OnDependencyFailure}
 _NOTHING: Obj = {}
 
 
@@ -52,15 +76,17 @@ def task_record(obj: Obj) -> TaskRecord:
         # Taking it for waiting would run it again, taking it for ended would lose it.
         raise ValueError(f"Task {metadata['namespace']}/{metadata['name']}: unknown phase {phase!r}")
     failures = status.get("failures") or 0
+    payload_bytes = len(payload(obj))
     return TaskRecord(
         task=Task(
             uid=metadata["uid"],
             namespace=metadata["namespace"],
             name=metadata["name"],
-            queue=spec["queue"],
+            queue=status.get("spilledTo") or spec["queue"],
             type=spec["type"],
             created=seconds(metadata.get("creationTimestamp")),
-            priority=spec.get("priority") or 0,
+            # One that the API server refuses today may have been stored by another release.
+            priority=_LEVELS.get(spec.get("priority") or "", NORMAL),
             pool=spec.get("pool") or None,
             slots=spec.get("slots") or 1,
             resources=_pairs(spec.get("resources")),
@@ -68,7 +94,17 @@ def task_record(obj: Obj) -> TaskRecord:
             selector=_selector(spec.get("agentSelector")),
             suspended=bool(spec.get("suspend")),
             failures=failures,
-            not_before=seconds(status.get("retryAfter")),
+            not_before=max(seconds(spec.get("notBefore")), seconds(status.get("retryAfter"))),
+            tenant=spec.get("tenant") or metadata["namespace"],
+            deadline=seconds(spec["deadline"]) if spec.get("deadline") else None,
+            waiting_limit=(spec.get("timeouts") or _NOTHING).get("waitingSeconds"),
+            concurrency_key=spec.get("concurrencyKey") or None,
+            ordering_key=spec.get("orderingKey") or None,
+            parents=_parents(spec, status),
+            on_parent_failure=_ON_FAILURE.get(spec.get("onDependencyFailure") or "", OnDependencyFailure.FAIL),
+            payload_bytes=payload_bytes,
+            deaths=tuple(status.get("lostAgents") or ()),
+            attempted=bool(status.get("startedAt")),
         ),
         resource_version=int(metadata["resourceVersion"]),
         phase=_PHASES[phase],
@@ -82,7 +118,7 @@ def task_record(obj: Obj) -> TaskRecord:
         pool=status.get("pool") or "",
         assigned_at=seconds(status.get("assignedAt")),
         cancel=bool(spec.get("cancel")),
-        payload_bytes=len(payload(obj)),
+        payload_bytes=payload_bytes,
         deleting="deletionTimestamp" in metadata,
         attempts=tuple(status.get("attempts") or ()),
     )
@@ -107,6 +143,37 @@ def queue(obj: Obj) -> Queue:
             initial_seconds=spec.retry.initial_seconds,
             factor=spec.retry.factor,
             max_seconds=spec.retry.max_seconds,
+            jitter=spec.retry.jitter,
+            reasons=frozenset(spec.retry.reasons),
+            agent_deaths=spec.retry.agent_deaths,
+            on_exhausted=spec.retry.on_exhausted,
+        ),
+        drained=spec.drained,
+        weight=spec.weight,
+        policy=spec.order.policy,
+        level=spec.order.level.level,
+        critical_path_first=spec.order.critical_path_first,
+        tenant_weights=tuple(sorted((each.name, each.weight) for each in spec.tenants.weights)),
+        tenant_weight=spec.tenants.default_weight,
+        emergency=frozenset(spec.tenants.emergency),
+        emergency_leased=spec.tenants.emergency_leased,
+        aging_step=spec.aging.step_seconds,
+        on_hopeless=spec.deadlines.on_hopeless,
+        max_queue_seconds=spec.deadlines.max_queue_seconds,
+        expected_service=spec.expected_service_seconds,
+        hold_after=spec.large_tasks.hold_after_seconds,
+        quota=_limits(spec.quota),
+        tenant_quota=_limits(spec.quota.per_tenant),
+        rate=_rate(spec.rate.queue),
+        tenant_rate=_rate(spec.rate.per_tenant),
+        concurrency_limit=spec.concurrency_limit,
+        overflow=Overflow(
+            spec.overflow.high_water, spec.overflow.low_water, spec.overflow.action, spec.overflow.spill_to
+        )
+        if spec.overflow
+        else None,
+        timeouts=Timeouts(
+            spec.timeouts.waiting_seconds, spec.timeouts.execution_seconds, spec.timeouts.progress_seconds
         ),
     )
 
@@ -179,6 +246,26 @@ def _agent_status(obj: Obj, status: Obj) -> Obj:
     names = [each["name"] for each in containers]
     name = AGENT_CONTAINER if AGENT_CONTAINER in names or not names else names[0]
     return next((each for each in status.get("containerStatuses") or () if each["name"] == name), _NOTHING)
+
+
+def _limits(limits: taskqueue.Limits | None) -> Limits:
+    return Limits(limits.waiting, limits.leased, limits.slots, limits.payload_bytes) if limits else Limits()
+
+
+def _rate(rate: taskqueue.TokenRate | None) -> TokenRate | None:
+    return TokenRate(rate.per_second, rate.burst) if rate else None
+
+
+def _parents(spec: Obj, status: Obj) -> tuple[Parent, ...]:
+    """What a Task depends on, as its status pins it."""
+    if not spec.get("dependsOn"):
+        return ()
+    pinned = {each["name"]: each for each in status.get("dependencies") or ()}
+    return tuple(
+        Parent(each["name"], pin.get("uid") or "", _PHASES.get(pin.get("phase") or ""))
+        for each in spec["dependsOn"]
+        for pin in (pinned.get(each["name"]) or _NOTHING,)
+    )
 
 
 def _pairs(mapping: dict[str, Value] | None) -> tuple[tuple[str, Value], ...]:
