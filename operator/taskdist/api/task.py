@@ -50,13 +50,13 @@ class OnDependencyFailure(StrEnum):
 class Timeouts(Model):
     """How long a Task may take. What is absent has no limit, or on a Task: the queue's."""
 
-    waiting_seconds: Annotated[float, Field(gt=0, le=31_536_000)] | None = Field(
+    waiting_seconds: Annotated[float, Field(ge=0.001, le=31_536_000)] | None = Field(
         default=None, description="Longest time from creation to the first start, in seconds; then the Task is Failed."
     )
-    execution_seconds: Annotated[float, Field(gt=0, le=31_536_000)] | None = Field(
+    execution_seconds: Annotated[float, Field(ge=0.001, le=31_536_000)] | None = Field(
         default=None, description="Longest time that one attempt may run, in seconds; then it has failed."
     )
-    progress_seconds: Annotated[float, Field(gt=0, le=31_536_000)] | None = Field(
+    progress_seconds: Annotated[float, Field(ge=0.001, le=31_536_000)] | None = Field(
         default=None,
         description="Longest time that a running attempt may go without reporting progress, in seconds; then it has "
         "failed.",

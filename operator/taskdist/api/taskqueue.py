@@ -125,7 +125,7 @@ class Deadlines(Model):
         description="What happens to a waiting Task whose deadline cannot be met any more: Run (after those that can), "
         "Fail or DeadLetter.",
     )
-    max_queue_seconds: Annotated[float, Field(gt=0, le=31_536_000)] = Field(
+    max_queue_seconds: Annotated[float, Field(ge=0.001, le=31_536_000)] = Field(
         default=3600,
         description="A Task without a deadline is ordered as if it had to start this long after its creation, in "
         "seconds.",
@@ -166,7 +166,7 @@ class Quota(Limits):
 class TokenRate(Model):
     """How many attempts may start: a bucket of `burst` tokens that fills at `perSecond`."""
 
-    per_second: Annotated[float, Field(gt=0, le=100_000)] = Field(description="Attempts a second, in the long run.")
+    per_second: Annotated[float, Field(ge=0.001, le=100_000)] = Field(description="Attempts a second, in the long run.")
     burst: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=1, description="How many may start at once after a quiet time."
     )
@@ -252,7 +252,7 @@ class TaskQueueSpec(Model):
     deadlines: Deadlines = Field(
         default_factory=Deadlines, description="What deadlines do.", json_schema_extra={"default": {}}
     )
-    expected_service_seconds: Annotated[float, Field(gt=0, le=31_536_000)] = Field(
+    expected_service_seconds: Annotated[float, Field(ge=0.001, le=31_536_000)] = Field(
         default=10,
         description="How long an attempt takes, in seconds, as long as nothing was observed of the Task's type.",
     )
