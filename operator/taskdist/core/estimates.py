@@ -1,0 +1,68 @@
+"""How long an attempt holds its slots: what was observed of each type of Task, and the queue's word before that.
+
+Owns a moving average and variance per (queue, type). The first `MEMORY` observations count alike, so that the average
+finds its level at once; from then on each new one has the weight 1/MEMORY, so that it follows a change within some
+MEMORY attempts while its own error stays at a seventh of the spread of single attempts: √(w ÷ (2 − w)) for weight w.
+Both are brought forward one by one as in T. Finch, "Incremental calculation of weighted mean and variance" (2009).
+
+Refuses to grow with users' words: of more than `TYPES` types, those observed longest ago are forgotten.
+"""
+
+from collections import OrderedDict
+
+from taskdist.core.model import Key, Queue
+
+MEMORY = 24
+TYPES = 10_000
+
+
+class Estimate:
+    """What is known of one type: mean and variance of seconds, over how many observations at most `MEMORY`."""
+
+    __slots__ = ("count", "mean", "variance")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = 0.0
+        self.variance = 0.0
+
+    def add(self, seconds: float) -> None:
+        if self.count < MEMORY:
+            self.count += 1
+        weight = 1.0 / self.count
+        difference = seconds - self.mean
+        step = weight * difference
+        self.mean += step
+        self.variance = (1.0 - weight) * (self.variance + difference * step)
+
+
+class Estimates:
+    """All of them."""
+
+    def __init__(self, types: int = TYPES) -> None:
+        self._types = types
+        self._known: OrderedDict[tuple[Key, str], Estimate] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def expected(self, queue: Queue, type: str) -> float:
+        """Return the seconds that an attempt of this type takes on average; the queue's word before any was seen."""
+        found = self._known.get((queue.key, type))
+        return queue.expected_service if found is None else found.mean
+
+    def of(self, queue: Key, type: str) -> Estimate | None:
+        """Return what was observed of the type, None if nothing was. Not to be kept: it may be forgotten."""
+        return self._known.get((queue, type))
+
+    def observe(self, queue: Key, type: str, seconds: float) -> None:
+        """An attempt of this type held its slots for so long."""
+        key = (queue, type)
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= self._types:
+                self._known.popitem(last=False)
+            found = self._known[key] = Estimate()
+        else:
+            self._known.move_to_end(key)
+        found.add(seconds)

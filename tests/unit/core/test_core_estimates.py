@@ -1,0 +1,62 @@
+"""What is expected of a type follows what was observed of it, and takes no more room than it may."""
+
+from statistics import fmean, pvariance
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders import make_queue
+from taskdist.core.estimates import MEMORY, Estimates
+from taskdist.core.model import Queue
+
+QUEUE = Queue("ns", "q", expected_service=7.0)
+
+
+def test_the_queues_word_counts_until_something_is_seen() -> None:
+    estimates = Estimates()
+    assert (estimates.expected(QUEUE, "work"), estimates.of(QUEUE.key, "work")) == (7.0, None)
+    estimates.observe(QUEUE.key, "work", 2.0)
+    assert estimates.expected(QUEUE, "work") == 2.0
+    assert estimates.expected(QUEUE, "other") == 7.0
+    assert estimates.expected(make_queue("other").build(), "work") == 10.0
+
+
+@given(st.lists(st.floats(0.0, 1e6), min_size=1, max_size=MEMORY))
+def test_the_first_ones_count_alike(seconds: list[float]) -> None:
+    estimates = Estimates()
+    for each in seconds:
+        estimates.observe(QUEUE.key, "work", each)
+    found = estimates.of(QUEUE.key, "work")
+    assert found is not None
+    assert found.count == len(seconds)
+    assert found.mean == pytest.approx(fmean(seconds), abs=1e-6)
+    assert found.variance == pytest.approx(pvariance(seconds), rel=1e-6, abs=1e-3)
+
+
+@given(st.lists(st.floats(0.0, 1e6), min_size=1, max_size=200))
+def test_it_stays_within_what_was_seen(seconds: list[float]) -> None:
+    estimates = Estimates()
+    for each in seconds:
+        estimates.observe(QUEUE.key, "work", each)
+    found = estimates.of(QUEUE.key, "work")
+    assert found is not None
+    assert min(seconds) - 1e-6 <= found.mean <= max(seconds) + 1e-6
+    assert 0.0 <= found.variance <= (max(seconds) - min(seconds)) ** 2 / 4 * (1 + 1e-9) + 1e-6
+
+
+def test_it_follows_a_change_within_its_memory() -> None:
+    estimates = Estimates()
+    for _ in range(500):
+        estimates.observe(QUEUE.key, "work", 1.0)
+    for _ in range(3 * MEMORY):
+        estimates.observe(QUEUE.key, "work", 9.0)
+    assert estimates.expected(QUEUE, "work") > 8.5
+
+
+def test_the_type_seen_longest_ago_is_forgotten_first() -> None:
+    estimates = Estimates(types=3)
+    for name in ("a", "b", "c", "a", "d", "e"):
+        estimates.observe(QUEUE.key, name, 1.0)
+    assert len(estimates) == 3
+    assert [estimates.of(QUEUE.key, name) is not None for name in "abcde"] == [True, False, False, True, True]
