@@ -6,9 +6,9 @@ with the chart's rights and nothing more, kubectl, and agents that are pods of a
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
-import os
 import runpy
 import signal
 import subprocess
@@ -17,7 +17,7 @@ import sysconfig
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -29,12 +29,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from taskdist.api import Phase
-from taskdist.kube import AGENTPOOLS, TASKS, Client
-from taskdist.local.stack import Stack, StackError
+from taskdist.kube import AGENTPOOLS, TASKS, Client, KubeError
+from taskdist.local.stack import DEFINITIONS, Stack, StackError
 
 NAMESPACE = "demo"
 QUEUE = POOL = "analysis"
 MAX_SOURCE_BYTES = 48 * 1024
+# What the Dockerfile's base image has unless told otherwise.
+IMAGE_PYTHON = (3, 11)
 TIMEOUT_SECONDS = 300.0
 # How long after the last Task the pool may take to shrink.
 SHRINK_SECONDS = 60.0
@@ -63,17 +65,30 @@ class Observed:
             self.sizes.append((at, replicas))
 
 
-def modules(limit: int) -> list[Path]:
-    """Return source files of this Python's standard library, a spread of `limit` of them, always the same ones."""
-    root = Path(sysconfig.get_paths()["stdlib"])
+def modules(limit: int, *, root: Path | None = None, portable: bool = False) -> list[Path]:
+    """Return source files of this Python's standard library, a spread of `limit` of them, always the same ones.
+
+    `portable` leaves out what only a newer Python than the image's would parse.
+    """
+    root = root or Path(sysconfig.get_paths()["stdlib"])
     skipped = {"site-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "__pycache__"}
     found = sorted(
         path
         for path in root.rglob("*.py")
-        if not skipped & set(path.relative_to(root).parts) and path.stat().st_size <= MAX_SOURCE_BYTES
+        if not skipped & set(path.relative_to(root).parts)
+        and path.stat().st_size <= MAX_SOURCE_BYTES
+        and not (portable and not _parses(path))
     )
     step = max(1, len(found) // limit)
     return found[::step][:limit]
+
+
+def _parses(path: Path) -> bool:
+    try:
+        ast.parse(path.read_bytes(), feature_version=IMAGE_PYTHON)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def manifests(files: Iterable[Path], *, inline: bool) -> list[Object]:
@@ -114,7 +129,7 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-async def watch_job(kubeconfig: Path, count: int, console: Console) -> tuple[list[Object], Observed]:
+async def watch_job(kubeconfig: Path | None, count: int, console: Console) -> tuple[list[Object], Observed]:
     """Show progress until all Tasks ended and the pool has shrunk again; return the Tasks and what was seen."""
     observed = Observed()
     started = time.monotonic()
@@ -201,21 +216,16 @@ def _seconds(start: str, end: str | None) -> float | None:
 
 def run(stack: Stack, count: int, samples: Path, console: Console) -> bool:
     """Run the job on a stack that is up; True if all is as promised."""
-    files = modules(count)
+    files = modules(count, portable=not stack.shares_disk)
     agent = samples / "agents" / "analyse.py"
-    stack.kubectl(
-        "apply",
-        "-f",
-        "-",
-        stdin=yaml.safe_dump({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),
-    )
+    stack.make_namespace(NAMESPACE)
     stack.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=yaml.safe_dump_all(stack.demo_objects(POOL, QUEUE, agent)))
     console.print(f"kubectl apply: a TaskQueue, an AgentPool, and {len(files)} Tasks, one for each source file")
     with tempfile.NamedTemporaryFile("w", suffix=".json") as tasks:
         json.dump({"apiVersion": "v1", "kind": "List", "items": manifests(files, inline=not stack.shares_disk)}, tasks)
         tasks.flush()
         applying = subprocess.Popen(
-            [str(stack.kubectl_binary), "--kubeconfig", str(stack.kubeconfig), "apply", "-f", tasks.name],
+            [*stack.kubectl_command, "apply", "-f", tasks.name],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -227,44 +237,69 @@ def run(stack: Stack, count: int, samples: Path, console: Console) -> bool:
     return report(ended, observed, direct_totals(files, agent), console)
 
 
+def hints(stack: Stack) -> str:
+    """What to try on a demo that goes on, and how to end it."""
+    command, payload = Path(sys.executable).parent / "taskdist", '{"source": "print(1)"}'
+    lines = [
+        f"kubectl -n {NAMESPACE} get tq,ap,tk",
+        f"kubectl -n {NAMESPACE} describe ap/{POOL} tk/analyse-000",
+        f"{command} submit {QUEUE} -n {NAMESPACE} --type analyse --payload '{payload}' --wait",
+    ]
+    if stack.kubeconfig is not None:
+        lines.insert(0, f"export KUBECONFIG={stack.kubeconfig}")
+    end = stack.removal or ["make demo-stop"]
+    return "\n  ".join(["\nIt goes on running. Try:", *lines]) + "\n  ".join(["\nand to end it:", *end])
+
+
 def main(directory: Path, *, count: int, keep: bool, cluster: str, image: str, root: Path) -> int:
     """Bring the stack up, run the job, take everything down again. Returns the exit code."""
     console = Console()
-    if cluster == "current" and not image:
-        console.print(
-            "CLUSTER=current needs an image that the cluster can pull: build the Dockerfile, push it, and say "
-            "IMAGE=REPOSITORY:TAG",
-            style="red",
-            markup=False,
+
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style or None, soft_wrap=True, highlight=False, markup=False)
+
+    if cluster == "current" and ":" not in image.rpartition("/")[2]:
+        say(
+            "CLUSTER=current needs an image that the cluster has or can pull: build the Dockerfile, push or load it, "
+            "and say IMAGE=REPOSITORY:TAG",
+            "red",
         )
         return 2
     samples = root / "manifests" / "samples"
     stack = Stack.current(root, image) if cluster == "current" else Stack.local(directory, root)
-    kept = False
     # Whoever ends the demo from outside must not leave its processes behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    good = False
     try:
-        stack.up(console.print)
+        stack.up(say)
         good = run(stack, count, samples, console)
-        if keep and good:
-            kept = True
-            console.print(
-                "\nIt goes on running. Try:\n"
-                f"  export KUBECONFIG={stack.kubeconfig}\n"
-                f"  kubectl -n {NAMESPACE} get tq,ap,tk\n"
-                f"  kubectl -n {NAMESPACE} describe ap/{POOL} tk/analyse-000\n"
-                f"  {Path(sys.executable).parent}/taskdist submit {QUEUE} -n {NAMESPACE} --type analyse "
-                f'--payload \'{{"path": "{os.__file__}"}}\' --wait\n'
-                "and `make demo-stop` to end it.",
-                soft_wrap=True,
-                highlight=False,
-                markup=False,
-            )
-        return 0 if good else 1
-    except (DemoFailed, StackError) as error:
-        console.print(f"the demo failed: {error}", style="red", markup=False)
-        console.print(f"logs: {stack.logs}", markup=False)
-        return 1
+        if not good:
+            say(_where_to_look(stack))
+        elif keep:
+            say(hints(stack))
+    except (DemoFailed, StackError, KubeError) as error:
+        say(f"the demo failed: {error}", "red")
+        say(_where_to_look(stack))
     finally:
-        if not kept:
-            stack.down()
+        if not (keep and good):
+            good &= _down(stack, say)
+    return 0 if good else 1
+
+
+def _where_to_look(stack: Stack) -> str:
+    return stack.diagnosis(NAMESPACE) or f"logs: {stack.logs}"
+
+
+def _down(stack: Stack, say: Callable[[str], None]) -> bool:
+    brought = stack.removal
+    try:
+        stack.down()
+    except StackError as error:
+        say(str(error))
+        return False
+    if brought:
+        say("removed again: " + "; ".join(brought))
+        if any(each.startswith("helm") for each in brought):
+            say("The resource definitions stay, as Tasks of others would go with them. To remove them:")
+            say(f"  kubectl delete crd {' '.join(DEFINITIONS)}")
+    return True

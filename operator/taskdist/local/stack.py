@@ -2,11 +2,15 @@
 
 Owns bringing the parts up in order and taking all of them down: the control plane, what the manifests install, the
 operator as a process under the ServiceAccount that the manifests give it, and a node for the agents' pods.
+
+On a cluster that is already there it takes away only what it brought: an operator that runs there is used and stays,
+and a namespace that stands there is never taken for its own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -25,8 +29,15 @@ from taskdist.local.controlplane import ControlPlane, ControlPlaneError, free_po
 OPERATOR_NAMESPACE = "taskdist-system"
 SERVICE_ACCOUNT = "taskdist"
 RELEASE = "taskdist"
+DEFINITIONS = ("tasks.taskdist.dev", "taskqueues.taskdist.dev", "agentpools.taskdist.dev")
+# What the chart and the plain manifests put on the operator's Deployment, whatever its name and namespace.
+OPERATOR_LABELS = "app.kubernetes.io/part-of=taskdist,app.kubernetes.io/component=operator"
+OPERATOR_PODS = "app.kubernetes.io/component=operator"
 READY_SECONDS = 60.0
+ROLLOUT_SECONDS = 180
 STOP_SECONDS = 10.0
+# Agents get their grace to finish; then the namespace controller has its turn.
+NAMESPACE_SECONDS = 120
 
 Object = dict[str, Any]
 Say = Callable[[str], None]
@@ -52,6 +63,17 @@ class Operator:
             self.process.wait(STOP_SECONDS)
 
 
+@dataclass(frozen=True)
+class Brought:
+    """One thing that was added to a cluster which is not ours: the program and its arguments that take it away."""
+
+    program: str
+    arguments: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " ".join((self.program, *self.arguments))
+
+
 class Stack:
     """A place for demo and tests: `up`, use it, `down`."""
 
@@ -71,6 +93,9 @@ class Stack:
         self._extra_env = dict(operator_env or {})
         self._operator_env: dict[str, str] = {}
         self._kubectl: Path | None = None
+        self._operator_at = (OPERATOR_NAMESPACE, RELEASE)
+        # Each undoes one thing that `up` did to a cluster that stays: what it is, and the command for it by hand.
+        self._brought: list[Brought] = []
         self._node: subprocess.Popen[bytes] | None = None
         self.operators: list[Operator] = []
         self.link_port = 0
@@ -97,10 +122,17 @@ class Stack:
         return self._directory is not None
 
     @property
-    def kubeconfig(self) -> Path:
-        if self._plane is not None:
-            return self._plane.kubeconfig
-        return Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
+    def kubeconfig(self) -> Path | None:
+        """The administrator's. None: whatever kubectl itself finds, which may be several files."""
+        return self._plane.kubeconfig if self._plane is not None else None
+
+    @property
+    def kubectl_command(self) -> list[str]:
+        """What every call of kubectl begins with."""
+        return [str(self.kubectl_binary), *self._access()]
+
+    def _access(self) -> list[str]:
+        return ["--kubeconfig", str(self.kubeconfig)] if self.kubeconfig is not None else []
 
     @property
     def kubectl_binary(self) -> Path:
@@ -117,9 +149,27 @@ class Stack:
 
     @property
     def logs(self) -> str:
-        return (
-            str(self._directory / "log") if self._directory else f"kubectl -n {OPERATOR_NAMESPACE} logs deploy/taskdist"
-        )
+        if self._directory:
+            return str(self._directory / "log")
+        return f"kubectl -n {self._operator_at[0]} logs -l {OPERATOR_PODS} --prefix"
+
+    def diagnosis(self, *namespaces: str) -> str:
+        """What a cluster that stays can tell of a failure, as `down` is about to take it away; otherwise nothing."""
+        if self._directory is not None:
+            return ""
+        told = []
+        for namespace in (self._operator_at[0], *namespaces):
+            for what in (["get", "pods", "-o", "wide"], ["get", "events", "--field-selector=type=Warning"]):
+                with contextlib.suppress(StackError):
+                    told.append(f"$ kubectl -n {namespace} {' '.join(what)}\n" + self.kubectl("-n", namespace, *what))
+        with contextlib.suppress(StackError):
+            told.append(f"$ {self.logs}\n" + self.kubectl(*self.logs.split()[1:], "--tail=20"))
+        return "\n".join(told)
+
+    @property
+    def removal(self) -> list[str]:
+        """The commands that take away by hand what was brought to a cluster that stays, in their order."""
+        return [str(each) for each in reversed(self._brought)]
 
     # -- up and down -----------------------------------------------------------------------------------------------
 
@@ -127,14 +177,14 @@ class Stack:
         """Bring everything up. Raises StackError."""
         try:
             if self._directory is None:
-                self._install_chart(say)
+                self._up_current(say)
             else:
                 self._up_local(self._directory, say)
         except (BinaryNotFound, ControlPlaneError) as error:
             raise StackError(str(error)) from error
 
     def down(self) -> None:
-        """End and remove what `up` brought. Safe to repeat."""
+        """End and remove what `up` brought. Safe to repeat. Raises StackError if something could not be removed."""
         # Before its control plane goes: then it gives its leadership back instead of failing.
         for operator in self.operators:
             operator.stop()
@@ -144,27 +194,34 @@ class Stack:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._node.wait(STOP_SECONDS)
             self._node = None
-        if self._plane is not None:
-            if self._owns_plane:
-                self._plane.stop()
-                self._plane = None
-        elif self._directory is None:
-            # The chart keeps its definitions, and with them whatever others made of these kinds.
-            self.kubectl("delete", "namespace", "demo", "--ignore-not-found", "--timeout=60s")
-            self._helm("uninstall", RELEASE, "--ignore-not-found")
+        if self._plane is not None and self._owns_plane:
+            self._plane.stop()
+            self._plane = None
+        failed = []
+        while self._brought:
+            each = self._brought.pop()
+            try:
+                self._run(each.program, *each.arguments)
+            except StackError as error:
+                failed.append(f"{error}\n  by hand: {each}")
+        if failed:
+            raise StackError("not everything could be removed:\n" + "\n".join(failed))
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl as the administrator; raises StackError with what it said."""
-        done = subprocess.run(
-            [str(self.kubectl_binary), "--kubeconfig", str(self.kubeconfig), *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise StackError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
-        return done.stdout
+        return self._run("kubectl", *arguments, stdin=stdin)
+
+    def make_namespace(self, name: str) -> None:
+        """Make a namespace that `down` removes. Raises StackError where a cluster that stays has one of that name."""
+        if self._directory is None:
+            if self.kubectl("get", "namespace", name, "--ignore-not-found", "-o", "name"):
+                raise StackError(
+                    f"the cluster has a namespace {name} already, and it is not touched. If it is left from an earlier "
+                    f"run: kubectl delete namespace {name}"
+                )
+            self._bring_namespace(name)
+        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(manifest))
 
     def demo_objects(self, pool: str, queue: str, agent: Path) -> list[Object]:
         """Return the queue and the elastic pool whose agents run the sample agent."""
@@ -174,7 +231,12 @@ class Stack:
                 "command": [str(Path(sys.executable).parent / "taskdist"), "agent", f"{agent}:agent"],
             }
         else:
-            container = {"image": self._image, "args": ["agent", f"/samples/agents/{agent.name}:agent"]}
+            container = {
+                "image": self._image,
+                # As the chart has it for the operator: an image that was loaded into the nodes is in no registry.
+                "imagePullPolicy": "IfNotPresent",
+                "args": ["agent", f"/samples/agents/{agent.name}:agent"],
+            }
         container |= {
             "name": "agent",
             "securityContext": {
@@ -269,28 +331,54 @@ class Stack:
         manifests = yaml.safe_load_all((self._root / "manifests" / "install.yaml").read_text())
         wanted = [m for m in manifests if m and m["kind"] not in ("Deployment", "PodDisruptionBudget", "Service")]
         self.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(wanted))
-        kinds = ("taskqueues", "agentpools", "tasks")
-        crds = [f"crd/{kind}.taskdist.dev" for kind in kinds]
+        crds = [f"crd/{name}" for name in DEFINITIONS]
         self.kubectl("wait", "--for=condition=Established", "--timeout=60s", *crds)
 
-    def _install_chart(self, say: Say) -> None:
-        context = self.kubectl("config", "current-context").strip()
-        say(f"helm install into the current cluster ({context}), with image {self._image}")
-        repository, _, tag = self._image.rpartition(":")
-        self._helm(
-            *("upgrade", "--install", RELEASE, str(self._root / "charts" / "taskdist"), "--create-namespace"),
-            *("--set", f"image.repository={repository},image.tag={tag}", "--wait", "--timeout", "180s"),
+    def _up_current(self, say: Say) -> None:
+        try:
+            context = self.kubectl("config", "current-context").strip()
+        except StackError:
+            context = "the pod's own"  # In a pod kubectl needs no configuration.
+        found = json.loads(self.kubectl("get", "deployments", "-A", "-l", OPERATOR_LABELS, "-o", "json"))["items"]
+        if found:
+            # Two operators must not serve one namespace, and whoever installed this one did not mean it for us.
+            metadata = found[0]["metadata"]
+            self._operator_at = (metadata["namespace"], metadata["name"])
+            say(f"the cluster ({context}) has an operator, {'/'.join(self._operator_at)}: it is used, and stays")
+        else:
+            self._install_chart(context, say)
+        namespace, name = self._operator_at
+        self.kubectl(
+            *("rollout", "status", f"deployment/{name}", "-n", namespace, f"--timeout={ROLLOUT_SECONDS}s"),
         )
 
-    def _helm(self, *arguments: str) -> None:
-        done = subprocess.run(
-            [str(find("helm")), "--kubeconfig", str(self.kubeconfig), "--namespace", OPERATOR_NAMESPACE, *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
+    def _install_chart(self, context: str, say: Say) -> None:
+        say(f"helm install into the current cluster ({context}), with image {self._image}")
+        repository, _, tag = self._image.rpartition(":")
+        if not self.kubectl("get", "namespace", OPERATOR_NAMESPACE, "--ignore-not-found", "-o", "name"):
+            self._bring_namespace(OPERATOR_NAMESPACE)
+        where = ("--namespace", OPERATOR_NAMESPACE)
+        # Before it is there: an install that fails half-way leaves a release too. The chart keeps its definitions, and
+        # with them whatever others made of these kinds.
+        self._bring("helm", "uninstall", RELEASE, *where, "--ignore-not-found", "--wait")
+        self._run(
+            *("helm", "install", RELEASE, str(self._root / "charts" / "taskdist"), *where, "--create-namespace"),
+            # Not --set: a tag may look like a number.
+            *("--set-string", f"image.repository={repository},image.tag={tag}"),
         )
+
+    def _bring_namespace(self, name: str) -> None:
+        self._bring("kubectl", "delete", "namespace", name, "--ignore-not-found", f"--timeout={NAMESPACE_SECONDS}s")
+
+    def _bring(self, program: str, *arguments: str) -> None:
+        self._brought.append(Brought(program, arguments))
+
+    def _run(self, program: str, *arguments: str, stdin: str | None = None) -> str:
+        command = self.kubectl_command if program == "kubectl" else [str(find(program)), *self._access()]
+        done = subprocess.run([*command, *arguments], input=stdin, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise StackError(f"helm {arguments[0]}: {done.stderr.strip()}")
+            raise StackError(f"{program} {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
 
 
 def _plain_environment() -> dict[str, str]:
