@@ -38,6 +38,11 @@ class Priority(StrEnum):
         """From 0, the lowest, to 5."""
         return len(Priority) - 1 - list(Priority).index(self)
 
+    @classmethod
+    def of(cls, level: int) -> "Priority":
+        """The level of this number."""
+        return list(cls)[len(cls) - 1 - level]
+
 
 class OnDependencyFailure(StrEnum):
     """What becomes of a Task if one that it depends on does not succeed."""

@@ -2,8 +2,9 @@
 
 from collections import Counter
 
+from taskdist.api import Priority
 from taskdist.controller.dispatch import Dispatcher
-from taskdist.observability.metrics import Snapshot
+from taskdist.observability.metrics import QueueLevel, Snapshot
 
 
 def snapshot(dispatcher: Dispatcher, epoch: int | None) -> Snapshot:
@@ -12,11 +13,11 @@ def snapshot(dispatcher: Dispatcher, epoch: int | None) -> Snapshot:
     if leader is None:
         return Snapshot(leader=epoch is not None, epoch=epoch or 0)
     core, stats = leader.core, leader.stats()
-    waiting: Counter[tuple[str, str, int]] = Counter()
-    leased: Counter[tuple[str, str, int]] = Counter()
+    waiting: Counter[QueueLevel] = Counter()
+    leased: Counter[QueueLevel] = Counter()
     for record, is_leased in leader.live():
         namespace, queue = record.task.queue_key
-        (leased if is_leased else waiting)[namespace, queue, record.task.priority] += 1
+        (leased if is_leased else waiting)[namespace, queue, Priority.of(record.task.priority)] += 1
     agents: dict[tuple[str, str, str], int] = {}
     busy: dict[tuple[str, str], int] = {}
     total: dict[tuple[str, str], int] = {}

@@ -14,19 +14,15 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 import taskdist
-from taskdist.api import Phase, Reason
-
-MOST_LEVELS = 20
-"""How many priorities of one queue get a series of their own; users choose priorities, so the number needs a bound."""
-OTHER_LEVELS = "other"
+from taskdist.api import Phase, Priority, Reason
 
 # Seconds, 1 ms to 10 min: a dispatch takes a few ms where a slot is free and as long as the work ahead where none is.
 WAITS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 # Seconds, 1 ms to 30 s: requests to the API server, and how late the event loop is.
 DELAYS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
-QueueLevel = tuple[str, str, int]
-"""Namespace, queue, priority."""
+QueueLevel = tuple[str, str, Priority]
+"""Namespace, queue, the Tasks' own level."""
 PoolState = tuple[str, str, str]
 """Namespace, pool, state of the agent."""
 PoolKey = tuple[str, str]
@@ -178,20 +174,6 @@ class _Gauges(Collector):
 
 def _level(name: str, text: str, counts: Mapping[QueueLevel, int]) -> Metric:
     family = GaugeMetricFamily(name, text, labels=("namespace", "queue", "priority"))
-    for (namespace, queue, level), count in fold_levels(counts):
-        family.add_metric((namespace, queue, level), count)
+    for (namespace, queue, level), count in sorted(counts.items()):
+        family.add_metric((namespace, queue, str(level)), count)
     return family
-
-
-def fold_levels(counts: Mapping[QueueLevel, int]) -> list[tuple[tuple[str, str, str], int]]:
-    """Priorities as label values: the fullest ones of each queue by themselves, all others of it together."""
-    queues: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    for (namespace, queue, level), count in counts.items():
-        queues.setdefault((namespace, queue), []).append((count, level))
-    folded: list[tuple[tuple[str, str, str], int]] = []
-    for (namespace, queue), levels in sorted(queues.items()):
-        levels.sort(reverse=True)
-        folded += [((namespace, queue, str(level)), count) for count, level in levels[:MOST_LEVELS]]
-        if levels[MOST_LEVELS:]:
-            folded.append(((namespace, queue, OTHER_LEVELS), sum(count for count, _ in levels[MOST_LEVELS:])))
-    return folded

@@ -93,9 +93,9 @@ def test_deleting_a_running_task_stops_its_handler_and_frees_its_slot(one: Room,
 def test_priority_decides_who_goes_next(one: Room, tmp_path: Path) -> None:
     file = tmp_path / "beats"
     done = block(one, "first", tmp_path / "blocker", queue="narrow")
-    for name, priority in (("low", -5), ("middle", 0), ("high", 7), ("raised", -9)):
+    for name, priority in (("low", "Low"), ("middle", "Normal"), ("high", "High"), ("raised", "Background")):
         one.task(name, "trace", {"file": str(file)}, queue="narrow", priority=priority)
-    one.patch("tasks", "raised", priority=9)
+    one.patch("tasks", "raised", priority="Critical")
     until(lambda: one.status("taskqueues", "narrow").get("waiting") == 4, "all wait")
     done.touch()
     one.ended("low", "middle", "high", "raised")

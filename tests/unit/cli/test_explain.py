@@ -84,8 +84,8 @@ def test_what_could_run_now_points_at_the_operator(cluster: MemoryCluster) -> No
 
 def test_position_counts_those_ahead(cluster: MemoryCluster) -> None:
     cluster.task("b", ASSIGNED | {"agentUid": "uid-p-0"})
-    cluster.task("first", priority=10)
-    cluster.task("last", priority=-10)
+    cluster.task("first", priority="High")
+    cluster.task("last", priority="Low")
     assert [explain(cluster, name)["position"] for name in ("first", "a", "last")] == [1, 2, 3]
     assert "2 of 3 waiting" in call(cluster, "why", "a").out
 

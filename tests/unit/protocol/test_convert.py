@@ -7,8 +7,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskdist.api import AgentPool, Delivery, Dispatch, Phase, Reason, Reclaim
-from taskdist.core.model import Pool, Queue, Requirement, RetryPolicy, Task
+from taskdist.api import (
+    AgentPool,
+    Delivery,
+    Dispatch,
+    OnDependencyFailure,
+    OnExhausted,
+    OnHopeless,
+    OnOverflow,
+    OrderPolicy,
+    Phase,
+    Priority,
+    Reason,
+    Reclaim,
+)
+from taskdist.core.model import (
+    Limits,
+    Overflow,
+    Parent,
+    Pool,
+    Queue,
+    Requirement,
+    RetryPolicy,
+    Task,
+    Timeouts,
+    TokenRate,
+)
 from taskdist.protocol import convert
 from taskdist.protocol.convert import template_hash
 from taskdist.protocol.observations import PodRecord, TaskRecord
@@ -22,7 +46,9 @@ def task(spec: dict[str, Any] | None = None, status: Any = None, **meta: Any) ->
 
 
 def plain(**fields: Any) -> Task:
-    return Task(**({"uid": "u1", "namespace": "ns", "name": "a", "queue": "q", "type": "t", "created": 0.0} | fields))
+    base: dict[str, Any] = {"uid": "u1", "namespace": "ns", "name": "a", "queue": "q", "type": "t", "created": 0.0}
+    # The account is the namespace's if the Task names none; an absent payload is that of an empty object.
+    return Task(**(base | {"tenant": "ns", "payload_bytes": 2} | fields))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +74,15 @@ def test_time(text: str | None, expected: float) -> None:
             task(
                 {
                     "payload": {"a": 1},
-                    "priority": 5,
+                    "priority": "High",
+                    "tenant": "acme",
+                    "deadline": "1970-01-01T00:10:00Z",
+                    "notBefore": "1970-01-01T00:03:00Z",
+                    "timeouts": {"waitingSeconds": 30, "executionSeconds": 5},
+                    "concurrencyKey": "host-1",
+                    "orderingKey": "account-7",
+                    "dependsOn": [{"name": "b"}, {"name": "c"}],
+                    "onDependencyFailure": "Run",
                     "pool": "p",
                     "slots": 2,
                     "resources": {"gpu": 1, "disk": 3},
@@ -62,7 +96,16 @@ def test_time(text: str | None, expected: float) -> None:
             TaskRecord(
                 task=plain(
                     created=100.0,
-                    priority=5,
+                    priority=Priority.HIGH.level,
+                    tenant="acme",
+                    deadline=600.0,
+                    not_before=180.0,
+                    waiting_limit=30,
+                    concurrency_key="host-1",
+                    ordering_key="account-7",
+                    parents=(Parent("b"), Parent("c")),
+                    on_parent_failure=OnDependencyFailure.RUN,
+                    payload_bytes=len('{"a":1}'),
                     pool="p",
                     slots=2,
                     resources=(("disk", 3), ("gpu", 1)),
@@ -90,10 +133,13 @@ def test_time(text: str | None, expected: float) -> None:
                     "assignedAt": "1970-01-01T00:00:10.500000Z",
                     "retryAfter": "1970-01-01T00:00:09Z",
                     "attempts": [{"attempt": 1, "reason": "HandlerError"}],
+                    "startedAt": "1970-01-01T00:00:11Z",
+                    "lostAgents": ["x", "y"],
+                    "spilledTo": "overflow",
                 }
             ),
             TaskRecord(
-                task=plain(failures=2, not_before=9.0),
+                task=plain(failures=2, not_before=9.0, attempted=True, deaths=("x", "y"), queue="overflow"),
                 resource_version=42,
                 phase=Phase.ASSIGNED,
                 reason=Reason.ASSIGNED,
@@ -113,6 +159,28 @@ def test_time(text: str | None, expected: float) -> None:
             task(status={"phase": "Failed", "reason": "OfALaterRelease"}),
             TaskRecord(task=plain(), resource_version=42, phase=Phase.FAILED, payload_bytes=2),
             id="reason-of-a-later-release",
+        ),
+        pytest.param(
+            task(
+                {"dependsOn": [{"name": "b"}, {"name": "c"}]},
+                {"dependencies": [{"name": "b", "uid": "ub", "phase": "Succeeded"}, {"name": "c", "uid": "uc"}]},
+            ),
+            TaskRecord(
+                task=plain(parents=(Parent("b", "ub", Phase.SUCCEEDED), Parent("c", "uc"))),
+                resource_version=42,
+                payload_bytes=2,
+            ),
+            id="parents-as-they-are-pinned",
+        ),
+        pytest.param(
+            task({"notBefore": "1970-01-01T00:00:20Z"}, {"retryAfter": "1970-01-01T00:00:09Z"}),
+            TaskRecord(task=plain(not_before=20.0), resource_version=42, payload_bytes=2),
+            id="the-later-of-not-before-and-back-off",
+        ),
+        pytest.param(
+            task({"priority": "Urgent"}),
+            TaskRecord(task=plain(), resource_version=42, payload_bytes=2),
+            id="level-of-another-release",
         ),
         pytest.param(
             task({"pool": None, "skills": None, "payload": None, "agentSelector": None}, {"retryAfter": None}),
@@ -173,7 +241,8 @@ def test_a_payload_that_is_no_utf8_stops_nothing() -> None:
 
 def test_queue_defaults_are_the_api_s() -> None:
     obj = {"metadata": {"namespace": "ns", "name": "q"}, "spec": {"pools": ["b", "a"]}}
-    assert convert.queue(obj) == Queue("ns", "q", pools=("b", "a"))
+    # But for the jitter: where the queue is gone, the core retries without chance.
+    assert convert.queue(obj) == Queue("ns", "q", pools=("b", "a"), retry=RetryPolicy(jitter=0.1))
 
 
 def test_queue() -> None:
@@ -185,7 +254,34 @@ def test_queue() -> None:
         "reclaim": "Fast",
         "leaseSeconds": 5,
         "holdSeconds": 20,
-        "retry": {"limit": 1, "initialSeconds": 0.5, "factor": 3, "maxSeconds": 9},
+        "retry": {
+            "limit": 1,
+            "initialSeconds": 0.5,
+            "factor": 3,
+            "maxSeconds": 9,
+            "jitter": 0.5,
+            "reasons": ["HandlerError"],
+            "agentDeaths": 2,
+            "onExhausted": "DeadLetter",
+        },
+        "drained": True,
+        "weight": 3,
+        "order": {"policy": "Fifo", "level": "Low", "criticalPathFirst": True},
+        "tenants": {
+            "weights": [{"name": "b", "weight": 2}, {"name": "a", "weight": 4}],
+            "defaultWeight": 5,
+            "emergency": ["a"],
+            "emergencyLeased": 7,
+        },
+        "aging": {"stepSeconds": 8},
+        "deadlines": {"onHopeless": "DeadLetter", "maxQueueSeconds": 11},
+        "expectedServiceSeconds": 12,
+        "largeTasks": {"holdAfterSeconds": 13},
+        "quota": {"waiting": 1, "leased": 2, "slots": 3, "payloadBytes": 4, "perTenant": {"leased": 5}},
+        "rate": {"queue": {"perSecond": 6, "burst": 7}, "perTenant": {"perSecond": 0.5}},
+        "concurrencyLimit": 14,
+        "overflow": {"highWater": 16, "lowWater": 15, "action": "Spill", "spillTo": "other"},
+        "timeouts": {"waitingSeconds": 17, "executionSeconds": 18, "progressSeconds": 19},
     }
     assert convert.queue({"metadata": {"namespace": "ns", "name": "q"}, "spec": spec}) == Queue(
         "ns",
@@ -197,7 +293,28 @@ def test_queue() -> None:
         reclaim=Reclaim.FAST,
         lease_seconds=5,
         hold_seconds=20,
-        retry=RetryPolicy(1, 0.5, 3, 9),
+        retry=RetryPolicy(1, 0.5, 3, 9, 0.5, frozenset({"HandlerError"}), 2, OnExhausted.DEAD_LETTER),
+        drained=True,
+        weight=3,
+        policy=OrderPolicy.FIFO,
+        level=Priority.LOW.level,
+        critical_path_first=True,
+        tenant_weights=(("a", 4), ("b", 2)),
+        tenant_weight=5,
+        emergency=frozenset({"a"}),
+        emergency_leased=7,
+        aging_step=8,
+        on_hopeless=OnHopeless.DEAD_LETTER,
+        max_queue_seconds=11,
+        expected_service=12,
+        hold_after=13,
+        quota=Limits(1, 2, 3, 4),
+        tenant_quota=Limits(leased=5),
+        rate=TokenRate(6, 7),
+        tenant_rate=TokenRate(0.5),
+        concurrency_limit=14,
+        overflow=Overflow(16, 15, OnOverflow.SPILL, "other"),
+        timeouts=Timeouts(17, 18, 19),
     )
 
 
