@@ -29,7 +29,7 @@ test-binaries: binaries
 	@$(PY) -m taskdist.local binaries helm kubeconform
 
 .PHONY: demo
-demo: binaries ## run the main job end to end; KEEP=1 leaves it running, CLUSTER=current uses kubectl's cluster
+demo: $(if $(CLUSTER),env,binaries) ## run the main job end to end; KEEP=1 leaves it running, CLUSTER=current uses kubectl's cluster
 	@$(PY) -m taskdist.local demo $(if $(KEEP),--keep) $(if $(CLUSTER),--cluster $(CLUSTER)) $(if $(IMAGE),--image $(IMAGE)) $(if $(COUNT),--count $(COUNT))
 
 .PHONY: demo-stop
