@@ -121,6 +121,9 @@ def task_record(obj: Obj) -> TaskRecord:
         payload_bytes=payload_bytes,
         deleting="deletionTimestamp" in metadata,
         attempts=tuple(status.get("attempts") or ()),
+        finished_at=seconds(status.get("finishedAt")),
+        ttl=spec.get("ttlSecondsAfterFinished"),
+        duplicate_of=status.get("duplicateOf") or "",
     )
 
 

@@ -36,6 +36,9 @@ class TaskRecord:
     payload_bytes: int = 0
     deleting: bool = False
     attempts: tuple[dict[str, Any], ...] = ()  # status.attempts as stored
+    finished_at: float = 0.0
+    ttl: float | None = None  # seconds it is kept after its end; None: as its queue says
+    duplicate_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
