@@ -49,6 +49,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [taskdist.dev]
   resources: [tasks, taskqueues, agentpools]
   verbs: [get, list, watch]
+# Tasks that were kept for as long as they or their queue say are deleted.
+- apiGroups: [taskdist.dev]
+  resources: [tasks]
+  verbs: [delete]
 - apiGroups: [taskdist.dev]
   resources: [tasks/status, taskqueues/status, agentpools/status]
   verbs: [get, patch]

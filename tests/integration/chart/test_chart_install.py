@@ -89,6 +89,7 @@ MAY = [
     ("list", "taskqueues", KINDS, "", ""),
     ("watch", "agentpools", KINDS, "", ""),
     ("patch", "tasks/status", KINDS, ELSEWHERE, ""),
+    ("delete", "tasks", KINDS, ELSEWHERE, ""),
     ("patch", "agentpools/status", KINDS, ELSEWHERE, ""),
     ("patch", "taskqueues/status", KINDS, ELSEWHERE, ""),
     ("create", "pods", "", ELSEWHERE, ""),
@@ -105,7 +106,8 @@ MAY = [
 MAY_NOT = [
     ("patch", "tasks", KINDS, ELSEWHERE, ""),
     ("create", "tasks", KINDS, ELSEWHERE, ""),
-    ("delete", "tasks", KINDS, ELSEWHERE, ""),
+    ("deletecollection", "tasks", KINDS, ELSEWHERE, ""),
+    ("delete", "taskqueues", KINDS, ELSEWHERE, ""),
     ("patch", "agentpools", KINDS, ELSEWHERE, ""),
     ("patch", "pods", "", ELSEWHERE, ""),
     ("create", "pods/exec", "", ELSEWHERE, ""),

@@ -137,6 +137,37 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "namespace": ("namespace.create=true", "Namespace"),
 }
 
+POLICIES = {
+    "nothing": ((), {"backpressure"}),
+    "old clusters": (("policies.backpressure.enabled=false",), set()),
+    "levels": (("policies.priorities.enabled=true",), {"backpressure", "priorities"}),
+    "tenants": (("policies.tenants.enabled=true",), {"backpressure", "tenants"}),
+}
+
+
+@pytest.mark.parametrize(("settings", "expected"), POLICIES.values(), ids=POLICIES)
+def test_policies_are_those_asked_for_each_with_its_binding(
+    settings: tuple[str, ...], expected: set[str], render: Render
+) -> None:
+    documents = render(*settings)
+    names = {policy["metadata"]["name"] for policy in of(documents, "ValidatingAdmissionPolicy")}
+    assert names == {f"taskdist-system-taskdist-{each}" for each in expected}
+    bindings = of(documents, "ValidatingAdmissionPolicyBinding")
+    assert {binding["spec"]["policyName"] for binding in bindings} == names
+    guarded = {name for rule in rules(documents, "ClusterRole") if "use" in rule["verbs"] for name in rule["resources"]}
+    assert guarded == expected - {"backpressure"}
+
+
+def test_policies_leave_the_namespaces_of_others_alone(render: Render) -> None:
+    settings = ("policies.priorities.enabled=true", "policies.tenants.enabled=true")
+    for policy in of(render(*settings), "ValidatingAdmissionPolicy"):
+        assert "namespaceSelector" not in policy["spec"]["matchConstraints"]
+    policies = of(render("watchNamespaces={a,b}", *settings), "ValidatingAdmissionPolicy")
+    assert len(policies) == 3
+    for policy in policies:
+        (scope,) = policy["spec"]["matchConstraints"]["namespaceSelector"]["matchExpressions"]
+        assert scope == {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["a", "b"]}
+
 
 @pytest.mark.parametrize(("setting", "kind"), OPTIONS.values(), ids=OPTIONS)
 def test_options_are_off_until_asked_for(setting: str, kind: str, render: Render) -> None:

@@ -72,6 +72,8 @@ NATIVE = {
     "RoleBinding",
     "Service",
     "ServiceAccount",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
 }
 
 
@@ -99,7 +101,13 @@ def test_the_plain_install_conforms(schemas: Path) -> None:
 
 
 def test_the_chart_with_its_options_conforms(schemas: Path, render: Any) -> None:
-    documents = render("networkPolicy.enabled=true", "flowSchema.enabled=true", "watchNamespaces={a,b}")
+    documents = render(
+        "networkPolicy.enabled=true",
+        "flowSchema.enabled=true",
+        "policies.priorities.enabled=true",
+        "policies.tenants.enabled=true",
+        "watchNamespaces={a,b}",
+    )
     code, resources = conform(schemas, yaml.safe_dump_all(documents))
     assert code == 0, [each for each in resources if each["status"] != "statusValid"]
     assert len(resources) == len(documents)
