@@ -35,11 +35,15 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A Task that another depends on: its name, its uid once it was seen, and how it ended once it has."""
+    """A Task that another depends on: its name, its uid once it was seen, and how it ended once it has.
+
+    `gone` is one that was deleted before it ended: it counts as failed.
+    """
 
     name: str
     uid: str = ""
     phase: Phase | None = None
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Task:
     # Uids of agents that died while they ran it.
     deaths: tuple[str, ...] = ()
     attempted: bool = False  # it was started before
+    spilled: bool = False  # it waits in another queue than its own
 
     @property
     def queue_key(self) -> Key:
