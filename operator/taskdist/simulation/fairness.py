@@ -8,8 +8,9 @@ DEC-TR-301, 1984). Refuses to judge shorter times, in which a few Tasks decide.
 from collections.abc import Iterable, Mapping
 
 from taskdist.core.filters import need_of
-from taskdist.core.model import Task
-from taskdist.simulation.inversions import Level, own_priority
+from taskdist.core.model import Key, Queue, Task
+from taskdist.simulation.gates import Gates
+from taskdist.simulation.levels import Levels
 from taskdist.simulation.record import Record
 from taskdist.simulation.spans import Interval, attempts, joined, overlap
 
@@ -18,8 +19,8 @@ LENGTH = 20
 COVER = 0.05
 """The part of the span that all such times make at least; below it there is no index."""
 
-# Tenants compete within a level for the same agents: those that the same pools and the same filters leave.
-Contest = tuple[int, object]
+# Tenants compete within a level of a queue for the same agents: those that the same pools and the same filters leave.
+Contest = tuple[Key, int, object]
 
 
 def jain(shares: Iterable[float]) -> float:
@@ -29,8 +30,8 @@ def jain(shares: Iterable[float]) -> float:
     return sum(values) ** 2 / (len(values) * squares) if squares else 1.0
 
 
-def fairness(record: Record, window: Interval, level: Level = own_priority) -> float | None:
-    """Return the index within the window, or None if tenants hardly competed."""
+def fairness(record: Record, window: Interval, levels: Levels, gates: Gates) -> float | None:
+    """Return the index within the window, or None if tenants hardly competed. `gates` followed the whole log."""
     if len({life.job.tenant for life in record.tasks}) < 2:
         return None
     durations = [end - attempt.start for _, attempt, end in attempts(record)]
@@ -40,11 +41,14 @@ def fairness(record: Record, window: Interval, level: Level = own_priority) -> f
     contests: dict[Contest, dict[str, list[Interval]]] = {}
     served: dict[Contest, list[tuple[str, float, float, int]]] = {}
     for life in record.tasks:
-        contest = (level(life, life.job.created), _agents(record, life.task))
-        tenants = contests.setdefault(contest, {})
-        tenants.setdefault(life.job.tenant, []).extend(life.waits(record.ended))
+        key, agents = life.task.queue_key, _agents(record, life.task)
+        for span in gates.spans(life):
+            for begin, end, level in levels.steps(life, span):
+                waits = contests.setdefault((key, level, agents), {}).setdefault(life.job.tenant, [])
+                waits.append((begin, end))
         for attempt in life.attempts:
             end = record.ended if attempt.end is None else attempt.end
+            contest = (key, levels(life, attempt.start), agents)
             served.setdefault(contest, []).append((life.job.tenant, attempt.start, end, life.task.slots))
     total = length = 0.0
     covered: list[Interval] = []
@@ -55,14 +59,21 @@ def fairness(record: Record, window: Interval, level: Level = own_priority) -> f
             for tenant, begin, end, slots in served.get(contest, ()):
                 if tenant in shares:
                     shares[tenant] += slots * overlap(begin, end, period)
-            weights = record.tenants
+            queue = record.queues.get(contest[0])
             seconds = period[1] - period[0]
-            total += seconds * jain(shares[tenant] / weights.get(tenant, 1.0) for tenant in names)
+            total += seconds * jain(shares[tenant] / weight(queue, tenant) for tenant in names)
             length += seconds
             covered.append(period)
     if joined(covered) < COVER * (window[1] - window[0]):
         return None
     return total / length
+
+
+def weight(queue: Queue | None, tenant: str) -> int:
+    """The tenant's weight in the queue."""
+    if queue is None:
+        return 1
+    return dict(queue.tenant_weights).get(tenant, queue.tenant_weight)
 
 
 def _agents(record: Record, task: Task) -> object:

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
-from taskdist.simulation.fairness import fairness
-from taskdist.simulation.inversions import Level, inversions, own_priority
+from taskdist.simulation.fairness import fairness, weight
+from taskdist.simulation.gates import Gates
+from taskdist.simulation.inversions import Checker
+from taskdist.simulation.levels import NAMES, Levels
 from taskdist.simulation.record import Outcome, Record, TaskLife
 from taskdist.simulation.spans import Interval, Use, attempts, busy_by_window, overlap, ratio, uses, variation, windows
 
@@ -46,20 +48,17 @@ def arrival_window(record: Record) -> Interval:
 
 
 def wait(life: TaskLife, record: Record) -> float:
-    """First start − created; up to the end of the run for a Task that never started."""
-    started = life.started
-    return (record.ended if started is None else started) - life.job.created
+    """First start − created; for a Task that never started, up to its own end or that of the run."""
+    until = life.started
+    if until is None:
+        until = record.ended if life.ended is None else life.ended
+    return until - life.job.created
 
 
-def eligible_wait(life: TaskLife, record: Record) -> float:
+def eligible_wait(life: TaskLife, gates: Gates) -> float:
     """The part of the wait in which no gate held the Task."""
     until = life.started
-    total = 0.0
-    for begin, end in life.waits(record.ended):
-        total += end - begin
-        if until is not None and end >= until:
-            break
-    return total
+    return sum(end - begin for begin, end in gates.spans(life) if until is None or end <= until)
 
 
 class Measured(NamedTuple):
@@ -72,24 +71,25 @@ class Measured(NamedTuple):
     met: bool | None
 
 
-def measured(life: TaskLife, record: Record) -> Measured:
+def measured(life: TaskLife, record: Record, gates: Gates) -> Measured:
     """Measure a Task once, for all groups that it is in."""
     done = life.ended if life.outcome is Outcome.COMPLETED else None
     deadline = life.job.deadline
     return Measured(
         life,
         wait(life, record),
-        eligible_wait(life, record),
+        eligible_wait(life, gates),
         None if done is None else done - life.job.created,
         # A deadline and an end that are the same sum of times may differ by rounding.
-        None if deadline is None else done is not None and done <= deadline + 1e-9,
+        None if deadline is None or life.outcome is Outcome.WITHDRAWN else done is not None and done <= deadline + 1e-9,
     )
 
 
 def of_tasks(tasks: Sequence[Measured]) -> Figures:
     """What is said of all Tasks, and of each group of them.
 
-    Deadline success: results accepted by the deadline ÷ all accepted Tasks that have one; null if none has.
+    Deadline success: results accepted by the deadline ÷ all accepted Tasks that have one, but those that their users
+    cancelled; null if there is none.
     """
     due = [each.met for each in tasks if each.met is not None]
     return {
@@ -100,8 +100,14 @@ def of_tasks(tasks: Sequence[Measured]) -> Figures:
         "turnaround": summary(each.turnaround for each in tasks if each.turnaround is not None),
         "deadline_success": ratio(sum(due), len(due)),
         "retries": sum(each.life.retries for each in tasks),
-        "dead_lettered": sum(each.life.outcome is Outcome.FAILED for each in tasks),
+        "dead_lettered": _ended(tasks, Outcome.DEAD_LETTERED),
+        "failed": _ended(tasks, Outcome.FAILED),
+        "cancelled": _ended(tasks, Outcome.CANCELLED, Outcome.WITHDRAWN),
     }
+
+
+def _ended(tasks: Sequence[Measured], *outcomes: Outcome) -> int:
+    return sum(each.life.outcome in outcomes for each in tasks)
 
 
 def of_agents(within: Sequence[Use], whole: Sequence[Use], record: Record) -> Figures:
@@ -152,12 +158,15 @@ def lost(record: Record) -> int:
     return abs(unended - record.known)
 
 
-def figures(record: Record, level: Level = own_priority) -> Figures:
+def figures(record: Record) -> Figures:
     """All figures of a run."""
     window = arrival_window(record)
+    levels, gates = Levels(record), Gates(record)
+    # The checker follows the whole log, and the gates with it: what they say of spans is known after that.
+    overtaken = sum(1 for _ in Checker(record, levels, gates).found())
     found = list(uses(record, window).values())
     whole = list(uses(record, (record.begun, record.ended)).values())
-    accepted = [measured(life, record) for life in record.tasks if life.eligible]
+    accepted = [measured(life, record, gates) for life in record.tasks if life.eligible]
     overall = of_tasks(accepted)
     agents = of_agents(found, whole, record)
     return {
@@ -172,13 +181,15 @@ def figures(record: Record, level: Level = own_priority) -> Figures:
         "slot_utilization": agents["slot_utilization"],
         "load_variance": load_variance(record, found),
         "load_variance_30s": short_load_variance(record, window),
-        "fairness_jain": fairness(record, window, level),
-        "priority_inversions": len(inversions(record, level)),
+        "fairness_jain": fairness(record, window, levels, gates),
+        "priority_inversions": overtaken,
         "retries": overall["retries"],
         "dead_lettered": overall["dead_lettered"],
+        "failed": overall["failed"],
+        "cancelled": overall["cancelled"],
         "cost": agents["cost"],
         "energy_wh": agents["energy_wh"],
-        "per_level": _grouped(accepted, lambda life: str(level(life, life.job.created)), descending),
+        "per_level": _grouped(accepted, lambda life: NAMES[life.task.priority], descending),
         "per_queue": _grouped(accepted, lambda life: life.task.queue),
         "per_tenant": _tenants(accepted, record, window),
         "per_pool": {
@@ -199,7 +210,7 @@ def figures(record: Record, level: Level = own_priority) -> Figures:
 
 def descending(level: str) -> int:
     """Levels are listed from the highest on."""
-    return -int(level)
+    return -NAMES.index(level)
 
 
 def _grouped(
@@ -218,10 +229,16 @@ def _tenants(tasks: Sequence[Measured], record: Record, window: Interval) -> dic
         seconds[life.job.tenant] += life.task.slots * overlap(attempt.start, end, window)
     whole = sum(seconds.values())
     for name, each in found.items():
-        each["weight"] = record.tenants.get(name, 1.0)
+        each["weight"] = _weight(record, name)
         each["slot_seconds"] = seconds[name]
         each["share"] = ratio(seconds[name], whole)
     return found
+
+
+def _weight(record: Record, tenant: str) -> int | None:
+    """The tenant's weight; null if it has several, in queues that weigh it differently."""
+    weights = {weight(queue, tenant) for queue in record.queues.values()}
+    return weights.pop() if len(weights) == 1 else None
 
 
 def _pool(name: str, found: Sequence[Use], whole: Sequence[Use], record: Record) -> Figures:

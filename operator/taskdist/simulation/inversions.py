@@ -1,21 +1,22 @@
 """Counts priority inversions in a recorded run, by trying every class of waiting Tasks at every start.
 
 A start of Task j on agent a is an inversion if just before it some eligible Task of a higher level waited that passes
-all filters for a and demands at most what was free there. Nothing of the core's indices is used: what is free follows
-from the log, and only the filters, which are the rule itself, are shared.
+all filters for a and demands at most what was free there. Nothing of the core's indices is used: levels, gates and
+what is free follow from the log, and only the filters, which are the rule itself, are shared.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from taskdist.core.filters import Need, Offer, covers, need_of, refusal
-from taskdist.core.model import Agent, Key, Task
+from taskdist.core.model import EMERGENCY, Agent, Key, Task
+from taskdist.simulation.gates import Gates, Name
+from taskdist.simulation.levels import Levels, base
 from taskdist.simulation.record import AgentLife, Record, Step, TaskLife
 
-Level = Callable[[TaskLife, float], int]
-"""A Task's level from a moment on, as long as it waits: higher goes first."""
+SLACK = 1e-6
+"""Seconds by which a lift may be felt earlier or later: moments of aging are sums of times, which are not exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,89 +29,129 @@ class Inversion:
     agent: AgentLife
 
 
-def own_priority(life: TaskLife, at: float) -> int:
-    """The level of Tasks whose priority is all that orders them."""
-    return life.task.priority
+# All that decides whether an agent may run a Task and what it takes of it; whether it may use any pool; its gates.
+_Class = tuple[Key, str | None, Need, bool, Name]
 
 
-# All that decides whether an agent may run a Task, and what it takes of it.
-_Class = tuple[Key, str | None, Need]
+class _Waiting:
+    """Tasks of one class that wait and that nothing of their own holds."""
+
+    __slots__ = ("by_base", "lifted")
+
+    def __init__(self) -> None:
+        # By level at creation, oldest first: aging keeps that order, so the first is of the highest level. Entries of
+        # Tasks that left stay until they come first.
+        self.by_base: dict[int, list[tuple[float, int, TaskLife]]] = {}
+        # Those whose level follows from others', too.
+        self.lifted: dict[str, TaskLife] = {}
 
 
 class Checker:
     """What waits and what is free, as the log says."""
 
-    def __init__(self, record: Record, level: Level) -> None:
+    def __init__(self, record: Record, levels: Levels, gates: Gates) -> None:
         self._record = record
-        self._level = level
-        # Eligible Tasks by class and level; those whose gate opens later stand in `_gated` until then.
-        self._eligible: dict[_Class, dict[str, TaskLife]] = {}
-        self._counts: dict[_Class, Counter[int]] = {}
-        self._levels: dict[str, int] = {}
+        self._levels = levels
+        self._gates = gates
+        self._classes: dict[_Class, _Waiting] = {}
+        # By uid: the number of the wait in which a Task is; it stands in a class while this is set.
+        self._standing: dict[str, int] = {}
         self._gated: list[tuple[float, int, TaskLife]] = []
+        # Tasks that wait for their turn or for others, by uid.
+        self._held: dict[str, TaskLife] = {}
         self._waits: dict[str, int] = {}
         # How often each Task has begun to wait.
         self._seen: dict[str, int] = {}
+        self._stamp = 0
         self._free: dict[str, int] = {}
         self._resources: dict[str, dict[str, int]] = {}
         self._offers: dict[str, Offer] = {}
         self._passes: dict[tuple[_Class, Offer], bool] = {}
 
     def found(self) -> Iterator[Inversion]:
-        """Yield each start that is an inversion, with the first Task that it overtook."""
-        stamp = 0
+        """Yield each start that is an inversion, with a Task that it overtook."""
         for at, step, life, agent in self._record.log:
             while self._gated and self._gated[0][0] <= at:
                 _, number, due = heappop(self._gated)
-                if self._waits.get(due.job.task.uid) == number:
-                    self._admit(due, at)
-            if step is Step.WAITS:
-                stamp += 1
-                self._waits[life.job.task.uid] = stamp
-                seen = self._seen.get(life.job.task.uid, 0)
-                self._seen[life.job.task.uid] = seen + 1
-                opens = life.eligible[seen]
-                if opens <= at:
-                    self._admit(life, at)
-                else:
-                    heappush(self._gated, (opens, stamp, life))
-            elif agent is not None and step is Step.STARTS:
+                if self._waits.get(due.task.uid) == number:
+                    self._admit(due)
+            if step is Step.STARTS and agent is not None:
                 self._withdraw(life)
                 overtaken = self._overtaken(life, agent, at)
                 if overtaken is not None:
                     yield Inversion(at, life, overtaken, agent)
-                self._take(agent, life.job.task, 1)
-            elif agent is not None:
-                self._take(agent, life.job.task, -1)
+                self._take(agent, life.task, 1)
+            elif step is Step.STOPS and agent is not None:
+                self._take(agent, life.task, -1)
+            elif step is Step.ENDS:
+                self._withdraw(life)
+            self._gates.follow(at, step, life)
+            if step is Step.WAITS:
+                self._wait(life, at)
+            elif step is Step.ENDS and self._held:
+                for each in [each for each in self._held.values() if not self._gates.own(each)]:
+                    self._admit(each)
+
+    def _wait(self, life: TaskLife, at: float) -> None:
+        uid = life.task.uid
+        self._stamp += 1
+        self._waits[uid] = self._stamp
+        seen = self._seen.get(uid, 0)
+        self._seen[uid] = seen + 1
+        opens = life.eligible[seen]
+        if opens <= at:
+            self._admit(life)
+        else:
+            heappush(self._gated, (opens, self._stamp, life))
 
     def _class(self, task: Task) -> _Class:
-        queue = self._record.queues.get(task.queue_key)
-        return task.queue_key, task.pool, need_of(task, queue is not None and queue.allows_unfenced)
+        queue = self._gates.queue(task)
+        anywhere = base(task, queue) == EMERGENCY
+        return task.queue_key, task.pool, need_of(task, queue.allows_unfenced), anywhere, self._gates.group(task)
 
-    def _admit(self, life: TaskLife, at: float) -> None:
-        kind = self._class(life.job.task)
-        level = self._levels[life.job.task.uid] = self._level(life, at)
-        self._eligible.setdefault(kind, {})[life.job.task.uid] = life
-        self._counts.setdefault(kind, Counter())[level] += 1
+    def _admit(self, life: TaskLife) -> None:
+        task = life.task
+        if self._gates.individual(task) and self._gates.own(life):
+            self._held[task.uid] = life
+            return
+        self._held.pop(task.uid, None)
+        number = self._standing[task.uid] = self._waits[task.uid]
+        waiting = self._classes.setdefault(self._class(task), _Waiting())
+        if self._levels.lifts:
+            waiting.lifted[task.uid] = life
+        else:
+            line = waiting.by_base.setdefault(base(task, self._gates.queue(task)), [])
+            heappush(line, (task.created, number, life))
 
     def _withdraw(self, life: TaskLife) -> None:
-        uid = life.job.task.uid
+        uid = life.task.uid
         self._waits.pop(uid, None)
-        level = self._levels.pop(uid, None)
-        if level is not None:
-            kind = self._class(life.job.task)
-            del self._eligible[kind][uid]
-            counts = self._counts[kind]
-            counts[level] -= 1
-            if not counts[level]:
-                del counts[level]
+        self._held.pop(uid, None)
+        if self._standing.pop(uid, None) is not None and self._levels.lifts:
+            self._classes[self._class(life.task)].lifted.pop(uid, None)
 
     def _overtaken(self, started: TaskLife, agent: AgentLife, at: float) -> TaskLife | None:
-        own = self._level(started, at)
-        for kind, counts in self._counts.items():
-            if counts and max(counts) > own and self._may(kind, agent) and self._fits(kind[2], agent):
-                return next(life for life in self._eligible[kind].values() if self._levels[life.job.task.uid] > own)
+        own = self._levels(started, at + SLACK)
+        for kind, waiting in self._classes.items():
+            found = next((life for life in self._first(waiting) if self._levels(life, at - SLACK) > own), None)
+            if (
+                found is not None
+                and self._may(kind, agent)
+                and self._fits(kind[2], agent)
+                and not self._gates.shut(found.task, at)
+            ):
+                return found
         return None
+
+    def _first(self, waiting: _Waiting) -> Iterable[TaskLife]:
+        """Some of the Tasks, among them one of the highest level."""
+        if waiting.lifted:
+            yield from waiting.lifted.values()
+        for line in waiting.by_base.values():
+            while line and self._standing.get(line[0][2].task.uid) != line[0][1]:
+                heappop(line)
+            if line:
+                yield line[0][2]
 
     def _may(self, kind: _Class, agent: AgentLife) -> bool:
         offer = self._offers.get(agent.uid)
@@ -118,9 +159,11 @@ class Checker:
             offer = self._offers[agent.uid] = _offer(agent.agent)
         known = self._passes.get((kind, offer))
         if known is None:
-            (namespace, name), pool, need = kind
+            (namespace, name), pool, need, anywhere, _ = kind
             queue = self._record.queues.get((namespace, name))
             pools = () if queue is None or queue.paused else queue.pools if pool is None else (pool,)
+            if anywhere and pools and pool is None:
+                pools = tuple(name for _, name in self._record.pools)
             known = self._passes[kind, offer] = agent.pool in pools and refusal(need, offer) is None
         return known
 
@@ -140,6 +183,6 @@ def _offer(agent: Agent) -> Offer:
     return Offer(agent.pool_key, agent.slots, agent.resources, agent.skills, agent.types, agent.labels, agent.fenced)
 
 
-def inversions(record: Record, level: Level = own_priority) -> list[Inversion]:
+def inversions(record: Record) -> list[Inversion]:
     """Return the starts that are inversions."""
-    return list(Checker(record, level).found())
+    return list(Checker(record, Levels(record), Gates(record)).found())

@@ -12,9 +12,9 @@ from heapq import heappop, heappush
 from math import inf, nextafter
 from typing import Any, Protocol
 
-from taskdist.api import Reason
+from taskdist.api import Phase, Reason
 from taskdist.core import events
-from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Retry, Scale, Undrain
+from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Retry, Scale, Spill, Undrain
 from taskdist.core.model import Agent, Key, Pool, Queue
 from taskdist.simulation.chance import Chance
 from taskdist.simulation.faults import Failures, Faults
@@ -24,6 +24,11 @@ from taskdist.simulation.workload import EPOCH, Job
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 PROGRESS_EVENTS = 5_000
+_OUTCOMES = {
+    Phase.FAILED: Outcome.FAILED,
+    Phase.DEAD_LETTERED: Outcome.DEAD_LETTERED,
+    Phase.CANCELLED: Outcome.CANCELLED,
+}
 
 
 class Scheduler(Protocol):
@@ -50,7 +55,6 @@ class World:
     pools: tuple[Pool, ...]
     traits: dict[str, Traits]
     faults: Faults = field(default_factory=Faults)
-    tenants: dict[str, float] = field(default_factory=dict)
     until: float | None = None
     seed: int = 1
 
@@ -206,7 +210,7 @@ class Loop:
         self._wait(life)
 
     def _wait(self, life: TaskLife) -> None:
-        life.eligible.append(max(self._now, life.task.not_before))
+        life.eligible.append(inf if life.task.suspended else max(self._now, life.task.not_before))
         self._log.append((self._now, Step.WAITS, life, None))
         self._tell(events.TaskWaiting(life.task))
 
@@ -217,6 +221,7 @@ class Loop:
         life.outcome = Outcome.RUNNING
         attempt = Attempt(agent.life, self._now)
         life.attempts.append(attempt)
+        life.task = replace(life.task, attempted=True)
         if agent.dead:
             # Granted to one whose death is not known yet: nothing runs, which is found out with the death.
             attempt.begun, attempt.end = False, self._now
@@ -242,18 +247,19 @@ class Loop:
             self._fail(life, Reason.HANDLER_ERROR, "The scenario let it fail.")
         else:
             running.attempt.completed = True
-            self._end(life, Outcome.COMPLETED)
+            self._end(life, Outcome.COMPLETED, Phase.SUCCEEDED)
         if agent.draining and not agent.held:
             self._tell(events.AgentDrained(agent.life.uid))
 
-    def _fail(self, life: TaskLife, reason: Reason, message: str) -> None:
-        for decision in self._tell(events.AttemptFailed(life.task.uid, reason, message)):
+    def _fail(self, life: TaskLife, reason: Reason, message: str, died: str = "") -> None:
+        for decision in self._tell(events.AttemptFailed(life.task.uid, reason, message, died=died)):
             self._carry_out(decision)
 
-    def _end(self, life: TaskLife, outcome: Outcome) -> None:
+    def _end(self, life: TaskLife, outcome: Outcome, phase: Phase) -> None:
         life.outcome, life.ended = outcome, self._now
+        self._log.append((self._now, Step.ENDS, life, None))
         self._open -= 1
-        self._tell(events.TaskGone(life.task.uid))
+        self._tell(events.TaskGone(life.task.uid, phase))
 
     # Decisions.
 
@@ -271,15 +277,19 @@ class Loop:
             case Assign():
                 self._decisions += 1
                 self._start(decision)
-            case Retry(uid, not_before, failures):
+            case Retry(uid, not_before, failures, deaths=deaths):
                 life = self._by_uid[uid]
                 life.retries += 1
                 life.outcome = Outcome.WAITING
-                life.task = replace(life.task, not_before=not_before, failures=failures)
+                life.task = replace(life.task, not_before=not_before, failures=failures, deaths=deaths)
                 self._wait(life)
-            case Fail(uid):
+            case Fail(uid, phase=phase):
                 self._decisions += 1
-                self._end(self._by_uid[uid], Outcome.FAILED)
+                self._end(self._by_uid[uid], _OUTCOMES[phase], phase)
+            case Spill(uid, queue):
+                life = self._by_uid[uid]
+                life.task = replace(life.task, queue=queue)
+                self._tell(events.TaskWaiting(life.task))
             case Scale(pool, replicas):
                 self._pools[pool].desired = replicas
                 self._fill(self._pools[pool])
@@ -345,7 +355,7 @@ class Loop:
         self._tell(events.PodGone(life.uid))
         for held in list(agent.held.values()):
             self._log.append((self._now, Step.STOPS, held, life))
-            self._fail(held, Reason.AGENT_LOST, "Its agent died.")
+            self._fail(held, Reason.AGENT_LOST, "Its agent died.", died=life.uid)
         agent.held.clear()
         self._fill(pool)
 
@@ -452,7 +462,6 @@ class Loop:
             queues={queue.key: queue for queue in self._world.queues},
             pools={pool.key: pool for pool in self._world.pools},
             traits=traits,
-            tenants=dict(self._world.tenants),
             known=sum(waiting + leased for waiting, leased in self._scheduler.queue_counts().values()),
             decisions=self._decisions,
             events=self._events,

@@ -3,8 +3,9 @@
 Values only, in virtual wall-clock seconds. Figures are computed from this alone. Refuses to judge.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from taskdist.core.model import Agent, Key, Pool, Queue, Task
 from taskdist.simulation.workload import Job
@@ -15,6 +16,9 @@ class Outcome(StrEnum):
 
     COMPLETED = "completed"
     FAILED = "failed"  # ended without a result by the scheduler's decision
+    DEAD_LETTERED = "dead-lettered"  # likewise, and kept
+    CANCELLED = "cancelled"  # likewise: skipped
+    WITHDRAWN = "withdrawn"  # cancelled by its user
     WAITING = "waiting"  # the run ended first, or nothing that came could run it
     RUNNING = "running"  # the run ended first
 
@@ -36,7 +40,7 @@ class Attempt:
 
 
 class TaskLife:
-    """A Task's way. `eligible` holds, for each time it waited, the moment from which no gate held it."""
+    """A Task's way. `eligible` holds, for each time it waited, from when on it was not suspended or to wait."""
 
     __slots__ = ("attempts", "eligible", "ended", "job", "outcome", "retries", "task")
 
@@ -51,14 +55,21 @@ class TaskLife:
         self.retries = 0
 
     @property
+    def waited_until(self) -> float:
+        """When its first wait ended, by an attempt or by its end; infinite if it did not."""
+        if self.attempts:
+            return self.attempts[0].start
+        return inf if self.ended is None else self.ended
+
+    @property
     def started(self) -> float | None:
         """When its first attempt began."""
         return next((attempt.start for attempt in self.attempts if attempt.begun), None)
 
     def waits(self, ended: float) -> list[tuple[float, float]]:
-        """When it waited with no gate holding it: from then on, until the attempt that followed or the end."""
-        untils = [attempt.start for attempt in self.attempts] + [ended]
-        return [(since, max(since, until)) for since, until in zip(self.eligible, untils, strict=False)]
+        """Its waits, each from `eligible` on until the attempt that followed or the end."""
+        untils = [attempt.start for attempt in self.attempts] + [ended if self.ended is None else self.ended]
+        return [(min(since, until), until) for since, until in zip(self.eligible, untils, strict=False)]
 
 
 class AgentLife:
@@ -88,6 +99,7 @@ class Step(StrEnum):
     WAITS = "waits"
     STARTS = "starts"
     STOPS = "stops"
+    ENDS = "ends"
 
 
 Entry = tuple[float, Step, TaskLife, AgentLife | None]
@@ -116,7 +128,6 @@ class Record:
     queues: dict[Key, Queue]
     pools: dict[Key, Pool]
     traits: dict[str, PoolTraits]
-    tenants: dict[str, float] = field(default_factory=dict)
     known: int = 0
     """How many Tasks the scheduler held at the end: what is neither there nor ended is lost."""
     decisions: int = 0

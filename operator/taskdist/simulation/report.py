@@ -10,7 +10,7 @@ from html import escape
 from taskdist.simulation.charts import Marks, Series, legend, on_axis, on_log_axis, over_time
 from taskdist.simulation.compare import METRICS, MISSES, metric
 from taskdist.simulation.figures import Figures
-from taskdist.simulation.inversions import Level, own_priority
+from taskdist.simulation.levels import NAMES
 from taskdist.simulation.page import STYLE
 from taskdist.simulation.record import Record
 from taskdist.simulation.scenario import Scenario
@@ -71,12 +71,12 @@ class Pictures:
     agents: dict[str, list[float]]
 
     @classmethod
-    def of(cls, record: Record, level: Level = own_priority) -> "Pictures":
+    def of(cls, record: Record) -> "Pictures":
         """Read off the record."""
         window = (record.begun, max(record.ended, record.begun + 1e-9))
         waits: dict[int, list[tuple[float, float, float]]] = {}
         for life in record.tasks:
-            spans = waits.setdefault(level(life, life.job.created), [])
+            spans = waits.setdefault(life.task.priority, [])
             spans += [(begin, end, 1.0) for begin, end in life.waits(record.ended)]
         busy: dict[str, list[tuple[float, float, float]]] = {name: [] for _, name in record.pools}
         slots: dict[str, list[tuple[float, float, float]]] = {name: [] for _, name in record.pools}
@@ -93,7 +93,7 @@ class Pictures:
 
         return cls(
             (0.0, window[1] - window[0]),
-            {str(name): profile(waits[name], window, BINS) for name in sorted(waits)},
+            {NAMES[name]: profile(waits[name], window, BINS) for name in sorted(waits)},
             drawn(busy),
             drawn(slots),
             drawn(there),
@@ -156,7 +156,7 @@ def _variant(figures: Figures, seen: Pictures) -> str:
     levels = list(seen.depth)
     shades = {level: f"s{1 + round(5 * number / max(1, len(levels) - 1))}" for number, level in enumerate(levels)}
     # Highest level first in words, lowest at the bottom of the picture: what waits longest carries the rest.
-    level_names = legend([(f"level {level}", shades[level]) for level in reversed(levels)]) if len(levels) > 1 else ""
+    level_names = legend([(level, shades[level]) for level in reversed(levels)]) if len(levels) > 1 else ""
     pool_names = legend([(pool, colours[pool]) for pool in pools]) if len(pools) > 1 else ""
     parts = [
         _figure(
@@ -217,7 +217,7 @@ def _waits(figures: Figures, shades: Mapping[str, str]) -> tuple[str, str, str]:
     kinds = ("p50", "p95", "p99", "max")
     rows = [
         Marks(
-            f"level {name}",
+            name,
             [(kind, value) for kind in kinds if (value := each["wait"][kind]) is not None],
             shades.get(name, "s3"),
         )

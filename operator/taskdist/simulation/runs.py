@@ -40,7 +40,6 @@ def world(scenario: Scenario, seed: int) -> World:
         pools=tuple(convert.pool(_object(pool)) for pool in scenario.pools),
         traits={pool.metadata.name: scenario.traits(pool.metadata.name) for pool in scenario.pools},
         faults=scenario.faults,
-        tenants=dict(scenario.tenants),
         until=scenario.until,
         seed=seed,
     )

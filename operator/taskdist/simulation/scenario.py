@@ -139,8 +139,7 @@ class Variant(Part):
 class Scenario(Part):
     """A whole scenario.
 
-    `tenants` gives the weights by which shares are judged; a tenant that is not named has weight 1. `until` ends the
-    run at that many seconds, done or not.
+    `until` ends the run at that many seconds, done or not.
     """
 
     name: str = ""
@@ -150,7 +149,6 @@ class Scenario(Part):
     pools: Annotated[list[PoolManifest], Field(min_length=1)]
     agents: dict[str, Traits] = Field(default_factory=dict)
     workload: Workload
-    tenants: dict[str, Positive] = Field(default_factory=dict)
     faults: Faults = Field(default_factory=Faults)
     policy: Policy = Policy.CORE
     until: Positive | None = None

@@ -13,7 +13,7 @@ from taskdist.simulation.arrivals import Swf, Trace
 # Columns of a CSV trace that are read; all but the time may be left out.
 COLUMNS = ("time", "service", "deadline", "queue", "type", "priority", "slots", "pool", "tenant")
 _NUMBERS = ("time", "service", "deadline")
-_WHOLE = ("priority", "slots")
+_WHOLE = ("slots",)
 
 
 class TraceError(ValueError):

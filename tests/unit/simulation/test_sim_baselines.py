@@ -66,7 +66,10 @@ def test_pushed_tasks_stay_where_they_are() -> None:
 
 
 def test_fifo_takes_the_fastest_free_agent_and_ignores_priority() -> None:
-    streams = [stream({"burst": {"at": at, "count": 1}}, 10, task={"priority": at}) for at in range(3)]
+    streams = [
+        stream({"burst": {"at": at, "count": 1}}, 10, task={"priority": level})
+        for at, level in enumerate(("Low", "Normal", "High"))
+    ]
     record = playing(
         *streams,
         pools={"slow": {"replicas": 1}, "fast": {"replicas": 1}},

@@ -6,8 +6,12 @@ import pytest
 from sim_worlds import playing, stream
 
 from taskdist.core.model import Agent, Pool, Queue, Task
-from taskdist.simulation.fairness import fairness, jain, rivalries
+from taskdist.simulation.fairness import fairness as fairness_of
+from taskdist.simulation.fairness import jain, rivalries
+from taskdist.simulation.gates import Gates
 from taskdist.simulation.figures import arrival_window, figures, percentile, summary
+from taskdist.simulation.inversions import Checker
+from taskdist.simulation.levels import Levels
 from taskdist.simulation.record import AgentLife, Attempt, Entry, Outcome, PoolTraits, Record, Step, TaskLife
 from taskdist.simulation.spans import Use, busy_by_window, joined, uses, variation, windows
 from taskdist.simulation.workload import Job
@@ -24,7 +28,9 @@ def made(tasks: list[TaskLife], agents: list[AgentLife], begun: float, ended: fl
             log.append((attempt.start, Step.STARTS, life, attempt.agent))
             if attempt.end is not None:
                 log.append((attempt.end, Step.STOPS, life, attempt.agent))
-    order = {Step.STOPS: 0, Step.WAITS: 1, Step.STARTS: 2}
+        if life.ended is not None:
+            log.append((life.ended, Step.ENDS, life, None))
+    order = {Step.STOPS: 0, Step.ENDS: 1, Step.WAITS: 2, Step.STARTS: 3}
     log.sort(key=lambda entry: (entry[0], order[entry[1]]))
     fields: dict[str, Any] = {
         "queues": {(NS, "q"): Queue(NS, "q", ("p",))},
@@ -254,15 +260,15 @@ def test_cost_and_energy_run_from_the_pod_s_making_to_its_end() -> None:
 
 def test_groups() -> None:
     record = playing(
-        stream({"burst": {"count": 2}}, 1, task={"priority": 7, "tenant": "red"}),
-        stream({"burst": {"count": 1}}, 2, task={"priority": -1, "tenant": "blue"}),
-        stream({"burst": {"at": 9, "count": 1}}, 2, task={"priority": 10}),
-        tenants={"red": 3},
+        stream({"burst": {"count": 2}}, 1, task={"priority": "Normal", "tenant": "red"}),
+        stream({"burst": {"count": 1}}, 2, task={"priority": "Background", "tenant": "blue"}),
+        stream({"burst": {"at": 9, "count": 1}}, 2, task={"priority": "Critical"}),
+        queue={"tenants": {"weights": [{"name": "red", "weight": 3}]}},
     )
     found = figures(record)
-    assert list(found["per_level"]) == ["10", "7", "-1"]
-    assert found["per_level"]["7"]["wait"]["max"] == 1
-    assert found["per_level"]["-1"]["wait"]["mean"] == 2
+    assert list(found["per_level"]) == ["Critical", "Normal", "Background"]
+    assert found["per_level"]["Normal"]["wait"]["max"] == 1
+    assert found["per_level"]["Background"]["wait"]["mean"] == 2
     tenants = found["per_tenant"]
     assert (tenants["red"]["weight"], tenants["blue"]["weight"]) == (3, 1)
     assert (tenants["red"]["slot_seconds"], tenants["blue"]["slot_seconds"]) == (2, 2)
@@ -325,7 +331,13 @@ def test_the_union_of_times() -> None:
     assert joined([]) == 0
 
 
-def contest(split: int, weights: dict[str, float], level: int = 0) -> Record:
+def fairness(record: Record) -> float | None:
+    levels, gates = Levels(record), Gates(record)
+    list(Checker(record, levels, gates).found())
+    return fairness_of(record, arrival_window(record), levels, gates)
+
+
+def contest(split: int, weights: dict[str, int], level: int = 2) -> Record:
     """Two tenants with long backlogs on one slot for 100 services of 1 s: of each ten, red gets `split`."""
     a = agent("a")
     tasks: list[TaskLife] = []
@@ -335,7 +347,8 @@ def contest(split: int, weights: dict[str, float], level: int = 0) -> Record:
     # Both stay backlogged to the end.
     tasks += [task(f"last-{tenant}", 0, tenant=tenant, priority=level) for tenant in ("red", "blue")]
     tasks.append(task("mark", 100, tenant="mark", priority=level))
-    return made(tasks, [a], 0, 100, tenants=weights)
+    queue = Queue(NS, "q", ("p",), tenant_weights=tuple(sorted(weights.items())), aging_step=0)
+    return made(tasks, [a], 0, 100, queues={(NS, "q"): queue})
 
 
 @pytest.mark.parametrize(
@@ -343,9 +356,9 @@ def contest(split: int, weights: dict[str, float], level: int = 0) -> Record:
     [(5, {}, 1), (8, {"red": 4}, 1), (8, {}, 1 / (2 * 0.68)), (10, {}, 0.5)],
     ids=["even", "as weighted", "uneven", "one has all"],
 )
-def test_fairness_between_two(split: int, weights: dict[str, float], index: float) -> None:
+def test_fairness_between_two(split: int, weights: dict[str, int], index: float) -> None:
     record = contest(split, weights)
-    assert fairness(record, arrival_window(record)) == pytest.approx(index)
+    assert fairness(record) == pytest.approx(index)
 
 
 def test_fairness_is_not_defined_where_tenants_hardly_compete() -> None:
@@ -353,15 +366,15 @@ def test_fairness_is_not_defined_where_tenants_hardly_compete() -> None:
     # Two Tasks of each: their backlogs are shorter than 20 mean services.
     tasks = [task(f"{n}", 0, (a, n, n + 1), tenant="rb"[n % 2]) for n in range(4)]
     record = made([*tasks, task("end", 100, tenant="r")], [a], 0, 100)
-    assert fairness(record, arrival_window(record)) is None
+    assert fairness(record) is None
 
 
 def test_tenants_of_different_levels_do_not_compete() -> None:
     record = contest(10, {})
     for life in record.tasks:
         if life.job.tenant == "blue":
-            life.job.task = life.task = Task(life.task.uid, NS, life.task.name, "q", "work", 0.0, priority=-1)
-    assert fairness(record, arrival_window(record)) is None
+            life.job.task = life.task = Task(life.task.uid, NS, life.task.name, "q", "work", 0.0, priority=1)
+    assert fairness(record) is None
 
 
 def test_one_tenant_alone() -> None:

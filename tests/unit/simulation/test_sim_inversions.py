@@ -114,7 +114,7 @@ def test_a_resource_that_was_taken_excuses() -> None:
     gpu = (("gpu", 1),)
     tasks = [
         task("holds", 0, (a, 0, 8), resources=gpu),
-        task("wants", 1, (a, 8, 9), resources=gpu, priority=5),
+        task("wants", 1, (a, 8, 9), resources=gpu, priority=4),
         task("low", 2, (a, 3, 4)),
         task("after", 3.5, (a, 9.5, 10), priority=1),
     ]
@@ -140,7 +140,7 @@ def test_it_agrees_with_trying_every_pair(policy: str, least: int, seed: int) ->
             {"exponential": {"mean": 1}},
             150,
             task={
-                "priority": {"choose": [{"value": level} for level in range(3)]},
+                "priority": {"choose": [{"value": level} for level in ("Low", "Normal", "High")]},
                 "slots": {"choose": [{"weight": 3, "value": 1}, {"value": 2}]},
                 "skills": {"choose": [{"weight": 3, "value": []}, {"value": ["gpu"]}]},
             },

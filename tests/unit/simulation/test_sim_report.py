@@ -53,7 +53,7 @@ def reported(given: dict[str, Any], seeds: range = range(1, 2)) -> str:
 
 def load(**more: Any) -> dict[str, Any]:
     task = {
-        "priority": {"choose": [{"value": 0}, {"value": 5}]},
+        "priority": {"choose": [{"value": "Low"}, {"value": "Critical"}]},
         "tenant": {"choose": [{"value": "a"}, {"value": "b"}]},
     }
     tasks = stream({"poisson": {"perSecond": 3}}, {"exponential": {"mean": 1}}, 80, task=task, deadline={"slack": 2})

@@ -73,15 +73,15 @@ BAD: dict[str, tuple[str, Any, str]] = {
         1,
         "workload.streams[0].task.prioritty: a Task has no such field; did you mean priority?",
     ),
-    "a priority too high": (
+    "no such priority": (
         f"{STREAM}.task.priority",
-        5000,
-        "workload.streams[0].task.priority: Input should be less than or equal to 1000",
+        "Highest",
+        "workload.streams[0].task.priority: Input should be 'Emergency', 'Critical'",
     ),
     "a bad choice": (
         f"{STREAM}.task.priority",
-        {"choose": [{"value": 1}, {"value": "high"}]},
-        "workload.streams[0].task.priority.choose[1].value: Input should be a valid integer",
+        {"choose": [{"value": "High"}, {"value": "high"}]},
+        "workload.streams[0].task.priority.choose[1].value: Input should be 'Emergency'",
     ),
     "a choice without value": (
         f"{STREAM}.task.priority",
@@ -141,8 +141,8 @@ BAD: dict[str, tuple[str, Any, str]] = {
     ),
     "a variant with an unknown field": (
         "compare.a",
-        {"queues": {"q": {"order": "Best"}}},
-        "compare.a.queues.q.order: there is no such field or name",
+        {"queues": {"q": {"orders": "Best"}}},
+        "compare.a.queues.q.orders: there is no such field or name",
     ),
     "a variant of traits": ("compare.a", {"agents": {"p": {"pace": 1}}}, "compare.a.agents.p.pace: there is no such"),
 }

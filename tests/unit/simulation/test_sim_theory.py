@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sim_worlds import playing, stream, waits
 
+from taskdist.api import Priority
 from taskdist.simulation.compare import student
 
 pytestmark = pytest.mark.statistical
@@ -125,6 +126,7 @@ def test_mean_wait_of_mg1(service: Any, variation: float) -> None:
     agrees(found, expected, 0.6 if variation > 1 else 0.35)
 
 
+LEVELS = list(Priority)[1:]
 PRIORITIES = {
     # Name: servers, arrival rates of the levels from the highest on (mean service 1).
     "two levels, one server": (1, (0.3, 0.5)),
@@ -139,13 +141,17 @@ def test_mean_waits_of_priority_mmc(servers: int, rates: tuple[float, ...]) -> N
     W_k = C(c, ρ) / (c μ (1 − σ_{k−1})(1 − σ_k)), σ_k the load of the k highest levels per server.
     """
     total = sum(rates)
-    choices = [{"weight": rate, "value": -level} for level, rate in enumerate(rates)]
+    choices = [{"weight": rate, "value": LEVELS[level]} for level, rate in enumerate(rates)]
     streams = poisson(total, {"exponential": {"mean": 1}}, 5_000, task={"priority": {"choose": choices}})
     found: list[list[float]] = [[] for _ in rates]
     for seed in SEEDS:
         lives = playing(streams, pools=slots(servers), seed=seed).tasks[1_000:]
         for level in range(len(rates)):
-            own = [life.started - life.job.created for life in lives if life.task.priority == -level and life.started]
+            own = [
+                life.started - life.job.created
+                for life in lives
+                if life.task.priority == LEVELS[level].level and life.started
+            ]
             found[level].append(sum(own) / len(own))
     above = 0.0
     for level, rate in enumerate(rates):

@@ -27,8 +27,8 @@ def test_times_alone_in_any_order(tmp_path: Path) -> None:
 
 
 def test_all_columns(tmp_path: Path) -> None:
-    text = "time,service,deadline,queue,type,priority,slots,pool,tenant,other\n1,2,3,q,t,-4,2,p,red,x\n5,,,,,,,,,\n"
-    fields = {"queue": "q", "type": "t", "priority": -4, "slots": 2, "pool": "p", "tenant": "red"}
+    text = "time,service,deadline,queue,type,priority,slots,pool,tenant,other\n1,2,3,q,t,High,2,p,red,x\n5,,,,,,,,,\n"
+    fields = {"queue": "q", "type": "t", "priority": "High", "slots": 2, "pool": "p", "tenant": "red"}
     assert trace(tmp_path, text) == [Row(1, 2, 3, fields), Row(5, None, None, {})]
 
 
@@ -99,7 +99,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_trace_is_played(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("time,service,priority,tenant,deadline\n0,3,,red,\n1,1,,,\n1,2,9,,9\n")
+    (tmp_path / "t.csv").write_text("time,service,priority,tenant,deadline\n0,3,,red,\n1,1,,,\n1,2,High,,9\n")
     given = scenario(stream({"trace": "t.csv"}, 7, task={"tenant": "blue"}))
     loaded = parse(given, tmp_path)
     record = play(loaded.scenario, jobs(loaded.scenario.workload.streams, loaded.rows, 1), 1)
