@@ -12,8 +12,10 @@ from taskdist.api.reasons import Phase, Reason
 # Bytes of JSON. The API server cannot bound an object of unknown fields, so the operator enforces both.
 MAX_PAYLOAD_BYTES = 64 * 1024
 MAX_RESULT_BYTES = 64 * 1024
-# How many ended attempts status keeps; older ones are dropped, `failures` still counts them.
-MAX_ATTEMPT_RECORDS = 10
+# What status keeps of ended attempts: all that a queue may allow (100 retries) and some that do not count, in at most
+# so many bytes of JSON. The messages of older ones are shortened first; what is dropped at last is counted.
+MAX_ATTEMPT_RECORDS = 128
+MAX_ATTEMPT_BYTES = 64 * 1024
 # The spec's fields that may change after creation.
 MUTABLE_FIELDS = ("suspend", "cancel", "priority", "pool", "redrive")
 # How many Tasks one may depend on.
@@ -158,6 +160,9 @@ class AttemptRecord(Model):
     reason: Reason = Field(description="Why it ended.")
     message: Message = Field(default="", description="What the agent or the operator said of it.")
     agent: Annotated[str, Field(max_length=253)] = Field(default="", description="Name of the agent's pod.")
+    started_at: datetime | None = Field(
+        default=None, description="When its handler started; absent if it is not known that it did."
+    )
     ended_at: datetime | None = Field(default=None, description="When it ended.")
 
 
@@ -214,7 +219,9 @@ class TaskStatus(Model):
     agent_uid: Annotated[str, Field(max_length=64)] = Field(default="", description="Uid of that pod.")
     assigned_at: datetime | None = Field(default=None, description="When the last attempt was assigned.")
     started_at: datetime | None = Field(default=None, description="When the last attempt's handler started.")
-    finished_at: datetime | None = Field(default=None, description="When the Task ended.")
+    finished_at: datetime | None = Field(
+        default=None, description="When the Task ended, or became a dead letter."
+    )
     retry_after: datetime | None = Field(default=None, description="The Task is not tried again before this time.")
     result: dict[str, Any] | None = Field(
         default=None,
@@ -224,12 +231,15 @@ class TaskStatus(Model):
     progress: Progress | None = Field(default=None, description="Progress of the running attempt.")
     attempts: Annotated[list[AttemptRecord], Field(max_length=MAX_ATTEMPT_RECORDS)] = Field(
         default_factory=list,
-        description="The last attempts that ended without a result.",
+        description="The attempts that ended without a result, oldest first; redriving keeps them.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["attempt"]},
+    )
+    dropped_attempts: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="How many of the oldest attempts are not in that list any more, for lack of room."
     )
     conditions: Annotated[list[Condition], Field(max_length=8)] = Field(
         default_factory=list,
-        description="Complete and Failed, so that `kubectl wait` can be used.",
+        description="Complete, Failed and DeadLettered, so that `kubectl wait` can be used.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
 
