@@ -78,8 +78,10 @@ def kinds() -> list[Kind]:
             rules=rules.queue_rules(),
             columns=[
                 ("Ready", "string", f"{_READY}.status", "Whether the queue hands out Tasks."),
+                ("Accepting", "boolean", ".status.accepting", "Whether new Tasks are taken."),
                 ("Waiting", "integer", ".status.waiting", "Tasks that wait."),
                 ("Leased", "integer", ".status.leased", "Tasks that an agent holds."),
+                ("DeadLettered", "integer", ".status.deadLettered", "Dead letters, to look at and to redrive."),
                 ("Pools", "string", ".spec.pools", "Pools whose agents run the Tasks."),
                 _AGE,
             ],
@@ -94,6 +96,7 @@ def kinds() -> list[Kind]:
             selectable=[".spec.queue", ".status.phase"],
             columns=[
                 ("Queue", "string", ".spec.queue", "Queue in which it waits."),
+                ("Priority", "string", ".spec.priority", "Its level: higher goes first."),
                 ("Phase", "string", ".status.phase", "Where it stands."),
                 ("Reason", "string", ".status.reason", "Why it waits, or why it ended."),
                 ("Agent", "string", ".status.agent", "Pod of the assigned agent."),
@@ -102,7 +105,9 @@ def kinds() -> list[Kind]:
             ],
             wide=[
                 ("Pool", "string", ".status.pool", "Pool of the assigned agent."),
-                ("Priority", "integer", ".spec.priority", "Higher goes first."),
+                ("Tenant", "string", ".spec.tenant", "On whose account it runs, if not on the namespace's."),
+                # Not of type date: kubectl shows how long ago that was, and a deadline is yet to come.
+                ("Deadline", "string", ".spec.deadline", "When it should have succeeded."),
                 ("Message", "string", ".status.message", "What is the matter, and what to do."),
             ],
         ),

@@ -96,3 +96,15 @@ class Reason(StrEnum):
     PROGRESSING = "Progressing"
     AGENTS_READY = "AgentsReady"
     CREATE_REFUSED = "CreateRefused"
+
+
+# Why an attempt can fail such that another may be tried: what a queue can name as retryable.
+FAILURES = (
+    Reason.HANDLER_ERROR,
+    Reason.HANDLER_CRASHED,
+    Reason.UNKNOWN_TYPE,
+    Reason.LEASE_EXPIRED,
+    Reason.AGENT_LOST,
+    Reason.EXECUTION_TIMED_OUT,
+    Reason.PROGRESS_TIMED_OUT,
+)

@@ -41,10 +41,12 @@ _BOUNDS = (
     ("minItems", "maxItems", " items"),
     ("minProperties", "maxProperties", " keys"),
 )
-# A Task's rules compare with the former object, field by field: two lines say what concerns its author.
+# A Task's rules compare with the former object, field by field: a few lines say what concerns its author.
 _TASK_REFUSALS = (
+    *(check.message for check in rules.creation_checks()),
     f"a change to any field of spec but {', '.join(MUTABLE_FIELDS)}: delete the Task and create another",
     "cancel taken back: leave it true, and create another Task to do the work",
+    "redrive lowered, or raised for a Task that is no dead letter: leave it as it is",
 )
 # Beyond this many, the values of an enum are listed elsewhere.
 _MOST_VALUES = 6

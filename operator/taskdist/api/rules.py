@@ -32,12 +32,13 @@ class Check:
     message: str
 
 
-def fold(checks: Sequence[Check], unless: str, field: str) -> Rule:
+def fold(checks: Sequence[Check], unless: str, field: str, *, at_creation: bool = False) -> Rule:
     """One rule out of many: the API server pays for each rule on each write. A status write was a fifth slower with
     these checks as rules of their own, and is an eighth slower with them folded.
 
     `unless` is asked first and says that there is nothing to check. The first check that fails is the one told: a
-    list of all that do would be a cost without a bound to CEL.
+    list of all that do would be a cost without a bound to CEL. With `at_creation` the checks are of a new object, which
+    may then be written as often as one likes without a second look; else they compare with the former one.
     """
     *before, last = checks
     told = "".join(f"!({each.holds}) ? '{each.message}' : " for each in before) + f"'{last.message}'"
@@ -45,14 +46,16 @@ def fold(checks: Sequence[Check], unless: str, field: str) -> Rule:
         "rule": f"{unless} || ({' && '.join(each.holds for each in checks)})",
         "messageExpression": told,
         # Said should the other fail.
-        "message": f"{field[1:]} holds a change that is not allowed: see kubectl explain",
+        "message": f"{field[1:]} holds {'words' if at_creation else 'a change'} not allowed: see kubectl explain",
         "fieldPath": field,
-        "reason": "FieldValueForbidden",
+        **({"optionalOldSelf": True} if at_creation else {"reason": "FieldValueForbidden"}),
     }
 
 
 def task_rules() -> list[Rule]:
     return [
+        # What these look at is immutable.
+        fold(creation_checks(), "oldSelf.hasValue()", ".spec", at_creation=True),
         # Most writes are of status and leave the spec as it is: one comparison then does.
         fold(spec_checks(), "self.spec in [oldSelf.spec]", ".spec"),
         fold(final_checks(), f"!({_WAS} in {_TERMINAL})", ".status"),
@@ -80,7 +83,32 @@ def queue_rules() -> list[Rule]:
             "spec.retry.initialSeconds must not be more than spec.retry.maxSeconds: raise spec.retry.maxSeconds",
             ".spec.retry.initialSeconds",
         ),
+        *_overflow_rules(),
     ]
+
+
+def _overflow_rules() -> list[Rule]:
+    spill = f"{_OVERFLOW}.?action.orValue('Reject') == 'Spill'"
+    return [
+        rule(
+            f"!has({_OVERFLOW}) || {_OVERFLOW}.lowWater <= {_OVERFLOW}.highWater",
+            "spec.overflow.lowWater must not be more than spec.overflow.highWater: set it to three quarters of that",
+            ".spec.overflow.lowWater",
+        ),
+        rule(
+            f"!has({_OVERFLOW}) || ({spill}) == has({_OVERFLOW}.spillTo)",
+            "spec.overflow.spillTo goes with spec.overflow.action Spill, and only with that: set both, or neither",
+            ".spec.overflow.spillTo",
+        ),
+        rule(
+            f"!has({_OVERFLOW}) || {_OVERFLOW}.?spillTo.orValue('') != self.metadata.name",
+            "spec.overflow.spillTo names the queue itself, which is full then: choose another queue",
+            ".spec.overflow.spillTo",
+        ),
+    ]
+
+
+_OVERFLOW = "self.spec.overflow"
 
 
 def pool_rules() -> list[Rule]:
@@ -116,6 +144,14 @@ NESTED: dict[str, list[Rule]] = {
             ".values",
         ),
     ],
+    "DependencyStatus": [
+        rule(
+            "oldSelf.?uid.orValue('') == '' || self.?uid.orValue('') == oldSelf.uid",
+            "uid is pinned once it is set: a Task that came later under the same name is not the one depended on",
+            ".uid",
+            forbidden=True,
+        ),
+    ],
 }
 
 
@@ -131,6 +167,20 @@ def _short_name(why: str) -> Rule:
 # What an absent field of a Task's spec means, by the type of the field.
 _EMPTY = {"array": "[]", "object": "{}"}
 _UNKNOWN = "x-kubernetes-preserve-unknown-fields"
+
+
+def creation_checks() -> list[Check]:
+    """What a new Task's spec must fulfil beyond its schema."""
+    return [
+        Check(
+            "(!has(self.spec.notBefore) || !has(self.spec.deadline) || self.spec.notBefore < self.spec.deadline)",
+            "spec.notBefore must be before spec.deadline, or the Task could never be in time: change one of them",
+        ),
+        Check(
+            "(!has(self.spec.dependsOn) || !self.spec.dependsOn.exists(each, each.name == self.metadata.name))",
+            "spec.dependsOn names the Task itself, so that it could never start: leave it out",
+        ),
+    ]
 
 
 def spec_checks() -> list[Check]:
@@ -149,7 +199,14 @@ def spec_checks() -> list[Check]:
             "(!oldSelf.spec.?cancel.orValue(false) || self.spec.?cancel.orValue(false))",
             "spec.cancel cannot be taken back: leave it true, and create another Task to do the work",
         ),
+        Check(
+            f"({_REDRIVE} == {_REDRIVE_WAS} || ({_REDRIVE} > {_REDRIVE_WAS} && {_WAS} == 'DeadLettered'))",
+            "spec.redrive can only be raised, and only while status.phase is DeadLettered: leave it as it is",
+        ),
     ]
+
+
+_REDRIVE, _REDRIVE_WAS = (f"{side}.spec.?redrive.orValue(0)" for side in ("self", "oldSelf"))
 
 
 def _same(path: str, schema: dict[str, Any]) -> str:
@@ -172,6 +229,7 @@ _TERMINAL = "[" + ", ".join(f"'{each.value}'" for each in Phase if each.terminal
 _ATTEMPT, _ATTEMPT_WAS = (f"{side}.?status.attempt.orValue(0)" for side in ("self", "oldSelf"))
 _EPOCH, _EPOCH_WAS = (f"{side}.?status.epoch.orValue(0)" for side in ("self", "oldSelf"))
 _AGENT, _AGENT_WAS = (f"{side}.?status.agentUid.orValue('')" for side in ("self", "oldSelf"))
+_REDRIVES, _REDRIVES_WAS = (f"{side}.?status.redrives.orValue(0)" for side in ("self", "oldSelf"))
 
 
 def final_checks() -> list[Check]:
@@ -213,5 +271,24 @@ def progress_checks() -> list[Check]:
             f"({_PHASE} != 'Assigned' || {_WAS} != 'Assigned' || {_ATTEMPT} != {_ATTEMPT_WAS} || "
             f"{_AGENT} in [{_AGENT_WAS}])",
             "status.agentUid cannot change within an attempt: raise status.attempt to assign the Task to another agent",
+        ),
+        Check(
+            f"({_WAS} != 'DeadLettered' || {_PHASE} in ['DeadLettered', 'Pending', 'Cancelled'])",
+            "status.phase of a dead letter can only become Pending or Cancelled: redrive it by raising spec.redrive",
+        ),
+        Check(
+            f"({_WAS} != 'DeadLettered' || {_PHASE} != 'Pending' || {_REDRIVES} > {_REDRIVES_WAS})",
+            "status.redrives must grow when a dead letter becomes Pending: set it to spec.redrive",
+        ),
+        Check(
+            f"({_REDRIVES} == {_REDRIVES_WAS} || ({_REDRIVES} > {_REDRIVES_WAS} && {_REDRIVES} <= {_REDRIVE}))",
+            "status.redrives must never decrease, nor be more than spec.redrive: set it to spec.redrive",
+        ),
+        *(
+            Check(
+                f"(oldSelf.?status.{name}.orValue('') == '' || self.?status.{name} in [oldSelf.?status.{name}])",
+                f"status.{name} is set once: leave it as it is",
+            )
+            for name in ("spilledTo", "duplicateOf")
         ),
     ]

@@ -1,8 +1,9 @@
 """Turns a pydantic model into the structural schema that a CustomResourceDefinition asks for.
 
 Owns the translation only: references resolved, "or null" taken away (in Kubernetes an absent field says it), defaults
-that carry no information left out, the bounds of map keys turned into CEL. A keyword that the API server would ignore
-or refuse is an error here, as is a string, list or map without a bound: CEL's cost budget and etcd both rest on them.
+that carry no information left out, the bounds of map keys and fractional ones turned into CEL. A keyword that the API
+server would ignore or refuse is an error here, as is a string, list or map without a bound: CEL's cost budget and etcd
+both rest on them.
 """
 
 from collections.abc import Mapping
@@ -70,7 +71,7 @@ class _Translation:
         if isinstance(source.get("additionalProperties"), dict):
             result["additionalProperties"] = self.translate(source["additionalProperties"], f"{path}{{}}")
         result.update({key: value for key, value in source.items() if key.startswith("x-kubernetes-")})
-        rules += _key_rules(source.get("propertyNames", {}), path)
+        rules += _key_rules(source.get("propertyNames", {}), path) + _least_rules(result, path)
         if rules:
             result["x-kubernetes-validations"] = rules
         return _bounded(result, path)
@@ -129,6 +130,15 @@ def _key_rules(names: Schema, path: str) -> list[Schema]:
             }
         )
     return rules
+
+
+def _least_rules(schema: Schema, path: str) -> list[Schema]:
+    """The API server cuts a bound's fraction off before it compares it with a whole number, so that 0 would pass as at
+    least 0.001: a rule says it once more."""
+    least = schema.get("minimum", 0)
+    if least == int(least):
+        return []
+    return [{"rule": f"self >= {least}", "message": f"{path.partition('.')[2]}: raise it, it must be at least {least}"}]
 
 
 def _bounded(schema: Schema, path: str) -> Schema:

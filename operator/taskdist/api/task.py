@@ -219,9 +219,7 @@ class TaskStatus(Model):
     agent_uid: Annotated[str, Field(max_length=64)] = Field(default="", description="Uid of that pod.")
     assigned_at: datetime | None = Field(default=None, description="When the last attempt was assigned.")
     started_at: datetime | None = Field(default=None, description="When the last attempt's handler started.")
-    finished_at: datetime | None = Field(
-        default=None, description="When the Task ended, or became a dead letter."
-    )
+    finished_at: datetime | None = Field(default=None, description="When the Task ended, or became a dead letter.")
     retry_after: datetime | None = Field(default=None, description="The Task is not tried again before this time.")
     result: dict[str, Any] | None = Field(
         default=None,

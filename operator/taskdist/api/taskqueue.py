@@ -6,7 +6,11 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from taskdist.api.meta import Condition, Model, Name, ObjectMeta, Word
+from taskdist.api.reasons import FAILURES
 from taskdist.api.task import Priority, Timeouts
+
+# The API server takes the words of this release only; those that another release let in are read all the same.
+FailureWord = Annotated[Word, Field(json_schema_extra={"enum": [each.value for each in FAILURES]})]
 
 
 class Reclaim(StrEnum):
@@ -214,7 +218,7 @@ class Retry(Model):
     jitter: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.1, description="The part of the back-off that is taken off by chance, so that retries spread out."
     )
-    reasons: Annotated[list[Word], Field(max_length=32)] = Field(
+    reasons: Annotated[list[FailureWord], Field(max_length=32)] = Field(
         default_factory=list,
         description="Reasons of failures that are tried again, such as HandlerError or LeaseExpired; empty: all.",
         json_schema_extra={"x-kubernetes-list-type": "set"},

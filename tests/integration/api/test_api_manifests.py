@@ -70,7 +70,58 @@ BAD: dict[str, Bad] = {
     "type too long": Bad("tasks", {"type": "a" * 64}, ("spec.type", "Too long", "63")),
     "payload is a list": Bad("tasks", {"payload": [1]}, ("spec.payload", "must be of type object")),
     "payload is text": Bad("tasks", {"payload": "x"}, ("spec.payload", "must be of type object")),
-    "priority out of bounds": Bad("tasks", {"priority": 1001}, ("spec.priority", "less than or equal to 1000")),
+    "unknown level": Bad(
+        "tasks", {"priority": "Urgent"}, ("spec.priority", "Unsupported value", '"Emergency"', '"Low"')
+    ),
+    "level as a number": Bad("tasks", {"priority": 5}, ("spec.priority", "must be of type string")),
+    "tenant is no word": Bad("tasks", {"tenant": "a b"}, ("spec.tenant", "should match")),
+    "deadline is no time": Bad("tasks", {"deadline": "tomorrow"}, ("spec.deadline", "must be of type date-time")),
+    "notBefore is no time": Bad("tasks", {"notBefore": "10m"}, ("spec.notBefore", "must be of type date-time")),
+    "deadline before notBefore": Bad(
+        "tasks",
+        {"notBefore": "2030-01-01T00:00:00Z", "deadline": "2029-12-31T23:59:59Z"},
+        ("spec.notBefore must be before spec.deadline", "change one of them"),
+    ),
+    "deadline at notBefore, in another zone": Bad(
+        "tasks",
+        {"notBefore": "2030-01-01T01:00:00+01:00", "deadline": "2030-01-01T00:00:00Z"},
+        ("spec.notBefore must be before spec.deadline",),
+    ),
+    "no time to wait": Bad(
+        "tasks",
+        {"timeouts": {"waitingSeconds": 0}},
+        ("spec.timeouts.waitingSeconds", "raise it, it must be at least 0.001"),
+    ),
+    "no time to run": Bad(
+        "tasks",
+        {"timeouts": {"executionSeconds": 0}},
+        ("spec.timeouts.executionSeconds", "raise it, it must be at least 0.001"),
+    ),
+    "no time without progress": Bad(
+        "tasks", {"timeouts": {"progressSeconds": -1}}, ("spec.timeouts.progressSeconds", "greater than or equal to")
+    ),
+    "negative time to live": Bad(
+        "tasks", {"ttlSecondsAfterFinished": -1}, ("spec.ttlSecondsAfterFinished", "greater than or equal to 0")
+    ),
+    "empty concurrency key": Bad("tasks", {"concurrencyKey": ""}, ("spec.concurrencyKey", "at least 1 chars long")),
+    "ordering key too long": Bad("tasks", {"orderingKey": "a" * 254}, ("spec.orderingKey", "Too long", "253")),
+    "empty idempotency key": Bad("tasks", {"idempotencyKey": ""}, ("spec.idempotencyKey", "at least 1 chars long")),
+    "depends on itself": Bad(
+        "tasks",
+        {"dependsOn": [{"name": "a"}, {"name": "one"}]},
+        ("spec.dependsOn names the Task itself", "leave it out"),
+    ),
+    "depends twice on one": Bad(
+        "tasks", {"dependsOn": [{"name": "a"}, {"name": "a"}]}, ("spec.dependsOn[1]", "Duplicate value")
+    ),
+    "depends on nobody": Bad("tasks", {"dependsOn": [{}]}, ("spec.dependsOn[0].name: Required value",)),
+    "depends on too many": Bad(
+        "tasks", {"dependsOn": [{"name": f"t{i}"} for i in range(33)]}, ("spec.dependsOn", "at most 32")
+    ),
+    "unknown answer to a failed dependency": Bad(
+        "tasks", {"onDependencyFailure": "Wait"}, ("spec.onDependencyFailure", "Unsupported value", '"Skip"')
+    ),
+    "negative redrive": Bad("tasks", {"redrive": -1}, ("spec.redrive", "greater than or equal to 0")),
     "no slots": Bad("tasks", {"slots": 0}, ("spec.slots", "greater than or equal to 1")),
     "a skill twice": Bad("tasks", {"skills": ["a", "a"]}, ("spec.skills[1]", "Duplicate value")),
     "too many skills": Bad("tasks", {"skills": [f"s{i}" for i in range(33)]}, ("spec.skills", "at most 32")),
@@ -106,6 +157,75 @@ BAD: dict[str, Bad] = {
     "back-off upside down": Bad(
         "taskqueues", {"retry": {"initialSeconds": 500}}, ("spec.retry.initialSeconds", "raise spec.retry.maxSeconds")
     ),
+    "low water above high water": Bad(
+        "taskqueues",
+        {"overflow": {"highWater": 10, "lowWater": 11}},
+        ("spec.overflow.lowWater must not be more than spec.overflow.highWater", "set it to"),
+    ),
+    "half an overflow": Bad("taskqueues", {"overflow": {"highWater": 10}}, ("spec.overflow.lowWater: Required value",)),
+    "spill to nowhere": Bad(
+        "taskqueues",
+        {"overflow": {"highWater": 10, "lowWater": 8, "action": "Spill"}},
+        ("spec.overflow.spillTo", "set both, or neither"),
+    ),
+    "spill that is not asked for": Bad(
+        "taskqueues",
+        {"overflow": {"highWater": 10, "lowWater": 8, "spillTo": "other"}},
+        ("spec.overflow.spillTo", "set both, or neither"),
+    ),
+    "spill to itself": Bad(
+        "taskqueues",
+        {"overflow": {"highWater": 10, "lowWater": 8, "action": "Spill", "spillTo": "one"}},
+        ("spec.overflow.spillTo names the queue itself", "choose another queue"),
+    ),
+    "no weight": Bad("taskqueues", {"weight": 0}, ("spec.weight", "greater than or equal to 1")),
+    "unknown policy": Bad("taskqueues", {"order": {"policy": "Lifo"}}, ("spec.order.policy", '"DeadlineFirst"')),
+    "unknown level of a queue": Bad("taskqueues", {"order": {"level": "low"}}, ("spec.order.level", '"Low"')),
+    "a tenant with two weights": Bad(
+        "taskqueues",
+        {"tenants": {"weights": [{"name": "a", "weight": 1}, {"name": "a", "weight": 2}]}},
+        ("spec.tenants.weights[1]", "Duplicate value"),
+    ),
+    "a tenant without a weight": Bad(
+        "taskqueues", {"tenants": {"weights": [{"name": "a"}]}}, ("spec.tenants.weights[0].weight: Required value",)
+    ),
+    "no default weight": Bad("taskqueues", {"tenants": {"defaultWeight": 0}}, ("spec.tenants.defaultWeight",)),
+    "a tenant twice in emergency": Bad(
+        "taskqueues", {"tenants": {"emergency": ["a", "a"]}}, ("spec.tenants.emergency[1]", "Duplicate value")
+    ),
+    "no emergency Task at all": Bad(
+        "taskqueues", {"tenants": {"emergencyLeased": 0}}, ("spec.tenants.emergencyLeased",)
+    ),
+    "negative aging": Bad("taskqueues", {"aging": {"stepSeconds": -1}}, ("spec.aging.stepSeconds", "greater than or")),
+    "unknown answer to a hopeless deadline": Bad(
+        "taskqueues", {"deadlines": {"onHopeless": "Cancel"}}, ("spec.deadlines.onHopeless", '"DeadLetter"')
+    ),
+    "no queue time": Bad("taskqueues", {"deadlines": {"maxQueueSeconds": 0}}, ("spec.deadlines.maxQueueSeconds",)),
+    "hardly any service time": Bad(
+        "taskqueues",
+        {"expectedServiceSeconds": 0.0001},
+        ("spec.expectedServiceSeconds", "greater than or equal to 0.001"),
+    ),
+    "no service time": Bad("taskqueues", {"expectedServiceSeconds": 0}, ("spec.expectedServiceSeconds",)),
+    "negative hold": Bad("taskqueues", {"largeTasks": {"holdAfterSeconds": -1}}, ("spec.largeTasks.holdAfterSeconds",)),
+    "a quota of none": Bad("taskqueues", {"quota": {"leased": 0}}, ("spec.quota.leased", "greater than or equal to 1")),
+    "a tenant's quota of none": Bad(
+        "taskqueues", {"quota": {"perTenant": {"slots": 0}}}, ("spec.quota.perTenant.slots",)
+    ),
+    "a rate of nothing": Bad("taskqueues", {"rate": {"queue": {"perSecond": 0}}}, ("spec.rate.queue.perSecond",)),
+    "a rate without a number": Bad(
+        "taskqueues", {"rate": {"perTenant": {"burst": 2}}}, ("spec.rate.perTenant.perSecond: Required value",)
+    ),
+    "no concurrency": Bad("taskqueues", {"concurrencyLimit": 0}, ("spec.concurrencyLimit",)),
+    "negative life of dead letters": Bad("taskqueues", {"deadLetterTtlSeconds": -1}, ("spec.deadLetterTtlSeconds",)),
+    "jitter above the whole": Bad(
+        "taskqueues", {"retry": {"jitter": 1.5}}, ("spec.retry.jitter", "less than or equal")
+    ),
+    "unknown reason to retry": Bad(
+        "taskqueues", {"retry": {"reasons": ["Whatever"]}}, ("spec.retry.reasons[0]", "Unsupported", '"HandlerError"')
+    ),
+    "no death allowed": Bad("taskqueues", {"retry": {"agentDeaths": 0}}, ("spec.retry.agentDeaths",)),
+    "unknown end of retries": Bad("taskqueues", {"retry": {"onExhausted": "Drop"}}, ("spec.retry.onExhausted",)),
     "unknown dispatch": Bad("taskqueues", {"dispatch": "Soon"}, ("spec.dispatch", "Unsupported value", '"Strict"')),
     "pool without template": Bad("agentpools", {"template": None}, ("spec.template: Required value",)),
     "pool without containers": Bad("agentpools", containers(), ("spec.template.spec.containers", "at least 1")),
@@ -144,7 +264,18 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
         "tasks",
         {
             "payload": {"text": "ä", "none": None, "list": [1, {"a": None}], "nested": {"b": [True, 0.5]}},
-            "priority": -1000,
+            "priority": "Background",
+            "tenant": "acme",
+            "deadline": "2030-01-01T01:30:00+01:00",
+            "notBefore": "2030-01-01T00:00:00.5Z",
+            "timeouts": {"waitingSeconds": 0.5, "executionSeconds": 3, "progressSeconds": 1},
+            "ttlSecondsAfterFinished": 0,
+            "concurrencyKey": "host 1/ä",
+            "orderingKey": "account:7",
+            "idempotencyKey": "2030-01-01/report",
+            "dependsOn": [{"name": f"parent-{i}"} for i in range(32)],
+            "onDependencyFailure": "Skip",
+            "redrive": 2,
             "pool": "p",
             "slots": 2,
             "resources": {"gpu": 1, "licence.x": 1_000_000_000},
@@ -161,6 +292,49 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
     ),
     "queue": ("taskqueues", {}),
     "lazy queue": ("taskqueues", {"dispatch": "Lazy", "reclaim": "Fast", "leaseSeconds": 2, "holdSeconds": 10}),
+    "queue with everything": (
+        "taskqueues",
+        {
+            "paused": True,
+            "drained": True,
+            "weight": 1000,
+            "order": {"policy": "DeadlineFirst", "level": "Critical", "criticalPathFirst": True},
+            "tenants": {
+                "weights": [{"name": f"t{i}", "weight": 1 + i} for i in range(256)],
+                "defaultWeight": 2,
+                "emergency": ["t0", "t1"],
+                "emergencyLeased": 1,
+            },
+            "aging": {"stepSeconds": 0},
+            "deadlines": {"onHopeless": "Fail", "maxQueueSeconds": 60.5},
+            "expectedServiceSeconds": 0.25,
+            "largeTasks": {"holdAfterSeconds": 0},
+            "quota": {
+                "waiting": 5,
+                "leased": 4,
+                "slots": 3,
+                "payloadBytes": 1_000_000,
+                "perTenant": {"waiting": 1, "leased": 1, "slots": 1, "payloadBytes": 1},
+            },
+            "rate": {"queue": {"perSecond": 0.5, "burst": 3}, "perTenant": {"perSecond": 100, "burst": 1}},
+            "concurrencyLimit": 2,
+            "overflow": {"highWater": 5, "lowWater": 5, "action": "Spill", "spillTo": "other"},
+            "timeouts": {"waitingSeconds": 5, "executionSeconds": 6.5, "progressSeconds": 7},
+            "ttlSecondsAfterFinished": 60,
+            "deadLetterTtlSeconds": 3600,
+            "delivery": "AtMostOnce",
+            "retry": {
+                "limit": 0,
+                "initialSeconds": 0,
+                "factor": 1.5,
+                "maxSeconds": 0,
+                "jitter": 1,
+                "reasons": ["HandlerError", "ProgressTimedOut"],
+                "agentDeaths": 16,
+                "onExhausted": "DeadLetter",
+            },
+        },
+    ),
     "pool": ("agentpools", {}),
     "pool with everything": (
         "agentpools",
@@ -188,13 +362,54 @@ def test_a_good_manifest_is_kept_as_written(plural: str, spec: Object, cluster: 
             assert kept[name] == value
 
 
+NEW = {"phase": "Pending", "attempt": 0, "epoch": 0, "failures": 0, "redrives": 0}
+
+QUEUE_DEFAULTS: Object = {
+    **GOOD["taskqueues"],
+    "paused": False,
+    "drained": False,
+    "weight": 1,
+    "order": {"policy": "Priority", "level": "Normal", "criticalPathFirst": False},
+    "tenants": {"defaultWeight": 1, "emergencyLeased": 10},
+    "aging": {"stepSeconds": 300},
+    "deadlines": {"onHopeless": "Run", "maxQueueSeconds": 3600},
+    "expectedServiceSeconds": 10,
+    "largeTasks": {"holdAfterSeconds": 60},
+    "quota": {},
+    "rate": {},
+    "concurrencyLimit": 1,
+    "timeouts": {},
+    "dispatch": "Strict",
+    "delivery": "AtLeastOnce",
+    "reclaim": "Lease",
+    "leaseSeconds": 15,
+    "holdSeconds": 120,
+    "retry": {
+        "limit": 3,
+        "initialSeconds": 1,
+        "factor": 2,
+        "maxSeconds": 300,
+        "jitter": 0.1,
+        "agentDeaths": 3,
+        "onExhausted": "Fail",
+    },
+}
+
+
 def test_defaults_are_filled_in(cluster: Client, namespace: str) -> None:
     task = create(cluster, namespace, "tasks", {})
-    assert task["spec"] == {**GOOD["tasks"], "priority": 0, "slots": 1, "suspend": False, "cancel": False}
-    assert task["status"] == {"phase": "Pending", "attempt": 0, "epoch": 0, "failures": 0}
+    assert task["spec"] == {
+        **GOOD["tasks"],
+        "priority": "Normal",
+        "onDependencyFailure": "Fail",
+        "slots": 1,
+        "suspend": False,
+        "cancel": False,
+        "redrive": 0,
+    }
+    assert task["status"] == NEW
     queue = create(cluster, namespace, "taskqueues", {})["spec"]
-    assert queue["retry"] == {"limit": 3, "initialSeconds": 1, "factor": 2, "maxSeconds": 300}
-    assert (queue["dispatch"], queue["delivery"], queue["reclaim"]) == ("Strict", "AtLeastOnce", "Lease")
+    assert queue == QUEUE_DEFAULTS
     pool = create(cluster, namespace, "agentpools", {"scaling": {"maxReplicas": 2}})
     assert pool["spec"]["replicas"] == 1
     assert pool["spec"]["scaling"] == {"minReplicas": 0, "maxReplicas": 2, "scaleDownDelaySeconds": 60}
@@ -209,7 +424,7 @@ def test_a_status_sent_at_creation_is_not_taken(cluster: Client, namespace: str)
         "status": {"phase": "Succeeded", "attempt": 7, "result": {"forged": True}},
     }
     created = cluster.create(path(namespace, "tasks"), body)
-    assert created["status"] == {"phase": "Pending", "attempt": 0, "epoch": 0, "failures": 0}
+    assert created["status"] == NEW
 
 
 @dataclass(frozen=True)
@@ -228,8 +443,34 @@ TASK_CHANGES: dict[str, Change] = {
     "suspend": Change({"suspend": True}),
     "suspend taken back": Change({"suspend": False}, before={"suspend": True}),
     "cancel": Change({"cancel": True}),
-    "priority": Change({"priority": 5}),
-    "priority left out": Change({"priority": None}, before={"priority": 5}),
+    "priority": Change({"priority": "High"}),
+    "priority left out": Change({"priority": None}, before={"priority": "High"}),
+    "tenant": Change({"tenant": "b"}, (f"spec.tenant {IMMUTABLE}",), {"tenant": "a"}),
+    "tenant left out": Change({"tenant": None}, (f"spec.tenant {IMMUTABLE}",), {"tenant": "a"}),
+    "deadline": Change({"deadline": "2030-01-01T00:00:00Z"}, (f"spec.deadline {IMMUTABLE}",)),
+    "notBefore left out": Change(
+        {"notBefore": None}, (f"spec.notBefore {IMMUTABLE}",), {"notBefore": "2030-01-01T00:00:00Z"}
+    ),
+    "timeouts": Change({"timeouts": {"executionSeconds": 1}}, (f"spec.timeouts {IMMUTABLE}",)),
+    "one of the timeouts": Change(
+        {"timeouts": {"executionSeconds": 1}}, (f"spec.timeouts {IMMUTABLE}",), {"timeouts": {"executionSeconds": 2}}
+    ),
+    "time to live": Change({"ttlSecondsAfterFinished": 0}, (f"spec.ttlSecondsAfterFinished {IMMUTABLE}",)),
+    "concurrency key": Change({"concurrencyKey": "b"}, (f"spec.concurrencyKey {IMMUTABLE}",), {"concurrencyKey": "a"}),
+    "ordering key": Change({"orderingKey": None}, (f"spec.orderingKey {IMMUTABLE}",), {"orderingKey": "a"}),
+    "idempotency key": Change({"idempotencyKey": "a"}, (f"spec.idempotencyKey {IMMUTABLE}",)),
+    "a dependency more": Change(
+        {"dependsOn": [{"name": "a"}, {"name": "b"}]}, (f"spec.dependsOn {IMMUTABLE}",), {"dependsOn": [{"name": "a"}]}
+    ),
+    "no dependency any more": Change(
+        {"dependsOn": None}, (f"spec.dependsOn {IMMUTABLE}",), {"dependsOn": [{"name": "a"}]}
+    ),
+    "no dependencies are none": Change({"dependsOn": []}),
+    "answer to a failed dependency": Change({"onDependencyFailure": "Run"}, (f"spec.onDependencyFailure {IMMUTABLE}",)),
+    "redrive of what is no dead letter": Change(
+        {"redrive": 1}, ("spec.redrive can only be raised, and only while status.phase is DeadLettered",)
+    ),
+    "redrive lowered": Change({"redrive": 1}, ("spec.redrive can only be raised",), {"redrive": 2}),
     "pool": Change({"pool": "other"}),
     "pool left out": Change({"pool": None}, before={"pool": "other"}),
     "empty skills are none": Change({"skills": []}),
@@ -259,7 +500,7 @@ TASK_CHANGES: dict[str, Change] = {
     "payload left out": Change({"payload": None}, (f"spec.payload {IMMUTABLE}",), PAYLOAD),
     "payload put in": Change({"payload": {"a": 1}}, (f"spec.payload {IMMUTABLE}",)),
     "payload with a change that is allowed": Change(
-        {"payload": {"a": 2}, "priority": 3}, (f"spec.payload {IMMUTABLE}",), PAYLOAD
+        {"payload": {"a": 2}, "priority": "Low"}, (f"spec.payload {IMMUTABLE}",), PAYLOAD
     ),
 }
 

@@ -19,6 +19,14 @@ DONE: Object = {
     "result": {"lines": 3, "deep": {"x": [1]}},
     "finishedAt": "2030-01-01T00:00:00.123456Z",
 }
+DEAD: Object = {
+    **ASSIGNED,
+    "phase": "DeadLettered",
+    "reason": "RetriesExhausted",
+    "failures": 4,
+    "finishedAt": "2030-01-01T00:00:00Z",
+}
+REDRIVEN: Object = {"phase": "Pending", "reason": "Redriven", "failures": 0, "lostAgents": None, "redrives": 1}
 WAITING: Object = {"phase": "Pending", "reason": "BackingOff", "attempt": 1, "epoch": 3, "failures": 1}
 
 
@@ -72,7 +80,12 @@ def test_phases(before: Phase, after: Phase, tasks: Tasks) -> None:
     change = {"phase": after.value}
     if after is Phase.ASSIGNED and before is Phase.PENDING:
         change |= status_in(after, 2)
-    if before.terminal and after is not before:
+    if before is Phase.DEAD_LETTERED and after not in (before, Phase.CANCELLED):
+        words = "set it to spec.redrive" if after is Phase.PENDING else "can only become Pending or Cancelled"
+        with pytest.raises(ApiError, match=words if after is not Phase.ASSIGNED else "status.attempt must grow"):
+            tasks.patch({"status": change})
+        assert tasks.get()["status"]["phase"] == before
+    elif before.terminal and after is not before:
         with pytest.raises(ApiError, match=r"status\.phase is final once status\.phase is Succeeded, Failed or"):
             tasks.patch({"status": change})
         assert tasks.get()["status"]["phase"] == before
@@ -91,6 +104,30 @@ REFUSED: dict[str, tuple[list[Object], Object, str]] = {
     "assigned again without one": ([WAITING], {"phase": "Assigned"}, "status.attempt must grow when"),
     "another agent in one attempt": ([ASSIGNED], {"agentUid": "u2"}, "status.agentUid cannot change within an attempt"),
     "agent left out": ([ASSIGNED], {"agentUid": None}, "status.agentUid cannot change within an attempt"),
+    "a dead letter is assigned": (
+        [DEAD],
+        {"phase": "Assigned", "attempt": 2},
+        "status.phase of a dead letter can only become Pending or Cancelled: redrive it by raising spec.redrive",
+    ),
+    "a dead letter waits again by itself": (
+        [DEAD],
+        {"phase": "Pending"},
+        "status.redrives must grow when a dead letter",
+    ),
+    "a dead letter waits again unasked": (
+        [DEAD],
+        REDRIVEN,
+        "status.redrives must never decrease, nor be more than spec.redrive: set it to spec.redrive",
+    ),
+    "spilled elsewhere": ([{"spilledTo": "a"}], {"spilledTo": "b"}, "status.spilledTo is set once"),
+    "spilled back": ([{"spilledTo": "a"}], {"spilledTo": None}, "status.spilledTo is set once"),
+    "duplicate of another": ([{"duplicateOf": "a"}], {"duplicateOf": "b"}, "status.duplicateOf is set once"),
+    "pinned to another parent": (
+        [{"dependencies": [{"name": "a", "uid": "u1"}]}],
+        {"dependencies": [{"name": "a", "uid": "u2"}]},
+        "status.dependencies[0].uid",
+    ),
+    "too many agents lost": ([], {"lostAgents": [f"u{i}" for i in range(17)]}, "status.lostAgents: Too many"),
     "unknown phase": ([], {"phase": "Lost"}, "status.phase: Unsupported value"),
     "unknown reason": ([], {"reason": "Because"}, "status.reason: Unsupported value"),
     "result is a list": ([], {"result": [1]}, "status.result: Invalid value"),
@@ -144,6 +181,16 @@ TAKEN: dict[str, tuple[list[Object], Object]] = {
     "ends without having been recorded as assigned": ([], DONE),
     "is written the same again": ([ASSIGNED, DONE], DONE),
     "gets conditions after the end": ([DONE], {"conditions": [{"type": "Complete", "status": "True"}]}),
+    "becomes a dead letter": ([ASSIGNED], DEAD),
+    "becomes a dead letter while it waits": ([WAITING], {"phase": "DeadLettered", "reason": "DeadlineHopeless"}),
+    "is cancelled as a dead letter": ([DEAD], {"phase": "Cancelled", "reason": "Cancelled"}),
+    "gets a condition as a dead letter": ([DEAD], {"conditions": [{"type": "DeadLettered", "status": "True"}]}),
+    "is spilled": ([], {"spilledTo": "other"}),
+    "ends as a duplicate": ([], {"phase": "Succeeded", "reason": "Duplicate", "duplicateOf": "other"}),
+    "sees a parent, then its end": (
+        [{"dependencies": [{"name": "a"}]}, {"dependencies": [{"name": "a", "uid": "u1"}]}],
+        {"dependencies": [{"name": "a", "uid": "u1", "phase": "Failed"}]},
+    ),
     "keeps a result of nothing but null": ([ASSIGNED], {**DONE, "result": {"list": [None]}}),
 }
 
@@ -159,6 +206,24 @@ def test_taken(before: list[Object], change: Object, tasks: Tasks) -> None:
 
 def test_status_is_not_written_with_the_spec(tasks: Tasks) -> None:
     tasks.create(ASSIGNED)
-    after = tasks.patch({"spec": {"priority": 1}, "status": {"phase": "Succeeded"}}, subresource="")
+    after = tasks.patch({"spec": {"priority": "Low"}, "status": {"phase": "Succeeded"}}, subresource="")
     assert after["status"]["phase"] == "Assigned"
-    assert after["spec"]["priority"] == 1
+    assert after["spec"]["priority"] == "Low"
+
+
+def test_a_dead_letter_is_redriven_as_often_as_is_asked_and_no_more(tasks: Tasks) -> None:
+    tasks.create(DEAD)
+    with pytest.raises(ApiError, match=r"spec\.redrive can only be raised"):
+        tasks.patch({"spec": {"redrive": -1}}, subresource="")
+    tasks.patch({"spec": {"redrive": 3}}, subresource="")
+    with pytest.raises(ApiError, match=r"nor be more than spec\.redrive"):
+        tasks.patch({"status": REDRIVEN | {"redrives": 4}})
+    redriven = tasks.patch({"status": REDRIVEN | {"redrives": 3}})["status"]
+    assert (redriven["phase"], redriven["attempt"], "lostAgents" in redriven) == ("Pending", 1, False)
+    with pytest.raises(ApiError, match=r"only while status\.phase is DeadLettered"):
+        tasks.patch({"spec": {"redrive": 4}}, subresource="")
+    tasks.patch({"status": {**DEAD, "attempt": 2}})
+    with pytest.raises(ApiError, match=r"status\.redrives must grow when a dead letter becomes Pending"):
+        tasks.patch({"status": {"phase": "Pending"}})
+    with pytest.raises(ApiError, match=r"status\.redrives must never decrease"):
+        tasks.patch({"status": {"redrives": 2}})

@@ -94,10 +94,22 @@ def test_rules_stand_on_fields_that_exist(kind: crd.Kind) -> None:
     assert {each["fieldPath"] for each in kind.rules if "fieldPath" in each} <= known
 
 
-CHECKS = [*rules.spec_checks(), *rules.final_checks(), *rules.progress_checks()]
+CHECKS = [*rules.creation_checks(), *rules.spec_checks(), *rules.final_checks(), *rules.progress_checks()]
 MESSAGES = [each.message for each in CHECKS]
 MESSAGES += [each["message"] for kind in crd.kinds() if kind.kind != "Task" for each in kind.rules]
-VERBS = ("set ", "raise ", "change ", "choose ", "create ", "delete ", "leave ", "read ", "stop ", "every lease")
+VERBS = (
+    "set ",
+    "raise ",
+    "change ",
+    "choose ",
+    "create ",
+    "delete ",
+    "leave ",
+    "read ",
+    "stop ",
+    "redrive ",
+    "every lease",
+)
 
 
 @pytest.mark.parametrize("message", MESSAGES)

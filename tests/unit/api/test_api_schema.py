@@ -44,6 +44,17 @@ SCHEMAS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         5,
         {"type": "integer", "format": "int64", "minimum": 1, "maximum": 9, "default": 5},
     ),
+    "a fraction as bound": (
+        Annotated[float, Field(ge=0.5)],
+        ...,
+        {
+            "type": "number",
+            "minimum": 0.5,
+            "x-kubernetes-validations": [
+                {"rule": "self >= 0.5", "message": "spec.value: raise it, it must be at least 0.5"}
+            ],
+        },
+    ),
     "null is absence": (Short | None, None, {"type": "string", "maxLength": 5}),
     "an empty default is absence": (Short, "", {"type": "string", "maxLength": 5}),
     "false is a default": (bool, False, {"type": "boolean", "default": False}),
