@@ -2,7 +2,7 @@
 
 Owns a moving average and variance per (queue, type). The first `MEMORY` observations count alike, so that the average
 finds its level at once; from then on each new one has the weight 1/MEMORY, so that it follows a change within some
-MEMORY attempts while its own error stays at a seventh of the spread of single attempts: √(w ÷ (2 − w)) for weight w.
+MEMORY attempts while its own error stays at a tenth of the spread of single attempts: √(w ÷ (2 − w)) for weight w.
 Both are brought forward one by one as in T. Finch, "Incremental calculation of weighted mean and variance" (2009).
 
 Refuses to grow with users' words: of more than `TYPES` types, those observed longest ago are forgotten.
@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 from taskdist.core.model import Key, Queue
 
-MEMORY = 24
+MEMORY = 50
 TYPES = 10_000
 
 
