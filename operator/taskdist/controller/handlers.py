@@ -133,6 +133,9 @@ class KopfThread:
             await kopf.operator(
                 registry=build_registry(keepers),
                 settings=build_settings(),
+                # Nobody is told, without peering; but kopf would ask who runs it, and fails where the user of a
+                # container is a number without a name. Its type is private to kopf.
+                identity="taskdist",  # type: ignore[arg-type]
                 standalone=True,
                 clusterwide=not self._namespaces,
                 namespaces=self._namespaces,
