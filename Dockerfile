@@ -5,6 +5,8 @@ ARG PYTHON=3.11
 FROM python:${PYTHON}-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
+# A name for the number below: libraries that ask who they run as fail without one.
+RUN useradd --uid 65532 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin taskdist
 RUN python -m venv /opt/taskdist
 COPY requirements-runtime.lock ./
 RUN /opt/taskdist/bin/pip install --require-hashes --only-binary :all: -r requirements-runtime.lock
@@ -19,6 +21,7 @@ FROM python:${PYTHON}-slim
 LABEL org.opencontainers.image.title="taskdist" \
       org.opencontainers.image.description="Task Distributor: a Kubernetes operator that hands Tasks to agents" \
       org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /etc/passwd /etc/group /etc/
 COPY --from=build /opt/taskdist /opt/taskdist
 COPY manifests/samples/agents /samples/agents
 ENV PATH=/opt/taskdist/bin:$PATH \

@@ -51,6 +51,14 @@ def test_it_runs_as_a_number_that_is_not_root_and_that_the_chart_asks_for(last: 
     assert f"runAsUser: {user.partition(':')[0]}\n" in deployment
 
 
+def test_the_number_has_a_name_and_a_home_that_can_be_written(last: list[Step]) -> None:
+    (number,) = (step.rest.partition(":")[0] for step in last if step.word == "USER")
+    (added,) = (step.rest for step in steps() if step.word == "RUN" and step.rest.startswith("useradd"))
+    assert f"--uid {number} " in added
+    assert "--home-dir /tmp " in added  # the chart mounts it; all else is read-only
+    assert "--from=build /etc/passwd /etc/group /etc/" in [step.rest for step in last if step.word == "COPY"]
+
+
 def test_its_entry_is_the_command(last: list[Step]) -> None:
     assert [step.rest for step in last if step.word == "ENTRYPOINT"] == ['["taskdist"]']
 
