@@ -1,0 +1,392 @@
+"""What holds a Task that is about to be granted: quotas, rates, concurrency keys, who may use the level Emergency.
+
+Owns the counts of what waits and what is leased, by queue, tenant and key, and who took tokens. Answers whether a
+limit holds a Task, and says when one that held some may hold them no longer. Refuses to know who waits under which
+limit, in which order, and which agents are free.
+
+Calls follow a Task's life: `enter`, then any number of times `grant` and `release` (or `refund`), then `leave`, each
+with the Task as the call before had it; `change` where it becomes another. All cost O(1), or O(log n) where a time or
+an ordering key takes part. Counts that are empty are forgotten.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from taskdist.core import recount
+from taskdist.core.alarms import Alarms
+from taskdist.core.blockers import Account, Blocker, Book, Forbidden, FullEmergency, FullKey, KeyUse, NoToken, Scope
+from taskdist.core.model import EMERGENCY, Key, Queue, Task
+from taskdist.core.order import is_emergency
+from taskdist.core.turns import Turns
+
+__all__ = ["Blocker", "Limits", "Usage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What is there now of a queue, or of a tenant in it.
+
+    `tokens` are those left of its rate, below zero if Emergency Tasks took some ahead; None without a rate.
+    """
+
+    waiting: int
+    leased: int
+    slots: int
+    payload_bytes: int
+    tokens: float | None
+
+
+class Limits:
+    """All limits of all queues. A queue that was never applied, or is gone, has none but the defaults for keys."""
+
+    def __init__(self) -> None:
+        self._books: dict[Key, Book] = {}
+        self._accounts: dict[tuple[str, str, str], Account] = {}
+        self._turns = Turns()
+        # When tokens come that were waited for, by the limit's name.
+        self._alarms = Alarms()
+        self._rates: dict[str, NoToken] = {}
+        # Empty accounts that are kept for their buckets, and how many there may be before they are looked through.
+        self._idle: dict[Account, None] = {}
+        self._idle_bound = 64
+
+    # Queues.
+
+    def apply_queue(self, queue: Queue) -> list[Blocker]:
+        """The queue's rules are these now. Return the blockers that may have opened by that."""
+        book = self._books.get(queue.key)
+        if book is None:
+            self._books[queue.key] = Book(queue, applied=True)
+            return []
+        book.applied = True
+        if book.rules == queue:
+            return []
+        book.apply(queue)
+        return self._report_all(book)
+
+    def drop_queue(self, key: Key) -> list[Blocker]:
+        """The queue is gone: its Tasks go on without limits. Return the blockers that have opened."""
+        book = self._books.get(key)
+        if book is None or not book.applied:
+            return []
+        book.applied = False
+        book.apply(Queue(*key))
+        opened = self._report_all(book)
+        if not book.accounts:
+            del self._books[key]
+        return opened
+
+    # A Task's life.
+
+    def enter(self, task: Task) -> None:
+        """The Task was accepted: it waits, until it is granted."""
+        account = self._accounts.get((task.namespace, task.queue, task.tenant)) or self._account(task)
+        if account.idle:
+            account.idle = False
+            del self._idle[account]
+        book = account.of
+        account.waiting += 1
+        book.waiting += 1
+        if task.payload_bytes:
+            account.payload_bytes += task.payload_bytes
+            book.payload_bytes += task.payload_bytes
+        if task.ordering_key is not None:
+            self._turns.enter(task)
+
+    def leave(self, task: Task) -> list[str]:
+        """The waiting Task has ended for good, or is deleted. Return the uids whose turn it is now."""
+        account = self._accounts[task.namespace, task.queue, task.tenant]
+        book = account.of
+        account.waiting -= 1
+        book.waiting -= 1
+        if task.payload_bytes:
+            account.payload_bytes -= task.payload_bytes
+            book.payload_bytes -= task.payload_bytes
+        turns = self._turns.leave(task) if task.ordering_key is not None else []
+        if not account.waiting and not account.leased:
+            self._empty(account)
+        return turns
+
+    def change(self, former: Task, task: Task) -> list[str]:
+        """The waiting Task has other values, or waits in another queue. Return the uids whose turn it is now.
+
+        In its queue it keeps its place among those of its ordering key.
+        """
+        if _counted(former) == _counted(task):
+            return []
+        turns = self.leave(former)
+        self.enter(task)
+        return [uid for uid in turns if uid != task.uid]
+
+    def in_turn(self, task: Task) -> bool:
+        """Whether no other Task of its ordering key goes first.
+
+        To be asked at the grant too: an older one may have come since, for which it waits then.
+        """
+        return task.ordering_key is None or self._turns.mine(task)
+
+    def blocker(self, task: Task, level: int, now: float) -> Blocker | None:
+        """Return the first limit that holds the waiting Task; None if it may be granted.
+
+        `level` is the one at which it competes; limits go by what the Task itself says: one that another lifted, or
+        that waited long, is not of the level Emergency.
+        """
+        account = self._accounts[task.namespace, task.queue, task.tenant]
+        book = account.of
+        emergency = task.priority >= EMERGENCY and is_emergency(book.rules, task)
+        if not book.limited and not emergency and task.concurrency_key is None:
+            return None
+        found = self._first(account, book, task, emergency, now)
+        if found is not None and not found.watched:
+            found.watched = True
+            book.watched[found] = None
+            if isinstance(found, NoToken):
+                self._await(found, now)
+        return found
+
+    def grant(self, task: Task, now: float, *, token: bool = True) -> None:
+        """The waiting Task is leased now, whatever its limits. `token` False: it was leased before this life."""
+        account = self._accounts[task.namespace, task.queue, task.tenant]
+        book = account.of
+        account.waiting -= 1
+        book.waiting -= 1
+        account.leased += 1
+        book.leased += 1
+        account.slots += task.slots
+        book.slots += task.slots
+        if task.priority >= EMERGENCY:
+            account.emergency += 1
+        if task.concurrency_key is not None:
+            use = book.keys.get(task.concurrency_key)
+            if use is None:
+                use = book.keys[task.concurrency_key] = KeyUse(book, task.concurrency_key)
+            use.held += 1
+        if task.ordering_key is not None:
+            self._turns.take(task)
+        if token and book.limited:
+            self._take(book, now)
+            self._take(account, now)
+
+    def release(self, task: Task, now: float) -> list[Blocker]:
+        """The attempt is over and the Task waits again (until it leaves). Return the blockers that may have opened."""
+        account = self._accounts[task.namespace, task.queue, task.tenant]
+        book = account.of
+        account.waiting += 1
+        book.waiting += 1
+        account.leased -= 1
+        book.leased -= 1
+        account.slots -= task.slots
+        book.slots -= task.slots
+        if task.priority >= EMERGENCY:
+            account.emergency -= 1
+        use = None
+        if task.concurrency_key is not None:
+            use = book.keys[task.concurrency_key]
+            use.held -= 1
+            if not use.held:
+                del book.keys[task.concurrency_key]
+        if task.ordering_key is not None:
+            self._turns.give_back(task)
+        if not book.watched:
+            return []
+        held = (
+            book.full,
+            book.slots_full,
+            account.full,
+            account.slots_full,
+            account.emergency_full,
+            None if use is None else use.blocker,
+        )
+        return [self._report(each) for each in held if each is not None and each.watched and each.open(now)]
+
+    def refund(self, task: Task, now: float) -> list[Blocker]:
+        """The grant could not be written: like `release`, and its tokens are returned."""
+        opened = self.release(task, now)
+        account = self._accounts[task.namespace, task.queue, task.tenant]
+        for scope in (account.of, account):
+            if scope.rate is not None:
+                scope.tokens(scope.rate, now).give_back(now)
+                if scope.no_token is not None and scope.no_token.watched:
+                    if scope.no_token.open(now):
+                        opened.append(self._report(scope.no_token))
+                    else:
+                        self._await(scope.no_token, now)
+        return opened
+
+    # Time.
+
+    def due(self, now: float) -> list[Blocker]:
+        """Return the rates that have a token now, of those that were handed out and not yet reported."""
+        opened: list[Blocker] = []
+        while (name := self._alarms.due(now)) is not None:
+            opened.append(self._report(self._rates[name]))
+        if len(self._idle) > self._idle_bound:
+            self._sweep(now)
+        return opened
+
+    def next_due(self) -> float | None:
+        """Return when `due` has something to say, without an event before."""
+        return self._alarms.next()
+
+    # Views.
+
+    def over_waiting(self, task: Task) -> str | None:
+        """Say why the Task, counted already, is one too many of those that wait; None if it is not.
+
+        Meant for Tasks that are new: those that come back from an attempt were taken before.
+        """
+        account = self._accounts[task.namespace, task.queue, task.tenant]
+        rules = account.of.rules
+        full = rules.overflow.high_water if rules.overflow is not None else None
+        for scope, most, path in (
+            (account.of, rules.quota.waiting, "spec.quota.waiting"),
+            (account.of, full, "spec.overflow.highWater"),
+            (account, rules.tenant_quota.waiting, "spec.quota.perTenant.waiting"),
+        ):
+            if most is not None and scope.waiting > most:
+                return f"{scope} holds {scope.waiting} waiting Tasks, more than its {path} of {most}."
+        return None
+
+    def over_payload(self, task: Task) -> str | None:
+        """Say whose bound of payload bytes the Task, counted already, exceeds; None if none."""
+        account = self._accounts[task.namespace, task.queue, task.tenant]
+        for scope in (account.of, account):
+            most = scope.bounds.payload_bytes
+            if most is not None and scope.payload_bytes > most and task.payload_bytes:
+                path = f"{scope.path}.payloadBytes"
+                return f"{scope} holds {scope.payload_bytes} bytes of payload, more than its {path} of {most}."
+        return None
+
+    def describe_turn(self, task: Task) -> tuple[str, str]:
+        """Say for which Task of its ordering key it waits, and what would unblock it."""
+        name, tasks = self._turns.ahead(task)
+        return (
+            f"Task {name} of the ordering key {task.ordering_key} goes first; {tasks} Tasks of it have not ended.",
+            f"Wait for Task {name} to end, or cancel it.",
+        )
+
+    def usage(self, key: Key, now: float) -> Usage | None:
+        """Return what is there of a queue; None if it is unknown and has no Tasks."""
+        book = self._books.get(key)
+        return None if book is None else _usage(book, now)
+
+    def tenants(self, key: Key, now: float) -> dict[str, Usage]:
+        """Return the same of each tenant that has Tasks there, in the order of their names."""
+        book = self._books.get(key)
+        accounts = {} if book is None else book.accounts
+        return {name: _usage(accounts[name], now) for name in sorted(accounts) if not accounts[name].idle}
+
+    def findings(self, tasks: Iterable[tuple[Task, bool]]) -> Iterator[str]:
+        """Count anew from all Tasks, each with whether it is leased; yield what the books say otherwise."""
+        return recount.findings(tasks, self._books, self._turns)
+
+    # Below.
+
+    def _account(self, task: Task) -> Account:
+        """Open the account of the Task's tenant."""
+        book = self._books.get(task.queue_key)
+        if book is None:
+            book = self._books[task.queue_key] = Book(Queue(*task.queue_key), applied=False)
+        account = book.accounts[task.tenant] = Account(book, task.tenant)
+        self._accounts[task.namespace, task.queue, task.tenant] = account
+        return account
+
+    def _empty(self, account: Account) -> None:
+        """The tenant has no Tasks there any more. Its bucket must not be full again by coming back."""
+        if account.bucket is None or account.rate is None:
+            self._close(account)
+        else:
+            account.idle = True
+            self._idle[account] = None
+
+    def _close(self, account: Account) -> None:
+        book = account.of
+        for blocker in (
+            account.full,
+            account.slots_full,
+            account.few,
+            account.no_token,
+            account.emergency_full,
+            account.forbidden,
+        ):
+            if blocker is not None and blocker.watched:
+                self._report(blocker)
+        del book.accounts[account.name]
+        del self._accounts[*book.rules.key, account.name]
+        if not book.accounts and not book.applied:
+            del self._books[book.rules.key]
+
+    def _sweep(self, now: float) -> None:
+        for account in list(self._idle):
+            rate = account.rate
+            if rate is None or account.tokens(rate, now).full(now):
+                del self._idle[account]
+                self._close(account)
+        self._idle_bound = max(64, 2 * len(self._idle))
+
+    def _first(self, account: Account, book: Book, task: Task, emergency: bool, now: float) -> Blocker | None:
+        rules = book.rules
+        if emergency and task.tenant not in rules.emergency:
+            if account.forbidden is None:
+                account.forbidden = Forbidden(book, task.tenant)
+            return account.forbidden
+        if book.limited:
+            full = book.held(rules.quota, task.slots) or account.held(rules.tenant_quota, task.slots)
+            if full is not None:
+                return full
+        if emergency and account.emergency >= rules.emergency_leased:
+            if account.emergency_full is None:
+                account.emergency_full = FullEmergency(account)
+            return account.emergency_full
+        if task.concurrency_key is not None:
+            use = book.keys.get(task.concurrency_key)
+            if use is not None and use.held >= rules.concurrency_limit:
+                if use.blocker is None:
+                    use.blocker = FullKey(use)
+                return use.blocker
+        if book.limited and not emergency:
+            return _no_token(book, now) or _no_token(account, now)
+        return None
+
+    def _take(self, scope: Scope, now: float) -> None:
+        rate = scope.rate
+        if rate is not None:
+            scope.tokens(rate, now).take(now)
+            if scope.no_token is not None and scope.no_token.watched:
+                self._await(scope.no_token, now)
+
+    def _await(self, blocker: NoToken, now: float) -> None:
+        opens = blocker.opens_at(now)
+        assert opens is not None
+        self._rates[blocker.name] = blocker
+        self._alarms.set(blocker.name, opens)
+
+    def _report(self, blocker: Blocker) -> Blocker:
+        blocker.watched = False
+        del blocker.book.watched[blocker]
+        if isinstance(blocker, NoToken):
+            self._alarms.clear(blocker.name)
+            del self._rates[blocker.name]
+        return blocker
+
+    def _report_all(self, book: Book) -> list[Blocker]:
+        return [self._report(each) for each in list(book.watched)]
+
+
+def _no_token(scope: Scope, now: float) -> NoToken | None:
+    rate = scope.rate
+    if rate is None or scope.tokens(rate, now).has_token(now):
+        return None
+    if scope.no_token is None:
+        scope.no_token = NoToken(scope)
+    return scope.no_token
+
+
+def _counted(task: Task) -> tuple[object, ...]:
+    """All that the books know of a waiting Task, but for whether it was started."""
+    return (task.namespace, task.queue, task.tenant, task.payload_bytes, task.ordering_key, task.created)
+
+
+def _usage(scope: Scope, now: float) -> Usage:
+    tokens = None if scope.rate is None else scope.tokens(scope.rate, now).tokens(now)
+    return Usage(scope.waiting, scope.leased, scope.slots, scope.payload_bytes, tokens)

@@ -1,0 +1,56 @@
+"""How many attempts may start in a time: a bucket of tokens.
+
+Owns the arithmetic of one bucket. Refuses to know who takes a token, or who waits for one. The token bucket is that of
+Turner, New directions in communications (1986), here with tokens below zero for those that may not be kept waiting.
+"""
+
+from taskdist.core.model import TokenRate
+
+
+class Bucket:
+    """`burst` tokens at first and at most, `per_second` more each second; a grant takes one.
+
+    Over any window of t seconds the grants that waited for a token are at most burst + per_second × t.
+    """
+
+    __slots__ = ("_at", "_tokens", "rate")
+
+    def __init__(self, rate: TokenRate) -> None:
+        self.rate = rate
+        # This many were there at that time; before the first use it has always been full.
+        self._tokens = float(rate.burst)
+        self._at = 0.0
+
+    def adopt(self, rate: TokenRate, now: float) -> None:
+        """Go on under other terms: tokens that are there stay, as far as they have room."""
+        if rate is not self.rate:
+            self._tokens = min(self.tokens(now), float(rate.burst))
+            self._at = now
+            self.rate = rate
+
+    def opens_at(self) -> float:
+        """Return the time from which a token is there: `has_token` holds exactly from then on."""
+        return self._at if self._tokens >= 1.0 else self._at + (1.0 - self._tokens) / self.rate.per_second
+
+    def has_token(self, now: float) -> bool:
+        return self._tokens >= 1.0 or now >= self._at + (1.0 - self._tokens) / self.rate.per_second
+
+    def tokens(self, now: float) -> float:
+        """Return how many tokens are there; below zero: how many were taken ahead."""
+        tokens = min(float(self.rate.burst), self._tokens + max(0.0, now - self._at) * self.rate.per_second)
+        # What was promised for this moment is there at this moment, whatever was rounded.
+        return max(tokens, 1.0) if self.has_token(now) else tokens
+
+    def full(self, now: float) -> bool:
+        """Whether it is as if it had never been used."""
+        return self.tokens(now) >= self.rate.burst
+
+    def take(self, now: float) -> None:
+        """Take a token, whether one is there or not."""
+        self._tokens = self.tokens(now) - 1.0
+        self._at = now
+
+    def give_back(self, now: float) -> None:
+        """The taker did not start after all."""
+        self._tokens = min(float(self.rate.burst), self.tokens(now) + 1.0)
+        self._at = now

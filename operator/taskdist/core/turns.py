@@ -1,0 +1,112 @@
+"""Who is next of the Tasks that share an ordering key: one runs after the other, oldest first.
+
+Owns the order within each (queue, key): a Task that was started keeps its turn until it has ended for good, backing off
+included; then the next by creation, then uid. Refuses to know what else holds a Task: one that is suspended holds up
+those behind it.
+"""
+
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+
+from taskdist.core.model import Key, Task
+
+# A Task that was started by a former leader, and one that was not, as far as is known.
+_STARTED, _NEW = 0, 1
+
+# (standing, created, uid, stamp, name): smaller goes first.
+Entry = tuple[int, float, str, int, str]
+
+
+class Sequence:
+    """The Tasks of one key. An entry is dead unless `entries` holds it under its uid."""
+
+    __slots__ = ("entries", "heap", "leased")
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.heap: list[Entry] = []
+        self.leased = 0
+
+    def put(self, entry: Entry) -> None:
+        self.entries[entry[2]] = entry
+        heappush(self.heap, entry)
+        if len(self.heap) > 8 + 2 * len(self.entries):
+            self.heap = list(self.entries.values())
+            heapify(self.heap)
+
+    def first(self) -> Entry | None:
+        heap, entries = self.heap, self.entries
+        while heap:
+            entry = heap[0]
+            if entries.get(entry[2]) is entry:
+                return entry
+            heappop(heap)
+        return None
+
+
+class Turns:
+    """All Tasks with an ordering key that have not ended. Calls with Tasks without one are mistakes."""
+
+    def __init__(self) -> None:
+        self._sequences: dict[tuple[Key, str], Sequence] = {}
+        self._stamp = 0
+
+    def enter(self, task: Task) -> None:
+        key = _key(task)
+        sequence = self._sequences.get(key)
+        if sequence is None:
+            sequence = self._sequences[key] = Sequence()
+        self._stamp += 1
+        sequence.put((_STARTED if task.attempted else _NEW, task.created, task.uid, self._stamp, task.name))
+
+    def leave(self, task: Task) -> list[str]:
+        """The Task has ended for good. Return whose turn it is now, if that changed."""
+        sequence = self._sequences[_key(task)]
+        first = sequence.first()
+        del sequence.entries[task.uid]
+        if not sequence.entries:
+            del self._sequences[_key(task)]
+            return []
+        if first is None or first[2] != task.uid or sequence.leased:
+            return []
+        following = sequence.first()
+        return [] if following is None else [following[2]]
+
+    def take(self, task: Task) -> None:
+        self._sequences[_key(task)].leased += 1
+
+    def give_back(self, task: Task) -> None:
+        """The attempt is over. The turn stays with it.
+
+        Leases found at a change of leader may be several of one key: the last one that is over goes on first, so that
+        none waits for a Task that waits for it.
+        """
+        sequence = self._sequences[_key(task)]
+        sequence.leased -= 1
+        former = sequence.entries[task.uid]
+        self._stamp += 1
+        sequence.put((-self._stamp, *former[1:3], self._stamp, former[4]))
+
+    def mine(self, task: Task) -> bool:
+        """Whether a waiting Task has the turn."""
+        sequence = self._sequences.get(_key(task))
+        if sequence is None:
+            return True
+        first = sequence.first()
+        return not sequence.leased and (first is None or first[2] == task.uid)
+
+    def ahead(self, task: Task) -> tuple[str, int]:
+        """Return the name of the Task whose turn it is, and how many of the key have not ended."""
+        sequence = self._sequences.get(_key(task))
+        first = sequence.first() if sequence is not None else None
+        return ("", 0) if sequence is None or first is None else (first[4], len(sequence.entries))
+
+    def sizes(self) -> Iterator[tuple[tuple[Key, str], tuple[set[str], int]]]:
+        """Yield, by (queue, key): the uids of its Tasks and how many of them are leased."""
+        for key, sequence in self._sequences.items():
+            yield key, (set(sequence.entries), sequence.leased)
+
+
+def _key(task: Task) -> tuple[Key, str]:
+    assert task.ordering_key is not None
+    return (task.queue_key, task.ordering_key)
