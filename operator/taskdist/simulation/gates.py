@@ -56,7 +56,7 @@ class _Count:
 
 
 class _Bucket:
-    """A token bucket: full at first, `per_second` more up to `burst`, one less with each start, below zero if need be."""
+    """A token bucket: full at first, `per_second` more up to `burst`, one less with each start, be it below zero."""
 
     __slots__ = ("closed", "rate", "since", "tokens")
 

@@ -216,6 +216,9 @@ def _streams(scenario: Scenario, queues: dict[str, Any]) -> Iterator[Problem]:
         if stream.name and stream.name in names:
             yield (*at, "name"), f"{stream.name} is there already: names of streams are unique"
         names.append(stream.name)
+        others = sorted(each.name for each in scenario.workload.streams if each.name and each.name != stream.name)
+        if stream.after is not None and stream.after.stream not in others:
+            yield (*at, "after", "stream"), _unknown(stream.after.stream, others)
         try:
             check_template(stream.task, queues)
         except TemplateError as error:

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from taskdist.api import Phase, Reason
 from taskdist.core import events
 from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Retry, Scale, Spill, Undrain
-from taskdist.core.model import Agent, Key, Pool, Queue
+from taskdist.core.model import Agent, Key, Parent, Pool, Queue
+from taskdist.simulation.actors import Running, SimAgent, SimPool
 from taskdist.simulation.chance import Chance
 from taskdist.simulation.faults import Failures, Faults
 from taskdist.simulation.record import AgentLife, Attempt, Outcome, PoolTraits, Record, Step, TaskLife
@@ -24,6 +25,13 @@ from taskdist.simulation.workload import EPOCH, Job
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 PROGRESS_EVENTS = 5_000
+_PHASES = {
+    Outcome.COMPLETED: Phase.SUCCEEDED,
+    Outcome.FAILED: Phase.FAILED,
+    Outcome.DEAD_LETTERED: Phase.DEAD_LETTERED,
+    Outcome.CANCELLED: Phase.CANCELLED,
+    Outcome.WITHDRAWN: Phase.CANCELLED,
+}
 _OUTCOMES = {
     Phase.FAILED: Outcome.FAILED,
     Phase.DEAD_LETTERED: Outcome.DEAD_LETTERED,
@@ -59,55 +67,6 @@ class World:
     seed: int = 1
 
 
-class _Running:
-    """An attempt that runs on an agent that lives. `left` is service at speed 1, as of `since`."""
-
-    __slots__ = ("agent", "attempt", "due", "fails", "left", "life", "since")
-
-    def __init__(self, life: TaskLife, attempt: Attempt, agent: "_Agent", left: float, fails: bool, now: float) -> None:
-        self.life = life
-        self.attempt = attempt
-        self.agent = agent
-        self.left = left
-        self.fails = fails
-        self.since = now
-        self.due = 0.0
-
-
-class _Agent:
-    """An agent as the world has it. `held` are the Tasks that the scheduler believes there."""
-
-    __slots__ = ("dead", "draining", "held", "life", "running", "slowed", "speed")
-
-    def __init__(self, life: AgentLife, speed: float) -> None:
-        self.life = life
-        self.speed = speed
-        self.slowed = 0
-        self.dead = False
-        self.draining = False
-        self.held: dict[str, TaskLife] = {}
-        self.running: dict[str, _Running] = {}
-
-
-class _Pool:
-    """A pool as the world has it. `desired` is what the scheduler last said; `awaited` replacements are under way."""
-
-    __slots__ = ("agents", "awaited", "desired", "made", "ordinals", "pool", "traits")
-
-    def __init__(self, pool: Pool, traits: Traits) -> None:
-        self.pool = pool
-        self.traits = traits
-        self.desired = pool.minimum
-        self.agents: dict[str, _Agent] = {}
-        self.ordinals: set[int] = set()
-        self.awaited = 0
-        self.made = 0
-
-    @property
-    def staying(self) -> int:
-        return sum(not agent.draining and not agent.dead for agent in self.agents.values()) + self.awaited
-
-
 class Loop:
     """One run of one scheduler over one list of Tasks."""
 
@@ -116,10 +75,13 @@ class Loop:
         self._scheduler = scheduler
         self._tasks = [TaskLife(job) for job in jobs]
         self._by_uid = {life.task.uid: life for life in self._tasks}
-        self._pools = {pool.key: _Pool(pool, world.traits.get(pool.name) or Traits()) for pool in world.pools}
-        self._agents: dict[str, _Agent] = {}
+        self._pools = {pool.key: SimPool(pool, world.traits.get(pool.name) or Traits()) for pool in world.pools}
+        self._queues = {queue.key: queue for queue in world.queues}
+        self._agents: dict[str, SimAgent] = {}
         self._lives: list[AgentLife] = []
         self._log: list[tuple[float, Step, TaskLife, AgentLife | None]] = []
+        # Tasks that depend on others that have not come, by the others' names.
+        self._awaited: dict[str, list[TaskLife]] = {}
         self._failures = Failures(world.faults.attempt_failure, world.seed)
         # What will happen: time, number (so that equal times keep their order), what, with what. Faults that come
         # whatever happens do not count as `coming`: a run does not go on for their sake.
@@ -207,10 +169,51 @@ class Loop:
 
     def _arrive(self, life: TaskLife) -> None:
         self._open += 1
+        if life.job.cancelled is not None:
+            self._later(life.job.cancelled, self._withdraw, life)
+        for parent in life.task.parents:
+            if (other := self._by_uid[parent.name]).ended is None and not other.eligible:
+                self._awaited.setdefault(parent.name, []).append(life)
+        self._pin(life)
         self._wait(life)
+        for child in self._awaited.pop(life.task.name, ()):
+            if child.ended is None:
+                self._pin(child)
+                self._tell(events.TaskWaiting(child.task))
+
+    def _pin(self, life: TaskLife) -> None:
+        """Name the uids of the Task's parents that have come, and how they ended if they did."""
+        if not life.task.parents:
+            return
+        pinned = []
+        for parent in life.task.parents:
+            other = self._by_uid[parent.name]
+            known = other is life or bool(other.eligible)
+            pinned.append(Parent(parent.name, other.task.uid if known else "", _PHASES.get(other.outcome)))
+        life.task = replace(life.task, parents=tuple(pinned))
+
+    def _withdraw(self, life: TaskLife) -> None:
+        """Its user cancels the Task: it stops at once where it runs."""
+        if life.ended is not None:
+            return
+        last = life.attempts[-1] if life.attempts else None
+        if life.outcome is Outcome.RUNNING and last is not None:
+            agent = self._agents[last.agent.uid]
+            agent.running.pop(life.task.uid, None)
+            del agent.held[life.task.uid]
+            last.end = self._now if last.end is None else last.end
+            self._log.append((self._now, Step.STOPS, life, last.agent))
+            self._end(life, Outcome.WITHDRAWN, Phase.CANCELLED)
+            self._emptied(agent)
+        else:
+            self._end(life, Outcome.WITHDRAWN, Phase.CANCELLED)
+
+    def _emptied(self, agent: SimAgent) -> None:
+        if agent.draining and not agent.held and not agent.dead:
+            self._tell(events.AgentDrained(agent.life.uid))
 
     def _wait(self, life: TaskLife) -> None:
-        life.eligible.append(inf if life.task.suspended else max(self._now, life.task.not_before))
+        life.eligible.append(max(self._now, life.task.not_before))
         self._log.append((self._now, Step.WAITS, life, None))
         self._tell(events.TaskWaiting(life.task))
 
@@ -221,21 +224,24 @@ class Loop:
         life.outcome = Outcome.RUNNING
         attempt = Attempt(agent.life, self._now)
         life.attempts.append(attempt)
-        life.task = replace(life.task, attempted=True)
         if agent.dead:
             # Granted to one whose death is not known yet: nothing runs, which is found out with the death.
             attempt.begun, attempt.end = False, self._now
             return
         fraction = self._failures.fraction(life.job.index, len(life.attempts))
         left = life.job.service * (1.0 if fraction is None else fraction)
-        running = agent.running[life.task.uid] = _Running(life, attempt, agent, left, fraction is not None, self._now)
+        running = agent.running[life.task.uid] = Running(life, attempt, agent, left, fraction is not None, self._now)
         self._expect(running)
+        queue = self._queues.get(life.task.queue_key)
+        limit = life.job.execution or (queue.timeouts.execution if queue is not None else None)
+        if limit is not None:
+            self._later(self._now + limit, self._time_out, running)
 
-    def _expect(self, running: _Running) -> None:
+    def _expect(self, running: Running) -> None:
         running.due = self._now + running.left / running.agent.speed
         self._later(running.due, self._due, running)
 
-    def _due(self, running: _Running) -> None:
+    def _due(self, running: Running) -> None:
         life, agent = running.life, running.agent
         # Superseded: the agent died, or its speed changed.
         if running.due != self._now or agent.running.get(life.task.uid) is not running:
@@ -248,8 +254,17 @@ class Loop:
         else:
             running.attempt.completed = True
             self._end(life, Outcome.COMPLETED, Phase.SUCCEEDED)
-        if agent.draining and not agent.held:
-            self._tell(events.AgentDrained(agent.life.uid))
+        self._emptied(agent)
+
+    def _time_out(self, running: Running) -> None:
+        life, agent = running.life, running.agent
+        if agent.running.get(life.task.uid) is not running:
+            return
+        del agent.running[life.task.uid], agent.held[life.task.uid]
+        running.attempt.end = self._now
+        self._log.append((self._now, Step.STOPS, life, agent.life))
+        self._fail(life, Reason.EXECUTION_TIMED_OUT, "It ran longer than it may.")
+        self._emptied(agent)
 
     def _fail(self, life: TaskLife, reason: Reason, message: str, died: str = "") -> None:
         for decision in self._tell(events.AttemptFailed(life.task.uid, reason, message, died=died)):
@@ -281,7 +296,7 @@ class Loop:
                 life = self._by_uid[uid]
                 life.retries += 1
                 life.outcome = Outcome.WAITING
-                life.task = replace(life.task, not_before=not_before, failures=failures, deaths=deaths)
+                life.task = replace(life.task, not_before=not_before, failures=failures, deaths=deaths, attempted=True)
                 self._wait(life)
             case Fail(uid, phase=phase):
                 self._decisions += 1
@@ -307,12 +322,12 @@ class Loop:
 
     # Agents.
 
-    def _fill(self, pool: _Pool) -> None:
+    def _fill(self, pool: SimPool) -> None:
         while pool.staying < pool.desired:
             agent = self._make(pool)
             self._later(self._now + pool.traits.start_seconds, self._ready, agent)
 
-    def _make(self, pool: _Pool) -> _Agent:
+    def _make(self, pool: SimPool) -> SimAgent:
         ordinal = next(number for number in range(len(pool.ordinals) + 1) if number not in pool.ordinals)
         pool.ordinals.add(ordinal)
         pool.made += 1
@@ -332,18 +347,18 @@ class Loop:
         )
         life = AgentLife(offer, ordinal, zone, self._now)
         self._lives.append(life)
-        agent = self._agents[uid] = pool.agents[uid] = _Agent(life, pool.traits.speed)
+        agent = self._agents[uid] = pool.agents[uid] = SimAgent(life, pool.traits.speed)
         self._tell(events.PodSeen(uid, spec.namespace, offer.name, spec.name, self._now, spec.template))
         return agent
 
-    def _ready(self, agent: _Agent) -> None:
+    def _ready(self, agent: SimAgent) -> None:
         if agent.dead or agent.life.uid not in self._agents:
             return
         agent.life.ready = self._now
         agent.life.speeds.append((self._now, agent.speed))
         self._tell(events.AgentReady(agent.life.agent))
 
-    def _remove(self, agent: _Agent) -> None:
+    def _remove(self, agent: SimAgent) -> None:
         """Its pod is gone, and whatever it ran is known to be over."""
         life = agent.life
         pool = self._pools[life.agent.pool_key]
@@ -361,7 +376,7 @@ class Loop:
 
     # Faults.
 
-    def _living(self, pools: Sequence[str] | None) -> list[_Agent]:
+    def _living(self, pools: Sequence[str] | None) -> list[SimAgent]:
         """Agents that are ready, in an order that does not depend on what happened to them."""
         found = [
             agent
@@ -372,7 +387,7 @@ class Loop:
         ]
         return sorted(found, key=lambda agent: (agent.life.pool, agent.life.ordinal))
 
-    def _victim(self, purpose: str, number: int, pools: Sequence[str] | None) -> _Agent | None:
+    def _victim(self, purpose: str, number: int, pools: Sequence[str] | None) -> SimAgent | None:
         living = self._living(pools)
         return living[int(Chance(self._world.seed, purpose)(number) * len(living))] if living else None
 
@@ -389,7 +404,7 @@ class Loop:
             if agent.life.zone == loss.zone:
                 self._kill(agent, loss.detect_after, loss.for_)
 
-    def _kill(self, agent: _Agent, detect_after: float, replace_after: float) -> None:
+    def _kill(self, agent: SimAgent, detect_after: float, replace_after: float) -> None:
         agent.dead = True
         agent.life.gone = self._now
         for running in agent.running.values():
@@ -404,12 +419,12 @@ class Loop:
         # Its place is taken again by its replacement and by nobody before, and not before its death is known.
         self._later(self._now + max(replace_after, detect_after), self._replace, (pool, agent.life.ordinal))
 
-    def _find_dead(self, agent: _Agent) -> None:
+    def _find_dead(self, agent: SimAgent) -> None:
         # The scheduler may have let it go meanwhile, for other reasons.
         if agent.life.uid in self._agents:
             self._remove(agent)
 
-    def _replace(self, place: tuple[_Pool, int]) -> None:
+    def _replace(self, place: tuple[SimPool, int]) -> None:
         pool, ordinal = place
         pool.awaited -= 1
         pool.ordinals.discard(ordinal)
@@ -426,11 +441,11 @@ class Loop:
             self._pace(victim, 1)
             self._later(self._now + fault.for_, self._recover, victim, counts=False)
 
-    def _recover(self, agent: _Agent) -> None:
+    def _recover(self, agent: SimAgent) -> None:
         if not agent.dead and agent.life.uid in self._agents:
             self._pace(agent, -1)
 
-    def _pace(self, agent: _Agent, slowed: int) -> None:
+    def _pace(self, agent: SimAgent, slowed: int) -> None:
         """Give the agent the speed of one more, or one fewer, fault, and what it runs a new end."""
         fault = self._world.faults.slow_agent
         assert fault is not None
@@ -459,7 +474,7 @@ class Loop:
             tasks=self._tasks,
             agents=self._lives,
             log=self._log,
-            queues={queue.key: queue for queue in self._world.queues},
+            queues=self._queues,
             pools={pool.key: pool for pool in self._world.pools},
             traits=traits,
             known=sum(waiting + leased for waiting, leased in self._scheduler.queue_counts().values()),

@@ -11,8 +11,9 @@ from pydantic import Field, model_validator
 
 from taskdist.api import GROUP, VERSION, AgentPoolSpec, TaskQueueSpec
 from taskdist.api.meta import Name
+from taskdist.api.task import MAX_DEPENDENCIES
 from taskdist.simulation.arrivals import Arrivals
-from taskdist.simulation.base import NotNegative, Part, Positive
+from taskdist.simulation.base import Fraction, NotNegative, Part, Positive
 from taskdist.simulation.distributions import OneOf
 from taskdist.simulation.faults import Faults
 
@@ -97,10 +98,25 @@ class Deadline(Part):
         return self
 
 
+class After(Part):
+    """On which Tasks of another stream those of this one depend: the first on its first `each`, and so on."""
+
+    stream: str
+    each: Annotated[int, Field(ge=1, le=MAX_DEPENDENCIES)] = 1
+
+
+class Cancel(Part):
+    """Tasks that their users cancel, `after` so many seconds from their creation, wherever they stand then."""
+
+    probability: Fraction
+    after: OneOf
+
+
 class Stream(Part):
     """Tasks of one kind: when they come, what they ask for, how long they take.
 
-    `task` is the Task's spec, and `tenant` and `labels`; a value may be `choose: [{weight: 3, value: a}, …]`.
+    `task` is the Task's spec, and `labels`; a value may be `choose: [{weight: 3, value: a}, …]`. `notBefore` is in
+    seconds from the Task's creation.
     """
 
     name: str = ""
@@ -110,6 +126,9 @@ class Stream(Part):
     duration: Positive | None = None
     task: dict[str, Any]
     deadline: Deadline | None = None
+    not_before: OneOf | None = None
+    after: After | None = None
+    cancel: Cancel | None = None
 
     @model_validator(mode="after")
     def _bounded(self) -> "Stream":

@@ -5,7 +5,7 @@ Tasks come or how long they take.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import fields
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -20,9 +20,17 @@ from taskdist.simulation.scenario import NAMESPACE
 Template = dict[str, Any]
 _SPEC = {field.alias or name for name, field in TaskSpec.model_fields.items()}
 # What may be said beside the spec's own fields. Where the spec has such a field, it is the spec's.
-_BESIDE = {"tenant", "labels"} - _SPEC
-# What the core's Task can hold: fields that a newer core knows are filled in as soon as it does.
-CORE_FIELDS = frozenset(field.name for field in fields(model.Task))
+_BESIDE = {"labels"}
+# What is said elsewhere, or has no meaning here.
+_ELSEWHERE = {
+    "deadline": "say it as the stream's deadline, which counts from each Task's creation",
+    "notBefore": "say it as the stream's notBefore, which counts from each Task's creation",
+    "dependsOn": "say it as the stream's after, which names another stream",
+    "cancel": "say it as the stream's cancel, with a probability",
+    "suspend": "nobody would resume it",
+    "redrive": "nobody would raise it",
+    "idempotencyKey": "duplicates are refused before they reach the scheduler; leave them out",
+}
 
 
 class TemplateError(ValueError):
@@ -40,8 +48,10 @@ def check_template(template: Template, queues: Collection[str]) -> None:
     Raises:
         TemplateError: for the first that is wrong.
     """
-    known = sorted(_SPEC | _BESIDE)
+    known = sorted((_SPEC | _BESIDE) - set(_ELSEWHERE))
     for field in template:
+        if field in _ELSEWHERE:
+            raise TemplateError((field,), f"not here: {_ELSEWHERE[field]}")
         if field not in known:
             near = get_close_matches(field, known, 1)
             hint = f"did you mean {near[0]}? " if near else ""
@@ -63,8 +73,6 @@ def check_template(template: Template, queues: Collection[str]) -> None:
                         raise TemplateError((field, *path, *each["loc"][1:]), said) from None
             if field == "queue" and value not in queues:
                 raise TemplateError((field, *path), f"no queue {value}; there are: {', '.join(sorted(queues))}")
-            if field == "tenant" and (not isinstance(value, str) or not value):
-                raise TemplateError((field, *path), "a tenant is a name")
 
 
 def _options(field: str, value: Any) -> list[tuple[tuple[str | int, ...], float, Any]]:
@@ -86,6 +94,14 @@ def _options(field: str, value: Any) -> list[tuple[tuple[str | int, ...], float,
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Prototype:
+    """A Task without name and times, and how long an attempt of it may run by its own word, in seconds."""
+
+    task: model.Task
+    execution: float | None
+
+
 class Maker:
     """Makes the Tasks of one stream. Tasks whose choices are alike share all but name and times."""
 
@@ -99,10 +115,10 @@ class Maker:
                 bounds.append(reached / total)
             chance: Callable[[int], float] | None = Chance(seed, "choice", stream, field) if bounds else None
             self._fields.append((field, [value for _, _, value in options], bounds, chance))
-        self._made: dict[tuple[Any, ...], tuple[model.Task, str]] = {}
+        self._made: dict[tuple[Any, ...], Prototype] = {}
 
-    def prototype(self, number: int, overrides: dict[str, str | int]) -> tuple[model.Task, str]:
-        """Return the stream's Task of this number, without name and times, and its tenant."""
+    def prototype(self, number: int, overrides: dict[str, str | int]) -> Prototype:
+        """Return the stream's Task of this number, without name and times."""
         chosen = tuple(
             sum(uniform >= bound for bound in bounds) if (uniform := chance(number)) is not None else 0
             for _, _, bounds, chance in self._fields
@@ -114,7 +130,7 @@ class Maker:
             found = self._made[key] = self._make(chosen, overrides)
         return found
 
-    def _make(self, chosen: tuple[int, ...], overrides: dict[str, str | int]) -> tuple[model.Task, str]:
+    def _make(self, chosen: tuple[int, ...], overrides: dict[str, str | int]) -> Prototype:
         picks = iter(chosen)
         given: dict[str, Any] = {
             field: values[next(picks)] if chance is not None else values[0] for field, values, _, chance in self._fields
@@ -128,4 +144,5 @@ class Maker:
             "metadata": {"uid": "", "namespace": NAMESPACE, "name": "", "resourceVersion": "0", "labels": labels},
             "spec": spec,
         }
-        return convert.task_record(obj).task, str(given.get("tenant") or NAMESPACE)
+        timeouts = spec.get("timeouts") or {}
+        return Prototype(convert.task_record(obj).task, timeouts.get("executionSeconds"))

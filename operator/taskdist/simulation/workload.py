@@ -7,13 +7,12 @@ who runs them.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from taskdist.core.model import Task
+from taskdist.core.model import Parent, Task
 from taskdist.simulation.chance import Chance
 from taskdist.simulation.chance import Sequence as Uniforms
 from taskdist.simulation.scenario import Stream
-from taskdist.simulation.template import CORE_FIELDS, Maker
+from taskdist.simulation.template import Maker
 from taskdist.simulation.traces import Row
 
 EPOCH = 1_000_000.0
@@ -22,20 +21,23 @@ keep their digits."""
 
 
 class Job:
-    """A Task of a scenario. Times in seconds of the virtual wall clock; `service` in seconds at speed 1."""
+    """A Task of a scenario. Times in seconds of the virtual wall clock; `service` in seconds at speed 1.
 
-    __slots__ = ("created", "deadline", "index", "service", "stream", "task", "tenant")
+    `execution` is how long an attempt may run by the Task's own word, `cancelled` when its user cancels it.
+    """
 
-    def __init__(
-        self, index: int, task: Task, stream: str, tenant: str, service: float, deadline: float | None
-    ) -> None:
+    __slots__ = ("cancelled", "created", "deadline", "execution", "index", "service", "stream", "task", "tenant")
+
+    def __init__(self, index: int, task: Task, stream: str, service: float) -> None:
         self.index = index
         self.task = task
         self.stream = stream
-        self.tenant = tenant
+        self.tenant = task.tenant
         self.created = task.created
         self.service = service
-        self.deadline = deadline
+        self.deadline = task.deadline
+        self.execution: float | None = None
+        self.cancelled: float | None = None
 
 
 def jobs(streams: Sequence[Stream], rows: Mapping[int, Sequence[Row]], seed: int) -> list[Job]:
@@ -58,7 +60,23 @@ def jobs(streams: Sequence[Stream], rows: Mapping[int, Sequence[Row]], seed: int
             coming.append((at, place, number, row))
     # The first three are unique, so rows are never compared.
     coming.sort(key=lambda each: each[:3])
-    return [makers[place].job(index, EPOCH + at, number, row) for index, (at, place, number, row) in enumerate(coming)]
+    found = [makers[place].job(index, EPOCH + at, number, row) for index, (at, place, number, row) in enumerate(coming)]
+    _depend(streams, [(place, number) for _, place, number, _ in coming], found)
+    return found
+
+
+def _depend(streams: Sequence[Stream], places: Sequence[tuple[int, int]], found: Sequence[Job]) -> None:
+    """Name each Task's parents, which may come after it. Parents that never come are left out."""
+    names = {stream.name: place for place, stream in enumerate(streams) if stream.name}
+    if all(stream.after is None for stream in streams):
+        return
+    by_place = {where: job.task.name for where, job in zip(places, found, strict=True)}
+    for (place, number), job in zip(places, found, strict=True):
+        after = streams[place].after
+        if after is not None:
+            other = names[after.stream]
+            parents = (by_place.get((other, each)) for each in range(number * after.each, (number + 1) * after.each))
+            job.task = replace(job.task, parents=tuple(Parent(name) for name in parents if name is not None))
 
 
 class _StreamOfJobs:
@@ -73,23 +91,34 @@ class _StreamOfJobs:
         self._slack = given.slack.sampler() if given is not None and given.slack is not None else None
         self._within = given.within.sampler() if given is not None and given.within is not None else None
         self._deadline_chance = Chance(seed, "deadline", name)
+        self._delay = stream.not_before.sampler() if stream.not_before is not None else None
+        self._delay_chance = Chance(seed, "not-before", name)
+        self._cancel = stream.cancel
+        self._cancel_chance = Chance(seed, "cancel", name)
+        self._cancel_after = Chance(seed, "cancel-after", name)
 
     def job(self, index: int, at: float, number: int, row: Row | None) -> Job:
-        prototype, tenant = self._maker.prototype(number, row.task if row is not None else {})
+        prototype = self._maker.prototype(number, row.task if row is not None else {})
         if row is not None and row.service is not None:
             service = row.service
         else:
             assert self._service is not None, "a stream without service has it in its file"
             service = self._service(self._service_chance(number))
-        deadline = self._deadline(at, service, number, row)
         # Ends in the index, so that uids order as Tasks come.
         uid = f"task-{index:08d}"
-        times: dict[str, Any] = {"uid": uid, "name": uid, "created": at}
-        if "deadline" in CORE_FIELDS and deadline is not None:
-            times["deadline"] = deadline
-        if "tenant" in CORE_FIELDS:
-            times["tenant"] = tenant
-        return Job(index, replace(prototype, **times), self.name, tenant, service, deadline)
+        task = replace(
+            prototype.task,
+            uid=uid,
+            name=uid,
+            created=at,
+            deadline=self._deadline(at, service, number, row),
+            not_before=0.0 if self._delay is None else at + self._delay(self._delay_chance(number)),
+        )
+        job = Job(index, task, self.name, service)
+        job.execution = prototype.execution
+        if self._cancel is not None and self._cancel_chance(number) < self._cancel.probability:
+            job.cancelled = at + self._cancel.after.chosen.quantile(self._cancel_after(number))
+        return job
 
     def _deadline(self, at: float, service: float, number: int, row: Row | None) -> float | None:
         if row is not None and row.deadline is not None:

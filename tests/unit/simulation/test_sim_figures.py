@@ -8,8 +8,8 @@ from sim_worlds import playing, stream
 from taskdist.core.model import Agent, Pool, Queue, Task
 from taskdist.simulation.fairness import fairness as fairness_of
 from taskdist.simulation.fairness import jain, rivalries
-from taskdist.simulation.gates import Gates
 from taskdist.simulation.figures import arrival_window, figures, percentile, summary
+from taskdist.simulation.gates import Gates
 from taskdist.simulation.inversions import Checker
 from taskdist.simulation.levels import Levels
 from taskdist.simulation.record import AgentLife, Attempt, Entry, Outcome, PoolTraits, Record, Step, TaskLife
@@ -51,9 +51,8 @@ def task(
     name: str, created: float, *runs: tuple[AgentLife, float, float | None], done: bool = True, **fields: Any
 ) -> TaskLife:
     """A Task with its attempts; it waits again when one ends. The last one's result is accepted if `done`."""
-    more = {key: fields.pop(key) for key in ("tenant", "deadline") if key in fields}
-    job = Job(0, Task(name, NS, name, "q", "work", created, **fields), "s", more.get("tenant", NS), 1.0, None)
-    job.deadline = more.get("deadline")
+    fields = {"tenant": NS, "queue": "q"} | fields
+    job = Job(0, Task(name, NS, name, type="work", created=created, **fields), "s", 1.0)
     life = TaskLife(job)
     life.eligible.append(created)
     for number, (where, start, end) in enumerate(runs):
