@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from taskdist.cli import processes, simulating, tasks
+from taskdist.cli import processes, simulating, steering, tasks
 from taskdist.cli.run import Target
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def build(program: str) -> typer.Typer:
         f"Start with [bold]{program} submit QUEUE --type TYPE --wait[/bold]. Each command has examples in its --help.",
     )
     tasks.add(app, program)
+    steering.add(app, program)
     processes.add(app, program)
     simulating.add(app, program)
     return app

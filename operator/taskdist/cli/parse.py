@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,30 @@ def duration(text: str) -> float:
     if not re.fullmatch(rf"(?:{_DURATION.pattern})+", text):
         raise Malformed(f"{text!r} is no duration: write 30s, 5m or 1h30m")
     return sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
+
+
+def moment(text: str, now: datetime | None = None) -> str:
+    """RFC 3339 with an offset, or a duration from now (`10m`) → RFC 3339 in UTC."""
+    try:
+        when = (now or datetime.now(UTC)) + timedelta(seconds=duration(text))
+    except OverflowError:
+        raise Malformed(f"{text!r} from now is beyond all calendars") from None
+    except Malformed:
+        when = _instant(text)
+    # Whole milliseconds: the text of a time is compared by people.
+    return when.astimezone(UTC).isoformat(timespec="milliseconds" if when.microsecond else "seconds")[:-6] + "Z"
+
+
+def _instant(text: str) -> datetime:
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        when = None
+    if when is None or "T" not in text.upper():
+        raise Malformed(f"{text!r} is no time: write 2030-01-31T12:00:00Z, or a duration from now, such as 10m")
+    if when.tzinfo is None:
+        raise Malformed(f"{text!r} does not say in which zone: add Z, or an offset such as +02:00")
+    return when
 
 
 def payload(text: str) -> dict[str, Any]:

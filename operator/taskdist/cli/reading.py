@@ -7,11 +7,11 @@ from taskdist.cli import show
 from taskdist.cli.cluster import Cluster, status_of
 from taskdist.cli.run import FAILED, OK, complain, note
 from taskdist.cli.submit import ending
-from taskdist.cli.waiting import attempt_line, ended, phase_of, story, until_ended, verdict
+from taskdist.cli.waiting import attempt_line, phase_of, settled, story, until_ended, verdict
 from taskdist.kube import TASKS, ApiError, Obj, Unanswered, Unreachable, name_of, namespace_of
 
-_HEADERS = ("NAME", "QUEUE", "TYPE", "PHASE", "REASON", "AGENT", "ATTEMPT", "AGE")
-_WIDE = ("POOL", "PRIORITY", "PROGRESS", "MESSAGE")
+_HEADERS = ("NAME", "QUEUE", "TYPE", "PRIORITY", "PHASE", "REASON", "AGENT", "ATTEMPT", "AGE")
+_WIDE = ("POOL", "TENANT", "DEADLINE", "PROGRESS", "MESSAGE")
 
 
 async def get(
@@ -87,6 +87,7 @@ def _row(obj: Obj, now: datetime, everywhere: bool, wide: bool) -> list[str]:
         name_of(obj),
         str(spec["queue"]),
         str(spec["type"]),
+        str(spec.get("priority") or ""),
         phase_of(obj),
         str(status.get("reason") or ""),
         str(status.get("agent") or ""),
@@ -97,7 +98,8 @@ def _row(obj: Obj, now: datetime, everywhere: bool, wide: bool) -> list[str]:
         progress = status.get("progress") or {}
         row += [
             str(status.get("pool") or spec.get("pool") or ""),
-            str(spec.get("priority") or 0),
+            str(spec.get("tenant") or namespace_of(obj)),
+            show.distance(spec.get("deadline"), now),
             f"{progress['fraction']:.0%}" if progress.get("fraction") is not None else "",
             str(status.get("message") or ""),
         ]
@@ -107,7 +109,7 @@ def _row(obj: Obj, now: datetime, everywhere: bool, wide: bool) -> list[str]:
 async def result(cluster: Cluster, name: str, *, wait: bool, timeout: float | None, output: str | None) -> int:
     """The result on standard output, or why there is none on standard error."""
     obj = await until_ended(cluster, name, timeout=timeout) if wait else await cluster.get(TASKS, name)
-    if not ended(obj):
+    if not settled(obj):
         complain(f"{story(obj)}\nIt has no result yet. Wait for it with --wait, or see why: taskdist explain {name}")
         return FAILED
     if verdict(obj) != OK:

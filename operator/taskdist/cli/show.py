@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_COLOURS = {"Succeeded": "green", "Failed": "red", "Cancelled": "yellow", "Assigned": "cyan"}
+_COLOURS = {"Succeeded": "green", "Failed": "red", "Cancelled": "yellow", "Assigned": "cyan", "DeadLettered": "magenta"}
 _UNBOUNDED = 10_000
 
 
@@ -59,6 +59,15 @@ def age(timestamp: str | None, now: datetime) -> str:
         return "-"
     then = datetime.fromisoformat(timestamp)
     return span((now - (then if then.tzinfo else then.replace(tzinfo=UTC))).total_seconds())
+
+
+def distance(timestamp: str | None, now: datetime) -> str:
+    """How far a moment is away: `in 5m`, `3h20m ago`."""
+    if not timestamp:
+        return ""
+    then = datetime.fromisoformat(timestamp)
+    seconds = ((then if then.tzinfo else then.replace(tzinfo=UTC)) - now).total_seconds()
+    return f"in {span(seconds)}" if seconds >= 0 else f"{span(-seconds)} ago"
 
 
 def span(seconds: float) -> str:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from taskdist.api import GROUP, VERSION
+from taskdist.api import GROUP, VERSION, Phase
 from taskdist.cli import show
 from taskdist.cli.cluster import Cluster, status_of
 from taskdist.cli.run import OK, Problem, complain, note
@@ -21,7 +21,18 @@ class Submission:
     payload: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
     generate_name: str | None = None
-    priority: int | None = None
+    priority: str | None = None
+    tenant: str | None = None
+    deadline: str | None = None
+    not_before: str | None = None
+    waiting_timeout: float | None = None
+    execution_timeout: float | None = None
+    progress_timeout: float | None = None
+    ttl: int | None = None
+    depends_on: tuple[str, ...] = ()
+    on_dependency_failure: str | None = None
+    concurrency_key: str | None = None
+    ordering_key: str | None = None
     skills: tuple[str, ...] = ()
     slots: int | None = None
     resources: dict[str, int] = field(default_factory=dict)
@@ -37,8 +48,22 @@ def manifest(submission: Submission, namespace: str) -> Obj:
         else {"generateName": submission.generate_name or f"{_label(submission.type)}-"}
     )
     spec: dict[str, Any] = {"queue": submission.queue, "type": submission.type}
+    timeouts = {
+        "waitingSeconds": submission.waiting_timeout,
+        "executionSeconds": submission.execution_timeout,
+        "progressSeconds": submission.progress_timeout,
+    }
     optional = {
         "payload": submission.payload,
+        "priority": submission.priority,
+        "tenant": submission.tenant,
+        "deadline": submission.deadline,
+        "notBefore": submission.not_before,
+        "timeouts": {key: value for key, value in timeouts.items() if value is not None},
+        "dependsOn": [{"name": name} for name in submission.depends_on],
+        "onDependencyFailure": submission.on_dependency_failure,
+        "concurrencyKey": submission.concurrency_key,
+        "orderingKey": submission.ordering_key,
         "pool": submission.pool,
         "slots": submission.slots,
         "resources": submission.resources,
@@ -46,8 +71,8 @@ def manifest(submission: Submission, namespace: str) -> Obj:
         "agentSelector": submission.selector,
     }
     spec |= {key: value for key, value in optional.items() if value}
-    if submission.priority is not None:
-        spec["priority"] = submission.priority
+    if submission.ttl is not None:
+        spec["ttlSecondsAfterFinished"] = submission.ttl
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "Task",
@@ -84,7 +109,8 @@ def ending(obj: Obj) -> str:
     status = status_of(obj)
     reason, message = status.get("reason") or "", status.get("message") or ""
     text = f"task {name_of(obj)} is {phase_of(obj)}"
-    return f"{text}: {reason}: {message}" if reason and message else f"{text}: {reason or message or 'no reason given'}"
+    text += f": {reason}: {message}" if reason and message else f": {reason or message or 'no reason given'}"
+    return text if phase_of(obj) != Phase.DEAD_LETTERED else f"{text}\nTry it again: taskdist redrive {name_of(obj)}"
 
 
 def _created(obj: Obj, output: str | None) -> None:
@@ -97,18 +123,21 @@ def _created(obj: Obj, output: str | None) -> None:
 
 
 async def _warn(cluster: Cluster, submission: Submission) -> None:
-    """A Task may be made before its queue and pool: not an error, yet most often a slip of the finger."""
+    """A Task may be made before its queue, pool and parents: not an error, yet most often a slip of the finger."""
     asked: list[tuple[Resource, str, str]] = [(TASKQUEUES, "queue", submission.queue)]
     if submission.pool:
         asked.append((AGENTPOOLS, "pool", submission.pool))
+    asked += [(TASKS, "task", name) for name in submission.depends_on]
     for resource, word, name in asked:
         try:
             await cluster.get(resource, name)
         except ApiError as error:
             # Who may submit need not be allowed to read queues.
             if error.is_not_found:
-                there = await _names(cluster, resource)
-                others = f"; there are: {', '.join(there)}" if there else f", and no other {word} either"
+                # There may be very many Tasks.
+                there = await _names(cluster, resource) if resource is not TASKS else []
+                none = f", and no other {word} either" if resource is not TASKS else ""
+                others = f"; there are: {', '.join(there)}" if there else none
                 note(
                     f"warning: there is no {word} {name!r} in namespace {cluster.namespace}{others}. "
                     "The Task waits for it."

@@ -1,10 +1,10 @@
-"""The commands about Tasks: their options and help. What they do is imported when they are called."""
+"""The commands that make Tasks and look at them: options and help. What they do is imported when they are called."""
 
 from typing import Annotated, Any
 
 import typer
 
-from taskdist.api import Phase
+from taskdist.api import OnDependencyFailure, Phase, Priority
 from taskdist.cli import parse
 from taskdist.cli.options import (
     Context,
@@ -20,7 +20,10 @@ from taskdist.cli.options import (
 from taskdist.cli.run import USAGE, Target, complain, run
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the Task.", show_default=False)]
-Names = Annotated[list[str], typer.Argument(metavar="NAME…", help="Names of Tasks.", show_default=False)]
+# Panels of the help: there are too many options for one.
+ORDER = "When it runs"
+NEEDS = "What it needs of an agent"
+LIFE = "How long it may take"
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Stay until the Task has ended.")]
 
 
@@ -35,7 +38,19 @@ def add(app: typer.Typer, program: str) -> None:
             ),
             (
                 "payload from a file, ahead of others",
-                f"{program} submit code --type analyse --payload @job.json --priority 10",
+                f"{program} submit code --type analyse --payload @job.json --priority High",
+            ),
+            (
+                "by a time, or not at all: see the queue's spec.deadlines",
+                f"{program} submit code --type analyse --deadline 10m",
+            ),
+            (
+                "after two others, with their results",
+                f"{program} submit code --type report --depends-on parse --depends-on lint",
+            ),
+            (
+                "one after the other for each customer",
+                f"{program} submit mail --type send --ordering-key customer-7 --tenant acme",
             ),
             ("from another program's output", f"make-job | {program} submit code --type analyse --payload -"),
             (
@@ -72,13 +87,130 @@ def add(app: typer.Typer, program: str) -> None:
             typer.Option("--generate-name", metavar="PREFIX", help="Start of a name that is made up; else the type."),
         ] = None,
         priority: Annotated[
-            int | None, typer.Option("--priority", min=-1000, max=1000, help="Higher goes first; else 0.")
+            Priority | None,
+            typer.Option(
+                "--priority",
+                case_sensitive=False,
+                help="Its level: higher goes first; else Normal. Emergency is for tenants that the queue names.",
+                rich_help_panel=ORDER,
+            ),
+        ] = None,
+        tenant: Annotated[
+            str | None,
+            typer.Option(
+                "--tenant",
+                metavar="NAME",
+                help="On whose account; tenants share by weight. Else the namespace.",
+                rich_help_panel=ORDER,
+            ),
+        ] = None,
+        deadline: Annotated[
+            str | None,
+            typer.Option(
+                "--deadline",
+                metavar="TIME",
+                parser=reader(parse.moment),
+                help="When it should have succeeded: 2030-01-31T12:00:00Z, or 10m from now.",
+                rich_help_panel=ORDER,
+            ),
+        ] = None,
+        not_before: Annotated[
+            str | None,
+            typer.Option(
+                "--not-before",
+                metavar="TIME",
+                parser=reader(parse.moment),
+                help="It is not started before this time, said in the same way.",
+                rich_help_panel=ORDER,
+            ),
+        ] = None,
+        depends_on: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--depends-on",
+                metavar="TASK",
+                help="Task that has to end first; the handler gets its result. May be repeated.",
+                rich_help_panel=ORDER,
+            ),
+        ] = None,
+        on_dependency_failure: Annotated[
+            OnDependencyFailure | None,
+            typer.Option(
+                "--on-dependency-failure",
+                case_sensitive=False,
+                help="If one of them does not succeed: Fail, Skip (it is Cancelled) or Run all the same; else Fail.",
+                rich_help_panel=ORDER,
+            ),
+        ] = None,
+        concurrency_key: Annotated[
+            str | None,
+            typer.Option(
+                "--concurrency-key",
+                metavar="KEY",
+                help="Of the queue's Tasks with this key, only so many run at once as the queue says.",
+                rich_help_panel=ORDER,
+            ),
+        ] = None,
+        ordering_key: Annotated[
+            str | None,
+            typer.Option(
+                "--ordering-key",
+                metavar="KEY",
+                help="Of the queue's Tasks with this key, one runs after the other, oldest first.",
+                rich_help_panel=ORDER,
+            ),
+        ] = None,
+        waiting_timeout: Annotated[
+            float | None,
+            typer.Option(
+                "--waiting-timeout",
+                metavar="TIME",
+                parser=reader(parse.duration),
+                help="Longest time until its first start (30s, 5m); then it is Failed.",
+                rich_help_panel=LIFE,
+            ),
+        ] = None,
+        execution_timeout: Annotated[
+            float | None,
+            typer.Option(
+                "--execution-timeout",
+                metavar="TIME",
+                parser=reader(parse.duration),
+                help="Longest time that one attempt may run; then it has failed.",
+                rich_help_panel=LIFE,
+            ),
+        ] = None,
+        progress_timeout: Annotated[
+            float | None,
+            typer.Option(
+                "--progress-timeout",
+                metavar="TIME",
+                parser=reader(parse.duration),
+                help="Longest time that an attempt may go without reporting progress; then it has failed.",
+                rich_help_panel=LIFE,
+            ),
+        ] = None,
+        ttl: Annotated[
+            float | None,
+            typer.Option(
+                "--ttl",
+                metavar="TIME",
+                parser=reader(parse.duration),
+                help="How long it is kept after its end; else as the queue says.",
+                rich_help_panel=LIFE,
+            ),
         ] = None,
         skill: Annotated[
-            list[str] | None, typer.Option("--skill", metavar="SKILL", help="The agent must have it. May be repeated.")
+            list[str] | None,
+            typer.Option(
+                "--skill", metavar="SKILL", help="The agent must have it. May be repeated.", rich_help_panel=NEEDS
+            ),
         ] = None,
         slots: Annotated[
-            int | None, typer.Option("--slots", min=1, max=1000, help="Slots of one agent that it occupies; else 1.")
+            int | None,
+            typer.Option(
+                "--slots", min=1, max=1000, help="Slots of one agent that it occupies; else 1.", rich_help_panel=NEEDS
+            ),
         ] = None,
         resource: Annotated[
             list[str] | None,
@@ -86,6 +218,7 @@ def add(app: typer.Typer, program: str) -> None:
                 "--resource",
                 metavar="NAME=NUMBER",
                 help="Named resource of the agent that it occupies. May be repeated.",
+                rich_help_panel=NEEDS,
             ),
         ] = None,
         selector: Annotated[
@@ -96,10 +229,14 @@ def add(app: typer.Typer, program: str) -> None:
                 metavar="SELECTOR",
                 parser=reader(parse.selector),
                 help="Labels of the agent, as kubectl writes them.",
+                rich_help_panel=NEEDS,
             ),
         ] = None,
         pool: Annotated[
-            str | None, typer.Option("--pool", metavar="POOL", help="Run on this AgentPool, not on the queue's.")
+            str | None,
+            typer.Option(
+                "--pool", metavar="POOL", help="Run on this AgentPool, not on the queue's.", rich_help_panel=NEEDS
+            ),
         ] = None,
         wait: Annotated[
             bool, typer.Option("--wait", "-w", help="Stay until it has ended, and print its result.")
@@ -115,7 +252,8 @@ def add(app: typer.Typer, program: str) -> None:
         """Submit a Task to a queue, and optionally wait for its result.
 
         With --wait, what happens is told on standard error, and the result is printed as JSON on standard output.
-        Exit codes: 0 it succeeded (or was created), 1 it failed or was cancelled, 2 wrong usage, 3 the time was up.
+        Exit codes: 0 it succeeded (or was created), 1 it failed, was cancelled or became a dead letter, 2 wrong usage,
+        3 the time was up.
         """
         from taskdist.cli import submit as action
 
@@ -123,7 +261,7 @@ def add(app: typer.Typer, program: str) -> None:
             complain("--name and --generate-name exclude each other")
             raise typer.Exit(USAGE)
         if timeout is not None and not wait:
-            complain("--timeout says how long to wait: add --wait")
+            complain("--timeout says how long to wait: add --wait. How long it may run says --execution-timeout")
             raise typer.Exit(USAGE)
         submission = action.Submission(
             queue=queue,
@@ -131,7 +269,18 @@ def add(app: typer.Typer, program: str) -> None:
             payload=payload or {},
             name=name,
             generate_name=generate_name,
-            priority=priority,
+            priority=priority.value if priority else None,
+            tenant=tenant,
+            deadline=deadline,
+            not_before=not_before,
+            waiting_timeout=waiting_timeout,
+            execution_timeout=execution_timeout,
+            progress_timeout=progress_timeout,
+            ttl=int(ttl) if ttl is not None else None,
+            depends_on=tuple(depends_on or ()),
+            on_dependency_failure=on_dependency_failure.value if on_dependency_failure else None,
+            concurrency_key=concurrency_key,
+            ordering_key=ordering_key,
             skills=tuple(skill or ()),
             slots=slots,
             resources=reader(parse.amounts)(resource or []),
@@ -277,66 +426,3 @@ def add(app: typer.Typer, program: str) -> None:
     )
     app.command("explain", epilog=shown)(explain)
     app.command("why", epilog=shown, help="The same as explain.")(explain)
-
-    @app.command(
-        epilog=examples(
-            ("end it, wherever it stands", f"{program} cancel analyse-x7k2p"),
-            ("and wait until nothing of it runs", f"{program} cancel analyse-x7k2p --wait"),
-        )
-    )
-    def cancel(
-        ctx: typer.Context,
-        names: Names,
-        wait: Annotated[bool, typer.Option("--wait", "-w", help="Stay until they have ended.")] = False,
-        timeout: Timeout = None,
-        namespace: Namespace = None,
-        context: Context = None,
-        kubeconfig: Kubeconfig = None,
-    ) -> None:
-        """Cancel Tasks, waiting or running. This cannot be taken back.
-
-        A running handler is asked to stop, and killed if it does not. A result that is already in hand still counts.
-        """
-        from taskdist.cli import changing
-
-        run(
-            ctx,
-            Target(namespace, context, kubeconfig),
-            lambda cluster: changing.change(
-                cluster, names, "cancel", True, "cancelled", wait=wait or timeout is not None, timeout=timeout
-            ),
-        )
-
-    @app.command(epilog=examples(("hold it back for now", f"{program} suspend analyse-x7k2p")))
-    def suspend(
-        ctx: typer.Context,
-        names: Names,
-        namespace: Namespace = None,
-        context: Context = None,
-        kubeconfig: Kubeconfig = None,
-    ) -> None:
-        """Hold Tasks back. A waiting one keeps its place; a running one is stopped and waits again."""
-        from taskdist.cli import changing
-
-        run(
-            ctx,
-            Target(namespace, context, kubeconfig),
-            lambda cluster: changing.change(cluster, names, "suspend", True, "suspended"),
-        )
-
-    @app.command(epilog=examples(("let it go on", f"{program} resume analyse-x7k2p")))
-    def resume(
-        ctx: typer.Context,
-        names: Names,
-        namespace: Namespace = None,
-        context: Context = None,
-        kubeconfig: Kubeconfig = None,
-    ) -> None:
-        """Let suspended Tasks go on."""
-        from taskdist.cli import changing
-
-        run(
-            ctx,
-            Target(namespace, context, kubeconfig),
-            lambda cluster: changing.change(cluster, names, "suspend", False, "resumed"),
-        )

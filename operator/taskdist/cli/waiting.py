@@ -20,6 +20,11 @@ def ended(obj: Obj) -> bool:
     return phase_of(obj) in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
 
 
+def settled(obj: Obj) -> bool:
+    """Nothing more comes of it by itself: it has ended, or is a dead letter until somebody redrives it."""
+    return ended(obj) or phase_of(obj) == Phase.DEAD_LETTERED
+
+
 def verdict(obj: Obj) -> int:
     """The exit code that an ended Task stands for."""
     return OK if phase_of(obj) == Phase.SUCCEEDED else FAILED
@@ -44,15 +49,25 @@ def attempt_line(record: dict[str, Any]) -> str:
     return f"attempt {record.get('attempt')} on {where}: {record.get('reason')}: {record.get('message', '')}"
 
 
-async def until_ended(cluster: Cluster, name: str, *, timeout: float | None, uid: str = "", quiet: bool = False) -> Obj:
-    """The Task once it has ended. Says on standard error what happens meanwhile.
+async def until_ended(
+    cluster: Cluster,
+    name: str,
+    *,
+    timeout: float | None,
+    uid: str = "",
+    quiet: bool = False,
+    over: Callable[[Obj], bool] = settled,
+) -> Obj:
+    """The Task once it has ended, or is a dead letter. Says on standard error what happens meanwhile.
+
+    `over` says what counts as its end instead.
 
     Raises Problem: the time ran out (the Task goes on), or the Task was deleted.
     """
     told = _Told(quiet)
     try:
         async with asyncio.timeout(timeout):
-            return await _follow(cluster, name, uid, told)
+            return await _follow(cluster, name, uid, told, over)
     except TimeoutError:
         raise Problem(
             f"the time is up, and the Task has not ended; it goes on. {told.last}".rstrip()
@@ -79,7 +94,9 @@ class _Told:
         self.last = line
 
 
-async def _follow(cluster: Cluster, name: str, uid: str, told: Callable[[Obj], None]) -> Obj:
+async def _follow(
+    cluster: Cluster, name: str, uid: str, told: Callable[[Obj], None], over: Callable[[Obj], bool]
+) -> Obj:
     fields = f"metadata.name={name}"
     pause = 0.0
     known = False
@@ -96,7 +113,7 @@ async def _follow(cluster: Cluster, name: str, uid: str, told: Callable[[Obj], N
             if uid_of(obj) != uid:
                 raise Problem(f"task {name} was deleted, and another was made under its name")
             told(obj)
-            if ended(obj):
+            if over(obj):
                 return obj
             async with cluster.watch(TASKS, page.resource_version, fields=fields) as events:
                 async for event in events:
@@ -105,7 +122,7 @@ async def _follow(cluster: Cluster, name: str, uid: str, told: Callable[[Obj], N
                     if event.type == "DELETED":
                         raise Problem(f"task {name} was deleted")
                     told(event.object)
-                    if ended(event.object):
+                    if over(event.object):
                         return event.object
         except KubeError as error:
             lasting = isinstance(error, ApiError) and not (error.is_gone or error.is_throttled or error.is_server_fault)

@@ -37,7 +37,26 @@ def cluster() -> MemoryCluster:
     [
         pytest.param([], {}, id="plain"),
         pytest.param(["--payload", '{"a": 1}'], {"payload": {"a": 1}}, id="payload"),
-        pytest.param(["--priority", "0"], {"priority": 0}, id="priority-said-is-sent"),
+        pytest.param(["--priority", "High"], {"priority": "High"}, id="priority"),
+        pytest.param(["--priority", "normal"], {"priority": "Normal"}, id="priority-in-any-case-and-said-is-sent"),
+        pytest.param(["--tenant", "acme"], {"tenant": "acme"}, id="tenant"),
+        pytest.param(
+            ["--not-before", "2030-01-31T12:00:00+01:00", "--deadline", "2030-01-31T12:00:00Z"],
+            {"notBefore": "2030-01-31T11:00:00Z", "deadline": "2030-01-31T12:00:00Z"},
+            id="times",
+        ),
+        pytest.param(
+            ["--waiting-timeout", "1h", "--execution-timeout", "30s", "--progress-timeout", "500ms"],
+            {"timeouts": {"waitingSeconds": 3600, "executionSeconds": 30, "progressSeconds": 0.5}},
+            id="timeouts",
+        ),
+        pytest.param(["--execution-timeout", "5"], {"timeouts": {"executionSeconds": 5}}, id="one-timeout"),
+        pytest.param(["--ttl", "0"], {"ttlSecondsAfterFinished": 0}, id="no-time-to-live-is-said"),
+        pytest.param(
+            ["--concurrency-key", "host 1", "--ordering-key", "account:7"],
+            {"concurrencyKey": "host 1", "orderingKey": "account:7"},
+            id="keys",
+        ),
         pytest.param(["--skill", "gpu", "--skill", "fast"], {"skills": ["gpu", "fast"]}, id="skills"),
         pytest.param(["--slots", "2", "--resource", "disk=3"], {"slots": 2, "resources": {"disk": 3}}, id="size"),
         pytest.param(["-l", "zone=a"], {"agentSelector": {"matchLabels": {"zone": "a"}}}, id="selector"),
@@ -87,7 +106,11 @@ def test_submit_prints_the_object_without_bookkeeping(cluster: MemoryCluster) ->
         pytest.param(["--wait", "--timeout", "soon"], "is no duration", id="timeout"),
         pytest.param(["--timeout", "5s"], "add --wait", id="timeout-without-wait"),
         pytest.param(["--name", "a", "--generate-name", "b"], "exclude each other", id="two-names"),
-        pytest.param(["--priority", "2000"], "less than or equal to 1000", id="priority"),
+        pytest.param(["--priority", "5"], "'high'", id="priority"),
+        pytest.param(["--deadline", "tomorrow"], "is no time: write 2030-01-31T12:00:00Z", id="deadline"),
+        pytest.param(["--not-before", "2030-01-31T12:00:00"], "in which zone", id="zone"),
+        pytest.param(["--execution-timeout", "soon"], "is no duration", id="execution-timeout"),
+        pytest.param(["--on-dependency-failure", "wait"], "'skip'", id="on-dependency-failure"),
         pytest.param(["-o", "xml"], "xml", id="output"),
         pytest.param(["--colour"], "No such option", id="option"),
     ],
@@ -104,6 +127,16 @@ def test_a_queue_that_is_not_there_is_a_warning_that_names_the_others(cluster: M
     assert outcome.code == OK
     assert "there is no queue 'code' in namespace ns; there are: q. The Task waits for it." in outcome.err
     assert "there is no pool 'nowhere' in namespace ns, and no other pool either." in outcome.err
+
+
+def test_dependencies(cluster: MemoryCluster) -> None:
+    cluster.task("parse")
+    parents = ("--depends-on", "parse", "--depends-on", "lint", "--on-dependency-failure", "skip")
+    outcome = call(cluster, "submit", "q", "-t", "t", "--name", "a", *parents)
+    made = cluster.objects[(str(TASKS), "ns", "a")]["spec"]
+    assert made["dependsOn"] == [{"name": "parse"}, {"name": "lint"}]
+    assert made["onDependencyFailure"] == "Skip"
+    assert outcome.err == "warning: there is no task 'lint' in namespace ns. The Task waits for it.\n"
 
 
 def test_who_may_not_read_queues_may_submit(cluster: MemoryCluster) -> None:
@@ -146,6 +179,10 @@ def test_wait_tells_what_happens_and_prints_the_result(cluster: MemoryCluster) -
     [
         (FAILED_STATUS, "error: task a is Failed: RetriesExhausted: failed 2 times"),
         ({"phase": "Cancelled", "reason": "Cancelled"}, "error: task a is Cancelled: Cancelled"),
+        (
+            FAILED_STATUS | {"phase": "DeadLettered"},
+            "error: task a is DeadLettered: RetriesExhausted: failed 2 times\nTry it again: taskdist redrive a",
+        ),
     ],
 )
 def test_wait_ends_with_1_if_the_task_did_not_succeed(
@@ -222,14 +259,25 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_get_is_a_table(cluster: MemoryCluster) -> None:
-    cluster.task("b", ASSIGNED, queue="other")
-    cluster.task("a", {"reason": "NoAgent"})
+    cluster.task("b", ASSIGNED, queue="other", priority="High")
+    cluster.task("a", {"reason": "NoAgent"}, priority="Normal")
     shown = rows(call(cluster, "get").out)
-    assert shown[0] == ["NAME", "QUEUE", "TYPE", "PHASE", "REASON", "AGENT", "ATTEMPT", "AGE"]
-    assert [row[:5] for row in shown[1:]] == [
-        ["a", "q", "t", "Pending", "NoAgent"],
-        ["b", "other", "t", "Assigned", "Assigned"],
+    assert shown[0] == ["NAME", "QUEUE", "TYPE", "PRIORITY", "PHASE", "REASON", "AGENT", "ATTEMPT", "AGE"]
+    assert [row[:6] for row in shown[1:]] == [
+        ["a", "q", "t", "Normal", "Pending", "NoAgent"],
+        ["b", "other", "t", "High", "Assigned", "Assigned"],
     ]
+
+
+def test_wide_shows_whose_it_is_and_until_when(cluster: MemoryCluster) -> None:
+    cluster.task("a", {"message": "m"}, tenant="acme", pool="p", deadline="2999-01-01T00:00:00Z")
+    cluster.task("b", ASSIGNED | {"progress": {"fraction": 0.5}, "message": "n"}, deadline="2020-01-01T00:00:00Z")
+    head, *shown = rows(call(cluster, "get", "-o", "wide").out)
+    assert head[-5:] == ["POOL", "TENANT", "DEADLINE", "PROGRESS", "MESSAGE"]
+    assert [shown[0][-4:-2], shown[0][-1]] == [["p", "acme"], "m"]
+    assert re.fullmatch(r"in \d+d", shown[0][-2])
+    assert re.fullmatch(r"\d+d ago", shown[1][-3])
+    assert shown[1][-4:-3] + shown[1][-2:] == ["ns", "50%", "n"]
 
 
 def test_a_pipe_gets_whole_lines(cluster: MemoryCluster) -> None:
@@ -279,7 +327,7 @@ def test_watch_prints_a_line_for_each_change_until_the_end(cluster: MemoryCluste
         [cluster.seen("a", SUCCEEDED, "DELETED"), Unreachable("gone")],
     ]
     outcome = call(cluster, "get", "a", "--watch")
-    assert [row[3] for row in rows(outcome.out)] == ["PHASE", "Pending", "Assigned", "Succeeded"]
+    assert [row[3] for row in rows(outcome.out)] == ["PRIORITY", "Pending", "Assigned", "Succeeded"]
     assert outcome.out.rstrip().endswith("(gone)")
     assert outcome.code == FAILED
 
@@ -306,6 +354,13 @@ def test_get_refuses_what_cannot_be_meant(cluster: MemoryCluster, arguments: lis
             id="waits",
         ),
         pytest.param(ASSIGNED, FAILED, None, "task a: Assigned on p-0 (attempt 1)", id="runs"),
+        pytest.param(
+            FAILED_STATUS | {"phase": "DeadLettered"},
+            FAILED,
+            None,
+            "Try it again: taskdist redrive a",
+            id="dead-letter",
+        ),
     ],
 )
 def test_result(cluster: MemoryCluster, status: dict[str, Any], code: int, out: Any, err: str) -> None:
@@ -354,6 +409,105 @@ def test_cancel_waits_for_the_end(cluster: MemoryCluster) -> None:
     assert not cluster.watches
 
 
+def test_a_cancelled_dead_letter_is_waited_for_to_its_end(cluster: MemoryCluster) -> None:
+    cluster.task("a", FAILED_STATUS | {"phase": "DeadLettered"})
+    cluster.watches = [[cluster.seen("a", {"message": "kept"}), cluster.seen("a", {"phase": "Cancelled"})]]
+    assert "Cancelled" in call(cluster, "cancel", "a", "--wait").err
+    assert not cluster.watches
+
+
+# --- redrive ---
+
+
+def dead(cluster: MemoryCluster, name: str, reason: str = "RetriesExhausted", **spec: Any) -> None:
+    cluster.task(name, FAILED_STATUS | {"phase": "DeadLettered", "reason": reason}, **spec)
+
+
+def redrives(cluster: MemoryCluster) -> dict[str, int]:
+    tasks = {name: obj for (kind, _, name), obj in cluster.objects.items() if kind == str(TASKS)}
+    return {name: obj["spec"]["redrive"] for name, obj in tasks.items() if "redrive" in obj["spec"]}
+
+
+def test_redrive_raises_the_field_by_one_above_what_was_done(cluster: MemoryCluster) -> None:
+    dead(cluster, "a")
+    cluster.task("b", {"phase": "DeadLettered", "redrives": 4}, redrive=4)
+    outcome = call(cluster, "redrive", "a", "b")
+    assert outcome == Outcome(OK, "task.taskdist.dev/a redriven\ntask.taskdist.dev/b redriven\n", "")
+    assert redrives(cluster) == {"a": 1, "b": 5}
+
+
+def test_redrive_asks_once(cluster: MemoryCluster) -> None:
+    cluster.task("a", {"phase": "DeadLettered", "redrives": 1}, redrive=2)
+    assert call(cluster, "redrive", "a") == Outcome(OK, "task.taskdist.dev/a was redriven already\n", "")
+    assert redrives(cluster) == {"a": 2}
+    assert not cluster.calls
+
+
+def test_redrive_goes_on_with_the_others(cluster: MemoryCluster) -> None:
+    cluster.task("failed", FAILED_STATUS)
+    dead(cluster, "a")
+    outcome = call(cluster, "redrive", "failed", "missing", "a")
+    assert outcome.code == FAILED
+    assert outcome.out == "task.taskdist.dev/a redriven\n"
+    assert "task failed is Failed: only a dead letter can be redriven" in outcome.err
+    assert '"missing" not found' in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names", "said"),
+    [
+        pytest.param(["--all"], ["a", "b", "c"], "3 dead letters in namespace ns redriven", id="all"),
+        pytest.param(["--all", "--queue", "other"], ["c"], "1 dead letter of queue other redriven", id="queue"),
+        pytest.param(
+            ["--all", "--reason", "poisoned"], ["b"], "1 dead letter in namespace ns with reason Poisoned", id="reason"
+        ),
+        pytest.param(
+            ["--all", "-q", "q", "--reason", "HandlerError"],
+            ["a", "b"],
+            "2 dead letters of queue q with reason HandlerError redriven",
+            id="reason-of-the-last-attempt",
+        ),
+        pytest.param(["--all", "--queue", "x"], [], "no dead letters of queue x\n", id="none"),
+    ],
+)
+def test_redrive_all(cluster: MemoryCluster, arguments: list[str], names: list[str], said: str) -> None:
+    dead(cluster, "b", "Poisoned")
+    dead(cluster, "a")
+    dead(cluster, "c", queue="other")
+    cluster.task("waits")
+    outcome = call(cluster, "redrive", *arguments)
+    assert outcome.code == OK
+    assert outcome.out == "".join(f"task.taskdist.dev/{name} redriven\n" for name in names)
+    assert said in outcome.err
+    assert redrives(cluster) == dict.fromkeys(names, 1)
+
+
+def test_redrive_all_counts_what_it_could_not_do(cluster: MemoryCluster) -> None:
+    dead(cluster, "a")
+    dead(cluster, "b")
+    cluster.errors["patch"] = ApiError(409, "Conflict", "the object has been modified")
+    outcome = call(cluster, "redrive", "--all")
+    assert outcome.code == FAILED
+    assert outcome.err == "error: task a: the object has been modified\n1 dead letter in namespace ns redriven\n"
+
+
+def test_redrive_dry(cluster: MemoryCluster) -> None:
+    dead(cluster, "a")
+    outcome = call(cluster, "redrive", "--all", "--dry-run")
+    assert outcome.out == "task.taskdist.dev/a would be redriven (RetriesExhausted)\n"
+    assert outcome.err == "1 dead letter in namespace ns would be redriven\n"
+    assert not redrives(cluster)
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["a", "--all"], ["a", "--queue", "q"], ["a", "--reason", "Poisoned"], ["--queue", "q"]]
+)
+def test_redrive_refuses_what_cannot_be_meant(cluster: MemoryCluster, arguments: list[str]) -> None:
+    dead(cluster, "a")
+    assert call(cluster, "redrive", *arguments).code == USAGE
+    assert not redrives(cluster)
+
+
 # --- what all of them share ---
 
 
@@ -392,7 +546,20 @@ def test_trouble_is_one_message_that_says_what_to_do(
     assert "Traceback" not in outcome.err
 
 
-COMMANDS = ("submit", "get", "result", "logs", "explain", "why", "cancel", "suspend", "resume", "agent", "operator")
+COMMANDS = (
+    "submit",
+    "get",
+    "result",
+    "logs",
+    "explain",
+    "why",
+    "cancel",
+    "suspend",
+    "resume",
+    "redrive",
+    "agent",
+    "operator",
+)
 
 
 @pytest.mark.parametrize("program", ["taskdist", PLUGIN])

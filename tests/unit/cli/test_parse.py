@@ -2,6 +2,7 @@
 
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,44 @@ def test_duration(text: str, seconds: float) -> None:
 def test_no_duration(text: str) -> None:
     with pytest.raises(parse.Malformed, match="write 30s, 5m or 1h30m"):
         parse.duration(text)
+
+
+NOON = datetime(2030, 1, 31, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2030-01-31T12:00:00Z", "2030-01-31T12:00:00Z"),
+        ("2030-01-31T12:00:00+02:00", "2030-01-31T10:00:00Z"),
+        ("2030-01-31T12:00:00.5Z", "2030-01-31T12:00:00.500Z"),
+        ("10m", "2030-01-31T12:10:00Z"),
+        ("1h30m", "2030-01-31T13:30:00Z"),
+        ("90", "2030-01-31T12:01:30Z"),
+        ("500ms", "2030-01-31T12:00:00.500Z"),
+        ("365d", "2031-01-31T12:00:00Z"),
+    ],
+)
+def test_moment(text: str, moment: str) -> None:
+    assert parse.moment(text, NOON) == moment
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tomorrow", "is no time: write 2030-01-31T12:00:00Z, or a duration from now, such as 10m"),
+        ("2030-01-31", "is no time"),
+        ("", "is no time"),
+        ("-5m", "is no time"),
+        ("2030-01-31T25:00:00Z", "is no time"),
+        ("2030-01-31T12:00:00", "does not say in which zone: add Z"),
+        ("99999999d", "beyond all calendars"),
+        ("99999999999999d", "beyond all calendars"),
+    ],
+)
+def test_no_moment(text: str, message: str) -> None:
+    with pytest.raises(parse.Malformed, match=message):
+        parse.moment(text, NOON)
 
 
 @given(st.dictionaries(st.text(), st.integers() | st.text() | st.none(), max_size=5))
