@@ -124,6 +124,7 @@ def task_record(obj: Obj) -> TaskRecord:
         finished_at=seconds(status.get("finishedAt")),
         ttl=spec.get("ttlSecondsAfterFinished"),
         duplicate_of=status.get("duplicateOf") or "",
+        idempotency=(spec["queue"], spec["idempotencyKey"]) if spec.get("idempotencyKey") else None,
     )
 
 

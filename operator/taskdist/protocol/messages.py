@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from taskdist.api import Reason
+from taskdist.api import Phase, Reason
 
 PROTOCOL_VERSION = 1
 
@@ -161,6 +161,15 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class ParentResult:
+    """How a Task ended that the granted one depends on. `result` is a JSON object, UTF-8; empty if there is none."""
+
+    name: str
+    phase: Phase
+    result: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """A lease. It runs until `ping_boot` (the agent's own clock) + `lease_seconds`; so a late one arrives dead."""
 
@@ -174,6 +183,7 @@ class Grant:
     hold_seconds: float
     resources: tuple[tuple[str, int], ...] = ()
     payload: bytes = b"{}"
+    parents: tuple[ParentResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class TaskRecord:
     finished_at: float = 0.0
     ttl: float | None = None  # seconds it is kept after its end; None: as its queue says
     duplicate_of: str = ""
+    idempotency: tuple[str, str] | None = None  # its own queue and its key
 
 
 @dataclass(frozen=True, slots=True)

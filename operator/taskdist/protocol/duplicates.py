@@ -1,0 +1,104 @@
+"""The operator's end: Tasks of one queue with the same idempotency key. One of them is run, the others end as it does.
+
+Owns who that one is: a Task that was begun before all others, then the oldest, then the first by uid. Once chosen it
+stays so until it is deleted; then the key is free, and the next of those that wait is chosen. Says which Tasks are to
+be looked at again; writes nothing.
+
+One thing is not kept: where a queue is Lazy, a Task that a former leader sent without recording it looks as if it was
+never begun, so that another may be chosen beside it.
+"""
+
+from dataclasses import dataclass, field
+
+from taskdist.api import Phase
+from taskdist.protocol.observations import TaskRecord
+
+# (namespace, queue, idempotency key)
+Scope = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """The Task that is run for its like. `phase` says how it ended, None as long as it has not."""
+
+    uid: str
+    name: str
+    phase: Phase | None
+
+
+@dataclass(slots=True)
+class _Member:
+    name: str
+    created: float
+    begun: bool
+    phase: Phase | None = None
+
+
+@dataclass(slots=True)
+class _Group:
+    first: str = ""
+    members: dict[str, _Member] = field(default_factory=dict)  # by uid; none that ended as a duplicate
+
+
+class Duplicates:
+    """All Tasks with an idempotency key. `again` collects those whose original changed; who reads it clears it."""
+
+    def __init__(self) -> None:
+        self.again: dict[str, None] = {}
+        self._groups: dict[Scope, _Group] = {}
+        self._scopes: dict[str, Scope] = {}
+
+    def seen(self, record: TaskRecord) -> None:
+        """The Task exists, new or changed."""
+        if record.idempotency is None:
+            return
+        uid, scope = record.task.uid, (record.task.namespace, *record.idempotency)
+        if record.duplicate_of:
+            self.deleted(uid)
+            return
+        group = self._groups.setdefault(scope, _Group())
+        self._scopes[uid] = scope
+        member = group.members.get(uid)
+        if member is None:
+            member = group.members[uid] = _Member(record.task.name, record.task.created, False)
+        member.begun = member.begun or record.attempt > 0 or record.phase is not Phase.PENDING
+        if record.phase.terminal and member.phase is None:
+            member.phase = record.phase
+            if group.first == uid:
+                self._look_again(group)
+
+    def deleted(self, uid: str) -> None:
+        """The Task is no more, or has ended as a duplicate. With the first of its key goes the key's window."""
+        scope = self._scopes.pop(uid, None)
+        if scope is None:
+            return
+        group = self._groups[scope]
+        del group.members[uid]
+        self.again.pop(uid, None)
+        if group.first == uid:
+            group.first = ""
+            self._look_again(group)
+        if not group.members:
+            del self._groups[scope]
+
+    def original(self, uid: str) -> Original | None:
+        """Return the Task that is run instead of this one; None if this is the one, or has no key."""
+        scope = self._scopes.get(uid)
+        if scope is None:
+            return None
+        group = self._groups[scope]
+        if not group.first:
+            group.first = min(group.members, key=lambda each: _rank(each, group.members[each]))
+        if group.first == uid:
+            return None
+        first = group.members[group.first]
+        return Original(group.first, first.name, first.phase)
+
+    def _look_again(self, group: _Group) -> None:
+        for uid, member in group.members.items():
+            if member.phase is None and uid != group.first:
+                self.again[uid] = None
+
+
+def _rank(uid: str, member: _Member) -> tuple[bool, float, str]:
+    return (not member.begun, member.created, uid)
