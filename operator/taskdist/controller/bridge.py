@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from taskdist.controller.status import PoolFacts
+from taskdist.controller.status import PoolFacts, QueueFacts
 from taskdist.core.model import Key
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Facts(Protocol):
 
     def pool_view(self, key: Key) -> PoolView | None: ...
 
-    def queue_counts(self, key: Key) -> tuple[int, int] | None: ...
+    def queue_facts(self, key: Key) -> QueueFacts | None: ...
 
 
 class NotLeading(Exception):
@@ -55,8 +55,8 @@ class Bridge:
     async def pool_view(self, key: Key) -> PoolView:
         return self._known(await self._ask(lambda: self._facts.pool_view(key)))
 
-    async def queue_counts(self, key: Key) -> tuple[int, int]:
-        return self._known(await self._ask(lambda: self._facts.queue_counts(key)))
+    async def queue_facts(self, key: Key) -> QueueFacts:
+        return self._known(await self._ask(lambda: self._facts.queue_facts(key)))
 
     @staticmethod
     def _known(answer: T | None) -> T:

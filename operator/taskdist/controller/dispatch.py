@@ -14,7 +14,9 @@ from typing import Protocol
 import structlog
 
 from taskdist.controller.bridge import PodFact, PoolView
-from taskdist.controller.status import PoolFacts
+from taskdist.controller.door import Doors
+from taskdist.controller.status import PoolFacts, QueueFacts
+from taskdist.controller.tally import Tally
 from taskdist.core import Core, views
 from taskdist.core.model import Key, Pool, Queue
 from taskdist.kube import boottime
@@ -40,6 +42,8 @@ _log = structlog.get_logger("taskdist.dispatch")
 
 # How often pools and queues whose numbers changed have their status looked at, in seconds.
 LOOK_SECONDS = 1.0
+# How soon after something happened it is asked whether a queue is full now, in seconds: a burst is looked at as one.
+DOOR_SECONDS = 0.005
 
 
 def read_clocks() -> Now:
@@ -89,10 +93,12 @@ class Dispatcher:
         leads_until: Callable[[], float],
         overtaken: Callable[[], None],
         clocks: Callable[[], Now] = read_clocks,
+        tally: Tally | None = None,
     ) -> None:
         """Nothing is done before `lead`.
 
         Args:
+            tally: counts what the core does not hold; kept by whoever sees the Tasks.
             leads_until: the boot time up to which leadership is sure; asked before anything is done in its name.
             overtaken: told once when the machine has ended its leadership by itself: it saw a newer one's work.
         """
@@ -112,7 +118,10 @@ class Dispatcher:
         self._looker: asyncio.TimerHandle | None = None
         self._dirty_pools: set[Key] = set()
         self._told: dict[Key, PoolFacts] = {}
-        self._told_queues: dict[Key, tuple[int, int]] = {}
+        self._told_queues: dict[Key, QueueFacts] = {}
+        self._tally = tally if tally is not None else Tally()
+        self._doors = Doors()
+        self._door_look: asyncio.TimerHandle | None = None
 
     @property
     def leader(self) -> Leader | None:
@@ -124,10 +133,20 @@ class Dispatcher:
 
     # -- leadership ------------------------------------------------------------------------------------------------
 
-    def lead(self, leader: Leader, queues: Iterable[Queue], pools: Iterable[Pool], tasks: Iterable[TaskRecord]) -> None:
-        """Begin a leadership with what a consistent list showed."""
+    def lead(
+        self,
+        leader: Leader,
+        queues: Iterable[Queue],
+        pools: Iterable[Pool],
+        tasks: Iterable[TaskRecord],
+        closed: Iterable[Key] = (),
+    ) -> None:
+        """Begin a leadership with what a consistent list showed. `closed`: queues whose status says so."""
         self._leader = leader
         self._stopping = False
+        self._doors = Doors()
+        for key in closed:
+            self._doors.restore(key)
         for queue in queues:
             self.queue_applied(queue)
         for pool in pools:
@@ -147,10 +166,10 @@ class Dispatcher:
         """Nothing may be done in the name of the last leadership any more."""
         self._leader = None
         self._inputs.clear()
-        for timer in (self._wake, self._looker):
+        for timer in (self._wake, self._looker, self._door_look):
             if timer is not None:
                 timer.cancel()
-        self._wake = self._looker = None
+        self._wake = self._looker = self._door_look = None
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -160,9 +179,12 @@ class Dispatcher:
     # -- what happened in the cluster ------------------------------------------------------------------------------
 
     def queue_applied(self, queue: Queue) -> None:
+        self._doors.applied(queue)
         self._input(lambda m, now: m.queue_applied(queue, now))
 
     def queue_deleted(self, key: Key) -> None:
+        self._doors.dropped(key)
+        self._told_queues.pop(key, None)
         self._input(lambda m, now: m.queue_deleted(key, now))
 
     def pool_applied(self, pool: Pool) -> None:
@@ -236,13 +258,20 @@ class Dispatcher:
         self._told[key] = facts
         return PoolView(facts, pods)
 
-    def queue_counts(self, key: Key) -> tuple[int, int] | None:
+    def queue_facts(self, key: Key) -> QueueFacts | None:
         core = self.core
         if core is None:
             return None
-        counts = core.queue_counts().get(key, (0, 0))
-        self._told_queues[key] = counts
-        return counts
+        facts = self._queue_facts(key, core.queue_counts().get(key, (0, 0)))
+        self._told_queues[key] = facts
+        return facts
+
+    def _queue_facts(self, key: Key, counts: tuple[int, int]) -> QueueFacts:
+        return QueueFacts(*counts, self._tally.dead_letters(key), self._doors.closed(key))
+
+    def accepting(self) -> dict[Key, bool]:
+        """By queue that can be full or drained: whether it takes new Tasks."""
+        return {key: not self._doors.closed(key) for key in self._doors.watched}
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -265,6 +294,8 @@ class Dispatcher:
             self._stopping = True
             self._overtaken()
         self._arm()
+        if self._door_look is None and self._leader is not None and self._doors.watched:
+            self._door_look = asyncio.get_running_loop().call_later(DOOR_SECONDS, self._look_at_doors)
 
     def _arm(self) -> None:
         if self._wake is not None:
@@ -325,6 +356,21 @@ class Dispatcher:
         if self._leader is leader:
             self._input(lambda m, now: m.read_done(action.token, outcome, now))
 
+    def _look_at_doors(self) -> None:
+        """Have the status of queues that became full, or are not any more, written at once."""
+        self._door_look = None
+        core = self.core
+        if core is None:
+            return
+        counts = core.queue_counts()
+        turned = {
+            key
+            for key in self._doors.watched
+            if self._doors.look(key, counts.get(key, (0, 0))[0], self._tally.payload_bytes(key))
+        }
+        if turned:
+            self._effects.look_at(set(), turned)
+
     def _look(self) -> None:
         """Have the status of pools and queues whose numbers changed looked at."""
         core = self.core
@@ -337,8 +383,9 @@ class Dispatcher:
             now = _facts(core.pool_view(key))
             if replace(now, reason=told.reason, message=told.message) != told:
                 pools.add(key)
-        queues = {k for k, counts in core.queue_counts().items() if self._told_queues.get(k) != counts}
-        queues |= {k for k, counts in self._told_queues.items() if k not in core.queue_counts() and counts != (0, 0)}
+        counts = core.queue_counts()
+        known = counts.keys() | self._tally.all_dead_letters().keys() | self._told_queues.keys()
+        queues = {k for k in known if self._told_queues.get(k) != self._queue_facts(k, counts.get(k, (0, 0)))}
         if pools or queues:
             self._effects.look_at(pools, queues)
         self._looker = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)

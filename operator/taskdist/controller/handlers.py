@@ -9,6 +9,7 @@ with their owner.
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,6 +21,9 @@ from taskdist.controller.keepers import Keepers
 from taskdist.core.model import Key
 
 _log = structlog.get_logger("taskdist.kopf")
+
+# How often the reconciling loop says that it turns over, in seconds.
+BEAT_SECONDS = 1.0
 
 
 def build_registry(keepers: Keepers) -> kopf.OperatorRegistry:
@@ -82,6 +86,8 @@ class KopfThread:
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._keepers: Keepers | None = None
+        # When the loop last turned over; None before it does and after its end.
+        self._beat_at: float | None = None
         self._thread = threading.Thread(target=self._main, name="kopf", daemon=True)
 
     def start(self) -> None:
@@ -106,6 +112,12 @@ class KopfThread:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the loop last turned over; 0 while there is none. Read from any thread."""
+        at = self._beat_at
+        return 0.0 if at is None else max(0.0, time.monotonic() - at)
+
     async def stop(self, timeout: float) -> bool:
         """Ask it to end and wait; False if it did not within `timeout` seconds."""
         self._stop.set()
@@ -122,12 +134,14 @@ class KopfThread:
         finally:
             self._keepers = None
             self._loop = None
+            self._beat_at = None
         if not self._stop.is_set():
             self._failed(error)
 
     async def _run(self) -> None:
-        keepers, close = await self._open_keepers()
         self._loop = asyncio.get_running_loop()
+        beating = self._loop.create_task(self._beat(), name="beat")
+        keepers, close = await self._open_keepers()
         self._keepers = keepers
         try:
             await kopf.operator(
@@ -142,4 +156,10 @@ class KopfThread:
                 stop_flag=self._stop,
             )
         finally:
+            beating.cancel()
             await close()
+
+    async def _beat(self) -> None:
+        while True:
+            self._beat_at = time.monotonic()
+            await asyncio.sleep(BEAT_SECONDS)

@@ -207,7 +207,7 @@ class Keepers:
         if queue is None or queue.metadata.deletion_timestamp is not None:
             return
         try:
-            waiting, leased = await self._bridge.queue_counts(key)
+            facts = await self._bridge.queue_facts(key)
         except NotLeading:
             return
         missing = [p for p in queue.spec.pools if (queue.metadata.namespace, p) not in self._pools]
@@ -222,9 +222,7 @@ class Keepers:
             verdict = Verdict(Reason.ACCEPTED, "spec.paused is true: nothing is handed out until it is false")
         elif missing:
             verdict = Verdict(Reason.ACCEPTED, f"served without the pools that do not exist: {', '.join(missing)}")
-        await self._write(
-            "queue", key, queue.status.to_wire(), queue_status(queue, waiting, leased, verdict, time.time())
-        )
+        await self._write("queue", key, queue.status.to_wire(), queue_status(queue, facts, verdict, time.time()))
 
     async def _write(self, kind: str, key: Key, old: dict[str, Any], new: dict[str, Any]) -> None:
         """Write status where it says something new."""

@@ -22,8 +22,12 @@ from taskdist.controller.handlers import KopfThread
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.observer import MetricsObserver
 from taskdist.controller.pods import LinkInfo
+from taskdist.controller.reaper import Reaper
+from taskdist.controller.retention import Retention
+from taskdist.controller.seen import SeenQueue, seen_queue
 from taskdist.controller.settings import Settings
 from taskdist.controller.snapshot import snapshot
+from taskdist.controller.tally import Tally
 from taskdist.controller.trust import (
     BundleMaps,
     SecretStore,
@@ -35,7 +39,7 @@ from taskdist.controller.trust import (
     token_review,
 )
 from taskdist.core import Core
-from taskdist.core.model import Key, Queue
+from taskdist.core.model import Key
 from taskdist.kube import (
     AGENTPOOLS,
     EVENTS,
@@ -51,6 +55,8 @@ from taskdist.kube import (
     LeaderElector,
     StatusWriter,
     Timing,
+    Updated,
+    boottime,
     new_identity,
 )
 from taskdist.link.auth import Authenticator
@@ -71,6 +77,8 @@ _log = structlog.get_logger("taskdist.operator")
 KOPF_STOP_SECONDS = 3.0
 # How long the link's port may be taken when a leadership begins, in seconds.
 LISTEN_SECONDS = 10.0
+# How long the reconciling loop may not turn over before the process counts as unhealthy, in seconds.
+STUCK_SECONDS = 30.0
 
 
 def run(settings: Settings) -> int:
@@ -92,7 +100,7 @@ class _Operator:
         self._ready = False
         self._failed = False
         self._link: LinkServer | None = None
-        self._keeping: asyncio.Task[None] | None = None
+        self._working: list[asyncio.Task[None]] = []
         self._kopf: KopfThread | None = None
         self._epoch_seen = 0
 
@@ -138,6 +146,7 @@ class _Operator:
                 self._failed = True
             if self._kopf is not None:
                 await self._kopf.stop(KOPF_STOP_SECONDS)
+            await self._recorder.flush()
         _log.info("stopped")
         return 1 if self._failed else 0
 
@@ -168,15 +177,24 @@ class _Operator:
             namespaces=namespaces,
             label_selector=POOL_LABEL,
         )
-        self._queues: Informer[Queue] = Informer(
-            client, TASKQUEUES, transform=convert.queue, on_event=self._queue_event, namespaces=namespaces
+        self._queues: Informer[SeenQueue] = Informer(
+            client, TASKQUEUES, transform=seen_queue, on_event=self._queue_event, namespaces=namespaces
         )
         self._pools: Informer[SeenPool] = Informer(
             client, AGENTPOOLS, transform=seen_pool, on_event=self._pool_event, namespaces=namespaces
         )
         self._effects = KubeEffects(client, self._tasks, _Relay(self), self._announce, self._pool_uid, self._look_at)
         self._observer = MetricsObserver(self._metrics, read_clocks)
-        self._dispatcher = Dispatcher(self._effects, self._observer, lambda: self._elector.leads_until, self._overtaken)
+        self._tally, self._retention = Tally(), Retention()
+        self._dispatcher = Dispatcher(
+            self._effects, self._observer, lambda: self._elector.leads_until, self._overtaken, tally=self._tally
+        )
+        self._reaper = Reaper(
+            client,
+            self._retention,
+            lambda: boottime() < self._elector.leads_until,
+            self._expired,
+        )
         self._bundles = BundleMaps(client, lambda: (p.pool.namespace for p in self._pools.store))
         self._authenticator = Authenticator(
             token_review(client),
@@ -196,7 +214,7 @@ class _Operator:
             timing=Timing(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds),
             floor=lambda: self._epoch_seen,
         )
-        self._metrics.observe(lambda: snapshot(self._dispatcher, self._elector.leading()))
+        self._metrics.observe(lambda: snapshot(self._dispatcher, self._tally, self._elector.leading()))
 
     async def _kinds_installed(self) -> bool:
         try:
@@ -242,7 +260,7 @@ class _Operator:
             settings.link_names,
         )
         await self._certificates.refresh()
-        self._keeping = asyncio.get_running_loop().create_task(self._certificates.run(), name="certificates")
+        self._work(self._certificates.run(), "certificates")
         self._link = LinkServer(
             self._dispatcher,
             self._authenticator,
@@ -254,14 +272,28 @@ class _Operator:
         self._effects.write_with(writer)
         self._dispatcher.lead(
             Leader(Core(), epoch, LeaderSettings()),
-            list(self._queues.store),
+            [q.queue for q in self._queues.store],
             [p.pool for p in self._pools.store],
             list(self._tasks.store),
+            [q.queue.key for q in self._queues.store if not q.accepting],
         )
+        self._work(self._reaper.run(), "retention")
         port = await self._listen(self._link)
         self._kopf = KopfThread(self._open_keepers, settings.watch_namespaces, self._kopf_failed)
         self._kopf.start()
         _log.info("leading", epoch=epoch, link_port=port, tasks=len(self._tasks.store))
+
+    def _work(self, work: "asyncio._CoroutineLike[None]", name: str) -> None:
+        """Do this for as long as this leadership lasts."""
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            if not task.cancelled() and task.exception() is not None:
+                _log.error("a part of the operator failed; the process ends", part=name, exc_info=task.exception())
+                self._fail()
+
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        task.add_done_callback(ended)
+        self._working.append(task)
 
     @staticmethod
     async def _listen(link: LinkServer) -> int:
@@ -299,8 +331,9 @@ class _Operator:
         self._leading.cancel()
         self._dispatcher.stop_leading()
         self._writer_stop.set()
-        if self._keeping is not None:
-            self._keeping.cancel()
+        for work in self._working:
+            work.cancel()
+        self._working.clear()
         if self._kopf is not None and not await self._kopf.stop(KOPF_STOP_SECONDS):
             _log.error("reconciling did not end in time; the process ends")
             self._fail()
@@ -346,14 +379,16 @@ class _Operator:
         return record
 
     def _task_event(self, event: Event[TaskRecord]) -> None:
-        match event:
-            case Deleted(old):
-                self._dispatcher.task_deleted(old.task.uid)
-            case Added(new):
-                self._observer.seen(new)
-                self._dispatcher.task_observed(new)
-            case _:
-                self._dispatcher.task_observed(event.new)
+        if isinstance(event, Deleted):
+            self._tally.gone(event.old.task.uid)
+            self._retention.gone(event.old, time.time())
+            self._dispatcher.task_deleted(event.old.task.uid)
+            return
+        self._tally.seen(event.new)
+        self._retention.seen(event.new)
+        if isinstance(event, Added):
+            self._observer.seen(event.new)
+        self._dispatcher.task_observed(event.new)
 
     def _pod_event(self, event: Event[SeenPod]) -> None:
         if isinstance(event, Deleted):
@@ -361,12 +396,17 @@ class _Operator:
         else:
             self._dispatcher.pod_observed(event.new.record)
 
-    def _queue_event(self, event: Event[Queue]) -> None:
+    def _queue_event(self, event: Event[SeenQueue]) -> None:
         if isinstance(event, Deleted):
-            self._dispatcher.queue_deleted(event.old.key)
-            self._metrics.forget_queue(*event.old.key)
-        else:
-            self._dispatcher.queue_applied(event.new)
+            key = event.old.queue.key
+            self._dispatcher.queue_deleted(key)
+            self._retention.queue_deleted(key)
+            self._metrics.forget_queue(*key)
+            return
+        self._retention.queue_applied(event.new.queue.key, event.new.keep)
+        # Most changes are of status, which is our own word.
+        if not isinstance(event, Updated) or event.new.queue != event.old.queue:
+            self._dispatcher.queue_applied(event.new.queue)
 
     def _pool_event(self, event: Event[SeenPool]) -> None:
         if isinstance(event, Deleted):
@@ -397,7 +437,17 @@ class _Operator:
         seen = self._pools.store.find(*key)
         return seen.uid if seen else ""
 
+    def _expired(self, record: TaskRecord) -> None:
+        # The series of a queue that is gone must not come back.
+        if self._queues.store.find(*record.task.queue_key) is not None:
+            self._metrics.deleted(*record.task.queue_key)
+
     def _unhealthy(self) -> str | None:
+        """What only a restart can mend. That it is answered shows that the dispatch loop turns over: it answers."""
+        if self._failed:
+            return "a part has failed and the process does not come to its end"
+        if self._kopf is not None and (silent := self._kopf.silent_for) > STUCK_SECONDS:
+            return f"the reconciling loop has not turned over for {silent:.0f} s"
         return None
 
     def _unready(self) -> str | None:

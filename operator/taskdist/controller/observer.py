@@ -55,8 +55,15 @@ class MetricsObserver:
             self._metrics.ended(namespace, queue, Phase(phase), reason)
             self._seen.pop(record.task.uid, None)
             self._assigned.pop(LeaseName(record.task.uid, record.attempt, record.epoch), None)
+            if action.status.get("duplicateOf"):
+                self._metrics.duplicate(namespace, queue)
             if phase == Phase.FAILED:
                 self._metrics.decided("Fail", reason)
+        elif phase == Phase.DEAD_LETTERED:
+            reason = Reason(action.status.get("reason") or Reason.DEAD_LETTERED)
+            self._metrics.dead_lettered(namespace, queue, reason)
+            self._metrics.decided("DeadLetter", reason)
+            self._assigned.pop(LeaseName(record.task.uid, record.attempt, record.epoch), None)
         elif phase == Phase.PENDING and record.failures:
             self._metrics.decided("Retry", Reason(action.status["reason"]) if action.status.get("reason") else None)
 

@@ -3,11 +3,12 @@
 from collections import Counter
 
 from taskdist.api import Priority
-from taskdist.controller.dispatch import Dispatcher
+from taskdist.controller.dispatch import Dispatcher, read_clocks
+from taskdist.controller.tally import Tally
 from taskdist.observability.metrics import QueueLevel, Snapshot
 
 
-def snapshot(dispatcher: Dispatcher, epoch: int | None) -> Snapshot:
+def snapshot(dispatcher: Dispatcher, tally: Tally, epoch: int | None) -> Snapshot:
     """Return the gauges; those of a replica that does not lead are empty."""
     leader = dispatcher.leader
     if leader is None:
@@ -26,9 +27,13 @@ def snapshot(dispatcher: Dispatcher, epoch: int | None) -> Snapshot:
             agents[*key, str(state)] = count
         view = core.pool_view(key)
         busy[key], total[key] = view.busy_slots, view.slots
+    reasons = {(*key, reason): count for (key, reason), count in core.waiting_by_reason(read_clocks().wall).items()}
     return Snapshot(
         waiting=waiting,
         leased=leased,
+        reasons=reasons,
+        dead_letters=tally.all_dead_letters(),
+        accepting=dispatcher.accepting(),
         agents=agents,
         slots_busy=busy,
         slots_total=total,

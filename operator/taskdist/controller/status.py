@@ -102,7 +102,17 @@ def pool_status(pool: AgentPool, facts: PoolFacts, pods: int, verdict: Verdict, 
     return status
 
 
-def queue_status(queue: TaskQueue, waiting: int, leased: int, verdict: Verdict, wall: float) -> Object:
+@dataclass(frozen=True, slots=True)
+class QueueFacts:
+    """A queue's numbers now, and why it takes no new Tasks; empty if it does."""
+
+    waiting: int = 0
+    leased: int = 0
+    dead_letters: int = 0
+    closed: str = ""
+
+
+def queue_status(queue: TaskQueue, facts: QueueFacts, verdict: Verdict, wall: float) -> Object:
     """Return the queue's whole status."""
     ready = "True" if verdict.accepted else "False"
     message = verdict.message or "Tasks are handed out"
@@ -115,10 +125,21 @@ def queue_status(queue: TaskQueue, waiting: int, leased: int, verdict: Verdict, 
         stalled=not verdict.accepted,
         settled=verdict.accepted,
     )
+    conditions.append(
+        _condition(
+            queue.metadata.generation,
+            "Accepting",
+            "False" if facts.closed else "True",
+            Reason.QUEUE_FULL if facts.closed else Reason.ACCEPTED,
+            facts.closed or "New Tasks are taken",
+        )
+    )
     return {
         "observedGeneration": queue.metadata.generation,
-        "waiting": waiting,
-        "leased": leased,
+        "waiting": facts.waiting,
+        "leased": facts.leased,
+        "deadLettered": facts.dead_letters,
+        "accepting": not facts.closed,
         "conditions": [c.to_wire() for c in merge_conditions(queue.status.conditions, conditions, wall)],
     }
 
@@ -128,19 +149,20 @@ def _trio(
 ) -> list[Condition]:
     reconciling = not stalled and not settled
 
-    def condition(kind: str, status: str) -> Condition:
-        return Condition.model_validate(
-            {
-                "type": kind,
-                "status": status,
-                "reason": reason.value,
-                "message": message[:4096],
-                "observedGeneration": generation,
-            }
-        )
-
     return [
-        condition("Ready", ready),
-        condition("Reconciling", "True" if reconciling else "False"),
-        condition("Stalled", "True" if stalled else "False"),
+        _condition(generation, "Ready", ready, reason, message),
+        _condition(generation, "Reconciling", "True" if reconciling else "False", reason, message),
+        _condition(generation, "Stalled", "True" if stalled else "False", reason, message),
     ]
+
+
+def _condition(generation: int, kind: str, status: str, reason: Reason, message: str) -> Condition:
+    return Condition.model_validate(
+        {
+            "type": kind,
+            "status": status,
+            "reason": reason.value,
+            "message": message[:4096],
+            "observedGeneration": generation,
+        }
+    )

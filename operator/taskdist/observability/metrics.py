@@ -23,6 +23,10 @@ DELAYS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10
 
 QueueLevel = tuple[str, str, Priority]
 """Namespace, queue, the Tasks' own level."""
+QueueReason = tuple[str, str, Reason]
+"""Namespace, queue, why its Tasks wait."""
+QueueKey = tuple[str, str]
+"""Namespace, queue."""
 PoolState = tuple[str, str, str]
 """Namespace, pool, state of the agent."""
 PoolKey = tuple[str, str]
@@ -35,6 +39,11 @@ class Snapshot:
 
     waiting: Mapping[QueueLevel, int] = field(default_factory=dict)
     leased: Mapping[QueueLevel, int] = field(default_factory=dict)
+    reasons: Mapping[QueueReason, int] = field(default_factory=dict)
+    """Tasks that wait, by why."""
+    dead_letters: Mapping[QueueKey, int] = field(default_factory=dict)
+    accepting: Mapping[QueueKey, bool] = field(default_factory=dict)
+    """Queues that can be full or drained: whether new Tasks are taken."""
     agents: Mapping[PoolState, int] = field(default_factory=dict)
     slots_busy: Mapping[PoolKey, int] = field(default_factory=dict)
     slots_total: Mapping[PoolKey, int] = field(default_factory=dict)
@@ -70,6 +79,19 @@ class Metrics:
         self._ended = self._counter(
             "taskdist_tasks_ended_total", "Tasks that ended.", ("namespace", "queue", "phase", "reason")
         )
+        self._dead_lettered = self._counter(
+            "taskdist_tasks_dead_lettered_total", "Tasks that became dead letters.", ("namespace", "queue", "reason")
+        )
+        self._duplicates = self._counter(
+            "taskdist_tasks_duplicate_total",
+            "Tasks that ended as another one of their idempotency key did.",
+            ("namespace", "queue"),
+        )
+        self._deleted = self._counter(
+            "taskdist_tasks_deleted_total",
+            "Ended Tasks and dead letters deleted because their time to live was over.",
+            ("namespace", "queue"),
+        )
         self._decisions = self._counter("taskdist_decisions_total", "Decisions of the core.", ("kind", "reason"))
         self._requests = self._counter(
             "taskdist_api_requests_total", "Requests to the API server.", ("verb", "resource", "outcome")
@@ -98,6 +120,16 @@ class Metrics:
     def ended(self, namespace: str, queue: str, phase: Phase, reason: Reason) -> None:
         self._ended.labels(namespace, queue, str(phase), str(reason)).inc()
 
+    def dead_lettered(self, namespace: str, queue: str, reason: Reason) -> None:
+        self._dead_lettered.labels(namespace, queue, str(reason)).inc()
+
+    def duplicate(self, namespace: str, queue: str) -> None:
+        self._duplicates.labels(namespace, queue).inc()
+
+    def deleted(self, namespace: str, queue: str) -> None:
+        """A Task was deleted because its time to live was over."""
+        self._deleted.labels(namespace, queue).inc()
+
     def decided(self, kind: str, reason: Reason | None = None) -> None:
         """The core decided: `kind` is the decision's name (Assign, Retry, …)."""
         self._decisions.labels(kind, str(reason) if reason is not None else "").inc()
@@ -118,7 +150,8 @@ class Metrics:
 
     def forget_queue(self, namespace: str, queue: str) -> None:
         """The queue is gone: drop its series, so that short-lived queues do not add up."""
-        for metric in (self._dispatch, self._start, self._ended):
+        of_queues = (self._dispatch, self._start, self._ended, self._dead_lettered, self._duplicates, self._deleted)
+        for metric in of_queues:
             metric.remove_by_labels({"namespace": namespace, "queue": queue})
 
     def _counter(self, name: str, text: str, labels: Iterable[str]) -> Counter:
@@ -147,6 +180,18 @@ class _Gauges(Collector):
         now = self._snapshot()
         yield _level("taskdist_tasks_waiting", "Tasks that wait.", now.waiting)
         yield _level("taskdist_tasks_leased", "Tasks that an agent holds.", now.leased)
+        reasons = GaugeMetricFamily(
+            "taskdist_tasks_waiting_by_reason", "Tasks that wait, by why.", labels=("namespace", "queue", "reason")
+        )
+        for (namespace, queue, reason), count in sorted(now.reasons.items()):
+            reasons.add_metric((namespace, queue, str(reason)), count)
+        yield reasons
+        yield _queues("taskdist_dead_letters", "Dead letters.", now.dead_letters)
+        yield _queues(
+            "taskdist_queue_accepting",
+            "1 where the queue takes new Tasks, 0 where it is full or drained.",
+            now.accepting,
+        )
         agents = GaugeMetricFamily("taskdist_agents", "Agents by state.", labels=("namespace", "pool", "state"))
         for key, count in sorted(now.agents.items()):
             agents.add_metric(key, count)
@@ -170,6 +215,13 @@ class _Gauges(Collector):
         build = GaugeMetricFamily("taskdist_build_info", "Always 1; the version is a label.", labels=("version",))
         build.add_metric((taskdist.__version__,), 1)
         yield build
+
+
+def _queues(name: str, text: str, counts: Mapping[QueueKey, int]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=("namespace", "queue"))
+    for key, count in sorted(counts.items()):
+        family.add_metric(key, int(count))
+    return family
 
 
 def _level(name: str, text: str, counts: Mapping[QueueLevel, int]) -> Metric:

@@ -8,8 +8,10 @@ from dataclasses import replace
 
 from taskdist.api import Phase
 from taskdist.controller.dispatch import Dispatcher
+from taskdist.controller.status import QueueFacts
+from taskdist.controller.tally import Tally
 from taskdist.core import Core
-from taskdist.core.model import Key, Pool, Queue, Task
+from taskdist.core.model import Key, Overflow, Pool, Queue, Task
 from taskdist.protocol.leader import Leader, LeaderSettings
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Grant, Hello, Hold, Ping, Refused, ToAgent, Welcome
 from taskdist.protocol.observations import (
@@ -78,12 +80,19 @@ class Remembered:
 
     def look_at(self, pools: set[Key], queues: set[Key]) -> None:
         self.looked.append((pools, queues))
+        self.news.set()
 
     def wrote(self, action: WriteStatus, outcome: WriteOutcome) -> None: ...
 
     def acted(self, action: Action) -> None: ...
 
     def received(self, message: FromAgent) -> None: ...
+
+    async def until_looked_at(self, queue: Key) -> None:
+        async with asyncio.timeout(5):
+            while not any(queue in queues for _, queues in self.looked):
+                self.news.clear()
+                await self.news.wait()
 
     async def until_sent(self, kind: type[ToAgent]) -> ToAgent:
         async with asyncio.timeout(5):
@@ -99,8 +108,9 @@ class Room:
     def __init__(self) -> None:
         self.effects = Remembered()
         self.overtaken = 0
+        self.tally = Tally()
         self.dispatcher = Dispatcher(
-            self.effects, self.effects, lambda: math.inf, self._overtaken, lambda: Now(5.0, 100.0)
+            self.effects, self.effects, lambda: math.inf, self._overtaken, lambda: Now(5.0, 100.0), self.tally
         )
 
     def _overtaken(self) -> None:
@@ -171,9 +181,9 @@ async def test_a_newer_leaders_work_is_reported_once() -> None:
 async def test_facts_are_nobodys_without_leadership() -> None:
     room = Room()
     assert room.dispatcher.pool_view(("ns", "pool")) is None
-    assert room.dispatcher.queue_counts(("ns", "q")) is None
+    assert room.dispatcher.queue_facts(("ns", "q")) is None
     async with leading() as led:
-        assert led.dispatcher.queue_counts(("ns", "q")) == (1, 0)
+        assert led.dispatcher.queue_facts(("ns", "q")) == QueueFacts(1, 0)
         view = led.dispatcher.pool_view(("ns", "pool"))
         assert view is not None
         assert view.facts.desired == 1
@@ -190,3 +200,46 @@ async def test_a_pod_that_appears_or_ends_has_its_pool_looked_at() -> None:
         room.dispatcher.pod_gone("p1")
         assert room.effects.looked == [({("ns", "pool")}, set())] * 2
         assert room.effects.closed[-1] == "the pod is gone"
+
+
+KEY = ("ns", "q")
+
+
+async def test_a_queue_that_becomes_full_is_looked_at_at_once_and_again_when_it_is_not() -> None:
+    async with leading() as room:
+        room.dispatcher.queue_applied(Queue("ns", "q", ("pool",), overflow=Overflow(2, 1)))
+        assert room.dispatcher.queue_facts(KEY) == QueueFacts(1, 0)
+        room.effects.looked.clear()
+        second = replace(RECORD, task=replace(RECORD.task, uid="t2", name="b"))
+        room.dispatcher.task_observed(second)
+        await room.effects.until_looked_at(KEY)
+        assert room.dispatcher.accepting() == {KEY: False}
+        facts = room.dispatcher.queue_facts(KEY)
+        assert facts is not None
+        assert facts.waiting == 2
+        assert "highWater is 2" in facts.closed
+        room.effects.looked.clear()
+        room.dispatcher.task_deleted("t2")
+        await room.effects.until_looked_at(KEY)
+        assert room.dispatcher.queue_facts(KEY) == QueueFacts(1, 0)
+
+
+async def test_a_queue_that_a_former_leader_closed_opens_only_below_its_low_mark() -> None:
+    room = Room()
+    queue = Queue("ns", "q", ("pool",), overflow=Overflow(5, 0))
+    room.dispatcher.lead(Leader(Core(), 1, LeaderSettings()), [queue], [Pool("ns", "pool")], [RECORD], [KEY])
+    try:
+        assert room.dispatcher.accepting() == {KEY: False}
+        room.dispatcher.task_deleted("t1")
+        async with asyncio.timeout(5):
+            while not room.dispatcher.accepting()[KEY]:
+                room.effects.news.clear()
+                await room.effects.news.wait()
+    finally:
+        await room.dispatcher.forget()
+
+
+async def test_dead_letters_are_among_a_queue_s_numbers() -> None:
+    async with leading() as room:
+        room.tally.seen(replace(RECORD, task=replace(RECORD.task, uid="t2"), phase=Phase.DEAD_LETTERED))
+        assert room.dispatcher.queue_facts(KEY) == QueueFacts(1, 0, 1)

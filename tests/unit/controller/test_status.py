@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from taskdist.api import AgentPool, Reason, TaskQueue
-from taskdist.controller.status import PoolFacts, Verdict, pool_status, queue_status
+from taskdist.controller.status import PoolFacts, QueueFacts, Verdict, pool_status, queue_status
 
 NOW = 1_750_000_000.0
 
@@ -105,8 +105,18 @@ def test_last_scaled_is_when_the_number_wanted_changed() -> None:
 
 def test_queue_that_nothing_serves_is_stalled() -> None:
     queue = TaskQueue.model_validate({"metadata": {"name": "q", "generation": 1}, "spec": {"pools": ["p"]}})
-    good = queue_status(queue, 3, 1, Verdict(), NOW)
+    good = queue_status(queue, QueueFacts(3, 1), Verdict(), NOW)
     assert (good["waiting"], good["leased"], flags(good)["Ready"]) == (3, 1, "True")
-    bad = queue_status(queue, 3, 1, Verdict(Reason.POOL_NOT_FOUND, "create it"), NOW)
+    bad = queue_status(queue, QueueFacts(3, 1), Verdict(Reason.POOL_NOT_FOUND, "create it"), NOW)
     assert (flags(bad)["Ready"], flags(bad)["Stalled"]) == ("False", "True")
     assert bad["conditions"][0]["message"] == "create it"
+
+
+def test_a_closed_queue_says_so_and_is_ready_all_the_same() -> None:
+    queue = TaskQueue.model_validate({"metadata": {"name": "q", "generation": 1}, "spec": {"pools": ["p"]}})
+    taken = queue_status(queue, QueueFacts(1, 2, 3), Verdict(), NOW)
+    assert (taken["accepting"], taken["deadLettered"], flags(taken)["Accepting"]) == (True, 3, "True")
+    full = queue_status(queue, QueueFacts(closed="the mark is 10"), Verdict(), NOW)
+    assert (full["accepting"], flags(full)["Accepting"], flags(full)["Ready"]) == (False, "False", "True")
+    said = next(c for c in full["conditions"] if c["type"] == "Accepting")
+    assert (said["reason"], said["message"]) == ("QueueFull", "the mark is 10")

@@ -14,6 +14,9 @@ from taskdist.observability.serve import HealthServer, MetricsServer
 FULL = Snapshot(
     waiting={("ns", "q", Priority.HIGH): 3, ("ns", "q", Priority.NORMAL): 7},
     leased={("ns", "q", Priority.NORMAL): 2},
+    reasons={("ns", "q", Reason.NO_FREE_SLOTS): 9, ("ns", "q", Reason.SUSPENDED): 1},
+    dead_letters={("ns", "q"): 6},
+    accepting={("ns", "q"): False},
     agents={("ns", "p", "ready"): 4, ("ns", "p", "draining"): 1},
     slots_busy={("ns", "p"): 2},
     slots_total={("ns", "p"): 8},
@@ -31,6 +34,10 @@ FULL = Snapshot(
         ("taskdist_tasks_waiting", {"namespace": "ns", "queue": "q", "priority": "High"}, 3),
         ("taskdist_tasks_waiting", {"namespace": "ns", "queue": "q", "priority": "Normal"}, 7),
         ("taskdist_tasks_leased", {"namespace": "ns", "queue": "q", "priority": "Normal"}, 2),
+        ("taskdist_tasks_waiting_by_reason", {"namespace": "ns", "queue": "q", "reason": "NoFreeSlots"}, 9),
+        ("taskdist_tasks_waiting_by_reason", {"namespace": "ns", "queue": "q", "reason": "Suspended"}, 1),
+        ("taskdist_dead_letters", {"namespace": "ns", "queue": "q"}, 6),
+        ("taskdist_queue_accepting", {"namespace": "ns", "queue": "q"}, 0),
         ("taskdist_agents", {"namespace": "ns", "pool": "p", "state": "ready"}, 4),
         ("taskdist_agents", {"namespace": "ns", "pool": "p", "state": "draining"}, 1),
         ("taskdist_slots", {"namespace": "ns", "pool": "p", "state": "busy"}, 2),
@@ -80,6 +87,15 @@ QUEUE = {"namespace": "ns", "queue": "q"}
             1,
             id="ended",
         ),
+        pytest.param(
+            lambda m: m.dead_lettered("ns", "q", Reason.POISONED),
+            "taskdist_tasks_dead_lettered_total",
+            QUEUE | {"reason": "Poisoned"},
+            1,
+            id="dead-lettered",
+        ),
+        pytest.param(lambda m: m.duplicate("ns", "q"), "taskdist_tasks_duplicate_total", QUEUE, 1, id="duplicate"),
+        pytest.param(lambda m: m.deleted("ns", "q"), "taskdist_tasks_deleted_total", QUEUE, 1, id="deleted"),
         pytest.param(
             lambda m: m.decided("Scale", Reason.IDLE),
             "taskdist_decisions_total",
@@ -139,6 +155,9 @@ def test_a_queue_that_is_gone_takes_its_series_along() -> None:
     for queue in ("q", "other"):
         metrics.dispatched("ns", queue, 1)
         metrics.ended("ns", queue, Phase.SUCCEEDED, Reason.COMPLETED)
+        metrics.dead_lettered("ns", queue, Reason.POISONED)
+        metrics.duplicate("ns", queue)
+        metrics.deleted("ns", queue)
     metrics.forget_queue("ns", "q")
     queues = {s.labels["queue"] for f in metrics.registry.collect() for s in f.samples if "queue" in s.labels}
     assert queues == {"other"}

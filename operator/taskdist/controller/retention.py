@@ -1,0 +1,200 @@
+"""How long ended Tasks are kept: pure.
+
+Owns one rule. A Task is due its `ttlSecondsAfterFinished`, or else its queue's, after its end and after the end of the
+last Task that depends on it; a dead letter its queue's `deadLetterTtlSeconds` after it became one. Derived from the
+view alone, so that nothing has to survive a restart but the Tasks. Deleting is another's work, and a changed Task is
+never deleted: who deletes names the version that was judged.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+
+from taskdist.api import Phase
+from taskdist.core.model import Key
+from taskdist.protocol.observations import TaskRecord
+
+# (due, uid, stamp)
+_Due = tuple[float, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """A queue's word, in seconds: how long its ended Tasks and its dead letters are kept. None: until deleted."""
+
+    ended: float | None = None
+    dead_letters: float | None = None
+
+
+@dataclass(slots=True)
+class _Family:
+    """Who depends on a Task of some name: those that have not ended, and when others of them did."""
+
+    # By the dependant's uid: the uid that it is pinned to, empty before it is.
+    open: dict[str, str] = field(default_factory=dict)
+    # How many of them are pinned to each.
+    pinned: Counter[str] = field(default_factory=Counter)
+    # By the uid that dependants were pinned to: when the last of them ended.
+    ended: dict[str, float] = field(default_factory=dict)
+
+    def opened(self, uid: str, parent: str) -> None:
+        self.closed(uid)
+        self.open[uid] = parent
+        self.pinned[parent] += 1
+
+    def closed(self, uid: str) -> None:
+        parent = self.open.pop(uid, None)
+        if parent is not None:
+            self.pinned[parent] -= 1
+            if not self.pinned[parent]:
+                del self.pinned[parent]
+
+
+class Retention:
+    """What is due when. Times are seconds since the Unix epoch."""
+
+    def __init__(self) -> None:
+        self._keep: dict[Key, Keep] = {}
+        # Ended Tasks and dead letters only.
+        self._kept: dict[str, TaskRecord] = {}
+        self._by_queue: dict[Key, set[str]] = {}
+        self._by_name: dict[Key, str] = {}
+        self._families: dict[Key, _Family] = {}
+        self._heap: list[_Due] = []
+        self._stamps: dict[str, int] = {}
+        self._stamp = 0
+
+    # -- what happened ---------------------------------------------------------------------------------------------
+
+    def queue_applied(self, key: Key, keep: Keep) -> None:
+        """The queue says so now; it holds for Tasks that have ended already too."""
+        if keep == self._keep.get(key, Keep()):
+            return
+        self._keep[key] = keep
+        for uid in self._by_queue.get(key, ()):
+            self._judge(uid)
+
+    def queue_deleted(self, key: Key) -> None:
+        """Nobody says any more how long its Tasks are kept, but those that say so themselves."""
+        if self._keep.pop(key, None) is not None:
+            for uid in self._by_queue.get(key, ()):
+                self._judge(uid)
+
+    def seen(self, record: TaskRecord) -> None:
+        """The Task is there, in this state."""
+        task = record.task
+        self._forget(task.uid)
+        if record.phase.terminal or record.phase is Phase.DEAD_LETTERED:
+            self._kept[task.uid] = record
+            self._by_queue.setdefault(task.queue_key, set()).add(task.uid)
+            self._by_name[task.namespace, task.name] = task.uid
+        for name, family, parent in self._parents(record):
+            if record.phase.terminal:
+                family.closed(task.uid)
+                family.ended[parent] = max(family.ended.get(parent, 0.0), record.finished_at)
+            else:
+                family.opened(task.uid, parent)
+            self._related(name, family)
+        self._judge(task.uid)
+
+    def gone(self, record: TaskRecord, now: float) -> None:
+        """The Task is not there any more. One that had not ended ends now, for those it depends on."""
+        task = record.task
+        self._forget(task.uid)
+        self._stamps.pop(task.uid, None)
+        for name, family, parent in self._parents(record):
+            family.closed(task.uid)
+            if parent not in self._kept:
+                # The parent is gone, or will end later than this one did.
+                family.ended.pop(parent, None)
+            elif not record.phase.terminal:
+                family.ended[parent] = max(family.ended.get(parent, 0.0), now)
+            self._related(name, family)
+        name = (task.namespace, task.name)
+        if (mine := self._families.get(name)) is not None:
+            mine.ended.pop(task.uid, None)
+            self._related(name, mine)
+
+    # -- what follows ----------------------------------------------------------------------------------------------
+
+    def due(self, now: float, most: int) -> list[TaskRecord]:
+        """Return at most `most` Tasks whose time has come, the longest due first. Each is named once per state."""
+        found: list[TaskRecord] = []
+        while self._heap and len(found) < most:
+            at, uid, stamp = self._heap[0]
+            if self._stamps.get(uid) == stamp:
+                if at > now:
+                    break
+                found.append(self._kept[uid])
+                del self._stamps[uid]
+            heappop(self._heap)
+        return found
+
+    def again(self, uid: str, at: float) -> None:
+        """The Task could not be deleted: name it again at this time, if it is still what it was."""
+        if uid in self._kept and uid not in self._stamps:
+            self._push(uid, at)
+
+    def due_at(self, uid: str) -> float | None:
+        """When this Task is due by the rule; None if it is kept until something changes."""
+        record = self._kept.get(uid)
+        if record is None or record.deleting or not record.finished_at:
+            return None
+        keep = self._keep.get(record.task.queue_key, Keep())
+        if record.phase is Phase.DEAD_LETTERED:
+            seconds = keep.dead_letters
+        else:
+            seconds = record.ttl if record.ttl is not None else keep.ended
+        if seconds is None:
+            return None
+        since = record.finished_at
+        family = self._families.get((record.task.namespace, record.task.name))
+        if family is not None:
+            # One that is not pinned yet may mean this one.
+            if family.pinned[""] or family.pinned[uid]:
+                return None
+            since = max(since, family.ended.get(uid, 0.0))
+        return since + seconds
+
+    # -- within ----------------------------------------------------------------------------------------------------
+
+    def _forget(self, uid: str) -> None:
+        record = self._kept.pop(uid, None)
+        if record is None:
+            return
+        key, name = record.task.queue_key, (record.task.namespace, record.task.name)
+        self._by_queue[key].discard(uid)
+        if not self._by_queue[key]:
+            del self._by_queue[key]
+        if self._by_name.get(name) == uid:
+            del self._by_name[name]
+
+    def _parents(self, record: TaskRecord) -> list[tuple[Key, _Family, str]]:
+        """The families of the Tasks that this one depends on, and the uid of each: empty as long as it is not known."""
+        found = []
+        for parent in record.task.parents:
+            name = (record.task.namespace, parent.name)
+            found.append((name, self._families.setdefault(name, _Family()), parent.uid or self._by_name.get(name, "")))
+        return found
+
+    def _related(self, name: Key, family: _Family) -> None:
+        """A family has changed: that may concern the Task it depends on."""
+        if not family.open and not family.ended:
+            self._families.pop(name, None)
+        if (kept := self._by_name.get(name)) is not None:
+            self._judge(kept)
+
+    def _judge(self, uid: str) -> None:
+        at = self.due_at(uid)
+        if at is None:
+            self._stamps.pop(uid, None)
+        else:
+            self._push(uid, at)
+
+    def _push(self, uid: str, at: float) -> None:
+        self._stamp += 1
+        self._stamps[uid] = self._stamp
+        heappush(self._heap, (at, uid, self._stamp))
+        if len(self._heap) > 64 + 2 * len(self._stamps):
+            self._heap = [due for due in self._heap if self._stamps.get(due[1]) == due[2]]
+            heapify(self._heap)

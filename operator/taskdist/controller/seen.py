@@ -1,0 +1,22 @@
+"""What the operator itself reads of a TaskQueue, beside what the core does."""
+
+from typing import Any, NamedTuple
+
+from taskdist.controller.retention import Keep
+from taskdist.core.model import Queue
+from taskdist.protocol import convert
+
+
+class SeenQueue(NamedTuple):
+    """A queue as the core sees it, how long it keeps its Tasks, and whether its status says that it takes new ones."""
+
+    queue: Queue
+    keep: Keep
+    accepting: bool
+
+
+def seen_queue(obj: dict[str, Any]) -> SeenQueue:
+    """Read a queue once for all."""
+    spec, status = obj["spec"], obj.get("status") or {}
+    keep = Keep(spec.get("ttlSecondsAfterFinished"), spec.get("deadLetterTtlSeconds"))
+    return SeenQueue(convert.queue(obj), keep, status.get("accepting", True))
