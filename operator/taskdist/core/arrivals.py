@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import exp
 
 from taskdist.core.matching import Shape
-from taskdist.core.model import Key
+from taskdist.core.model import EMERGENCY, Key
 
 # Arrivals are averaged over about so many seconds,
 WINDOW = 300.0
@@ -82,37 +82,30 @@ class Arrivals:
             self._flows += 1
         flow.add(shape.need.slots, number)
 
-    def above(
-        self, level: int, pools: Iterable[Key], now: float, price: Callable[[Key, str], tuple[float, float]]
-    ) -> Load:
-        """Return what comes at higher levels and may take of these pools.
+    def above(self, pools: Iterable[Key], now: float, price: Callable[[Key, str], tuple[float, float]]) -> list[Load]:
+        """Return by level what comes at higher ones and may take of these pools.
 
         `price` says for a queue and type how many seconds a slot is held, and the variance of that mean.
         """
         if self._begun is None:
-            return Load()
+            return [Load()] * (EMERGENCY + 1)
         mine, number = frozenset(pools), int(now // BLOCK)
         # How many blocks the window holds by now, in weights that fade.
         blocks = (1.0 - FADE ** max(SETTLED, number - self._begun + 1)) / (1.0 - FADE)
         # By queue and type: classes of one type share its price and the error of that.
         rates: dict[tuple[Key, str], tuple[float, float]] = {}
-        for at, flows in self._levels.items():
-            if at > level:
-                for shape, flow in flows.items():
-                    # Its work spreads over all pools that may take it.
-                    if shared := sum(pool in mine for pool in shape.pools):
-                        part = shared / len(shape.pools)
-                        key = (shape.queue_key, shape.need.type)
-                        slots, variance = flow.rate(number, blocks)
-                        sums = rates.get(key, (0.0, 0.0))
-                        rates[key] = (sums[0] + slots * part, sums[1] + variance * part * part)
-        work = noise = error = 0.0
-        for (queue, type), (slots, variance) in rates.items():
-            seconds, doubt = price(queue, type)
-            work += slots * seconds
-            noise += variance * seconds * seconds
-            error += slots * slots * doubt
-        return Load(work, noise, noise / WINDOW + error)
+        found = [Load()]
+        for level in range(EMERGENCY, 0, -1):
+            for shape, flow in self._levels.get(level, {}).items():
+                # Its work spreads over all pools that may take it.
+                if shared := sum(pool in mine for pool in shape.pools):
+                    part = shared / len(shape.pools)
+                    key = (shape.queue_key, shape.need.type)
+                    slots, variance = flow.rate(number, blocks)
+                    sums = rates.get(key, (0.0, 0.0))
+                    rates[key] = (sums[0] + slots * part, sums[1] + variance * part * part)
+            found.append(_priced(rates, price))
+        return found[::-1]
 
     def _sweep(self, number: int) -> None:
         for flows in self._levels.values():
@@ -120,3 +113,15 @@ class Arrivals:
                 del flows[shape]
         self._flows = sum(map(len, self._levels.values()))
         self._sweep_at = max(1024, 2 * self._flows)
+
+
+def _priced(
+    rates: dict[tuple[Key, str], tuple[float, float]], price: Callable[[Key, str], tuple[float, float]]
+) -> Load:
+    work = noise = error = 0.0
+    for (queue, type), (slots, variance) in rates.items():
+        seconds, doubt = price(queue, type)
+        work += slots * seconds
+        noise += variance * seconds * seconds
+        error += slots * slots * doubt
+    return Load(work, noise, noise / WINDOW + error)

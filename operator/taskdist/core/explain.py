@@ -1,29 +1,114 @@
-"""Why a Task waits: one reason, words that name what is missing, and what would unblock it.
+"""Why a Task waits: one reason, words that name what is missing, what would unblock it and the command that does.
 
-The one place where reasons become words; status, events, metrics and the command repeat them. Refuses to change
-anything.
+The one place where reasons become words; status, events, metrics and the command repeat them. A gate that has its own
+room speaks for itself; the rest is said here. Refuses to change anything, and to look at single agents: what it says
+costs as much as there are classes of them.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from taskdist.api import Reason
+from taskdist.core import remedies
+from taskdist.core.blockers import (
+    Blocker,
+    FewSlots,
+    Forbidden,
+    FullEmergency,
+    FullKey,
+    FullQuota,
+    FullSlots,
+    NoToken,
+)
 from taskdist.core.decisions import Explanation
+from taskdist.core.dependencies import Dependencies, Gate
 from taskdist.core.filters import FILTERS, Need, Offer, prospective, refusal
+from taskdist.core.limits import Limits
 from taskdist.core.matching import AgentClass, Catalogue, Shape
-from taskdist.core.model import Task
+from taskdist.core.model import Key, Pool, Task
+
+if TYPE_CHECKING:
+    from taskdist.core.holds import Hold
+    from taskdist.core.waiting import TaskRecord
+
+
+def why(
+    record: "TaskRecord",
+    catalogue: Catalogue,
+    limits: Limits,
+    dependencies: Dependencies,
+    holds: "Iterable[Hold]",
+    now: float,
+) -> Explanation:
+    """Why a Task that waits is not running."""
+    task = record.task
+    if record.blocker is not None:
+        return of_limit(task, record.blocker, now)
+    if record.gate is not None:
+        gate = dependencies.gate(task.uid)
+        if gate is not None and gate.reason is record.gate:
+            return of_dependency(task, gate)
+        if record.gate is Reason.OUT_OF_TURN:
+            return of_turn(task, *limits.turn(task))
+        return of_gate(task, record.gate, now)
+    # A class that is closed or that no agent serves waits for that first, whatever its limits.
+    blocker = record.line.blocker if record.line is not None else None
+    held = list(holds)
+    if blocker is not None and _served(record.shape, catalogue, held):
+        return of_limit(task, blocker, now)
+    mine = next((hold for hold in held if hold.record is record), None)
+    if mine is not None and record.shape.closed is None:
+        return _of_own_hold(record, mine, now)
+    return of_shape(record.shape, catalogue, held, task)
+
+
+def by_reason(catalogue: Catalogue, holds: "Iterable[Hold]") -> dict[tuple[Key, Reason], int]:
+    """Count waiting Tasks by queue and the reason that `why` gives, each class of like Tasks at once."""
+    counted: dict[tuple[Key, Reason], int] = {}
+
+    def add(queue: Key, reason: Reason, tasks: int) -> None:
+        if tasks:
+            counted[queue, reason] = counted.get((queue, reason), 0) + tasks
+
+    held = list(holds)
+    for shape in catalogue.shapes.values():
+        if shape.eligible:
+            free, served = shape.eligible, _served(shape, catalogue, held)
+            for line in shape.lines.values() if served else ():
+                if (blocker := line.blocker) is not None:
+                    add(shape.queue_key, blocker.reason, line.live)
+                    free -= line.live
+            if free:
+                add(shape.queue_key, of_shape(shape, catalogue, held).reason, free)
+        for gate, tasks in shape.gated.items():
+            add(shape.queue_key, gate, tasks)
+    return counted
+
+
+# What of the Task's own keeps it from being eligible.
 
 
 def of_gate(task: Task, gate: Reason, now: float) -> Explanation:
-    """What of the Task's own keeps it from being eligible."""
+    wait = max(0.0, task.not_before - now)
     match gate:
         case Reason.SUSPENDED:
-            return Explanation(gate, "The Task is suspended.", "Set spec.suspend to false.")
-        case Reason.BACKING_OFF:
-            wait = max(0.0, task.not_before - now)
+            command = remedies.taskdist("resume", task)
+            return Explanation(gate, "The Task is suspended.", "Set spec.suspend to false.", command=command)
+        case Reason.SCHEDULED:
             return Explanation(
                 gate,
-                f"Tried again in {wait:.0f} s, after {task.failures} failed attempts.",
+                f"It is not to start before {clock(task.not_before)}, as its notBefore says: in {duration(wait)}.",
+                "Wait, or create the Task again with an earlier notBefore.",
+            )
+        case Reason.BACKING_OFF:
+            attempts = f"{task.failures} failed attempt{'s' if task.failures != 1 else ''}"
+            return Explanation(
+                gate,
+                f"Tried again in {duration(wait)}, after {attempts}."
+                if task.failures
+                else f"Tried again in {duration(wait)}, after its agent died.",
                 "Wait, or shorten the queue's retry back-off for later attempts.",
             )
         case Reason.RECOVERING:
@@ -32,25 +117,104 @@ def of_gate(task: Task, gate: Reason, now: float) -> Explanation:
                 "An earlier attempt may still run; it is waited for until its lease is surely over.",
                 "Wait: at most the queue's holdSeconds, unless its reclaim is Confirmed.",
             )
+        case (
+            Reason.WAITED_TOO_LONG
+            | Reason.DEADLINE_HOPELESS
+            | Reason.QUEUE_FULL
+            | Reason.DEPENDENCY_FAILED
+            | Reason.SKIPPED
+            | Reason.CANCELLED
+        ):
+            return Explanation(gate, "It is not started any more; its end is being recorded.", "Wait a moment.")
         case _:
             return Explanation(gate, f"Waits for something outside the order of Tasks: {gate.value}.", "Wait.")
 
 
-def of_shape(shape: Shape, catalogue: Catalogue) -> Explanation:
+def of_dependency(task: Task, gate: Gate) -> Explanation:
+    """The gate has words of its own; a Task that it names is asked next, unless it is not there."""
+    command = remedies.taskdist("explain", task, gate.parent) if gate.parent else ""
+    if gate.reason in (Reason.DEPENDENCY_NOT_FOUND, Reason.DEPENDENCY_CYCLE):
+        command = remedies.taskdist("cancel", task)
+    return Explanation(gate.reason, gate.message, gate.unblock, command=command)
+
+
+def of_turn(task: Task, first: str, tasks: int) -> Explanation:
+    return Explanation(
+        Reason.OUT_OF_TURN,
+        f"Tasks with the ordering key {task.ordering_key} run one after the other: it is the turn of {first}; "
+        f"{tasks} of them have not ended.",
+        f"Wait for {first} to end, or cancel it if it is stuck.",
+        command=remedies.taskdist("explain", task, first) if first else "",
+    )
+
+
+def of_limit(task: Task, blocker: Blocker, now: float) -> Explanation:
+    """The limit has words of its own."""
+    message, unblock = blocker.describe(now)
+    return Explanation(blocker.reason, message, unblock, command=_raise(task, blocker))
+
+
+def _raise(task: Task, blocker: Blocker) -> str:
+    """The command that raises the limit by as much as one Task needs, or a rate to twice of what it is."""
+    rules = blocker.book.rules
+    path, value = "", 0.0
+    match blocker:
+        case FullQuota():
+            path, value = f"{blocker.scope.path}.leased", blocker.scope.leased + 1
+        case FullSlots():
+            path, value = f"{blocker.scope.path}.slots", blocker.scope.slots + task.slots
+        case FewSlots():
+            path, value = f"{blocker.scope.path}.slots", task.slots
+        case FullEmergency():
+            path, value = "spec.tenants.emergencyLeased", blocker.account.emergency + 1
+        case FullKey():
+            path, value = "spec.concurrencyLimit", blocker.use.held + 1
+        case NoToken() if (rate := blocker.scope.rate) is not None:
+            path, value = f"{blocker.scope.rate_path}.perSecond", 2 * rate.per_second
+        case Forbidden():
+            return remedies.patch_task(task, priority="Critical")
+        case _:
+            return ""
+    return remedies.patch_queue(rules.key, **remedies.nested(path.removeprefix("spec."), value))
+
+
+# What keeps all Tasks of a class.
+
+
+def _served(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]") -> bool:
+    if shape.closed is not None:
+        return False
+    capable = (kind for key in shape.pools for kind in catalogue.kinds(key) if shape.serving >> kind.number & 1)
+    return any(kind.open for kind in capable) or any(_capable(shape, hold) for hold in holds)
+
+
+def _capable(shape: Shape, hold: "Hold") -> bool:
+    kind = hold.agent.kind
+    return kind is not None and bool(shape.serving >> kind.number & 1)
+
+
+def of_shape(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]" = (), task: Task | None = None) -> Explanation:
     """Why a Task of this shape that no gate holds is not running: the same for all of them.
 
-    Looks at classes of agents, never at single ones, so that every waiting Task can be asked after.
+    With a Task of it, the command that unblocks that one is said too.
     """
     namespace, queue = shape.queue_key
     match shape.closed:
         case Reason.QUEUE_NOT_FOUND:
+            known = sorted(name for space, name in catalogue.pools if space == namespace)
             return Explanation(
                 shape.closed,
                 f"TaskQueue {queue} does not exist in namespace {namespace}.",
                 f"Create TaskQueue {queue}, or create the Task again with another queue.",
+                command=remedies.create_queue(shape.queue_key, known),
             )
         case Reason.QUEUE_PAUSED:
-            return Explanation(shape.closed, f"TaskQueue {queue} is paused.", "Set the queue's spec.paused to false.")
+            return Explanation(
+                shape.closed,
+                f"TaskQueue {queue} is paused.",
+                "Set the queue's spec.paused to false.",
+                command=remedies.patch_queue(shape.queue_key, paused=False),
+            )
         case Reason.POOL_NOT_FOUND:
             names = (shape.pool,) if shape.pool is not None else catalogue.queue(shape.queue_key).pools
             where = "The Task" if shape.pool is not None else f"TaskQueue {queue}"
@@ -58,65 +222,198 @@ def of_shape(shape: Shape, catalogue: Catalogue) -> Explanation:
                 shape.closed,
                 f"{where} names {_pools(names)}: no such AgentPool in namespace {namespace}.",
                 "Create the pool, or name another one.",
+                command=_name_another(shape, catalogue, task),
             )
         case _:
-            return _of_agents(shape, catalogue)
+            return _of_agents(shape, catalogue, holds, task)
 
 
-def _of_agents(shape: Shape, catalogue: Catalogue) -> Explanation:
+def _name_another(shape: Shape, catalogue: Catalogue, task: Task | None) -> str:
+    """Let the Task go where its queue's go, or the queue where there is a pool."""
+    queue = catalogue.queue(shape.queue_key)
+    if task is not None and shape.pool is not None:
+        if any((task.namespace, name) in catalogue.pools for name in queue.pools):
+            return remedies.patch_task(task, pool=None)
+        return ""
+    known = sorted(name for namespace, name in catalogue.pools if namespace == shape.queue_key[0])
+    return remedies.patch_queue(shape.queue_key, pools=known[:16]) if known else ""
+
+
+def _of_agents(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]", task: Task | None) -> Explanation:
     pools = _pools([key[1] for key in shape.pools])
     kinds = [kind for key in shape.pools for kind in catalogue.kinds(key)]
     capable = [kind for kind in kinds if shape.serving >> kind.number & 1]
-    if any(kind.open for kind in capable):
-        return _of_room(shape, capable, pools)
+    held = [hold for hold in holds if _capable(shape, hold)]
+    known = [(kind.offer, len(kind.members)) for kind in kinds]
+    if held or any(kind.open for kind in capable):
+        return _of_room(shape, catalogue, capable, held, pools, _refused(shape.need, known), task)
     # Pools of which no agent is known are judged by what they declare: they may yet grow.
     unknown = [prospective(catalogue.pools[key]) for key in shape.pools if not catalogue.kinds(key)]
     if capable or any(refusal(shape.need, offer) is None for offer in unknown):
         ready = sum(kind.open for kind in kinds)
+        able = [kind.offer.pool for kind in capable]
+        able += [offer.pool for offer in unknown if refusal(shape.need, offer) is None]
+        empty = catalogue.pools[able[0]]
         return Explanation(
             Reason.NO_AGENT,
             f"No agent of {pools} that may run it is ready; {ready} others are."
             if ready
             else f"No agent of {pools} is ready.",
             "Wait for the pool to start agents; if it does not, look at its pods and at its replicas or maxReplicas.",
+            rejections=_refused(shape.need, known),
+            command=remedies.grow(empty, 0) if not empty.maximum else remedies.pods(empty.key),
         )
-    return _of_filters(shape.need, [(kind.offer, len(kind.members)) for kind in kinds], unknown, pools)
+    return _of_filters(shape, catalogue, known, unknown, pools)
 
 
-def _of_filters(need: Need, known: Sequence[tuple[Offer, int]], unknown: Sequence[Offer], pools: str) -> Explanation:
+def _refused(need: Need, known: Sequence[tuple[Offer, int]]) -> tuple[tuple[str, int], ...]:
+    """Count agents by the filter that refuses them."""
+    refused: Counter[int | None] = Counter()
+    for offer, agents in known:
+        refused[refusal(need, offer)] += agents
+    return tuple((each.short, refused[number]) for number, each in enumerate(FILTERS) if refused[number])
+
+
+def _of_filters(
+    shape: Shape, catalogue: Catalogue, known: Sequence[tuple[Offer, int]], unknown: Sequence[Offer], pools: str
+) -> Explanation:
     """Every offer is refused: name the furthest filter that any of them reached, the least that has to change."""
+    need = shape.need
     judged = [(refusal(need, offer), offer) for offer in [*(offer for offer, _ in known), *unknown]]
     last = max(number for number, _ in judged if number is not None)
-    check = FILTERS[last]
-    message = f"No agent of {pools} {check.say(need, [offer for number, offer in judged if number == last])}."
+    check, nearest = FILTERS[last], [offer for number, offer in judged if number == last]
+    message = f"No agent of {pools} {check.say(need, nearest)}."
+    rejections = _refused(need, known)
     if known:
-        refused: Counter[int | None] = Counter()
-        for offer, agents in known:
-            refused[refusal(need, offer)] += agents
-        counts = [f"{refused[number]} {each.short}" for number, each in enumerate(FILTERS) if refused[number]]
-        message += f" Of {refused.total()} agents: {', '.join(counts)}."
-    return Explanation(check.reason, message, check.mend)
+        counts = ", ".join(f"{agents} {short}" for short, agents in rejections)
+        message += f" Of {sum(agents for _, agents in rejections)} agents: {counts}."
+    pool = catalogue.pools[nearest[0].pool]
+    return Explanation(
+        check.reason, message, check.mend, rejections=rejections, command=_fit(check.reason, shape, pool)
+    )
 
 
-def _of_room(shape: Shape, capable: Sequence[AgentClass], pools: str) -> Explanation:
+def _fit(reason: Reason, shape: Shape, pool: Pool) -> str:
+    """The command that makes the nearest pool pass the filter, where a field does it."""
+    need = shape.need
+    match reason:
+        case Reason.SKILL_MISSING:
+            return remedies.patch_pool(pool.key, skills=sorted(pool.skills | need.skills))
+        case Reason.LABELS_MISMATCH:
+            labels = {each.key: min(each.values) for each in need.selector if each.operator == "In"}
+            labels |= {each.key: "true" for each in need.selector if each.operator == "Exists"}
+            wrong = any(each.operator in ("NotIn", "DoesNotExist") for each in need.selector)
+            return "" if wrong else remedies.patch_pool(pool.key, template={"metadata": {"labels": labels}})
+        case Reason.UNFENCED:
+            return remedies.patch_queue(shape.queue_key, reclaim="Confirmed")
+        case Reason.TOO_LARGE:
+            short = {name: amount for name, amount in need.resources if dict(pool.resources).get(name, 0) < amount}
+            spec = {"slots": need.slots} if pool.slots < need.slots else {}
+            return remedies.patch_pool(pool.key, **spec, **({"resources": short} if short else {}))
+        case _:
+            return ""
+
+
+def _of_room(
+    shape: Shape,
+    catalogue: Catalogue,
+    capable: Sequence[AgentClass],
+    held: "Sequence[Hold]",
+    pools: str,
+    rejections: tuple[tuple[str, int], ...],
+    task: Task | None,
+) -> Explanation:
     need, profile = shape.need, shape.profile
-    agents = sum(kind.open for kind in capable)
-    slots = sum(kind.open * kind.offer.slots for kind in capable)
-    taken = sum(kind.taken for kind in capable)
+    agents = sum(kind.open for kind in capable) + len(held)
+    slots = sum(kind.open * kind.offer.slots for kind in capable) + sum(hold.agent.slots for hold in held)
+    taken = sum(kind.taken for kind in capable) + sum(min(hold.agent.busy, hold.agent.slots) for hold in held)
     fits = profile is not None and any(roster.room >= need.slots for roster in profile.rosters)
-    if fits or taken == slots:
+    grow = _more(shape, catalogue)
+    roomy = [hold for hold in held if hold.agent.slots - hold.agent.busy >= need.slots]
+    if roomy and not fits:
+        names = ", ".join(f"{hold.agent.name} for {hold.record.task.name}" for hold in roomy[:4])
+        return Explanation(
+            Reason.AGENT_HELD,
+            f"The free agents of {pools} are held for Tasks that need much room at once: {names}.",
+            "Wait; raise the pool's size, or the queue's largeTasks.holdAfterSeconds.",
+            rejections=rejections,
+            command=grow,
+        )
+    if fits or taken >= slots:
+        promote = remedies.promote(task, catalogue.queue(shape.queue_key)) if task is not None else ""
         return Explanation(
             Reason.QUEUED,
             f"The {agents} capable agents of {pools} have {taken} of {slots} slots busy; others are served first.",
             "Wait; raise the Task's priority or the pool's size to start it sooner.",
+            rejections=rejections,
+            command=promote or grow,
         )
-    wanted = ", ".join([f"{need.slots} slots", *(f"{amount} {name}" for name, amount in need.resources)])
     return Explanation(
         Reason.NO_FREE_SLOTS,
-        f"None of the {agents} capable agents of {pools} has {wanted} free at once; "
+        f"None of the {agents} capable agents of {pools} has {_wanted(need)} free at once; "
         f"{slots - taken} of {slots} slots are free on all of them.",
         "Wait for running Tasks to end, or raise the pool's size.",
+        rejections=rejections,
+        command=grow,
     )
+
+
+def _of_own_hold(record: "TaskRecord", hold: "Hold", now: float) -> Explanation:
+    agent = hold.agent
+    return Explanation(
+        Reason.NO_FREE_SLOTS,
+        f"Agent {agent.name} is held for it: it needs {_wanted(record.shape.need)} at once, and "
+        f"{max(0, agent.slots - agent.busy)} of {agent.slots} slots are free there. Expected in "
+        f"{duration(max(0.0, hold.fits_at - now))}.",
+        "Wait for the Tasks on that agent to end.",
+    )
+
+
+def _more(shape: Shape, catalogue: Catalogue) -> str:
+    """The command that adds an agent where Tasks of the class lack nothing but room."""
+    if not shape.candidates:
+        return ""
+    key = shape.candidates[0][0]
+    return remedies.grow(catalogue.pools[key], sum(len(kind.members) for kind in catalogue.kinds(key)))
+
+
+# Words.
+
+
+def text(explanation: Explanation) -> str:
+    """The explanation in a few sentences, as status carries it: it is read later, so times are absolute."""
+    said = [explanation.message, explanation.unblock]
+    if explanation.position is not None:
+        about = "" if explanation.position_exact else "about "
+        said.append(f"Position {about}{explanation.position}.")
+    if explanation.start is not None:
+        start = f"Expected start {clock(explanation.start)}"
+        if explanation.start_interval is not None:
+            low, high = explanation.start_interval
+            start += f" (80%: {clock(low)} to {clock(high)})"
+        said.append(f"{start}.")
+    return " ".join(filter(None, said))
+
+
+def clock(seconds: float) -> str:
+    """A time of the wall clock as RFC 3339 in whole seconds, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its two largest units."""
+    if seconds < 9.95:
+        return f"{seconds:.1f}".rstrip("0").rstrip(".") + " s"
+    whole = round(seconds)
+    for unit, size, next_unit, next_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            rest = whole % size // next_size
+            return f"{whole // size} {unit}" + (f" {rest} {next_unit}" if rest else "")
+    return f"{whole} s"
+
+
+def _wanted(need: Need) -> str:
+    return ", ".join([f"{need.slots} slots", *(f"{amount} {name}" for name, amount in need.resources)])
 
 
 def _pools(names: Sequence[str]) -> str:

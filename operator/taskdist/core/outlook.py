@@ -1,0 +1,106 @@
+"""What lies before a Task that stands in a line: its position, and when it is expected to start.
+
+Puts together who goes before it, what those are expected to take, what comes meanwhile, and the slots of the agents
+that may run it. Refuses to know how any of that is found out.
+"""
+
+from dataclasses import replace
+from math import inf
+from typing import TYPE_CHECKING
+
+from taskdist.core import order
+from taskdist.core.arrivals import Arrivals, Load
+from taskdist.core.decisions import Explanation
+from taskdist.core.estimates import Estimates
+from taskdist.core.forecast import Backlog, Forecast, backlog, doubt, forecast
+from taskdist.core.matching import AgentClass, Catalogue, Shape
+from taskdist.core.model import TOP, Key
+from taskdist.core.position import Ahead, ahead
+
+if TYPE_CHECKING:
+    from taskdist.core.waiting import TaskRecord
+
+
+def with_outlook(
+    found: Explanation,
+    record: "TaskRecord",
+    catalogue: Catalogue,
+    estimates: Estimates,
+    arrivals: Arrivals,
+    now: float,
+) -> Explanation:
+    """The explanation with the Task's position and expected start. Without history there is a position alone."""
+    if record.line is None or record.line.share is None or record.shape.closed is not None:
+        return found
+
+    def price(shape: Shape) -> float:
+        return estimates.expected(catalogue.queue(shape.queue_key), shape.need.type) * shape.need.slots
+
+    before = ahead(record, catalogue.shapes.values(), price)
+    found = replace(found, position=before.position, position_exact=before.exact)
+    start = _start(record, before, catalogue, estimates, arrivals, now)
+    opens = record.line.blocker.opens_at(now) if record.line.blocker is not None else now
+    if start is None or opens is None:
+        return found
+    # A rate lets it go at a time that is known, and no earlier.
+    least = max(0.0, opens - now)
+    mean, low, high = (now + max(least, each) for each in (start.mean, start.low, start.high))
+    return replace(found, start=mean, start_interval=(low, high))
+
+
+def _start(
+    record: "TaskRecord", before: Ahead, catalogue: Catalogue, estimates: Estimates, arrivals: Arrivals, now: float
+) -> Forecast | None:
+    own, queue = record.shape, catalogue.queue(record.task.queue_key)
+    kinds = {kind.number: kind for key in own.pools for kind in catalogue.kinds(key)}
+    capable = [kind for number, kind in kinds.items() if own.serving >> number & 1]
+    slots = _slots(capable)
+    if not slots:
+        return None
+    # By queue, type and size, so that what is not known well of a type is not known well of all of its Tasks.
+    tasks: dict[tuple[Key, str, int], float] = {}
+    parts: dict[tuple[tuple[Key, ...], int], float] = {(own.pools, own.serving): 1.0}
+    for shape, count in before.tasks.items():
+        where = (shape.pools, shape.serving)
+        if where not in parts:
+            parts[where] = _overlap(shape, catalogue, capable)
+        key = (shape.queue_key, shape.need.type, shape.need.slots)
+        tasks[key] = tasks.get(key, 0.0) + count * parts[where]
+    work = Backlog()
+    for (of, type, size), count in tasks.items():
+        work += backlog(count, size, catalogue.queue(of).expected_service, estimates.of(of, type))
+    mine = backlog(1.0, own.need.slots, queue.expected_service, estimates.of(own.queue_key, own.need.type))
+
+    def price(of: Key, type: str) -> tuple[float, float]:
+        known = estimates.of(of, type)
+        if known is None:
+            default = catalogue.queue(of).expected_service
+            return default, default * default
+        return known.mean, doubt(known)
+
+    loads = arrivals.above(own.pools, now, price)
+    return forecast(work, mine, slots, _phases(record, catalogue, loads, now))
+
+
+def _slots(kinds: list[AgentClass]) -> float:
+    """Return the slots of open agents, each worth as much as its class is fast."""
+    return sum(kind.open * kind.offer.slots / max(kind.pace, 0.01) for kind in kinds)
+
+
+def _overlap(other: Shape, catalogue: Catalogue, capable: list[AgentClass]) -> float:
+    """Return which part of another class's work falls on the agents that may run ours."""
+    theirs = _slots([kind for key in other.pools for kind in catalogue.kinds(key) if other.serving >> kind.number & 1])
+    shared = _slots([kind for kind in capable if other.serving >> kind.number & 1])
+    return shared / theirs if theirs else 0.0
+
+
+def _phases(record: "TaskRecord", catalogue: Catalogue, loads: list[Load], now: float) -> list[tuple[float, Load]]:
+    """Return until when, from now, the Task stands at each level, and what comes above that level meanwhile."""
+    queue, task, level = catalogue.queue(record.task.queue_key), record.task, record.level
+    base, phases = order.base_level(queue, task, record.lift), []
+    while level < TOP and order.ages(queue):
+        until = order.promotion(queue, task, level, base) - now
+        if until > 0:
+            phases.append((until, loads[level]))
+        level += 1
+    return [*phases, (inf, loads[min(level, len(loads) - 1)])]

@@ -1,0 +1,245 @@
+"""How many Tasks go before one that waits, and which, without walking the lines they stand in.
+
+A Task competes with those that may use one of its pools. Before it go all of higher bands; of its own band, as many as
+the shares let pass until its turn. Shares are served by virtual time, and that only moves with what they are charged:
+so another tenant has as many turns as its virtual time lags behind the one that ours will have when its own turn comes,
+and likewise another queue. Up to `EXACT` Tasks are counted one by one in that order; beyond, each share is taken as a
+fluid (generalized processor sharing: Parekh and Gallager 1993), with the mean cost of its Tasks.
+
+The count holds for who waits now, as if nobody came any more. Refuses to change anything, and to look at Tasks that
+make no difference: the cost is that of the lines, and of at most `EXACT` Tasks.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
+
+from taskdist.core.matching import Shape
+from taskdist.core.order import Place
+
+if TYPE_CHECKING:
+    from taskdist.core.shares import Share
+    from taskdist.core.waiting import Group, Line, TaskEntry, TaskRecord
+
+EXACT = 1000
+# So many entries of a longer line are looked at to tell how many are before a place.
+SAMPLE = 512
+
+
+class Ahead:
+    """Who goes before a Task: how many of each class. Whether they were counted or estimated."""
+
+    __slots__ = ("exact", "tasks")
+
+    def __init__(self) -> None:
+        self.tasks: dict[Shape, float] = {}
+        self.exact = True
+
+    @property
+    def position(self) -> int:
+        """From 1, the Task itself included."""
+        return 1 + round(sum(self.tasks.values()))
+
+
+class _Lane:
+    """A tenant's lines that compete. `cost` says what a Task of each costs it, in virtual time of weight 1."""
+
+    __slots__ = ("cost", "key", "lines", "live", "vt", "weight")
+
+    def __init__(self, share: "Share[Group]") -> None:
+        self.vt = share.vt
+        self.key = share.key
+        self.weight = share.weight
+        self.lines: list[Line] = []
+        self.live = 0
+        self.cost = 0.0
+
+    def add(self, line: "Line", cost: float) -> None:
+        self.lines.append(line)
+        self.live += line.live
+        self.cost += line.live * cost
+
+    def ordered(self) -> "Iterator[TaskEntry]":
+        """Yield its Tasks in order, at the cost of those that are asked for."""
+        frontier: list[tuple[TaskEntry, int, Line]] = [(line.heap[0], 0, line) for line in self.lines]
+        heapify(frontier)
+        while frontier:
+            entry, at, line = heappop(frontier)
+            for below in (2 * at + 1, 2 * at + 2):
+                if below < len(line.heap):
+                    heappush(frontier, (line.heap[below], below, line))
+            if entry[5].entry is entry:
+                yield entry
+
+
+class _Queue:
+    """A queue's lanes that compete, by tenant."""
+
+    __slots__ = ("key", "lanes", "vt", "weight")
+
+    def __init__(self, share: "Share[Group]") -> None:
+        self.vt = share.vt
+        self.key = share.key
+        self.weight = share.weight
+        self.lanes: dict[str, _Lane] = {}
+
+    @property
+    def cost(self) -> float:
+        return sum(lane.cost for lane in self.lanes.values())
+
+    def ordered(self, price: Callable[[Shape], float]) -> "Iterator[tuple[TaskEntry, float]]":
+        """Yield its Tasks as its tenants take turns, with what each costs."""
+        turns = []
+        for lane in self.lanes.values():
+            tasks = lane.ordered()
+            first = next(tasks, None)
+            if first is not None:
+                turns.append((lane.vt, lane.key, first, lane.weight, tasks))
+        heapify(turns)
+        while turns:
+            vt, key, entry, weight, tasks = heappop(turns)
+            cost = price(entry[5].shape)
+            yield entry, cost
+            following = next(tasks, None)
+            if following is not None:
+                heappush(turns, (vt + cost / weight, key, following, weight, tasks))
+
+
+class _TooMany(Exception):
+    """More are before it than are counted one by one."""
+
+
+def ahead(record: "TaskRecord", shapes: Iterable[Shape], price: Callable[[Shape], float]) -> Ahead:
+    """Return who goes before a Task that stands in a line. `price` is what a grant of a class is charged."""
+    found, line = Ahead(), record.line
+    assert line is not None, "only Tasks that stand in a line have a position"
+    assert line.share is not None, "a line of an open class has a share"
+    own = line.share
+    pools = frozenset(record.shape.pools)
+    queues: dict[str, _Queue] = {}
+    prices: dict[Shape, float] = {}
+    for shape in shapes:
+        if not shape.eligible or shape.closed is not None or pools.isdisjoint(shape.pools):
+            continue
+        before = 0
+        for (band, _), other in shape.lines.items():
+            if band < line.band:
+                continue
+            share = other.share
+            # Not those that a limit holds, unless it holds this Task just as well.
+            if share is None or share.parent is None or (_held(other) and share is not own):
+                continue
+            if band > line.band:
+                before += other.live
+                continue
+            if shape not in prices:
+                prices[shape] = price(shape)
+            queue = queues.get(share.parent.key)
+            if queue is None:
+                queue = queues[share.parent.key] = _Queue(share.parent)
+            lane = queue.lanes.get(share.key)
+            if lane is None:
+                lane = queue.lanes[share.key] = _Lane(share)
+            lane.add(other, prices[shape])
+        if before:
+            found.tasks[shape] = before
+    assert own.parent is not None
+    mine = queues.pop(own.parent.key)
+    lane = mine.lanes.pop(own.key)
+    try:
+        taken = _counted(record.place(), lane, mine, queues.values(), prices.__getitem__, sum(found.tasks.values()))
+    except _TooMany:
+        taken = _estimated(record.place(), lane, mine, queues.values(), prices.__getitem__)
+        found.exact = False
+    for shape, tasks in taken.items():
+        found.tasks[shape] = found.tasks.get(shape, 0.0) + tasks
+    return found
+
+
+def _held(line: "Line") -> bool:
+    share = line.share
+    return (
+        line.group is None
+        or share is None
+        or share.parked is not None
+        or (share.parent is not None and share.parent.parked is not None)
+    )
+
+
+def _counted(
+    place: Place, lane: _Lane, mine: _Queue, others: Iterable[_Queue], price: Callable[[Shape], float], so_far: float
+) -> dict[Shape, float]:
+    """Count one by one."""
+    taken: Counter[Shape] = Counter()
+    left = EXACT - so_far
+
+    def take(shape: Shape) -> float:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise _TooMany
+        taken[shape] += 1
+        return price(shape)
+
+    if left < 0:
+        raise _TooMany
+    vt, cost = lane.vt, 0.0
+    for entry in lane.ordered():
+        if not entry < place:
+            break
+        each = take(entry[5].shape)
+        vt += each / lane.weight
+        cost += each
+    for other in mine.lanes.values():
+        theirs = other.vt
+        for entry in other.ordered():
+            if (theirs, other.key) >= (vt, lane.key):
+                break
+            each = take(entry[5].shape)
+            theirs += each / other.weight
+            cost += each
+    turn = mine.vt + cost / mine.weight
+    for queue in others:
+        theirs = queue.vt
+        for entry, each in queue.ordered(price):
+            if (theirs, queue.key) >= (turn, mine.key):
+                break
+            take(entry[5].shape)
+            theirs += each / queue.weight
+    return dict(taken)
+
+
+def _estimated(
+    place: Place, lane: _Lane, mine: _Queue, others: Iterable[_Queue], price: Callable[[Shape], float]
+) -> dict[Shape, float]:
+    """Take shares as fluids."""
+    taken: dict[Shape, float] = {}
+
+    def take(line: "Line", tasks: float) -> float:
+        taken[line.shape] = taken.get(line.shape, 0.0) + tasks
+        return tasks * price(line.shape)
+
+    cost = sum(take(line, _before(line, place)) for line in lane.lines)
+    vt = lane.vt + cost / lane.weight
+    for other in mine.lanes.values():
+        part = min(1.0, max(0.0, (vt - other.vt) * other.weight / other.cost)) if other.cost else 1.0
+        cost += sum(take(line, part * line.live) for line in other.lines)
+    turn = mine.vt + cost / mine.weight
+    for queue in others:
+        whole = queue.cost
+        part = min(1.0, max(0.0, (turn - queue.vt) * queue.weight / whole)) if whole else 1.0
+        for other in queue.lanes.values():
+            for line in other.lines:
+                take(line, part * line.live)
+    return taken
+
+
+def _before(line: "Line", place: Place) -> float:
+    """Return about how many of the line's Tasks are before the place: counted in short lines, sampled in long ones."""
+    heap = line.heap
+    step = max(1, len(heap) // SAMPLE)
+    looked = [entry for entry in heap[::step] if entry[5].entry is entry]
+    if not looked:
+        return 0.0
+    return line.live * sum(entry < place for entry in looked) / len(looked)

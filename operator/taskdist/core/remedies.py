@@ -1,0 +1,79 @@
+"""The commands that would unblock a Task, ready to be pasted into a shell.
+
+Owns how kubectl and taskdist are called for what explanations advise. Each changes one thing, by names and numbers that
+are known here; where only time or new code helps there is none. Refuses to run anything.
+"""
+
+import json
+from shlex import join
+from typing import Any
+
+from taskdist.api import GROUP, POOL_LABEL, VERSION, OrderPolicy, Priority
+from taskdist.core.model import TOP, Key, Pool, Queue, Task
+
+
+def taskdist(verb: str, task: Task, name: str | None = None) -> str:
+    """A taskdist command on the Task, or on another one of its namespace."""
+    return join(["taskdist", verb, name or task.name, "-n", task.namespace])
+
+
+def patch(kind: str, key: Key, spec: dict[str, Any]) -> str:
+    """Set fields of an object's spec."""
+    namespace, name = key
+    body = json.dumps({"spec": spec}, separators=(",", ":"))
+    return join(["kubectl", "patch", f"{kind}.{GROUP}", name, "-n", namespace, "--type=merge", "-p", body])
+
+
+def patch_task(task: Task, **fields: Any) -> str:
+    return patch("tasks", (task.namespace, task.name), fields)
+
+
+def patch_queue(key: Key, **fields: Any) -> str:
+    return patch("taskqueues", key, fields)
+
+
+def patch_pool(key: Key, **fields: Any) -> str:
+    return patch("agentpools", key, fields)
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """`a.b.c` and a value as {a: {b: {c: value}}}."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return dict(value)
+
+
+def create_queue(key: Key, pools: list[str]) -> str:
+    """Create a queue that these pools serve."""
+    return _apply(key, "TaskQueue", {"pools": pools}) if pools else ""
+
+
+def pods(pool: Key) -> str:
+    return join(["kubectl", "get", "pods", "-n", pool[0], "-l", f"{POOL_LABEL}={pool[1]}"])
+
+
+def grow(pool: Pool, agents: int) -> str:
+    """One more agent, where the pool does not grow by itself."""
+    if not pool.elastic:
+        size = f"--replicas={pool.maximum + 1}"
+        return join(["kubectl", "scale", f"agentpools.{GROUP}/{pool.name}", "-n", pool.namespace, size])
+    return patch_pool(pool.key, scaling={"maxReplicas": pool.maximum + 1}) if agents >= pool.maximum else ""
+
+
+def promote(task: Task, queue: Queue) -> str:
+    """One level up, as far as anybody may go and the queue cares."""
+    if task.priority >= TOP or queue.policy is not OrderPolicy.PRIORITY:
+        return ""
+    name = next(each for each in Priority if each.level == task.priority + 1)
+    return patch_task(task, priority=name.value)
+
+
+def _apply(key: Key, kind: str, spec: dict[str, Any]) -> str:
+    namespace, name = key
+    body = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": kind,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }
+    return f"{join(['echo', json.dumps(body, separators=(',', ':'))])} | kubectl apply -f -"
