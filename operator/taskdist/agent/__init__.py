@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from taskdist.agent.options import AgentOptions
+    from taskdist.agent.parents import ParentResult
     from taskdist.agent.runner import run_agent
     from taskdist.agent.sdk import Agent, Context, Permanent
 
-__all__ = ["Agent", "AgentOptions", "Context", "Permanent", "run_agent"]
+__all__ = ["Agent", "AgentOptions", "Context", "ParentResult", "Permanent", "run_agent"]
 
 _HOMES = {
     "Agent": "taskdist.agent.sdk",
     "AgentOptions": "taskdist.agent.options",
     "Context": "taskdist.agent.sdk",
+    "ParentResult": "taskdist.agent.parents",
     "Permanent": "taskdist.agent.sdk",
     "run_agent": "taskdist.agent.runner",
 }

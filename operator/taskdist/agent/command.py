@@ -72,6 +72,8 @@ class Command:
             "TASKDIST_TYPE": attempt.type,
             "TASKDIST_UID": attempt.uid,
         }
+        if attempt.parents:
+            environment["TASKDIST_PARENTS"] = attempt.parents
         worker = os.getpid()
         try:
             process = subprocess.Popen(

@@ -1,7 +1,8 @@
 """Runs work by asking a local HTTP endpoint: for agents that are servers already, in any language.
 
-POST {type, payload, task, namespace, uid, attempt}: 2xx with a JSON object is the result, 4xx a failure that is not
-worth a retry (but 408, 425 and 429, which ask for one), anything else a failure that is. A cancel closes the request.
+POST {type, payload, task, namespace, uid, attempt}, and `parents` where the Task depends on others: 2xx with a JSON
+object is the result, 4xx a failure that is not worth a retry (but 408, 425 and 429, which ask for one), anything else a
+failure that is. A cancel closes the request.
 
 It cannot be fenced: whether the server stops when its client hangs up is the server's choice. So it says so, and only
 queues that accept overlap or wait for the pod's end give it work.
@@ -13,6 +14,7 @@ from http import HTTPStatus
 
 import aiohttp
 
+from taskdist.agent import parents
 from taskdist.agent.work import Offered, WorkEvents
 from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
@@ -89,6 +91,8 @@ class HttpEndpoint:
         }
         # The payload is JSON already: it is put in as it is.
         body = b'{"payload":' + (grant.payload or b"{}") + b"," + json.dumps(about).encode()[1:]
+        if grant.parents:
+            body = body[:-1] + b',"parents":' + parents.encode(grant.parents) + b"}"
         async with self._http.post(
             self._url, data=body, headers={"content-type": "application/json"}, allow_redirects=False
         ) as response:

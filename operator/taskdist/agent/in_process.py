@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from taskdist.agent import parents
 from taskdist.agent.invoke import Cancelled, Failed, Outcome, Returned, bounded, invoke
 from taskdist.agent.sdk import Agent, Context
 from taskdist.agent.work import Offered, StartError, WorkEvents
@@ -59,6 +60,7 @@ class InProcess:
             type=grant.type,
             report=lambda fraction, message: self._report(job, fraction, message),
             agent=self._name,
+            parents=parents.encode(grant.parents),
         )
         job = _Job(grant, context)
         self._jobs[lease] = job

@@ -15,7 +15,7 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from taskdist.agent import frames
+from taskdist.agent import frames, parents
 from taskdist.agent.processes import (
     children,
     describe_exit,
@@ -334,6 +334,7 @@ class WorkerPool:
                 "uid": grant.lease.task_uid,
                 "attempt": grant.lease.attempt,
                 "agent": self._agent,
+                "parents": parents.encode(grant.parents).decode("utf-8", "replace"),
             }
             worker.writer.write(frames.encode(head, grant.payload))
 

@@ -20,8 +20,9 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -29,6 +30,7 @@ from pydantic import TypeAdapter
 from structlog.typing import FilteringBoundLogger
 
 from taskdist.agent.logs import make_logger
+from taskdist.agent.parents import ParentResult, decode
 
 WORKER_ENV = "TASKDIST_WORKER"
 
@@ -55,6 +57,7 @@ class Context:
         type: str,
         report: Callable[[float, str], None],
         agent: str = "",
+        parents: str | bytes = "",
     ) -> None:
         self.task = task
         self.namespace = namespace
@@ -64,6 +67,7 @@ class Context:
         self.log: FilteringBoundLogger = make_logger(
             task=task, namespace=namespace, uid=uid, attempt=attempt, type=type, agent=agent
         )
+        self._parents = parents
         self._report = report
         self._lock = threading.Lock()
         self._cancelled = False
@@ -74,6 +78,11 @@ class Context:
     def progress(self, fraction: float, message: str = "") -> None:
         """Report how far the work is, from 0 to 1. Cheap: of many reports only the latest few a second are sent."""
         self._report(min(1.0, max(0.0, float(fraction))), str(message)[:1024])
+
+    @cached_property
+    def parents(self) -> Mapping[str, ParentResult]:
+        """How the Tasks ended that this one depends on, by name, with their results. Empty if it depends on none."""
+        return decode(self._parents)
 
     @property
     def cancelled(self) -> bool:

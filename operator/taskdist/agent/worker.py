@@ -44,6 +44,7 @@ class Attempt:
         self.uid: str = head["uid"]
         self.attempt: int = head["attempt"]
         self.agent: str = head["agent"]
+        self.parents: str = head.get("parents", "")
         self.payload = payload
         self._say = say
         self._lock = threading.Lock()
@@ -141,6 +142,7 @@ class Handlers:
             type=attempt.type,
             report=lambda fraction, message: self._reports.put(attempt, fraction, message),
             agent=attempt.agent,
+            parents=attempt.parents,
         )
         attempt.on_cancel(context.cancel)
         attempt.started()

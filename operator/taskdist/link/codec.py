@@ -275,6 +275,7 @@ def _encode_grant(grant: m.Grant) -> pb.ToAgent:
             lease_seconds=grant.lease_seconds,
             hold_seconds=grant.hold_seconds,
             payload=grant.payload,
+            parents=[pb.ParentResult(name=each.name, phase=each.phase, result=each.result) for each in grant.parents],
         )
     )
 
@@ -291,6 +292,7 @@ def _decode_grant(wire: pb.Grant) -> m.Grant:
         hold_seconds=_seconds("grant.hold_seconds", wire.hold_seconds),
         resources=_resources("grant.resources", wire.resources),
         payload=wire.payload or b"{}",
+        parents=tuple(m.ParentResult(each.name, each.phase, each.result) for each in wire.parents),
     )
 
 

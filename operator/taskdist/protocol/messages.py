@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from taskdist.api import Phase, Reason
+from taskdist.api import Reason
 
 PROTOCOL_VERSION = 1
 
@@ -162,10 +162,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class ParentResult:
-    """How a Task ended that the granted one depends on. `result` is a JSON object, UTF-8; empty if there is none."""
+    """How a Task ended that the granted one depends on: a phase, empty if it was deleted before its end.
+
+    `result` is a JSON object, UTF-8; empty if there is none.
+    """
 
     name: str
-    phase: Phase
+    phase: str
     result: bytes = b""
 
 

@@ -79,6 +79,7 @@ BY_FIELD: dict[str, st.SearchStrategy[Any]] = {
     "message": texts,
     "body": bodies,
     "payload": bodies,
+    "parents": st.lists(st.builds(m.ParentResult, name=texts, phase=texts, result=bodies), max_size=3).map(tuple),
     "epoch": st.integers(0, 2**31),
     "namespace": texts,
     "name": texts,

@@ -259,7 +259,7 @@ class Refused(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., retry: _Optional[bool] = ...) -> None: ...
 
 class Grant(_message.Message):
-    __slots__ = ("lease", "namespace", "name", "type", "slots", "resources", "ping_boot", "lease_seconds", "hold_seconds", "payload")
+    __slots__ = ("lease", "namespace", "name", "type", "slots", "resources", "ping_boot", "lease_seconds", "hold_seconds", "payload", "parents")
     class ResourcesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -277,6 +277,7 @@ class Grant(_message.Message):
     LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     HOLD_SECONDS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    PARENTS_FIELD_NUMBER: _ClassVar[int]
     lease: LeaseName
     namespace: str
     name: str
@@ -287,7 +288,18 @@ class Grant(_message.Message):
     lease_seconds: float
     hold_seconds: float
     payload: bytes
-    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., slots: _Optional[int] = ..., resources: _Optional[_Mapping[str, int]] = ..., ping_boot: _Optional[float] = ..., lease_seconds: _Optional[float] = ..., hold_seconds: _Optional[float] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    parents: _containers.RepeatedCompositeFieldContainer[ParentResult]
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., slots: _Optional[int] = ..., resources: _Optional[_Mapping[str, int]] = ..., ping_boot: _Optional[float] = ..., lease_seconds: _Optional[float] = ..., hold_seconds: _Optional[float] = ..., payload: _Optional[bytes] = ..., parents: _Optional[_Iterable[_Union[ParentResult, _Mapping]]] = ...) -> None: ...
+
+class ParentResult(_message.Message):
+    __slots__ = ("name", "phase", "result")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    phase: str
+    result: bytes
+    def __init__(self, name: _Optional[str] = ..., phase: _Optional[str] = ..., result: _Optional[bytes] = ...) -> None: ...
 
 class Renew(_message.Message):
     __slots__ = ("epoch", "ping_boot", "leases")
