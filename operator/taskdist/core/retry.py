@@ -3,7 +3,9 @@
 Owns the retry rule. Refuses to know where the Task ran or who writes the outcome.
 """
 
-from taskdist.api import Delivery, Reason
+from hashlib import blake2b
+
+from taskdist.api import Delivery, OnExhausted, Phase, Reason
 from taskdist.core.decisions import Fail, Retry
 from taskdist.core.events import AttemptFailed
 from taskdist.core.model import Queue, RetryPolicy, Task
@@ -20,23 +22,55 @@ def back_off(policy: RetryPolicy, failures: int) -> float:
     return min(policy.max_seconds, seconds)
 
 
+def jittered(policy: RetryPolicy, uid: str, failures: int) -> float:
+    """Seconds to wait, spread: back_off × (1 − jitter × u), with u in [0, 1) out of a hash of uid and `failures`.
+
+    A jitter of 1 is the "full jitter" of Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015),
+    0.5 its "equal jitter". The core has no chance of its own: a hash spreads as well, and is the same each time it is
+    asked, so that a replay decides alike.
+    """
+    if not policy.jitter:
+        return back_off(policy, failures)
+    digest = blake2b(f"{uid}/{failures}".encode(), digest_size=8).digest()
+    return back_off(policy, failures) * (1.0 - policy.jitter * int.from_bytes(digest, "big") / 2.0**64)
+
+
 def after_failure(task: Task, queue: Queue, event: AttemptFailed, now: float) -> Retry | Fail:
     """Answer a failed attempt.
+
+    The death of an agent that had not died of this Task before says more of the agent than of the Task: it is no
+    failure, but `agent_deaths` different agents end the Task as poisoned. A second death of the same agent is a
+    failure, so that the end comes in any case. Back-off counts both.
 
     At most once errs towards failing: an attempt that may have started is not started again, even where its end
     says nothing against the Task.
     """
-    failures = task.failures + event.counted
+    policy = queue.retry
+    new_death = bool(event.died) and event.died not in task.deaths
+    deaths = (*task.deaths, event.died) if new_death else task.deaths
+    failures = task.failures + (event.counted and not new_death)
     last = event.message or event.reason.value
+
+    def end(reason: Reason, message: str) -> Fail:
+        phase = Phase.DEAD_LETTERED if policy.on_exhausted is OnExhausted.DEAD_LETTER else Phase.FAILED
+        return Fail(task.uid, failures, reason, message, phase, deaths)
+
     if not event.retryable:
-        return Fail(task.uid, failures, event.reason, last)
+        return end(event.reason, last)
     if queue.delivery is Delivery.AT_MOST_ONCE and event.started:
-        message = f"Not tried again, because its queue delivers at most once. The attempt ended so: {last}"
-        return Fail(task.uid, failures, event.reason, message)
+        return end(
+            event.reason, f"Not tried again, because its queue delivers at most once. The attempt ended so: {last}"
+        )
     if not event.counted:
-        return Retry(task.uid, now, failures, event.reason, last)
-    if failures > queue.retry.limit:
-        message = f"Failed {failures} times, the queue allows {queue.retry.limit} retries. Last failure: {last}"
-        return Fail(task.uid, failures, Reason.RETRIES_EXHAUSTED, message)
-    wait = back_off(queue.retry, failures)
-    return Retry(task.uid, now + wait, failures, event.reason, f"Tried again after {wait:g} s. Last failure: {last}")
+        return Retry(task.uid, now, failures, event.reason, last, deaths)
+    if policy.reasons and event.reason not in policy.reasons:
+        return end(event.reason, f"Not tried again, because its queue's retry.reasons lack {event.reason}: {last}")
+    if new_death and len(deaths) >= policy.agent_deaths:
+        message = f"{len(deaths)} agents died while they ran it, as many as its queue allows. The last: {last}"
+        return end(Reason.POISONED, message)
+    if not new_death and failures > policy.limit:
+        message = f"Failed {failures} times, the queue allows {policy.limit} retries. Last failure: {last}"
+        return end(Reason.RETRIES_EXHAUSTED, message)
+    wait = jittered(policy, task.uid, failures + len(deaths))
+    message = f"Tried again after {wait:.3g} s. Last failure: {last}"
+    return Retry(task.uid, now + wait, failures, event.reason, message, deaths)

@@ -42,6 +42,8 @@ _FAILURES = {
     Reason.INVALID_PAYLOAD: pb.FAILURE_REASON_INVALID_PAYLOAD,
     Reason.RESULT_TOO_LARGE: pb.FAILURE_REASON_RESULT_TOO_LARGE,
     Reason.RESULT_REFUSED: pb.FAILURE_REASON_RESULT_REFUSED,
+    Reason.EXECUTION_TIMED_OUT: pb.FAILURE_REASON_EXECUTION_TIMED_OUT,
+    Reason.PROGRESS_TIMED_OUT: pb.FAILURE_REASON_PROGRESS_TIMED_OUT,
 }
 _FAILURE_REASONS: dict[int, Reason] = {number: reason for reason, number in _FAILURES.items()}
 # The reasons that an agent may give for a failure. Any other is said as HandlerError.
@@ -116,6 +118,8 @@ def _encode_held(held: m.HeldLease) -> pb.HeldLease:
         name=held.name,
         lease_seconds=held.lease_seconds,
         hold_seconds=held.hold_seconds,
+        execution_seconds=held.execution_seconds,
+        progress_seconds=held.progress_seconds,
     )
 
 
@@ -148,6 +152,8 @@ def _held(wire: Iterable[pb.HeldLease]) -> tuple[m.HeldLease, ...]:
             name=_object_name("hello.held.name", each.name),
             lease_seconds=_seconds("hello.held.lease_seconds", each.lease_seconds),
             hold_seconds=_seconds("hello.held.hold_seconds", each.hold_seconds),
+            execution_seconds=_seconds("hello.held.execution_seconds", each.execution_seconds),
+            progress_seconds=_seconds("hello.held.progress_seconds", each.progress_seconds),
         )
         for each in wire
     )
@@ -183,7 +189,7 @@ def _decode_result(wire: pb.Result) -> m.Result | m.Failure:
     if (fault := _json_fault(body)) is not None:
         message = f"The result is not a JSON object in UTF-8: {fault}."
         return m.Failure(lease, Reason.RESULT_REFUSED, message, retryable=False)
-    return m.Result(lease, body)
+    return m.Result(lease, body, _seconds("result.since_start", wire.since_start))
 
 
 def _decode_failure(wire: pb.Failure) -> m.Failure:
@@ -192,6 +198,7 @@ def _decode_failure(wire: pb.Failure) -> m.Failure:
         reason=_FAILURE_REASONS.get(wire.reason, Reason.HANDLER_ERROR),
         message=_text(wire.message, MAX_MESSAGE),
         retryable=not wire.permanent,
+        since_start=_seconds("failure.since_start", wire.since_start),
     )
 
 
@@ -204,17 +211,18 @@ def _decode_reauthenticate(wire: pb.Reauthenticate) -> Reauthenticate:
 _ENCODE_FROM_AGENT: dict[type, Callable[[Any], pb.FromAgent]] = {
     m.Hello: _encode_hello,
     m.Ping: lambda x: pb.FromAgent(ping=pb.Ping(boot=x.boot, busy_slots=x.busy_slots, load=x.load)),
-    m.Started: lambda x: pb.FromAgent(started=pb.Started(lease=_lease(x.lease))),
+    m.Started: lambda x: pb.FromAgent(started=pb.Started(lease=_lease(x.lease), since_start=x.since_start)),
     m.Progress: lambda x: pb.FromAgent(
         progress=pb.Progress(lease=_lease(x.lease), fraction=x.fraction, message=_text(x.message, MAX_PROGRESS_MESSAGE))
     ),
-    m.Result: lambda x: pb.FromAgent(result=pb.Result(lease=_lease(x.lease), body=x.body)),
+    m.Result: lambda x: pb.FromAgent(result=pb.Result(lease=_lease(x.lease), body=x.body, since_start=x.since_start)),
     m.Failure: lambda x: pb.FromAgent(
         failure=pb.Failure(
             lease=_lease(x.lease),
             reason=_FAILURES.get(x.reason, pb.FAILURE_REASON_HANDLER_ERROR),
             message=_text(x.message, MAX_MESSAGE),
             permanent=not x.retryable,
+            since_start=x.since_start,
         )
     ),
     m.Stopped: lambda x: pb.FromAgent(
@@ -228,7 +236,9 @@ _ENCODE_FROM_AGENT: dict[type, Callable[[Any], pb.FromAgent]] = {
 _DECODE_FROM_AGENT: dict[str, Callable[[Any], m.FromAgent | Reauthenticate]] = {
     "hello": _decode_hello,
     "ping": _decode_ping,
-    "started": lambda wire: m.Started(_name("started.lease", wire.lease)),
+    "started": lambda wire: m.Started(
+        _name("started.lease", wire.lease), _seconds("started.since_start", wire.since_start)
+    ),
     "progress": _decode_progress,
     "result": _decode_result,
     "failure": _decode_failure,
@@ -274,6 +284,8 @@ def _encode_grant(grant: m.Grant) -> pb.ToAgent:
             ping_boot=grant.ping_boot,
             lease_seconds=grant.lease_seconds,
             hold_seconds=grant.hold_seconds,
+            execution_seconds=grant.execution_seconds,
+            progress_seconds=grant.progress_seconds,
             payload=grant.payload,
             parents=[pb.ParentResult(name=each.name, phase=each.phase, result=each.result) for each in grant.parents],
         )
@@ -290,6 +302,8 @@ def _decode_grant(wire: pb.Grant) -> m.Grant:
         ping_boot=_seconds("grant.ping_boot", wire.ping_boot),
         lease_seconds=_seconds("grant.lease_seconds", wire.lease_seconds),
         hold_seconds=_seconds("grant.hold_seconds", wire.hold_seconds),
+        execution_seconds=_seconds("grant.execution_seconds", wire.execution_seconds),
+        progress_seconds=_seconds("grant.progress_seconds", wire.progress_seconds),
         resources=_resources("grant.resources", wire.resources),
         payload=wire.payload or b"{}",
         parents=tuple(m.ParentResult(each.name, each.phase, each.result) for each in wire.parents),

@@ -37,6 +37,7 @@ from taskdist.protocol.messages import (
     Welcome,
 )
 from taskdist.protocol.settings import AgentSettings, Offer
+from taskdist.protocol.timeouts import Due, next_due
 from taskdist.protocol.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
 
 __all__ = ["AgentEnd", "AgentSettings", "Offer"]
@@ -65,6 +66,9 @@ class _Held:
     outcome: Result | Failure | Stopped | None = None
     told: float = field(default=float("inf"))  # when the stop was last said: a renewal of a later ping proves it heard
     message: str = ""
+    started: float | None = None
+    reported: float = 0.0  # the later of the start and the last report of progress
+    overdue: Due | None = None  # the limit that it has passed: whatever it leaves now is a failure
 
     @property
     def name(self) -> LeaseName:
@@ -176,7 +180,15 @@ class AgentEnd:
             leases=tuple(h.name for h in held),
             software=offer.software,
             held=tuple(
-                HeldLease(h.name, h.grant.namespace, h.grant.name, h.grant.lease_seconds, h.grant.hold_seconds)
+                HeldLease(
+                    h.name,
+                    h.grant.namespace,
+                    h.grant.name,
+                    h.grant.lease_seconds,
+                    h.grant.hold_seconds,
+                    h.grant.execution_seconds,
+                    h.grant.progress_seconds,
+                )
                 for h in held
             ),
             started=offer.started,
@@ -200,9 +212,9 @@ class AgentEnd:
         for held in self._held.values():
             if held.outcome is not None:
                 held.told = boot
-                self._send(held.outcome, out)
-            elif held.stage is _Stage.RUNNING:
-                self._send(Started(held.name), out)
+                self._say_outcome(held, held.outcome, boot, out)
+            elif held.started is not None:
+                self._send(Started(held.name, boot - held.started), out)
         if self._stop_at is not None:
             self._send(Draining(), out)
 
@@ -317,6 +329,7 @@ class AgentEnd:
         held = self._held.get(lease)
         if held is not None and held.stage is _Stage.STARTING:
             held.stage = _Stage.RUNNING
+            held.started = held.reported = boot
             self._send(Started(lease), out)
         return self._checked(boot, out)
 
@@ -324,12 +337,16 @@ class AgentEnd:
         out: list[AgentAction] = []
         held = self._held.get(lease)
         if held is not None and held.stage is _Stage.RUNNING:
+            held.reported = boot
             self._send(Progress(lease, min(max(fraction, 0.0), 1.0), message), out)
         return self._checked(boot, out)
 
     def finished(self, lease: LeaseName, body: bytes, boot: float) -> list[AgentAction]:
-        """The handler returned: the result is kept, even one that came after a cancel or a kill was on its way."""
-        return self._done(lease, Result(lease, body), boot)
+        """The handler returned: the result is kept, even one that came after a cancel or a kill was on its way.
+
+        One that comes after a limit was passed comes too late: so it does not depend on when the stop is seen.
+        """
+        return self._done(lease, self._failed_by_time(lease) or Result(lease, body), boot)
 
     def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool, boot: float) -> list[AgentAction]:
         """The handler failed; one that was being stopped anyway just stopped."""
@@ -340,6 +357,9 @@ class AgentEnd:
 
     def stopped(self, lease: LeaseName, boot: float) -> list[AgentAction]:
         """Nothing of the work runs any more, and it left nothing."""
+        timed_out = self._failed_by_time(lease)
+        if timed_out is not None:
+            return self._done(lease, timed_out, boot)
         out: list[AgentAction] = []
         held = self._held.get(lease)
         if held is not None and held.runs:
@@ -355,9 +375,22 @@ class AgentEnd:
         held = self._held.get(lease)
         if held is not None and held.runs:
             held.stage, held.outcome, held.kill_at = _Stage.DONE, outcome, float("inf")
-            self._send(outcome, out)
+            self._say_outcome(held, outcome, boot, out)
             self._keep(held)
         return self._checked(boot, out)
+
+    def _say_outcome(
+        self, held: _Held, outcome: Result | Failure | Stopped, boot: float, out: list[AgentAction]
+    ) -> None:
+        """Say it, and how long ago the handler started: the operator's clock then tells when that was."""
+        if held.started is not None and not isinstance(outcome, Stopped):
+            outcome = replace(outcome, since_start=boot - held.started)
+        self._send(outcome, out)
+
+    def _failed_by_time(self, lease: LeaseName) -> Failure | None:
+        held = self._held.get(lease)
+        due = held.overdue if held is not None and held.runs else None
+        return None if due is None else Failure(lease, due.reason, due.message)
 
     def _keep(self, held: _Held) -> None:
         """Keep the outcome until its final reply; beyond the bound the oldest goes, and its Task is tried again."""
@@ -393,6 +426,7 @@ class AgentEnd:
         for held in self._held.values():
             if held.runs:
                 self._fence(held, boot, out)
+                self._keep_limits(held, boot, out)
         if self._connected and boot >= self._heard + self._settings.silence_seconds:
             self._connected = self._welcomed = False
             out.append(Disconnect("the operator is silent"))
@@ -418,6 +452,18 @@ class AgentEnd:
                 )
             )
             self._cancel(held, why[0], why[1], kill_at, out)
+
+    def _keep_limits(self, held: _Held, boot: float, out: list[AgentAction]) -> None:
+        """What runs longer than it may is asked to stop, then killed; it has failed in any case."""
+        due = self._limit(held)
+        if due is not None and boot >= due.at:
+            held.overdue = due
+            self._cancel(held, due.reason, due.message, boot + due.grace, out)
+
+    def _limit(self, held: _Held) -> Due | None:
+        if held.stage is not _Stage.RUNNING or held.started is None:
+            return None
+        return next_due(held.grant.execution_seconds, held.grant.progress_seconds, held.started, held.reported)
 
     def _fence_times(self, held: _Held) -> tuple[float, float]:
         """Return when to ask the work to stop, and when to kill it. A killed one is killed again until it is gone."""
@@ -450,6 +496,8 @@ class AgentEnd:
             wakes.append(min(kill_at, held.kill_at))
             if held.stage in (_Stage.STARTING, _Stage.RUNNING):
                 wakes.append(cancel_at)
+            if (due := self._limit(held)) is not None:
+                wakes.append(due.at)
         if self._connected:
             wakes.append(self._heard + self._settings.silence_seconds)
         if self._welcomed:

@@ -1,10 +1,12 @@
-"""The operator's end, fourth part: what became of a write, and what follows from that.
+"""The operator's end, fifth part: what became of a write, and what follows from that.
 
 The one place where a write's outcome is believed. An answer that says nothing (not sent, unknown) is followed by
 another try; nothing is ever concluded from silence.
 """
 
 from taskdist.api import Phase, Reason
+from taskdist.core.events import AttemptFailed
+from taskdist.protocol import status
 from taskdist.protocol.attempts import Attempts
 from taskdist.protocol.books import Ask, Ending, Entry, Stage
 from taskdist.protocol.messages import Result, Verdict
@@ -45,6 +47,8 @@ class Answers(Attempts):
                 self._outcome_written(entry, outcome, now)
             case Ask.ENDING:
                 self._ending_written(entry, outcome, now)
+            case Ask.REDRIVE:
+                self._redrive_written(entry, outcome, now)
             case _ if isinstance(outcome, Unknown | NotSent | Refused):
                 self._later(entry, self._settings.retry_seconds, now)
             case _:
@@ -121,19 +125,24 @@ class Answers(Attempts):
         """Refused for good: the Task ends as failed with that reason, without the body."""
         entry.outcome = None
         reason = Reason.RESULT_TOO_LARGE if too_large else Reason.RESULT_REFUSED
-        entry.ending = Ending(Phase.FAILED, reason, f"the API server refuses the result: {message}", reply=result.lease)
-        entry.ending.reply_to = entry.outcome_pod
-        if entry.lease is not None:
-            entry.lease.stage = Stage.OVER
-        self._notice(entry, reason, entry.ending.message, result.lease)
+        said = status.clip(f"the API server refuses the result: {message}")
+        ending = self._verdict(entry, AttemptFailed(entry.uid, reason, said, retryable=False), now)
+        lease = entry.lease
+        agent, started_at = (lease.agent_name, lease.started_at) if lease is not None else ("", entry.outcome_start)
+        ending.attempt = status.attempt_record(result.lease.attempt, reason, said, agent, now.wall, started_at)
+        ending.reply, ending.reply_to = result.lease, entry.outcome_pod
+        entry.ending = ending
+        if lease is not None:
+            lease.stage = Stage.OVER
+        self._notice(entry, reason, said, result.lease)
 
     def _ending_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
         ending, lease = entry.ending, entry.lease
         if ending is None:
             return
         match outcome:
-            case Written(record) if not record.phase.terminal:
-                entry.ending = None
+            case Written(record) if record.phase is Phase.PENDING:
+                entry.ending = entry.told = None
                 self._drop_lease(entry)
                 if lease is not None:
                     if ending.reply is not None:
@@ -141,6 +150,8 @@ class Answers(Attempts):
                     if not entry.gone and entry.outcome is None:
                         self._place(entry, now)
                     self._check_drained(lease.agent_uid, now)
+            case Written(record) if record.phase is ending.phase:
+                self._tell_end(entry, ending)
             case Refused(message):
                 self._notice(entry, ending.reason, f"the API server refuses the end of the attempt: {message}")
                 self._later(entry, self._settings.refused_seconds, now)
@@ -148,3 +159,11 @@ class Answers(Attempts):
                 self._later(entry, self._settings.retry_seconds, now)
             case _:
                 pass
+
+    def _tell_end(self, entry: Entry, ending: Ending) -> None:
+        """Of a failed attempt there was an Event: one more is worth it where none ran, or a person is to act."""
+        if ending.phase is Phase.DEAD_LETTERED:
+            text = f"a dead letter ({ending.reason}): raise spec.redrive to let it wait again. {ending.message}"
+            self._notice(entry, Reason.DEAD_LETTERED, status.clip(text))
+        elif ending.phase is Phase.FAILED and ending.on is not None:
+            self._notice(entry, ending.reason, ending.message)

@@ -1,4 +1,4 @@
-"""The operator's end, third part: what becomes of each Task, and what is written of it.
+"""The operator's end, fourth part: what becomes of each Task, and what is written of it.
 
 Level-triggered: every input changes what is known of a Task, then `_advance` looks at all that is known and asks for
 the one next thing. Each rule of the lease protocol is a small method of its own.
@@ -8,15 +8,15 @@ from taskdist.api import Phase, Reason
 from taskdist.core.decisions import Fail, Retry
 from taskdist.core.events import AttemptFailed
 from taskdist.protocol import status
-from taskdist.protocol.books import LIVE, UNHEARD, Ask, Ending, Entry, Stage
-from taskdist.protocol.leases import Leases
+from taskdist.protocol.books import LIVE, UNHEARD, Ask, Ending, Entry, Lease, Stage
+from taskdist.protocol.fates import Fates
 from taskdist.protocol.messages import LeaseName, Result, Verdict
 from taskdist.protocol.observations import (
     Now,
 )
 
 
-class Attempts(Leases):
+class Attempts(Fates):
     """Outcomes, ends, deletions: the way of a Task to its one terminal phase."""
 
     # --- the one next thing ---
@@ -33,6 +33,8 @@ class Attempts(Leases):
             self._advance_gone(entry, now)
         elif entry.record.phase.terminal:
             self._advance_terminal(entry, now)
+        elif entry.record.phase is Phase.DEAD_LETTERED:
+            self._advance_dead(entry, now)
         elif entry.reread:
             self._read(entry, Ask.REREAD)
         elif entry.outcome is not None:
@@ -66,17 +68,10 @@ class Attempts(Leases):
         return entry.lease is not None and entry.lease.stage in LIVE and entry.ending is None
 
     def _advance_terminal(self, entry: Entry, now: Now) -> None:
-        record, outcome, ending = entry.record, entry.outcome, entry.ending
-        if outcome is not None:
-            ours = entry.outcome_tried and record.attempt == outcome.lease.attempt and record.phase is Phase.SUCCEEDED
-            self._final(entry.outcome_pod, outcome.lease, Verdict.ACCEPTED if ours else Verdict.ALREADY_FINAL)
-        elif ending is not None:
-            if ending.reply is not None:
-                verdict = Verdict.ACCEPTED if record.phase is ending.phase else Verdict.ALREADY_FINAL
-                self._final(ending.reply_to, ending.reply, verdict, ending.message)
-        elif self._may_still_run(entry):
+        if self._runs_yet(entry):
             self._ask_to_stop(entry, Reason.CANCELLED, "the Task has ended", now)
             return
+        self._answer_ended(entry)
         self._forget(entry, now, final=True)
 
     # --- outcomes ---
@@ -107,8 +102,9 @@ class Attempts(Leases):
             failures=record.failures,
             agent=agent,
             assigned_at=lease.assigned_at if lease is not None else None,
-            started_at=lease.started_at if lease is not None else None,
+            started_at=(lease.started_at if lease is not None else 0.0) or entry.outcome_start,
             last_progress=lease.progress if lease is not None else None,
+            redrives=record.redrives,
         )
         self._write(entry, Ask.OUTCOME, patch, outcome.body)
 
@@ -123,11 +119,15 @@ class Attempts(Leases):
         lease, record = entry.lease, entry.record
         if lease is not None and lease.name == name:
             return lease.agent_uid == pod
-        if lease is not None and lease.stage is not Stage.PLANNED:
+        if lease is not None and self._granted(lease):
             return False
         if name.attempt == record.attempt:
             return record.agent_uid == pod and name.epoch <= record.epoch
         return self._unrecorded(entry, name, pod)
+
+    def _granted(self, lease: Lease) -> bool:
+        """Whether a newer attempt stands in status or was sent. One that is only meant gives way to a late result."""
+        return lease.recorded or lease.stage not in UNHEARD
 
     def _unrecorded(self, entry: Entry, name: LeaseName, pod: str) -> bool:
         """Whether it may be a lease that a former leader sent without recording it (Lazy)."""
@@ -156,6 +156,7 @@ class Attempts(Leases):
         counted: bool = True,
         reply: LeaseName | None = None,
         delay: float = 0.0,
+        died: str = "",
     ) -> None:
         """The present attempt ended without a result: nothing of it runs any more."""
         lease = entry.lease
@@ -169,18 +170,18 @@ class Attempts(Leases):
         started = self._may_have_run(lease)
         lease.stage = Stage.OVER
         record = entry.record
-        if entry.gone or record.phase.terminal:
+        if entry.gone or record.phase not in (Phase.PENDING, Phase.ASSIGNED):
             self._advance(entry, now)
             return
-        note = status.attempt_record(lease.name.attempt, reason, message, lease.agent_name, now.wall)
+        note = status.attempt_record(lease.name.attempt, reason, message, lease.agent_name, now.wall, lease.started_at)
         if record.cancel:
             entry.ending = Ending(Phase.CANCELLED, Reason.CANCELLED, "cancelled while it was assigned", attempt=note)
         else:
             entry.ending = self._verdict(
-                entry, AttemptFailed(entry.uid, reason, message, retryable, counted, started), now
+                entry, AttemptFailed(entry.uid, reason, message, retryable, counted, started, died), now
             )
             entry.ending.attempt = note
-            if entry.ending.phase is Phase.FAILED or (entry.ending.failures or 0) > record.failures:
+            if counted or entry.ending.phase is not Phase.PENDING:
                 text = f"attempt {lease.name.attempt} on {lease.agent_name} failed: {message}"
                 self._notice(entry, reason, status.clip(text), lease.name)
             if delay and entry.ending.phase is Phase.PENDING:
@@ -193,17 +194,30 @@ class Attempts(Leases):
         for decision in decided:
             if isinstance(decision, Retry):
                 not_before = decision.not_before if decision.not_before > now.wall else None
-                return Ending(Phase.PENDING, decision.reason, decision.message, decision.failures, not_before)
+                ending = Ending(Phase.PENDING, decision.reason, decision.message, decision.failures, not_before)
+                ending.deaths = decision.deaths
+                return ending
             if isinstance(decision, Fail):
-                return Ending(Phase.FAILED, decision.reason, decision.message, decision.failures)
+                ending = Ending(decision.phase, decision.reason, decision.message, decision.failures)
+                ending.deaths = decision.deaths
+                return ending
         raise AssertionError(f"the core gave no answer to a failed attempt of {entry.uid}")
 
     def _write_ending(self, entry: Entry, ending: Ending, now: Now) -> None:
         lease, record = entry.lease, entry.record
-        if record.cancel and ending.phase is Phase.PENDING:
+        if not self._still_decided(entry, ending):
+            self._void(entry)
+            self._advance(entry, now)
+            return
+        if ending.on is not None and entry.uid in self._recovering:
+            return  # a former leader may have sent it: looked at again once that is known
+        if record.cancel and ending.phase in (Phase.PENDING, Phase.DEAD_LETTERED):
             ending.phase, ending.reason, ending.message = Phase.CANCELLED, Reason.CANCELLED, "cancelled"
+        if ending.spill_to and ending.phase is Phase.PENDING:
+            self._write_spill(entry, ending)
+            return
         attempt = max(record.attempt, lease.name.attempt if lease is not None else 0)
-        attempts = status.with_attempt(record.attempts, ending.attempt)
+        attempts, dropped = status.with_attempt(record.attempts, ending.attempt, record.dropped_attempts)
         if ending.phase is Phase.PENDING:
             patch = status.waiting(
                 attempt,
@@ -214,8 +228,11 @@ class Attempts(Leases):
                 not_before=ending.not_before,
                 attempts=attempts,
                 agent_uid=lease.agent_uid if lease is not None else record.agent_uid,
+                dropped=dropped,
+                deaths=ending.deaths,
             )
         else:
+            dead = ending.phase is Phase.DEAD_LETTERED
             patch = status.ended(
                 ending.phase,
                 attempt,
@@ -229,5 +246,9 @@ class Attempts(Leases):
                 assigned_at=lease.assigned_at if lease is not None else None,
                 started_at=lease.started_at if lease is not None else None,
                 last_progress=lease.progress if lease is not None else None,
+                dropped=dropped,
+                deaths=ending.deaths,
+                # As a dead letter it waits for what is asked of it from now on.
+                redrives=max(record.redrive, record.redrives) if dead else record.redrives,
             )
         self._write(entry, Ask.ENDING, patch)

@@ -3,9 +3,10 @@
 import heapq
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import NamedTuple
 
 from taskdist.api import Delivery, Phase, Reason, Reclaim
-from taskdist.core.model import Key
+from taskdist.core.model import Key, Task
 from taskdist.protocol.messages import AgentIdentity, Failure, Hello, LeaseName, Result
 from taskdist.protocol.observations import TaskRecord
 from taskdist.protocol.status import Status
@@ -53,11 +54,20 @@ class Lease:
     progress_at: float = 0.0  # not written before
     progress_due: bool = False
     timed: bool = False  # a timer for `until` stands
+    execution_seconds: float = 0.0  # limits of the handler's run, 0 for none
+    progress_seconds: float = 0.0
+    started_boot: float | None = None  # when the handler started, on this machine's clock
+    reported_boot: float = 0.0  # when it was last heard to have started or got on
+    watched: bool = False  # a timer for its limits stands
 
 
 @dataclass(slots=True)
 class Ending:
-    """A decided end of an attempt or Task, still to be written. Then the agent `reply_to` hears of `reply`."""
+    """A decided end of an attempt or Task, still to be written. Then the agent `reply_to` hears of `reply`.
+
+    `on` is the Task as it stood when its fate was decided while it waited: should it change before that is written, the
+    core decides anew.
+    """
 
     phase: Phase
     reason: Reason
@@ -67,6 +77,9 @@ class Ending:
     attempt: Status | None = None
     reply: LeaseName | None = None
     reply_to: str = ""
+    deaths: tuple[str, ...] = ()
+    on: Task | None = None
+    spill_to: str = ""
 
 
 class Ask(Enum):
@@ -76,6 +89,7 @@ class Ask(Enum):
     RECORD = auto()
     OUTCOME = auto()
     ENDING = auto()
+    REDRIVE = auto()
     NOTE = auto()
     PAYLOAD = auto()
     REREAD = auto()
@@ -95,8 +109,7 @@ class Entry:
     outcome: Result | None = None
     outcome_pod: str = ""
     outcome_tried: bool = False
-    started_at: float = 0.0
-    last_progress: Status | None = None
+    outcome_start: float = 0.0  # when its handler started (wall clock), 0 if that is not known
     gone: bool = False
     gone_sure: bool = False
     reread: bool = False
@@ -107,6 +120,13 @@ class Entry:
     @property
     def uid(self) -> str:
         return self.record.task.uid
+
+
+class Grave(NamedTuple):
+    """A dead letter: all that is kept of it is what tells newer views from older ones, and where it is counted."""
+
+    resource_version: int
+    queue: Key
 
 
 @dataclass(slots=True)
@@ -122,6 +142,7 @@ class Session:
     resources: tuple[tuple[str, int], ...]
     confirmed: bool = False
     leaving: bool = False
+    former: bool = False  # this leadership has heard another instance of the agent before
     listed: set[LeaseName] = field(default_factory=set)
     strangers: set[LeaseName] = field(default_factory=set)  # held there, not in the books, and not stopped yet
 

@@ -76,6 +76,7 @@ def task_record(obj: Obj) -> TaskRecord:
         # Taking it for waiting would run it again, taking it for ended would lose it.
         raise ValueError(f"Task {metadata['namespace']}/{metadata['name']}: unknown phase {phase!r}")
     failures = status.get("failures") or 0
+    timeouts = spec.get("timeouts") or _NOTHING
     payload_bytes = len(payload(obj))
     return TaskRecord(
         task=Task(
@@ -97,14 +98,15 @@ def task_record(obj: Obj) -> TaskRecord:
             not_before=max(seconds(spec.get("notBefore")), seconds(status.get("retryAfter"))),
             tenant=spec.get("tenant") or metadata["namespace"],
             deadline=seconds(spec["deadline"]) if spec.get("deadline") else None,
-            waiting_limit=(spec.get("timeouts") or _NOTHING).get("waitingSeconds"),
+            waiting_limit=timeouts.get("waitingSeconds"),
             concurrency_key=spec.get("concurrencyKey") or None,
             ordering_key=spec.get("orderingKey") or None,
             parents=_parents(spec, status),
             on_parent_failure=_ON_FAILURE.get(spec.get("onDependencyFailure") or "", OnDependencyFailure.FAIL),
             payload_bytes=payload_bytes,
             deaths=tuple(status.get("lostAgents") or ()),
-            attempted=bool(status.get("startedAt")),
+            attempted=_attempted(status),
+            spilled=bool(status.get("spilledTo")),
         ),
         resource_version=int(metadata["resourceVersion"]),
         phase=_PHASES[phase],
@@ -121,11 +123,23 @@ def task_record(obj: Obj) -> TaskRecord:
         payload_bytes=payload_bytes,
         deleting="deletionTimestamp" in metadata,
         attempts=tuple(status.get("attempts") or ()),
+        dropped_attempts=status.get("droppedAttempts") or 0,
+        execution_limit=timeouts.get("executionSeconds"),
+        progress_limit=timeouts.get("progressSeconds"),
+        redrive=spec.get("redrive") or 0,
+        redrives=status.get("redrives") or 0,
         finished_at=seconds(status.get("finishedAt")),
         ttl=spec.get("ttlSecondsAfterFinished"),
         duplicate_of=status.get("duplicateOf") or "",
         idempotency=(spec["queue"], spec["idempotencyKey"]) if spec.get("idempotencyKey") else None,
     )
+
+
+def _attempted(status: Obj) -> bool:
+    """Whether it was started before. A redriven Task was at its end before: its first wait is over as well."""
+    if status.get("startedAt") or status.get("failures") or status.get("redrives"):
+        return True
+    return any("startedAt" in each for each in status.get("attempts") or ())
 
 
 def queue(obj: Obj) -> Queue:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Scale, Undrain
+from taskdist.api import Phase
+from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
 from taskdist.core.events import PodGone, PodSeen, PoolApplied, PoolDeleted, QueueApplied, QueueDeleted
 from taskdist.core.model import Key, Pool, Queue
 from taskdist.protocol import messages, status
@@ -155,7 +156,7 @@ class Leader(Sessions):
 
     def _observe(self, record: TaskRecord, now: Now) -> None:
         uid = record.task.uid
-        if uid in self._finals:
+        if uid in self._finals or not self._exhume(record):
             return
         entry = self._tasks.get(uid)
         if entry is None:
@@ -175,6 +176,7 @@ class Leader(Sessions):
 
     def _on_task_deleted(self, uid: str, now: Now) -> None:
         self._finals.discard(uid)
+        self._dead.pop(uid, None)
         entry = self._tasks.get(uid)
         if entry is not None:
             entry.gone = True
@@ -271,7 +273,8 @@ class Leader(Sessions):
                     entry.gone = False
                 else:
                     entry.gone = entry.gone_sure = True
-                if ask is Ask.PAYLOAD and lease is not None and lease.stage is Stage.UNSENT and not entry.gone:
+                wanted = not entry.gone and entry.outcome is None and record.phase in (Phase.PENDING, Phase.ASSIGNED)
+                if ask is Ask.PAYLOAD and lease is not None and lease.stage is Stage.UNSENT and wanted:
                     if self._still_wanted(entry, lease.name):
                         self._offer(entry, lease, payload, now)
                     else:
@@ -281,7 +284,7 @@ class Leader(Sessions):
     def _still_wanted(self, entry: Entry, name: LeaseName) -> bool:
         """Whether what was read still is what the lease was made for."""
         record, lease = entry.record, entry.lease
-        if lease is None or record.phase.terminal or self._stop_reason(entry, lease) is not None:
+        if lease is None or self._stop_reason(entry, lease) is not None:
             return True  # `_advance` deals with it
         if lease.recorded:
             return (record.attempt, record.epoch) == (name.attempt, name.epoch)
@@ -333,6 +336,8 @@ class Leader(Sessions):
             self._advance(entry, now)
         elif kind == "lease":
             self._lease_timer(entry, mark, now)
+        elif kind == "limit":
+            self._limit_timer(entry, mark, now)
         elif kind == "reason" and mark == entry.waits:
             self._look_at_reason(entry, now)
 
@@ -426,6 +431,10 @@ class Leader(Sessions):
         match decision:
             case Assign():
                 self._assign(decision, now)
+            case Fail():
+                self._end_waiting(decision, now)
+            case Spill():
+                self._spill(decision, now)
             case Scale(pool, replicas, reason, message):
                 self._out.append(ScalePool(*pool, replicas, reason, message))
             case Drain(agent_uid=pod):

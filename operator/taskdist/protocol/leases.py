@@ -16,6 +16,7 @@ from taskdist.protocol.observations import (
     Now,
     Send,
 )
+from taskdist.protocol.timeouts import TIMED_OUT, Due, next_due
 
 
 class Leases(Ledger):
@@ -69,7 +70,8 @@ class Leases(Ledger):
         lease.until = self._foreign_until(lease)
         session = self._by_pod.get(lease.agent_uid)
         if now.boot == self._takeover and self._confirmed_dead(lease.agent_uid):
-            self._attempt_over(entry, Reason.AGENT_LOST, "its agent was gone when a new leader took over", now)
+            message = "its agent was gone when a new leader took over"
+            self._attempt_over(entry, Reason.AGENT_LOST, message, now, died=lease.agent_uid)
         elif session is not None:
             self._settle(entry, lease, session, now)
         else:
@@ -104,6 +106,8 @@ class Leases(Ledger):
             queue.reclaim,
             queue.delivery,
             self._lazy(queue),
+            execution_seconds=_first(entry.record.execution_limit, queue.timeouts.execution),
+            progress_seconds=_first(entry.record.progress_limit, queue.timeouts.progress),
         )
 
     # --- with a lease ---
@@ -196,6 +200,8 @@ class Leases(Ledger):
             hold_seconds=lease.hold_seconds,
             resources=task.resources,
             payload=payload,
+            execution_seconds=lease.execution_seconds,
+            progress_seconds=lease.progress_seconds,
         )
         self._out.append(Send(session.id, grant))
 
@@ -220,6 +226,10 @@ class Leases(Ledger):
             return
         lease.cancelling = reason
         self._send(lease.agent_uid, Cancel(lease.name, reason, message))
+
+    def _over_as_asked(self, entry: Entry, reason: Reason, message: str, now: Now) -> None:
+        """It stopped because it was asked to. Only what had passed a limit of its own counts as a failure."""
+        self._attempt_over(entry, reason, message, now, counted=reason in TIMED_OUT)
 
     def _take_back(self, entry: Entry, now: Now) -> None:
         """The assumption does not stand, and nothing of it was sent. What the Task is instead is for `_advance`."""
@@ -262,12 +272,53 @@ class Leases(Ledger):
             lease.until = now.boot + self._settings.delete_again_seconds
             self._time_lease(entry, lease)
             return
-        stopped = lease.cancelling
-        if stopped is not None:
-            self._attempt_over(entry, stopped, "its lease ended after it was asked to stop", now, counted=False)
+        if lease.cancelling is not None:
+            self._over_as_asked(entry, lease.cancelling, "its lease ended after it was asked to stop", now)
             return
         message = f"no word from its agent for the {lease.lease_seconds:g} s of its lease"
         self._attempt_over(entry, Reason.LEASE_EXPIRED, message, now)
 
+    # --- limits of an attempt ---
+
+    def _note_start(self, lease: Lease, since: float, now: Now) -> None:
+        """The handler started so many seconds ago, as its agent counts."""
+        if lease.started_boot is None:
+            lease.started_boot = now.boot - since
+            lease.reported_boot = now.boot
+            lease.started_at = self._start_of(lease.assigned_at, since or 1e-6, now)
+
+    def _start_of(self, assigned_at: float, since: float, now: Now) -> float:
+        """Wall-clock time of a start so many seconds ago, 0 if that is not known; never before the assignment."""
+        return max(assigned_at, now.wall - since) if since else 0.0
+
+    def _watch(self, uid: str, lease: Lease) -> None:
+        """Have a look when the agent should have ended it for its limits. Reports of progress only put that off."""
+        due = self._limit(lease)
+        if due is not None and not lease.watched:
+            lease.watched = True
+            self._timers.add(due.at + due.grace + self._settings.timeout_margin, "limit", uid, lease.name.attempt)
+
+    def _limit(self, lease: Lease) -> Due | None:
+        if lease.started_boot is None:
+            return None
+        return next_due(lease.execution_seconds, lease.progress_seconds, lease.started_boot, lease.reported_boot)
+
+    def _limit_timer(self, entry: Entry, attempt: int, now: Now) -> None:
+        """Its agent keeps the limits by itself: only one that does not is told to."""
+        lease = entry.lease
+        if lease is None or lease.name.attempt != attempt:
+            return
+        lease.watched = False
+        due = self._limit(lease)
+        if due is not None and now.boot >= due.at + due.grace + self._settings.timeout_margin:
+            self._ask_to_stop(entry, due.reason, due.message, now)
+        else:
+            self._watch(entry.uid, lease)
+
     def _waits_for_death(self, lease: Lease) -> bool:
         return lease.agent_uid in self._pods
+
+
+def _first(own: float | None, of_queue: float | None) -> float:
+    """A Task's own limit, else its queue's; 0 for none."""
+    return own or of_queue or 0.0

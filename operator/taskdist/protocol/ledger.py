@@ -12,7 +12,7 @@ from taskdist.core import Core
 from taskdist.core.events import AgentDrained, TaskGone, TaskHeld, TaskLeased, TaskWaiting
 from taskdist.core.model import Agent, Key, Pool, Queue
 from taskdist.protocol import status
-from taskdist.protocol.books import Ask, Entry, Lease, Orphan, Session, Timers
+from taskdist.protocol.books import Ask, Entry, Grave, Lease, Orphan, Session, Timers
 from taskdist.protocol.messages import Final, Hello, LeaseName, ToAgent, Verdict
 from taskdist.protocol.observations import (
     Action,
@@ -45,6 +45,7 @@ class Ledger(ABC):
         self._pods: dict[str, PodRecord] = {}
         self._tasks: dict[str, Entry] = {}
         self._finals: set[str] = set()
+        self._dead: dict[str, Grave] = {}  # dead letters that nobody asks anything of
         self._leases: dict[str, dict[str, Entry]] = {}  # by pod uid, by Task uid
         self._sessions: dict[int, Session] = {}
         self._by_pod: dict[str, Session] = {}
@@ -84,9 +85,11 @@ class Ledger(ABC):
     def _lazy(self, queue: Queue) -> bool:
         return queue.dispatch is Dispatch.LAZY and queue.delivery is not Delivery.AT_MOST_ONCE
 
-    def _notice(self, entry: Entry, reason: Reason, message: str, lease: LeaseName | None = None) -> None:
+    def _notice(
+        self, entry: Entry, reason: Reason, message: str, lease: LeaseName | None = None, *, warning: bool = True
+    ) -> None:
         task = entry.record.task
-        self._out.append(Notice(task.uid, task.namespace, task.name, reason, message, lease=lease))
+        self._out.append(Notice(task.uid, task.namespace, task.name, reason, message, warning, lease))
 
     def _later(self, entry: Entry, seconds: float, now: Now) -> None:
         entry.not_until = now.boot + seconds
@@ -152,6 +155,10 @@ class Ledger(ABC):
         if not of_agent:
             self._leases.pop(lease.agent_uid, None)
 
+    def _is_over(self, uid: str) -> bool:
+        """Whether no attempt of the Task can be under way: it has ended, or is a dead letter."""
+        return uid in self._finals or uid in self._dead
+
     def _check_drained(self, pod: str, now: Now) -> None:
         """Drain, then no lease held, then delete."""
         if pod in self._draining and self._holds_nothing(pod):
@@ -170,7 +177,8 @@ class Ledger(ABC):
         if final:
             self._finals.add(entry.uid)
         if entry.core:
-            self.core.handle(TaskGone(entry.uid), now.wall)
+            phase = entry.record.phase if entry.record.phase.terminal else None
+            self.core.handle(TaskGone(entry.uid, phase), now.wall)
         if pod:
             self._check_drained(pod, now)
 
@@ -192,6 +200,7 @@ class Ledger(ABC):
         counted: bool = True,
         reply: LeaseName | None = None,
         delay: float = 0.0,
+        died: str = "",
     ) -> None:
         """The present attempt ended without a result: nothing of it runs any more."""
 

@@ -41,6 +41,8 @@ class HeldLease:
     name: str
     lease_seconds: float
     hold_seconds: float
+    execution_seconds: float = 0.0
+    progress_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,10 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The handler of this lease runs."""
+    """The handler of this lease runs, since so many seconds before this was sent."""
 
     lease: LeaseName
+    since_start: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +100,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The handler returned. `body` is a JSON object, UTF-8."""
+    """The handler returned. `body` is a JSON object, UTF-8. `since_start` counts from its start to this sending, in
+    seconds; 0: not known."""
 
     lease: LeaseName
     body: bytes = b"{}"
+    since_start: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,7 @@ class Failure:
     reason: Reason
     message: str
     retryable: bool = True
+    since_start: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +180,11 @@ class ParentResult:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A lease. It runs until `ping_boot` (the agent's own clock) + `lease_seconds`; so a late one arrives dead."""
+    """A lease. It runs until `ping_boot` (the agent's own clock) + `lease_seconds`; so a late one arrives dead.
+
+    From its start the handler may run for `execution_seconds`, and for `progress_seconds` without a report of progress;
+    0: no limit.
+    """
 
     lease: LeaseName
     namespace: str
@@ -187,6 +197,8 @@ class Grant:
     resources: tuple[tuple[str, int], ...] = ()
     payload: bytes = b"{}"
     parents: tuple[ParentResult, ...] = ()
+    execution_seconds: float = 0.0
+    progress_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

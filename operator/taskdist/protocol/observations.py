@@ -36,6 +36,11 @@ class TaskRecord:
     payload_bytes: int = 0
     deleting: bool = False
     attempts: tuple[dict[str, Any], ...] = ()  # status.attempts as stored
+    dropped_attempts: int = 0
+    execution_limit: float | None = None  # the Task's own word, in seconds; None: the queue's
+    progress_limit: float | None = None
+    redrive: int = 0  # as asked
+    redrives: int = 0  # as done
     finished_at: float = 0.0
     ttl: float | None = None  # seconds it is kept after its end; None: as its queue says
     duplicate_of: str = ""

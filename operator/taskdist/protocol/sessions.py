@@ -1,4 +1,4 @@
-"""The operator's end, fifth part: agents, their sessions, and what they say of their leases.
+"""The operator's end, sixth part: agents, their sessions, and what they say of their leases.
 
 A session counts from the agent's first word after the welcome: only then is it known that its sender lives, has seen
 this epoch, and has given up its former session. Whatever its hello does not list does not run there.
@@ -97,6 +97,7 @@ class Sessions(Answers):
         self._by_pod[pod] = session
         last = self._last_hello.get(pod)
         same = last is not None and last.instance_id == session.hello.instance_id
+        session.former = last is not None and not same
         self._last_hello[pod] = session.hello
         known = set()
         for entry in list(self._leases.get(pod, {}).values()):
@@ -139,7 +140,7 @@ class Sessions(Answers):
         elif lease.stage in LIVE and listed:
             self._keep(entry, lease, session, now)
         elif lease.stage in LIVE:
-            self._unlisted(entry, lease, now, same)
+            self._unlisted(entry, lease, now, same, session.former)
 
     def _keep(self, entry: Entry, lease: Lease, session: Session, now: Now) -> None:
         """The agent holds it: it runs on. From the welcome on the agent counts from this hello, hold or not."""
@@ -160,23 +161,26 @@ class Sessions(Answers):
         held = self._held_in(session, lease.name)
         if held is not None:
             lease.lease_seconds, lease.hold_seconds = held.lease_seconds, held.hold_seconds
+            lease.execution_seconds, lease.progress_seconds = held.execution_seconds, held.progress_seconds
         else:
             lease.lease_seconds = max(lease.lease_seconds, lease.hold_seconds)
 
     def _held_in(self, session: Session, name: LeaseName) -> HeldLease | None:
         return next((held for held in session.hello.held if held.lease == name), None)
 
-    def _unlisted(self, entry: Entry, lease: Lease, now: Now, same: bool) -> None:
-        """The agent is back without it: nothing of it runs there."""
+    def _unlisted(self, entry: Entry, lease: Lease, now: Now, same: bool, died: bool = False) -> None:
+        """The agent is back without it: nothing of it runs there. `died`: another instance of it was heard before."""
         if lease.cancelling is not None:
-            self._attempt_over(entry, lease.cancelling, "stopped", now, counted=False)
+            self._over_as_asked(entry, lease.cancelling, "stopped", now)
         elif self._never_arrived(lease, same):
             lease.stage = Stage.UNSENT
             self._advance(entry, now)
         elif same:
             self._attempt_over(entry, Reason.LEASE_EXPIRED, "its agent stopped it while it was not connected", now)
         else:
-            self._attempt_over(entry, Reason.AGENT_LOST, "its agent started anew without it", now)
+            # Heard for the first time, it may be the one that stopped it while nobody led: no death is known.
+            who = lease.agent_uid if died else ""
+            self._attempt_over(entry, Reason.AGENT_LOST, "its agent started anew without it", now, died=who)
 
     def _never_arrived(self, lease: Lease, same: bool) -> bool:
         """Whether the grant was lost on the way: it is then sent again under the same name."""
@@ -188,7 +192,7 @@ class Sessions(Answers):
         entry = self._tasks.get(name.task_uid)
         if entry is None:
             session.strangers.add(name)
-            if name.task_uid in self._finals:
+            if self._is_over(name.task_uid):
                 self._send(session.pod, Cancel(name, Reason.CANCELLED, "the Task has ended"))
             else:
                 self._orphan(session, name, None)
@@ -218,6 +222,7 @@ class Sessions(Answers):
         self._as_held(lease, session)
         lease.until = self._bound(lease, session.ping_receipt)
         self._recovering.discard(entry.uid)
+        self._void(entry)
         self._set_lease(entry, lease)
         self._core_leased(entry, who.pod_uid, now)
         self._time_lease(entry, lease)
@@ -282,10 +287,11 @@ class Sessions(Answers):
         match message:
             case Ping():
                 self._ping(session, message, now)
-            case Started(lease=name):
+            case Started(name, since):
                 if (lease := self._mine(session, name)) is not None:
                     lease.acknowledged = True
-                    lease.started_at = lease.started_at or now.wall
+                    self._note_start(lease, since, now)
+                    self._watch(name.task_uid, lease)
             case Progress():
                 self._progress(session, message, now)
             case Result():
@@ -325,6 +331,7 @@ class Sessions(Answers):
         lease = self._mine(session, message.lease)
         if lease is None or lease.stage is not Stage.SENT:
             return
+        lease.reported_boot = now.boot
         lease.progress = status.progress(message.fraction, message.message, now.wall)
         if not lease.progress_due:
             lease.progress_due = True
@@ -334,7 +341,7 @@ class Sessions(Answers):
         name = message.lease
         entry = self._tasks.get(name.task_uid)
         if entry is None:
-            if name.task_uid in self._finals:
+            if self._is_over(name.task_uid):
                 self._final(session.pod, name, Verdict.ALREADY_FINAL, "the Task has ended")
             else:
                 self._orphan(session, name, message)
@@ -347,6 +354,7 @@ class Sessions(Answers):
             self._final(session.pod, name, Verdict.STALE, "a newer attempt was granted, or another agent holds it")
             return
         entry.outcome, entry.outcome_pod = message, session.pod
+        entry.outcome_start = self._start_of(entry.record.assigned_at, message.since_start, now)
         self._advance(entry, now)
 
     def _may_come_late(self, entry: Entry, name: LeaseName, session: Session) -> bool:
@@ -360,7 +368,7 @@ class Sessions(Answers):
         name = message.lease
         entry = self._tasks.get(name.task_uid)
         if entry is None:
-            if name.task_uid in self._finals:
+            if self._is_over(name.task_uid):
                 self._final(session.pod, name, Verdict.ALREADY_FINAL, "the Task has ended")
             else:
                 self._orphan(session, name, message)
@@ -372,6 +380,8 @@ class Sessions(Answers):
             return
         if entry.gone:
             self._final(session.pod, name, Verdict.GONE, "the Task was deleted")
+        if message.since_start:
+            self._note_start(lease, message.since_start, now)
         self._attempt_over(
             entry, message.reason, status.clip(message.message), now, retryable=message.retryable, reply=name
         )
@@ -383,7 +393,7 @@ class Sessions(Answers):
             return
         text = status.clip(message.message)
         if lease.cancelling is not None:
-            self._attempt_over(entry, lease.cancelling, text or "stopped", now, counted=False)
+            self._over_as_asked(entry, lease.cancelling, text or "stopped", now)
         elif not message.ran and not lease.acknowledged:
             lease.stage = Stage.UNSENT  # no user code ran: not even at-most-once minds another try
             delay = 0.0 if session.leaving else 1.0
@@ -409,9 +419,9 @@ class Sessions(Answers):
             if lease.stage is Stage.UNSENT:
                 self._attempt_over(entry, Reason.GIVEN_BACK, message, now, counted=False)
             elif lease.cancelling is not None:
-                self._attempt_over(entry, lease.cancelling, message, now, counted=False)
+                self._over_as_asked(entry, lease.cancelling, message, now)
             else:
-                self._attempt_over(entry, Reason.AGENT_LOST, message, now)
+                self._attempt_over(entry, Reason.AGENT_LOST, message, now, died=pod)
 
     def _container_ended(self, pod: PodRecord) -> bool:
         """Whether the present instance is known to have ended: its end is reported in whole seconds of its own clock.

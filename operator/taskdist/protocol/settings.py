@@ -22,6 +22,7 @@ class LeaderSettings:
     refused_seconds: float = 5.0  # before an assignment that the API server refused is tried again
     fast_takeover_seconds: float = 5.0  # a new leader's patience with agents of queues that reclaim fast
     delete_again_seconds: float = 30.0  # before a pod that should be deleted and still stands is deleted again
+    timeout_margin: float = 5.0  # what an agent is given to end by itself what has passed its limits
     require_ready_pods: bool = True
 
     def beyond(self, seconds: float) -> float:

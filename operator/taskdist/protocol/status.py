@@ -4,14 +4,17 @@ The only place that knows the field names. It decides nothing: reasons, messages
 None is cleared by the patch; a field left out stays.
 """
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from taskdist.api import Phase, Reason
-from taskdist.api.task import MAX_ATTEMPT_RECORDS
+from taskdist.api.task import MAX_ATTEMPT_BYTES, MAX_ATTEMPT_RECORDS
 
 MAX_MESSAGE = 4096
+# To how much the messages of earlier attempts are cut where all of them would take too much room.
+SHORT_MESSAGE = 200
 MAX_PROGRESS_MESSAGE = 1024
 
 Status = dict[str, Any]
@@ -27,23 +30,48 @@ def clip(text: str, limit: int = MAX_MESSAGE) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def attempt_record(attempt: int, reason: Reason, message: str, agent: str, wall: float) -> dict[str, Any]:
-    """Return one entry of `status.attempts`."""
+def attempt_record(
+    attempt: int, reason: Reason, message: str, agent: str, wall: float, started_at: float = 0.0
+) -> dict[str, Any]:
+    """Return one entry of `status.attempts`. `started_at` 0: its handler is not known to have started."""
+    started = {"startedAt": timestamp(started_at)} if started_at else {}
     return {
         "attempt": attempt,
         "reason": reason.value,
         "message": clip(message),
         "agent": agent,
+        **started,
         "endedAt": timestamp(wall),
     }
 
 
-def with_attempt(attempts: Sequence[dict[str, Any]], record: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Return the attempts with this one added, the oldest dropped beyond the bound."""
-    if record is None:
-        return list(attempts)[-MAX_ATTEMPT_RECORDS:]
-    others = [one for one in attempts if one.get("attempt") != record["attempt"]]
-    return [*others, record][-MAX_ATTEMPT_RECORDS:]
+def with_attempt(
+    attempts: Sequence[dict[str, Any]], record: dict[str, Any] | None, dropped: int = 0
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the history with this attempt added, within its bounds, and how many attempts it lacks by now.
+
+    Room is made by cutting the messages of the oldest, then by dropping the oldest.
+    """
+    others = [one for one in attempts if record is None or one.get("attempt") != record["attempt"]]
+    history = others if record is None else [*others, record]
+    sizes = [_bytes(one) for one in history]
+    total = sum(sizes)
+    for n in range(len(history) - 1):
+        if total <= MAX_ATTEMPT_BYTES:
+            break
+        short = {**history[n], "message": clip(str(history[n].get("message", "")), SHORT_MESSAGE)}
+        total -= sizes[n] - _bytes(short)
+        history[n], sizes[n] = short, _bytes(short)
+    first = max(0, len(history) - MAX_ATTEMPT_RECORDS)
+    total -= sum(sizes[:first])
+    while total > MAX_ATTEMPT_BYTES and first < len(history) - 1:
+        total -= sizes[first]
+        first += 1
+    return history[first:], dropped + first
+
+
+def _bytes(value: dict[str, Any]) -> int:
+    return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")) + 1
 
 
 def progress(fraction: float, message: str, wall: float) -> dict[str, Any]:
@@ -78,6 +106,8 @@ def waiting(
     not_before: float | None,
     attempts: list[dict[str, Any]],
     agent_uid: str,
+    dropped: int = 0,
+    deaths: Sequence[str] = (),
 ) -> Status:
     """The Task waits again. `agentUid` stays: it tells whose late result of this attempt may still be accepted."""
     return {
@@ -91,9 +121,43 @@ def waiting(
         "pool": None,
         "failures": failures,
         "retryAfter": None if not_before is None else timestamp(not_before),
-        "attempts": attempts,
+        **_history(attempts, dropped),
+        **_lost(deaths),
         "startedAt": None,
         "progress": None,
+    }
+
+
+def _history(attempts: list[dict[str, Any]], dropped: int) -> Status:
+    return {"attempts": attempts} | ({"droppedAttempts": dropped} if dropped else {})
+
+
+def _lost(deaths: Sequence[str]) -> Status:
+    return {"lostAgents": list(deaths)} if deaths else {}
+
+
+def spilled(queue: str, epoch: int, *, reason: Reason, message: str) -> Status:
+    """The Task waits in this queue instead of its own."""
+    return {"phase": Phase.PENDING.value, "epoch": epoch, "spilledTo": queue} | explained(reason, message)
+
+
+def redriven(epoch: int, redrives: int, *, message: str, wall: float) -> Status:
+    """A dead letter waits again, as if it had never failed. Its attempts go on counting, and their history stays."""
+    return {
+        "phase": Phase.PENDING.value,
+        "reason": Reason.REDRIVEN.value,
+        "message": clip(message),
+        "epoch": epoch,
+        "redrives": redrives,
+        "failures": 0,
+        "lostAgents": None,
+        "retryAfter": None,
+        "agent": None,
+        "pool": None,
+        "startedAt": None,
+        "finishedAt": None,
+        "progress": None,
+        "conditions": [_condition("DeadLettered", False, Reason.REDRIVEN, message, wall)],
     }
 
 
@@ -111,9 +175,12 @@ def ended(
     assigned_at: float | None = None,
     started_at: float | None = None,
     last_progress: dict[str, Any] | None = None,
+    dropped: int = 0,
+    deaths: Sequence[str] = (),
+    redrives: int = 0,
 ) -> Status:
-    """The Task is terminal. `agent` is (name, uid, pool) where status may not show the attempt yet (Lazy)."""
-    complete = phase is Phase.SUCCEEDED
+    """The Task is terminal, or a dead letter. `agent` is (name, uid, pool) where status may not show the attempt yet
+    (Lazy). `redrives`: up to which spec.redrive it was redriven, or was asked to be before there was need."""
     status: Status = {
         "phase": phase.value,
         "reason": reason.value,
@@ -122,15 +189,15 @@ def ended(
         "epoch": epoch,
         "finishedAt": timestamp(wall),
         "retryAfter": None,
-        "conditions": [
-            _condition("Complete", complete, reason, message, wall),
-            _condition("Failed", not complete, reason, message, wall),
-        ],
+        "conditions": _conditions(phase, reason, message, wall, redriven=redrives > 0),
     }
     if failures is not None:
         status["failures"] = failures
     if attempts is not None:
-        status["attempts"] = attempts
+        status |= _history(attempts, dropped)
+    status |= _lost(deaths)
+    if phase is Phase.DEAD_LETTERED and redrives:
+        status["redrives"] = redrives
     if agent is not None:
         status["agent"], status["agentUid"], status["pool"] = agent
     if assigned_at:
@@ -149,6 +216,20 @@ def explained(reason: Reason, message: str) -> Status:
 
 def progressed(last: dict[str, Any]) -> Status:
     return {"progress": last}
+
+
+def _conditions(phase: Phase, reason: Reason, message: str, wall: float, *, redriven: bool) -> list[Status]:
+    """What `kubectl wait` waits for. A dead letter is neither complete nor failed: it may yet be either."""
+    if phase is Phase.DEAD_LETTERED:
+        return [_condition("DeadLettered", True, reason, message, wall)]
+    complete = phase is Phase.SUCCEEDED
+    conditions = [
+        _condition("Complete", complete, reason, message, wall),
+        _condition("Failed", not complete, reason, message, wall),
+    ]
+    if redriven:
+        conditions.append(_condition("DeadLettered", False, reason, message, wall))
+    return conditions
 
 
 def _condition(kind: str, true: bool, reason: Reason, message: str, wall: float) -> dict[str, Any]:

@@ -66,9 +66,9 @@ def test_a_grant_starts_work_and_its_start_and_result_are_told() -> None:
     assert kinds(end.received(grant(), 100.1)) == [StartWork]
     assert said(end.started(A, 100.2)) == [Started(A)]
     assert said(end.progress(A, 7.0, "half", 100.3)) == [Progress(A, 1.0, "half")]
-    assert said(end.finished(A, b'{"x":1}', 100.4)) == [Result(A, b'{"x":1}')]
+    assert said(end.finished(A, b'{"x":1}', 100.7)) == [Result(A, b'{"x":1}', since_start=0.5)]
     assert end.kept == (A,)
-    assert said(end.received(Final(A, Verdict.ACCEPTED), 100.5)) == []
+    assert said(end.received(Final(A, Verdict.ACCEPTED), 100.8)) == []
     assert end.leases == ()
 
 

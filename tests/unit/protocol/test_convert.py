@@ -116,6 +116,7 @@ def test_time(text: str | None, expected: float) -> None:
                 cancel=True,
                 payload_bytes=len('{"a":1}'),
                 deleting=True,
+                execution_limit=5,
             ),
             id="whole-spec",
         ),
@@ -139,7 +140,9 @@ def test_time(text: str | None, expected: float) -> None:
                 }
             ),
             TaskRecord(
-                task=plain(failures=2, not_before=9.0, attempted=True, deaths=("x", "y"), queue="overflow"),
+                task=plain(
+                    failures=2, not_before=9.0, attempted=True, deaths=("x", "y"), spilled=True, queue="overflow"
+                ),
                 resource_version=42,
                 phase=Phase.ASSIGNED,
                 reason=Reason.ASSIGNED,

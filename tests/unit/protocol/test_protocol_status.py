@@ -1,6 +1,13 @@
 """The merge patches: names, forms and bounds of what is written."""
 
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from taskdist.api import Phase, Reason, TaskStatus
+from taskdist.api.task import MAX_ATTEMPT_BYTES, MAX_ATTEMPT_RECORDS
 from taskdist.protocol import status
 
 
@@ -17,6 +24,19 @@ def test_every_patch_is_valid_status() -> None:
         ),
         status.ended(Phase.FAILED, 1, 2, reason=Reason.RETRIES_EXHAUSTED, message="m", wall=1.0, agent=("a", "u", "p")),
         status.explained(Reason.NO_AGENT, "m"),
+        status.ended(
+            Phase.DEAD_LETTERED,
+            1,
+            2,
+            reason=Reason.POISONED,
+            message="m",
+            wall=1.0,
+            deaths=("u",),
+            redrives=2,
+            dropped=1,
+        ),
+        status.spilled("other", 2, reason=Reason.QUEUE_FULL, message="m"),
+        status.redriven(2, 1, message="m", wall=1.0),
         status.progressed(status.progress(0.5, "y" * 5000, 1.0)),
     ]
     known = {field.alias for field in TaskStatus.model_fields.values()}
@@ -33,13 +53,54 @@ def test_conditions_serve_kubectl_wait() -> None:
     assert conditions(Phase.SUCCEEDED) == {"Complete": "True", "Failed": "False"}
     assert conditions(Phase.FAILED) == {"Complete": "False", "Failed": "True"}
     assert conditions(Phase.CANCELLED) == {"Complete": "False", "Failed": "True"}
+    assert conditions(Phase.DEAD_LETTERED) == {"DeadLettered": "True"}
+    redriven = status.redriven(2, 1, message="", wall=0.0)["conditions"]
+    assert [(one["type"], one["status"]) for one in redriven] == [("DeadLettered", "False")]
 
 
-def test_attempts_are_bounded_and_one_each() -> None:
-    attempts: list[dict[str, object]] = []
-    for n in (*range(1, 15), 14):
-        attempts = status.with_attempt(attempts, status.attempt_record(n, Reason.AGENT_LOST, "", "", 0.0))
-    assert [one["attempt"] for one in attempts] == list(range(5, 15))
+def history(*messages: str) -> tuple[list[dict[str, Any]], int]:
+    attempts: list[dict[str, Any]] = []
+    dropped = 0
+    for n, message in enumerate(messages, 1):
+        attempts, dropped = status.with_attempt(
+            attempts, status.attempt_record(n, Reason.AGENT_LOST, message, "p-1", 0.0), dropped
+        )
+    return attempts, dropped
+
+
+def test_of_each_attempt_there_is_one_record() -> None:
+    attempts, _ = history("a", "b")
+    again = status.attempt_record(2, Reason.HANDLER_ERROR, "c", "", 0.0)
+    assert [one["message"] for one in status.with_attempt(attempts, again)[0]] == ["a", "c"]
+
+
+def test_all_retries_that_a_queue_may_allow_leave_their_whole_history() -> None:
+    attempts, dropped = history(*["boom"] * 101)
+    assert ([one["attempt"] for one in attempts], dropped) == (list(range(1, 102)), 0)
+
+
+def test_what_is_dropped_is_counted() -> None:
+    attempts, dropped = history(*["boom"] * (MAX_ATTEMPT_RECORDS + 5))
+    assert (attempts[0]["attempt"], len(attempts), dropped) == (6, MAX_ATTEMPT_RECORDS, 5)
+
+
+def test_long_messages_are_cut_from_the_oldest_on_before_anything_is_dropped() -> None:
+    attempts, dropped = history(*["x" * 4096] * 101)
+    assert (len(attempts), dropped) == (101, 0)
+    lengths = [len(one["message"]) for one in attempts]
+    assert lengths == sorted(lengths)
+    assert lengths[-1] == 4096
+
+
+@given(st.lists(st.text(max_size=5000), max_size=60))
+def test_a_history_keeps_its_bounds_and_its_newest(messages: list[str]) -> None:
+    attempts, dropped = history(*messages)
+    assert len(attempts) + dropped == len(messages)
+    assert len(json.dumps(attempts, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")) <= (
+        MAX_ATTEMPT_BYTES + 2
+    )
+    if messages:
+        assert attempts[-1]["message"] == status.clip(messages[-1])
 
 
 def test_clip_keeps_the_beginning() -> None:

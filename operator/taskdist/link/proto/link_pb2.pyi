@@ -16,6 +16,8 @@ class FailureReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAILURE_REASON_INVALID_PAYLOAD: _ClassVar[FailureReason]
     FAILURE_REASON_RESULT_TOO_LARGE: _ClassVar[FailureReason]
     FAILURE_REASON_RESULT_REFUSED: _ClassVar[FailureReason]
+    FAILURE_REASON_EXECUTION_TIMED_OUT: _ClassVar[FailureReason]
+    FAILURE_REASON_PROGRESS_TIMED_OUT: _ClassVar[FailureReason]
 
 class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -31,6 +33,8 @@ FAILURE_REASON_UNKNOWN_TYPE: FailureReason
 FAILURE_REASON_INVALID_PAYLOAD: FailureReason
 FAILURE_REASON_RESULT_TOO_LARGE: FailureReason
 FAILURE_REASON_RESULT_REFUSED: FailureReason
+FAILURE_REASON_EXECUTION_TIMED_OUT: FailureReason
+FAILURE_REASON_PROGRESS_TIMED_OUT: FailureReason
 VERDICT_UNSPECIFIED: Verdict
 VERDICT_ACCEPTED: Verdict
 VERDICT_ALREADY_FINAL: Verdict
@@ -118,18 +122,22 @@ class Hello(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., instance_id: _Optional[str] = ..., slots: _Optional[int] = ..., boot: _Optional[float] = ..., resources: _Optional[_Mapping[str, int]] = ..., skills: _Optional[_Iterable[str]] = ..., types: _Optional[_Union[TypeList, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., fenced: _Optional[bool] = ..., draining: _Optional[bool] = ..., leases: _Optional[_Iterable[_Union[LeaseName, _Mapping]]] = ..., software: _Optional[str] = ..., held: _Optional[_Iterable[_Union[HeldLease, _Mapping]]] = ..., started: _Optional[float] = ...) -> None: ...
 
 class HeldLease(_message.Message):
-    __slots__ = ("lease", "namespace", "name", "lease_seconds", "hold_seconds")
+    __slots__ = ("lease", "namespace", "name", "lease_seconds", "hold_seconds", "execution_seconds", "progress_seconds")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     HOLD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_SECONDS_FIELD_NUMBER: _ClassVar[int]
     lease: LeaseName
     namespace: str
     name: str
     lease_seconds: float
     hold_seconds: float
-    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., lease_seconds: _Optional[float] = ..., hold_seconds: _Optional[float] = ...) -> None: ...
+    execution_seconds: float
+    progress_seconds: float
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., lease_seconds: _Optional[float] = ..., hold_seconds: _Optional[float] = ..., execution_seconds: _Optional[float] = ..., progress_seconds: _Optional[float] = ...) -> None: ...
 
 class TypeList(_message.Message):
     __slots__ = ("names",)
@@ -148,10 +156,12 @@ class Ping(_message.Message):
     def __init__(self, boot: _Optional[float] = ..., busy_slots: _Optional[int] = ..., load: _Optional[float] = ...) -> None: ...
 
 class Started(_message.Message):
-    __slots__ = ("lease",)
+    __slots__ = ("lease", "since_start")
     LEASE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_START_FIELD_NUMBER: _ClassVar[int]
     lease: LeaseName
-    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ...) -> None: ...
+    since_start: float
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., since_start: _Optional[float] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("lease", "fraction", "message")
@@ -164,24 +174,28 @@ class Progress(_message.Message):
     def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("lease", "body")
+    __slots__ = ("lease", "body", "since_start")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     BODY_FIELD_NUMBER: _ClassVar[int]
+    SINCE_START_FIELD_NUMBER: _ClassVar[int]
     lease: LeaseName
     body: bytes
-    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., body: _Optional[bytes] = ...) -> None: ...
+    since_start: float
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., body: _Optional[bytes] = ..., since_start: _Optional[float] = ...) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("lease", "reason", "message", "permanent")
+    __slots__ = ("lease", "reason", "message", "permanent", "since_start")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     PERMANENT_FIELD_NUMBER: _ClassVar[int]
+    SINCE_START_FIELD_NUMBER: _ClassVar[int]
     lease: LeaseName
     reason: FailureReason
     message: str
     permanent: bool
-    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., reason: _Optional[_Union[FailureReason, str]] = ..., message: _Optional[str] = ..., permanent: _Optional[bool] = ...) -> None: ...
+    since_start: float
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., reason: _Optional[_Union[FailureReason, str]] = ..., message: _Optional[str] = ..., permanent: _Optional[bool] = ..., since_start: _Optional[float] = ...) -> None: ...
 
 class Stopped(_message.Message):
     __slots__ = ("lease", "message", "never_ran")
@@ -259,7 +273,7 @@ class Refused(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., retry: _Optional[bool] = ...) -> None: ...
 
 class Grant(_message.Message):
-    __slots__ = ("lease", "namespace", "name", "type", "slots", "resources", "ping_boot", "lease_seconds", "hold_seconds", "payload", "parents")
+    __slots__ = ("lease", "namespace", "name", "type", "slots", "resources", "ping_boot", "lease_seconds", "hold_seconds", "payload", "parents", "execution_seconds", "progress_seconds")
     class ResourcesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -278,6 +292,8 @@ class Grant(_message.Message):
     HOLD_SECONDS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     PARENTS_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_SECONDS_FIELD_NUMBER: _ClassVar[int]
     lease: LeaseName
     namespace: str
     name: str
@@ -289,7 +305,9 @@ class Grant(_message.Message):
     hold_seconds: float
     payload: bytes
     parents: _containers.RepeatedCompositeFieldContainer[ParentResult]
-    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., slots: _Optional[int] = ..., resources: _Optional[_Mapping[str, int]] = ..., ping_boot: _Optional[float] = ..., lease_seconds: _Optional[float] = ..., hold_seconds: _Optional[float] = ..., payload: _Optional[bytes] = ..., parents: _Optional[_Iterable[_Union[ParentResult, _Mapping]]] = ...) -> None: ...
+    execution_seconds: float
+    progress_seconds: float
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., slots: _Optional[int] = ..., resources: _Optional[_Mapping[str, int]] = ..., ping_boot: _Optional[float] = ..., lease_seconds: _Optional[float] = ..., hold_seconds: _Optional[float] = ..., payload: _Optional[bytes] = ..., parents: _Optional[_Iterable[_Union[ParentResult, _Mapping]]] = ..., execution_seconds: _Optional[float] = ..., progress_seconds: _Optional[float] = ...) -> None: ...
 
 class ParentResult(_message.Message):
     __slots__ = ("name", "phase", "result")
