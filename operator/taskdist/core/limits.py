@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from taskdist.core import recount
 from taskdist.core.alarms import Alarms
 from taskdist.core.blockers import Account, Blocker, Book, Forbidden, FullEmergency, FullKey, KeyUse, NoToken, Scope
-from taskdist.core.model import EMERGENCY, Key, Queue, Task
+from taskdist.core.model import EMERGENCY, Key, Queue, Task, TokenRate
 from taskdist.core.order import is_emergency
 from taskdist.core.turns import Turns
 
@@ -72,8 +72,12 @@ class Limits:
         book.applied = False
         book.apply(Queue(*key))
         opened = self._report_all(book)
+        for account in list(book.accounts.values()):
+            if account.idle:
+                del self._idle[account]
+                self._close(account)
         if not book.accounts:
-            del self._books[key]
+            self._books.pop(key, None)
         return opened
 
     # A Task's life.
@@ -125,6 +129,10 @@ class Limits:
         """
         return task.ordering_key is None or self._turns.mine(task)
 
+    def turn(self, task: Task) -> tuple[str, int]:
+        """Return whose turn it is of the Task's ordering key, by name, and how many of the key have not ended."""
+        return ("", 0) if task.ordering_key is None else self._turns.ahead(task)
+
     def blocker(self, task: Task, level: int, now: float) -> Blocker | None:
         """Return the first limit that holds the waiting Task; None if it may be granted.
 
@@ -164,8 +172,11 @@ class Limits:
         if task.ordering_key is not None:
             self._turns.take(task)
         if token and book.limited:
-            self._take(book, now)
-            self._take(account, now)
+            rules = book.rules
+            if rules.rate is not None:
+                self._take(book, rules.rate, now)
+            if rules.tenant_rate is not None:
+                self._take(account, rules.tenant_rate, now)
 
     def release(self, task: Task, now: float) -> list[Blocker]:
         """The attempt is over and the Task waits again (until it leaves). Return the blockers that may have opened."""
@@ -293,14 +304,6 @@ class Limits:
 
     def _empty(self, account: Account) -> None:
         """The tenant has no Tasks there any more. Its bucket must not be full again by coming back."""
-        if account.bucket is None or account.rate is None:
-            self._close(account)
-        else:
-            account.idle = True
-            self._idle[account] = None
-
-    def _close(self, account: Account) -> None:
-        book = account.of
         for blocker in (
             account.full,
             account.slots_full,
@@ -311,6 +314,14 @@ class Limits:
         ):
             if blocker is not None and blocker.watched:
                 self._report(blocker)
+        if account.bucket is None or account.of.rules.tenant_rate is None:
+            self._close(account)
+        else:
+            account.idle = True
+            self._idle[account] = None
+
+    def _close(self, account: Account) -> None:
+        book = account.of
         del book.accounts[account.name]
         del self._accounts[*book.rules.key, account.name]
         if not book.accounts and not book.applied:
@@ -345,15 +356,13 @@ class Limits:
                     use.blocker = FullKey(use)
                 return use.blocker
         if book.limited and not emergency:
-            return _no_token(book, now) or _no_token(account, now)
+            return _no_token(book, rules.rate, now) or _no_token(account, rules.tenant_rate, now)
         return None
 
-    def _take(self, scope: Scope, now: float) -> None:
-        rate = scope.rate
-        if rate is not None:
-            scope.tokens(rate, now).take(now)
-            if scope.no_token is not None and scope.no_token.watched:
-                self._await(scope.no_token, now)
+    def _take(self, scope: Scope, rate: TokenRate, now: float) -> None:
+        scope.tokens(rate, now).take(now)
+        if scope.no_token is not None and scope.no_token.watched:
+            self._await(scope.no_token, now)
 
     def _await(self, blocker: NoToken, now: float) -> None:
         opens = blocker.opens_at(now)
@@ -373,8 +382,7 @@ class Limits:
         return [self._report(each) for each in list(book.watched)]
 
 
-def _no_token(scope: Scope, now: float) -> NoToken | None:
-    rate = scope.rate
+def _no_token(scope: Scope, rate: TokenRate | None, now: float) -> NoToken | None:
     if rate is None or scope.tokens(rate, now).has_token(now):
         return None
     if scope.no_token is None:

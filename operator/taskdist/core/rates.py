@@ -37,9 +37,11 @@ class Bucket:
 
     def tokens(self, now: float) -> float:
         """Return how many tokens are there; below zero: how many were taken ahead."""
-        tokens = min(float(self.rate.burst), self._tokens + max(0.0, now - self._at) * self.rate.per_second)
+        tokens, rate = self._tokens, self.rate
+        if now > self._at:
+            tokens = min(rate.burst, tokens + (now - self._at) * rate.per_second)
         # What was promised for this moment is there at this moment, whatever was rounded.
-        return max(tokens, 1.0) if self.has_token(now) else tokens
+        return 1.0 if tokens < 1.0 and self.has_token(now) else tokens
 
     def full(self, now: float) -> bool:
         """Whether it is as if it had never been used."""

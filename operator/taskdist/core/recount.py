@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from taskdist.core.blockers import Book, NoToken, Scope
 from taskdist.core.model import EMERGENCY, Key, Task
-from taskdist.core.turns import Turns
+from taskdist.core.turns import SequenceKey, Turns
 
 K = TypeVar("K")
 # waiting, leased, slots, payload bytes.
@@ -19,7 +19,7 @@ def findings(tasks: Iterable[tuple[Task, bool]], books: Mapping[Key, Book], turn
     tenants: dict[tuple[Key, str], Counts] = {}
     emergency: Counter[tuple[Key, str]] = Counter()
     keys: Counter[tuple[Key, str]] = Counter()
-    ordered: dict[tuple[Key, str], tuple[set[str], int]] = {}
+    ordered: dict[SequenceKey, tuple[set[str], int]] = {}
     for task, leased in tasks:
         key, account = task.queue_key, (task.queue_key, task.tenant)
         queues[key] = _plus(queues.get(key), task, leased)
@@ -28,9 +28,9 @@ def findings(tasks: Iterable[tuple[Task, bool]], books: Mapping[Key, Book], turn
         if leased and task.concurrency_key is not None:
             keys[key, task.concurrency_key] += 1
         if task.ordering_key is not None:
-            uids, number = ordered.get((key, task.ordering_key), (set(), 0))
+            uids, number = ordered.get((*key, task.ordering_key), (set(), 0))
             uids.add(task.uid)
-            ordered[key, task.ordering_key] = (uids, number + leased)
+            ordered[*key, task.ordering_key] = (uids, number + leased)
     yield from _differ("queue", {key: _counts(book) for key, book in books.items() if not _empty(book)}, queues)
     accounts = [(key, each) for key, book in books.items() for each in book.accounts.values() if not each.idle]
     yield from _differ("tenant", {(key, each.name): _counts(each) for key, each in accounts}, tenants)

@@ -8,13 +8,15 @@ those behind it.
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 
-from taskdist.core.model import Key, Task
+from taskdist.core.model import Task
 
 # A Task that was started by a former leader, and one that was not, as far as is known.
 _STARTED, _NEW = 0, 1
 
 # (standing, created, uid, stamp, name): smaller goes first.
 Entry = tuple[int, float, str, int, str]
+# (namespace, queue, ordering key).
+SequenceKey = tuple[str, str, str]
 
 
 class Sequence:
@@ -48,7 +50,7 @@ class Turns:
     """All Tasks with an ordering key that have not ended. Calls with Tasks without one are mistakes."""
 
     def __init__(self) -> None:
-        self._sequences: dict[tuple[Key, str], Sequence] = {}
+        self._sequences: dict[SequenceKey, Sequence] = {}
         self._stamp = 0
 
     def enter(self, task: Task) -> None:
@@ -61,13 +63,14 @@ class Turns:
 
     def leave(self, task: Task) -> list[str]:
         """The Task has ended for good. Return whose turn it is now, if that changed."""
-        sequence = self._sequences[_key(task)]
-        first = sequence.first()
+        key = _key(task)
+        sequence = self._sequences[key]
+        led = sequence.first()
         del sequence.entries[task.uid]
         if not sequence.entries:
-            del self._sequences[_key(task)]
+            del self._sequences[key]
             return []
-        if first is None or first[2] != task.uid or sequence.leased:
+        if led is None or led[2] != task.uid or sequence.leased:
             return []
         following = sequence.first()
         return [] if following is None else [following[2]]
@@ -83,9 +86,8 @@ class Turns:
         """
         sequence = self._sequences[_key(task)]
         sequence.leased -= 1
-        former = sequence.entries[task.uid]
         self._stamp += 1
-        sequence.put((-self._stamp, *former[1:3], self._stamp, former[4]))
+        sequence.put((-self._stamp, task.created, task.uid, self._stamp, task.name))
 
     def mine(self, task: Task) -> bool:
         """Whether a waiting Task has the turn."""
@@ -101,12 +103,12 @@ class Turns:
         first = sequence.first() if sequence is not None else None
         return ("", 0) if sequence is None or first is None else (first[4], len(sequence.entries))
 
-    def sizes(self) -> Iterator[tuple[tuple[Key, str], tuple[set[str], int]]]:
-        """Yield, by (queue, key): the uids of its Tasks and how many of them are leased."""
+    def sizes(self) -> Iterator[tuple[SequenceKey, tuple[set[str], int]]]:
+        """Yield, by key: the uids of its Tasks and how many of them are leased."""
         for key, sequence in self._sequences.items():
             yield key, (set(sequence.entries), sequence.leased)
 
 
-def _key(task: Task) -> tuple[Key, str]:
+def _key(task: Task) -> SequenceKey:
     assert task.ordering_key is not None
-    return (task.queue_key, task.ordering_key)
+    return (task.namespace, task.queue, task.ordering_key)
