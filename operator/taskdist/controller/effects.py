@@ -58,7 +58,7 @@ class Link(Protocol):
 
 def is_ours(action: WriteStatus) -> Callable[[Object], bool]:
     """Return whether an object read again shows this very write: same phase, attempt and epoch, and what it counts."""
-    keys = ("phase", "attempt", "epoch", "agentUid", "failures")
+    keys = ("phase", "attempt", "epoch", "agentUid", "failures", "spilledTo", "redrives")
     want = {k: action.status[k] for k in keys if action.status.get(k) is not None}
 
     def shows(obj: Object) -> bool:
