@@ -13,13 +13,14 @@ from typing import Any, Protocol
 import structlog
 
 from taskdist.api import AgentPool, Reason, Task
-from taskdist.core.model import Key
+from taskdist.core.model import Key, Parent
 from taskdist.kube import PODS, ApiError, Client, Informer, KubeError, StatusWriter, Write
 from taskdist.kube import writer as written
 from taskdist.kube.backoff import Backoff
 from taskdist.observability.events import Subject
 from taskdist.protocol import convert
-from taskdist.protocol.messages import ToAgent
+from taskdist.protocol.dependencies import within_bounds
+from taskdist.protocol.messages import ParentResult, ToAgent
 from taskdist.protocol.observations import (
     Conflict,
     DeletePod,
@@ -107,13 +108,21 @@ class KubeEffects:
         status = dict(action.status)
         if action.body is not None:
             status["result"] = json.loads(action.body)
+        if action.result_of is not None:
+            try:
+                original = await writer.read(action.result_of[0], action.namespace, action.result_of[1])
+            except KubeError:
+                return NotSent()
+            if original is not None and "result" in original["status"]:
+                status["result"] = original["status"]["result"]
         outcome = await writer.write(
             Write(action.uid, action.namespace, action.name, str(action.resource_version), status, is_ours(action))
         )
         match outcome:
             case written.Written(obj):
                 self._tasks.apply_own(obj)
-                return Written(convert.task_record(obj), convert.payload(obj))
+                results = await self._results(writer, action.namespace, action.parents)
+                return Written(convert.task_record(obj), convert.payload(obj), results)
             case written.Conflict(None):
                 # What stands is not known. Nothing of ours does; the informer brings what is there.
                 return Unknown(self._tasks.store.get(action.uid))
@@ -142,11 +151,29 @@ class KubeEffects:
             obj = await writer.read(action.uid, action.namespace, action.name)
         except KubeError:
             return ReadFailed()
+        results = await self._results(writer, action.namespace, action.parents) if obj is not None else ()
+        if results is None:
+            return ReadFailed()
         if obj is None:
             self._tasks.apply_gone(action.uid)
             return Gone()
         self._tasks.apply_own(obj)
-        return Found(convert.task_record(obj), convert.payload(obj))
+        return Found(convert.task_record(obj), convert.payload(obj), results)
+
+    async def _results(
+        self, writer: StatusWriter, namespace: str, parents: tuple[Parent, ...]
+    ) -> tuple[ParentResult, ...] | None:
+        """How these Tasks ended, with their results; None if one could not be read."""
+        if not parents:
+            return ()
+        try:
+            tasks = await asyncio.gather(*(writer.read(each.uid, namespace, each.name) for each in parents))
+        except KubeError:
+            return None
+        return within_bounds(
+            ParentResult(each.name, each.phase or "", b"" if obj is None else convert.result(obj))
+            for each, obj in zip(parents, tasks, strict=True)
+        )
 
     async def delete_pod(self, action: DeletePod) -> None:
         """Delete until it is done or leadership ends: the core asks once."""

@@ -60,12 +60,13 @@ class Answers(Attempts):
         if lease is None or lease.stage is not Stage.WRITING:
             return
         match outcome:
-            case Written(_, payload):
+            case Written(_, payload, parents):
                 lease.recorded, lease.stage = True, Stage.UNSENT
                 lease.until = now.boot + lease.lease_seconds
                 self._time_lease(entry, lease)
-                if self._stop_reason(entry, lease) is None and not entry.gone and entry.outcome is None:
-                    self._offer(entry, lease, payload, now)
+                wanted = self._stop_reason(entry, lease) is None and not entry.gone and entry.outcome is None
+                if wanted and parents is not None:
+                    self._offer(entry, lease, payload, now, parents)
             case Conflict() | Gone():
                 self._assign_conflict(entry, now)
             case Refused(message):

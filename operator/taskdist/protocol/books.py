@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.core.model import Key, Task
+from taskdist.protocol.duplicates import Original
 from taskdist.protocol.messages import AgentIdentity, Failure, Hello, LeaseName, Result
 from taskdist.protocol.observations import TaskRecord
 from taskdist.protocol.status import Status
@@ -77,6 +78,7 @@ class Ending:
     attempt: Status | None = None
     reply: LeaseName | None = None
     reply_to: str = ""
+    copy_of: Original | None = None  # the Task that it ends like
     deaths: tuple[str, ...] = ()
     on: Task | None = None
     spill_to: str = ""
@@ -114,6 +116,7 @@ class Entry:
     gone_sure: bool = False
     reread: bool = False
     not_until: float = 0.0
+    pins_due: float = 0.0  # when what is known of its parents is written, if nothing else is before
     waits: int = 0  # counts the times it began to wait: timers of earlier ones are void
     noted: tuple[Reason, float] | None = None
 

@@ -67,6 +67,12 @@ def payload(obj: Obj) -> bytes:
     return _encode(value).encode("utf-8", "replace") if value else b"{}"
 
 
+def result(obj: Obj) -> bytes:
+    """The Task's result as JSON, UTF-8; empty if it has none."""
+    value = (obj.get("status") or _NOTHING).get("result")
+    return b"" if value is None else _encode(value).encode("utf-8", "replace")
+
+
 def task_record(obj: Obj) -> TaskRecord:
     """A Task with what its status says, without payload and result."""
     metadata, spec = obj["metadata"], obj["spec"]

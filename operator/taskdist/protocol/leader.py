@@ -90,7 +90,10 @@ class Leader(Sessions):
     def _on_recover(self, tasks: Iterable[TaskRecord], now: Now) -> None:
         self._takeover, self._recovered = now.boot, True
         longest = 0.0
+        tasks = list(tasks)
+        self._lineage.listed(tasks)
         for record in tasks:
+            self._duplicates.seen(record)
             uid = record.task.uid
             if record.phase.terminal:
                 self._finals.add(uid)
@@ -160,6 +163,7 @@ class Leader(Sessions):
             return
         entry = self._tasks.get(uid)
         if entry is None:
+            self._see(record)
             if record.phase.terminal:
                 self._finals.add(uid)
                 return
@@ -167,7 +171,7 @@ class Leader(Sessions):
         elif not self._is_newer(entry, record):
             return
         else:
-            entry.record = record
+            self._learn(entry, record)
         entry.gone = entry.gone or record.deleting
         self._advance(entry, now)
 
@@ -181,6 +185,9 @@ class Leader(Sessions):
         if entry is not None:
             entry.gone = True
             self._advance(entry, now)
+        else:
+            self._lineage.deleted(uid)
+            self._duplicates.deleted(uid)
 
     def pod_observed(self, pod: PodRecord, now: Now) -> list[Action]:
         return self._input(partial(self._on_pod_observed, pod), now)
@@ -266,7 +273,7 @@ class Leader(Sessions):
                 self._later(entry, self._settings.retry_seconds, now)
             case Gone():
                 entry.gone = entry.gone_sure = True
-            case Found(record, payload):
+            case Found(record, payload, parents):
                 self._learn(entry, record)
                 entry.reread = False
                 if not record.deleting:
@@ -276,7 +283,7 @@ class Leader(Sessions):
                 wanted = not entry.gone and entry.outcome is None and record.phase in (Phase.PENDING, Phase.ASSIGNED)
                 if ask is Ask.PAYLOAD and lease is not None and lease.stage is Stage.UNSENT and wanted:
                     if self._still_wanted(entry, lease.name):
-                        self._offer(entry, lease, payload, now)
+                        self._offer(entry, lease, payload, now, parents)
                     else:
                         self._take_back(entry, now)
         self._advance(entry, now)
@@ -416,9 +423,11 @@ class Leader(Sessions):
     def _decided(self, now: Now) -> list[Action]:
         """Let the core decide on what is new, and return all that is to be done."""
         self._last = now
+        self._look_again(now)
         while self._recovered and self._may_act(now) and (decisions := self.core.decide(now.wall)):
             for decision in decisions:
                 self._carry_out(decision, now)
+            self._look_again(now)
         if self._over:
             self._out.clear()
         return self._take()

@@ -9,8 +9,8 @@ from taskdist.api.task import MAX_PAYLOAD_BYTES
 from taskdist.core.model import Queue
 from taskdist.protocol import status
 from taskdist.protocol.books import UNHEARD, Ask, Ending, Entry, Lease, Stage
-from taskdist.protocol.ledger import Ledger
-from taskdist.protocol.messages import Cancel, Grant, LeaseName
+from taskdist.protocol.kinship import Kinship
+from taskdist.protocol.messages import Cancel, Grant, LeaseName, ParentResult
 from taskdist.protocol.observations import (
     DeletePod,
     Now,
@@ -19,7 +19,7 @@ from taskdist.protocol.observations import (
 from taskdist.protocol.timeouts import TIMED_OUT, Due, next_due
 
 
-class Leases(Ledger):
+class Leases(Kinship):
     """How leases begin, are counted, and run out."""
 
     # --- without a lease ---
@@ -44,8 +44,11 @@ class Leases(Ledger):
             self._advance(entry, now)
         elif entry.uid in self._recovering:
             self._core_held(entry, Reason.RECOVERING, now)
+        elif (original := self._duplicates.original(entry.uid)) is not None:
+            self._follow(entry, original, now)
         else:
             self._core_waiting(entry, now)
+            self._keep_pins(entry, now)
 
     def _adopt_seen(self, entry: Entry, now: Now) -> None:
         """An assignment seen in status that the core does not hold is sent under its own name or reclaimed."""
@@ -169,7 +172,9 @@ class Leases(Ledger):
             wall=lease.assigned_at,
         )
 
-    def _offer(self, entry: Entry, lease: Lease, payload: bytes | None, now: Now) -> None:
+    def _offer(
+        self, entry: Entry, lease: Lease, payload: bytes | None, now: Now, parents: tuple[ParentResult, ...] = ()
+    ) -> None:
         """Send the grant if the agent is there; else it waits for the agent as long as its lease would have run."""
         session = self._by_pod.get(lease.agent_uid)
         if session is None:
@@ -200,6 +205,7 @@ class Leases(Ledger):
             hold_seconds=lease.hold_seconds,
             resources=task.resources,
             payload=payload,
+            parents=parents,
             execution_seconds=lease.execution_seconds,
             progress_seconds=lease.progress_seconds,
         )

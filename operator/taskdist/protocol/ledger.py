@@ -13,6 +13,8 @@ from taskdist.core.events import AgentDrained, TaskGone, TaskHeld, TaskLeased, T
 from taskdist.core.model import Agent, Key, Pool, Queue
 from taskdist.protocol import status
 from taskdist.protocol.books import Ask, Entry, Grave, Lease, Orphan, Session, Timers
+from taskdist.protocol.dependencies import Lineage
+from taskdist.protocol.duplicates import Duplicates
 from taskdist.protocol.messages import Final, Hello, LeaseName, ToAgent, Verdict
 from taskdist.protocol.observations import (
     Action,
@@ -45,6 +47,8 @@ class Ledger(ABC):
         self._pods: dict[str, PodRecord] = {}
         self._tasks: dict[str, Entry] = {}
         self._finals: set[str] = set()
+        self._lineage = Lineage()
+        self._duplicates = Duplicates()
         self._dead: dict[str, Grave] = {}  # dead letters that nobody asks anything of
         self._leases: dict[str, dict[str, Entry]] = {}  # by pod uid, by Task uid
         self._sessions: dict[int, Session] = {}
@@ -100,27 +104,45 @@ class Ledger(ABC):
         self._asks[self._token] = entry.uid
         entry.asked = ask
         task, version = entry.record.task, entry.record.resource_version
-        self._out.append(WriteStatus(self._token, task.uid, task.namespace, task.name, version, patch, body))
+        parents = self._lineage.parents(task) if ask is Ask.ASSIGN else ()
+        if self._lineage.unwritten(task):
+            patch = patch | self._lineage.patch(task)
+        first = entry.ending.copy_of if ask is Ask.ENDING and entry.ending is not None else None
+        original = None
+        if first is not None:
+            patch, original = patch | {"duplicateOf": first.name}, (first.uid, first.name)
+        self._out.append(
+            WriteStatus(
+                self._token, task.uid, task.namespace, task.name, version, patch, body, parents, result_of=original
+            )
+        )
 
     def _read(self, entry: Entry, ask: Ask) -> None:
         self._token += 1
         self._asks[self._token] = entry.uid
         entry.asked = ask
         task = entry.record.task
-        self._out.append(ReadTask(self._token, task.uid, task.namespace, task.name))
+        parents = self._lineage.parents(task) if ask is Ask.PAYLOAD else ()
+        self._out.append(ReadTask(self._token, task.uid, task.namespace, task.name, parents))
 
     def _learn(self, entry: Entry, record: TaskRecord) -> None:
         """Older views of the same Task are ignored."""
         if self._is_newer(entry, record):
             entry.record = record
+            self._see(record)
 
     def _is_newer(self, entry: Entry, record: TaskRecord) -> bool:
         return record.resource_version > entry.record.resource_version
 
+    def _see(self, record: TaskRecord) -> None:
+        """A Task is new or changed: others may depend on it, or on its key."""
+        self._lineage.seen(record)
+        self._duplicates.seen(record)
+
     # --- the core's view ---
 
     def _core_waiting(self, entry: Entry, now: Now) -> None:
-        task = entry.record.task
+        task = self._lineage.resolved(entry.record.task)
         if entry.core == "waiting" and entry.told == task:
             return
         if entry.core != "waiting":
@@ -131,7 +153,7 @@ class Ledger(ABC):
         self.core.handle(TaskWaiting(task), now.wall)
 
     def _core_held(self, entry: Entry, reason: Reason, now: Now) -> None:
-        task = entry.record.task
+        task = self._lineage.resolved(entry.record.task)
         if entry.core != "held" or entry.told != task:
             entry.core, entry.told = "held", task
             self.core.handle(TaskHeld(task, reason), now.wall)
@@ -174,8 +196,11 @@ class Ledger(ABC):
         self._drop_lease(entry)
         del self._tasks[entry.uid]
         self._recovering.discard(entry.uid)
+        self._lineage.over(entry.record, deleted=not final)
         if final:
             self._finals.add(entry.uid)
+        else:
+            self._duplicates.deleted(entry.uid)
         if entry.core:
             phase = entry.record.phase if entry.record.phase.terminal else None
             self.core.handle(TaskGone(entry.uid, phase), now.wall)

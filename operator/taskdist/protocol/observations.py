@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from taskdist.api import Phase, Reason
-from taskdist.core.model import Task
-from taskdist.protocol.messages import LeaseName, ToAgent
+from taskdist.core.model import Parent, Task
+from taskdist.protocol.messages import LeaseName, ParentResult, ToAgent
 
 
 class Now(NamedTuple):
@@ -74,7 +74,9 @@ class WriteStatus:
     """Merge `status` into the Task's status if uid and resourceVersion still match. Answered by `write_done`.
 
     `token` ties the answer to the request. `lease` is the lease that the write assigns, if it assigns one.
-    `body` is merged as `status.result` (JSON bytes), kept apart so that the machine never parses it.
+    `body` is merged as `status.result` (JSON bytes), kept apart so that the machine never parses it. `result_of` names
+    a Task of the same namespace (uid, name) whose result is merged instead, if it has one. The results of `parents`
+    are wanted with the answer.
     """
 
     token: int
@@ -84,16 +86,19 @@ class WriteStatus:
     resource_version: int
     status: dict[str, Any]
     body: bytes | None = None
+    parents: tuple[Parent, ...] = ()
+    result_of: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReadTask:
-    """Read the Task from the API server, never from a cache. Answered by `read_done`."""
+    """Read the Task from the API server, never from a cache. Answered by `read_done`, with the results of `parents`."""
 
     token: int
     uid: str
     namespace: str
     name: str
+    parents: tuple[Parent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +154,14 @@ Action = WriteStatus | ReadTask | Send | CloseSession | DeletePod | ScalePool | 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The write stands. `payload` is the Task's spec.payload as JSON bytes (the answer carries it)."""
+    """The write stands. `payload` is the Task's spec.payload as JSON bytes (the answer carries it).
+
+    `parents` are the results that were asked for; None: they could not be read.
+    """
 
     record: TaskRecord
     payload: bytes = b"{}"
+    parents: tuple[ParentResult, ...] | None = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +203,7 @@ WriteOutcome = Written | Conflict | Gone | Refused | Unknown | NotSent
 class Found:
     record: TaskRecord
     payload: bytes = field(default=b"{}")
+    parents: tuple[ParentResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
