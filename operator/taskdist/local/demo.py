@@ -220,7 +220,9 @@ def run(stack: Stack, count: int, samples: Path, console: Console) -> bool:
     agent = samples / "agents" / "analyse.py"
     stack.make_namespace(NAMESPACE)
     stack.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=yaml.safe_dump_all(stack.demo_objects(POOL, QUEUE, agent)))
-    console.print(f"kubectl apply: a TaskQueue, an AgentPool, and {len(files)} Tasks, one for each source file")
+    console.print(
+        f"kubectl apply: a TaskQueue, an AgentPool, and {len(files)} Tasks, one for each source file", soft_wrap=True
+    )
     with tempfile.NamedTemporaryFile("w", suffix=".json") as tasks:
         json.dump({"apiVersion": "v1", "kind": "List", "items": manifests(files, inline=not stack.shares_disk)}, tasks)
         tasks.flush()

@@ -236,6 +236,8 @@ class Stack:
                 # As the chart has it for the operator: an image that was loaded into the nodes is in no registry.
                 "imagePullPolicy": "IfNotPresent",
                 "args": ["agent", f"/samples/agents/{agent.name}:agent"],
+                # Without a request a busy node gives it next to nothing, and it takes minutes to start.
+                "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
             }
         container |= {
             "name": "agent",

@@ -155,4 +155,5 @@ def test_agents_run_an_image_that_is_in_no_registry() -> None:
     (container,) = pool["spec"]["template"]["spec"]["containers"]
     assert container["image"] == "taskdist:latest"
     assert container["imagePullPolicy"] == "IfNotPresent"
+    assert container["resources"]["requests"]["cpu"]
     assert container["args"] == ["agent", "/samples/agents/analyse.py:agent"]
