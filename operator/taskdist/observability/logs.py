@@ -15,8 +15,13 @@ from structlog.typing import FilteringBoundLogger, Processor
 Format = Literal["auto", "json", "console"]
 
 LEVELS = ("debug", "info", "warning", "error")
-# These say at INFO what ours say better, or what nobody asked.
-NOISY = ("kopf.activities", "kopf._core.engines.posting", "aiohttp.access", "asyncio")
+# These say at INFO what ours say better, or what nobody asked: two lines for each status of a pool, say.
+NOISY = (
+    *("kopf.activities", "kopf.objects", "kopf._core.engines.activities", "kopf._core.engines.posting"),
+    *("kopf._core.reactor.running", "aiohttp.access", "asyncio"),
+)
+# True of every takeover, and meant to be: signals are the main thread's, which tells kopf.
+EXPECTED = {"kopf._core.reactor.running": "OS signals are ignored: running not in the main thread."}
 
 
 def configure(level: str = "info", *, stream: TextIO | None = None, format: Format = "auto") -> None:
@@ -57,6 +62,10 @@ def configure(level: str = "info", *, stream: TextIO | None = None, format: Form
     root.setLevel(number)
     for name in NOISY:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+    for name in EXPECTED:
+        logger = logging.getLogger(name)
+        logger.removeFilter(_unexpected)
+        logger.addFilter(_unexpected)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[
@@ -70,6 +79,10 @@ def configure(level: str = "info", *, stream: TextIO | None = None, format: Form
         # Not cached: a logger that was made before this call must follow it.
         cache_logger_on_first_use=False,
     )
+
+
+def _unexpected(record: logging.LogRecord) -> bool:
+    return record.getMessage() != EXPECTED.get(record.name)
 
 
 def get(name: str) -> FilteringBoundLogger:

@@ -70,6 +70,22 @@ def test_the_standard_library_s_loggers_come_out_the_same_way() -> None:
     assert line["object"] == "AgentPool ns/p"
 
 
+def test_kopf_says_what_went_wrong_and_no_more() -> None:
+    stream = io.StringIO()
+    logs.configure(stream=stream)
+    # As kopf 1.45 says them: for each event of an object, at each start, at each takeover.
+    logging.getLogger("kopf.objects").info("Handler 'pool' succeeded.")
+    logging.getLogger("kopf._core.engines.activities").info("Initial authentication has been initiated.")
+    running = logging.getLogger("kopf._core.reactor.running")
+    running.warning("OS signals are ignored: running not in the main thread.")
+    running.warning("Cleanup activity is not executed at all due to cancellation.")
+    logging.getLogger("kopf.objects").error("Handler 'pool' failed")
+    assert [line["message"] for line in lines(stream)] == [
+        "Cleanup activity is not executed at all due to cancellation.",
+        "Handler 'pool' failed",
+    ]
+
+
 def test_an_exception_stays_on_its_line() -> None:
     stream = io.StringIO()
     logs.configure(stream=stream)
