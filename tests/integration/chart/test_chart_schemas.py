@@ -68,6 +68,7 @@ NATIVE = {
     "Namespace",
     "NetworkPolicy",
     "PodDisruptionBudget",
+    "ResourceQuota",
     "Role",
     "RoleBinding",
     "Service",
