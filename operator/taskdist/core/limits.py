@@ -49,6 +49,8 @@ class Limits:
         # Empty accounts that are kept for their buckets, and how many there may be before they are looked through.
         self._idle: dict[Account, None] = {}
         self._idle_bound = 64
+        # Limits of tenants that have no Tasks any more, yet to be reported.
+        self._closed: list[Blocker] = []
 
     # Queues.
 
@@ -227,12 +229,15 @@ class Limits:
     # Time.
 
     def due(self, now: float) -> list[Blocker]:
-        """Return the rates that have a token now, of those that were handed out and not yet reported."""
-        opened: list[Blocker] = []
-        while (name := self._alarms.due(now)) is not None:
-            opened.append(self._report(self._rates[name]))
+        """Return the rates that have a token now, of those that were handed out and not yet reported.
+
+        Also limits of tenants that had no Tasks left since the last call: they hold nothing any more.
+        """
         if len(self._idle) > self._idle_bound:
             self._sweep(now)
+        opened, self._closed = self._closed, []
+        while (name := self._alarms.due(now)) is not None:
+            opened.append(self._report(self._rates[name]))
         return opened
 
     def next_due(self) -> float | None:
@@ -268,14 +273,6 @@ class Limits:
                 return f"{scope} holds {scope.payload_bytes} bytes of payload, more than its {path} of {most}."
         return None
 
-    def describe_turn(self, task: Task) -> tuple[str, str]:
-        """Say for which Task of its ordering key it waits, and what would unblock it."""
-        name, tasks = self._turns.ahead(task)
-        return (
-            f"Task {name} of the ordering key {task.ordering_key} goes first; {tasks} Tasks of it have not ended.",
-            f"Wait for Task {name} to end, or cancel it.",
-        )
-
     def usage(self, key: Key, now: float) -> Usage | None:
         """Return what is there of a queue; None if it is unknown and has no Tasks."""
         book = self._books.get(key)
@@ -304,16 +301,6 @@ class Limits:
 
     def _empty(self, account: Account) -> None:
         """The tenant has no Tasks there any more. Its bucket must not be full again by coming back."""
-        for blocker in (
-            account.full,
-            account.slots_full,
-            account.few,
-            account.no_token,
-            account.emergency_full,
-            account.forbidden,
-        ):
-            if blocker is not None and blocker.watched:
-                self._report(blocker)
         if account.bucket is None or account.of.rules.tenant_rate is None:
             self._close(account)
         else:
@@ -322,6 +309,17 @@ class Limits:
 
     def _close(self, account: Account) -> None:
         book = account.of
+        if book.watched:
+            own = (
+                account.full,
+                account.slots_full,
+                account.few,
+                account.no_token,
+                account.emergency_full,
+                account.forbidden,
+            )
+            # Other objects will stand for these limits: what is parked under these would wait for ever.
+            self._closed += [self._report(each) for each in own if each is not None and each.watched]
         del book.accounts[account.name]
         del self._accounts[*book.rules.key, account.name]
         if not book.accounts and not book.applied:

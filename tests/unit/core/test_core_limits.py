@@ -472,10 +472,7 @@ def test_the_oldest_has_the_turn() -> None:
     assert limits.in_turn(old)
     limits.enter(same)  # created in the same second: by uid
     assert [each.uid for each in (young, old, same) if limits.in_turn(each)] == ["y"]
-    assert limits.describe_turn(old) == (
-        "Task y of the ordering key o goes first; 3 Tasks of it have not ended.",
-        "Wait for Task y to end, or cancel it.",
-    )
+    assert limits.turn(old) == ("y", 3)
     assert limits.in_turn(task("free"))
 
 
@@ -625,13 +622,34 @@ def test_usage_by_queue_and_tenant() -> None:
 # Memory and audit.
 
 
+def test_a_limit_is_reported_when_its_tenant_has_no_tasks_left() -> None:
+    # Another object may stand for the limit when the tenant comes back.
+    limits, alarm = limits_of(queue()), task("1", **ALARM)
+    found = ask(limits, alarm)
+    limits.leave(alarm)
+    assert limits.due(0.0) == [found]
+    assert limits.due(0.0) == []
+    assert ask(limits, alarm) is not found
+
+
+def test_the_rate_of_a_tenant_without_tasks_is_due_all_the_same() -> None:
+    first, second = task("1"), task("2")
+    limits = limits_of(queue(tenant_rate=TokenRate(1, 1)), (first,))
+    found = ask(limits, second)
+    limits.release(first, 0.0)
+    limits.leave(first)
+    limits.leave(second)
+    assert limits.due(0.5) == []
+    assert limits.due(1.0) == [found]
+
+
 def test_nothing_is_kept_of_what_is_gone() -> None:
     limits = Limits()
     rules = queue(
         quota=Bounds(leased=1), tenant_quota=Bounds(leased=1), tenant_rate=TokenRate(100, 1), emergency=frozenset({"b"})
     )
     limits.apply_queue(rules)
-    now = 0.0
+    now, told = 0.0, set[Blocker]()
     for number in range(1000):
         now += 1.0
         fields = {"tenant": f"t{number}", "concurrency_key": f"k{number}", "ordering_key": f"o{number}"}
@@ -646,7 +664,7 @@ def test_nothing_is_kept_of_what_is_gone() -> None:
         limits.release(first, now)
         for each in (first, second, lost, alarm):
             limits.leave(each)
-        limits.due(now)
+        told |= set(limits.due(now))
     kept = vars(limits)
     assert len(kept["_books"]) == 1
     # Buckets are kept until they are full again; they are looked through when they have doubled.
@@ -654,7 +672,8 @@ def test_nothing_is_kept_of_what_is_gone() -> None:
     assert not kept["_rates"]
     book = kept["_books"][QUEUE]
     assert not book.keys
-    assert not book.watched
+    assert len(book.watched) <= 66
+    assert len(told) >= 900
     assert list(kept["_turns"].sizes()) == []
     assert list(limits.findings([])) == []
     limits.drop_queue(QUEUE)
