@@ -125,3 +125,20 @@ def test_two_operators_one_leads_and_hands_over_when_it_is_told_to_end(
     assert metrics(second)["taskdist_conservation_error"] == 0
     said = [json.loads(line) for line in second.log.read_text().splitlines() if line.startswith("{")]
     assert not [line for line in said if line.get("level") == "error"], "nothing went wrong in its log"
+
+
+def test_what_was_held_back_of_events_is_said_before_the_operator_ends(room: Room) -> None:
+    stack = room.stack
+    room.pool(replicas=0)
+    room.event("AgentPool", "p", "FixedSize")
+    # A repeat within a minute is held back, to go as one with those that follow.
+    room.patch("agentpools", "p", replicas=1)
+    until(lambda: room.status("agentpools", "p").get("desiredReplicas") == 1, "the operator has seen the change")
+    said = len(room.events("AgentPool", "p"))
+    operator = stack.operators.pop(0)
+    try:
+        operator.stop()
+        assert operator.process.returncode == 0
+        assert len(room.events("AgentPool", "p")) > said
+    finally:
+        stack.start_operator()
