@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taskdist.api import Delivery, OnExhausted, Phase, Reason
+from taskdist.api import Delivery, Dispatch, OnExhausted, Phase, Reason
 from taskdist.core import Core
 from taskdist.core.decisions import Decision, Fail, Spill
 from taskdist.core.events import Event, TaskGone, TaskLeased, TaskWaiting
@@ -124,12 +124,12 @@ def test_a_move_that_is_answered_without_its_queue_is_decided_anew() -> None:
     "changed",
     [
         pytest.param({"suspended": True}, id="suspended"),
-        pytest.param({"failures": 1, "task_failures": 1}, id="another-wrote"),
+        pytest.param({"failures": 1}, id="another-wrote"),
     ],
 )
 def test_a_task_that_changed_before_the_write_is_decided_anew(decision: Decision, changed: dict[str, Any]) -> None:
     desk, core = waiting(decision)
-    failures = changed.pop("task_failures", 0)
+    failures = changed.get("failures", 0)
     now = record(12, **changed)
     desk.answer(Conflict(replace(now, task=replace(now.task, failures=failures))))
     assert writes(desk) == []
@@ -193,8 +193,6 @@ def test_a_late_result_beats_a_decision_that_does_not_stand() -> None:
 
 
 def test_a_decision_for_a_task_that_a_former_leader_may_have_sent_waits() -> None:
-    from taskdist.api import Dispatch
-
     core = Scripted()
     desk = Desk(replace(QUEUE, dispatch=Dispatch.LAZY), record(), core=core)
     core.script = [LATE]
@@ -316,7 +314,7 @@ def test_a_deleted_dead_letter_is_forgotten() -> None:
 
 def test_a_new_leader_finds_dead_letters_and_what_is_asked_of_them() -> None:
     quiet = Desk(LETTERS, dead(epoch=2))
-    assert quiet.out == []
+    assert writes(quiet) == []
     assert quiet.leader.dead_letters() == {("ns", "q"): 1}
     assert Desk(LETTERS, dead(epoch=2, redrive=1)).write().status["epoch"] == EPOCH
 
@@ -365,9 +363,12 @@ def test_the_death_of_an_agent_is_told_apart() -> None:
 
 
 def test_as_many_deaths_as_allowed_poison_the_task() -> None:
-    desk = running(replace(QUEUE, retry=RetryPolicy(agent_deaths=2)))
-    known = assigned(12)
-    desk.do("task_observed", replace(known, task=replace(known.task, deaths=("u9",))))
+    before = record(attempt=1, epoch=2)
+    desk = Desk(
+        replace(QUEUE, retry=RetryPolicy(agent_deaths=2)), replace(before, task=replace(before.task, deaths=("u9",)))
+    )
+    desk.connect(1)
+    desk.answer(Written(assigned(attempt=2)))
     desk.do("pod_gone", "u1")
     status = desk.write().status
     assert (status["phase"], status["reason"], status["lostAgents"]) == ("Failed", "Poisoned", ["u9", "u1"])
@@ -392,8 +393,6 @@ def test_an_agent_that_a_new_leader_hears_first_did_not_prove_to_have_died(deliv
 
 def test_a_late_result_ends_the_task_while_its_retry_is_only_meant() -> None:
     """Lazy: the next attempt is being read, neither sent nor written."""
-    from taskdist.api import Dispatch
-
     desk = Desk(replace(QUEUE, dispatch=Dispatch.LAZY), pods=2)
     desk.connect(1)
     desk.connect(2, 2)
