@@ -42,6 +42,12 @@ class Flow:
         self.block = self.slots = self.squares = 0.0
 
     def add(self, slots: int, number: int) -> None:
+        if number < self.number:
+            # Heard of late.
+            faded = slots * FADE ** (self.number - number)
+            self.slots += faded
+            self.squares += faded * slots
+            return
         if number > self.number:
             fade = FADE ** (number - self.number)
             self.slots = (self.slots + self.block) * fade
@@ -66,14 +72,14 @@ class Arrivals:
         self._flows = 0
         self._sweep_at = 1024
 
-    def add(self, level: int, shape: Shape, now: float) -> None:
-        """A Task of this class came at this level."""
-        number = int(now // BLOCK)
+    def add(self, level: int, shape: Shape, at: float) -> None:
+        """A Task of this class came at this level, then."""
+        number = int(at // BLOCK)
         flows = self._levels.get(level)
         if flows is None:
             flows = self._levels[level] = {}
-            if self._begun is None:
-                self._begun = number
+        if self._begun is None or number < self._begun:
+            self._begun = number
         flow = flows.get(shape)
         if flow is None:
             if self._flows >= self._sweep_at:

@@ -7,6 +7,7 @@ costs as much as there are classes of them.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -58,10 +59,9 @@ def why(
     held = list(holds)
     if blocker is not None and _served(record.shape, catalogue, held):
         return of_limit(task, blocker, now)
+    found = of_shape(record.shape, catalogue, held, task)
     mine = next((hold for hold in held if hold.record is record), None)
-    if mine is not None and record.shape.closed is None:
-        return _of_own_hold(record, mine, now)
-    return of_shape(record.shape, catalogue, held, task)
+    return found if mine is None else _of_own_hold(found, record, mine, now)
 
 
 def by_reason(catalogue: Catalogue, holds: "Iterable[Hold]") -> dict[tuple[Key, Reason], int]:
@@ -358,14 +358,16 @@ def _of_room(
     )
 
 
-def _of_own_hold(record: "TaskRecord", hold: "Hold", now: float) -> Explanation:
+def _of_own_hold(found: Explanation, record: "TaskRecord", hold: "Hold", now: float) -> Explanation:
+    """The same reason as its like have, in words of its own: its wait has an end in sight."""
     agent = hold.agent
-    return Explanation(
-        Reason.NO_FREE_SLOTS,
-        f"Agent {agent.name} is held for it: it needs {_wanted(record.shape.need)} at once, and "
+    return replace(
+        found,
+        message=f"Agent {agent.name} is held for it: it needs {_wanted(record.shape.need)} at once, and "
         f"{max(0, agent.slots - agent.busy)} of {agent.slots} slots are free there. Expected in "
         f"{duration(max(0.0, hold.fits_at - now))}.",
-        "Wait for the Tasks on that agent to end.",
+        unblock="Wait for the Tasks on that agent to end.",
+        command="",
     )
 
 

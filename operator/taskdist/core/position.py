@@ -60,6 +60,10 @@ class _Lane:
         self.live += line.live
         self.cost += line.live * cost
 
+    def until(self, vt: float) -> float:
+        """Return which part of its work is done when it has come to this virtual time."""
+        return min(1.0, max(0.0, (vt - self.vt) * self.weight / self.cost)) if self.cost else 1.0
+
     def ordered(self) -> "Iterator[TaskEntry]":
         """Yield its Tasks in order, at the cost of those that are asked for."""
         frontier: list[tuple[TaskEntry, int, Line]] = [(line.heap[0], 0, line) for line in self.lines]
@@ -84,9 +88,19 @@ class _Queue:
         self.weight = share.weight
         self.lanes: dict[str, _Lane] = {}
 
-    @property
-    def cost(self) -> float:
-        return sum(lane.cost for lane in self.lanes.values())
+    def reached(self, cost: float) -> float:
+        """Return the virtual time to which its tenants have come once it was charged so much: where water stands that
+        is poured over steps, found by halving."""
+        lanes = self.lanes.values()
+        low = min(lane.vt for lane in lanes)
+        high = max(lane.vt + lane.cost / lane.weight for lane in lanes)
+        for _ in range(50):
+            middle = (low + high) / 2
+            if sum(lane.until(middle) * lane.cost for lane in lanes) < cost:
+                low = middle
+            else:
+                high = middle
+        return high
 
     def ordered(self, price: Callable[[Shape], float]) -> "Iterator[tuple[TaskEntry, float]]":
         """Yield its Tasks as its tenants take turns, with what each costs."""
@@ -220,18 +234,15 @@ def _estimated(
         taken[line.shape] = taken.get(line.shape, 0.0) + tasks
         return tasks * price(line.shape)
 
+    def serve(lanes: Iterable[_Lane], vt: float) -> float:
+        """All lanes get as far as to this virtual time."""
+        return sum(take(line, other.until(vt) * line.live) for other in lanes for line in other.lines)
+
     cost = sum(take(line, _before(line, place)) for line in lane.lines)
-    vt = lane.vt + cost / lane.weight
-    for other in mine.lanes.values():
-        part = min(1.0, max(0.0, (vt - other.vt) * other.weight / other.cost)) if other.cost else 1.0
-        cost += sum(take(line, part * line.live) for line in other.lines)
+    cost += serve(mine.lanes.values(), lane.vt + cost / lane.weight)
     turn = mine.vt + cost / mine.weight
     for queue in others:
-        whole = queue.cost
-        part = min(1.0, max(0.0, (turn - queue.vt) * queue.weight / whole)) if whole else 1.0
-        for other in queue.lanes.values():
-            for line in other.lines:
-                take(line, part * line.live)
+        serve(queue.lanes.values(), queue.reached((turn - queue.vt) * queue.weight))
     return taken
 
 
