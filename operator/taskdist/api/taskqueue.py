@@ -328,7 +328,7 @@ class TaskQueueStatus(Model):
     )
     conditions: Annotated[list[Condition], Field(max_length=8)] = Field(
         default_factory=list,
-        description="Ready, Reconciling and Stalled.",
+        description="Ready, Reconciling, Stalled, and Accepting: whether new Tasks are taken, and if not, why.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
 
