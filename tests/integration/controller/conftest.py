@@ -38,7 +38,7 @@ def _let_pods_go(cluster: Client) -> None:
         time.sleep(0.1)
 
 
-def _make_room(stack: Stack, cluster: Client) -> Iterator[Room]:
+def make_room(stack: Stack, cluster: Client) -> Iterator[Room]:
     name = f"e2e-{secrets.token_hex(4)}"
     cluster.create("/api/v1/namespaces", {"metadata": {"name": name}})
     room = Room(stack, cluster, name)
@@ -50,13 +50,13 @@ def _make_room(stack: Stack, cluster: Client) -> Iterator[Room]:
 @pytest.fixture
 def room(stack: Stack, cluster: Client) -> Iterator[Room]:
     """A namespace of its own, for tests that disturb agents or operators."""
-    yield from _make_room(stack, cluster)
+    yield from make_room(stack, cluster)
 
 
 @pytest.fixture(scope="package")
 def shared(stack: Stack, cluster: Client) -> Iterator[Room]:
     """A namespace with queue `q` and pool `p` of two ready agents of two slots, for tests that leave these alone."""
-    rooms = _make_room(stack, cluster)
+    rooms = make_room(stack, cluster)
     room = next(rooms)
     room.queue()
     room.pool(replicas=2, ready=2)

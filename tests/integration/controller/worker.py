@@ -61,9 +61,27 @@ def crash_once(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
     return {"attempt": ctx.attempt}
 
 
+@agent.task("lively")
+def lively(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+    """Works for so long, and says so all the time."""
+    end = time.monotonic() + payload["seconds"]
+    while (left := end - time.monotonic()) > 0:
+        ctx.progress(1 - left / payload["seconds"])
+        time.sleep(0.2)
+    return {}
+
+
 @agent.task("fail")
 def fail(payload: dict[str, Any]) -> None:
     raise ValueError("as asked")
+
+
+@agent.task("fail-without")
+def fail_without(payload: dict[str, Any], ctx: Context) -> dict[str, int]:
+    """Fails as long as a file is missing."""
+    if not Path(payload["file"]).exists():
+        raise FileNotFoundError(f"attempt {ctx.attempt} misses its file")
+    return {"attempt": ctx.attempt}
 
 
 @agent.task("fail-permanently")
