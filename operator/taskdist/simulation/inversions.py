@@ -56,6 +56,8 @@ class Checker:
         self._classes: dict[_Class, _Waiting] = {}
         # By uid: the number of the wait in which a Task is; it stands in a class while this is set.
         self._standing: dict[str, int] = {}
+        # By uid: from when on nothing of its own held a Task in its last wait.
+        self._since: dict[str, float] = {}
         self._gated: list[tuple[float, int, TaskLife]] = []
         # Tasks that wait for their turn or for others, by uid.
         self._held: dict[str, TaskLife] = {}
@@ -74,10 +76,10 @@ class Checker:
             while self._gated and self._gated[0][0] <= at:
                 _, number, due = heappop(self._gated)
                 if self._waits.get(due.task.uid) == number:
-                    self._admit(due)
+                    self._admit(due, at)
             if step is Step.STARTS and agent is not None:
                 self._withdraw(life)
-                overtaken = self._overtaken(life, agent, at)
+                overtaken = None if self._reserved(life, at) else self._overtaken(life, agent, at)
                 if overtaken is not None:
                     yield Inversion(at, life, overtaken, agent)
                 self._take(agent, life.task, 1)
@@ -90,7 +92,7 @@ class Checker:
                 self._wait(life, at)
             elif step is Step.ENDS and self._held:
                 for each in [each for each in self._held.values() if not self._gates.own(each)]:
-                    self._admit(each)
+                    self._admit(each, at)
 
     def _wait(self, life: TaskLife, at: float) -> None:
         uid = life.task.uid
@@ -100,7 +102,7 @@ class Checker:
         self._seen[uid] = seen + 1
         opens = life.eligible[seen]
         if opens <= at:
-            self._admit(life)
+            self._admit(life, at)
         else:
             heappush(self._gated, (opens, self._stamp, life))
 
@@ -109,12 +111,13 @@ class Checker:
         anywhere = base(task, queue) == EMERGENCY
         return task.queue_key, task.pool, need_of(task, queue.allows_unfenced), anywhere, self._gates.group(task)
 
-    def _admit(self, life: TaskLife) -> None:
+    def _admit(self, life: TaskLife, at: float) -> None:
         task = life.task
         if self._gates.individual(task) and self._gates.own(life):
             self._held[task.uid] = life
             return
         self._held.pop(task.uid, None)
+        self._since[task.uid] = at
         number = self._standing[task.uid] = self._waits[task.uid]
         waiting = self._classes.setdefault(self._class(task), _Waiting())
         if self._levels.lifts:
@@ -129,6 +132,16 @@ class Checker:
         self._held.pop(uid, None)
         if self._standing.pop(uid, None) is not None and self._levels.lifts:
             self._classes[self._class(life.task)].lifted.pop(uid, None)
+
+    def _reserved(self, started: TaskLife, at: float) -> bool:
+        """Whether an agent may have been held for the Task: it needs much at once and had waited for long.
+
+        Others are gated by that hold, whatever their level.
+        """
+        task = started.task
+        queue = self._gates.queue(task)
+        much = task.slots > 1 or bool(task.resources)
+        return much and queue.hold_after > 0 and at - self._since[task.uid] >= queue.hold_after - SLACK
 
     def _overtaken(self, started: TaskLife, agent: AgentLife, at: float) -> TaskLife | None:
         own = self._levels(started, at + SLACK)

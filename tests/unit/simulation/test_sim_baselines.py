@@ -137,7 +137,7 @@ def test_failures_follow_the_queue_s_retry(policy: str) -> None:
         stream(service=2),
         policy=policy,
         faults={"attemptFailure": {"probability": 1, "at": 0.5}},
-        queue={"retry": {"limit": 2, "initialSeconds": 4, "factor": 2}},
+        queue={"retry": {"limit": 2, "initialSeconds": 4, "factor": 2, "jitter": 0}},
     )
     life = record.tasks[0]
     assert [attempt.start - record.begun for attempt in life.attempts] == [0, 5, 14]

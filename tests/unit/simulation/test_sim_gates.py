@@ -285,3 +285,16 @@ def test_a_stream_can_follow_another() -> None:
     # The first part comes at 0, before the sums; the others after them.
     assert parents["task-00000001"] == ["task-00000000", "task-00000003"]
     assert parents["task-00000002"] == ["task-00000004", "task-00000005"]
+
+
+@pytest.mark.parametrize(
+    ("waited", "slots", "after", "expected"),
+    [(61.0, 2, 60.0, []), (59.0, 2, 60.0, ["high"]), (61.0, 1, 60.0, ["high"]), (61.0, 2, 0.0, ["high"])],
+    ids=["held for it", "not yet", "a small one", "never held"],
+)
+def test_a_large_task_may_have_an_agent_held(waited: float, slots: int, after: float, expected: list[str]) -> None:
+    a = agent("a", 2)
+    large = task("large", 0, (a, waited, waited + 5), priority=1, slots=slots)
+    high = task("high", 1, (a, waited + 5, waited + 6), priority=4)
+    record = record_of([large, high], a, queue=limits(hold_after=after, aging_step=0))
+    assert [each.overtaken.task.uid for each in inversions(record)] == expected

@@ -70,7 +70,7 @@ def test_failed_attempts_wait_for_their_back_off() -> None:
     record = playing(
         burst(1, 4),
         faults={"attemptFailure": {"probability": 1, "at": 0.25}},
-        queue={"retry": {"limit": 2, "initialSeconds": 10, "factor": 2}},
+        queue={"retry": {"limit": 2, "initialSeconds": 10, "factor": 2, "jitter": 0}},
     )
     life = record.tasks[0]
     assert [attempt.start - EPOCH for attempt in life.attempts] == [0, 11, 32]
@@ -83,7 +83,7 @@ def test_a_dead_agent_takes_its_work_along_and_is_replaced() -> None:
         burst(2, 7),
         pools={"p": {"replicas": 1, "slots": 2}},
         faults={"agentDeath": {"every": 4, "replaceAfter": 3}},
-        queue={"retry": {"limit": 1, "initialSeconds": 0}},
+        queue={"retry": {"agentDeaths": 2, "initialSeconds": 0}},
         until=30,
     )
     assert [[round(a.start - EPOCH, 6) for a in life.attempts] for life in record.tasks] == [[0, 7], [0, 7]]
