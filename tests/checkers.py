@@ -6,9 +6,10 @@ agent, which is slow and plain on purpose.
 
 from dataclasses import dataclass, field
 
+from taskdist.api import OrderPolicy
 from taskdist.core import events
 from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Scale, Undrain
-from taskdist.core.model import Agent, Key, Pool, Queue, Requirement, Task
+from taskdist.core.model import TOP, Agent, Key, Pool, Queue, Requirement, Task
 
 
 @dataclass
@@ -98,6 +99,15 @@ class Mirror:
             and task.uid not in self.held
         )
 
+    def level(self, task: Task, now: float) -> int:
+        """The level with what waiting adds: one for each step, up to Critical."""
+        queue = self.queues[task.queue_key]
+        if queue.policy is not OrderPolicy.PRIORITY:
+            return min(queue.level, TOP)
+        if task.priority >= TOP or not queue.aging_step:
+            return task.priority
+        return min(TOP, task.priority + max(0, int((now - task.created) // queue.aging_step)))
+
     def open(self, uid: str) -> bool:
         return uid in self.ready and uid not in self.draining | self.deleting | self.gone
 
@@ -157,7 +167,7 @@ class Mirror:
         if not self.could_start(task, agent, now):
             broken.append(f"Task {uid} is assigned to agent {agent}, which may not or cannot take it")
         for other in self.waiting.values():
-            if _order(other) < _order(task) and self.could_start(other, agent, now):
+            if self.level(other, now) > self.level(task, now) and self.could_start(other, agent, now):
                 broken.append(f"Task {uid} overtakes {other.uid} on agent {agent}")
         fraction = self.busy(agent) / self.agents[agent].slots
         for rival in self.ready:
@@ -186,18 +196,22 @@ class Mirror:
         """Count from 1: the eligible Tasks before it that share a pool with it."""
         pools = self.pools_of(task)
         return 1 + sum(
-            self.eligible(other, now) and _order(other) < _order(task) and bool(pools & self.pools_of(other))
+            self.eligible(other, now)
+            and self.place(other, now) < self.place(task, now)
+            and bool(pools & self.pools_of(other))
             for other in self.waiting.values()
         )
+
+    def place(self, task: Task, now: float) -> tuple[int, float, float, str]:
+        """By level, then latest start; shares are not looked at."""
+        queue = self.queues[task.queue_key]
+        start = task.created + queue.max_queue_seconds
+        return (-self.level(task, now), start, task.created, task.uid)
 
     def pools_of(self, task: Task) -> set[Key]:
         queue = self.queues.get(task.queue_key)
         names = (task.pool,) if task.pool is not None else queue.pools if queue is not None else ()
         return {(task.namespace, name) for name in names if (task.namespace, name) in self.pools}
-
-
-def _order(task: Task) -> tuple[int, float, str]:
-    return (-task.priority, task.created, task.uid)
 
 
 def _meets(labels: dict[str, str], requirement: Requirement) -> bool:

@@ -65,7 +65,7 @@ def _lines(tasks: Mapping[str, TaskRecord], catalogue: Catalogue) -> Iterator[st
         for line in shape.lines.values():
             if sum(1 for _ in line.tasks()) != line.live or not line.live:
                 yield f"a line of shape {shape.key} has lost count"
-            if (line.group is not None) != (shape.profile is not None):
+            if (line.group is not None) != (shape.profile is not None and line.parked is None):
                 yield f"a line of shape {shape.key} is in a group although closed, or not although open"
         if (shape.profile is None) != (shape.closed is not None):
             yield f"shape {shape.key} has a profile although closed, or none although open"

@@ -5,25 +5,32 @@ matching, accounting, retry, sizing and words are rooms of their own. Refuses I/
 at the same times give the same decisions.
 """
 
-from collections import Counter
-from collections.abc import Callable
-from heapq import heappop, heappush
-from typing import Any
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
-from taskdist.api import Reason
-from taskdist.core import audit, events, explain
-from taskdist.core.decisions import Assign, Decision, Explanation, Undrain
+from taskdist.api import OnHopeless, OnOverflow, Phase, Reason
+from taskdist.core import audit, events, explain, order
+from taskdist.core.alarms import Alarms
+from taskdist.core.arrivals import Arrivals
+from taskdist.core.decisions import Assign, Decision, Explanation, Fail, Spill, Undrain
+from taskdist.core.dependencies import Dependencies
+from taskdist.core.estimates import Estimates
 from taskdist.core.fleet import Fleet, differs
+from taskdist.core.holds import Holds, has_room, needs_much
+from taskdist.core.limits import Limits
 from taskdist.core.matching import Catalogue
-from taskdist.core.model import Key, Task
+from taskdist.core.model import TOP, Key, Queue, Task
+from taskdist.core.outlook import with_outlook
+from taskdist.core.parking import Parking
 from taskdist.core.resizing import Resizer
 from taskdist.core.retry import after_failure
 from taskdist.core.roster import AgentRecord
 from taskdist.core.views import AgentState, PoolView
-from taskdist.core.waiting import TaskRecord, WaitingIndex, rank
+from taskdist.core.waiting import TaskRecord, WaitingIndex
 
-# (not before, uid, record): a timer is dead once its Task is no longer backing off until then.
-Timer = tuple[float, str, int, TaskRecord]
+# What a queue says of order: if any of it changes, its Tasks stand elsewhere.
+_ORDER = ("policy", "level", "critical_path_first", "aging_step", "max_queue_seconds", "on_hopeless", "timeouts")
 
 
 class Core:
@@ -33,17 +40,31 @@ class Core:
         self._tasks: dict[str, TaskRecord] = {}
         # By queue: how many wait, how many are leased.
         self._counts: dict[Key, list[int]] = {}
+        # By queue and level of their own: the same.
+        self._levels: dict[tuple[Key, int], list[int]] = {}
         # By namespace: how many Tasks wait for something outside, perhaps for an agent that was not heard of yet.
         self._held: Counter[str] = Counter()
         self._accepted = 0
         self._ended = 0
-        self._timers: list[Timer] = []
-        self._timer_stamp = 0
-        self._waiting = WaitingIndex()
+        self._waiting = WaitingIndex(lambda key: self._catalogue.queue(key))
         self._fleet = Fleet()
         self._catalogue = Catalogue(self._waiting.rehome, self._fleet.resized, self._fleet.relabelled)
         self._fleet.bind(self._catalogue)
         self._resizer = Resizer(self._catalogue, self._fleet)
+        self._estimates = Estimates()
+        self._arrivals = Arrivals()
+        self._limits = Limits()
+        self._parking = Parking(self._waiting, self._unpark)
+        self._dependencies = Dependencies()
+        # When a Task may start at the earliest, goes up by a level, has waited too long, gets an agent held.
+        self._openings = Alarms()
+        self._promotions = Alarms()
+        self._expiries = Alarms()
+        self._patience = Alarms()
+        self._holds = Holds(self._fleet, self._ends)
+        # Tasks that ended without having run, as far as that was not said yet; Tasks that are new since `decide`.
+        self._verdicts: deque[Fail | Spill] = deque()
+        self._fresh: dict[str, TaskRecord] = {}
         # When a decision was cut short by its limit: there is more to say at once.
         self._cut_at: float | None = None
         self._handlers: dict[type[Any], Callable[[Any, float], list[Decision] | None]] = {
@@ -55,6 +76,7 @@ class Core:
             events.TaskHeld: self._task_held,
             events.TaskLeased: self._task_leased,
             events.TaskGone: self._task_gone,
+            events.TaskEnded: self._task_ended,
             events.AttemptFailed: self._attempt_failed,
             events.PodSeen: self._pod_seen,
             events.PodGone: self._pod_gone,
@@ -70,10 +92,30 @@ class Core:
         return self._handlers[type(event)](event, now) or []
 
     def _queue_applied(self, event: events.QueueApplied, now: float) -> None:
-        self._catalogue.apply_queue(event.queue)
+        former, queue = self._catalogue.queue(event.queue.key), event.queue
+        self._catalogue.apply_queue(queue)
+        self._parking.open(self._limits.apply_queue(queue))
+        self._rules_changed(former, queue, now)
 
     def _queue_deleted(self, event: events.QueueDeleted, now: float) -> None:
+        former = self._catalogue.queue(event.key)
         self._catalogue.drop_queue(event.key)
+        self._parking.open(self._limits.drop_queue(event.key))
+        self._rules_changed(former, self._catalogue.queue(event.key), now)
+
+    def _rules_changed(self, former: Queue, queue: Queue, now: float) -> None:
+        """Let the queue's waiting Tasks stand where its present rules say."""
+        if any(getattr(former, name) != getattr(queue, name) for name in _ORDER):
+            waiting = [each for each in self._tasks.values() if each.task.queue_key == queue.key and not each.agent]
+            for record in waiting:
+                if not record.held:
+                    self._lift(record, now)
+                    self._rank(record)
+                    record.shape = self._catalogue.shape_of(record.task)
+                    self._stand(record, now)
+        self._waiting.reweigh(queue)
+        if former.concurrency_limit != queue.concurrency_limit:
+            self._parking.keys_free(queue.key, now)
 
     def _pool_applied(self, event: events.PoolApplied, now: float) -> None:
         former = self._catalogue.pools.get(event.pool.key)
@@ -86,16 +128,8 @@ class Core:
         self._resizer.forget(event.key)
 
     def _task_waiting(self, event: events.TaskWaiting, now: float) -> None:
-        task = event.task
-        record = self._record(task, now)
-        if task.suspended:
-            self._gate(record, Reason.SUSPENDED)
-        elif task.not_before > now:
-            self._gate(record, Reason.BACKING_OFF)
-            self._timer_stamp += 1
-            heappush(self._timers, (task.not_before, task.uid, self._timer_stamp, record))
-        else:
-            self._admit(record)
+        self._stand(self._record(event.task, now), now)
+        self._dependencies_changed(now)
 
     def _task_held(self, event: events.TaskHeld, now: float) -> None:
         record = self._record(event.task, now)
@@ -104,18 +138,81 @@ class Core:
         self._gate(record, event.reason)
 
     def _task_leased(self, event: events.TaskLeased, now: float) -> None:
-        self._lease(self._record(event.task, now), self._fleet.obtain(event.agent_uid, now), now)
+        record = self._record(event.task, now, over=True)
+        self._fresh.pop(event.task.uid, None)
+        self._limits.grant(record.task, now, token=False)
+        self._lease(record, self._fleet.obtain(event.agent_uid, now), now)
+        self._dependencies_changed(now)
 
     def _task_gone(self, event: events.TaskGone, now: float) -> None:
-        record = self._tasks.pop(event.uid, None)
+        record = self._tasks.get(event.uid)
         if record is not None:
+            task = record.task
+            if event.phase is Phase.SUCCEEDED and record.charge is not None:
+                self._observe(record, now - record.charge.since)
             self._lift(record, now)
+            del self._tasks[event.uid]
+            self._fresh.pop(event.uid, None)
             self._ended += 1
+            self._dependencies.remove(event.uid)
+            for uid in self._limits.leave(task):
+                self._try_again(uid, now)
+        if event.phase is not Phase.DEAD_LETTERED:
+            self._parent_over(event.uid, event.phase, now)
+
+    def _observe(self, record: TaskRecord, seconds: float) -> None:
+        """An attempt succeeded in so much time: learn of its type, and of the agents like its own."""
+        task, agent = record.task, record.agent
+        expected = self._estimates.expected(self._catalogue.queue(task.queue_key), task.type)
+        if agent is not None and agent.kind is not None and self._estimates.of(task.queue_key, task.type) is not None:
+            agent.kind.observed(seconds / expected if expected > 0 else 1.0)
+        self._estimates.observe(task.queue_key, task.type, seconds)
+
+    def _task_ended(self, event: events.TaskEnded, now: float) -> None:
+        self._parent_over(event.uid, event.phase, now)
+
+    def _parent_over(self, uid: str, phase: Phase | None, now: float) -> None:
+        for child in self._dependencies.ended(uid, phase):
+            self._try_again(child, now)
+        self._dependencies_changed(now)
+
+    def _dependencies_changed(self, now: float) -> None:
+        """Let Tasks stand where those that depend on them lift them, and those whose gate changed, before or behind."""
+        for uid in self._dependencies.take_changed():
+            record = self._tasks.get(uid)
+            if record is not None:
+                self._lifted(record, now)
+        for uid in self._dependencies.take_regated():
+            self._try_again(uid, now)
+
+    def _lifted(self, record: TaskRecord, now: float) -> None:
+        queue, uid = self._catalogue.queue(record.task.queue_key), record.task.uid
+        record.lift = self._dependencies.level(uid, 0)
+        record.chain = self._dependencies.chain(uid) if queue.critical_path_first else 0
+        self._rise(record, now)
+
+    def _rise(self, record: TaskRecord, now: float) -> None:
+        """The Task's level or chain may be another now."""
+        queue = self._catalogue.queue(record.task.queue_key)
+        if record.entry is not None:
+            self._waiting.remove(record)
+            self._enter_line(record, queue, now)
+        elif record.blocker is not None:
+            self._level(record, queue, now)
+            self._parking.move(record)
+
+    def _try_again(self, uid: str, now: float) -> None:
+        """What held the Task may hold it no more."""
+        record = self._tasks.get(uid)
+        if record is not None and record.agent is None and not record.held:
+            self._lift(record, now)
+            self._stand(record, now)
 
     def _attempt_failed(self, event: events.AttemptFailed, now: float) -> list[Decision] | None:
         record = self._tasks.get(event.uid)
         if record is None:
             return None
+        record.failed = True
         return [after_failure(record.task, self._catalogue.queue(record.task.queue_key), event, now)]
 
     def _pod_seen(self, event: events.PodSeen, now: float) -> None:
@@ -158,36 +255,66 @@ class Core:
 
     # Where a Task stands.
 
-    def _record(self, task: Task, now: float) -> TaskRecord:
-        """Return the Task's record with these values, standing nowhere: one of `_gate`, `_admit`, `_lease` follows."""
+    def _record(self, task: Task, now: float, over: bool = False) -> TaskRecord:
+        """Return the Task's record with these values, standing nowhere: one of `_gate`, `_stand`, `_lease` follows.
+
+        A lease that it had came to nothing if it has neither failed nor is `over`: its grant is as if it never was.
+        """
         record = self._tasks.get(task.uid)
         if record is None:
             self._accepted += 1
             record = self._tasks[task.uid] = TaskRecord(task, self._catalogue.shape_of(task))
+            self._limits.enter(task)
+            self._rank(record)
+            self._fresh[task.uid] = record
         else:
-            self._lift(record, now)
-            record.task = task
-            record.shape = self._catalogue.shape_of(task)
+            self._lift(record, now, over=over or record.failed)
+            former = record.task
+            if former is not task:
+                for uid in self._limits.change(former, task):
+                    self._try_again(uid, now)
+                if former.queue != task.queue:
+                    self._fresh[task.uid] = record
+                record.task = task
+                record.shape = self._catalogue.shape_of(task)
+                if (former.queue, former.deadline) != (task.queue, task.deadline):
+                    self._rank(record)
         return record
 
-    def _lift(self, record: TaskRecord, now: float) -> None:
-        """Take the Task from where it stands."""
-        counts = self._counts[record.task.queue_key]
+    def _rank(self, record: TaskRecord) -> None:
+        """Fix the Task's latest start, by what its type takes as far as is known now."""
+        task = record.task
+        queue, service = self._catalogue.queue(task.queue_key), self._service(record.task)
+        record.latest_start = order.latest_start(queue, task, service)
+        record.hopeless_from = order.hopeless_from(queue, task, service)
+
+    def _lift(self, record: TaskRecord, now: float, over: bool = True) -> None:
+        """Take the Task from where it stands. `over` is False for a grant that did not come about."""
+        task = record.task
         if record.agent is not None:
             agent, record.agent = record.agent, None
-            counts[1] -= 1
-            self._fleet.release(agent, record.task.uid, now)
+            self._count(task, 1, -1)
+            self._waiting.settle(record, now)
+            self._fleet.release(agent, task.uid, now)
+            record.failed = False
+            self._parking.open(self._limits.release(task, now) if over else self._limits.refund(task, now))
+            self._parking.key_free(task, now)
         else:
-            counts[0] -= 1
+            self._count(task, 0, -1)
             record.shape.tasks -= 1
+            uid = task.uid
+            for alarms in (self._openings, self._promotions, self._expiries, self._patience):
+                alarms.clear(uid)
             if record.gate is not None:
                 record.shape.gated[record.gate] -= 1
-                self._held[record.task.namespace] -= record.held
+                self._held[task.namespace] -= record.held
                 record.gate, record.held = None, False
+                self._parking.leave(record)
             else:
                 self._withdraw(record)
-        if not counts[0] and not counts[1]:
-            del self._counts[record.task.queue_key]
+                if record.trying:
+                    record.trying = False
+                    self._parking.key_free(task, now)
 
     def _withdraw(self, record: TaskRecord) -> None:
         self._waiting.remove(record)
@@ -195,30 +322,93 @@ class Core:
         if record.shape.demand is not None:
             record.shape.demand.tasks -= 1
 
-    def _count(self, record: TaskRecord, column: int) -> None:
-        self._counts.setdefault(record.task.queue_key, [0, 0])[column] += 1
+    def _count(self, task: Task, column: int, change: int) -> None:
+        _add(self._counts, task.queue_key, column, change)
+        _add(self._levels, (task.queue_key, task.priority), column, change)
+
+    def _stand(self, record: TaskRecord, now: float) -> None:
+        """Put a waiting Task behind what holds it, or among those that may run."""
+        task = record.task
+        queue = self._catalogue.queue(task.queue_key)
+        self._expire(record, queue)
+        if task.suspended:
+            self._gate(record, Reason.SUSPENDED)
+            return
+        if task.parents:
+            held = self._dependencies.add(task, order.base_level(queue, task))
+            if held is not None:
+                self._gate(record, held.reason)
+                if held.phase is not None:
+                    self._verdict(Fail(task.uid, task.failures, held.reason, held.message, held.phase, task.deaths))
+                return
+        if task.not_before > now:
+            self._gate(record, Reason.BACKING_OFF if task.failures or task.deaths else Reason.SCHEDULED)
+            self._openings.set(task.uid, task.not_before)
+        elif not self._limits.in_turn(task):
+            self._gate(record, Reason.OUT_OF_TURN)
+        else:
+            self._count(task, 0, 1)
+            record.shape.tasks += 1
+            self._enter(record, queue, now)
+            # A new one came when it was created, even if it is heard of only now.
+            since = min(now, max(task.created, task.not_before)) if task.uid in self._fresh else now
+            self._arrivals.add(record.level, record.shape, since)
+
+    def _expire(self, record: TaskRecord, queue: Queue) -> None:
+        """Watch for the time at which the Task has waited too long."""
+        task = record.task
+        limit = task.waiting_limit if task.waiting_limit is not None else queue.timeouts.waiting
+        times = []
+        if limit is not None and not task.attempted:
+            times.append(task.created + limit)
+        if task.deadline is not None and queue.on_hopeless is not OnHopeless.RUN:
+            times.append(record.hopeless_from)
+        if times:
+            self._expiries.set(task.uid, min(times))
+
+    def _verdict(self, decision: Fail | Spill) -> None:
+        self._verdicts.append(decision)
 
     def _gate(self, record: TaskRecord, gate: Reason) -> None:
-        self._count(record, 0)
+        self._count(record.task, 0, 1)
         record.gate = gate
         record.shape.tasks += 1
         record.shape.gated[gate] += 1
 
-    def _admit(self, record: TaskRecord) -> None:
-        self._count(record, 0)
-        record.shape.tasks += 1
-        self._enter(record)
-
-    def _enter(self, record: TaskRecord) -> None:
+    def _enter(self, record: TaskRecord, queue: Queue, now: float) -> None:
         record.shape.eligible += 1
         if record.shape.demand is not None:
             record.shape.demand.tasks += 1
-        self._waiting.add(record)
+        if queue.hold_after and needs_much(record):
+            self._patience.set(record.task.uid, now + queue.hold_after)
+        self._enter_line(record, queue, now)
+
+    def _enter_line(self, record: TaskRecord, queue: Queue, now: float) -> None:
+        self._level(record, queue, now)
+        self._waiting.add(record, now)
+
+    def _level(self, record: TaskRecord, queue: Queue, now: float) -> None:
+        """Work out the Task's level, and when it goes up by one."""
+        task = record.task
+        record.level = level = order.level(queue, task, now, record.lift)
+        if level < TOP and order.ages(queue):
+            base = order.base_level(queue, task, record.lift)
+            self._promotions.set(task.uid, order.promotion(queue, task, level, base))
+
+    def _unpark(self, record: TaskRecord, now: float) -> None:
+        """A limit of the Task's own lets it try."""
+        assert record.gate is not None
+        record.shape.gated[record.gate] -= 1
+        record.gate = None
+        self._enter(record, self._catalogue.queue(record.task.queue_key), now)
 
     def _lease(self, record: TaskRecord, agent: AgentRecord, now: float) -> None:
-        self._count(record, 1)
+        self._count(record.task, 1, 1)
         record.agent = agent
+        record.failed = False
         self._fleet.lease(agent, record.task, now)
+        if record.task.parents:
+            self._dependencies.remove(record.task.uid)
 
     # Decisions.
 
@@ -227,16 +417,27 @@ class Core:
 
         At most `limit` decisions; if it cut them short, `next_wake` is not in the future.
         """
-        self._end_back_offs(now)
+        self._bring_forward(now)
         self._cut_at = None
         decisions: list[Decision] = []
+        while self._verdicts:
+            if limit is not None and len(decisions) >= limit:
+                self._cut_at = now
+                return decisions
+            verdict = self._verdicts.popleft()
+            record = self._tasks.get(verdict.task_uid)
+            if record is not None and record.gate is verdict.reason:
+                decisions.append(verdict)
         placing = True
         while placing:
-            while (record := self._waiting.best(self._fleet.free.union)) is not None:
+            while (record := self._first(self._fleet.free.union, now)) is not None:
                 if limit is not None and len(decisions) >= limit:
                     self._cut_at = now
                     return decisions
                 decisions.append(self._assign(record, now))
+            if self._holds:
+                for record, agent in self._backfill(now):
+                    decisions.append(self._assign(record, now, agent))
             # Sizes are judged once all that fits is placed: only then is waiting work a lack of room.
             room = None if limit is None else limit - len(decisions)
             changes = self._resizer.decide(now, self._held, room)
@@ -248,89 +449,162 @@ class Core:
             placing = any(isinstance(change, Undrain) for change in changes)
         return decisions
 
-    def _assign(self, record: TaskRecord, now: float) -> Assign:
-        profile = record.shape.profile
-        assert profile is not None, "a Task of a closed shape was found"
-        agent = profile.choose()
-        assert agent.pool is not None
-        message = f"Least busy of the agents that may run it: {agent.busy} of {agent.slots} slots."
-        self._lift(record, now)
-        self._lease(record, agent, now)
-        return Assign(record.task.uid, agent.uid, agent.name, agent.pool[1], Reason.ASSIGNED, message)
-
-    def _end_back_offs(self, now: float) -> None:
-        while (timer := self._next_timer()) is not None and timer[0] <= now:
-            record = heappop(self._timers)[3]
-            record.shape.gated[Reason.BACKING_OFF] -= 1
-            record.gate = None
-            self._enter(record)
-
-    def _next_timer(self) -> Timer | None:
-        timers = self._timers
-        while timers:
-            at, uid, _, record = timers[0]
-            if (
-                record.gate is Reason.BACKING_OFF
-                and not record.held
-                and record.task.not_before == at
-                and self._tasks.get(uid) is record
-            ):
-                return timers[0]
-            heappop(timers)
+    def _first(self, free: int, now: float) -> TaskRecord | None:
+        """Return the first Task in order, of those of the given profiles, that no limit holds; park those before it."""
+        while (record := self._waiting.best(free, now)) is not None:
+            if not self._limits.in_turn(record.task):
+                self._park(record, Reason.OUT_OF_TURN)
+                continue
+            blocker = self._limits.blocker(record.task, record.level, now)
+            if blocker is None:
+                return record
+            if not blocker.whole:
+                self._park(record, blocker.reason)
+            self._parking.add(record, blocker)
         return None
 
+    def _backfill(self, now: float) -> Iterator[tuple[TaskRecord, AgentRecord]]:
+        """Say what goes to agents that are held: whom they are held for, or what is expected to end before that."""
+        self._holds.refresh(now)
+        for hold in self._holds:
+            agent, holder = hold.agent, hold.record
+            while agent.kept and agent.kind is not None and agent.busy < agent.slots:
+                if has_room(agent, holder) and self._limits.blocker(holder.task, holder.level, now) is None:
+                    yield holder, agent
+                    self._holds.refresh(now)
+                    break
+                free = 0
+                for roster in agent.kind.rosters.values():
+                    if agent.fits(roster.resources):
+                        free |= roster.masks[agent.slots - agent.busy]
+                record = self._first(free, now)
+                if record is None or now + self._service(record.task) > hold.fits_at:
+                    break
+                yield record, agent
+
+    def _service(self, task: Task) -> float:
+        return self._estimates.expected(self._catalogue.queue(task.queue_key), task.type)
+
+    def _ends(self, agent: AgentRecord) -> Iterator[tuple[str, float]]:
+        """Yield when each of the agent's Tasks is expected to end, in the past for those that are late."""
+        for uid in agent.leases:
+            record = self._tasks[uid]
+            since = record.charge.since if record.charge is not None else agent.since
+            yield uid, since + self._service(record.task)
+
+    def _assign(self, record: TaskRecord, now: float, agent: AgentRecord | None = None) -> Assign:
+        if agent is None:
+            profile = record.shape.profile
+            assert profile is not None, "a Task of a closed shape was found"
+            agent = profile.choose()
+        assert agent.pool is not None
+        message = f"Least busy of the agents that may run it: {agent.busy} of {agent.slots} slots."
+        task = record.task
+        self._waiting.charge(record, agent.pool, self._service(task), now)
+        charge, record.charge = record.charge, None
+        record.trying = False
+        self._lift(record, now)
+        record.charge = charge
+        self._limits.grant(task, now)
+        self._fresh.pop(task.uid, None)
+        self._lease(record, agent, now)
+        return Assign(task.uid, agent.uid, agent.name, agent.pool[1], Reason.ASSIGNED, message)
+
+    def _park(self, record: TaskRecord, reason: Reason) -> None:
+        self._withdraw(record)
+        record.gate, record.trying = reason, False
+        record.shape.gated[reason] += 1
+
+    def _bring_forward(self, now: float) -> None:
+        """Let happen what time alone brings, and judge the Tasks that came."""
+        if self._fresh:
+            self._turn_away(now)
+        while (uid := self._expiries.due(now)) is not None:
+            self._expired(self._tasks[uid], now)
+        while (uid := self._openings.due(now)) is not None:
+            self._try_again(uid, now)
+        while (uid := self._promotions.due(now)) is not None:
+            self._rise(self._tasks[uid], now)
+        while (uid := self._patience.due(now)) is not None:
+            self._holds.ask(self._tasks[uid])
+        self._parking.open(self._limits.due(now))
+
+    def _expired(self, record: TaskRecord, now: float) -> None:
+        task = record.task
+        queue = self._catalogue.queue(task.queue_key)
+        phase = Phase.FAILED
+        if task.deadline is not None and queue.on_hopeless is not OnHopeless.RUN and now >= record.hopeless_from:
+            reason = Reason.DEADLINE_HOPELESS
+            late = now - record.hopeless_from
+            message = f"Its deadline cannot be met any more: it had to start {late:.1f} s ago, by what its type takes."
+            if queue.on_hopeless is OnHopeless.DEAD_LETTER:
+                phase = Phase.DEAD_LETTERED
+        else:
+            reason = Reason.WAITED_TOO_LONG
+            message = f"It waited for {now - task.created:.0f} s without a start, longer than it or its queue allows."
+        self._end(record, Fail(task.uid, task.failures, reason, message, phase, task.deaths), now)
+
+    def _end(self, record: TaskRecord, decision: Fail | Spill, now: float) -> None:
+        """The waiting Task is not handed out any more."""
+        self._lift(record, now)
+        self._gate(record, decision.reason)
+        self._verdict(decision)
+
+    def _turn_away(self, now: float) -> None:
+        """Reject or spill what came into full queues past the API server's check: the newest first."""
+        fresh, self._fresh = self._fresh, {}
+        for record in sorted(fresh.values(), key=lambda each: (each.task.created, each.task.uid), reverse=True):
+            task = record.task
+            if record.agent is not None or record.held or task.attempted:
+                continue
+            queue = self._catalogue.queue(task.queue_key)
+            full = self._limits.over_waiting(task) or self._limits.over_payload(task)
+            if full is None:
+                continue
+            overflow = queue.overflow
+            target = overflow.spill_to if overflow is not None and overflow.action is OnOverflow.SPILL else None
+            if target is not None and not task.spilled and (task.namespace, target) in self._catalogue.queues:
+                message = f"{full} It waits in queue {target} instead."
+                self._end(record, Spill(task.uid, target, Reason.QUEUE_FULL, message), now)
+            else:
+                message = f"{full} Create the Task again once there is room."
+                self._end(record, Fail(task.uid, 0, Reason.QUEUE_FULL, message), now)
+
     def next_wake(self) -> float | None:
-        """When `decide` could say something new without an event: a back-off ends, a surplus has held."""
-        timer = self._next_timer()
-        times = [self._cut_at, timer[0] if timer is not None else None, self._resizer.wake()]
+        """When `decide` could say something new without an event: a gate opens by time, a surplus has held."""
+        times = (
+            self._cut_at,
+            self._openings.next(),
+            self._promotions.next(),
+            self._expiries.next(),
+            self._patience.next(),
+            self._limits.next_due(),
+            self._resizer.wake(),
+        )
         return min((time for time in times if time is not None), default=None)
 
     # Views.
 
     def explain(self, uid: str, now: float) -> Explanation | None:
-        """Say why the Task waits and how many are before it; None if it does not wait.
+        """Say why the Task waits, its position and when it is expected to start; None if it does not wait.
 
-        The position costs a look at the Tasks that compete with it; `why` does without.
+        The position costs a look at the lines that compete with it; `why` does without.
         """
         found, record = self.why(uid, now), self._tasks.get(uid)
-        if found is None or record is None or record.entry is None or record.shape.closed:
+        if found is None or record is None:
             return found
-        return Explanation(found.reason, found.message, found.unblock, self._position(record))
+        return with_outlook(found, record, self._catalogue, self._estimates, self._arrivals, now)
 
     def why(self, uid: str, now: float) -> Explanation | None:
         """Say why the Task waits, without its position; None if it does not wait. The cost is that of one decision."""
         record = self._tasks.get(uid)
         if record is None or record.agent is not None:
             return None
-        if record.gate is not None:
-            return explain.of_gate(record.task, record.gate, now)
-        return explain.of_shape(record.shape, self._catalogue)
-
-    def _position(self, record: TaskRecord) -> int:
-        """Count from 1: the eligible Tasks before it that share a pool with it."""
-        own, pools = rank(record.task), set(record.shape.pools)
-        return 1 + sum(
-            line.live if priority > record.task.priority else sum(rank(other.task) < own for other in line.tasks())
-            for shape in self._catalogue.shapes.values()
-            if shape.eligible and not shape.closed and not pools.isdisjoint(shape.pools)
-            for priority, line in shape.lines.items()
-            if priority >= record.task.priority
-        )
+        return explain.why(record, self._catalogue, self._limits, self._dependencies, self._holds, now)
 
     def waiting_by_reason(self, now: float) -> dict[tuple[Key, Reason], int]:
         """Count waiting Tasks by queue and the reason that `explain` gives, each class of like Tasks at once."""
-        counted: dict[tuple[Key, Reason], int] = {}
-
-        def add(queue: Key, reason: Reason, tasks: int) -> None:
-            if tasks:
-                counted[queue, reason] = counted.get((queue, reason), 0) + tasks
-
-        for shape in self._catalogue.shapes.values():
-            if shape.eligible:
-                add(shape.queue_key, explain.of_shape(shape, self._catalogue).reason, shape.eligible)
-            for gate, tasks in shape.gated.items():
-                add(shape.queue_key, gate, tasks)
-        return counted
+        return explain.by_reason(self._catalogue, self._holds)
 
     def queue_counts(self) -> dict[Key, tuple[int, int]]:
         """Return by queue how many Tasks wait and how many are leased. Queues without Tasks are left out."""
@@ -348,8 +622,25 @@ class Core:
         """Return by pool how many agents are in each state."""
         return self._fleet.states()
 
+    def level_counts(self) -> dict[tuple[Key, int], tuple[int, int]]:
+        """Return by queue and level of the Tasks' own how many wait and how many are leased."""
+        return {key: (waiting, leased) for key, (waiting, leased) in self._levels.items()}
+
     def audit(self) -> list[str]:
         """Compare the books with each other; return what does not hold, nothing when sound. Costs a full pass."""
         return audit.findings(
             self._tasks, self._counts, self._accepted - self._ended, self._waiting, self._catalogue, self._fleet
         )
+
+
+Index = TypeVar("Index")
+
+
+def _add(table: dict[Index, list[int]], index: Index, column: int, change: int) -> None:
+    """Count in a table that leaves out what is nothing."""
+    counts = table.get(index)
+    if counts is None:
+        counts = table[index] = [0, 0]
+    counts[column] += change
+    if not counts[0] and not counts[1]:
+        del table[index]

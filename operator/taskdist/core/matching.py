@@ -8,15 +8,22 @@ filters once. Refuses to know which Tasks wait in which order, or which agents a
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from math import log
 from typing import TYPE_CHECKING
 
 from taskdist.api import Reason
 from taskdist.core.filters import Need, Offer, need_of, prospective, refusal, tasks_at_once
 from taskdist.core.model import Agent, Key, Pool, Queue, Task
+from taskdist.core.order import is_emergency
 from taskdist.core.roster import AgentRecord, Roster
 
 if TYPE_CHECKING:
     from taskdist.core.waiting import Line
+
+# The mean of a class's pace is that of so many attempts lately, and is not believed before so many.
+PACE_MEMORY = 1000
+PACES_TO_JUDGE = 20
+_STEP = log(1.2)
 
 Resources = tuple[tuple[str, int], ...]
 # Pools that could serve waiting Tasks if they grew, first choice first, with how many one new agent runs at once.
@@ -40,7 +47,7 @@ class AgentClass:
     `open` counts those that new work may go to, `taken` the busy ones among their slots.
     """
 
-    __slots__ = ("members", "number", "offer", "open", "rosters", "taken")
+    __slots__ = ("_paces", "members", "number", "offer", "open", "pace", "rosters", "swiftness", "taken")
 
     def __init__(self, number: int, offer: Offer) -> None:
         self.number = number
@@ -49,6 +56,18 @@ class AgentClass:
         self.open = 0
         self.taken = 0
         self.rosters: dict[Resources, Roster] = {}
+        # How long its agents take, as a multiple of what is expected of the type over all agents, on average; and that
+        # in steps of a fifth, so that classes as good as alike are not told apart by chance.
+        self.pace = 1.0
+        self.swiftness = 0
+        self._paces = 0
+
+    def observed(self, ratio: float) -> None:
+        """An attempt took so many times as long as expected."""
+        self._paces = min(self._paces + 1, PACE_MEMORY)
+        self.pace += (ratio - self.pace) / self._paces
+        if self._paces >= PACES_TO_JUDGE:
+            self.swiftness = round(log(self.pace) / _STEP) if self.pace > 0 else -1000
 
 
 class Profile:
@@ -64,20 +83,23 @@ class Profile:
         self.shapes = 0
 
     def choose(self) -> AgentRecord:
-        """Return the agent to take: least busy, then least busy time so far, then uid. One must have room."""
-        best: tuple[float, tuple[float, str, int, AgentRecord]] | None = None
+        """Return the agent to take: swiftest class, least busy, least busy time so far, uid. One must have room."""
+        best: tuple[int, tuple[float, tuple[float, str, int, AgentRecord]]] | None = None
         for roster in self.rosters:
             if roster.room >= self.slots:
-                found = roster.best()
-                if best is None or found < best:
-                    best = found
+                swiftness = roster.kind.swiftness
+                if best is None or swiftness <= best[0]:
+                    found = (swiftness, roster.best())
+                    if best is None or found < best:
+                        best = found
         assert best is not None, "the mask of free profiles names one that no agent has room for"
-        return best[1][3]
+        return best[1][1][3]
 
 
 # (agent classes that serve it, slots, resources)
 ProfileKey = tuple[int, int, Resources]
-ShapeKey = tuple[Key, str | None, str, int, Resources, frozenset[str], tuple[object, ...]]
+# The last says whether its Tasks are emergencies: those may use any pool.
+ShapeKey = tuple[Key, str | None, str, int, Resources, frozenset[str], tuple[object, ...], bool]
 
 
 class Shape:
@@ -113,7 +135,8 @@ class Shape:
         self.profile: Profile | None = None
         self.candidates: Candidates = ()
         self.demand: Demand | None = None
-        self.lines: dict[int, Line] = {}
+        # By band and tenant.
+        self.lines: dict[tuple[int, str], Line] = {}
         # Tasks of this shape that wait: all, those that no gate of their own holds, and the others by what holds them.
         self.tasks = 0
         self.eligible = 0
@@ -185,7 +208,16 @@ class Catalogue:
     # Shapes.
 
     def shape_of(self, task: Task) -> Shape:
-        key = (task.queue_key, task.pool, task.type, task.slots, task.resources, task.skills, task.selector)
+        key = (
+            task.queue_key,
+            task.pool,
+            task.type,
+            task.slots,
+            task.resources,
+            task.skills,
+            task.selector,
+            is_emergency(self.queue(task.queue_key), task),
+        )
         shape = self.shapes.get(key)
         if shape is None:
             if len(self.shapes) >= self._sweep_at:
@@ -223,6 +255,8 @@ class Catalogue:
         namespace = shape.queue_key[0]
         queue = self.queues.get(shape.queue_key)
         names = (shape.pool,) if shape.pool is not None else queue.pools if queue is not None else ()
+        if shape.key[7] and shape.pool is None:
+            names = (*names, *sorted(name for space, name in self.pools if space == namespace and name not in names))
         shape.pools = tuple(key for name in names if (key := (namespace, name)) in self.pools)
         shape.need = Need(*shape.key[2:6], shape.need.selector, queue is not None and queue.allows_unfenced)
         shape.closed = (

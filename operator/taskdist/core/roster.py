@@ -25,6 +25,7 @@ class AgentRecord:
         "draining",
         "gone",
         "idle_since",
+        "kept",
         "kind",
         "leases",
         "name",
@@ -61,6 +62,8 @@ class AgentRecord:
         self.draining = False
         self.drained = False
         self.deleting = False
+        # Held for a Task that needs much room at once.
+        self.kept = False
         self.offer: Agent | None = None
         # Of the offer; 0 while there is none.
         self.slots = 0
@@ -81,6 +84,11 @@ class AgentRecord:
     @property
     def open(self) -> bool:
         """Whether new work may go there."""
+        return self.ready and not self.draining and not self.deleting and not self.gone and not self.kept
+
+    @property
+    def holdable(self) -> bool:
+        """Whether work may go there if it is held for it."""
         return self.ready and not self.draining and not self.deleting and not self.gone
 
     @property

@@ -1,35 +1,54 @@
 """The Tasks that wait, in order, such that the first one that fits somewhere is found without looking at the others.
 
-Owns the total order: priority descending, then created, then uid. Tasks of one shape and priority stand in a line;
-lines of one profile and priority in a group; groups of one priority in a level. A level knows by a mask for which
-profiles it has Tasks, so that "nothing here fits" is one `and`. Refuses to know why a Task is not eligible: such Tasks
-are not here.
+Owns where each eligible Task stands. A level is two bands: Tasks whose deadline can be met, and below them those that
+are too late. In a band, queues and in them tenants take turns (`shares`); a tenant's Tasks of one shape stand in a
+line by latest start, and its lines of one profile in a group. Bands, queues and tenants know by masks for which
+profiles they have Tasks, so that "nothing here fits" is one `and`. Refuses to know why a Task is not eligible: such
+Tasks are not here, or stand in what was parked under its blocker.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
 
 from taskdist.api import Reason
+from taskdist.core import order
 from taskdist.core.masks import OrTree, bits
 from taskdist.core.matching import Profile, Shape
-from taskdist.core.model import Task
+from taskdist.core.model import EMERGENCY, Key, Queue, Task
+from taskdist.core.order import Place
 from taskdist.core.roster import AgentRecord
+from taskdist.core.shares import Share
 
-# (−priority, created, uid): smaller goes first.
-Rank = tuple[int, float, str]
-# Priorities beyond these share the outermost levels; their rank still tells them apart.
-TOP_PRIORITY = 1000
+if TYPE_CHECKING:
+    from taskdist.core.limits import Blocker
 
-
-def rank(task: Task) -> Rank:
-    """The total order of Tasks. It ends in the uid, so no two Tasks are equal."""
-    return (-task.priority, task.created, task.uid)
+# Two to a level: 2 × level + 1 for Tasks that can meet their deadlines, 2 × level for those that cannot.
+BANDS = 2 * (EMERGENCY + 1)
 
 
 class TaskRecord:
     """A Task that waits or is leased. Exactly one of `agent`, `gate` and `entry` is set, once it is placed."""
 
-    __slots__ = ("agent", "entry", "gate", "held", "shape", "task")
+    __slots__ = (
+        "agent",
+        "blocker",
+        "chain",
+        "charge",
+        "entry",
+        "failed",
+        "gate",
+        "held",
+        "hopeless_from",
+        "latest_start",
+        "level",
+        "lift",
+        "line",
+        "parked",
+        "shape",
+        "task",
+        "trying",
+    )
 
     def __init__(self, task: Task, shape: Shape) -> None:
         self.task = task
@@ -38,46 +57,78 @@ class TaskRecord:
         # What of the Task's own keeps it from being eligible; `held` if that is outside the core.
         self.gate: Reason | None = None
         self.held = False
+        # The limit it is parked under, with its entry there; `trying`: it was let go to try.
+        self.blocker: Blocker | None = None
+        self.parked: tuple[int, Place, int, TaskRecord] | None = None
+        self.trying = False
         self.entry: TaskEntry | None = None
+        self.line: Line | None = None
+        # Its place. `lift`: the highest level of Tasks that wait for it; `chain`: how many of them, one after another.
+        self.level = 0
+        self.lift = 0
+        self.chain = 0
+        self.latest_start = 0.0
+        self.hopeless_from = 0.0
+        # While leased: what was charged to whom, and whether the attempt has failed.
+        self.charge: Charge | None = None
+        self.failed = False
+
+    def place(self) -> Place:
+        return (-self.chain, self.latest_start, self.task.created, self.task.uid)
 
 
-TaskEntry = tuple[int, float, str, int, TaskRecord]
+TaskEntry = tuple[int, float, float, str, int, TaskRecord]
 
 
 class Line:
-    """Eligible Tasks of one shape and priority, in order. An entry is dead unless its record points back to it."""
+    """Eligible Tasks of one shape, band and tenant, in order. An entry is dead unless its record points back to it."""
 
-    __slots__ = ("group", "head", "heap", "live", "priority", "shape")
+    __slots__ = ("band", "group", "head", "heap", "live", "parked", "shape", "share", "tenant")
 
-    def __init__(self, shape: Shape, priority: int) -> None:
+    def __init__(self, shape: Shape, band: int, tenant: str) -> None:
         self.shape = shape
-        self.priority = priority
+        self.band = band
+        self.tenant = tenant
         self.heap: list[TaskEntry] = []
         self.live = 0
+        self.share: Share[Group] | None = None
         self.group: Group | None = None
         # The entry under which the line stands in its group.
         self.head: LineEntry | None = None
+        self.parked: Blocker | None = None
+
+    @property
+    def level(self) -> int:
+        return self.band >> 1
+
+    @property
+    def blocker(self) -> "Blocker | None":
+        """What holds all of it: parked itself, or with its tenant or queue."""
+        share = self.share
+        if self.parked is not None or share is None:
+            return self.parked
+        return share.parked or (share.parent.parked if share.parent is not None else None)
 
     def first(self) -> TaskEntry | None:
         heap = self.heap
-        while heap and heap[0][4].entry is not heap[0]:
+        while heap and heap[0][5].entry is not heap[0]:
             heappop(heap)
         return heap[0] if heap else None
 
     def trim(self) -> None:
         if len(self.heap) > 8 + 2 * self.live:
-            self.heap = [entry for entry in self.heap if entry[4].entry is entry]
+            self.heap = [entry for entry in self.heap if entry[5].entry is entry]
             heapify(self.heap)
 
     def tasks(self) -> Iterator[TaskRecord]:
-        return (entry[4] for entry in self.heap if entry[4].entry is entry)
+        return (entry[5] for entry in self.heap if entry[5].entry is entry)
 
 
-LineEntry = tuple[int, float, str, int, Line]
+LineEntry = tuple[int, float, float, str, int, Line]
 
 
 class Group:
-    """The lines of one level whose Tasks the same agents serve, in the order of their first Tasks."""
+    """A tenant's lines in one band whose Tasks the same agents serve, in the order of their first Tasks."""
 
     __slots__ = ("heap", "lines")
 
@@ -88,47 +139,70 @@ class Group:
     def first(self) -> LineEntry:
         """Return the first line's entry. The group must not be empty."""
         heap = self.heap
-        while heap[0][4].head is not heap[0]:
+        while heap[0][5].head is not heap[0]:
             heappop(heap)
         return heap[0]
 
     def trim(self) -> None:
         if len(self.heap) > 8 + 2 * self.lines:
-            self.heap = [entry for entry in self.heap if entry[4].head is entry]
+            self.heap = [entry for entry in self.heap if entry[5].head is entry]
             heapify(self.heap)
 
 
-class Level:
-    """The groups of one priority, by the number of their profile."""
+class Charge:
+    """What a grant was charged, in slot-seconds, and to which tenant's share."""
 
-    __slots__ = ("groups",)
+    __slots__ = ("cost", "share", "since")
+
+    def __init__(self, share: Share[Group], cost: float, since: float) -> None:
+        self.share = share
+        self.cost = cost
+        self.since = since
+
+
+class Band:
+    """One band: its shares, and by pool the virtual time at which a queue was last served there."""
+
+    __slots__ = ("present", "root")
 
     def __init__(self) -> None:
-        self.groups: dict[int, Group] = {}
+        self.root: Share[Group] = Share("")
+        self.present: dict[Key, float] = {}
 
 
 class WaitingIndex:
     """All eligible Tasks."""
 
-    def __init__(self) -> None:
-        self._levels: dict[int, Level] = {}
-        # By level, highest first: the profiles that Tasks wait for there.
-        self._masks = OrTree(2 * TOP_PRIORITY + 1)
+    def __init__(self, queue_of: Callable[[Key], Queue]) -> None:
+        """`queue_of` gives a queue's rules; for one that is gone, the defaults."""
+        self._queue_of = queue_of
+        self._bands = [Band() for _ in range(BANDS)]
+        # By band, highest first: the profiles that Tasks wait for there.
+        self._masks = OrTree(BANDS)
         self._stamp = 0
 
     @property
     def profiles(self) -> int:
-        """The profiles that any eligible Task waits for."""
+        """The profiles that any eligible Task waits for, without those that are parked."""
         return self._masks.union
 
-    def add(self, record: TaskRecord) -> None:
-        shape = record.shape
-        task = record.task
-        line = shape.lines.get(task.priority)
+    def add(self, record: TaskRecord, now: float) -> None:
+        """Enter the Task where its level and latest start say."""
+        shape, task = record.shape, record.task
+        band = 2 * record.level + (record.hopeless_from >= now)
+        line = shape.lines.get((band, task.tenant))
         if line is None:
-            line = shape.lines[task.priority] = Line(shape, task.priority)
+            line = shape.lines[band, task.tenant] = Line(shape, band, task.tenant)
         self._stamp += 1
-        record.entry = entry = (-task.priority, task.created, task.uid, self._stamp, record)
+        record.line = line
+        record.entry = entry = (
+            -record.chain,
+            record.latest_start,
+            task.created,
+            task.uid,
+            self._stamp,
+            record,
+        )
         line.trim()
         heappush(line.heap, entry)
         line.live += 1
@@ -136,14 +210,15 @@ class WaitingIndex:
             self._lead(line)
 
     def remove(self, record: TaskRecord) -> None:
-        line = record.shape.lines[record.task.priority]
+        line = record.line
+        assert line is not None, "only Tasks that stand in a line are removed"
         led = line.heap[0] is record.entry
-        record.entry = None
+        record.entry = record.line = None
         line.live -= 1
         if led:
             self._lead(line)
         if not line.live:
-            del record.shape.lines[record.task.priority]
+            del record.shape.lines[line.band, line.tenant]
         else:
             line.trim()
 
@@ -153,78 +228,166 @@ class WaitingIndex:
             self._withdraw(line, shape.profile)
             self._enter(line, profile)
 
-    def best(self, free: int) -> TaskRecord | None:
+    def best(self, free: int, now: float) -> TaskRecord | None:
         """Return the first Task in order among those of the given profiles."""
-        at = self._masks.first(free)
-        if at is None:
-            return None
-        groups, open_here = self._levels[at].groups, self._masks[at] & free
-        if open_here & (open_here - 1):
-            found = min([groups[number].first() for number in bits(open_here)])
-        else:
-            found = groups[open_here.bit_length() - 1].first()
-        first = found[4].first()
-        assert first is not None, "a line without Tasks leads its group"
-        return first[4]
+        while True:
+            at = self._masks.first(free)
+            if at is None:
+                return None
+            share = self._bands[at].root.pick(free).pick(free)
+            groups, open_here = share.groups, share.mask & free
+            if open_here & (open_here - 1):
+                found = min([groups[number].first() for number in bits(open_here)])
+            else:
+                found = groups[open_here.bit_length() - 1].first()
+            first = found[5].first()
+            assert first is not None, "a line without Tasks leads its group"
+            record = first[5]
+            if record.hopeless_from >= now or not found[5].band & 1:
+                return record
+            # Too late by now: it goes after those that can still make it.
+            self.remove(record)
+            self.add(record, now)
+
+    # Shares.
+
+    def charge(self, record: TaskRecord, pool: Key, service: float, now: float) -> None:
+        """Book the grant of a Task that stands here: `service` seconds are expected of it."""
+        line = record.line
+        assert line is not None
+        assert line.share is not None, "what is granted stands in a line that was found"
+        share, queue = line.share, line.share.parent
+        assert queue is not None
+        band = self._bands[_leaf(line.band)]
+        queue.present = max(queue.present, share.vt)
+        band.present[pool] = max(band.present.get(pool, 0.0), queue.vt)
+        cost = service * record.task.slots
+        share.charge(cost)
+        queue.charge(cost)
+        record.charge = Charge(share, cost, now)
+
+    def settle(self, record: TaskRecord, now: float) -> None:
+        """The Task's lease is over: what was charged for it becomes what it took."""
+        charge, record.charge = record.charge, None
+        if charge is None:
+            return
+        correction = (now - charge.since) * record.task.slots - charge.cost
+        charge.share.charge(correction)
+        if charge.share.parent is not None:
+            charge.share.parent.charge(correction)
+
+    def reweigh(self, queue: Queue) -> None:
+        """The queue's weights are these now."""
+        weights = dict(queue.tenant_weights)
+        for band in self._bands:
+            share = band.root.children.get(_name(queue.namespace, queue.name))
+            if share is not None:
+                share.weight = queue.weight
+                for tenant in share.children.values():
+                    tenant.weight = weights.get(tenant.key, queue.tenant_weight)
+
+    # Limits.
+
+    def park(self, line: Line, blocker: "Blocker") -> None:
+        """Nothing of the line goes on until `unpark`."""
+        if line.parked is None:
+            self._withdraw(line, line.shape.profile)
+        line.parked = blocker
+
+    def unpark(self, line: Line) -> None:
+        if line.parked is not None:
+            line.parked = None
+            self._enter(line, line.shape.profile)
+
+    def park_share(self, line: Line, blocker: "Blocker") -> Share[Group]:
+        """Nothing of the line's tenant, in its queue and band, goes on until the share is unparked."""
+        share = line.share
+        assert share is not None
+        share.park(blocker)
+        self._masks[_leaf(line.band)] = self._bands[_leaf(line.band)].root.mask
+        return share
+
+    def unpark_share(self, share: Share[Group]) -> None:
+        share.unpark()
+        root = share
+        while root.parent is not None:
+            root = root.parent
+        at = next(at for at, band in enumerate(self._bands) if band.root is root)
+        self._masks[at] = root.mask
 
     def findings(self) -> Iterator[str]:
         """Yield what does not hold in the index itself."""
-        for at, level in self._levels.items():
-            for number, group in level.groups.items():
-                heads = [entry[4] for entry in group.heap if entry[4].head is entry]
-                if len(heads) != group.lines or not heads:
-                    yield f"the group of level {at} and profile {number} counts {group.lines} lines, not {len(heads)}"
-                for line in heads:
-                    first = line.first()
-                    if first is None or line.head is None or line.head[:3] != first[:3]:
-                        yield f"a line of level {at} and profile {number} stands under another Task than its first"
-            if self._masks[at] != sum(1 << number for number in level.groups):
-                yield f"the mask of level {at} does not name its groups"
+        for at, band in enumerate(self._bands):
+            for queue in band.root.children.values():
+                for tenant in queue.children.values():
+                    for number, group in tenant.groups.items():
+                        heads = [entry[5] for entry in group.heap if entry[5].head is entry]
+                        if len(heads) != group.lines or not heads:
+                            yield f"a group of band {at} and profile {number} counts {group.lines}, not {len(heads)}"
+                        for line in heads:
+                            first = line.first()
+                            if first is None or line.head is None or line.head[:4] != first[:4]:
+                                yield f"a line of band {at} and profile {number} stands under another than its first"
+            yield from band.root.findings()
+            if self._masks[at] != band.root.mask:
+                yield f"the mask of band {at} does not name its groups"
 
     def _lead(self, line: Line) -> None:
         """The line's first Task is another now."""
-        profile = line.shape.profile
         group = line.group
         first = line.first()
         if first is None:
-            self._withdraw(line, profile)
+            self._withdraw(line, line.shape.profile)
         elif group is None:
-            self._enter(line, profile)
+            self._enter(line, line.shape.profile)
         else:
             group.trim()
-            line.head = (first[0], first[1], first[2], first[3], line)
+            line.head = (first[0], first[1], first[2], first[3], first[4], line)
             heappush(group.heap, line.head)
 
     def _enter(self, line: Line, profile: Profile | None) -> None:
         first = line.first()
-        if profile is None or first is None:
+        if profile is None or first is None or line.parked is not None:
             return
-        at = _level(line.priority)
-        level = self._levels.get(at)
-        if level is None:
-            level = self._levels[at] = Level()
-        group = level.groups.get(profile.number)
+        share = line.share
+        if share is None or not share.known:
+            share = line.share = self._share(line, first[5].task)
+        group = share.groups.get(profile.number)
         if group is None:
-            group = level.groups[profile.number] = Group()
-            self._masks[at] |= 1 << profile.number
+            group = share.groups[profile.number] = Group()
+            at = _leaf(line.band)
+            band = self._bands[at]
+            known = [band.present[pool] for pool in line.shape.pools if pool in band.present]
+            share.gain(profile.number, min(known, default=0.0))
+            self._masks[at] = band.root.mask
         group.lines += 1
         line.group = group
-        line.head = (first[0], first[1], first[2], first[3], line)
+        line.head = (first[0], first[1], first[2], first[3], first[4], line)
         heappush(group.heap, line.head)
+
+    def _share(self, line: Line, task: Task) -> Share[Group]:
+        queue = self._queue_of(line.shape.queue_key)
+        namespace, name, tenant = order.account(queue, task)
+        weight = dict(queue.tenant_weights).get(tenant, queue.tenant_weight)
+        root = self._bands[_leaf(line.band)].root
+        return root.child(_name(namespace, name), queue.weight).child(tenant, weight)
 
     def _withdraw(self, line: Line, profile: Profile | None) -> None:
         group, line.group, line.head = line.group, None, None
         if group is None or profile is None:
             return
         group.lines -= 1
-        if not group.lines:
-            at = _level(line.priority)
-            level = self._levels[at]
-            del level.groups[profile.number]
-            self._masks[at] &= ~(1 << profile.number)
-            if not level.groups:
-                del self._levels[at]
+        share = line.share
+        if not group.lines and share is not None:
+            del share.groups[profile.number]
+            share.lose(profile.number)
+            at = _leaf(line.band)
+            self._masks[at] = self._bands[at].root.mask
 
 
-def _level(priority: int) -> int:
-    return TOP_PRIORITY - max(-TOP_PRIORITY, min(TOP_PRIORITY, priority))
+def _leaf(band: int) -> int:
+    return BANDS - 1 - band
+
+
+def _name(namespace: str, name: str) -> str:
+    return f"{namespace}/{name}"

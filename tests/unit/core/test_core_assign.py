@@ -52,29 +52,26 @@ def ready(*agents: AgentBuilder) -> Iterable[Event]:
 @pytest.mark.parametrize(
     ("tasks", "expected"),
     [
-        pytest.param([make_task("a").priority(1), make_task("b").priority(2)], "ba", id="priority-first"),
+        pytest.param([make_task("a").priority(3), make_task("b").priority(4)], "ba", id="level-first"),
         pytest.param([make_task("a").created(2), make_task("b").created(1)], "ba", id="then-the-older"),
         pytest.param([make_task("b"), make_task("a")], "ab", id="then-the-uid"),
         pytest.param(
-            [make_task("a").priority(-1), make_task("b").created(5), make_task("c").priority(-1000)],
+            [make_task("a").priority(1), make_task("b").created(5), make_task("c").priority(0)],
             "bac",
-            id="below-0",
+            id="below-normal",
         ),
         pytest.param(
-            [make_task("a").priority(5000), make_task("b").priority(6000)], "ba", id="beyond-the-bounds-of-the-api"
-        ),
-        pytest.param(
-            [make_task("a").type("x"), make_task("b").type("y").priority(1), make_task("c").type("x").priority(2)],
+            [make_task("a").type("x"), make_task("b").type("y").priority(3), make_task("c").type("x").priority(4)],
             "cba",
             id="across-kinds-of-tasks",
         ),
         pytest.param(
-            [make_task("a").queue("q2"), make_task("b"), make_task("c").queue("q2").priority(1)],
-            "cab",
+            [make_task("a").queue("q2"), make_task("b"), make_task("c").queue("q2").priority(3)],
+            "cba",
             id="across-queues-that-share-a-pool",
         ),
         pytest.param(
-            [make_task("a").slots(2), make_task("b").slots(1).priority(-1), make_task("c").slots(1).priority(1)],
+            [make_task("a").slots(2), make_task("b").slots(1).priority(1), make_task("c").slots(1).priority(3)],
             "cb",
             id="a-large-one-does-not-block-smaller-ones",
         ),
@@ -90,7 +87,7 @@ def test_order(tasks: list[TaskBuilder], expected: str) -> None:
 
 
 def test_a_changed_priority_changes_the_place() -> None:
-    core = core_with(*waiting(make_task("a"), make_task("b")), TaskWaiting(make_task("b").priority(1).build()))
+    core = core_with(*waiting(make_task("a"), make_task("b")), TaskWaiting(make_task("b").priority(3).build()))
     core.handle(AgentReady(make_agent("x").build()), 0.0)
     assert granted(core) == [("b", "x")]
 
@@ -142,7 +139,10 @@ def test_work_spreads_evenly_over_like_agents() -> None:
     ("events", "reason"),
     [
         pytest.param([TaskWaiting(make_task("t").suspended().build())], Reason.SUSPENDED, id="suspended"),
-        pytest.param([TaskWaiting(make_task("t").not_before(9).build())], Reason.BACKING_OFF, id="backing-off"),
+        pytest.param([TaskWaiting(make_task("t").not_before(9).build())], Reason.SCHEDULED, id="scheduled"),
+        pytest.param(
+            [TaskWaiting(make_task("t").not_before(9).failures(1).build())], Reason.BACKING_OFF, id="backing-off"
+        ),
         pytest.param([TaskHeld(make_task("t").build(), Reason.RECOVERING)], Reason.RECOVERING, id="held"),
         pytest.param(
             [*waiting(make_task("t")), QueueApplied(make_queue().paused().build())],

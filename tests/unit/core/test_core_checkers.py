@@ -56,10 +56,10 @@ BUSY = TaskLeased(make_task("x").slots(2).build(), "a")
         pytest.param([TaskWaiting(make_task("t").not_before(5).build())], assign("t", "a"), "cannot", id="too-early"),
         pytest.param([TaskWaiting(make_task("t").skills("x").build())], assign("t", "a"), "may not", id="unskilled"),
         pytest.param(
-            [WAITS, TaskWaiting(make_task("u").priority(1).build())], assign("t", "a"), "overtakes u", id="inversion"
+            [WAITS, TaskWaiting(make_task("u").priority(3).build())], assign("t", "a"), "overtakes u", id="inversion"
         ),
         pytest.param(
-            [WAITS, TaskWaiting(make_task("u").priority(1).slots(3).build())], assign("t", "a"), "", id="no-inversion"
+            [WAITS, TaskWaiting(make_task("u").priority(3).slots(3).build())], assign("t", "a"), "", id="no-inversion"
         ),
         pytest.param(
             [WAITS, TaskLeased(make_task("x").build(), "a")],
@@ -115,7 +115,7 @@ def core() -> Core:
         pytest.param(lambda c: c._fleet.agents["a"].resources_free.update(mem=1), "free", id="a-resource-given-twice"),
         pytest.param(lambda c: c._fleet.agents["a"].leases.pop("t0"), "agent a holds", id="a-lease-forgotten"),
         pytest.param(lambda c: c._fleet.free.__setitem__(0, 255), "free profiles", id="a-mask-out-of-date"),
-        pytest.param(lambda c: c._waiting._masks.__setitem__(1000, 0), "waiting profiles", id="a-level-out-of-date"),
+        pytest.param(lambda c: c._waiting._masks.__setitem__(6, 0), "waiting profiles", id="a-level-out-of-date"),
     ],
 )
 def test_damaged_books_are_found(damage: Callable[[Core], object], found: str) -> None:

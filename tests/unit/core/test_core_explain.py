@@ -211,7 +211,7 @@ def test_the_position_counts_who_competes() -> None:
         QueueApplied(make_queue("other").pools("elsewhere").build()),
         TaskWaiting(PLAIN.created(5).build()),
         TaskWaiting(make_task("older").created(1).type("x").build()),
-        TaskWaiting(make_task("urgent").created(9).priority(1).build()),
+        TaskWaiting(make_task("urgent").created(9).priority(3).build()),
         TaskWaiting(make_task("later").created(9).build()),
         TaskWaiting(make_task("suspended").suspended().build()),
         TaskWaiting(make_task("elsewhere").queue("other").build()),

@@ -58,6 +58,8 @@ queues = st.builds(
     paused=mostly(False, st.booleans()),
     delivery=st.sampled_from(Delivery),
     reclaim=st.sampled_from(Reclaim),
+    aging_step=st.sampled_from((0.0, 15.0, 300.0)),
+    hold_after=st.just(0.0),
 )
 
 
@@ -88,7 +90,7 @@ def tasks(uid: str) -> st.SearchStrategy[Task]:
         st.sampled_from(QUEUES),
         mostly("work", st.sampled_from(TYPES)),
         st.integers(0, 3).map(float),
-        st.integers(-1, 1) | st.sampled_from((-3000, 3000)),
+        st.integers(0, 4),
         mostly(None, st.sampled_from(POOLS)),
         st.sampled_from((1, 1, 1, 2, 3)),
         resources,
@@ -108,7 +110,7 @@ class CoreMachine(RuleBasedStateMachine):
         self.mirror = Mirror()
         self.names = itertools.count()
         for queue, served_by in (("q1", ("p1", "p2")), ("q2", ("p2",)), ("q3", ("p3", "p1"))):
-            self.told(QueueApplied(make_queue(queue).pools(*served_by).build()))
+            self.told(QueueApplied(replace(make_queue(queue).pools(*served_by).build(), hold_after=0.0)))
         self.told(PoolApplied(make_pool("p1").slots(2).elastic(2, 4, 30.0).build()))
         self.told(PoolApplied(make_pool("p2").slots(4).elastic(1, 3, 0.0).build()))
         self.told(PoolApplied(make_pool("p3").slots(3).fixed(3).build()))
@@ -294,7 +296,7 @@ class CoreMachine(RuleBasedStateMachine):
         due = {
             uid
             for uid in self.mirror.waiting
-            if (why := self.core.why(uid, self.now)) and why.reason is Reason.BACKING_OFF
+            if (why := self.core.why(uid, self.now)) and why.reason in (Reason.BACKING_OFF, Reason.SCHEDULED)
         }
         others = Mirror(self.mirror.queues, self.mirror.pools)
         others.waiting = {uid: other for uid, other in self.mirror.waiting.items() if uid not in due}

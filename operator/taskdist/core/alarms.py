@@ -1,0 +1,50 @@
+"""Times at which something is due for a Task, at most one for each.
+
+Owns a heap that forgets by leaving entries dead and drops them when they are the half. Refuses to know what is due.
+"""
+
+from heapq import heapify, heappop, heappush
+
+
+class Alarms:
+    """By uid: when."""
+
+    __slots__ = ("_at", "_heap")
+
+    def __init__(self) -> None:
+        self._at: dict[str, float] = {}
+        self._heap: list[tuple[float, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def set(self, uid: str, at: float) -> None:
+        if self._at.get(uid) == at:
+            return
+        self._at[uid] = at
+        heappush(self._heap, (at, uid))
+        if len(self._heap) > 64 + 2 * len(self._at):
+            self._heap = [(at, uid) for uid, at in self._at.items()]
+            heapify(self._heap)
+
+    def clear(self, uid: str) -> None:
+        self._at.pop(uid, None)
+
+    def next(self) -> float | None:
+        """Return the earliest time, None if nothing is set."""
+        heap, live = self._heap, self._at
+        while heap:
+            at, uid = heap[0]
+            if live.get(uid) == at:
+                return at
+            heappop(heap)
+        return None
+
+    def due(self, now: float) -> str | None:
+        """Take and return the next that is due by now, earliest first; None if none is."""
+        at = self.next()
+        if at is None or at > now:
+            return None
+        uid = heappop(self._heap)[1]
+        del self._at[uid]
+        return uid

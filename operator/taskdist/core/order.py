@@ -1,0 +1,77 @@
+"""Where a Task stands among others: its level, and its place within the level.
+
+Owns the rule of order, as functions of a queue's word, a Task and the time. The index keeps what they say, the
+simulator's checker asks them again. Refuses to know who else waits.
+"""
+
+from math import floor, inf
+
+from taskdist.api import OrderPolicy
+from taskdist.core.model import EMERGENCY, TOP, Queue, Task
+
+# (−longest chain of dependants where the queue asks for it, latest start, created, uid): smaller goes first. It ends
+# in the uid, so no two Tasks are equal.
+Place = tuple[int, float, float, str]
+
+
+def is_emergency(queue: Queue, task: Task) -> bool:
+    """Whether the Task stands apart: queues with an order of their own ignore what their Tasks say."""
+    return task.priority >= EMERGENCY and queue.policy is OrderPolicy.PRIORITY
+
+
+def base_level(queue: Queue, task: Task, lift: int = 0) -> int:
+    """Return the level without aging: the Task's own or that of a Task that waits for it (`lift`), if higher."""
+    if queue.policy is not OrderPolicy.PRIORITY:
+        return min(queue.level, TOP)
+    return task.priority if task.priority >= EMERGENCY else max(task.priority, min(lift, TOP))
+
+
+def level(queue: Queue, task: Task, now: float, lift: int = 0) -> int:
+    """Return the level at a time: one higher for each step waited since creation, and never into Emergency."""
+    base = base_level(queue, task, lift)
+    if not ages(queue) or base >= TOP or now <= task.created:
+        return base
+    # Asked of the moment itself, so that a promotion due now has happened now.
+    risen = floor((now - task.created) / queue.aging_step)
+    while now < promotion(queue, task, base + risen - 1, base):
+        risen -= 1
+    while now >= promotion(queue, task, base + risen, base):
+        risen += 1
+    return min(TOP, base + risen)
+
+
+def ages(queue: Queue) -> bool:
+    return queue.aging_step > 0 and queue.policy is OrderPolicy.PRIORITY
+
+
+def promotion(queue: Queue, task: Task, level: int, base: int) -> float:
+    """Return when a Task of this level goes up to the next one."""
+    return task.created + (level - base + 1) * queue.aging_step
+
+
+def latest_start(queue: Queue, task: Task, service: float) -> float:
+    """Return by when it must start to meet its deadline; without one: created + `max_queue_seconds`.
+
+    `service` is how long it is expected to take, in seconds. Fixed when the Task enters the queue. In a Fifo queue the
+    time of creation takes its place.
+    """
+    if queue.policy is OrderPolicy.FIFO:
+        return task.created
+    if task.deadline is None:
+        return task.created + queue.max_queue_seconds
+    return task.deadline - service
+
+
+def hopeless_from(queue: Queue, task: Task, service: float) -> float:
+    """Return the time after which the Task's deadline cannot be met any more, infinity without one."""
+    return inf if task.deadline is None else task.deadline - service
+
+
+def account(queue: Queue, task: Task) -> tuple[str, str, str]:
+    """Return (namespace, queue, tenant) that is charged for the Task: Emergency and queues with an order of their own
+    know no tenants."""
+    if is_emergency(queue, task):
+        return ("", "", "")
+    if queue.policy is not OrderPolicy.PRIORITY:
+        return (queue.namespace, queue.name, "")
+    return (queue.namespace, queue.name, task.tenant)

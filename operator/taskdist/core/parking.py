@@ -1,0 +1,152 @@
+"""Tasks that a limit holds, each under exactly one blocker, and how they come back.
+
+A limit that holds all Tasks of a tenant in a queue parks its share or line as a whole. A key holds single Tasks: of
+those parked under it, the first of each shape is let go to try when it opens; whoever finds it closed again is parked
+again. So a limit costs as much as there are Tasks that it lets through, not as there are Tasks behind it. Refuses to
+know what the limits are.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
+
+from taskdist.core.matching import Shape
+from taskdist.core.model import EMERGENCY, Key, Task
+from taskdist.core.order import Place
+from taskdist.core.shares import Share
+from taskdist.core.waiting import Group, Line, TaskRecord, WaitingIndex
+
+if TYPE_CHECKING:
+    from taskdist.core.limits import Blocker
+
+# (−level, place, stamp, record): which of the parked goes first. Dead unless its record points back to it.
+_Entry = tuple[int, Place, int, TaskRecord]
+# (namespace, queue, concurrency key)
+_Key = tuple[str, str, str]
+
+
+class _Whole:
+    """What is parked under a limit that holds it as a whole."""
+
+    __slots__ = ("lines", "shares")
+
+    def __init__(self) -> None:
+        self.shares: list[Share[Group]] = []
+        self.lines: list[Line] = []
+
+
+class _Single:
+    """The Tasks that are parked under a key, by shape."""
+
+    __slots__ = ("live", "shapes")
+
+    def __init__(self) -> None:
+        self.shapes: dict[Shape, list[_Entry]] = {}
+        self.live = 0
+
+
+class Parking:
+    """Everything that is parked."""
+
+    def __init__(self, waiting: WaitingIndex, unpark: Callable[[TaskRecord, float], None]) -> None:
+        """`unpark(record, now)` lets a Task try."""
+        self._waiting = waiting
+        self._unpark = unpark
+        self._wholes: dict[Blocker, _Whole] = {}
+        self._singles: dict[_Key, _Single] = {}
+        self._stamp = 0
+
+    def add(self, record: TaskRecord, blocker: "Blocker") -> None:
+        """Park the Task, taken from the index before, or all that the blocker holds with it."""
+        if not blocker.whole:
+            record.blocker = blocker
+            single = self._singles.get(_key(record))
+            if single is None:
+                single = self._singles[_key(record)] = _Single()
+            single.live += 1
+            self._push(single, record)
+            return
+        whole = self._wholes.get(blocker)
+        if whole is None:
+            whole = self._wholes[blocker] = _Whole()
+        line = record.line
+        assert line is not None
+        assert line.share is not None, "what is found stands in a line that has a share"
+        # A Task of one slot that is held leaves no room for any other of its tenant.
+        if record.task.slots == 1 and record.level < EMERGENCY and line.share.key == line.tenant:
+            whole.shares.append(self._waiting.park_share(line, blocker))
+        else:
+            self._waiting.park(line, blocker)
+            whole.lines.append(line)
+
+    def _push(self, single: _Single, record: TaskRecord) -> None:
+        self._stamp += 1
+        record.parked = entry = (-record.level, record.place(), self._stamp, record)
+        heap = single.shapes.setdefault(record.shape, [])
+        heappush(heap, entry)
+        if len(heap) > 16 + 2 * single.live:
+            heap[:] = [entry for entry in heap if entry[3].parked is entry]
+            heapify(heap)
+
+    def move(self, record: TaskRecord) -> None:
+        """The level or chain of a parked Task is another now."""
+        self._push(self._singles[_key(record)], record)
+
+    def leave(self, record: TaskRecord) -> None:
+        """The Task is gone from where it was parked."""
+        if record.parked is not None:
+            record.blocker = record.parked = None
+            single = self._singles[_key(record)]
+            single.live -= 1
+            if not single.live:
+                del self._singles[_key(record)]
+
+    def open(self, blockers: Iterable["Blocker"]) -> None:
+        """These limits may hold no more. Keys say so by `key_free`."""
+        for blocker in blockers:
+            whole = self._wholes.pop(blocker, None)
+            if whole is not None:
+                for share in whole.shares:
+                    self._waiting.unpark_share(share)
+                for line in whole.lines:
+                    self._waiting.unpark(line)
+
+    def key_free(self, task: Task, now: float) -> None:
+        """The Task gives its key back, or went without having used it: let the first of each shape behind it try."""
+        if task.concurrency_key is not None and self._singles:
+            self._try((task.namespace, task.queue, task.concurrency_key), now)
+
+    def keys_free(self, queue: Key, now: float) -> None:
+        """Keys of the queue may be held more often than before."""
+        for key in [key for key in self._singles if key[:2] == queue]:
+            self._try(key, now)
+
+    def _try(self, key: _Key, now: float) -> None:
+        single = self._singles.get(key)
+        if single is None:
+            return
+        for shape, heap in list(single.shapes.items()):
+            while heap:
+                entry = heappop(heap)
+                record = entry[3]
+                if record.parked is entry:
+                    record.blocker, record.parked, record.trying = None, None, True
+                    single.live -= 1
+                    self._unpark(record, now)
+                    break
+            if not heap:
+                del single.shapes[shape]
+        if not single.live:
+            del self._singles[key]
+
+    def records(self) -> Iterator[TaskRecord]:
+        """Yield the Tasks that are parked one by one."""
+        for single in self._singles.values():
+            for heap in single.shapes.values():
+                yield from (entry[3] for entry in heap if entry[3].parked is entry)
+
+
+def _key(record: TaskRecord) -> _Key:
+    task = record.task
+    assert task.concurrency_key is not None, "only keys hold single Tasks"
+    return (task.namespace, task.queue, task.concurrency_key)

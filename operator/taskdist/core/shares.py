@@ -1,0 +1,166 @@
+"""Whose turn it is: queues that compete in a band, and tenants within a queue, by virtual time.
+
+Start-time fair queueing (Goyal, Vin, Cheng: Start-time Fair Queuing, SIGCOMM 1996), with slot-seconds in the place of
+bytes. Each share has a virtual time; the one that lags most and has work that fits goes first. A grant charges
+estimated service × slots ÷ weight, the release corrects that by the slot-seconds really held. One that was idle starts
+at the present virtual time: it neither saves up nor pays for what went on without it. Refuses to know Tasks: its leaves
+hold groups, which are the index's.
+"""
+
+from bisect import bisect_left, insort
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from taskdist.core.limits import Blocker
+
+Group = TypeVar("Group")
+
+
+class Share(Generic[Group]):
+    """A band, a queue in it, or a tenant of that: a node of a tree whose leaves hold groups by profile.
+
+    `mask` are the profiles that anything below waits for, without what is parked. `order` are its children with such
+    work, as (virtual time, key, child). A parked share counts as one without work.
+    """
+
+    __slots__ = ("_counts", "children", "groups", "key", "mask", "order", "parent", "parked", "present", "vt", "weight")
+
+    def __init__(self, key: str, parent: "Share[Group] | None" = None, weight: float = 1.0) -> None:
+        self.key = key
+        self.parent = parent
+        self.weight = weight
+        self.vt = 0.0
+        # The virtual time at which the last of its children was served.
+        self.present = 0.0
+        self.mask = 0
+        self._counts: dict[int, int] = {}
+        self.children: dict[str, Share[Group]] = {}
+        self.order: list[tuple[float, str, Share[Group]]] = []
+        self.groups: dict[int, Group] = {}
+        self.parked: Blocker | None = None
+
+    def child(self, key: str, weight: float) -> "Share[Group]":
+        found = self.children.get(key)
+        if found is None:
+            if len(self.children) > 64 and len(self.children) > 4 * len(self.order):
+                self._forget()
+            found = self.children[key] = Share(key, self, weight)
+        return found
+
+    def _forget(self) -> None:
+        """Drop idle children whose past makes no difference any more: they would start at the present anyway."""
+        idle = [child for child in self.children.values() if not child._counts and child.vt <= self.present]
+        for child in idle:
+            del self.children[child.key]
+
+    @property
+    def known(self) -> bool:
+        """Whether it was not forgotten, nor what it is a part of."""
+        parent = self.parent
+        return parent is None or (parent.children.get(self.key) is self and parent.known)
+
+    def gain(self, profile: int, present: float | None = None) -> None:
+        """Something below waits for this profile. `present` is the virtual time at which an idle queue starts.
+
+        A tenant starts at its queue's. A queue's cannot be its band's: bands span pools that have nothing to do with
+        each other.
+        """
+        count = self._counts.get(profile, 0)
+        self._counts[profile] = count + 1
+        if not count and self.parked is None:
+            self._show(1 << profile, present)
+
+    def lose(self, profile: int) -> None:
+        """One that waited for this profile is gone from below."""
+        count = self._counts[profile] - 1
+        if count:
+            self._counts[profile] = count
+            return
+        del self._counts[profile]
+        if self.parked is None:
+            self._hide(1 << profile)
+
+    def park(self, blocker: "Blocker") -> None:
+        """Nothing below goes on until `unpark`."""
+        if self.parked is None:
+            self._hide(self.mask)
+        self.parked = blocker
+
+    def unpark(self) -> None:
+        if self.parked is not None:
+            self.parked = None
+            self._show(sum(1 << profile for profile in self._counts), None)
+
+    def _show(self, bits: int, present: float | None) -> None:
+        if not bits:
+            return
+        parent = self.parent
+        if parent is not None and not self.mask:
+            if parent.parent is not None:
+                self.vt = max(self.vt, parent.present)
+            elif present is not None:
+                self.vt = max(self.vt, present)
+            insort(parent.order, (self.vt, self.key, self))
+        self.mask |= bits
+        if parent is not None:
+            while bits:
+                low = bits & -bits
+                parent.gain(low.bit_length() - 1, present)
+                bits ^= low
+
+    def _hide(self, bits: int) -> None:
+        if not bits:
+            return
+        parent = self.parent
+        self.mask &= ~bits
+        if parent is not None:
+            if not self.mask:
+                del parent.order[self._at(parent)]
+            while bits:
+                low = bits & -bits
+                parent.lose(low.bit_length() - 1)
+                bits ^= low
+
+    def _at(self, parent: "Share[Group]") -> int:
+        return bisect_left(parent.order, (self.vt, self.key))
+
+    def pick(self, free: int) -> "Share[Group]":
+        """Return the child that lags most of those with work for the given profiles. There must be one."""
+        for _, _, child in self.order:
+            if child.mask & free:
+                return child
+        raise AssertionError("a share's mask names a profile that none of its children waits for")
+
+    def charge(self, cost: float) -> None:
+        """Book slot-seconds, or take back some if negative."""
+        vt = self.vt + cost / self.weight
+        parent = self.parent
+        if self.mask and parent is not None:
+            if len(parent.order) > 1:
+                del parent.order[self._at(parent)]
+                self.vt = vt
+                insort(parent.order, (vt, self.key, self))
+                return
+            parent.order[0] = (vt, self.key, self)
+        self.vt = vt
+
+    def findings(self) -> list[str]:
+        """Return what does not hold in the share and all below."""
+        found = []
+        if self.parent is not None and self.parent.parent is not None:
+            counts = dict.fromkeys(self.groups, 1)
+        else:
+            counts = {}
+            for child in self.children.values():
+                for profile in child._counts if child.parked is None else ():
+                    counts[profile] = counts.get(profile, 0) + 1
+                found += child.findings()
+            ordered = [(child.vt, child.key, child) for child in self.children.values() if child.mask]
+            if sorted(ordered) != self.order:
+                found.append(f"share {self.key} orders other children than have work")
+        if counts != self._counts:
+            found.append(f"share {self.key} counts {self._counts}, not {counts}")
+        shown = 0 if self.parked is not None else sum(1 << profile for profile in self._counts)
+        if shown != self.mask:
+            found.append(f"share {self.key} shows {self.mask:b}, not {shown:b}")
+        return found
