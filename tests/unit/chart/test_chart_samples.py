@@ -20,7 +20,7 @@ def documents() -> list[dict[str, Any]]:
 
 
 def test_a_hard_cap_for_when_the_operator_is_away_is_among_them() -> None:
-    quota = yaml.safe_load((SAMPLES / "resourcequota.yaml").read_text())
+    quota = yaml.safe_load((SAMPLES / "hard-cap" / "resourcequota.yaml").read_text())
     assert quota["kind"] == "ResourceQuota"
     assert int(quota["spec"]["hard"]["count/tasks.taskdist.dev"]) > 0
 
