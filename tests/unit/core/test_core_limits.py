@@ -226,6 +226,14 @@ CASES = [
         "Tenant a of queue q may start 4 attempts a second, 1 at once; the next in 0.25 s.",
         "Wait 0.25 s, or raise spec.rate.perTenant of TaskQueue q.",
     ),
+    Case(
+        "the queue's rate before the tenant's",
+        queue(rate=TokenRate(1, 1), tenant_rate=TokenRate(4, 1)),
+        (task("1"),),
+        task("t"),
+        Reason.RATE_LIMITED,
+        "Queue q may start 1 attempts a second, 1 at once; the next in 1 s.",
+    ),
     Case("another tenant's rate", queue(tenant_rate=TokenRate(4, 1)), (task("1", tenant="b"),), task("t"), None),
     Case(
         "Emergency skips rates",
@@ -299,13 +307,17 @@ def test_the_end_of_an_attempt_opens_what_it_held_once(rules: Queue, first: Task
     assert list(limits.findings([(first, False), (second, False)])) == []
 
 
-def test_slots_open_for_the_smallest_that_asked() -> None:
-    wide, narrow, other = task("1", slots=2), task("2", slots=1), task("3", slots=3)
-    limits = limits_of(queue(quota=Bounds(slots=6)), (wide, narrow, other))
-    found = ask(limits, task("t", slots=3))
-    assert limits.release(narrow, 1.0) == []  # 1 slot is free, 3 are asked for
-    assert ask(limits, task("u", slots=2), 1.0) is found
-    assert limits.release(wide, 2.0) == [found]
+@pytest.mark.parametrize("wanted", [(3, 2), (2, 3)], ids=["larger first", "smaller first"])
+def test_slots_open_for_the_smallest_that_asked(wanted: tuple[int, int]) -> None:
+    one, another, large = task("1"), task("2"), task("3", slots=4)
+    limits = limits_of(queue(quota=Bounds(slots=6)), (one, another, large))
+    found = {ask(limits, task(f"t{slots}", slots=slots)) for slots in wanted}
+    assert len(found) == 1
+    assert limits.release(one, 1.0) == []  # 1 slot is free, 2 and 3 are asked for
+    assert limits.release(another, 2.0) == [*found]
+    # Only the larger one asks again.
+    assert {asked(limits, task("t3", slots=3), 2.0)} == found
+    assert limits.release(large, 3.0) == [*found]
 
 
 def test_what_stays_shut_is_not_reported() -> None:
@@ -532,6 +544,19 @@ def test_two_leases_of_one_key_found_at_a_change_of_leader() -> None:
         assert limits.in_turn(ends[1])
         assert limits.leave(ends[1]) == [ends[0].uid]
         assert limits.leave(ends[0]) == ["2"]
+
+
+def test_the_turn_waits_for_the_last_lease_of_a_key() -> None:
+    first, second, third = (ordered(str(n), float(n)) for n in range(3))
+    limits = Limits()
+    for each in (first, second, third):
+        limits.enter(each)
+    for each in (first, second):
+        limits.grant(each, 0.0, token=False)
+    limits.release(first, 1.0)
+    assert limits.leave(first) == []
+    limits.release(second, 2.0)
+    assert limits.leave(second) == ["2"]
 
 
 def test_a_task_that_spills_takes_its_place_elsewhere() -> None:
