@@ -1,7 +1,7 @@
 """How many attempts may start in a time: a bucket of tokens.
 
 Owns the arithmetic of one bucket. Refuses to know who takes a token, or who waits for one. The token bucket is that of
-Turner, New directions in communications (1986), here with tokens below zero for those that may not be kept waiting.
+RFC 3290, appendix A, here with tokens below zero for those that may not be kept waiting.
 """
 
 from taskdist.core.model import TokenRate
