@@ -1,7 +1,5 @@
 """What the metrics show of this moment, taken from the machine that runs. Asked at each scrape."""
 
-from collections import Counter
-
 from taskdist.api import Priority
 from taskdist.controller.dispatch import Dispatcher, read_clocks
 from taskdist.controller.tally import Tally
@@ -14,11 +12,10 @@ def snapshot(dispatcher: Dispatcher, tally: Tally, epoch: int | None) -> Snapsho
     if leader is None:
         return Snapshot(leader=epoch is not None, epoch=epoch or 0)
     core, stats = leader.core, leader.stats()
-    waiting: Counter[QueueLevel] = Counter()
-    leased: Counter[QueueLevel] = Counter()
-    for record, is_leased in leader.live():
-        namespace, queue = record.task.queue_key
-        (leased if is_leased else waiting)[namespace, queue, Priority.of(record.task.priority)] += 1
+    waiting: dict[QueueLevel, int] = {}
+    leased: dict[QueueLevel, int] = {}
+    for (key, level), counts in core.level_counts().items():
+        waiting[*key, Priority.of(level)], leased[*key, Priority.of(level)] = counts
     agents: dict[tuple[str, str, str], int] = {}
     busy: dict[tuple[str, str], int] = {}
     total: dict[tuple[str, str], int] = {}

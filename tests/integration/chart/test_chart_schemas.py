@@ -115,7 +115,7 @@ def test_the_chart_with_its_options_conforms(schemas: Path, render: Any) -> None
 
 
 def test_samples_conform(schemas: Path) -> None:
-    files = sorted((ROOT / "manifests" / "samples").glob("*.yaml"))
+    files = sorted((ROOT / "manifests" / "samples").rglob("*.yaml"))
     code, resources = conform(schemas, "\n---\n".join(file.read_text() for file in files))
     assert code == 0, [each for each in resources if each["status"] != "statusValid"]
     assert len(resources) >= len(files)

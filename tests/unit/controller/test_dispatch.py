@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from taskdist.api import Phase
+import pytest
+
+from taskdist.api import Phase, Priority, Reason
 from taskdist.controller.dispatch import Dispatcher
+from taskdist.controller.snapshot import snapshot
 from taskdist.controller.status import QueueFacts
 from taskdist.controller.tally import Tally
 from taskdist.core import Core
 from taskdist.core.model import Key, Overflow, Pool, Queue, Task
+from taskdist.observability.metrics import Snapshot
 from taskdist.protocol.leader import Leader, LeaderSettings
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Grant, Hello, Hold, Ping, Refused, ToAgent, Welcome
 from taskdist.protocol.observations import (
@@ -243,3 +247,26 @@ async def test_dead_letters_are_among_a_queue_s_numbers() -> None:
     async with leading() as room:
         room.tally.seen(replace(RECORD, task=replace(RECORD.task, uid="t2"), phase=Phase.DEAD_LETTERED))
         assert room.dispatcher.queue_facts(KEY) == QueueFacts(1, 0, 1)
+
+
+async def test_gauges_are_counted_and_not_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with leading() as room:
+        room.dispatcher.queue_applied(Queue("ns", "q", ("pool",), drained=True))
+        urgent = replace(RECORD.task, uid="t2", name="b", priority=Priority.HIGH.level)
+        room.dispatcher.task_observed(replace(RECORD, task=urgent))
+        dead = replace(RECORD, task=replace(RECORD.task, uid="t3", name="c"), phase=Phase.DEAD_LETTERED)
+        room.tally.seen(dead)
+        room.dispatcher.task_observed(dead)
+        async with asyncio.timeout(5):
+            while room.dispatcher.accepting().get(KEY, True):
+                await room.effects.news.wait()
+                room.effects.news.clear()
+        monkeypatch.setattr(Leader, "live", None)
+        now = snapshot(room.dispatcher, room.tally, 3)
+    assert now.waiting == {(*KEY, Priority.NORMAL): 1, (*KEY, Priority.HIGH): 1}
+    assert set(now.leased.values()) == {0}
+    assert now.reasons == {(*KEY, Reason.NO_AGENT): 2}
+    assert now.dead_letters == {KEY: 1}
+    assert now.accepting == {KEY: False}
+    assert (now.leader, now.epoch, now.conservation_error) == (True, 3, 0)
+    assert snapshot(room.dispatcher, room.tally, None) == Snapshot()

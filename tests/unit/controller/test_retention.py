@@ -238,8 +238,9 @@ class Histories(RuleBasedStateMachine):
         assert self.retention._kept.keys() <= there
         assert self.retention._stamps.keys() <= there
         assert {uid for family in self.retention._families.values() for uid in family.open} <= there
-        depends = any(each.task.parents for each in self.there.values())
-        assert depends or self.retention._kept or not self.retention._families
+        named = {parent.uid for each in self.there.values() for parent in each.task.parents}
+        # Whom a dependant meant that was never pinned is told by the name alone.
+        assert {uid for family in self.retention._families.values() for uid in family.ended if uid} <= there | named
 
 
 TestHistories = Histories.TestCase
