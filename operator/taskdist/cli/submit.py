@@ -1,5 +1,6 @@
 """Making a Task, and waiting for its result."""
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,8 @@ from taskdist.cli.cluster import Cluster, status_of
 from taskdist.cli.run import OK, Problem, complain, note
 from taskdist.cli.waiting import phase_of, until_ended, verdict
 from taskdist.kube import AGENTPOOLS, TASKQUEUES, TASKS, ApiError, Obj, Resource, name_of, uid_of
+
+CREATED = "created"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Submission:
     on_dependency_failure: str | None = None
     concurrency_key: str | None = None
     ordering_key: str | None = None
+    idempotency_key: str | None = None
     skills: tuple[str, ...] = ()
     slots: int | None = None
     resources: dict[str, int] = field(default_factory=dict)
@@ -42,10 +46,11 @@ class Submission:
 
 def manifest(submission: Submission, namespace: str) -> Obj:
     """The Task to create. What was not said is left out: the API server knows the defaults."""
+    name = submission.name
+    if submission.idempotency_key and not name:
+        name = keyed_name(submission.queue, submission.idempotency_key)
     named: dict[str, Any] = (
-        {"name": submission.name}
-        if submission.name
-        else {"generateName": submission.generate_name or f"{_label(submission.type)}-"}
+        {"name": name} if name else {"generateName": submission.generate_name or f"{_label(submission.type)}-"}
     )
     spec: dict[str, Any] = {"queue": submission.queue, "type": submission.type}
     timeouts = {
@@ -64,6 +69,7 @@ def manifest(submission: Submission, namespace: str) -> Obj:
         "onDependencyFailure": submission.on_dependency_failure,
         "concurrencyKey": submission.concurrency_key,
         "orderingKey": submission.ordering_key,
+        "idempotencyKey": submission.idempotency_key,
         "pool": submission.pool,
         "slots": submission.slots,
         "resources": submission.resources,
@@ -84,14 +90,16 @@ def manifest(submission: Submission, namespace: str) -> Obj:
 async def submit(
     cluster: Cluster, submission: Submission, *, wait: bool, timeout: float | None, output: str | None
 ) -> int:
-    """Create the Task; with `wait`, stay until it has ended and print its result."""
-    obj = await cluster.create(TASKS, manifest(submission, cluster.namespace))
-    await _warn(cluster, submission)
+    """Create the Task, or find the one with its idempotency key; with `wait`, stay until it has ended and print its
+    result."""
+    obj, done = await _create(cluster, submission)
+    if done == CREATED:
+        await _warn(cluster, submission)
     name = name_of(obj)
     if not wait:
-        _created(obj, output)
+        _created(obj, output, done)
         return OK
-    note(f"task.{GROUP}/{name} created")
+    note(f"task.{GROUP}/{name} {done}")
     obj = await until_ended(cluster, name, timeout=timeout, uid=uid_of(obj))
     if output == "name":
         _created(obj, output)
@@ -104,6 +112,38 @@ async def submit(
     return verdict(obj)
 
 
+def keyed_name(queue: str, key: str) -> str:
+    """Return the name of the Task with this idempotency key: the same for all who submit it, so that the API server
+    takes one of them only."""
+    return f"{queue}-{hashlib.sha256(f'{queue}/{key}'.encode()).hexdigest()[:20]}"
+
+
+async def _create(cluster: Cluster, submission: Submission) -> tuple[Obj, str]:
+    """Return the Task, and whether it was made now or was there."""
+    body = manifest(submission, cluster.namespace)
+    while True:
+        try:
+            return await cluster.create(TASKS, body), CREATED
+        except ApiError as error:
+            if not (submission.idempotency_key and error.is_already_exists):
+                raise
+        try:
+            found = await cluster.get(TASKS, body["metadata"]["name"])
+        except ApiError as error:
+            if error.is_not_found:
+                continue  # deleted meanwhile: the key is free again
+            raise
+        spec = found["spec"]
+        if (spec["queue"], spec.get("idempotencyKey")) != (submission.queue, submission.idempotency_key):
+            raise Problem(
+                f"task {name_of(found)} has the name of this idempotency key, and another key: delete it, or choose "
+                "another key"
+            )
+        if (spec["type"], spec.get("payload") or {}) != (submission.type, submission.payload):
+            note("warning: it was submitted with another type or payload, which stand")
+        return found, f"exists already ({phase_of(found)})"
+
+
 def ending(obj: Obj) -> str:
     """How a Task ended that has no result."""
     status = status_of(obj)
@@ -113,13 +153,13 @@ def ending(obj: Obj) -> str:
     return text if phase_of(obj) != Phase.DEAD_LETTERED else f"{text}\nTry it again: taskdist redrive {name_of(obj)}"
 
 
-def _created(obj: Obj, output: str | None) -> None:
+def _created(obj: Obj, output: str | None, done: str = CREATED) -> None:
     if output == "name":
         print(f"task.{GROUP}/{name_of(obj)}")
     elif output:
         show.document(show.clean(obj), output)
     else:
-        print(f"task.{GROUP}/{name_of(obj)} created")
+        print(f"task.{GROUP}/{name_of(obj)} {done}")
 
 
 async def _warn(cluster: Cluster, submission: Submission) -> None:

@@ -212,6 +212,15 @@ def add(app: typer.Typer, program: str) -> None:
                 "--slots", min=1, max=1000, help="Slots of one agent that it occupies; else 1.", rich_help_panel=NEEDS
             ),
         ] = None,
+        idempotency_key: Annotated[
+            str | None,
+            typer.Option(
+                "--idempotency-key",
+                metavar="KEY",
+                help="Submit it once: if the queue has a Task with this key, that one is meant. Makes the Task's name.",
+                rich_help_panel=ORDER,
+            ),
+        ] = None,
         resource: Annotated[
             list[str] | None,
             typer.Option(
@@ -260,6 +269,9 @@ def add(app: typer.Typer, program: str) -> None:
         if name and generate_name:
             complain("--name and --generate-name exclude each other")
             raise typer.Exit(USAGE)
+        if idempotency_key and (name or generate_name):
+            complain("--idempotency-key makes the name: leave out --name and --generate-name")
+            raise typer.Exit(USAGE)
         if timeout is not None and not wait:
             complain("--timeout says how long to wait: add --wait. How long it may run says --execution-timeout")
             raise typer.Exit(USAGE)
@@ -281,6 +293,7 @@ def add(app: typer.Typer, program: str) -> None:
             on_dependency_failure=on_dependency_failure.value if on_dependency_failure else None,
             concurrency_key=concurrency_key,
             ordering_key=ordering_key,
+            idempotency_key=idempotency_key,
             skills=tuple(skill or ()),
             slots=slots,
             resources=reader(parse.amounts)(resource or []),
