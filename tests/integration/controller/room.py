@@ -141,8 +141,8 @@ class Room:
 
     # -- commands --------------------------------------------------------------------------------------------------
 
-    def kubectl(self, *arguments: str) -> str:
-        return self.stack.kubectl("-n", self.namespace, *arguments)
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.stack.kubectl("-n", self.namespace, *arguments, stdin=stdin)
 
     def taskdist(self, *arguments: str) -> str:
         env = {**os.environ, "KUBECONFIG": str(self.stack.kubeconfig), "NO_COLOR": "1", "COLUMNS": "200"}
