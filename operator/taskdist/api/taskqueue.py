@@ -289,7 +289,8 @@ class TaskQueueSpec(Model):
     dispatch: Dispatch = Field(
         default=Dispatch.STRICT,
         description="Strict records each assignment before the agent hears of it. Lazy sends first and records what "
-        "still runs after a second: fewer writes for short Tasks, but a change of leader may run a Task twice at once.",
+        "still runs after a second: fewer writes for short Tasks, but a change of leader may run a Task twice at once; "
+        "Tasks with a concurrencyKey or orderingKey are recorded first all the same.",
     )
     delivery: Delivery = Field(
         default=Delivery.AT_LEAST_ONCE,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from taskdist.api import Delivery, Dispatch, Reason
 from taskdist.core import Core
 from taskdist.core.events import AgentDrained, TaskGone, TaskHeld, TaskLeased, TaskWaiting
-from taskdist.core.model import Agent, Key, Pool, Queue
+from taskdist.core.model import Agent, Key, Pool, Queue, Task
 from taskdist.protocol import status
 from taskdist.protocol.books import Ask, Entry, Grave, Lease, Orphan, Session, Timers
 from taskdist.protocol.dependencies import Lineage
@@ -86,8 +86,11 @@ class Ledger(ABC):
         key = record.task.queue_key
         return self._queues.get(key) or Queue(*key)
 
-    def _lazy(self, queue: Queue) -> bool:
-        return queue.dispatch is Dispatch.LAZY and queue.delivery is not Delivery.AT_MOST_ONCE
+    def _lazy(self, queue: Queue, task: Task) -> bool:
+        """Whether the agent hears of a lease before it is recorded. A Task with a key is recorded first in any queue:
+        what runs unrecorded while the leader changes would not hold its key."""
+        keyed = task.concurrency_key is not None or task.ordering_key is not None
+        return queue.dispatch is Dispatch.LAZY and queue.delivery is not Delivery.AT_MOST_ONCE and not keyed
 
     def _notice(
         self, entry: Entry, reason: Reason, message: str, lease: LeaseName | None = None, *, warning: bool = True

@@ -64,6 +64,15 @@ def test_lazy_reads_sends_and_records_after_a_second() -> None:
     assert desk.phase == "Assigned"
 
 
+@pytest.mark.parametrize("key", ["concurrency_key", "ordering_key"])
+def test_a_task_with_a_key_is_recorded_first_in_a_lazy_queue_too(key: str) -> None:
+    plain = record()
+    desk = Desk(replace(QUEUE, dispatch=Dispatch.LAZY), replace(plain, task=replace(plain.task, **{key: "k"})))
+    desk.connect(1)
+    assert desk.write().status["phase"] == "Assigned"
+    assert desk.sent(Grant) == []
+
+
 @pytest.mark.parametrize(
     ("outcome", "then"),
     [
