@@ -1,12 +1,16 @@
 """The chart's policies on a real API server: the door of a full queue, and who may use which level and tenant."""
 
+import json
 import secrets
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from taskdist.local.binaries import find
 from taskdist.local.controlplane import ControlPlane
 from taskdist.local.rest import MERGE_PATCH, Access, ApiError, Client
 
@@ -205,6 +209,28 @@ def test_what_is_guarded_takes_the_verb_use(
     # And nothing beyond what was granted.
     for other in ({"priority": "Emergency"}, {"priority": "Critical"}, {"tenant": "a-third"}):
         assert bool(refusal(lambda other=other: user.submit(name(), **other))) is (other != spec)  # type: ignore[misc]
+
+
+def test_what_somebody_may_can_be_tried_as_the_documentation_says(
+    user: Door, cluster: Client, kubeconfig: Path, where: str
+) -> None:
+    account = account_of(user)
+    task = {
+        "apiVersion": "taskdist.dev/v1alpha1",
+        "kind": "Task",
+        "metadata": {"name": name()},
+        "spec": {"queue": "q", "type": "t", "priority": "Emergency"},
+    }
+    command = [find("kubectl"), "--kubeconfig", kubeconfig, "-n", where, "create", "--dry-run=server", "-f", "-"]
+    command += ["--as", f"system:serviceaccount:{where}:{account}"]
+
+    def said() -> str:
+        done = subprocess.run(command, input=json.dumps(task), check=False, capture_output=True, text=True, timeout=30)
+        return done.stdout + done.stderr
+
+    assert 'that needs the verb "use" on priorities.taskdist.dev "emergency"' in said()
+    grant(cluster, where, account, ["priorities"], ["use"], ["emergency"])
+    until(lambda: "created (server dry run)" in said())
 
 
 def test_a_level_may_not_be_reached_by_a_change_either(user: Door, cluster: Client, where: str) -> None:
