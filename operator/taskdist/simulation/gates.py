@@ -87,6 +87,10 @@ class Gates:
         self._lines: dict[tuple[Key, str], dict[str, None]] = {}
         self._turns: dict[str, float] = {}
         self._gated = {key for key, queue in record.queues.items() if _limited(queue)}
+        # Mostly there is nothing to count.
+        self._any = bool(self._gated) or any(
+            life.task.concurrency_key is not None or life.task.priority == EMERGENCY for life in record.tasks
+        )
 
     def queue(self, task: Task) -> Queue:
         """Return the rules of the queue in which the Task waits."""
@@ -99,6 +103,8 @@ class Gates:
         return (task.tenant, task.concurrency_key, task.slots, _emergency(task, self.queue(task)))
 
     def _counted(self, task: Task) -> bool:
+        if not self._any:
+            return False
         return task.queue_key in self._gated or task.concurrency_key is not None or _emergency(task, self.queue(task))
 
     # What is so now.
