@@ -30,6 +30,9 @@ from taskdist.core.events import (
 from taskdist.core.model import Agent, Key, Pool
 from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Obj, name_of, namespace_of, uid_of
 from taskdist.protocol import convert
+from taskdist.protocol.dependencies import Lineage
+from taskdist.protocol.duplicates import Duplicates
+from taskdist.protocol.observations import TaskRecord
 
 # What agents announce on the link (types, whether they can be fenced) and what a former leader left is not on the API.
 ONLY_THE_OPERATOR_KNOWS = frozenset({Reason.NO_HANDLER, Reason.UNFENCED, Reason.RECOVERING})
@@ -83,18 +86,27 @@ def events(snapshot: Snapshot) -> tuple[list[Event], list[str]]:
         owner = pools.get((pod.namespace, pod.pool))
         if pod.ready and owner is not None:
             made.append(AgentReady(_agent(obj, owner)))
+    records: list[TaskRecord] = []
+    lineage, duplicates = Lineage(), Duplicates()
     for obj in snapshot.tasks:
         try:
             record = convert.task_record(obj)
         except ValueError as error:
             skipped.append(f"Task {name_of(obj)} is left out: {error}")
             continue
+        records.append(record)
+        lineage.seen(record)
+        duplicates.seen(record)
+    for record in records:
+        task = lineage.resolved(record.task)
         if record.phase is Phase.ASSIGNED:
-            made.append(TaskLeased(record.task, record.agent_uid))
+            made.append(TaskLeased(task, record.agent_uid))
         elif record.phase is Phase.PENDING and record.reason is Reason.RECOVERING:
-            made.append(TaskHeld(record.task, Reason.RECOVERING))
+            made.append(TaskHeld(task, Reason.RECOVERING))
+        elif record.phase is Phase.PENDING and duplicates.original(task.uid) is not None:
+            made.append(TaskHeld(task, Reason.DUPLICATE))
         elif record.phase is Phase.PENDING:
-            made.append(TaskWaiting(record.task))
+            made.append(TaskWaiting(task))
     return made, skipped
 
 

@@ -117,6 +117,12 @@ def of_gate(task: Task, gate: Reason, now: float) -> Explanation:
                 "An earlier attempt may still run; it is waited for until its lease is surely over.",
                 "Wait: at most the queue's holdSeconds, unless its reclaim is Confirmed.",
             )
+        case Reason.DUPLICATE:
+            return Explanation(
+                gate,
+                "Another Task of its queue has the same idempotencyKey and is run; this one ends as that one does.",
+                "Wait, or delete the other Task: then this one is run.",
+            )
         case (
             Reason.WAITED_TOO_LONG
             | Reason.DEADLINE_HOPELESS

@@ -66,6 +66,13 @@ def explain(cluster: MemoryCluster, name: str = "a") -> dict[str, Any]:
         ),
         pytest.param(lambda c: c.task("a", {"retryAfter": "2999-01-01T00:00:00Z"}), "BackingOff", "", id="backing-off"),
         pytest.param(lambda c: c.task("b", ASSIGNED | {"agentUid": "uid-p-0"}), "Queued", "busy", id="all-busy"),
+        pytest.param(
+            lambda c: [c.task("b"), c.task("a", dependsOn=[{"name": "b"}])], "Dependency", "depends on b", id="parent"
+        ),
+        pytest.param(lambda c: c.task("a", dependsOn=[{"name": "b"}]), "DependencyNotFound", "b", id="no-parent"),
+        pytest.param(
+            lambda c: [c.task(name, idempotencyKey="k") for name in ("a", "0")], "Duplicate", "same", id="duplicate"
+        ),
     ],
 )
 def test_why_it_waits(cluster: MemoryCluster, arrange: Any, reason: str, words: str) -> None:
