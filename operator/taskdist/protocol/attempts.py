@@ -134,7 +134,7 @@ class Attempts(Fates):
         record, session = entry.record, self._by_pod.get(pod)
         queue = self._queue(record)
         return (
-            self._lazy(queue, record.task)
+            self._lazy(queue, record)
             and record.phase is Phase.PENDING
             and name.attempt == record.attempt + 1
             and record.epoch <= name.epoch < self.epoch

@@ -3,9 +3,6 @@
 Owns who that one is: a Task that was begun before all others, then the oldest, then the first by uid. Once chosen it
 stays so until it is deleted; then the key is free, and the next of those that wait is chosen. Says which Tasks are to
 be looked at again; writes nothing.
-
-One thing is not kept: where a queue is Lazy, a Task that a former leader sent without recording it looks as if it was
-never begun, so that another may be chosen beside it.
 """
 
 from dataclasses import dataclass, field

@@ -113,7 +113,7 @@ class Leader(Sessions):
 
     def _may_run_unrecorded(self, record: TaskRecord, queue: Queue) -> bool:
         """Lazy: status may not show what a former leader sent."""
-        return self._lazy(queue, record.task) and not record.phase.terminal and record.phase.value == "Pending"
+        return self._lazy(queue, record) and not record.phase.terminal and record.phase.value == "Pending"
 
     # --- the cluster ---
 

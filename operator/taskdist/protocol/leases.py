@@ -108,7 +108,7 @@ class Leases(Kinship):
             queue.hold_seconds,
             queue.reclaim,
             queue.delivery,
-            self._lazy(queue, entry.record.task),
+            self._lazy(queue, entry.record),
             execution_seconds=_first(entry.record.execution_limit, queue.timeouts.execution),
             progress_seconds=_first(entry.record.progress_limit, queue.timeouts.progress),
         )

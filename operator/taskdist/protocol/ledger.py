@@ -10,7 +10,7 @@ from collections.abc import Callable
 from taskdist.api import Delivery, Dispatch, Reason
 from taskdist.core import Core
 from taskdist.core.events import AgentDrained, TaskGone, TaskHeld, TaskLeased, TaskWaiting
-from taskdist.core.model import Agent, Key, Pool, Queue, Task
+from taskdist.core.model import Agent, Key, Pool, Queue
 from taskdist.protocol import status
 from taskdist.protocol.books import Ask, Entry, Grave, Lease, Orphan, Session, Timers
 from taskdist.protocol.dependencies import Lineage
@@ -86,10 +86,11 @@ class Ledger(ABC):
         key = record.task.queue_key
         return self._queues.get(key) or Queue(*key)
 
-    def _lazy(self, queue: Queue, task: Task) -> bool:
+    def _lazy(self, queue: Queue, record: TaskRecord) -> bool:
         """Whether the agent hears of a lease before it is recorded. A Task with a key is recorded first in any queue:
         what runs unrecorded while the leader changes would not hold its key."""
-        keyed = task.concurrency_key is not None or task.ordering_key is not None
+        task = record.task
+        keyed = any(key is not None for key in (task.concurrency_key, task.ordering_key, record.idempotency))
         return queue.dispatch is Dispatch.LAZY and queue.delivery is not Delivery.AT_MOST_ONCE and not keyed
 
     def _notice(

@@ -265,6 +265,13 @@ def test_the_key_is_free_once_the_first_is_deleted() -> None:
     assert reason(ended, "b") is not Reason.DUPLICATE
 
 
+def test_a_task_with_a_key_is_recorded_before_it_is_sent_in_any_queue() -> None:
+    desk = Desk(replace(QUEUE, dispatch=Dispatch.LAZY), twin("a", 10))
+    desk.connect(1)
+    assert desk.phase == "Assigned"
+    assert desk.sent(Grant) == []
+
+
 def test_a_duplicate_can_be_cancelled_and_deleted() -> None:
     desk = Desk(QUEUE, twin("a", 10), twin("b", 11, 1.0), twin("c", 12, 2.0))
     desk.do("task_observed", twin("b", 20, 1.0, cancel=True))
