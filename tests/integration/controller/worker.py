@@ -71,6 +71,12 @@ def lively(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
     return {}
 
 
+@agent.task("parents")
+def parents(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+    """Tells what it was told of the Tasks that it depends on."""
+    return {name: {"phase": each.phase, "result": each.result} for name, each in ctx.parents.items()}
+
+
 @agent.task("fail")
 def fail(payload: dict[str, Any]) -> None:
     raise ValueError("as asked")
