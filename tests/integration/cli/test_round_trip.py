@@ -93,7 +93,7 @@ def test_submit_get_explain_result(
     )
     code, out, _ = command("get", "--queue", "q", "--phase", "Pending")
     assert code == OK
-    assert out.splitlines()[1].split()[:4] == ["a", "q", "t", "Pending"]
+    assert out.splitlines()[1].split()[:5] == ["a", "q", "t", "Normal", "Pending"]
 
     code, out, err = command("explain", "a", "-o", "json")
     assert code == OK, err
@@ -278,3 +278,38 @@ def test_kubectl_finds_the_plugin(command: Command, namespace: str) -> None:
     made = kubectl(env, "task", "submit", "q", "--type", "t", "--name", "a", "-n", namespace, "-o", "name")
     assert (made.returncode, made.stdout) == (OK, "task.taskdist.dev/a\n"), made.stderr
     assert "kubectl task get" in kubectl(env, "task", "get", "--help").stdout
+
+
+def test_all_that_a_task_may_say_is_taken_by_the_api_server(cluster: Client, namespace: str, command: Command) -> None:
+    order = "--priority high --tenant acme --not-before 1m --deadline 2030-01-31T12:00:00+01:00".split()
+    keys = "--concurrency-key host:1 --ordering-key account-7 --depends-on a --on-dependency-failure skip".split()
+    times = "--waiting-timeout 1h --execution-timeout 90s --progress-timeout 500ms --ttl 1d".split()
+    code, _, err = command("submit", "q", "-t", "t", "--name", "full", *order, *keys, *times)
+    assert code == OK, err
+    spec = cluster.get(f"{TASKS.format(namespace)}/full")["spec"]
+    assert spec["notBefore"] < spec["deadline"] == "2030-01-31T11:00:00Z"
+    assert (spec["priority"], spec["tenant"], spec["onDependencyFailure"]) == ("High", "acme", "Skip")
+    assert (spec["concurrencyKey"], spec["orderingKey"], spec["dependsOn"]) == ("host:1", "account-7", [{"name": "a"}])
+    assert spec["timeouts"] == {"waitingSeconds": 3600, "executionSeconds": 90, "progressSeconds": 0.5}
+    assert spec["ttlSecondsAfterFinished"] == 86400
+    code, _, err = command("submit", "q", "-t", "t", "--name", "late", "--not-before", "2h", "--deadline", "1h")
+    assert code == FAILED
+    assert "spec.notBefore must be before spec.deadline" in err
+
+
+def test_dead_letters_are_redriven_once(
+    cluster: Client, namespace: str, command: Command, write: Callable[[str, dict[str, Any]], None]
+) -> None:
+    for name, queue in (("a", "q"), ("b", "other"), ("c", "q")):
+        make(cluster, namespace, "Task", "tasks", name, {"queue": queue, "type": "t"})
+    dead = {"phase": "DeadLettered", "reason": "RetriesExhausted", "failures": 1}
+    write("a", dead)
+    write("b", dead)
+    assert command("redrive", "c")[0] == FAILED
+    code, out, err = command("redrive", "--all", "--queue", "q")
+    assert (code, out) == (OK, "task.taskdist.dev/a redriven\n"), err
+    assert command("redrive", "a")[1] == "task.taskdist.dev/a was redriven already\n"
+    redrives = {
+        each["metadata"]["name"]: each["spec"]["redrive"] for each in cluster.get(TASKS.format(namespace))["items"]
+    }
+    assert redrives == {"a": 1, "b": 0, "c": 0}
