@@ -286,7 +286,7 @@ class Core:
         task = record.task
         queue, service = self._catalogue.queue(task.queue_key), self._service(record.task)
         record.latest_start = order.latest_start(queue, task, service)
-        record.hopeless_from = order.hopeless_from(queue, task, service)
+        record.hopeless_from = order.hopeless_from(queue, task, self._estimates.quickest(queue, task.type))
 
     def _lift(self, record: TaskRecord, now: float, over: bool = True) -> None:
         """Take the Task from where it stands. `over` is False for a grant that did not come about."""

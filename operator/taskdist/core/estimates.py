@@ -9,11 +9,14 @@ Refuses to grow with users' words: of more than `TYPES` types, those observed lo
 """
 
 from collections import OrderedDict
+from math import exp, log1p, sqrt
 
 from taskdist.core.model import Key, Queue
 
 MEMORY = 50
 TYPES = 10_000
+# A tenth of the standard normal distribution lies below its negative.
+TENTH = 1.2816
 
 
 class Estimate:
@@ -35,6 +38,17 @@ class Estimate:
         self.mean += step
         self.variance = (1.0 - weight) * (self.variance + difference * step)
 
+    @property
+    def quickest(self) -> float:
+        """Seconds that one attempt in ten stays below, were they lognormal with this mean and variance.
+
+        Of a single observation nothing says how they vary: it is taken to be as much as with an exponential.
+        """
+        if self.mean <= 0.0:
+            return 0.0
+        spread = log1p(1.0 if self.count < 2 else self.variance / self.mean**2)
+        return self.mean * exp(-spread / 2 - TENTH * sqrt(spread))
+
 
 class Estimates:
     """All of them."""
@@ -50,6 +64,11 @@ class Estimates:
         """Return the seconds that an attempt of this type takes on average; the queue's word before any was seen."""
         found = self._known.get((queue.key, type))
         return queue.expected_service if found is None else found.mean
+
+    def quickest(self, queue: Queue, type: str) -> float:
+        """Return the seconds that an attempt of this type may do with; the queue's word before any was seen."""
+        found = self._known.get((queue.key, type))
+        return queue.expected_service if found is None else found.quickest
 
     def of(self, queue: Key, type: str) -> Estimate | None:
         """Return what was observed of the type, None if nothing was. Not to be kept: it may be forgotten."""

@@ -1,5 +1,6 @@
 """What is expected of a type follows what was observed of it, and takes no more room than it may."""
 
+from random import Random
 from statistics import fmean, pvariance
 
 import pytest
@@ -60,3 +61,20 @@ def test_the_type_seen_longest_ago_is_forgotten_first() -> None:
         estimates.observe(QUEUE.key, name, 1.0)
     assert len(estimates) == 3
     assert [estimates.of(QUEUE.key, name) is not None for name in "abcde"] == [True, False, False, True, True]
+
+
+def test_how_quick_one_in_ten_is() -> None:
+    estimates = Estimates()
+    assert estimates.quickest(QUEUE, "work") == 7.0
+    draws = Random(1)
+    for _ in range(5):
+        estimates.observe(QUEUE.key, "constant", 3.0)
+    for _ in range(4_000):
+        estimates.observe(QUEUE.key, "varied", draws.lognormvariate(0.0, 0.5))
+    estimates.observe(QUEUE.key, "once", 2.0)
+    estimates.observe(QUEUE.key, "nothing", 0.0)
+    assert estimates.quickest(QUEUE, "constant") == pytest.approx(3.0)
+    # The tenth of this lognormal is exp(−0.5 · 1.2816).
+    assert estimates.quickest(QUEUE, "varied") == pytest.approx(0.527, rel=0.25)
+    assert 0 < estimates.quickest(QUEUE, "once") < 1
+    assert estimates.quickest(QUEUE, "nothing") == 0
