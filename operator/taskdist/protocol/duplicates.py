@@ -1,8 +1,9 @@
 """The operator's end: Tasks of one queue with the same idempotency key. One of them is run, the others end as it does.
 
 Owns who that one is: a Task that was begun before all others, then the oldest, then the first by uid. Once chosen it
-stays so until it is deleted; then the key is free, and the next of those that wait is chosen. Says which Tasks are to
-be looked at again; writes nothing.
+stays so until it is deleted; then the key is free, and the next of those that wait is chosen. Who was there at its end
+ends as it did, even if it is deleted before that is written. Says which Tasks are to be looked at again, and writes
+nothing.
 """
 
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class _Member:
     created: float
     begun: bool
     phase: Phase | None = None
+    follows: Original | None = None  # one that has ended: nothing is run in its place any more
 
 
 @dataclass(slots=True)
@@ -84,16 +86,24 @@ class Duplicates:
         if scope is None:
             return None
         group = self._groups[scope]
+        member = group.members[uid]
+        if member.follows is not None:
+            return member.follows
         if not group.first:
-            group.first = min(group.members, key=lambda each: _rank(each, group.members[each]))
+            free = [each for each, other in group.members.items() if other.follows is None]
+            group.first = min(free, key=lambda each: _rank(each, group.members[each]))
         if group.first == uid:
             return None
         first = group.members[group.first]
-        return Original(group.first, first.name, first.phase)
+        found = Original(group.first, first.name, first.phase)
+        if first.phase is not None:
+            member.follows = found
+        return found
 
     def _look_again(self, group: _Group) -> None:
         for uid, member in group.members.items():
             if member.phase is None and uid != group.first:
+                self.original(uid)
                 self.again[uid] = None
 
 

@@ -98,6 +98,16 @@ def test_the_key_is_free_once_the_first_is_deleted() -> None:
     assert made.original("c") == Original("b", "task-b", None)
 
 
+def test_who_was_there_at_its_end_ends_as_it_did_though_it_is_deleted() -> None:
+    made = duplicates(record("a", 1), record("b", 2))
+    made.original("b")
+    made.seen(record("a", 1, Phase.SUCCEEDED, 1))
+    made.deleted("a")
+    made.seen(record("c", 3))
+    assert made.original("b") == Original("a", "task-a", Phase.SUCCEEDED)
+    assert made.original("c") is None, "the key is free for those that come later"
+
+
 def test_those_that_ended_as_duplicates_do_not_hold_the_key() -> None:
     made = duplicates(record("a", phase=Phase.SUCCEEDED), record("b"))
     made.original("b")
