@@ -281,9 +281,18 @@ def test_kubectl_finds_the_plugin(command: Command, namespace: str) -> None:
 
 
 def test_all_that_a_task_may_say_is_taken_by_the_api_server(cluster: Client, namespace: str, command: Command) -> None:
-    order = "--priority high --tenant acme --not-before 1m --deadline 2030-01-31T12:00:00+01:00".split()
-    keys = "--concurrency-key host:1 --ordering-key account-7 --depends-on a --on-dependency-failure skip".split()
-    times = "--waiting-timeout 1h --execution-timeout 90s --progress-timeout 500ms --ttl 1d".split()
+    order = ["--priority", "high", "--tenant", "acme", "--not-before", "1m", "--deadline", "2030-01-31T12:00:00+01:00"]
+    keys = [
+        "--concurrency-key",
+        "host:1",
+        "--ordering-key",
+        "account-7",
+        "--depends-on",
+        "a",
+        "--on-dependency-failure",
+        "skip",
+    ]
+    times = ["--waiting-timeout", "1h", "--execution-timeout", "90s", "--progress-timeout", "500ms", "--ttl", "1d"]
     code, _, err = command("submit", "q", "-t", "t", "--name", "full", *order, *keys, *times)
     assert code == OK, err
     spec = cluster.get(f"{TASKS.format(namespace)}/full")["spec"]
