@@ -1,0 +1,110 @@
+"""What effects read beside a write: the results of a Task's parents, and the result that a duplicate ends with."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from taskdist.api import Phase
+from taskdist.controller.effects import KubeEffects
+from taskdist.core.model import Parent
+from taskdist.kube import Informer, StatusWriter, Unreachable, Write
+from taskdist.kube import writer as written
+from taskdist.protocol.messages import ParentResult
+from taskdist.protocol.observations import Found, NotSent, ReadFailed, ReadTask, TaskRecord, WriteStatus, Written
+
+A, GONE = Parent("a", "uid-a", Phase.SUCCEEDED), Parent("b", "uid-b", gone=True)
+
+
+def obj(name: str, **status: Any) -> dict[str, Any]:
+    metadata = {"namespace": "ns", "name": name, "uid": f"uid-{name}", "resourceVersion": "7"}
+    return {"metadata": metadata, "spec": {"queue": "q", "type": "t"}, "status": {"phase": "Succeeded", **status}}
+
+
+class Server:
+    """A writer whose reads find these Tasks, or do not come through."""
+
+    def __init__(self, *tasks: dict[str, Any]) -> None:
+        self.tasks = {task["metadata"]["uid"]: task for task in tasks}
+        self.cut_off: set[str] = set()
+        self.wrote: list[Write] = []
+
+    async def read(self, uid: str, namespace: str, name: str) -> dict[str, Any] | None:
+        assert namespace == "ns"
+        if uid in self.cut_off:
+            raise Unreachable("no way")
+        return self.tasks.get(uid)
+
+    async def write(self, write: Write) -> written.Outcome:
+        self.wrote.append(write)
+        return written.Written(obj(write.name, **write.status))
+
+
+class View:
+    """Stands for the informer: takes what was read."""
+
+    def apply_own(self, task: dict[str, Any]) -> None: ...
+
+    def apply_gone(self, uid: str) -> None: ...
+
+
+def effects(server: Server) -> KubeEffects:
+    made = KubeEffects(
+        client=cast("Any", None),
+        tasks=cast("Informer[TaskRecord]", View()),
+        link=cast("Any", None),
+        announce=lambda subject, reason, message, action, warning: None,
+        pool_uid=lambda key: "",
+        look_at=lambda pools, queues: None,
+    )
+    made.write_with(cast("StatusWriter", server))
+    return made
+
+
+ASSIGN = WriteStatus(1, "uid-c", "ns", "c", 5, {"phase": "Assigned"}, parents=(A, GONE))
+COPY = WriteStatus(1, "uid-c", "ns", "c", 5, {"phase": "Succeeded"}, result_of=("uid-a", "a"))
+READ = ReadTask(1, "uid-c", "ns", "c", parents=(A, GONE))
+RESULTS = (ParentResult("a", "Succeeded", b'{"x":1}'), ParentResult("b", ""))
+
+
+async def test_results_come_with_the_assignment_and_with_the_payload() -> None:
+    server = Server(obj("a", result={"x": 1}), obj("c", phase="Pending"))
+    outcome = await effects(server).write_status(ASSIGN)
+    assert isinstance(outcome, Written)
+    assert outcome.parents == RESULTS
+    found = await effects(server).read_task(READ)
+    assert isinstance(found, Found)
+    assert found.parents == RESULTS
+
+
+async def test_a_write_stands_though_results_could_not_be_read() -> None:
+    server = Server(obj("c", phase="Pending"))
+    server.cut_off.add("uid-a")
+    outcome = await effects(server).write_status(ASSIGN)
+    assert isinstance(outcome, Written)
+    assert outcome.parents is None
+    assert await effects(server).read_task(READ) == ReadFailed()
+
+
+@pytest.mark.parametrize(
+    ("original", "status"),
+    [
+        pytest.param([obj("a", result={"x": 1})], {"phase": "Succeeded", "result": {"x": 1}}, id="its result"),
+        pytest.param([obj("a")], {"phase": "Succeeded"}, id="it has none"),
+        pytest.param([], {"phase": "Succeeded"}, id="it is gone"),
+    ],
+)
+async def test_a_duplicate_ends_with_the_result_of_the_first(
+    original: list[dict[str, Any]], status: dict[str, Any]
+) -> None:
+    server = Server(*original)
+    assert isinstance(await effects(server).write_status(COPY), Written)
+    assert server.wrote[0].status == status
+
+
+async def test_a_duplicate_does_not_end_before_the_result_was_asked_for() -> None:
+    server = Server()
+    server.cut_off.add("uid-a")
+    assert await effects(server).write_status(COPY) == NotSent()
+    assert server.wrote == []
