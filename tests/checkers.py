@@ -101,7 +101,7 @@ class Mirror:
 
     def level(self, task: Task, now: float) -> int:
         """The level with what waiting adds: one for each step, up to Critical."""
-        queue = self.queues[task.queue_key]
+        queue = self.queues.get(task.queue_key) or Queue(*task.queue_key)
         if queue.policy is not OrderPolicy.PRIORITY:
             return min(queue.level, TOP)
         if task.priority >= TOP or not queue.aging_step:
@@ -192,21 +192,15 @@ class Mirror:
             if self.could_start(task, uid, now)
         ]
 
-    def position(self, task: Task, now: float) -> int:
-        """Count from 1: the eligible Tasks before it that share a pool with it."""
-        pools = self.pools_of(task)
-        return 1 + sum(
-            self.eligible(other, now)
-            and self.place(other, now) < self.place(task, now)
-            and bool(pools & self.pools_of(other))
+    def position(self, task: Task, now: float) -> tuple[int, int]:
+        """Return the bounds of its position, whatever shares say: behind all of a higher level, before all of lower."""
+        pools, level = self.pools_of(task), self.level(task, now)
+        levels = [
+            self.level(other, now)
             for other in self.waiting.values()
-        )
-
-    def place(self, task: Task, now: float) -> tuple[int, float, float, str]:
-        """By level, then latest start; shares are not looked at."""
-        queue = self.queues[task.queue_key]
-        start = task.created + queue.max_queue_seconds
-        return (-self.level(task, now), start, task.created, task.uid)
+            if other.uid != task.uid and self.eligible(other, now) and pools & self.pools_of(other)
+        ]
+        return 1 + sum(each > level for each in levels), 1 + sum(each >= level for each in levels)
 
     def pools_of(self, task: Task) -> set[Key]:
         queue = self.queues.get(task.queue_key)

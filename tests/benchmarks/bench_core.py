@@ -1,4 +1,4 @@
-"""How fast the core decides. Prints progress, then one line of JSON.
+"""How fast the core decides with all rules on. Prints progress, then one line of JSON.
 
 A decision is a grant with its events: a Task is submitted, the best waiting one is granted, a running one ends. The
 waiting Tasks stay as many as they were, so each cycle works on full indices. `heap_ratio` relates its cost to one heap
@@ -16,15 +16,18 @@ import time
 import tracemalloc
 from collections import deque
 
+from taskdist.api import Phase
 from taskdist.core import Core
 from taskdist.core.decisions import Assign
 from taskdist.core.events import AgentReady, PodSeen, PoolApplied, QueueApplied, TaskGone, TaskWaiting
-from taskdist.core.model import Agent, Pool, Queue, Task
+from taskdist.core.model import Agent, Limits, Pool, Queue, Task, Timeouts, TokenRate
 
 NAMESPACE = "bench"
 POOLS = 4
 QUEUES = 10
 SLOTS = 4
+TENANTS = tuple(f"t{n}" for n in range(8))
+KEYS = 5_000
 SKILLS = tuple(frozenset(skills) for skills in ((), (), (), ("gpu",), ("io",), ("gpu", "io")))
 
 
@@ -43,10 +46,43 @@ class Load:
         self._made += 1
         queue, kind, skills, slots = self._classes[self._random.randrange(len(self._classes))]
         uid = f"{self._made:08x}-0000-4000-8000-000000000000"
-        priority = self._random.randrange(5) * 10
+        created = self._made * 0.001
         return Task(
-            uid, NAMESPACE, f"task-{self._made}", queue, kind, self._made * 0.001, priority, None, slots, (), skills
+            uid,
+            NAMESPACE,
+            f"task-{self._made}",
+            queue,
+            kind,
+            created,
+            self._random.randrange(5),
+            None,
+            slots,
+            (),
+            skills,
+            tenant=self._random.choice(TENANTS),
+            deadline=created + self._random.uniform(60, 7200) if self._random.random() < 0.5 else None,
+            concurrency_key=f"key-{self._random.randrange(KEYS)}" if self._random.random() < 0.2 else None,
         )
+
+
+def rules(number: int) -> Queue:
+    """A queue with every rule on: weights, aging, quotas, rates and keys that are asked each time and seldom hold."""
+    return Queue(
+        NAMESPACE,
+        f"q{number}",
+        tuple(f"p{n}" for n in range(POOLS)),
+        weight=1 + number % 3,
+        critical_path_first=number == 0,
+        tenant_weights=tuple((tenant, 1 + at % 4) for at, tenant in enumerate(TENANTS)),
+        aging_step=3600.0,
+        expected_service=1.0,
+        quota=Limits(waiting=1_000_000, leased=100_000, slots=400_000, payload_bytes=1 << 40),
+        tenant_quota=Limits(leased=50_000, slots=200_000),
+        rate=TokenRate(100_000.0, 100_000),
+        tenant_rate=TokenRate(50_000.0, 50_000),
+        concurrency_limit=2,
+        timeouts=Timeouts(waiting=86_400.0),
+    )
 
 
 def prepared(waiting: int, agents: int, classes: int) -> tuple[Core, Load, deque[str]]:
@@ -58,7 +94,7 @@ def prepared(waiting: int, agents: int, classes: int) -> tuple[Core, Load, deque
         pool = Pool(NAMESPACE, f"p{number}", SLOTS, (), skills, (), elastic, 0 if elastic else agents, agents)
         core.handle(PoolApplied(pool), 0.0)
     for number in range(QUEUES):
-        core.handle(QueueApplied(Queue(NAMESPACE, f"q{number}", tuple(f"p{n}" for n in range(POOLS)))), 0.0)
+        core.handle(QueueApplied(rules(number)), 0.0)
     for number in range(agents):
         uid, pool_name = f"agent-{number}", f"p{number % POOLS}"
         skills = frozenset({"gpu", "io"}) if number % 2 else frozenset({"io"})
@@ -88,7 +124,7 @@ def seconds_per_decision(waiting: int, agents: int, classes: int, decisions: int
     for task in tasks:
         now += 0.001
         core.handle(TaskWaiting(task), now)
-        core.handle(TaskGone(leased.popleft()), now)
+        core.handle(TaskGone(leased.popleft(), Phase.SUCCEEDED), now)
         for decision in core.decide(now):
             if isinstance(decision, Assign):
                 leased.append(decision.task_uid)

@@ -6,7 +6,7 @@ at the same times give the same decisions.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from taskdist.api import OnHopeless, OnOverflow, Phase, Reason
@@ -65,6 +65,7 @@ class Core:
         # Tasks that ended without having run, as far as that was not said yet; Tasks that are new since `decide`.
         self._verdicts: deque[Fail | Spill] = deque()
         self._fresh: dict[str, TaskRecord] = {}
+        self._begun = False
         # When a decision was cut short by its limit: there is more to say at once.
         self._cut_at: float | None = None
         self._handlers: dict[type[Any], Callable[[Any, float], list[Decision] | None]] = {
@@ -147,7 +148,6 @@ class Core:
     def _task_gone(self, event: events.TaskGone, now: float) -> None:
         record = self._tasks.get(event.uid)
         if record is not None:
-            task = record.task
             if event.phase is Phase.SUCCEEDED and record.charge is not None:
                 self._observe(record, now - record.charge.since)
             self._lift(record, now)
@@ -155,8 +155,7 @@ class Core:
             self._fresh.pop(event.uid, None)
             self._ended += 1
             self._dependencies.remove(event.uid)
-            for uid in self._limits.leave(task):
-                self._try_again(uid, now)
+            self._leave(record, now)
         if event.phase is not Phase.DEAD_LETTERED:
             self._parent_over(event.uid, event.phase, now)
 
@@ -167,6 +166,13 @@ class Core:
         if agent is not None and agent.kind is not None and self._estimates.of(task.queue_key, task.type) is not None:
             agent.kind.observed(seconds / expected if expected > 0 else 1.0)
         self._estimates.observe(task.queue_key, task.type, seconds)
+
+    def _leave(self, record: TaskRecord, now: float) -> None:
+        """The waiting Task counts no more."""
+        if record.counted:
+            record.counted = False
+            for uid in self._limits.leave(record.task):
+                self._try_again(uid, now)
 
     def _task_ended(self, event: events.TaskEnded, now: float) -> None:
         self._parent_over(event.uid, event.phase, now)
@@ -270,9 +276,13 @@ class Core:
         else:
             self._lift(record, now, over=over or record.failed)
             former = record.task
-            if former is not task:
+            if not record.counted:
+                record.counted = True
+                self._limits.enter(task)
+            elif former is not task:
                 for uid in self._limits.change(former, task):
                     self._try_again(uid, now)
+            if former is not task:
                 if former.queue != task.queue:
                     self._fresh[task.uid] = record
                 record.task = task
@@ -517,8 +527,11 @@ class Core:
 
     def _bring_forward(self, now: float) -> None:
         """Let happen what time alone brings, and judge the Tasks that came."""
-        if self._fresh:
-            self._turn_away(now)
+        # What is there when this life begins was accepted in another one.
+        fresh, self._fresh = self._fresh, {}
+        if fresh and self._begun:
+            self._turn_away(fresh.values(), now)
+        self._begun = True
         while (uid := self._expiries.due(now)) is not None:
             self._expired(self._tasks[uid], now)
         while (uid := self._openings.due(now)) is not None:
@@ -550,17 +563,18 @@ class Core:
         self._gate(record, decision.reason)
         self._verdict(decision)
 
-    def _turn_away(self, now: float) -> None:
+    def _turn_away(self, fresh: Iterable[TaskRecord], now: float) -> None:
         """Reject or spill what came into full queues past the API server's check: the newest first."""
-        fresh, self._fresh = self._fresh, {}
-        for record in sorted(fresh.values(), key=lambda each: (each.task.created, each.task.uid), reverse=True):
+        for record in sorted(fresh, key=lambda each: (each.task.created, each.task.uid), reverse=True):
             task = record.task
-            if record.agent is not None or record.held or task.attempted:
+            if record.agent is not None or record.held or task.attempted or not record.counted:
                 continue
             queue = self._catalogue.queue(task.queue_key)
             full = self._limits.over_waiting(task) or self._limits.over_payload(task)
             if full is None:
                 continue
+            # It makes room at once for those before it.
+            self._leave(record, now)
             overflow = queue.overflow
             target = overflow.spill_to if overflow is not None and overflow.action is OnOverflow.SPILL else None
             if target is not None and not task.spilled and (task.namespace, target) in self._catalogue.queues:
@@ -628,9 +642,13 @@ class Core:
 
     def audit(self) -> list[str]:
         """Compare the books with each other; return what does not hold, nothing when sound. Costs a full pass."""
-        return audit.findings(
-            self._tasks, self._counts, self._accepted - self._ended, self._waiting, self._catalogue, self._fleet
-        )
+        outstanding = self._accepted - self._ended
+        counted = ((each.task, each.agent is not None) for each in self._tasks.values() if each.counted)
+        return [
+            *audit.findings(self._tasks, self._counts, outstanding, self._waiting, self._catalogue, self._fleet),
+            *self._limits.findings(counted),
+            *self._dependencies.findings(),
+        ]
 
 
 Index = TypeVar("Index")

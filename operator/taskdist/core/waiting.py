@@ -35,6 +35,7 @@ class TaskRecord:
         "blocker",
         "chain",
         "charge",
+        "counted",
         "entry",
         "failed",
         "gate",
@@ -57,6 +58,8 @@ class TaskRecord:
         # What of the Task's own keeps it from being eligible; `held` if that is outside the core.
         self.gate: Reason | None = None
         self.held = False
+        # Whether limits count it: not once it was turned away.
+        self.counted = True
         # The limit it is parked under, with its entry there; `trying`: it was let go to try.
         self.blocker: Blocker | None = None
         self.parked: tuple[int, Place, int, TaskRecord] | None = None
