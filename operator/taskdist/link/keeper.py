@@ -8,6 +8,7 @@ bundle is published again on each round: who deletes it gets it back.
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
@@ -116,7 +117,12 @@ class CertificateKeeper:
                 except Conflict:
                     continue
             if self._state is None or state.serving != self._state.serving:
-                _log.info("serving a new certificate", ends=state.serving.ends, authority_ends=state.current.ends)
+                ends, authority_ends = _date(state.serving.ends), _date(state.current.ends)
+                _log.info("serving a new certificate", ends=ends, authority_ends=authority_ends)
             self._state = state
             return state
         raise Conflict("the Secret of the certificate authority keeps changing: does another operator use it?")
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import pytest
+from structlog.testing import capture_logs
 
 from taskdist.link.ca import AuthoritySettings, DamagedAuthority, from_secret
 from taskdist.link.keeper import CertificateKeeper, Conflict
@@ -61,6 +63,15 @@ async def test_it_is_stored_before_it_is_published_and_served() -> None:
     assert from_secret(world.data) is not None
     assert keeper.bundle() == world.bundles[0]
     assert wait == pytest.approx(2_000)
+
+
+async def test_its_ends_are_logged_as_dates() -> None:
+    world = World()
+    with capture_logs() as lines:
+        await world.keeper().refresh()
+    (line,) = [line for line in lines if line["event"] == "serving a new certificate"]
+    assert datetime.fromisoformat(line["ends"]).timestamp() > world.now
+    assert datetime.fromisoformat(line["authority_ends"]).tzinfo is not None
 
 
 async def test_what_cannot_be_stored_is_not_served() -> None:
