@@ -26,6 +26,7 @@ class StoredTask:
     slots: int = 1
     cancel: bool = False
     suspend: bool = False
+    redrive: int = 0
     payload_bytes: int = 2
     version: int = 0
     status: dict[str, Any] = field(default_factory=dict)
@@ -70,7 +71,7 @@ class Api:
                     uid=task.uid,
                     namespace="ns",
                     name=task.name,
-                    queue=task.queue,
+                    queue=status.get("spilledTo") or task.queue,
                     type="work",
                     created=task.created,
                     priority=task.priority,
@@ -78,6 +79,9 @@ class Api:
                     suspended=task.suspend,
                     failures=failures,
                     not_before=_seconds(status.get("retryAfter")),
+                    deaths=tuple(status.get("lostAgents") or ()),
+                    attempted=bool(status.get("startedAt")),
+                    spilled=bool(status.get("spilledTo")),
                 ),
                 resource_version=task.version,
                 phase=Phase(status.get("phase", "Pending")),
@@ -92,6 +96,9 @@ class Api:
                 cancel=task.cancel,
                 payload_bytes=task.payload_bytes,
                 attempts=tuple(status.get("attempts") or ()),
+                dropped_attempts=status.get("droppedAttempts") or 0,
+                redrive=task.redrive,
+                redrives=status.get("redrives") or 0,
             )
         return task.record
 
@@ -107,7 +114,13 @@ class Api:
         self.touch(task)
 
     def settled(self) -> bool:
-        return all(task.deleted or self.phase(task.uid).terminal for task in self.tasks.values())
+        return all(task.deleted or self.over(task) for task in self.tasks.values())
+
+    def over(self, task: StoredTask) -> bool:
+        """Whether it has ended, or is a dead letter that nobody asks anything of."""
+        phase = self.phase(task.uid)
+        asked = task.cancel or task.redrive > task.status.get("redrives", 0)
+        return phase.terminal or (phase is Phase.DEAD_LETTERED and not asked)
 
     def write(self, uid: str, version: int, status: dict[str, Any], body: bytes | None) -> str:
         """Try a status write. Returns ok, gone, conflict, too large, or the rule that it breaks."""
@@ -124,7 +137,7 @@ class Api:
                 new.pop(key, None)
             else:
                 new[key] = value
-        rule = self._broken_rule(old, new)
+        rule = self._broken_rule(task, old, new)
         if rule:
             return rule
         task.status = new
@@ -134,7 +147,7 @@ class Api:
         self.touch(task)
         return "ok"
 
-    def _broken_rule(self, old: dict[str, Any], new: dict[str, Any]) -> str:
+    def _broken_rule(self, task: StoredTask, old: dict[str, Any], new: dict[str, Any]) -> str:
         before, after = Phase(old.get("phase", "Pending")), Phase(new.get("phase", "Pending"))
         if before.terminal and (before is not after or old != new):
             return "rule: a terminal phase is final"
@@ -142,6 +155,14 @@ class Api:
             return "rule: attempt never decreases"
         if new.get("epoch", 0) < old.get("epoch", 0):
             return "rule: epoch never decreases"
+        if new.get("redrives", 0) < old.get("redrives", 0):
+            return "rule: redrives never decreases"
+        if old.get("spilledTo") and new.get("spilledTo") != old["spilledTo"]:
+            return "rule: spilledTo is set once"
+        if before is Phase.DEAD_LETTERED and after is not before:
+            redriven = after is Phase.PENDING and task.redrive > old.get("redrives", 0)
+            if not redriven and after is not Phase.CANCELLED:
+                return "rule: a dead letter is redriven or cancelled"
         if after is Phase.ASSIGNED:
             if before is not Phase.ASSIGNED and new.get("attempt", 0) <= old.get("attempt", 0):
                 return "rule: attempt grows with each assignment"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from faults.api_model import TOO_LARGE
+from faults.fates import REASONS
 from taskdist.api import Delivery, Dispatch, Phase, Reason, Reclaim
 from taskdist.protocol.messages import Cancel, Final, FromAgent, Grant, LeaseName, Result, Verdict
-from taskdist.protocol.observations import DeletePod, WriteStatus
+from taskdist.protocol.observations import DeletePod, TaskRecord, WriteStatus
+from taskdist.protocol.timeouts import TIMED_OUT, next_due
 
 if TYPE_CHECKING:
     from faults.machines import AgentMachine, Work
@@ -36,6 +38,9 @@ class Checker:
         self.recorded: set[tuple[str, int, int, str]] = set()
         self.slowest = 0.0  # the longest that any work was meant to last
         self.in_hand: dict[str, LeaseName] = {}
+        self.answered: set[str] = set()  # Tasks whose owners have answered a dead letter
+        self.died: set[str] = set()  # pods whose process ended
+        self.redriven: dict[str, int] = {}  # how often each Task had run when it was last redriven
         self._works = 0
 
     def next_work(self) -> int:
@@ -57,7 +62,7 @@ class Checker:
             raise Violation("name", f"{lease} was started twice")
         self.names.add(lease)
         former = self.works.setdefault(uid, [])
-        if former and self.world.plan.delivery is Delivery.AT_MOST_ONCE:
+        if former[self.redriven.get(uid, 0) :] and self.world.plan.delivery is Delivery.AT_MOST_ONCE:
             raise Violation("at-most-once", f"{uid} was started again as {lease}")
         for other in former:
             self._no_overlap(work, other)
@@ -97,6 +102,37 @@ class Checker:
         if machine.end.busy_slots + grant.slots > plan.slots:
             raise Violation("capacity", f"{grant.lease} does not fit on {machine.pod}: {machine.end.leases}")
 
+    # --- limits ---
+
+    def began(self, work: Work) -> None:
+        """Its time counts from here: by the agent's word it ends soon after its limit, by the operator's some later."""
+        plan = self.world.plan
+        due = next_due(plan.execution or 0.0, 0.0 if work.talks else plan.progress or 0.0, 0.0, 0.0)
+        if due is not None and plan.fenced:
+            within = due.at * 1.01 + due.grace
+            self.world.after(within + 0.5, self._still_runs, work, "overlong")
+            self.world.after(within + 45.0, self._still_runs, work, "unwatched")
+
+    @property
+    def _agents_keep_limits(self) -> bool:
+        """Not in a test that is about the operator's own watch."""
+        return getattr(self.world.agent_class, "keeps_limits", True)
+
+    def _still_runs(self, work: Work, kind: str) -> None:
+        if kind == "overlong" and not self._agents_keep_limits:
+            return
+        if work.active and not work.machine.suspended and not work.woke:
+            raise Violation(kind, f"{work.grant.lease} runs on {work.machine.pod} since {work.began:.3f}")
+
+    def _overdue(self, lease: LeaseName) -> None:
+        plan = self.world.plan
+        for work in self.works[lease.task_uid] if self._agents_keep_limits else ():
+            if work.grant.lease != lease or not work.began or work.woke or work.excused or not plan.execution:
+                continue
+            ran = work.ended - work.began
+            if ran > plan.execution * 1.01 + 0.02:
+                raise Violation("overdue", f"{lease} ran for {ran:.3f} s, {plan.execution} s are allowed")
+
     def produced(self, work: Work, body: bytes) -> None:
         self.bodies[body] = work.grant.lease
 
@@ -109,7 +145,8 @@ class Checker:
 
     def tried(self, action: WriteStatus, done: str) -> None:
         """A leader knows its own writes at once: where only the watch is slow, none of its writes is out of date."""
-        if done == "conflict" and all(kind == "slow_watch" for _, kind, _ in self.world.plan.faults):
+        calm = all(kind == "slow_watch" for _, kind, _ in self.world.plan.faults)
+        if done == "conflict" and calm and action.uid not in self.answered:
             raise Violation(
                 "conflict", f"{action.uid} was written at v{action.resource_version}, which was out of date"
             )
@@ -118,9 +155,26 @@ class Checker:
         if message.message == "no such Task" and not self.world.api.tasks[message.lease.task_uid].deleted:
             raise Violation("gone", f"{machine.pod} heard that there is no {message.lease.task_uid}, and there is")
 
-    def landed(self, action: WriteStatus) -> None:
+    def landed(self, action: WriteStatus, before: TaskRecord) -> None:
         phase = action.status.get("phase")
         uid = action.uid
+        if action.status.get("reason") in REASONS and phase is not None:
+            self._decided(action, before)
+        if phase in ("Failed", "Cancelled", "DeadLettered"):
+            self._ended(action)
+        deaths = action.status.get("lostAgents") or ()
+        if not self.died.issuperset(deaths):
+            raise Violation("death", f"{uid}: of {deaths} only {self.died} died")
+        if len(deaths) >= self.world.plan.agent_deaths and phase in ("Pending", "Assigned"):
+            raise Violation("death", f"{uid} goes on though {deaths} died of it")
+        if phase == "DeadLettered":
+            if action.status.get("redrives", before.redrives) != max(before.redrive, before.redrives):
+                raise Violation("redrive", f"{uid}: what was asked before it was a dead letter counts")
+        elif before.phase is Phase.DEAD_LETTERED and phase == "Pending":
+            self.redriven[uid] = len(self.works.get(uid, ()))
+            status = self.world.api.tasks[uid].status
+            if status.get("failures") or status.get("lostAgents") or status["redrives"] != before.redrive:
+                raise Violation("redrive", f"{uid} was redriven as {status}")
         if phase == "Assigned":
             status = action.status
             self.recorded.add((uid, status["attempt"], status["epoch"], status["agentUid"]))
@@ -136,16 +190,28 @@ class Checker:
                 raise Violation("stale", f"{uid}: the result of {lease} was accepted though {newer} was granted")
             if uid in self.accepted:
                 raise Violation("result", f"{uid}: a second result was accepted")
+            self._overdue(lease)
             self.accepted[uid] = body
         elif phase == "Cancelled":
             name = self.in_hand.get(uid)
             ended = (action.status["attempt"], action.status["epoch"])
             if name is not None and name[1:] == ended and not self._refused(name):
                 raise Violation("beaten", f"{uid} is Cancelled though the result of {name} was in hand")
-            for work in self.works.get(uid, ()):
-                runs = work.active and not work.machine.suspended and work.grant.lease.epoch == action.status["epoch"]
-                if runs and self.world.plan.reclaim is not Reclaim.FAST:
-                    raise Violation("cancel", f"{uid} is Cancelled while {work.grant.lease} runs")
+
+    def _ended(self, action: WriteStatus) -> None:
+        """A Task ends without a result only once nothing of it runs that this leadership knows of."""
+        phase, reason = action.status["phase"], action.status["reason"]
+        for work in self.works.get(action.uid, ()):
+            known = work.grant.lease.epoch == action.status["epoch"] or reason in REASONS
+            runs = work.active and not work.machine.suspended and not work.woke
+            if known and runs and self.world.plan.reclaim is not Reclaim.FAST:
+                raise Violation("cancel", f"{action.uid} is {phase} ({reason}) while {work.grant.lease} runs")
+
+    def _decided(self, action: WriteStatus, before: TaskRecord) -> None:
+        """What is decided of a waiting Task is written only of the Task that it was decided of."""
+        decided = self.world.decided.get((action.status["epoch"], action.uid))
+        if decided != before.task or before.phase is not Phase.PENDING:
+            raise Violation("undecided", f"{action.uid}: {decided} was decided on, {before} was written")
 
     def told_of_death(self, operator: Operator, pod: str) -> None:
         """Where nothing else goes wrong, a confirmed death gives the Task back at once."""
@@ -170,10 +236,12 @@ class Checker:
             raise Violation("gone", f"{machine.pod} heard that {uid} is gone, and it is not")
         if final.verdict is Verdict.ACCEPTED and final.lease in self.bodies.values():
             body = next(b for b, name in self.bodies.items() if name == final.lease)
-            there = self.accepted.get(uid) == body or (
-                body.endswith(TOO_LARGE)
-                and task.status.get("reason") in (Reason.RESULT_TOO_LARGE.value, Reason.CANCELLED.value)
-            )
+            failed = {
+                each["reason"] for each in task.status.get("attempts", ()) if each["attempt"] == final.lease.attempt
+            }
+            too_large = body.endswith(TOO_LARGE) and Reason.RESULT_TOO_LARGE in failed
+            # What it returned after a limit it said to have failed.
+            there = self.accepted.get(uid) == body or too_large or not TIMED_OUT.isdisjoint(failed)
             if not there and not task.deleted:
                 raise Violation("accepted", f"{machine.pod} heard that {final.lease} is accepted, and it is not")
 
@@ -198,7 +266,7 @@ class Checker:
 
     def not_over(self) -> None:
         world = self.world
-        open_ = [t.uid for t in world.api.tasks.values() if not t.deleted and not world.api.phase(t.uid).terminal]
+        open_ = [t.uid for t in world.api.tasks.values() if not t.deleted and not world.api.over(t)]
         held = {m.pod: m.end.leases for m in world.agents.values() if m.end is not None and m.end.leases}
         raise Violation("liveness", f"still open: {open_}, still held: {held}")
 
@@ -234,7 +302,8 @@ class Checker:
         """At most two writes by the operator where nothing went wrong, and one where it may be lazy and quick."""
         plan = self.world.plan
         quick = plan.dispatch is Dispatch.LAZY and self.slowest < 0.9
-        if plan.faultless and not task.status.get("failures") and task.payload_bytes < 1000:
+        smooth = not any(task.status.get(key) for key in ("failures", "redrives", "spilledTo"))
+        if plan.faultless and smooth and task.payload_bytes < 1000:
             writes = self.world.api.writes.get(task.uid, 0)
             most = 1 if quick else 2
             if writes > most:

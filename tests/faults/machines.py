@@ -23,6 +23,7 @@ from taskdist.protocol.messages import (
     ToAgent,
     Welcome,
 )
+from taskdist.protocol.timeouts import TIMED_OUT
 from taskdist.protocol.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
 
 if TYPE_CHECKING:
@@ -32,7 +33,20 @@ if TYPE_CHECKING:
 class Work:
     """What truly runs: one process group of user code on one machine."""
 
-    __slots__ = ("active", "dying", "grant", "machine", "number", "stubborn", "until", "woke")
+    __slots__ = (
+        "active",
+        "began",
+        "dying",
+        "ended",
+        "excused",
+        "grant",
+        "machine",
+        "number",
+        "stubborn",
+        "talks",
+        "until",
+        "woke",
+    )
 
     def __init__(self, machine: AgentMachine, grant: Grant, number: int, until: float, stubborn: bool) -> None:
         self.machine = machine
@@ -43,6 +57,10 @@ class Work:
         self.active = True
         self.dying = False
         self.woke = False
+        self.talks = False
+        self.excused = False  # it was asked to stop for another reason than its time
+        self.began = 0.0  # when the agent said that it runs, 0 before
+        self.ended = 0.0
 
 
 class AgentMachine:
@@ -113,9 +131,11 @@ class AgentMachine:
                 case StartWork(grant):
                     world.say(self.pod, f"  starts work {tuple(grant.lease)}")
                     self._start_work(grant)
-                case CancelWork(lease):
+                case CancelWork(lease, reason):
                     world.say(self.pod, f"  cancels work {tuple(lease)}")
                     work = self.works.get(lease)
+                    if work is not None:
+                        work.excused = reason not in TIMED_OUT
                     if work is not None and not work.stubborn:
                         world.after(world.rng.uniform(0.0, 0.5), self._work_ended, work, "stopped")
                 case KillWork(lease):
@@ -271,6 +291,8 @@ class AgentMachine:
             lasts = rng.uniform(3.0, plan.longest)
         work = Work(self, grant, world.check.next_work(), world.t + lasts, rng.random() < plan.stubborn)
         self.works[grant.lease] = work
+        if plan.progress:
+            work.talks = rng.random() < plan.talkative
         world.check.started(work)
         world.after(min(lasts, 0.01), self._work_started, work)
         world.after(lasts, self._work_ended, work, "done")
@@ -280,7 +302,16 @@ class AgentMachine:
             if self.suspended:
                 self.inbox.append((self._work_started, (work,)))
                 return
+            work.began = self.world.t
             self.call("started", work.grant.lease)
+            self.world.check.began(work)
+            if work.talks:
+                self._talk(work)
+
+    def _talk(self, work: Work) -> None:
+        if self.works.get(work.grant.lease) is work and work.active and not self.suspended:
+            self.call("progress", work.grant.lease, 0.5, "")
+            self.world.after(0.4, self._talk, work)
 
     def _work_ended(self, work: Work, how: str) -> None:
         if not work.active or self.works.get(work.grant.lease) is not work:
@@ -291,6 +322,7 @@ class AgentMachine:
         world, lease = self.world, work.grant.lease
         del self.works[lease]
         work.active = False
+        work.ended = world.t
         if how == "stopped":
             self.call("stopped", lease)
             return
@@ -311,6 +343,7 @@ class AgentMachine:
     def _end_process(self) -> None:
         """The process and all its children are gone; its side of the connection closes."""
         world = self.world
+        world.check.died.add(self.pod)
         for work in self.works.values():
             work.active = False
         self.works = {}

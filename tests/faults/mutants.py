@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from faults.plan import FAULTS
-from taskdist.api import Delivery, Dispatch, Reason, Reclaim
+from taskdist.api import Delivery, Dispatch, OnExhausted, Reason, Reclaim
 from taskdist.core.decisions import Drain
 from taskdist.core.events import TaskGone
 from taskdist.protocol.agent import AgentEnd
-from taskdist.protocol.books import Stage
+from taskdist.protocol.books import Ask, Stage
 from taskdist.protocol.leader import Leader
 from taskdist.protocol.messages import Grant, LeaseName, Verdict
 from taskdist.protocol.observations import DeletePod, Refused, Send
@@ -143,9 +143,9 @@ class TakesPastSessions(Leader):
 
 
 class KeepsLeasesOfFormerInstance(Leader):
-    def _unlisted(self, entry: Any, lease: Any, now: Any, same: bool) -> None:
+    def _unlisted(self, entry: Any, lease: Any, now: Any, same: bool, died: bool = False) -> None:
         if same:
-            super()._unlisted(entry, lease, now, same)
+            super()._unlisted(entry, lease, now, same, died)
 
 
 class AllowsTwoSessions(Leader):
@@ -292,7 +292,85 @@ class ForgetsAtMostOnce(Leader):
         return False
 
 
+# --- fates, dead letters, limits ---
+
+
+class WritesWhatWasDecided(Leader):
+    def _still_decided(self, entry: Any, ending: Any) -> bool:
+        return True
+
+
+class EndsWhatMayRun(Leader):
+    def _may_be_sent(self, entry: Any) -> bool:
+        return False
+
+
+class DoesNotTellOfMoves(Leader):
+    """The core is not told where a moved Task waits now."""
+
+    def _core_waiting(self, entry: Any, now: Any) -> None:
+        if not entry.record.task.spilled:
+            super()._core_waiting(entry, now)
+
+
+class IgnoresRedrives(Leader):
+    def _to_redrive(self, record: Any) -> bool:
+        return False
+
+
+class BelievesOldViewsOfDeadLetters(Leader):
+    def _is_newer_than(self, grave: Any, record: Any) -> bool:
+        return True
+
+
+class KeepsDeadLettersInTheCore(Leader):
+    def _leave_core(self, entry: Any, now: Any) -> None:
+        self._drop_lease(entry)
+        entry.core = ""
+
+
+class ForgetsWhatARedriveResets(Leader):
+    def _write(self, entry: Any, ask: Any, patch: Any, *more: Any, **rest: Any) -> None:
+        if ask is Ask.REDRIVE:
+            patch = {key: value for key, value in patch.items() if key != "failures"}
+        super()._write(entry, ask, patch, *more, **rest)
+
+
+class RedrivesWhatWasAskedBefore(Leader):
+    def _write(self, entry: Any, ask: Any, patch: Any, *more: Any, **rest: Any) -> None:
+        if ask is Ask.ENDING:
+            patch = {key: value for key, value in patch.items() if key != "redrives"}
+        super()._write(entry, ask, patch, *more, **rest)
+
+
+class BlamesAgentsItHearsFirst(Leader):
+    def _unlisted(self, entry: Any, lease: Any, now: Any, same: bool, died: bool = False) -> None:
+        super()._unlisted(entry, lease, now, same, not same)
+
+
+class KeepsNoLimit(AgentEnd):
+    def _limit(self, held: Any) -> None:
+        return None
+
+
+class KeepsNoLimitUnseen(KeepsNoLimit):
+    """As an agent that nobody wrote with limits in mind: the operator's own watch is what is left."""
+
+    keeps_limits = False
+
+
+class DoesNotWatchLimits(Leader):
+    def _watch(self, uid: str, lease: Any) -> None:
+        pass
+
+
+class TakesWhatComesTooLate(AgentEnd):
+    def _failed_by_time(self, lease: Any) -> None:
+        return None
+
+
 STRICT = {"dispatch": Dispatch.STRICT, "reclaim": Reclaim.LEASE, "delivery": Delivery.AT_LEAST_ONCE, "fenced": True}
+LETTERS = {"on_exhausted": OnExhausted.DEAD_LETTER, "agent_deaths": 1}
 LONG = STRICT | {"long_work": 1.0, "stubborn": 1.0, "pods": 2, "failing": False}
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -480,5 +558,69 @@ MUTANTS: tuple[Mutant, ...] = (
         leader=DeletesBusyAgents,
         faults=("lower_size",),
         plan=LONG | {"tasks": 3, "elastic": False},
+    ),
+    # fates, dead letters, limits
+    Mutant(
+        "a decision stands though the Task changed",
+        ("undecided",),
+        leader=WritesWhatWasDecided,
+        faults=("suspend", "priority", "slow_writes", "lost_answers"),
+        least=3,
+        plan={"fateful": 0.8},
+    ),
+    Mutant(
+        "what a former leader may have sent is ended",
+        ("cancel",),
+        leader=EndsWhatMayRun,
+        faults=("operator_crash", "step_down"),
+        least=3,
+        plan=LONG | {"dispatch": Dispatch.LAZY, "fateful": 0.8},
+    ),
+    Mutant("the core is not told of a move", ("liveness",), leader=DoesNotTellOfMoves, plan=STRICT | {"fateful": 0.5}),
+    Mutant("redrives are ignored", ("liveness",), leader=IgnoresRedrives, plan=LETTERS),
+    Mutant(
+        "older views of a dead letter are believed",
+        ("conflict",),
+        leader=BelievesOldViewsOfDeadLetters,
+        faults=("slow_watch",),
+        plan=LETTERS | {"letters": 0.0},
+    ),
+    Mutant(
+        "dead letters stay in the core",
+        ("audit", "conservation", "liveness"),
+        leader=KeepsDeadLettersInTheCore,
+        plan=LETTERS,
+    ),
+    Mutant("a redrive keeps failures", ("redrive",), leader=ForgetsWhatARedriveResets, plan=LETTERS),
+    Mutant(
+        "what was asked before a dead letter counts",
+        ("redrive",),
+        leader=RedrivesWhatWasAskedBefore,
+        faults=("redrive", "agent_crash"),
+        plan=LETTERS,
+    ),
+    Mutant(
+        "agents that are heard first are said to have died",
+        ("death",),
+        leader=BlamesAgentsItHearsFirst,
+        faults=("step_down", "operator_crash", "cut"),
+        least=3,
+        plan=LONG,
+    ),
+    Mutant("an agent keeps no limit", ("overlong",), agent=KeepsNoLimit, plan=LONG | {"execution": 2.0}),
+    # Two lines of defence: the agent's is off as well.
+    Mutant(
+        "the operator does not watch limits",
+        ("unwatched",),
+        leader=DoesNotWatchLimits,
+        agent=KeepsNoLimitUnseen,
+        faults=("priority",),
+        plan=LONG | {"execution": 2.0, "longest": 160.0},
+    ),
+    Mutant(
+        "a result after the limit counts",
+        ("overdue",),
+        agent=TakesWhatComesTooLate,
+        plan=STRICT | {"execution": 3.0, "longest": 4.0, "long_work": 1.0, "stubborn": 1.0},
     ),
 )

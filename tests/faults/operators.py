@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taskdist.core import Core
 from taskdist.protocol.leader import Leader
 from taskdist.protocol.messages import (
     ToAgent,
@@ -115,10 +114,11 @@ class Operator:
             world.lease_holder, world.lease_renewed, self.last_renewal = self, t, t
             world.lease_epoch += 1
             world.say(self.name, f"leads, epoch {world.lease_epoch}")
-            self.leader = world.leader_class(Core(), world.lease_epoch, LEADER)
+            self.leader = world.leader_class(world.make_core(world.lease_epoch), world.lease_epoch, LEADER)
             self._sure_until()
             listed = t - 2.0 if world.plan.stale_lists else t
-            self.step("queue_applied", world.queue)
+            for queue in world.queues:
+                self.step("queue_applied", queue)
             self.step("pool_applied", world.pool)
             for pod in world.api.list_pods(listed):
                 self.step("pod_observed", pod)
@@ -318,11 +318,13 @@ class Operator:
 
     def _land(self, action: WriteStatus, state: dict[str, Any]) -> None:
         api = self.world.api
+        stored = api.tasks.get(action.uid)
+        before = api.record(stored) if stored is not None and not stored.deleted else None
         done = api.write(action.uid, action.resource_version, action.status, action.body)
         self.world.say("api", f"{action.uid} write at v{action.resource_version} by {self.name}: {done}")
         self.world.check.tried(action, done)
-        if done == "ok":
-            self.world.check.landed(action)
+        if done == "ok" and before is not None:
+            self.world.check.landed(action, before)
             state["record"] = api.record(api.tasks[action.uid])
         state["done"] = done
 

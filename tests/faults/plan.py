@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, field
 
-from taskdist.api import Delivery, Dispatch, Reclaim
+from taskdist.api import Delivery, Dispatch, OnExhausted, Reclaim
 
 FAULTS = (
     "cut",
@@ -29,6 +29,7 @@ FAULTS = (
     "slow_watch",
     "step_down",
     "lower_size",
+    "redrive",
 )
 
 
@@ -51,6 +52,13 @@ class Plan:
     elastic: bool = False
     faults: list[tuple[float, str, float]] = field(default_factory=list)
     gentle: bool = False  # nothing happens that may cost an attempt
+    on_exhausted: OnExhausted = OnExhausted.FAIL
+    agent_deaths: int = 3
+    execution: float | None = None  # limits of an attempt, in seconds
+    progress: float | None = None
+    talkative: float = 0.5  # share of work that reports progress
+    letters: float = 0.6  # how often the owner of a dead letter redrives or cancels it
+    fateful: float = 0.0  # how often a Task that waits is ended or moved
     stale_lists: bool = False  # the mutant of recovery: lists as a cache would show them
 
     @property
@@ -82,6 +90,13 @@ def make_plan(seed: int, kinds: tuple[str, ...] = FAULTS, least: int = 0, **fixe
         plan.fenced = rng.random() < 0.5
     elif draw < 0.25:
         plan.reclaim = Reclaim.FAST
+    if rng.random() < 0.35:
+        plan.on_exhausted, plan.agent_deaths = OnExhausted.DEAD_LETTER, rng.choice((1, 2, 3))
+    if rng.random() < 0.25:
+        plan.execution = rng.choice((None, 1.0, 2.0, 5.0))
+        plan.progress = rng.choice((None, 1.0, 3.0))
+    if rng.random() < 0.2:
+        plan.fateful = rng.choice((0.2, 0.5))
     if rng.random() < 0.12 and kinds is FAULTS and not fixed:
         plan.gentle, kinds = True, tuple(kind for kind in rng.choice(GENTLE) if kind in kinds) or kinds
         plan.reclaim, plan.fenced = Reclaim.LEASE, True

@@ -6,7 +6,7 @@ The same histories pass with the line on: so it is the line that keeps the promi
 import pytest
 
 from faults.checker import Violation
-from faults.mutants import MUTANTS, Mutant
+from faults.mutants import MUTANTS, KeepsNoLimitUnseen, Mutant
 from faults.plan import make_plan
 from faults.world import World
 
@@ -22,6 +22,13 @@ def violated(seed: int, mutant: Mutant, *, off: bool) -> str:
     except Violation as violation:
         return violation.kind
     return ""
+
+
+def test_the_operator_s_watch_alone_keeps_limits() -> None:
+    """Agents that know of no limits: whatever they run too long is stopped all the same."""
+    for seed in range(300):
+        plan = make_plan(seed, execution=2.0, progress=None, longest=160.0, long_work=0.5, fenced=True)
+        World(seed, plan, agent=KeepsNoLimitUnseen).run()
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))

@@ -12,11 +12,13 @@ from typing import Any
 
 from faults.api_model import Api, StoredTask
 from faults.checker import Checker
+from faults.fates import OTHER_QUEUE, FatefulCore
 from faults.machines import AgentMachine
 from faults.operators import Operator
 from faults.plan import Plan
-from taskdist.api import Reclaim
-from taskdist.core.model import Pool, Queue, RetryPolicy
+from taskdist.api import Phase, Reclaim
+from taskdist.core import Core
+from taskdist.core.model import Pool, Queue, RetryPolicy, Task, Timeouts
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.leader import Leader
 from taskdist.protocol.observations import PodRecord
@@ -36,6 +38,7 @@ LEADER = LeaderSettings(
     fast_takeover_seconds=3.0,
     delete_again_seconds=5.0,
     refused_seconds=1.0,
+    timeout_margin=2.0,
 )
 AGENT = AgentSettings(
     fence_seconds=2.0,
@@ -60,6 +63,7 @@ class World:
         trace: bool = False,
     ) -> None:
         self.t = 0.0
+        self.seed = seed
         self.rng = random.Random(seed)
         self.plan = plan
         self.leader_class = leader
@@ -79,8 +83,18 @@ class World:
             reclaim=plan.reclaim,
             lease_seconds=LEASE_SECONDS,
             hold_seconds=HOLD_SECONDS,
-            retry=RetryPolicy(limit=3, initial_seconds=0.5, factor=2.0, max_seconds=2.0),
+            retry=RetryPolicy(
+                limit=3,
+                initial_seconds=0.5,
+                factor=2.0,
+                max_seconds=2.0,
+                jitter=0.5,
+                agent_deaths=plan.agent_deaths,
+                on_exhausted=plan.on_exhausted,
+            ),
+            timeouts=Timeouts(execution=plan.execution, progress=plan.progress),
         )
+        self.decided: dict[tuple[int, str], Task] = {}  # by epoch and uid: on which Task a core decided
         self.pool = Pool(
             "ns",
             "p",
@@ -106,6 +120,13 @@ class World:
         self.lease_epoch = 0
         self.operators = [Operator(self, n) for n in range(plan.operators)]
         self.done = False
+
+    @property
+    def queues(self) -> tuple[Queue, ...]:
+        return (self.queue, replace(self.queue, name=OTHER_QUEUE)) if self.plan.fateful else (self.queue,)
+
+    def make_core(self, epoch: int) -> Core:
+        return FatefulCore(self, epoch) if self.plan.fateful else Core()
 
     # --- time ---
 
@@ -173,8 +194,29 @@ class World:
     def _watch(self, kind: str, uid: str, value: Any) -> None:
         if value is not None and kind == "task":
             self.say("api", f"{uid} v{value.resource_version} {value.phase} a{value.attempt} e{value.epoch}")
+        if value is not None and kind == "task" and value.phase is Phase.DEAD_LETTERED:
+            self._react(uid)
         for operator in self.operators:
             operator.hear_of(kind, uid, value, self.watch_delay())
+
+    def _react(self, uid: str) -> None:
+        """Whoever owns the Task looks at the dead letter, perhaps."""
+        draw = self.rng.random()
+        if draw < self.plan.letters:
+            self.after(self.rng.choice((0.0, 0.3, 3.0)), self._answer_letter, uid, draw < 0.75 * self.plan.letters)
+
+    def _answer_letter(self, uid: str, redrive: bool) -> None:
+        task = self.api.tasks[uid]
+        if task.deleted or self.api.phase(uid) is not Phase.DEAD_LETTERED:
+            return
+        if redrive and task.redrive < 3:
+            task.redrive += self.rng.choice((1, 1, 2))
+        elif not task.cancel:
+            task.cancel = True
+        else:
+            return
+        self.check.answered.add(uid)
+        self.api.touch(task)
 
     def _create(self, task: StoredTask) -> None:
         task.created = self.t
@@ -250,7 +292,9 @@ class World:
                 task.suspend = True
                 self.after(lasts, self._resume, task)
             elif kind == "priority":
-                task.priority += 1
+                task.priority = (task.priority + 1) % 5
+            elif kind == "redrive":
+                task.redrive += 1
             elif kind == "delete":
                 self.api.delete(task)
                 return

@@ -312,6 +312,8 @@ class AgentEnd:
     def _cancel(self, held: _Held, reason: Reason, message: str, kill_at: float, out: list[AgentAction]) -> None:
         held.kill_at = min(held.kill_at, kill_at)
         if held.stage in (_Stage.STARTING, _Stage.RUNNING):
+            if (due := self._limit(held)) is not None:
+                held.kill_at = min(held.kill_at, due.at + due.grace)  # no reason to stop prolongs the run
             held.stage = _Stage.CANCELLING
             held.message = message
             out.append(CancelWork(held.name, reason, message))

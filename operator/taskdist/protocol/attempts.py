@@ -209,8 +209,8 @@ class Attempts(Fates):
             self._void(entry)
             self._advance(entry, now)
             return
-        if ending.on is not None and entry.uid in self._recovering:
-            return  # a former leader may have sent it: looked at again once that is known
+        if ending.on is not None and self._may_be_sent(entry):
+            return  # looked at again once that is known
         if record.cancel and ending.phase in (Phase.PENDING, Phase.DEAD_LETTERED):
             ending.phase, ending.reason, ending.message = Phase.CANCELLED, Reason.CANCELLED, "cancelled"
         if ending.spill_to and ending.phase is Phase.PENDING:

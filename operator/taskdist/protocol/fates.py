@@ -44,6 +44,10 @@ class Fates(Leases):
         """Whether the Task is what the core decided on: waiting, and unchanged."""
         return ending.on is None or (entry.record.phase is Phase.PENDING and entry.record.task == ending.on)
 
+    def _may_be_sent(self, entry: Entry) -> bool:
+        """Whether a former leader may have sent it without recording it (Lazy)."""
+        return entry.uid in self._recovering
+
     def _void(self, entry: Entry) -> None:
         """The decision is no more; what the Task is instead, the core hears from `_place`."""
         entry.ending = entry.told = None

@@ -154,6 +154,13 @@ def test_a_cancel_before_the_limit_stays_a_cancel() -> None:
     assert [type(m) for m in said(end.stopped(A, 112.1))] == [Stopped]
 
 
+def test_a_cancel_does_not_prolong_the_run() -> None:
+    end = working(execution=10.0)
+    end.received(Cancel(A, Reason.CANCELLED, "as asked"), 110.5)
+    assert kinds(end.tick(111.9)) == []
+    assert kinds(end.tick(112.0)) == [KillWork], "at the limit and its grace, not 10 s after the cancel"
+
+
 def test_each_welcome_hears_since_when_it_runs_and_under_which_limits() -> None:
     end = working(execution=50.0, progress=40.0)
     end.disconnected(105.0)
