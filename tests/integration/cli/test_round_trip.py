@@ -293,7 +293,7 @@ def test_all_that_a_task_may_say_is_taken_by_the_api_server(cluster: Client, nam
         "skip",
     ]
     times = ["--waiting-timeout", "1h", "--execution-timeout", "90s", "--progress-timeout", "500ms", "--ttl", "1d"]
-    code, _, err = command("submit", "q", "-t", "t", "--name", "full", *order, *keys, *parents, *times)
+    code, _, err = command("submit", "q", "-t", "t", "--name", "full", *order, *keys, *times)
     assert code == OK, err
     spec = cluster.get(f"{TASKS.format(namespace)}/full")["spec"]
     assert spec["notBefore"] < spec["deadline"] == "2030-01-31T11:00:00Z"
