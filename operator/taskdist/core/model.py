@@ -81,6 +81,7 @@ class Task:
     deaths: tuple[str, ...] = ()
     attempted: bool = False  # it was started before
     spilled: bool = False  # it waits in another queue than its own
+    redriven: bool = False  # it was a dead letter: whoever redrove it wants it run, be its deadline hopeless or not
 
     @property
     def queue_key(self) -> Key:

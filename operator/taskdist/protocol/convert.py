@@ -113,6 +113,7 @@ def task_record(obj: Obj) -> TaskRecord:
             deaths=tuple(status.get("lostAgents") or ()),
             attempted=_attempted(status),
             spilled=bool(status.get("spilledTo")),
+            redriven=bool(status.get("redrives")),
         ),
         resource_version=int(metadata["resourceVersion"]),
         phase=_PHASES[phase],
