@@ -9,30 +9,31 @@ from heapq import heapify, heappop, heappush
 class Alarms:
     """By uid: when."""
 
-    __slots__ = ("_at", "_heap")
+    __slots__ = ("_heap", "live")
 
     def __init__(self) -> None:
-        self._at: dict[str, float] = {}
+        # By uid: when. To clear one is to take it out of here.
+        self.live: dict[str, float] = {}
         self._heap: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
-        return len(self._at)
+        return len(self.live)
 
     def set(self, uid: str, at: float) -> None:
-        if self._at.get(uid) == at:
+        if self.live.get(uid) == at:
             return
-        self._at[uid] = at
+        self.live[uid] = at
         heappush(self._heap, (at, uid))
-        if len(self._heap) > 64 + 2 * len(self._at):
-            self._heap = [(at, uid) for uid, at in self._at.items()]
+        if len(self._heap) > 64 + 2 * len(self.live):
+            self._heap = [(at, uid) for uid, at in self.live.items()]
             heapify(self._heap)
 
     def clear(self, uid: str) -> None:
-        self._at.pop(uid, None)
+        self.live.pop(uid, None)
 
     def next(self) -> float | None:
         """Return the earliest time, None if nothing is set."""
-        heap, live = self._heap, self._at
+        heap, live = self._heap, self.live
         while heap:
             at, uid = heap[0]
             if live.get(uid) == at:
@@ -42,9 +43,11 @@ class Alarms:
 
     def due(self, now: float) -> str | None:
         """Take and return the next that is due by now, earliest first; None if none is."""
+        if not self._heap or self._heap[0][0] > now:
+            return None
         at = self.next()
         if at is None or at > now:
             return None
         uid = heappop(self._heap)[1]
-        del self._at[uid]
+        del self.live[uid]
         return uid

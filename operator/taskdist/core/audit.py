@@ -12,7 +12,7 @@ from taskdist.core.waiting import TaskRecord, WaitingIndex
 
 def findings(
     tasks: Mapping[str, TaskRecord],
-    counts: Mapping[Key, list[int]],
+    counts: Mapping[tuple[Key, int], tuple[int, int]],
     outstanding: int,
     waiting: WaitingIndex,
     catalogue: Catalogue,
@@ -28,16 +28,20 @@ def findings(
     ]
 
 
-def _conservation(tasks: Mapping[str, TaskRecord], counts: Mapping[Key, list[int]], outstanding: int) -> Iterator[str]:
+def _conservation(
+    tasks: Mapping[str, TaskRecord], counts: Mapping[tuple[Key, int], tuple[int, int]], outstanding: int
+) -> Iterator[str]:
     if outstanding != len(tasks):
         yield f"accepted − ended is {outstanding}, but {len(tasks)} Tasks are known"
-    real: dict[Key, list[int]] = {}
+    real: dict[tuple[Key, int], list[int]] = {}
     for uid, record in tasks.items():
         if (record.agent is not None) + (record.gate is not None) + (record.entry is not None) != 1:
             yield f"Task {uid} does not stand in exactly one place"
-        real.setdefault(record.task.queue_key, [0, 0])[record.agent is not None] += 1
-    if real != dict(counts):
-        yield f"queue counts are {dict(counts)}, but Tasks give {real}"
+        key = (record.task.queue_key, record.task.priority)
+        real.setdefault(key, [0, 0])[record.agent is not None] += 1
+    found = {key: (waiting, leased) for key, (waiting, leased) in real.items()}
+    if found != dict(counts):
+        yield f"queue counts are {dict(counts)}, but Tasks give {found}"
 
 
 def _lines(tasks: Mapping[str, TaskRecord], catalogue: Catalogue) -> Iterator[str]:

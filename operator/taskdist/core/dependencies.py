@@ -73,6 +73,10 @@ class Dependencies:
         self._changed: dict[str, None] = {}  # parents whose level or chain changed
         self._regated: dict[str, None] = {}  # others whose gate changed
 
+    def __bool__(self) -> bool:
+        """Whether anything depends on anything, or did when what it changed was asked for last."""
+        return bool(self._nodes or self._below or self._changed or self._regated)
+
     # Events.
 
     def add(self, task: Task, level: int) -> Gate | None:

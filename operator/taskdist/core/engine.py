@@ -7,7 +7,7 @@ at the same times give the same decisions.
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from taskdist.api import OnHopeless, OnOverflow, Phase, Reason
 from taskdist.core import audit, events, explain, order
@@ -38,10 +38,8 @@ class Core:
 
     def __init__(self) -> None:
         self._tasks: dict[str, TaskRecord] = {}
-        # By queue: how many wait, how many are leased.
-        self._counts: dict[Key, list[int]] = {}
-        # By queue and level of their own: the same.
-        self._levels: dict[tuple[Key, int], list[int]] = {}
+        # By queue and the Tasks' own level: how many wait, how many are leased. Records hold on to what counts them.
+        self._counts: dict[tuple[Key, int], list[int]] = {}
         # By namespace: how many Tasks wait for something outside, perhaps for an agent that was not heard of yet.
         self._held: Counter[str] = Counter()
         self._accepted = 0
@@ -61,6 +59,7 @@ class Core:
         self._promotions = Alarms()
         self._expiries = Alarms()
         self._patience = Alarms()
+        self._alarmed = [each.live for each in (self._openings, self._promotions, self._expiries, self._patience)]
         self._holds = Holds(self._fleet, self._ends)
         # Tasks that ended without having run, as far as that was not said yet; Tasks that are new since `decide`.
         self._verdicts: deque[Fail | Spill] = deque()
@@ -130,7 +129,8 @@ class Core:
 
     def _task_waiting(self, event: events.TaskWaiting, now: float) -> None:
         self._stand(self._record(event.task, now), now)
-        self._dependencies_changed(now)
+        if self._dependencies:
+            self._dependencies_changed(now)
 
     def _task_held(self, event: events.TaskHeld, now: float) -> None:
         record = self._record(event.task, now)
@@ -154,9 +154,10 @@ class Core:
             del self._tasks[event.uid]
             self._fresh.pop(event.uid, None)
             self._ended += 1
-            self._dependencies.remove(event.uid)
+            if record.task.parents:
+                self._dependencies.remove(event.uid)
             self._leave(record, now)
-        if event.phase is not Phase.DEAD_LETTERED:
+        if event.phase is not Phase.DEAD_LETTERED and self._dependencies:
             self._parent_over(event.uid, event.phase, now)
 
     def _observe(self, record: TaskRecord, seconds: float) -> None:
@@ -269,7 +270,8 @@ class Core:
         record = self._tasks.get(task.uid)
         if record is None:
             self._accepted += 1
-            record = self._tasks[task.uid] = TaskRecord(task, self._catalogue.shape_of(task))
+            shape = self._catalogue.shape_of(task)
+            record = self._tasks[task.uid] = TaskRecord(task, shape, self._counts_of(task))
             self._limits.enter(task)
             self._rank(record)
             self._fresh[task.uid] = record
@@ -287,14 +289,14 @@ class Core:
                     self._fresh[task.uid] = record
                 record.task = task
                 record.shape = self._catalogue.shape_of(task)
+                record.counts = self._counts_of(task)
                 if (former.queue, former.deadline) != (task.queue, task.deadline):
                     self._rank(record)
         return record
 
     def _rank(self, record: TaskRecord) -> None:
         """Fix the Task's latest start, by what its type takes as far as is known now."""
-        task = record.task
-        queue, service = self._catalogue.queue(task.queue_key), self._service(record.task)
+        task, queue, service = record.task, record.shape.queue, self._service(record)
         record.latest_start = order.latest_start(queue, task, service)
         record.hopeless_from = order.hopeless_from(queue, task, self._estimates.quickest(queue, task.type))
 
@@ -303,18 +305,18 @@ class Core:
         task = record.task
         if record.agent is not None:
             agent, record.agent = record.agent, None
-            self._count(task, 1, -1)
+            record.counts[1] -= 1
             self._waiting.settle(record, now)
             self._fleet.release(agent, task.uid, now)
             record.failed = False
             self._parking.open(self._limits.release(task, now) if over else self._limits.refund(task, now))
             self._parking.key_free(task, now)
         else:
-            self._count(task, 0, -1)
+            record.counts[0] -= 1
             record.shape.tasks -= 1
             uid = task.uid
-            for alarms in (self._openings, self._promotions, self._expiries, self._patience):
-                alarms.clear(uid)
+            for live in self._alarmed:
+                live.pop(uid, None)
             if record.gate is not None:
                 record.shape.gated[record.gate] -= 1
                 self._held[task.namespace] -= record.held
@@ -332,14 +334,16 @@ class Core:
         if record.shape.demand is not None:
             record.shape.demand.tasks -= 1
 
-    def _count(self, task: Task, column: int, change: int) -> None:
-        _add(self._counts, task.queue_key, column, change)
-        _add(self._levels, (task.queue_key, task.priority), column, change)
+    def _counts_of(self, task: Task) -> list[int]:
+        key = (task.queue_key, task.priority)
+        found = self._counts.get(key)
+        if found is None:
+            found = self._counts[key] = [0, 0]
+        return found
 
     def _stand(self, record: TaskRecord, now: float) -> None:
         """Put a waiting Task behind what holds it, or among those that may run."""
-        task = record.task
-        queue = self._catalogue.queue(task.queue_key)
+        task, queue = record.task, record.shape.queue
         self._expire(record, queue)
         if task.suspended:
             self._gate(record, Reason.SUSPENDED)
@@ -357,7 +361,7 @@ class Core:
         elif not self._limits.in_turn(task):
             self._gate(record, Reason.OUT_OF_TURN)
         else:
-            self._count(task, 0, 1)
+            record.counts[0] += 1
             record.shape.tasks += 1
             self._enter(record, queue, now)
             # A new one came when it was created, even if it is heard of only now.
@@ -371,7 +375,7 @@ class Core:
         times = []
         if limit is not None and not task.attempted:
             times.append(task.created + limit)
-        if task.deadline is not None and queue.on_hopeless is not OnHopeless.RUN:
+        if task.deadline is not None and queue.on_hopeless is not OnHopeless.RUN and not task.redriven:
             times.append(record.hopeless_from)
         if times:
             self._expiries.set(task.uid, min(times))
@@ -380,7 +384,7 @@ class Core:
         self._verdicts.append(decision)
 
     def _gate(self, record: TaskRecord, gate: Reason) -> None:
-        self._count(record.task, 0, 1)
+        record.counts[0] += 1
         record.gate = gate
         record.shape.tasks += 1
         record.shape.gated[gate] += 1
@@ -410,10 +414,10 @@ class Core:
         assert record.gate is not None
         record.shape.gated[record.gate] -= 1
         record.gate = None
-        self._enter(record, self._catalogue.queue(record.task.queue_key), now)
+        self._enter(record, record.shape.queue, now)
 
     def _lease(self, record: TaskRecord, agent: AgentRecord, now: float) -> None:
-        self._count(record.task, 1, 1)
+        record.counts[1] += 1
         record.agent = agent
         record.failed = False
         self._fleet.lease(agent, record.task, now)
@@ -488,19 +492,20 @@ class Core:
                     if agent.fits(roster.resources):
                         free |= roster.masks[agent.slots - agent.busy]
                 record = self._first(free, now)
-                if record is None or now + self._service(record.task) > hold.fits_at:
+                if record is None or now + self._service(record) > hold.fits_at:
                     break
                 yield record, agent
 
-    def _service(self, task: Task) -> float:
-        return self._estimates.expected(self._catalogue.queue(task.queue_key), task.type)
+    def _service(self, record: TaskRecord) -> float:
+        """Return for how long an attempt of the Task is expected to hold its slots, in seconds."""
+        return self._estimates.expected(record.shape.queue, record.task.type)
 
     def _ends(self, agent: AgentRecord) -> Iterator[tuple[str, float]]:
         """Yield when each of the agent's Tasks is expected to end, in the past for those that are late."""
         for uid in agent.leases:
             record = self._tasks[uid]
             since = record.charge.since if record.charge is not None else agent.since
-            yield uid, since + self._service(record.task)
+            yield uid, since + self._service(record)
 
     def _assign(self, record: TaskRecord, now: float, agent: AgentRecord | None = None) -> Assign:
         if agent is None:
@@ -510,7 +515,7 @@ class Core:
         assert agent.pool is not None
         message = f"Least busy of the agents that may run it: {agent.busy} of {agent.slots} slots."
         task = record.task
-        self._waiting.charge(record, agent.pool, self._service(task), now)
+        self._waiting.charge(record, agent.pool, self._service(record), now)
         charge, record.charge = record.charge, None
         record.trying = False
         self._lift(record, now)
@@ -565,12 +570,11 @@ class Core:
 
     def _turn_away(self, fresh: Iterable[TaskRecord], now: float) -> None:
         """Reject or spill what came into full queues past the API server's check: the newest first."""
-        for record in sorted(fresh, key=lambda each: (each.task.created, each.task.uid), reverse=True):
+        over = [each for each in fresh if each.agent is None and not each.held and self._too_many(each.task)]
+        for record in sorted(over, key=lambda each: (each.task.created, each.task.uid), reverse=True):
             task = record.task
-            if record.agent is not None or record.held or task.attempted or not record.counted:
-                continue
             queue = self._catalogue.queue(task.queue_key)
-            full = self._limits.over_waiting(task) or self._limits.over_payload(task)
+            full = self._too_many(task)
             if full is None:
                 continue
             # It makes room at once for those before it.
@@ -583,6 +587,9 @@ class Core:
             else:
                 message = f"{full} Create the Task again once there is room."
                 self._end(record, Fail(task.uid, 0, Reason.QUEUE_FULL, message), now)
+
+    def _too_many(self, task: Task) -> str | None:
+        return None if task.attempted else self._limits.over_waiting(task) or self._limits.over_payload(task)
 
     def next_wake(self) -> float | None:
         """When `decide` could say something new without an event: a gate opens by time, a surplus has held."""
@@ -622,7 +629,12 @@ class Core:
 
     def queue_counts(self) -> dict[Key, tuple[int, int]]:
         """Return by queue how many Tasks wait and how many are leased. Queues without Tasks are left out."""
-        return {key: (waiting, leased) for key, (waiting, leased) in self._counts.items()}
+        found: dict[Key, tuple[int, int]] = {}
+        for (key, _), (waiting, leased) in self._counts.items():
+            if waiting or leased:
+                before = found.get(key, (0, 0))
+                found[key] = (before[0] + waiting, before[1] + leased)
+        return found
 
     def pool_view(self, key: Key) -> PoolView:
         """Return the pool as it is now. For an unknown pool: what is left of it, and 0 desired."""
@@ -638,27 +650,14 @@ class Core:
 
     def level_counts(self) -> dict[tuple[Key, int], tuple[int, int]]:
         """Return by queue and level of the Tasks' own how many wait and how many are leased."""
-        return {key: (waiting, leased) for key, (waiting, leased) in self._levels.items()}
+        return {key: (waiting, leased) for key, (waiting, leased) in self._counts.items() if waiting or leased}
 
     def audit(self) -> list[str]:
         """Compare the books with each other; return what does not hold, nothing when sound. Costs a full pass."""
         outstanding = self._accepted - self._ended
         counted = ((each.task, each.agent is not None) for each in self._tasks.values() if each.counted)
         return [
-            *audit.findings(self._tasks, self._counts, outstanding, self._waiting, self._catalogue, self._fleet),
+            *audit.findings(self._tasks, self.level_counts(), outstanding, self._waiting, self._catalogue, self._fleet),
             *self._limits.findings(counted),
             *self._dependencies.findings(),
         ]
-
-
-Index = TypeVar("Index")
-
-
-def _add(table: dict[Index, list[int]], index: Index, column: int, change: int) -> None:
-    """Count in a table that leaves out what is nothing."""
-    counts = table.get(index)
-    if counts is None:
-        counts = table[index] = [0, 0]
-    counts[column] += change
-    if not counts[0] and not counts[1]:
-        del table[index]

@@ -117,6 +117,7 @@ class Shape:
         "pool",
         "pools",
         "profile",
+        "queue",
         "queue_key",
         "serving",
         "tasks",
@@ -126,6 +127,8 @@ class Shape:
         self.key = key
         self.queue_key: Key = key[0]
         self.pool = key[1]
+        # The queue's rules; the defaults if it is gone.
+        self.queue = Queue(*key[0])
         self.need = need
         # Why none of its Tasks may run, whatever the agents.
         self.closed: Reason | None = None
@@ -254,6 +257,7 @@ class Catalogue:
         """Work out anew what may serve the shape."""
         namespace = shape.queue_key[0]
         queue = self.queues.get(shape.queue_key)
+        shape.queue = queue or Queue(*shape.queue_key)
         names = (shape.pool,) if shape.pool is not None else queue.pools if queue is not None else ()
         if shape.key[7] and shape.pool is None:
             names = (*names, *sorted(name for space, name in self.pools if space == namespace and name not in names))

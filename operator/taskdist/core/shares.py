@@ -136,12 +136,12 @@ class Share(Generic[Group]):
         vt = self.vt + cost / self.weight
         parent = self.parent
         if self.mask and parent is not None:
-            if len(parent.order) > 1:
-                del parent.order[self._at(parent)]
-                self.vt = vt
-                insort(parent.order, (vt, self.key, self))
-                return
-            parent.order[0] = (vt, self.key, self)
+            order, key = parent.order, self.key
+            if len(order) > 1:
+                del order[bisect_left(order, (self.vt, key))]
+                insort(order, (vt, key, self))
+            else:
+                order[0] = (vt, key, self)
         self.vt = vt
 
     def findings(self) -> list[str]:

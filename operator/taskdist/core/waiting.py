@@ -36,6 +36,7 @@ class TaskRecord:
         "chain",
         "charge",
         "counted",
+        "counts",
         "entry",
         "failed",
         "gate",
@@ -51,9 +52,11 @@ class TaskRecord:
         "trying",
     )
 
-    def __init__(self, task: Task, shape: Shape) -> None:
+    def __init__(self, task: Task, shape: Shape, counts: list[int]) -> None:
+        """`counts`: how many of its queue and level wait and how many are leased, kept by whoever moves it."""
         self.task = task
         self.shape = shape
+        self.counts = counts
         self.agent: AgentRecord | None = None
         # What of the Task's own keeps it from being eligible; `held` if that is outside the core.
         self.gate: Reason | None = None
