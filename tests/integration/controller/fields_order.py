@@ -88,8 +88,11 @@ def queues_share_by_weight(lab: Lab) -> None:
     heavy = lab.queue("heavy", pools=[SOLO], weight=3)
     light = lab.queue("light", pools=[SOLO])
     with lab.solo_taken():
+        # Were it by age alone, these would go first.
         for i in range(8):
             lab.work(f"light-{i}", light, 0.05)
+        lab.next_second()
+        for i in range(8):
             lab.work(f"heavy-{i}", heavy, 0.05)
     assert 5 <= sum(name.startswith("heavy") for name in lab.sequence()[:8]) <= 7
 
@@ -98,8 +101,11 @@ def queues_share_by_weight(lab: Lab) -> None:
 def tenants_share_by_weight(lab: Lab) -> None:
     queue = lab.queue(pools=[SOLO], tenants={"weights": [{"name": "heavy", "weight": 3}]})
     with lab.solo_taken():
+        # Were it by age alone, these would go first.
         for i in range(8):
             lab.work(f"light-{i}", queue, 0.05, tenant="light")
+        lab.next_second()
+        for i in range(8):
             lab.work(f"heavy-{i}", queue, 0.05, tenant="heavy")
     assert 5 <= sum(name.startswith("heavy") for name in lab.sequence()[:8]) <= 7
 
@@ -109,8 +115,11 @@ def tenants_that_are_not_named_have_a_weight_too(lab: Lab) -> None:
     tenants = {"weights": [{"name": "named", "weight": 1}], "defaultWeight": 3}
     queue = lab.queue(pools=[SOLO], tenants=tenants)
     with lab.solo_taken():
+        # Were it by age alone, these would go first.
         for i in range(8):
             lab.work(f"named-{i}", queue, 0.05, tenant="named")
+        lab.next_second()
+        for i in range(8):
             lab.work(f"other-{i}", queue, 0.05, tenant="other")
     assert 5 <= sum(name.startswith("other") for name in lab.sequence()[:8]) <= 7
 
