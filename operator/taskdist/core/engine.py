@@ -604,6 +604,17 @@ class Core:
         )
         return min((time for time in times if time is not None), default=None)
 
+    def learn(self, task: Task, seconds: float | None) -> None:
+        """Take in what was before this life: such a Task came, and unless None succeeded within so many seconds.
+
+        It is not a Task to this core; what is expected of its like is all that changes.
+        """
+        shape = self._catalogue.shape_of(task)
+        level = order.base_level(self._catalogue.queue(task.queue_key), task)
+        self._arrivals.add(level, shape, max(task.created, task.not_before))
+        if seconds is not None:
+            self._estimates.observe(task.queue_key, task.type, seconds)
+
     # Views.
 
     def explain(self, uid: str, now: float) -> Explanation | None:
