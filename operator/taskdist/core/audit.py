@@ -74,7 +74,7 @@ def _lines(tasks: Mapping[str, TaskRecord], catalogue: Catalogue) -> Iterator[st
         if (shape.profile is None) != (shape.closed is not None):
             yield f"shape {shape.key} has a profile although closed, or none although open"
         if shape.demand is not None:
-            demand[id(shape.demand)] += shape.eligible
+            demand[id(shape.demand)] += sum(line.live for line in shape.lines.values() if line.blocker is None)
     for each in catalogue.demands.values():
         if each.tasks != demand[id(each)]:
             yield f"demand {each.candidates} counts {each.tasks} Tasks, not {demand[id(each)]}"

@@ -46,7 +46,9 @@ class Core:
         self._ended = 0
         self._waiting = WaitingIndex(lambda key: self._catalogue.queue(key))
         self._fleet = Fleet()
-        self._catalogue = Catalogue(self._waiting.rehome, self._fleet.resized, self._fleet.relabelled)
+        self._catalogue = Catalogue(
+            self._waiting.rehome, self._waiting.redirect, self._fleet.resized, self._fleet.relabelled
+        )
         self._fleet.bind(self._catalogue)
         self._resizer = Resizer(self._catalogue, self._fleet)
         self._estimates = Estimates()
@@ -331,8 +333,6 @@ class Core:
     def _withdraw(self, record: TaskRecord) -> None:
         self._waiting.remove(record)
         record.shape.eligible -= 1
-        if record.shape.demand is not None:
-            record.shape.demand.tasks -= 1
 
     def _counts_of(self, task: Task) -> list[int]:
         key = (task.queue_key, task.priority)
@@ -391,8 +391,6 @@ class Core:
 
     def _enter(self, record: TaskRecord, queue: Queue, now: float) -> None:
         record.shape.eligible += 1
-        if record.shape.demand is not None:
-            record.shape.demand.tasks += 1
         if queue.hold_after and needs_much(record):
             self._patience.set(record.task.uid, now + queue.hold_after)
         self._enter_line(record, queue, now)

@@ -31,7 +31,7 @@ Candidates = tuple[tuple[Key, int], ...]
 
 
 class Demand:
-    """Eligible Tasks that wait for room in the same pools."""
+    """Eligible Tasks that wait for room in the same pools, without those that a limit holds."""
 
     __slots__ = ("candidates", "shapes", "tasks")
 
@@ -152,10 +152,12 @@ class Catalogue:
     def __init__(
         self,
         rehome: Callable[[Shape, Profile | None], None],
+        redirect: Callable[[Shape, Demand | None, Demand | None], None],
         resized: Callable[[Roster], None],
         relabelled: Callable[[], None],
     ) -> None:
         """`rehome(shape, profile)` puts a shape's Tasks under a profile, or under none while it is closed.
+        `redirect(shape, former, demand)` counts them where they want room now.
 
         `resized(roster)` hears of rosters whose servable profiles may have changed. `relabelled()` enrols every agent
         anew, because selectors ask for a further label and agents that were alike may differ now.
@@ -173,6 +175,7 @@ class Catalogue:
         self._by_pool: dict[Key, dict[Offer, AgentClass]] = {}
         self._label_keys: set[str] = set()
         self._rehome = rehome
+        self._redirect = redirect
         self._resized = resized
         self._relabelled = relabelled
         self._free_classes: list[int] = []
@@ -306,21 +309,20 @@ class Catalogue:
     def _demand(self, shape: Shape, candidates: Candidates) -> None:
         if candidates == shape.candidates:
             return
-        if shape.demand is not None:
-            shape.demand.tasks -= shape.eligible
-            shape.demand.shapes -= 1
-            if not shape.demand.shapes:
-                del self.demands[shape.demand.candidates]
-                self.version += 1
-        shape.candidates = candidates
-        shape.demand = None
+        former, demand = shape.demand, None
         if candidates:
-            shape.demand = self.demands.get(candidates)
-            if shape.demand is None:
-                shape.demand = self.demands[candidates] = Demand(candidates)
+            demand = self.demands.get(candidates)
+            if demand is None:
+                demand = self.demands[candidates] = Demand(candidates)
                 self.version += 1
-            shape.demand.tasks += shape.eligible
-            shape.demand.shapes += 1
+            demand.shapes += 1
+        self._redirect(shape, former, demand)
+        shape.candidates, shape.demand = candidates, demand
+        if former is not None:
+            former.shapes -= 1
+            if not former.shapes:
+                del self.demands[former.candidates]
+                self.version += 1
 
     def _place(self, shape: Shape, profile: Profile | None) -> None:
         former = shape.profile

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from taskdist.core.limits import Blocker
+    from taskdist.core.matching import Demand
 
 Group = TypeVar("Group")
 
@@ -23,7 +24,20 @@ class Share(Generic[Group]):
     work, as (virtual time, key, child). A parked share counts as one without work.
     """
 
-    __slots__ = ("_counts", "children", "groups", "key", "mask", "order", "parent", "parked", "present", "vt", "weight")
+    __slots__ = (
+        "_counts",
+        "children",
+        "demands",
+        "groups",
+        "key",
+        "mask",
+        "order",
+        "parent",
+        "parked",
+        "present",
+        "vt",
+        "weight",
+    )
 
     def __init__(self, key: str, parent: "Share[Group] | None" = None, weight: float = 1.0) -> None:
         self.key = key
@@ -37,6 +51,8 @@ class Share(Generic[Group]):
         self.children: dict[str, Share[Group]] = {}
         self.order: list[tuple[float, str, Share[Group]]] = []
         self.groups: dict[int, Group] = {}
+        # How many Tasks want room where, of those in lines that are not parked themselves.
+        self.demands: dict[Demand, int] = {}
         self.parked: Blocker | None = None
 
     def child(self, key: str, weight: float) -> "Share[Group]":
@@ -84,12 +100,26 @@ class Share(Generic[Group]):
         """Nothing below goes on until `unpark`."""
         if self.parked is None:
             self._hide(self.mask)
+            for demand, tasks in self.demands.items():
+                demand.tasks -= tasks
         self.parked = blocker
 
     def unpark(self) -> None:
         if self.parked is not None:
             self.parked = None
+            for demand, tasks in self.demands.items():
+                demand.tasks += tasks
             self._show(sum(1 << profile for profile in self._counts), None)
+
+    def want(self, demand: "Demand", tasks: int) -> None:
+        """So many more Tasks, or fewer, want room there: asked of pools unless they are parked."""
+        left = self.demands.get(demand, 0) + tasks
+        if left:
+            self.demands[demand] = left
+        else:
+            del self.demands[demand]
+        if self.parked is None:
+            demand.tasks += tasks
 
     def _show(self, bits: int, present: float | None) -> None:
         if not bits:

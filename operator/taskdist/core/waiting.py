@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from taskdist.api import Reason
 from taskdist.core import order
 from taskdist.core.masks import OrTree, bits
-from taskdist.core.matching import Profile, Shape
+from taskdist.core.matching import Demand, Profile, Shape
 from taskdist.core.model import EMERGENCY, Key, Queue, Task
 from taskdist.core.order import Place
 from taskdist.core.roster import AgentRecord
@@ -214,6 +214,9 @@ class WaitingIndex:
         line.live += 1
         if line.heap[0] is entry:
             self._lead(line)
+        if shape.demand is not None and line.parked is None:
+            assert line.share is not None, "a line of an open class has a share"
+            line.share.want(shape.demand, 1)
 
     def remove(self, record: TaskRecord) -> None:
         line = record.line
@@ -221,6 +224,9 @@ class WaitingIndex:
         led = line.heap[0] is record.entry
         record.entry = record.line = None
         line.live -= 1
+        if line.shape.demand is not None and line.parked is None:
+            assert line.share is not None, "a line of an open class has a share"
+            line.share.want(line.shape.demand, -1)
         if led:
             self._lead(line)
         if not line.live:
@@ -233,6 +239,19 @@ class WaitingIndex:
         for line in shape.lines.values():
             self._withdraw(line, shape.profile)
             self._enter(line, profile)
+
+    def redirect(self, shape: Shape, former: Demand | None, demand: Demand | None) -> None:
+        """The shape's Tasks want room elsewhere than before."""
+        for line in shape.lines.values():
+            if line.parked is None:
+                self._want(line, former, -line.live)
+                self._want(line, demand, line.live)
+
+    @staticmethod
+    def _want(line: Line, demand: Demand | None, tasks: int) -> None:
+        if demand is not None and tasks:
+            assert line.share is not None, "a line of an open class has a share"
+            line.share.want(demand, tasks)
 
     def best(self, free: int, now: float) -> TaskRecord | None:
         """Return the first Task in order among those of the given profiles."""
@@ -297,6 +316,7 @@ class WaitingIndex:
     def park(self, line: Line, blocker: "Blocker") -> None:
         """Nothing of the line goes on until `unpark`."""
         if line.parked is None:
+            self._want(line, line.shape.demand, -line.live)
             self._withdraw(line, line.shape.profile)
         line.parked = blocker
 
@@ -304,6 +324,7 @@ class WaitingIndex:
         if line.parked is not None:
             line.parked = None
             self._enter(line, line.shape.profile)
+            self._want(line, line.shape.demand, line.live)
 
     def park_share(self, line: Line, blocker: "Blocker") -> Share[Group]:
         """Nothing of the line's tenant, in its queue and band, goes on until the share is unparked."""
