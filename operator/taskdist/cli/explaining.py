@@ -14,7 +14,7 @@ from taskdist.api import POOL_LABEL, Phase, Reason
 from taskdist.cli import show
 from taskdist.cli.cluster import Cluster, status_of
 from taskdist.cli.run import OK, note
-from taskdist.cli.waiting import attempt_line, ended, phase_of
+from taskdist.cli.waiting import attempt_line, phase_of, settled
 from taskdist.core import Core
 from taskdist.core.decisions import Assign
 from taskdist.core.events import (
@@ -180,7 +180,7 @@ async def explain(cluster: Cluster, name: str, output: str | None) -> int:
         story |= {"reason": why.reason, "message": why.message, "unblock": why.unblock}
         if why.position is not None:
             story |= {"position": why.position, "waiting": why.waiting}
-    elif not ended(task):
+    elif not settled(task):
         story |= _running(status)
     else:
         story |= {"reason": status.get("reason") or "", "message": status.get("message") or ""}

@@ -362,7 +362,7 @@ def test_a_good_manifest_is_kept_as_written(plural: str, spec: Object, cluster: 
             assert kept[name] == value
 
 
-NEW = {"phase": "Pending", "attempt": 0, "epoch": 0, "failures": 0, "redrives": 0}
+NEW = {"phase": "Pending", "attempt": 0, "epoch": 0, "failures": 0, "redrives": 0, "droppedAttempts": 0}
 
 QUEUE_DEFAULTS: Object = {
     **GOOD["taskqueues"],

@@ -119,6 +119,12 @@ def test_a_running_task(cluster: MemoryCluster) -> None:
     assert story["progress"] == "25% page 1"
 
 
+def test_a_dead_letter_says_why_it_is_one(cluster: MemoryCluster) -> None:
+    cluster.task("a", FAILED_STATUS | {"phase": "DeadLettered"})
+    story = explain(cluster)
+    assert (story["phase"], story["reason"], story["message"]) == ("DeadLettered", "RetriesExhausted", "failed 2 times")
+
+
 def test_an_ended_task(cluster: MemoryCluster) -> None:
     cluster.task("a", SUCCEEDED)
     cluster.task("b", FAILED_STATUS)
