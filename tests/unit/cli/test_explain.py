@@ -64,7 +64,12 @@ def explain(cluster: MemoryCluster, name: str = "a") -> dict[str, Any]:
         pytest.param(
             lambda c: c.task("a", agentSelector={"matchLabels": {"zone": "b"}}), "LabelsMismatch", "zone", id="labels"
         ),
-        pytest.param(lambda c: c.task("a", {"retryAfter": "2999-01-01T00:00:00Z"}), "BackingOff", "", id="backing-off"),
+        pytest.param(
+            lambda c: c.task("a", {"failures": 1, "retryAfter": "2999-01-01T00:00:00Z"}),
+            "BackingOff",
+            "",
+            id="backing-off",
+        ),
         pytest.param(lambda c: c.task("b", ASSIGNED | {"agentUid": "uid-p-0"}), "Queued", "busy", id="all-busy"),
         pytest.param(
             lambda c: [c.task("b"), c.task("a", dependsOn=[{"name": "b"}])], "Dependency", "depends on b", id="parent"
@@ -90,6 +95,7 @@ def test_what_could_run_now_points_at_the_operator(cluster: MemoryCluster) -> No
 
 
 def test_position_counts_those_ahead(cluster: MemoryCluster) -> None:
+    queue(cluster, aging={"stepSeconds": 0})  # the cluster's Tasks are all very old
     cluster.task("b", ASSIGNED | {"agentUid": "uid-p-0"})
     cluster.task("first", priority="High")
     cluster.task("last", priority="Low")
