@@ -1,7 +1,7 @@
-"""A core that also ends and moves Tasks that wait, at times that follow from the seed.
+"""Cores whose decisions on waiting Tasks are watched, and one that decides more of them than its rules would.
 
 The protocol must carry out such decisions whatever the reason for them: the reasons of the real rules are few and come
-late, so here any Task may meet its fate at any time, even one that is held.
+late, so in some histories any Task may meet its fate at any time, even one that is held.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from faults.world import World
 
 OTHER_QUEUE = "q2"
-# Why this core ends a waiting Task; nothing else in a history gives these reasons.
+# Why waiting Tasks end or move; nothing else in a history gives these reasons.
 ENDS = {
     Phase.FAILED: Reason.WAITED_TOO_LONG,
     Phase.CANCELLED: Reason.SKIPPED,
@@ -28,13 +28,34 @@ ENDS = {
 REASONS = frozenset(str(reason) for reason in (*ENDS.values(), Reason.QUEUE_FULL))
 
 
-class FatefulCore(Core):
-    """One leadership's core. What it decided, it decided on a Task as it stood: the world remembers that."""
+class WatchedCore(Core):
+    """One leadership's core. What it decides, it decides on a Task as it stands: the world remembers that."""
 
     def __init__(self, world: World, epoch: int) -> None:
         super().__init__()
         self._fate_world = world
         self._fate_epoch = epoch
+        self._heard: dict[str, Task] = {}
+
+    def handle(self, event: Event, now: float) -> list[Decision]:
+        if isinstance(event, TaskWaiting | TaskHeld | TaskLeased):
+            self._heard[event.task.uid] = event.task
+        return super().handle(event, now)
+
+    def decide(self, now: float, limit: int | None = None) -> list[Decision]:
+        decisions = super().decide(now, limit)
+        for decision in decisions:
+            if isinstance(decision, Fail | Spill):
+                uid = decision.task_uid
+                self._fate_world.decided[self._fate_epoch, uid] = self._heard[uid]
+        return decisions
+
+
+class FatefulCore(WatchedCore):
+    """It also ends and moves Tasks at times that follow from the seed."""
+
+    def __init__(self, world: World, epoch: int) -> None:
+        super().__init__(world, epoch)
         self._pending_fates: dict[str, tuple[float, str, Task]] = {}
 
     def handle(self, event: Event, now: float) -> list[Decision]:

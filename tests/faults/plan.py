@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, field
 
-from taskdist.api import Delivery, Dispatch, OnExhausted, Reclaim
+from taskdist.api import Delivery, Dispatch, OnExhausted, OnOverflow, Reclaim
 
 FAULTS = (
     "cut",
@@ -56,6 +56,8 @@ class Plan:
     agent_deaths: int = 3
     execution: float | None = None  # limits of an attempt, in seconds
     progress: float | None = None
+    waiting: float | None = None  # longest time to the first start
+    overflow: OnOverflow | None = None  # what becomes of a second Task that waits
     talkative: float = 0.5  # share of work that reports progress
     letters: float = 0.6  # how often the owner of a dead letter redrives or cancels it
     fateful: float = 0.0  # how often a Task that waits is ended or moved
@@ -95,7 +97,9 @@ def make_plan(seed: int, kinds: tuple[str, ...] = FAULTS, least: int = 0, **fixe
     if rng.random() < 0.25:
         plan.execution = rng.choice((None, 1.0, 2.0, 5.0))
         plan.progress = rng.choice((None, 1.0, 3.0))
-    if rng.random() < 0.2:
+    if rng.random() < 0.15:
+        plan.waiting, plan.overflow = rng.choice((None, 0.5, 3.0)), rng.choice((None, *OnOverflow))
+    elif rng.random() < 0.2:
         plan.fateful = rng.choice((0.2, 0.5))
     if rng.random() < 0.12 and kinds is FAULTS and not fixed:
         plan.gentle, kinds = True, tuple(kind for kind in rng.choice(GENTLE) if kind in kinds) or kinds

@@ -12,13 +12,13 @@ from typing import Any
 
 from faults.api_model import Api, StoredTask
 from faults.checker import Checker
-from faults.fates import OTHER_QUEUE, FatefulCore
+from faults.fates import OTHER_QUEUE, FatefulCore, WatchedCore
 from faults.machines import AgentMachine
 from faults.operators import Operator
 from faults.plan import Plan
 from taskdist.api import Phase, Reclaim
 from taskdist.core import Core
-from taskdist.core.model import Pool, Queue, RetryPolicy, Task, Timeouts
+from taskdist.core.model import Limits, Overflow, Pool, Queue, RetryPolicy, Task, Timeouts
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.leader import Leader
 from taskdist.protocol.observations import PodRecord
@@ -92,7 +92,9 @@ class World:
                 agent_deaths=plan.agent_deaths,
                 on_exhausted=plan.on_exhausted,
             ),
-            timeouts=Timeouts(execution=plan.execution, progress=plan.progress),
+            timeouts=Timeouts(plan.waiting, plan.execution, plan.progress),
+            overflow=Overflow(1, 0, plan.overflow, OTHER_QUEUE) if plan.overflow is not None else None,
+            quota=Limits(waiting=1) if plan.overflow is not None else Limits(),
         )
         self.decided: dict[tuple[int, str], Task] = {}  # by epoch and uid: on which Task a core decided
         self.pool = Pool(
@@ -123,10 +125,10 @@ class World:
 
     @property
     def queues(self) -> tuple[Queue, ...]:
-        return (self.queue, replace(self.queue, name=OTHER_QUEUE)) if self.plan.fateful else (self.queue,)
+        return (self.queue, replace(self.queue, name=OTHER_QUEUE, overflow=None))
 
     def make_core(self, epoch: int) -> Core:
-        return FatefulCore(self, epoch) if self.plan.fateful else Core()
+        return (FatefulCore if self.plan.fateful else WatchedCore)(self, epoch)
 
     # --- time ---
 
