@@ -85,7 +85,15 @@ class MemoryCluster:
         except KeyError:
             raise not_found(resource, name) from None
 
-    async def list(self, resource: Resource, *, everywhere: bool = False, labels: str = "", fields: str = "") -> Page:
+    async def list(
+        self,
+        resource: Resource,
+        *,
+        everywhere: bool = False,
+        labels: str = "",
+        fields: str = "",
+        most: int | None = None,
+    ) -> Page:
         self._raise("list")
         found = [
             copy.deepcopy(obj)
@@ -97,7 +105,7 @@ class MemoryCluster:
             found = [obj for obj in found if self._field(obj, path) == value]
         if labels:
             found = [obj for obj in found if labels in obj["metadata"].get("labels", {})]
-        return Page(found, str(self._version))
+        return Page(found[:most], str(self._version))
 
     async def create(self, resource: Resource, body: Obj) -> Obj:
         self._raise("create")

@@ -26,8 +26,16 @@ class Cluster(Protocol):
     async def get(self, resource: Resource, name: str) -> Obj: ...
 
     async def list(
-        self, resource: Resource, *, everywhere: bool = False, labels: str = "", fields: str = ""
-    ) -> Page: ...
+        self,
+        resource: Resource,
+        *,
+        everywhere: bool = False,
+        labels: str = "",
+        fields: str = "",
+        most: int | None = None,
+    ) -> Page:
+        """All of them, or no more than about `most`."""
+        ...
 
     async def create(self, resource: Resource, body: Obj) -> Obj: ...
 
@@ -61,9 +69,27 @@ class KubeCluster:
     async def get(self, resource: Resource, name: str) -> Obj:
         return await self._client.get(resource, name, self._in(resource))
 
-    async def list(self, resource: Resource, *, everywhere: bool = False, labels: str = "", fields: str = "") -> Page:
+    async def list(
+        self,
+        resource: Resource,
+        *,
+        everywhere: bool = False,
+        labels: str = "",
+        fields: str = "",
+        most: int | None = None,
+    ) -> Page:
         namespace = self._in(resource, everywhere)
-        return await self._client.list(resource, namespace, label_selector=labels, field_selector=fields)
+        if most is None:
+            return await self._client.list(resource, namespace, label_selector=labels, field_selector=fields)
+        pages = self._client.pages(
+            resource, namespace, label_selector=labels, field_selector=fields, page_size=min(most, 500)
+        )
+        found = Page([], "")
+        async for page in pages:
+            found = Page([*found.items, *page.items], page.resource_version)
+            if len(found.items) >= most:
+                break
+        return found
 
     async def create(self, resource: Resource, body: Obj) -> Obj:
         return await self._client.create(resource, body, self._in(resource), field_manager="taskdist-cli")

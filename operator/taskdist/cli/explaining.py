@@ -1,22 +1,27 @@
 """Why a Task waits, asked of the engine that the operator runs, over a snapshot of the cluster.
 
-There is no rule here: the snapshot becomes events, the engine answers. What only the operator can know (what agents
-said of themselves on the link, leases of a former leader) it has written into status; where that is the better answer,
-it is given.
+There is no rule here: the snapshot becomes events, the engine answers. How long Tasks take it learns from those that
+have ended. What only the operator can know (what agents said of themselves on the link, tokens, leases of a former
+leader) it has written into status; where that is the better answer, it is given. What a change would do is played
+forward in this process: the operator's own is never kept waiting by a question.
 """
 
 import asyncio
+import re
 import time
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
-from taskdist.api import POOL_LABEL, Phase, Reason
-from taskdist.cli import show
+from taskdist.api import POOL_LABEL, Phase, Priority, Reason
+from taskdist.cli import parse, show
 from taskdist.cli.cluster import Cluster, status_of
-from taskdist.cli.run import OK, note
+from taskdist.cli.run import OK, Problem, note
 from taskdist.cli.waiting import attempt_line, phase_of, settled
 from taskdist.core import Core
-from taskdist.core.decisions import Assign
+from taskdist.core.decisions import Assign, Explanation
 from taskdist.core.events import (
     AgentReady,
     Event,
@@ -27,35 +32,42 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.model import Agent, Key, Pool
+from taskdist.core.model import Agent, Key, Pool, Task
 from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Obj, name_of, namespace_of, uid_of
 from taskdist.protocol import convert
 from taskdist.protocol.dependencies import Lineage
 from taskdist.protocol.duplicates import Duplicates
 from taskdist.protocol.observations import TaskRecord
+from taskdist.simulation.what_if import Change, Course, what_if
+from taskdist.simulation.what_if import Snapshot as Moment
 
-# What agents announce on the link (types, whether they can be fenced) and what a former leader left is not on the API.
-ONLY_THE_OPERATOR_KNOWS = frozenset({Reason.NO_HANDLER, Reason.UNFENCED, Reason.RECOVERING})
+# What agents announce on the link (types, whether they can be fenced), what a former leader left, how many tokens are
+# there and which agent is held for whom is not on the API.
+ONLY_THE_OPERATOR_KNOWS = frozenset(
+    {Reason.NO_HANDLER, Reason.UNFENCED, Reason.RECOVERING, Reason.RATE_LIMITED, Reason.AGENT_HELD}
+)
+_NUMBER = re.compile(r"[+-]?\d{1,6}")
+ENDED_LOOKED_AT = 1000
+"""How many ended Tasks are read to learn how long they take: there may be very many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the engine needs of one namespace."""
+    """What the engine needs of one namespace. `ended` are some of the Tasks that succeeded."""
 
     tasks: list[Obj]
     queues: list[Obj]
     pools: list[Obj]
     pods: list[Obj]
+    ended: list[Obj] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Why it waits."""
+    """Why it waits, in the engine's words. `reason` may be one of a newer release."""
 
     reason: str
-    message: str
-    unblock: str = ""
-    position: int | None = None
+    explanation: Explanation
     waiting: int = 0
     """How many Tasks wait in the namespace."""
 
@@ -110,6 +122,26 @@ def events(snapshot: Snapshot) -> tuple[list[Event], list[str]]:
     return made, skipped
 
 
+def history(snapshot: Snapshot) -> tuple[list[tuple[Task, float | None]], dict[str, float]]:
+    """Tasks that were there before, with how long those that succeeded took, and since when Tasks run, by uid."""
+    before: list[tuple[Task, float | None]] = []
+    since: dict[str, float] = {}
+    for obj in [*snapshot.ended, *snapshot.tasks]:
+        try:
+            record = convert.task_record(obj)
+        except ValueError:
+            continue  # said when it is read as an event
+        status = status_of(obj)
+        started = convert.seconds(status.get("startedAt")) or convert.seconds(status.get("assignedAt"))
+        if record.phase is Phase.ASSIGNED:
+            since[record.task.uid] = started
+            before.append((record.task, None))
+        elif record.phase is Phase.SUCCEEDED:
+            finished = convert.seconds(status.get("finishedAt"))
+            before.append((record.task, max(0.0, finished - started) if started and finished else None))
+    return before, since
+
+
 def _agent(pod: Obj, pool: Pool) -> Agent:
     """The pod's agent, as good as its pool allows: what it says of itself is not on the API."""
     return Agent(
@@ -131,41 +163,47 @@ def answer(task: Obj, snapshot: Snapshot, now: float) -> tuple[Answer, list[str]
     core = Core()
     for event in made:
         core.handle(event, now)
+    for each, seconds in history(snapshot)[0]:
+        core.learn(each, seconds)
     waiting = sum(1 for event in made if isinstance(event, TaskWaiting | TaskHeld))
-    recorded = _recorded(task, waiting)
-    explanation = core.explain(uid_of(task), now)
-    if explanation is None:
-        return recorded or Answer(
-            str(Reason.QUEUED), "The operator has not looked at it yet.", waiting=waiting
-        ), skipped
-    if recorded is not None and recorded.reason in ONLY_THE_OPERATOR_KNOWS:
-        return Answer(recorded.reason, recorded.message, "", explanation.position, waiting), skipped
+    recorded = _recorded(task)
+    # What fits now is handed out first: only then the engine knows which limits hold the rest.
     given = next((d for d in core.decide(now) if isinstance(d, Assign) and d.task_uid == uid_of(task)), None)
+    explanation = core.explain(uid_of(task), now)
+    if recorded is not None and recorded.reason in ONLY_THE_OPERATOR_KNOWS and (given or explanation):
+        known = explanation or recorded
+        return Answer(
+            str(recorded.reason), replace(known, message=recorded.message, unblock="", command=""), waiting
+        ), skipped
     if given is not None:
-        return (
-            Answer(
-                str(explanation.reason),
-                f"Agent {given.agent_name} has room for it now: it should start at once.",
-                "If this stays, the operator does not run or the agent is not connected: look at their pods.",
-                explanation.position,
-                waiting,
-            ),
-            skipped,
+        explanation = Explanation(
+            Reason.QUEUED,
+            f"Agent {given.agent_name} has room for it now: it should start at once.",
+            "If this stays, the operator does not run or the agent is not connected: look at their pods.",
+            position=1,
         )
-    return (
-        Answer(str(explanation.reason), explanation.message, explanation.unblock, explanation.position, waiting),
-        skipped,
-    )
+    if explanation is None:
+        status = status_of(task)
+        explanation = recorded or Explanation(
+            Reason.QUEUED, str(status.get("message") or "The operator has not looked at it yet.")
+        )
+        return Answer(str(status.get("reason") or explanation.reason), explanation, waiting), skipped
+    return Answer(str(explanation.reason), explanation, waiting), skipped
 
 
-def _recorded(task: Obj, waiting: int) -> Answer | None:
+def _recorded(task: Obj) -> Explanation | None:
+    """What the operator last wrote, if this release knows the reason."""
     status = status_of(task)
-    reason = str(status.get("reason") or "")
-    return Answer(reason, str(status.get("message") or ""), waiting=waiting) if reason else None
+    try:
+        return Explanation(Reason(status.get("reason") or ""), str(status.get("message") or ""))
+    except ValueError:
+        return None
 
 
-async def explain(cluster: Cluster, name: str, output: str | None) -> int:
-    """Say where the Task stands, why, and what would change it."""
+async def explain(
+    cluster: Cluster, name: str, output: str | None, change: Change | None = None, agents: int = 0
+) -> int:
+    """Say where the Task stands, why, and what would change it. `agents` are more of the first pool it may use."""
     task = await cluster.get(TASKS, name)
     status = status_of(task)
     story: dict[str, Any] = {
@@ -173,13 +211,17 @@ async def explain(cluster: Cluster, name: str, output: str | None) -> int:
         "queue": task["spec"]["queue"],
         "phase": phase_of(task),
     }
+    now = time.time()
     if phase_of(task) == Phase.PENDING:
-        why, skipped = answer(task, await _snapshot(cluster), time.time())
+        snapshot = await _snapshot(cluster)
+        why, skipped = answer(task, snapshot, now)
         for line in skipped:
             note(f"warning: {line}")
-        story |= {"reason": why.reason, "message": why.message, "unblock": why.unblock}
-        if why.position is not None:
-            story |= {"position": why.position, "waiting": why.waiting}
+        story |= _waiting(task, why)
+        if change is not None:
+            story["what_if"] = _compared(task, snapshot, _with_agents(change, agents, task, snapshot), now)
+    elif change is not None:
+        raise Problem(f"task {name} is {phase_of(task)}: --what-if is for Tasks that wait")
     elif not settled(task):
         story |= _running(status)
     else:
@@ -189,23 +231,112 @@ async def explain(cluster: Cluster, name: str, output: str | None) -> int:
     if output:
         show.document(story, output)
     else:
-        _print(story)
+        _print(story, now)
     return OK
+
+
+def _waiting(task: Obj, why: Answer) -> dict[str, Any]:
+    found = why.explanation
+    story: dict[str, Any] = {
+        "since": task["metadata"].get("creationTimestamp") or "",
+        "reason": why.reason,
+        "message": found.message,
+        "unblock": found.unblock,
+        "command": found.command,
+    }
+    if found.rejections:
+        story["rejections"] = [{"agents": agents, "why": short} for short, agents in found.rejections]
+    if found.position is not None:
+        story |= {"position": found.position, "position_exact": found.position_exact, "waiting": why.waiting}
+        story["expected_start"] = _course(found.start, found.start_interval)
+    return story
+
+
+def _course(start: float | None, interval: tuple[float, float] | None) -> dict[str, str] | str:
+    if start is None or interval is None:
+        return "unknown"
+    return {"at": _utc(start), "earliest": _utc(interval[0]), "latest": _utc(interval[1])}
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+# What would be if.
+
+
+def changed(words: list[str]) -> tuple[Change, int]:
+    """`priority=High`, `pool=NAME`, `agents=+3`, `agents.POOL=+3` → a change, and agents more of the Task's first pool.
+
+    Raises parse.Malformed.
+    """
+    priority, pool, agents, more = None, None, {}, 0
+    for word in words:
+        name, separator, value = word.partition("=")
+        if name == "priority" and value in [each.value for each in Priority]:
+            priority = Priority(value).level
+        elif name == "pool" and value:
+            pool = value
+        elif name.partition(".")[0] == "agents" and separator and _NUMBER.fullmatch(value):
+            if name == "agents":
+                more = int(value)
+            else:
+                agents[name.partition(".")[2]] = int(value)
+        else:
+            levels = ", ".join(each.value for each in Priority)
+            raise parse.Malformed(
+                f"{word!r} is no change: write priority=LEVEL ({levels}), pool=NAME, agents=+3 or agents.POOL=+3"
+            )
+    return Change(priority, pool, agents), more
+
+
+def _with_agents(change: Change, agents: int, task: Obj, snapshot: Snapshot) -> Change:
+    if not agents:
+        return change
+    named = change.pool or task["spec"].get("pool")
+    queue = next((each for each in snapshot.queues if name_of(each) == task["spec"]["queue"]), None)
+    pools = [named] if named else list(queue["spec"].get("pools") or ()) if queue is not None else []
+    if not pools:
+        raise Problem("no pool is known that may run it: say which one, as in agents.POOL=+3")
+    return replace(change, agents={**change.agents, pools[0]: change.agents.get(pools[0], 0) + agents})
+
+
+def _compared(task: Obj, snapshot: Snapshot, change: Change, now: float) -> dict[str, Any]:
+    made, _ = events(snapshot)
+    before, since = history(snapshot)
+    services: Mapping[tuple[Key, str], list[float]] = defaultdict(list)
+    for each, seconds in before:
+        if seconds is not None:
+            services[each.queue_key, each.type].append(seconds)
+    try:
+        found = what_if(Moment(now, made, since, services), uid_of(task), change)
+    except KeyError as error:
+        raise Problem(f"{error.args[0]}: no such AgentPool in the namespace, or no such waiting Task") from None
+    return {"as_it_is": _played(found.before), "changed": _played(found.after)}
+
+
+def _played(course: Course) -> dict[str, Any]:
+    start = _course(course.start, course.interval)
+    return {"expected_start": start, "starts": round(course.started, 3)}
 
 
 async def _snapshot(cluster: Cluster) -> Snapshot:
     pages = await asyncio.gather(
-        # Ended Tasks hold nothing, and there may be very many of them.
+        # Ended Tasks hold nothing, and there may be very many of them: a part of them tells how long they take.
         cluster.list(TASKS, fields=f"status.phase={Phase.PENDING}"),
         cluster.list(TASKS, fields=f"status.phase={Phase.ASSIGNED}"),
+        cluster.list(TASKS, fields=f"status.phase={Phase.SUCCEEDED}", most=ENDED_LOOKED_AT),
         cluster.list(TASKQUEUES),
         cluster.list(AGENTPOOLS),
         cluster.list(PODS, labels=POOL_LABEL),
     )
-    pending, assigned, queues, pools, pods = (page.items for page in pages)
-    # A Task that changed phase between the two lists is in both: the later view counts.
+    pending, assigned, succeeded, queues, pools, pods = (page.items for page in pages)
+    # A Task that changed phase between two lists is in both: the later view counts.
     tasks = {uid_of(each): each for each in [*pending, *assigned]}
-    return Snapshot(list(tasks.values()), queues, pools, pods)
+    # By their ends, so that what is learnt last counts most.
+    succeeded.sort(key=lambda each: str(status_of(each).get("finishedAt") or ""))
+    gone = {uid_of(each) for each in succeeded}
+    return Snapshot([each for uid, each in tasks.items() if uid not in gone], queues, pools, pods, succeeded)
 
 
 def _running(status: dict[str, Any]) -> dict[str, Any]:
@@ -220,10 +351,58 @@ def _running(status: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _print(story: dict[str, Any]) -> None:
-    pairs = [(key.capitalize(), str(value)) for key, value in story.items() if key not in ("attempts", "waiting")]
-    if "position" in story:
-        pairs = [(k, f"{v} of {story['waiting']} waiting" if k == "Position" else v) for k, v in pairs]
+def _print(story: dict[str, Any], now: float) -> None:
+    pairs: list[tuple[str, str]] = []
+    for key, value in story.items():
+        match key:
+            case "attempts" | "waiting" | "position_exact" | "rejections" | "what_if":
+                continue
+            case "since":
+                pairs.append(("Waits", f"since {_local(value)}, for {show.age(value, show.now())}"))
+            case "position":
+                about = "" if story["position_exact"] else "about "
+                pairs.append(("Position", f"{about}{value} of {story['waiting']} waiting"))
+            case "expected_start":
+                pairs.append(("Expected", _expected(value, now)))
+            case _:
+                pairs.append((key.capitalize(), str(value)))
     show.fields(pairs)
+    if "rejections" in story:
+        print("Agents that may not run it:")
+        show.table(("AGENTS", "WHY"), [(str(each["agents"]), each["why"]) for each in story["rejections"]])
+    if "what_if" in story:
+        print("What if:")
+        show.table(
+            ("", "STARTS"),
+            [
+                ("as it is", _expected_share(story["what_if"]["as_it_is"], now)),
+                ("changed", _expected_share(story["what_if"]["changed"], now)),
+            ],
+            head=False,
+        )
     for each in story.get("attempts", ()):
         print(f"  {attempt_line(each)}")
+
+
+def _expected(course: dict[str, str] | str, now: float) -> str:
+    """In words and local time: when, and between which times four of five such Tasks start."""
+    if isinstance(course, str):
+        return "unknown: nothing tells yet how long Tasks take there, or no agent is ready"
+    at, low, high = (datetime.fromisoformat(course[key]).timestamp() for key in ("at", "earliest", "latest"))
+    if high <= now + 1:
+        return "at once"
+    spans = " to ".join(show.span(max(0.0, each - now)) for each in (low, high))
+    return f"in about {show.span(max(0.0, at - now))}, at {_local(course['at'])}; four times in five in {spans}"
+
+
+def _expected_share(played: dict[str, Any], now: float) -> str:
+    if not played["starts"]:
+        return "not at all"
+    share = "" if played["starts"] == 1 else f" (in {played['starts']:.0%} of the runs it starts at all)"
+    return _expected(played["expected_start"], now) + share
+
+
+def _local(timestamp: str) -> str:
+    """A time as the clock on the wall shows it; with the date, if that is not today's."""
+    then, today = datetime.fromisoformat(timestamp).astimezone(), show.now().astimezone()
+    return then.strftime("%H:%M:%S" if then.date() == today.date() else "%Y-%m-%d %H:%M:%S")

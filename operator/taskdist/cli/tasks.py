@@ -415,27 +415,49 @@ def add(app: typer.Typer, program: str) -> None:
 
     def explain(
         ctx: typer.Context,
-        name: Name,
+        name: Annotated[
+            str, typer.Argument(metavar="NAME", help="Name of the Task, or task/NAME.", show_default=False)
+        ],
+        what_if: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--what-if",
+                metavar="CHANGE",
+                help="When it would start with another priority=LEVEL or pool=NAME, or with agents=+3 more (of the "
+                "first pool that it may use; agents.POOL=+3). May be repeated: all at once.",
+            ),
+        ] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="The same as -o json.")] = False,
         output: Annotated[Output | None, typer.Option("--output", "-o", help="For a script.")] = None,
         namespace: Namespace = None,
         context: Context = None,
         kubeconfig: Kubeconfig = None,
     ) -> None:
-        """Say why a Task waits, its position, and what would unblock it.
+        """Say why a Task waits, its position, when it is expected to start, and what would unblock it.
 
         The answer comes from the operator's own engine, run here over what the cluster holds now.
         """
         from taskdist.cli import explaining
 
+        change, agents = reader(explaining.changed)(what_if) if what_if else (None, 0)
         run(
             ctx,
             Target(namespace, context, kubeconfig),
-            lambda cluster: explaining.explain(cluster, name, output),
+            lambda cluster: explaining.explain(
+                cluster, _bare(name), output or (Output.JSON if as_json else None), change, agents
+            ),
         )
 
     shown = examples(
-        ("why does it not start?", f"{program} explain analyse-x7k2p"),
+        ("why does it not start?", f"{program} explain task/analyse-x7k2p"),
+        ("would it help?", f"{program} explain analyse-x7k2p --what-if priority=High --what-if agents=+2"),
         ("only the reason, for a script", f"{program} explain analyse-x7k2p -o json | jq -r .reason"),
     )
     app.command("explain", epilog=shown)(explain)
     app.command("why", epilog=shown, help="The same as explain.")(explain)
+
+
+def _bare(name: str) -> str:
+    """`task/NAME`, as kubectl has it, is NAME."""
+    kind, slash, rest = name.partition("/")
+    return rest if slash and kind in ("task", "tasks", "tk", "tasks.taskdist.dev") else name

@@ -1,15 +1,17 @@
 """The snapshot reaches the engine whole; what it says reaches the user, and so does what only the operator knows."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from memory_cluster import ASSIGNED, FAILED_STATUS, SUCCEEDED, MemoryCluster, call
-from taskdist.cli.explaining import Snapshot, events
-from taskdist.cli.run import OK
+from taskdist.cli.explaining import Snapshot, changed, events
+from taskdist.cli.run import OK, USAGE
 from taskdist.core.events import AgentReady, PodSeen, PoolApplied, QueueApplied, TaskHeld, TaskLeased, TaskWaiting
 from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES
+from taskdist.simulation.what_if import Change
 
 
 def queue(cluster: MemoryCluster, **spec: Any) -> None:
@@ -181,3 +183,102 @@ def test_the_snapshot_as_events() -> None:
     assert dict(ready.labels)["zone"] == "a"
     (leased,) = [event for event in happened if isinstance(event, TaskLeased)]
     assert (leased.task.name, leased.agent_uid) == ("b", "uid-p-0")
+
+
+def past(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+
+
+@pytest.fixture
+def busy() -> MemoryCluster:
+    """Two busy slots, three Tasks that wait for them, and twenty that took ten seconds each."""
+    made = MemoryCluster()
+    queue(made)
+    pool(made, slots=2)
+    pod(made)
+    for number in range(20):
+        times = {"startedAt": past(400 - number), "finishedAt": past(390 - number)}
+        made.task(f"done-{number}", SUCCEEDED | times)
+    for number in range(2):
+        made.task(f"runs-{number}", ASSIGNED | {"agentUid": "uid-p-0", "startedAt": past(4)})
+    for number in range(3):
+        # Not so long that they were lifted as high as they can be.
+        made.task(f"waits-{number}")["metadata"]["creationTimestamp"] = past(60 - number)
+    return made
+
+
+def test_the_expected_start_is_learnt_from_tasks_that_ended(busy: MemoryCluster) -> None:
+    story = explain(busy, "waits-2")
+    assert (story["position"], story["position_exact"], story["waiting"]) == (3, True, 3)
+    expected = {key: datetime.fromisoformat(value) for key, value in story["expected_start"].items()}
+    # Three Tasks of ten seconds on two slots.
+    assert 10 < (expected["at"] - datetime.now(UTC)).total_seconds() < 20
+    assert expected["earliest"] < expected["at"] < expected["latest"]
+    words = call(busy, "explain", "waits-2").out
+    assert "3 of 3 waiting" in words
+    assert "in about 1" in words
+    assert "four times in five" in words
+
+
+def test_without_history_there_is_no_expected_start(cluster: MemoryCluster) -> None:
+    cluster.task("b", ASSIGNED | {"agentUid": "uid-p-0"})
+    assert explain(cluster)["expected_start"] == "unknown"
+    assert "unknown: nothing tells yet" in call(cluster, "explain", "a").out
+
+
+def test_agents_that_may_not_run_it_are_counted_by_why(cluster: MemoryCluster) -> None:
+    cluster.task("a", skills=["gpu"])
+    pod(cluster, "p-1")
+    story = explain(cluster)
+    assert story["rejections"] == [{"agents": 2, "why": "without the skills"}]
+    assert story["command"].startswith("kubectl patch agentpools.taskdist.dev p -n ns")
+    assert "2       without the skills" in call(cluster, "explain", "a").out
+
+
+def test_names_may_be_written_as_kubectl_has_them(cluster: MemoryCluster) -> None:
+    plain = call(cluster, "explain", "a", "--json").out
+    assert call(cluster, "why", "task/a", "-o", "json").out == plain
+    assert call(cluster, "why", "pod/a").code != OK
+
+
+def test_what_if(busy: MemoryCluster) -> None:
+    outcome = call(busy, "explain", "waits-2", "--json", "--what-if", "priority=High")
+    played = json.loads(outcome.out)["what_if"]
+    assert played["as_it_is"]["starts"] == played["changed"]["starts"] == 1
+    assert played["changed"]["expected_start"]["at"] < played["as_it_is"]["expected_start"]["at"]
+    words = call(busy, "explain", "waits-2", "--what-if", "agents=+1").out
+    assert "as it is  in about 1" in words
+    assert "changed   " in words
+
+
+@pytest.mark.parametrize(
+    ("words", "change", "agents"),
+    [
+        (["priority=High"], Change(priority=3), 0),
+        (["pool=x", "priority=Emergency"], Change(priority=5, pool="x"), 0),
+        (["agents=+3"], Change(), 3),
+        (["agents.x=2", "agents.y=-1"], Change(agents={"x": 2, "y": -1}), 0),
+    ],
+)
+def test_changes_as_they_are_written(words: list[str], change: Change, agents: int) -> None:
+    assert changed(words) == (change, agents)
+
+
+@pytest.mark.parametrize("word", ["priority=Highest", "priority", "pool=", "agents=many", "slots=3", ""])
+def test_what_is_no_change_is_refused_with_what_is_one(cluster: MemoryCluster, word: str) -> None:
+    outcome = call(cluster, "explain", "a", "--what-if", word)
+    assert outcome.code == USAGE
+    assert "is no change" in outcome.err
+
+
+def test_only_what_waits_can_start_otherwise(cluster: MemoryCluster) -> None:
+    cluster.task("a", SUCCEEDED)
+    outcome = call(cluster, "explain", "a", "--what-if", "agents=+1")
+    assert outcome.code != OK
+    assert "is Succeeded: --what-if is for Tasks that wait" in outcome.err
+
+
+def test_a_pool_that_is_not_there_cannot_grow(busy: MemoryCluster) -> None:
+    outcome = call(busy, "explain", "waits-0", "--what-if", "agents.none=+1")
+    assert outcome.code != OK
+    assert "none: no such AgentPool" in outcome.err
