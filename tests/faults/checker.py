@@ -140,7 +140,7 @@ class Checker:
 
     def heard(self, message: FromAgent) -> None:
         """The operator got a message: a result in hand beats a cancel from now on."""
-        if isinstance(message, Result):
+        if isinstance(message, Result) and self.world.api.phase(message.lease.task_uid) is not Phase.DEAD_LETTERED:
             self.in_hand[message.lease.task_uid] = message.lease
 
     def tried(self, action: WriteStatus, done: str) -> None:
@@ -168,6 +168,7 @@ class Checker:
         if len(deaths) >= self.world.plan.agent_deaths and phase in ("Pending", "Assigned"):
             raise Violation("death", f"{uid} goes on though {deaths} died of it")
         if phase == "DeadLettered":
+            self.in_hand.pop(uid, None)  # from now on it comes too late
             if action.status.get("redrives", before.redrives) != max(before.redrive, before.redrives):
                 raise Violation("redrive", f"{uid}: what was asked before it was a dead letter counts")
         elif before.phase is Phase.DEAD_LETTERED and phase == "Pending":

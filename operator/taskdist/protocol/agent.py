@@ -427,8 +427,8 @@ class AgentEnd:
         """Do what time asks for, after every input: a late tick alone never lets work outlive its lease."""
         for held in self._held.values():
             if held.runs:
+                self._keep_limits(held, boot, out)  # first: what its lease's end kills may be overdue as well
                 self._fence(held, boot, out)
-                self._keep_limits(held, boot, out)
         if self._connected and boot >= self._heard + self._settings.silence_seconds:
             self._connected = self._welcomed = False
             out.append(Disconnect("the operator is silent"))

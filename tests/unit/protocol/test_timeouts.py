@@ -104,6 +104,14 @@ def test_whatever_it_leaves_after_the_limit_is_a_failure_by_time(how: str) -> No
     assert (failure.reason, failure.retryable) == (Reason.EXECUTION_TIMED_OUT, True)
 
 
+def test_what_slept_past_its_limit_and_its_lease_is_killed_and_has_failed_by_time() -> None:
+    end = working(execution=10.0, lease=15.0)
+    assert kinds(end.tick(500.0)) == [CancelWork, KillWork]
+    (failure,) = said(end.finished(A, b"{}", 500.1))
+    assert isinstance(failure, Failure)
+    assert failure.reason is Reason.EXECUTION_TIMED_OUT
+
+
 def test_a_report_of_progress_puts_its_limit_off_and_not_the_other() -> None:
     end = working(execution=60.0, progress=5.0)
     for at in range(105, 160, 4):
