@@ -9,8 +9,8 @@ from typing import Any
 
 from typer.testing import CliRunner
 
+from taskdist.cli.cluster import Target
 from taskdist.cli.main import build
-from taskdist.cli.run import Target
 from taskdist.kube import TASKS, ApiError, Obj, Page, Resource, WatchEvent
 
 Step = WatchEvent | Exception

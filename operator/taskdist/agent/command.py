@@ -14,8 +14,8 @@ import threading
 from collections import deque
 from typing import IO, Any
 
+from taskdist.agent.attempt import Attempt
 from taskdist.agent.processes import describe_exit, die_with_parent, kill_orphans
-from taskdist.agent.worker import Attempt
 
 # Exit status of "the input data was incorrect" in sysexits.h: trying again would fail the same way.
 EX_DATAERR = os.EX_DATAERR

@@ -5,14 +5,23 @@ A narrow port, so that commands are tested against one in memory; production is 
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
-from taskdist.cli.run import Target
 from taskdist.kube import PODS, Client, Credentials, HttpTransport, Obj, Page, Request, Resource, WatchEvent
 
 LOG_SILENCE = 86_400.0
 """How long a followed log may be silent, in seconds: handlers think for hours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which cluster and namespace a command means, as kubectl's options say it. None is the kubeconfig's own choice."""
+
+    namespace: str | None = None
+    context: str | None = None
+    kubeconfig: str | None = None
 
 
 class Cluster(Protocol):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from taskdist.cli import processes, simulating, steering, tasks
-from taskdist.cli.run import Target
+from taskdist.cli.cluster import Target
 
 if TYPE_CHECKING:
     from taskdist.cli.cluster import Cluster

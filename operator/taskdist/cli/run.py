@@ -7,13 +7,12 @@ to do.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
-    from taskdist.cli.cluster import Cluster
+    from taskdist.cli.cluster import Cluster, Target
 
 OK = 0
 FAILED = 1  # the Task failed or was cancelled, or the command could not do what was asked
@@ -30,20 +29,11 @@ class Problem(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Which cluster and namespace a command means, as kubectl's options say it. None is the kubeconfig's own choice."""
-
-    namespace: str | None = None
-    context: str | None = None
-    kubeconfig: str | None = None
-
-
-Connector = Callable[[Target], AbstractAsyncContextManager["Cluster"]]
+Connector = Callable[["Target"], AbstractAsyncContextManager["Cluster"]]
 """Opens a cluster. The composition root puts it into the context's `obj`."""
 
 
-def run(ctx: typer.Context, target: Target, action: Callable[["Cluster"], Awaitable[int]]) -> None:
+def run(ctx: typer.Context, target: "Target", action: Callable[["Cluster"], Awaitable[int]]) -> None:
     """Run `action` on the cluster and end the command with the code it returns."""
     connector: Connector = ctx.obj
 

@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from taskdist.api import Reason
+from taskdist.cli.cluster import Target
 from taskdist.cli.options import Context, Kubeconfig, Namespace, Timeout, examples
-from taskdist.cli.run import USAGE, Target, complain, run
+from taskdist.cli.run import USAGE, complain, run
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME…", help="Names of Tasks.", show_default=False)]
 

@@ -6,6 +6,7 @@ import typer
 
 from taskdist.api import OnDependencyFailure, Phase, Priority
 from taskdist.cli import parse
+from taskdist.cli.cluster import Target
 from taskdist.cli.options import (
     Context,
     Kubeconfig,
@@ -17,7 +18,7 @@ from taskdist.cli.options import (
     examples,
     reader,
 )
-from taskdist.cli.run import USAGE, Target, complain, run
+from taskdist.cli.run import USAGE, complain, run
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the Task.", show_default=False)]
 # Panels of the help: there are too many options for one.

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from memory_cluster import ASSIGNED, FAILED_STATUS, SUCCEEDED, MemoryCluster, Outcome, call
+from taskdist.cli.cluster import Target
 from taskdist.cli.main import PLUGIN
-from taskdist.cli.run import FAILED, OK, TIMED_OUT, USAGE, Target
+from taskdist.cli.run import FAILED, OK, TIMED_OUT, USAGE
 from taskdist.kube import (
     AGENTPOOLS,
     TASKQUEUES,
