@@ -7,9 +7,10 @@ Arrivals are counted in slots and priced when asked for, by what is known of the
 dried up.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import exp
+from math import exp, sqrt
 
 from taskdist.core.matching import Shape
 from taskdist.core.model import EMERGENCY, Key
@@ -20,16 +21,23 @@ WINDOW = 300.0
 BLOCK = 5.0
 SETTLED = 24.0
 FADE = exp(-BLOCK / WINDOW)
+# Of so many Tasks of an account it is kept how soon after their coming they had to start.
+SLACKS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Work that arrives: slot-seconds a second, the variance of that over one second, and that of its mean, which is
-    an estimate."""
+    """Work that arrives: slot-seconds a second, and the variance of that over one second. `doubt` is the variance of
+    its mean for not knowing well how long Tasks take."""
 
     work: float = 0.0
     variance: float = 0.0
-    error: float = 0.0
+    doubt: float = 0.0
+
+    @property
+    def error(self) -> float:
+        """The variance of the mean: of the rate, as a window's average, and of the price."""
+        return self.variance / WINDOW + self.doubt
 
 
 class Flow:
@@ -63,71 +71,135 @@ class Flow:
         return mean / BLOCK, max(0.0, squares - mean * mean) / BLOCK
 
 
+class Account:
+    """What arrives of one tenant at one level: how much, and how soon each of the last had to start."""
+
+    __slots__ = ("flow", "slacks")
+
+    def __init__(self, number: int) -> None:
+        self.flow = Flow(number)
+        self.slacks: deque[float] = deque(maxlen=SLACKS)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Slots a second, and the variance of that over a second, of one account; the slacks of some of its Tasks."""
+
+    slots: float = 0.0
+    variance: float = 0.0
+    slacks: tuple[float, ...] = ()
+
+
+# (name of the queue, tenant), as the shares of a band are called.
+Owner = tuple[str, str]
+# For a queue and type: seconds that a slot is held, and the variance of that mean.
+Price = Callable[[Key, str], tuple[float, float]]
+
+
 class Arrivals:
     """All that comes."""
 
     def __init__(self) -> None:
-        self._levels: dict[int, dict[Shape, Flow]] = {}
+        self._shapes: dict[Shape, list[Flow | None]] = {}
+        self._accounts: dict[tuple[int, Owner], Account] = {}
         self._begun: int | None = None
-        self._flows = 0
         self._sweep_at = 1024
 
-    def add(self, level: int, shape: Shape, at: float) -> None:
-        """A Task of this class came at this level, then."""
+    def add(self, level: int, shape: Shape, owner: Owner, slack: float, at: float) -> None:
+        """A Task of this class came at this level, then; it had to start so many seconds after."""
         number = int(at // BLOCK)
-        flows = self._levels.get(level)
-        if flows is None:
-            flows = self._levels[level] = {}
         if self._begun is None or number < self._begun:
             self._begun = number
-        flow = flows.get(shape)
-        if flow is None:
-            if self._flows >= self._sweep_at:
+        flows = self._shapes.get(shape)
+        account = self._accounts.get((level, owner))
+        if flows is None or account is None:
+            if len(self._shapes) + len(self._accounts) >= self._sweep_at:
                 self._sweep(number)
-            flow = flows[shape] = Flow(number)
-            self._flows += 1
-        flow.add(shape.need.slots, number)
+            flows = self._shapes.setdefault(shape, [None] * (EMERGENCY + 1))
+            account = self._accounts.setdefault((level, owner), Account(number))
+        flow = flows[level]
+        if flow is None:
+            flow = flows[level] = Flow(number)
+        slots = shape.need.slots
+        flow.add(slots, number)
+        account.flow.add(slots, number)
+        account.slacks.append(slack)
 
-    def above(self, pools: Iterable[Key], now: float, price: Callable[[Key, str], tuple[float, float]]) -> list[Load]:
-        """Return by level what comes at higher ones and may take of these pools.
-
-        `price` says for a queue and type how many seconds a slot is held, and the variance of that mean.
-        """
+    def above(self, pools: Iterable[Key], now: float, price: Price) -> tuple[list[Load], list[dict[str, float]]]:
+        """Return by level what comes at higher ones and may take of these pools; and, by level and name of the queue,
+        the seconds that a slot of what comes takes of them on average."""
+        loads, seconds = [Load()], [dict[str, float]() for _ in range(EMERGENCY + 1)]
         if self._begun is None:
-            return [Load()] * (EMERGENCY + 1)
-        mine, number = frozenset(pools), int(now // BLOCK)
-        # How many blocks the window holds by now, in weights that fade.
-        blocks = (1.0 - FADE ** max(SETTLED, number - self._begun + 1)) / (1.0 - FADE)
-        # By queue and type: classes of one type share its price and the error of that.
-        rates: dict[tuple[Key, str], tuple[float, float]] = {}
-        found = [Load()]
-        for level in range(EMERGENCY, 0, -1):
-            for shape, flow in self._levels.get(level, {}).items():
-                # Its work spreads over all pools that may take it.
-                if shared := sum(pool in mine for pool in shape.pools):
-                    part = shared / len(shape.pools)
-                    key = (shape.queue_key, shape.need.type)
+            return loads * (EMERGENCY + 1), seconds
+        mine, number, blocks = frozenset(pools), int(now // BLOCK), self._blocks(now)
+        parts: dict[tuple[Key, ...], float] = {}
+        # By level, queue and type: classes of one type share its price and the error of that.
+        rates: list[dict[tuple[Key, str], tuple[float, float]]] = [{} for _ in seconds]
+        whole: list[dict[Key, float]] = [{} for _ in seconds]
+        for shape, flows in self._shapes.items():
+            # Its work spreads over all pools that may take it.
+            part = parts.get(shape.pools)
+            if part is None:
+                shared = sum(pool in mine for pool in shape.pools)
+                part = parts[shape.pools] = shared / len(shape.pools) if shared else 0.0
+            if not part:
+                continue
+            key = (shape.queue_key, shape.need.type)
+            for level, flow in enumerate(flows):
+                if flow is not None:
                     slots, variance = flow.rate(number, blocks)
-                    sums = rates.get(key, (0.0, 0.0))
-                    rates[key] = (sums[0] + slots * part, sums[1] + variance * part * part)
-            found.append(_priced(rates, price))
-        return found[::-1]
+                    sums = rates[level].get(key, (0.0, 0.0))
+                    rates[level][key] = (sums[0] + slots * part, sums[1] + variance * part * part)
+                    whole[level][shape.queue_key] = whole[level].get(shape.queue_key, 0.0) + slots
+        prices = {key: price(*key) for each in rates for key in each}
+        for level in range(EMERGENCY, -1, -1):
+            work: dict[Key, float] = {}
+            for key, (slots, _) in rates[level].items():
+                work[key[0]] = work.get(key[0], 0.0) + slots * prices[key][0]
+            seconds[level] = {
+                f"{queue[0]}/{queue[1]}": work[queue] / slots for queue, slots in whole[level].items() if slots
+            }
+            if level:
+                loads.append(_priced(rates[level], prices, loads[-1]))
+        return loads[::-1], seconds
+
+    def beside(self, level: int, now: float) -> dict[Owner, Stream]:
+        """Return what comes at this level, by whose it is."""
+        if self._begun is None:
+            return {}
+        number, blocks = int(now // BLOCK), self._blocks(now)
+        return {
+            owner: Stream(*account.flow.rate(number, blocks), tuple(account.slacks))
+            for (at, owner), account in self._accounts.items()
+            if at == level
+        }
+
+    def _blocks(self, now: float) -> float:
+        """Return how many blocks the window holds by now, in weights that fade."""
+        assert self._begun is not None
+        passed = max(SETTLED, int(now // BLOCK) - self._begun + 1.0)
+        return (1.0 - pow(FADE, passed)) / (1.0 - FADE)
 
     def _sweep(self, number: int) -> None:
-        for flows in self._levels.values():
-            for shape in [shape for shape, flow in flows.items() if number - flow.number > 10 * WINDOW / BLOCK]:
-                del flows[shape]
-        self._flows = sum(map(len, self._levels.values()))
-        self._sweep_at = max(1024, 2 * self._flows)
+        oldest = number - 10 * WINDOW / BLOCK
+        for shape in [
+            shape for shape, flows in self._shapes.items() if all(not flow or flow.number < oldest for flow in flows)
+        ]:
+            del self._shapes[shape]
+        for key in [key for key, account in self._accounts.items() if account.flow.number < oldest]:
+            del self._accounts[key]
+        self._sweep_at = max(1024, 2 * (len(self._shapes) + len(self._accounts)))
 
 
 def _priced(
-    rates: dict[tuple[Key, str], tuple[float, float]], price: Callable[[Key, str], tuple[float, float]]
+    rates: dict[tuple[Key, str], tuple[float, float]], prices: dict[tuple[Key, str], tuple[float, float]], above: Load
 ) -> Load:
+    """Return the load of these and of what is above them. Errors of one type at several levels add up whole."""
     work = noise = error = 0.0
-    for (queue, type), (slots, variance) in rates.items():
-        seconds, doubt = price(queue, type)
+    for key, (slots, variance) in rates.items():
+        seconds, doubt = prices[key]
         work += slots * seconds
         noise += variance * seconds * seconds
         error += slots * slots * doubt
-    return Load(work, noise, noise / WINDOW + error)
+    noise += above.variance
+    return Load(above.work + work, noise, float(pow(sqrt(error) + sqrt(above.doubt), 2.0)))

@@ -19,7 +19,7 @@ from taskdist.core.estimates import Estimates
 from taskdist.core.fleet import Fleet, differs
 from taskdist.core.holds import Holds, has_room, needs_much
 from taskdist.core.limits import Limits
-from taskdist.core.matching import Catalogue
+from taskdist.core.matching import Catalogue, Shape
 from taskdist.core.model import TOP, Key, Queue, Task
 from taskdist.core.outlook import with_outlook
 from taskdist.core.parking import Parking
@@ -366,7 +366,7 @@ class Core:
             self._enter(record, queue, now)
             # A new one came when it was created, even if it is heard of only now.
             since = min(now, max(task.created, task.not_before)) if task.uid in self._fresh else now
-            self._arrivals.add(record.level, record.shape, since)
+            self._arrived(queue, record.level, record.shape, task, record.latest_start, since)
 
     def _expire(self, record: TaskRecord, queue: Queue) -> None:
         """Watch for the time at which the Task has waited too long."""
@@ -602,14 +602,18 @@ class Core:
         )
         return min((time for time in times if time is not None), default=None)
 
+    def _arrived(self, queue: Queue, level: int, shape: Shape, task: Task, latest_start: float, at: float) -> None:
+        namespace, name, tenant = order.account(queue, task)
+        self._arrivals.add(level, shape, (f"{namespace}/{name}", tenant), latest_start - at, at)
+
     def learn(self, task: Task, seconds: float | None) -> None:
         """Take in what was before this life: such a Task came, and unless None succeeded within so many seconds.
 
         It is not a Task to this core; what is expected of its like is all that changes.
         """
-        shape = self._catalogue.shape_of(task)
-        level = order.base_level(self._catalogue.queue(task.queue_key), task)
-        self._arrivals.add(level, shape, max(task.created, task.not_before))
+        queue, at = self._catalogue.queue(task.queue_key), max(task.created, task.not_before)
+        latest_start = order.latest_start(queue, task, self._estimates.expected(queue, task.type))
+        self._arrived(queue, order.base_level(queue, task), self._catalogue.shape_of(task), task, latest_start, at)
         if seconds is not None:
             self._estimates.observe(task.queue_key, task.type, seconds)
 

@@ -78,7 +78,7 @@ def _start(
             return default, default * default
         return known.mean, doubt(known)
 
-    loads = arrivals.above(own.pools, now, price)
+    loads, _ = arrivals.above(own.pools, now, price)
     return forecast(work, mine, slots, _phases(record, catalogue, loads, now))
 
 

@@ -28,13 +28,23 @@ SAMPLE = 512
 
 
 class Ahead:
-    """Who goes before a Task: how many of each class. Whether they were counted or estimated."""
+    """Who goes before a Task: how many of each class. Whether they were counted or estimated.
 
-    __slots__ = ("exact", "tasks")
+    Its own lane, the others of its queue and other queues; `vt` is the virtual time of its lane when its turn comes,
+    `turn` that of its queue.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("exact", "lane", "lanes", "queue", "queues", "tasks", "turn", "vt")
+
+    def __init__(self, lane: "Lane", queue: "Turns", queues: "list[Turns]") -> None:
         self.tasks: dict[Shape, float] = {}
         self.exact = True
+        self.lane = lane
+        self.queue = queue
+        self.lanes = list(queue.lanes.values())
+        self.queues = queues
+        self.vt = lane.vt
+        self.turn = queue.vt
 
     @property
     def position(self) -> int:
@@ -42,7 +52,7 @@ class Ahead:
         return 1 + round(sum(self.tasks.values()))
 
 
-class _Lane:
+class Lane:
     """A tenant's lines that compete. `cost` says what a Task of each costs it, in virtual time of weight 1."""
 
     __slots__ = ("cost", "key", "lines", "live", "vt", "weight")
@@ -77,8 +87,8 @@ class _Lane:
                 yield entry
 
 
-class _Queue:
-    """A queue's lanes that compete, by tenant."""
+class Turns:
+    """A queue's lanes that compete, by tenant, and its own share."""
 
     __slots__ = ("key", "lanes", "vt", "weight")
 
@@ -86,7 +96,7 @@ class _Queue:
         self.vt = share.vt
         self.key = share.key
         self.weight = share.weight
-        self.lanes: dict[str, _Lane] = {}
+        self.lanes: dict[str, Lane] = {}
 
     def reached(self, cost: float) -> float:
         """Return the virtual time to which its tenants have come once it was charged so much: where water stands that
@@ -126,65 +136,59 @@ class _TooMany(Exception):
 
 def ahead(record: "TaskRecord", shapes: Iterable[Shape], price: Callable[[Shape], float]) -> Ahead:
     """Return who goes before a Task that stands in a line. `price` is what a grant of a class is charged."""
-    found, line = Ahead(), record.line
+    line = record.line
     assert line is not None, "only Tasks that stand in a line have a position"
     assert line.share is not None, "a line of an open class has a share"
     own = line.share
     pools = frozenset(record.shape.pools)
-    queues: dict[str, _Queue] = {}
+    queues: dict[str, Turns] = {}
     prices: dict[Shape, float] = {}
+    higher: dict[Shape, float] = {}
+    band_of_own = line.band
     for shape in shapes:
         if not shape.eligible or shape.closed is not None or pools.isdisjoint(shape.pools):
             continue
         before = 0
-        for (band, _), other in shape.lines.items():
-            if band < line.band:
+        for other in shape.lines.values():
+            band, share = other.band, other.share
+            if band < band_of_own or share is None or share.parent is None:
                 continue
-            share = other.share
             # Not those that a limit holds, unless it holds this Task just as well.
-            if share is None or share.parent is None or (_held(other) and share is not own):
+            if (
+                other.group is None or share.parked is not None or share.parent.parked is not None
+            ) and share is not own:
                 continue
-            if band > line.band:
+            if band > band_of_own:
                 before += other.live
                 continue
             if shape not in prices:
                 prices[shape] = price(shape)
             queue = queues.get(share.parent.key)
             if queue is None:
-                queue = queues[share.parent.key] = _Queue(share.parent)
+                queue = queues[share.parent.key] = Turns(share.parent)
             lane = queue.lanes.get(share.key)
             if lane is None:
-                lane = queue.lanes[share.key] = _Lane(share)
+                lane = queue.lanes[share.key] = Lane(share)
             lane.add(other, prices[shape])
         if before:
-            found.tasks[shape] = before
+            higher[shape] = before
     assert own.parent is not None
     mine = queues.pop(own.parent.key)
-    lane = mine.lanes.pop(own.key)
+    found = Ahead(mine.lanes.pop(own.key), mine, list(queues.values()))
+    place, so_far = record.place(), sum(higher.values())
     try:
-        taken = _counted(record.place(), lane, mine, queues.values(), prices.__getitem__, sum(found.tasks.values()))
+        taken = _counted(place, found, prices.__getitem__, so_far)
     except _TooMany:
-        taken = _estimated(record.place(), lane, mine, queues.values(), prices.__getitem__)
+        taken = _estimated(place, found, prices.__getitem__)
         found.exact = False
-    for shape, tasks in taken.items():
+    for shape, tasks in (*higher.items(), *taken.items()):
         found.tasks[shape] = found.tasks.get(shape, 0.0) + tasks
     return found
 
 
-def _held(line: "Line") -> bool:
-    share = line.share
-    return (
-        line.group is None
-        or share is None
-        or share.parked is not None
-        or (share.parent is not None and share.parent.parked is not None)
-    )
-
-
-def _counted(
-    place: Place, lane: _Lane, mine: _Queue, others: Iterable[_Queue], price: Callable[[Shape], float], so_far: float
-) -> dict[Shape, float]:
+def _counted(place: Place, found: Ahead, price: Callable[[Shape], float], so_far: float) -> dict[Shape, float]:
     """Count one by one."""
+    lane, mine = found.lane, found.queue
     taken: Counter[Shape] = Counter()
     left = EXACT - so_far
 
@@ -205,7 +209,7 @@ def _counted(
         each = take(entry[5].shape)
         vt += each / lane.weight
         cost += each
-    for other in mine.lanes.values():
+    for other in found.lanes:
         theirs = other.vt
         for entry in other.ordered():
             if (theirs, other.key) >= (vt, lane.key):
@@ -214,35 +218,36 @@ def _counted(
             theirs += each / other.weight
             cost += each
     turn = mine.vt + cost / mine.weight
-    for queue in others:
+    for queue in found.queues:
         theirs = queue.vt
         for entry, each in queue.ordered(price):
             if (theirs, queue.key) >= (turn, mine.key):
                 break
             take(entry[5].shape)
             theirs += each / queue.weight
+    found.vt, found.turn = vt, turn
     return dict(taken)
 
 
-def _estimated(
-    place: Place, lane: _Lane, mine: _Queue, others: Iterable[_Queue], price: Callable[[Shape], float]
-) -> dict[Shape, float]:
+def _estimated(place: Place, found: Ahead, price: Callable[[Shape], float]) -> dict[Shape, float]:
     """Take shares as fluids."""
+    lane, mine = found.lane, found.queue
     taken: dict[Shape, float] = {}
 
     def take(line: "Line", tasks: float) -> float:
         taken[line.shape] = taken.get(line.shape, 0.0) + tasks
         return tasks * price(line.shape)
 
-    def serve(lanes: Iterable[_Lane], vt: float) -> float:
+    def serve(lanes: Iterable[Lane], vt: float) -> float:
         """All lanes get as far as to this virtual time."""
         return sum(take(line, other.until(vt) * line.live) for other in lanes for line in other.lines)
 
     cost = sum(take(line, _before(line, place)) for line in lane.lines)
-    cost += serve(mine.lanes.values(), lane.vt + cost / lane.weight)
-    turn = mine.vt + cost / mine.weight
-    for queue in others:
-        serve(queue.lanes.values(), queue.reached((turn - queue.vt) * queue.weight))
+    found.vt = lane.vt + cost / lane.weight
+    cost += serve(found.lanes, found.vt)
+    found.turn = mine.vt + cost / mine.weight
+    for queue in found.queues:
+        serve(queue.lanes.values(), queue.reached((found.turn - queue.vt) * queue.weight))
     return taken
 
 
