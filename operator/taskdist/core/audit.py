@@ -86,7 +86,7 @@ def _profiles(waiting: WaitingIndex, catalogue: Catalogue) -> Iterator[str]:
     for shape in catalogue.shapes.values():
         if shape.profile is not None:
             used[shape.profile.number] += 1
-            if shape.eligible:
+            if any(line.blocker is None for line in shape.lines.values()):
                 expected |= 1 << shape.profile.number
     if waiting.profiles != expected:
         yield f"the mask of waiting profiles is {waiting.profiles:b}, not {expected:b}"

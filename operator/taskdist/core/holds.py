@@ -62,7 +62,7 @@ class Holds:
         """Let go what is held in vain, and hold what the first of the impatient need."""
         for pool, hold in list(self._by_pool.items()):
             agent = hold.agent
-            if hold.record.entry is None or not agent.holdable or agent.pool != pool:
+            if hold.record.entry is None or not _may_serve(agent, hold.record) or agent.pool != pool:
                 del self._by_pool[pool]
                 # One that died is forgotten.
                 if self._fleet.agents.get(agent.uid) is agent:
@@ -115,6 +115,12 @@ class Holds:
 
 def has_room(agent: AgentRecord, record: TaskRecord) -> bool:
     return agent.slots - agent.busy >= record.task.slots and agent.fits(record.task.resources)
+
+
+def _may_serve(agent: AgentRecord, record: TaskRecord) -> bool:
+    """Whether the agent may take the Task once it fits: its queue may have been paused since, its pool gone."""
+    shape, kind = record.shape, agent.kind
+    return agent.holdable and shape.closed is None and kind is not None and bool(shape.serving >> kind.number & 1)
 
 
 def _keep(agent: AgentRecord) -> None:
