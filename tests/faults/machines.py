@@ -304,7 +304,8 @@ class AgentMachine:
                 return
             work.began = self.world.t
             self.call("started", work.grant.lease)
-            self.world.check.began(work)
+            if not work.excused:  # asked to stop before it began, it never was under a limit
+                self.world.check.began(work)
             if work.talks:
                 self._talk(work)
 

@@ -15,7 +15,7 @@ from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Sc
 from taskdist.core.events import PodGone, PodSeen, PoolApplied, PoolDeleted, QueueApplied, QueueDeleted
 from taskdist.core.model import Key, Pool, Queue
 from taskdist.protocol import messages, status
-from taskdist.protocol.books import Ask, Entry, Stage
+from taskdist.protocol.books import Ask, Entry, Lease, Stage
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Hold, LeaseName
 from taskdist.protocol.observations import (
     Action,
@@ -280,22 +280,23 @@ class Leader(Sessions):
                     entry.gone = False
                 else:
                     entry.gone = entry.gone_sure = True
-                wanted = not entry.gone and entry.outcome is None and record.phase in (Phase.PENDING, Phase.ASSIGNED)
-                if ask is Ask.PAYLOAD and lease is not None and lease.stage is Stage.UNSENT and wanted:
-                    if self._still_wanted(entry, lease.name):
+                if ask is Ask.PAYLOAD and lease is not None and self._to_be_sent(entry, lease):
+                    if self._still_wanted(entry.record, lease):
                         self._offer(entry, lease, payload, now, parents)
                     else:
                         self._take_back(entry, now)
         self._advance(entry, now)
 
-    def _still_wanted(self, entry: Entry, name: LeaseName) -> bool:
+    def _to_be_sent(self, entry: Entry, lease: Lease) -> bool:
+        """Whether nothing has come between; what has, `_advance` deals with."""
+        waits = not entry.gone and entry.outcome is None and entry.record.phase in (Phase.PENDING, Phase.ASSIGNED)
+        return waits and lease.stage is Stage.UNSENT and self._stop_reason(entry, lease) is None
+
+    def _still_wanted(self, record: TaskRecord, lease: Lease) -> bool:
         """Whether what was read still is what the lease was made for."""
-        record, lease = entry.record, entry.lease
-        if lease is None or self._stop_reason(entry, lease) is not None:
-            return True  # `_advance` deals with it
         if lease.recorded:
-            return (record.attempt, record.epoch) == (name.attempt, name.epoch)
-        return record.attempt < name.attempt
+            return (record.attempt, record.epoch) == (lease.name.attempt, lease.name.epoch)
+        return record.attempt < lease.name.attempt
 
     def _orphan_read(self, uid: str, outcome: ReadOutcome, now: Now) -> None:
         orphan = self._orphans[uid]

@@ -388,6 +388,26 @@ def test_an_agent_that_a_new_leader_hears_first_did_not_prove_to_have_died(deliv
     assert "lostAgents" not in desk.write().status
 
 
+# --- what comes between ---
+
+
+@pytest.mark.parametrize(
+    ("change", "then"),
+    [({"suspended": True}, []), ({"cancel": True}, ["Cancelled"])],
+    ids=["suspended", "cancelled"],
+)
+def test_what_is_stopped_before_it_is_sent_is_not_sent(change: dict[str, Any], then: list[str]) -> None:
+    desk = Desk(replace(QUEUE, dispatch=Dispatch.LAZY))
+    desk.connect(1)
+    desk.do("task_observed", record())
+    (read,) = [a for a in desk.out if isinstance(a, ReadTask)]
+    desk.do("task_observed", record(11, **change))
+    desk.do("read_done", read.token, Found(record(11, **change)))
+    assert desk.sent(Grant) == []
+    assert [write.status["phase"] for write in writes(desk)] == then
+    assert desk.leader.stats().conservation_error == 0
+
+
 # --- late results ---
 
 
