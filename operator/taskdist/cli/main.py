@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from taskdist.cli import processes, simulating, steering, tasks
+from taskdist.cli import linting, processes, simulating, steering, tasks
 from taskdist.cli.cluster import Target
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def build(program: str) -> typer.Typer:
     steering.add(app, program)
     processes.add(app, program)
     simulating.add(app, program)
+    linting.add(app, program)
     return app
 
 

@@ -1,0 +1,241 @@
+"""The set under review: objects by name, read as the operator reads them, and who may run what.
+
+Owns what rules ask of the set as a whole. Objects that the schema refuses, and Tasks that have ended, count as there
+but are judged no further. Refuses to find anything wrong itself.
+"""
+
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from taskdist.api import AgentPoolSpec, OrderPolicy, Phase, TaskQueueSpec
+from taskdist.core import filters
+from taskdist.core.model import Key, Pool, Queue, Task, Timeouts
+from taskdist.core.order import is_emergency
+from taskdist.lint import schema
+from taskdist.lint.manifests import Manifest, Obj
+from taskdist.protocol import convert
+from taskdist.protocol.observations import TaskRecord
+
+CAP = "count/tasks.taskdist.dev"
+"""The resource by which a ResourceQuota counts Tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDoc:
+    """A TaskQueue: as it is written, by its model, and as the core knows it."""
+
+    manifest: Manifest
+    spec: TaskQueueSpec
+    rules: Queue
+
+    @property
+    def levelled(self) -> bool:
+        """Whether its Tasks' own priorities count."""
+        return self.rules.policy is OrderPolicy.PRIORITY
+
+
+@dataclass(frozen=True, slots=True)
+class PoolDoc:
+    """An AgentPool, and what an agent of it would offer: what it declares, and what its container's command tells."""
+
+    manifest: Manifest
+    spec: AgentPoolSpec
+    shape: Pool
+    offer: filters.Offer
+
+    @property
+    def pod(self) -> Obj:
+        return self.spec.template.spec
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDoc:
+    """A Task that has not ended. One that is not in the cluster yet counts as created now.
+
+    `begins` is when it may start at the earliest, in seconds since the Unix epoch.
+    """
+
+    manifest: Manifest
+    task: Task
+    record: TaskRecord
+    begins: float
+
+    @property
+    def spec(self) -> Obj:
+        found: Obj = self.manifest.body["spec"]
+        return found
+
+    @property
+    def running(self) -> bool:
+        return self.record.phase is Phase.ASSIGNED
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """A ResourceQuota that bounds how many Tasks a namespace holds."""
+
+    manifest: Manifest
+    most: float
+
+
+class Setup:
+    """All objects of a review. `now` is in seconds since the Unix epoch."""
+
+    def __init__(self, manifests: Sequence[Manifest], now: float, *, whole: bool = False) -> None:
+        """`whole` says that all there is is in the set; a set of files may leave out what is applied elsewhere."""
+        self.manifests = manifests
+        self.now = now
+        self.whole = whole
+        self.queues: dict[Key, QueueDoc] = {}
+        self.pools: dict[Key, PoolDoc] = {}
+        self.tasks: dict[Key, TaskDoc] = {}
+        self.caps: list[Cap] = []
+        self.problems: list[tuple[Manifest, schema.Problem]] = []
+        self._names: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._by_queue: dict[Key, list[TaskDoc]] = defaultdict(list)
+        known = schema.schemas()
+        for manifest in manifests:
+            self._take(manifest, known)
+        for doc in self.tasks.values():
+            self._by_queue[doc.task.queue_key].append(doc)
+
+    def names(self, kind: str, namespace: str) -> list[str]:
+        """All of a kind that are there, those that cannot be read included."""
+        return sorted(self._names[kind, namespace])
+
+    def tasks_of(self, queue: Key) -> list[TaskDoc]:
+        return self._by_queue.get(queue, [])
+
+    def queue_of(self, task: Task) -> QueueDoc | None:
+        return self.queues.get(task.queue_key)
+
+    def pools_of(self, doc: TaskDoc, queue: QueueDoc) -> list[PoolDoc]:
+        """The pools whose agents may run the Task, if they are able to."""
+        task, namespace = doc.task, doc.task.namespace
+        if task.pool is not None:
+            names = [task.pool]
+        elif is_emergency(queue.rules, task):
+            names = self.names("AgentPool", namespace)
+        else:
+            names = list(queue.rules.pools)
+        return [self.pools[namespace, name] for name in names if (namespace, name) in self.pools]
+
+    def missing_pools(self, doc: TaskDoc, queue: QueueDoc) -> bool:
+        """Whether the Task could also run on a pool that is not in the set, or cannot be read."""
+        names = [doc.task.pool] if doc.task.pool is not None else queue.rules.pools
+        return any((doc.task.namespace, name) not in self.pools for name in names)
+
+    def queues_using(self, pool: Key) -> list[QueueDoc]:
+        return [doc for doc in self.queues.values() if doc.rules.namespace == pool[0] and pool[1] in doc.rules.pools]
+
+    def timeouts(self, doc: TaskDoc) -> Timeouts:
+        """The Task's limits of time: its own word, or else its queue's."""
+        queue = self.queue_of(doc.task)
+        other = queue.rules.timeouts if queue is not None else Timeouts()
+        own = doc.record
+        return Timeouts(
+            other.waiting if doc.task.waiting_limit is None else doc.task.waiting_limit,
+            other.execution if own.execution_limit is None else own.execution_limit,
+            other.progress if own.progress_limit is None else own.progress_limit,
+        )
+
+    def _take(self, manifest: Manifest, known: dict[str, schema.Schema]) -> None:
+        if manifest.kind == "ResourceQuota" and not manifest.ours:
+            most = _cap(manifest.body)
+            if most is not None:
+                self.caps.append(Cap(manifest, most))
+            return
+        self._names[manifest.kind, manifest.namespace].add(manifest.name)
+        if manifest.kind not in known:
+            return
+        found = list(schema.problems(known[manifest.kind], manifest.body))
+        self.problems += [(manifest, each) for each in found]
+        if any(not each.unknown for each in found):
+            return
+        body, key = _completed(manifest), (manifest.namespace, manifest.name)
+        match manifest.kind:
+            case "TaskQueue":
+                self.queues[key] = QueueDoc(manifest, TaskQueueSpec.model_validate(body["spec"]), convert.queue(body))
+            case "AgentPool":
+                pool = convert.pool(body)
+                spec = AgentPoolSpec.model_validate(body["spec"])
+                self.pools[key] = PoolDoc(manifest, spec, pool, _offer(pool, spec.template.spec))
+            case "Task":
+                record = convert.task_record(body)
+                task = record.task if manifest.live else replace(record.task, created=self.now)
+                if record.phase in (Phase.PENDING, Phase.ASSIGNED):
+                    self.tasks[key] = TaskDoc(manifest, task, record, max(self.now, task.not_before))
+
+
+def _completed(manifest: Manifest) -> Obj:
+    """The object with the metadata that the API server would add."""
+    given = manifest.body.get("metadata")
+    metadata = {
+        "uid": f"{manifest.namespace}/{manifest.name}",
+        "resourceVersion": "0",
+        **(given if isinstance(given, dict) else {}),
+        "name": manifest.name,
+        "namespace": manifest.namespace,
+    }
+    return {**manifest.body, "metadata": metadata}
+
+
+def agent_container(pod: Obj) -> Obj:
+    """The container that is the agent: the one of that name, or else the first."""
+    containers: list[Obj] = pod["containers"]
+    return next((each for each in containers if each.get("name") == convert.AGENT_CONTAINER), containers[0])
+
+
+def _offer(pool: Pool, pod: Obj) -> filters.Offer:
+    flags, variables = said(agent_container(pod))
+    unfenced = (
+        "--http" in flags
+        or "--in-process" in flags
+        or bool(variables.get("TASKDIST_HTTP"))
+        or variables.get("TASKDIST_IN_PROCESS", "").lower() in ("1", "true", "yes")
+    )
+    types = flags.get("--types") or variables.get("TASKDIST_TYPES") or ""
+    named = frozenset(word.strip() for word in types.split(",") if word.strip())
+    return replace(filters.prospective(pool), fenced=not unfenced, types=named or None)
+
+
+def said(container: Obj) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what the runner is told by the container: flags of `taskdist agent`, and variables."""
+    words: list[str] = []
+    for each in [*_listed(container, "command"), *_listed(container, "args")]:
+        try:
+            words += shlex.split(str(each))
+        except ValueError:
+            words.append(str(each))
+    flags: dict[str, str] = {}
+    if "agent" in words or "taskdist.agent" in words:
+        for number, word in enumerate(words):
+            name, equals, value = word.partition("=")
+            if name.startswith("--"):
+                following = words[number + 1] if number + 1 < len(words) else ""
+                flags[name] = value if equals else following
+    variables = {
+        str(each.get("name")): str(each.get("value", ""))
+        for each in _listed(container, "env")
+        if isinstance(each, dict)
+    }
+    return flags, variables
+
+
+def _listed(container: Obj, name: str) -> Iterable[Any]:
+    value = container.get(name)
+    return value if isinstance(value, list) else ()
+
+
+_QUANTITIES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 1024.0, "Mi": 1024.0**2, "Gi": 1024.0**3}
+
+
+def _cap(body: Obj) -> float | None:
+    hard = (body.get("spec") or {}).get("hard") or {}
+    text = str(hard.get(CAP, ""))
+    digits = text.rstrip("kKMGi")
+    unit = _QUANTITIES.get(text[len(digits) :])
+    return float(digits) * unit if digits.isdecimal() and unit is not None else None
