@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from taskdist.api import Phase
+from taskdist.core import explain
 from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
 from taskdist.core.events import PodGone, PodSeen, PoolApplied, PoolDeleted, QueueApplied, QueueDeleted
 from taskdist.core.model import Key, Pool, Queue
@@ -36,6 +37,9 @@ from taskdist.protocol.settings import LeaderSettings
 
 # How often a leader whose sure time has passed asks whether it was renewed since.
 LAPSED_SECONDS = 0.25
+# With more Tasks than these, status tells reasons without position and expected start: those cost too much there to be
+# worked out while others wait for a decision. Whoever asks is told them by the command.
+OUTLOOK_TASKS = 10_000
 
 __all__ = ["Leader", "LeaderSettings", "LeaderStats"]
 
@@ -385,12 +389,12 @@ class Leader(Sessions):
                 continue
             if entry.asked is not None or entry.ending is not None or now.boot < entry.not_until:
                 continue  # it is looked at again
-            explanation = self.core.why(uid, now.wall)
+            near = len(self._tasks) <= OUTLOOK_TASKS
+            explanation = self.core.explain(uid, now.wall) if near else self.core.why(uid, now.wall)
             if explanation is None or entry.noted is None or entry.noted[0] is not explanation.reason:
                 continue
             self._reason_slot = max(self._reason_slot, now.boot - 1.0) + every
-            text = f"{explanation.message} {explanation.unblock}".strip()
-            self._write(entry, Ask.NOTE, status.explained(explanation.reason, text))
+            self._write(entry, Ask.NOTE, status.explained(explanation.reason, explain.text(explanation)))
         if line and self._reason_slot > self._reason_timer:
             self._reason_timer = self._reason_slot
             self._timers.add(self._reason_timer, "reasons", "")
