@@ -66,6 +66,10 @@ test-long: env ## what takes longer: more histories of the lease protocol (HISTO
 bench-core: env ## decisions a second, growth with size, bytes a Task; JSON on the last line
 	@$(PY) tests/benchmarks/bench_core.py
 
+.PHONY: bench-explain
+bench-explain: env ## how long an explanation takes where 100,000 Tasks wait; JSON on the last line
+	@$(PY) tests/benchmarks/bench_explain.py
+
 .PHONY: bench-dispatch
 bench-dispatch: binaries ## create-acknowledged to handler started, beside a lone status patch; JSON on the last line
 	@$(PY) tests/benchmarks/bench_dispatch.py
