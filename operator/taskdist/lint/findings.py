@@ -35,8 +35,8 @@ class Severity(StrEnum):
 class Mend:
     """What to do, in words; and where it is known how, a change to paste.
 
-    `change` is to be merged into the flawed object, or into `on` if that is another one; lists of things with names
-    are merged by name, and null takes a field away. With a `kind` in it, it is a whole new manifest.
+    `change` is to be merged into the flawed object, or into `on` if that is another one: null takes a field away, lists
+    are whole, but for containers, which are told apart by name. With a `kind` in it, it is a whole new manifest.
     """
 
     words: str

@@ -5,10 +5,12 @@ compare fields with each other.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from taskdist.api.crd import definition, kinds
@@ -26,9 +28,11 @@ class Problem:
     unknown: bool = False
 
 
-def schemas() -> dict[str, Schema]:
-    """By kind: the schema of the version that is served."""
-    return {kind.kind: definition(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"] for kind in kinds()}
+@cache
+def schemas() -> Mapping[str, Schema]:
+    """By kind: the schema of the version that is served. To make them takes longer than a review."""
+    made = {kind.kind: definition(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"] for kind in kinds()}
+    return MappingProxyType(made)
 
 
 def problems(schema: Schema, value: Any, path: str = "") -> Iterator[Problem]:

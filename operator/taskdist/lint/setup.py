@@ -6,7 +6,7 @@ but are judged no further. Refuses to find anything wrong itself.
 
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -142,7 +142,7 @@ class Setup:
             other.progress if own.progress_limit is None else own.progress_limit,
         )
 
-    def _take(self, manifest: Manifest, known: dict[str, schema.Schema]) -> None:
+    def _take(self, manifest: Manifest, known: Mapping[str, schema.Schema]) -> None:
         if manifest.kind == "ResourceQuota" and not manifest.ours:
             most = _cap(manifest.body)
             if most is not None:

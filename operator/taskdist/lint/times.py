@@ -94,7 +94,7 @@ def execution_limit_below_service(setup: Setup) -> Iterator[Flaw]:
 def progress_limit_without_effect(setup: Setup) -> Iterator[Flaw]:
     """The limit between two words of progress is not shorter than the one of the whole attempt.
 
-    The execution limit always comes first.
+    The execution limit always comes first, so that it never stops an attempt that hangs.
     """
     for queue in setup.queues.values():
         limits = queue.rules.timeouts
