@@ -66,6 +66,17 @@ def shared(stack: Stack, cluster: Client) -> Iterator[Room]:
     next(rooms, None)
 
 
+@pytest.fixture(scope="module")
+def apart(stack: Stack, cluster: Client) -> Iterator[Room]:
+    """The same in a namespace of a module's own, for tests that leave Tasks behind which do not end."""
+    rooms = make_room(stack, cluster)
+    room = next(rooms)
+    room.queue()
+    room.pool(replicas=2, ready=2)
+    yield room
+    next(rooms, None)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """A failure shows what the operators said last: their logs go with the session."""

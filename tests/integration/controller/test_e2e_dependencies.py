@@ -28,27 +28,27 @@ def block(room: Room, name: str, directory: Path) -> Path:
     return done
 
 
-def test_a_chain_runs_in_order_and_passes_results_on(shared: Room) -> None:
-    shared.task("chain-c", "parents", dependsOn=on("chain-b"))
-    shared.task("chain-b", "parents", dependsOn=on("chain-a"))
-    until(lambda: why(shared, "chain-b") == "DependencyNotFound", "the parent is reported missing")
-    shared.task("chain-a", payload={"lines": 3, "word": "é"})
-    a, b, c = (shared.ended(f"chain-{n}")[0] for n in "abc")
+def test_a_chain_runs_in_order_and_passes_results_on(apart: Room) -> None:
+    apart.task("chain-c", "parents", dependsOn=on("chain-b"))
+    apart.task("chain-b", "parents", dependsOn=on("chain-a"))
+    until(lambda: why(apart, "chain-b") == "DependencyNotFound", "the parent is reported missing")
+    apart.task("chain-a", payload={"lines": 3, "word": "é"})
+    a, b, c = (apart.ended(f"chain-{n}")[0] for n in "abc")
     assert [each["phase"] for each in (a, b, c)] == ["Succeeded"] * 3
     assert a["finishedAt"] <= b["assignedAt"] <= b["finishedAt"] <= c["assignedAt"]
     assert b["result"] == {"chain-a": {"phase": "Succeeded", "result": {"lines": 3, "word": "é"}}}
     assert c["result"] == {"chain-b": {"phase": "Succeeded", "result": b["result"]}}
-    uid = shared.get("tasks", "chain-a")["metadata"]["uid"]
+    uid = apart.get("tasks", "chain-a")["metadata"]["uid"]
     assert b["dependencies"] == [{"name": "chain-a", "uid": uid, "phase": "Succeeded"}]
 
 
-def test_a_parent_that_ended_long_ago_is_found_and_large_results_come_by_reference(shared: Room) -> None:
+def test_a_parent_that_ended_long_ago_is_found_and_large_results_come_by_reference(apart: Room) -> None:
     for name in ("large-a", "large-b"):
-        shared.task(name, "large", {"bytes": 40_000})
-    shared.task("small")
-    shared.ended("large-a", "large-b", "small")
-    shared.task("joined", "parents", dependsOn=on("large-a", "large-b", "small"))
-    got = shared.ended("joined")[0]
+        apart.task(name, "large", {"bytes": 40_000})
+    apart.task("small")
+    apart.ended("large-a", "large-b", "small")
+    apart.task("joined", "parents", dependsOn=on("large-a", "large-b", "small"))
+    got = apart.ended("joined")[0]
     # The join itself returns what it got, which is within bounds only because one of them is a reference.
     assert got["phase"] == "Succeeded", got
     assert len(got["result"]["large-a"]["result"]["x"]) == 40_000
@@ -64,98 +64,98 @@ def test_a_parent_that_ended_long_ago_is_found_and_large_results_come_by_referen
         ("Run", "Succeeded", "Completed"),
     ],
 )
-def test_a_parent_fails(shared: Room, policy: str, phase: str, reason: str) -> None:
+def test_a_parent_fails(apart: Room, policy: str, phase: str, reason: str) -> None:
     name = policy.lower()
-    shared.task(f"bad-for-{name}", "fail-permanently")
-    shared.task(f"after-{name}", "parents", dependsOn=on(f"bad-for-{name}"), onDependencyFailure=policy)
-    shared.task(f"last-{name}", "parents", dependsOn=on(f"after-{name}"), onDependencyFailure=policy)
-    status = shared.ended(f"after-{name}")[0]
+    apart.task(f"bad-for-{name}", "fail-permanently")
+    apart.task(f"after-{name}", "parents", dependsOn=on(f"bad-for-{name}"), onDependencyFailure=policy)
+    apart.task(f"last-{name}", "parents", dependsOn=on(f"after-{name}"), onDependencyFailure=policy)
+    status = apart.ended(f"after-{name}")[0]
     assert (status["phase"], status["reason"]) == (phase, reason)
     if policy == "Run":
         assert status["result"][f"bad-for-{name}"]["phase"] == "Failed"
     else:
         assert f"bad-for-{name} (Failed)" in status["message"]
         assert not status.get("attempt")
-    assert shared.ended(f"last-{name}")[0]["phase"] == phase
+    assert apart.ended(f"last-{name}")[0]["phase"] == phase
 
 
-def test_a_parent_that_is_deleted_counts_as_failed(shared: Room) -> None:
-    shared.task("doomed", suspend=True)
-    shared.task("bereft", dependsOn=on("doomed"))
-    until(lambda: shared.status("tasks", "bereft").get("dependencies"), "the parent is pinned")
-    assert why(shared, "bereft") == "Dependency"
-    shared.delete("tasks", "doomed")
-    shared.task("doomed")
-    status = shared.ended("bereft")[0]
+def test_a_parent_that_is_deleted_counts_as_failed(apart: Room) -> None:
+    apart.task("doomed", suspend=True)
+    apart.task("bereft", dependsOn=on("doomed"))
+    until(lambda: apart.status("tasks", "bereft").get("dependencies"), "the parent is pinned")
+    assert why(apart, "bereft") == "Dependency"
+    apart.delete("tasks", "doomed")
+    apart.task("doomed")
+    status = apart.ended("bereft")[0]
     assert (status["phase"], status["reason"]) == ("Failed", "DependencyFailed")
     assert "doomed (deleted)" in status["message"], "the pin is not the new one's"
 
 
-def test_a_cycle_is_named_and_ends_with_one_of_its_members(shared: Room) -> None:
-    shared.task("ring-a", dependsOn=on("ring-b"))
-    shared.task("ring-b", dependsOn=on("ring-c"))
-    shared.task("ring-c", dependsOn=on("ring-a"))
-    until(lambda: shared.status("tasks", "ring-a").get("dependencies"), "the last one is pinned")
-    told = json.loads(shared.taskdist("explain", "ring-a", "-o", "json"))
+def test_a_cycle_is_named_and_ends_with_one_of_its_members(apart: Room) -> None:
+    apart.task("ring-a", dependsOn=on("ring-b"))
+    apart.task("ring-b", dependsOn=on("ring-c"))
+    apart.task("ring-c", dependsOn=on("ring-a"))
+    until(lambda: apart.status("tasks", "ring-a").get("dependencies"), "the last one is pinned")
+    told = json.loads(apart.taskdist("explain", "ring-a", "-o", "json"))
     assert told["reason"] == "DependencyCycle"
     assert "ring-a → ring-b → ring-c → ring-a" in told["message"]
-    shared.patch("tasks", "ring-b", cancel=True)
-    assert [each["reason"] for each in shared.ended("ring-a", "ring-c")] == ["DependencyFailed"] * 2
+    apart.patch("tasks", "ring-b", cancel=True)
+    assert [each["reason"] for each in apart.ended("ring-a", "ring-c")] == ["DependencyFailed"] * 2
 
 
-def test_a_child_lifts_its_parent_before_others(shared: Room, tmp_path: Path) -> None:
-    shared.queue("narrow-line", pools=["narrow-line"])
-    shared.pool("narrow-line", slots=1, replicas=1, ready=1)
+def test_a_child_lifts_its_parent_before_others(apart: Room, tmp_path: Path) -> None:
+    apart.queue("narrow-line", pools=["narrow-line"])
+    apart.pool("narrow-line", slots=1, replicas=1, ready=1)
     done = tmp_path / "done"
-    shared.task("holder", "trace", {"file": str(tmp_path / "holder"), "until": str(done)}, queue="narrow-line")
+    apart.task("holder", "trace", {"file": str(tmp_path / "holder"), "until": str(done)}, queue="narrow-line")
     until((tmp_path / "holder").exists, "the only slot is taken")
-    shared.task("other", queue="narrow-line", priority="High")
-    shared.task("parent", queue="narrow-line", priority="Low")
-    shared.task("urgent", queue="narrow-line", priority="Critical", dependsOn=on("parent"))
-    until(lambda: shared.status("tasks", "urgent").get("dependencies"), "the parent is pinned")
+    apart.task("other", queue="narrow-line", priority="High")
+    apart.task("parent", queue="narrow-line", priority="Low")
+    apart.task("urgent", queue="narrow-line", priority="Critical", dependsOn=on("parent"))
+    until(lambda: apart.status("tasks", "urgent").get("dependencies"), "the parent is pinned")
     done.touch()
-    shared.ended("other", "parent", "urgent")
-    started = {name: shared.status("tasks", name)["assignedAt"] for name in ("other", "parent", "urgent")}
+    apart.ended("other", "parent", "urgent")
+    started = {name: apart.status("tasks", name)["assignedAt"] for name in ("other", "parent", "urgent")}
     assert sorted(started, key=started.__getitem__) == ["parent", "urgent", "other"]
 
 
-def test_a_change_of_leader_keeps_dependents(shared: Room, tmp_path: Path) -> None:
-    done = block(shared, "slow", tmp_path)
-    shared.task("patient", "parents", dependsOn=on("slow"))
-    until(lambda: shared.status("tasks", "patient").get("dependencies"), "the parent is pinned")
-    victim = shared.stack.operators.pop(0)
+def test_a_change_of_leader_keeps_dependents(apart: Room, tmp_path: Path) -> None:
+    done = block(apart, "slow", tmp_path)
+    apart.task("patient", "parents", dependsOn=on("slow"))
+    until(lambda: apart.status("tasks", "patient").get("dependencies"), "the parent is pinned")
+    victim = apart.stack.operators.pop(0)
     victim.process.kill()
     victim.process.wait()
     done.touch()
-    shared.stack.start_operator()
-    status = shared.ended("patient")[0]
+    apart.stack.start_operator()
+    status = apart.ended("patient")[0]
     assert status["phase"] == "Succeeded"
     assert status["result"]["slow"]["phase"] == "Succeeded"
 
 
-def test_a_duplicate_waits_and_ends_as_the_first(shared: Room, tmp_path: Path) -> None:
+def test_a_duplicate_waits_and_ends_as_the_first(apart: Room, tmp_path: Path) -> None:
     file, done = tmp_path / "beats", tmp_path / "done"
     payload = {"file": str(file), "until": str(done)}
-    shared.task("first", "trace", payload, idempotencyKey="order 7")
+    apart.task("first", "trace", payload, idempotencyKey="order 7")
     until(file.exists, "the first runs")
-    shared.task("second", "trace", payload, idempotencyKey="order 7")
-    until(lambda: why(shared, "second") == "Duplicate", "the second waits")
+    apart.task("second", "trace", payload, idempotencyKey="order 7")
+    until(lambda: why(apart, "second") == "Duplicate", "the second waits")
     done.touch()
-    first, second = shared.ended("first")[0], shared.ended("second")[0]
+    first, second = apart.ended("first")[0], apart.ended("second")[0]
     assert (second["phase"], second["reason"], second["duplicateOf"]) == ("Succeeded", "Duplicate", "first")
     assert second["result"] == first["result"]
     assert not second.get("attempt")
-    shared.delete("tasks", "first")
-    shared.task("third", "echo", {"again": 1}, idempotencyKey="order 7")
-    assert shared.ended("third")[0]["result"] == {"again": 1}, "the key is free again"
+    apart.delete("tasks", "first")
+    apart.task("third", "echo", {"again": 1}, idempotencyKey="order 7")
+    assert apart.ended("third")[0]["result"] == {"again": 1}, "the key is free again"
 
 
-def test_the_command_submits_once(shared: Room) -> None:
+def test_the_command_submits_once(apart: Room) -> None:
     submit = ("submit", "q", "--type", "echo", "--payload", '{"n": 1}', "--idempotency-key", "once")
-    assert "created" in shared.taskdist(*submit)
-    assert json.loads(shared.taskdist(*submit, "--wait")) == {"n": 1}
-    assert "exists already (Succeeded)" in shared.taskdist(*submit)
-    keyed = [task for task in shared.items("tasks") if task["spec"].get("idempotencyKey") == "once"]
+    assert "created" in apart.taskdist(*submit)
+    assert json.loads(apart.taskdist(*submit, "--wait")) == {"n": 1}
+    assert "exists already (Succeeded)" in apart.taskdist(*submit)
+    keyed = [task for task in apart.items("tasks") if task["spec"].get("idempotencyKey") == "once"]
     assert len(keyed) == 1
     with pytest.raises(subprocess.CalledProcessError):
-        shared.taskdist(*submit, "--name", "x")
+        apart.taskdist(*submit, "--name", "x")

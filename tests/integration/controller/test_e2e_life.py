@@ -21,10 +21,10 @@ def dead(room: Room, name: str) -> Object:
 
 
 @pytest.fixture(scope="module")
-def letters(shared: Room) -> Room:
+def letters(apart: Room) -> Room:
     """Queue `letters`: one retry, then a dead letter."""
-    shared.queue("letters", retry={"initialSeconds": 0.4, "jitter": 0.5, "limit": 1, "onExhausted": "DeadLetter"})
-    return shared
+    apart.queue("letters", retry={"initialSeconds": 0.4, "jitter": 0.5, "limit": 1, "onExhausted": "DeadLetter"})
+    return apart
 
 
 def test_retries_are_spread_then_a_dead_letter_is_kept_redriven_and_succeeds(letters: Room, tmp_path: Path) -> None:
@@ -87,11 +87,11 @@ def test_a_dead_letter_can_be_cancelled_and_deleted(letters: Room) -> None:
     assert letters.ended("after-the-letters")[0]["phase"] == "Succeeded"
 
 
-def test_reasons_that_are_not_named_are_not_tried_again(shared: Room) -> None:
-    shared.queue("choosy", retry={"initialSeconds": 0.05, "reasons": ["HandlerCrashed"]})
-    shared.task("crashes-once", "crash-once", queue="choosy")
-    shared.task("raises", "fail", queue="choosy")
-    crashed, raised = shared.ended("crashes-once")[0], shared.ended("raises")[0]
+def test_reasons_that_are_not_named_are_not_tried_again(apart: Room) -> None:
+    apart.queue("choosy", retry={"initialSeconds": 0.05, "reasons": ["HandlerCrashed"]})
+    apart.task("crashes-once", "crash-once", queue="choosy")
+    apart.task("raises", "fail", queue="choosy")
+    crashed, raised = apart.ended("crashes-once")[0], apart.ended("raises")[0]
     assert (crashed["phase"], crashed["failures"]) == ("Succeeded", 1)
     assert (raised["phase"], raised["reason"], raised["attempt"]) == ("Failed", "HandlerError", 1)
     assert "retry.reasons" in raised["message"]
@@ -121,10 +121,10 @@ def test_a_task_that_agents_die_of_is_poisoned(room: Room, tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def timed(shared: Room) -> Room:
+def timed(apart: Room) -> Room:
     """Queue `timed`: attempts run for at most a second; one retry."""
-    shared.queue("timed", timeouts={"executionSeconds": 1}, retry={"initialSeconds": 0.1, "limit": 1})
-    return shared
+    apart.queue("timed", timeouts={"executionSeconds": 1}, retry={"initialSeconds": 0.1, "limit": 1})
+    return apart
 
 
 @pytest.mark.parametrize("polite", [True, False], ids=["a-handler-that-listens", "one-that-has-to-be-killed"])
@@ -159,21 +159,21 @@ def test_the_task_s_own_limit_goes_before_the_queue_s(timed: Room, tmp_path: Pat
     assert when(status["finishedAt"]) - when(status["startedAt"]) >= 1.9
 
 
-def test_silence_ends_an_attempt_and_reports_of_progress_do_not(shared: Room, tmp_path: Path) -> None:
-    shared.queue("watched", timeouts={"progressSeconds": 1}, retry={"initialSeconds": 0.1, "limit": 0})
-    shared.task("silent", "trace", {"file": str(tmp_path / "beats"), "seconds": 20}, queue="watched")
-    shared.task("talking", "lively", {"seconds": 3}, queue="watched")
-    silent, talking = shared.ended("silent")[0], shared.ended("talking")[0]
+def test_silence_ends_an_attempt_and_reports_of_progress_do_not(apart: Room, tmp_path: Path) -> None:
+    apart.queue("watched", timeouts={"progressSeconds": 1}, retry={"initialSeconds": 0.1, "limit": 0})
+    apart.task("silent", "trace", {"file": str(tmp_path / "beats"), "seconds": 20}, queue="watched")
+    apart.task("talking", "lively", {"seconds": 3}, queue="watched")
+    silent, talking = apart.ended("silent")[0], apart.ended("talking")[0]
     assert silent["phase"] == "Failed"
     assert silent["attempts"][0]["reason"] == "ProgressTimedOut"
     assert (talking["phase"], talking["attempt"]) == ("Succeeded", 1)
 
 
-def test_at_most_once_runs_once_even_if_it_takes_too_long(shared: Room, tmp_path: Path) -> None:
+def test_at_most_once_runs_once_even_if_it_takes_too_long(apart: Room, tmp_path: Path) -> None:
     file = tmp_path / "beats"
-    shared.queue("once", delivery="AtMostOnce", timeouts={"executionSeconds": 1}, retry={"initialSeconds": 0.1})
-    shared.task("only-once", "trace", {"file": str(file), "seconds": 20}, queue="once")
-    status = shared.ended("only-once")[0]
+    apart.queue("once", delivery="AtMostOnce", timeouts={"executionSeconds": 1}, retry={"initialSeconds": 0.1})
+    apart.task("only-once", "trace", {"file": str(file), "seconds": 20}, queue="once")
+    status = apart.ended("only-once")[0]
     assert (status["phase"], status["reason"], status["attempt"]) == ("Failed", "ExecutionTimedOut", 1)
     assert "at most once" in status["message"]
     assert list(beats(file)) == [("only-once", 1)]

@@ -40,26 +40,26 @@ def accepting(room: Room, queue: str) -> bool:
     return bool(status)
 
 
-def test_a_queue_refuses_from_its_high_mark_on_and_takes_again_at_its_low_one(shared: Room) -> None:
-    shared.queue("tank", pools=["nobody"], overflow={"highWater": 4, "lowWater": 1})
+def test_a_queue_refuses_from_its_high_mark_on_and_takes_again_at_its_low_one(apart: Room) -> None:
+    apart.queue("tank", pools=["nobody"], overflow={"highWater": 4, "lowWater": 1})
     for i in range(4):
-        shared.task(f"tank-{i}", queue="tank")
-    said = refused(shared, "tank")
+        apart.task(f"tank-{i}", queue="tank")
+    said = refused(apart, "tank")
     assert "TaskQueue tank takes no new Tasks now; 4 wait in it." in said
     assert "spec.overflow.highWater is 4; it opens again at 1 waiting." in said
     with pytest.raises(ApiError):
-        shared.task("tank-too-many", queue="tank")
-    assert not accepting(shared, "tank")
-    assert shared.condition("taskqueues", "tank", "Accepting")["reason"] == "QueueFull"
-    assert not refusal(shared, "q"), "other queues go on"
+        apart.task("tank-too-many", queue="tank")
+    assert not accepting(apart, "tank")
+    assert apart.condition("taskqueues", "tank", "Accepting")["reason"] == "QueueFull"
+    assert not refusal(apart, "q"), "other queues go on"
     for i in range(2):
-        shared.patch("tasks", f"tank-{i}", cancel=True)
-    until(lambda: shared.status("taskqueues", "tank").get("waiting") == 2, "two have gone")
-    assert refusal(shared, "tank"), "between its marks it stays closed"
-    shared.patch("tasks", "tank-2", cancel=True)
-    taken(shared, "tank")
-    assert accepting(shared, "tank")
-    shared.task("tank-again", queue="tank")
+        apart.patch("tasks", f"tank-{i}", cancel=True)
+    until(lambda: apart.status("taskqueues", "tank").get("waiting") == 2, "two have gone")
+    assert refusal(apart, "tank"), "between its marks it stays closed"
+    apart.patch("tasks", "tank-2", cancel=True)
+    taken(apart, "tank")
+    assert accepting(apart, "tank")
+    apart.task("tank-again", queue="tank")
 
 
 @pytest.mark.parametrize(
@@ -75,37 +75,37 @@ def test_a_queue_refuses_from_its_high_mark_on_and_takes_again_at_its_low_one(sh
         ),
     ],
 )
-def test_a_quota_closes_its_queue(shared: Room, queue: str, spec: Object, words: str) -> None:
-    shared.queue(queue, pools=["nobody"], **spec)
+def test_a_quota_closes_its_queue(apart: Room, queue: str, spec: Object, words: str) -> None:
+    apart.queue(queue, pools=["nobody"], **spec)
     for i in range(2):
-        shared.task(f"{queue}-{i}", payload={"x": "y" * 200}, queue=queue)
-    assert words in refused(shared, queue)
-    shared.patch("tasks", f"{queue}-0", cancel=True)
-    taken(shared, queue)
+        apart.task(f"{queue}-{i}", payload={"x": "y" * 200}, queue=queue)
+    assert words in refused(apart, queue)
+    apart.patch("tasks", f"{queue}-0", cancel=True)
+    taken(apart, queue)
 
 
-def test_a_drained_queue_takes_nothing_and_works_off_what_it_has(shared: Room) -> None:
-    shared.queue("drain", paused=True)
-    shared.task("drain-left", queue="drain")
-    shared.patch("taskqueues", "drain", drained=True)
-    assert "spec.drained is true" in refused(shared, "drain")
-    shared.patch("taskqueues", "drain", paused=False)
-    assert shared.ended("drain-left")[0]["phase"] == "Succeeded"
-    assert refusal(shared, "drain")
-    shared.patch("taskqueues", "drain", drained=False)
-    taken(shared, "drain")
+def test_a_drained_queue_takes_nothing_and_works_off_what_it_has(apart: Room) -> None:
+    apart.queue("drain", paused=True)
+    apart.task("drain-left", queue="drain")
+    apart.patch("taskqueues", "drain", drained=True)
+    assert "spec.drained is true" in refused(apart, "drain")
+    apart.patch("taskqueues", "drain", paused=False)
+    assert apart.ended("drain-left")[0]["phase"] == "Succeeded"
+    assert refusal(apart, "drain")
+    apart.patch("taskqueues", "drain", drained=False)
+    taken(apart, "drain")
 
 
-def test_numbers_of_a_full_queue_are_in_the_metrics(shared: Room) -> None:
-    shared.queue("measured", pools=["nobody"], overflow={"highWater": 1, "lowWater": 0})
-    shared.task("measured-0", queue="measured")
-    refused(shared, "measured")
-    numbers = metrics(shared.stack.operators[0])
-    labels = f'namespace="{shared.namespace}",queue="measured"'
+def test_numbers_of_a_full_queue_are_in_the_metrics(apart: Room) -> None:
+    apart.queue("measured", pools=["nobody"], overflow={"highWater": 1, "lowWater": 0})
+    apart.task("measured-0", queue="measured")
+    refused(apart, "measured")
+    numbers = metrics(apart.stack.operators[0])
+    labels = f'namespace="{apart.namespace}",queue="measured"'
     assert numbers[f"taskdist_queue_accepting{{{labels}}}"] == 0
     assert numbers[f'taskdist_tasks_waiting_by_reason{{{labels},reason="PoolNotFound"}}'] == 1
-    shared.patch("tasks", "measured-0", cancel=True)
-    taken(shared, "measured")
+    apart.patch("tasks", "measured-0", cancel=True)
+    taken(apart, "measured")
 
 
 def test_a_queue_between_its_marks_stays_closed_under_the_next_leader(room: Room) -> None:

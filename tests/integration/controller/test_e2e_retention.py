@@ -28,48 +28,48 @@ def end(room: Room, name: str, phase: str = "Succeeded", ago: float = 0.0, **sta
     room.client.request("PATCH", room.path("tasks", name) + "/status", body, content_type=MERGE_PATCH)
 
 
-def test_the_task_s_own_word_goes_before_its_queue_s(shared: Room) -> None:
-    shared.queue("ttl", ttlSecondsAfterFinished=2)
-    before = metrics(shared.stack.operators[0])
+def test_the_task_s_own_word_goes_before_its_queue_s(apart: Room) -> None:
+    apart.queue("ttl", ttlSecondsAfterFinished=2)
+    before = metrics(apart.stack.operators[0])
     for name, spec in (("by-queue", {}), ("by-task", {"ttlSecondsAfterFinished": 4}), ("long", LONG)):
-        shared.task(f"ttl-{name}", queue="ttl", **spec)
+        apart.task(f"ttl-{name}", queue="ttl", **spec)
     ended = {
-        name: seconds(shared.in_phase(f"ttl-{name}", "Succeeded")["finishedAt"]) for name in ("by-queue", "by-task")
+        name: seconds(apart.in_phase(f"ttl-{name}", "Succeeded")["finishedAt"]) for name in ("by-queue", "by-task")
     }
-    assert gone(shared, "ttl-by-queue") >= ended["by-queue"] + 2 - SLACK
-    assert gone(shared, "ttl-by-task") >= ended["by-task"] + 4 - SLACK
-    assert shared.phase("ttl-long") == "Succeeded"
-    series = f'taskdist_tasks_deleted_total{{namespace="{shared.namespace}",queue="ttl"}}'
-    until(lambda: metrics(shared.stack.operators[0])[series] == before.get(series, 0) + 2, "both were counted")
-    assert metrics(shared.stack.operators[0])["taskdist_conservation_error"] == 0
+    assert gone(apart, "ttl-by-queue") >= ended["by-queue"] + 2 - SLACK
+    assert gone(apart, "ttl-by-task") >= ended["by-task"] + 4 - SLACK
+    assert apart.phase("ttl-long") == "Succeeded"
+    series = f'taskdist_tasks_deleted_total{{namespace="{apart.namespace}",queue="ttl"}}'
+    until(lambda: metrics(apart.stack.operators[0])[series] == before.get(series, 0) + 2, "both were counted")
+    assert metrics(apart.stack.operators[0])["taskdist_conservation_error"] == 0
 
 
 LONG = {"ttlSecondsAfterFinished": 3600}
 
 
-def test_without_a_word_a_task_stays_until_its_queue_gives_one(shared: Room) -> None:
-    shared.queue("late-word")
-    shared.task("late-word-0", queue="late-word")
-    shared.ended("late-word-0")
-    shared.task("marker", ttlSecondsAfterFinished=0)
-    gone(shared, "marker")
-    assert shared.phase("late-word-0") == "Succeeded"
-    shared.patch("taskqueues", "late-word", ttlSecondsAfterFinished=0)
-    gone(shared, "late-word-0")
+def test_without_a_word_a_task_stays_until_its_queue_gives_one(apart: Room) -> None:
+    apart.queue("late-word")
+    apart.task("late-word-0", queue="late-word")
+    apart.ended("late-word-0")
+    apart.task("marker", ttlSecondsAfterFinished=0)
+    gone(apart, "marker")
+    assert apart.phase("late-word-0") == "Succeeded"
+    apart.patch("taskqueues", "late-word", ttlSecondsAfterFinished=0)
+    gone(apart, "late-word-0")
 
 
-def test_a_parent_stays_for_its_dependant(shared: Room) -> None:
-    shared.queue("family", pools=["nobody"])
-    shared.task("parent", queue="family", ttlSecondsAfterFinished=0)
-    shared.task("child", queue="family", dependsOn=[{"name": "parent"}], suspend=True)
-    shared.patch("tasks", "parent", cancel=True)
-    shared.ended("parent")
-    shared.task("marker-of-the-family", ttlSecondsAfterFinished=0)
-    gone(shared, "marker-of-the-family")
-    assert there(shared, "parent")
-    shared.patch("tasks", "child", cancel=True)
-    gone(shared, "parent")
-    assert shared.ended("child")[0]["phase"] == "Cancelled"
+def test_a_parent_stays_for_its_dependant(apart: Room) -> None:
+    apart.queue("family", pools=["nobody"])
+    apart.task("parent", queue="family", ttlSecondsAfterFinished=0)
+    apart.task("child", queue="family", dependsOn=[{"name": "parent"}], suspend=True)
+    apart.patch("tasks", "parent", cancel=True)
+    apart.ended("parent")
+    apart.task("marker-of-the-family", ttlSecondsAfterFinished=0)
+    gone(apart, "marker-of-the-family")
+    assert there(apart, "parent")
+    apart.patch("tasks", "child", cancel=True)
+    gone(apart, "parent")
+    assert apart.ended("child")[0]["phase"] == "Cancelled"
 
 
 def test_what_was_due_while_no_operator_ran_goes_with_the_next(room: Room) -> None:
