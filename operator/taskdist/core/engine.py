@@ -108,13 +108,16 @@ class Core:
     def _rules_changed(self, former: Queue, queue: Queue, now: float) -> None:
         """Let the queue's waiting Tasks stand where its present rules say."""
         if any(getattr(former, name) != getattr(queue, name) for name in _ORDER):
-            waiting = [each for each in self._tasks.values() if each.task.queue_key == queue.key and not each.agent]
-            for record in waiting:
-                if not record.held:
+            for record in [each for each in self._tasks.values() if each.task.queue_key == queue.key]:
+                moves = record.agent is None and not record.held and record.ending is None
+                if moves:
                     self._lift(record, now)
-                    self._rank(record)
                     record.shape = self._catalogue.shape_of(record.task)
+                self._rank(record)
+                self._heed_dependants(record)
+                if moves:
                     self._stand(record, now)
+            self._dependencies_changed(now)
         self._waiting.reweigh(queue)
         if former.concurrency_limit != queue.concurrency_limit:
             self._parking.keys_free(queue.key, now)
@@ -136,6 +139,10 @@ class Core:
 
     def _task_held(self, event: events.TaskHeld, now: float) -> None:
         record = self._record(event.task, now)
+        if event.task.parents:
+            # Whatever it waits for, it is not its parents: it does not lift them.
+            self._dependencies.remove(event.task.uid)
+            self._dependencies_changed(now)
         record.held = True
         self._held[event.task.namespace] += 1
         self._gate(record, event.reason)
@@ -159,8 +166,10 @@ class Core:
             if record.task.parents:
                 self._dependencies.remove(event.uid)
             self._leave(record, now)
-        if event.phase is not Phase.DEAD_LETTERED and self._dependencies:
-            self._parent_over(event.uid, event.phase, now)
+        if self._dependencies:
+            if event.phase is not Phase.DEAD_LETTERED:
+                self._parent_over(event.uid, event.phase, now)
+            self._dependencies_changed(now)
 
     def _observe(self, record: TaskRecord, seconds: float) -> None:
         """An attempt succeeded in so much time: learn of its type, and of the agents like its own."""
@@ -195,10 +204,15 @@ class Core:
             self._try_again(uid, now)
 
     def _lifted(self, record: TaskRecord, now: float) -> None:
-        queue, uid = self._catalogue.queue(record.task.queue_key), record.task.uid
-        record.lift = self._dependencies.level(uid, 0)
-        record.chain = self._dependencies.chain(uid) if queue.critical_path_first else 0
+        self._heed_dependants(record)
         self._rise(record, now)
+
+    def _heed_dependants(self, record: TaskRecord) -> None:
+        """Take over what the Tasks that wait for this one make of it."""
+        uid = record.task.uid
+        record.lift = self._dependencies.level(uid, 0)
+        first = self._catalogue.queue(record.task.queue_key).critical_path_first
+        record.chain = self._dependencies.chain(uid) if first else 0
 
     def _rise(self, record: TaskRecord, now: float) -> None:
         """The Task's level or chain may be another now."""
@@ -213,7 +227,7 @@ class Core:
     def _try_again(self, uid: str, now: float) -> None:
         """What held the Task may hold it no more."""
         record = self._tasks.get(uid)
-        if record is not None and record.agent is None and not record.held:
+        if record is not None and record.agent is None and not record.held and record.ending is None:
             self._lift(record, now)
             self._stand(record, now)
 
@@ -286,14 +300,18 @@ class Core:
             elif former is not task:
                 for uid in self._limits.change(former, task):
                     self._try_again(uid, now)
+            # Its class may have been forgotten while it was leased, even if nothing of it changed.
+            record.shape = self._catalogue.shape_of(task)
             if former is not task:
                 if former.queue != task.queue:
                     self._fresh[task.uid] = record
                 record.task = task
-                record.shape = self._catalogue.shape_of(task)
                 record.counts = self._counts_of(task)
                 if (former.queue, former.deadline) != (task.queue, task.deadline):
                     self._rank(record)
+        record.ending = None
+        if self._dependencies:
+            self._heed_dependants(record)
         return record
 
     def _rank(self, record: TaskRecord) -> None:
@@ -345,16 +363,18 @@ class Core:
         """Put a waiting Task behind what holds it, or among those that may run."""
         task, queue = record.task, record.shape.queue
         self._expire(record, queue)
+        # One that is suspended waits for its parents all the same, and lifts them.
+        held = self._dependencies.add(task, order.base_level(queue, task)) if task.parents else None
         if task.suspended:
             self._gate(record, Reason.SUSPENDED)
             return
-        if task.parents:
-            held = self._dependencies.add(task, order.base_level(queue, task))
-            if held is not None:
-                self._gate(record, held.reason)
-                if held.phase is not None:
-                    self._verdict(Fail(task.uid, task.failures, held.reason, held.message, held.phase, task.deaths))
-                return
+        if held is not None:
+            self._gate(record, held.reason)
+            if held.phase is not None:
+                self._verdict(
+                    record, Fail(task.uid, task.failures, held.reason, held.message, held.phase, task.deaths)
+                )
+            return
         if task.not_before > now:
             self._gate(record, Reason.BACKING_OFF if task.failures or task.deaths else Reason.SCHEDULED)
             self._openings.set(task.uid, task.not_before)
@@ -380,7 +400,9 @@ class Core:
         if times:
             self._expiries.set(task.uid, min(times))
 
-    def _verdict(self, decision: Fail | Spill) -> None:
+    def _verdict(self, record: TaskRecord, decision: Fail | Spill) -> None:
+        """What is decided of a waiting Task stands until its `TaskGone` or `TaskWaiting`, whatever else happens."""
+        record.ending = decision
         self._verdicts.append(decision)
 
     def _gate(self, record: TaskRecord, gate: Reason) -> None:
@@ -438,7 +460,7 @@ class Core:
                 return decisions
             verdict = self._verdicts.popleft()
             record = self._tasks.get(verdict.task_uid)
-            if record is not None and record.gate is verdict.reason:
+            if record is not None and record.ending is verdict:
                 decisions.append(verdict)
         placing = True
         while placing:
@@ -564,7 +586,7 @@ class Core:
         """The waiting Task is not handed out any more."""
         self._lift(record, now)
         self._gate(record, decision.reason)
-        self._verdict(decision)
+        self._verdict(record, decision)
 
     def _turn_away(self, fresh: Iterable[TaskRecord], now: float) -> None:
         """Reject or spill what came into full queues past the API server's check: the newest first."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from taskdist.api import Reason
 from taskdist.core import order
+from taskdist.core.decisions import Fail, Spill
 from taskdist.core.masks import OrTree, bits
 from taskdist.core.matching import Demand, Profile, Shape
 from taskdist.core.model import EMERGENCY, Key, Queue, Task
@@ -37,6 +38,7 @@ class TaskRecord:
         "charge",
         "counted",
         "counts",
+        "ending",
         "entry",
         "failed",
         "gate",
@@ -61,6 +63,8 @@ class TaskRecord:
         # What of the Task's own keeps it from being eligible; `held` if that is outside the core.
         self.gate: Reason | None = None
         self.held = False
+        # It was decided that it ends, or goes to another queue, and is yet to be recorded.
+        self.ending: Fail | Spill | None = None
         # Whether limits count it: not once it was turned away.
         self.counted = True
         # The limit it is parked under, with its entry there; `trying`: it was let go to try.
