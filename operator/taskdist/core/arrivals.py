@@ -21,6 +21,8 @@ WINDOW = 300.0
 BLOCK = 5.0
 SETTLED = 24.0
 FADE = exp(-BLOCK / WINDOW)
+# By age in blocks; what is older counts for nothing.
+FADES = tuple(FADE**age for age in range(round(10 * WINDOW / BLOCK)))
 # Of so many Tasks of an account it is kept how soon after their coming they had to start.
 SLACKS = 16
 
@@ -38,6 +40,9 @@ class Load:
     def error(self) -> float:
         """The variance of the mean: of the rate, as a window's average, and of the price."""
         return self.variance / WINDOW + self.doubt
+
+
+NO_LOAD = Load()
 
 
 class Flow:
@@ -65,10 +70,11 @@ class Flow:
 
     def rate(self, number: int, blocks: float) -> tuple[float, float]:
         """Return slots a second and their variance, in block `number` of a window that holds so many blocks."""
-        fade = FADE ** max(0, number - self.number)
+        age = number - self.number
+        fade = 0.0 if age >= len(FADES) else FADES[age if age > 0 else 0]
         mean = (self.slots + self.block) * fade / blocks
-        squares = (self.squares + self.block * self.block) * fade / blocks
-        return mean / BLOCK, max(0.0, squares - mean * mean) / BLOCK
+        variance = (self.squares + self.block * self.block) * fade / blocks - mean * mean
+        return mean / BLOCK, variance / BLOCK if variance > 0.0 else 0.0
 
 
 class Account:
@@ -94,6 +100,7 @@ class Stream:
 Owner = tuple[str, str]
 # For a queue and type: seconds that a slot is held, and the variance of that mean.
 Price = Callable[[Key, str], tuple[float, float]]
+Prospect = tuple[list[Load], list[dict[str, float]]]
 
 
 class Arrivals:
@@ -103,6 +110,9 @@ class Arrivals:
         self._shapes: dict[Shape, list[Flow | None]] = {}
         self._accounts: dict[tuple[int, Owner], Account] = {}
         self._begun: int | None = None
+        # What `from_level` said in the present block.
+        self._asked_at = 0
+        self._answers: dict[tuple[Key, ...], Prospect] = {}
         self._sweep_at = 1024
 
     def add(self, level: int, shape: Shape, owner: Owner, slack: float, at: float) -> None:
@@ -125,12 +135,25 @@ class Arrivals:
         account.flow.add(slots, number)
         account.slacks.append(slack)
 
-    def above(self, pools: Iterable[Key], now: float, price: Price) -> tuple[list[Load], list[dict[str, float]]]:
-        """Return by level what comes at higher ones and may take of these pools; and, by level and name of the queue,
-        the seconds that a slot of what comes takes of them on average."""
+    def from_level(self, pools: tuple[Key, ...], now: float, price: Price) -> Prospect:
+        """Return, for each level and for one beyond all, what comes there or higher and may take of these pools; and,
+        by level and name of the queue, the seconds that a slot of what comes takes of them on average.
+
+        What is known at the beginning of a block is good enough for all of it: many may ask at once.
+        """
+        number = int(now // BLOCK)
+        if number != self._asked_at:
+            self._asked_at = number
+            self._answers.clear()
+        found = self._answers.get(pools)
+        if found is None:
+            found = self._answers[pools] = self._from_level(pools, now, price)
+        return found
+
+    def _from_level(self, pools: Iterable[Key], now: float, price: Price) -> Prospect:
         loads, seconds = [Load()], [dict[str, float]() for _ in range(EMERGENCY + 1)]
         if self._begun is None:
-            return loads * (EMERGENCY + 1), seconds
+            return loads * (EMERGENCY + 2), seconds
         mine, number, blocks = frozenset(pools), int(now // BLOCK), self._blocks(now)
         parts: dict[tuple[Key, ...], float] = {}
         # By level, queue and type: classes of one type share its price and the error of that.
@@ -151,7 +174,7 @@ class Arrivals:
                     sums = rates[level].get(key, (0.0, 0.0))
                     rates[level][key] = (sums[0] + slots * part, sums[1] + variance * part * part)
                     whole[level][shape.queue_key] = whole[level].get(shape.queue_key, 0.0) + slots
-        prices = {key: price(*key) for each in rates for key in each}
+        prices = {key: price(*key) for key in dict.fromkeys(key for each in rates for key in each)}
         for level in range(EMERGENCY, -1, -1):
             work: dict[Key, float] = {}
             for key, (slots, _) in rates[level].items():
@@ -159,8 +182,7 @@ class Arrivals:
             seconds[level] = {
                 f"{queue[0]}/{queue[1]}": work[queue] / slots for queue, slots in whole[level].items() if slots
             }
-            if level:
-                loads.append(_priced(rates[level], prices, loads[-1]))
+            loads.append(_priced(rates[level], prices, loads[-1]))
         return loads[::-1], seconds
 
     def beside(self, level: int, now: float) -> dict[Owner, Stream]:
@@ -178,7 +200,7 @@ class Arrivals:
         """Return how many blocks the window holds by now, in weights that fade."""
         assert self._begun is not None
         passed = max(SETTLED, int(now // BLOCK) - self._begun + 1.0)
-        return (1.0 - pow(FADE, passed)) / (1.0 - FADE)
+        return (1.0 - exp(-passed * BLOCK / WINDOW)) / (1.0 - FADE)
 
     def _sweep(self, number: int) -> None:
         oldest = number - 10 * WINDOW / BLOCK
@@ -202,4 +224,4 @@ def _priced(
         noise += variance * seconds * seconds
         error += slots * slots * doubt
     noise += above.variance
-    return Load(above.work + work, noise, float(pow(sqrt(error) + sqrt(above.doubt), 2.0)))
+    return Load(above.work + work, noise, float(error + 2.0 * sqrt(error * above.doubt) + above.doubt))

@@ -17,12 +17,13 @@ exponential servers has an Erlang distribution).
 Refuses to know Tasks, agents and clocks: amounts in, seconds out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
 from taskdist.core.arrivals import Load
 from taskdist.core.estimates import MEMORY, Estimate
+from taskdist.core.passing import NOTHING, Passing
 
 # Of the standard normal distribution: 80% lie between this and its negative.
 Z80 = 1.2816
@@ -79,29 +80,61 @@ class Forecast:
     high: float
 
 
-def forecast(ahead: Backlog, own: Backlog, capacity: float, phases: Sequence[tuple[float, Load]]) -> Forecast | None:
+def forecast(
+    ahead: Backlog,
+    own: Backlog,
+    capacity: float,
+    phases: Sequence[tuple[float, Load]],
+    passing: Passing = NOTHING,
+) -> Forecast | None:
     """Return when a Task with this work ahead starts; None where nothing tells.
 
     `own` is the work of the Task itself: the first release after all ahead of it have started takes about as long.
     `capacity` are the slots of the agents that may run it. `phases` are, for one level after the other, until when the
-    Task stands there (seconds from now; the last one is infinite) and what comes before it then.
+    Task stands there (seconds from now; the last one is infinite) and what comes above it then; `passing` is what comes
+    at its own level and goes first.
     """
     if capacity <= 0 or ahead.seen + own.seen < LEAST_SEEN * (ahead.work + own.work):
         return None
+    work = ahead.work + own.work
+
+    def spare(seconds: float) -> float:
+        """What is left of the capacity by then, once all that goes first is served: it starts when that is not
+        negative."""
+        above = sum(load.work * lasts for load, lasts in _lasting(phases, seconds))
+        return max(LEAST_LEFT * capacity * seconds, capacity * seconds - above - passing.work(seconds)) - work
+
+    mean = _root(spare, work / capacity)
     # The variance of the time to the first release is that of an exponential.
-    left = ahead.work + own.work
-    variance = ahead.variance + own.work**2 + ahead.error
-    at = 0.0
-    for until, load in phases:
-        drain = max(LEAST_LEFT * capacity, capacity - load.work)
-        needed = left / drain
-        lasts = min(needed, until - at)
+    variance = ahead.variance + ahead.error + own.work**2 + passing.variance(mean)
+    for load, lasts in _lasting(phases, mean):
         variance += load.variance * lasts + load.error * lasts**2
-        at += lasts
-        left -= lasts * drain
-        if needed <= until - at + lasts:
-            return gamma_interval(at, variance / drain**2)
-    return None
+    # At the speed at which work goes down when its turn comes, as far as that can be told.
+    drain = max((spare(1.1 * mean) - spare(0.9 * mean)) / (0.2 * mean), LEAST_LEFT * capacity)
+    return gamma_interval(mean, variance / drain**2)
+
+
+def _lasting(phases: Sequence[tuple[float, Load]], seconds: float) -> Iterator[tuple[Load, float]]:
+    """Yield for how long each load lasts within so many seconds."""
+    begun = 0.0
+    for until, load in phases:
+        if seconds > begun:
+            yield load, min(seconds, until) - begun
+        begun = until
+
+
+def _root(spare: Callable[[float], float], least: float) -> float:
+    """Return where the function, negative at first, has come to zero: bracketed by doubling, then by halving."""
+    low, high = least, least
+    while spare(high) < 0:
+        low, high = high, 2 * high
+    for _ in range(20):
+        middle = (low + high) / 2
+        if spare(middle) < 0:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def gamma_interval(mean: float, variance: float) -> Forecast:

@@ -4,17 +4,19 @@ Puts together who goes before it, what those are expected to take, what comes me
 that may run it. Refuses to know how any of that is found out.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
 from taskdist.core import order
-from taskdist.core.arrivals import Arrivals, Load
+from taskdist.core.arrivals import Arrivals, Load, Owner, Stream
 from taskdist.core.decisions import Explanation
 from taskdist.core.estimates import Estimates
 from taskdist.core.forecast import Backlog, Forecast, backlog, doubt, forecast
 from taskdist.core.matching import AgentClass, Catalogue, Shape
 from taskdist.core.model import TOP, Key
+from taskdist.core.passing import Passing, Rival
 from taskdist.core.position import Ahead, ahead
 
 if TYPE_CHECKING:
@@ -57,19 +59,21 @@ def _start(
     slots = _slots(capable)
     if not slots:
         return None
-    # By queue, type and size, so that what is not known well of a type is not known well of all of its Tasks.
-    tasks: dict[tuple[Key, str, int], float] = {}
     parts: dict[tuple[tuple[Key, ...], int], float] = {(own.pools, own.serving): 1.0}
-    for shape, count in before.tasks.items():
-        where = (shape.pools, shape.serving)
-        if where not in parts:
-            parts[where] = _overlap(shape, catalogue, capable)
-        key = (shape.queue_key, shape.need.type, shape.need.slots)
-        tasks[key] = tasks.get(key, 0.0) + count * parts[where]
-    work = Backlog()
-    for (of, type, size), count in tasks.items():
-        work += backlog(count, size, catalogue.queue(of).expected_service, estimates.of(of, type))
-    mine = backlog(1.0, own.need.slots, queue.expected_service, estimates.of(own.queue_key, own.need.type))
+
+    def total(counts: Mapping[Shape, float]) -> Backlog:
+        # By queue, type and size, so that what is not known well of a type is not known well of all of its Tasks.
+        tasks: dict[tuple[Key, str, int], float] = {}
+        for shape, count in counts.items():
+            where = (shape.pools, shape.serving)
+            if where not in parts:
+                parts[where] = _overlap(shape, catalogue, capable)
+            key = (shape.queue_key, shape.need.type, shape.need.slots)
+            tasks[key] = tasks.get(key, 0.0) + count * parts[where]
+        found = Backlog()
+        for (of, type, size), count in tasks.items():
+            found += backlog(count, size, catalogue.queue(of).expected_service, estimates.of(of, type))
+        return found
 
     def price(of: Key, type: str) -> tuple[float, float]:
         known = estimates.of(of, type)
@@ -78,8 +82,78 @@ def _start(
             return default, default * default
         return known.mean, doubt(known)
 
-    loads, _ = arrivals.above(own.pools, now, price)
-    return forecast(work, mine, slots, _phases(record, catalogue, loads, now))
+    mine = backlog(1.0, own.need.slots, queue.expected_service, estimates.of(own.queue_key, own.need.type))
+    loads, seconds = arrivals.from_level(own.pools, now, price)
+    late, busy = 0.0, sum(kind.taken for kind in capable)
+    if record.line is not None and record.line.band & 1:
+        passing = _passing(
+            record, before, catalogue, arrivals.beside(record.level, now), seconds[record.level], mine, busy, now
+        )
+        found = forecast(total(before.tasks), mine, slots, _phases(record, catalogue, loads, now), passing)
+        late = record.hopeless_from - now
+        if found is None or found.mean <= late:
+            return found
+        # Its deadline is over by then, and it goes after all of its level that can still make theirs.
+        work = total(before.all())
+    else:
+        work = total(before.tasks)
+    found = forecast(work, mine, slots, [(inf, loads[record.level])])
+    return found if found is None else Forecast(*(max(late, each) for each in (found.mean, found.low, found.high)))
+
+
+def _passing(
+    record: "TaskRecord",
+    before: Ahead,
+    catalogue: Catalogue,
+    streams: Mapping[Owner, Stream],
+    seconds: Mapping[str, float],
+    mine: Backlog,
+    busy: int,
+    now: float,
+) -> Passing:
+    """Return what comes at the Task's level and goes before it. `seconds`: how long a slot of each queue's is held."""
+    rules = catalogue.queue(record.task.queue_key)
+    weights = dict(rules.tenant_weights)
+    loads: dict[str, dict[str, Load]] = {}
+    for (name, tenant), stream in streams.items():
+        each = seconds.get(name, 0.0)
+        if each:
+            loads.setdefault(name, {})[tenant] = Load(stream.slots * each, stream.variance * each * each)
+    lane, queue = before.lane, before.queue
+    rivals = {each.key: _rival(each.cost, before.vt - each.vt, each.weight) for each in before.lanes}
+    for tenant, load in loads.get(queue.key, {}).items():
+        if tenant != lane.key:
+            # One that has nothing waiting starts at the present virtual time.
+            idle = _rival(0.0, before.vt - lane.vt, weights.get(tenant, rules.tenant_weight))
+            rivals[tenant] = replace(rivals.get(tenant, idle), load=load)
+    queues = {each.key: _rival(each.cost, before.turn - each.vt, each.weight) for each in before.queues}
+    for name, tenants in loads.items():
+        if name != queue.key:
+            load = Load(sum(each.work for each in tenants.values()), sum(each.variance for each in tenants.values()))
+            queues[name] = replace(
+                queues.get(name, _rival(0.0, before.turn - queue.vt, _weight(catalogue, name))), load=load
+            )
+    own = streams.get((queue.key, lane.key))
+    return Passing(
+        loads.get(queue.key, {}).get(lane.key, Load()),
+        record.latest_start - now,
+        own.slacks if own is not None else (),
+        lane.weight,
+        list(rivals.values()),
+        queue.weight,
+        list(queues.values()),
+        # What runs was charged by estimates: about as much of each tenant, and of Tasks like this one.
+        busy / record.task.slots / (1 + len(rivals)) * mine.variance,
+    )
+
+
+def _weight(catalogue: Catalogue, name: str) -> float:
+    namespace, _, queue = name.partition("/")
+    return catalogue.queue((namespace, queue)).weight
+
+
+def _rival(backlog: float, lag: float, weight: float) -> Rival:
+    return Rival(backlog, lag * weight, weight, Load())
 
 
 def _slots(kinds: list[AgentClass]) -> float:
@@ -101,6 +175,6 @@ def _phases(record: "TaskRecord", catalogue: Catalogue, loads: list[Load], now: 
     while level < TOP and order.ages(queue):
         until = order.promotion(queue, task, level, base) - now
         if until > 0:
-            phases.append((until, loads[level]))
+            phases.append((until, loads[level + 1]))
         level += 1
-    return [*phases, (inf, loads[min(level, len(loads) - 1)])]
+    return [*phases, (inf, loads[level + 1])]

@@ -30,14 +30,15 @@ SAMPLE = 512
 class Ahead:
     """Who goes before a Task: how many of each class. Whether they were counted or estimated.
 
-    Its own lane, the others of its queue and other queues; `vt` is the virtual time of its lane when its turn comes,
-    `turn` that of its queue.
+    `higher` are those of higher bands. In its own band: its lane, the others of its queue and other queues; `vt` is the
+    virtual time of its lane when its turn comes, `turn` that of its queue.
     """
 
-    __slots__ = ("exact", "lane", "lanes", "queue", "queues", "tasks", "turn", "vt")
+    __slots__ = ("exact", "higher", "lane", "lanes", "queue", "queues", "tasks", "turn", "vt")
 
-    def __init__(self, lane: "Lane", queue: "Turns", queues: "list[Turns]") -> None:
-        self.tasks: dict[Shape, float] = {}
+    def __init__(self, higher: dict[Shape, float], lane: "Lane", queue: "Turns", queues: "list[Turns]") -> None:
+        self.higher = higher
+        self.tasks = dict(higher)
         self.exact = True
         self.lane = lane
         self.queue = queue
@@ -50,6 +51,14 @@ class Ahead:
     def position(self) -> int:
         """From 1, the Task itself included."""
         return 1 + round(sum(self.tasks.values()))
+
+    def all(self) -> dict[Shape, float]:
+        """All of higher bands and of its own, before it or not."""
+        found = dict(self.higher)
+        for lane in (self.lane, *self.lanes, *(lane for queue in self.queues for lane in queue.lanes.values())):
+            for line in lane.lines:
+                found[line.shape] = found.get(line.shape, 0.0) + line.live
+        return found
 
 
 class Lane:
@@ -97,6 +106,10 @@ class Turns:
         self.key = share.key
         self.weight = share.weight
         self.lanes: dict[str, Lane] = {}
+
+    @property
+    def cost(self) -> float:
+        return sum(lane.cost for lane in self.lanes.values())
 
     def reached(self, cost: float) -> float:
         """Return the virtual time to which its tenants have come once it was charged so much: where water stands that
@@ -174,14 +187,14 @@ def ahead(record: "TaskRecord", shapes: Iterable[Shape], price: Callable[[Shape]
             higher[shape] = before
     assert own.parent is not None
     mine = queues.pop(own.parent.key)
-    found = Ahead(mine.lanes.pop(own.key), mine, list(queues.values()))
+    found = Ahead(higher, mine.lanes.pop(own.key), mine, list(queues.values()))
     place, so_far = record.place(), sum(higher.values())
     try:
         taken = _counted(place, found, prices.__getitem__, so_far)
     except _TooMany:
         taken = _estimated(place, found, prices.__getitem__)
         found.exact = False
-    for shape, tasks in (*higher.items(), *taken.items()):
+    for shape, tasks in taken.items():
         found.tasks[shape] = found.tasks.get(shape, 0.0) + tasks
     return found
 
