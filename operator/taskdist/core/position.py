@@ -2,21 +2,25 @@
 
 A Task competes with those that may use one of its pools. Before it go all of higher bands; of its own band, as many as
 the shares let pass until its turn. Shares are served by virtual time, and that only moves with what they are charged:
-so another tenant has as many turns as its virtual time lags behind the one that ours will have when its own turn comes,
-and likewise another queue. Up to `EXACT` Tasks are counted one by one in that order; beyond, each share is taken as a
-fluid (generalized processor sharing: Parekh and Gallager 1993), with the mean cost of its Tasks.
+so another queue has as many turns as its virtual time lags behind the one that ours will have when its own turn comes.
+Tenants are let take their turns. Up to `EXACT` Tasks are counted one by one in that order; beyond, each share is taken
+as a fluid (generalized processor sharing: Parekh and Gallager 1993), with the mean cost of its Tasks.
 
 The count holds for who waits now, as if nobody came any more. Refuses to change anything, and to look at Tasks that
 make no difference: the cost is that of the lines, and of at most `EXACT` Tasks.
 """
 
+from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from taskdist.core.matching import Shape
 from taskdist.core.order import Place
+from taskdist.core.shares import LOOK, even
+from taskdist.core.waiting import in_hurry
 
 if TYPE_CHECKING:
     from taskdist.core.shares import Share
@@ -97,14 +101,15 @@ class Lane:
 
 
 class Turns:
-    """A queue's lanes that compete, by tenant, and its own share."""
+    """A queue's lanes that compete, by tenant, and its own share. `pending` is what is under way of it."""
 
-    __slots__ = ("key", "lanes", "vt", "weight")
+    __slots__ = ("key", "lanes", "pending", "vt", "weight")
 
     def __init__(self, share: "Share[Group]") -> None:
         self.vt = share.vt
         self.key = share.key
         self.weight = share.weight
+        self.pending = share.pending
         self.lanes: dict[str, Lane] = {}
 
     @property
@@ -127,20 +132,33 @@ class Turns:
 
     def ordered(self, price: Callable[[Shape], float]) -> "Iterator[tuple[TaskEntry, float]]":
         """Yield its Tasks as its tenants take turns, with what each costs."""
-        turns = []
-        for lane in self.lanes.values():
+        return ((entry, cost) for entry, cost, _ in self.served(self.lanes.values(), price))
+
+    def served(
+        self, lanes: Iterable[Lane], price: Callable[[Shape], float]
+    ) -> "Iterator[tuple[TaskEntry, float, Lane]]":
+        """Yield the Tasks of these lanes as they take turns, with what each costs: the index's own rule of turns."""
+        pending = self.pending
+        turns: list[tuple[float, str, TaskEntry, Lane, Iterator[TaskEntry]]] = []
+        for lane in lanes:
             tasks = lane.ordered()
             first = next(tasks, None)
             if first is not None:
-                turns.append((lane.vt, lane.key, first, lane.weight, tasks))
-        heapify(turns)
+                turns.append((lane.vt, lane.key, first, lane, tasks))
+        turns.sort(key=itemgetter(0, 1))
         while turns:
-            vt, key, entry, weight, tasks = heappop(turns)
+            least, chosen = turns[0][0], 0
+            if pending > 0.0:
+                for at, (vt, _, entry, lane, _) in enumerate(turns[1:LOOK], 1):
+                    if even(vt, lane.weight, least, pending) and entry < turns[chosen][2] and in_hurry(entry):
+                        chosen = at
+            vt, key, entry, lane, tasks = turns.pop(chosen)
             cost = price(entry[5].shape)
-            yield entry, cost
+            pending += cost
+            yield entry, cost, lane
             following = next(tasks, None)
             if following is not None:
-                heappush(turns, (vt + cost / weight, key, following, weight, tasks))
+                insort(turns, (vt + cost / lane.weight, key, following, lane, tasks), key=itemgetter(0, 1))
 
 
 class _TooMany(Exception):
@@ -216,20 +234,13 @@ def _counted(place: Place, found: Ahead, price: Callable[[Shape], float], so_far
     if left < 0:
         raise _TooMany
     vt, cost = lane.vt, 0.0
-    for entry in lane.ordered():
-        if not entry < place:
-            break
-        each = take(entry[5].shape)
-        vt += each / lane.weight
-        cost += each
-    for other in found.lanes:
-        theirs = other.vt
-        for entry in other.ordered():
-            if (theirs, other.key) >= (vt, lane.key):
+    for entry, each, of in mine.served([lane, *found.lanes], price):
+        if of is lane:
+            if not entry < place:
                 break
-            each = take(entry[5].shape)
-            theirs += each / other.weight
-            cost += each
+            vt += each / lane.weight
+        take(entry[5].shape)
+        cost += each
     turn = mine.vt + cost / mine.weight
     for queue in found.queues:
         theirs = queue.vt

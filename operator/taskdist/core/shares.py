@@ -3,8 +3,11 @@
 Start-time fair queueing (Goyal, Vin, Cheng: Start-time Fair Queuing, SIGCOMM 1996), with slot-seconds in the place of
 bytes. Each share has a virtual time; the one that lags most and has work that fits goes first. A grant charges
 estimated service × slots ÷ weight, the release corrects that by the slot-seconds really held. One that was idle starts
-at the present virtual time: it neither saves up nor pays for what went on without it. Refuses to know Tasks: its leaves
-hold groups, which are the index's.
+at the present virtual time: it neither saves up nor pays for what went on without it.
+
+What is under way was charged by an estimate, so virtual times are no better known than that. Tenants that differ by no
+more are as good as even: between them a deadline may decide. Refuses to know Tasks: its leaves hold groups, which are
+the index's.
 """
 
 from bisect import bisect_left, insort
@@ -15,6 +18,13 @@ if TYPE_CHECKING:
     from taskdist.core.matching import Demand
 
 Group = TypeVar("Group")
+# Of so many shares at most, the first in their order, it is asked who is in a hurry.
+LOOK = 8
+
+
+def even(vt: float, weight: float, least: float, pending: float) -> bool:
+    """Whether a share of this virtual time and weight is before the least one by no more than what is under way."""
+    return vt - pending / weight <= least
 
 
 class Share(Generic[Group]):
@@ -34,7 +44,9 @@ class Share(Generic[Group]):
         "order",
         "parent",
         "parked",
+        "pending",
         "present",
+        "turn",
         "vt",
         "weight",
     )
@@ -44,8 +56,11 @@ class Share(Generic[Group]):
         self.parent = parent
         self.weight = weight
         self.vt = 0.0
-        # The virtual time at which the last of its children was served.
+        # The virtual time at which the last of its children was served, and that of the one whose turn it last was.
         self.present = 0.0
+        self.turn = 0.0
+        # Slot-seconds that were charged for what is under way: by so much may what was charged be wrong.
+        self.pending = 0.0
         self.mask = 0
         self._counts: dict[int, int] = {}
         self.children: dict[str, Share[Group]] = {}
@@ -160,6 +175,21 @@ class Share(Generic[Group]):
             if child.mask & free:
                 return child
         raise AssertionError("a share's mask names a profile that none of its children waits for")
+
+    def even_with(self, first: "Share[Group]", free: int) -> "list[Share[Group]]":
+        """Return a few of the children with work for the given profiles that are as good as even with the one that
+        lags most: before it by no more than what is under way, divided by their weight."""
+        if self.pending <= 0.0 or len(self.order) < 2:
+            return []
+        found, looked, least, pending = [], 1, first.vt, self.pending
+        for vt, _, child in self.order:
+            if child is not first and child.mask & free:
+                if even(vt, child.weight, least, pending):
+                    found.append(child)
+                looked += 1
+                if looked == LOOK:
+                    break
+        return found
 
     def charge(self, cost: float) -> None:
         """Book slot-seconds, or take back some if negative."""

@@ -9,6 +9,7 @@ Tasks are not here, or stand in what was parked under its blocker.
 
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import TYPE_CHECKING
 
 from taskdist.api import Reason
@@ -69,7 +70,7 @@ class TaskRecord:
         self.counted = True
         # The limit it is parked under, with its entry there; `trying`: it was let go to try.
         self.blocker: Blocker | None = None
-        self.parked: tuple[int, Place, int, TaskRecord] | None = None
+        self.parked: tuple[int, bool, Place, int, TaskRecord] | None = None
         self.trying = False
         self.entry: TaskEntry | None = None
         self.line: Line | None = None
@@ -263,12 +264,14 @@ class WaitingIndex:
             at = self._masks.first(free)
             if at is None:
                 return None
-            share = self._bands[at].root.pick(free).pick(free)
-            groups, open_here = share.groups, share.mask & free
-            if open_here & (open_here - 1):
-                found = min([groups[number].first() for number in bits(open_here)])
-            else:
-                found = groups[open_here.bit_length() - 1].first()
+            queue = self._bands[at].root.pick(free)
+            share = queue.pick(free)
+            queue.turn = share.vt
+            found = _head(share, free)
+            for other in queue.even_with(share, free):
+                head = _head(other, free)
+                if head < found and in_hurry(head[5].first()):
+                    found = head
             first = found[5].first()
             assert first is not None, "a line without Tasks leads its group"
             record = first[5]
@@ -288,11 +291,12 @@ class WaitingIndex:
         share, queue = line.share, line.share.parent
         assert queue is not None
         band = self._bands[_leaf(line.band)]
-        queue.present = max(queue.present, share.vt)
+        queue.present = max(queue.present, min(share.vt, queue.turn))
         band.present[pool] = max(band.present.get(pool, 0.0), queue.vt)
         cost = service * record.task.slots
         share.charge(cost)
         queue.charge(cost)
+        queue.pending += cost
         record.charge = Charge(share, cost, now)
 
     def settle(self, record: TaskRecord, now: float) -> None:
@@ -304,6 +308,7 @@ class WaitingIndex:
         charge.share.charge(correction)
         if charge.share.parent is not None:
             charge.share.parent.charge(correction)
+            charge.share.parent.pending -= charge.cost
 
     def reweigh(self, queue: Queue) -> None:
         """The queue's weights are these now."""
@@ -414,6 +419,19 @@ class WaitingIndex:
             share.lose(profile.number)
             at = _leaf(line.band)
             self._masks[at] = self._bands[at].root.mask
+
+
+def in_hurry(entry: TaskEntry | None) -> bool:
+    """Whether the Task has a deadline."""
+    return entry is not None and entry[5].hopeless_from < inf
+
+
+def _head(share: Share[Group], free: int) -> LineEntry:
+    """Return the first line's entry among those of a tenant's that the given profiles serve."""
+    groups, open_here = share.groups, share.mask & free
+    if open_here & (open_here - 1):
+        return min([groups[number].first() for number in bits(open_here)])
+    return groups[open_here.bit_length() - 1].first()
 
 
 def _leaf(band: int) -> int:

@@ -88,13 +88,21 @@ def test_earliest_deadline_for_unit_tasks_on_like_slots(slots: int, given_tasks:
 
 
 def two_tenants(
-    slots: int, weights: tuple[int, int], longest: tuple[float, float], seed: int, **queue: Any
+    slots: int,
+    weights: tuple[int, int],
+    longest: tuple[float, float],
+    seed: int,
+    due: tuple[float, float] | None = None,
+    **queue: Any,
 ) -> tuple[Record, float]:
     """Two tenants, each with a long backlog from the beginning; and until when both have one."""
+    deadlines = [{"deadline": {"within": each}} for each in due] if due else [{}, {}]
     record = playing(
         *(
-            stream({"burst": {"count": 60 * slots}}, {"uniform": {"low": 0.1, "high": most}}, task={"tenant": name})
-            for name, most in zip("ab", longest, strict=True)
+            stream(
+                {"burst": {"count": 60 * slots}}, {"uniform": {"low": 0.1, "high": most}}, task={"tenant": name}, **more
+            )
+            for name, most, more in zip("ab", longest, deadlines, strict=True)
         ),
         pools={"p": {"replicas": slots}},
         queue={
@@ -152,6 +160,14 @@ def test_service_of_two_backlogged_tenants(
         for attempt in life.attempts:
             whole[life.job.tenant] += overlap(attempt.start, attempt.end or 0.0, (record.begun, until))
     assert jain(whole[name] / weight for name, weight in zip("ab", weights, strict=True)) > 0.98
+
+
+@pytest.mark.parametrize(("slots", "weights", "longest"), SHARED.values(), ids=SHARED.keys())
+def test_deadlines_do_not_break_shares(slots: int, weights: tuple[int, int], longest: tuple[float, float]) -> None:
+    """One that is always in the greater hurry gets ahead by what is under way, and no further: twice the bound."""
+    record, until = two_tenants(slots, weights, longest, 1, due=(90_000, 9_000))
+    bound = 2 * (slots + 1) * sum(most / weight for most, weight in zip(longest, weights, strict=True))
+    assert apart(record, weights, until) <= bound
 
 
 def test_first_come_first_served_breaks_the_bound() -> None:
