@@ -102,9 +102,9 @@ def read(text: str, source: str, namespace: str = "") -> list[Manifest]:
     Raises:
         Unreadable: it is no YAML.
     """
-    loader = _Loader(text)
     found: list[Manifest] = []
     try:
+        loader = _Loader(text)
         while loader.check_node():
             node = loader.get_node()
             if node is not None:
@@ -112,10 +112,13 @@ def read(text: str, source: str, namespace: str = "") -> list[Manifest]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise Unreadable(error.problem or str(error), mark.line + 1 if mark else 1) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise Unreadable(f"the character U+{ord(text[error.position]):04X} is not allowed", line) from None
     except (yaml.YAMLError, ValueError) as error:
         raise Unreadable(str(error).splitlines()[0], 1) from None
-    finally:
-        loader.dispose()
+    except RecursionError:
+        raise Unreadable("it is nested too deeply", 1) from None
     return found
 
 

@@ -10,7 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from taskdist.api import AgentPoolSpec, OrderPolicy, Phase, TaskQueueSpec
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from taskdist.api import AgentPoolSpec, OrderPolicy, Phase, TaskQueueSpec, TaskSpec
 from taskdist.core import filters
 from taskdist.core.model import Key, Pool, Queue, Task, Timeouts
 from taskdist.core.order import is_emergency
@@ -155,7 +158,20 @@ class Setup:
         self.problems += [(manifest, each) for each in found]
         if any(not each.unknown for each in found):
             return
-        body, key = _completed(manifest), (manifest.namespace, manifest.name)
+        try:
+            self._understand(manifest)
+        except ValidationError as error:
+            self.problems += [(manifest, _said(each)) for each in error.errors()]
+        except ValueError as error:
+            self.problems.append((manifest, schema.Problem("spec", str(error), "Write it anew.")))
+
+    def _understand(self, manifest: Manifest) -> None:
+        """Read it as the operator does. Raises ValueError for what only the models refuse, such as keys of maps."""
+        key = (manifest.namespace, manifest.name)
+        while manifest.kind == "Task" and key in self.tasks:
+            # Of one generateName there may be many.
+            key = (key[0], f"{key[1]}'")
+        body = _completed(manifest, "/".join(key))
         match manifest.kind:
             case "TaskQueue":
                 self.queues[key] = QueueDoc(manifest, TaskQueueSpec.model_validate(body["spec"]), convert.queue(body))
@@ -164,23 +180,35 @@ class Setup:
                 spec = AgentPoolSpec.model_validate(body["spec"])
                 self.pools[key] = PoolDoc(manifest, spec, pool, _offer(pool, spec.template.spec))
             case "Task":
+                TaskSpec.model_validate(body["spec"])
                 record = convert.task_record(body)
                 task = record.task if manifest.live else replace(record.task, created=self.now)
                 if record.phase in (Phase.PENDING, Phase.ASSIGNED):
                     self.tasks[key] = TaskDoc(manifest, task, record, max(self.now, task.not_before))
 
 
-def _completed(manifest: Manifest) -> Obj:
-    """The object with the metadata that the API server would add."""
-    given = manifest.body.get("metadata")
-    metadata = {
-        "uid": f"{manifest.namespace}/{manifest.name}",
-        "resourceVersion": "0",
-        **(given if isinstance(given, dict) else {}),
-        "name": manifest.name,
-        "namespace": manifest.namespace,
-    }
-    return {**manifest.body, "metadata": metadata}
+def _completed(manifest: Manifest, uid: str) -> Obj:
+    """The object with the metadata that the API server would add; what a file says of it is not so yet."""
+    metadata: Obj = {"resourceVersion": "0", **(manifest.body["metadata"] if manifest.live else {})}
+    metadata |= {"name": manifest.name, "namespace": manifest.namespace, "uid": uid}
+    return {**manifest.body, "metadata": metadata, "spec": _without_nulls(manifest.body["spec"])}
+
+
+def _without_nulls(value: Any) -> Any:
+    """As the API server stores it: null is no value of any field, but inside a payload."""
+    if isinstance(value, dict):
+        return {
+            key: each if key == "payload" else _without_nulls(each) for key, each in value.items() if each is not None
+        }
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
+
+
+def _said(error: ErrorDetails) -> schema.Problem:
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error["loc"])
+    # A Task's spec is read on its own.
+    path = path.removeprefix(".")
+    found = path if path.startswith(("spec", "metadata")) else f"spec.{path}"
+    return schema.Problem(found, error["msg"], "Write what the field takes; see kubectl explain.")
 
 
 def agent_container(pod: Obj) -> Obj:
