@@ -32,12 +32,12 @@ def add(app: typer.Typer, program: str) -> None:
     """Add the command."""
 
     @app.command(
-        rich_help_panel="Simulation",
+        rich_help_panel="Review",
         epilog=examples(
-            ("before you apply it: a file, a folder, or what a template makes", f"{program} lint manifests/samples"),
-            ("", f"helm template . | {program} lint -"),
-            ("what is in the cluster, and what it would be with this file", f"{program} lint --cluster"),
-            ("", f"{program} lint new-queue.yaml --cluster -n team-a"),
+            ("before you apply it: files, folders", f"{program} lint manifests/samples"),
+            ("what a template makes", f"helm template . | {program} lint -"),
+            ("what is in the cluster", f"{program} lint --cluster -n team-a"),
+            ("what it would be with this file", f"{program} lint new-queue.yaml --cluster -n team-a"),
             ("in CI: fail on warnings too, but for one rule", f"{program} lint k8s/ --strict --disable pool-unused"),
             ("what it looks for, and why", f"{program} lint --rules"),
         ),
@@ -68,8 +68,10 @@ def add(app: typer.Typer, program: str) -> None:
     ) -> None:
         """Review manifests as an expert would: what cannot work, what has no effect, what will hurt later.
 
-        Each finding names the object, the field, what is wrong, and the mend to paste. An error: the API server refuses
-        it, or it can never work. A warning: it does not do what it says. A hint: worth knowing.
+        Each finding names the object, the field, what is wrong, and the mend to paste.
+
+        An error is refused by the API server, or can never work. A warning does not do what it says. A hint is worth
+        knowing. The exit code is 1 if there is an error.
 
         Give all that belongs together in one call: a Task is judged by its queue, a queue by its pools.
         """
@@ -87,7 +89,8 @@ def add(app: typer.Typer, program: str) -> None:
             raise typer.Exit(USAGE)
         off = frozenset(disable or ())
         if not cluster:
-            raise typer.Exit(_review(paths or [], namespace or "", [], off, strict=strict, as_json=as_json))
+            read = _read(paths or [], namespace or "")
+            raise typer.Exit(_tell(*read, off, whole=False, strict=strict, as_json=as_json))
 
         async def live(it: "Cluster") -> int:
             there = await _listed(it)
@@ -96,18 +99,6 @@ def add(app: typer.Typer, program: str) -> None:
             return _tell(*_merged(there, files), off, whole=True, strict=strict, as_json=as_json)
 
         run(ctx, Target(namespace, context, kubeconfig), live)
-
-
-def _review(
-    paths: Sequence[str],
-    namespace: str,
-    there: "list[Manifest]",
-    off: frozenset[str],
-    *,
-    strict: bool,
-    as_json: bool,
-) -> int:
-    return _tell(*_merged(there, _read(paths, namespace)), off, whole=False, strict=strict, as_json=as_json)
 
 
 # What is reviewed.
