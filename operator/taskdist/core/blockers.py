@@ -329,8 +329,10 @@ class FullKey(Blocker):
 
     def describe(self, now: float) -> Words:
         rules = self.book.rules
+        # It may have been given back and taken by others since.
+        use = self.book.keys.get(self.use.key)
         return (
-            f"Queue {rules.name} runs {self.use.held} of at most {rules.concurrency_limit} Tasks of "
+            f"Queue {rules.name} runs {0 if use is None else use.held} of at most {rules.concurrency_limit} Tasks of "
             f"the concurrency key {self.use.key}.",
             f"Wait for one of them to end, or raise spec.concurrencyLimit of {self.queue}.",
         )

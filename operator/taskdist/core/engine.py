@@ -218,11 +218,15 @@ class Core:
         """The Task's level or chain may be another now."""
         queue = self._catalogue.queue(record.task.queue_key)
         if record.entry is not None:
+            level = record.level
             self._waiting.remove(record)
             self._enter_line(record, queue, now)
+            if record.trying and record.level < level:
+                # Others that wait for its key may go before it now.
+                self._parking.key_free(record.task, now)
         elif record.blocker is not None:
             self._level(record, queue, now)
-            self._parking.move(record)
+            self._parking.move(record, now)
 
     def _try_again(self, uid: str, now: float) -> None:
         """What held the Task may hold it no more."""
@@ -487,14 +491,17 @@ class Core:
         """Return the first Task in order, of those of the given profiles, that no limit holds; park those before it."""
         while (record := self._waiting.best(free, now)) is not None:
             if not self._limits.in_turn(record.task):
+                tried = record.trying
                 self._park(record, Reason.OUT_OF_TURN)
+                if tried:
+                    self._parking.key_free(record.task, now)
                 continue
             blocker = self._limits.blocker(record.task, record.level, now)
             if blocker is None:
                 return record
             if not blocker.whole:
                 self._park(record, blocker.reason)
-            self._parking.add(record, blocker)
+            self._parking.add(record, blocker, now)
         return None
 
     def _backfill(self, now: float) -> Iterator[tuple[TaskRecord, AgentRecord]]:
@@ -541,6 +548,8 @@ class Core:
         self._lift(record, now)
         record.charge = charge
         self._limits.grant(task, now)
+        if self._limits.key_open(task):
+            self._parking.key_free(task, now)
         self._fresh.pop(task.uid, None)
         self._lease(record, agent, now)
         return Assign(task.uid, agent.uid, agent.name, agent.pool[1], Reason.ASSIGNED, message)

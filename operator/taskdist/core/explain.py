@@ -141,7 +141,8 @@ def of_dependency(task: Task, gate: Gate) -> Explanation:
     command = remedies.taskdist("explain", task, gate.parent) if gate.parent else ""
     if gate.reason in (Reason.DEPENDENCY_NOT_FOUND, Reason.DEPENDENCY_CYCLE):
         command = remedies.taskdist("cancel", task)
-    return Explanation(gate.reason, gate.message, gate.unblock, command=command)
+    unblock = gate.unblock or "Wait a moment: its end is being recorded."
+    return Explanation(gate.reason, gate.message, unblock, command=command)
 
 
 def of_turn(task: Task, first: str, tasks: int) -> Explanation:

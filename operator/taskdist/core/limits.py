@@ -154,6 +154,14 @@ class Limits:
                 self._await(found, now)
         return found
 
+    def key_open(self, task: Task) -> bool:
+        """Whether the Task has a concurrency key that one more may hold."""
+        if task.concurrency_key is None:
+            return False
+        book = self._accounts[task.namespace, task.queue, task.tenant].of
+        use = book.keys.get(task.concurrency_key)
+        return use is None or use.held < book.rules.concurrency_limit
+
     def grant(self, task: Task, now: float, *, token: bool = True) -> None:
         """The waiting Task is leased now, whatever its limits. `token` False: it was leased before this life."""
         account = self._accounts[task.namespace, task.queue, task.tenant]

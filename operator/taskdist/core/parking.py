@@ -1,9 +1,9 @@
 """Tasks that a limit holds, each under exactly one blocker, and how they come back.
 
 A limit that holds all Tasks of a tenant in a queue parks its share or line as a whole. A key holds single Tasks: of
-those parked under it, the first of each shape is let go to try when it opens; whoever finds it closed again is parked
-again. So a limit costs as much as there are Tasks that it lets through, not as there are Tasks behind it. Refuses to
-know what the limits are.
+those parked under it, the first of each shape and tenant is let go to try when it opens, for what else may hold one of
+them holds all of them; whoever finds it closed again is parked again. So a limit costs as much as there are Tasks that
+it lets through, not as there are Tasks behind it. Refuses to know what the limits are.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,8 +19,8 @@ from taskdist.core.waiting import Group, Line, TaskRecord, WaitingIndex
 if TYPE_CHECKING:
     from taskdist.core.limits import Blocker
 
-# (−level, place, stamp, record): which of the parked goes first. Dead unless its record points back to it.
-_Entry = tuple[int, Place, int, TaskRecord]
+# (−level, too late, place, stamp, record): which of the parked goes first. Dead unless its record points back to it.
+_Entry = tuple[int, bool, Place, int, TaskRecord]
 # (namespace, queue, concurrency key)
 _Key = tuple[str, str, str]
 
@@ -36,12 +36,12 @@ class _Whole:
 
 
 class _Single:
-    """The Tasks that are parked under a key, by shape."""
+    """The Tasks that are parked under a key, by shape and tenant."""
 
-    __slots__ = ("live", "shapes")
+    __slots__ = ("live", "lines")
 
     def __init__(self) -> None:
-        self.shapes: dict[Shape, list[_Entry]] = {}
+        self.lines: dict[tuple[Shape, str], list[_Entry]] = {}
         self.live = 0
 
 
@@ -56,7 +56,7 @@ class Parking:
         self._singles: dict[_Key, _Single] = {}
         self._stamp = 0
 
-    def add(self, record: TaskRecord, blocker: "Blocker") -> None:
+    def add(self, record: TaskRecord, blocker: "Blocker", now: float) -> None:
         """Park the Task, taken from the index before, or all that the blocker holds with it."""
         if not blocker.whole:
             record.blocker = blocker
@@ -64,7 +64,7 @@ class Parking:
             if single is None:
                 single = self._singles[_key(record)] = _Single()
             single.live += 1
-            self._push(single, record)
+            self._push(single, record, now)
             return
         whole = self._wholes.get(blocker)
         if whole is None:
@@ -79,18 +79,26 @@ class Parking:
             self._waiting.park(line, blocker)
             whole.lines.append(line)
 
-    def _push(self, single: _Single, record: TaskRecord) -> None:
+    def _push(self, single: _Single, record: TaskRecord, now: float) -> None:
         self._stamp += 1
-        record.parked = entry = (-record.level, record.place(), self._stamp, record)
-        heap = single.shapes.setdefault(record.shape, [])
+        late = record.hopeless_from < now
+        record.parked = entry = (-record.level, late, record.place(), self._stamp, record)
+        heap = single.lines.setdefault((record.shape, record.task.tenant), [])
         heappush(heap, entry)
         if len(heap) > 16 + 2 * single.live:
-            heap[:] = [entry for entry in heap if entry[3].parked is entry]
+            heap[:] = [entry for entry in heap if entry[4].parked is entry]
             heapify(heap)
 
-    def move(self, record: TaskRecord) -> None:
+    def move(self, record: TaskRecord, now: float) -> None:
         """The level or chain of a parked Task is another now."""
-        self._push(self._singles[_key(record)], record)
+        assert record.blocker is not None
+        if record.blocker.open(now):
+            # Another one tries already, which it may have to go before.
+            self.leave(record)
+            record.trying = True
+            self._unpark(record, now)
+        else:
+            self._push(self._singles[_key(record)], record, now)
 
     def leave(self, record: TaskRecord) -> None:
         """The Task is gone from where it was parked."""
@@ -112,7 +120,7 @@ class Parking:
                     self._waiting.unpark(line)
 
     def key_free(self, task: Task, now: float) -> None:
-        """The Task gives its key back, or went without having used it: let the first of each shape behind it try."""
+        """The Task gives its key back, or went without having used it: let the first of each line behind it try."""
         if task.concurrency_key is not None and self._singles:
             self._try((task.namespace, task.queue, task.concurrency_key), now)
 
@@ -125,25 +133,28 @@ class Parking:
         single = self._singles.get(key)
         if single is None:
             return
-        for shape, heap in list(single.shapes.items()):
+        for line, heap in list(single.lines.items()):
             while heap:
                 entry = heappop(heap)
-                record = entry[3]
-                if record.parked is entry:
+                record = entry[4]
+                if record.parked is entry and record.hopeless_from < now and not entry[1]:
+                    # Too late by now: it goes after those that can still make it.
+                    self._push(single, record, now)
+                elif record.parked is entry:
                     record.blocker, record.parked, record.trying = None, None, True
                     single.live -= 1
                     self._unpark(record, now)
                     break
             if not heap:
-                del single.shapes[shape]
+                del single.lines[line]
         if not single.live:
             del self._singles[key]
 
     def records(self) -> Iterator[TaskRecord]:
         """Yield the Tasks that are parked one by one."""
         for single in self._singles.values():
-            for heap in single.shapes.values():
-                yield from (entry[3] for entry in heap if entry[3].parked is entry)
+            for heap in single.lines.values():
+                yield from (entry[4] for entry in heap if entry[4].parked is entry)
 
 
 def _key(record: TaskRecord) -> _Key:

@@ -1,4 +1,4 @@
-"""What is decided of a waiting Task stands, once, until it is recorded; and what others lend it is never out of date."""
+"""What is decided of a waiting Task stands, once, until it is recorded; what others lend it is never out of date."""
 
 from dataclasses import replace
 from typing import Any
