@@ -110,13 +110,18 @@ def _read(paths: Sequence[str], namespace: str) -> "tuple[list[Manifest], list[F
 
     found: list[Manifest] = []
     broken: list[Finding] = []
+    templates = 0
     for source, text, named in _texts(paths):
         try:
             found += read(text, source, namespace)
         except Unreadable as error:
-            # A folder holds files of all kinds, such as templates.
-            if named or "taskdist.dev/" in text:
+            ours = "taskdist.dev/" in text
+            if named or (ours and "{{" not in text):
                 broken.append(unreadable(source, str(error), error.line))
+            elif ours:
+                templates += 1
+    if templates:
+        note(f"{templates} template{'s' * (templates != 1)} passed over: review what they make, with helm template")
     return found, broken
 
 
@@ -130,13 +135,19 @@ def _texts(paths: Sequence[str]) -> Iterable[tuple[str, str, bool]]:
         if not place.exists():
             complain(f"{path}: no such file or folder")
             raise typer.Exit(USAGE)
-        files = sorted(each for each in place.rglob("*") if each.suffix in SUFFIXES) if place.is_dir() else [place]
+        files = _manifests_below(place) if place.is_dir() else [place]
         for file in files:
             try:
                 yield str(file), file.read_text(encoding="utf-8"), file == place
             except (OSError, UnicodeDecodeError) as error:
                 complain(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}")
                 raise typer.Exit(USAGE) from None
+
+
+def _manifests_below(folder: Path) -> list[Path]:
+    """Without what is hidden: caches and checkouts of others."""
+    files = (each for each in folder.rglob("*") if each.suffix in SUFFIXES and each.is_file())
+    return sorted(each for each in files if not any(part.startswith(".") for part in each.relative_to(folder).parts))
 
 
 async def _listed(cluster: "Cluster") -> "list[Manifest]":
@@ -246,10 +257,8 @@ def _print(found: "Sequence[Finding]") -> None:
         typer.echo(
             f"  {typer.style('mend:', bold=True)} {first.mend}" + (f" In {first.mend_on}:" if first.mend_on else "")
         )
-        for line in first.change.splitlines():
+        for line in (first.command or first.change).splitlines():
             typer.echo(f"      {line}")
-        if first.command:
-            typer.echo(f"      {first.command}")
         typer.echo()
 
 

@@ -71,10 +71,10 @@ def no_resource_requests(setup: Setup) -> Iterator[Flaw]:
 
 @rule(Severity.WARNING)
 def grace_below_service(setup: Setup) -> Iterator[Flaw]:
-    """Agents that are stopped have less time than typical work takes.
+    """Agents whose pod is deleted have less time than typical work takes.
 
-    On a rollout, a drain of the node or a scale-down by hand, an agent finishes what it can within its
-    terminationGracePeriodSeconds (30 by default), less 5 s to close down; the rest is given back and starts over.
+    The operator deletes idle agents only, but nodes are drained and pods evicted. An agent then finishes what it can
+    within its terminationGracePeriodSeconds (30 by default), less 5 s to close down; the rest starts over elsewhere.
     """
     for key, pool in setup.pools.items():
         grace = pool.pod.get("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS)

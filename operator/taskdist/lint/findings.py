@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from taskdist.api.task import MUTABLE_FIELDS, Task
+from taskdist.core import remedies
+
 if TYPE_CHECKING:
     from taskdist.lint.manifests import Manifest
     from taskdist.lint.setup import Setup
@@ -42,7 +45,6 @@ class Mend:
     words: str
     change: Obj | None = None
     on: "Manifest | None" = None
-    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,10 @@ class Flaw:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A flaw as it is told. `source` is the file and line, or empty for a live object."""
+    """A flaw as it is told. `source` is the file and line, or empty for a live object.
+
+    `command` makes the change where the object is in the cluster already.
+    """
 
     rule: str
     severity: Severity
@@ -127,16 +132,24 @@ def rule(severity: Severity) -> Callable[[Check], Rule]:
 
 def told(by: Rule, flaw: Flaw) -> Finding:
     mend = flaw.mend
+    words, command = mend.words, ""
+    on = mend.on or flaw.at
+    if mend.change is not None and on.live and on.ours and set(mend.change) == {"spec"}:
+        spec = mend.change["spec"]
+        if on.kind == Task.kind and not set(spec) <= set(MUTABLE_FIELDS):
+            words += " A Task that is there cannot be changed like that: delete it, and create another."
+        elif "template" not in spec:
+            command = remedies.patch(f"{on.kind.lower()}s", (on.namespace, on.name), spec)
     return Finding(
         by.id,
         flaw.severity or by.severity,
         flaw.at.title,
         flaw.path,
         flaw.message,
-        mend.words,
+        words,
         mend.on.title if mend.on is not None else "",
         written(mend.change) if mend.change is not None else "",
-        mend.command,
+        command,
         flaw.at.place(flaw.path),
     )
 

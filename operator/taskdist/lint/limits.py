@@ -38,8 +38,8 @@ def tenant_limit_above_queue(setup: Setup) -> Iterator[Flaw]:
 def task_above_quota(setup: Setup) -> Iterator[Flaw]:
     """A Task needs more than its queue, or its tenant, may have at once.
 
-    More slots than the quota: it waits for ever (QuotaExceeded). A larger payload than all together may have: it is
-    failed (QueueFull).
+    More slots than the quota: it waits for ever (QuotaExceeded). A larger payload than all together may have: the queue
+    is too full for it even when it is empty (QueueFull).
     """
     for doc in setup.tasks.values():
         queue = setup.queue_of(doc.task)

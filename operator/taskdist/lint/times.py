@@ -13,8 +13,8 @@ def deadline_too_tight(setup: Setup) -> Iterator[Flaw]:
     """A deadline that leaves less time than such work takes, or that is over already.
 
     Counted from now, or from notBefore, with the queue's expectedServiceSeconds or the execution limit, if that is
-    shorter. Such a Task is hopeless from its start: it goes after those that can be in time, or ends as the queue's
-    `deadlines.onHopeless` says.
+    shorter. By that it is late from the start; once even a quick run would be, it goes after those that can be in time,
+    or ends as the queue's `deadlines.onHopeless` says.
     """
     for doc in setup.tasks.values():
         deadline, queue = doc.task.deadline, setup.queue_of(doc.task)

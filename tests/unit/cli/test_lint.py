@@ -122,6 +122,8 @@ def test_a_folder_is_all_manifests_below_it(tmp_path: Path) -> None:
     (tmp_path / "queue.yml").write_text(text("TaskQueue", "q", QUEUE))
     (tmp_path / "chart.yaml").write_text("{{ if x }}\nkind: Deployment\n")
     (tmp_path / "notes.txt").write_text("no manifest")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "hidden.yaml").write_text(text("TaskQueue", "hidden", {}))
     assert lint(tmp_path) == Outcome(OK, "", "nothing to find fault with in 2 objects\n")
 
 
@@ -135,6 +137,13 @@ def test_a_broken_file_is_a_finding_if_it_is_named_or_ours(tmp_path: Path) -> No
     broken.write_text("apiVersion: taskdist.dev/v1alpha1\nb: [1\n")
     assert lint(tmp_path).code == FAILED
     assert lint(tmp_path, "--disable", "not-yaml").code == OK
+
+
+def test_templates_of_a_folder_are_passed_over_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("apiVersion: taskdist.dev/v1alpha1\n{{ if .x }}\nkind: Task\n{{ end }}\n")
+    done = lint(tmp_path)
+    assert (done.code, done.out) == (OK, "")
+    assert "1 template passed over" in done.err
 
 
 @pytest.mark.parametrize(
@@ -191,6 +200,22 @@ def test_what_is_in_the_cluster(cluster: MemoryCluster) -> None:
     assert done.code == FAILED
     assert done.out.startswith("error larger-than-any-agent\n  Task ns/big · spec.slots\n")
     assert done.out.count("larger-than-any-agent") == 1
+
+
+def test_the_mend_of_a_live_object_is_a_command(cluster: MemoryCluster) -> None:
+    cluster.task("t", queue="q", priority="Emergency", tenant="a")
+    done = lint("--cluster", cluster=cluster)
+    patch = """'{"spec":{"tenants":{"emergency":["a"]}}}'"""
+    assert f"kubectl patch taskqueues.taskdist.dev q -n ns --type=merge -p {patch}\n" in done.out
+    assert "emergency:" not in done.out
+
+
+def test_a_live_task_cannot_be_mended_but_in_what_may_change(cluster: MemoryCluster) -> None:
+    cluster.task("t", queue="qq")
+    cluster.task("u", pool="r")
+    done = lint("--cluster", cluster=cluster)
+    assert "delete it, and create another" in done.out
+    assert """kubectl patch tasks.taskdist.dev u -n ns --type=merge -p '{"spec":{"pool":null}}'""" in done.out
 
 
 def test_files_are_reviewed_as_if_they_were_applied(cluster: MemoryCluster) -> None:
