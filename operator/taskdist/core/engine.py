@@ -62,7 +62,7 @@ class Core:
         self._expiries = Alarms()
         self._patience = Alarms()
         self._alarmed = [each.live for each in (self._openings, self._promotions, self._expiries, self._patience)]
-        self._holds = Holds(self._fleet, self._ends)
+        self._holds = Holds(self._fleet, self._ends, self._limited)
         # Tasks that ended without having run, as far as that was not said yet; Tasks that are new since `decide`.
         self._verdicts: deque[Fail | Spill] = deque()
         self._fresh: dict[str, TaskRecord] = {}
@@ -407,6 +407,8 @@ class Core:
     def _verdict(self, record: TaskRecord, decision: Fail | Spill) -> None:
         """What is decided of a waiting Task stands until its `TaskGone` or `TaskWaiting`, whatever else happens."""
         record.ending = decision
+        for live in self._alarmed:
+            live.pop(record.task.uid, None)
         self._verdicts.append(decision)
 
     def _gate(self, record: TaskRecord, gate: Reason) -> None:
@@ -468,6 +470,7 @@ class Core:
                 decisions.append(verdict)
         placing = True
         while placing:
+            self._holds.let_go(now)
             while (record := self._first(self._fleet.free.union, now)) is not None:
                 if limit is not None and len(decisions) >= limit:
                     self._cut_at = now
@@ -475,7 +478,13 @@ class Core:
                 decisions.append(self._assign(record, now))
             if self._holds:
                 for record, agent in self._backfill(now):
+                    if limit is not None and len(decisions) >= limit:
+                        self._cut_at = now
+                        return decisions
                     decisions.append(self._assign(record, now, agent))
+                if self._holds.let_go(now):
+                    # What is left of such an agent is for all.
+                    continue
             # Sizes are judged once all that fits is placed: only then is waiting work a lack of room.
             room = None if limit is None else limit - len(decisions)
             changes = self._resizer.decide(now, self._held, room)
@@ -506,13 +515,12 @@ class Core:
 
     def _backfill(self, now: float) -> Iterator[tuple[TaskRecord, AgentRecord]]:
         """Say what goes to agents that are held: whom they are held for, or what is expected to end before that."""
-        self._holds.refresh(now)
+        self._holds.make(now)
         for hold in self._holds:
             agent, holder = hold.agent, hold.record
-            while agent.kept and agent.kind is not None and agent.busy < agent.slots:
-                if has_room(agent, holder) and self._limits.blocker(holder.task, holder.level, now) is None:
+            while agent.kind is not None and agent.busy < agent.slots:
+                if has_room(agent, holder) and self._may_go(holder, now):
                     yield holder, agent
-                    self._holds.refresh(now)
                     break
                 free = 0
                 for roster in agent.kind.rosters.values():
@@ -522,6 +530,18 @@ class Core:
                 if record is None or now + self._service(record) > hold.fits_at:
                     break
                 yield record, agent
+
+    def _may_go(self, record: TaskRecord, now: float) -> bool:
+        """Whether no limit holds the eligible Task."""
+        task = record.task
+        return self._limits.in_turn(task) and self._limits.blocker(task, record.level, now) is None
+
+    def _limited(self, record: TaskRecord, now: float) -> bool:
+        """Whether a limit holds the eligible Task that time alone does not open."""
+        if not self._limits.in_turn(record.task):
+            return True
+        blocker = self._limits.blocker(record.task, record.level, now)
+        return blocker is not None and blocker.opens_at(now) is None
 
     def _service(self, record: TaskRecord) -> float:
         """Return for how long an attempt of the Task is expected to hold its slots, in seconds."""

@@ -28,6 +28,8 @@ class Hold:
 
 # When each Task that an agent holds is expected to end.
 Ends = Callable[[AgentRecord], Iterable[tuple[str, float]]]
+# Whether a limit holds the Task, for longer than it takes a token to come.
+Limited = Callable[[TaskRecord, float], bool]
 
 
 def needs_much(record: TaskRecord) -> bool:
@@ -38,9 +40,10 @@ def needs_much(record: TaskRecord) -> bool:
 class Holds:
     """All holds, and the Tasks that have waited long enough for one."""
 
-    def __init__(self, fleet: Fleet, ends: Ends) -> None:
+    def __init__(self, fleet: Fleet, ends: Ends, limited: Limited) -> None:
         self._fleet = fleet
         self._ends = ends
+        self._limited = limited
         self._by_pool: dict[Key, Hold] = {}
         self._impatient: dict[str, TaskRecord] = {}
 
@@ -58,15 +61,26 @@ class Holds:
         """Return the agent that is held for the Task."""
         return next((hold.agent for hold in self._by_pool.values() if hold.record is record), None)
 
-    def refresh(self, now: float) -> None:
-        """Let go what is held in vain, and hold what the first of the impatient need."""
+    def let_go(self, now: float) -> bool:
+        """Let go what is held in vain; return whether anything was."""
+        found = False
         for pool, hold in list(self._by_pool.items()):
-            agent = hold.agent
-            if hold.record.entry is None or not _may_serve(agent, hold.record) or agent.pool != pool:
+            agent, record = hold.agent, hold.record
+            if (
+                record.entry is None
+                or not _may_serve(agent, record)
+                or agent.pool != pool
+                or self._limited(record, now)
+            ):
                 del self._by_pool[pool]
+                found = True
                 # One that died is forgotten.
                 if self._fleet.agents.get(agent.uid) is agent:
                     self._fleet.change(agent, now, _free)
+        return found
+
+    def make(self, now: float) -> None:
+        """Hold what the first of the impatient need."""
         for uid, record in list(self._impatient.items()):
             if record.entry is None:
                 del self._impatient[uid]
@@ -74,7 +88,7 @@ class Holds:
             return
         served = {hold.record.task.uid for hold in self._by_pool.values()}
         for record in sorted(self._impatient.values(), key=lambda each: (-each.level, each.place())):
-            if record.task.uid not in served:
+            if record.task.uid not in served and not self._limited(record, now):
                 self._hold(record, now)
 
     def _hold(self, record: TaskRecord, now: float) -> None:

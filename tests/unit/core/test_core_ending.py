@@ -121,6 +121,13 @@ def test_told_twice_before_it_was_asked_a_task_is_ended_once() -> None:
     assert [each.task_uid for each in about_tasks(core) if isinstance(each, Fail)] == ["t"]
 
 
+def test_what_is_to_end_does_not_time_out_too() -> None:
+    core = core_with(child("t", "p", waiting_limit=5.0), TaskGone("p", Phase.FAILED))
+    assert [each.reason for each in about_tasks(core, 1.0) if isinstance(each, Fail)] == [Reason.DEPENDENCY_FAILED]
+    assert core.next_wake() is None
+    assert about_tasks(core, 6.0) == []
+
+
 def test_a_decision_that_was_cut_short_is_dropped_if_the_task_was_told_anew() -> None:
     core = core_with(task("t", waiting_limit=5.0))
     assert core.decide(6.0, 0) == []
