@@ -57,35 +57,54 @@ class Fleet:
     def obtain(self, uid: str, now: float) -> AgentRecord:
         agent = self.agents.get(uid)
         if agent is None:
+            if self._origin is None:
+                self._origin = now
             agent = self.agents[uid] = AgentRecord(uid, now)
         return agent
 
     # Leases.
 
     def lease(self, agent: AgentRecord, task: Task, now: float) -> None:
-        agent.leases[task.uid] = (task.slots, task.resources)
-        self._book(agent, task.slots, task.resources, now)
-        if agent.pool is not None and len(agent.leases) == 1:
-            self.pools[agent.pool].idle.pop(agent.uid, None)
+        slots, resources = agent.leases[task.uid] = (task.slots, task.resources)
+        if resources:
+            _take(agent, resources)
+        self._book(agent, slots, now)
+        if agent.home is not None and len(agent.leases) == 1:
+            agent.home.idle.pop(agent.uid, None)
 
     def release(self, agent: AgentRecord, task_uid: str, now: float) -> None:
         slots, resources = agent.leases.pop(task_uid)
-        self._book(agent, -slots, tuple((name, -amount) for name, amount in resources), now)
+        if resources:
+            _give_back(agent, resources)
+        self._book(agent, -slots, now)
         if not agent.leases:
             agent.idle_since = now
-            if agent.pool is not None and agent.counted:
-                self.pools[agent.pool].idle[agent.uid] = agent
+            if agent.home is not None and agent.counted:
+                agent.home.idle[agent.uid] = agent
             self._forget_if_void(agent)
 
-    def _book(self, agent: AgentRecord, slots: int, resources: Resources, now: float) -> None:
-        """Count so many slots and resources as busy, and move the agent within its rosters."""
-        self._vacate(agent, now)
-        agent.busy += slots
-        if agent.pool is not None:
-            self.pools[agent.pool].busy += slots
-        if resources:
-            _take(agent, resources)
-        self._occupy(agent)
+    def _book(self, agent: AgentRecord, slots: int, now: float) -> None:
+        """Count so many slots more as busy, or fewer, and move the agent within its rosters."""
+        agent.settle(now)
+        before = agent.busy
+        busy = agent.busy = before + slots
+        if agent.home is not None:
+            agent.home.busy += slots
+        kind = agent.kind
+        if kind is None:
+            return
+        self._weigh(agent)
+        if agent.open_in is None:
+            return
+        most = kind.offer.slots
+        kind.taken += (busy if busy < most else most) - (before if before < most else most)
+        for roster in agent.rosters:
+            roster.leave(before)
+        agent.rosters.clear()
+        agent.stamp += 1
+        for roster in kind.rosters.values():
+            roster.join(agent)
+            self.free[roster.leaf] = roster.servable
 
     def states(self) -> dict[Key, dict[AgentState, int]]:
         """Return by pool how many agents are in each state."""
@@ -170,7 +189,7 @@ class Fleet:
             return
         self._part(agent)
         agent.pool = pool
-        members = self.pools.setdefault(pool, PoolMembers())
+        members = agent.home = self.pools.setdefault(pool, PoolMembers())
         members.agents[agent.uid] = agent
         members.busy += agent.busy
 
@@ -182,12 +201,12 @@ class Fleet:
         members.busy -= agent.busy
         if not members.agents:
             del self.pools[agent.pool]
-        agent.pool = None
+        agent.pool = agent.home = None
 
     def _leave(self, agent: AgentRecord, now: float) -> None:
         """Take the agent out of every index. Always followed by `_enter`."""
-        if agent.pool is not None:
-            members = self.pools[agent.pool]
+        members = agent.home
+        if members is not None:
             if agent.counted:
                 members.counted -= 1
                 members.idle.pop(agent.uid, None)
@@ -197,8 +216,8 @@ class Fleet:
         self._vacate(agent, now)
 
     def _enter(self, agent: AgentRecord) -> None:
-        if agent.pool is not None:
-            members = self.pools[agent.pool]
+        members = agent.home
+        if members is not None:
             if agent.counted:
                 members.counted += 1
                 if not agent.leases:
@@ -211,8 +230,6 @@ class Fleet:
 
     def _vacate(self, agent: AgentRecord, now: float) -> None:
         """Book its busy time and take it out of its rosters. Always followed by `_occupy`."""
-        if self._origin is None:
-            self._origin = now
         agent.settle(now)
         busy = agent.busy
         kind = agent.open_in
@@ -239,7 +256,7 @@ class Fleet:
         for roster in kind.rosters.values():
             if joins and roster not in agent.rosters:
                 roster.join(agent)
-            self.free[roster.leaf] = roster.masks[roster.room]
+            self.free[roster.leaf] = roster.servable
 
     def _forget_if_void(self, agent: AgentRecord) -> None:
         """Drop the record of what is neither there nor holds anything."""
@@ -281,3 +298,9 @@ def _take(agent: AgentRecord, resources: Resources) -> None:
     free = agent.resources_free
     for name, amount in resources:
         free[name] = free.get(name, 0) - amount
+
+
+def _give_back(agent: AgentRecord, resources: Resources) -> None:
+    free = agent.resources_free
+    for name, amount in resources:
+        free[name] = free.get(name, 0) + amount

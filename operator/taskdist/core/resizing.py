@@ -10,11 +10,23 @@ from itertools import islice
 from taskdist.api import Reason
 from taskdist.core.decisions import Decision, DeletePod, Drain, Scale, Undrain
 from taskdist.core.fleet import Fleet, PoolMembers
-from taskdist.core.matching import Catalogue, Demand
+from taskdist.core.matching import Catalogue
 from taskdist.core.model import Key, Pool
 from taskdist.core.roster import AgentRecord
-from taskdist.core.scaling import Sizing, agents, at_once, in_turn, pardons, surge, target, victims, work
+from taskdist.core.scaling import Layout, Sizing, agents, at_once, in_turn, pardons, surge, target, victims, work
 from taskdist.core.views import PoolView
+
+
+class _Ward:
+    """A pool with its size over time. `wanted` is what it wanted when last looked at, None if that says nothing."""
+
+    __slots__ = ("key", "pool", "sizing", "wanted")
+
+    def __init__(self, pool: Pool, sizing: Sizing) -> None:
+        self.key = pool.key
+        self.pool = pool
+        self.sizing = sizing
+        self.wanted: int | None = None
 
 
 class Resizer:
@@ -25,11 +37,10 @@ class Resizer:
         self._fleet = fleet
         self._nobody = PoolMembers()
         self._sizes: dict[Key, Sizing] = {}
-        # As of the catalogue's version `_seen`: demands in their order, and what each pool wanted when last looked at.
+        # As of the catalogue's version `_seen`; the layout if any pool is elastic.
         self._seen = -1
-        self._demands: list[Demand] = []
-        self._elastic = False
-        self._wanted: dict[Key, int] = {}
+        self._wards: list[_Ward] = []
+        self._layout: Layout | None = None
 
     def forget(self, key: Key) -> None:
         self._sizes.pop(key, None)
@@ -41,38 +52,33 @@ class Resizer:
         """
         decisions: list[Decision] = []
         room = sys.maxsize if limit is None else limit
-        catalogue, pools = self._catalogue, self._catalogue.pools
-        if self._seen != catalogue.version:
-            self._seen = catalogue.version
-            self._demands = in_turn(catalogue.demands.values())
-            self._elastic = any(pool.elastic for pool in pools.values())
-            self._wanted.clear()
-        members = self._fleet.pools
-        busy = {key: each.busy for key, each in members.items()} if self._elastic else {}
-        load = work(pools, busy, self._demands) if self._elastic else busy
-        for key, pool in pools.items():
-            wanted = agents(load[key]) if pool.elastic else 0
-            here = members.get(key) or self._nobody
-            sizing = self._sizes.get(key)
-            if sizing is None:
-                sizing = self._sizes[key] = Sizing()
-            elif (
-                sizing.settled
-                and self._wanted.get(key) == wanted
-                and here.counted <= (sizing.desired or 0)
-                and not here.draining
-            ):
+        if self._seen != self._catalogue.version:
+            self._look()
+        members = [self._fleet.pools.get(ward.key, self._nobody) for ward in self._wards]
+        load = work(self._layout, [each.busy for each in members]) if self._layout is not None else None
+        for number, ward in enumerate(self._wards):
+            pool, sizing, here = ward.pool, ward.sizing, members[number]
+            wanted = agents(load[number]) if load is not None and pool.elastic else 0
+            if wanted == ward.wanted and sizing.settled and here.counted <= (sizing.desired or 0) and not here.draining:
                 continue
             if len(decisions) >= room:
-                self._wanted.pop(key, None)
+                ward.wanted = None
                 break
-            self._wanted[key] = wanted
+            ward.wanted = wanted
             if sizing.step(pool, target(pool, wanted), here.counted, now):
-                decisions.append(Scale(key, sizing.desired or 0, sizing.reason, sizing.message))
+                decisions.append(Scale(ward.key, sizing.desired or 0, sizing.reason, sizing.message))
             unheard = held.get(pool.namespace, 0) > 0
             followed = self._follow(pool, sizing.desired or 0, here, unheard, now)
             decisions += islice(followed, room - len(decisions))
         return decisions
+
+    def _look(self) -> None:
+        """Pools or demands are others now."""
+        catalogue, pools = self._catalogue, self._catalogue.pools
+        self._seen = catalogue.version
+        self._wards = [_Ward(pool, self._sizes.setdefault(key, Sizing())) for key, pool in pools.items()]
+        elastic = any(pool.elastic for pool in pools.values())
+        self._layout = Layout(pools, in_turn(catalogue.demands.values())) if elastic else None
 
     def _follow(self, pool: Pool, desired: int, members: PoolMembers, unheard: bool, now: float) -> Iterator[Decision]:
         """Book and yield one change after the other, so that one not asked for is not booked."""

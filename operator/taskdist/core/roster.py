@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from taskdist.core.model import Agent, Key
 
 if TYPE_CHECKING:
+    from taskdist.core.fleet import PoolMembers
     from taskdist.core.matching import AgentClass
 
 
@@ -24,6 +25,7 @@ class AgentRecord:
         "drained",
         "draining",
         "gone",
+        "home",
         "idle_since",
         "kept",
         "kind",
@@ -50,7 +52,9 @@ class AgentRecord:
         self.uid = uid
         self.namespace = ""
         self.name = ""
+        # Its pool, and that with its agents.
         self.pool: Key | None = None
+        self.home: PoolMembers | None = None
         self.created = now
         # What its pod was made from; `outdated`: its pool's agents are made from something else by now.
         self.template = ""
@@ -123,7 +127,7 @@ class Roster:
     with the most room. Agents in a bucket gather busy time at one rate: their order does not change as time goes.
     """
 
-    __slots__ = ("_buckets", "_live", "_occupied", "kind", "leaf", "masks", "resources", "slots")
+    __slots__ = ("_buckets", "_live", "_occupied", "kind", "leaf", "masks", "resources", "room", "servable", "slots")
 
     def __init__(self, kind: "AgentClass", resources: tuple[tuple[str, int], ...], leaf: int) -> None:
         self.kind = kind
@@ -135,49 +139,50 @@ class Roster:
         self._buckets: list[list[Entry]] = [[] for _ in range(self.slots)]
         self._live = [0] * self.slots
         self._occupied = 0
+        # The most free slots that any of its agents has; the profiles that it could take a Task of now.
+        self.room = 0
+        self.servable = 0
 
-    @property
-    def room(self) -> int:
-        """The most free slots that any of its agents has."""
-        occupied = self._occupied
-        return self.slots + 1 - (occupied & -occupied).bit_length() if occupied else 0
-
-    @property
-    def servable(self) -> int:
-        """The profiles that one of its agents could take a Task of now."""
-        return self.masks[self.room]
+    def _show(self, occupied: int) -> None:
+        """Those of its buckets that hold agents are these now."""
+        self._occupied = occupied
+        self.room = self.slots + 1 - (occupied & -occupied).bit_length() if occupied else 0
+        self.servable = self.masks[self.room]
 
     def attach(self, profile: int, slots: int) -> None:
         for free in range(slots, self.slots + 1):
             self.masks[free] |= 1 << profile
+        self._show(self._occupied)
 
     def detach(self, profile: int) -> None:
         self.masks = [mask & ~(1 << profile) for mask in self.masks]
+        self._show(self._occupied)
 
     def join(self, agent: AgentRecord) -> None:
         """Enter the agent where it belongs now, if it has room."""
-        if agent.busy >= self.slots or not agent.fits(self.resources):
+        busy = agent.busy
+        if busy >= self.slots or (self.resources and not agent.fits(self.resources)):
             return
-        bucket = self._buckets[agent.busy]
-        live = self._live
-        if len(bucket) > 8 + 2 * live[agent.busy]:
+        bucket, live = self._buckets[busy], self._live[busy]
+        if len(bucket) > 8 + 2 * live:
             bucket[:] = [entry for entry in bucket if entry[3].stamp == entry[2]]
             heapify(bucket)
         heappush(bucket, (agent.weight, agent.uid, agent.stamp, agent))
-        live[agent.busy] += 1
-        self._occupied |= 1 << agent.busy
+        self._live[busy] = live + 1
         agent.rosters.append(self)
+        if not live:
+            self._show(self._occupied | 1 << busy)
 
     def leave(self, busy: int) -> None:
         """An agent that stood at this many busy slots is no longer as it was entered (its stamp tells)."""
-        self._live[busy] -= 1
-        if not self._live[busy]:
-            self._occupied &= ~(1 << busy)
+        live = self._live[busy] = self._live[busy] - 1
+        if not live:
             self._buckets[busy].clear()
+            self._show(self._occupied & ~(1 << busy))
 
     def best(self) -> tuple[float, Entry]:
         """Return the busy fraction and entry of the agent to choose. The roster must not be empty."""
-        busy = (self._occupied & -self._occupied).bit_length() - 1
+        busy = self.slots - self.room
         bucket = self._buckets[busy]
         while bucket[0][3].stamp != bucket[0][2]:
             heappop(bucket)

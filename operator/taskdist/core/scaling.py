@@ -5,7 +5,7 @@ room, and from busy slots. Refuses to create or delete anything, and to look at 
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -32,32 +32,42 @@ def in_turn(demands: Iterable[Demand]) -> list[Demand]:
     return sorted(demands, key=lambda demand: (len(demand.candidates), demand.candidates))
 
 
-def work(pools: Mapping[Key, Pool], busy: Mapping[Key, int], demands: Iterable[Demand]) -> dict[Key, float]:
+class Layout:
+    """Pools by number, and the demands in the order in which they choose: what `work` goes through each time."""
+
+    __slots__ = ("demands", "slots")
+
+    def __init__(self, pools: Mapping[Key, Pool], demands: Iterable[Demand]) -> None:
+        self.slots = [pool.slots for pool in pools.values()]
+        numbers = {key: number for number, key in enumerate(pools)}
+        # Of each: its pools as (number, Tasks at once, maximum), and the one with which stays what none has room for.
+        self.demands: list[tuple[Demand, list[tuple[int, int, float]], tuple[int, int]]] = []
+        for demand in demands:
+            found = [(numbers[key], at_once, float(pools[key].maximum)) for key, at_once in demand.candidates]
+            growing = [each for each in demand.candidates if pools[each[0]].elastic] or demand.candidates[:1]
+            self.demands.append((demand, found, (numbers[growing[-1][0]], growing[-1][1])))
+
+
+def work(layout: Layout, busy: Sequence[int]) -> list[float]:
     """Return for each pool the agents that its busy slots and its part of the waiting work fill.
 
     Waiting work counts for the first of its pools that has room below its maximum, what is over for the next; what
     none has room for stays with the last that may grow. The demands choose in the order given.
     """
-    load = {key: busy.get(key, 0) / pool.slots for key, pool in pools.items()}
-    for demand in demands:
+    load = [taken / slots for taken, slots in zip(busy, layout.slots, strict=True)]
+    for demand, candidates, last in layout.demands:
         left: float = demand.tasks
         if not left:
             continue
-        last: tuple[Key, int] | None = None
-        for candidate in demand.candidates:
-            key, at_once = candidate
-            pool = pools[key]
-            if pool.elastic or last is None:
-                last = candidate
-            room = (pool.maximum - load[key]) * at_once
+        for number, at_once, maximum in candidates:
+            room = (maximum - load[number]) * at_once
             if room >= left:
-                load[key] += left / at_once
-                left = 0.0
+                load[number] += left / at_once
                 break
             if room > 0:
-                load[key] = float(pool.maximum)
+                load[number] = maximum
                 left -= room
-        if left and last is not None:
+        else:
             load[last[0]] += left / last[1]
     return load
 
