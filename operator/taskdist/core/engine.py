@@ -221,6 +221,7 @@ class Core:
             level = record.level
             self._waiting.remove(record)
             self._enter_line(record, queue, now)
+            self._holds.rise(record)
             if record.trying and record.level < level:
                 # Others that wait for its key may go before it now.
                 self._parking.key_free(record.task, now)
@@ -375,9 +376,7 @@ class Core:
         if held is not None:
             self._gate(record, held.reason)
             if held.phase is not None:
-                self._verdict(
-                    record, Fail(task.uid, task.failures, held.reason, held.message, held.phase, task.deaths)
-                )
+                self._verdict(record, Fail(task.uid, task.failures, held.reason, held.message, held.phase, task.deaths))
             return
         if task.not_before > now:
             self._gate(record, Reason.BACKING_OFF if task.failures or task.deaths else Reason.SCHEDULED)

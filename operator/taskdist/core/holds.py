@@ -7,10 +7,13 @@ that large Tasks do not stop the small. Refuses to grant: it says what is held a
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from heapq import heapify, heappop, heappush
 from math import inf
 
 from taskdist.core.fleet import Fleet
+from taskdist.core.matching import Profile
 from taskdist.core.model import Key
+from taskdist.core.order import Place
 from taskdist.core.roster import AgentRecord
 from taskdist.core.waiting import TaskRecord
 
@@ -26,6 +29,8 @@ class Hold:
         self.fits_at = fits_at
 
 
+# So many of the impatient are looked at for who gets a pool's agent held.
+LOOK = 64
 # When each Task that an agent holds is expected to end.
 Ends = Callable[[AgentRecord], Iterable[tuple[str, float]]]
 # Whether a limit holds the Task, for longer than it takes a token to come.
@@ -46,6 +51,8 @@ class Holds:
         self._limited = limited
         self._by_pool: dict[Key, Hold] = {}
         self._impatient: dict[str, TaskRecord] = {}
+        # Those in order. An entry is dead if its Task is gone, or stands elsewhere by now.
+        self._order: list[tuple[int, Place, str]] = []
 
     def __bool__(self) -> bool:
         return bool(self._by_pool or self._impatient)
@@ -56,10 +63,18 @@ class Holds:
     def ask(self, record: TaskRecord) -> None:
         """The Task has waited long enough."""
         self._impatient[record.task.uid] = record
+        self._push(record)
 
-    def agent_for(self, record: TaskRecord) -> AgentRecord | None:
-        """Return the agent that is held for the Task."""
-        return next((hold.agent for hold in self._by_pool.values() if hold.record is record), None)
+    def rise(self, record: TaskRecord) -> None:
+        """The Task's level or chain may be another now."""
+        if record.task.uid in self._impatient:
+            self._push(record)
+
+    def _push(self, record: TaskRecord) -> None:
+        heappush(self._order, _entry(record))
+        if len(self._order) > 64 + 2 * len(self._impatient):
+            self._order = [_entry(each) for each in self._impatient.values()]
+            heapify(self._order)
 
     def let_go(self, now: float) -> bool:
         """Let go what is held in vain; return whether anything was."""
@@ -81,20 +96,36 @@ class Holds:
 
     def make(self, now: float) -> None:
         """Hold what the first of the impatient need."""
-        for uid, record in list(self._impatient.items()):
-            if record.entry is None:
-                del self._impatient[uid]
-        if not self._impatient:
-            return
-        served = {hold.record.task.uid for hold in self._by_pool.values()}
-        for record in sorted(self._impatient.values(), key=lambda each: (-each.level, each.place())):
-            if record.task.uid not in served and not self._limited(record, now):
-                self._hold(record, now)
+        if self._impatient and any(pool not in self._by_pool for pool in self._fleet.pools):
+            served = {hold.record.task.uid for hold in self._by_pool.values()}
+            vain: set[int] = set()
+            for record in self._first(LOOK):
+                profile = record.shape.profile
+                if profile is None or profile.number in vain or record.task.uid in served:
+                    continue
+                if not self._limited(record, now) and not self._hold(record, profile, now):
+                    vain.add(profile.number)
 
-    def _hold(self, record: TaskRecord, now: float) -> None:
-        profile = record.shape.profile
-        if profile is None:
-            return
+    def _first(self, most: int) -> list[TaskRecord]:
+        """Return the first so many of the impatient, in order."""
+        found: dict[str, TaskRecord] = {}
+        while self._order and len(found) < most:
+            entry = heappop(self._order)
+            record = self._impatient.get(entry[2])
+            if record is None or entry[2] in found:
+                continue
+            if record.entry is None:
+                del self._impatient[entry[2]]
+            elif entry != _entry(record):
+                heappush(self._order, _entry(record))
+            else:
+                found[entry[2]] = record
+        for record in found.values():
+            heappush(self._order, _entry(record))
+        return list(found.values())
+
+    def _hold(self, record: TaskRecord, profile: Profile, now: float) -> bool:
+        """Hold the agent on which the Task fits first, in a pool without a hold; return whether there is one."""
         best: tuple[float, str, AgentRecord] | None = None
         for kind in {roster.kind for roster in profile.rosters}:
             if kind.offer.pool in self._by_pool:
@@ -105,11 +136,12 @@ class Holds:
                     if best is None or found[:2] < best[:2]:
                         best = found
         if best is None or best[0] == inf:
-            return
+            return False
         agent = best[2]
         assert agent.pool is not None
         self._by_pool[agent.pool] = Hold(record, agent, best[0])
         self._fleet.change(agent, now, _keep)
+        return True
 
     def _fits_at(self, record: TaskRecord, agent: AgentRecord, now: float) -> float:
         """Return when the Task is expected to fit on the agent, infinity if never."""
@@ -125,6 +157,10 @@ class Holds:
             if slots >= task.slots and all(free.get(name, 0) >= amount for name, amount in task.resources):
                 return max(now, end)
         return inf
+
+
+def _entry(record: TaskRecord) -> tuple[int, Place, str]:
+    return (-record.level, record.place(), record.task.uid)
 
 
 def has_room(agent: AgentRecord, record: TaskRecord) -> bool:
