@@ -47,9 +47,12 @@ def parent_not_found(setup: Setup) -> Iterator[Flaw]:
     does not matter.
     """
     for doc in setup.tasks.values():
-        known = setup.names("Task", doc.task.namespace)
         # One that is pinned was seen, though it may be gone by now.
-        missing = [each.name for each in doc.task.parents if not each.uid and each.name not in known]
+        missing = [
+            each.name
+            for each in doc.task.parents
+            if not each.uid and not setup.has("Task", doc.task.namespace, each.name)
+        ]
         for place, parent in enumerate(doc.task.parents):
             if parent.name in missing:
                 rest = [{"name": each.name} for each in doc.task.parents if each.name not in missing]

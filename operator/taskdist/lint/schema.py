@@ -92,6 +92,8 @@ def _list(schema: Schema, value: list[Any], path: str) -> Iterator[Problem]:
     keys = schema.get("x-kubernetes-list-map-keys")
     seen: list[Any] = []
     for number, each in enumerate(value):
+        if each is None:
+            yield Problem(f"{path}[{number}]", "it is null, which is no entry", "Take it away.")
         yield from problems(schema.get("items", {}), each, f"{path}[{number}]")
         unique = [each.get(key) for key in keys] if keys and isinstance(each, dict) else each
         if schema.get("x-kubernetes-list-type") in ("set", "map") and unique in seen:

@@ -107,7 +107,11 @@ class Setup:
 
     def names(self, kind: str, namespace: str) -> list[str]:
         """All of a kind that are there, those that cannot be read included."""
-        return sorted(self._names[kind, namespace])
+        return sorted(self._names.get((kind, namespace), ()))
+
+    def has(self, kind: str, namespace: str, name: str) -> bool:
+        """Whether one of this name is there. Of Tasks there may be many: a list of their names would be long."""
+        return name in self._names.get((kind, namespace), ())
 
     def tasks_of(self, queue: Key) -> list[TaskDoc]:
         return self._by_queue.get(queue, [])
@@ -262,8 +266,9 @@ _QUANTITIES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 1024.0, "Mi": 1024.0
 
 
 def _cap(body: Obj) -> float | None:
-    hard = (body.get("spec") or {}).get("hard") or {}
-    text = str(hard.get(CAP, ""))
+    spec = body.get("spec")
+    hard = spec.get("hard") if isinstance(spec, dict) else None
+    text = str(hard.get(CAP, "")) if isinstance(hard, dict) else ""
     digits = text.rstrip("kKMGi")
     unit = _QUANTITIES.get(text[len(digits) :])
     return float(digits) * unit if digits.isdecimal() and unit is not None else None

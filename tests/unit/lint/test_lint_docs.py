@@ -3,8 +3,7 @@
 import re
 from pathlib import Path
 
-from sets import NOW
-
+from lint_sets import NOW
 from taskdist.lint import RULES, read, review
 
 PAGE = (Path(__file__).parents[3] / "docs" / "lint.md").read_text()

@@ -8,10 +8,10 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from sets import NOW, Obj, by_id, cap, container, flaws, manifests, pool, queue, task
 
+from lint_sets import NOW, Obj, by_id, cap, container, flaws, manifests, pool, queue, task
 from taskdist.api import rules
 from taskdist.lint import Manifest, Unreadable, live, read, review
 from taskdist.lint.schema import problems, schemas
@@ -217,6 +217,7 @@ def broken(draw: st.DrawFn) -> list[Obj]:
     return [each for each in objects if isinstance(each, dict)]
 
 
+@settings(deadline=None)  # A loaded machine is no failure.
 @given(broken())
 def test_nothing_that_anybody_writes_breaks_the_review(objects: list[Obj]) -> None:
     found = review(manifests(*objects), NOW)
@@ -243,6 +244,7 @@ def nulls(value: Any) -> bool:
     return isinstance(value, list) and any(each is None or nulls(each) for each in value)
 
 
+@settings(deadline=None)  # A loaded machine is no failure.
 @given(broken())
 def test_types_and_bounds_are_those_of_json_schema(objects: list[Obj]) -> None:
     for each in objects:

@@ -1,9 +1,9 @@
 """Each rule finds its flaw, passes over what is next to it, and its mend mends."""
 
 import pytest
-from cases import CASES, Case
-from sets import NOW, findings, flaws, manifests, mended, pool, queue, task
 
+from lint_cases import CASES, Case
+from lint_sets import NOW, findings, flaws, manifests, mended, pool, queue, task
 from taskdist.lint import RULES, Severity, review
 
 # Found while reading, before there is a set.

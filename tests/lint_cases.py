@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sets import NOW, Obj, cap, container, made, pool, queue, task
+from lint_sets import NOW, Obj, cap, container, made, pool, queue, task
 
 
 def at(seconds: float) -> str:
@@ -122,6 +122,15 @@ WRITING = [
         (task(deadline="2030-01-01T00:00:00Z"),),
         changes=False,
         name="time",
+    ),
+    Case(
+        "invalid-value",
+        (queue(pools=["p", None]),),
+        "spec.pools[1]",
+        "it is null",
+        (task(slots=None, skills=None),),
+        changes=False,
+        name="null-in-a-list",
     ),
     Case("bad-name", (queue("Q_1"),), "metadata.name", "DNS label", (queue("q-1"),), changes=False),
     Case("bad-name", (queue(""),), "metadata.name", "is missing", (task("t.1"),), changes=False, name="missing"),
