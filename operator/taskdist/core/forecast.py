@@ -97,6 +97,9 @@ def forecast(
     if capacity <= 0 or ahead.seen + own.seen < LEAST_SEEN * (ahead.work + own.work):
         return None
     work = ahead.work + own.work
+    if work <= 0:
+        # Its like takes no time that could be measured.
+        return Forecast(0.0, 0.0, 0.0)
 
     def spare(seconds: float) -> float:
         """What is left of the capacity by then, once all that goes first is served: it starts when that is not
