@@ -1,57 +1,59 @@
 """Independent checkers: the core's promises by brute force, from the events and decisions alone.
 
-Nothing here uses the core's indices. The mirror keeps what happened as plain values and tries every Task on every
-agent, which is slow and plain on purpose.
+Nothing here uses the core's indices: what is so is kept as plain values, and every Task is tried on every agent.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import replace
 
-from taskdist.api import OrderPolicy
+from state import Bucket, State
+from taskdist.api import OnHopeless, OnOverflow, Phase, Reason
 from taskdist.core import events
-from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Scale, Undrain
-from taskdist.core.model import TOP, Agent, Key, Pool, Queue, Requirement, Task
+from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
+from taskdist.core.model import Pool, Queue, Task
+
+# Before so many successes nothing is believed of how swift an agent is.
+SUCCESSES_TO_JUDGE = 20
 
 
-@dataclass
-class Mirror:
-    """What is so after the events and decisions so far."""
+class Mirror(State):
+    """Takes what happens and what is decided; says what is wrong with that."""
 
-    queues: dict[Key, Queue] = field(default_factory=dict)
-    pools: dict[Key, Pool] = field(default_factory=dict)
-    waiting: dict[str, Task] = field(default_factory=dict)
-    held: set[str] = field(default_factory=set)
-    leased: dict[str, tuple[Task, str]] = field(default_factory=dict)
-    agents: dict[str, Agent] = field(default_factory=dict)
-    ready: set[str] = field(default_factory=set)
-    pods: dict[str, Key] = field(default_factory=dict)
-    gone: set[str] = field(default_factory=set)
-    draining: set[str] = field(default_factory=set)
-    deleting: set[str] = field(default_factory=set)
-    desired: dict[Key, int] = field(default_factory=dict)
-
-    def take(self, event: events.Event) -> None:
+    def take(self, event: events.Event, now: float = 0.0) -> None:
         match event:
             case events.QueueApplied(queue):
+                self._rules(self.queues.get(queue.key), queue, now)
                 self.queues[queue.key] = queue
             case events.QueueDeleted(key):
-                self.queues.pop(key, None)
+                self._rules(self.queues.pop(key, None), Queue(*key), now)
             case events.PoolApplied(pool):
                 self.pools[pool.key] = pool
             case events.PoolDeleted(key):
                 self.pools.pop(key, None)
                 self.desired.pop(key, None)
             case events.TaskWaiting(task):
-                self._lift(task.uid)
-                self.waiting[task.uid] = task
+                self._wait(task, now)
             case events.TaskHeld(task, _):
-                self._lift(task.uid)
-                self.waiting[task.uid] = task
+                self._wait(task, now)
                 self.held.add(task.uid)
             case events.TaskLeased(task, agent_uid):
-                self._lift(task.uid)
+                known = self._known(task.uid)
+                self._lift(task.uid, now, over=True)
+                self._enter(task, known)
                 self.leased[task.uid] = (task, agent_uid)
-            case events.TaskGone(uid):
-                self._lift(uid)
+                self.fresh.discard(task.uid)
+            case events.TaskGone(uid, phase):
+                if uid in self.leased or uid in self.waiting:
+                    self.successes += phase is Phase.SUCCEEDED
+                    self._lift(uid, now, over=True)
+                    self.returned.pop(uid, None)
+                    self.fresh.discard(uid)
+                self._end(uid, phase)
+            case events.TaskEnded(uid, phase):
+                self._end(uid, phase)
+            case events.AttemptFailed(uid):
+                if uid in self.leased:
+                    self.failed.add(uid)
             case events.PodSeen(uid, namespace, _, pool, _):
                 self.pods[uid] = (namespace, pool)
             case events.PodGone(uid):
@@ -62,82 +64,69 @@ class Mirror:
                 self.ready.add(agent.uid)
             case events.AgentNotReady(uid):
                 self.ready.discard(uid)
-            case events.AttemptFailed() | events.AgentDrained():
+            case events.AgentDrained():
                 pass
 
-    def _lift(self, uid: str) -> None:
+    def _rules(self, former: Queue | None, queue: Queue, now: float) -> None:
+        for (key, tenant), bucket in self.buckets.items():
+            if key == queue.key:
+                rate = queue.rate if tenant is None else queue.tenant_rate
+                was = None if former is None else former.rate if tenant is None else former.tenant_rate
+                if rate != was or rate is None:
+                    bucket.doubt(rate or bucket.rate, now)
+
+    def _known(self, uid: str) -> Task | None:
+        return self.leased[uid][0] if uid in self.leased else self.waiting.get(uid)
+
+    def _enter(self, task: Task, known: Task | None) -> None:
+        if known is None or known.queue != task.queue:
+            self.fresh.add(task.uid)
+        if known is not None and _line(known) != _line(task):
+            self.returned.pop(task.uid, None)
+        self.ended.pop(task.uid, None)
+
+    def _wait(self, task: Task, now: float) -> None:
+        uid = task.uid
+        known = self._known(uid)
+        self._lift(uid, now, over=uid in self.failed)
+        self._enter(task, known)
+        self.waiting[uid] = task
+
+    def _lift(self, uid: str, now: float, over: bool) -> None:
         self.waiting.pop(uid, None)
-        self.held.discard(uid)
-        self.leased.pop(uid, None)
+        for those in (self.held, self.ending, self.turned_away, self.failed):
+            those.discard(uid)
+        leased = self.leased.pop(uid, None)
+        if leased is None:
+            return
+        task = leased[0]
+        if task.ordering_key is not None:
+            self.returned[uid] = max(self.returned.values(), default=0) + 1
+        if not over:
+            for name, rate in self.rates(task):
+                bucket = self.buckets.setdefault(name, Bucket.full(rate, now))
+                bucket.add(1.0, now)
+                if uid not in self.paid:
+                    # Found by a new leader: it is not known who paid.
+                    bucket.least -= 1.0
+        self.paid.discard(uid)
 
-    # What each agent has.
-
-    def busy(self, uid: str) -> int:
-        return sum(task.slots for task, agent in self.leased.values() if agent == uid)
-
-    def free(self, uid: str) -> tuple[int, dict[str, int]]:
-        agent = self.agents[uid]
-        resources = dict(agent.resources)
-        for task, holder in self.leased.values():
-            if holder == uid:
-                for name, amount in task.resources:
-                    resources[name] = resources.get(name, 0) - amount
-        return agent.slots - self.busy(uid), resources
-
-    def idle(self, uid: str) -> bool:
-        return all(agent != uid for _, agent in self.leased.values())
-
-    # Who may run where.
-
-    def eligible(self, task: Task, now: float) -> bool:
-        queue = self.queues.get(task.queue_key)
-        return (
-            queue is not None
-            and not queue.paused
-            and not task.suspended
-            and task.not_before <= now
-            and task.uid not in self.held
-        )
-
-    def level(self, task: Task, now: float) -> int:
-        """The level with what waiting adds: one for each step, up to Critical."""
-        queue = self.queues.get(task.queue_key) or Queue(*task.queue_key)
-        if queue.policy is not OrderPolicy.PRIORITY:
-            return min(queue.level, TOP)
-        if task.priority >= TOP or not queue.aging_step:
-            return task.priority
-        return min(TOP, task.priority + max(0, int((now - task.created) // queue.aging_step)))
-
-    def open(self, uid: str) -> bool:
-        return uid in self.ready and uid not in self.draining | self.deleting | self.gone
-
-    def suits(self, task: Task, uid: str) -> bool:
-        """Whether the agent may run the Task, were it idle and open."""
-        queue, agent = self.queues[task.queue_key], self.agents[uid]
-        pools = queue.pools if task.pool is None else (task.pool,)
-        return (
-            agent.pool in pools
-            and agent.namespace == task.namespace
-            and agent.pool_key in self.pools
-            and (agent.types is None or task.type in agent.types)
-            and task.skills <= agent.skills
-            and all(_meets(dict(agent.labels), requirement) for requirement in task.selector)
-            and (agent.fenced or queue.allows_unfenced)
-        )
-
-    def could_start(self, task: Task, uid: str, now: float) -> bool:
-        if not (self.eligible(task, now) and self.open(uid) and self.suits(task, uid)):
-            return False
-        slots, resources = self.free(uid)
-        return slots >= task.slots and all(resources.get(name, 0) >= amount for name, amount in task.resources)
+    def _end(self, uid: str, phase: Phase | None) -> None:
+        former = self.ended.get(uid)
+        if former is None or not former.terminal:
+            self.ended[uid] = phase
 
     # Decisions.
 
-    def apply(self, decision: Decision, now: float) -> list[str]:
-        """Take a decision over; return what it breaks."""
+    def apply(self, decision: Decision, now: float, kept: Collection[str] = ()) -> list[str]:
+        """Take a decision over; return what it breaks. `kept` are agents that are held for large Tasks."""
         match decision:
             case Assign():
-                return self._assign(decision, now)
+                return self._assign(decision, now, kept)
+            case Fail():
+                return self._fail(decision, now)
+            case Spill():
+                return self._spill(decision)
             case Scale(pool, replicas):
                 self.desired[pool] = replicas
                 bounds = self.pools[pool]
@@ -158,24 +147,91 @@ class Mirror:
                     return [f"pod {uid} is deleted although it holds a lease"]
         return []
 
-    def _assign(self, decision: Assign, now: float) -> list[str]:
+    def _assign(self, decision: Assign, now: float, kept: Collection[str]) -> list[str]:
         uid, agent = decision.task_uid, decision.agent_uid
         task = self.waiting.get(uid)
         if task is None:
             return [f"Task {uid} is assigned although it does not wait"]
         broken = []
-        if not self.could_start(task, agent, now):
+        if not self.eligible(task, now):
+            broken.append(f"Task {uid} is assigned although it cannot start yet")
+        if not self.fits(task, agent):
             broken.append(f"Task {uid} is assigned to agent {agent}, which may not or cannot take it")
-        for other in self.waiting.values():
-            if self.level(other, now) > self.level(task, now) and self.could_start(other, agent, now):
-                broken.append(f"Task {uid} overtakes {other.uid} on agent {agent}")
+        broken += [f"Task {uid} is assigned in spite of {limit}" for limit in self.limited(task, now)]
+        if self.short_of_tokens(task, now)[1]:
+            broken.append(f"Task {uid} is assigned without a token")
+        if agent not in kept:
+            broken += self._overtaken(task, agent, now)
         fraction = self.busy(agent) / self.agents[agent].slots
-        for rival in self.ready:
-            if self.could_start(task, rival, now) and self.busy(rival) / self.agents[rival].slots < fraction:
+        for rival in self.ready - set(kept) if agent not in kept and self.successes < SUCCESSES_TO_JUDGE else ():
+            if self.fits(task, rival) and self.busy(rival) / self.agents[rival].slots < fraction:
                 broken.append(f"Task {uid} goes to {agent}, although {rival} is less busy")
+        for name, rate in self.rates(task):
+            self.buckets.setdefault(name, Bucket.full(rate, now)).add(-1.0, now)
         del self.waiting[uid]
+        self.fresh.discard(uid)
+        self.paid.add(uid)
         self.leased[uid] = (task, agent)
         return broken
+
+    def _overtaken(self, task: Task, agent: str, now: float) -> list[str]:
+        broken = []
+        level = self.level(task, now)
+        for other in self.waiting.values():
+            if other.uid != task.uid and self.fits(other, agent) and self.could_start(other, now):
+                higher = self.level(other, now)
+                if higher > level:
+                    broken.append(f"Task {task.uid} overtakes {other.uid} on agent {agent}")
+                elif higher == level and self.behind(task, other):
+                    broken.append(f"Task {task.uid} goes before {other.uid}, which is first in its line")
+        return broken
+
+    def _fail(self, decision: Fail, now: float) -> list[str]:
+        """A Task that waits is to end."""
+        uid = decision.task_uid
+        task = self.waiting.get(uid)
+        if task is None or uid in self.ending or uid in self.held:
+            return [f"Task {uid} is ended although it does not wait"]
+        queue, wrong = self.queue(task), True
+        match decision.reason:
+            case Reason.WAITED_TOO_LONG:
+                wrong = self._overdue(task) > now
+            case Reason.DEADLINE_HOPELESS:
+                wrong = task.deadline is None or queue.on_hopeless is OnHopeless.RUN or task.redriven
+                dead = decision.phase is Phase.DEAD_LETTERED
+                wrong = wrong or dead is not (queue.on_hopeless is OnHopeless.DEAD_LETTER)
+            case Reason.DEPENDENCY_FAILED | Reason.SKIPPED:
+                skipped = Phase.CANCELLED if decision.reason is Reason.SKIPPED else Phase.FAILED
+                wrong = not self.blamed(task) or decision.phase is not skipped
+            case Reason.QUEUE_FULL:
+                wrong = task.attempted or not self.overfull(task)
+                self._turn_away(uid)
+            case _:
+                pass
+        self.ending.add(uid)
+        return [f"Task {uid} is ended as {decision.reason}, which it is not"] if wrong else []
+
+    def _spill(self, decision: Spill) -> list[str]:
+        uid = decision.task_uid
+        task = self.waiting.get(uid)
+        if task is None or uid in self.ending or uid in self.held:
+            return [f"Task {uid} is moved although it does not wait"]
+        overflow = self.queue(task).overflow
+        right = overflow is not None and overflow.action is OnOverflow.SPILL and overflow.spill_to == decision.queue
+        right = right and self.overfull(task) and not task.spilled and not task.attempted
+        right = right and (task.namespace, decision.queue) in self.queues
+        self.ending.add(uid)
+        self._turn_away(uid)
+        return [] if right else [f"Task {uid} is moved to {decision.queue}, where it need not or cannot go"]
+
+    def _turn_away(self, uid: str) -> None:
+        self.turned_away.add(uid)
+        self.returned.pop(uid, None)
+
+    def _overdue(self, task: Task) -> float:
+        """When it has waited too long."""
+        limit = task.waiting_limit if task.waiting_limit is not None else self.queue(task).timeouts.waiting
+        return float("inf") if limit is None or task.attempted else task.created + limit
 
     def _pool_of(self, uid: str) -> Pool | None:
         key = self.agents[uid].pool_key if uid in self.agents else self.pods.get(uid)
@@ -183,36 +239,39 @@ class Mirror:
 
     # What must hold whenever the core has nothing more to say.
 
-    def at_rest(self, now: float) -> list[str]:
+    def at_rest(self, now: float, kept: Collection[str] = ()) -> list[str]:
         """Return what is wrong if the core decides nothing further."""
-        return [
+        waiting = [task for uid, task in self.waiting.items() if uid not in self.ending and uid not in self.held]
+        agents = self.ready - set(kept)
+        broken = [
             f"Task {task.uid} waits although agent {uid} could start it"
-            for task in self.waiting.values()
-            for uid in self.ready
-            if self.could_start(task, uid, now)
+            for task in waiting
+            for uid in agents
+            if self.fits(task, uid) and self.could_start(task, now)
+        ]
+        for task in waiting:
+            if self._overdue(task) <= now:
+                broken.append(f"Task {task.uid} waits although it has waited too long")
+            if self.blamed(task) and not task.suspended:
+                broken.append(f"Task {task.uid} waits although a Task that it depends on did not succeed")
+        return broken
+
+    def overflown(self, fresh: Collection[str]) -> list[str]:
+        """Return what is wrong if those that came last are let in."""
+        return [
+            f"Task {uid} was let in although its queue is full"
+            for uid in sorted(fresh)
+            if (task := self.waiting.get(uid)) is not None
+            and uid not in self.held | self.ending
+            and not task.attempted
+            and self.overfull(task)
         ]
 
-    def position(self, task: Task, now: float) -> tuple[int, int]:
-        """Return the bounds of its position, whatever shares say: behind all of a higher level, before all of lower."""
-        pools, level = self.pools_of(task), self.level(task, now)
-        levels = [
-            self.level(other, now)
-            for other in self.waiting.values()
-            if other.uid != task.uid and self.eligible(other, now) and pools & self.pools_of(other)
-        ]
-        return 1 + sum(each > level for each in levels), 1 + sum(each >= level for each in levels)
-
-    def pools_of(self, task: Task) -> set[Key]:
-        queue = self.queues.get(task.queue_key)
-        names = (task.pool,) if task.pool is not None else queue.pools if queue is not None else ()
-        return {(task.namespace, name) for name in names if (task.namespace, name) in self.pools}
+    def pinned(self, task: Task) -> Task:
+        """Return the Task with its parents as they are now, as whoever reads their status would tell of it."""
+        return replace(task, parents=tuple(self.parents(task)))
 
 
-def _meets(labels: dict[str, str], requirement: Requirement) -> bool:
-    value = labels.get(requirement.key)
-    return {
-        "In": value is not None and value in requirement.values,
-        "NotIn": value is None or value not in requirement.values,
-        "Exists": value is not None,
-        "DoesNotExist": value is None,
-    }[requirement.operator]
+def _line(task: Task) -> tuple[object, ...]:
+    """What makes a Task another one for those that count who waits."""
+    return task.queue, task.tenant, task.payload_bytes, task.ordering_key, task.created

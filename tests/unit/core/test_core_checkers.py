@@ -1,24 +1,30 @@
 """The checkers see what they are for: each wrong decision is found, and the right one is not."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from builders import NAMESPACE, make_agent, make_pool, make_queue, make_task
 from checkers import Mirror
-from taskdist.api import Reason
+from taskdist.api import OnDependencyFailure, OnHopeless, OnOverflow, OrderPolicy, Phase, Reason
 from taskdist.core import Core
-from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Scale, Undrain
+from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
 from taskdist.core.events import (
     AgentNotReady,
     AgentReady,
+    AttemptFailed,
     Event,
     PoolApplied,
     QueueApplied,
+    QueueDeleted,
+    TaskGone,
     TaskHeld,
     TaskLeased,
     TaskWaiting,
 )
+from taskdist.core.model import Limits, Overflow, Parent, Task, Timeouts, TokenRate
 
 KEY = (NAMESPACE, "p")
 
@@ -82,9 +88,208 @@ def test_wrong_decisions_are_found(events: list[Event], decision: Decision, foun
     assert found in " ".join(broken)
 
 
-def test_idling_is_found() -> None:
-    assert mirror().at_rest(0.0) == []
-    assert mirror(WAITS).at_rest(0.0) != []
+# Rules of queues.
+
+
+def rules(**fields: Any) -> QueueApplied:
+    return QueueApplied(replace(make_queue().build(), aging_step=0.0, **fields))
+
+
+def waits(uid: str, **fields: Any) -> TaskWaiting:
+    return TaskWaiting(task(uid, **fields))
+
+
+def task(uid: str, **fields: Any) -> Task:
+    return replace(make_task(uid).build(), **{"tenant": "x", **fields})
+
+
+def runs(uid: str, **fields: Any) -> TaskLeased:
+    return TaskLeased(task(uid, **fields), "b")
+
+
+def parent(uid: str = "p", phase: Phase | None = None) -> dict[str, Any]:
+    return {"parents": (Parent(uid, uid, phase),)}
+
+
+def ends(reason: Reason, phase: Phase = Phase.FAILED) -> Fail:
+    return Fail("t", 0, reason, "", phase)
+
+
+SPILLS = Overflow(1, 1, OnOverflow.SPILL, "spare")
+
+
+@pytest.mark.parametrize(
+    ("events", "now", "found"),
+    [
+        pytest.param([waits("t", **parent())], 0.0, "cannot start yet", id="before-its-parent"),
+        pytest.param([waits("t", **parent()), TaskGone("p", Phase.DEAD_LETTERED)], 0.0, "cannot", id="dead-letter"),
+        pytest.param([waits("t", **parent()), TaskGone("p", Phase.SUCCEEDED)], 0.0, "", id="after-its-parent"),
+        pytest.param([waits("t", **parent()), TaskGone("p", None)], 0.0, "cannot", id="its-parent-is-deleted"),
+        pytest.param(
+            [waits("t", **parent(phase=Phase.FAILED), on_parent_failure=OnDependencyFailure.RUN)], 0.0, "", id="runs"
+        ),
+        pytest.param([waits("t", ordering_key="o"), runs("u", ordering_key="o")], 0.0, "cannot", id="two-of-an-order"),
+        pytest.param(
+            [waits("t", ordering_key="o", created=2.0), waits("u", ordering_key="o", suspended=True)],
+            2.0,
+            "cannot",
+            id="out-of-turn",
+        ),
+        pytest.param(
+            [
+                runs("u", ordering_key="o", created=9.0),
+                AttemptFailed("u", Reason.HANDLER_ERROR, ""),
+                waits("u", ordering_key="o", created=9.0, suspended=True, attempted=True),
+                waits("t", ordering_key="o"),
+            ],
+            9.0,
+            "cannot",
+            id="before-one-that-was-started",
+        ),
+        pytest.param([rules(quota=Limits(leased=1)), waits("t"), runs("u")], 0.0, "quota", id="over-the-quota"),
+        pytest.param([rules(quota=Limits(slots=1)), waits("t"), runs("u")], 0.0, "slots", id="over-the-slots"),
+        pytest.param([rules(tenant_quota=Limits(leased=1)), waits("t"), runs("u")], 0.0, "tenant", id="of-its-tenant"),
+        pytest.param(
+            [rules(tenant_quota=Limits(leased=1)), waits("t"), runs("u", tenant="y")], 0.0, "", id="of-another-tenant"
+        ),
+        pytest.param([waits("t", concurrency_key="k"), runs("u", concurrency_key="k")], 0.0, "key", id="key-in-use"),
+        pytest.param([waits("t", concurrency_key="k"), runs("u", concurrency_key="l")], 0.0, "", id="another-key"),
+        pytest.param([rules(), waits("t", priority=5)], 0.0, "not being allowed", id="no-right-to-emergencies"),
+        pytest.param(
+            [rules(emergency=frozenset("x"), emergency_leased=1), waits("t", priority=5), runs("u", priority=5)],
+            0.0,
+            "cap",
+            id="too-many-emergencies",
+        ),
+        pytest.param(
+            [rules(policy=OrderPolicy.FIFO), waits("t", priority=5)], 0.0, "", id="levels-that-the-queue-ignores"
+        ),
+        pytest.param([waits("t"), waits("u", created=-300.0, priority=2)], 0.0, "overtakes", id="inversion-by-age"),
+        pytest.param(
+            [waits("t"), waits("u", priority=1), waits("v", priority=4, **parent("u"))],
+            0.0,
+            "overtakes",
+            id="inversion-by-a-lift",
+        ),
+        pytest.param([waits("t", created=1.0), waits("u")], 1.0, "first in its line", id="before-an-older-one"),
+        pytest.param([waits("t", created=1.0), waits("u", tenant="y")], 1.0, "", id="before-another-tenants"),
+        pytest.param(
+            [rules(critical_path_first=True), waits("t"), waits("u"), waits("v", **parent("u"))],
+            1.0,
+            "first in its line",
+            id="before-a-critical-path",
+        ),
+        pytest.param([waits("t"), QueueDeleted((NAMESPACE, "q"))], 0.0, "cannot", id="no-queue"),
+    ],
+)
+def test_grants_against_a_rule_are_found(events: list[Event], now: float, found: str) -> None:
+    broken = mirror(*events).apply(assign("t", "a"), now)
+    assert bool(broken) is bool(found), broken
+    assert found in " ".join(broken)
+
+
+def test_grants_without_a_token_are_found() -> None:
+    seen = mirror(rules(rate=TokenRate(0.5, 2)), *(waits(f"t{n}") for n in range(5)), waits("e", priority=5))
+    assert seen.apply(assign("t0", "a"), 0.0) == seen.apply(assign("t1", "b"), 0.0) == []
+    seen.take(TaskGone("t0", Phase.SUCCEEDED), 1.0)
+    assert seen.at_rest(1.0) == []
+    assert "without a token" in " ".join(seen.apply(assign("t2", "a"), 1.0))
+    # That one is paid back when the grant is not written; a failed attempt is not.
+    seen.take(waits("t2"), 1.0)
+    seen.take(AttemptFailed("t1", Reason.HANDLER_ERROR, ""), 1.0)
+    seen.take(waits("t1"), 1.0)
+    assert seen.tokens(seen.waiting["t2"], 1.0) == (0.5, 0.5)
+    assert seen.apply(assign("t1", "a"), 2.0) == []
+
+
+@pytest.mark.parametrize(
+    ("events", "decision", "found"),
+    [
+        pytest.param([waits("t", waiting_limit=5.0)], ends(Reason.WAITED_TOO_LONG), "", id="waited-too-long"),
+        pytest.param([waits("t", waiting_limit=6.0)], ends(Reason.WAITED_TOO_LONG), "is not", id="not-yet"),
+        pytest.param([waits("t", waiting_limit=5.0, attempted=True)], ends(Reason.WAITED_TOO_LONG), "is", id="started"),
+        pytest.param(
+            [rules(timeouts=Timeouts(5.0)), waits("t")], ends(Reason.WAITED_TOO_LONG), "", id="by-the-queues-word"
+        ),
+        pytest.param([waits("t", deadline=1.0)], ends(Reason.DEADLINE_HOPELESS), "is not", id="hopeless-ones-run"),
+        pytest.param(
+            [rules(on_hopeless=OnHopeless.FAIL), waits("t", deadline=1.0)],
+            ends(Reason.DEADLINE_HOPELESS),
+            "",
+            id="fail",
+        ),
+        pytest.param(
+            [rules(on_hopeless=OnHopeless.DEAD_LETTER), waits("t", deadline=1.0)],
+            ends(Reason.DEADLINE_HOPELESS),
+            "is not",
+            id="not-as-a-dead-letter",
+        ),
+        pytest.param(
+            [waits("t", **parent(phase=Phase.FAILED))], ends(Reason.DEPENDENCY_FAILED), "", id="its-parent-failed"
+        ),
+        pytest.param([waits("t", **parent())], ends(Reason.DEPENDENCY_FAILED), "is not", id="its-parent-runs"),
+        pytest.param([waits("t", **parent(phase=Phase.FAILED))], ends(Reason.SKIPPED), "is not", id="not-skipped"),
+        pytest.param([rules(overflow=Overflow(1, 1)), waits("u"), waits("t")], ends(Reason.QUEUE_FULL), "", id="full"),
+        pytest.param([rules(overflow=Overflow(1, 1)), waits("t")], ends(Reason.QUEUE_FULL), "is not", id="not-full"),
+        pytest.param(
+            [rules(quota=Limits(payload_bytes=5)), waits("u", payload_bytes=3), waits("t", payload_bytes=3)],
+            ends(Reason.QUEUE_FULL),
+            "",
+            id="too-many-bytes",
+        ),
+        pytest.param([runs("t")], ends(Reason.WAITED_TOO_LONG), "does not wait", id="it-runs"),
+        pytest.param(
+            [rules(overflow=SPILLS), QueueApplied(make_queue("spare").build()), waits("u"), waits("t")],
+            Spill("t", "spare", Reason.QUEUE_FULL, ""),
+            "",
+            id="spills",
+        ),
+        pytest.param(
+            [rules(overflow=SPILLS), waits("u"), waits("t")],
+            Spill("t", "spare", Reason.QUEUE_FULL, ""),
+            "cannot go",
+            id="spills-nowhere",
+        ),
+        pytest.param([runs("t")], Spill("t", "spare", Reason.QUEUE_FULL, ""), "does not wait", id="spills-what-runs"),
+    ],
+)
+def test_ends_without_ground_are_found(events: list[Event], decision: Decision, found: str) -> None:
+    seen = mirror(*events)
+    broken = seen.apply(decision, 5.0)
+    assert bool(broken) is bool(found), broken
+    assert found in " ".join(broken)
+    assert seen.apply(decision, 5.0) != [], "once is enough"
+
+
+def test_what_is_to_end_is_not_to_be_assigned() -> None:
+    seen = mirror(waits("t", waiting_limit=5.0))
+    assert seen.apply(ends(Reason.WAITED_TOO_LONG), 5.0) == []
+    assert seen.at_rest(5.0) == []
+    assert "cannot start" in " ".join(seen.apply(assign("t", "a"), 5.0))
+
+
+@pytest.mark.parametrize(
+    ("event", "found"),
+    [
+        pytest.param(waits("t"), "could start it", id="it-could-start"),
+        pytest.param(waits("t", suspended=True, waiting_limit=5.0), "too long", id="it-has-waited-too-long"),
+        pytest.param(waits("t", **parent(phase=Phase.FAILED)), "did not succeed", id="its-parent-failed"),
+    ],
+)
+def test_idling_is_found(event: Event, found: str) -> None:
+    assert mirror().at_rest(5.0) == []
+    assert found in " ".join(mirror(event).at_rest(5.0))
+    assert mirror(waits("t")).at_rest(0.0, kept=("a", "b")) == []
+
+
+def test_what_is_let_into_a_full_queue_is_found() -> None:
+    full = rules(overflow=Overflow(1, 1))
+    assert mirror(full, waits("t")).overflown(["t"]) == []
+    assert mirror(full, waits("u"), waits("t")).overflown(["t"]) != []
+    assert mirror(full, waits("u"), waits("t", attempted=True)).overflown(["t"]) == []
+
+
+# The core's own books.
 
 
 def core() -> Core:

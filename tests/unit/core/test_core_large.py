@@ -1,4 +1,4 @@
-"""Large Tasks: an agent is held for the first of them, others go there only if they are gone before, and it is let go."""
+"""Large Tasks: an agent is held for the first of them; others go there only if they are gone before."""
 
 from dataclasses import replace
 from typing import Any

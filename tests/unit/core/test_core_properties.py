@@ -5,15 +5,16 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from builders import NAMESPACE, make_agent, make_pool, make_queue
 from checkers import Mirror
-from taskdist.api import Delivery, Reason, Reclaim
+from taskdist.api import Delivery, OnDependencyFailure, OnHopeless, OnOverflow, OrderPolicy, Phase, Reason, Reclaim
 from taskdist.core import Core
-from taskdist.core.decisions import Fail, Retry
+from taskdist.core.decisions import Decision, Fail, Retry, Spill
 from taskdist.core.events import (
     AgentDrained,
     AgentNotReady,
@@ -26,19 +27,26 @@ from taskdist.core.events import (
     PoolDeleted,
     QueueApplied,
     QueueDeleted,
+    TaskEnded,
     TaskGone,
     TaskHeld,
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.model import Agent, Pool, Queue, Requirement, Task
+from taskdist.core.model import Agent, Limits, Overflow, Parent, Pool, Queue, Requirement, Task, Timeouts, TokenRate
 
 POOLS, QUEUES, SKILLS, TYPES = ("p1", "p2", "p3"), ("q1", "q2", "q3"), ("gpu", "io"), ("work", "rest")
+TENANTS = ("x", "y")
 
 
 def mostly(plain: Any, others: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Three times of four the plain value: where all is odd, nothing ever runs."""
     return st.one_of(st.just(plain), st.just(plain), st.just(plain), others)
+
+
+def limits(most: int) -> st.SearchStrategy[Limits]:
+    few = mostly(None, st.integers(1, most))
+    return st.builds(Limits, mostly(None, st.integers(2, 8)), few, few, mostly(None, st.integers(4, 12)))
 
 
 skills = mostly(frozenset(), st.frozensets(st.sampled_from(SKILLS), max_size=2))
@@ -50,6 +58,7 @@ selectors = mostly(
         lambda operator: (Requirement("zone", operator, frozenset({"a"} if "In" in operator else ())),)
     ),
 )
+rates = mostly(None, st.builds(TokenRate, st.sampled_from((0.125, 1.0)), st.integers(1, 2)))
 queues = st.builds(
     Queue,
     st.just(NAMESPACE),
@@ -58,8 +67,30 @@ queues = st.builds(
     paused=mostly(False, st.booleans()),
     delivery=st.sampled_from(Delivery),
     reclaim=st.sampled_from(Reclaim),
+    weight=st.integers(1, 3),
+    policy=mostly(OrderPolicy.PRIORITY, st.sampled_from(OrderPolicy)),
+    level=st.integers(0, 4),
+    critical_path_first=st.booleans(),
+    tenant_weights=st.sampled_from(((), (("x", 3),))),
+    emergency=st.sampled_from((frozenset({"x"}), frozenset(), frozenset(TENANTS))),
+    emergency_leased=st.integers(1, 2),
     aging_step=st.sampled_from((0.0, 15.0, 300.0)),
-    hold_after=st.just(0.0),
+    on_hopeless=st.sampled_from(OnHopeless),
+    max_queue_seconds=st.sampled_from((20.0, 3600.0)),
+    expected_service=st.sampled_from((1.0, 10.0)),
+    hold_after=mostly(0.0, st.sampled_from((5.0, 30.0))),
+    quota=mostly(Limits(), limits(4)),
+    tenant_quota=mostly(Limits(), limits(3)),
+    rate=rates,
+    tenant_rate=rates,
+    concurrency_limit=st.integers(1, 2),
+    overflow=mostly(
+        None,
+        st.builds(
+            Overflow, st.integers(2, 5), st.just(1), st.sampled_from(OnOverflow), st.none() | st.sampled_from(QUEUES)
+        ),
+    ),
+    timeouts=st.builds(Timeouts, mostly(None, st.sampled_from((10.0, 50.0)))),
 )
 
 
@@ -81,24 +112,31 @@ def pools(draw: st.DrawFn) -> Pool:
     )
 
 
-def tasks(uid: str) -> st.SearchStrategy[Task]:
+def tasks(uid: str, now: float, parents: tuple[Parent, ...] = ()) -> st.SearchStrategy[Task]:
     return st.builds(
         Task,
         st.just(uid),
         st.just(NAMESPACE),
-        st.just("task"),
+        st.just(uid),
         st.sampled_from(QUEUES),
         mostly("work", st.sampled_from(TYPES)),
-        st.integers(0, 3).map(float),
-        st.integers(0, 4),
+        st.sampled_from((0.0, 1.0, 2.0, 20.0)).map(lambda ago: max(0.0, now - ago)),
+        st.sampled_from((0, 1, 2, 2, 3, 4, 5)),
         mostly(None, st.sampled_from(POOLS)),
         st.sampled_from((1, 1, 1, 2, 3)),
         resources,
         skills,
         selectors,
         suspended=mostly(False, st.booleans()),
-        failures=st.integers(0, 4),
-        not_before=mostly(0.0, st.sampled_from((20.0, 60.0, 200.0))),
+        not_before=mostly(0.0, st.sampled_from((5.0, 60.0)).map(lambda later: now + later)),
+        tenant=st.sampled_from(TENANTS),
+        deadline=mostly(None, st.sampled_from((5.0, 60.0)).map(lambda later: now + later)),
+        waiting_limit=mostly(None, st.sampled_from((0.0, 30.0))),
+        concurrency_key=mostly(None, st.sampled_from("kl")),
+        ordering_key=mostly(None, st.just("o")),
+        parents=st.just(parents),
+        on_parent_failure=st.sampled_from(OnDependencyFailure),
+        payload_bytes=mostly(0, st.integers(1, 5)),
     )
 
 
@@ -109,8 +147,15 @@ class CoreMachine(RuleBasedStateMachine):
         self.core, self.twin = Core(), Core()
         self.mirror = Mirror()
         self.names = itertools.count()
+        # Ends and moves that were decided and are yet to be recorded; dead letters.
+        self.verdicts: dict[str, Fail | Spill] = {}
+        self.letters: dict[str, Task] = {}
+        # Whether decisions were cut short: those that come later are about a moment that is over.
+        self.cut = False
+        self.asked = 0
         for queue, served_by in (("q1", ("p1", "p2")), ("q2", ("p2",)), ("q3", ("p3", "p1"))):
-            self.told(QueueApplied(replace(make_queue(queue).pools(*served_by).build(), hold_after=0.0)))
+            rules = make_queue(queue).pools(*served_by).build()
+            self.told(QueueApplied(replace(rules, hold_after=0.0, emergency=frozenset({"x"}))))
         self.told(PoolApplied(make_pool("p1").slots(2).elastic(2, 4, 30.0).build()))
         self.told(PoolApplied(make_pool("p2").slots(4).elastic(1, 3, 0.0).build()))
         self.told(PoolApplied(make_pool("p3").slots(3).fixed(3).build()))
@@ -118,12 +163,28 @@ class CoreMachine(RuleBasedStateMachine):
             uid = f"a{next(self.names)}"
             self.told(PodSeen(uid, NAMESPACE, uid, pool, 0.0))
             self.told(AgentReady(make_agent(uid).pool(pool).slots(2).resources(mem=4).skills(*SKILLS).build()))
+        self.decided(None)
 
-    def told(self, event: Event) -> list[object]:
+    def told(self, event: Event) -> list[Decision]:
+        if isinstance(event, TaskWaiting | TaskLeased | TaskHeld | TaskGone):
+            self.verdicts.pop(event.uid if isinstance(event, TaskGone) else event.task.uid, None)
         answers = self.core.handle(event, self.now)
         assert answers == self.twin.handle(event, self.now)
-        self.mirror.take(event)
+        self.mirror.take(event, self.now)
         return list(answers)
+
+    def waits(self, task: Task) -> None:
+        self.told(TaskWaiting(self.mirror.pinned(task)))
+
+    def ends(self, uid: str, phase: Phase | None) -> None:
+        """Once it has ended it stays so: a dead letter has not."""
+        task = self.task(uid)
+        if phase is Phase.DEAD_LETTERED:
+            self.letters[uid] = task
+        self.told(TaskGone(uid, phase))
+
+    def task(self, uid: str) -> Task:
+        return self.mirror.leased[uid][0] if uid in self.mirror.leased else self.mirror.waiting[uid]
 
     def some(self, data: st.DataObject, names: object) -> str:
         return data.draw(st.sampled_from(sorted(names)))  # type: ignore[call-overload,no-any-return]
@@ -139,8 +200,22 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), number=st.integers(1, 3), limit=st.none() | st.integers(0, 3))
     def submit(self, data: st.DataObject, number: int, limit: int | None) -> None:
         for _ in range(number):
-            self.told(TaskWaiting(data.draw(tasks(f"t{next(self.names)}"))))
+            self.waits(self.new(data))
         self.decided(limit)
+
+    def new(self, data: st.DataObject) -> Task:
+        uids = sorted([*self.known(), *self.mirror.ended])
+        parents = data.draw(mostly([], st.lists(st.sampled_from(uids), max_size=2, unique=True))) if uids else []
+        uid = f"t{next(self.names)}"
+        return data.draw(tasks(uid, self.now, tuple(Parent(parent, parent) for parent in parents)))  # type: ignore[no-any-return]
+
+    @rule(data=st.data())
+    def submit_a_parent_late(self, data: st.DataObject) -> None:
+        """Tasks come in any order when a leader begins."""
+        child, parent = self.new(data), self.new(data)
+        self.waits(replace(child, parents=(*child.parents, Parent(parent.name, parent.uid))))
+        self.waits(parent)
+        self.decided(None)
 
     @rule(data=st.data(), number=st.integers(1, 2), pool=st.sampled_from(POOLS))
     def agents_join(self, data: st.DataObject, number: int, pool: str) -> None:
@@ -155,24 +230,67 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), number=st.integers(1, 3), decides=st.booleans())
     def finish(self, data: st.DataObject, number: int, decides: bool) -> None:
         for _ in range(min(number, len(self.mirror.leased))):
-            self.told(TaskGone(self.some(data, self.mirror.leased)))
+            phases = mostly(Phase.SUCCEEDED, st.sampled_from((Phase.FAILED, Phase.CANCELLED, None)))
+            self.ends(self.some(data, self.mirror.leased), data.draw(phases))
         if decides:
             self.decided(None)
 
     @precondition(lambda self: self.mirror.leased)
-    @rule(data=st.data(), retryable=st.booleans(), counted=st.booleans(), started=st.booleans())
-    def fail(self, data: st.DataObject, retryable: bool, counted: bool, started: bool) -> None:
+    @rule(
+        data=st.data(),
+        retryable=st.booleans(),
+        counted=st.booleans(),
+        started=st.booleans(),
+        died=st.sampled_from("ab"),
+    )
+    def fail(self, data: st.DataObject, retryable: bool, counted: bool, started: bool, died: str) -> None:
         uid = self.some(data, self.mirror.leased)
         task = self.mirror.leased[uid][0]
-        answers = self.told(AttemptFailed(uid, Reason.HANDLER_ERROR, "boom", retryable, counted, started))
+        dead = data.draw(mostly("", st.just(died)))
+        answers = self.told(AttemptFailed(uid, Reason.HANDLER_ERROR, "boom", retryable, counted, started, dead))
         assert len(answers) == 1
         answer = answers[0]
         if isinstance(answer, Retry):
-            again = replace(task, failures=answer.failures, not_before=answer.not_before)
-            self.told(TaskWaiting(again))
+            self.waits(
+                replace(
+                    task,
+                    failures=answer.failures,
+                    not_before=answer.not_before,
+                    deaths=answer.deaths,
+                    attempted=task.attempted or started,
+                )
+            )
         else:
             assert isinstance(answer, Fail)
-            self.told(TaskGone(uid))
+            self.ends(uid, answer.phase)
+
+    @precondition(lambda self: self.mirror.paid)
+    @rule(data=st.data())
+    def refused(self, data: st.DataObject) -> None:
+        """The assignment could not be written: the grant is as if it never was."""
+        uid = self.some(data, self.mirror.paid)
+        if uid not in self.mirror.failed:
+            task = self.mirror.leased[uid][0]
+            self.told(TaskWaiting(self.mirror.pinned(task) if task.parents else task))
+
+    @precondition(lambda self: self.verdicts)
+    @rule(data=st.data(), fails=mostly(False, st.booleans()))
+    def record(self, data: st.DataObject, fails: bool) -> None:
+        """What was decided of a waiting Task is recorded, or cannot be, and it goes on."""
+        uid = self.some(data, self.verdicts)
+        verdict, task = self.verdicts.pop(uid), self.mirror.waiting[uid]
+        if fails:
+            self.waits(task)
+        elif isinstance(verdict, Fail):
+            self.ends(uid, verdict.phase)
+        else:
+            self.waits(replace(task, queue=verdict.queue, spilled=True))
+
+    @precondition(lambda self: self.letters)
+    @rule(data=st.data())
+    def redrive(self, data: st.DataObject) -> None:
+        uid = self.some(data, self.letters)
+        self.waits(replace(self.letters.pop(uid), failures=0, deaths=(), attempted=True, redriven=True))
 
     @rule(data=st.data())
     def reconfigure(self, data: st.DataObject) -> None:
@@ -190,18 +308,34 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def steer(self, data: st.DataObject) -> None:
         """A Task is changed, taken back, held, found with an agent, or deleted."""
-        uid = self.some(data, [*self.known(), f"t{next(self.names)}"])
-        match data.draw(st.integers(0, 4)):
+        fresh = self.mirror.pinned(self.new(data))
+        uid = self.some(data, [*self.known(), fresh.uid])
+        task = fresh if uid == fresh.uid else self.mirror.pinned(self.task(uid))
+        match data.draw(st.integers(0, 5)):
             case 0:
-                self.told(TaskHeld(data.draw(tasks(uid)), Reason.RECOVERING))
+                self.told(TaskHeld(task, Reason.RECOVERING))
             case 1:
                 agent = self.some(data, [*self.pods(), "unknown"])
                 if agent not in self.mirror.deleting:
-                    self.told(TaskLeased(data.draw(tasks(uid)), agent))
+                    self.told(TaskLeased(task, agent))
             case 2:
-                self.told(TaskGone(uid))
+                if uid in self.known():
+                    self.ends(uid, None)
+                elif self.mirror.ended:
+                    gone = self.some(data, self.mirror.ended)
+                    phase = self.mirror.ended[gone]
+                    if phase is not None and phase.terminal:
+                        self.told(TaskEnded(gone, phase))
             case _:
-                self.told(TaskWaiting(data.draw(tasks(uid))))
+                if uid not in self.mirror.leased:
+                    self.waits(
+                        replace(
+                            task,
+                            priority=fresh.priority,
+                            pool=fresh.pool,
+                            suspended=fresh.suspended,
+                        )
+                    )
 
     @precondition(lambda self: self.pods())
     @rule(data=st.data())
@@ -246,19 +380,54 @@ class CoreMachine(RuleBasedStateMachine):
         self.now += seconds
         self.decided(limit)
 
+    # Decisions.
+
     def decided(self, limit: int | None) -> int:
-        decisions = self.core.decide(self.now, limit)
-        assert decisions == self.twin.decide(self.now, limit)
-        assert limit is None or len(decisions) <= limit
-        for decision in decisions:
-            assert not self.mirror.apply(decision, self.now)
-        return len(decisions)
+        """Decide, and check. Where agents may be held, now and then one by one, so that it is known when they are."""
+        fresh, self.mirror.fresh = self.mirror.fresh, set()
+        self.asked += 1
+        holds = any(queue.hold_after for queue in self.mirror.queues.values())
+        step = 1 if holds and self.asked % 2 else limit
+        made = 0
+        while limit is None or made < limit or not made:
+            bound = step if limit is None or step is None else min(step, limit)
+            kept = self.kept()
+            decisions = self.core.decide(self.now, bound)
+            assert decisions == self.twin.decide(self.now, bound)
+            assert bound is None or len(decisions) <= bound
+            kept |= self.kept()
+            for decision in decisions:
+                self.carried_out(decision, kept)
+            made += len(decisions)
+            if not decisions or bound is None:
+                self.cut = bound == 0
+                break
+            if step == limit:
+                self.cut = True
+                break
+        else:
+            self.cut = True
+        if not self.cut:
+            broken = self.mirror.overflown(fresh)
+            assert not broken, broken
+        return made
+
+    def carried_out(self, decision: Decision, kept: set[str]) -> None:
+        broken = self.mirror.apply(decision, self.now, kept)
+        assert not broken or (self.cut and isinstance(decision, Fail | Spill)), broken
+        if isinstance(decision, Fail | Spill):
+            self.verdicts[decision.task_uid] = decision
+
+    def kept(self) -> set[str]:
+        return {hold.agent.uid for hold in self.core._holds}
 
     @rule()
     def settle(self) -> None:
         self.decided(None)
         assert not self.decided(None), "the core said all there was to say, and then said more"
-        assert not self.mirror.at_rest(self.now)
+        broken = self.mirror.at_rest(self.now, self.kept())
+        assert not broken, broken
+        self.holds_are_justified()
         wake = self.core.next_wake()
         assert wake is None or wake > self.now
         for key, desired in self.mirror.desired.items():
@@ -269,6 +438,22 @@ class CoreMachine(RuleBasedStateMachine):
             half = self.now + (wake - self.now) / 2
             assert not self.core.decide(half), "something to say before the wake that was announced"
             assert not self.twin.decide(half)
+            self.now = half
+
+    def holds_are_justified(self) -> None:
+        pools = Counter(hold.agent.pool for hold in self.core._holds)
+        assert all(number == 1 for number in pools.values())
+        for hold in self.core._holds:
+            task = self.mirror.waiting[hold.record.task.uid]
+            queue = self.mirror.queue(task)
+            assert task.slots > 1 or task.resources
+            assert queue.hold_after
+            assert self.now - task.created >= queue.hold_after
+            assert self.mirror.eligible(task, self.now)
+            assert not self.mirror.limited(task, self.now)
+            assert self.mirror.open(hold.agent.uid)
+            assert self.mirror.suits(task, hold.agent.uid)
+            assert not self.mirror.fits(task, hold.agent.uid) or self.mirror.short_of_tokens(task, self.now)[0]
 
     @invariant()
     def books_are_sound(self) -> None:
@@ -284,28 +469,24 @@ class CoreMachine(RuleBasedStateMachine):
             found = self.core.explain(uid, self.now)
             assert found is not None
             assert found.message
-            assert found.unblock
+            assert found.unblock, found
             reasons[task.queue_key, found.reason] += 1
-            if found.position is not None:
-                least, most = self.position(task)
-                assert least <= found.position <= most
+            assert found.position is None or 1 <= found.position <= len(self.mirror.waiting)
         assert self.core.waiting_by_reason(self.now) == reasons
         assert all(self.core.explain(uid, self.now) is None for uid in self.mirror.leased)
 
-    def position(self, task: Task) -> tuple[int, int]:
-        # A back-off ends when the core is asked to decide, so Tasks due since then are not eligible yet.
-        due = {
-            uid
-            for uid in self.mirror.waiting
-            if (why := self.core.why(uid, self.now)) and why.reason in (Reason.BACKING_OFF, Reason.SCHEDULED)
-        }
-        others = Mirror(self.mirror.queues, self.mirror.pools)
-        others.waiting = {uid: other for uid, other in self.mirror.waiting.items() if uid not in due}
-        others.held = self.mirror.held
-        return others.position(task, self.now)
-
 
 CoreMachine.TestCase.settings = settings(
-    max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestCore = CoreMachine.TestCase
+
+
+class _Longer(CoreMachine):
+    """The same, at length."""
+
+
+_Longer.TestCase.settings = settings(
+    max_examples=3000, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestCoreAtLength = pytest.mark.long(_Longer.TestCase)

@@ -1,0 +1,311 @@
+"""What is so after the core's events and decisions, kept as plain values, and what the rules say of it.
+
+Every question is answered by looking at everything: slow and plain on purpose. Nothing here is the core's.
+"""
+
+from dataclasses import dataclass, field
+
+from taskdist.api import OnDependencyFailure, OrderPolicy, Phase
+from taskdist.core.model import EMERGENCY, TOP, Agent, Key, Parent, Pool, Queue, Requirement, Task, TokenRate
+
+EDGE = 1e-9
+
+
+@dataclass
+class Bucket:
+    """A bucket of tokens, replayed. Where its terms changed it is not known how many are there: between two numbers."""
+
+    rate: TokenRate
+    least: float
+    most: float
+    at: float
+
+    @classmethod
+    def full(cls, rate: TokenRate, now: float) -> "Bucket":
+        return cls(rate, rate.burst, rate.burst, now)
+
+    def settle(self, now: float) -> None:
+        more = (now - self.at) * self.rate.per_second
+        self.least = min(self.rate.burst, self.least + more)
+        self.most = min(self.rate.burst, self.most + more)
+        self.at = now
+
+    def add(self, tokens: float, now: float) -> None:
+        self.settle(now)
+        self.least = min(self.rate.burst, self.least + tokens)
+        self.most = min(self.rate.burst, self.most + tokens)
+
+    def doubt(self, rate: TokenRate, now: float) -> None:
+        self.settle(now)
+        self.rate = rate
+        self.least, self.most = min(self.least, rate.burst), rate.burst
+
+
+@dataclass
+class State:
+    """Tasks, agents and rules as they stand."""
+
+    queues: dict[Key, Queue] = field(default_factory=dict)
+    pools: dict[Key, Pool] = field(default_factory=dict)
+    waiting: dict[str, Task] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
+    leased: dict[str, tuple[Task, str]] = field(default_factory=dict)
+    # How Tasks ended, or None for those deleted before; dead letters too, which have not.
+    ended: dict[str, Phase | None] = field(default_factory=dict)
+    # Of the leased: whose attempt has failed, and who took tokens.
+    failed: set[str] = field(default_factory=set)
+    paid: set[str] = field(default_factory=set)
+    # Of the waiting: of whom it was decided that they end or go elsewhere, and who of them counts no more.
+    ending: set[str] = field(default_factory=set)
+    turned_away: set[str] = field(default_factory=set)
+    # Who came since the last decisions.
+    fresh: set[str] = field(default_factory=set)
+    # By uid: when its last attempt ended, as a number that grows. It goes first of its ordering key then.
+    returned: dict[str, int] = field(default_factory=dict)
+    buckets: dict[tuple[Key, str | None], Bucket] = field(default_factory=dict)
+    agents: dict[str, Agent] = field(default_factory=dict)
+    ready: set[str] = field(default_factory=set)
+    pods: dict[str, Key] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    draining: set[str] = field(default_factory=set)
+    deleting: set[str] = field(default_factory=set)
+    desired: dict[Key, int] = field(default_factory=dict)
+    successes: int = 0
+
+    def queue(self, task: Task) -> Queue:
+        return self.queues.get(task.queue_key) or Queue(*task.queue_key)
+
+    # What each agent has.
+
+    def busy(self, uid: str) -> int:
+        return sum(task.slots for task, agent in self.leased.values() if agent == uid)
+
+    def free(self, uid: str) -> tuple[int, dict[str, int]]:
+        agent = self.agents[uid]
+        resources = dict(agent.resources)
+        for task, holder in self.leased.values():
+            if holder == uid:
+                for name, amount in task.resources:
+                    resources[name] = resources.get(name, 0) - amount
+        return agent.slots - self.busy(uid), resources
+
+    def idle(self, uid: str) -> bool:
+        return all(agent != uid for _, agent in self.leased.values())
+
+    def open(self, uid: str) -> bool:
+        return uid in self.ready and uid not in self.draining | self.deleting | self.gone
+
+    # Gates of the Task's own.
+
+    def eligible(self, task: Task, now: float) -> bool:
+        """Whether neither the Task nor its queue holds it; limits may."""
+        queue = self.queues.get(task.queue_key)
+        return (
+            queue is not None
+            and not queue.paused
+            and not task.suspended
+            and task.not_before <= now
+            and task.uid not in self.held
+            and task.uid not in self.ending
+            and not self.blamed(task)
+            and not self.awaited(task)
+            and self.in_turn(task)
+        )
+
+    def parents(self, task: Task) -> list[Parent]:
+        """Return its parents as they are now."""
+        return [
+            Parent(each.name, each.uid, self.ended[each.uid], self.ended[each.uid] is None)
+            if each.uid in self.ended
+            else each
+            for each in task.parents
+        ]
+
+    def blamed(self, task: Task) -> list[Parent]:
+        """Return the parents for which it ends without having run."""
+        if task.on_parent_failure is OnDependencyFailure.RUN:
+            return []
+        return [each for each in self.parents(task) if each.gone or each.phase in (Phase.FAILED, Phase.CANCELLED)]
+
+    def awaited(self, task: Task) -> list[Parent]:
+        """Return the parents that have not ended."""
+        return [each for each in self.parents(task) if not over(each)]
+
+    def in_turn(self, task: Task) -> bool:
+        key = (task.queue_key, task.ordering_key)
+        if task.ordering_key is None:
+            return True
+        if any((each.queue_key, each.ordering_key) == key for each, _ in self.leased.values()):
+            return False
+        mine = self._turn(task)
+        others = [
+            each
+            for each in self.waiting.values()
+            if (each.queue_key, each.ordering_key) == key and each.uid not in self.turned_away
+        ]
+        return all(self._turn(each) >= mine for each in others)
+
+    def _turn(self, task: Task) -> tuple[int, bool, float, str]:
+        return -self.returned.get(task.uid, 0), not task.attempted, task.created, task.uid
+
+    # Limits.
+
+    def emergency(self, task: Task) -> bool:
+        return task.priority >= EMERGENCY and self.queue(task).policy is OrderPolicy.PRIORITY
+
+    def rates(self, task: Task) -> list[tuple[tuple[Key, str | None], TokenRate]]:
+        queue = self.queue(task)
+        found: list[tuple[tuple[Key, str | None], TokenRate]] = []
+        if queue.rate is not None:
+            found.append(((task.queue_key, None), queue.rate))
+        if queue.tenant_rate is not None:
+            found.append(((task.queue_key, task.tenant), queue.tenant_rate))
+        return found
+
+    def tokens(self, task: Task, now: float) -> tuple[float, float]:
+        """Return how many tokens are there for it, at least and at most: of the bucket that has fewest."""
+        least = most = float("inf")
+        for name, rate in self.rates(task):
+            bucket = self.buckets.setdefault(name, Bucket.full(rate, now))
+            bucket.settle(now)
+            least, most = min(least, bucket.least), min(most, bucket.most)
+        return least, most
+
+    def limited(self, task: Task, now: float) -> list[str]:
+        """Name the limits that hold it for sure, but for tokens."""
+        queue = self.queue(task)
+        leased = [each for each, _ in self.leased.values() if each.queue_key == task.queue_key]
+        mine = [each for each in leased if each.tenant == task.tenant]
+        found = []
+        for name, bounds, those in (("queue", queue.quota, leased), ("tenant", queue.tenant_quota, mine)):
+            if bounds.leased is not None and len(those) >= bounds.leased:
+                found.append(f"the quota of its {name}")
+            if bounds.slots is not None and sum(each.slots for each in those) + task.slots > bounds.slots:
+                found.append(f"the slots of its {name}")
+        if self.emergency(task):
+            if task.tenant not in queue.emergency:
+                found.append("not being allowed an emergency")
+            if sum(each.priority >= EMERGENCY for each in mine) >= queue.emergency_leased:
+                found.append("the cap of emergencies")
+        if task.concurrency_key is not None:
+            holders = sum(each.concurrency_key == task.concurrency_key for each in leased)
+            if holders >= queue.concurrency_limit:
+                found.append("its concurrency key")
+        return found
+
+    def short_of_tokens(self, task: Task, now: float) -> tuple[bool, bool]:
+        """Return whether it may be that no token is there, and whether it is sure."""
+        if self.emergency(task):
+            return False, False
+        least, most = self.tokens(task, now)
+        return least < 1 + EDGE, most < 1 - EDGE
+
+    def overfull(self, task: Task) -> bool:
+        """Whether it is one too many of those that wait."""
+        queue = self.queue(task)
+        counted = [
+            each
+            for uid, each in self.waiting.items()
+            if each.queue_key == task.queue_key and uid not in self.turned_away
+        ]
+        leased = [each for each, _ in self.leased.values() if each.queue_key == task.queue_key]
+        full = queue.overflow.high_water if queue.overflow is not None else None
+        for bounds, most, of in (
+            (queue.quota, full, lambda each: True),
+            (queue.tenant_quota, None, lambda each: each.tenant == task.tenant),
+        ):
+            waiting = [each for each in counted if of(each)]
+            payload = sum(each.payload_bytes for each in [*waiting, *(each for each in leased if of(each))])
+            if any(bound is not None and len(waiting) > bound for bound in (bounds.waiting, most)):
+                return True
+            if bounds.payload_bytes is not None and payload > bounds.payload_bytes and task.payload_bytes:
+                return True
+        return False
+
+    # Order.
+
+    def base(self, task: Task) -> int:
+        queue = self.queue(task)
+        return task.priority if queue.policy is OrderPolicy.PRIORITY else min(queue.level, TOP)
+
+    def children(self, task: Task) -> list[Task]:
+        return [
+            each
+            for uid, each in self.waiting.items()
+            if uid not in self.held and any(parent.uid == task.uid for parent in self.awaited(each))
+        ]
+
+    def lift(self, task: Task) -> int:
+        """The highest level of those that wait for it, directly or not."""
+        return max((min(TOP, max(self.base(each), self.lift(each))) for each in self.children(task)), default=0)
+
+    def chain(self, task: Task) -> int:
+        return max((1 + self.chain(each) for each in self.children(task)), default=0)
+
+    def level(self, task: Task, now: float) -> int:
+        """The level with what waiting adds, one for each step up to Critical, and with what others lend."""
+        queue, base = self.queue(task), self.base(task)
+        if queue.policy is not OrderPolicy.PRIORITY or base >= EMERGENCY:
+            return base
+        base = max(base, self.lift(task))
+        steps = max(0, int((now - task.created) // queue.aging_step)) if queue.aging_step else 0
+        return min(TOP, base + steps)
+
+    def behind(self, task: Task, other: Task) -> bool:
+        """Whether the other is first, whatever shares say and whatever is known of how long they take.
+
+        That can be told within one tenant's line, for Tasks without a deadline.
+        """
+        queue = self.queue(task)
+        if task.queue_key != other.queue_key or task.deadline is not None or other.deadline is not None:
+            return False
+        if queue.policy is OrderPolicy.PRIORITY and task.tenant != other.tenant:
+            return False
+        chains = (self.chain(task), self.chain(other)) if queue.critical_path_first else (0, 0)
+        return (-chains[1], other.created, other.uid) < (-chains[0], task.created, task.uid)
+
+    # Who may run where.
+
+    def pools_of(self, task: Task) -> set[Key]:
+        queue = self.queues.get(task.queue_key)
+        names = set(queue.pools) if queue is not None else set()
+        if self.emergency(task):
+            names |= {name for namespace, name in self.pools if namespace == task.namespace}
+        if task.pool is not None:
+            names = {task.pool}
+        return {(task.namespace, name) for name in names if (task.namespace, name) in self.pools}
+
+    def suits(self, task: Task, uid: str) -> bool:
+        """Whether the agent may run the Task, were it idle and open."""
+        agent = self.agents[uid]
+        return (
+            agent.pool_key in self.pools_of(task)
+            and (agent.types is None or task.type in agent.types)
+            and task.skills <= agent.skills
+            and all(meets(dict(agent.labels), requirement) for requirement in task.selector)
+            and (agent.fenced or self.queue(task).allows_unfenced)
+        )
+
+    def fits(self, task: Task, uid: str) -> bool:
+        if not (self.open(uid) and self.suits(task, uid)):
+            return False
+        slots, resources = self.free(uid)
+        return slots >= task.slots and all(resources.get(name, 0) >= amount for name, amount in task.resources)
+
+    def could_start(self, task: Task, now: float) -> bool:
+        """Whether nothing but room may hold the Task, for sure."""
+        return self.eligible(task, now) and not self.limited(task, now) and not self.short_of_tokens(task, now)[0]
+
+
+def over(parent: Parent) -> bool:
+    return parent.gone or (parent.phase is not None and parent.phase.terminal)
+
+
+def meets(labels: dict[str, str], requirement: Requirement) -> bool:
+    value = labels.get(requirement.key)
+    return {
+        "In": value is not None and value in requirement.values,
+        "NotIn": value is None or value not in requirement.values,
+        "Exists": value is not None,
+        "DoesNotExist": value is None,
+    }[requirement.operator]
