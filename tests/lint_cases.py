@@ -128,7 +128,7 @@ WRITING = [
         (queue(pools=["p", None]),),
         "spec.pools[1]",
         "it is null",
-        (task(slots=None, skills=None),),
+        (task(slots=None, skills=None, payload={"x": [None]}),),
         changes=False,
         name="null-in-a-list",
     ),

@@ -92,7 +92,7 @@ def _list(schema: Schema, value: list[Any], path: str) -> Iterator[Problem]:
     keys = schema.get("x-kubernetes-list-map-keys")
     seen: list[Any] = []
     for number, each in enumerate(value):
-        if each is None:
+        if each is None and "items" in schema:
             yield Problem(f"{path}[{number}]", "it is null, which is no entry", "Take it away.")
         yield from problems(schema.get("items", {}), each, f"{path}[{number}]")
         unique = [each.get(key) for key in keys] if keys and isinstance(each, dict) else each
