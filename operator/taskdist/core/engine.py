@@ -7,11 +7,12 @@ at the same times give the same decisions.
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from math import inf
 from typing import Any
 
 from taskdist.api import OnHopeless, OnOverflow, Phase, Reason
 from taskdist.core import audit, events, explain, order
-from taskdist.core.alarms import Alarms
+from taskdist.core.alarms import Watch
 from taskdist.core.arrivals import Arrivals
 from taskdist.core.decisions import Assign, Decision, Explanation, Fail, Spill, Undrain
 from taskdist.core.dependencies import Dependencies
@@ -56,12 +57,8 @@ class Core:
         self._limits = Limits()
         self._parking = Parking(self._waiting, self._unpark)
         self._dependencies = Dependencies()
-        # When a Task may start at the earliest, goes up by a level, has waited too long, gets an agent held.
-        self._openings = Alarms()
-        self._promotions = Alarms()
-        self._expiries = Alarms()
-        self._patience = Alarms()
-        self._alarmed = [each.live for each in (self._openings, self._promotions, self._expiries, self._patience)]
+        # What time alone brings to Tasks.
+        self._watch = Watch()
         self._holds = Holds(self._fleet, self._ends, self._limited)
         # Tasks that ended without having run, as far as that was not said yet; Tasks that are new since `decide`.
         self._verdicts: deque[Fail | Spill] = deque()
@@ -173,11 +170,11 @@ class Core:
 
     def _observe(self, record: TaskRecord, seconds: float) -> None:
         """An attempt succeeded in so much time: learn of its type, and of the agents like its own."""
-        task, agent = record.task, record.agent
-        expected = self._estimates.expected(self._catalogue.queue(task.queue_key), task.type)
-        if agent is not None and agent.kind is not None and self._estimates.of(task.queue_key, task.type) is not None:
-            agent.kind.observed(seconds / expected if expected > 0 else 1.0)
-        self._estimates.observe(task.queue_key, task.type, seconds)
+        queue, type, agent = record.shape.queue_key, record.task.type, record.agent
+        known = self._estimates.of(queue, type)
+        if known is not None and agent is not None and agent.kind is not None:
+            agent.kind.observed(seconds / known.mean if known.mean > 0 else 1.0)
+        self._estimates.observe(queue, type, seconds)
 
     def _leave(self, record: TaskRecord, now: float) -> None:
         """The waiting Task counts no more."""
@@ -228,6 +225,7 @@ class Core:
         elif record.blocker is not None:
             self._level(record, queue, now)
             self._parking.move(record, now)
+        self._heed_time(record)
 
     def _try_again(self, uid: str, now: float) -> None:
         """What held the Task may hold it no more."""
@@ -292,7 +290,7 @@ class Core:
         if record is None:
             self._accepted += 1
             shape = self._catalogue.shape_of(task)
-            record = self._tasks[task.uid] = TaskRecord(task, shape, self._counts_of(task))
+            record = self._tasks[task.uid] = TaskRecord(task, shape, self._counts_of(shape, task))
             self._limits.enter(task)
             self._rank(record)
             self._fresh[task.uid] = record
@@ -311,7 +309,7 @@ class Core:
                 if former.queue != task.queue:
                     self._fresh[task.uid] = record
                 record.task = task
-                record.counts = self._counts_of(task)
+                record.counts = self._counts_of(record.shape, task)
                 if (former.queue, former.deadline) != (task.queue, task.deadline):
                     self._rank(record)
         record.ending = None
@@ -321,9 +319,15 @@ class Core:
 
     def _rank(self, record: TaskRecord) -> None:
         """Fix the Task's latest start, by what its type takes as far as is known now."""
-        task, queue, service = record.task, record.shape.queue, self._service(record)
-        record.latest_start = order.latest_start(queue, task, service)
-        record.hopeless_from = order.hopeless_from(queue, task, self._estimates.quickest(queue, task.type))
+        task, shape = record.task, record.shape
+        queue, known = shape.queue, self._estimates.of(shape.queue_key, task.type)
+        mean = least = queue.expected_service
+        if known is not None:
+            mean = known.mean
+            # Asked for a deadline only.
+            least = mean if task.deadline is None else known.quickest
+        record.latest_start = order.latest_start(queue, task, mean)
+        record.hopeless_from = order.hopeless_from(queue, task, least)
 
     def _lift(self, record: TaskRecord, now: float, over: bool = True) -> None:
         """Take the Task from where it stands. `over` is False for a grant that did not come about."""
@@ -334,14 +338,14 @@ class Core:
             self._waiting.settle(record, now)
             self._fleet.release(agent, task.uid, now)
             record.failed = False
-            self._parking.open(self._limits.release(task, now) if over else self._limits.refund(task, now))
-            self._parking.key_free(task, now)
+            if opened := self._limits.release(task, now) if over else self._limits.refund(task, now):
+                self._parking.open(opened)
+            if task.concurrency_key is not None:
+                self._parking.key_free(task, now)
         else:
             record.counts[0] -= 1
             record.shape.tasks -= 1
-            uid = task.uid
-            for live in self._alarmed:
-                live.pop(uid, None)
+            self._unwatch(record)
             if record.gate is not None:
                 record.shape.gated[record.gate] -= 1
                 self._held[task.namespace] -= record.held
@@ -357,8 +361,8 @@ class Core:
         self._waiting.remove(record)
         record.shape.eligible -= 1
 
-    def _counts_of(self, task: Task) -> list[int]:
-        key = (task.queue_key, task.priority)
+    def _counts_of(self, shape: Shape, task: Task) -> list[int]:
+        key = (shape.queue_key, task.priority)
         found = self._counts.get(key)
         if found is None:
             found = self._counts[key] = [0, 0]
@@ -366,8 +370,14 @@ class Core:
 
     def _stand(self, record: TaskRecord, now: float) -> None:
         """Put a waiting Task behind what holds it, or among those that may run."""
-        task, queue = record.task, record.shape.queue
+        queue = record.shape.queue
         self._expire(record, queue)
+        self._place(record, queue, now)
+        if record.ending is None:
+            self._heed_time(record)
+
+    def _place(self, record: TaskRecord, queue: Queue, now: float) -> None:
+        task = record.task
         # One that is suspended waits for its parents all the same, and lifts them.
         held = self._dependencies.add(task, order.base_level(queue, task)) if task.parents else None
         if task.suspended:
@@ -380,8 +390,8 @@ class Core:
             return
         if task.not_before > now:
             self._gate(record, Reason.BACKING_OFF if task.failures or task.deaths else Reason.SCHEDULED)
-            self._openings.set(task.uid, task.not_before)
-        elif not self._limits.in_turn(task):
+            record.opens = task.not_before
+        elif task.ordering_key is not None and not self._limits.in_turn(task):
             self._gate(record, Reason.OUT_OF_TURN)
         else:
             record.counts[0] += 1
@@ -392,22 +402,25 @@ class Core:
             self._arrived(queue, record.level, record.shape, task, record.latest_start, since)
 
     def _expire(self, record: TaskRecord, queue: Queue) -> None:
-        """Watch for the time at which the Task has waited too long."""
+        """Work out when the Task has waited too long."""
         task = record.task
         limit = task.waiting_limit if task.waiting_limit is not None else queue.timeouts.waiting
-        times = []
-        if limit is not None and not task.attempted:
-            times.append(task.created + limit)
+        record.expires = inf if limit is None or task.attempted else task.created + limit
         if task.deadline is not None and queue.on_hopeless is not OnHopeless.RUN and not task.redriven:
-            times.append(record.hopeless_from)
-        if times:
-            self._expiries.set(task.uid, min(times))
+            record.expires = min(record.expires, record.hopeless_from)
+
+    def _heed_time(self, record: TaskRecord) -> None:
+        """Watch for the first of what time brings the Task."""
+        self._watch.set(record, min(record.expires, record.opens, record.rises, record.impatient))
+
+    def _unwatch(self, record: TaskRecord) -> None:
+        record.expires = record.opens = record.rises = record.impatient = inf
+        self._watch.clear(record)
 
     def _verdict(self, record: TaskRecord, decision: Fail | Spill) -> None:
         """What is decided of a waiting Task stands until its `TaskGone` or `TaskWaiting`, whatever else happens."""
         record.ending = decision
-        for live in self._alarmed:
-            live.pop(record.task.uid, None)
+        self._unwatch(record)
         self._verdicts.append(decision)
 
     def _gate(self, record: TaskRecord, gate: Reason) -> None:
@@ -419,7 +432,7 @@ class Core:
     def _enter(self, record: TaskRecord, queue: Queue, now: float) -> None:
         record.shape.eligible += 1
         if queue.hold_after and needs_much(record):
-            self._patience.set(record.task.uid, now + queue.hold_after)
+            record.impatient = now + queue.hold_after
         self._enter_line(record, queue, now)
 
     def _enter_line(self, record: TaskRecord, queue: Queue, now: float) -> None:
@@ -429,10 +442,10 @@ class Core:
     def _level(self, record: TaskRecord, queue: Queue, now: float) -> None:
         """Work out the Task's level, and when it goes up by one."""
         task = record.task
-        record.level = level = order.level(queue, task, now, record.lift)
-        if level < TOP and order.ages(queue):
-            base = order.base_level(queue, task, record.lift)
-            self._promotions.set(task.uid, order.promotion(queue, task, level, base))
+        base = order.base_level(queue, task, record.lift)
+        record.level = level = order.aged(queue, task, now, base)
+        rises = level < TOP and order.ages(queue)
+        record.rises = order.promotion(queue, task, level, base) if rises else inf
 
     def _unpark(self, record: TaskRecord, now: float) -> None:
         """A limit of the Task's own lets it try."""
@@ -440,6 +453,7 @@ class Core:
         record.shape.gated[record.gate] -= 1
         record.gate = None
         self._enter(record, record.shape.queue, now)
+        self._heed_time(record)
 
     def _lease(self, record: TaskRecord, agent: AgentRecord, now: float) -> None:
         record.counts[1] += 1
@@ -469,7 +483,8 @@ class Core:
                 decisions.append(verdict)
         placing = True
         while placing:
-            self._holds.let_go(now)
+            if self._holds:
+                self._holds.let_go(now)
             while (record := self._first(self._fleet.free.union, now)) is not None:
                 if limit is not None and len(decisions) >= limit:
                     self._cut_at = now
@@ -492,13 +507,13 @@ class Core:
                 self._cut_at = now
                 return decisions
             # Who is kept after all can take of it at once.
-            placing = any(isinstance(change, Undrain) for change in changes)
+            placing = bool(changes) and any(isinstance(change, Undrain) for change in changes)
         return decisions
 
     def _first(self, free: int, now: float) -> TaskRecord | None:
         """Return the first Task in order, of those of the given profiles, that no limit holds; park those before it."""
         while (record := self._waiting.best(free, now)) is not None:
-            if not self._limits.in_turn(record.task):
+            if record.task.ordering_key is not None and not self._limits.in_turn(record.task):
                 tried = record.trying
                 self._park(record, Reason.OUT_OF_TURN)
                 if tried:
@@ -544,7 +559,8 @@ class Core:
 
     def _service(self, record: TaskRecord) -> float:
         """Return for how long an attempt of the Task is expected to hold its slots, in seconds."""
-        return self._estimates.expected(record.shape.queue, record.task.type)
+        known = self._estimates.of(record.shape.queue_key, record.task.type)
+        return record.shape.queue.expected_service if known is None else known.mean
 
     def _ends(self, agent: AgentRecord) -> Iterator[tuple[str, float]]:
         """Yield when each of the agent's Tasks is expected to end, in the past for those that are late."""
@@ -567,7 +583,7 @@ class Core:
         self._lift(record, now)
         record.charge = charge
         self._limits.grant(task, now)
-        if self._limits.key_open(task):
+        if task.concurrency_key is not None and self._limits.key_open(task):
             self._parking.key_free(task, now)
         self._fresh.pop(task.uid, None)
         self._lease(record, agent, now)
@@ -585,15 +601,26 @@ class Core:
         if fresh and self._begun:
             self._turn_away(fresh.values(), now)
         self._begun = True
-        while (uid := self._expiries.due(now)) is not None:
-            self._expired(self._tasks[uid], now)
-        while (uid := self._openings.due(now)) is not None:
-            self._try_again(uid, now)
-        while (uid := self._promotions.due(now)) is not None:
-            self._rise(self._tasks[uid], now)
-        while (uid := self._patience.due(now)) is not None:
-            self._holds.ask(self._tasks[uid])
-        self._parking.open(self._limits.due(now))
+        if due := self._watch.due(now):
+            self._ring(due, now)
+        if opened := self._limits.due(now):
+            self._parking.open(opened)
+
+    def _ring(self, due: list[TaskRecord], now: float) -> None:
+        """Let happen what is due for these Tasks: one kind after the other, each in the order of its times."""
+        due.sort(key=lambda each: each.task.uid)
+        for record in sorted((each for each in due if each.expires <= now), key=lambda each: each.expires):
+            self._expired(record, now)
+        for record in sorted((each for each in due if each.opens <= now), key=lambda each: each.opens):
+            self._try_again(record.task.uid, now)
+        for record in sorted((each for each in due if each.rises <= now), key=lambda each: each.rises):
+            record.rises = inf
+            self._rise(record, now)
+        for record in due:
+            if record.impatient <= now:
+                record.impatient = inf
+                self._holds.ask(record)
+            self._heed_time(record)
 
     def _expired(self, record: TaskRecord, now: float) -> None:
         task = record.task
@@ -619,6 +646,8 @@ class Core:
     def _turn_away(self, fresh: Iterable[TaskRecord], now: float) -> None:
         """Reject or spill what came into full queues past the API server's check: the newest first."""
         over = [each for each in fresh if each.agent is None and not each.held and self._too_many(each.task)]
+        if not over:
+            return
         for record in sorted(over, key=lambda each: (each.task.created, each.task.uid), reverse=True):
             task = record.task
             queue = self._catalogue.queue(task.queue_key)
@@ -643,10 +672,7 @@ class Core:
         """When `decide` could say something new without an event: a gate opens by time, a surplus has held."""
         times = (
             self._cut_at,
-            self._openings.next(),
-            self._promotions.next(),
-            self._expiries.next(),
-            self._patience.next(),
+            self._watch.next(),
             self._limits.next_due(),
             self._resizer.wake(),
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from taskdist.api import Reason
 from taskdist.core.filters import Need, Offer, need_of, prospective, refusal, tasks_at_once
-from taskdist.core.model import Agent, Key, Pool, Queue, Task
+from taskdist.core.model import EMERGENCY, Agent, Key, Pool, Queue, Task
 from taskdist.core.order import is_emergency
 from taskdist.core.roster import AgentRecord, Roster
 
@@ -214,15 +214,16 @@ class Catalogue:
     # Shapes.
 
     def shape_of(self, task: Task) -> Shape:
+        queue = (task.namespace, task.queue)
         key = (
-            task.queue_key,
+            queue,
             task.pool,
             task.type,
             task.slots,
             task.resources,
             task.skills,
             task.selector,
-            is_emergency(self.queue(task.queue_key), task),
+            task.priority >= EMERGENCY and is_emergency(self.queue(queue), task),
         )
         shape = self.shapes.get(key)
         if shape is None:

@@ -28,8 +28,12 @@ def base_level(queue: Queue, task: Task, lift: int = 0) -> int:
 
 def level(queue: Queue, task: Task, now: float, lift: int = 0) -> int:
     """Return the level at a time: one higher for each step waited since creation, and never into Emergency."""
-    base = base_level(queue, task, lift)
-    if not ages(queue) or base >= TOP or now <= task.created:
+    return aged(queue, task, now, base_level(queue, task, lift))
+
+
+def aged(queue: Queue, task: Task, now: float, base: int) -> int:
+    """Return the level at a time, by that without aging."""
+    if base >= TOP or now < promotion(queue, task, base, base) or not ages(queue):
         return base
     # Asked of the moment itself, so that a promotion due now has happened now.
     risen = floor((now - task.created) / queue.aging_step)

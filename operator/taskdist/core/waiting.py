@@ -23,6 +23,7 @@ from taskdist.core.roster import AgentRecord
 from taskdist.core.shares import Share
 
 if TYPE_CHECKING:
+    from taskdist.core.alarms import Alarm
     from taskdist.core.limits import Blocker
 
 # Two to a level: 2 × level + 1 for Tasks that can meet their deadlines, 2 × level for those that cannot.
@@ -34,6 +35,7 @@ class TaskRecord:
 
     __slots__ = (
         "agent",
+        "alarm",
         "blocker",
         "chain",
         "charge",
@@ -41,15 +43,19 @@ class TaskRecord:
         "counts",
         "ending",
         "entry",
+        "expires",
         "failed",
         "gate",
         "held",
         "hopeless_from",
+        "impatient",
         "latest_start",
         "level",
         "lift",
         "line",
+        "opens",
         "parked",
+        "rises",
         "shape",
         "task",
         "trying",
@@ -80,6 +86,10 @@ class TaskRecord:
         self.chain = 0
         self.latest_start = 0.0
         self.hopeless_from = 0.0
+        # When it has waited too long, may start at the earliest, goes up by a level, is to have an agent held; infinite
+        # where it never is. `alarm` is for the first of these.
+        self.expires = self.opens = self.rises = self.impatient = inf
+        self.alarm: Alarm | None = None
         # While leased: what was charged to whom, and whether the attempt has failed.
         self.charge: Charge | None = None
         self.failed = False
