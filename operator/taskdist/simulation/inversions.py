@@ -74,9 +74,9 @@ class Checker:
         """Yield each start that is an inversion, with a Task that it overtook."""
         for at, step, life, agent in self._record.log:
             while self._gated and self._gated[0][0] <= at:
-                _, number, due = heappop(self._gated)
+                opened, number, due = heappop(self._gated)
                 if self._waits.get(due.task.uid) == number:
-                    self._admit(due, at)
+                    self._admit(due, opened)
             if step is Step.STARTS and agent is not None:
                 self._withdraw(life)
                 overtaken = None if self._reserved(life, at) else self._overtaken(life, agent, at)

@@ -1,8 +1,8 @@
 """At which level a Task competes at which time, worked out from the record alone.
 
-The base is the Task's own priority, or the level of a queue that orders by other things. Waiting lifts it by one for
-each `aging_step` since its creation, up to the top and never into emergency, but not in a queue with a level of its
-own; a child that waits lifts its parents to its own level. Refuses to know how the core keeps any of this.
+The base is the Task's own priority, or the level of a queue that orders by other things; a child that waits lifts its
+parents' base to its own. Waiting lifts a Task by one for each `aging_step` since its creation, up to the top and never
+into emergency, but not in a queue with a level of its own. Refuses to know how the core keeps any of this.
 """
 
 from collections.abc import Iterator
@@ -46,24 +46,21 @@ class Levels:
         """Return the rules of the queue in which the Task waits."""
         return self._queues.get(task.queue_key) or Queue(*task.queue_key)
 
-    def own(self, task: Task, at: float) -> int:
-        """The Task's level at a time, without what its children do."""
+    def __call__(self, life: TaskLife, at: float) -> int:
+        """The Task's level at a time, as long as it waits."""
+        task = life.task
         queue = self.queue(task)
-        level = base(task, queue)
+        level = self._lifted(life, at, set()) if self._children else base(task, queue)
         if not ages(task, queue):
             return level
         return min(TOP, level + max(0, int((at - task.created) // queue.aging_step)))
 
-    def __call__(self, life: TaskLife, at: float) -> int:
-        """The Task's level at a time, as long as it waits."""
-        if not self._children:
-            return self.own(life.task, at)
-        return self._lifted(life, at, set())
-
     def _lifted(self, life: TaskLife, at: float, seen: set[str]) -> int:
+        """The level without aging: its own, or that of one that waits for it."""
         seen.add(life.task.uid)
-        level = self.own(life.task, at)
-        if self.queue(life.task).policy is not OrderPolicy.PRIORITY:
+        queue = self.queue(life.task)
+        level = base(life.task, queue)
+        if queue.policy is not OrderPolicy.PRIORITY:
             return level
         for child in self._children.get((life.task.namespace, life.task.name), ()):
             if child.task.uid not in seen and child.job.created <= at < child.waited_until:

@@ -174,7 +174,6 @@ class Loop:
         for parent in life.task.parents:
             if (other := self._by_uid[parent.name]).ended is None and not other.eligible:
                 self._awaited.setdefault(parent.name, []).append(life)
-        self._pin(life)
         self._wait(life)
         for child in self._awaited.pop(life.task.name, ()):
             if child.ended is None:
@@ -213,6 +212,7 @@ class Loop:
             self._tell(events.AgentDrained(agent.life.uid))
 
     def _wait(self, life: TaskLife) -> None:
+        self._pin(life)
         life.eligible.append(max(self._now, life.task.not_before))
         self._log.append((self._now, Step.WAITS, life, None))
         self._tell(events.TaskWaiting(life.task))
@@ -282,7 +282,8 @@ class Loop:
         # What its decisions bring about at once may let it decide more.
         while True:
             told = self._events
-            for decision in self._scheduler.decide(self._now):
+            # Grants first: what the others bring about, the scheduler hears after it has made them all.
+            for decision in sorted(self._scheduler.decide(self._now), key=lambda each: not isinstance(each, Assign)):
                 self._carry_out(decision)
             if self._events == told:
                 return
