@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
+from taskdist.api import OrderPolicy
 from taskdist.core.matching import Shape
 from taskdist.core.model import EMERGENCY, Key, Task
 from taskdist.core.order import Place
@@ -31,14 +32,15 @@ class _Whole:
     __slots__ = ("lines", "shares")
 
     def __init__(self) -> None:
-        self.shares: list[Share[Group]] = []
+        # With the pools that may be used there.
+        self.shares: list[tuple[Share[Group], tuple[Key, ...]]] = []
         self.lines: list[Line] = []
 
 
 class _Single:
     """The Tasks that are parked under a key, by shape and tenant."""
 
-    __slots__ = ("live", "lines")
+    __slots__ = ("lines", "live")
 
     def __init__(self) -> None:
         self.lines: dict[tuple[Shape, str], list[_Entry]] = {}
@@ -72,9 +74,11 @@ class Parking:
         line = record.line
         assert line is not None
         assert line.share is not None, "what is found stands in a line that has a share"
-        # A Task of one slot that is held leaves no room for any other of its tenant.
-        if record.task.slots == 1 and record.level < EMERGENCY and line.share.key == line.tenant:
-            whole.shares.append(self._waiting.park_share(line, blocker))
+        # A Task of one slot that is held leaves no room for any other of its tenant. Queues with an order of their own
+        # have one share for all tenants.
+        alone = blocker.tenant is None or record.shape.queue.policy is OrderPolicy.PRIORITY
+        if record.task.slots == 1 and record.level < EMERGENCY and line.share.key == line.tenant and alone:
+            whole.shares.append((self._waiting.park_share(line, blocker), line.shape.pools))
         else:
             self._waiting.park(line, blocker)
             whole.lines.append(line)
@@ -114,8 +118,8 @@ class Parking:
         for blocker in blockers:
             whole = self._wholes.pop(blocker, None)
             if whole is not None:
-                for share in whole.shares:
-                    self._waiting.unpark_share(share)
+                for share, pools in whole.shares:
+                    self._waiting.unpark_share(share, pools)
                 for line in whole.lines:
                     self._waiting.unpark(line)
 

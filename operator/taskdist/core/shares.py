@@ -80,7 +80,13 @@ class Share(Generic[Group]):
 
     def _forget(self) -> None:
         """Drop idle children whose past makes no difference any more: they would start at the present anyway."""
-        idle = [child for child in self.children.values() if not child._counts and child.vt <= self.present]
+        idle = [
+            child
+            for child in self.children.values()
+            if not child._counts
+            and child.vt <= self.present
+            and not any(each._counts for each in child.children.values())
+        ]
         for child in idle:
             del self.children[child.key]
 
@@ -119,12 +125,13 @@ class Share(Generic[Group]):
                 demand.tasks -= tasks
         self.parked = blocker
 
-    def unpark(self) -> None:
+    def unpark(self, present: float) -> None:
+        """What is below goes on, at the present virtual time like one that was idle."""
         if self.parked is not None:
             self.parked = None
             for demand, tasks in self.demands.items():
                 demand.tasks += tasks
-            self._show(sum(1 << profile for profile in self._counts), None)
+            self._show(sum(1 << profile for profile in self._counts), present)
 
     def want(self, demand: "Demand", tasks: int) -> None:
         """So many more Tasks, or fewer, want room there: asked of pools unless they are parked."""

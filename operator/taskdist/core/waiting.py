@@ -353,13 +353,34 @@ class WaitingIndex:
         self._masks[_leaf(line.band)] = self._bands[_leaf(line.band)].root.mask
         return share
 
-    def unpark_share(self, share: Share[Group]) -> None:
-        share.unpark()
+    def unpark_share(self, share: Share[Group], pools: tuple[Key, ...]) -> None:
+        """What stands there goes on; `pools` are those that it may use."""
         root = share
         while root.parent is not None:
             root = root.parent
         at = next(at for at, band in enumerate(self._bands) if band.root is root)
+        share.unpark(self._present(self._bands[at], pools))
         self._masks[at] = root.mask
+
+    @staticmethod
+    def _present(band: Band, pools: tuple[Key, ...]) -> float:
+        """Return the virtual time at which a queue starts that had nothing to serve there."""
+        return min((band.present[pool] for pool in pools if pool in band.present), default=0.0)
+
+    # What pools are asked to grow for.
+
+    def tenants(self) -> list[Share[Group]]:
+        """Return the shares that have Tasks which are not parked."""
+        return [tenant for band in self._bands for _, _, queue in band.root.order for _, _, tenant in queue.order]
+
+    @staticmethod
+    def first_of(share: Share[Group]) -> TaskRecord | None:
+        """Return the first Task of a tenant, whether there is room for it or not; None if all are parked."""
+        if not share.mask:
+            return None
+        first = min(group.first() for group in share.groups.values())[5].first()
+        assert first is not None, "a line without Tasks leads its group"
+        return first[5]
 
     def findings(self) -> Iterator[str]:
         """Yield what does not hold in the index itself."""
@@ -403,8 +424,7 @@ class WaitingIndex:
             group = share.groups[profile.number] = Group()
             at = _leaf(line.band)
             band = self._bands[at]
-            known = [band.present[pool] for pool in line.shape.pools if pool in band.present]
-            share.gain(profile.number, min(known, default=0.0))
+            share.gain(profile.number, self._present(band, line.shape.pools))
             self._masks[at] = band.root.mask
         group.lines += 1
         line.group = group
