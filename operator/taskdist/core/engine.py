@@ -7,7 +7,7 @@ at the same times give the same decisions.
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from math import inf
+from math import inf, nextafter
 from typing import Any
 
 from taskdist.api import OnHopeless, OnOverflow, Phase, Reason
@@ -94,6 +94,7 @@ class Core:
         former, queue = self._catalogue.queue(event.queue.key), event.queue
         self._catalogue.apply_queue(queue)
         self._parking.open(self._limits.apply_queue(queue))
+        self._limits.settle(queue.key, now)
         self._rules_changed(former, queue, now)
 
     def _queue_deleted(self, event: events.QueueDeleted, now: float) -> None:
@@ -407,7 +408,8 @@ class Core:
         limit = task.waiting_limit if task.waiting_limit is not None else queue.timeouts.waiting
         record.expires = inf if limit is None or task.attempted else task.created + limit
         if task.deadline is not None and queue.on_hopeless is not OnHopeless.RUN and not task.redriven:
-            record.expires = min(record.expires, record.hopeless_from)
+            # At that time it can still be met.
+            record.expires = min(record.expires, nextafter(record.hopeless_from, inf))
 
     def _heed_time(self, record: TaskRecord) -> None:
         """Watch for the first of what time brings the Task."""
@@ -501,7 +503,7 @@ class Core:
                     continue
             # Sizes are judged once all that fits is placed: only then is waiting work a lack of room.
             room = None if limit is None else limit - len(decisions)
-            changes = self._resizer.decide(now, self._held, room)
+            changes = self._resizer.decide(now, self._held, room, self._set_all_aside)
             decisions += changes
             if room is not None and len(changes) >= room:
                 self._cut_at = now
@@ -513,19 +515,33 @@ class Core:
     def _first(self, free: int, now: float) -> TaskRecord | None:
         """Return the first Task in order, of those of the given profiles, that no limit holds; park those before it."""
         while (record := self._waiting.best(free, now)) is not None:
-            if record.task.ordering_key is not None and not self._limits.in_turn(record.task):
-                tried = record.trying
-                self._park(record, Reason.OUT_OF_TURN)
-                if tried:
-                    self._parking.key_free(record.task, now)
-                continue
-            blocker = self._limits.blocker(record.task, record.level, now)
-            if blocker is None:
+            if not self._set_aside(record, now):
                 return record
-            if not blocker.whole:
-                self._park(record, blocker.reason)
-            self._parking.add(record, blocker, now)
         return None
+
+    def _set_aside(self, record: TaskRecord, now: float) -> bool:
+        """Park the Task if a limit holds it; return whether one does."""
+        if record.task.ordering_key is not None and not self._limits.in_turn(record.task):
+            tried = record.trying
+            self._park(record, Reason.OUT_OF_TURN)
+            if tried:
+                self._parking.key_free(record.task, now)
+            return True
+        blocker = self._limits.blocker(record.task, record.level, now)
+        if blocker is None:
+            return False
+        if not blocker.whole:
+            self._park(record, blocker.reason)
+        self._parking.add(record, blocker, now)
+        return True
+
+    def _set_all_aside(self, now: float) -> bool:
+        """Park what limits hold, be there room or not: pools are not to grow for it. Return whether there was any."""
+        found = False
+        for share in self._waiting.tenants():
+            while (record := self._waiting.first_of(share)) is not None and self._set_aside(record, now):
+                found = True
+        return found
 
     def _backfill(self, now: float) -> Iterator[tuple[TaskRecord, AgentRecord]]:
         """Say what goes to agents that are held: whom they are held for, or what is expected to end before that."""
@@ -626,7 +642,7 @@ class Core:
         task = record.task
         queue = self._catalogue.queue(task.queue_key)
         phase = Phase.FAILED
-        if task.deadline is not None and queue.on_hopeless is not OnHopeless.RUN and now >= record.hopeless_from:
+        if task.deadline is not None and queue.on_hopeless is not OnHopeless.RUN and now > record.hopeless_from:
             reason = Reason.DEADLINE_HOPELESS
             late = now - record.hopeless_from
             message = f"Its deadline cannot be met any more: it had to start {late:.1f} s ago, by what its type takes."

@@ -66,6 +66,13 @@ class Limits:
         book.apply(queue)
         return self._report_all(book)
 
+    def settle(self, key: Key, now: float) -> None:
+        """The queue's rules have changed by now: what came into its buckets until then came at the former rates."""
+        book = self._books.get(key)
+        for scope in () if book is None else (book, *book.accounts.values()):
+            if scope.rate is not None and scope.bucket is not None:
+                scope.tokens(scope.rate, now)
+
     def drop_queue(self, key: Key) -> list[Blocker]:
         """The queue is gone: its Tasks go on without limits. Return the blockers that have opened."""
         book = self._books.get(key)

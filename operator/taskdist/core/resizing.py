@@ -4,7 +4,7 @@ Owns the state of each pool's sizing and of its victims. The rules of size and c
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from taskdist.api import Reason
@@ -45,17 +45,25 @@ class Resizer:
     def forget(self, key: Key) -> None:
         self._sizes.pop(key, None)
 
-    def decide(self, now: float, held: Mapping[str, int], limit: int | None = None) -> list[Decision]:
+    def decide(
+        self, now: float, held: Mapping[str, int], limit: int | None, set_aside: Callable[[float], bool]
+    ) -> list[Decision]:
         """Say how pools change, in at most `limit` decisions; what is over comes up again when asked again.
 
-        `held`: by namespace, how many Tasks may be with an agent not heard of yet.
+        `held`: by namespace, how many Tasks may be with an agent not heard of yet. `set_aside(now)` takes from the
+        demands what no agent would help, and returns whether there was any; it is asked only before a pool grows.
         """
         decisions: list[Decision] = []
         room = sys.maxsize if limit is None else limit
         if self._seen != self._catalogue.version:
             self._look()
         members = [self._fleet.pools.get(ward.key, self._nobody) for ward in self._wards]
-        load = work(self._layout, [each.busy for each in members]) if self._layout is not None else None
+        load = None
+        if self._layout is not None:
+            busy = [each.busy for each in members]
+            load = work(self._layout, busy)
+            if self._grows(load) and set_aside(now):
+                load = work(self._layout, busy)
         for number, ward in enumerate(self._wards):
             pool, sizing, here = ward.pool, ward.sizing, members[number]
             wanted = agents(load[number]) if load is not None and pool.elastic else 0
@@ -71,6 +79,14 @@ class Resizer:
             followed = self._follow(pool, sizing.desired or 0, here, unheard, now)
             decisions += islice(followed, room - len(decisions))
         return decisions
+
+    def _grows(self, load: Sequence[float]) -> bool:
+        """Whether any pool is to be larger than it was said to be."""
+        for ward, wanted in zip(self._wards, load, strict=True):
+            desired = ward.sizing.desired or 0
+            if ward.pool.elastic and desired < ward.pool.maximum and agents(wanted) > desired:
+                return True
+        return False
 
     def _look(self) -> None:
         """Pools or demands are others now."""
