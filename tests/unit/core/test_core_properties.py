@@ -487,6 +487,6 @@ class _Longer(CoreMachine):
 
 
 _Longer.TestCase.settings = settings(
-    max_examples=3000, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=2000, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestCoreAtLength = pytest.mark.long(_Longer.TestCase)
