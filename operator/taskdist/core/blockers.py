@@ -5,6 +5,7 @@ apart. Owns the words. Refuses to know which Tasks it holds.
 """
 
 from abc import ABC, abstractmethod
+from math import inf
 from typing import ClassVar
 
 from taskdist.api import Reason
@@ -94,7 +95,7 @@ class Scope:
 class Book(Scope):
     """One queue: its rules, what is there of it in all, by tenant and by key."""
 
-    __slots__ = ("accounts", "applied", "keys", "limited", "rules", "watched")
+    __slots__ = ("accounts", "applied", "keys", "limited", "most_waiting", "rules", "tenant_most_waiting", "watched")
 
     def __init__(self, rules: Queue, *, applied: bool) -> None:
         super().__init__()
@@ -108,6 +109,10 @@ class Book(Scope):
 
     def apply(self, rules: Queue) -> None:
         self.rules = rules
+        full = rules.overflow.high_water if rules.overflow is not None else None
+        # More than so many that wait are too many, of all and of a tenant.
+        self.most_waiting = min((each for each in (rules.quota.waiting, full) if each is not None), default=inf)
+        self.tenant_most_waiting = inf if rules.tenant_quota.waiting is None else rules.tenant_quota.waiting
         bounds = (rules.quota.leased, rules.quota.slots, rules.tenant_quota.leased, rules.tenant_quota.slots)
         # Whether there is anything to ask about at a grant, besides keys and the level Emergency.
         self.limited = any(each is not None for each in (*bounds, rules.rate, rules.tenant_rate))

@@ -38,6 +38,8 @@ class Fleet:
     def __init__(self) -> None:
         self.agents: dict[str, AgentRecord] = {}
         self.pools: dict[Key, PoolMembers] = {}
+        # Grows whenever an agent comes, goes or becomes another, whatever it holds.
+        self.version = 0
         # By roster: the profiles of which it could take a Task now.
         self.free = OrTree()
         self._catalogue: Catalogue | None = None
@@ -85,7 +87,8 @@ class Fleet:
 
     def _book(self, agent: AgentRecord, slots: int, now: float) -> None:
         """Count so many slots more as busy, or fewer, and move the agent within its rosters."""
-        agent.settle(now)
+        if now > agent.since:
+            agent.settle(now)
         before = agent.busy
         busy = agent.busy = before + slots
         if agent.home is not None:
@@ -205,6 +208,7 @@ class Fleet:
 
     def _leave(self, agent: AgentRecord, now: float) -> None:
         """Take the agent out of every index. Always followed by `_enter`."""
+        self.version += 1
         members = agent.home
         if members is not None:
             if agent.counted:

@@ -250,6 +250,8 @@ class Limits:
         """
         if len(self._idle) > self._idle_bound:
             self._sweep(now)
+        if not self._closed and not self._rates:
+            return []
         opened, self._closed = self._closed, []
         while (name := self._alarms.due(now)) is not None:
             opened.append(self._report(self._rates[name]))
@@ -267,7 +269,10 @@ class Limits:
         Meant for Tasks that are new: those that come back from an attempt were taken before.
         """
         account = self._accounts[task.namespace, task.queue, task.tenant]
-        rules = account.of.rules
+        book = account.of
+        if book.waiting <= book.most_waiting and account.waiting <= book.tenant_most_waiting:
+            return None
+        rules = book.rules
         full = rules.overflow.high_water if rules.overflow is not None else None
         for scope, most, path in (
             (account.of, rules.quota.waiting, "spec.quota.waiting"),
@@ -280,10 +285,12 @@ class Limits:
 
     def over_payload(self, task: Task) -> str | None:
         """Say whose bound of payload bytes the Task, counted already, exceeds; None if none."""
+        if not task.payload_bytes:
+            return None
         account = self._accounts[task.namespace, task.queue, task.tenant]
         for scope in (account.of, account):
             most = scope.bounds.payload_bytes
-            if most is not None and scope.payload_bytes > most and task.payload_bytes:
+            if most is not None and scope.payload_bytes > most:
                 path = f"{scope.path}.payloadBytes"
                 return f"{scope} holds {scope.payload_bytes} bytes of payload, more than its {path} of {most}."
         return None
@@ -373,7 +380,10 @@ class Limits:
         return None
 
     def _take(self, scope: Scope, rate: TokenRate, now: float) -> None:
-        scope.tokens(rate, now).take(now)
+        bucket = scope.bucket
+        if bucket is None or bucket.rate is not rate:
+            bucket = scope.tokens(rate, now)
+        bucket.take(now)
         if scope.no_token is not None and scope.no_token.watched:
             self._await(scope.no_token, now)
 
@@ -396,7 +406,12 @@ class Limits:
 
 
 def _no_token(scope: Scope, rate: TokenRate | None, now: float) -> NoToken | None:
-    if rate is None or scope.tokens(rate, now).has_token(now):
+    if rate is None:
+        return None
+    bucket = scope.bucket
+    if bucket is None or bucket.rate is not rate:
+        bucket = scope.tokens(rate, now)
+    if bucket.has_token(now):
         return None
     if scope.no_token is None:
         scope.no_token = NoToken(scope)

@@ -42,8 +42,8 @@ class OrTree:
             return
         nodes[at] = mask
         while at > 1:
+            joined = nodes[at] | nodes[at ^ 1]
             at >>= 1
-            joined = nodes[2 * at] | nodes[2 * at + 1]
             if nodes[at] == joined:
                 return
             nodes[at] = joined

@@ -41,6 +41,8 @@ class Resizer:
         self._seen = -1
         self._wards: list[_Ward] = []
         self._layout: Layout | None = None
+        # The catalogue's and fleet's versions at which no pool changes for as long as all want more than they may have.
+        self._still: tuple[int, int] | None = None
 
     def forget(self, key: Key) -> None:
         self._sizes.pop(key, None)
@@ -55,8 +57,15 @@ class Resizer:
         """
         decisions: list[Decision] = []
         room = sys.maxsize if limit is None else limit
-        if self._seen != self._catalogue.version:
+        version = (self._catalogue.version, self._fleet.version)
+        overfull = False
+        if self._seen != version[0]:
             self._look()
+        if self._layout is None or self._layout.overfull:
+            if self._still == version:
+                return decisions
+            overfull = True
+        self._still = None
         members = [self._fleet.pools.get(ward.key, self._nobody) for ward in self._wards]
         load = None
         if self._layout is not None:
@@ -78,6 +87,13 @@ class Resizer:
             unheard = held.get(pool.namespace, 0) > 0
             followed = self._follow(pool, sizing.desired or 0, here, unheard, now)
             decisions += islice(followed, room - len(decisions))
+        if overfull and not decisions:
+            settled = all(ward.sizing.settled for ward in self._wards)
+            if settled and all(
+                each.counted <= (ward.sizing.desired or 0) and not each.draining
+                for ward, each in zip(self._wards, members, strict=True)
+            ):
+                self._still = version
         return decisions
 
     def _grows(self, load: Sequence[float]) -> bool:
@@ -151,13 +167,20 @@ class Resizer:
     def view(self, key: Key) -> PoolView:
         sizing = self._sizes.get(key) or Sizing()
         members = self._fleet.members(key)
+        message = sizing.message
+        if self._still is not None and self._layout is not None and sizing.reason is Reason.AT_MAXIMUM:
+            # By how much it is too little is worked out when asked only.
+            load = work(self._layout, [self._fleet.members(ward.key).busy for ward in self._wards])
+            for ward, wanted in zip(self._wards, load, strict=True):
+                if ward.key == key:
+                    message = target(ward.pool, agents(wanted)).message
         here = [agent for agent in members.agents.values() if not agent.gone]
         ready = [agent for agent in here if agent.ready]
         return PoolView(
             key,
             sizing.desired or 0,
             sizing.reason,
-            sizing.message,
+            message,
             sum(agent.pod_seen for agent in here),
             len(ready),
             sum(agent.slots for agent in ready),

@@ -35,7 +35,7 @@ def in_turn(demands: Iterable[Demand]) -> list[Demand]:
 class Layout:
     """Pools by number, and the demands in the order in which they choose: what `work` goes through each time."""
 
-    __slots__ = ("demands", "slots")
+    __slots__ = ("_most", "demands", "slots")
 
     def __init__(self, pools: Mapping[Key, Pool], demands: Iterable[Demand]) -> None:
         self.slots = [pool.slots for pool in pools.values()]
@@ -46,6 +46,27 @@ class Layout:
             found = [(numbers[key], at_once, float(pools[key].maximum)) for key, at_once in demand.candidates]
             growing = [each for each in demand.candidates if pools[each[0]].elastic] or demand.candidates[:1]
             self.demands.append((demand, found, (numbers[growing[-1][0]], growing[-1][1])))
+        # For each elastic pool the demands that stay with it, and what their pools could do at once if each had all.
+        self._most = [
+            [
+                (each[0], sum(most * at_once for _, at_once, most in each[1]))
+                for each in self.demands
+                if each[2][0] == at
+            ]
+            for at, pool in enumerate(pools.values())
+            if pool.elastic
+        ]
+
+    @property
+    def overfull(self) -> bool:
+        """Whether each elastic pool wants more than its maximum for sure, as what waits is more than all could do."""
+        for found in self._most:
+            for demand, most in found:
+                if demand.tasks > most:
+                    break
+            else:
+                return False
+        return True
 
 
 def work(layout: Layout, busy: Sequence[int]) -> list[float]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 if TYPE_CHECKING:
     from taskdist.core.limits import Blocker
     from taskdist.core.matching import Demand
+    from taskdist.core.waiting import LineEntry
 
 Group = TypeVar("Group")
 # Of so many shares at most, the first in their order, it is asked who is in a hurry.
@@ -38,6 +39,7 @@ class Share(Generic[Group]):
         "_counts",
         "children",
         "demands",
+        "firsts",
         "groups",
         "key",
         "mask",
@@ -66,6 +68,8 @@ class Share(Generic[Group]):
         self.children: dict[str, Share[Group]] = {}
         self.order: list[tuple[float, str, Share[Group]]] = []
         self.groups: dict[int, Group] = {}
+        # By set of profiles: whose turn it is of these groups. Whoever changes a group's first forgets that.
+        self.firsts: dict[int, LineEntry] = {}
         # How many Tasks want room where, of those in lines that are not parked themselves.
         self.demands: dict[Demand, int] = {}
         self.parked: Blocker | None = None
@@ -182,21 +186,6 @@ class Share(Generic[Group]):
             if child.mask & free:
                 return child
         raise AssertionError("a share's mask names a profile that none of its children waits for")
-
-    def even_with(self, first: "Share[Group]", free: int) -> "list[Share[Group]]":
-        """Return a few of the children with work for the given profiles that are as good as even with the one that
-        lags most: before it by no more than what is under way, divided by their weight."""
-        if self.pending <= 0.0 or len(self.order) < 2:
-            return []
-        found, looked, least, pending = [], 1, first.vt, self.pending
-        for vt, _, child in self.order:
-            if child is not first and child.mask & free:
-                if even(vt, child.weight, least, pending):
-                    found.append(child)
-                looked += 1
-                if looked == LOOK:
-                    break
-        return found
 
     def charge(self, cost: float) -> None:
         """Book slot-seconds, or take back some if negative."""

@@ -20,7 +20,7 @@ from taskdist.core.matching import Demand, Profile, Shape
 from taskdist.core.model import EMERGENCY, Key, Queue, Task
 from taskdist.core.order import Place
 from taskdist.core.roster import AgentRecord
-from taskdist.core.shares import Share
+from taskdist.core.shares import LOOK, Share, even
 
 if TYPE_CHECKING:
     from taskdist.core.alarms import Alarm
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Two to a level: 2 × level + 1 for Tasks that can meet their deadlines, 2 × level for those that cannot.
 BANDS = 2 * (EMERGENCY + 1)
+# For so many sets of free profiles at most it is kept in mind whose turn it is of a tenant's groups.
+REMEMBERED = 16
 
 
 class TaskRecord:
@@ -225,10 +227,11 @@ class WaitingIndex:
             record,
         )
         line.trim()
-        heappush(line.heap, entry)
+        heap = line.heap
+        heappush(heap, entry)
         line.live += 1
-        if line.heap[0] is entry:
-            self._lead(line)
+        if heap[0] is entry:
+            self._lead(line, entry)
         if shape.demand is not None and line.parked is None:
             assert line.share is not None, "a line of an open class has a share"
             line.share.want(shape.demand, 1)
@@ -243,7 +246,7 @@ class WaitingIndex:
             assert line.share is not None, "a line of an open class has a share"
             line.share.want(line.shape.demand, -1)
         if led:
-            self._lead(line)
+            self._lead(line, line.first())
         if not line.live:
             del record.shape.lines[line.band, line.tenant]
         else:
@@ -274,17 +277,9 @@ class WaitingIndex:
             at = self._masks.first(free)
             if at is None:
                 return None
-            queue = self._bands[at].root.pick(free)
-            share = queue.pick(free)
-            queue.turn = share.vt
-            found = _head(share, free)
-            for other in queue.even_with(share, free):
-                head = _head(other, free)
-                if head < found and in_hurry(head[5].first()):
-                    found = head
-            first = found[5].first()
-            assert first is not None, "a line without Tasks leads its group"
-            record = first[5]
+            found = _turn(self._bands[at].root.pick(free), free)
+            # What leads a line is never dead.
+            record = found[5].heap[0][5]
             if record.hopeless_from >= now or not found[5].band & 1:
                 return record
             # Too late by now: it goes after those that can still make it.
@@ -395,22 +390,25 @@ class WaitingIndex:
                             first = line.first()
                             if first is None or line.head is None or line.head[:4] != first[:4]:
                                 yield f"a line of band {at} and profile {number} stands under another than its first"
+                    for numbers, head in tenant.firsts.items():
+                        if head is not min(tenant.groups[number].first() for number in bits(numbers)):
+                            yield f"a tenant of band {at} has forgotten whose turn it is of profiles {numbers:b}"
             yield from band.root.findings()
             if self._masks[at] != band.root.mask:
                 yield f"the mask of band {at} does not name its groups"
 
-    def _lead(self, line: Line) -> None:
+    def _lead(self, line: Line, first: TaskEntry | None) -> None:
         """The line's first Task is another now."""
         group = line.group
-        first = line.first()
         if first is None:
             self._withdraw(line, line.shape.profile)
-        elif group is None:
+        elif group is None or line.share is None:
             self._enter(line, line.shape.profile)
         else:
             group.trim()
-            line.head = (first[0], first[1], first[2], first[3], first[4], line)
-            heappush(group.heap, line.head)
+            line.head = head = (first[0], first[1], first[2], first[3], first[4], line)
+            heappush(group.heap, head)
+            line.share.firsts.clear()
 
     def _enter(self, line: Line, profile: Profile | None) -> None:
         first = line.first()
@@ -430,6 +428,7 @@ class WaitingIndex:
         line.group = group
         line.head = (first[0], first[1], first[2], first[3], first[4], line)
         heappush(group.heap, line.head)
+        share.firsts.clear()
 
     def _share(self, line: Line, task: Task) -> Share[Group]:
         queue = self._queue_of(line.shape.queue_key)
@@ -444,6 +443,8 @@ class WaitingIndex:
             return
         group.lines -= 1
         share = line.share
+        if share is not None:
+            share.firsts.clear()
         if not group.lines and share is not None:
             del share.groups[profile.number]
             share.lose(profile.number)
@@ -451,17 +452,48 @@ class WaitingIndex:
             self._masks[at] = self._bands[at].root.mask
 
 
-def in_hurry(entry: TaskEntry | None) -> bool:
+def in_hurry(entry: TaskEntry) -> bool:
     """Whether the Task has a deadline."""
-    return entry is not None and entry[5].hopeless_from < inf
+    return entry[5].hopeless_from < inf
 
 
-def _head(share: Share[Group], free: int) -> LineEntry:
-    """Return the first line's entry among those of a tenant's that the given profiles serve."""
-    groups, open_here = share.groups, share.mask & free
+def _turn(queue: Share[Group], free: int) -> LineEntry:
+    """Return the first line's entry of the tenant whose turn it is, among those that the given profiles serve.
+
+    It is that of the one that lags most; a few that are as good as even with it go first if a deadline decides so.
+    """
+    found: LineEntry | None = None
+    looked, least, pending = 0, 0.0, queue.pending
+    for vt, _, share in queue.order:
+        open_here = share.mask & free
+        if not open_here:
+            continue
+        head = share.firsts.get(open_here) or _head(share, open_here)
+        if found is None:
+            found, least = head, vt
+            if pending <= 0.0:
+                break
+        elif head < found and in_hurry(head[5].heap[0]) and even(vt, share.weight, least, pending):
+            found = head
+        looked += 1
+        if looked == LOOK:
+            break
+    assert found is not None, "a share's mask names a profile that none of its children waits for"
+    queue.turn = least
+    return found
+
+
+def _head(share: Share[Group], open_here: int) -> LineEntry:
+    """Return the first line's entry among those of a tenant's of these profiles."""
+    groups, firsts = share.groups, share.firsts
     if open_here & (open_here - 1):
-        return min([groups[number].first() for number in bits(open_here)])
-    return groups[open_here.bit_length() - 1].first()
+        head = min([groups[number].first() for number in bits(open_here)])
+    else:
+        head = groups[open_here.bit_length() - 1].first()
+    if len(firsts) >= REMEMBERED:
+        firsts.clear()
+    firsts[open_here] = head
+    return head
 
 
 def _leaf(band: int) -> int:

@@ -321,6 +321,7 @@ def core() -> Core:
         pytest.param(lambda c: c._fleet.agents["a"].leases.pop("t0"), "agent a holds", id="a-lease-forgotten"),
         pytest.param(lambda c: c._fleet.free.__setitem__(0, 255), "free profiles", id="a-mask-out-of-date"),
         pytest.param(lambda c: c._waiting._masks.__setitem__(6, 0), "waiting profiles", id="a-level-out-of-date"),
+        pytest.param(lambda c: c._tasks["t3"].line.share.firsts.update({1: ()}), "whose turn", id="a-turn-out-of-date"),
     ],
 )
 def test_damaged_books_are_found(damage: Callable[[Core], object], found: str) -> None:
