@@ -16,7 +16,7 @@ from taskdist.core.alarms import Watch
 from taskdist.core.arrivals import Arrivals
 from taskdist.core.decisions import Assign, Decision, Explanation, Fail, Spill, Undrain
 from taskdist.core.dependencies import Dependencies
-from taskdist.core.estimates import Estimates
+from taskdist.core.estimates import Estimate, Estimates
 from taskdist.core.fleet import Fleet, differs
 from taskdist.core.holds import Holds, has_room, needs_much
 from taskdist.core.limits import Limits
@@ -62,7 +62,7 @@ class Core:
         self._holds = Holds(self._fleet, self._ends, self._limited)
         # Tasks that ended without having run, as far as that was not said yet; Tasks that are new since `decide`.
         self._verdicts: deque[Fail | Spill] = deque()
-        self._fresh: dict[str, TaskRecord] = {}
+        self._fresh: list[TaskRecord] = []
         self._begun = False
         # When a decision was cut short by its limit: there is more to say at once.
         self._cut_at: float | None = None
@@ -147,7 +147,7 @@ class Core:
 
     def _task_leased(self, event: events.TaskLeased, now: float) -> None:
         record = self._record(event.task, now, over=True)
-        self._fresh.pop(event.task.uid, None)
+        record.fresh = False
         self._limits.grant(record.task, now, token=False)
         self._lease(record, self._fleet.obtain(event.agent_uid, now), now)
         self._dependencies_changed(now)
@@ -159,7 +159,7 @@ class Core:
                 self._observe(record, now - record.charge.since)
             self._lift(record, now)
             del self._tasks[event.uid]
-            self._fresh.pop(event.uid, None)
+            record.fresh = False
             self._ended += 1
             if record.task.parents:
                 self._dependencies.remove(event.uid)
@@ -171,11 +171,10 @@ class Core:
 
     def _observe(self, record: TaskRecord, seconds: float) -> None:
         """An attempt succeeded in so much time: learn of its type, and of the agents like its own."""
-        queue, type, agent = record.shape.queue_key, record.task.type, record.agent
-        known = self._estimates.of(queue, type)
+        agent, known = record.agent, self._estimate(record.shape)
         if known is not None and agent is not None and agent.kind is not None:
             agent.kind.observed(seconds / known.mean if known.mean > 0 else 1.0)
-        self._estimates.observe(queue, type, seconds)
+        self._estimates.observe(record.shape.queue_key, record.task.type, seconds)
 
     def _leave(self, record: TaskRecord, now: float) -> None:
         """The waiting Task counts no more."""
@@ -294,7 +293,7 @@ class Core:
             record = self._tasks[task.uid] = TaskRecord(task, shape, self._counts_of(shape, task))
             self._limits.enter(task)
             self._rank(record)
-            self._fresh[task.uid] = record
+            self._came(record)
         else:
             self._lift(record, now, over=over or record.failed)
             former = record.task
@@ -308,7 +307,7 @@ class Core:
             record.shape = self._catalogue.shape_of(task)
             if former is not task:
                 if former.queue != task.queue:
-                    self._fresh[task.uid] = record
+                    self._came(record)
                 record.task = task
                 record.counts = self._counts_of(record.shape, task)
                 if (former.queue, former.deadline) != (task.queue, task.deadline):
@@ -318,10 +317,23 @@ class Core:
             self._heed_dependants(record)
         return record
 
+    def _came(self, record: TaskRecord) -> None:
+        """The Task is new, or new in its queue."""
+        if not record.fresh:
+            record.fresh = True
+            self._fresh.append(record)
+
+    def _estimate(self, shape: Shape) -> Estimate | None:
+        """Return what is known of the Tasks' type."""
+        found = shape.estimate
+        if found is None or found.forgotten:
+            found = shape.estimate = self._estimates.of(shape.queue_key, shape.need.type)
+        return found
+
     def _rank(self, record: TaskRecord) -> None:
         """Fix the Task's latest start, by what its type takes as far as is known now."""
         task, shape = record.task, record.shape
-        queue, known = shape.queue, self._estimates.of(shape.queue_key, task.type)
+        queue, known = shape.queue, self._estimate(shape)
         mean = least = queue.expected_service
         if known is not None:
             mean = known.mean
@@ -399,8 +411,13 @@ class Core:
             record.shape.tasks += 1
             self._enter(record, queue, now)
             # A new one came when it was created, even if it is heard of only now.
-            since = min(now, max(task.created, task.not_before)) if task.uid in self._fresh else now
-            self._arrived(queue, record.level, record.shape, task, record.latest_start, since)
+            since = min(now, max(task.created, task.not_before)) if record.fresh else now
+            share = None if record.line is None else record.line.share
+            if share is not None and share.parent is not None:
+                owner = (share.parent.key, share.key)
+            else:
+                owner = order.owner(queue, task)
+            self._arrivals.add(record.level, record.shape, owner, record.latest_start - since, since)
 
     def _expire(self, record: TaskRecord, queue: Queue) -> None:
         """Work out when the Task has waited too long."""
@@ -575,7 +592,7 @@ class Core:
 
     def _service(self, record: TaskRecord) -> float:
         """Return for how long an attempt of the Task is expected to hold its slots, in seconds."""
-        known = self._estimates.of(record.shape.queue_key, record.task.type)
+        known = self._estimate(record.shape)
         return record.shape.queue.expected_service if known is None else known.mean
 
     def _ends(self, agent: AgentRecord) -> Iterator[tuple[str, float]]:
@@ -601,7 +618,7 @@ class Core:
         self._limits.grant(task, now)
         if task.concurrency_key is not None and self._limits.key_open(task):
             self._parking.key_free(task, now)
-        self._fresh.pop(task.uid, None)
+        record.fresh = False
         self._lease(record, agent, now)
         return Assign(task.uid, agent.uid, agent.name, agent.pool[1], Reason.ASSIGNED, message)
 
@@ -613,9 +630,15 @@ class Core:
     def _bring_forward(self, now: float) -> None:
         """Let happen what time alone brings, and judge the Tasks that came."""
         # What is there when this life begins was accepted in another one.
-        fresh, self._fresh = self._fresh, {}
-        if fresh and self._begun:
-            self._turn_away(fresh.values(), now)
+        if self._fresh:
+            came, self._fresh = self._fresh, []
+            fresh = []
+            for record in came:
+                if record.fresh:
+                    record.fresh = False
+                    fresh.append(record)
+            if self._begun:
+                self._turn_away(fresh, now)
         self._begun = True
         if due := self._watch.due(now):
             self._ring(due, now)
@@ -694,10 +717,6 @@ class Core:
         )
         return min((time for time in times if time is not None), default=None)
 
-    def _arrived(self, queue: Queue, level: int, shape: Shape, task: Task, latest_start: float, at: float) -> None:
-        namespace, name, tenant = order.account(queue, task)
-        self._arrivals.add(level, shape, (f"{namespace}/{name}", tenant), latest_start - at, at)
-
     def learn(self, task: Task, seconds: float | None) -> None:
         """Take in what was before this life: such a Task came, and unless None succeeded within so many seconds.
 
@@ -705,7 +724,8 @@ class Core:
         """
         queue, at = self._catalogue.queue(task.queue_key), max(task.created, task.not_before)
         latest_start = order.latest_start(queue, task, self._estimates.expected(queue, task.type))
-        self._arrived(queue, order.base_level(queue, task), self._catalogue.shape_of(task), task, latest_start, at)
+        level, shape, owner = order.base_level(queue, task), self._catalogue.shape_of(task), order.owner(queue, task)
+        self._arrivals.add(level, shape, owner, latest_start - at, at)
         if seconds is not None:
             self._estimates.observe(task.queue_key, task.type, seconds)
 

@@ -22,9 +22,11 @@ TENTH = 1.2816
 class Estimate:
     """What is known of one type: mean and variance of seconds, over how many observations at most `MEMORY`."""
 
-    __slots__ = ("count", "mean", "variance")
+    __slots__ = ("count", "forgotten", "mean", "variance")
 
     def __init__(self) -> None:
+        # It is not in the books any more: who has it in hand is to ask again.
+        self.forgotten = False
         self.count = 0
         self.mean = 0.0
         self.variance = 0.0
@@ -71,7 +73,7 @@ class Estimates:
         return queue.expected_service if found is None else found.quickest
 
     def of(self, queue: Key, type: str) -> Estimate | None:
-        """Return what was observed of the type, None if nothing was. Not to be kept: it may be forgotten."""
+        """Return what was observed of the type, None if nothing was. Good until it is `forgotten`."""
         return self._known.get((queue, type))
 
     def observe(self, queue: Key, type: str, seconds: float) -> None:
@@ -80,7 +82,7 @@ class Estimates:
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= self._types:
-                self._known.popitem(last=False)
+                self._known.popitem(last=False)[1].forgotten = True
             found = self._known[key] = Estimate()
         else:
             self._known.move_to_end(key)

@@ -18,6 +18,7 @@ from taskdist.core.order import is_emergency
 from taskdist.core.roster import AgentRecord, Roster
 
 if TYPE_CHECKING:
+    from taskdist.core.estimates import Estimate
     from taskdist.core.waiting import Line
 
 # The mean of a class's pace is that of so many attempts lately, and is not believed before so many.
@@ -110,6 +111,7 @@ class Shape:
         "closed",
         "demand",
         "eligible",
+        "estimate",
         "gated",
         "key",
         "lines",
@@ -138,6 +140,8 @@ class Shape:
         self.profile: Profile | None = None
         self.candidates: Candidates = ()
         self.demand: Demand | None = None
+        # What its Tasks' type takes, kept by whoever asked last: good until it is forgotten.
+        self.estimate: Estimate | None = None
         # By band and tenant.
         self.lines: dict[tuple[int, str], Line] = {}
         # Tasks of this shape that wait: all, those that no gate of their own holds, and the others by what holds them.

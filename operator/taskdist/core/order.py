@@ -75,11 +75,16 @@ def hopeless_from(queue: Queue, task: Task, service: float) -> float:
     return inf if task.deadline is None else task.deadline - service
 
 
-def account(queue: Queue, task: Task) -> tuple[str, str, str]:
-    """Return (namespace, queue, tenant) that is charged for the Task: Emergency and queues with an order of their own
+def owner(queue: Queue, task: Task) -> tuple[str, str]:
+    """Return (namespace/queue, tenant) that is charged for the Task: Emergency and queues with an order of their own
     know no tenants."""
     if is_emergency(queue, task):
-        return ("", "", "")
+        return ("/", "")
     if queue.policy is not OrderPolicy.PRIORITY:
-        return (queue.namespace, queue.name, "")
-    return (queue.namespace, queue.name, task.tenant)
+        return (full_name(queue), "")
+    return (full_name(queue), task.tenant)
+
+
+def full_name(queue: Queue) -> str:
+    """Return how a queue is called among all."""
+    return f"{queue.namespace}/{queue.name}"

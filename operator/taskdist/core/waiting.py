@@ -47,6 +47,7 @@ class TaskRecord:
         "entry",
         "expires",
         "failed",
+        "fresh",
         "gate",
         "held",
         "hopeless_from",
@@ -74,6 +75,8 @@ class TaskRecord:
         self.held = False
         # It was decided that it ends, or goes to another queue, and is yet to be recorded.
         self.ending: Fail | Spill | None = None
+        # Whether it came since the last decision.
+        self.fresh = False
         # Whether limits count it: not once it was turned away.
         self.counted = True
         # The limit it is parked under, with its entry there; `trying`: it was let go to try.
@@ -319,7 +322,7 @@ class WaitingIndex:
         """The queue's weights are these now."""
         weights = dict(queue.tenant_weights)
         for band in self._bands:
-            share = band.root.children.get(_name(queue.namespace, queue.name))
+            share = band.root.children.get(order.full_name(queue))
             if share is not None:
                 share.weight = queue.weight
                 for tenant in share.children.values():
@@ -432,10 +435,10 @@ class WaitingIndex:
 
     def _share(self, line: Line, task: Task) -> Share[Group]:
         queue = self._queue_of(line.shape.queue_key)
-        namespace, name, tenant = order.account(queue, task)
+        name, tenant = order.owner(queue, task)
         weight = dict(queue.tenant_weights).get(tenant, queue.tenant_weight)
         root = self._bands[_leaf(line.band)].root
-        return root.child(_name(namespace, name), queue.weight).child(tenant, weight)
+        return root.child(name, queue.weight).child(tenant, weight)
 
     def _withdraw(self, line: Line, profile: Profile | None) -> None:
         group, line.group, line.head = line.group, None, None
@@ -498,7 +501,3 @@ def _head(share: Share[Group], open_here: int) -> LineEntry:
 
 def _leaf(band: int) -> int:
     return BANDS - 1 - band
-
-
-def _name(namespace: str, name: str) -> str:
-    return f"{namespace}/{name}"
