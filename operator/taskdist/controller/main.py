@@ -5,7 +5,6 @@ server holds is the one recovery that is tested every day.
 """
 
 import asyncio
-import gc
 import os
 import signal
 import time
@@ -16,6 +15,7 @@ import structlog
 
 from taskdist.api import POOL_LABEL, Reason
 from taskdist.controller.bridge import Bridge
+from taskdist.controller.collector import settle_collector
 from taskdist.controller.dispatch import Dispatcher, read_clocks
 from taskdist.controller.effects import KubeEffects
 from taskdist.controller.handlers import KopfThread
@@ -131,8 +131,7 @@ class _Operator:
                     await asyncio.wait({synced, stopper}, return_when=asyncio.FIRST_COMPLETED)
                     if not self._stopping.is_set():
                         self._ready = True
-                        gc.collect()
-                        gc.freeze()
+                        settle_collector()
                         election = group.create_task(self._elector.run())
                         await stopper
                         self._ready = False

@@ -156,9 +156,11 @@ LineEntry = tuple[int, float, float, str, int, Line]
 class Group:
     """A tenant's lines in one band whose Tasks the same agents serve, in the order of their first Tasks."""
 
-    __slots__ = ("heap", "lines")
+    __slots__ = ("heap", "lines", "number")
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        # The profile's.
+        self.number = number
         self.heap: list[LineEntry] = []
         self.lines = 0
 
@@ -394,7 +396,8 @@ class WaitingIndex:
                             if first is None or line.head is None or line.head[:4] != first[:4]:
                                 yield f"a line of band {at} and profile {number} stands under another than its first"
                     for numbers, head in tenant.firsts.items():
-                        if head is not min(tenant.groups[number].first() for number in bits(numbers)):
+                        groups = [tenant.groups[number] for number in bits(numbers) if number in tenant.groups]
+                        if head is not min((group.first() for group in groups), default=None):
                             yield f"a tenant of band {at} has forgotten whose turn it is of profiles {numbers:b}"
             yield from band.root.findings()
             if self._masks[at] != band.root.mask:
@@ -405,13 +408,11 @@ class WaitingIndex:
         group = line.group
         if first is None:
             self._withdraw(line, line.shape.profile)
-        elif group is None or line.share is None:
+        elif group is None:
             self._enter(line, line.shape.profile)
         else:
             group.trim()
-            line.head = head = (first[0], first[1], first[2], first[3], first[4], line)
-            heappush(group.heap, head)
-            line.share.firsts.clear()
+            self._head(line, group, first)
 
     def _enter(self, line: Line, profile: Profile | None) -> None:
         first = line.first()
@@ -422,16 +423,28 @@ class WaitingIndex:
             share = line.share = self._share(line, first[5].task)
         group = share.groups.get(profile.number)
         if group is None:
-            group = share.groups[profile.number] = Group()
+            group = share.groups[profile.number] = Group(profile.number)
             at = _leaf(line.band)
             band = self._bands[at]
             share.gain(profile.number, self._present(band, line.shape.pools))
             self._masks[at] = band.root.mask
         group.lines += 1
         line.group = group
-        line.head = (first[0], first[1], first[2], first[3], first[4], line)
-        heappush(group.heap, line.head)
-        share.firsts.clear()
+        self._head(line, group, first)
+
+    @staticmethod
+    def _head(line: Line, group: Group, first: TaskEntry) -> None:
+        """Let the line stand in its group by its first Task."""
+        line.head = head = (first[0], first[1], first[2], first[3], first[4], line)
+        heappush(group.heap, head)
+        assert line.share is not None
+        firsts = line.share.firsts
+        for numbers, former in list(firsts.items()):
+            if former[5] is line:
+                # Another line may go first now.
+                del firsts[numbers]
+            elif head < former and numbers >> group.number & 1:
+                firsts[numbers] = head
 
     def _share(self, line: Line, task: Task) -> Share[Group]:
         queue = self._queue_of(line.shape.queue_key)
@@ -447,7 +460,9 @@ class WaitingIndex:
         group.lines -= 1
         share = line.share
         if share is not None:
-            share.firsts.clear()
+            for numbers, former in list(share.firsts.items()):
+                if former[5] is line:
+                    del share.firsts[numbers]
         if not group.lines and share is not None:
             del share.groups[profile.number]
             share.lose(profile.number)
@@ -471,7 +486,7 @@ def _turn(queue: Share[Group], free: int) -> LineEntry:
         open_here = share.mask & free
         if not open_here:
             continue
-        head = share.firsts.get(open_here) or _head(share, open_here)
+        head = share.firsts.get(open_here) or _first_of(share, open_here)
         if found is None:
             found, least = head, vt
             if pending <= 0.0:
@@ -486,7 +501,7 @@ def _turn(queue: Share[Group], free: int) -> LineEntry:
     return found
 
 
-def _head(share: Share[Group], open_here: int) -> LineEntry:
+def _first_of(share: Share[Group], open_here: int) -> LineEntry:
     """Return the first line's entry among those of a tenant's of these profiles."""
     groups, firsts = share.groups, share.firsts
     if open_here & (open_here - 1):

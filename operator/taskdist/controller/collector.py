@@ -1,0 +1,17 @@
+"""When Python looks for garbage: after the load rarely, and never again at what was loaded.
+
+What the operator holds lives long and goes by its reference counts; the collector only looks for cycles, such as
+exceptions leave. It would look at each waiting Task again and again.
+"""
+
+import gc
+
+# Containers made and not freed before the youngest are looked through; so many times before the next older ones are.
+THRESHOLDS = (20_000, 20, 100)
+
+
+def settle_collector() -> None:
+    """Call once everything that stays is there."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*THRESHOLDS)
