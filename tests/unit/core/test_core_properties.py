@@ -476,17 +476,22 @@ class CoreMachine(RuleBasedStateMachine):
         assert all(self.core.explain(uid, self.now) is None for uid in self.mirror.leased)
 
 
-CoreMachine.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestCore = CoreMachine.TestCase
+def _of(machine: type[CoreMachine], examples: int, steps: int) -> Any:
+    machine.TestCase.settings = settings(
+        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    return machine.TestCase
+
+
+class _Further(CoreMachine):
+    """The same, further."""
 
 
 class _Longer(CoreMachine):
     """The same, at length."""
 
 
-_Longer.TestCase.settings = settings(
-    max_examples=2000, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestCoreAtLength = pytest.mark.long(_Longer.TestCase)
+# A few in each change's check, more with all tests, and many in the long run.
+TestCore = _of(CoreMachine, 25, 40)
+TestCoreFurther = pytest.mark.statistical(_of(_Further, 100, 40))
+TestCoreAtLength = pytest.mark.long(_of(_Longer, 1000, 60))
