@@ -1,7 +1,8 @@
 """How fast the core decides with all rules on. Prints progress, then one line of JSON.
 
 A decision is a grant with its events: a Task is submitted, the best waiting one is granted, a running one ends. The
-waiting Tasks stay as many as they were, so each cycle works on full indices. `heap_ratio` relates its cost to one heap
+waiting Tasks stay as many as they were, so each cycle works on full indices; the large ones among them have waited long
+enough to have agents held for them. `heap_ratio` relates its cost to one heap
 push and pop among 100,000 entries in the same process, which carries over between machines; `growth_*` relate the cost
 at the large size to that at the small one.
 """
@@ -43,11 +44,16 @@ class Load:
         ]
         self._made = 0
 
+    @property
+    def now(self) -> float:
+        """When the last one came: a thousand come in a second."""
+        return self._made * 0.001
+
     def next(self) -> Task:
         self._made += 1
         queue, kind, skills, slots = self._classes[self._random.randrange(len(self._classes))]
         uid = f"{self._made:08x}-0000-4000-8000-000000000000"
-        created = self._made * 0.001
+        created = self.now
         return Task(
             uid,
             NAMESPACE,
@@ -82,6 +88,7 @@ def rules(number: int) -> Queue:
         rate=TokenRate(100_000.0, 100_000),
         tenant_rate=TokenRate(50_000.0, 50_000),
         concurrency_limit=2,
+        hold_after=0.5,
         timeouts=Timeouts(waiting=86_400.0),
     )
 
@@ -102,16 +109,15 @@ def prepared(waiting: int, agents: int, classes: int) -> tuple[Core, Load, deque
         core.handle(PodSeen(uid, NAMESPACE, uid, pool_name, 0.0), 0.0)
         core.handle(AgentReady(Agent(uid, NAMESPACE, uid, pool_name, SLOTS, (), skills)), 0.0)
     leased: deque[str] = deque()
-    now = 0.0
     while True:
-        core.handle(TaskWaiting(load.next()), now)
-        granted = [each.task_uid for each in core.decide(now) if isinstance(each, Assign)]
+        core.handle(TaskWaiting(load.next()), load.now)
+        granted = [each.task_uid for each in core.decide(load.now) if isinstance(each, Assign)]
         leased.extend(granted)
         if not granted and sum(count for count, _ in core.queue_counts().values()) > 50:
             break
     for _ in range(waiting - 51):
-        core.handle(TaskWaiting(load.next()), now)
-    leased.extend(each.task_uid for each in core.decide(now) if isinstance(each, Assign))
+        core.handle(TaskWaiting(load.next()), load.now)
+    leased.extend(each.task_uid for each in core.decide(load.now) if isinstance(each, Assign))
     return core, load, deque(random.Random(3).sample(list(leased), len(leased)))
 
 
@@ -119,11 +125,11 @@ def seconds_per_decision(waiting: int, agents: int, classes: int, decisions: int
     core, load, leased = prepared(waiting, agents, classes)
     # As the operator does.
     settle_collector()
-    now, done = 1.0, 0
+    done = 0
     tasks = [load.next() for _ in range(2 * decisions)]
     begun = time.process_time()
     for task in tasks:
-        now += 0.001
+        now = task.created
         core.handle(TaskWaiting(task), now)
         core.handle(TaskGone(leased.popleft(), Phase.SUCCEEDED), now)
         for decision in core.decide(now):

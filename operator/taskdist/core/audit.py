@@ -106,11 +106,11 @@ def _leases(tasks: Mapping[str, TaskRecord], fleet: Fleet) -> Iterator[str]:
     for uid, agent in fleet.agents.items():
         if set(agent.leases) != held.get(uid, set()):
             yield f"agent {uid} holds {sorted(agent.leases)}, Tasks say {sorted(held.get(uid, set()))}"
-        if agent.busy != sum(slots for slots, _ in agent.leases.values()):
+        if agent.busy != sum(slots for _, _, slots, _ in agent.leases.values()):
             yield f"agent {uid} counts {agent.busy} busy slots"
         if agent.offer is not None:
             free = Counter(dict(agent.offer.resources))
-            for _, resources in agent.leases.values():
+            for _, _, _, resources in agent.leases.values():
                 free.subtract(dict(resources))
             if any(agent.resources_free.get(name, 0) != amount for name, amount in free.items()):
                 yield f"agent {uid} counts {agent.resources_free} free, not {dict(free)}"

@@ -59,7 +59,7 @@ class Core:
         self._dependencies = Dependencies()
         # What time alone brings to Tasks.
         self._watch = Watch()
-        self._holds = Holds(self._fleet, self._ends, self._limited)
+        self._holds = Holds(self._fleet, self._limited)
         # Tasks that ended without having run, as far as that was not said yet; Tasks that are new since `decide`.
         self._verdicts: deque[Fail | Spill] = deque()
         self._fresh: list[TaskRecord] = []
@@ -149,7 +149,7 @@ class Core:
         record = self._record(event.task, now, over=True)
         record.fresh = False
         self._limits.grant(record.task, now, token=False)
-        self._lease(record, self._fleet.obtain(event.agent_uid, now), now)
+        self._lease(record, self._fleet.obtain(event.agent_uid, now), now + self._service(record), now)
         self._dependencies_changed(now)
 
     def _task_gone(self, event: events.TaskGone, now: float) -> None:
@@ -474,11 +474,11 @@ class Core:
         self._enter(record, record.shape.queue, now)
         self._heed_time(record)
 
-    def _lease(self, record: TaskRecord, agent: AgentRecord, now: float) -> None:
+    def _lease(self, record: TaskRecord, agent: AgentRecord, ends: float, now: float) -> None:
         record.counts[1] += 1
         record.agent = agent
         record.failed = False
-        self._fleet.lease(agent, record.task, now)
+        self._fleet.lease(agent, record.task, ends, now)
         if record.task.parents:
             self._dependencies.remove(record.task.uid)
 
@@ -515,7 +515,7 @@ class Core:
                         self._cut_at = now
                         return decisions
                     decisions.append(self._assign(record, now, agent))
-                if self._holds.let_go(now):
+                if decisions and self._holds.let_go(now):
                     # What is left of such an agent is for all.
                     continue
             # Sizes are judged once all that fits is placed: only then is waiting work a lack of room.
@@ -595,13 +595,6 @@ class Core:
         known = self._estimate(record.shape)
         return record.shape.queue.expected_service if known is None else known.mean
 
-    def _ends(self, agent: AgentRecord) -> Iterator[tuple[str, float]]:
-        """Yield when each of the agent's Tasks is expected to end, in the past for those that are late."""
-        for uid in agent.leases:
-            record = self._tasks[uid]
-            since = record.charge.since if record.charge is not None else agent.since
-            yield uid, since + self._service(record)
-
     def _assign(self, record: TaskRecord, now: float, agent: AgentRecord | None = None) -> Assign:
         if agent is None:
             profile = record.shape.profile
@@ -610,7 +603,8 @@ class Core:
         assert agent.pool is not None
         message = f"Least busy of the agents that may run it: {agent.busy} of {agent.slots} slots."
         task = record.task
-        self._waiting.charge(record, agent.pool, self._service(record), now)
+        service = self._service(record)
+        self._waiting.charge(record, agent.pool, service, now)
         charge, record.charge = record.charge, None
         record.trying = False
         self._lift(record, now)
@@ -619,7 +613,7 @@ class Core:
         if task.concurrency_key is not None and self._limits.key_open(task):
             self._parking.key_free(task, now)
         record.fresh = False
-        self._lease(record, agent, now)
+        self._lease(record, agent, now + service, now)
         return Assign(task.uid, agent.uid, agent.name, agent.pool[1], Reason.ASSIGNED, message)
 
     def _park(self, record: TaskRecord, reason: Reason) -> None:

@@ -66,8 +66,10 @@ class Fleet:
 
     # Leases.
 
-    def lease(self, agent: AgentRecord, task: Task, now: float) -> None:
-        slots, resources = agent.leases[task.uid] = (task.slots, task.resources)
+    def lease(self, agent: AgentRecord, task: Task, ends: float, now: float) -> None:
+        """The agent holds the Task, whose attempt is expected to end then."""
+        slots, resources = task.slots, task.resources
+        agent.leases[task.uid] = (ends, task.uid, slots, resources)
         if resources:
             _take(agent, resources)
         self._book(agent, slots, now)
@@ -75,7 +77,7 @@ class Fleet:
             agent.home.idle.pop(agent.uid, None)
 
     def release(self, agent: AgentRecord, task_uid: str, now: float) -> None:
-        slots, resources = agent.leases.pop(task_uid)
+        _, _, slots, resources = agent.leases.pop(task_uid)
         if resources:
             _give_back(agent, resources)
         self._book(agent, -slots, now)
@@ -137,7 +139,7 @@ class Fleet:
             if agent.offer != offer:
                 agent.offer, agent.slots = offer, offer.slots
                 agent.resources_free = dict(offer.resources)
-                for _, resources in agent.leases.values():
+                for _, _, _, resources in agent.leases.values():
                     _take(agent, resources)
                 self._enrol(agent)
 

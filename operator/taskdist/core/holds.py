@@ -6,7 +6,7 @@ System, JSSPP 1995; a promise to the first in order only, which is its EASY vari
 that large Tasks do not stop the small. Refuses to grant: it says what is held and what may go there meanwhile.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
 
@@ -31,8 +31,8 @@ class Hold:
 
 # So many of the impatient are looked at for who gets a pool's agent held.
 LOOK = 64
-# When each Task that an agent holds is expected to end.
-Ends = Callable[[AgentRecord], Iterable[tuple[str, float]]]
+# Seconds after which it is looked again where nothing could be held.
+AGAIN = 1.0
 # Whether a limit holds the Task, for longer than it takes a token to come.
 Limited = Callable[[TaskRecord, float], bool]
 
@@ -45,14 +45,16 @@ def needs_much(record: TaskRecord) -> bool:
 class Holds:
     """All holds, and the Tasks that have waited long enough for one."""
 
-    def __init__(self, fleet: Fleet, ends: Ends, limited: Limited) -> None:
+    def __init__(self, fleet: Fleet, limited: Limited) -> None:
         self._fleet = fleet
-        self._ends = ends
         self._limited = limited
         self._by_pool: dict[Key, Hold] = {}
         self._impatient: dict[str, TaskRecord] = {}
         # Those in order. An entry is dead if its Task is gone, or stands elsewhere by now.
         self._order: list[tuple[int, Place, str]] = []
+        # Until then nothing is found that could be held, if the fleet's version is still the one seen.
+        self._nothing_before = 0.0
+        self._seen = -1
 
     def __bool__(self) -> bool:
         return bool(self._by_pool or self._impatient)
@@ -63,6 +65,7 @@ class Holds:
     def ask(self, record: TaskRecord) -> None:
         """The Task has waited long enough."""
         self._impatient[record.task.uid] = record
+        self._nothing_before = 0.0
         self._push(record)
 
     def rise(self, record: TaskRecord) -> None:
@@ -77,10 +80,12 @@ class Holds:
             heapify(self._order)
 
     def let_go(self, now: float) -> bool:
-        """Let go what is held in vain; return whether anything was."""
+        """Let go what is held in vain; return whether anything was. An agent without room is not missed by anybody."""
         found = False
         for pool, hold in list(self._by_pool.items()):
             agent, record = hold.agent, hold.record
+            if agent.busy >= agent.slots and agent.ready and record.entry is not None:
+                continue
             if (
                 record.entry is None
                 or not _may_serve(agent, record)
@@ -89,40 +94,48 @@ class Holds:
             ):
                 del self._by_pool[pool]
                 found = True
+                self._nothing_before = 0.0
                 # One that died is forgotten.
                 if self._fleet.agents.get(agent.uid) is agent:
                     self._fleet.change(agent, now, _free)
         return found
 
     def make(self, now: float) -> None:
-        """Hold what the first of the impatient need."""
-        if self._impatient and any(pool not in self._by_pool for pool in self._fleet.pools):
+        """Hold what the first of the impatient need. Where there was nothing to hold, look again after a while."""
+        if not self._impatient or len(self._by_pool) >= len(self._fleet.pools):
+            return
+        if now >= self._nothing_before or self._fleet.version != self._seen:
+            self._nothing_before, self._seen = now + AGAIN, self._fleet.version
             served = {hold.record.task.uid for hold in self._by_pool.values()}
             vain: set[int] = set()
-            for record in self._first(LOOK):
+            looked: dict[str, TaskRecord] = {}
+            while len(looked) < LOOK and len(self._by_pool) < len(self._fleet.pools):
+                record = self._next(looked)
+                if record is None:
+                    break
+                looked[record.task.uid] = record
                 profile = record.shape.profile
                 if profile is None or profile.number in vain or record.task.uid in served:
                     continue
                 if not self._limited(record, now) and not self._hold(record, profile, now):
                     vain.add(profile.number)
+            for record in looked.values():
+                heappush(self._order, _entry(record))
 
-    def _first(self, most: int) -> list[TaskRecord]:
-        """Return the first so many of the impatient, in order."""
-        found: dict[str, TaskRecord] = {}
-        while self._order and len(found) < most:
+    def _next(self, looked: Container[str]) -> TaskRecord | None:
+        """Take out and return the next of the impatient, in order, that was not looked at."""
+        while self._order:
             entry = heappop(self._order)
             record = self._impatient.get(entry[2])
-            if record is None or entry[2] in found:
+            if record is None or entry[2] in looked:
                 continue
             if record.entry is None:
                 del self._impatient[entry[2]]
             elif entry != _entry(record):
                 heappush(self._order, _entry(record))
             else:
-                found[entry[2]] = record
-        for record in found.values():
-            heappush(self._order, _entry(record))
-        return list(found.values())
+                return record
+        return None
 
     def _hold(self, record: TaskRecord, profile: Profile, now: float) -> bool:
         """Hold the agent on which the Task fits first, in a pool without a hold; return whether there is one."""
@@ -143,18 +156,20 @@ class Holds:
         self._fleet.change(agent, now, _keep)
         return True
 
-    def _fits_at(self, record: TaskRecord, agent: AgentRecord, now: float) -> float:
+    @staticmethod
+    def _fits_at(record: TaskRecord, agent: AgentRecord, now: float) -> float:
         """Return when the Task is expected to fit on the agent, infinity if never."""
         task = record.task
         if has_room(agent, record):
             return now
-        slots, free = agent.slots - agent.busy, dict(agent.resources_free)
-        for uid, end in sorted(self._ends(agent), key=lambda each: (each[1], each[0])):
-            held, resources = agent.leases[uid]
-            slots += held
-            for name, amount in resources:
-                free[name] = free.get(name, 0) + amount
-            if slots >= task.slots and all(free.get(name, 0) >= amount for name, amount in task.resources):
+        wanted, needed = task.resources, task.slots - agent.slots + agent.busy
+        free = dict(agent.resources_free) if wanted else {}
+        for end, _, slots, resources in sorted(agent.leases.values()):
+            needed -= slots
+            if wanted:
+                for name, amount in resources:
+                    free[name] = free.get(name, 0) + amount
+            if needed <= 0 and all(free.get(name, 0) >= amount for name, amount in wanted):
                 return max(now, end)
         return inf
 

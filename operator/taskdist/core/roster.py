@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from taskdist.core.matching import AgentClass
 
 
+# When the attempt is expected to end, as of its grant; the Task's uid; what it holds: slots and named resources.
+Lease = tuple[float, str, int, tuple[tuple[str, int], ...]]
+
+
 class AgentRecord:
     """A pod of a pool and the agent in it, as far as known: either may be seen before the other."""
 
@@ -74,7 +78,7 @@ class AgentRecord:
         self.kind: AgentClass | None = None
         # The class that counts it as open.
         self.open_in: AgentClass | None = None
-        self.leases: dict[str, tuple[int, tuple[tuple[str, int], ...]]] = {}
+        self.leases: dict[str, Lease] = {}
         self.busy = 0
         self.resources_free: dict[str, int] = {}
         # Busy time per slot up to `since`, in seconds; `weight` orders agents of the same busy fraction.
@@ -113,6 +117,8 @@ class AgentRecord:
             self.since = now
 
     def fits(self, wanted: tuple[tuple[str, int], ...]) -> bool:
+        if not wanted:
+            return True
         free = self.resources_free
         return all(free.get(name, 0) >= amount for name, amount in wanted)
 
