@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from taskdist.core.waiting import TaskRecord
 
-# (when, stamp, record). Dead unless its record points back to it.
+# (when, stamp, record). Dead unless its record still bears the stamp.
 Alarm = tuple[float, int, "TaskRecord"]
 
 
@@ -62,7 +62,7 @@ class Alarms:
 
 
 class Watch:
-    """For Tasks: when. Each record holds its own alarm, so that there is nothing to look up."""
+    """For Tasks: when. Each record knows when and by which entry, so that there is nothing to look up."""
 
     __slots__ = ("_heap", "_live", "_stamp")
 
@@ -73,24 +73,21 @@ class Watch:
 
     def set(self, record: "TaskRecord", at: float) -> None:
         """Something is due for the Task then; if that is infinite, nothing is."""
-        former = record.alarm
-        if former is not None:
-            if former[0] == at:
-                return
-            record.alarm = None
-            self._live -= 1
+        if record.due == at:
+            return
+        self.clear(record)
         if at < inf:
             self._stamp += 1
             self._live += 1
-            record.alarm = entry = (at, self._stamp, record)
-            heappush(self._heap, entry)
+            record.alarm, record.due = self._stamp, at
+            heappush(self._heap, (at, self._stamp, record))
             if len(self._heap) > 64 + 2 * self._live:
-                self._heap = [entry for entry in self._heap if entry[2].alarm is entry]
+                self._heap = [entry for entry in self._heap if entry[2].alarm == entry[1]]
                 heapify(self._heap)
 
     def clear(self, record: "TaskRecord") -> None:
-        if record.alarm is not None:
-            record.alarm = None
+        if record.alarm:
+            record.alarm, record.due = 0, inf
             self._live -= 1
 
     def next(self) -> float | None:
@@ -98,7 +95,7 @@ class Watch:
         heap = self._heap
         while heap:
             entry = heap[0]
-            if entry[2].alarm is entry:
+            if entry[2].alarm == entry[1]:
                 return entry[0]
             heappop(heap)
         return None
@@ -110,8 +107,7 @@ class Watch:
         while heap and heap[0][0] <= now:
             entry = heappop(heap)
             record = entry[2]
-            if record.alarm is entry:
-                record.alarm = None
-                self._live -= 1
+            if record.alarm == entry[1]:
+                self.clear(record)
                 found.append(record)
         return found

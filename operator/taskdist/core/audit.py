@@ -35,7 +35,7 @@ def _conservation(
         yield f"accepted − ended is {outstanding}, but {len(tasks)} Tasks are known"
     real: dict[tuple[Key, int], list[int]] = {}
     for uid, record in tasks.items():
-        if (record.agent is not None) + (record.gate is not None) + (record.entry is not None) != 1:
+        if (record.agent is not None) + (record.gate is not None) + (record.line is not None) != 1:
             yield f"Task {uid} does not stand in exactly one place"
         key = (record.task.queue_key, record.task.priority)
         real.setdefault(key, [0, 0])[record.agent is not None] += 1
@@ -51,7 +51,7 @@ def _lines(tasks: Mapping[str, TaskRecord], catalogue: Catalogue) -> Iterator[st
     for record in tasks.values():
         if record.agent is None:
             total[id(record.shape)] += 1
-            entered[id(record.shape)] += record.entry is not None
+            entered[id(record.shape)] += record.line is not None
             if record.gate is not None:
                 gated[id(record.shape), record.gate.value] += 1
         if catalogue.shapes.get(record.shape.key) is not record.shape and record.agent is None:

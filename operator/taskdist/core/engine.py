@@ -8,6 +8,7 @@ at the same times give the same decisions.
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from math import inf, nextafter
+from sys import maxsize
 from typing import Any
 
 from taskdist.api import OnHopeless, OnOverflow, Phase, Reason
@@ -214,7 +215,7 @@ class Core:
     def _rise(self, record: TaskRecord, now: float) -> None:
         """The Task's level or chain may be another now."""
         queue = self._catalogue.queue(record.task.queue_key)
-        if record.entry is not None:
+        if record.line is not None:
             level = record.level
             self._waiting.remove(record)
             self._enter_line(record, queue, now)
@@ -492,42 +493,63 @@ class Core:
         self._bring_forward(now)
         self._cut_at = None
         decisions: list[Decision] = []
+        most = limit if limit is not None else maxsize
+        if not (self._pronounce(decisions, most) and self._place_and_size(decisions, most, now)):
+            self._cut_at = now
+        return decisions
+
+    def _pronounce(self, decisions: list[Decision], most: int) -> bool:
+        """Say what was decided of Tasks that are not to run. Return whether there was room to say it all."""
         while self._verdicts:
-            if limit is not None and len(decisions) >= limit:
-                self._cut_at = now
-                return decisions
+            if len(decisions) >= most:
+                return False
             verdict = self._verdicts.popleft()
             record = self._tasks.get(verdict.task_uid)
             if record is not None and record.ending is verdict:
                 decisions.append(verdict)
+        return True
+
+    def _place_and_size(self, decisions: list[Decision], most: int, now: float) -> bool:
+        """Place all that fits, then judge the sizes of pools by what is left. Return whether all was said."""
         placing = True
         while placing:
+            if not self._place_free(decisions, most, now):
+                return False
             if self._holds:
-                self._holds.let_go(now)
-            while (record := self._first(self._fleet.free.union, now)) is not None:
-                if limit is not None and len(decisions) >= limit:
-                    self._cut_at = now
-                    return decisions
-                decisions.append(self._assign(record, now))
-            if self._holds:
-                for record, agent in self._backfill(now):
-                    if limit is not None and len(decisions) >= limit:
-                        self._cut_at = now
-                        return decisions
-                    decisions.append(self._assign(record, now, agent))
-                if decisions and self._holds.let_go(now):
-                    # What is left of such an agent is for all.
-                    continue
-            # Sizes are judged once all that fits is placed: only then is waiting work a lack of room.
-            room = None if limit is None else limit - len(decisions)
-            changes = self._resizer.decide(now, self._held, room, self._set_all_aside)
-            decisions += changes
-            if room is not None and len(changes) >= room:
-                self._cut_at = now
-                return decisions
-            # Who is kept after all can take of it at once.
-            placing = bool(changes) and any(isinstance(change, Undrain) for change in changes)
-        return decisions
+                if not self._place_held(decisions, most, now):
+                    return False
+                placing = bool(decisions) and self._holds.let_go(now)
+            else:
+                placing = False
+            # What is left of an agent that was let go is for all, before sizes are judged.
+            if not placing:
+                # Only once all that fits is placed is waiting work a lack of room.
+                room = most - len(decisions)
+                changes = self._resizer.decide(now, self._held, room, self._set_all_aside)
+                decisions += changes
+                if len(changes) >= room:
+                    return False
+                # Who is kept after all can take of it at once.
+                placing = any(isinstance(change, Undrain) for change in changes)
+        return True
+
+    def _place_free(self, decisions: list[Decision], most: int, now: float) -> bool:
+        """Give the slots that are free to the first Tasks that fit. Return whether there was room to say it all."""
+        if self._holds:
+            self._holds.let_go(now)
+        while (record := self._first(self._fleet.free.union, now)) is not None:
+            if len(decisions) >= most:
+                return False
+            decisions.append(self._assign(record, now))
+        return True
+
+    def _place_held(self, decisions: list[Decision], most: int, now: float) -> bool:
+        """Give slots of agents that are held. Return whether there was room to say it all."""
+        for record, agent in self._backfill(now):
+            if len(decisions) >= most:
+                return False
+            decisions.append(self._assign(record, now, agent))
+        return True
 
     def _first(self, free: int, now: float) -> TaskRecord | None:
         """Return the first Task in order, of those of the given profiles, that no limit holds; park those before it."""

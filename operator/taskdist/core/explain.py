@@ -164,7 +164,8 @@ def of_limit(task: Task, blocker: Blocker, now: float) -> Explanation:
 def _raise(task: Task, blocker: Blocker) -> str:
     """The command that raises the limit by as much as one Task needs, or a rate to twice of what it is."""
     rules = blocker.book.rules
-    path, value = "", 0.0
+    path: str
+    value: object
     match blocker:
         case FullQuota():
             path, value = f"{blocker.scope.path}.leased", blocker.scope.leased + 1

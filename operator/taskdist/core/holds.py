@@ -84,14 +84,9 @@ class Holds:
         found = False
         for pool, hold in list(self._by_pool.items()):
             agent, record = hold.agent, hold.record
-            if agent.busy >= agent.slots and agent.ready and record.entry is not None:
+            if agent.busy >= agent.slots and agent.ready and record.line is not None:
                 continue
-            if (
-                record.entry is None
-                or not _may_serve(agent, record)
-                or agent.pool != pool
-                or self._limited(record, now)
-            ):
+            if record.line is None or not _may_serve(agent, record) or agent.pool != pool or self._limited(record, now):
                 del self._by_pool[pool]
                 found = True
                 self._nothing_before = 0.0
@@ -129,7 +124,7 @@ class Holds:
             record = self._impatient.get(entry[2])
             if record is None or entry[2] in looked:
                 continue
-            if record.entry is None:
+            if record.line is None:
                 del self._impatient[entry[2]]
             elif entry != _entry(record):
                 heappush(self._order, _entry(record))

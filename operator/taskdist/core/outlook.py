@@ -89,16 +89,18 @@ def _start(
         passing = _passing(
             record, before, catalogue, arrivals.beside(record.level, now), seconds[record.level], mine, busy, now
         )
-        found = forecast(total(before.tasks), mine, slots, _phases(record, catalogue, loads, now), passing)
+        feasible = forecast(total(before.tasks), mine, slots, _phases(record, catalogue, loads, now), passing)
         late = record.hopeless_from - now
-        if found is None or found.mean <= late:
-            return found
+        if feasible is None or feasible.mean <= late:
+            return feasible
         # Its deadline is over by then, and it goes after all of its level that can still make theirs.
         work = total(before.all())
     else:
         work = total(before.tasks)
-    found = forecast(work, mine, slots, [(inf, loads[record.level])])
-    return found if found is None else Forecast(*(max(late, each) for each in (found.mean, found.low, found.high)))
+    late_start: Forecast | None = forecast(work, mine, slots, [(inf, loads[record.level])])
+    if late_start is None:
+        return None
+    return Forecast(max(late, late_start.mean), max(late, late_start.low), max(late, late_start.high))
 
 
 def _passing(

@@ -20,7 +20,8 @@ from taskdist.core.waiting import Group, Line, TaskRecord, WaitingIndex
 if TYPE_CHECKING:
     from taskdist.core.limits import Blocker
 
-# (−level, too late, place, stamp, record): which of the parked goes first. Dead unless its record points back to it.
+# (−level, too late, place, stamp, record): which of the parked goes first. Dead unless its record still bears the
+# stamp.
 _Entry = tuple[int, bool, Place, int, TaskRecord]
 # (namespace, queue, concurrency key)
 _Key = tuple[str, str, str]
@@ -86,11 +87,12 @@ class Parking:
     def _push(self, single: _Single, record: TaskRecord, now: float) -> None:
         self._stamp += 1
         late = record.hopeless_from < now
-        record.parked = entry = (-record.level, late, record.place(), self._stamp, record)
+        record.parked = self._stamp
+        entry = (-record.level, late, record.place(), self._stamp, record)
         heap = single.lines.setdefault((record.shape, record.task.tenant), [])
         heappush(heap, entry)
         if len(heap) > 16 + 2 * single.live:
-            heap[:] = [entry for entry in heap if entry[4].parked is entry]
+            heap[:] = [entry for entry in heap if entry[4].parked == entry[3]]
             heapify(heap)
 
     def move(self, record: TaskRecord, now: float) -> None:
@@ -106,8 +108,8 @@ class Parking:
 
     def leave(self, record: TaskRecord) -> None:
         """The Task is gone from where it was parked."""
-        if record.parked is not None:
-            record.blocker = record.parked = None
+        if record.parked:
+            record.blocker, record.parked = None, 0
             single = self._singles[_key(record)]
             single.live -= 1
             if not single.live:
@@ -141,11 +143,13 @@ class Parking:
             while heap:
                 entry = heappop(heap)
                 record = entry[4]
-                if record.parked is entry and record.hopeless_from < now and not entry[1]:
+                if record.parked != entry[3]:
+                    continue
+                if record.hopeless_from < now and not entry[1]:
                     # Too late by now: it goes after those that can still make it.
                     self._push(single, record, now)
-                elif record.parked is entry:
-                    record.blocker, record.parked, record.trying = None, None, True
+                else:
+                    record.blocker, record.parked, record.trying = None, 0, True
                     single.live -= 1
                     self._unpark(record, now)
                     break
@@ -158,7 +162,7 @@ class Parking:
         """Yield the Tasks that are parked one by one."""
         for single in self._singles.values():
             for heap in single.lines.values():
-                yield from (entry[4] for entry in heap if entry[4].parked is entry)
+                yield from (entry[4] for entry in heap if entry[4].parked == entry[3])
 
 
 def _key(record: TaskRecord) -> _Key:

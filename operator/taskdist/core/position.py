@@ -96,7 +96,7 @@ class Lane:
             for below in (2 * at + 1, 2 * at + 2):
                 if below < len(line.heap):
                     heappush(frontier, (line.heap[below], below, line))
-            if entry[5].entry is entry:
+            if entry[5].stamp == entry[4]:
                 yield entry
 
 
@@ -279,7 +279,7 @@ def _before(line: "Line", place: Place) -> float:
     """Return about how many of the line's Tasks are before the place: counted in short lines, sampled in long ones."""
     heap = line.heap
     step = max(1, len(heap) // SAMPLE)
-    looked = [entry for entry in heap[::step] if entry[5].entry is entry]
+    looked = [entry for entry in heap[::step] if entry[5].stamp == entry[4]]
     if not looked:
         return 0.0
     return line.live * sum(entry < place for entry in looked) / len(looked)

@@ -77,7 +77,7 @@ def work(layout: Layout, busy: Sequence[int]) -> list[float]:
     """
     load = [taken / slots for taken, slots in zip(busy, layout.slots, strict=True)]
     for demand, candidates, last in layout.demands:
-        left: float = demand.tasks
+        left = float(demand.tasks)
         if not left:
             continue
         for number, at_once, maximum in candidates:

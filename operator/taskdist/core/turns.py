@@ -40,7 +40,8 @@ class Sequence:
         heap, entries = self.heap, self.entries
         while heap:
             entry = heap[0]
-            if entries.get(entry[2]) is entry:
+            live = entries.get(entry[2])
+            if live is not None and live[3] == entry[3]:
                 return entry
             heappop(heap)
         return None

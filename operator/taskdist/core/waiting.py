@@ -23,7 +23,6 @@ from taskdist.core.roster import AgentRecord
 from taskdist.core.shares import LOOK, Share, even
 
 if TYPE_CHECKING:
-    from taskdist.core.alarms import Alarm
     from taskdist.core.limits import Blocker
 
 # Two to a level: 2 × level + 1 for Tasks that can meet their deadlines, 2 × level for those that cannot.
@@ -33,7 +32,10 @@ REMEMBERED = 16
 
 
 class TaskRecord:
-    """A Task that waits or is leased. Exactly one of `agent`, `gate` and `entry` is set, once it is placed."""
+    """A Task that waits or is leased. Once it is placed, exactly one of `agent`, `gate` and `line` is set.
+
+    Heaps hold entries with stamps; an entry is dead unless its record still bears the stamp. 0 is that of none.
+    """
 
     __slots__ = (
         "agent",
@@ -43,8 +45,8 @@ class TaskRecord:
         "charge",
         "counted",
         "counts",
+        "due",
         "ending",
-        "entry",
         "expires",
         "failed",
         "fresh",
@@ -60,6 +62,7 @@ class TaskRecord:
         "parked",
         "rises",
         "shape",
+        "stamp",
         "task",
         "trying",
     )
@@ -79,12 +82,13 @@ class TaskRecord:
         self.fresh = False
         # Whether limits count it: not once it was turned away.
         self.counted = True
-        # The limit it is parked under, with its entry there; `trying`: it was let go to try.
+        # The limit it is parked under, with the stamp of its entry there; `trying`: it was let go to try.
         self.blocker: Blocker | None = None
-        self.parked: tuple[int, bool, Place, int, TaskRecord] | None = None
+        self.parked = 0
         self.trying = False
-        self.entry: TaskEntry | None = None
+        # The line it stands in, and the stamp of its entry there.
         self.line: Line | None = None
+        self.stamp = 0
         # Its place. `lift`: the highest level of Tasks that wait for it; `chain`: how many of them, one after another.
         self.level = 0
         self.lift = 0
@@ -92,9 +96,9 @@ class TaskRecord:
         self.latest_start = 0.0
         self.hopeless_from = 0.0
         # When it has waited too long, may start at the earliest, goes up by a level, is to have an agent held; infinite
-        # where it never is. `alarm` is for the first of these.
-        self.expires = self.opens = self.rises = self.impatient = inf
-        self.alarm: Alarm | None = None
+        # where it never is. `due` is the first of these, `alarm` the stamp of its entry.
+        self.expires = self.opens = self.rises = self.impatient = self.due = inf
+        self.alarm = 0
         # While leased: what was charged to whom, and whether the attempt has failed.
         self.charge: Charge | None = None
         self.failed = False
@@ -107,9 +111,9 @@ TaskEntry = tuple[int, float, float, str, int, TaskRecord]
 
 
 class Line:
-    """Eligible Tasks of one shape, band and tenant, in order. An entry is dead unless its record points back to it."""
+    """Eligible Tasks of one shape, band and tenant, in order. `stamp` is that of its own entry in its group."""
 
-    __slots__ = ("band", "group", "head", "heap", "live", "parked", "shape", "share", "tenant")
+    __slots__ = ("band", "group", "heap", "live", "parked", "shape", "share", "stamp", "tenant")
 
     def __init__(self, shape: Shape, band: int, tenant: str) -> None:
         self.shape = shape
@@ -119,8 +123,7 @@ class Line:
         self.live = 0
         self.share: Share[Group] | None = None
         self.group: Group | None = None
-        # The entry under which the line stands in its group.
-        self.head: LineEntry | None = None
+        self.stamp = 0
         self.parked: Blocker | None = None
 
     @property
@@ -137,17 +140,17 @@ class Line:
 
     def first(self) -> TaskEntry | None:
         heap = self.heap
-        while heap and heap[0][5].entry is not heap[0]:
+        while heap and heap[0][5].stamp != heap[0][4]:
             heappop(heap)
         return heap[0] if heap else None
 
     def trim(self) -> None:
         if len(self.heap) > 8 + 2 * self.live:
-            self.heap = [entry for entry in self.heap if entry[5].entry is entry]
+            self.heap = [entry for entry in self.heap if entry[5].stamp == entry[4]]
             heapify(self.heap)
 
     def tasks(self) -> Iterator[TaskRecord]:
-        return (entry[5] for entry in self.heap if entry[5].entry is entry)
+        return (entry[5] for entry in self.heap if entry[5].stamp == entry[4])
 
 
 LineEntry = tuple[int, float, float, str, int, Line]
@@ -167,13 +170,13 @@ class Group:
     def first(self) -> LineEntry:
         """Return the first line's entry. The group must not be empty."""
         heap = self.heap
-        while heap[0][5].head is not heap[0]:
+        while heap[0][5].stamp != heap[0][4]:
             heappop(heap)
         return heap[0]
 
     def trim(self) -> None:
         if len(self.heap) > 8 + 2 * self.lines:
-            self.heap = [entry for entry in self.heap if entry[5].head is entry]
+            self.heap = [entry for entry in self.heap if entry[5].stamp == entry[4]]
             heapify(self.heap)
 
 
@@ -223,19 +226,13 @@ class WaitingIndex:
             line = shape.lines[band, task.tenant] = Line(shape, band, task.tenant)
         self._stamp += 1
         record.line = line
-        record.entry = entry = (
-            -record.chain,
-            record.latest_start,
-            task.created,
-            task.uid,
-            self._stamp,
-            record,
-        )
+        record.stamp = stamp = self._stamp
+        entry = (-record.chain, record.latest_start, task.created, task.uid, stamp, record)
         line.trim()
         heap = line.heap
         heappush(heap, entry)
         line.live += 1
-        if heap[0] is entry:
+        if heap[0][4] == stamp:
             self._lead(line, entry)
         if shape.demand is not None and line.parked is None:
             assert line.share is not None, "a line of an open class has a share"
@@ -244,8 +241,8 @@ class WaitingIndex:
     def remove(self, record: TaskRecord) -> None:
         line = record.line
         assert line is not None, "only Tasks that stand in a line are removed"
-        led = line.heap[0] is record.entry
-        record.entry = record.line = None
+        led = line.heap[0][4] == record.stamp
+        record.line, record.stamp = None, 0
         line.live -= 1
         if line.shape.demand is not None and line.parked is None:
             assert line.share is not None, "a line of an open class has a share"
@@ -326,9 +323,9 @@ class WaitingIndex:
         for band in self._bands:
             share = band.root.children.get(order.full_name(queue))
             if share is not None:
-                share.weight = queue.weight
+                share.weight = float(queue.weight)
                 for tenant in share.children.values():
-                    tenant.weight = weights.get(tenant.key, queue.tenant_weight)
+                    tenant.weight = float(weights.get(tenant.key, queue.tenant_weight))
 
     # Limits.
 
@@ -388,16 +385,16 @@ class WaitingIndex:
             for queue in band.root.children.values():
                 for tenant in queue.children.values():
                     for number, group in tenant.groups.items():
-                        heads = [entry[5] for entry in group.heap if entry[5].head is entry]
+                        heads = [entry for entry in group.heap if entry[5].stamp == entry[4]]
                         if len(heads) != group.lines or not heads:
                             yield f"a group of band {at} and profile {number} counts {group.lines}, not {len(heads)}"
-                        for line in heads:
-                            first = line.first()
-                            if first is None or line.head is None or line.head[:4] != first[:4]:
+                        for head in heads:
+                            first = head[5].first()
+                            if first is None or head[:4] != first[:4]:
                                 yield f"a line of band {at} and profile {number} stands under another than its first"
-                    for numbers, head in tenant.firsts.items():
+                    for numbers, kept in tenant.firsts.items():
                         groups = [tenant.groups[number] for number in bits(numbers) if number in tenant.groups]
-                        if head is not min((group.first() for group in groups), default=None):
+                        if kept != min((group.first() for group in groups), default=None):
                             yield f"a tenant of band {at} has forgotten whose turn it is of profiles {numbers:b}"
             yield from band.root.findings()
             if self._masks[at] != band.root.mask:
@@ -432,10 +429,11 @@ class WaitingIndex:
         line.group = group
         self._head(line, group, first)
 
-    @staticmethod
-    def _head(line: Line, group: Group, first: TaskEntry) -> None:
+    def _head(self, line: Line, group: Group, first: TaskEntry) -> None:
         """Let the line stand in its group by its first Task."""
-        line.head = head = (first[0], first[1], first[2], first[3], first[4], line)
+        self._stamp += 1
+        line.stamp = stamp = self._stamp
+        head = (first[0], first[1], first[2], first[3], stamp, line)
         heappush(group.heap, head)
         assert line.share is not None
         firsts = line.share.firsts
@@ -454,7 +452,7 @@ class WaitingIndex:
         return root.child(name, queue.weight).child(tenant, weight)
 
     def _withdraw(self, line: Line, profile: Profile | None) -> None:
-        group, line.group, line.head = line.group, None, None
+        group, line.group, line.stamp = line.group, None, 0
         if group is None or profile is None:
             return
         group.lines -= 1

@@ -313,7 +313,7 @@ def core() -> Core:
         pytest.param(lambda c: setattr(c, "_accepted", 99), "accepted − ended", id="a-task-lost"),
         pytest.param(lambda c: c._counts.update({("ns", "q"): [9, 9]}), "queue counts", id="a-queue-miscounted"),
         pytest.param(lambda c: setattr(c._tasks["t0"], "gate", Reason.SUSPENDED), "exactly one", id="in-two-places"),
-        pytest.param(lambda c: setattr(c._tasks["t3"], "entry", None), "exactly one place", id="a-task-in-no-place"),
+        pytest.param(lambda c: setattr(c._tasks["t3"], "line", None), "exactly one place", id="a-task-in-no-place"),
         pytest.param(lambda c: setattr(c._tasks["t3"].shape, "eligible", 9), "counts", id="a-class-miscounted"),
         pytest.param(lambda c: setattr(c._tasks["t3"].shape.demand, "tasks", 9), "demand", id="demand-miscounted"),
         pytest.param(lambda c: setattr(c._fleet.agents["a"], "busy", 1), "busy slots", id="a-slot-given-twice"),
