@@ -374,6 +374,8 @@ class Core:
     def _withdraw(self, record: TaskRecord) -> None:
         self._waiting.remove(record)
         record.shape.eligible -= 1
+        if self._holds:
+            self._holds.forget(record)
 
     def _counts_of(self, shape: Shape, task: Task) -> list[int]:
         key = (shape.queue_key, task.priority)

@@ -21,10 +21,11 @@ from taskdist.core.waiting import TaskRecord
 class Hold:
     """An agent that is held for a Task, which is expected to fit there by `fits_at`."""
 
-    __slots__ = ("agent", "fits_at", "record")
+    __slots__ = ("agent", "fits_at", "pool", "record")
 
-    def __init__(self, record: TaskRecord, agent: AgentRecord, fits_at: float) -> None:
+    def __init__(self, record: TaskRecord, pool: Key, agent: AgentRecord, fits_at: float) -> None:
         self.record = record
+        self.pool = pool
         self.agent = agent
         self.fits_at = fits_at
 
@@ -68,6 +69,10 @@ class Holds:
         self._nothing_before = 0.0
         self._push(record)
 
+    def forget(self, record: TaskRecord) -> None:
+        """The Task does not wait for room any more: if it comes back, it waits anew. What is held for it is let go."""
+        self._impatient.pop(record.task.uid, None)
+
     def rise(self, record: TaskRecord) -> None:
         """The Task's level or chain may be another now."""
         if record.task.uid in self._impatient:
@@ -82,12 +87,17 @@ class Holds:
     def let_go(self, now: float) -> bool:
         """Let go what is held in vain; return whether anything was. An agent without room is not missed by anybody."""
         found = False
-        for pool, hold in list(self._by_pool.items()):
+        for hold in list(self._by_pool.values()):
             agent, record = hold.agent, hold.record
             if agent.busy >= agent.slots and agent.ready and record.line is not None:
                 continue
-            if record.line is None or not _may_serve(agent, record) or agent.pool != pool or self._limited(record, now):
-                del self._by_pool[pool]
+            if (
+                record.line is None
+                or not _may_serve(agent, record)
+                or agent.pool != hold.pool
+                or self._limited(record, now)
+            ):
+                del self._by_pool[hold.pool]
                 found = True
                 self._nothing_before = 0.0
                 # One that died is forgotten.
@@ -147,7 +157,7 @@ class Holds:
             return False
         agent = best[2]
         assert agent.pool is not None
-        self._by_pool[agent.pool] = Hold(record, agent, best[0])
+        self._by_pool[agent.pool] = Hold(record, agent.pool, agent, best[0])
         self._fleet.change(agent, now, _keep)
         return True
 

@@ -150,7 +150,7 @@ class Turns:
             least, chosen = turns[0][0], 0
             if pending > 0.0:
                 for at, (vt, _, entry, lane, _) in enumerate(turns[1:LOOK], 1):
-                    if even(vt, lane.weight, least, pending) and entry < turns[chosen][2] and in_hurry(entry):
+                    if even(vt, lane.weight, least, pending) and entry < turns[chosen][2] and in_hurry(entry[5]):
                         chosen = at
             vt, key, entry, lane, tasks = turns.pop(chosen)
             cost = price(entry[5].shape)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 if TYPE_CHECKING:
     from taskdist.core.limits import Blocker
     from taskdist.core.matching import Demand
-    from taskdist.core.waiting import LineEntry
+    from taskdist.core.waiting import Line
 
 Group = TypeVar("Group")
 # Of so many shares at most, the first in their order, it is asked who is in a hurry.
@@ -68,8 +68,8 @@ class Share(Generic[Group]):
         self.children: dict[str, Share[Group]] = {}
         self.order: list[tuple[float, str, Share[Group]]] = []
         self.groups: dict[int, Group] = {}
-        # By set of profiles: whose turn it is of these groups. Whoever changes a group's first forgets that.
-        self.firsts: dict[int, LineEntry] = {}
+        # By set of profiles: which line's turn it is of these groups. Whoever changes a group's first forgets that.
+        self.firsts: dict[int, Line] = {}
         # How many Tasks want room where, of those in lines that are not parked themselves.
         self.demands: dict[Demand, int] = {}
         self.parked: Blocker | None = None

@@ -106,14 +106,26 @@ class TaskRecord:
     def place(self) -> Place:
         return (-self.chain, self.latest_start, self.task.created, self.task.uid)
 
+    def before(self, other: "TaskRecord") -> bool:
+        """Whether its place is before the other's."""
+        if self.chain != other.chain:
+            return self.chain > other.chain
+        if self.latest_start != other.latest_start:
+            return self.latest_start < other.latest_start
+        mine, theirs = self.task, other.task
+        return mine.created < theirs.created if mine.created != theirs.created else mine.uid < theirs.uid
+
 
 TaskEntry = tuple[int, float, float, str, int, TaskRecord]
 
 
 class Line:
-    """Eligible Tasks of one shape, band and tenant, in order. `stamp` is that of its own entry in its group."""
+    """Eligible Tasks of one shape, band and tenant, in order.
 
-    __slots__ = ("band", "group", "heap", "live", "parked", "shape", "share", "stamp", "tenant")
+    While it stands in a group, `lead` is its first Task and `stamp` that of its own entry there.
+    """
+
+    __slots__ = ("band", "group", "heap", "lead", "live", "parked", "shape", "share", "stamp", "tenant")
 
     def __init__(self, shape: Shape, band: int, tenant: str) -> None:
         self.shape = shape
@@ -123,6 +135,7 @@ class Line:
         self.live = 0
         self.share: Share[Group] | None = None
         self.group: Group | None = None
+        self.lead: TaskRecord | None = None
         self.stamp = 0
         self.parked: Blocker | None = None
 
@@ -167,12 +180,12 @@ class Group:
         self.heap: list[LineEntry] = []
         self.lines = 0
 
-    def first(self) -> LineEntry:
-        """Return the first line's entry. The group must not be empty."""
+    def first(self) -> Line:
+        """Return the first line. The group must not be empty."""
         heap = self.heap
         while heap[0][5].stamp != heap[0][4]:
             heappop(heap)
-        return heap[0]
+        return heap[0][5]
 
     def trim(self) -> None:
         if len(self.heap) > 8 + 2 * self.lines:
@@ -279,10 +292,8 @@ class WaitingIndex:
             at = self._masks.first(free)
             if at is None:
                 return None
-            found = _turn(self._bands[at].root.pick(free), free)
-            # What leads a line is never dead.
-            record = found[5].heap[0][5]
-            if record.hopeless_from >= now or not found[5].band & 1:
+            record = _turn(self._bands[at].root.pick(free), free)
+            if record.hopeless_from >= now or not _leaf(at) & 1:
                 return record
             # Too late by now: it goes after those that can still make it.
             self.remove(record)
@@ -375,9 +386,7 @@ class WaitingIndex:
         """Return the first Task of a tenant, whether there is room for it or not; None if all are parked."""
         if not share.mask:
             return None
-        first = min(group.first() for group in share.groups.values())[5].first()
-        assert first is not None, "a line without Tasks leads its group"
-        return first[5]
+        return _leader(_first_of(share, share.mask))
 
     def findings(self) -> Iterator[str]:
         """Yield what does not hold in the index itself."""
@@ -394,7 +403,7 @@ class WaitingIndex:
                                 yield f"a line of band {at} and profile {number} stands under another than its first"
                     for numbers, kept in tenant.firsts.items():
                         groups = [tenant.groups[number] for number in bits(numbers) if number in tenant.groups]
-                        if kept != min((group.first() for group in groups), default=None):
+                        if kept is not min((group.first() for group in groups), key=_place, default=None):
                             yield f"a tenant of band {at} has forgotten whose turn it is of profiles {numbers:b}"
             yield from band.root.findings()
             if self._masks[at] != band.root.mask:
@@ -422,8 +431,9 @@ class WaitingIndex:
         if group is None:
             group = share.groups[profile.number] = Group(profile.number)
             at = _leaf(line.band)
-            band = self._bands[at]
-            share.gain(profile.number, self._present(band, line.shape.pools))
+            band, queue = self._bands[at], share.parent
+            idle = queue is not None and not queue.mask
+            share.gain(profile.number, self._present(band, line.shape.pools) if idle else None)
             self._masks[at] = band.root.mask
         group.lines += 1
         line.group = group
@@ -432,34 +442,36 @@ class WaitingIndex:
     def _head(self, line: Line, group: Group, first: TaskEntry) -> None:
         """Let the line stand in its group by its first Task."""
         self._stamp += 1
-        line.stamp = stamp = self._stamp
-        head = (first[0], first[1], first[2], first[3], stamp, line)
-        heappush(group.heap, head)
+        line.stamp = self._stamp
+        line.lead = record = first[5]
+        heappush(group.heap, (first[0], first[1], first[2], first[3], line.stamp, line))
         assert line.share is not None
         firsts = line.share.firsts
         for numbers, former in list(firsts.items()):
-            if former[5] is line:
+            if former is line:
                 # Another line may go first now.
                 del firsts[numbers]
-            elif head < former and numbers >> group.number & 1:
-                firsts[numbers] = head
+            elif numbers >> group.number & 1 and record.before(_leader(former)):
+                firsts[numbers] = line
 
     def _share(self, line: Line, task: Task) -> Share[Group]:
         queue = self._queue_of(line.shape.queue_key)
         name, tenant = order.owner(queue, task)
-        weight = dict(queue.tenant_weights).get(tenant, queue.tenant_weight)
-        root = self._bands[_leaf(line.band)].root
-        return root.child(name, queue.weight).child(tenant, weight)
+        of_queue = self._bands[_leaf(line.band)].root.child(name, float(queue.weight))
+        known = of_queue.children.get(tenant)
+        if known is not None:
+            return known
+        return of_queue.child(tenant, float(dict(queue.tenant_weights).get(tenant, queue.tenant_weight)))
 
     def _withdraw(self, line: Line, profile: Profile | None) -> None:
-        group, line.group, line.stamp = line.group, None, 0
+        group, line.group, line.lead, line.stamp = line.group, None, None, 0
         if group is None or profile is None:
             return
         group.lines -= 1
         share = line.share
         if share is not None:
             for numbers, former in list(share.firsts.items()):
-                if former[5] is line:
+                if former is line:
                     del share.firsts[numbers]
         if not group.lines and share is not None:
             del share.groups[profile.number]
@@ -468,29 +480,31 @@ class WaitingIndex:
             self._masks[at] = self._bands[at].root.mask
 
 
-def in_hurry(entry: TaskEntry) -> bool:
+def in_hurry(record: TaskRecord) -> bool:
     """Whether the Task has a deadline."""
-    return entry[5].hopeless_from < inf
+    return record.hopeless_from < inf
 
 
-def _turn(queue: Share[Group], free: int) -> LineEntry:
-    """Return the first line's entry of the tenant whose turn it is, among those that the given profiles serve.
+def _turn(queue: Share[Group], free: int) -> TaskRecord:
+    """Return the first Task of the tenant whose turn it is, among those that the given profiles serve.
 
     It is that of the one that lags most; a few that are as good as even with it go first if a deadline decides so.
     """
-    found: LineEntry | None = None
+    found: TaskRecord | None = None
     looked, least, pending = 0, 0.0, queue.pending
     for vt, _, share in queue.order:
         open_here = share.mask & free
         if not open_here:
             continue
-        head = share.firsts.get(open_here) or _first_of(share, open_here)
         if found is None:
-            found, least = head, vt
+            found, least = _leader(share.firsts.get(open_here) or _first_of(share, open_here)), vt
             if pending <= 0.0:
                 break
-        elif head < found and in_hurry(head[5].heap[0]) and even(vt, share.weight, least, pending):
-            found = head
+        elif even(vt, share.weight, least, pending):
+            lead = _leader(share.firsts.get(open_here) or _first_of(share, open_here))
+            # Of those without a deadline only shares decide.
+            if in_hurry(lead) and lead.before(found):
+                found = lead
         looked += 1
         if looked == LOOK:
             break
@@ -499,17 +513,32 @@ def _turn(queue: Share[Group], free: int) -> LineEntry:
     return found
 
 
-def _first_of(share: Share[Group], open_here: int) -> LineEntry:
-    """Return the first line's entry among those of a tenant's of these profiles."""
-    groups, firsts = share.groups, share.firsts
-    if open_here & (open_here - 1):
-        head = min([groups[number].first() for number in bits(open_here)])
-    else:
-        head = groups[open_here.bit_length() - 1].first()
+def _first_of(share: Share[Group], open_here: int) -> Line:
+    """Return the first line of a tenant's among those of these profiles."""
+    groups, firsts, left = share.groups, share.firsts, open_here
+    found: Line | None = None
+    while left:
+        low = left & -left
+        line = groups[low.bit_length() - 1].first()
+        if found is None or _leader(line).before(_leader(found)):
+            found = line
+        left ^= low
+    assert found is not None, "there is one, as the mask says"
     if len(firsts) >= REMEMBERED:
         firsts.clear()
-    firsts[open_here] = head
-    return head
+    firsts[open_here] = found
+    return found
+
+
+def _leader(line: Line) -> TaskRecord:
+    """Return the first Task of a line that stands in a group: it is never dead."""
+    lead = line.lead
+    assert lead is not None, "a line without Tasks stands in no group"
+    return lead
+
+
+def _place(line: Line) -> Place:
+    return _leader(line).place()
 
 
 def _leaf(band: int) -> int:

@@ -68,3 +68,19 @@ def test_what_a_limit_parks_is_no_fault_of_the_books() -> None:
         core.handle(event, 0.0)
     assert assigned(core, 0.0) == []
     assert core.audit() == []
+
+
+def test_one_that_comes_back_waits_anew_for_a_hold() -> None:
+    core = held()
+    three = make_task("three").queue("large").slots(2).priority(4).build()
+    two = make_task("two").queue("large").slots(2).build()
+    core.handle(TaskWaiting(three), 2.0)
+    assert assigned(core, 3.0) == []
+    core.handle(TaskGone("busy", Phase.SUCCEEDED), 3.0)
+    # The agent is held for the other at once.
+    assert assigned(core, 3.0) == ["two"]
+    core.handle(TaskWaiting(two), 4.0)
+    assert assigned(core, 4.0) == ["three"]
+    assert not core._fleet.agents["a"].kept
+    assert assigned(core, 5.5) == []
+    assert core._fleet.agents["a"].kept
