@@ -10,7 +10,6 @@ more are as good as even: between them a deadline may decide. Refuses to know Ta
 the index's.
 """
 
-from bisect import bisect_left, insort
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Share(Generic[Group]):
     """A band, a queue in it, or a tenant of that: a node of a tree whose leaves hold groups by profile.
 
     `mask` are the profiles that anything below waits for, without what is parked. `order` are its children with such
-    work, as (virtual time, key, child). A parked share counts as one without work.
+    work, by virtual time and key. A parked share counts as one without work.
     """
 
     __slots__ = (
@@ -66,7 +65,7 @@ class Share(Generic[Group]):
         self.mask = 0
         self._counts: dict[int, int] = {}
         self.children: dict[str, Share[Group]] = {}
-        self.order: list[tuple[float, str, Share[Group]]] = []
+        self.order: list[Share[Group]] = []
         self.groups: dict[int, Group] = {}
         # By set of profiles: which line's turn it is of these groups. Whoever changes a group's first forgets that.
         self.firsts: dict[int, Line] = {}
@@ -156,7 +155,7 @@ class Share(Generic[Group]):
                 self.vt = max(self.vt, parent.present)
             elif present is not None:
                 self.vt = max(self.vt, present)
-            insort(parent.order, (self.vt, self.key, self))
+            parent.order.insert(self._at(parent), self)
         self.mask |= bits
         if parent is not None:
             while bits:
@@ -178,27 +177,34 @@ class Share(Generic[Group]):
                 bits ^= low
 
     def _at(self, parent: "Share[Group]") -> int:
-        return bisect_left(parent.order, (self.vt, self.key))
+        """Return where its virtual time puts it among the parent's others, or where it stands."""
+        order, vt, key = parent.order, self.vt, self.key
+        low, high = 0, len(order)
+        while low < high:
+            middle = (low + high) // 2
+            other = order[middle]
+            if other.vt < vt or (other.vt == vt and other.key < key):
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
     def pick(self, free: int) -> "Share[Group]":
         """Return the child that lags most of those with work for the given profiles. There must be one."""
-        for _, _, child in self.order:
+        for child in self.order:
             if child.mask & free:
                 return child
         raise AssertionError("a share's mask names a profile that none of its children waits for")
 
     def charge(self, cost: float) -> None:
         """Book slot-seconds, or take back some if negative."""
-        vt = self.vt + cost / self.weight
         parent = self.parent
-        if self.mask and parent is not None:
-            order, key = parent.order, self.key
-            if len(order) > 1:
-                del order[bisect_left(order, (self.vt, key))]
-                insort(order, (vt, key, self))
-            else:
-                order[0] = (vt, key, self)
-        self.vt = vt
+        if not self.mask or parent is None or len(parent.order) == 1:
+            self.vt += cost / self.weight
+            return
+        del parent.order[self._at(parent)]
+        self.vt += cost / self.weight
+        parent.order.insert(self._at(parent), self)
 
     def findings(self) -> list[str]:
         """Return what does not hold in the share and all below."""
@@ -211,8 +217,8 @@ class Share(Generic[Group]):
                 for profile in child._counts if child.parked is None else ():
                     counts[profile] = counts.get(profile, 0) + 1
                 found += child.findings()
-            ordered = [(child.vt, child.key, child) for child in self.children.values() if child.mask]
-            if sorted(ordered) != self.order:
+            ordered = [child for child in self.children.values() if child.mask]
+            if sorted(ordered, key=lambda child: (child.vt, child.key)) != self.order:
                 found.append(f"share {self.key} orders other children than have work")
         if counts != self._counts:
             found.append(f"share {self.key} counts {self._counts}, not {counts}")

@@ -379,7 +379,7 @@ class WaitingIndex:
 
     def tenants(self) -> list[Share[Group]]:
         """Return the shares that have Tasks which are not parked."""
-        return [tenant for band in self._bands for _, _, queue in band.root.order for _, _, tenant in queue.order]
+        return [tenant for band in self._bands for queue in band.root.order for tenant in queue.order]
 
     @staticmethod
     def first_of(share: Share[Group]) -> TaskRecord | None:
@@ -492,15 +492,15 @@ def _turn(queue: Share[Group], free: int) -> TaskRecord:
     """
     found: TaskRecord | None = None
     looked, least, pending = 0, 0.0, queue.pending
-    for vt, _, share in queue.order:
+    for share in queue.order:
         open_here = share.mask & free
         if not open_here:
             continue
         if found is None:
-            found, least = _leader(share.firsts.get(open_here) or _first_of(share, open_here)), vt
+            found, least = _leader(share.firsts.get(open_here) or _first_of(share, open_here)), share.vt
             if pending <= 0.0:
                 break
-        elif even(vt, share.weight, least, pending):
+        elif even(share.vt, share.weight, least, pending):
             lead = _leader(share.firsts.get(open_here) or _first_of(share, open_here))
             # Of those without a deadline only shares decide.
             if in_hurry(lead) and lead.before(found):
