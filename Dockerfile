@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
-# Two stages: the first makes a virtual environment from hashed wheels, the last carries it and nothing to build with.
+# Two stages: the first compiles the core and makes a virtual environment from hashed wheels, the last carries it and
+# nothing to build with.
 ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS build
@@ -10,10 +11,14 @@ RUN useradd --uid 65532 --user-group --no-create-home --home-dir /tmp --shell /u
 RUN python -m venv /opt/taskdist
 COPY requirements-runtime.lock ./
 RUN /opt/taskdist/bin/pip install --require-hashes --only-binary :all: -r requirements-runtime.lock
-# The project's own wheel is built apart, so that the build back end does not end up beside it.
-COPY pyproject.toml README.md LICENSE ./
+# The project's own wheel is built apart, so that what builds it does not end up beside it.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
+COPY requirements.lock ./
+RUN python -m venv /opt/build \
+    && /opt/build/bin/pip install --require-hashes --only-binary :all: -r requirements.lock
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY operator/taskdist operator/taskdist
-RUN pip wheel --no-deps --wheel-dir /wheels . \
+RUN TASKDIST_COMPILE=1 /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /opt/taskdist/bin/pip install --no-deps /wheels/*.whl \
     && /opt/taskdist/bin/pip uninstall --yes pip setuptools
 

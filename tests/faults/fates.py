@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from doubles import CoreDouble
 from taskdist.api import Phase, Reason
-from taskdist.core import Core
 from taskdist.core.decisions import Decision, Fail, Spill
 from taskdist.core.events import Event, TaskGone, TaskHeld, TaskLeased, TaskWaiting
 from taskdist.core.model import Task
@@ -28,7 +28,7 @@ ENDS = {
 REASONS = frozenset(str(reason) for reason in (*ENDS.values(), Reason.QUEUE_FULL))
 
 
-class WatchedCore(Core):
+class WatchedCore(CoreDouble):
     """One leadership's core. What it decides, it decides on a Task as it stands: the world remembers that."""
 
     def __init__(self, world: World, epoch: int) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from taskdist import __version__
 from taskdist.cli import linting, processes, simulating, steering, tasks
 from taskdist.cli.cluster import Target
 
@@ -27,12 +28,27 @@ def build(program: str) -> typer.Typer:
         help="Hand Tasks to agents, and see what becomes of them.\n\n"
         f"Start with [bold]{program} submit QUEUE --type TYPE --wait[/bold]. Each command has examples in its --help.",
     )
+
+    @app.callback()
+    def options(
+        version: bool = typer.Option(False, "--version", is_eager=True, callback=_version, help="Say the version."),
+    ) -> None:
+        pass
+
     tasks.add(app, program)
     steering.add(app, program)
     processes.add(app, program)
     simulating.add(app, program)
     linting.add(app, program)
     return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from taskdist.core import COMPILED
+
+        typer.echo(f"taskdist {__version__}, the core {'compiled' if COMPILED else 'in plain Python'}")
+        raise typer.Exit
 
 
 def connect(target: Target) -> "AbstractAsyncContextManager[Cluster]":

@@ -5,7 +5,12 @@ how many agents a pool should have and which go first, and why a Task waits. It 
 the API's enums only: no I/O, no clock, no randomness of its own. `now` is an argument.
 """
 
+import sys
+
 from taskdist.core.engine import Core
 from taskdist.core.views import AgentState, PoolView
 
-__all__ = ["AgentState", "Core", "PoolView"]
+# Whether it runs as machine code (a wheel built with TASKDIST_COMPILE=1) or as plain Python.
+COMPILED = not str(sys.modules["taskdist.core.engine"].__file__).endswith(".py")
+
+__all__ = ["COMPILED", "AgentState", "Core", "PoolView"]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from math import inf
 
 from taskdist.core.fleet import Fleet
 from taskdist.core.masks import bits
@@ -106,6 +107,8 @@ def _leases(tasks: Mapping[str, TaskRecord], fleet: Fleet) -> Iterator[str]:
     for uid, agent in fleet.agents.items():
         if set(agent.leases) != held.get(uid, set()):
             yield f"agent {uid} holds {sorted(agent.leases)}, Tasks say {sorted(held.get(uid, set()))}"
+        if agent.soonest != min((end for end, _, _, _ in agent.leases.values()), default=inf):
+            yield f"agent {uid} is expected to end something at {agent.soonest}, by its leases at another time"
         if agent.busy != sum(slots for _, _, slots, _ in agent.leases.values()):
             yield f"agent {uid} counts {agent.busy} busy slots"
         if agent.offer is not None:

@@ -7,6 +7,7 @@ decide anything.
 
 from collections import Counter
 from collections.abc import Callable
+from math import inf
 
 from taskdist.core.masks import OrTree
 from taskdist.core.matching import AgentClass, Catalogue, Resources
@@ -70,6 +71,7 @@ class Fleet:
         """The agent holds the Task, whose attempt is expected to end then."""
         slots, resources = task.slots, task.resources
         agent.leases[task.uid] = (ends, task.uid, slots, resources)
+        agent.soonest = min(agent.soonest, ends)
         if resources:
             _take(agent, resources)
         self._book(agent, slots, now)
@@ -77,7 +79,9 @@ class Fleet:
             agent.home.idle.pop(agent.uid, None)
 
     def release(self, agent: AgentRecord, task_uid: str, now: float) -> None:
-        _, _, slots, resources = agent.leases.pop(task_uid)
+        ends, _, slots, resources = agent.leases.pop(task_uid)
+        if ends <= agent.soonest:
+            agent.soonest = min([lease[0] for lease in agent.leases.values()], default=inf)
         if resources:
             _give_back(agent, resources)
         self._book(agent, -slots, now)

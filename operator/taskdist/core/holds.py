@@ -144,20 +144,22 @@ class Holds:
 
     def _hold(self, record: TaskRecord, profile: Profile, now: float) -> bool:
         """Hold the agent on which the Task fits first, in a pool without a hold; return whether there is one."""
-        best: tuple[float, str, AgentRecord] | None = None
+        fits_at = inf
+        best: AgentRecord | None = None
         for kind in {roster.kind for roster in profile.rosters}:
             if kind.offer.pool in self._by_pool:
                 continue
             for agent in kind.members.values():
-                if agent.open:
-                    found = (self._fits_at(record, agent, now), agent.uid, agent)
-                    if best is None or found[:2] < best[:2]:
-                        best = found
-        if best is None or best[0] == inf:
+                # Nothing fits before the first of what it holds has ended, unless there is room now.
+                if agent.open and (agent.soonest <= fits_at or has_room(agent, record)):
+                    at = self._fits_at(record, agent, now)
+                    if best is None or at < fits_at or (at == fits_at and agent.uid < best.uid):
+                        fits_at, best = at, agent
+        if best is None or fits_at == inf:
             return False
-        agent = best[2]
+        agent = best
         assert agent.pool is not None
-        self._by_pool[agent.pool] = Hold(record, agent.pool, agent, best[0])
+        self._by_pool[agent.pool] = Hold(record, agent.pool, agent, fits_at)
         self._fleet.change(agent, now, _keep)
         return True
 

@@ -5,6 +5,7 @@ Refuses to know Tasks beyond the slots and resources they take.
 """
 
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import TYPE_CHECKING
 
 from taskdist.core.model import Agent, Key
@@ -46,6 +47,7 @@ class AgentRecord:
         "rosters",
         "since",
         "slots",
+        "soonest",
         "stamp",
         "template",
         "uid",
@@ -78,7 +80,9 @@ class AgentRecord:
         self.kind: AgentClass | None = None
         # The class that counts it as open.
         self.open_in: AgentClass | None = None
+        # What it holds, and when the first of that is expected to end.
         self.leases: dict[str, Lease] = {}
+        self.soonest = inf
         self.busy = 0
         self.resources_free: dict[str, int] = {}
         # Busy time per slot up to `since`, in seconds; `weight` orders agents of the same busy fraction.

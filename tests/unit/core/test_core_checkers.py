@@ -318,7 +318,7 @@ def mislead(line: Line) -> None:
     ("damage", "found"),
     [
         pytest.param(lambda c: setattr(c, "_accepted", 99), "accepted − ended", id="a-task-lost"),
-        pytest.param(lambda c: c._counts.update({("ns", "q"): [9, 9]}), "queue counts", id="a-queue-miscounted"),
+        pytest.param(lambda c: c._counts.update({(("ns", "q"), 2): [9, 9]}), "queue counts", id="a-queue-miscounted"),
         pytest.param(lambda c: setattr(c._tasks["t0"], "gate", Reason.SUSPENDED), "exactly one", id="in-two-places"),
         pytest.param(lambda c: setattr(c._tasks["t3"], "line", None), "exactly one place", id="a-task-in-no-place"),
         pytest.param(lambda c: setattr(c._tasks["t3"].shape, "eligible", 9), "counts", id="a-class-miscounted"),
@@ -326,6 +326,9 @@ def mislead(line: Line) -> None:
         pytest.param(lambda c: setattr(c._fleet.agents["a"], "busy", 1), "busy slots", id="a-slot-given-twice"),
         pytest.param(lambda c: c._fleet.agents["a"].resources_free.update(mem=1), "free", id="a-resource-given-twice"),
         pytest.param(lambda c: c._fleet.agents["a"].leases.pop("t0"), "agent a holds", id="a-lease-forgotten"),
+        pytest.param(
+            lambda c: setattr(c._fleet.agents["a"], "soonest", 1.0), "another time", id="an-end-misremembered"
+        ),
         pytest.param(lambda c: c._fleet.free.__setitem__(0, 255), "free profiles", id="a-mask-out-of-date"),
         pytest.param(lambda c: c._waiting._masks.__setitem__(6, 0), "waiting profiles", id="a-level-out-of-date"),
         pytest.param(lambda c: mislead(c._tasks["t3"].line), "whose turn", id="a-turn-out-of-date"),

@@ -690,21 +690,20 @@ def test_nothing_is_kept_of_what_is_gone() -> None:
         for each in (first, second, lost, alarm):
             limits.leave(each)
         told |= set(limits.due(now))
-    kept = vars(limits)
-    assert len(kept["_books"]) == 1
+    assert len(limits._books) == 1
     # Buckets are kept until they are full again; they are looked through when they have doubled.
-    assert len(kept["_accounts"]) == len(kept["_idle"]) <= 66
-    assert not kept["_rates"]
-    book = kept["_books"][QUEUE]
+    assert len(limits._accounts) == len(limits._idle) <= 66
+    assert not limits._rates
+    book = limits._books[QUEUE]
     assert not book.keys
     assert len(book.watched) <= 66
     assert len(told) >= 900
-    assert list(kept["_turns"].sizes()) == []
+    assert list(limits._turns.sizes()) == []
     assert list(limits.findings([])) == []
     limits.drop_queue(QUEUE)
-    assert not kept["_books"]
-    assert not kept["_accounts"]
-    assert not kept["_idle"]
+    assert not limits._books
+    assert not limits._accounts
+    assert not limits._idle
 
 
 def tampered() -> tuple[Limits, list[tuple[Task, bool]]]:
@@ -731,7 +730,7 @@ def test_the_audit_is_content_with_what_is_right() -> None:
 @pytest.mark.parametrize(("spoil", "word"), [each[1:] for each in BREAKS], ids=[each[0] for each in BREAKS])
 def test_the_audit_sees_a_wrong_count(spoil: Callable[[Any], object], word: str) -> None:
     limits, tasks = tampered()
-    spoil(vars(limits)["_books"][QUEUE])
+    spoil(limits._books[QUEUE])
     assert any(word in finding for finding in limits.findings(tasks))
 
 
@@ -743,5 +742,5 @@ def test_the_audit_sees_a_missing_task() -> None:
 
 def test_the_audit_sees_what_was_not_reported() -> None:
     limits, tasks = tampered()
-    vars(limits)["_books"][QUEUE].leased = 0
+    limits._books[QUEUE].leased = 0
     assert any("was not reported" in finding for finding in limits.findings(tasks))

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from doubles import CoreDouble
 from taskdist.api import Delivery, Dispatch, OnExhausted, Phase, Reason
-from taskdist.core import Core
 from taskdist.core.decisions import Decision, Fail, Spill
 from taskdist.core.events import Event, TaskGone, TaskLeased, TaskWaiting
 from taskdist.core.model import RetryPolicy
@@ -32,7 +32,7 @@ LATE = Fail("a", 0, Reason.WAITED_TOO_LONG, "it waited for 5 s")
 MOVE = Spill("a", "other", Reason.QUEUE_FULL, "q is full")
 
 
-class Scripted(Core):
+class Scripted(CoreDouble):
     """A core that says once what it is told to say, and remembers what it heard."""
 
     def __init__(self) -> None:

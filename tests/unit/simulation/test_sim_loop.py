@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sim_worlds import NOWHERE, ends, played, playing, scenario, starts, stream
 
+from doubles import CoreDouble
 from taskdist.api import Reason
 from taskdist.core import Core, events
 from taskdist.core.decisions import Decision, Fail
@@ -200,14 +201,14 @@ def test_no_tasks_at_all() -> None:
 # The scheduler's side.
 
 
-class Odd(Core):
+class Odd(CoreDouble):
     """A core that says something new."""
 
     def decide(self, now: float, limit: int | None = None) -> list[Decision]:
         return ["surprise"]  # type: ignore[list-item]
 
 
-def loop(given: dict[str, Any], scheduler: Core) -> Loop:
+def loop(given: dict[str, Any], scheduler: Core | CoreDouble) -> Loop:
     loaded = parse(given, NOWHERE)
     return Loop(world(loaded.scenario, 1), jobs(loaded.scenario.workload.streams, {}, 1), scheduler)
 
@@ -217,7 +218,7 @@ def test_a_decision_that_is_not_known_is_not_ignored() -> None:
         loop(scenario(burst(1)), Odd()).run()
 
 
-class Forgetful(Core):
+class Forgetful(CoreDouble):
     """A core that loses every Task that fails."""
 
     def handle(self, event: events.Event, now: float) -> list[Decision]:
@@ -235,7 +236,7 @@ def test_a_task_that_the_scheduler_lost_is_seen() -> None:
     assert lost == 5 - figures(loop(given, Forgetful()).run())["completed"]
 
 
-class Final(Core):
+class Final(CoreDouble):
     """A core that fails at once."""
 
     def handle(self, event: events.Event, now: float) -> list[Decision]:
