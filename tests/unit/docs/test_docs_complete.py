@@ -13,7 +13,7 @@ from taskdist.observability.metrics import Metrics
 
 _VARIABLE = re.compile(r"\bTASKDIST_[A-Z_]+[A-Z]\b")
 # Said by the Makefile and the tests, not by a process that users run.
-_NOT_SETTINGS = {"TASKDIST_HISTORIES"}
+_NOT_SETTINGS = {"TASKDIST_HISTORIES", "TASKDIST_COMPILE"}
 # Set for a command by the agent, and documented there.
 _FOR_COMMANDS = {f"TASKDIST_{name}" for name in ("TASK", "NAMESPACE", "UID", "ATTEMPT", "TYPE", "PARENTS")}
 
