@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from builders import make_task
 from taskdist.core.alarms import Alarms, Watch
+from taskdist.core.filters import need_of
 from taskdist.core.matching import Shape
 from taskdist.core.waiting import TaskRecord
 
@@ -25,7 +26,8 @@ STEPS = st.lists(
 
 def record(name: str) -> TaskRecord:
     task = make_task(name).build()
-    shape = Shape((task.queue_key, None, "work", 1, (), frozenset(), (), False), None)  # type: ignore[arg-type]
+    key = (task.queue_key, None, "work", 1, (), frozenset[str](), (), False, None, -1, -1, ())
+    shape = Shape(key, need_of(task, False))
     return TaskRecord(task, shape, [0, 0])
 
 
