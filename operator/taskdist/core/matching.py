@@ -114,22 +114,11 @@ class Profile:
 ProfileKey = tuple[int, int, Resources, tuple[int, ...]]
 # What a Task takes of budgets: queue, name, amount.
 Budgets = tuple[tuple[str, str, int], ...]
-# Behind what agents are asked for: whether its Tasks are emergencies, which may use any pool; the one agent that may
-# run them; the number of their route, and of the step that their wait has opened; what they take of budgets.
-ShapeKey = tuple[
-    Key,
-    str | None,
-    str,
-    int,
-    Resources,
-    frozenset[str],
-    tuple[object, ...],
-    bool,
-    str | None,
-    int,
-    int,
-    Budgets,
-]
+# What few Tasks have: the one agent that may run them; the number of their route, and of the step that their wait has
+# opened; what they take of budgets.
+Special = tuple[str | None, int, int, Budgets]
+# Behind what agents are asked for: whether its Tasks are emergencies, which may use any pool; what else they have.
+ShapeKey = tuple[Key, str | None, str, int, Resources, frozenset[str], tuple[object, ...], bool, Special | None]
 
 
 class Shape:
@@ -164,7 +153,8 @@ class Shape:
         self.pool = key[1]
         # The route that its Tasks take and the step that their wait has opened; `steps` are open in all.
         self.route: Route | None = None
-        self.step = key[10]
+        special = key[8]
+        self.step = special[2] if special is not None else NONE
         self.steps = 0
         # By open step: the agent classes that serve it and that no earlier step has. Nothing if there is only one.
         self.tiers: tuple[int, ...] = ()
@@ -306,10 +296,9 @@ class Catalogue:
             task.skills,
             task.selector,
             task.priority >= EMERGENCY and is_emergency(self.queue(queue), task),
-            task.agent,
-            route,
-            NONE if route == NONE else step,
-            task.budgets,
+            None
+            if route == NONE and task.agent is None and not task.budgets
+            else (task.agent, route, NONE if route == NONE else step, task.budgets),
         )
         shape = self.shapes.get(key)
         if shape is None:
@@ -345,7 +334,7 @@ class Catalogue:
                 del self._by_queue[shape.queue_key]
         self._sweep_at = max(1024, 2 * len(self.shapes))
         # Agents that no Task asks for by name any more are like others again.
-        asked = {(key[0][0], key[8]) for key in self.shapes if key[8] is not None}
+        asked = {(key[0][0], key[8][0]) for key in self.shapes if key[8] is not None and key[8][0] is not None}
         for name in self._asked - asked:
             self._asked.discard(name)
             for agent in list(self._by_name.get(name, {}).values()):
@@ -360,15 +349,15 @@ class Catalogue:
 
     def _resolve(self, shape: Shape) -> None:
         """Work out anew what may serve the shape."""
-        queue = self.queues.get(shape.queue_key)
+        queue, special = self.queues.get(shape.queue_key), shape.key[8]
         shape.queue = queue or Queue(*shape.queue_key)
         shape.need = Need(
             *shape.key[2:6],
             shape.need.selector,
             queue is not None and queue.allows_unfenced,
-            shape.key[8],
+            None if special is None else special[0],
         )
-        number = shape.key[9]
+        number = NONE if special is None else special[1]
         shape.route = shape.queue.routes[number] if NONE < number < len(shape.queue.routes) else None
         shape.tiers, shape.steps = (), 0
         if shape.route is not None:
