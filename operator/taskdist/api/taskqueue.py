@@ -326,6 +326,12 @@ class TaskQueueSpec(Model):
         default_factory=Retry, description="What happens when an attempt fails.", json_schema_extra={"default": {}}
     )
 
+    @property
+    def all_pools(self) -> list[str]:
+        """The pools that it or one of its routes names, each once."""
+        routed = [name for route in self.routes for step in route.steps for name in step.pools]
+        return list(dict.fromkeys([*self.pools, *routed]))
+
 
 class TaskQueueStatus(Model):
     """What the queue holds now."""
