@@ -20,6 +20,11 @@ class Mirror(State):
     """Takes what happens and what is decided; says what is wrong with that."""
 
     def take(self, event: events.Event, now: float = 0.0) -> None:
+        self.observe(now)
+        self._take(event, now)
+        self.observe(now)
+
+    def _take(self, event: events.Event, now: float) -> None:
         match event:
             case events.QueueApplied(queue):
                 self._rules(self.queues.get(queue.key), queue, now)
@@ -74,6 +79,11 @@ class Mirror(State):
                 was = None if former is None else former.rate if tenant is None else former.tenant_rate
                 if rate != was or rate is None:
                     bucket.doubt(rate or bucket.rate, now)
+        for (key, name), bucket in self.purses.items():
+            if key == queue.key:
+                mine = {each.name: each.rate for each in queue.budgets}.get(name)
+                if mine != bucket.rate or former is None or all(each.name != name for each in former.budgets):
+                    bucket.doubt(mine or bucket.rate, now)
 
     def _known(self, uid: str) -> Task | None:
         return self.leased[uid][0] if uid in self.leased else self.waiting.get(uid)
@@ -88,9 +98,14 @@ class Mirror(State):
     def _wait(self, task: Task, now: float) -> None:
         uid = task.uid
         known = self._known(uid)
+        if uid in self.leased:
+            # Its wait begins now.
+            self.since.pop(uid, None)
         self._lift(uid, now, over=uid in self.failed)
         self._enter(task, known)
         self.waiting[uid] = task
+        if known is not None and uid not in self.since and uid not in self.fresh:
+            self.since[uid] = (now, now)
 
     def _lift(self, uid: str, now: float, over: bool) -> None:
         self.waiting.pop(uid, None)
@@ -109,6 +124,10 @@ class Mirror(State):
                 if uid not in self.paid:
                     # Found by a new leader: it is not known who paid.
                     bucket.least -= 1.0
+            for _, amount, _, purse in self.spending(task, now):
+                purse.add(amount, now)
+                if uid not in self.paid:
+                    purse.least -= amount
         self.paid.discard(uid)
 
     def _end(self, uid: str, phase: Phase | None) -> None:
@@ -120,6 +139,7 @@ class Mirror(State):
 
     def apply(self, decision: Decision, now: float, kept: Collection[str] = ()) -> list[str]:
         """Take a decision over; return what it breaks. `kept` are agents that are held for large Tasks."""
+        self.observe(now)
         match decision:
             case Assign():
                 return self._assign(decision, now, kept)
@@ -163,22 +183,43 @@ class Mirror(State):
         if agent not in kept:
             broken += self._overtaken(task, agent, now)
         fraction = self.busy(agent) / self.agents[agent].slots
-        for rival in self.ready - set(kept) if agent not in kept and self.successes < SUCCESSES_TO_JUDGE else ():
-            if self.fits(task, rival) and self.busy(rival) / self.agents[rival].slots < fraction:
+        broken += self._routed(decision, task)
+        step = self.step(task, self.agents[agent].pool)
+        for rival in self.ready - set(kept) if agent not in kept else ():
+            theirs = self.step(task, self.agents[rival].pool)
+            if not self.fits(task, rival, sure=True) or theirs > step:
+                continue
+            if theirs < step:
+                broken.append(f"Task {uid} goes to {agent}, although {rival} is of an earlier step")
+            elif self.successes < SUCCESSES_TO_JUDGE and self.busy(rival) / self.agents[rival].slots < fraction:
                 broken.append(f"Task {uid} goes to {agent}, although {rival} is less busy")
         for name, rate in self.rates(task):
             self.buckets.setdefault(name, Bucket.full(rate, now)).add(-1.0, now)
+        for _, amount, _, purse in self.spending(task, now):
+            purse.add(-amount, now)
         del self.waiting[uid]
         self.fresh.discard(uid)
         self.paid.add(uid)
         self.leased[uid] = (task, agent)
         return broken
 
+    def _routed(self, decision: Assign, task: Task) -> list[str]:
+        """The route that is told must be the one that was taken."""
+        route = self.route(task)
+        if route is None:
+            told = ("", 0)
+        else:
+            number = self.step(task, decision.pool)
+            told = (route.name, 0 if number == len(route.steps) else number + 1)
+        if (decision.rule, decision.step) == told:
+            return []
+        return [f"Task {task.uid} is told to go by {decision.rule}, step {decision.step}, not by {told}"]
+
     def _overtaken(self, task: Task, agent: str, now: float) -> list[str]:
         broken = []
         level = self.level(task, now)
         for other in self.waiting.values():
-            if other.uid != task.uid and self.fits(other, agent) and self.could_start(other, now):
+            if other.uid != task.uid and self.fits(other, agent, sure=True) and self.could_start(other, now):
                 higher = self.level(other, now)
                 if higher > level:
                     broken.append(f"Task {task.uid} overtakes {other.uid} on agent {agent}")
@@ -241,13 +282,14 @@ class Mirror(State):
 
     def at_rest(self, now: float, kept: Collection[str] = ()) -> list[str]:
         """Return what is wrong if the core decides nothing further."""
+        self.observe(now)
         waiting = [task for uid, task in self.waiting.items() if uid not in self.ending and uid not in self.held]
         agents = self.ready - set(kept)
         broken = [
             f"Task {task.uid} waits although agent {uid} could start it"
             for task in waiting
             for uid in agents
-            if self.fits(task, uid) and self.could_start(task, now)
+            if self.fits(task, uid, sure=True) and self.could_start(task, now)
         ]
         for task in waiting:
             if self._overdue(task) <= now:

@@ -234,6 +234,132 @@ WRITING = [
     ),
 ]
 
+
+def way(name: str, *steps: Obj, **match: Any) -> Obj:
+    return {"name": name, **({"match": match} if match else {}), "steps": list(steps)}
+
+
+def held(name: str, limit: int) -> Obj:
+    return {"name": name, "kind": "Concurrent", "limit": limit}
+
+
+SPENT = {"name": "b", "kind": "Rate", "perSecond": 2, "burst": 4}
+WRITING += [
+    Case(
+        "route-begins-late",
+        (queue(routes=[way("r", {"pools": ["p"], "afterSeconds": 5})]),),
+        "spec.routes[0].steps",
+        "first step is not 0",
+        (queue(routes=[way("r", {"pools": ["p"]}, {"pools": ["o"], "afterSeconds": 5})]),),
+    ),
+    Case(
+        "route-sizes-crossed",
+        (queue(routes=[way("r", {"pools": ["p"]}, minSlots=3, maxSlots=2)]),),
+        "spec.routes[0].match.minSlots",
+        "3 is more than maxSlots, 2",
+        (queue(routes=[way("r", {"pools": ["p"]}, minSlots=2, maxSlots=2)]),),
+    ),
+    Case(
+        "budget-of-two-kinds",
+        (queue(budgets=[{"name": "b", "kind": "Concurrent"}]),),
+        "spec.budgets[0].limit",
+        "Concurrent has a limit",
+        (queue(budgets=[held("b", 1)]),),
+    ),
+    Case(
+        "budget-of-two-kinds",
+        (queue(budgets=[SPENT | {"limit": 3}]),),
+        "spec.budgets[0].perSecond",
+        "Rate has perSecond and burst",
+        (queue(budgets=[SPENT]),),
+        name="rate",
+    ),
+]
+ROUTING = [
+    Case(
+        "route-pool-not-found",
+        (queue(routes=[way("r", {"pools": ["fast"]}, {"pools": ["p"], "afterSeconds": 5})]), pool()),
+        "spec.routes[0].steps[0].pools[0]",
+        "no AgentPool fast",
+        (queue(routes=[way("r", {"pools": ["fast"]}, {"pools": ["p"]})]), pool(), pool("fast")),
+        severity="warning",
+    ),
+    Case(
+        "route-pool-not-found",
+        (queue(routes=[way("r", {"pools": ["fast"]})]), pool()),
+        "spec.routes[0].steps[0].pools[0]",
+        "no AgentPool fast",
+        (queue(routes=[way("r", {"pools": ["p"]})]), pool()),
+        severity="error",
+        name="none-of-the-route",
+    ),
+    Case(
+        "route-never-taken",
+        (queue(routes=[way("all", {"pools": ["p"]}), way("r", {"pools": ["p"]}, types=["work"])]), pool()),
+        "spec.routes[1]",
+        "r is never reached",
+        (queue(routes=[way("r", {"pools": ["p"]}, types=["work"]), way("all", {"pools": ["p"]})]), pool()),
+    ),
+    Case(
+        "step-never-reached",
+        (queue(routes=[way("r", {"pools": ["p", "o"]}, {"pools": ["o"], "afterSeconds": 5})]), pool(), pool("o")),
+        "spec.routes[0].steps[1]",
+        "earlier steps of r have all of its pools: o",
+        (queue(routes=[way("r", {"pools": ["p"]}, {"pools": ["o", "p"], "afterSeconds": 5})]), pool(), pool("o")),
+    ),
+    Case(
+        "step-never-reached",
+        (
+            queue(
+                routes=[way("r", {"pools": ["p"]}, {"pools": ["o"], "afterSeconds": 60})],
+                timeouts={"waitingSeconds": 60},
+            ),
+        ),
+        "spec.routes[0].steps[1].afterSeconds",
+        "opens after 60 s, and Tasks wait 60 s at most",
+        (
+            queue(
+                routes=[way("r", {"pools": ["p"]}, {"pools": ["o"], "afterSeconds": 59})],
+                timeouts={"waitingSeconds": 60},
+            ),
+        ),
+        name="too-late",
+    ),
+    Case(
+        "budget-not-found",
+        (queue(budgets=[held("seats", 1)]), task(budgets=[{"name": "seat"}])),
+        "spec.budgets",
+        "queue q has no budget seat",
+        (queue(budgets=[held("seats", 1)]), task(budgets=[{"name": "seats"}])),
+        changes=False,
+    ),
+    Case(
+        "budget-not-found",
+        (queue(), task(budgets=[{"name": "other/b"}])),
+        "spec.budgets",
+        "no TaskQueue other",
+        (queue(), queue("other", budgets=[held("b", 1)]), task(budgets=[{"name": "other/b"}])),
+        changes=False,
+        severity="warning",
+        name="queue",
+    ),
+    Case(
+        "task-above-budget",
+        (queue(budgets=[held("b", 2)]), task(budgets=[{"name": "b", "amount": 3}])),
+        "spec.budgets",
+        "3 of the budget q/b; its limit is 2",
+        (queue(budgets=[held("b", 3)]), task(budgets=[{"name": "b", "amount": 3}])),
+    ),
+    Case(
+        "task-above-budget",
+        (queue(budgets=[held("a", 1), SPENT]), task(budgets=[{"name": "q/b", "amount": 5}])),
+        "spec.budgets",
+        "5 of the budget q/b; its burst is 4",
+        (queue(budgets=[SPENT]), task(budgets=[{"name": "b", "amount": 4}])),
+        name="rate",
+    ),
+]
+
 SERVING = [
     Case("pool-not-found", (queue(pools=["fast"]), pool()), "spec.pools[0]", "no AgentPool fast", (queue(), pool())),
     Case(
@@ -967,4 +1093,4 @@ AGENTS = [
     ),
 ]
 
-CASES = [*WRITING, *SERVING, *TIMES, *LIMITS, *ORDER, *DELIVERY, *KINSHIP, *KEEPING, *AGENTS]
+CASES = [*WRITING, *ROUTING, *SERVING, *TIMES, *LIMITS, *ORDER, *DELIVERY, *KINSHIP, *KEEPING, *AGENTS]

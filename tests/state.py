@@ -6,7 +6,20 @@ Every question is answered by looking at everything: slow and plain on purpose. 
 from dataclasses import dataclass, field
 
 from taskdist.api import OnDependencyFailure, OrderPolicy, Phase
-from taskdist.core.model import EMERGENCY, TOP, Agent, Key, Parent, Pool, Queue, Requirement, Task, TokenRate
+from taskdist.core.model import (
+    EMERGENCY,
+    TOP,
+    Agent,
+    Budget,
+    Key,
+    Parent,
+    Pool,
+    Queue,
+    Requirement,
+    Route,
+    Task,
+    TokenRate,
+)
 
 EDGE = 1e-9
 
@@ -63,6 +76,11 @@ class State:
     # By uid: when its last attempt ended, as a number that grows. It goes first of its ordering key then.
     returned: dict[str, int] = field(default_factory=dict)
     buckets: dict[tuple[Key, str | None], Bucket] = field(default_factory=dict)
+    # By queue and name: what budgets may spend.
+    purses: dict[tuple[Key, str], Bucket] = field(default_factory=dict)
+    # Of the waiting: since when nothing of their own holds them, at the earliest and at the latest.
+    since: dict[str, tuple[float, float]] = field(default_factory=dict)
+    now: float = 0.0
     agents: dict[str, Agent] = field(default_factory=dict)
     ready: set[str] = field(default_factory=set)
     pods: dict[str, Key] = field(default_factory=dict)
@@ -191,6 +209,20 @@ class State:
             holders = sum(each.concurrency_key == task.concurrency_key for each in leased)
             if holders >= queue.concurrency_limit:
                 found.append("its concurrency key")
+        for name, of, amount in task.budgets:
+            budget = self.budget(task, name, of)
+            if budget is None:
+                found.append(f"the lack of a budget {of}")
+            elif budget.limit is not None:
+                held = sum(
+                    taken
+                    for each, _ in self.leased.values()
+                    if each.namespace == task.namespace
+                    for where, what, taken in each.budgets
+                    if (where, what) == (name, of)
+                )
+                if held + amount > budget.limit:
+                    found.append(f"the budget {of}")
         return found
 
     def short_of_tokens(self, task: Task, now: float) -> tuple[bool, bool]:
@@ -198,7 +230,26 @@ class State:
         if self.emergency(task):
             return False, False
         least, most = self.tokens(task, now)
-        return least < 1 + EDGE, most < 1 - EDGE
+        doubtful, sure = least < 1 + EDGE, most < 1 - EDGE
+        for _, amount, rate, bucket in self.spending(task, now):
+            bucket.settle(now)
+            doubtful = doubtful or bucket.least < amount + EDGE or amount > rate.burst
+            sure = sure or bucket.most < amount - EDGE * max(1, amount) or amount > rate.burst
+        return doubtful, sure
+
+    def budget(self, task: Task, queue: str, name: str) -> Budget | None:
+        rules = self.queues.get((task.namespace, queue))
+        return next((each for each in rules.budgets if each.name == name), None) if rules is not None else None
+
+    def spending(self, task: Task, now: float) -> list[tuple[tuple[Key, str], int, TokenRate, Bucket]]:
+        """The budgets that it spends of, how much, and what they hold."""
+        found = []
+        for queue, name, amount in task.budgets:
+            budget, key = self.budget(task, queue, name), ((task.namespace, queue), name)
+            if budget is not None and budget.rate is not None:
+                bucket = self.purses.setdefault(key, Bucket.full(budget.rate, now))
+                found.append((key, amount, budget.rate, bucket))
+        return found
 
     def overfull(self, task: Task) -> bool:
         """Whether it is one too many of those that wait."""
@@ -266,28 +317,120 @@ class State:
 
     # Who may run where.
 
-    def pools_of(self, task: Task) -> set[Key]:
-        queue = self.queues.get(task.queue_key)
-        names = set(queue.pools) if queue is not None else set()
+    def observe(self, now: float) -> None:
+        """Note since when nothing of their own holds those that wait."""
+        self.now = now
+        for uid, task in self.waiting.items():
+            free = not task.suspended and task.not_before <= now and uid not in self.held and uid not in self.ending
+            if not free or self.blamed(task) or self.awaited(task):
+                self.since.pop(uid, None)
+            elif not self.in_turn(task):
+                # Whether that was noticed is not known.
+                if uid in self.since:
+                    self.since[uid] = (self.since[uid][0], float("inf"))
+            elif uid not in self.since:
+                self.since[uid] = (min(now, max(task.created, task.not_before)), now)
+            elif self.since[uid][1] > now:
+                self.since[uid] = (self.since[uid][0], now)
+        for uid in [uid for uid in self.since if uid not in self.waiting]:
+            del self.since[uid]
+
+    def route(self, task: Task) -> Route | None:
+        if task.pool is not None or task.agent is not None:
+            return None
+        return next((each for each in self.queue(task).routes if self.matches(task, each)), None)
+
+    @staticmethod
+    def matches(task: Task, route: Route) -> bool:
+        match, most = route.match, route.match.max_slots
+        return (
+            (not match.types or task.type in match.types)
+            and (not match.levels or task.priority in match.levels)
+            and (not match.tenants or task.tenant in match.tenants)
+            and match.min_slots <= task.slots <= (task.slots if most is None else most)
+            and all(meets(dict(task.labels), each) for each in match.labels)
+        )
+
+    def step(self, task: Task, pool: str) -> int:
+        """The number of the step that has the pool, from 0; past the last for pools of none."""
+        route = self.route(task)
+        steps = route.steps if route is not None else ()
+        return next((number for number, each in enumerate(steps) if pool in each.pools), len(steps))
+
+    def steps_open(self, task: Task, route: Route, sure: bool) -> int:
+        """How many steps of its route are open, at least (`sure`) or at most."""
         if self.emergency(task):
+            return len(route.steps)
+        since = self.since.get(task.uid, (self.now, self.now))[sure]
+        slack = -1e-6 if sure else 1e-6
+        opens, open_by_wait = since, 1
+        for step in route.steps[1:]:
+            opens += step.after
+            if opens > self.now + slack and step.after:
+                break
+            open_by_wait += 1
+        found = open_by_wait
+        while found < len(route.steps) and not any(
+            self.may_grow(task, (task.namespace, name)) for step in route.steps[:found] for name in step.pools
+        ):
+            found += 1
+        return found
+
+    def may_grow(self, task: Task, key: Key) -> bool:
+        """Whether the pool may get another agent, and that may run the Task."""
+        pool = self.pools.get(key)
+        if pool is None or not pool.elastic or len(self.counted(key)) >= pool.maximum:
+            return False
+        there = [
+            uid
+            for uid, agent in self.agents.items()
+            if agent.pool_key == key
+            and uid not in self.gone
+            and (uid in self.pods or uid in self.ready or not self.idle(uid))
+        ]
+        if there:
+            return any(self.able(task, uid) for uid in there)
+        idle = Agent("", key[0], "", key[1], pool.slots, pool.resources, pool.skills, None, pool.labels)
+        return self.able_as(task, idle)
+
+    def counted(self, key: Key) -> set[str]:
+        """The pool's agents that are there to stay."""
+        uids = (set(self.pods) | self.ready) - self.gone - self.draining - self.deleting
+        return {uid for uid in uids if (self.agents[uid].pool_key if uid in self.agents else self.pods[uid]) == key}
+
+    def pools_of(self, task: Task, sure: bool = False) -> set[Key]:
+        """The pools that may serve the Task now: surely, or at most."""
+        queue, route = self.queues.get(task.queue_key), self.route(task)
+        names = set(queue.pools) if queue is not None else set()
+        if route is not None:
+            names = {name for each in route.steps[: self.steps_open(task, route, sure)] for name in each.pools}
+        if self.emergency(task) or task.agent is not None:
             names |= {name for namespace, name in self.pools if namespace == task.namespace}
         if task.pool is not None:
             names = {task.pool}
         return {(task.namespace, name) for name in names if (task.namespace, name) in self.pools}
 
-    def suits(self, task: Task, uid: str) -> bool:
+    def suits(self, task: Task, uid: str, sure: bool = False) -> bool:
         """Whether the agent may run the Task, were it idle and open."""
-        agent = self.agents[uid]
+        return self.agents[uid].pool_key in self.pools_of(task, sure) and self.able(task, uid)
+
+    def able(self, task: Task, uid: str) -> bool:
+        return self.able_as(task, self.agents[uid])
+
+    def able_as(self, task: Task, agent: Agent) -> bool:
+        """Whether such an agent could run the Task, were it of the right pool."""
         return (
-            agent.pool_key in self.pools_of(task)
+            task.agent in (None, agent.name)
             and (agent.types is None or task.type in agent.types)
             and task.skills <= agent.skills
             and all(meets(dict(agent.labels), requirement) for requirement in task.selector)
             and (agent.fenced or self.queue(task).allows_unfenced)
+            and agent.slots >= task.slots
+            and all(dict(agent.resources).get(name, 0) >= amount for name, amount in task.resources)
         )
 
-    def fits(self, task: Task, uid: str) -> bool:
-        if not (self.open(uid) and self.suits(task, uid)):
+    def fits(self, task: Task, uid: str, sure: bool = False) -> bool:
+        if not (self.open(uid) and self.suits(task, uid, sure)):
             return False
         slots, resources = self.free(uid)
         return slots >= task.slots and all(resources.get(name, 0) >= amount for name, amount in task.resources)

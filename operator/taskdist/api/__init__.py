@@ -5,6 +5,7 @@ status, events, metrics and the command share. Nothing here decides anything.
 """
 
 from taskdist.api.agentpool import AgentPool, AgentPoolSpec, AgentPoolStatus, Scaling
+from taskdist.api.budgets import Budget, BudgetKind, BudgetUse
 from taskdist.api.meta import (
     CONDITION_STATUS,
     GROUP,
@@ -18,6 +19,7 @@ from taskdist.api.meta import (
     SelectorRequirement,
 )
 from taskdist.api.reasons import Phase, Reason
+from taskdist.api.routes import Route, RouteMatch, RouteStep
 from taskdist.api.task import (
     AttemptRecord,
     OnDependencyFailure,
@@ -52,6 +54,9 @@ __all__ = [
     "AgentPoolSpec",
     "AgentPoolStatus",
     "AttemptRecord",
+    "Budget",
+    "BudgetKind",
+    "BudgetUse",
     "Condition",
     "Delivery",
     "Dispatch",
@@ -68,6 +73,9 @@ __all__ = [
     "Reason",
     "Reclaim",
     "Retry",
+    "Route",
+    "RouteMatch",
+    "RouteStep",
     "Scaling",
     "SelectorRequirement",
     "Task",

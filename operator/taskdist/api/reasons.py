@@ -49,6 +49,9 @@ class Reason(StrEnum):
     RATE_LIMITED = "RateLimited"
     TENANT_NOT_ALLOWED = "TenantNotAllowed"  # its tenant may not use the level Emergency in this queue
     AGENT_HELD = "AgentHeld"  # the free agents are held for a larger Task
+    AGENT_NOT_FOUND = "AgentNotFound"  # the one agent that may run it is not there
+    BUDGET_SHORT = "BudgetShort"  # less is left of a shared budget than it takes
+    BUDGET_NOT_FOUND = "BudgetNotFound"
 
     # Why an attempt ended without a result.
     HANDLER_ERROR = "HandlerError"

@@ -144,6 +144,32 @@ NESTED: dict[str, list[Rule]] = {
             ".values",
         ),
     ],
+    "RouteMatch": [
+        rule(
+            "!has(self.minSlots) || !has(self.maxSlots) || self.minSlots <= self.maxSlots",
+            "minSlots must not be more than maxSlots, or no Task matches: change one of them",
+            ".minSlots",
+        ),
+    ],
+    "Route": [
+        rule(
+            "!(self.steps[0].?afterSeconds.orValue(0.0) > 0.0)",
+            "afterSeconds of the first step must be 0, for there is no step before it: leave it out",
+            ".steps",
+        ),
+    ],
+    "Budget": [
+        rule(
+            "self.kind != 'Concurrent' || (has(self.limit) && !has(self.perSecond) && !has(self.burst))",
+            "a budget of the kind Concurrent has a limit, and no perSecond or burst: set limit only",
+            ".limit",
+        ),
+        rule(
+            "self.kind != 'Rate' || (has(self.perSecond) && has(self.burst) && !has(self.limit))",
+            "a budget of the kind Rate has perSecond and burst, and no limit: set these two only",
+            ".perSecond",
+        ),
+    ],
     "DependencyStatus": [
         rule(
             "oldSelf.?uid.orValue('') == '' || self.?uid.orValue('') == oldSelf.uid",

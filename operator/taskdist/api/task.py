@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, StringConstraints
 
+from taskdist.api.budgets import BudgetUse
 from taskdist.api.meta import ANY_JSON_OBJECT, Condition, LabelSelector, Message, Model, Name, ObjectMeta, Word
 from taskdist.api.reasons import Phase, Reason
 
@@ -17,7 +18,7 @@ MAX_RESULT_BYTES = 64 * 1024
 MAX_ATTEMPT_RECORDS = 128
 MAX_ATTEMPT_BYTES = 64 * 1024
 # The spec's fields that may change after creation.
-MUTABLE_FIELDS = ("suspend", "cancel", "priority", "pool", "redrive")
+MUTABLE_FIELDS = ("suspend", "cancel", "priority", "pool", "agent", "redrive")
 # How many Tasks one may depend on.
 MAX_DEPENDENCIES = 32
 
@@ -79,7 +80,7 @@ class Dependency(Model):
 
 
 class TaskSpec(Model):
-    """What to do, and what it needs. Only suspend, cancel, priority and pool may change after creation."""
+    """What to do, and what it needs. Only suspend, cancel, priority, pool and agent may change after creation."""
 
     queue: Name = Field(description="Name of the TaskQueue, in the same namespace, in which the Task waits.")
     type: Word = Field(description="What kind of work this is: the agent picks the handler registered for it.")
@@ -125,7 +126,12 @@ class TaskSpec(Model):
         description="What happens if one of them does not succeed: Fail, Skip (it is Cancelled) or Run (all the same).",
     )
     pool: Name | None = Field(
-        default=None, description="Run on this AgentPool only, instead of the queue's pools. May be changed."
+        default=None,
+        description="Run on this AgentPool only, instead of the queue's routes and pools. May be changed.",
+    )
+    agent: Annotated[str, StringConstraints(min_length=1, max_length=253)] | None = Field(
+        default=None,
+        description="Run on this agent only, named by its pod, of whichever pool in the namespace. May be changed.",
     )
     slots: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1, description="How many slots of one agent the Task occupies."
@@ -137,6 +143,11 @@ class TaskSpec(Model):
         default_factory=list,
         description="Skills that the agent must have.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    budgets: Annotated[list[BudgetUse], Field(max_length=8)] = Field(
+        default_factory=list,
+        description="What each attempt takes of budgets that Tasks share.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     agent_selector: LabelSelector | None = Field(
         default=None, description="Labels that the agent must carry. Agents carry the labels of their pods."
@@ -182,6 +193,16 @@ class DependencyStatus(Model):
     phase: Phase | None = Field(default=None, description="How it ended; absent as long as it has not.")
 
 
+class RouteTaken(Model):
+    """By which way the Task came to its pool."""
+
+    rule: Annotated[str, StringConstraints(max_length=50)] = Field(
+        default="", description="Name of the route; empty: the queue's pools, or the Task named its pool or agent."
+    )
+    step: Annotated[int, Field(ge=0)] = Field(default=0, description="Number of the step, from 1; 0 without a route.")
+    pool: Annotated[str, StringConstraints(max_length=63)] = Field(default="", description="The pool it went to.")
+
+
 class TaskStatus(Model):
     """What became of the Task. Only the operator writes it."""
 
@@ -217,6 +238,7 @@ class TaskStatus(Model):
     pool: Annotated[str, Field(max_length=63)] = Field(default="", description="Pool of the assigned agent.")
     agent: Annotated[str, Field(max_length=253)] = Field(default="", description="Pod of the assigned agent.")
     agent_uid: Annotated[str, Field(max_length=64)] = Field(default="", description="Uid of that pod.")
+    route: RouteTaken | None = Field(default=None, description="By which way it came to that pool.")
     assigned_at: datetime | None = Field(default=None, description="When the last attempt was assigned.")
     started_at: datetime | None = Field(default=None, description="When the last attempt's handler started.")
     finished_at: datetime | None = Field(default=None, description="When the Task ended, or became a dead letter.")

@@ -5,8 +5,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from taskdist.api.budgets import Budget
 from taskdist.api.meta import Condition, Model, Name, ObjectMeta, Word
 from taskdist.api.reasons import FAILURES
+from taskdist.api.routes import Route
 from taskdist.api.task import Priority, Timeouts
 
 # The API server takes the words of this release only; those that another release let in are read all the same.
@@ -236,8 +238,18 @@ class TaskQueueSpec(Model):
     """The rules of the queue."""
 
     pools: Annotated[list[Name], Field(min_length=1, max_length=16)] = Field(
-        description="AgentPools, in the same namespace, whose agents run the queue's Tasks.",
+        description="AgentPools, in the same namespace, whose agents run the queue's Tasks but for those with a route.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    routes: Annotated[list[Route], Field(max_length=16)] = Field(
+        default_factory=list,
+        description="Where certain Tasks go instead; the first route that matches a Task is taken.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    budgets: Annotated[list[Budget], Field(max_length=32)] = Field(
+        default_factory=list,
+        description="Amounts that Tasks share, of this queue and of others in the namespace.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     paused: bool = Field(default=False, description="Hand out nothing; what runs goes on, new Tasks are kept.")
     drained: bool = Field(default=False, description="Take no new Tasks; those that are there are worked off.")
@@ -313,6 +325,12 @@ class TaskQueueSpec(Model):
     retry: Retry = Field(
         default_factory=Retry, description="What happens when an attempt fails.", json_schema_extra={"default": {}}
     )
+
+    @property
+    def all_pools(self) -> list[str]:
+        """The pools that it or one of its routes names, each once."""
+        routed = [name for route in self.routes for step in route.steps for name in step.pools]
+        return list(dict.fromkeys([*self.pools, *routed]))
 
 
 class TaskQueueStatus(Model):

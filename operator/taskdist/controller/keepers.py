@@ -210,9 +210,9 @@ class Keepers:
             facts = await self._bridge.queue_facts(key)
         except NotLeading:
             return
-        missing = [p for p in queue.spec.pools if (queue.metadata.namespace, p) not in self._pools]
+        missing = [p for p in queue.spec.all_pools if (queue.metadata.namespace, p) not in self._pools]
         verdict = Verdict()
-        if len(missing) == len(queue.spec.pools):
+        if set(missing) >= set(queue.spec.pools):
             verdict = Verdict(
                 Reason.POOL_NOT_FOUND,
                 f"no pool of spec.pools exists in this namespace ({', '.join(missing)}): create an AgentPool of that "
@@ -239,7 +239,7 @@ class Keepers:
 
     def _ask_queues_of(self, pool: Key) -> None:
         for key, queue in self._queues.items():
-            if key[0] == pool[0] and pool[1] in queue.spec.pools:
+            if key[0] == pool[0] and pool[1] in queue.spec.all_pools:
                 self._queue_work.ask(key)
 
     @staticmethod

@@ -6,12 +6,15 @@ apart. Owns the words. Refuses to know which Tasks it holds.
 
 from abc import ABC, abstractmethod
 from math import inf
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from taskdist.api import Reason
 from taskdist.core import model
 from taskdist.core.model import Queue, TokenRate
 from taskdist.core.rates import Bucket
+
+if TYPE_CHECKING:
+    from taskdist.core.budgets import Purse
 
 # The message, and what would unblock a Task.
 Words = tuple[str, str]
@@ -95,7 +98,18 @@ class Scope:
 class Book(Scope):
     """One queue: its rules, what is there of it in all, by tenant and by key."""
 
-    __slots__ = ("accounts", "applied", "keys", "limited", "most_waiting", "rules", "tenant_most_waiting", "watched")
+    __slots__ = (
+        "accounts",
+        "applied",
+        "budgets",
+        "keys",
+        "limited",
+        "most_waiting",
+        "purses",
+        "rules",
+        "tenant_most_waiting",
+        "watched",
+    )
 
     def __init__(self, rules: Queue, *, applied: bool) -> None:
         super().__init__()
@@ -103,12 +117,16 @@ class Book(Scope):
         self.applied = applied
         self.accounts: dict[str, Account] = {}
         self.keys: dict[str, KeyUse] = {}
+        # By name: the budgets that are defined, and what is there of those that Tasks have named.
+        self.budgets: dict[str, model.Budget] = {}
+        self.purses: dict[str, Purse] = {}
         # Blockers that were handed out since they last were reported.
         self.watched: dict[Blocker, None] = {}
         self.apply(rules)
 
     def apply(self, rules: Queue) -> None:
         self.rules = rules
+        self.budgets = {each.name: each for each in rules.budgets}
         full = rules.overflow.high_water if rules.overflow is not None else None
         # More than so many that wait are too many, of all and of a tenant.
         self.most_waiting = min((each for each in (rules.quota.waiting, full) if each is not None), default=inf)
@@ -178,17 +196,22 @@ class Blocker(ABC):
     """One limit that holds Tasks. `watched`: it was handed out and not yet reported.
 
     `whole`: it holds all Tasks alike in queue, tenant, slots and being of the level Emergency or not. Among these it
-    asks for the tenant unless `tenant` is None, and for the slots only if `by_slots`.
+    asks for the tenant unless `tenant` is None, and for the slots only if `by_slots`. `by_line`: it asks for what else
+    all Tasks of a shape have in common, and for no more. `timed`: time alone opens it, and `name` is what its alarm is
+    called.
     """
 
-    __slots__ = ("book", "tenant", "watched")
+    __slots__ = ("book", "name", "tenant", "watched")
 
     reason: ClassVar[Reason] = Reason.QUOTA_EXCEEDED
     whole: ClassVar[bool] = True
     by_slots: ClassVar[bool] = False
+    by_line: ClassVar[bool] = False
+    timed: ClassVar[bool] = False
 
     def __init__(self, book: Book, tenant: str | None) -> None:
         self.book = book
+        self.name = ""
         self.tenant = tenant
         self.watched = False
 
@@ -346,9 +369,10 @@ class FullKey(Blocker):
 class NoToken(Blocker):
     """No token is left. Emergency Tasks do not wait for one."""
 
-    __slots__ = ("name", "scope")
+    __slots__ = ("scope",)
 
     reason = Reason.RATE_LIMITED
+    timed = True
 
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope.book, scope.tenant)

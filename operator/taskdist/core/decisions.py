@@ -8,7 +8,10 @@ from taskdist.core.model import Key
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Grant the Task's next attempt to this agent. The core already counts it as leased there."""
+    """Grant the Task's next attempt to this agent. The core already counts it as leased there.
+
+    `rule` and `step` are the route by which it came to the pool: its name and the number of its step, from 1.
+    """
 
     task_uid: str
     agent_uid: str
@@ -16,6 +19,8 @@ class Assign:
     pool: str
     reason: Reason
     message: str
+    rule: str = ""
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True)

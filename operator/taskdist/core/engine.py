@@ -22,17 +22,27 @@ from taskdist.core.fleet import Fleet, differs
 from taskdist.core.holds import Holds, has_room, needs_much
 from taskdist.core.limits import Limits
 from taskdist.core.matching import Catalogue, Shape
-from taskdist.core.model import TOP, Key, Queue, Task
+from taskdist.core.model import TOP, Key, Queue, Route, Task
 from taskdist.core.outlook import with_outlook
 from taskdist.core.parking import Parking
 from taskdist.core.resizing import Resizer
 from taskdist.core.retry import after_failure
 from taskdist.core.roster import AgentRecord
+from taskdist.core.routes import opens_at, reached, taken
 from taskdist.core.views import AgentState, PoolView
 from taskdist.core.waiting import TaskRecord, WaitingIndex
 
 # What a queue says of order: if any of it changes, its Tasks stand elsewhere.
-_ORDER = ("policy", "level", "critical_path_first", "aging_step", "max_queue_seconds", "on_hopeless", "timeouts")
+_ORDER = (
+    "policy",
+    "level",
+    "critical_path_first",
+    "aging_step",
+    "max_queue_seconds",
+    "on_hopeless",
+    "timeouts",
+    "routes",
+)
 
 
 class Core:
@@ -49,7 +59,11 @@ class Core:
         self._waiting = WaitingIndex(lambda key: self._catalogue.queue(key))
         self._fleet = Fleet()
         self._catalogue = Catalogue(
-            self._waiting.rehome, self._waiting.redirect, self._fleet.resized, self._fleet.relabelled
+            self._waiting.rehome,
+            self._waiting.redirect,
+            self._fleet.resized,
+            self._fleet.relabelled,
+            self._fleet.renamed,
         )
         self._fleet.bind(self._catalogue)
         self._resizer = Resizer(self._catalogue, self._fleet)
@@ -356,11 +370,14 @@ class Core:
                 self._parking.open(opened)
             if task.concurrency_key is not None:
                 self._parking.key_free(task, now)
+            record.since = -1.0
         else:
             record.counts[0] -= 1
             record.shape.tasks -= 1
             self._unwatch(record)
             if record.gate is not None:
+                if record.blocker is None:
+                    record.since = -1.0
                 record.shape.gated[record.gate] -= 1
                 self._held[task.namespace] -= record.held
                 record.gate, record.held = None, False
@@ -410,17 +427,45 @@ class Core:
         elif task.ordering_key is not None and not self._limits.in_turn(task):
             self._gate(record, Reason.OUT_OF_TURN)
         else:
+            # A new one came when it was created, even if it is heard of only now.
+            since = min(now, max(task.created, task.not_before)) if record.fresh else now
+            if record.since < 0.0:
+                record.since = since
+            if record.shape.route is not None:
+                self._take_step(record, record.shape.route, now)
             record.counts[0] += 1
             record.shape.tasks += 1
             self._enter(record, queue, now)
-            # A new one came when it was created, even if it is heard of only now.
-            since = min(now, max(task.created, task.not_before)) if record.fresh else now
             share = None if record.line is None else record.line.share
             if share is not None and share.parent is not None:
                 owner = (share.parent.key, share.key)
             else:
                 owner = order.owner(queue, task)
             self._arrivals.add(record.level, record.shape, owner, record.latest_start - since, since)
+
+    def _take_step(self, record: TaskRecord, route: Route, now: float) -> None:
+        """Give the Task, which stands nowhere, the shape of the step that its wait has opened."""
+        step = reached(route, record.since, now)
+        if step != record.shape.step:
+            record.shape = self._catalogue.shape_of(record.task, step)
+        record.moves = opens_at(route, step + 1, record.since)
+
+    def _move_on(self, record: TaskRecord, route: Route, now: float) -> None:
+        """The next step of its route opens to the waiting Task."""
+        shape = record.shape
+        if record.line is not None:
+            self._withdraw(record)
+        else:
+            # Parked on its own: what holds it is found again there.
+            assert record.gate is not None
+            shape.gated[record.gate] -= 1
+            self._parking.leave(record)
+            record.gate = None
+        shape.tasks -= 1
+        self._take_step(record, route, now)
+        record.shape.tasks += 1
+        record.shape.eligible += 1
+        self._enter_line(record, record.shape.queue, now)
 
     def _expire(self, record: TaskRecord, queue: Queue) -> None:
         """Work out when the Task has waited too long."""
@@ -433,10 +478,10 @@ class Core:
 
     def _heed_time(self, record: TaskRecord) -> None:
         """Watch for the first of what time brings the Task."""
-        self._watch.set(record, min(record.expires, record.opens, record.rises, record.impatient))
+        self._watch.set(record, min(record.expires, record.opens, record.rises, record.impatient, record.moves))
 
     def _unwatch(self, record: TaskRecord) -> None:
-        record.expires = record.opens = record.rises = record.impatient = inf
+        record.expires = record.opens = record.rises = record.impatient = record.moves = inf
         self._watch.clear(record)
 
     def _verdict(self, record: TaskRecord, decision: Fail | Spill) -> None:
@@ -638,7 +683,8 @@ class Core:
             self._parking.key_free(task, now)
         record.fresh = False
         self._lease(record, agent, now + service, now)
-        return Assign(task.uid, agent.uid, agent.name, agent.pool[1], Reason.ASSIGNED, message)
+        rule, step = taken(record.shape.route, agent.pool[1])
+        return Assign(task.uid, agent.uid, agent.name, agent.pool[1], Reason.ASSIGNED, message, rule, step)
 
     def _park(self, record: TaskRecord, reason: Reason) -> None:
         self._withdraw(record)
@@ -673,6 +719,11 @@ class Core:
         for record in sorted((each for each in due if each.rises <= now), key=lambda each: each.rises):
             record.rises = inf
             self._rise(record, now)
+        for record in sorted((each for each in due if each.moves <= now), key=lambda each: each.moves):
+            record.moves = inf
+            route = record.shape.route
+            if route is not None and (record.line is not None or record.blocker is not None):
+                self._move_on(record, route, now)
         for record in due:
             if record.impatient <= now:
                 record.impatient = inf

@@ -23,12 +23,14 @@ from taskdist.core.blockers import (
     FullSlots,
     NoToken,
 )
+from taskdist.core.budgets import Short
 from taskdist.core.decisions import Explanation
 from taskdist.core.dependencies import Dependencies, Gate
 from taskdist.core.filters import FILTERS, Need, Offer, prospective, refusal
 from taskdist.core.limits import Limits
 from taskdist.core.matching import AgentClass, Catalogue, Shape
-from taskdist.core.model import Key, Pool, Task
+from taskdist.core.model import Budget, Key, Pool, Task, TokenRate
+from taskdist.core.routes import opens_at
 
 if TYPE_CHECKING:
     from taskdist.core.holds import Hold
@@ -59,7 +61,7 @@ def why(
     held = list(holds)
     if blocker is not None and _served(record.shape, catalogue, held):
         return of_limit(task, blocker, now)
-    found = of_shape(record.shape, catalogue, held, task)
+    found = _with_route(of_shape(record.shape, catalogue, held, task), record, now)
     mine = next((hold for hold in held if hold.record is record), None)
     return found if mine is None else _of_own_hold(found, record, mine, now)
 
@@ -179,11 +181,24 @@ def _raise(task: Task, blocker: Blocker) -> str:
             path, value = "spec.concurrencyLimit", blocker.use.held + 1
         case NoToken() if (rate := blocker.scope.rate) is not None:
             path, value = f"{blocker.scope.rate_path}.perSecond", 2 * rate.per_second
+        case Short() if (budget := blocker.purse.terms) is not None:
+            return _raise_budget(rules.key, rules.budgets, budget, blocker)
         case Forbidden():
             return remedies.patch_task(task, priority="Critical")
         case _:
             return ""
     return remedies.patch_queue(rules.key, **remedies.nested(path.removeprefix("spec."), value))
+
+
+def _raise_budget(queue: Key, budgets: Sequence[Budget], short: Budget, blocker: Short) -> str:
+    """A list is patched as a whole, so the command says all of the queue's budgets."""
+    raised = short
+    if short.limit is not None:
+        raised = replace(short, limit=max(short.limit + 1, blocker.purse.held + blocker.amount))
+    elif short.rate is not None:
+        burst, per_second = max(short.rate.burst, blocker.amount), short.rate.per_second
+        raised = replace(short, rate=TokenRate(per_second if burst > short.rate.burst else 2 * per_second, burst))
+    return remedies.patch_queue(queue, budgets=[remedies.budget(raised if each is short else each) for each in budgets])
 
 
 # What keeps all Tasks of a class.
@@ -223,9 +238,19 @@ def of_shape(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]" = (), t
                 "Set the queue's spec.paused to false.",
                 command=remedies.patch_queue(shape.queue_key, paused=False),
             )
+        case Reason.AGENT_NOT_FOUND:
+            where = f"in pool {shape.pool}" if shape.pool is not None else f"in namespace {namespace}"
+            return Explanation(
+                shape.closed,
+                f"It is to run on agent {shape.need.agent} only, and no agent of this name has come up {where}.",
+                "Wait for that agent, name another one, or remove spec.agent from the Task.",
+                command=remedies.patch_task(task, agent=None) if task is not None else "",
+            )
         case Reason.POOL_NOT_FOUND:
             names = (shape.pool,) if shape.pool is not None else catalogue.queue(shape.queue_key).pools
             where = "The Task" if shape.pool is not None else f"TaskQueue {queue}"
+            if shape.route is not None:
+                names, where = shape.route.pools, f"Route {shape.route.name} of TaskQueue {queue}"
             return Explanation(
                 shape.closed,
                 f"{where} names {_pools(names)}: no such AgentPool in namespace {namespace}.",
@@ -236,6 +261,22 @@ def of_shape(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]" = (), t
             return _of_agents(shape, catalogue, holds, task)
 
 
+def _with_route(found: Explanation, record: "TaskRecord", now: float) -> Explanation:
+    """Add by which route the Task goes, and when its next step opens."""
+    shape, route = record.shape, record.shape.route
+    if route is None or shape.closed is not None or len(route.steps) == 1:
+        return found
+    said = f"Its route {route.name} has {len(route.steps)} steps, of which {shape.steps} {_are(shape.steps)} open"
+    if shape.steps < len(route.steps):
+        wait = max(0.0, opens_at(route, shape.steps, record.since) - now)
+        said += f"; the next, {_pools(route.steps[shape.steps].pools)}, opens in {duration(wait)}"
+    return replace(found, message=f"{found.message} {said}.")
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
 def _name_another(shape: Shape, catalogue: Catalogue, task: Task | None) -> str:
     """Let the Task go where its queue's go, or the queue where there is a pool."""
     queue = catalogue.queue(shape.queue_key)
@@ -244,6 +285,8 @@ def _name_another(shape: Shape, catalogue: Catalogue, task: Task | None) -> str:
             return remedies.patch_task(task, pool=None)
         return ""
     known = sorted(name for namespace, name in catalogue.pools if namespace == shape.queue_key[0])
+    if shape.route is not None:
+        return remedies.patch_task(task, pool=known[0]) if task is not None and known else ""
     return remedies.patch_queue(shape.queue_key, pools=known[:16]) if known else ""
 
 
@@ -262,6 +305,13 @@ def _of_agents(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]", task
         able = [kind.offer.pool for kind in capable]
         able += [offer.pool for offer in unknown if refusal(shape.need, offer) is None]
         empty = catalogue.pools[able[0]]
+        if shape.need.agent is not None:
+            return Explanation(
+                Reason.NO_AGENT,
+                f"Agent {shape.need.agent} of {pools}, the only one that may run it, is not ready.",
+                "Wait for it, or remove spec.agent from the Task.",
+                command=remedies.patch_task(task, agent=None) if task is not None else "",
+            )
         return Explanation(
             Reason.NO_AGENT,
             f"No agent of {pools} that may run it is ready; {ready} others are."

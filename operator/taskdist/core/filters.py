@@ -21,6 +21,7 @@ class Need:
     skills: frozenset[str]
     selector: tuple[Requirement, ...]
     allows_unfenced: bool
+    agent: str | None = None  # the name of the only one that may run it
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Offer:
     types: frozenset[str] | None
     labels: tuple[tuple[str, str], ...]
     fenced: bool
+    name: str = ""  # the agent's, where Tasks ask for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Filter:
 
 
 def need_of(task: Task, allows_unfenced: bool) -> Need:
-    return Need(task.type, task.slots, task.resources, task.skills, task.selector, allows_unfenced)
+    return Need(task.type, task.slots, task.resources, task.skills, task.selector, allows_unfenced, task.agent)
 
 
 def prospective(pool: Pool) -> Offer:
@@ -78,6 +80,10 @@ def covers(offered: Iterable[tuple[str, int]], wanted: Iterable[tuple[str, int]]
     return all(have.get(name, 0) >= amount for name, amount in wanted)
 
 
+def _named(need: Need, offer: Offer) -> bool:
+    return need.agent is None or need.agent == offer.name
+
+
 def _handles(need: Need, offer: Offer) -> bool:
     return offer.types is None or need.type in offer.types
 
@@ -99,6 +105,10 @@ def _fenced(need: Need, offer: Offer) -> bool:
 
 def _large_enough(need: Need, offer: Offer) -> bool:
     return offer.slots >= need.slots and covers(offer.resources, need.resources)
+
+
+def _say_name(need: Need, offers: Sequence[Offer]) -> str:
+    return f"is {need.agent}, the only one that may run it"
 
 
 def _say_type(need: Need, offers: Sequence[Offer]) -> str:
@@ -163,6 +173,13 @@ def _listed(names: Sequence[str]) -> str:
 
 # From what an agent is for to how large it is: the last check reached tells how near a Task is to running.
 FILTERS: tuple[Filter, ...] = (
+    Filter(
+        Reason.AGENT_NOT_FOUND,
+        _named,
+        "other than the one it names",
+        _say_name,
+        "Wait for that agent, name another one, or remove spec.agent from the Task.",
+    ),
     # The agent's code decides this; nothing on the Task can.
     Filter(
         Reason.NO_HANDLER,

@@ -123,13 +123,25 @@ class Fleet:
 
     def change(self, agent: AgentRecord, now: float, what: Callable[[AgentRecord], None]) -> None:
         """Apply a change of anything but leases, and put the agent where it belongs after it."""
-        former = agent.kind
+        former, pool = agent.kind, agent.pool
         self._leave(agent, now)
         what(agent)
         self._enter(agent)
         if former is not None and former is not agent.kind:
             self._resize(former)
         self._forget_if_void(agent)
+        self._count(pool)
+        if agent.pool != pool:
+            self._count(agent.pool)
+
+    def _count(self, pool: Key | None) -> None:
+        if pool is not None:
+            members = self.pools.get(pool)
+            self._bound.count(pool, members.counted if members is not None else 0)
+
+    def renamed(self, agent: AgentRecord) -> None:
+        """Enrol the agent anew: whether it is asked for by its name has changed."""
+        self.change(agent, agent.since, self._enrol)
 
     def offer(self, agent: AgentRecord, offer: Agent, now: float) -> None:
         """The agent is connected and ready with this offer."""

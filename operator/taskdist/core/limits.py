@@ -1,4 +1,4 @@
-"""What holds a Task that is about to be granted: quotas, rates, concurrency keys, who may use the level Emergency.
+"""What holds a Task that is about to be granted: quotas, rates, keys, shared budgets, who may use the level Emergency.
 
 Owns the counts of what waits and what is leased, by queue, tenant and key, and who took tokens. Answers whether a
 limit holds a Task, and says when one that held some may hold them no longer. Refuses to know who waits under which
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from taskdist.core import recount
 from taskdist.core.alarms import Alarms
 from taskdist.core.blockers import Account, Blocker, Book, Forbidden, FullEmergency, FullKey, KeyUse, NoToken, Scope
+from taskdist.core.budgets import Purse, Short
 from taskdist.core.model import EMERGENCY, Key, Queue, Task, TokenRate
 from taskdist.core.order import is_emergency
 from taskdist.core.turns import Turns
@@ -45,7 +46,7 @@ class Limits:
         self._turns = Turns()
         # When tokens come that were waited for, by the limit's name.
         self._alarms = Alarms()
-        self._rates: dict[str, NoToken] = {}
+        self._rates: dict[str, Blocker] = {}
         # Empty accounts that are kept for their buckets, and how many there may be before they are looked through.
         self._idle: dict[Account, None] = {}
         self._idle_bound = 64
@@ -64,7 +65,9 @@ class Limits:
         if book.rules == queue:
             return []
         book.apply(queue)
-        return self._report_all(book)
+        opened = self._report_all(book)
+        self._forget_purses(book)
+        return opened
 
     def settle(self, key: Key, now: float) -> None:
         """The queue's rules have changed by now: what came into its buckets until then came at the former rates."""
@@ -72,6 +75,10 @@ class Limits:
         for scope in () if book is None else (book, *book.accounts.values()):
             if scope.rate is not None and scope.bucket is not None:
                 scope.tokens(scope.rate, now)
+        for purse in () if book is None else book.purses.values():
+            terms = purse.terms
+            if terms is not None and terms.rate is not None and purse.bucket is not None:
+                purse.tokens(terms.rate, now)
 
     def drop_queue(self, key: Key) -> list[Blocker]:
         """The queue is gone: its Tasks go on without limits. Return the blockers that have opened."""
@@ -85,7 +92,8 @@ class Limits:
             if account.idle:
                 del self._idle[account]
                 self._close(account)
-        if not book.accounts:
+        self._forget_purses(book)
+        if not book.accounts and not book.purses:
             self._books.pop(key, None)
         return opened
 
@@ -105,6 +113,8 @@ class Limits:
             book.payload_bytes += task.payload_bytes
         if task.ordering_key is not None:
             self._turns.enter(task)
+        for queue, name, _ in task.budgets:
+            self._purse(task, queue, name).users += 1
 
     def leave(self, task: Task) -> list[str]:
         """The waiting Task has ended for good, or is deleted. Return the uids whose turn it is now."""
@@ -116,6 +126,11 @@ class Limits:
             account.payload_bytes -= task.payload_bytes
             book.payload_bytes -= task.payload_bytes
         turns = self._turns.leave(task) if task.ordering_key is not None else []
+        for queue, name, _ in task.budgets:
+            purse = self._purse(task, queue, name)
+            purse.users -= 1
+            if not purse.users and purse.terms is None:
+                self._forget_purses(purse.book)
         if not account.waiting and not account.leased:
             self._empty(account)
         return turns
@@ -151,13 +166,13 @@ class Limits:
         account = self._accounts[task.namespace, task.queue, task.tenant]
         book = account.of
         emergency = task.priority >= EMERGENCY and is_emergency(book.rules, task)
-        if not book.limited and not emergency and task.concurrency_key is None:
+        if not book.limited and not emergency and task.concurrency_key is None and not task.budgets:
             return None
         found = self._first(account, book, task, emergency, now)
         if found is not None and not found.watched:
             found.watched = True
-            book.watched[found] = None
-            if isinstance(found, NoToken):
+            found.book.watched[found] = None
+            if found.timed:
                 self._await(found, now)
         return found
 
@@ -188,6 +203,10 @@ class Limits:
             use.held += 1
         if task.ordering_key is not None:
             self._turns.take(task)
+        for queue, name, amount in task.budgets:
+            purse = self._purse(task, queue, name)
+            purse.take(amount, now, spend=token)
+            self._await_all(purse, now)
         if token and book.limited:
             rules = book.rules
             if rules.rate is not None:
@@ -215,8 +234,13 @@ class Limits:
                 del book.keys[task.concurrency_key]
         if task.ordering_key is not None:
             self._turns.give_back(task)
+        opened: list[Blocker] = []
+        for queue, name, amount in task.budgets:
+            purse = self._purse(task, queue, name)
+            purse.held -= amount
+            opened += self._opened(purse, now)
         if not book.watched:
-            return []
+            return opened
         held = (
             book.full,
             book.slots_full,
@@ -225,7 +249,8 @@ class Limits:
             account.emergency_full,
             None if use is None else use.blocker,
         )
-        return [self._report(each) for each in held if each is not None and each.watched and each.open(now)]
+        opened += [self._report(each) for each in held if each is not None and each.watched and each.open(now)]
+        return opened
 
     def refund(self, task: Task, now: float) -> list[Blocker]:
         """The grant could not be written: like `release`, and its tokens are returned."""
@@ -239,6 +264,11 @@ class Limits:
                         opened.append(self._report(scope.no_token))
                     else:
                         self._await(scope.no_token, now)
+        for queue, name, amount in task.budgets:
+            purse = self._purse(task, queue, name)
+            purse.give_back(amount, now)
+            opened += self._opened(purse, now)
+            self._await_all(purse, now)
         return opened
 
     # Time.
@@ -344,7 +374,7 @@ class Limits:
             self._closed += [self._report(each) for each in own if each is not None and each.watched]
         del book.accounts[account.name]
         del self._accounts[*book.rules.key, account.name]
-        if not book.accounts and not book.applied:
+        if not book.accounts and not book.applied and not book.purses:
             del self._books[book.rules.key]
 
     def _sweep(self, now: float) -> None:
@@ -375,6 +405,10 @@ class Limits:
                 if use.blocker is None:
                     use.blocker = FullKey(use)
                 return use.blocker
+        for queue, name, amount in task.budgets:
+            short = self._purse(task, queue, name).blocker(amount, emergency, now)
+            if short is not None:
+                return short
         if book.limited and not emergency:
             return _no_token(book, rules.rate, now) or _no_token(account, rules.tenant_rate, now)
         return None
@@ -387,19 +421,56 @@ class Limits:
         if scope.no_token is not None and scope.no_token.watched:
             self._await(scope.no_token, now)
 
-    def _await(self, blocker: NoToken, now: float) -> None:
+    def _await(self, blocker: Blocker, now: float) -> None:
+        """Let time report the blocker, if it is time that opens it."""
         opens = blocker.opens_at(now)
-        assert opens is not None
-        self._rates[blocker.name] = blocker
-        self._alarms.set(blocker.name, opens)
+        if opens is not None:
+            self._rates[blocker.name] = blocker
+            self._alarms.set(blocker.name, opens)
 
     def _report(self, blocker: Blocker) -> Blocker:
         blocker.watched = False
         del blocker.book.watched[blocker]
-        if isinstance(blocker, NoToken):
+        if blocker.timed and self._rates.pop(blocker.name, None) is not None:
             self._alarms.clear(blocker.name)
-            del self._rates[blocker.name]
+        if isinstance(blocker, Short):
+            # Amounts may be many: only those that are waited for are kept.
+            del blocker.purse.shorts[blocker.amount]
         return blocker
+
+    # Budgets.
+
+    def _purse(self, task: Task, queue: str, name: str) -> Purse:
+        key = (task.namespace, queue)
+        book = self._books.get(key)
+        if book is None:
+            book = self._books[key] = Book(Queue(*key), applied=False)
+        purse = book.purses.get(name)
+        if purse is None:
+            purse = book.purses[name] = Purse(book, name)
+        return purse
+
+    def _opened(self, purse: Purse, now: float) -> list[Blocker]:
+        """Report what lets some Task go that it held."""
+        return [self._report(each) for each in list(purse.shorts.values()) if each.watched and each.open(now)]
+
+    def _await_all(self, purse: Purse, now: float) -> None:
+        """What was spent of it has changed: those that wait for more of it wait for another time."""
+        for short in purse.shorts.values():
+            if short.watched:
+                self._await(short, now)
+
+    def _forget_purses(self, book: Book) -> None:
+        """Forget budgets that nobody defines and no Task names. What was held there by lines is gone with the Tasks."""
+        for name, purse in list(book.purses.items()):
+            if purse.users or purse.terms is not None:
+                continue
+            self._closed += [self._report(each) for each in list(purse.shorts.values()) if each.watched]
+            if purse.missing is not None and purse.missing.watched:
+                self._closed.append(self._report(purse.missing))
+            del book.purses[name]
+        if not book.accounts and not book.applied and not book.purses:
+            self._books.pop(book.rules.key, None)
 
     def _report_all(self, book: Book) -> list[Blocker]:
         return [self._report(each) for each in list(book.watched)]
@@ -420,7 +491,15 @@ def _no_token(scope: Scope, rate: TokenRate | None, now: float) -> NoToken | Non
 
 def _counted(task: Task) -> tuple[object, ...]:
     """All that the books know of a waiting Task, but for whether it was started."""
-    return (task.namespace, task.queue, task.tenant, task.payload_bytes, task.ordering_key, task.created)
+    return (
+        task.namespace,
+        task.queue,
+        task.tenant,
+        task.payload_bytes,
+        task.ordering_key,
+        task.created,
+        task.budgets,
+    )
 
 
 def _usage(scope: Scope, now: float) -> Usage:

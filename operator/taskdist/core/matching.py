@@ -7,15 +7,16 @@ filters once. Refuses to know which Tasks wait in which order, or which agents a
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import log
 from typing import TYPE_CHECKING
 
 from taskdist.api import Reason
 from taskdist.core.filters import Need, Offer, need_of, prospective, refusal, tasks_at_once
-from taskdist.core.model import EMERGENCY, Agent, Key, Pool, Queue, Task
+from taskdist.core.model import EMERGENCY, Agent, Key, Pool, Queue, Route, Task
 from taskdist.core.order import is_emergency
 from taskdist.core.roster import AgentRecord, Roster
+from taskdist.core.routes import NONE, opened, route_of
 
 if TYPE_CHECKING:
     from taskdist.core.estimates import Estimate
@@ -72,9 +73,9 @@ class AgentClass:
 
 
 class Profile:
-    """Shapes that the same agent classes serve and that take the same room."""
+    """Shapes that the same agent classes serve, as early in their routes, and that take the same room."""
 
-    __slots__ = ("key", "number", "rosters", "shapes", "slots")
+    __slots__ = ("_tiers", "key", "number", "rosters", "shapes", "slots")
 
     def __init__(self, number: int, key: "ProfileKey", rosters: list[Roster]) -> None:
         self.number = number
@@ -82,11 +83,23 @@ class Profile:
         self.slots = key[1]
         self.rosters = rosters
         self.shapes = 0
+        # By step of a route: the rosters that are asked first of all that have room. None where there are no steps.
+        self._tiers: list[list[Roster]] = []
+        for tier in key[3]:
+            self._tiers.append([roster for roster in rosters if tier >> roster.kind.number & 1])
+
+    def nearest(self) -> list[Roster]:
+        """Return the rosters that compete now: those of the earliest step that has room."""
+        for tier in self._tiers:
+            for roster in tier:
+                if roster.room >= self.slots:
+                    return tier
+        return self.rosters
 
     def choose(self) -> AgentRecord:
         """Return the agent to take: swiftest class, least busy, least busy time so far, uid. One must have room."""
         best: tuple[int, tuple[float, tuple[float, str, int, AgentRecord]]] | None = None
-        for roster in self.rosters:
+        for roster in self.nearest():
             if roster.room >= self.slots:
                 swiftness = roster.kind.swiftness
                 if best is None or swiftness <= best[0]:
@@ -97,10 +110,15 @@ class Profile:
         return best[1][1][3]
 
 
-# (agent classes that serve it, slots, resources)
-ProfileKey = tuple[int, int, Resources]
-# The last says whether its Tasks are emergencies: those may use any pool.
-ShapeKey = tuple[Key, str | None, str, int, Resources, frozenset[str], tuple[object, ...], bool]
+# (agent classes that serve it, slots, resources; the same classes by step of a route, none where it has only one step)
+ProfileKey = tuple[int, int, Resources, tuple[int, ...]]
+# What a Task takes of budgets: queue, name, amount.
+Budgets = tuple[tuple[str, str, int], ...]
+# What few Tasks have: the one agent that may run them; the number of their route, and of the step that their wait has
+# opened; what they take of budgets.
+Special = tuple[str | None, int, int, Budgets]
+# Behind what agents are asked for: whether its Tasks are emergencies, which may use any pool; what else they have.
+ShapeKey = tuple[Key, str | None, str, int, Resources, frozenset[str], tuple[object, ...], bool, Special | None]
 
 
 class Shape:
@@ -121,14 +139,25 @@ class Shape:
         "profile",
         "queue",
         "queue_key",
+        "route",
         "serving",
+        "step",
+        "steps",
         "tasks",
+        "tiers",
     )
 
     def __init__(self, key: ShapeKey, need: Need) -> None:
         self.key = key
         self.queue_key: Key = key[0]
         self.pool = key[1]
+        # The route that its Tasks take and the step that their wait has opened; `steps` are open in all.
+        self.route: Route | None = None
+        special = key[8]
+        self.step = special[2] if special is not None else NONE
+        self.steps = 0
+        # By open step: the agent classes that serve it and that no earlier step has. Nothing if there is only one.
+        self.tiers: tuple[int, ...] = ()
         # The queue's rules; the defaults if it is gone.
         self.queue = Queue(*key[0])
         self.need = need
@@ -159,12 +188,14 @@ class Catalogue:
         redirect: Callable[[Shape, Demand | None, Demand | None], None],
         resized: Callable[[Roster], None],
         relabelled: Callable[[], None],
+        renamed: Callable[[AgentRecord], None] = lambda agent: None,
     ) -> None:
         """`rehome(shape, profile)` puts a shape's Tasks under a profile, or under none while it is closed.
         `redirect(shape, former, demand)` counts them where they want room now.
 
         `resized(roster)` hears of rosters whose servable profiles may have changed. `relabelled()` enrols every agent
-        anew, because selectors ask for a further label and agents that were alike may differ now.
+        anew, because selectors ask for a further label and agents that were alike may differ now. `renamed(agent)` does
+        so for one, because Tasks ask for it by its name.
         """
         self.queues: dict[Key, Queue] = {}
         self.pools: dict[Key, Pool] = {}
@@ -182,6 +213,13 @@ class Catalogue:
         self._redirect = redirect
         self._resized = resized
         self._relabelled = relabelled
+        self._renamed = renamed
+        # Agents that are enrolled, by namespace and name, and the names that Tasks ask for.
+        self._by_name: dict[Key, dict[str, AgentRecord]] = {}
+        self._asked: set[Key] = set()
+        # By pool: how many agents it has to stay; and the pools that have all that they may.
+        self._counted: dict[Key, int] = {}
+        self._grown: set[Key] = set()
         self._free_classes: list[int] = []
         self._free_profiles: list[int] = []
         self._free_leaves: list[int] = []
@@ -208,17 +246,47 @@ class Catalogue:
         if self.pools.get(pool.key) != pool:
             self.pools[pool.key] = pool
             self.version += 1
+            self._judge(pool.key)
             self._resolve_namespace(pool.namespace)
 
     def drop_pool(self, key: Key) -> None:
         if self.pools.pop(key, None) is not None:
             self.version += 1
+            self._judge(key)
             self._resolve_namespace(key[0])
+
+    def count(self, pool: Key, agents: int) -> None:
+        """So many of the pool's agents are there to stay now."""
+        if self._counted.get(pool, 0) == agents:
+            return
+        if agents:
+            self._counted[pool] = agents
+        else:
+            del self._counted[pool]
+        if self._judge(pool):
+            for shape in list(self.shapes.values()):
+                if shape.route is not None and shape.queue_key[0] == pool[0] and pool[1] in shape.route.pools:
+                    self._resolve(shape)
+
+    def _judge(self, pool: Key) -> bool:
+        """Note whether the pool has all agents that it may; return whether that is new."""
+        shape = self.pools.get(pool)
+        grown = shape is not None and self._counted.get(pool, 0) >= shape.maximum
+        if grown == (pool in self._grown):
+            return False
+        if grown:
+            self._grown.add(pool)
+        else:
+            self._grown.discard(pool)
+        return True
 
     # Shapes.
 
-    def shape_of(self, task: Task) -> Shape:
+    def shape_of(self, task: Task, step: int = 0) -> Shape:
+        """Return the Task's shape, if its wait has opened this step of its route."""
         queue = (task.namespace, task.queue)
+        rules = self.queues.get(queue)
+        route = NONE if rules is None or not rules.routes else route_of(rules, task)
         key = (
             queue,
             task.pool,
@@ -228,6 +296,9 @@ class Catalogue:
             task.skills,
             task.selector,
             task.priority >= EMERGENCY and is_emergency(self.queue(queue), task),
+            None
+            if route == NONE and task.agent is None and not task.budgets
+            else (task.agent, route, NONE if route == NONE else step, task.budgets),
         )
         shape = self.shapes.get(key)
         if shape is None:
@@ -239,8 +310,17 @@ class Catalogue:
             if not asked <= self._label_keys:
                 self._label_keys |= asked
                 self._relabelled()
+            if task.agent is not None:
+                self._ask(task.namespace, task.agent)
             self._resolve(shape)
         return shape
+
+    def _ask(self, namespace: str, name: str) -> None:
+        """Tell the agents of this name from others, because a Task asks for it."""
+        if (namespace, name) not in self._asked:
+            self._asked.add((namespace, name))
+            for agent in list(self._by_name.get((namespace, name), {}).values()):
+                self._renamed(agent)
 
     def _sweep(self) -> None:
         """Forget shapes without Tasks, so that the table follows what is there."""
@@ -253,6 +333,12 @@ class Catalogue:
             if not of_queue:
                 del self._by_queue[shape.queue_key]
         self._sweep_at = max(1024, 2 * len(self.shapes))
+        # Agents that no Task asks for by name any more are like others again.
+        asked = {(key[0][0], key[8][0]) for key in self.shapes if key[8] is not None and key[8][0] is not None}
+        for name in self._asked - asked:
+            self._asked.discard(name)
+            for agent in list(self._by_name.get(name, {}).values()):
+                self._renamed(agent)
 
     def _resolve_all(self, shapes: Iterable[Shape]) -> None:
         for shape in list(shapes):
@@ -263,29 +349,94 @@ class Catalogue:
 
     def _resolve(self, shape: Shape) -> None:
         """Work out anew what may serve the shape."""
-        namespace = shape.queue_key[0]
-        queue = self.queues.get(shape.queue_key)
+        queue, special = self.queues.get(shape.queue_key), shape.key[8]
         shape.queue = queue or Queue(*shape.queue_key)
-        names = (shape.pool,) if shape.pool is not None else queue.pools if queue is not None else ()
-        if shape.key[7] and shape.pool is None:
-            names = (*names, *sorted(name for space, name in self.pools if space == namespace and name not in names))
-        shape.pools = tuple(key for name in names if (key := (namespace, name)) in self.pools)
-        shape.need = Need(*shape.key[2:6], shape.need.selector, queue is not None and queue.allows_unfenced)
+        shape.need = Need(
+            *shape.key[2:6],
+            shape.need.selector,
+            queue is not None and queue.allows_unfenced,
+            None if special is None else special[0],
+        )
+        number = NONE if special is None else special[1]
+        shape.route = shape.queue.routes[number] if NONE < number < len(shape.queue.routes) else None
+        shape.tiers, shape.steps = (), 0
+        if shape.route is not None:
+            shape.pools = self._routed(shape, shape.route)
+        else:
+            shape.pools = self._named(shape)
         shape.closed = (
             Reason.QUEUE_NOT_FOUND
             if queue is None
             else Reason.QUEUE_PAUSED
             if queue.paused
+            else Reason.AGENT_NOT_FOUND
+            if not shape.pools and shape.need.agent is not None
             else Reason.POOL_NOT_FOUND
             if not shape.pools
             else None
         )
-        shape.serving = 0
-        for pool in shape.pools:
+        shape.serving = self._serving(shape, shape.pools)
+        if shape.steps > 1 or (shape.route is not None and shape.key[7]):
+            shape.tiers = self._tiers(shape)
+        self._settle(shape)
+
+    def _serving(self, shape: Shape, pools: Iterable[Key]) -> int:
+        """The agent classes of these pools that may run the shape's Tasks."""
+        serving = 0
+        for pool in pools:
             for kind in self._by_pool.get(pool, {}).values():
                 if refusal(shape.need, kind.offer) is None:
-                    shape.serving |= 1 << kind.number
-        self._settle(shape)
+                    serving |= 1 << kind.number
+        return serving
+
+    def _named(self, shape: Shape) -> tuple[Key, ...]:
+        """The pools of a shape without a route: the Task's own, its agent's, or its queue's."""
+        namespace = shape.queue_key[0]
+        if shape.need.agent is not None:
+            of_agent = self._by_name.get((namespace, shape.need.agent), {}).values()
+            found = {agent.kind.offer.pool for agent in of_agent if agent.kind is not None}
+            return tuple(
+                key for key in sorted(found) if key in self.pools and (shape.pool is None or key[1] == shape.pool)
+            )
+        queue = self.queues.get(shape.queue_key)
+        names = (shape.pool,) if shape.pool is not None else queue.pools if queue is not None else ()
+        if shape.key[7] and shape.pool is None:
+            names = (*names, *self._others(namespace, names))
+        return tuple(key for name in names if (key := (namespace, name)) in self.pools)
+
+    def _others(self, namespace: str, names: Sequence[str]) -> list[str]:
+        """The namespace's pools but for these: emergencies may use them, too."""
+        return sorted(name for space, name in self.pools if space == namespace and name not in names)
+
+    def _routed(self, shape: Shape, route: Route) -> tuple[Key, ...]:
+        """The pools of the route's open steps, in their order; of an emergency, all steps and then all other pools."""
+        namespace = shape.queue_key[0]
+        if shape.key[7]:
+            shape.steps = len(route.steps)
+        else:
+            shape.steps = opened(route, shape.step, lambda name: self._may_grow(shape, (namespace, name)))
+        names = [name for step in route.steps[: shape.steps] for name in step.pools]
+        if shape.key[7]:
+            names += self._others(namespace, names)
+        return tuple(key for name in dict.fromkeys(names) if (key := (namespace, name)) in self.pools)
+
+    def _may_grow(self, shape: Shape, key: Key) -> bool:
+        """Whether the pool may yet get an agent for the shape's Tasks, because they wait."""
+        pool = self.pools.get(key)
+        return pool is not None and pool.elastic and key not in self._grown and bool(self._offers(shape, pool))
+
+    def _tiers(self, shape: Shape) -> tuple[int, ...]:
+        """The serving classes by the step that has them first, and last those of no step."""
+        assert shape.route is not None
+        tiers, seen = [], 0
+        for step in shape.route.steps[: shape.steps]:
+            keys = [(shape.queue_key[0], name) for name in step.pools]
+            tier = self._serving(shape, [key for key in keys if key in self.pools]) & ~seen
+            seen |= tier
+            tiers.append(tier)
+        tiers.append(shape.serving & ~seen)
+        found = tuple(tier for tier in tiers if tier)
+        return found if len(found) > 1 else ()
 
     def _settle(self, shape: Shape) -> None:
         """Put the shape's Tasks where its state says."""
@@ -297,19 +448,24 @@ class Catalogue:
         return [kind for kind in self._by_pool.get(pool, {}).values() if kind.members]
 
     def _candidates(self, shape: Shape) -> Candidates:
-        """Pools where the Tasks lack nothing but room: judged by their agents, or by their word if none is known."""
+        """Pools where the Tasks lack nothing but room: judged by their agents, or by their word if none is known.
+
+        None for a Task that waits for one agent: another one would not help.
+        """
+        if shape.need.agent is not None:
+            return ()
         found: list[tuple[Key, int]] = []
         for key in shape.pools:
-            pool = self.pools[key]
-            kinds = self.kinds(key)
-            if kinds:
-                offers = [kind.offer for kind in kinds if shape.serving >> kind.number & 1]
-            else:
-                offer = prospective(pool)
-                offers = [offer] if refusal(shape.need, offer) is None else []
+            offers = self._offers(shape, self.pools[key])
             if offers:
                 found.append((key, max(tasks_at_once(offer.slots, offer.resources, shape.need) for offer in offers)))
         return tuple(found)
+
+    def _offers(self, shape: Shape, pool: Pool) -> list[Offer]:
+        """What agents of the pool offer that may run the shape's Tasks: those it has, or one that it could have."""
+        kinds = self.kinds(pool.key)
+        offers = [kind.offer for kind in kinds] if kinds else [prospective(pool)]
+        return [offer for offer in offers if refusal(shape.need, offer) is None]
 
     def _demand(self, shape: Shape, candidates: Candidates) -> None:
         if candidates == shape.candidates:
@@ -345,7 +501,7 @@ class Catalogue:
     # Profiles.
 
     def _profile(self, shape: Shape) -> Profile:
-        key = (shape.serving, shape.need.slots, shape.need.resources)
+        key = (shape.serving, shape.need.slots, shape.need.resources, shape.tiers)
         profile = self.profiles.get(key)
         if profile is None:
             number = self._free_profiles.pop() if self._free_profiles else len(self.profiles)
@@ -405,15 +561,24 @@ class Catalogue:
             kind.members[agent.uid] = agent
             agent.kind = kind
             for shape in list(self.shapes.values()):
-                if offer.pool in shape.pools:
+                if shape.need.agent is not None:
+                    continue
+                if shape.route is not None:
+                    if shape.queue_key[0] == offer.pool[0]:
+                        self._resolve(shape)
+                elif offer.pool in shape.pools:
                     if refusal(shape.need, offer) is None:
                         shape.serving |= 1 << kind.number
                     self._settle(shape)
-            return
-        agent.kind = kind
-        kind.members[agent.uid] = agent
-        if len(kind.members) == 1:
-            self._repopulated(kind)
+        else:
+            agent.kind = kind
+            kind.members[agent.uid] = agent
+            if len(kind.members) == 1:
+                self._repopulated(kind)
+        name = (offer.pool[0], agent.offer.name)
+        agent.enrolled = name
+        self._by_name.setdefault(name, {})[agent.uid] = agent
+        self._named_anew(name)
 
     def dismiss(self, agent: AgentRecord) -> None:
         """Take the agent out of its class. Its rosters must have been left before."""
@@ -423,6 +588,20 @@ class Catalogue:
         del kind.members[agent.uid]
         if not kind.members:
             self._repopulated(kind)
+        name, agent.enrolled = agent.enrolled, None
+        if name is not None:
+            named = self._by_name[name]
+            del named[agent.uid]
+            if not named:
+                del self._by_name[name]
+            self._named_anew(name)
+
+    def _named_anew(self, name: Key) -> None:
+        """The agents of this name are others now."""
+        if name in self._asked:
+            for shape in list(self.shapes.values()):
+                if shape.need.agent == name[1] and shape.queue_key[0] == name[0]:
+                    self._resolve(shape)
 
     def _repopulated(self, kind: AgentClass) -> None:
         """A class has its first member again, or lost its last: what could serve by growing may be judged anew.
@@ -430,7 +609,9 @@ class Catalogue:
         Empty classes stay: an agent of the kind mostly comes back.
         """
         for shape in list(self.shapes.values()):
-            if kind.offer.pool in shape.pools and not shape.closed:
+            if shape.route is not None and shape.queue_key[0] == kind.offer.pool[0]:
+                self._resolve(shape)
+            elif kind.offer.pool in shape.pools and not shape.closed:
                 self._demand(shape, self._candidates(shape))
 
     def _sweep_classes(self) -> None:
@@ -448,6 +629,7 @@ class Catalogue:
         for shape in list(self.shapes.values()):
             if shape.serving & forgotten:
                 shape.serving &= ~forgotten
+                shape.tiers = tuple(left for tier in shape.tiers if (left := tier & ~forgotten))
                 self._settle(shape)
         self._sweep_classes_at = max(256, 2 * len(self.classes))
 
@@ -462,4 +644,5 @@ class Catalogue:
             agent.types,
             labels,
             agent.fenced,
+            agent.name if (agent.namespace, agent.name) in self._asked else "",
         )

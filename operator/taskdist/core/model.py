@@ -79,6 +79,9 @@ class Task:
     payload_bytes: int = 0
     # Uids of agents that died while they ran it.
     deaths: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()  # its own, by which it is routed
+    agent: str | None = None  # the only one that may run it, by the name of its pod
+    budgets: tuple[tuple[str, str, int], ...] = ()  # what an attempt takes: queue, name of its budget, amount
     attempted: bool = False  # it was started before
     spilled: bool = False  # it waits in another queue than its own
     redriven: bool = False  # it was a dead letter: whoever redrove it wants it run, be its deadline hopeless or not
@@ -121,6 +124,49 @@ class TokenRate:
 
     per_second: float
     burst: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """An amount that Tasks share: at most `limit` is held at once, or attempts spend what comes at a rate."""
+
+    name: str
+    limit: int | None = None
+    rate: TokenRate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which Tasks take a route. What is empty holds for all."""
+
+    labels: tuple[Requirement, ...] = ()
+    types: frozenset[str] = frozenset()
+    levels: frozenset[int] = frozenset()
+    tenants: frozenset[str] = frozenset()
+    min_slots: int = 1
+    max_slots: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteStep:
+    """Pools whose agents compete. It opens `after` seconds of waiting after the step before."""
+
+    pools: tuple[str, ...]
+    after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the Tasks go that match, step by step."""
+
+    name: str
+    steps: tuple[RouteStep, ...]
+    match: Match = field(default_factory=Match)
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """Return the pools of all steps, each once."""
+        return tuple(dict.fromkeys(name for step in self.steps for name in step.pools))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +223,17 @@ class Queue:
     concurrency_limit: int = 1
     overflow: Overflow | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
+    routes: tuple[Route, ...] = ()
+    budgets: tuple[Budget, ...] = ()
 
     @property
     def key(self) -> Key:
         return (self.namespace, self.name)
+
+    @property
+    def all_pools(self) -> tuple[str, ...]:
+        """Return the pools that it or one of its routes names, each once."""
+        return tuple(dict.fromkeys([*self.pools, *(name for route in self.routes for name in route.pools)]))
 
     @property
     def allows_unfenced(self) -> bool:

@@ -1,9 +1,9 @@
 """Tasks that a limit holds, each under exactly one blocker, and how they come back.
 
-A limit that holds all Tasks of a tenant in a queue parks its share or line as a whole. A key holds single Tasks: of
-those parked under it, the first of each shape and tenant is let go to try when it opens, for what else may hold one of
-them holds all of them; whoever finds it closed again is parked again. So a limit costs as much as there are Tasks that
-it lets through, not as there are Tasks behind it. Refuses to know what the limits are.
+A limit that holds all Tasks of a tenant in a queue parks its share or line as a whole; a budget parks lines. A key
+holds single Tasks: of those parked under it, the first of each shape and tenant is let go to try when it opens, for
+what else may hold one of them holds all of them; whoever finds it closed again is parked again. So a limit costs as
+much as there are Tasks that it lets through, not as there are Tasks behind it. Refuses to know what the limits are.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -78,7 +78,8 @@ class Parking:
         # A Task of one slot that is held leaves no room for any other of its tenant. Queues with an order of their own
         # have one share for all tenants.
         alone = blocker.tenant is None or record.shape.queue.policy is OrderPolicy.PRIORITY
-        if record.task.slots == 1 and record.level < EMERGENCY and line.share.key == line.tenant and alone:
+        whole_share = not blocker.by_line and line.share.key == line.tenant and alone
+        if record.task.slots == 1 and record.level < EMERGENCY and whole_share:
             whole.shares.append((self._waiting.park_share(line, blocker), line.shape.pools))
         else:
             self._waiting.park(line, blocker)

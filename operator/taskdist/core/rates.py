@@ -1,4 +1,4 @@
-"""How many attempts may start in a time: a bucket of tokens.
+"""How many attempts may start in a time, or how much they may spend: a bucket of tokens.
 
 Owns the arithmetic of one bucket. Refuses to know who takes a token, or who waits for one. The token bucket is that of
 RFC 3290, appendix A, here with tokens below zero for those that may not be kept waiting.
@@ -8,9 +8,9 @@ from taskdist.core.model import TokenRate
 
 
 class Bucket:
-    """`burst` tokens at first and at most, `per_second` more each second; a grant takes one.
+    """`burst` tokens at first and at most, `per_second` more each second; a grant takes one, or an amount.
 
-    Over any window of t seconds the grants that waited for a token are at most burst + per_second × t.
+    Over any window of t seconds what is taken by grants that waited for it is at most burst + per_second × t.
     """
 
     __slots__ = ("_at", "_tokens", "rate")
@@ -28,12 +28,15 @@ class Bucket:
             self._at = now
             self.rate = rate
 
-    def opens_at(self) -> float:
-        """Return the time from which a token is there: `has_token` holds exactly from then on."""
-        return self._at if self._tokens >= 1.0 else self._at + (1.0 - self._tokens) / self.rate.per_second
+    def opens_at(self, amount: float = 1.0) -> float:
+        """Return the time from which so many tokens are there: `has` says so exactly from then on."""
+        return self._at if self._tokens >= amount else self._at + (amount - self._tokens) / self.rate.per_second
+
+    def has(self, amount: float, now: float) -> bool:
+        return self._tokens >= amount or now >= self._at + (amount - self._tokens) / self.rate.per_second
 
     def has_token(self, now: float) -> bool:
-        return self._tokens >= 1.0 or now >= self._at + (1.0 - self._tokens) / self.rate.per_second
+        return self.has(1.0, now)
 
     def tokens(self, now: float) -> float:
         """Return how many tokens are there; below zero: how many were taken ahead."""
@@ -47,12 +50,12 @@ class Bucket:
         """Whether it is as if it had never been used."""
         return self.tokens(now) >= self.rate.burst
 
-    def take(self, now: float) -> None:
-        """Take a token, whether one is there or not."""
-        self._tokens = self.tokens(now) - 1.0
+    def take(self, now: float, amount: float = 1.0) -> None:
+        """Take tokens, whether they are there or not."""
+        self._tokens = self.tokens(now) - amount
         self._at = now
 
-    def give_back(self, now: float) -> None:
+    def give_back(self, now: float, amount: float = 1.0) -> None:
         """The taker did not start after all."""
-        self._tokens = min(float(self.rate.burst), self.tokens(now) + 1.0)
+        self._tokens = min(float(self.rate.burst), self.tokens(now) + amount)
         self._at = now

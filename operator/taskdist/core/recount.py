@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from taskdist.core.blockers import Book, NoToken, Scope
+from taskdist.core.blockers import Book, Scope
 from taskdist.core.model import EMERGENCY, Key, Task
 from taskdist.core.turns import SequenceKey, Turns
 
@@ -20,7 +20,11 @@ def findings(tasks: Iterable[tuple[Task, bool]], books: Mapping[Key, Book], turn
     emergency: Counter[tuple[Key, str]] = Counter()
     keys: Counter[tuple[Key, str]] = Counter()
     ordered: dict[SequenceKey, tuple[set[str], int]] = {}
+    budgets: dict[tuple[Key, str], tuple[int, int]] = {}
     for task, leased in tasks:
+        for of, name, amount in task.budgets:
+            users, taken = budgets.get(((task.namespace, of), name), (0, 0))
+            budgets[(task.namespace, of), name] = (users + 1, taken + amount * leased)
         key, account = task.queue_key, (task.queue_key, task.tenant)
         queues[key] = _plus(queues.get(key), task, leased)
         tenants[account] = _plus(tenants.get(account), task, leased)
@@ -38,10 +42,14 @@ def findings(tasks: Iterable[tuple[Task, bool]], books: Mapping[Key, Book], turn
     held = {(key, use.key): use.held for key, book in books.items() for use in book.keys.values()}
     yield from _differ("concurrency key", held, dict(keys))
     yield from _differ("ordering key", dict(turns.sizes()), ordered)
+    purses = {
+        (key, name): (purse.users, purse.held) for key, book in books.items() for name, purse in book.purses.items()
+    }
+    yield from _differ("budget", {key: counts for key, counts in purses.items() if any(counts)}, budgets)
     for book in books.values():
         for blocker in book.watched:
             # Those of time are told by it.
-            if not isinstance(blocker, NoToken) and blocker.open(0.0):
+            if blocker.opens_at(0.0) is None and blocker.open(0.0):
                 yield f"a limit is open and was not reported: {blocker.describe(0.0)[0]}"
 
 

@@ -9,7 +9,7 @@ from shlex import join
 from typing import Any
 
 from taskdist.api import GROUP, POOL_LABEL, VERSION, OrderPolicy, Priority
-from taskdist.core.model import TOP, Key, Pool, Queue, Task
+from taskdist.core.model import TOP, Budget, Key, Pool, Queue, Task
 
 
 def taskdist(verb: str, task: Task, name: str | None = None) -> str:
@@ -41,6 +41,13 @@ def nested(path: str, value: Any) -> dict[str, Any]:
     for name in reversed(path.split(".")):
         value = {name: value}
     return dict(value)
+
+
+def budget(each: Budget) -> dict[str, Any]:
+    """A budget as a queue's spec says it."""
+    if each.rate is not None:
+        return {"name": each.name, "kind": "Rate", "perSecond": each.rate.per_second, "burst": each.rate.burst}
+    return {"name": each.name, "kind": "Concurrent", "limit": each.limit}
 
 
 def create_queue(key: Key, pools: list[str]) -> str:

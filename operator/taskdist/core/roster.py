@@ -29,6 +29,7 @@ class AgentRecord:
         "deleting",
         "drained",
         "draining",
+        "enrolled",
         "gone",
         "home",
         "idle_since",
@@ -78,6 +79,8 @@ class AgentRecord:
         # Of the offer; 0 while there is none.
         self.slots = 0
         self.kind: AgentClass | None = None
+        # Under which namespace and name it is enrolled.
+        self.enrolled: Key | None = None
         # The class that counts it as open.
         self.open_in: AgentClass | None = None
         # What it holds, and when the first of that is expected to end.

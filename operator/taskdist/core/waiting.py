@@ -58,10 +58,12 @@ class TaskRecord:
         "level",
         "lift",
         "line",
+        "moves",
         "opens",
         "parked",
         "rises",
         "shape",
+        "since",
         "stamp",
         "task",
         "trying",
@@ -95,9 +97,12 @@ class TaskRecord:
         self.chain = 0
         self.latest_start = 0.0
         self.hopeless_from = 0.0
-        # When it has waited too long, may start at the earliest, goes up by a level, is to have an agent held; infinite
-        # where it never is. `due` is the first of these, `alarm` the stamp of its entry.
-        self.expires = self.opens = self.rises = self.impatient = self.due = inf
+        # Since when nothing of its own holds it, which its route's steps count from; below zero: something does.
+        self.since = -1.0
+        # When it has waited too long, may start at the earliest, goes up by a level, is to have an agent held, comes to
+        # the next step of its route; infinite where it never is. `due` is the first of these, `alarm` the stamp of its
+        # entry.
+        self.expires = self.opens = self.rises = self.impatient = self.moves = self.due = inf
         self.alarm = 0
         # While leased: what was charged to whom, and whether the attempt has failed.
         self.charge: Charge | None = None

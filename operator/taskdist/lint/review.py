@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
-from taskdist.lint import agents, delivery, keeping, kinship, limits, order, serving, times, writing
+from taskdist.lint import agents, delivery, keeping, kinship, limits, order, routing, serving, times, writing
 from taskdist.lint.findings import Finding, Flaw, Rule, Severity, rule
 from taskdist.lint.manifests import Manifest
 from taskdist.lint.setup import Setup
@@ -20,7 +20,9 @@ def not_yaml(setup: Setup) -> Iterator[Flaw]:
 RULES: tuple[Rule, ...] = (
     not_yaml,
     *writing.RULES,
+    *routing.WRITTEN,
     *serving.RULES,
+    *routing.RULES,
     *times.RULES,
     *limits.RULES,
     *order.RULES,

@@ -127,7 +127,8 @@ class _Refusal:
 
 def _refused(doc: TaskDoc, queue: QueueDoc, pools: Sequence[PoolDoc]) -> _Refusal | None:
     """Why none of the pools can ever run the Task; None if one can. Pools that nobody has are another rule's."""
-    need = filters.need_of(doc.task, queue.rules.allows_unfenced)
+    # Which agent has the name that it asks for is not known before it is there.
+    need = replace(filters.need_of(doc.task, queue.rules.allows_unfenced), agent=None)
     by_filter: dict[int, list[PoolDoc]] = {}
     for pool in pools:
         # A label that agents report of themselves is not known before they do.
@@ -223,7 +224,7 @@ def agents_without_a_fence(setup: Setup) -> Iterator[Flaw]:
     for queue in setup.queues.values():
         if queue.rules.allows_unfenced:
             continue
-        pools = [setup.pools.get((queue.rules.namespace, name)) for name in queue.rules.pools]
+        pools = [setup.pools.get((queue.rules.namespace, name)) for name in queue.rules.all_pools]
         known = [pool for pool in pools if pool is not None]
         unfenced = [pool.shape.name for pool in known if not pool.offer.fenced]
         if unfenced:
@@ -231,7 +232,7 @@ def agents_without_a_fence(setup: Setup) -> Iterator[Flaw]:
                 "Reclaim when the pod is gone, or run handlers as processes.", patch("spec.reclaim", "Confirmed")
             )
             message = f"the agents of {', '.join(unfenced)} cannot be fenced, and get no work under reclaim Lease"
-            every = len(unfenced) == len(queue.rules.pools)
+            every = len(unfenced) == len(queue.rules.all_pools)
             yield Flaw(queue.manifest, "spec.reclaim", message, mend, Severity.ERROR if every else None)
 
 

@@ -17,6 +17,7 @@ from taskdist.api import AgentPoolSpec, OrderPolicy, Phase, TaskQueueSpec, TaskS
 from taskdist.core import filters
 from taskdist.core.model import Key, Pool, Queue, Task, Timeouts
 from taskdist.core.order import is_emergency
+from taskdist.core.routes import NONE, route_of
 from taskdist.lint import schema
 from taskdist.lint.manifests import Manifest, Obj
 from taskdist.protocol import convert
@@ -127,16 +128,25 @@ class Setup:
         elif is_emergency(queue.rules, task):
             names = self.names("AgentPool", namespace)
         else:
-            names = list(queue.rules.pools)
+            names = self._way(task, queue)
         return [self.pools[namespace, name] for name in names if (namespace, name) in self.pools]
 
     def missing_pools(self, doc: TaskDoc, queue: QueueDoc) -> bool:
         """Whether the Task could also run on a pool that is not in the set, or cannot be read."""
-        names = [doc.task.pool] if doc.task.pool is not None else queue.rules.pools
+        names = [doc.task.pool] if doc.task.pool is not None else self._way(doc.task, queue)
         return any((doc.task.namespace, name) not in self.pools for name in names)
 
     def queues_using(self, pool: Key) -> list[QueueDoc]:
-        return [doc for doc in self.queues.values() if doc.rules.namespace == pool[0] and pool[1] in doc.rules.pools]
+        return [
+            doc for doc in self.queues.values() if doc.rules.namespace == pool[0] and pool[1] in doc.rules.all_pools
+        ]
+
+    def _way(self, task: Task, queue: QueueDoc) -> list[str]:
+        """The pools of the Task's route, of all its steps, or else of its queue; all, if it names its agent."""
+        if task.agent is not None:
+            return self.names("AgentPool", task.namespace)
+        route = route_of(queue.rules, task)
+        return list(queue.rules.pools if route == NONE else queue.rules.routes[route].pools)
 
     def timeouts(self, doc: TaskDoc) -> Timeouts:
         """The Task's limits of time: its own word, or else its queue's."""

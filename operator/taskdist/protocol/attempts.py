@@ -101,6 +101,7 @@ class Attempts(Fates):
             wall=now.wall,
             failures=record.failures,
             agent=agent,
+            taken=lease.route if lease is not None else None,
             assigned_at=lease.assigned_at if lease is not None else None,
             started_at=(lease.started_at if lease is not None else 0.0) or entry.outcome_start,
             last_progress=lease.progress if lease is not None else None,
@@ -140,7 +141,11 @@ class Attempts(Fates):
             and record.epoch <= name.epoch < self.epoch
             and session is not None
             and session.identity.namespace == record.task.namespace
-            and (session.identity.pool in queue.pools or session.identity.pool == record.task.pool)
+            and (
+                session.identity.pool in queue.all_pools
+                or session.identity.pool == record.task.pool
+                or session.identity.pod_name == record.task.agent
+            )
         )
 
     # --- ends ---
@@ -243,6 +248,7 @@ class Attempts(Fates):
                 failures=ending.failures,
                 attempts=attempts,
                 agent=(lease.agent_name, lease.agent_uid, lease.pool) if lease is not None else None,
+                taken=lease.route if lease is not None else None,
                 assigned_at=lease.assigned_at if lease is not None else None,
                 started_at=lease.started_at if lease is not None else None,
                 last_progress=lease.progress if lease is not None else None,

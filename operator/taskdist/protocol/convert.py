@@ -12,10 +12,12 @@ import json
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from taskdist import api
 from taskdist.api import (
     POOL_LABEL,
     TEMPLATE_LABEL,
     AgentPool,
+    BudgetKind,
     OnDependencyFailure,
     Phase,
     Priority,
@@ -25,13 +27,17 @@ from taskdist.api import (
 )
 from taskdist.core.model import (
     NORMAL,
+    Budget,
     Limits,
+    Match,
     Overflow,
     Parent,
     Pool,
     Queue,
     Requirement,
     RetryPolicy,
+    Route,
+    RouteStep,
     Task,
     Timeouts,
     TokenRate,
@@ -111,6 +117,9 @@ def task_record(obj: Obj) -> TaskRecord:
             on_parent_failure=_ON_FAILURE.get(spec.get("onDependencyFailure") or "", OnDependencyFailure.FAIL),
             payload_bytes=payload_bytes,
             deaths=tuple(status.get("lostAgents") or ()),
+            labels=_pairs(metadata.get("labels")),
+            agent=spec.get("agent") or None,
+            budgets=_budgets(spec),
             attempted=_attempted(status),
             spilled=bool(status.get("spilledTo")),
             redriven=bool(status.get("redrives")),
@@ -200,6 +209,13 @@ def queue(obj: Obj) -> Queue:
         timeouts=Timeouts(
             spec.timeouts.waiting_seconds, spec.timeouts.execution_seconds, spec.timeouts.progress_seconds
         ),
+        routes=tuple(_route(each) for each in spec.routes),
+        budgets=tuple(
+            Budget(each.name, each.limit)
+            if each.kind is BudgetKind.CONCURRENT
+            else Budget(each.name, rate=TokenRate(each.per_second or 0.001, each.burst or 1))
+            for each in spec.budgets
+        ),
     )
 
 
@@ -271,6 +287,34 @@ def _agent_status(obj: Obj, status: Obj) -> Obj:
     names = [each["name"] for each in containers]
     name = AGENT_CONTAINER if AGENT_CONTAINER in names or not names else names[0]
     return next((each for each in status.get("containerStatuses") or () if each["name"] == name), _NOTHING)
+
+
+def _route(route: api.Route) -> Route:
+    match = route.match
+    return Route(
+        route.name,
+        tuple(RouteStep(tuple(step.pools), step.after_seconds) for step in route.steps),
+        Match(
+            labels=_selector(match.to_wire()),
+            types=frozenset(match.types),
+            levels=frozenset(level.level for level in match.levels),
+            tenants=frozenset(match.tenants),
+            min_slots=match.min_slots or 1,
+            max_slots=match.max_slots,
+        ),
+    )
+
+
+def _budgets(spec: Obj) -> tuple[tuple[str, str, int], ...]:
+    """What an attempt takes, by queue and name. A budget that is named both ways is one."""
+    if not spec.get("budgets"):
+        return ()
+    found: dict[tuple[str, str], int] = {}
+    for each in spec["budgets"]:
+        queue, slash, name = each["name"].partition("/")
+        key = (queue, name) if slash else (spec["queue"], queue)
+        found[key] = found.get(key, 0) + (each.get("amount") or 1)
+    return tuple(sorted((queue, name, amount) for (queue, name), amount in found.items()))
 
 
 def _limits(limits: taskqueue.Limits | None) -> Limits:

@@ -478,6 +478,7 @@ class Leader(Sessions):
             entry, name, decision.agent_uid, decision.agent_name, decision.pool, self._queue(record)
         )
         lease.message = decision.message
+        lease.route = status.route(decision.rule, decision.step, decision.pool)
         entry.core = "leased"
         self._set_lease(entry, lease)
         self._advance(entry, now)

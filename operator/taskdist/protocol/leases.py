@@ -168,6 +168,7 @@ class Leases(Kinship):
             agent=lease.agent_name,
             agent_uid=lease.agent_uid,
             pool=lease.pool,
+            taken=lease.route or status.route("", 0, lease.pool),
             message=lease.message,
             wall=lease.assigned_at,
         )

@@ -87,10 +87,11 @@ class Ledger(ABC):
         return self._queues.get(key) or Queue(*key)
 
     def _lazy(self, queue: Queue, record: TaskRecord) -> bool:
-        """Whether the agent hears of a lease before it is recorded. A Task with a key is recorded first in any queue:
-        what runs unrecorded while the leader changes would not hold its key."""
+        """Whether the agent hears of a lease before it is recorded. A Task with a key or a budget is recorded first in
+        any queue: what runs unrecorded while the leader changes would not hold its key, nor its part of the budget."""
         task = record.task
         keyed = any(key is not None for key in (task.concurrency_key, task.ordering_key, record.idempotency))
+        keyed = keyed or bool(task.budgets)
         return queue.dispatch is Dispatch.LAZY and queue.delivery is not Delivery.AT_MOST_ONCE and not keyed
 
     def _notice(

@@ -78,7 +78,14 @@ def progress(fraction: float, message: str, wall: float) -> dict[str, Any]:
     return {"fraction": fraction, "message": clip(message, MAX_PROGRESS_MESSAGE), "reportedAt": timestamp(wall)}
 
 
-def assigned(attempt: int, epoch: int, *, agent: str, agent_uid: str, pool: str, message: str, wall: float) -> Status:
+def route(rule: str, step: int, pool: str) -> Status:
+    """By which way it came to the pool. All of it is said each time: a merge would keep what is left out."""
+    return {"rule": rule, "step": step, "pool": pool}
+
+
+def assigned(
+    attempt: int, epoch: int, *, agent: str, agent_uid: str, pool: str, taken: Status, message: str, wall: float
+) -> Status:
     """The Task is given to an agent: the write that must stand before the agent hears of it."""
     return {
         "phase": Phase.ASSIGNED.value,
@@ -89,6 +96,7 @@ def assigned(attempt: int, epoch: int, *, agent: str, agent_uid: str, pool: str,
         "agent": agent,
         "agentUid": agent_uid,
         "pool": pool,
+        "route": taken,
         "assignedAt": timestamp(wall),
         "startedAt": None,
         "retryAfter": None,
@@ -119,6 +127,7 @@ def waiting(
         "agent": None,
         "agentUid": agent_uid,
         "pool": None,
+        "route": None,
         "failures": failures,
         "retryAfter": None if not_before is None else timestamp(not_before),
         **_history(attempts, dropped),
@@ -154,6 +163,7 @@ def redriven(epoch: int, redrives: int, *, message: str, wall: float) -> Status:
         "retryAfter": None,
         "agent": None,
         "pool": None,
+        "route": None,
         "startedAt": None,
         "finishedAt": None,
         "progress": None,
@@ -172,6 +182,7 @@ def ended(
     failures: int | None = None,
     attempts: list[dict[str, Any]] | None = None,
     agent: tuple[str, str, str] | None = None,
+    taken: Status | None = None,
     assigned_at: float | None = None,
     started_at: float | None = None,
     last_progress: dict[str, Any] | None = None,
@@ -180,7 +191,8 @@ def ended(
     redrives: int = 0,
 ) -> Status:
     """The Task is terminal, or a dead letter. `agent` is (name, uid, pool) where status may not show the attempt yet
-    (Lazy). `redrives`: up to which spec.redrive it was redriven, or was asked to be before there was need."""
+    (Lazy), `taken` its route. `redrives`: up to which spec.redrive it was redriven, or was asked to be before there was
+    need."""
     status: Status = {
         "phase": phase.value,
         "reason": reason.value,
@@ -200,6 +212,8 @@ def ended(
         status["redrives"] = redrives
     if agent is not None:
         status["agent"], status["agentUid"], status["pool"] = agent
+    if taken is not None:
+        status["route"] = taken
     if assigned_at:
         status["assignedAt"] = timestamp(assigned_at)
     if started_at:

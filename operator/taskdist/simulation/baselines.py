@@ -18,6 +18,7 @@ from taskdist.core.decisions import Assign, Decision
 from taskdist.core.filters import Need, Offer, covers, need_of, refusal
 from taskdist.core.model import Agent, Key, Queue, Task
 from taskdist.core.retry import after_failure
+from taskdist.core.routes import NONE, route_of
 from taskdist.simulation.chance import Sequence
 from taskdist.simulation.scenario import Policy
 
@@ -37,7 +38,14 @@ class _Server:
         # Of weighted round-robin: what it is owed.
         self.share = 0.0
         self.offer = Offer(
-            agent.pool_key, agent.slots, agent.resources, agent.skills, agent.types, agent.labels, agent.fenced
+            agent.pool_key,
+            agent.slots,
+            agent.resources,
+            agent.skills,
+            agent.types,
+            agent.labels,
+            agent.fenced,
+            agent.name,
         )
 
     @property
@@ -54,8 +62,8 @@ class _Server:
             self.resources[name] = self.resources.get(name, 0) - sign * amount
 
 
-# All that decides which agents may run a Task.
-Class = tuple[Key, str | None, Need]
+# All that decides which agents may run a Task; the last is the number of its route.
+Class = tuple[Key, str | None, Need, int]
 
 
 class Baseline(ABC):
@@ -147,14 +155,20 @@ class Baseline(ABC):
 
     def _class(self, task: Task) -> Class:
         queue = self._queues.get(task.queue_key)
-        return task.queue_key, task.pool, need_of(task, queue is not None and queue.allows_unfenced)
+        route = NONE if queue is None else route_of(queue, task)
+        return task.queue_key, task.pool, need_of(task, queue is not None and queue.allows_unfenced), route
 
     def _able(self, kind: Class) -> list[_Server]:
         found = self._capable.get(kind)
         if found is None:
-            (namespace, name), pool, need = kind
+            (namespace, name), pool, need, route = kind
             queue = self._queues.get((namespace, name))
             pools = () if queue is None or queue.paused else (pool,) if pool is not None else queue.pools
+            if pools and queue is not None and route != NONE:
+                # To a baseline all steps are open at once.
+                pools = queue.routes[route].pools
+            elif pools and need.agent is not None and pool is None:
+                pools = tuple({server.agent.pool for server in self._servers.values()})
             found = self._capable[kind] = sorted(
                 (
                     server

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from taskdist.core.filters import need_of
 from taskdist.core.model import Key, Queue, Task
+from taskdist.core.routes import NONE, route_of
 from taskdist.simulation.gates import Gates
 from taskdist.simulation.levels import Levels
 from taskdist.simulation.record import Record
@@ -78,7 +79,11 @@ def weight(queue: Queue | None, tenant: str) -> int:
 
 def _agents(record: Record, task: Task) -> object:
     queue = record.queues.get(task.queue_key)
-    pools = frozenset((task.pool,) if task.pool is not None else queue.pools if queue is not None else ())
+    route = route_of(queue, task) if queue is not None else NONE
+    names = (
+        queue.routes[route].pools if queue is not None and route != NONE else queue.pools if queue is not None else ()
+    )
+    pools = frozenset((task.pool,) if task.pool is not None else names)
     return pools, need_of(task, queue is not None and queue.allows_unfenced)
 
 

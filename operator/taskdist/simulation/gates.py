@@ -1,8 +1,8 @@
 """Which gates hold a waiting Task at which time, counted from the log of a run alone.
 
-Quotas, concurrency keys and the cap on emergency Tasks are recounted, token buckets are replayed, ordering keys and
-dependencies follow from who ended when. Nothing of the core's accounting is used. Refuses to know agents: what does
-not fit anywhere is not gated.
+Quotas, concurrency keys, shared budgets and the cap on emergency Tasks are recounted, token buckets are replayed,
+ordering keys and dependencies follow from who ended when. Nothing of the core's accounting is used. Refuses to know
+agents: what does not fit anywhere is not gated.
 """
 
 from collections import defaultdict
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from math import inf
 
 from taskdist.api import OnDependencyFailure, OrderPolicy, Phase
-from taskdist.core.model import EMERGENCY, Key, Queue, Task, TokenRate
+from taskdist.core.model import EMERGENCY, Budget, Key, Queue, Task, TokenRate
 from taskdist.simulation.record import Outcome, Record, Step, TaskLife
 from taskdist.simulation.spans import Interval
 
@@ -56,23 +56,29 @@ class _Count:
 
 
 class _Bucket:
-    """A token bucket: full at first, `per_second` more up to `burst`, one less with each start, be it below zero."""
+    """A token bucket: full at first, `per_second` more up to `burst`, less with each start, be it below zero."""
 
-    __slots__ = ("closed", "rate", "since", "tokens")
+    __slots__ = ("rate", "since", "takes", "tokens")
 
     def __init__(self, rate: TokenRate, begun: float) -> None:
         self.rate = rate
         self.tokens = float(rate.burst)
         self.since = begun
-        self.closed: list[Interval] = []
+        # When something was taken, and what was left then.
+        self.takes: list[tuple[float, float]] = []
 
     def filled(self, at: float) -> float:
         return min(float(self.rate.burst), self.tokens + (at - self.since) * self.rate.per_second)
 
-    def take(self, at: float) -> None:
-        self.tokens, self.since = self.filled(at) - 1, at
-        if self.tokens < 1 - NEARLY:
-            self.closed.append((at, at + (1 - self.tokens) / self.rate.per_second))
+    def take(self, at: float, amount: int = 1) -> None:
+        self.tokens, self.since = self.filled(at) - amount, at
+        self.takes.append((at, self.tokens))
+
+    def closed(self, amount: int) -> list[Interval]:
+        """The times in which less was there."""
+        if amount > self.rate.burst:
+            return [(0.0, inf)]
+        return [(at, at + (amount - left) / self.rate.per_second) for at, left in self.takes if left < amount - NEARLY]
 
 
 class Gates:
@@ -89,7 +95,8 @@ class Gates:
         self._gated = {key for key, queue in record.queues.items() if _limited(queue)}
         # Mostly there is nothing to count.
         self._any = bool(self._gated) or any(
-            life.task.concurrency_key is not None or life.task.priority == EMERGENCY for life in record.tasks
+            life.task.concurrency_key is not None or life.task.priority == EMERGENCY or bool(life.task.budgets)
+            for life in record.tasks
         )
 
     def queue(self, task: Task) -> Queue:
@@ -100,12 +107,13 @@ class Gates:
         """Tasks of one class of agents and one group are held by the same counts and buckets at all times."""
         if not self._counted(task):
             return ()
-        return (task.tenant, task.concurrency_key, task.slots, _emergency(task, self.queue(task)))
+        return (task.tenant, task.concurrency_key, task.slots, _emergency(task, self.queue(task)), task.budgets)
 
     def _counted(self, task: Task) -> bool:
         if not self._any:
             return False
-        return task.queue_key in self._gated or task.concurrency_key is not None or _emergency(task, self.queue(task))
+        keyed = task.concurrency_key is not None or bool(task.budgets)
+        return task.queue_key in self._gated or keyed or _emergency(task, self.queue(task))
 
     # What is so now.
 
@@ -118,7 +126,34 @@ class Gates:
             return True
         if any(self._counts[name].value > most for name, most in _bounds(task, queue)):
             return True
-        return any(self._bucket(name, rate).filled(at) < 1 - NEARLY for name, rate in _rates(task, queue))
+        if any(self._counts[name].value > most for name, most, _ in self._held(task)):
+            return True
+        return any(
+            self._bucket(name, rate).filled(at) < amount - NEARLY
+            for name, rate, amount in [*_rates(task, queue), *self._spent(task)]
+        )
+
+    def _budgets(self, task: Task) -> Iterator[tuple[Name, Budget | None, int]]:
+        """The budgets that the Task takes of, and how much."""
+        for queue, name, amount in task.budgets:
+            rules = self._record.queues.get((task.namespace, queue))
+            budget = next((each for each in rules.budgets if each.name == name), None) if rules is not None else None
+            yield ("budget", task.namespace, queue, name), budget, amount
+
+    def _held(self, task: Task) -> Iterator[tuple[Name, int, int]]:
+        """The counts of budgets that hold the Task when they are above so much, and how much it adds."""
+        for name, budget, amount in self._budgets(task):
+            if budget is None:
+                yield name, -1, 0
+            elif budget.limit is not None:
+                yield name, budget.limit - amount, amount
+
+    def _spent(self, task: Task, taking: bool = False) -> Iterator[tuple[Name, TokenRate, int]]:
+        """The buckets of budgets, and how much it takes; emergency Tasks wait for none."""
+        if task.budgets and (taking or not _emergency(task, self.queue(task))):
+            for name, budget, amount in self._budgets(task):
+                if budget is not None and budget.rate is not None:
+                    yield name, budget.rate, amount
 
     def own(self, life: TaskLife) -> bool:
         """Whether the Task is held by its turn or by others on which it depends."""
@@ -160,9 +195,11 @@ class Gates:
             sign = 1 if step is Step.STARTS else -1
             for name, _ in _bounds(task, queue):
                 self._counts[name].add(sign * (task.slots if "slots" in name else 1), at)
+            for name, _, amount in self._held(task):
+                self._counts[name].add(sign * amount, at)
             if step is Step.STARTS:
-                for name, rate in _rates(task, queue, taking=True):
-                    self._bucket(name, rate).take(at)
+                for name, rate, amount in [*_rates(task, queue, taking=True), *self._spent(task, taking=True)]:
+                    self._bucket(name, rate).take(at, amount)
 
     def _line(self, life: TaskLife, at: float, step: Step) -> None:
         task = life.task
@@ -198,8 +235,10 @@ class Gates:
         shut: list[Interval] = []
         for name, most in _bounds(task, queue):
             shut += self._counts[name].above(most, ended)
-        for name, rate in _rates(task, queue):
-            shut += self._bucket(name, rate).closed
+        for name, most, _ in self._held(task):
+            shut += self._counts[name].above(most, ended) if most >= 0 else [(0.0, ended)]
+        for name, rate, amount in [*_rates(task, queue), *self._spent(task)]:
+            shut += self._bucket(name, rate).closed(amount)
         return list(without(waits, sorted(shut)))
 
 
@@ -240,10 +279,10 @@ def _bounds(task: Task, queue: Queue) -> Iterator[tuple[Name, int]]:
         yield ("emergency", key, task.tenant), queue.emergency_leased - 1
 
 
-def _rates(task: Task, queue: Queue, taking: bool = False) -> Iterator[tuple[Name, TokenRate]]:
-    """The buckets that the Task takes from, and those that it waits for: emergency Tasks wait for none."""
+def _rates(task: Task, queue: Queue, taking: bool = False) -> Iterator[tuple[Name, TokenRate, int]]:
+    """The buckets that the Task takes a token from, and those that it waits for: emergency Tasks wait for none."""
     if taking or not _emergency(task, queue):
         if queue.rate is not None:
-            yield ("rate", queue.key), queue.rate
+            yield ("rate", queue.key), queue.rate, 1
         if queue.tenant_rate is not None:
-            yield ("rate", queue.key, task.tenant), queue.tenant_rate
+            yield ("rate", queue.key, task.tenant), queue.tenant_rate, 1

@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 
 from taskdist.core.filters import Need, Offer, covers, need_of, refusal
 from taskdist.core.model import EMERGENCY, Agent, Key, Task
+from taskdist.core.routes import NONE, route_of
 from taskdist.simulation.gates import Gates, Name
 from taskdist.simulation.levels import Levels, base
 from taskdist.simulation.record import AgentLife, Record, Step, TaskLife
@@ -29,8 +30,9 @@ class Inversion:
     agent: AgentLife
 
 
-# All that decides whether an agent may run a Task and what it takes of it; whether it may use any pool; its gates.
-_Class = tuple[Key, str | None, Need, bool, Name]
+# All that decides whether an agent may run a Task and what it takes of it; whether it may use any pool; its gates; the
+# number of its route.
+_Class = tuple[Key, str | None, Need, bool, Name, int]
 
 
 class _Waiting:
@@ -42,7 +44,7 @@ class _Waiting:
         # By level at creation, oldest first: aging keeps that order, so the first is of the highest level. Entries of
         # Tasks that left stay until they come first.
         self.by_base: dict[int, list[tuple[float, int, TaskLife]]] = {}
-        # Those whose level follows from others', too.
+        # Those whose level follows from others', too, and those whose pools follow from how long they waited.
         self.lifted: dict[str, TaskLife] = {}
 
 
@@ -69,6 +71,8 @@ class Checker:
         self._resources: dict[str, dict[str, int]] = {}
         self._offers: dict[str, Offer] = {}
         self._passes: dict[tuple[_Class, Offer], bool] = {}
+        # By pool: when its agents were made, of those that never went.
+        self._sizes: dict[str, list[float]] | None = None
 
     def found(self) -> Iterator[Inversion]:
         """Yield each start that is an inversion, with a Task that it overtook."""
@@ -109,7 +113,8 @@ class Checker:
     def _class(self, task: Task) -> _Class:
         queue = self._gates.queue(task)
         anywhere = base(task, queue) == EMERGENCY
-        return task.queue_key, task.pool, need_of(task, queue.allows_unfenced), anywhere, self._gates.group(task)
+        need, route = need_of(task, queue.allows_unfenced), route_of(queue, task)
+        return task.queue_key, task.pool, need, anywhere, self._gates.group(task), route
 
     def _admit(self, life: TaskLife, at: float) -> None:
         task = life.task
@@ -119,8 +124,9 @@ class Checker:
         self._held.pop(task.uid, None)
         self._since[task.uid] = at
         number = self._standing[task.uid] = self._waits[task.uid]
-        waiting = self._classes.setdefault(self._class(task), _Waiting())
-        if self._levels.lifts:
+        kind = self._class(task)
+        waiting = self._classes.setdefault(kind, _Waiting())
+        if self._levels.lifts or kind[5] != NONE:
             waiting.lifted[task.uid] = life
         else:
             line = waiting.by_base.setdefault(base(task, self._gates.queue(task)), [])
@@ -130,7 +136,7 @@ class Checker:
         uid = life.task.uid
         self._waits.pop(uid, None)
         self._held.pop(uid, None)
-        if self._standing.pop(uid, None) is not None and self._levels.lifts:
+        if self._standing.pop(uid, None) is not None:
             self._classes[self._class(life.task)].lifted.pop(uid, None)
 
     def _reserved(self, started: TaskLife, at: float) -> bool:
@@ -146,7 +152,14 @@ class Checker:
     def _overtaken(self, started: TaskLife, agent: AgentLife, at: float) -> TaskLife | None:
         own = self._levels(started, at + SLACK)
         for kind, waiting in self._classes.items():
-            found = next((life for life in self._first(waiting) if self._levels(life, at - SLACK) > own), None)
+            found = next(
+                (
+                    life
+                    for life in self._first(waiting)
+                    if self._levels(life, at - SLACK) > own and self._open(kind, life, agent, at)
+                ),
+                None,
+            )
             if (
                 found is not None
                 and self._may(kind, agent)
@@ -155,6 +168,35 @@ class Checker:
             ):
                 return found
         return None
+
+    def _open(self, kind: _Class, life: TaskLife, agent: AgentLife, at: float) -> bool:
+        """Whether a step of the Task's route that has the agent's pool was open for sure."""
+        if kind[5] == NONE or kind[3]:
+            return True
+        route = self._gates.queue(life.task).routes[kind[5]]
+        opens, last = self._since[life.task.uid], 0
+        for number, step in enumerate(route.steps[1:], 1):
+            opens += step.after
+            if opens > at - SLACK:
+                break
+            last = number
+        while last + 1 < len(route.steps) and not any(
+            self._may_grow(kind, name, at) for step in route.steps[: last + 1] for name in step.pools
+        ):
+            last += 1
+        return any(agent.pool in step.pools for step in route.steps[: last + 1])
+
+    def _may_grow(self, kind: _Class, name: str, at: float) -> bool:
+        """Whether the pool could perhaps get another agent: which ones were to go is not in the log."""
+        pool = self._record.pools.get((kind[0][0], name))
+        if pool is None or not pool.elastic:
+            return False
+        if self._sizes is None:
+            self._sizes = {}
+            for life in self._record.agents:
+                if life.gone is None:
+                    self._sizes.setdefault(life.pool, []).append(life.born)
+        return sum(born < at - SLACK for born in self._sizes.get(name, ())) < pool.maximum
 
     def _first(self, waiting: _Waiting) -> Iterable[TaskLife]:
         """Some of the Tasks, among them one of the highest level."""
@@ -172,10 +214,12 @@ class Checker:
             offer = self._offers[agent.uid] = _offer(agent.agent)
         known = self._passes.get((kind, offer))
         if known is None:
-            (namespace, name), pool, need, anywhere, _ = kind
+            (namespace, name), pool, need, anywhere, _, route = kind
             queue = self._record.queues.get((namespace, name))
             pools = () if queue is None or queue.paused else queue.pools if pool is None else (pool,)
-            if anywhere and pools and pool is None:
+            if pools and queue is not None and route != NONE:
+                pools = queue.routes[route].pools
+            if (anywhere or need.agent is not None) and pools and pool is None:
                 pools = tuple(name for _, name in self._record.pools)
             known = self._passes[kind, offer] = agent.pool in pools and refusal(need, offer) is None
         return known
@@ -193,7 +237,16 @@ class Checker:
 
 
 def _offer(agent: Agent) -> Offer:
-    return Offer(agent.pool_key, agent.slots, agent.resources, agent.skills, agent.types, agent.labels, agent.fenced)
+    return Offer(
+        agent.pool_key,
+        agent.slots,
+        agent.resources,
+        agent.skills,
+        agent.types,
+        agent.labels,
+        agent.fenced,
+        agent.name,
+    )
 
 
 def inversions(record: Record) -> list[Inversion]:

@@ -187,6 +187,12 @@ def _stray(scenario: Scenario, given: dict[str, Any], prefix: Where = ()) -> Ite
         for place, pool in enumerate(queue.spec.pools):
             if pool not in pools:
                 yield (*prefix, "queues", number, "spec", "pools", place), _unknown(pool, list(pools))
+        for which, route in enumerate(queue.spec.routes):
+            for stage, step in enumerate(route.steps):
+                for place, pool in enumerate(step.pools):
+                    if pool not in pools:
+                        at = (*prefix, "queues", number, "spec", "routes", which, "steps", stage, "pools", place)
+                        yield at, _unknown(pool, list(pools))
     for name in scenario.agents:
         if name not in pools:
             yield (*prefix, "agents", name), _unknown(name, list(pools))

@@ -178,6 +178,49 @@ BAD: dict[str, Bad] = {
         {"overflow": {"highWater": 10, "lowWater": 8, "action": "Spill", "spillTo": "one"}},
         ("spec.overflow.spillTo names the queue itself", "choose another queue"),
     ),
+    "a first step that waits": Bad(
+        "taskqueues",
+        {"routes": [{"name": "r", "steps": [{"pools": ["p"], "afterSeconds": 1}]}]},
+        ("spec.routes[0].steps", "afterSeconds of the first step must be 0", "leave it out"),
+    ),
+    "a route for no size": Bad(
+        "taskqueues",
+        {"routes": [{"name": "r", "match": {"minSlots": 3, "maxSlots": 2}, "steps": [{"pools": ["p"]}]}]},
+        ("spec.routes[0].match.minSlots", "minSlots must not be more than maxSlots"),
+    ),
+    "two routes of a name": Bad(
+        "taskqueues",
+        {"routes": [{"name": "r", "steps": [{"pools": ["p"]}]}] * 2},
+        ("spec.routes[1]", "Duplicate value"),
+    ),
+    "a route without steps": Bad("taskqueues", {"routes": [{"name": "r", "steps": []}]}, ("spec.routes[0].steps",)),
+    "a route by a label without values": Bad(
+        "taskqueues",
+        {
+            "routes": [
+                {
+                    "name": "r",
+                    "match": {"matchExpressions": [{"key": "a", "operator": "In"}]},
+                    "steps": [{"pools": ["p"]}],
+                }
+            ]
+        },
+        ("spec.routes[0].match.matchExpressions[0].values", "values must not be empty"),
+    ),
+    "a budget without a limit": Bad(
+        "taskqueues",
+        {"budgets": [{"name": "b", "kind": "Concurrent"}]},
+        ("spec.budgets[0].limit", "set limit only"),
+    ),
+    "a budget of two kinds": Bad(
+        "taskqueues",
+        {"budgets": [{"name": "b", "kind": "Rate", "perSecond": 1, "burst": 2, "limit": 3}]},
+        ("spec.budgets[0].perSecond", "set these two only"),
+    ),
+    "a budget by a path": Bad("tasks", {"budgets": [{"name": "a/b/c"}]}, ("spec.budgets[0].name",)),
+    "nothing of a budget": Bad(
+        "tasks", {"budgets": [{"name": "b", "amount": 0}]}, ("spec.budgets[0].amount", "greater than or equal to 1")
+    ),
     "no weight": Bad("taskqueues", {"weight": 0}, ("spec.weight", "greater than or equal to 1")),
     "unknown policy": Bad("taskqueues", {"order": {"policy": "Lifo"}}, ("spec.order.policy", '"DeadlineFirst"')),
     "unknown level of a queue": Bad("taskqueues", {"order": {"level": "low"}}, ("spec.order.level", '"Low"')),
@@ -277,6 +320,8 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
             "onDependencyFailure": "Skip",
             "redrive": 2,
             "pool": "p",
+            "agent": "p-1",
+            "budgets": [{"name": "b", "amount": 1}, {"name": "other-queue/b", "amount": 1_000_000_000}],
             "slots": 2,
             "resources": {"gpu": 1, "licence.x": 1_000_000_000},
             "skills": ["a", "B_2"],
@@ -320,6 +365,26 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
             "concurrencyLimit": 2,
             "overflow": {"highWater": 5, "lowWater": 5, "action": "Spill", "spillTo": "other"},
             "timeouts": {"waitingSeconds": 5, "executionSeconds": 6.5, "progressSeconds": 7},
+            "routes": [
+                {
+                    "name": f"r{number}",
+                    "match": {
+                        "matchLabels": {f"l{each}": "x" for each in range(8)},
+                        "matchExpressions": [{"key": f"k{each}", "operator": "Exists"} for each in range(8)],
+                        "types": ["a", "b"],
+                        "levels": ["Emergency", "Background"],
+                        "tenants": ["t"],
+                        "minSlots": 2,
+                        "maxSlots": 2,
+                    },
+                    "steps": [{"pools": [f"p{step}"], "afterSeconds": step / 2} for step in range(8)],
+                }
+                for number in range(16)
+            ],
+            "budgets": [
+                {"name": "held", "kind": "Concurrent", "limit": 1},
+                *({"name": f"s{each}", "kind": "Rate", "perSecond": 0.5, "burst": 2} for each in range(31)),
+            ],
             "ttlSecondsAfterFinished": 60,
             "deadLetterTtlSeconds": 3600,
             "delivery": "AtMostOnce",
@@ -472,6 +537,11 @@ TASK_CHANGES: dict[str, Change] = {
     ),
     "redrive lowered": Change({"redrive": 1}, ("spec.redrive can only be raised",), {"redrive": 2}),
     "pool": Change({"pool": "other"}),
+    "agent": Change({"agent": "other"}),
+    "agent left out": Change({"agent": None}, before={"agent": "other"}),
+    "budgets": Change(
+        {"budgets": [{"name": "b", "amount": 2}]}, (f"spec.budgets {IMMUTABLE}",), {"budgets": [{"name": "b"}]}
+    ),
     "pool left out": Change({"pool": None}, before={"pool": "other"}),
     "empty skills are none": Change({"skills": []}),
     "empty resources are none": Change({"resources": {}}),

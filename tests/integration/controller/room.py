@@ -52,8 +52,9 @@ class Room:
         base = f"/api/v1/namespaces/{self.namespace}" if plural in CORE else f"{GROUP}/namespaces/{self.namespace}"
         return f"{base}/{plural}/{name}" if name else f"{base}/{plural}"
 
-    def make(self, kind: str, name: str, spec: Object) -> Object:
-        body = {"apiVersion": "taskdist.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+    def make(self, kind: str, name: str, spec: Object, labels: dict[str, str] | None = None) -> Object:
+        metadata = {"name": name, **({"labels": labels} if labels else {})}
+        body = {"apiVersion": "taskdist.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
         made: Object = self.client.create(self.path(f"{kind.lower()}s"), body)
         return made
 
@@ -73,8 +74,15 @@ class Room:
 
         until(there, f"{count} agents of pool {name} are ready")
 
-    def task(self, name: str, type: str = "echo", payload: Object | None = None, **spec: Any) -> Object:
-        return self.make("Task", name, {"queue": "q", "type": type, "payload": payload or {}, **spec})
+    def task(
+        self,
+        name: str,
+        type: str = "echo",
+        payload: Object | None = None,
+        labels: dict[str, str] | None = None,
+        **spec: Any,
+    ) -> Object:
+        return self.make("Task", name, {"queue": "q", "type": type, "payload": payload or {}, **spec}, labels)
 
     def get(self, plural: str, name: str) -> Object:
         found: Object = self.client.get(self.path(plural, name))

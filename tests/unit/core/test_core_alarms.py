@@ -26,7 +26,8 @@ STEPS = st.lists(
 
 def record(name: str) -> TaskRecord:
     task = make_task(name).build()
-    shape = Shape((task.queue_key, None, "work", 1, (), frozenset(), (), False), need_of(task, False))
+    key = (task.queue_key, None, "work", 1, (), frozenset[str](), (), False, None)
+    shape = Shape(key, need_of(task, False))
     return TaskRecord(task, shape, [0, 0])
 
 

@@ -17,7 +17,7 @@ from taskdist.core import Core
 from taskdist.core.decisions import Assign, Explanation
 from taskdist.core.events import AgentReady, Event, PoolApplied, QueueApplied, TaskLeased, TaskWaiting
 from taskdist.core.explain import clock, duration, text
-from taskdist.core.model import EMERGENCY, TOP, Limits, Parent, Queue, Task, TokenRate
+from taskdist.core.model import EMERGENCY, TOP, Budget, Limits, Parent, Queue, Route, RouteStep, Task, TokenRate
 
 PLAIN = make_task("t").build()
 OTHER = make_task("o").build()
@@ -163,6 +163,93 @@ def explained(queue: Queue, events: Sequence[Event], slots: int = 4, now: float 
             "Wait 10 s, or raise spec.rate.queue",
             {"rate": {"queue": {"perSecond": 0.2}}},
             id="rate-limited",
+        ),
+        pytest.param(
+            rules(budgets=(Budget("b", 3), Budget("c", rate=TokenRate(2.0, 5)))),
+            [runs(budgets=(("q", "b", 2),)), waits(budgets=(("q", "b", 2),))],
+            Reason.BUDGET_SHORT,
+            "The Task takes 2 of the budget q/b, of which 2 of 3 are held.",
+            "Wait for Tasks that hold it to end, or raise limit of the budget b in spec.budgets of TaskQueue q.",
+            {
+                "budgets": [
+                    {"name": "b", "kind": "Concurrent", "limit": 4},
+                    {"name": "c", "kind": "Rate", "perSecond": 2.0, "burst": 5},
+                ]
+            },
+            id="budget-held",
+        ),
+        pytest.param(
+            rules(budgets=(Budget("b", 3),)),
+            [waits(budgets=(("q", "b", 5),))],
+            Reason.BUDGET_SHORT,
+            "takes 5 of the budget q/b, of which 0 of 3 are held",
+            "it will never do for this Task",
+            {"budgets": [{"name": "b", "kind": "Concurrent", "limit": 5}]},
+            id="more-than-the-budget-in-all",
+        ),
+        pytest.param(
+            rules(budgets=(Budget("c", rate=TokenRate(2.0, 5)),)),
+            [waits(OTHER, budgets=(("q", "c", 4),)), waits(created=1.0, budgets=(("q", "c", 4),))],
+            Reason.BUDGET_SHORT,
+            "takes 4 of the budget q/c, of which 1 of 5 are left and 2 come a second: enough in 1.5 s.",
+            "Wait 1.5 s, or raise perSecond",
+            {"budgets": [{"name": "c", "kind": "Rate", "perSecond": 4.0, "burst": 5}]},
+            id="budget-spent",
+        ),
+        pytest.param(
+            rules(budgets=(Budget("c", rate=TokenRate(2.0, 5)),)),
+            [waits(budgets=(("q", "c", 8),))],
+            Reason.BUDGET_SHORT,
+            "takes 8 of the budget q/c, of which 5 of 5 are left",
+            "Raise burst",
+            {"budgets": [{"name": "c", "kind": "Rate", "perSecond": 2.0, "burst": 8}]},
+            id="more-than-the-burst",
+        ),
+        pytest.param(
+            QUEUE,
+            [waits(budgets=(("q", "b", 1),))],
+            Reason.BUDGET_NOT_FOUND,
+            "budget q/b, which is not there: TaskQueue q defines no budget b",
+            "Add b to spec.budgets of TaskQueue q",
+            "",
+            id="no-such-budget",
+        ),
+        pytest.param(
+            QUEUE,
+            [waits(budgets=(("far", "b", 1),))],
+            Reason.BUDGET_NOT_FOUND,
+            "TaskQueue far does not exist",
+            "Add b to spec.budgets of TaskQueue far",
+            "",
+            id="no-such-queue-of-a-budget",
+        ),
+        pytest.param(
+            QUEUE,
+            [waits(agent="b")],
+            Reason.AGENT_NOT_FOUND,
+            "It is to run on agent b only, and no agent of this name has come up in namespace ns.",
+            "remove spec.agent",
+            {"agent": None},
+            id="no-such-agent",
+        ),
+        pytest.param(
+            rules(routes=(Route("way", (RouteStep(("p",)), RouteStep(("q", "r"), 90.0))),)),
+            [PoolApplied(make_pool().slots(4).elastic(1, 9).build()), runs(slots=4), waits()],
+            Reason.QUEUED,
+            "others are served first. Its route way has 2 steps, of which 1 is open; the next, pools q, r, opens in "
+            "1 min 30 s.",
+            "pool's size",
+            {"priority": "High"},
+            id="first-step-of-a-route",
+        ),
+        pytest.param(
+            rules(routes=(Route("way", (RouteStep(("x",)), RouteStep(("y",), 90.0))),)),
+            [waits()],
+            Reason.POOL_NOT_FOUND,
+            "Route way of TaskQueue q names pools x, y: no such AgentPool",
+            "Create the pool",
+            {"pool": "p"},
+            id="route-to-nowhere",
         ),
         pytest.param(
             QUEUE,

@@ -33,7 +33,22 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.model import Agent, Limits, Overflow, Parent, Pool, Queue, Requirement, Task, Timeouts, TokenRate
+from taskdist.core.model import (
+    Agent,
+    Budget,
+    Limits,
+    Match,
+    Overflow,
+    Parent,
+    Pool,
+    Queue,
+    Requirement,
+    Route,
+    RouteStep,
+    Task,
+    Timeouts,
+    TokenRate,
+)
 
 POOLS, QUEUES, SKILLS, TYPES = ("p1", "p2", "p3"), ("q1", "q2", "q3"), ("gpu", "io"), ("work", "rest")
 TENANTS = ("x", "y")
@@ -59,6 +74,47 @@ selectors = mostly(
     ),
 )
 rates = mostly(None, st.builds(TokenRate, st.sampled_from((0.125, 1.0)), st.integers(1, 2)))
+# Two routes overlap, so that which is first matters; steps of one pool, of several, and of the same ones again.
+steps = st.lists(
+    st.builds(
+        RouteStep,
+        st.lists(st.sampled_from((*POOLS, "none")), min_size=1, max_size=2, unique=True).map(tuple),
+        st.sampled_from((0.0, 0.0, 4.5, 30.0)),
+    ),
+    min_size=1,
+    max_size=3,
+).map(lambda found: (replace(found[0], after=0.0), *found[1:]))
+matches = st.builds(
+    Match,
+    mostly((), st.sampled_from("ab").map(lambda value: (Requirement("tier", "In", frozenset({value})),))),
+    mostly(frozenset(), st.just(frozenset({"work"}))),
+    mostly(frozenset(), st.sets(st.integers(0, 5), min_size=1).map(frozenset)),
+    mostly(frozenset(), st.just(frozenset({"x"}))),
+    mostly(1, st.just(2)),
+    mostly(None, st.just(2)),
+)
+routes = st.lists(st.builds(Route, st.sampled_from(("r", "s")), steps, matches), max_size=2).map(tuple)
+budgets = st.lists(
+    st.one_of(
+        st.builds(Budget, st.just("b"), st.integers(1, 4)),
+        st.builds(
+            lambda per_second, burst: Budget("c", rate=TokenRate(per_second, burst)),
+            st.sampled_from((0.125, 1.0)),
+            st.integers(1, 4),
+        ),
+    ),
+    max_size=2,
+    unique_by=lambda each: each.name,
+).map(tuple)
+uses = mostly(
+    (),
+    st.lists(
+        st.tuples(st.sampled_from(("q1", "q2")), st.sampled_from("bc"), st.integers(1, 4)),
+        min_size=1,
+        max_size=2,
+        unique_by=lambda each: each[:2],
+    ).map(lambda found: tuple(sorted(found))),
+)
 queues = st.builds(
     Queue,
     st.just(NAMESPACE),
@@ -91,6 +147,8 @@ queues = st.builds(
         ),
     ),
     timeouts=st.builds(Timeouts, mostly(None, st.sampled_from((10.0, 50.0)))),
+    routes=mostly((), routes),
+    budgets=budgets,
 )
 
 
@@ -137,7 +195,18 @@ def tasks(uid: str, now: float, parents: tuple[Parent, ...] = ()) -> st.SearchSt
         parents=st.just(parents),
         on_parent_failure=st.sampled_from(OnDependencyFailure),
         payload_bytes=mostly(0, st.integers(1, 5)),
+        labels=mostly((), st.sampled_from("ab").map(lambda value: (("tier", value),))),
+        agent=mostly(None, mostly(None, st.integers(0, 9).map(lambda number: f"a{number}"))),
+        budgets=uses,
     )
+
+
+ROUTES = {
+    "q1": (
+        Route("two", (RouteStep(("p1",)), RouteStep(("p2",), 4.5)), Match((Requirement("tier", "Exists"),))),
+        Route("slow", (RouteStep(("p2",)), RouteStep(("none", "p3"), 30.0)), Match(types=frozenset({"rest"}))),
+    )
+}
 
 
 class CoreMachine(RuleBasedStateMachine):
@@ -155,7 +224,8 @@ class CoreMachine(RuleBasedStateMachine):
         self.asked = 0
         for queue, served_by in (("q1", ("p1", "p2")), ("q2", ("p2",)), ("q3", ("p3", "p1"))):
             rules = make_queue(queue).pools(*served_by).build()
-            self.told(QueueApplied(replace(rules, hold_after=0.0, emergency=frozenset({"x"}))))
+            rules = replace(rules, hold_after=0.0, emergency=frozenset({"x"}), routes=ROUTES.get(queue, ()))
+            self.told(QueueApplied(replace(rules, budgets=(Budget("b", 3), Budget("c", rate=TokenRate(0.125, 4))))))
         self.told(PoolApplied(make_pool("p1").slots(2).elastic(2, 4, 30.0).build()))
         self.told(PoolApplied(make_pool("p2").slots(4).elastic(1, 3, 0.0).build()))
         self.told(PoolApplied(make_pool("p3").slots(3).fixed(3).build()))
@@ -333,6 +403,8 @@ class CoreMachine(RuleBasedStateMachine):
                             task,
                             priority=fresh.priority,
                             pool=fresh.pool,
+                            agent=fresh.agent,
+                            labels=fresh.labels,
                             suspended=fresh.suspended,
                         )
                     )

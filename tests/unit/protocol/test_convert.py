@@ -22,13 +22,17 @@ from taskdist.api import (
     Reclaim,
 )
 from taskdist.core.model import (
+    Budget,
     Limits,
+    Match,
     Overflow,
     Parent,
     Pool,
     Queue,
     Requirement,
     RetryPolicy,
+    Route,
+    RouteStep,
     Task,
     Timeouts,
     TokenRate,
@@ -89,7 +93,10 @@ def test_time(text: str | None, expected: float) -> None:
                     "skills": ["b", "a"],
                     "suspend": True,
                     "cancel": True,
+                    "agent": "p-1",
+                    "budgets": [{"name": "b"}, {"name": "a/b", "amount": 3}, {"name": "q/b", "amount": 2}],
                 },
+                labels={"z": "1", "a": "2"},
                 creationTimestamp="1970-01-01T00:01:40Z",
                 deletionTimestamp="1970-01-01T00:01:50Z",
             ),
@@ -111,6 +118,9 @@ def test_time(text: str | None, expected: float) -> None:
                     resources=(("disk", 3), ("gpu", 1)),
                     skills=frozenset({"a", "b"}),
                     suspended=True,
+                    labels=(("a", "2"), ("z", "1")),
+                    agent="p-1",
+                    budgets=(("a", "b", 3), ("q", "b", 3)),
                 ),
                 resource_version=42,
                 cancel=True,
@@ -285,6 +295,26 @@ def test_queue() -> None:
         "concurrencyLimit": 14,
         "overflow": {"highWater": 16, "lowWater": 15, "action": "Spill", "spillTo": "other"},
         "timeouts": {"waitingSeconds": 17, "executionSeconds": 18, "progressSeconds": 19},
+        "routes": [
+            {
+                "name": "r",
+                "match": {
+                    "matchLabels": {"b": "c"},
+                    "matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["x"]}],
+                    "types": ["work"],
+                    "levels": ["High"],
+                    "tenants": ["t"],
+                    "minSlots": 2,
+                    "maxSlots": 3,
+                },
+                "steps": [{"pools": ["z", "y"]}, {"pools": ["x"], "afterSeconds": 1.5}],
+            },
+            {"name": "all", "steps": [{"pools": ["z"]}]},
+        ],
+        "budgets": [
+            {"name": "held", "kind": "Concurrent", "limit": 5},
+            {"name": "spent", "kind": "Rate", "perSecond": 0.5, "burst": 6},
+        ],
     }
     assert convert.queue({"metadata": {"namespace": "ns", "name": "q"}, "spec": spec}) == Queue(
         "ns",
@@ -318,6 +348,22 @@ def test_queue() -> None:
         concurrency_limit=14,
         overflow=Overflow(16, 15, OnOverflow.SPILL, "other"),
         timeouts=Timeouts(17, 18, 19),
+        routes=(
+            Route(
+                "r",
+                (RouteStep(("z", "y")), RouteStep(("x",), 1.5)),
+                Match(
+                    (Requirement("a", "NotIn", frozenset({"x"})), Requirement("b", "In", frozenset({"c"}))),
+                    frozenset({"work"}),
+                    frozenset({Priority.HIGH.level}),
+                    frozenset({"t"}),
+                    2,
+                    3,
+                ),
+            ),
+            Route("all", (RouteStep(("z",)),)),
+        ),
+        budgets=(Budget("held", 5), Budget("spent", rate=TokenRate(0.5, 6))),
     )
 
 

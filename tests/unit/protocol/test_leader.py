@@ -7,6 +7,7 @@ import pytest
 
 from taskdist.api import Delivery, Dispatch, Phase, Reason, Reclaim
 from taskdist.api.task import MAX_PAYLOAD_BYTES
+from taskdist.core.model import Budget, Route, RouteStep
 from taskdist.protocol.messages import (
     PROTOCOL_VERSION,
     AgentIdentity,
@@ -64,10 +65,36 @@ def test_lazy_reads_sends_and_records_after_a_second() -> None:
     assert desk.phase == "Assigned"
 
 
-@pytest.mark.parametrize("key", ["concurrency_key", "ordering_key"])
-def test_a_task_with_a_key_is_recorded_first_in_a_lazy_queue_too(key: str) -> None:
+ROUTED = replace(QUEUE, routes=(Route("r", (RouteStep(("missing",)), RouteStep(("p",), 9.0))),))
+TAKEN = {"rule": "r", "step": 2, "pool": "p"}
+
+
+def test_the_route_is_told_with_the_assignment_and_taken_back_with_it() -> None:
+    desk = Desk(ROUTED, record())
+    desk.connect(1)
+    assert desk.write().status["route"] == TAKEN
+    desk.answer(Written(assigned(), b'{"x":1}'))
+    desk.says(1, Failure(A1, Reason.HANDLER_ERROR, "boom"))
+    assert (desk.phase, desk.write().status["route"]) == ("Pending", None)
+
+
+def test_a_lazy_task_tells_its_route_with_its_end() -> None:
+    desk = Desk(replace(ROUTED, dispatch=Dispatch.LAZY))
+    desk.connect(1)
+    desk.do("task_observed", record())
+    (read,) = [a for a in desk.out if isinstance(a, ReadTask)]
+    desk.do("read_done", read.token, Found(record()))
+    desk.says(1, Result(A1, b"{}"))
+    assert (desk.phase, desk.write().status["route"]) == ("Succeeded", TAKEN)
+
+
+@pytest.mark.parametrize(
+    "key", [{"concurrency_key": "k"}, {"ordering_key": "k"}, {"budgets": (("q", "b", 1),)}], ids=lambda key: min(key)
+)
+def test_a_task_with_a_key_or_budget_is_recorded_first_in_a_lazy_queue_too(key: dict[str, Any]) -> None:
     plain = record()
-    desk = Desk(replace(QUEUE, dispatch=Dispatch.LAZY), replace(plain, task=replace(plain.task, **{key: "k"})))
+    queue = replace(QUEUE, dispatch=Dispatch.LAZY, budgets=(Budget("b", 1),))
+    desk = Desk(queue, replace(plain, task=replace(plain.task, **key)))
     desk.connect(1)
     assert desk.write().status["phase"] == "Assigned"
     assert desk.sent(Grant) == []

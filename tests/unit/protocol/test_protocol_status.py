@@ -18,7 +18,9 @@ def test_a_timestamp_has_microseconds_in_utc() -> None:
 def test_every_patch_is_valid_status() -> None:
     record = status.attempt_record(1, Reason.HANDLER_ERROR, "x" * 9000, "p-1", 3.0)
     patches = [
-        status.assigned(1, 2, agent="p-1", agent_uid="u", pool="p", message="m", wall=1.0),
+        status.assigned(
+            1, 2, agent="p-1", agent_uid="u", pool="p", taken=status.route("r", 2, "p"), message="m", wall=1.0
+        ),
         status.waiting(
             1, 2, reason=Reason.HANDLER_ERROR, message="m", failures=1, not_before=4.0, attempts=[record], agent_uid="u"
         ),

@@ -9,7 +9,7 @@ from sim_worlds import playing, starts, stream
 from test_sim_figures import NS, agent, made, task
 
 from taskdist.api import OnDependencyFailure, OrderPolicy
-from taskdist.core.model import EMERGENCY, NORMAL, TOP, Limits, Parent, Queue, TokenRate
+from taskdist.core.model import EMERGENCY, NORMAL, TOP, Budget, Limits, Parent, Queue, TokenRate
 from taskdist.simulation.figures import figures
 from taskdist.simulation.gates import Gates, without
 from taskdist.simulation.inversions import Checker, inversions
@@ -105,6 +105,37 @@ OPEN = {
         [running("x", 2, 8, concurrency_key="k"), running("y", 3, 6, concurrency_key="k")],
         {"concurrency_key": "k"},
         [(0, 3), (6, 20)],
+    ),
+    "a budget": (
+        limits(budgets=(Budget("b", 3),)),
+        [running("x", 2, 8, budgets=(("q", "b", 2),))],
+        {"budgets": (("q", "b", 2),)},
+        [(0, 2), (8, 20)],
+    ),
+    "a budget that suffices": (
+        limits(budgets=(Budget("b", 3),)),
+        [running("x", 2, 8, budgets=(("q", "b", 2),))],
+        {"budgets": (("q", "b", 1),)},
+        [(0, 20)],
+    ),
+    "a budget it takes nothing of": (
+        limits(budgets=(Budget("b", 1),)),
+        [running("x", 2, 8, budgets=(("q", "b", 1),))],
+        {},
+        [(0, 20)],
+    ),
+    "a budget of nobody": (QUEUE, [], {"budgets": (("q", "b", 1),)}, []),
+    "a budget that is spent": (
+        limits(budgets=(Budget("b", rate=TokenRate(0.5, 4)),)),
+        [running("x", 2, 3, budgets=(("q", "b", 3),))],
+        {"budgets": (("q", "b", 3),)},
+        [(0, 2), (6, 20)],
+    ),
+    "more than a budget has": (
+        limits(budgets=(Budget("b", rate=TokenRate(0.5, 4)),)),
+        [],
+        {"budgets": (("q", "b", 5),)},
+        [],
     ),
     "a rate": (limits(rate=TokenRate(0.25)), [running("x", 2, 3)], {}, [(0, 2), (6, 20)]),
     "a rate with burst": (

@@ -1,16 +1,20 @@
 """The checker finds inversions that are there, none that are not, and agrees with trying every pair."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sim_worlds import playing, stream
 from test_sim_figures import agent, made, task
 
+from builders import make_pool
 from taskdist.core.filters import Offer, covers, need_of, refusal
-from taskdist.core.model import Agent, Task
+from taskdist.core.model import Agent, Match, Requirement, Route, RouteStep, Task
 from taskdist.simulation.inversions import inversions
-from taskdist.simulation.record import Record, Step, TaskLife
+from taskdist.simulation.record import Outcome, Record, Step, TaskLife
+
+T = {"name": "t", "amount": 7}
 
 
 def pairwise(record: Record) -> list[str]:
@@ -106,6 +110,64 @@ def test_planted(build: Callable[[], Record], expected: list[str]) -> None:
     assert [each.started.job.task.uid for each in found] == expected
     assert pairwise(record) == expected
     assert all(each.overtaken.job.task.uid == "high" and each.at == 5 for each in found)
+
+
+ROUTED = {
+    # Name: the pools, the route's steps → whether the Task that waits since 1 could have gone to pool p at 5.
+    "it was open from the start": ({}, (RouteStep(("p",)),), True),
+    "it opened by the wait": ({"x": make_pool("x").elastic(0, 9)}, (RouteStep(("x",)), RouteStep(("p",), 3.0)), True),
+    "it was not open yet": ({"x": make_pool("x").elastic(0, 9)}, (RouteStep(("x",)), RouteStep(("p",), 5.0)), False),
+    "no pool before it was there": ({}, (RouteStep(("x",)), RouteStep(("p",), 99.0)), True),
+    "no pool before it grows": ({"x": make_pool("x").fixed(1)}, (RouteStep(("x",)), RouteStep(("p",), 99.0)), True),
+    "of another pool": ({"x": make_pool("x").fixed(1)}, (RouteStep(("x",)),), False),
+}
+
+
+@pytest.mark.parametrize(("pools", "steps", "open_then"), ROUTED.values(), ids=ROUTED.keys())
+def test_routes(pools: dict[str, Any], steps: tuple[RouteStep, ...], open_then: bool) -> None:
+    record = two({}, {"labels": (("way", "r"),)})()
+    (key, queue), *_ = record.queues.items()
+    way = Route("r", steps, Match((Requirement("way", "Exists"),)))
+    record.queues[key] = replace(queue, routes=(way,))
+    record.pools.update({(key[0], name): replace(made.build(), namespace=key[0]) for name, made in pools.items()})
+    assert [each.started.job.task.uid for each in inversions(record)] == (["low"] if open_then else [])
+
+
+def test_the_core_inverts_nothing_with_routes_and_budgets() -> None:
+    """Two pools of a chain and a budget that both queues' Tasks share; some Tasks go past the route."""
+    record = playing(
+        stream(
+            {"poisson": {"perSecond": 6}},
+            {"exponential": {"mean": 1}},
+            300,
+            task={
+                "priority": {"choose": [{"value": level} for level in ("Low", "Normal", "High")]},
+                "labels": {"choose": [{"value": {"way": "chain"}}, {"value": {}}]},
+                "budgets": {"choose": [{"value": []}, {"value": [{"name": "b", "amount": 2}]}, {"value": [T]}]},
+            },
+        ),
+        pools={"p": {"scaling": {"maxReplicas": 2}, "slots": 2}, "g": {"replicas": 1, "slots": 3}},
+        queue={
+            "pools": ["g"],
+            "routes": [
+                {
+                    "name": "chain",
+                    "match": {"matchLabels": {"way": "chain"}},
+                    "steps": [{"pools": ["p"]}, {"pools": ["g"], "afterSeconds": 2}],
+                }
+            ],
+            "budgets": [
+                {"name": "b", "kind": "Concurrent", "limit": 5},
+                {"name": "t", "kind": "Rate", "perSecond": 20, "burst": 30},
+            ],
+        },
+        seed=3,
+    )
+    assert inversions(record) == []
+    assert all(life.outcome is Outcome.COMPLETED for life in record.tasks)
+    chained = [life.attempts[0].agent.pool for life in record.tasks if life.task.labels]
+    assert set(chained) == {"p", "g"}
+    assert {life.attempts[0].agent.pool for life in record.tasks if not life.task.labels} == {"g"}
 
 
 def test_a_resource_that_was_taken_excuses() -> None:
