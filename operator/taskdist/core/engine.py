@@ -35,6 +35,10 @@ from taskdist.core.waiting import TaskRecord, WaitingIndex
 _ORDER = ("policy", "level", "critical_path_first", "aging_step", "max_queue_seconds", "on_hopeless", "timeouts")
 
 
+# A pod of less than so many seconds is new when it is first seen.
+NEW = 5.0
+
+
 class Core:
     """Which agent runs which Task and when, what follows a failure, how large pools are, and why a Task waits."""
 
@@ -246,6 +250,7 @@ class Core:
         agent = self._fleet.obtain(event.uid, now)
 
         def seen(agent: AgentRecord) -> None:
+            agent.starting = agent.starting or (not agent.pod_seen and now - event.created < NEW)
             agent.pod_seen = True
             agent.namespace, agent.name, agent.created = event.namespace, event.name, event.created
             agent.template, agent.outdated = event.template, outdated
@@ -264,7 +269,10 @@ class Core:
             self._fleet.gone(agent, now)
 
     def _agent_ready(self, event: events.AgentReady, now: float) -> None:
-        self._fleet.offer(self._fleet.obtain(event.agent.uid, now), event.agent, now)
+        agent = self._fleet.obtain(event.agent.uid, now)
+        self._fleet.offer(agent, event.agent, now)
+        if agent.starting:
+            self._fleet.started(agent, now)
 
     def _agent_not_ready(self, event: events.AgentNotReady, now: float) -> None:
         agent = self._fleet.agents.get(event.uid)
@@ -419,6 +427,8 @@ class Core:
             else:
                 owner = order.owner(queue, task)
             self._arrivals.add(record.level, record.shape, owner, record.latest_start - since, since)
+            if self._catalogue.timed and record.shape.demand is not None:
+                record.shape.demand.inflow.add(self._service(record), since)
 
     def _expire(self, record: TaskRecord, queue: Queue) -> None:
         """Work out when the Task has waited too long."""
@@ -521,6 +531,8 @@ class Core:
                 placing = bool(decisions) and self._holds.let_go(now)
             else:
                 placing = False
+            if self._resizer.rests and self._resizer.rouse(self._waiting.profiles, now):
+                placing = True
             # What is left of an agent that was let go is for all, before sizes are judged.
             if not placing:
                 # Only once all that fits is placed is waiting work a lack of room.

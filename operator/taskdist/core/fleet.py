@@ -15,10 +15,14 @@ from taskdist.core.roster import AgentRecord, Roster
 from taskdist.core.views import AgentState
 
 
+# How long agents take to start is the mean of so many of late.
+STARTS = 20
+
+
 class PoolMembers:
     """The agents and pods of one pool. `counted` is how many are there to stay."""
 
-    __slots__ = ("agents", "busy", "counted", "draining", "idle", "outdated")
+    __slots__ = ("agents", "busy", "counted", "draining", "idle", "outdated", "resting")
 
     def __init__(self) -> None:
         self.agents: dict[str, AgentRecord] = {}
@@ -28,6 +32,8 @@ class PoolMembers:
         self.idle: dict[str, AgentRecord] = {}
         # Counted ones that are to be replaced.
         self.outdated: dict[str, AgentRecord] = {}
+        # Counted ones that get nothing new as long as the others have room.
+        self.resting: dict[str, AgentRecord] = {}
         # Those that were chosen to go and whose deletion was not decided yet.
         self.draining: dict[str, AgentRecord] = {}
 
@@ -38,6 +44,8 @@ class Fleet:
     def __init__(self) -> None:
         self.agents: dict[str, AgentRecord] = {}
         self.pools: dict[Key, PoolMembers] = {}
+        # By pool: the seconds from a pod's creation to its agent being ready, on average of late, and of how many.
+        self.starts: dict[Key, tuple[float, int]] = {}
         # Grows whenever an agent comes, goes or becomes another, whatever it holds.
         self.version = 0
         # By roster: the profiles of which it could take a Task now.
@@ -145,6 +153,19 @@ class Fleet:
 
         self.change(agent, now, what)
 
+    def started(self, agent: AgentRecord, now: float) -> None:
+        """The agent is ready for the first time, if its pod was seen from its creation on."""
+        seconds = now - agent.created
+        if agent.starting and agent.pool is not None and seconds > 0.0:
+            mean, count = self.starts.get(agent.pool, (0.0, 0))
+            count = min(count + 1, STARTS)
+            self.starts[agent.pool] = (mean + (seconds - mean) / count, count)
+        agent.starting = False
+
+    def start_seconds(self, pool: Key) -> float:
+        """Return how long an agent of the pool takes to start; 0 before any did."""
+        return self.starts.get(pool, (0.0, 0))[0]
+
     def gone(self, agent: AgentRecord, now: float) -> None:
         """Its pod is gone. What it offered is no guide to the pool any more; its leases stand."""
 
@@ -217,6 +238,7 @@ class Fleet:
                 members.counted -= 1
                 members.idle.pop(agent.uid, None)
                 members.outdated.pop(agent.uid, None)
+                members.resting.pop(agent.uid, None)
             elif agent.leaving:
                 del members.draining[agent.uid]
         self._vacate(agent, now)
@@ -230,6 +252,8 @@ class Fleet:
                     members.idle[agent.uid] = agent
                 if agent.outdated:
                     members.outdated[agent.uid] = agent
+                if agent.resting:
+                    members.resting[agent.uid] = agent
             elif agent.leaving:
                 members.draining[agent.uid] = agent
         self._occupy(agent)

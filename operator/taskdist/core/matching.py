@@ -16,6 +16,7 @@ from taskdist.core.filters import Need, Offer, need_of, prospective, refusal, ta
 from taskdist.core.model import EMERGENCY, Agent, Key, Pool, Queue, Task
 from taskdist.core.order import is_emergency
 from taskdist.core.roster import AgentRecord, Roster
+from taskdist.core.staffing import Inflow
 
 if TYPE_CHECKING:
     from taskdist.core.estimates import Estimate
@@ -34,10 +35,12 @@ Candidates = tuple[tuple[Key, int], ...]
 class Demand:
     """Eligible Tasks that wait for room in the same pools, without those that a limit holds."""
 
-    __slots__ = ("candidates", "shapes", "tasks")
+    __slots__ = ("candidates", "inflow", "shapes", "tasks")
 
     def __init__(self, candidates: Candidates) -> None:
         self.candidates = candidates
+        # What comes of them: kept only while a pool has a target for how long Tasks wait.
+        self.inflow = Inflow()
         self.tasks = 0
         self.shapes = 0
 
@@ -174,6 +177,8 @@ class Catalogue:
         self.demands: dict[Candidates, Demand] = {}
         # Grows whenever a pool or the set of demands changes.
         self.version = 0
+        # Whether any pool has a target for how long Tasks wait.
+        self.timed = False
         self._by_number: dict[int, AgentClass] = {}
         self._by_queue: dict[Key, dict[ShapeKey, Shape]] = {}
         self._by_pool: dict[Key, dict[Offer, AgentClass]] = {}
@@ -207,13 +212,17 @@ class Catalogue:
     def apply_pool(self, pool: Pool) -> None:
         if self.pools.get(pool.key) != pool:
             self.pools[pool.key] = pool
-            self.version += 1
+            self._pools_changed()
             self._resolve_namespace(pool.namespace)
 
     def drop_pool(self, key: Key) -> None:
         if self.pools.pop(key, None) is not None:
-            self.version += 1
+            self._pools_changed()
             self._resolve_namespace(key[0])
+
+    def _pools_changed(self) -> None:
+        self.version += 1
+        self.timed = any(pool.target_queue > 0.0 for pool in self.pools.values())
 
     # Shapes.
 
