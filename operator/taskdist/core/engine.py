@@ -638,6 +638,9 @@ class Core:
         message = f"Least busy of the agents that may run it: {agent.busy} of {agent.slots} slots."
         task = record.task
         service = self._service(record)
+        if self._catalogue.timed and not task.attempted and not self._limits.concerns(task):
+            since = max(task.created, task.not_before)
+            self._resizer.started(agent.pool, now - since, record.shape.demand)
         self._waiting.charge(record, agent.pool, service, now)
         charge, record.charge = record.charge, None
         record.trying = False

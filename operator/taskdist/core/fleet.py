@@ -17,17 +17,21 @@ from taskdist.core.views import AgentState
 
 # How long agents take to start is the mean of so many of late.
 STARTS = 20
+# Before any did.
+USUAL_START = 10.0
 
 
 class PoolMembers:
     """The agents and pods of one pool. `counted` is how many are there to stay."""
 
-    __slots__ = ("agents", "busy", "counted", "draining", "idle", "outdated", "resting")
+    __slots__ = ("agents", "busy", "counted", "draining", "idle", "outdated", "ready", "resting")
 
     def __init__(self) -> None:
         self.agents: dict[str, AgentRecord] = {}
         self.busy = 0
         self.counted = 0
+        # Of those, how many are ready.
+        self.ready = 0
         # Counted ones that hold nothing.
         self.idle: dict[str, AgentRecord] = {}
         # Counted ones that are to be replaced.
@@ -163,8 +167,8 @@ class Fleet:
         agent.starting = False
 
     def start_seconds(self, pool: Key) -> float:
-        """Return how long an agent of the pool takes to start; 0 before any did."""
-        return self.starts.get(pool, (0.0, 0))[0]
+        """Return how long an agent of the pool takes to start."""
+        return self.starts.get(pool, (USUAL_START, 0))[0]
 
     def gone(self, agent: AgentRecord, now: float) -> None:
         """Its pod is gone. What it offered is no guide to the pool any more; its leases stand."""
@@ -236,6 +240,7 @@ class Fleet:
         if members is not None:
             if agent.counted:
                 members.counted -= 1
+                members.ready -= agent.ready
                 members.idle.pop(agent.uid, None)
                 members.outdated.pop(agent.uid, None)
                 members.resting.pop(agent.uid, None)
@@ -248,6 +253,7 @@ class Fleet:
         if members is not None:
             if agent.counted:
                 members.counted += 1
+                members.ready += agent.ready
                 if not agent.leases:
                     members.idle[agent.uid] = agent
                 if agent.outdated:

@@ -161,6 +161,12 @@ class Limits:
                 self._await(found, now)
         return found
 
+    def concerns(self, task: Task) -> bool:
+        """Whether any limit may have held the Task, or a Task that it waits for."""
+        book = self._accounts[task.namespace, task.queue, task.tenant].of
+        keys = task.concurrency_key is not None or task.ordering_key is not None
+        return book.limited or keys or bool(task.parents) or task.priority >= EMERGENCY
+
     def key_open(self, task: Task) -> bool:
         """Whether the Task has a concurrency key that one more may hold."""
         if task.concurrency_key is None:

@@ -11,7 +11,7 @@ from itertools import islice
 from taskdist.api import Reason
 from taskdist.core.decisions import Decision, DeletePod, Drain, Scale, Undrain
 from taskdist.core.fleet import Fleet, PoolMembers
-from taskdist.core.matching import Catalogue
+from taskdist.core.matching import Catalogue, Demand
 from taskdist.core.model import Key, Pool
 from taskdist.core.roster import AgentRecord
 from taskdist.core.scaling import (
@@ -34,22 +34,17 @@ from taskdist.core.views import PoolView
 class _Ward:
     """A pool with its size over time. `wanted` is what it wanted when last looked at, None if that says nothing.
 
-    `usual`: how many agents it mostly needs for what comes, worked out now and then: the next time at `again`.
+    `usual`: how many agents it mostly needs for what comes.
     """
 
-    __slots__ = ("again", "key", "pool", "sizing", "usual", "wanted")
+    __slots__ = ("key", "pool", "sizing", "usual", "wanted")
 
     def __init__(self, pool: Pool, sizing: Sizing) -> None:
         self.key = pool.key
         self.pool = pool
         self.sizing = sizing
         self.wanted: int | None = None
-        self.usual = 0.0
-        self.again = 0.0
-
-
-# What comes is looked at anew after so many seconds, by pools that have a target for how long Tasks wait.
-AGAIN = 5.0
+        self.usual = sizing.usual
 
 
 class Resizer:
@@ -129,20 +124,28 @@ class Resizer:
             return work(layout, busy)
         found: list[float] = []
         self._look_again = None
-        for ward, part in zip(self._wards, parts(layout, busy, now), strict=True):
+        starts = [self._fleet.start_seconds(ward.key) for ward in self._wards]
+        for ward, part, start in zip(self._wards, parts(layout, busy, starts, now), starts, strict=True):
             pool, desired = ward.pool, float(ward.sizing.desired or 0)
-            least = part.at_least(pool.target_queue, self._fleet.start_seconds(ward.key))
+            here = self._fleet.members(ward.key)
+            aim = pool.target_queue * ward.sizing.haste.part
+            least = part.at_least(aim, start, max(0.0, float(here.counted - here.ready)))
             if pool.target_queue > 0.0 and desired > max(least, pool.minimum):
                 # It grows for what waits; it shrinks only below what it would soon grow to again.
-                if now >= ward.again or now < ward.again - AGAIN:
-                    ward.usual, ward.again = part.usual(pool.target_queue), now + AGAIN
-                least = max(least, min(desired, ward.usual))
-                if part.busy + part.waiting <= 0.0:
-                    least = 0.0
-                elif self._look_again is None or ward.again < self._look_again:
-                    self._look_again = ward.again
+                if ward.usual.due(now):
+                    ward.usual.add(part.usual(pool.target_queue), part.coming_service, now)
+                if part.busy + part.waiting > 0.0:
+                    least = max(least, min(desired, ward.usual.most))
+                    if self._look_again is None or ward.usual.again < self._look_again:
+                        self._look_again = ward.usual.again
             found.append(least)
         return found
+
+    def started(self, pool: Key, seconds: float, demand: Demand | None) -> None:
+        """A Task that nothing but a lack of room held started there after so many seconds."""
+        found, sizing = self._catalogue.pools.get(pool), self._sizes.get(pool)
+        if found is not None and sizing is not None and demand is not None and found.target_queue > 0.0:
+            sizing.haste.started(seconds > found.target_queue, demand.inflow.tasks)
 
     def _grows(self, load: Sequence[float]) -> bool:
         """Whether any pool is to be larger than it was said to be."""

@@ -14,7 +14,7 @@ from taskdist.api import Reason
 from taskdist.core.matching import Demand
 from taskdist.core.model import Key, Pool
 from taskdist.core.roster import AgentRecord
-from taskdist.core.staffing import for_arrivals, for_backlog
+from taskdist.core.staffing import Haste, Usual, for_arrivals, for_backlog
 
 # Sums of fractions of agents may miss a whole number by this much: an agent is not added for rounding.
 EPSILON = 1e-6
@@ -50,19 +50,21 @@ class Layout:
         # Whether any pool has a target for how long Tasks wait.
         self.timed = any(pool.target_queue > 0.0 for pool in pools.values())
         numbers = {key: number for number, key in enumerate(pools)}
-        # Of each: its pools as (number, Tasks at once, maximum), and the one with which stays what none has room for.
-        self.demands: list[tuple[Demand, list[tuple[int, int, float]], tuple[int, int]]] = []
+        # Of each: its pools as (number, Tasks at once, maximum), the first that may grow, and the one with which stays
+        # what none has room for.
+        self.demands: list[tuple[Demand, list[tuple[int, int, float]], tuple[int, int], tuple[int, int]]] = []
         for demand in demands:
             candidates = sorted(demand.candidates, key=lambda each: pools[each[0]].cost_per_hour / each[1])
             found = [(numbers[key], at_once, float(pools[key].maximum)) for key, at_once in candidates]
             growing = [each for each in candidates if pools[each[0]].elastic] or candidates[:1]
-            self.demands.append((demand, found, (numbers[growing[-1][0]], growing[-1][1])))
+            ends = [(numbers[key], at_once) for key, at_once in (growing[0], growing[-1])]
+            self.demands.append((demand, found, ends[0], ends[1]))
         # For each elastic pool the demands that stay with it, and what their pools could do at once if each had all.
         self._most = [
             [
                 (each[0], sum(most * at_once for _, at_once, most in each[1]))
                 for each in self.demands
-                if each[2][0] == at
+                if each[3][0] == at
             ]
             for at, pool in enumerate(pools.values())
             if pool.elastic
@@ -89,7 +91,7 @@ def work(layout: Layout, busy: Sequence[int]) -> list[float]:
     none has room for stays with the last that may grow. The demands choose in the order given.
     """
     load = [taken / slots for taken, slots in zip(busy, layout.slots, strict=True)]
-    for demand, candidates, last in layout.demands:
+    for demand, candidates, _, last in layout.demands:
         left = float(demand.tasks)
         if not left:
             continue
@@ -109,11 +111,11 @@ def work(layout: Layout, busy: Sequence[int]) -> list[float]:
 class Part:
     """What falls to one pool, in agents: what is busy, what waits, what comes; and how long each takes on average."""
 
-    __slots__ = ("_coming_seconds", "_coming_tasks", "_seconds", "busy", "coming", "waiting")
+    __slots__ = ("_coming_seconds", "_coming_tasks", "_seconds", "busy", "coming", "rate", "waiting")
 
     def __init__(self, busy: float) -> None:
         self.busy = busy
-        self.waiting = self.coming = 0.0
+        self.waiting = self.coming = self.rate = 0.0
         # Waiting and coming agents' worth of Tasks times their seconds, and how many Tasks are being served of those
         # that come.
         self._seconds = self._coming_seconds = self._coming_tasks = 0.0
@@ -127,29 +129,33 @@ class Part:
         self._coming_seconds += room * service
         self._coming_tasks += tasks
 
-    def at_least(self, target: float, start: float) -> float:
+    def at_least(self, target: float, start: float, starting: float) -> float:
         """Return the agents without which what waits now waits longer than the target."""
-        service = self._seconds / self.waiting if self.waiting > 0.0 else self._coming()
-        return for_backlog(self.busy, self.waiting, service, target, start)
+        service = self._seconds / self.waiting if self.waiting > 0.0 else self.coming_service
+        return for_backlog(self.busy, self.waiting, service, target, start, self.rate, starting)
 
     def usual(self, target: float) -> float:
-        """Return the agents with which what comes seldom waits longer than the target; none while nothing is there."""
-        if self.coming <= 0.0 or self.busy + self.waiting <= 0.0:
+        """Return the agents with which what comes seldom waits longer than the target."""
+        if self.coming <= 0.0:
             return 0.0
-        return for_arrivals(self._coming_tasks, self._coming(), target) * self.coming / self._coming_tasks
+        return for_arrivals(self._coming_tasks, self.coming_service, target) * self.coming / self._coming_tasks
 
-    def _coming(self) -> float:
+    @property
+    def coming_service(self) -> float:
         return self._coming_seconds / self.coming if self.coming > 0.0 else 0.0
 
 
-def parts(layout: Layout, busy: Sequence[int], now: float) -> list[Part]:
+def parts(layout: Layout, busy: Sequence[int], starts: Sequence[float], now: float) -> list[Part]:
     """Return what falls to each pool, if it is divided as `work` does; what has a target may fill a pool for longer.
 
-    What comes is divided in the same way.
+    What usually comes is divided in the same way; what comes at present is for the first that may grow. `starts`: how
+    many seconds an agent of each takes to start.
     """
     found = [Part(taken / slots) for taken, slots in zip(busy, layout.slots, strict=True)]
-    for demand, candidates, last in layout.demands:
+    for demand, candidates, first, last in layout.demands:
         service, left, coming = demand.inflow.service, float(demand.tasks), demand.inflow.load(now)
+        found[first[0]].rate += demand.inflow.rate(now) / first[1]
+        demand.inflow.look_ahead(starts[first[0]])
         for number, at_once, maximum in candidates:
             part, target = found[number], layout.pools[number].target_queue
             longer = 1.0 + target / service if service > 0.0 else 1.0
@@ -241,12 +247,14 @@ class Sizing:
     that it was to have within the last `scale_down_delay`.
     """
 
-    __slots__ = ("_least", "_most", "desired", "message", "reason")
+    __slots__ = ("_least", "_most", "desired", "haste", "message", "reason", "usual")
 
     def __init__(self) -> None:
         self.desired: int | None = None
         self.reason = Reason.PROGRESSING
         self.message = ""
+        self.haste = Haste()
+        self.usual = Usual()
         self._least = _Lately(True)
         self._most = _Lately(False)
 

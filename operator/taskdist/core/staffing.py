@@ -16,13 +16,22 @@ M/M/c the exponential is exact).
 Refuses to know pools, agents and bounds.
 """
 
-from math import erf, exp, pi, sqrt
+from collections import deque
+from math import erf, exp, log, pi, sqrt
 
 # Of the Tasks, so many may wait longer than the target.
 LATE = 0.05
 # Arrivals are averaged over about so many seconds; of the first ones it is not believed that they are usual.
 WINDOW = 300.0
 SETTLED = 120.0
+# What comes is looked at anew after so many seconds.
+AGAIN = 5.0
+# The present rate is averaged over no fewer seconds.
+LEAST_HORIZON = 1.0
+# What is observed in one window of how late Tasks start moves the target by so much; fewer count as so many.
+GAIN = 10.0
+FEW = 50.0
+LEAST_PART = 0.1
 # No more than so many standard deviations are ever added to a load.
 MOST_MARGIN = 8.0
 
@@ -30,25 +39,47 @@ MOST_MARGIN = 8.0
 class Inflow:
     """Tasks that come, each with the seconds that it is expected to take: sums that fade."""
 
-    __slots__ = ("_at", "_begun", "_seconds", "_tasks")
+    __slots__ = ("_at", "_begun", "_horizon", "_lately", "_seconds", "_tasks")
 
     def __init__(self) -> None:
+        # Over so many seconds the present rate is averaged.
+        self._horizon = LEAST_HORIZON
         self._begun = -1.0
         self._at = 0.0
         self._tasks = 0.0
         self._seconds = 0.0
+        self._lately = 0.0
 
     def add(self, seconds: float, at: float) -> None:
         """A Task came then."""
         if self._begun < 0.0:
             self._begun = self._at = at
         elif at > self._at:
-            fade = exp((self._at - at) / WINDOW)
+            passed = at - self._at
+            fade = exp(-passed / WINDOW)
             self._tasks *= fade
             self._seconds *= fade
+            self._lately *= exp(-passed / self._horizon)
             self._at = at
         self._tasks += 1.0
         self._seconds += seconds
+        self._lately += 1.0
+
+    def rate(self, now: float) -> float:
+        """Return how many come a second at present."""
+        return self._lately * exp(min(0.0, self._at - now) / self._horizon) / self._horizon
+
+    def look_ahead(self, seconds: float) -> None:
+        """The present rate is asked for to look so far ahead: it is averaged over as long, lest chance is followed."""
+        horizon = max(LEAST_HORIZON, seconds)
+        if horizon != self._horizon:
+            self._lately *= horizon / self._horizon
+            self._horizon = horizon
+
+    @property
+    def tasks(self) -> float:
+        """How many came lately, in weights that fade."""
+        return self._tasks
 
     @property
     def service(self) -> float:
@@ -64,7 +95,9 @@ class Inflow:
         return self._seconds * fade / (WINDOW * seen)
 
 
-def for_backlog(busy: float, waiting: float, service: float, target: float, start: float) -> float:
+def for_backlog(
+    busy: float, waiting: float, service: float, target: float, start: float, rate: float, starting: float
+) -> float:
     """Return the capacity with which all that waits now starts within the target.
 
     `start`: how long it takes until more capacity is there. Without a target, or where nothing is known of how long
@@ -72,10 +105,70 @@ def for_backlog(busy: float, waiting: float, service: float, target: float, star
     """
     if service <= 0.0:
         return busy + waiting
+    there = busy + waiting
+    # By how much what waits will have grown, or shrunk, when more capacity is there.
+    growth = start * (rate - (busy + starting / 2.0) / service)
+    soon = (there + growth) * service / (service + target)
     short = waiting * service - busy * target
     if short <= 0.0:
-        return (busy + waiting) * service / (service + target)
-    return min(busy + waiting, busy + short / (service + max(0.0, target - start)))
+        return max(soon, there * service / (service + target))
+    return max(soon, min(there, busy + short / (service + max(0.0, target - start))))
+
+
+class Usual:
+    """The capacity that was needed for what comes, at the most of late: by that it does not follow each chance.
+
+    Of late is a `WINDOW`, and twice as long as a Task takes if that is more: so slowly does a queue forget.
+    """
+
+    __slots__ = ("_history", "again")
+
+    def __init__(self) -> None:
+        # Falling, each with the last moment at which it was.
+        self._history: deque[tuple[float, float]] = deque()
+        # When it is worked out anew.
+        self.again = 0.0
+
+    def due(self, now: float) -> bool:
+        return now >= self.again or now < self.again - AGAIN
+
+    def add(self, capacity: float, service: float, now: float) -> None:
+        history = self._history
+        while history and history[-1][0] <= capacity:
+            history.pop()
+        history.append((capacity, now))
+        while history[0][1] < now - max(WINDOW, 2.0 * service):
+            history.popleft()
+        self.again = now + AGAIN
+
+    @property
+    def most(self) -> float:
+        return self._history[0][0] if self._history else 0.0
+
+
+class Haste:
+    """By how much a target has to be undercut so that it is met by all but `LATE` of the Tasks.
+
+    The formulas take Tasks to start in the order of their coming. Where levels, deadlines or shares decide, some wait
+    longer than that; so the target that they are given follows what is observed: each start that was late lowers it,
+    each other one raises it, by such steps that it stands still where `LATE` of them are late (Robbins and Monro, "A
+    Stochastic Approximation Method", 1951). Never above the target, and never below a tenth of it.
+    """
+
+    __slots__ = ("_log",)
+
+    def __init__(self) -> None:
+        self._log = 0.0
+
+    def started(self, late: bool, among: float) -> None:
+        """A Task started, of so many in a window."""
+        step = GAIN / max(among, FEW)
+        self._log += -step * (1.0 - LATE) if late else step * LATE
+        self._log = min(0.0, max(self._log, log(LEAST_PART)))
+
+    @property
+    def part(self) -> float:
+        return exp(self._log)
 
 
 def for_arrivals(load: float, service: float, target: float) -> float:
