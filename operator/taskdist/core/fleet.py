@@ -14,7 +14,6 @@ from taskdist.core.model import Agent, Key, Task
 from taskdist.core.roster import AgentRecord, Roster
 from taskdist.core.views import AgentState
 
-
 # How long agents take to start is the mean of so many of late.
 STARTS = 20
 # Before any did.

@@ -28,6 +28,7 @@ from taskdist.core.scaling import (
     work,
     zone,
 )
+from taskdist.core.staffing import STEP
 from taskdist.core.views import PoolView
 
 
@@ -124,20 +125,21 @@ class Resizer:
             return work(layout, busy)
         found: list[float] = []
         self._look_again = None
+        # Time counts in steps: between them only what happens changes anything.
+        step = now // STEP * STEP
         starts = [self._fleet.start_seconds(ward.key) for ward in self._wards]
-        for ward, part, start in zip(self._wards, parts(layout, busy, starts, now), starts, strict=True):
+        for ward, part, start in zip(self._wards, parts(layout, busy, starts, step), starts, strict=True):
             pool, desired = ward.pool, float(ward.sizing.desired or 0)
             here = self._fleet.members(ward.key)
             aim = pool.target_queue * ward.sizing.haste.part
             least = part.at_least(aim, start, max(0.0, float(here.counted - here.ready)))
             if pool.target_queue > 0.0 and desired > max(least, pool.minimum):
                 # It grows for what waits; it shrinks only below what it would soon grow to again.
-                if ward.usual.due(now):
-                    ward.usual.add(part.usual(pool.target_queue), part.coming_service, now)
+                if ward.usual.due(step):
+                    ward.usual.add(part.usual(pool.target_queue), part.coming_service, step)
                 if part.busy + part.waiting > 0.0:
                     least = max(least, min(desired, ward.usual.most))
-                    if self._look_again is None or ward.usual.again < self._look_again:
-                        self._look_again = ward.usual.again
+                    self._look_again = step + STEP
             found.append(least)
         return found
 

@@ -1,7 +1,8 @@
 """How many agents a pool should have, and which go first.
 
 Owns the sizing rule, its hysteresis and the choice of victims. Sizes follow from waiting work that lacks nothing but
-room, and from busy slots. Refuses to create or delete anything, and to look at single Tasks.
+room, and from busy slots; where Tasks may wait for a while, by the formulas of `staffing`. Refuses to create or delete
+anything, and to look at single Tasks.
 """
 
 from collections import Counter, deque
@@ -221,9 +222,7 @@ class _Lately:
         if history:
             history[-1] = (history[-1][0], now)
         while history and (
-            history[-1][0].replicas >= wanted.replicas
-            if self._least
-            else history[-1][0].replicas <= wanted.replicas
+            history[-1][0].replicas >= wanted.replicas if self._least else history[-1][0].replicas <= wanted.replicas
         ):
             history.pop()
         history.append((wanted, now))
@@ -287,7 +286,7 @@ class Sizing:
         there = max(pool.minimum, min(former or 0, pool.maximum))
         if wanted.replicas <= there or least.replicas >= wanted.replicas:
             return wanted
-        if least.replicas >= there:
+        if least.replicas > there:
             return least
         waits = f"{wanted.message} They have to be needed for {pool.scale_up_delay:g} s before agents are added."
         return Target(there, wanted.reason, waits)

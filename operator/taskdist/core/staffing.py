@@ -1,12 +1,14 @@
 """How much capacity keeps waits below a target: for what waits now, and for what is likely to come.
 
-Owns two formulas and the decaying sums that feed the second. Amounts are in any one unit of capacity (slots, agents),
-times in seconds.
+Owns two formulas, the sums that feed them, and how far a target is undercut. Amounts are in any one unit of capacity
+(slots, agents), times in seconds.
 
 *What waits* is a matter of Little's law (1961). N Tasks in a system, of which each is to spend at most T waiting and S
 being served, leave it at a rate of N ÷ (S + T), which occupies N·S ÷ (S + T). Where what is busy now does not take in
 all that waits within T, the rest needs capacity that is there only after the time D that an agent takes to start; from
 then on each takes in one Task at once and 1 ÷ S a second: (n·S − B·T) ÷ (S + T − D) more than the B that are busy.
+What comes until then comes at the present rate λ: N + D·(λ − (B + P ÷ 2) ÷ S) are there when it is, P of the capacity
+being on its way. The largest of these counts.
 
 *What comes* is a matter of square-root staffing. With an offered load a = λ·S, c = a + β·√a keeps all waiting below T
 but for a part ε of it, if P(W > T) = P(W > 0) · exp(−(c − a)·T ÷ S) ≤ ε, where P(W > 0) = 1 ÷ (1 + β·Φ(β) ÷ φ(β))
@@ -24,12 +26,13 @@ LATE = 0.05
 # Arrivals are averaged over about so many seconds; of the first ones it is not believed that they are usual.
 WINDOW = 300.0
 SETTLED = 120.0
-# What comes is looked at anew after so many seconds.
-AGAIN = 5.0
+# What time alone does to what is known of arrivals is looked at every so many seconds.
+STEP = 5.0
 # The present rate is averaged over no fewer seconds.
 LEAST_HORIZON = 1.0
+USUAL_HORIZON = 10.0
 # What is observed in one window of how late Tasks start moves the target by so much; fewer count as so many.
-GAIN = 10.0
+GAIN = 2.0
 FEW = 50.0
 LEAST_PART = 0.1
 # No more than so many standard deviations are ever added to a load.
@@ -43,7 +46,7 @@ class Inflow:
 
     def __init__(self) -> None:
         # Over so many seconds the present rate is averaged.
-        self._horizon = LEAST_HORIZON
+        self._horizon = USUAL_HORIZON
         self._begun = -1.0
         self._at = 0.0
         self._tasks = 0.0
@@ -98,9 +101,10 @@ class Inflow:
 def for_backlog(
     busy: float, waiting: float, service: float, target: float, start: float, rate: float, starting: float
 ) -> float:
-    """Return the capacity with which all that waits now starts within the target.
+    """Return the capacity with which all that waits now starts within the target; never more than a place for each.
 
-    `start`: how long it takes until more capacity is there. Without a target, or where nothing is known of how long
+    `start`: how long it takes until more capacity is there; `starting`: how much of it is on its way. `rate`: of Tasks
+    that come, in capacity a second. Without a target, or where nothing is known of how long
     Tasks take: an own place for each.
     """
     if service <= 0.0:
@@ -108,11 +112,11 @@ def for_backlog(
     there = busy + waiting
     # By how much what waits will have grown, or shrunk, when more capacity is there.
     growth = start * (rate - (busy + starting / 2.0) / service)
-    soon = (there + growth) * service / (service + target)
+    needed = (there + max(0.0, growth)) * service / (service + target)
     short = waiting * service - busy * target
-    if short <= 0.0:
-        return max(soon, there * service / (service + target))
-    return max(soon, min(there, busy + short / (service + max(0.0, target - start))))
+    if short > 0.0:
+        needed = max(needed, busy + short / (service + max(0.0, target - start)))
+    return min(there, needed)
 
 
 class Usual:
@@ -121,16 +125,16 @@ class Usual:
     Of late is a `WINDOW`, and twice as long as a Task takes if that is more: so slowly does a queue forget.
     """
 
-    __slots__ = ("_history", "again")
+    __slots__ = ("_at", "_history")
 
     def __init__(self) -> None:
         # Falling, each with the last moment at which it was.
         self._history: deque[tuple[float, float]] = deque()
-        # When it is worked out anew.
-        self.again = 0.0
+        self._at = -1.0
 
     def due(self, now: float) -> bool:
-        return now >= self.again or now < self.again - AGAIN
+        """Whether it is to be worked out for this time."""
+        return now != self._at
 
     def add(self, capacity: float, service: float, now: float) -> None:
         history = self._history
@@ -139,7 +143,7 @@ class Usual:
         history.append((capacity, now))
         while history[0][1] < now - max(WINDOW, 2.0 * service):
             history.popleft()
-        self.again = now + AGAIN
+        self._at = now
 
     @property
     def most(self) -> float:

@@ -109,6 +109,9 @@ def pools(draw: st.DrawFn) -> Pool:
         minimum,
         minimum + draw(st.integers(1, 3)) if elastic else minimum,
         draw(st.sampled_from((0.0, 30.0))),
+        cost_per_hour=draw(st.sampled_from((0.0, 1.0, 2.0))),
+        target_queue=draw(mostly(0.0, st.sampled_from((5.0, 60.0)))) if elastic else 0.0,
+        scale_up_delay=draw(mostly(0.0, st.just(20.0))) if elastic else 0.0,
     )
 
 
@@ -391,11 +394,11 @@ class CoreMachine(RuleBasedStateMachine):
         made = 0
         while limit is None or made < limit or not made:
             bound = step if limit is None or step is None else min(step, limit)
-            kept = self.kept()
+            kept = self.kept() | self.resting()
             decisions = self.core.decide(self.now, bound)
             assert decisions == self.twin.decide(self.now, bound)
             assert bound is None or len(decisions) <= bound
-            kept |= self.kept()
+            kept |= self.kept() | self.resting()
             for decision in decisions:
                 self.carried_out(decision, kept)
             made += len(decisions)
@@ -421,6 +424,9 @@ class CoreMachine(RuleBasedStateMachine):
     def kept(self) -> set[str]:
         return {hold.agent.uid for hold in self.core._holds}
 
+    def resting(self) -> set[str]:
+        return {agent.uid for agent in self.core._fleet.agents.values() if agent.resting}
+
     @rule()
     def settle(self) -> None:
         self.decided(None)
@@ -428,6 +434,10 @@ class CoreMachine(RuleBasedStateMachine):
         broken = self.mirror.at_rest(self.now, self.kept())
         assert not broken, broken
         self.holds_are_justified()
+        for uid in self.resting():
+            pool = self.mirror._pool_of(uid)
+            assert pool is not None
+            assert pool.target_queue, "only a pool where Tasks may wait lets agents rest"
         wake = self.core.next_wake()
         assert wake is None or wake > self.now
         for key, desired in self.mirror.desired.items():
