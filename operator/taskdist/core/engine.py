@@ -15,6 +15,7 @@ from taskdist.api import OnHopeless, OnOverflow, Phase, Reason
 from taskdist.core import audit, events, explain, order
 from taskdist.core.alarms import Watch
 from taskdist.core.arrivals import Arrivals
+from taskdist.core.bottlenecks import Holdups, holdups
 from taskdist.core.decisions import Assign, Decision, Explanation, Fail, Spill, Undrain
 from taskdist.core.dependencies import Dependencies
 from taskdist.core.estimates import Estimate, Estimates
@@ -300,10 +301,13 @@ class Core:
             self._accepted += 1
             shape = self._catalogue.shape_of(task)
             record = self._tasks[task.uid] = TaskRecord(task, shape, self._counts_of(shape, task))
+            record.since = min(now, task.created)
             self._limits.enter(task)
             self._rank(record)
             self._came(record)
         else:
+            if record.agent is not None:
+                record.since = now
             self._lift(record, now, over=over or record.failed)
             former = record.task
             if not record.counted:
@@ -369,7 +373,7 @@ class Core:
             record.shape.tasks -= 1
             self._unwatch(record)
             if record.gate is not None:
-                record.shape.gated[record.gate] -= 1
+                self._ungate(record, record.gate)
                 self._held[task.namespace] -= record.held
                 record.gate, record.held = None, False
                 self._parking.leave(record)
@@ -381,7 +385,9 @@ class Core:
 
     def _withdraw(self, record: TaskRecord) -> None:
         self._waiting.remove(record)
-        record.shape.eligible -= 1
+        shape = record.shape
+        shape.eligible -= 1
+        shape.eligible_since = shape.eligible_since - record.since if shape.eligible else 0.0
 
     def _counts_of(self, shape: Shape, task: Task) -> list[int]:
         key = (shape.queue_key, task.priority)
@@ -457,10 +463,24 @@ class Core:
         record.counts[0] += 1
         record.gate = gate
         record.shape.tasks += 1
-        record.shape.gated[gate] += 1
+        self._count_gated(record, gate)
+
+    @staticmethod
+    def _count_gated(record: TaskRecord, gate: Reason) -> None:
+        shape = record.shape
+        shape.gated[gate] += 1
+        shape.gated_since[gate] = shape.gated_since.get(gate, 0.0) + record.since
+
+    @staticmethod
+    def _ungate(record: TaskRecord, gate: Reason) -> None:
+        """It counts no more among those that this holds."""
+        shape = record.shape
+        shape.gated[gate] -= 1
+        shape.gated_since[gate] = shape.gated_since[gate] - record.since if shape.gated[gate] else 0.0
 
     def _enter(self, record: TaskRecord, queue: Queue, now: float) -> None:
         record.shape.eligible += 1
+        record.shape.eligible_since += record.since
         if queue.hold_after and needs_much(record):
             record.impatient = now + queue.hold_after
         self._enter_line(record, queue, now)
@@ -480,7 +500,7 @@ class Core:
     def _unpark(self, record: TaskRecord, now: float) -> None:
         """A limit of the Task's own lets it try."""
         assert record.gate is not None
-        record.shape.gated[record.gate] -= 1
+        self._ungate(record, record.gate)
         record.gate = None
         self._enter(record, record.shape.queue, now)
         self._heed_time(record)
@@ -656,7 +676,7 @@ class Core:
     def _park(self, record: TaskRecord, reason: Reason) -> None:
         self._withdraw(record)
         record.gate, record.trying = reason, False
-        record.shape.gated[reason] += 1
+        self._count_gated(record, reason)
 
     def _bring_forward(self, now: float) -> None:
         """Let happen what time alone brings, and judge the Tasks that came."""
@@ -782,6 +802,10 @@ class Core:
     def waiting_by_reason(self, now: float) -> dict[tuple[Key, Reason], int]:
         """Count waiting Tasks by queue and the reason that `explain` gives, each class of like Tasks at once."""
         return explain.by_reason(self._catalogue, self._holds)
+
+    def holdups(self, now: float) -> tuple[Holdups, Holdups]:
+        """Return what holds waiting Tasks, and for how long in all: by queue, and by pool that could serve them."""
+        return holdups(self._catalogue, self._holds, now)
 
     def queue_counts(self) -> dict[Key, tuple[int, int]]:
         """Return by queue how many Tasks wait and how many are leased. Queues without Tasks are left out."""

@@ -114,8 +114,10 @@ class Shape:
         "closed",
         "demand",
         "eligible",
+        "eligible_since",
         "estimate",
         "gated",
+        "gated_since",
         "key",
         "lines",
         "need",
@@ -151,6 +153,9 @@ class Shape:
         self.tasks = 0
         self.eligible = 0
         self.gated: Counter[Reason] = Counter()
+        # The sums of the times at which the latter two began to wait.
+        self.eligible_since = 0.0
+        self.gated_since: dict[Reason, float] = {}
 
 
 class Catalogue:

@@ -62,6 +62,7 @@ class TaskRecord:
         "parked",
         "rises",
         "shape",
+        "since",
         "stamp",
         "task",
         "trying",
@@ -102,6 +103,8 @@ class TaskRecord:
         # While leased: what was charged to whom, and whether the attempt has failed.
         self.charge: Charge | None = None
         self.failed = False
+        # When it began to wait, the last time that it did.
+        self.since = 0.0
 
     def place(self) -> Place:
         return (-self.chain, self.latest_start, self.task.created, self.task.uid)
@@ -113,7 +116,7 @@ TaskEntry = tuple[int, float, float, str, int, TaskRecord]
 class Line:
     """Eligible Tasks of one shape, band and tenant, in order. `stamp` is that of its own entry in its group."""
 
-    __slots__ = ("band", "group", "heap", "live", "parked", "shape", "share", "stamp", "tenant")
+    __slots__ = ("band", "group", "heap", "live", "parked", "shape", "share", "since", "stamp", "tenant")
 
     def __init__(self, shape: Shape, band: int, tenant: str) -> None:
         self.shape = shape
@@ -121,6 +124,8 @@ class Line:
         self.tenant = tenant
         self.heap: list[TaskEntry] = []
         self.live = 0
+        # The sum of the times at which its Tasks began to wait.
+        self.since = 0.0
         self.share: Share[Group] | None = None
         self.group: Group | None = None
         self.stamp = 0
@@ -232,6 +237,7 @@ class WaitingIndex:
         heap = line.heap
         heappush(heap, entry)
         line.live += 1
+        line.since += record.since
         if heap[0][4] == stamp:
             self._lead(line, entry)
         if shape.demand is not None and line.parked is None:
@@ -244,6 +250,7 @@ class WaitingIndex:
         led = line.heap[0][4] == record.stamp
         record.line, record.stamp = None, 0
         line.live -= 1
+        line.since -= record.since
         if line.shape.demand is not None and line.parked is None:
             assert line.share is not None, "a line of an open class has a share"
             line.share.want(line.shape.demand, -1)
