@@ -19,8 +19,8 @@ class Scaling(Model):
     )
     target_queue_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
         default=0,
-        description="How long 95% of the Tasks are to wait for room at most, in seconds: with as few agents as do that. "
-        "0 wants an agent at once for all that waits.",
+        description="How long 95% of the Tasks are to wait for room at most, in seconds: with as few agents as do "
+        "that. 0 wants an agent at once for all that waits.",
     )
     scale_up_stabilization_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
         default=0, description="Agents are added only after more were needed for this long, in seconds."
@@ -141,7 +141,8 @@ class AgentPoolStatus(Model):
     last_scaled_at: datetime | None = Field(default=None, description="When the number wanted last changed.")
     conditions: Annotated[list[Condition], Field(max_length=8)] = Field(
         default_factory=list,
-        description="Ready, Reconciling and Stalled.",
+        description="Ready, Reconciling, Stalled, and Bottleneck: what holds most waiting time of Tasks that it could "
+        "serve.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
 

@@ -472,6 +472,22 @@ class CoreMachine(RuleBasedStateMachine):
         leased = Counter(task.queue_key for task, _ in self.mirror.leased.values())
         assert self.core.queue_counts() == {key: (waiting[key], leased[key]) for key in waiting | leased}
 
+    def waiting_times_add_up(self) -> None:
+        """What holds most is said by classes: one by one it comes to the same."""
+        expected: dict[tuple[tuple[str, str], Reason], list[float]] = {}
+        for uid, task in self.mirror.waiting.items():
+            why = self.core.why(uid, self.now)
+            assert why is not None
+            waited = self.now - self.core._tasks[uid].since
+            assert waited <= self.now - task.created + 1e-9
+            expected.setdefault((task.queue_key, why.reason), []).append(waited)
+        for queue, found in self.core.holdups(self.now)[0].items():
+            for reason in {each.reason for each in found}:
+                those = [each for each in found if each.reason is reason]
+                one_by_one = expected[queue, reason]
+                assert sum(each.tasks for each in those) == len(one_by_one)
+                assert abs(sum(each.seconds for each in those) - sum(one_by_one)) < 1e-6
+
     @invariant()
     def every_wait_has_its_reason(self) -> None:
         reasons: Counter[tuple[tuple[str, str], Reason]] = Counter()
@@ -483,6 +499,7 @@ class CoreMachine(RuleBasedStateMachine):
             reasons[task.queue_key, found.reason] += 1
             assert found.position is None or 1 <= found.position <= len(self.mirror.waiting)
         assert self.core.waiting_by_reason(self.now) == reasons
+        self.waiting_times_add_up()
         assert all(self.core.explain(uid, self.now) is None for uid in self.mirror.leased)
 
 
