@@ -29,8 +29,9 @@ from taskdist.core.parking import Parking
 from taskdist.core.resizing import Resizer
 from taskdist.core.retry import after_failure
 from taskdist.core.roster import AgentRecord
+from taskdist.core.shares import Share
 from taskdist.core.views import AgentState, PoolView
-from taskdist.core.waiting import TaskRecord, WaitingIndex
+from taskdist.core.waiting import Group, TaskRecord, WaitingIndex
 
 # What a queue says of order: if any of it changes, its Tasks stand elsewhere.
 _ORDER = ("policy", "level", "critical_path_first", "aging_step", "max_queue_seconds", "on_hopeless", "timeouts")
@@ -607,12 +608,38 @@ class Core:
         return True
 
     def _set_all_aside(self, now: float) -> bool:
-        """Park what limits hold, be there room or not: pools are not to grow for it. Return whether there was any."""
+        """Park what limits hold, be there room or not, and leave out what quotas would not let start beside the rest:
+        pools are not to grow for it. Return whether there was any."""
         found = False
+        left: dict[tuple[Key, str | None], int] = {}
         for share in self._waiting.tenants():
             while (record := self._waiting.first_of(share)) is not None and self._set_aside(record, now):
                 found = True
+            if (
+                record is not None
+                and self._limits.limited(record.task)
+                and not order.is_emergency(record.shape.queue, record.task)
+            ):
+                found = self._leave_out(share, record.task, left) or found
         return found
+
+    def _leave_out(self, share: Share[Group], task: Task, left: dict[tuple[Key, str | None], int]) -> bool:
+        """Count as excess what quotas have no room for. `left`: what they have room for, of queues and of tenants."""
+        queue, tenant = (task.queue_key, None), (task.queue_key, task.tenant)
+        if tenant not in left:
+            rooms = self._limits.room(task)
+            left.setdefault(queue, rooms[0])
+            left[tenant] = rooms[1]
+        wanted = sum(share.demands.values())
+        taken = min(wanted, left[queue], left[tenant])
+        left[queue] -= taken
+        left[tenant] -= taken
+        excess = wanted - taken
+        for demand, tasks in share.demands.items():
+            over = min(tasks, excess)
+            demand.excess += over
+            excess -= over
+        return taken < wanted
 
     def _backfill(self, now: float) -> Iterator[tuple[TaskRecord, AgentRecord]]:
         """Say what goes to agents that are held: whom they are held for, or what is expected to end before that."""

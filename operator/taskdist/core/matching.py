@@ -35,7 +35,7 @@ Candidates = tuple[tuple[Key, int], ...]
 class Demand:
     """Eligible Tasks that wait for room in the same pools, without those that a limit holds."""
 
-    __slots__ = ("candidates", "inflow", "shapes", "tasks")
+    __slots__ = ("candidates", "excess", "inflow", "shapes", "tasks")
 
     def __init__(self, candidates: Candidates) -> None:
         self.candidates = candidates
@@ -43,6 +43,13 @@ class Demand:
         self.inflow = Inflow()
         self.tasks = 0
         self.shapes = 0
+        # How many of them quotas keep from starting beside the others, as of the last time that this was asked.
+        self.excess = 0
+
+    @property
+    def startable(self) -> int:
+        """Tasks that may start once there is room."""
+        return max(0, self.tasks - self.excess)
 
 
 class AgentClass:

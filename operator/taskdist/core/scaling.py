@@ -78,7 +78,7 @@ class Layout:
             return False
         for found in self._most:
             for demand, most in found:
-                if demand.tasks > most:
+                if demand.startable > most:
                     break
             else:
                 return False
@@ -93,7 +93,7 @@ def work(layout: Layout, busy: Sequence[int]) -> list[float]:
     """
     load = [taken / slots for taken, slots in zip(busy, layout.slots, strict=True)]
     for demand, candidates, _, last in layout.demands:
-        left = float(demand.tasks)
+        left = float(demand.startable)
         if not left:
             continue
         for number, at_once, maximum in candidates:
@@ -154,7 +154,7 @@ def parts(layout: Layout, busy: Sequence[int], starts: Sequence[float], now: flo
     """
     found = [Part(taken / slots) for taken, slots in zip(busy, layout.slots, strict=True)]
     for demand, candidates, first, last in layout.demands:
-        service, left, coming = demand.inflow.service, float(demand.tasks), demand.inflow.load(now)
+        service, left, coming = demand.inflow.service, float(demand.startable), demand.inflow.load(now)
         found[first[0]].rate += demand.inflow.rate(now) / first[1]
         demand.inflow.look_ahead(starts[first[0]])
         for number, at_once, maximum in candidates:

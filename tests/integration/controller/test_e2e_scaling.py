@@ -81,7 +81,6 @@ def test_what_holds_tasks_for_long_is_a_condition_and_a_metric(room: Room) -> No
     assert "1 Task waits for spec.paused" in found["message"]
     assert "Command: kubectl patch taskqueues.taskdist.dev shut" in found["message"]
     until(lambda: room.condition("agentpools", "idle", "Bottleneck").get("reason") == "QueuePaused", "of the pool too")
-    where = f'namespace="{room.namespace}"'
     series = metrics(room.stack.operators[0])
     mine = {sample: value for sample, value in series.items() if f'namespace="{room.namespace}"' in sample}
     said = [sample for sample in mine if sample.startswith("taskdist_bottleneck{") and 'name="shut"' in sample]

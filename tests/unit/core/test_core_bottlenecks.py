@@ -208,14 +208,22 @@ class TestWatch:
             pytest.param([(0, [held("a", 1, 60)]), (20, []), (30, [held("a", 1, 60)])], "---", id="not-all-the-while"),
             pytest.param([(0, [held("a", 9, 29)]), (60, [held("a", 9, 29)])], "--", id="a-short-wait-is-none"),
             pytest.param(
-                [(0, [held("a", 1, 60)]), (30, [held("a", 1, 90)]), (31, [held("b", 9, 90)]), (60, [held("b", 9, 90)])]
-                + [(61, [held("b", 9, 90)])],
+                [
+                    (0, [held("a", 1, 60)]),
+                    (30, [held("a", 1, 90)]),
+                    *[(now, [held("b", 9, 90)]) for now in (31, 60, 61)],
+                ],
                 "-aaab",
                 id="another-one-has-to-hold-as-long",
             ),
             pytest.param(
-                [(0, [held("a", 1, 60)]), (30, [held("a", 1, 90)]), (35, []), (40, [held("a", 1, 60)]), (70, [])]
-                + [(99, []), (100, [])],
+                [
+                    (0, [held("a", 1, 60)]),
+                    (30, [held("a", 1, 90)]),
+                    (35, []),
+                    (40, [held("a", 1, 60)]),
+                    *[(now, []) for now in (70, 99, 100)],
+                ],
                 "-aaaaa-",
                 id="gone-for-as-long",
             ),

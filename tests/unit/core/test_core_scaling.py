@@ -1,6 +1,7 @@
 """How many agents a pool should have, when that changes, and who goes."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -24,6 +25,7 @@ from taskdist.core.events import (
     TaskWaiting,
 )
 from taskdist.core.matching import Demand
+from taskdist.core.model import Limits
 from taskdist.core.scaling import Layout, Sizing, Target, agents, in_turn, victims, work
 from taskdist.core.scaling import zone as zone_of
 
@@ -222,6 +224,33 @@ class TestSizing:
 
     def test_a_clock_set_back_only_delays(self) -> None:
         assert self.run((100, 5), (101, 1), (50, 1), (110, 1), (111, 1), delay=10.0) == [5, 5, 5, 5, 1]
+
+
+@pytest.mark.parametrize(
+    ("quota", "tenant_quota", "expected"),
+    [
+        pytest.param(Limits(leased=3), Limits(), 3, id="of-the-queue"),
+        pytest.param(Limits(slots=3), Limits(), 3, id="of-its-slots"),
+        pytest.param(Limits(), Limits(leased=2), 4, id="of-each-of-two-tenants"),
+        pytest.param(Limits(leased=3), Limits(leased=2), 3, id="both"),
+        pytest.param(Limits(leased=99), Limits(), 20, id="wide-enough"),
+    ],
+)
+def test_pools_grow_for_no_more_than_quotas_let_start(quota: Limits, tenant_quota: Limits, expected: int) -> None:
+    queue = replace(make_queue().pools("p").build(), quota=quota, tenant_quota=tenant_quota)
+    core = core_with(make_pool().elastic(0, 30), QueueApplied(queue))
+    for number in range(20):
+        task = replace(make_task(f"t{number}").build(), tenant=f"tenant{number % 2}", priority=number % 3)
+        core.handle(TaskWaiting(task), 0.0)
+    assert sizes(core.decide(0.0)) == {"p": expected}
+    assert core.decide(0.0) == []
+    # With an agent for each, no more start, and no more are asked for.
+    for event in agent_events(*(make_agent(f"a{number}") for number in range(expected))):
+        core.handle(event, 1.0)
+    assert len([each for each in core.decide(1.0) if isinstance(each, Assign)]) == expected
+    assert core.pool_view(P).desired == expected
+    core.handle(QueueApplied(replace(queue, quota=Limits(), tenant_quota=Limits())), 2.0)
+    assert sizes(core.decide(2.0)) == ({"p": 20} if expected < 20 else {})
 
 
 class TestGrowingLater:

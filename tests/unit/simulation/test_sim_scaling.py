@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-
 from scaling_oracle import Work, oracle
+
 from taskdist.core import Core
 from taskdist.core.decisions import Decision, Scale
 from taskdist.simulation.figures import percentile, wait
