@@ -135,6 +135,15 @@ class PoolBuilder:
     def elastic(self, minimum: int, maximum: int, delay: float = 60.0) -> PoolBuilder:
         return self._with(elastic=True, minimum=minimum, maximum=maximum, scale_down_delay=delay)
 
+    def target(self, seconds: float) -> PoolBuilder:
+        return self._with(target_queue=seconds)
+
+    def up_after(self, seconds: float) -> PoolBuilder:
+        return self._with(scale_up_delay=seconds)
+
+    def costs(self, an_hour: float) -> PoolBuilder:
+        return self._with(cost_per_hour=an_hour)
+
 
 def make_pool(name: str = "p") -> PoolBuilder:
     return PoolBuilder(Pool(NAMESPACE, name))

@@ -17,6 +17,14 @@ class Scaling(Model):
     scale_down_delay_seconds: Annotated[int, Field(ge=0, le=86400)] = Field(
         default=60, description="An agent goes only after the pool had more than it needs for this long, in seconds."
     )
+    target_queue_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
+        default=0,
+        description="How long 95% of the Tasks are to wait for room at most, in seconds: with as few agents as do "
+        "that. 0 wants an agent at once for all that waits.",
+    )
+    scale_up_stabilization_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
+        default=0, description="Agents are added only after more were needed for this long, in seconds."
+    )
 
 
 # What the API server checks of a pod template; the pods themselves are checked when they are created. The rest of the
@@ -106,6 +114,9 @@ class AgentPoolSpec(Model):
         description="Keys of labels that an agent may report of itself, beside the labels of its pod.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
+    cost_per_hour: Annotated[float, Field(ge=0)] = Field(
+        default=0, description="What one agent costs an hour, in any one currency."
+    )
     template: PodTemplate = Field(
         description="Template of the agents' pods. The operator adds address, certificate authority and token."
     )
@@ -130,7 +141,8 @@ class AgentPoolStatus(Model):
     last_scaled_at: datetime | None = Field(default=None, description="When the number wanted last changed.")
     conditions: Annotated[list[Condition], Field(max_length=8)] = Field(
         default_factory=list,
-        description="Ready, Reconciling and Stalled.",
+        description="Ready, Reconciling, Stalled, and Bottleneck: what holds most waiting time of Tasks that it could "
+        "serve.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
 

@@ -99,6 +99,7 @@ class Reason(StrEnum):
     PROGRESSING = "Progressing"
     AGENTS_READY = "AgentsReady"
     CREATE_REFUSED = "CreateRefused"
+    NO_BOTTLENECK = "NoBottleneck"  # nothing holds Tasks for long
 
 
 # Why an attempt can fail such that another may be tried: what a queue can name as retryable.

@@ -347,7 +347,8 @@ class TaskQueueStatus(Model):
     )
     conditions: Annotated[list[Condition], Field(max_length=8)] = Field(
         default_factory=list,
-        description="Ready, Reconciling, Stalled, and Accepting: whether new Tasks are taken, and if not, why.",
+        description="Ready, Reconciling, Stalled; Accepting: whether new Tasks are taken, and if not, why; Bottleneck: "
+        "what holds most waiting time.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
 

@@ -7,7 +7,7 @@ take time are tasks whose answers come back as inputs. Without leadership there 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -15,9 +15,10 @@ import structlog
 
 from taskdist.controller.bridge import PodFact, PoolView
 from taskdist.controller.door import Doors
-from taskdist.controller.status import PoolFacts, QueueFacts
+from taskdist.controller.status import Held, PoolFacts, QueueFacts
 from taskdist.controller.tally import Tally
 from taskdist.core import Core, views
+from taskdist.core.bottlenecks import Bottleneck, Watch
 from taskdist.core.model import Key, Pool, Queue
 from taskdist.kube import boottime
 from taskdist.protocol.leader import Leader
@@ -42,6 +43,8 @@ _log = structlog.get_logger("taskdist.dispatch")
 
 # How often pools and queues whose numbers changed have their status looked at, in seconds.
 LOOK_SECONDS = 1.0
+# How often it is asked what holds Tasks up, in seconds.
+BOTTLENECK_SECONDS = 5.0
 # How soon after something happened it is asked whether a queue is full now, in seconds: a burst is looked at as one.
 DOOR_SECONDS = 0.005
 
@@ -120,6 +123,11 @@ class Dispatcher:
         self._told: dict[Key, PoolFacts] = {}
         self._told_queues: dict[Key, QueueFacts] = {}
         self._tally = tally if tally is not None else Tally()
+        self._queue_watch, self._pool_watch = Watch(), Watch()
+        # What holds most waiting time of queues and of what pools could serve, as of the last look.
+        self._queue_holds: Mapping[Key, Bottleneck] = {}
+        self._pool_holds: Mapping[Key, Bottleneck] = {}
+        self._watched_at = 0.0
         self._doors = Doors()
         self._door_look: asyncio.TimerHandle | None = None
 
@@ -144,6 +152,8 @@ class Dispatcher:
         """Begin a leadership with what a consistent list showed. `closed`: queues whose status says so."""
         self._leader = leader
         self._stopping = False
+        self._queue_watch, self._pool_watch = Watch(), Watch()
+        self._queue_holds, self._pool_holds = {}, {}
         self._doors = Doors()
         for key in closed:
             self._doors.restore(key)
@@ -254,7 +264,7 @@ class Dispatcher:
             for uid in sorted(self._pools_pods.get(key, ()))
             if (pod := self._pods.get(uid)) is not None
         )
-        facts = _facts(view)
+        facts = self._pool_facts(view)
         self._told[key] = facts
         return PoolView(facts, pods)
 
@@ -267,7 +277,15 @@ class Dispatcher:
         return facts
 
     def _queue_facts(self, key: Key, counts: tuple[int, int]) -> QueueFacts:
-        return QueueFacts(*counts, self._tally.dead_letters(key), self._doors.closed(key))
+        held = _held(self._queue_holds.get(key))
+        return QueueFacts(*counts, self._tally.dead_letters(key), self._doors.closed(key), held)
+
+    def _pool_facts(self, view: views.PoolView) -> PoolFacts:
+        return replace(_facts(view), bottleneck=_held(self._pool_holds.get(view.key)))
+
+    def bottlenecks(self) -> tuple[Mapping[Key, Bottleneck], Mapping[Key, Bottleneck]]:
+        """By queue and by pool: what holds most waiting time, where anything does for long."""
+        return self._queue_holds, self._pool_holds
 
     def accepting(self) -> dict[Key, bool]:
         """By queue that can be full or drained: whether it takes new Tasks."""
@@ -376,11 +394,17 @@ class Dispatcher:
         core = self.core
         if core is None:
             return
+        wall = self._clocks().wall
+        if not self._watched_at <= wall < self._watched_at + BOTTLENECK_SECONDS:
+            self._watched_at = wall
+            of_queues, of_pools = core.holdups(wall)
+            self._queue_holds = self._queue_watch.look(of_queues, wall)
+            self._pool_holds = self._pool_watch.look(of_pools, wall)
         pools = set(self._dirty_pools)
         self._dirty_pools.clear()
         for key, told in self._told.items():
             # A message alone is no reason to write: it may name numbers that change with every Task.
-            now = _facts(core.pool_view(key))
+            now = self._pool_facts(core.pool_view(key))
             if replace(now, reason=told.reason, message=told.message) != told:
                 pools.add(key)
         counts = core.queue_counts()
@@ -389,6 +413,10 @@ class Dispatcher:
         if pools or queues:
             self._effects.look_at(pools, queues)
         self._looker = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+
+def _held(found: Bottleneck | None) -> Held | None:
+    return None if found is None else Held(found.holdup.reason, found.holdup.what, found.message)
 
 
 def _facts(view: views.PoolView) -> PoolFacts:

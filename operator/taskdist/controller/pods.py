@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskdist.api import GROUP, POOL_LABEL, TEMPLATE_LABEL, VERSION, AgentPool
+from taskdist.core.scaling import ZONE_LABEL
 from taskdist.protocol.convert import template_hash
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "taskdist"}
@@ -81,6 +82,8 @@ def build_pod(pool: AgentPool, name: str, link: LinkInfo) -> Object:
     spec: Object = copy.deepcopy(template["spec"])
     spec["automountServiceAccountToken"] = False
     spec.setdefault("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS)
+    # Evenly over zones, as far as there is room; whoever says it, be it as an empty list, says all of it.
+    spec.setdefault("topologySpreadConstraints", [_over_zones(pool)])
     spec["volumes"] = [*(spec.get("volumes") or []), _link_volume(link)]
     _inject(spec["containers"][_agent_index(spec["containers"])], pool, link, spec["terminationGracePeriodSeconds"])
     return {
@@ -130,6 +133,15 @@ def free_names(pool: AgentPool, taken: Iterable[str], count: int) -> list[str]:
 
 def _agent_index(containers: list[Object]) -> int:
     return next((i for i, c in enumerate(containers) if c.get("name") == "agent"), 0)
+
+
+def _over_zones(pool: AgentPool) -> Object:
+    return {
+        "maxSkew": 1,
+        "topologyKey": ZONE_LABEL,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {POOL_LABEL: pool.metadata.name}},
+    }
 
 
 def _link_volume(link: LinkInfo) -> Object:

@@ -1,6 +1,6 @@
 """What the metrics show of this moment, taken from the machine that runs. Asked at each scrape."""
 
-from taskdist.api import Priority
+from taskdist.api import AgentPool, Priority, Reason, TaskQueue
 from taskdist.controller.dispatch import Dispatcher, read_clocks
 from taskdist.controller.tally import Tally
 from taskdist.observability.metrics import QueueLevel, Snapshot
@@ -25,10 +25,21 @@ def snapshot(dispatcher: Dispatcher, tally: Tally, epoch: int | None) -> Snapsho
         view = core.pool_view(key)
         busy[key], total[key] = view.busy_slots, view.slots
     reasons = {(*key, reason): count for (key, reason), count in core.waiting_by_reason(read_clocks().wall).items()}
+    seconds: dict[tuple[str, str, Reason], float] = {}
+    for key, held in core.holdups(read_clocks().wall)[0].items():
+        for each in held:
+            seconds[*key, each.reason] = seconds.get((*key, each.reason), 0.0) + each.seconds
+    bottlenecks = {
+        (*key, kind): (found.holdup.reason, found.holdup.what)
+        for kind, those in zip((TaskQueue.kind, AgentPool.kind), dispatcher.bottlenecks(), strict=True)
+        for key, found in those.items()
+    }
     return Snapshot(
         waiting=waiting,
         leased=leased,
         reasons=reasons,
+        waiting_seconds=seconds,
+        bottlenecks=bottlenecks,
         dead_letters=tally.all_dead_letters(),
         accepting=dispatcher.accepting(),
         agents=agents,

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +27,15 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """What has held most waiting time for long enough. The message has numbers of now, which tell nothing apart."""
+
+    reason: Reason
+    what: str
+    message: str = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class PoolFacts:
     """What the core knows of a pool now."""
 
@@ -38,6 +47,7 @@ class PoolFacts:
     busy_slots: int = 0
     surge: int = 0  # pods wanted beyond `desired`, before as many outdated ones go
     outdated: int = 0
+    bottleneck: Held | None = None
 
 
 def timestamp(wall: float) -> datetime:
@@ -84,6 +94,7 @@ def pool_status(pool: AgentPool, facts: PoolFacts, pods: int, verdict: Verdict, 
             message += f"; {facts.outdated} of an older template are replaced a few at a time"
     stalled = not verdict.accepted or bool(problem)
     conditions = _trio(pool.metadata.generation, ready, reason, message, stalled=stalled, settled=settled)
+    conditions.append(_bottleneck(pool.metadata.generation, facts.bottleneck))
     scaled = facts.desired != pool.status.desired_replicas or pool.status.last_scaled_at is None
     status: Object = {
         "observedGeneration": pool.metadata.generation,
@@ -110,6 +121,7 @@ class QueueFacts:
     leased: int = 0
     dead_letters: int = 0
     closed: str = ""
+    bottleneck: Held | None = None
 
 
 def queue_status(queue: TaskQueue, facts: QueueFacts, verdict: Verdict, wall: float) -> Object:
@@ -134,6 +146,7 @@ def queue_status(queue: TaskQueue, facts: QueueFacts, verdict: Verdict, wall: fl
             facts.closed or "New Tasks are taken",
         )
     )
+    conditions.append(_bottleneck(queue.metadata.generation, facts.bottleneck))
     return {
         "observedGeneration": queue.metadata.generation,
         "waiting": facts.waiting,
@@ -154,6 +167,12 @@ def _trio(
         _condition(generation, "Reconciling", "True" if reconciling else "False", reason, message),
         _condition(generation, "Stalled", "True" if stalled else "False", reason, message),
     ]
+
+
+def _bottleneck(generation: int, held: Held | None) -> Condition:
+    if held is None:
+        return _condition(generation, "Bottleneck", "False", Reason.NO_BOTTLENECK, "Nothing holds Tasks for long")
+    return _condition(generation, "Bottleneck", "True", held.reason, held.message)
 
 
 def _condition(generation: int, kind: str, status: str, reason: Reason, message: str) -> Condition:

@@ -6,6 +6,7 @@ apart. Owns the words. Refuses to know which Tasks it holds.
 
 from abc import ABC, abstractmethod
 from math import inf
+from sys import maxsize
 from typing import TYPE_CHECKING, ClassVar
 
 from taskdist.api import Reason
@@ -84,6 +85,13 @@ class Scope:
             self.slots_full.want(slots)
             return self.slots_full
         return None
+
+    def room(self) -> int:
+        """Return how many more Tasks its quotas let run at most."""
+        bounds = self.bounds
+        leased = maxsize if bounds.leased is None else bounds.leased - self.leased
+        slots = maxsize if bounds.slots is None else bounds.slots - self.slots
+        return max(0, min(leased, slots))
 
     def tokens(self, rate: TokenRate, now: float) -> Bucket:
         """Return the bucket under its present terms."""

@@ -15,6 +15,7 @@ from taskdist.api import OnHopeless, OnOverflow, Phase, Reason
 from taskdist.core import audit, events, explain, order
 from taskdist.core.alarms import Watch
 from taskdist.core.arrivals import Arrivals
+from taskdist.core.bottlenecks import Holdups, holdups
 from taskdist.core.decisions import Assign, Decision, Explanation, Fail, Spill, Undrain
 from taskdist.core.dependencies import Dependencies
 from taskdist.core.estimates import Estimate, Estimates
@@ -29,8 +30,9 @@ from taskdist.core.resizing import Resizer
 from taskdist.core.retry import after_failure
 from taskdist.core.roster import AgentRecord
 from taskdist.core.routes import opens_at, reached, taken
+from taskdist.core.shares import Share
 from taskdist.core.views import AgentState, PoolView
-from taskdist.core.waiting import TaskRecord, WaitingIndex
+from taskdist.core.waiting import Group, TaskRecord, WaitingIndex
 
 # What a queue says of order: if any of it changes, its Tasks stand elsewhere.
 _ORDER = (
@@ -43,6 +45,10 @@ _ORDER = (
     "timeouts",
     "routes",
 )
+
+
+# A pod of less than so many seconds is new when it is first seen.
+NEW = 5.0
 
 
 class Core:
@@ -260,6 +266,7 @@ class Core:
         agent = self._fleet.obtain(event.uid, now)
 
         def seen(agent: AgentRecord) -> None:
+            agent.starting = agent.starting or (not agent.pod_seen and now - event.created < NEW)
             agent.pod_seen = True
             agent.namespace, agent.name, agent.created = event.namespace, event.name, event.created
             agent.template, agent.outdated = event.template, outdated
@@ -278,7 +285,10 @@ class Core:
             self._fleet.gone(agent, now)
 
     def _agent_ready(self, event: events.AgentReady, now: float) -> None:
-        self._fleet.offer(self._fleet.obtain(event.agent.uid, now), event.agent, now)
+        agent = self._fleet.obtain(event.agent.uid, now)
+        self._fleet.offer(agent, event.agent, now)
+        if agent.starting:
+            self._fleet.started(agent, now)
 
     def _agent_not_ready(self, event: events.AgentNotReady, now: float) -> None:
         agent = self._fleet.agents.get(event.uid)
@@ -306,10 +316,13 @@ class Core:
             self._accepted += 1
             shape = self._catalogue.shape_of(task)
             record = self._tasks[task.uid] = TaskRecord(task, shape, self._counts_of(shape, task))
+            record.since = min(now, task.created)
             self._limits.enter(task)
             self._rank(record)
             self._came(record)
         else:
+            if record.agent is not None:
+                record.since = now
             self._lift(record, now, over=over or record.failed)
             former = record.task
             if not record.counted:
@@ -370,15 +383,15 @@ class Core:
                 self._parking.open(opened)
             if task.concurrency_key is not None:
                 self._parking.key_free(task, now)
-            record.since = -1.0
+            record.eligible_since = -1.0
         else:
             record.counts[0] -= 1
             record.shape.tasks -= 1
             self._unwatch(record)
             if record.gate is not None:
                 if record.blocker is None:
-                    record.since = -1.0
-                record.shape.gated[record.gate] -= 1
+                    record.eligible_since = -1.0
+                self._ungate(record, record.gate)
                 self._held[task.namespace] -= record.held
                 record.gate, record.held = None, False
                 self._parking.leave(record)
@@ -390,7 +403,9 @@ class Core:
 
     def _withdraw(self, record: TaskRecord) -> None:
         self._waiting.remove(record)
-        record.shape.eligible -= 1
+        shape = record.shape
+        shape.eligible -= 1
+        shape.eligible_since = shape.eligible_since - record.since if shape.eligible else 0.0
         if self._holds:
             self._holds.forget(record)
 
@@ -429,8 +444,8 @@ class Core:
         else:
             # A new one came when it was created, even if it is heard of only now.
             since = min(now, max(task.created, task.not_before)) if record.fresh else now
-            if record.since < 0.0:
-                record.since = since
+            if record.eligible_since < 0.0:
+                record.eligible_since = since
             if record.shape.route is not None:
                 self._take_step(record, record.shape.route, now)
             record.counts[0] += 1
@@ -442,13 +457,15 @@ class Core:
             else:
                 owner = order.owner(queue, task)
             self._arrivals.add(record.level, record.shape, owner, record.latest_start - since, since)
+            if self._catalogue.timed and record.shape.demand is not None:
+                record.shape.demand.inflow.add(self._service(record), since)
 
     def _take_step(self, record: TaskRecord, route: Route, now: float) -> None:
         """Give the Task, which stands nowhere, the shape of the step that its wait has opened."""
-        step = reached(route, record.since, now)
+        step = reached(route, record.eligible_since, now)
         if step != record.shape.step:
             record.shape = self._catalogue.shape_of(record.task, step)
-        record.moves = opens_at(route, step + 1, record.since)
+        record.moves = opens_at(route, step + 1, record.eligible_since)
 
     def _move_on(self, record: TaskRecord, route: Route, now: float) -> None:
         """The next step of its route opens to the waiting Task."""
@@ -458,13 +475,14 @@ class Core:
         else:
             # Parked on its own: what holds it is found again there.
             assert record.gate is not None
-            shape.gated[record.gate] -= 1
+            self._ungate(record, record.gate)
             self._parking.leave(record)
             record.gate = None
         shape.tasks -= 1
         self._take_step(record, route, now)
         record.shape.tasks += 1
         record.shape.eligible += 1
+        record.shape.eligible_since += record.since
         self._enter_line(record, record.shape.queue, now)
 
     def _expire(self, record: TaskRecord, queue: Queue) -> None:
@@ -494,10 +512,24 @@ class Core:
         record.counts[0] += 1
         record.gate = gate
         record.shape.tasks += 1
-        record.shape.gated[gate] += 1
+        self._count_gated(record, gate)
+
+    @staticmethod
+    def _count_gated(record: TaskRecord, gate: Reason) -> None:
+        shape = record.shape
+        shape.gated[gate] += 1
+        shape.gated_since[gate] = shape.gated_since.get(gate, 0.0) + record.since
+
+    @staticmethod
+    def _ungate(record: TaskRecord, gate: Reason) -> None:
+        """It counts no more among those that this holds."""
+        shape = record.shape
+        shape.gated[gate] -= 1
+        shape.gated_since[gate] = shape.gated_since[gate] - record.since if shape.gated[gate] else 0.0
 
     def _enter(self, record: TaskRecord, queue: Queue, now: float) -> None:
         record.shape.eligible += 1
+        record.shape.eligible_since += record.since
         if queue.hold_after and needs_much(record):
             record.impatient = now + queue.hold_after
         self._enter_line(record, queue, now)
@@ -517,7 +549,7 @@ class Core:
     def _unpark(self, record: TaskRecord, now: float) -> None:
         """A limit of the Task's own lets it try."""
         assert record.gate is not None
-        record.shape.gated[record.gate] -= 1
+        self._ungate(record, record.gate)
         record.gate = None
         self._enter(record, record.shape.queue, now)
         self._heed_time(record)
@@ -568,6 +600,8 @@ class Core:
                 placing = bool(decisions) and self._holds.let_go(now)
             else:
                 placing = False
+            if self._resizer.rests and self._resizer.rouse(self._waiting.profiles, now):
+                placing = True
             # What is left of an agent that was let go is for all, before sizes are judged.
             if not placing:
                 # Only once all that fits is placed is waiting work a lack of room.
@@ -622,12 +656,38 @@ class Core:
         return True
 
     def _set_all_aside(self, now: float) -> bool:
-        """Park what limits hold, be there room or not: pools are not to grow for it. Return whether there was any."""
+        """Park what limits hold, be there room or not, and leave out what quotas would not let start beside the rest:
+        pools are not to grow for it. Return whether there was any."""
         found = False
+        left: dict[tuple[Key, str | None], int] = {}
         for share in self._waiting.tenants():
             while (record := self._waiting.first_of(share)) is not None and self._set_aside(record, now):
                 found = True
+            if (
+                record is not None
+                and self._limits.limited(record.task)
+                and not order.is_emergency(record.shape.queue, record.task)
+            ):
+                found = self._leave_out(share, record.task, left) or found
         return found
+
+    def _leave_out(self, share: Share[Group], task: Task, left: dict[tuple[Key, str | None], int]) -> bool:
+        """Count as excess what quotas have no room for. `left`: what they have room for, of queues and of tenants."""
+        queue, tenant = (task.queue_key, None), (task.queue_key, task.tenant)
+        if tenant not in left:
+            rooms = self._limits.room(task)
+            left.setdefault(queue, rooms[0])
+            left[tenant] = rooms[1]
+        wanted = sum(share.demands.values())
+        taken = min(wanted, left[queue], left[tenant])
+        left[queue] -= taken
+        left[tenant] -= taken
+        excess = wanted - taken
+        for demand, tasks in share.demands.items():
+            over = min(tasks, excess)
+            demand.excess += over
+            excess -= over
+        return taken < wanted
 
     def _backfill(self, now: float) -> Iterator[tuple[TaskRecord, AgentRecord]]:
         """Say what goes to agents that are held: whom they are held for, or what is expected to end before that."""
@@ -673,6 +733,9 @@ class Core:
         message = f"Least busy of the agents that may run it: {agent.busy} of {agent.slots} slots."
         task = record.task
         service = self._service(record)
+        if self._catalogue.timed and not task.attempted and not self._limits.concerns(task):
+            since = max(task.created, task.not_before)
+            self._resizer.started(agent.pool, now - since, record.shape.demand)
         self._waiting.charge(record, agent.pool, service, now)
         charge, record.charge = record.charge, None
         record.trying = False
@@ -689,7 +752,7 @@ class Core:
     def _park(self, record: TaskRecord, reason: Reason) -> None:
         self._withdraw(record)
         record.gate, record.trying = reason, False
-        record.shape.gated[reason] += 1
+        self._count_gated(record, reason)
 
     def _bring_forward(self, now: float) -> None:
         """Let happen what time alone brings, and judge the Tasks that came."""
@@ -820,6 +883,10 @@ class Core:
     def waiting_by_reason(self, now: float) -> dict[tuple[Key, Reason], int]:
         """Count waiting Tasks by queue and the reason that `explain` gives, each class of like Tasks at once."""
         return explain.by_reason(self._catalogue, self._holds)
+
+    def holdups(self, now: float) -> tuple[Holdups, Holdups]:
+        """Return what holds waiting Tasks, and for how long in all: by queue, and by pool that could serve them."""
+        return holdups(self._catalogue, self._holds, now)
 
     def queue_counts(self) -> dict[Key, tuple[int, int]]:
         """Return by queue how many Tasks wait and how many are leased. Queues without Tasks are left out."""

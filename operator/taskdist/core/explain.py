@@ -268,7 +268,7 @@ def _with_route(found: Explanation, record: "TaskRecord", now: float) -> Explana
         return found
     said = f"Its route {route.name} has {len(route.steps)} steps, of which {shape.steps} {_are(shape.steps)} open"
     if shape.steps < len(route.steps):
-        wait = max(0.0, opens_at(route, shape.steps, record.since) - now)
+        wait = max(0.0, opens_at(route, shape.steps, record.eligible_since) - now)
         said += f"; the next, {_pools(route.steps[shape.steps].pools)}, opens in {duration(wait)}"
     return replace(found, message=f"{found.message} {said}.")
 

@@ -15,20 +15,29 @@ from taskdist.core.model import Agent, Key, Task
 from taskdist.core.roster import AgentRecord, Roster
 from taskdist.core.views import AgentState
 
+# How long agents take to start is the mean of so many of late.
+STARTS = 20
+# Before any did.
+USUAL_START = 10.0
+
 
 class PoolMembers:
     """The agents and pods of one pool. `counted` is how many are there to stay."""
 
-    __slots__ = ("agents", "busy", "counted", "draining", "idle", "outdated")
+    __slots__ = ("agents", "busy", "counted", "draining", "idle", "outdated", "ready", "resting")
 
     def __init__(self) -> None:
         self.agents: dict[str, AgentRecord] = {}
         self.busy = 0
         self.counted = 0
+        # Of those, how many are ready.
+        self.ready = 0
         # Counted ones that hold nothing.
         self.idle: dict[str, AgentRecord] = {}
         # Counted ones that are to be replaced.
         self.outdated: dict[str, AgentRecord] = {}
+        # Counted ones that get nothing new as long as the others have room.
+        self.resting: dict[str, AgentRecord] = {}
         # Those that were chosen to go and whose deletion was not decided yet.
         self.draining: dict[str, AgentRecord] = {}
 
@@ -39,6 +48,8 @@ class Fleet:
     def __init__(self) -> None:
         self.agents: dict[str, AgentRecord] = {}
         self.pools: dict[Key, PoolMembers] = {}
+        # By pool: the seconds from a pod's creation to its agent being ready, on average of late, and of how many.
+        self.starts: dict[Key, tuple[float, int]] = {}
         # Grows whenever an agent comes, goes or becomes another, whatever it holds.
         self.version = 0
         # By roster: the profiles of which it could take a Task now.
@@ -161,6 +172,19 @@ class Fleet:
 
         self.change(agent, now, what)
 
+    def started(self, agent: AgentRecord, now: float) -> None:
+        """The agent is ready for the first time, if its pod was seen from its creation on."""
+        seconds = now - agent.created
+        if agent.starting and agent.pool is not None and seconds > 0.0:
+            mean, count = self.starts.get(agent.pool, (0.0, 0))
+            count = min(count + 1, STARTS)
+            self.starts[agent.pool] = (mean + (seconds - mean) / count, count)
+        agent.starting = False
+
+    def start_seconds(self, pool: Key) -> float:
+        """Return how long an agent of the pool takes to start."""
+        return self.starts.get(pool, (USUAL_START, 0))[0]
+
     def gone(self, agent: AgentRecord, now: float) -> None:
         """Its pod is gone. What it offered is no guide to the pool any more; its leases stand."""
 
@@ -231,8 +255,10 @@ class Fleet:
         if members is not None:
             if agent.counted:
                 members.counted -= 1
+                members.ready -= agent.ready
                 members.idle.pop(agent.uid, None)
                 members.outdated.pop(agent.uid, None)
+                members.resting.pop(agent.uid, None)
             elif agent.leaving:
                 del members.draining[agent.uid]
         self._vacate(agent, now)
@@ -242,10 +268,13 @@ class Fleet:
         if members is not None:
             if agent.counted:
                 members.counted += 1
+                members.ready += agent.ready
                 if not agent.leases:
                     members.idle[agent.uid] = agent
                 if agent.outdated:
                     members.outdated[agent.uid] = agent
+                if agent.resting:
+                    members.resting[agent.uid] = agent
             elif agent.leaving:
                 members.draining[agent.uid] = agent
         self._occupy(agent)

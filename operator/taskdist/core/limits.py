@@ -176,6 +176,21 @@ class Limits:
                 self._await(found, now)
         return found
 
+    def room(self, task: Task) -> tuple[int, int]:
+        """Return how many more Tasks quotas let run at most: of the Task's queue, and of its tenant in it."""
+        account = self._accounts[task.namespace, task.queue, task.tenant]
+        return account.of.room(), account.room()
+
+    def limited(self, task: Task) -> bool:
+        """Whether the Task's queue has any quota or rate."""
+        return self._accounts[task.namespace, task.queue, task.tenant].of.limited
+
+    def concerns(self, task: Task) -> bool:
+        """Whether any limit may have held the Task, or a Task that it waits for."""
+        book = self._accounts[task.namespace, task.queue, task.tenant].of
+        keys = task.concurrency_key is not None or task.ordering_key is not None
+        return book.limited or keys or bool(task.parents) or task.priority >= EMERGENCY
+
     def key_open(self, task: Task) -> bool:
         """Whether the Task has a concurrency key that one more may hold."""
         if task.concurrency_key is None:

@@ -17,6 +17,7 @@ from taskdist.core.model import EMERGENCY, Agent, Key, Pool, Queue, Route, Task
 from taskdist.core.order import is_emergency
 from taskdist.core.roster import AgentRecord, Roster
 from taskdist.core.routes import NONE, opened, route_of
+from taskdist.core.staffing import Inflow
 
 if TYPE_CHECKING:
     from taskdist.core.estimates import Estimate
@@ -35,12 +36,21 @@ Candidates = tuple[tuple[Key, int], ...]
 class Demand:
     """Eligible Tasks that wait for room in the same pools, without those that a limit holds."""
 
-    __slots__ = ("candidates", "shapes", "tasks")
+    __slots__ = ("candidates", "excess", "inflow", "shapes", "tasks")
 
     def __init__(self, candidates: Candidates) -> None:
         self.candidates = candidates
+        # What comes of them: kept only while a pool has a target for how long Tasks wait.
+        self.inflow = Inflow()
         self.tasks = 0
         self.shapes = 0
+        # How many of them quotas keep from starting beside the others, as of the last time that this was asked.
+        self.excess = 0
+
+    @property
+    def startable(self) -> int:
+        """Tasks that may start once there is room."""
+        return max(0, self.tasks - self.excess)
 
 
 class AgentClass:
@@ -129,8 +139,10 @@ class Shape:
         "closed",
         "demand",
         "eligible",
+        "eligible_since",
         "estimate",
         "gated",
+        "gated_since",
         "key",
         "lines",
         "need",
@@ -177,6 +189,9 @@ class Shape:
         self.tasks = 0
         self.eligible = 0
         self.gated: Counter[Reason] = Counter()
+        # The sums of the times at which the latter two began to wait.
+        self.eligible_since = 0.0
+        self.gated_since: dict[Reason, float] = {}
 
 
 class Catalogue:
@@ -205,6 +220,8 @@ class Catalogue:
         self.demands: dict[Candidates, Demand] = {}
         # Grows whenever a pool or the set of demands changes.
         self.version = 0
+        # Whether any pool has a target for how long Tasks wait.
+        self.timed = False
         self._by_number: dict[int, AgentClass] = {}
         self._by_queue: dict[Key, dict[ShapeKey, Shape]] = {}
         self._by_pool: dict[Key, dict[Offer, AgentClass]] = {}
@@ -245,15 +262,19 @@ class Catalogue:
     def apply_pool(self, pool: Pool) -> None:
         if self.pools.get(pool.key) != pool:
             self.pools[pool.key] = pool
-            self.version += 1
+            self._pools_changed()
             self._judge(pool.key)
             self._resolve_namespace(pool.namespace)
 
     def drop_pool(self, key: Key) -> None:
         if self.pools.pop(key, None) is not None:
-            self.version += 1
+            self._pools_changed()
             self._judge(key)
             self._resolve_namespace(key[0])
+
+    def _pools_changed(self) -> None:
+        self.version += 1
+        self.timed = any(pool.target_queue > 0.0 for pool in self.pools.values())
 
     def count(self, pool: Key, agents: int) -> None:
         """So many of the pool's agents are there to stay now."""

@@ -257,6 +257,9 @@ class Pool:
     scale_down_delay: float = 60.0
     template: str = ""  # names what its agents are made from; those of another one are replaced
     reported_labels: frozenset[str] = frozenset()  # keys under which agents may report labels of themselves
+    cost_per_hour: float = 0.0  # of one agent, in any one currency
+    target_queue: float = 0.0  # how long Tasks may wait for room; 0: each has an own place at once
+    scale_up_delay: float = 0.0  # more agents are wanted only after more were needed for so long
 
     @property
     def key(self) -> Key:

@@ -4,29 +4,48 @@ Owns the state of each pool's sizing and of its victims. The rules of size and c
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from taskdist.api import Reason
 from taskdist.core.decisions import Decision, DeletePod, Drain, Scale, Undrain
 from taskdist.core.fleet import Fleet, PoolMembers
-from taskdist.core.matching import Catalogue
+from taskdist.core.matching import Catalogue, Demand
 from taskdist.core.model import Key, Pool
 from taskdist.core.roster import AgentRecord
-from taskdist.core.scaling import Layout, Sizing, agents, at_once, in_turn, pardons, surge, target, victims, work
+from taskdist.core.scaling import (
+    Layout,
+    Sizing,
+    agents,
+    at_once,
+    in_turn,
+    pardons,
+    parts,
+    surge,
+    target,
+    victims,
+    work,
+    zone,
+)
+from taskdist.core.staffing import STEP
 from taskdist.core.views import PoolView
 
 
 class _Ward:
-    """A pool with its size over time. `wanted` is what it wanted when last looked at, None if that says nothing."""
+    """A pool with its size over time. `wanted` is what it wanted when last looked at, None if that says nothing.
 
-    __slots__ = ("key", "pool", "sizing", "wanted")
+    `usual`: how many agents it mostly needs for what comes.
+    """
+
+    __slots__ = ("key", "pool", "sizing", "usual", "wanted")
 
     def __init__(self, pool: Pool, sizing: Sizing) -> None:
         self.key = pool.key
         self.pool = pool
         self.sizing = sizing
         self.wanted: int | None = None
+        self.usual = sizing.usual
 
 
 class Resizer:
@@ -43,6 +62,9 @@ class Resizer:
         self._layout: Layout | None = None
         # The catalogue's and fleet's versions at which no pool changes for as long as all want more than they may have.
         self._still: tuple[int, int] | None = None
+        # Whether any agent rests. When pools that have more agents than their work needs look again at what comes.
+        self.rests = False
+        self._look_again: float | None = None
 
     def forget(self, key: Key) -> None:
         self._sizes.pop(key, None)
@@ -70,13 +92,16 @@ class Resizer:
         load = None
         if self._layout is not None:
             busy = [each.busy for each in members]
-            load = work(self._layout, busy)
+            for demand, *_ in self._layout.demands:
+                demand.excess = 0
+            load = self._wanted(self._layout, busy, now)
             if self._grows(load) and set_aside(now):
-                load = work(self._layout, busy)
+                load = self._wanted(self._layout, busy, now)
         for number, ward in enumerate(self._wards):
             pool, sizing, here = ward.pool, ward.sizing, members[number]
             wanted = agents(load[number]) if load is not None and pool.elastic else 0
-            if wanted == ward.wanted and sizing.settled and here.counted <= (sizing.desired or 0) and not here.draining:
+            still = wanted == ward.wanted and sizing.settled
+            if still and here.counted <= (sizing.desired or 0) and not here.draining and not here.resting:
                 continue
             if len(decisions) >= room:
                 ward.wanted = None
@@ -95,6 +120,36 @@ class Resizer:
             ):
                 self._still = version
         return decisions
+
+    def _wanted(self, layout: Layout, busy: Sequence[int], now: float) -> list[float]:
+        """Return for each pool how many agents it is to have by what there is now."""
+        if not layout.timed:
+            return work(layout, busy)
+        found: list[float] = []
+        self._look_again = None
+        # Time counts in steps: between them only what happens changes anything.
+        step = now // STEP * STEP
+        starts = [self._fleet.start_seconds(ward.key) for ward in self._wards]
+        for ward, part, start in zip(self._wards, parts(layout, busy, starts, step), starts, strict=True):
+            pool, desired = ward.pool, float(ward.sizing.desired or 0)
+            here = self._fleet.members(ward.key)
+            aim = pool.target_queue * ward.sizing.haste.part
+            least = part.at_least(aim, start, max(0.0, float(here.counted - here.ready)))
+            if pool.target_queue > 0.0 and desired > max(least, pool.minimum):
+                # It grows for what waits; it shrinks only below what it would soon grow to again.
+                if ward.usual.due(step):
+                    ward.usual.add(part.usual(pool.target_queue), part.coming_service, step)
+                if part.busy + part.waiting > 0.0:
+                    least = max(least, min(desired, ward.usual.most))
+                    self._look_again = step + STEP
+            found.append(least)
+        return found
+
+    def started(self, pool: Key, seconds: float, demand: Demand | None) -> None:
+        """A Task that nothing but a lack of room held started there after so many seconds."""
+        found, sizing = self._catalogue.pools.get(pool), self._sizes.get(pool)
+        if found is not None and sizing is not None and demand is not None and found.target_queue > 0.0:
+            sizing.haste.started(seconds > found.target_queue, demand.inflow.tasks)
 
     def _grows(self, load: Sequence[float]) -> bool:
         """Whether any pool is to be larger than it was said to be."""
@@ -120,6 +175,8 @@ class Resizer:
                 yield Undrain(agent.uid)
         elif members.counted > desired and (members.idle or members.outdated or not pool.elastic):
             yield from self._take_away(pool, members, members.counted - desired, unheard, now)
+        if pool.target_queue > 0.0 or members.resting:
+            self._rest(members, members.counted - desired if pool.target_queue > 0.0 else 0, now)
         for agent in [agent for agent in members.draining.values() if self._may_go(agent)]:
             self._fleet.change(agent, now, _doom)
             message = f"Pool {pool.name} needs fewer agents, and this one holds no Task."
@@ -142,13 +199,40 @@ class Resizer:
             if pool.elastic:
                 busy = sorted((a for a in members.outdated.values() if a.leases), key=lambda a: (a.busy, a.uid))
                 at_work = busy[: max(0, room - _leaving(members))]
-        for agent in victims(idle, at_work, surplus):
+        zones = Counter(zone(agent) for agent in members.agents.values() if agent.counted)
+        for agent in victims(idle, at_work, surplus, zones):
             self._fleet.change(agent, now, _condemn)
             if agent.ready or agent.leases:
                 message = f"Pool {pool.name} has {surplus} agents more than it needs."
                 if agent.outdated:
                     message = f"It was made from an older template of pool {pool.name}."
                 yield Drain(agent.uid, _why(pool, agent), message)
+
+    def _rest(self, members: PoolMembers, surplus: int, now: float) -> None:
+        """Let so many agents get nothing new as long as the others have room, so that they become idle and may go."""
+        if surplus <= 0:
+            for agent in list(members.resting.values()):
+                self._fleet.change(agent, now, _rouse)
+        elif len(members.resting) < surplus:
+            at_work = [a for a in members.agents.values() if a.counted and a.ready and not a.resting and not a.kept]
+            at_work.sort(key=lambda agent: (agent.busy, -agent.idle_since, agent.uid))
+            for agent in at_work[: surplus - len(members.resting)]:
+                self._fleet.change(agent, now, _rest)
+                self.rests = True
+
+    def rouse(self, waiting: int, now: float) -> bool:
+        """Let agents that rest take what waits: the profiles given. Return whether any has room for it."""
+        found = False
+        resting = [agent for members in self._fleet.pools.values() for agent in members.resting.values()]
+        self.rests = bool(resting)
+        for agent in sorted(resting, key=lambda agent: agent.uid) if waiting else ():
+            if agent.kind is not None and agent.busy < agent.slots and not agent.kept:
+                for roster in agent.kind.rosters.values():
+                    if roster.masks[agent.slots - agent.busy] & waiting and agent.fits(roster.resources):
+                        self._fleet.change(agent, now, _rouse)
+                        found = True
+                        break
+        return found
 
     @staticmethod
     def _may_go(agent: AgentRecord) -> bool:
@@ -162,6 +246,8 @@ class Resizer:
             for key, sizing in self._sizes.items()
             if (pool := self._catalogue.pools.get(key)) is not None and (at := sizing.wake(pool)) is not None
         ]
+        if self._look_again is not None:
+            times.append(self._look_again)
         return min(times, default=None)
 
     def view(self, key: Key) -> PoolView:
@@ -204,6 +290,15 @@ def _why(pool: Pool, agent: AgentRecord) -> Reason:
 
 def _condemn(agent: AgentRecord) -> None:
     agent.draining = True
+    agent.resting = False
+
+
+def _rest(agent: AgentRecord) -> None:
+    agent.resting = True
+
+
+def _rouse(agent: AgentRecord) -> None:
+    agent.resting = False
 
 
 def _pardon(agent: AgentRecord) -> None:

@@ -45,11 +45,13 @@ class AgentRecord:
         "pool",
         "ready",
         "resources_free",
+        "resting",
         "rosters",
         "since",
         "slots",
         "soonest",
         "stamp",
+        "starting",
         "template",
         "uid",
         "weight",
@@ -75,6 +77,10 @@ class AgentRecord:
         self.deleting = False
         # Held for a Task that needs much room at once.
         self.kept = False
+        # Its pool could do without it: it gets nothing new as long as the others have room.
+        self.resting = False
+        # Its pod was seen from its creation on: when it is ready, that tells how long agents take to start.
+        self.starting = False
         self.offer: Agent | None = None
         # Of the offer; 0 while there is none.
         self.slots = 0
@@ -99,7 +105,14 @@ class AgentRecord:
     @property
     def open(self) -> bool:
         """Whether new work may go there."""
-        return self.ready and not self.draining and not self.deleting and not self.gone and not self.kept
+        return (
+            self.ready
+            and not self.draining
+            and not self.deleting
+            and not self.gone
+            and not self.kept
+            and not self.resting
+        )
 
     @property
     def holdable(self) -> bool:

@@ -46,6 +46,7 @@ class TaskRecord:
         "counted",
         "counts",
         "due",
+        "eligible_since",
         "ending",
         "expires",
         "failed",
@@ -98,7 +99,7 @@ class TaskRecord:
         self.latest_start = 0.0
         self.hopeless_from = 0.0
         # Since when nothing of its own holds it, which its route's steps count from; below zero: something does.
-        self.since = -1.0
+        self.eligible_since = -1.0
         # When it has waited too long, may start at the earliest, goes up by a level, is to have an agent held, comes to
         # the next step of its route; infinite where it never is. `due` is the first of these, `alarm` the stamp of its
         # entry.
@@ -107,6 +108,8 @@ class TaskRecord:
         # While leased: what was charged to whom, and whether the attempt has failed.
         self.charge: Charge | None = None
         self.failed = False
+        # When it began to wait, the last time that it did.
+        self.since = 0.0
 
     def place(self) -> Place:
         return (-self.chain, self.latest_start, self.task.created, self.task.uid)
@@ -130,7 +133,7 @@ class Line:
     While it stands in a group, `lead` is its first Task and `stamp` that of its own entry there.
     """
 
-    __slots__ = ("band", "group", "heap", "lead", "live", "parked", "shape", "share", "stamp", "tenant")
+    __slots__ = ("band", "group", "heap", "lead", "live", "parked", "shape", "share", "since", "stamp", "tenant")
 
     def __init__(self, shape: Shape, band: int, tenant: str) -> None:
         self.shape = shape
@@ -138,6 +141,8 @@ class Line:
         self.tenant = tenant
         self.heap: list[TaskEntry] = []
         self.live = 0
+        # The sum of the times at which its Tasks began to wait.
+        self.since = 0.0
         self.share: Share[Group] | None = None
         self.group: Group | None = None
         self.lead: TaskRecord | None = None
@@ -250,6 +255,7 @@ class WaitingIndex:
         heap = line.heap
         heappush(heap, entry)
         line.live += 1
+        line.since += record.since
         if heap[0][4] == stamp:
             self._lead(line, entry)
         if shape.demand is not None and line.parked is None:
@@ -262,6 +268,7 @@ class WaitingIndex:
         led = line.heap[0][4] == record.stamp
         record.line, record.stamp = None, 0
         line.live -= 1
+        line.since -= record.since
         if line.shape.demand is not None and line.parked is None:
             assert line.share is not None, "a line of an open class has a share"
             line.share.want(line.shape.demand, -1)

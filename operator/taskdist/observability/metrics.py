@@ -41,6 +41,10 @@ class Snapshot:
     leased: Mapping[QueueLevel, int] = field(default_factory=dict)
     reasons: Mapping[QueueReason, int] = field(default_factory=dict)
     """Tasks that wait, by why."""
+    waiting_seconds: Mapping[QueueReason, float] = field(default_factory=dict)
+    """For how long those have waited that something scarce holds, in all."""
+    bottlenecks: Mapping[tuple[str, str, str], tuple[Reason, str]] = field(default_factory=dict)
+    """By namespace, name and kind: why, and what holds most waiting time, where anything does for long."""
     dead_letters: Mapping[QueueKey, int] = field(default_factory=dict)
     accepting: Mapping[QueueKey, bool] = field(default_factory=dict)
     """Queues that can be full or drained: whether new Tasks are taken."""
@@ -186,6 +190,22 @@ class _Gauges(Collector):
         for (namespace, queue, reason), count in sorted(now.reasons.items()):
             reasons.add_metric((namespace, queue, str(reason)), count)
         yield reasons
+        seconds = GaugeMetricFamily(
+            "taskdist_waiting_seconds",
+            "For how long Tasks that something scarce holds have waited, in all.",
+            labels=("namespace", "queue", "reason"),
+        )
+        for (namespace, queue, reason), total in sorted(now.waiting_seconds.items()):
+            seconds.add_metric((namespace, queue, str(reason)), total)
+        yield seconds
+        bottlenecks = GaugeMetricFamily(
+            "taskdist_bottleneck",
+            "1 for what holds most waiting time of a queue, or of what a pool could serve.",
+            labels=("namespace", "kind", "name", "reason", "what"),
+        )
+        for (namespace, name, kind), (reason, what) in sorted(now.bottlenecks.items()):
+            bottlenecks.add_metric((namespace, kind, name, str(reason), what), 1)
+        yield bottlenecks
         yield _queues("taskdist_dead_letters", "Dead letters.", now.dead_letters)
         yield _queues(
             "taskdist_queue_accepting",

@@ -237,6 +237,9 @@ def pool(obj: Obj) -> Pool:
         scale_down_delay=scaling.scale_down_delay_seconds if scaling else 0.0,
         template=template_hash(model),
         reported_labels=frozenset(spec.reported_labels),
+        cost_per_hour=spec.cost_per_hour,
+        target_queue=scaling.target_queue_seconds if scaling else 0.0,
+        scale_up_delay=float(scaling.scale_up_stabilization_seconds) if scaling else 0.0,
     )
 
 

@@ -16,6 +16,7 @@ from taskdist.api import Phase, Reason
 from taskdist.core import events
 from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Retry, Scale, Spill, Undrain
 from taskdist.core.model import Agent, Key, Parent, Pool, Queue
+from taskdist.core.scaling import ZONE_LABEL
 from taskdist.simulation.actors import Running, SimAgent, SimPool
 from taskdist.simulation.chance import Chance
 from taskdist.simulation.faults import Failures, Faults
@@ -23,7 +24,6 @@ from taskdist.simulation.record import AgentLife, Attempt, Outcome, PoolTraits, 
 from taskdist.simulation.scenario import Traits
 from taskdist.simulation.workload import EPOCH, Job
 
-ZONE_LABEL = "topology.kubernetes.io/zone"
 PROGRESS_EVENTS = 5_000
 _PHASES = {
     Outcome.COMPLETED: Phase.SUCCEEDED,

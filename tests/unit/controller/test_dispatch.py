@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from taskdist.api import Phase, Priority, Reason
+from taskdist.controller import dispatch
 from taskdist.controller.dispatch import Dispatcher
 from taskdist.controller.snapshot import snapshot
 from taskdist.controller.status import QueueFacts
@@ -113,8 +114,9 @@ class Room:
         self.effects = Remembered()
         self.overtaken = 0
         self.tally = Tally()
+        self.now = Now(5.0, 100.0)
         self.dispatcher = Dispatcher(
-            self.effects, self.effects, lambda: math.inf, self._overtaken, lambda: Now(5.0, 100.0), self.tally
+            self.effects, self.effects, lambda: math.inf, self._overtaken, lambda: self.now, self.tally
         )
 
     def _overtaken(self) -> None:
@@ -270,3 +272,35 @@ async def test_gauges_are_counted_and_not_walked(monkeypatch: pytest.MonkeyPatch
     assert now.accepting == {KEY: False}
     assert (now.leader, now.epoch, now.conservation_error) == (True, 3, 0)
     assert snapshot(room.dispatcher, room.tally, None) == Snapshot()
+
+
+async def test_what_holds_tasks_for_long_is_told_of_their_queue_and_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.005)
+    async with leading() as room:
+        room.dispatcher.queue_applied(Queue("ns", "q", ("pool",), paused=True))
+        assert room.dispatcher.queue_facts(KEY) == QueueFacts(1, 0)
+        assert room.dispatcher.pool_view(("ns", "pool")) is not None
+        # The Task has waited for 99 s: what holds it is said once it has been seen to hold it for 30 s.
+        async with asyncio.timeout(5):
+            while not room.dispatcher.bottlenecks()[0]:
+                room.now = Now(room.now.boot + 1.0, room.now.wall + 1.0)
+                await asyncio.sleep(0.005)
+        assert room.now.wall >= 130.0
+        facts, view = room.dispatcher.queue_facts(KEY), room.dispatcher.pool_view(("ns", "pool"))
+        assert facts is not None
+        assert view is not None
+        assert facts.bottleneck is not None
+        assert (facts.bottleneck.reason, facts.bottleneck.what) == (Reason.QUEUE_PAUSED, "spec.paused")
+        assert view.facts.bottleneck == facts.bottleneck
+        # Its numbers change from look to look: that is no reason to have a status written.
+        await asyncio.sleep(0.05)
+        room.effects.looked.clear()
+        room.now = Now(room.now.boot + 20.0, room.now.wall + 20.0)
+        await asyncio.sleep(0.05)
+        assert room.effects.looked == []
+        now = snapshot(room.dispatcher, room.tally, 1)
+        assert set(now.bottlenecks.values()) == {(Reason.QUEUE_PAUSED, "spec.paused")}
+        assert now.waiting_seconds[*KEY, Reason.QUEUE_PAUSED] > 99.0
+        await room.dispatcher.forget()
+        room.lead(2)
+        assert room.dispatcher.queue_facts(KEY) == QueueFacts(1, 0), "another leader sees for itself"

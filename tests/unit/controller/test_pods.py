@@ -135,3 +135,24 @@ def test_names_follow_from_the_pool_alone() -> None:
 )
 def test_template_hash_changes_with_what_shapes_a_pod(change: dict[str, Any], same: bool) -> None:
     assert (template_hash(make_pool(**change)) == template_hash(make_pool())) is same
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        pytest.param({}, [("topology.kubernetes.io/zone", "ScheduleAnyway")], id="evenly-over-zones"),
+        pytest.param({"topologySpreadConstraints": []}, [], id="an-empty-list-says-none"),
+        pytest.param(
+            {"topologySpreadConstraints": [{"topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}]},
+            [("rack", "DoNotSchedule")],
+            id="whoever-says-it-says-all-of-it",
+        ),
+    ],
+)
+def test_pods_of_a_pool_are_spread(said: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    pod = build_pod(make_pool({"containers": [{"name": "agent"}], **said}), "p-3-0", LINK)
+    found = pod["spec"]["topologySpreadConstraints"]
+    assert [(each["topologyKey"], each["whenUnsatisfiable"]) for each in found] == expected
+    if not said:
+        assert found[0]["labelSelector"] == {"matchLabels": {POOL_LABEL: "p"}}
+        assert found[0]["maxSkew"] == 1

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from taskdist.api import AgentPool, Reason, TaskQueue
-from taskdist.controller.status import PoolFacts, QueueFacts, Verdict, pool_status, queue_status
+from taskdist.controller.status import Held, PoolFacts, QueueFacts, Verdict, pool_status, queue_status
 
 NOW = 1_750_000_000.0
 
@@ -78,7 +78,7 @@ def test_pool_conditions(
     status = pool_status(make_pool(), facts, pods, verdict, problem, NOW)
     got = flags(status)
     assert (got["Ready"], got["Reconciling"], got["Stalled"]) == expected
-    assert {c["reason"] for c in status["conditions"]} == {reason}
+    assert {c["reason"] for c in status["conditions"] if c["type"] != "Bottleneck"} == {reason}
     assert status["observedGeneration"] == 2
     assert status["selector"] == "taskdist.dev/pool=p"
 
@@ -120,3 +120,19 @@ def test_a_closed_queue_says_so_and_is_ready_all_the_same() -> None:
     assert (full["accepting"], flags(full)["Accepting"], flags(full)["Ready"]) == (False, "False", "True")
     said = next(c for c in full["conditions"] if c["type"] == "Accepting")
     assert (said["reason"], said["message"]) == ("QueueFull", "the mark is 10")
+
+
+@pytest.mark.parametrize("kind", ["pool", "queue"])
+def test_a_bottleneck_is_a_condition_and_its_numbers_are_no_news(kind: str) -> None:
+    held = Held(Reason.NO_FREE_SLOTS, "skill gpu", "3 Tasks wait for skill gpu.")
+    for found, expected in ((None, ("False", "NoBottleneck")), (held, ("True", "NoFreeSlots"))):
+        if kind == "pool":
+            status = pool_status(make_pool(), PoolFacts(bottleneck=found), 0, Verdict(), "", NOW)
+        else:
+            queue = TaskQueue.model_validate({"metadata": {"name": "q"}, "spec": {"pools": ["p"]}})
+            status = queue_status(queue, QueueFacts(bottleneck=found), Verdict(), NOW)
+        (condition,) = [each for each in status["conditions"] if each["type"] == "Bottleneck"]
+        assert (condition["status"], condition["reason"]) == expected
+        assert flags(status)["Ready"] == "True"
+    assert held == Held(Reason.NO_FREE_SLOTS, "skill gpu", "4 Tasks wait for skill gpu.")
+    assert held != Held(Reason.NO_FREE_SLOTS, "slots", "3 Tasks wait for skill gpu.")

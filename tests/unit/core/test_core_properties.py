@@ -167,6 +167,9 @@ def pools(draw: st.DrawFn) -> Pool:
         minimum,
         minimum + draw(st.integers(1, 3)) if elastic else minimum,
         draw(st.sampled_from((0.0, 30.0))),
+        cost_per_hour=draw(st.sampled_from((0.0, 1.0, 2.0))),
+        target_queue=draw(mostly(0.0, st.sampled_from((5.0, 60.0)))) if elastic else 0.0,
+        scale_up_delay=draw(mostly(0.0, st.just(20.0))) if elastic else 0.0,
     )
 
 
@@ -463,11 +466,11 @@ class CoreMachine(RuleBasedStateMachine):
         made = 0
         while limit is None or made < limit or not made:
             bound = step if limit is None or step is None else min(step, limit)
-            kept = self.kept()
+            kept = self.kept() | self.resting()
             decisions = self.core.decide(self.now, bound)
             assert decisions == self.twin.decide(self.now, bound)
             assert bound is None or len(decisions) <= bound
-            kept |= self.kept()
+            kept |= self.kept() | self.resting()
             for decision in decisions:
                 self.carried_out(decision, kept)
             made += len(decisions)
@@ -493,6 +496,9 @@ class CoreMachine(RuleBasedStateMachine):
     def kept(self) -> set[str]:
         return {hold.agent.uid for hold in self.core._holds}
 
+    def resting(self) -> set[str]:
+        return {agent.uid for agent in self.core._fleet.agents.values() if agent.resting}
+
     @rule()
     def settle(self) -> None:
         self.decided(None)
@@ -500,6 +506,10 @@ class CoreMachine(RuleBasedStateMachine):
         broken = self.mirror.at_rest(self.now, self.kept())
         assert not broken, broken
         self.holds_are_justified()
+        for uid in self.resting():
+            pool = self.mirror._pool_of(uid)
+            assert pool is not None
+            assert pool.target_queue, "only a pool where Tasks may wait lets agents rest"
         wake = self.core.next_wake()
         assert wake is None or wake > self.now
         for key, desired in self.mirror.desired.items():
@@ -534,6 +544,22 @@ class CoreMachine(RuleBasedStateMachine):
         leased = Counter(task.queue_key for task, _ in self.mirror.leased.values())
         assert self.core.queue_counts() == {key: (waiting[key], leased[key]) for key in waiting | leased}
 
+    def waiting_times_add_up(self) -> None:
+        """What holds most is said by classes: one by one it comes to the same."""
+        expected: dict[tuple[tuple[str, str], Reason], list[float]] = {}
+        for uid, task in self.mirror.waiting.items():
+            why = self.core.why(uid, self.now)
+            assert why is not None
+            waited = self.now - self.core._tasks[uid].since
+            assert waited <= self.now - task.created + 1e-9
+            expected.setdefault((task.queue_key, why.reason), []).append(waited)
+        for queue, found in self.core.holdups(self.now)[0].items():
+            for reason in {each.reason for each in found}:
+                those = [each for each in found if each.reason is reason]
+                one_by_one = expected[queue, reason]
+                assert sum(each.tasks for each in those) == len(one_by_one)
+                assert abs(sum(each.seconds for each in those) - sum(one_by_one)) < 1e-6
+
     @invariant()
     def every_wait_has_its_reason(self) -> None:
         reasons: Counter[tuple[tuple[str, str], Reason]] = Counter()
@@ -545,6 +571,7 @@ class CoreMachine(RuleBasedStateMachine):
             reasons[task.queue_key, found.reason] += 1
             assert found.position is None or 1 <= found.position <= len(self.mirror.waiting)
         assert self.core.waiting_by_reason(self.now) == reasons
+        self.waiting_times_add_up()
         assert all(self.core.explain(uid, self.now) is None for uid in self.mirror.leased)
 
 

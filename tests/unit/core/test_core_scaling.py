@@ -1,5 +1,8 @@
 """How many agents a pool should have, when that changes, and who goes."""
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 
 from builders import NAMESPACE, AgentBuilder, PoolBuilder, TaskBuilder, make_agent, make_pool, make_queue, make_task
@@ -22,9 +25,12 @@ from taskdist.core.events import (
     TaskWaiting,
 )
 from taskdist.core.matching import Demand
-from taskdist.core.scaling import Layout, Sizing, Target, agents, in_turn, work
+from taskdist.core.model import Limits
+from taskdist.core.scaling import Layout, Sizing, Target, agents, in_turn, victims, work
+from taskdist.core.scaling import zone as zone_of
 
 P, P2 = (NAMESPACE, "p"), (NAMESPACE, "p2")
+ZONE = "topology.kubernetes.io/zone"
 
 
 def core_with(pool: PoolBuilder, *events: Event, now: float = 0.0) -> Core:
@@ -149,6 +155,24 @@ def test_work_that_several_pools_could_do_counts_once(
     assert sizes(core.decide(0.0)) == dict(zip(("p", "p2"), expected, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "number", "expected"),
+    [
+        pytest.param(make_pool().costs(2), make_pool("p2").costs(1), 3, (0, 3), id="the-cheaper-one-first"),
+        pytest.param(make_pool().costs(1), make_pool("p2").costs(1), 3, (3, 0), id="of-equals-the-first-of-the-list"),
+        pytest.param(make_pool().costs(2), make_pool("p2"), 3, (0, 3), id="what-costs-nothing-is-cheapest"),
+        pytest.param(make_pool().slots(4).costs(2), make_pool("p2").costs(1), 4, (1, 0), id="by-what-a-place-costs"),
+        pytest.param(make_pool().costs(2), make_pool("p2").costs(1), 7, (2, 5), id="the-dearer-one-when-it-is-full"),
+        pytest.param(make_pool().costs(2), make_pool("p2").costs(1), 99, (9, 5), id="what-none-has-room-for"),
+    ],
+)
+def test_the_pool_grows_where_a_place_costs_least(
+    first: PoolBuilder, second: PoolBuilder, number: int, expected: tuple[int, int]
+) -> None:
+    core = core_with(first.elastic(0, 9), PoolApplied(second.elastic(0, 5).build()), *tasks(number))
+    assert sizes(core.decide(0.0)) == dict(zip(("p", "p2"), expected, strict=True))
+
+
 def test_the_least_flexible_work_chooses_first() -> None:
     pools = {P: make_pool().elastic(0, 2).build(), P2: make_pool("p2").elastic(0, 5).build()}
     flexible, bound = Demand(((P, 1), (P2, 1))), Demand(((P, 1),))
@@ -200,6 +224,178 @@ class TestSizing:
 
     def test_a_clock_set_back_only_delays(self) -> None:
         assert self.run((100, 5), (101, 1), (50, 1), (110, 1), (111, 1), delay=10.0) == [5, 5, 5, 5, 1]
+
+
+@pytest.mark.parametrize(
+    ("quota", "tenant_quota", "expected"),
+    [
+        pytest.param(Limits(leased=3), Limits(), 3, id="of-the-queue"),
+        pytest.param(Limits(slots=3), Limits(), 3, id="of-its-slots"),
+        pytest.param(Limits(), Limits(leased=2), 4, id="of-each-of-two-tenants"),
+        pytest.param(Limits(leased=3), Limits(leased=2), 3, id="both"),
+        pytest.param(Limits(leased=99), Limits(), 20, id="wide-enough"),
+    ],
+)
+def test_pools_grow_for_no_more_than_quotas_let_start(quota: Limits, tenant_quota: Limits, expected: int) -> None:
+    queue = replace(make_queue().pools("p").build(), quota=quota, tenant_quota=tenant_quota)
+    core = core_with(make_pool().elastic(0, 30), QueueApplied(queue))
+    for number in range(20):
+        task = replace(make_task(f"t{number}").build(), tenant=f"tenant{number % 2}", priority=number % 3)
+        core.handle(TaskWaiting(task), 0.0)
+    assert sizes(core.decide(0.0)) == {"p": expected}
+    assert core.decide(0.0) == []
+    # With an agent for each, no more start, and no more are asked for.
+    for event in agent_events(*(make_agent(f"a{number}") for number in range(expected))):
+        core.handle(event, 1.0)
+    assert len([each for each in core.decide(1.0) if isinstance(each, Assign)]) == expected
+    assert core.pool_view(P).desired == expected
+    core.handle(QueueApplied(replace(queue, quota=Limits(), tenant_quota=Limits())), 2.0)
+    assert sizes(core.decide(2.0)) == ({"p": 20} if expected < 20 else {})
+
+
+class TestGrowingLater:
+    """Agents are added only after more were needed for the delay; then as many as were needed all the while."""
+
+    def run(self, *steps: tuple[float, int], existing: int = 0, minimum: int = 0, delay: float = 0.0) -> list[int]:
+        pool = make_pool().elastic(minimum, 99, delay).up_after(20.0).build()
+        sizing, seen = Sizing(), []
+        for now, wanted in steps:
+            sizing.step(pool, Target(max(wanted, minimum), Reason.WORK_WAITING, ""), existing, now)
+            seen.append(sizing.desired or 0)
+        return seen
+
+    @pytest.mark.parametrize(
+        ("steps", "expected"),
+        [
+            pytest.param([(0, 5), (19, 5), (20, 5)], [0, 0, 5], id="after-the-delay"),
+            pytest.param([(0, 5), (10, 8), (20, 8), (30, 8)], [0, 0, 5, 8], id="as-many-as-all-the-while"),
+            pytest.param([(0, 5), (10, 0), (11, 5), (25, 5), (31, 5)], [0, 0, 0, 0, 5], id="a-dip-begins-it-anew"),
+            pytest.param([(0, 5), (20, 5), (25, 2), (26, 5)], [0, 5, 2, 2], id="down-at-once-all-the-same"),
+        ],
+    )
+    def test_over_time(self, steps: list[tuple[float, int]], expected: list[int]) -> None:
+        assert self.run(*steps) == expected
+
+    def test_the_minimum_is_there_at_once(self) -> None:
+        assert self.run((0, 5), (20, 5), minimum=2) == [2, 5]
+
+    def test_what_exists_at_first_sight_stays(self) -> None:
+        assert self.run((0, 5), (20, 5), existing=3) == [3, 5]
+
+    def test_the_core_wakes_for_it(self) -> None:
+        core = core_with(make_pool().elastic(0, 9).up_after(20.0), *tasks(2))
+        assert sizes(core.decide(0.0)) == {"p": 0}
+        assert "needed for 20 s" in core.pool_view(P).message
+        assert core.next_wake() == 20.0
+        assert sizes(core.decide(20.0)) == {"p": 2}
+
+
+class TestTarget:
+    """Where Tasks may wait, fewer agents do: in the queue's word of 10 s a Task, until more is known."""
+
+    @pytest.mark.parametrize(
+        ("pool", "number", "expected"),
+        [
+            # As many again may come while agents start, by what is known: (60 + 60) × 10 ÷ (10 + 60) is 17.1.
+            pytest.param(make_pool().target(60.0), 60, 18, id="as-many-as-serve-it-within-the-target"),
+            pytest.param(make_pool().slots(4).target(60.0), 60, 5, id="slots-count"),
+            pytest.param(make_pool().target(60.0), 1, 1, id="one-task-has-one-agent"),
+            pytest.param(make_pool().target(1e-9), 20, 20, id="no-time-to-wait"),
+            pytest.param(make_pool().target(60.0), 0, 0, id="nothing-there"),
+        ],
+    )
+    def test_sizes(self, pool: PoolBuilder, number: int, expected: int) -> None:
+        core = core_with(pool.elastic(0, 99), *tasks(number))
+        assert sizes(core.decide(0.0)) == {"p": expected}
+
+    @pytest.mark.parametrize("number", [1, 7, 40, 300])
+    @pytest.mark.parametrize("target", [1.0, 30.0, 600.0])
+    def test_never_more_than_without_and_none_is_left(self, number: int, target: float) -> None:
+        with_it = sizes(core_with(make_pool().target(target).elastic(0, 5000), *tasks(number)).decide(0.0))["p"]
+        without = sizes(core_with(make_pool().elastic(0, 5000), *tasks(number)).decide(0.0))["p"]
+        assert 1 <= with_it <= without == number
+
+    def test_to_zero_and_back(self) -> None:
+        core = core_with(make_pool().elastic(0, 9, 10.0).target(60.0), *agent_events(make_agent("a")), *tasks(1))
+        core.decide(0.0)
+        core.handle(TaskGone("t0"), 5.0)
+        core.decide(5.0)
+        assert sizes(core.decide(15.0)) == {"p": 0}
+        core.handle(TaskWaiting(make_task("t9").created(16.0).build()), 16.0)
+        assert sizes(core.decide(16.0)) == {"p": 1}
+
+    def test_a_surplus_rests_so_that_it_becomes_idle_and_takes_what_others_cannot(self) -> None:
+        pool = make_pool().slots(2).elastic(0, 9, 0.0).target(600.0)
+        core = core_with(pool, *agent_events(*(make_agent(f"a{n}").slots(2) for n in range(3))), *tasks(5))
+        core.decide(0.0)
+        # a0: t0, t3; a1: t1, t4; a2: t2. All that is there needs one agent, if it may wait for 600 s.
+        assert core.pool_view(P).desired == 1
+        assert self.resting(core) == ["a0", "a2"], "those with least to finish"
+        core.handle(TaskGone("t4"), 1.0)
+        core.handle(TaskGone("t3"), 1.0)
+        core.decide(1.0)
+        chosen = []
+        for number in range(5, 9):
+            core.handle(TaskWaiting(make_task(f"t{number}").created(2.0).build()), 2.0)
+            chosen += [each.agent_uid for each in core.decide(2.0) if isinstance(each, Assign)]
+        assert chosen == ["a1", "a2", "a0"], "first the one that does not rest, then all that have room"
+        assert core.queue_counts()[NAMESPACE, "q"] == (1, 6)
+        assert core.audit() == []
+
+    def test_agents_that_rest_are_the_first_to_go_and_no_busy_one_does(self) -> None:
+        pool = make_pool().slots(2).elastic(0, 9, 0.0).target(600.0)
+        core = core_with(pool, *agent_events(*(make_agent(f"a{n}").slots(2) for n in range(3))), *tasks(5))
+        core.decide(0.0)
+        assert self.resting(core) == ["a0", "a2"]
+        core.handle(TaskGone("t2"), 1.0)
+        assert who(core.decide(1.0), Drain) == ["a2"]
+        core.handle(TaskGone("t0"), 2.0)
+        assert who(core.decide(2.0), Drain) == [], "t3 still runs there"
+        core.handle(TaskGone("t3"), 3.0)
+        assert who(core.decide(3.0), Drain) == ["a0"]
+        assert core.audit() == []
+
+    def test_a_target_taken_away_ends_all_rest(self) -> None:
+        pool = make_pool().slots(2).elastic(0, 9, 0.0)
+        core = core_with(
+            pool.target(600.0), *agent_events(*(make_agent(f"a{n}").slots(2) for n in range(3))), *tasks(5)
+        )
+        core.decide(0.0)
+        core.handle(PoolApplied(pool.build()), 1.0)
+        assert sizes(core.decide(1.0)) == {"p": 3}
+        assert self.resting(core) == []
+
+    @staticmethod
+    def resting(core: Core) -> list[str]:
+        return sorted(agent.uid for agent in core._fleet.agents.values() if agent.resting)
+
+
+@pytest.mark.parametrize(
+    ("zones", "idle", "surplus", "expected"),
+    [
+        pytest.param("aabbcc", "012345", 3, "024", id="one-of-each"),
+        pytest.param("aaabbc", "012345", 2, "01", id="the-fullest-zone-first"),
+        pytest.param("aaabbc", "345", 1, "3", id="busy-ones-count-too"),
+        pytest.param("aaabbb", "012", 3, "012", id="where-only-one-zone-has-idle-ones"),
+        pytest.param("......", "012345", 3, "012", id="no-zones-the-longest-idle"),
+        pytest.param("aabbcc", "543210", 3, "531", id="in-a-zone-the-longest-idle"),
+    ],
+)
+def test_victims_leave_the_zones_even(zones: str, idle: str, surplus: int, expected: str) -> None:
+    """`idle`: agents by number, those that became idle first before the others."""
+    core = core_with(make_pool().elastic(0, 9, 0.0), now=0.0)
+    for number, zone in enumerate(zones):
+        builder = make_agent(str(number))
+        for event in agent_events(builder if zone == "." else builder.labels(**{ZONE: zone})):
+            core.handle(event, 0.0)
+    for event in tasks(6):
+        core.handle(event, 0.0)
+    held = {each.agent_uid: each.task_uid for each in core.decide(0.0) if isinstance(each, Assign)}
+    for at, number in enumerate(idle):
+        core.handle(TaskGone(held[number]), 1.0 + at)
+    found = core._fleet.members(P)
+    counted = Counter(zone_of(agent) for agent in found.agents.values())
+    assert [agent.uid for agent in victims(found.idle.values(), [], surplus, counted)] == list(expected)
 
 
 def test_idle_agents_go_first_and_busy_ones_of_an_elastic_pool_never() -> None:
