@@ -19,5 +19,8 @@ class CoreDouble:
     def decide(self, now: float, limit: int | None = None) -> list[Decision]:
         return self._core.decide(now, limit)
 
+    def next_wake(self) -> float | None:
+        return self._core.next_wake()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._core, name)
