@@ -74,12 +74,18 @@ def compared(loaded: Loaded, target: float, seed: int) -> tuple[float, float]:
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("name", "target"), [("diurnal", 60.0), ("burst", 30.0)])
-def test_the_target_is_met_for_little_more_than_an_oracle_needs(name: str, target: float) -> None:
+@pytest.mark.parametrize(("name", "target", "bound"), [("diurnal", 60.0, 2), ("burst", 30.0, 0)])
+def test_the_target_is_met_for_little_more_than_an_oracle_needs(name: str, target: float, bound: int) -> None:
+    """In `bound` of the ten seeds no size up to the maximum meets it: an agent for all that waits is as late."""
     loaded = targeted(name, target)
-    found = [compared(loaded, target, seed) for seed in range(1, 11)]
-    assert sum(late for late, _ in found) / len(found) <= target
-    assert sum(more for _, more in found) / len(found) <= MOST_HOURS
+    found = {seed: compared(loaded, target, seed) for seed in range(1, 11)}
+    late = {seed: p95 for seed, (p95, _) in found.items() if p95 > target}
+    assert len(late) <= bound
+    for seed, p95 in late.items():
+        record, _ = played(targeted(name, 0.0), seed)
+        assert percentile(sorted(wait(life, record) for life in record.tasks), 0.95) > target
+        assert p95 <= 1.05 * percentile(sorted(wait(life, record) for life in record.tasks), 0.95)
+    assert max(more for _, more in found.values()) <= MOST_HOURS
 
 
 def steady(rate: float, mean: float, slots: int, delay: float) -> Loaded:
@@ -126,7 +132,7 @@ def test_a_steady_load_does_not_make_pools_flap(rate: float, mean: float, slots:
         record, sizes = played(steady(rate, mean, slots, delay), seed)
         found.append(turns(sizes, 1800.0, record.tasks[-1].job.created - EPOCH))
         waits = sorted(wait(life, record) for life in record.tasks)
-        assert percentile(waits, 0.95) <= 30.0 or mean > 200.0
+        assert percentile(waits, 0.95) <= 30.0
     assert sum(found) / len(found) <= MOST_TURNS
 
 
