@@ -49,6 +49,8 @@ class Reason(StrEnum):
     RATE_LIMITED = "RateLimited"
     TENANT_NOT_ALLOWED = "TenantNotAllowed"  # its tenant may not use the level Emergency in this queue
     AGENT_HELD = "AgentHeld"  # the free agents are held for a larger Task
+    BREAKER_OPEN = "BreakerOpen"  # the agents that could take it fail, and are held by their circuit breakers
+    SLOW_START = "SlowStart"  # the agents with free slots are new, and get more as time goes
 
     # Why an attempt ended without a result.
     HANDLER_ERROR = "HandlerError"
@@ -96,6 +98,7 @@ class Reason(StrEnum):
     PROGRESSING = "Progressing"
     AGENTS_READY = "AgentsReady"
     CREATE_REFUSED = "CreateRefused"
+    BREAKER_CLOSED = "BreakerClosed"
 
 
 # Why an attempt can fail such that another may be tried: what a queue can name as retryable.

@@ -19,6 +19,7 @@ from taskdist.controller.status import PoolFacts, QueueFacts
 from taskdist.controller.tally import Tally
 from taskdist.core import Core, views
 from taskdist.core.model import Key, Pool, Queue
+from taskdist.core.performance import TypePerformance
 from taskdist.kube import boottime
 from taskdist.protocol.leader import Leader
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Refused, ToAgent
@@ -29,6 +30,7 @@ from taskdist.protocol.observations import (
     Notice,
     Now,
     PodRecord,
+    PoolNotice,
     ReadOutcome,
     ReadTask,
     ScalePool,
@@ -42,6 +44,8 @@ _log = structlog.get_logger("taskdist.dispatch")
 
 # How often pools and queues whose numbers changed have their status looked at, in seconds.
 LOOK_SECONDS = 1.0
+# How often what is known of a pool's types is told, in seconds.
+PERFORMANCE_SECONDS = 60.0
 # How soon after something happened it is asked whether a queue is full now, in seconds: a burst is looked at as one.
 DOOR_SECONDS = 0.005
 
@@ -69,6 +73,8 @@ class Effects(Protocol):
     def notice(self, notice: Notice) -> None: ...
 
     def scaled(self, action: ScalePool) -> None: ...
+
+    def pool_notice(self, notice: PoolNotice) -> None: ...
 
     def look_at(self, pools: set[Key], queues: set[Key]) -> None: ...
 
@@ -118,6 +124,8 @@ class Dispatcher:
         self._looker: asyncio.TimerHandle | None = None
         self._dirty_pools: set[Key] = set()
         self._told: dict[Key, PoolFacts] = {}
+        # When what is known of a pool's types was last told (boot time).
+        self._told_performance: dict[Key, float] = {}
         self._told_queues: dict[Key, QueueFacts] = {}
         self._tally = tally if tally is not None else Tally()
         self._doors = Doors()
@@ -140,8 +148,12 @@ class Dispatcher:
         pools: Iterable[Pool],
         tasks: Iterable[TaskRecord],
         closed: Iterable[Key] = (),
+        performance: Iterable[tuple[Key, tuple[TypePerformance, ...]]] = (),
     ) -> None:
-        """Begin a leadership with what a consistent list showed. `closed`: queues whose status says so."""
+        """Begin a leadership with what a consistent list showed.
+
+        `closed`: queues whose status says so; `performance`: what pools' status tells of types that ran there.
+        """
         self._leader = leader
         self._stopping = False
         self._doors = Doors()
@@ -151,6 +163,8 @@ class Dispatcher:
             self.queue_applied(queue)
         for pool in pools:
             self.pool_applied(pool)
+        for of_pool, told in performance:
+            leader.core.recall(of_pool, told)
         for pod in list(self._pods.values()):
             self.pod_observed(pod)
         known = list(tasks)
@@ -174,6 +188,7 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._told.clear()
+        self._told_performance.clear()
         self._told_queues.clear()
 
     # -- what happened in the cluster ------------------------------------------------------------------------------
@@ -194,6 +209,7 @@ class Dispatcher:
     def pool_deleted(self, key: Key) -> None:
         self._input(lambda m, now: m.pool_deleted(key, now))
         self._told.pop(key, None)
+        self._told_performance.pop(key, None)
 
     def task_observed(self, record: TaskRecord) -> None:
         self._input(lambda m, now: m.task_observed(record, now))
@@ -254,9 +270,19 @@ class Dispatcher:
             for uid in sorted(self._pools_pods.get(key, ()))
             if (pod := self._pods.get(uid)) is not None
         )
-        facts = _facts(view)
+        facts = _facts(view, core.breakers(key), self._performance(key, core))
+        if key not in self._told or facts.performance is not self._told[key].performance:
+            self._told_performance[key] = self._clocks().boot
         self._told[key] = facts
         return PoolView(facts, pods)
+
+    def _performance(self, key: Key, core: Core) -> tuple[TypePerformance, ...]:
+        """What the pool is to tell of types: what was told last, until that is old. Each Task changes it."""
+        told = self._told.get(key)
+        recent = self._clocks().boot < self._told_performance.get(key, 0.0) + PERFORMANCE_SECONDS
+        if told is not None and told.performance and recent:
+            return told.performance
+        return core.performance(key)
 
     def queue_facts(self, key: Key) -> QueueFacts | None:
         core = self.core
@@ -329,6 +355,9 @@ class Dispatcher:
             case ScalePool(namespace, pool):
                 self._effects.scaled(action)
                 self._effects.look_at({(namespace, pool)}, set())
+            case PoolNotice(namespace, pool):
+                self._effects.pool_notice(action)
+                self._effects.look_at({(namespace, pool)}, set())
             case Notice():
                 self._effects.notice(action)
 
@@ -380,7 +409,7 @@ class Dispatcher:
         self._dirty_pools.clear()
         for key, told in self._told.items():
             # A message alone is no reason to write: it may name numbers that change with every Task.
-            now = _facts(core.pool_view(key))
+            now = _facts(core.pool_view(key), core.breakers(key), self._performance(key, core))
             if replace(now, reason=told.reason, message=told.message) != told:
                 pools.add(key)
         counts = core.queue_counts()
@@ -391,7 +420,9 @@ class Dispatcher:
         self._looker = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
 
-def _facts(view: views.PoolView) -> PoolFacts:
+def _facts(
+    view: views.PoolView, breakers: tuple[views.BreakerView, ...], performance: tuple[TypePerformance, ...]
+) -> PoolFacts:
     return PoolFacts(
         view.desired,
         view.reason,
@@ -401,4 +432,6 @@ def _facts(view: views.PoolView) -> PoolFacts:
         view.busy_slots,
         view.surge,
         view.outdated,
+        breakers,
+        performance,
     )

@@ -139,7 +139,7 @@ class Holds:
             if kind.offer.pool in self._by_pool:
                 continue
             for agent in kind.members.values():
-                if agent.open:
+                if agent.open and agent.holdable:
                     found = (self._fits_at(record, agent, now), agent.uid, agent)
                     if best is None or found[:2] < best[:2]:
                         best = found
