@@ -38,7 +38,7 @@ class Breaker(Model):
     )
     min_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         default=5,
-        description="By how many attempts an agent is judged at least. At most twice as many, its last, are looked at.",
+        description="By how many attempts an agent is judged at least. Twice as many, its last, are looked at, or ten.",
     )
     window_seconds: Annotated[int, Field(ge=1, le=86400)] = Field(
         default=600, description="Attempts that ended longer ago than this are forgotten, in seconds."

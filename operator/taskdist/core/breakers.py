@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # So many of the agents that tried a type last are asked.
 VOTERS = 64
+# With fewer, three standard deviations are out of reach where half of the others fail, or just one other is known.
+LEAST = 10
 # By so many standard deviations of chance an agent has to be worse.
 SIGMAS = 3.0
 
@@ -61,7 +63,7 @@ class Votes:
 
 
 class Evidence:
-    """An agent's last attempts: twice as many as it takes to judge."""
+    """An agent's last attempts: twice as many as it takes to judge, and no fewer than `LEAST`."""
 
     __slots__ = ("_seen",)
 
@@ -71,7 +73,7 @@ class Evidence:
     def add(self, failed: bool, book: "TypeBook", rules: Breaker, now: float) -> None:
         seen = self._seen
         seen.append((now, failed, book))
-        if len(seen) > 2 * rules.min_attempts:
+        if len(seen) > max(LEAST, 2 * rules.min_attempts):
             seen.popleft()
 
     def clear(self) -> None:

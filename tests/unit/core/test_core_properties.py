@@ -33,7 +33,19 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.model import Agent, Limits, Overflow, Parent, Pool, Queue, Requirement, Task, Timeouts, TokenRate
+from taskdist.core.model import (
+    Agent,
+    Breaker,
+    Limits,
+    Overflow,
+    Parent,
+    Pool,
+    Queue,
+    Requirement,
+    Task,
+    Timeouts,
+    TokenRate,
+)
 
 POOLS, QUEUES, SKILLS, TYPES = ("p1", "p2", "p3"), ("q1", "q2", "q3"), ("gpu", "io"), ("work", "rest")
 TENANTS = ("x", "y")
@@ -109,6 +121,8 @@ def pools(draw: st.DrawFn) -> Pool:
         minimum,
         minimum + draw(st.integers(1, 3)) if elastic else minimum,
         draw(st.sampled_from((0.0, 30.0))),
+        breaker=draw(st.sampled_from((None, Breaker(0.5, 1, open_seconds=5.0, probes=1, most_open_percent=60)))),
+        slow_start=draw(mostly(0.0, st.just(20.0))),
     )
 
 
@@ -419,7 +433,7 @@ class CoreMachine(RuleBasedStateMachine):
             self.verdicts[decision.task_uid] = decision
 
     def kept(self) -> set[str]:
-        return {hold.agent.uid for hold in self.core._holds}
+        return {hold.agent.uid for hold in self.core._holds} | self.core._catalogue.guarded.keys()
 
     @rule()
     def settle(self) -> None:
@@ -428,6 +442,8 @@ class CoreMachine(RuleBasedStateMachine):
         broken = self.mirror.at_rest(self.now, self.kept())
         assert not broken, broken
         self.holds_are_justified()
+        broken = self.mirror.overheld()
+        assert not broken, broken
         wake = self.core.next_wake()
         assert wake is None or wake > self.now
         for key, desired in self.mirror.desired.items():
