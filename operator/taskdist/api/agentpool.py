@@ -186,6 +186,20 @@ class TypePerformance(Model):
     )
 
 
+class AgentPerformance(Model):
+    """What one agent did, over at most its last 50 attempts."""
+
+    agent: Annotated[str, Field(max_length=253)] = Field(description="Its pod.")
+    count: Annotated[int, Field(ge=0)] = Field(description="How many attempts this is of.")
+    success_rate: Annotated[float, Field(ge=0, le=1)] = Field(description="The part of them that succeeded.")
+    pace: Annotated[float, Field(ge=0)] = Field(
+        description="How long those took that succeeded, as a multiple of what is expected of their types."
+    )
+    efficiency: Annotated[float, Field(ge=0)] = Field(
+        description="Accepted work ÷ (slot-seconds held × speed of agents like it); about 1 where nothing fails."
+    )
+
+
 class AgentPoolStatus(Model):
     """What the pool is now."""
 
@@ -215,6 +229,14 @@ class AgentPoolStatus(Model):
         default_factory=list,
         description="What agents did at each type; of many, those tried most. Taken over when the operator restarts.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    efficiency: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Accepted work ÷ (slot-seconds held × speed), of all agents lately."
+    )
+    weakest: Annotated[list[AgentPerformance], Field(max_length=8)] = Field(
+        default_factory=list,
+        description="The agents of least efficiency, of those with at least 10 attempts, the least first.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["agent"]},
     )
     conditions: Annotated[list[Condition], Field(max_length=8)] = Field(
         default_factory=list,

@@ -19,7 +19,7 @@ from taskdist.controller.status import PoolFacts, QueueFacts
 from taskdist.controller.tally import Tally
 from taskdist.core import Core, views
 from taskdist.core.model import Key, Pool, Queue
-from taskdist.core.performance import TypePerformance
+from taskdist.core.performance import PoolPerformance, TypePerformance
 from taskdist.kube import boottime
 from taskdist.protocol.leader import Leader
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Refused, ToAgent
@@ -44,7 +44,7 @@ _log = structlog.get_logger("taskdist.dispatch")
 
 # How often pools and queues whose numbers changed have their status looked at, in seconds.
 LOOK_SECONDS = 1.0
-# How often what is known of a pool's types is told, in seconds.
+# How often what is known of how a pool's agents do is told, in seconds.
 PERFORMANCE_SECONDS = 60.0
 # How soon after something happened it is asked whether a queue is full now, in seconds: a burst is looked at as one.
 DOOR_SECONDS = 0.005
@@ -124,7 +124,7 @@ class Dispatcher:
         self._looker: asyncio.TimerHandle | None = None
         self._dirty_pools: set[Key] = set()
         self._told: dict[Key, PoolFacts] = {}
-        # When what is known of a pool's types was last told (boot time).
+        # When what is known of how a pool's agents do was last told (boot time).
         self._told_performance: dict[Key, float] = {}
         self._told_queues: dict[Key, QueueFacts] = {}
         self._tally = tally if tally is not None else Tally()
@@ -276,11 +276,11 @@ class Dispatcher:
         self._told[key] = facts
         return PoolView(facts, pods)
 
-    def _performance(self, key: Key, core: Core) -> tuple[TypePerformance, ...]:
-        """What the pool is to tell of types: what was told last, until that is old. Each Task changes it."""
+    def _performance(self, key: Key, core: Core) -> PoolPerformance:
+        """What the pool is to tell of how agents do: what was told last, until that is old. Each Task changes it."""
         told = self._told.get(key)
         recent = self._clocks().boot < self._told_performance.get(key, 0.0) + PERFORMANCE_SECONDS
-        if told is not None and told.performance and recent:
+        if told is not None and told.performance.types and recent:
             return told.performance
         return core.performance(key)
 
@@ -420,9 +420,7 @@ class Dispatcher:
         self._looker = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
 
-def _facts(
-    view: views.PoolView, breakers: tuple[views.BreakerView, ...], performance: tuple[TypePerformance, ...]
-) -> PoolFacts:
+def _facts(view: views.PoolView, breakers: tuple[views.BreakerView, ...], performance: PoolPerformance) -> PoolFacts:
     return PoolFacts(
         view.desired,
         view.reason,

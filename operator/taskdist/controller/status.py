@@ -4,13 +4,13 @@
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from taskdist.api import AgentPool, Condition, Reason, TaskQueue
 from taskdist.controller.pods import selector_string
-from taskdist.core.performance import TypePerformance
+from taskdist.core.performance import PoolPerformance
 from taskdist.core.views import BreakerView
 
 Object = dict[str, Any]
@@ -43,7 +43,7 @@ class PoolFacts:
     surge: int = 0  # pods wanted beyond `desired`, before as many outdated ones go
     outdated: int = 0
     breakers: tuple[BreakerView, ...] = ()  # those that are not closed
-    performance: tuple[TypePerformance, ...] = ()
+    performance: PoolPerformance = field(default_factory=PoolPerformance)
 
 
 def timestamp(wall: float) -> datetime:
@@ -115,7 +115,18 @@ def pool_status(pool: AgentPool, facts: PoolFacts, pods: int, verdict: Verdict, 
                 "deviationSeconds": _short(each.deviation),
                 "successRate": round(each.success, 3),
             }
-            for each in facts.performance[:MAX_TOLD]
+            for each in facts.performance.types[:MAX_TOLD]
+        ],
+        "efficiency": round(facts.performance.efficiency, 2) if facts.performance.types else None,
+        "weakest": [
+            {
+                "agent": each.name,
+                "count": each.attempts,
+                "successRate": round(each.success, 3),
+                "pace": _short(each.pace),
+                "efficiency": round(each.efficiency, 2),
+            }
+            for each in facts.performance.weakest
         ],
         "conditions": [c.to_wire() for c in merge_conditions(pool.status.conditions, conditions, wall)],
     }

@@ -26,7 +26,7 @@ from taskdist.core.matching import Catalogue, Shape
 from taskdist.core.model import TOP, Key, Queue, Task
 from taskdist.core.outlook import with_outlook
 from taskdist.core.parking import Parking
-from taskdist.core.performance import Conduct, Performance, TypePerformance
+from taskdist.core.performance import Conduct, Performance, PoolPerformance, TypePerformance, weakest
 from taskdist.core.resizing import Resizer
 from taskdist.core.retry import after_failure
 from taskdist.core.roster import AgentRecord
@@ -824,9 +824,17 @@ class Core:
         """Return the circuit breakers of the pool's agents that are not closed."""
         return self._guard.breakers(pool)
 
-    def performance(self, pool: Key) -> tuple[TypePerformance, ...]:
-        """Return what was seen of types in the pool; of very many, those with the most attempts."""
-        return self._performance.of(pool)
+    def performance(self, pool: Key) -> PoolPerformance:
+        """Return what was seen of the pool's agents and of types there. Costs a look at each agent."""
+        conducts = [
+            (agent.name, agent.conduct)
+            for agent in self._fleet.members(pool).agents.values()
+            if agent.conduct is not None and not agent.gone
+        ]
+        held = sum(conduct.held for _, conduct in conducts)
+        accepted = sum(conduct.accepted for _, conduct in conducts)
+        efficiency = accepted / held if held > 0.0 else 1.0
+        return PoolPerformance(efficiency, self._performance.of(pool), weakest(conducts))
 
     def agent_uids_busy(self) -> dict[str, int]:
         """Return by agent how many of its slots are busy; agents that hold nothing are left out."""

@@ -8,6 +8,7 @@ hold an agent back, and to grow with users' words: of too many types, those seen
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from heapq import nsmallest
 from math import exp, log, log1p, sqrt
 
 from taskdist.core.breakers import Votes
@@ -17,6 +18,8 @@ from taskdist.core.model import Key
 # Types that are remembered of one class or pool, and those of a pool that are told.
 TYPES = 1000
 TOLD = 32
+# Agents of a pool that are told.
+WEAKEST = 8
 # The pace of a class at a type is that of so many attempts lately. It is believed once its standard error is below a
 # quarter of a step, so that classes as good as alike are not told apart by chance.
 PACE_MEMORY = 1000
@@ -135,6 +138,39 @@ class TypePerformance:
     mean: float
     deviation: float
     success: float
+
+
+@dataclass(frozen=True, slots=True)
+class AgentPerformance:
+    """What a pool's status tells of one agent; see `Conduct`."""
+
+    name: str
+    attempts: int
+    success: float
+    pace: float
+    efficiency: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPerformance:
+    """What a pool's status tells of how its agents do. `efficiency`: that of all of them together."""
+
+    efficiency: float = 1.0
+    types: tuple[TypePerformance, ...] = ()
+    weakest: tuple[AgentPerformance, ...] = ()
+
+
+def weakest(conducts: Iterable[tuple[str, Conduct]]) -> tuple[AgentPerformance, ...]:
+    """Return the `WEAKEST` agents of least efficiency, of those that can be judged, the least first."""
+    least = nsmallest(
+        WEAKEST,
+        ((conduct.efficiency, name, conduct) for name, conduct in conducts if conduct.attempts >= TO_JUDGE),
+        key=lambda each: (each[0], each[1]),
+    )
+    return tuple(
+        AgentPerformance(name, conduct.attempts, conduct.success, conduct.pace, efficiency)
+        for efficiency, name, conduct in least
+    )
 
 
 class Performance:

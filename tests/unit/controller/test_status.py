@@ -6,7 +6,7 @@ import pytest
 
 from taskdist.api import AgentPool, BreakerState, Reason, TaskQueue
 from taskdist.controller.status import PoolFacts, QueueFacts, Verdict, pool_status, queue_status
-from taskdist.core.performance import TypePerformance
+from taskdist.core.performance import AgentPerformance, PoolPerformance, TypePerformance
 from taskdist.core.views import BreakerView
 from taskdist.protocol import convert
 
@@ -115,8 +115,11 @@ def test_breakers_that_are_not_closed_are_told() -> None:
 
 
 def test_what_is_known_of_types_is_told() -> None:
-    known = (TypePerformance("work", 12, 1.23456, 0.5, 11 / 12),)
+    weak = AgentPerformance("a", 12, 11 / 12, 1.23456, 0.98765)
+    known = PoolPerformance(0.98765, (TypePerformance("work", 12, 1.23456, 0.5, 11 / 12),), (weak,))
     status = pool_status(make_pool(), PoolFacts(performance=known), 0, Verdict(), "", NOW)
+    assert status["efficiency"] == 0.99
+    assert status["weakest"] == [{"agent": "a", "count": 12, "successRate": 0.917, "pace": 1.23, "efficiency": 0.99}]
     assert status["performance"] == [
         {"type": "work", "count": 12, "meanSeconds": 1.23, "deviationSeconds": 0.5, "successRate": 0.917}
     ]

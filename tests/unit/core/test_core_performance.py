@@ -28,6 +28,7 @@ from taskdist.core.performance import (
     Track,
     TypePerformance,
     nine_in_ten,
+    weakest,
 )
 
 FAST, SLOW = (NAMESPACE, "fast"), (NAMESPACE, "slow")
@@ -163,6 +164,25 @@ def test_an_agent_s_conduct() -> None:
     assert Conduct().efficiency == 1.0
 
 
+def test_a_pool_tells_of_its_weakest_agents() -> None:
+    world = World()
+    assert world.core.performance(FAST).efficiency == 1.0
+    for n in range(40):
+        world.took("fast", 2.0, fails=n % 4 == 3)
+    found = world.core.performance(FAST)
+    assert found.efficiency == pytest.approx(0.75, abs=0.02)
+    # What takes as long as its type does is as efficient as can be, whatever others take: it is a class of its own.
+    assert [(each.name, each.attempts, each.success) for each in found.weakest] == [("fast", 40, pytest.approx(0.75))]
+    assert found.weakest[0].pace == pytest.approx(1.0)
+    many = []
+    for n in range(20):
+        conduct = Conduct()
+        for _ in range(10 if n else 9):
+            conduct.add(True, 1.0, float(n), 20.0)
+        many.append((f"a{n:02}", conduct))
+    assert [each.name for each in weakest(many)] == [f"a{n:02}" for n in range(1, 9)]
+
+
 # Pools.
 
 
@@ -172,13 +192,13 @@ def test_what_a_pool_tells_of_types() -> None:
         world.took("fast", 2.0 + n % 2, fails=n >= 6)
     world.took("fast", 1.0, "other", fails=True)
     world.took("slow", 9.0)
-    assert world.core.performance(FAST) == (
+    assert world.core.performance(FAST).types == (
         TypePerformance("other", 1, 0.0, 0.0, 0.0),
         TypePerformance("work", 8, pytest.approx(2.5), pytest.approx(0.5), pytest.approx(0.75)),
     )
-    assert world.core.performance(SLOW)[0].mean == 9.0
+    assert world.core.performance(SLOW).types[0].mean == 9.0
     world.core.handle(PoolDeleted(FAST), world.now)
-    assert world.core.performance(FAST) == ()
+    assert world.core.performance(FAST).types == ()
 
 
 def test_it_is_bounded_and_tells_those_tried_most() -> None:
@@ -198,15 +218,15 @@ def test_what_was_told_is_taken_over() -> None:
     for n in range(60):
         before.took("fast", 1.0 + n % 3)
         before.took("fast", 5.0, "fails", fails=True)
-    told = before.core.performance(FAST)
+    told = before.core.performance(FAST).types
     after = World()
     after.core.recall(FAST, told)
-    assert after.core.performance(FAST) == told
+    assert after.core.performance(FAST).types == told
     # What was seen in this life goes before what is told of another.
     after.core.recall(FAST, [TypePerformance("work", 1, 99.0, 0.0, 0.0)])
-    assert after.core.performance(FAST) == told
+    assert after.core.performance(FAST).types == told
     after.took("fast", 2.0)
-    assert {each.type: each.attempts for each in after.core.performance(FAST)} == {"fails": 60, "work": 61}
+    assert {each.type: each.attempts for each in after.core.performance(FAST).types} == {"fails": 60, "work": 61}
 
 
 @pytest.mark.parametrize(("recalls", "expected"), [(True, 2.0), (False, 10.0)])
