@@ -52,7 +52,7 @@ class Breaker(Model):
         default=1800, description="Longest time that a breaker stays open before the next probe, in seconds."
     )
     probes: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=3, description="How many Tasks, one at a time, have to succeed in a row to close a half-open breaker."
+        default=3, description="How many Tasks, one at a time, have to succeed to close a half-open breaker."
     )
     max_open_percent: Annotated[int, Field(ge=1, le=90)] = Field(
         default=50,

@@ -27,6 +27,8 @@ VOTERS = 64
 LEAST = 10
 # By so many standard deviations of chance an agent has to be worse.
 SIGMAS = 3.0
+# Probes that fail open a breaker again if an agent like the others had failed them with this chance or less.
+CHANCE = 0.1
 
 
 class Votes:

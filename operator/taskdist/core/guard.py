@@ -1,11 +1,11 @@
 """Agents that get less work than they offer: those whose circuit breaker is open or half open, and those that are new.
 
 Owns the state of breakers and of slow starts, and their times. An open breaker gives the agent nothing. A half-open one
-gives it one Task at a time; so many successes in a row close it, a failure opens it again for twice as long. A new
-agent takes a further Task only while fewer slots are busy than its time has opened, rounded down:
-1 + (slots − 1) × age ÷ slowStartSeconds (as slow start in nginx and Envoy). Of a pool's ready agents no more than
-`most_open` are held at once; where fewer are ready than before, those are let go that opened the fewest times in a row.
-Refuses to judge: that is the breaker's rule.
+gives it one Task at a time; so many successes close it, a failure opens it again for twice as long. A new agent takes a
+further Task only while fewer slots are busy than its time has opened, rounded down: 1 + (slots − 1) × age ÷
+slowStartSeconds (as slow start in nginx and Envoy). Of a pool's ready agents no more than `most_open` are held at once;
+where fewer are ready than before, those are let go that opened the fewest times in a row. Refuses to judge: that is the
+breaker's rule.
 """
 
 from collections import deque
@@ -14,7 +14,7 @@ from math import inf, nextafter
 from sys import maxsize
 
 from taskdist.api import BreakerState, Reason
-from taskdist.core.breakers import Evidence, most_open, open_seconds
+from taskdist.core.breakers import CHANCE, Evidence, most_open, open_seconds
 from taskdist.core.decisions import BreakerTurned, Decision
 from taskdist.core.fleet import Fleet
 from taskdist.core.matching import Catalogue
@@ -27,14 +27,16 @@ from taskdist.core.views import BreakerView
 class Ward:
     """An agent whose breaker is not closed. `since`: when it took its present state; `times`: openings in a row."""
 
-    __slots__ = ("agent", "passed", "pool", "since", "state", "times", "until")
+    __slots__ = ("agent", "doubt", "passed", "pool", "since", "state", "times", "until")
 
     def __init__(self, agent: AgentRecord, pool: Key) -> None:
         self.agent = agent
         self.pool = pool
         self.state = BreakerState.OPEN
         self.times = 0
+        # Half open: probes that succeeded, and how likely an agent like the others had failed all those since then.
         self.passed = 0
+        self.doubt = 1.0
         self.since = 0.0
         self.until = 0.0
 
@@ -80,8 +82,8 @@ class Guard:
         """The agent is ready with what it offers."""
         new, agent.warm = not agent.warm, True
         pool = self._pool(agent)
-        # Pods that are older than this life of the core were at work before it.
-        new = new and agent.created >= (self._fleet.origin or 0.0)
+        # Pods that are older than this life of the core were at work before it; the API server stamps whole seconds.
+        new = new and agent.created > (self._fleet.origin or 0.0) - 1.0
         if new and pool is not None and pool.slow_start and agent.slots > 1:
             self._starts[agent.uid] = Start(agent, now, pool.slow_start)
             self._look(agent, now)
@@ -102,7 +104,7 @@ class Guard:
         if ward is not None:
             probe = ward.state is BreakerState.HALF_OPEN and since is not None and since >= ward.since
             if probe and (first or not failed):
-                self._probed(ward, rules, failed, now)
+                self._probed(ward, rules, book.votes.odds(agent.uid) if failed else None, now)
             return
         if not first:
             return
@@ -189,20 +191,25 @@ class Guard:
     def _open(self, ward: Ward, rules: Breaker, why: str, now: float) -> None:
         ward.times += 1
         seconds = open_seconds(rules, ward.times)
-        ward.state, ward.since, ward.until, ward.passed = BreakerState.OPEN, now, now + seconds, 0
+        ward.state, ward.since, ward.until = BreakerState.OPEN, now, now + seconds
+        ward.passed, ward.doubt = 0, 1.0
         if ward.agent.evidence is not None:
             ward.agent.evidence.clear()
         heappush(self._times, (ward.until, ward.agent.uid))
         self._apply(ward.agent, now)
         self._turn(ward, BreakerState.OPEN, f"{why}; it gets no Tasks for {seconds:g} s.")
 
-    def _probed(self, ward: Ward, rules: Breaker, failed: bool, now: float) -> None:
-        if failed:
-            self._open(ward, rules, "an attempt to probe it failed", now)
+    def _probed(self, ward: Ward, rules: Breaker, odds: float | None, now: float) -> None:
+        """A probe ended; `odds` of one that failed: how likely others fail at it."""
+        if odds is None:
+            ward.passed += 1
+            ward.doubt = 1.0
+            if ward.passed >= rules.probes:
+                self._close(ward, f"{ward.passed} attempts to probe it succeeded", now)
             return
-        ward.passed += 1
-        if ward.passed >= rules.probes:
-            self._close(ward, f"{ward.passed} attempts in a row succeeded", now)
+        ward.doubt *= odds
+        if ward.doubt <= CHANCE + 1e-9:
+            self._open(ward, rules, "an attempt to probe it failed", now)
 
     def _close(self, ward: Ward, why: str, now: float) -> None:
         del self._wards[ward.agent.uid]

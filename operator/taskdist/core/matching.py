@@ -86,7 +86,8 @@ class AgentClass:
         """Order classes for a Task that has to end in `left` seconds (infinity: whenever): lower is better.
 
         Where nine attempts in ten end in time goes before where they do not, those nearer to it before those farther
-        off, in steps of a fifth; else the swifter at the type. A deadline that is over decides nothing.
+        off, in steps of a fifth; else the swifter at the type. A deadline that is over decides nothing. A class of which
+        too little is known is taken to be in time, so that it is tried.
         """
         track = self.tracks.get(shape.work)
         swiftness = track.swiftness if track is not None and track.sure else self.swiftness
@@ -94,7 +95,7 @@ class AgentClass:
             return swiftness
         if track is not None and track.seconds.count >= TO_JUDGE:
             long = nine_in_ten(track.seconds.mean, track.seconds.variance)
-        elif (known := shape.estimate) is not None and known.count >= TO_JUDGE:
+        elif self._paces >= PACES_TO_JUDGE and (known := shape.estimate) is not None and known.count >= TO_JUDGE:
             long = nine_in_ten(known.mean, known.variance) * self.pace
         else:
             return swiftness

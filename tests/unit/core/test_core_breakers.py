@@ -99,7 +99,7 @@ class World:
         return {each.uid: each.state for each in self.core.breakers(KEY)}
 
 
-def failing(agents: int = 4, **rules: Any) -> World:
+def failing(agents: int = 11, **rules: Any) -> World:
     """All others did well, and the breaker of `a` has just opened."""
     world = World(agents, **rules)
     for uid in world.agents[1:]:
@@ -262,6 +262,24 @@ def test_each_failed_probe_doubles_the_time_up_to_the_bound() -> None:
     assert [open_seconds(RULES, times) for times in (1, 2, 3, 4, 10_000)] == [10.0, 20.0, 40.0, 40.0, 40.0]
 
 
+@pytest.mark.parametrize(("agents", "failures"), [(11, 1), (4, 2), (2, 4)])
+def test_probes_that_fail_are_judged_by_the_others(agents: int, failures: int) -> None:
+    """With so many others, all of whom did well, it is (1 ÷ agents)^failures that comes to a tenth or less."""
+    world = failing(agents, breaker=replace(RULES, min_attempts=5))
+    world.passes(10.0)
+    world.tries("a", False, failures - 1)
+    assert world.breakers() == {"a": HALF}
+    world.tries("a", False)
+    assert world.breakers() == {"a": OPEN}
+    world.passes(20.0)
+    world.tries("a", False, failures - 1)
+    world.tries("a", True)
+    world.tries("a", False, failures - 1)
+    assert world.breakers() == {"a": HALF}, "a success takes the doubt"
+    world.tries("a", True)
+    assert world.breakers() == {}
+
+
 def test_a_probe_that_failed_elsewhere_before_says_nothing_by_failing() -> None:
     world = failing()
     world.passes(10.0)
@@ -350,7 +368,7 @@ def test_never_more_than_the_bound(agents: int, percent: int, held: int) -> None
 def test_where_fewer_are_left_those_that_opened_least_are_let_go() -> None:
     world = failing(4)
     world.passes(10.0)
-    world.tries("a", False)  # twice in a row
+    world.tries("a", False, 2)  # it opens twice in a row
     while "b" not in world.breakers():
         world.tries("c", True)
         world.tries("d", True)
@@ -486,7 +504,7 @@ def test_a_task_that_waits_for_such_an_agent_alone_says_so() -> None:
 
 def test_where_others_are_busy_it_is_counted_among_the_rejections() -> None:
     world = failing()
-    for uid in "bcd":
+    for uid in world.agents[1:]:
         assert world.starts(uid) is not None
     core = world.core
     core.handle(TaskWaiting(make_task("any").created(world.now).build()), world.now)
