@@ -86,8 +86,8 @@ class AgentClass:
         """Order classes for a Task that has to end in `left` seconds (infinity: whenever): lower is better.
 
         Where nine attempts in ten end in time goes before where they do not, those nearer to it before those farther
-        off, in steps of a fifth; else the swifter at the type. A deadline that is over decides nothing. A class of which
-        too little is known is taken to be in time, so that it is tried.
+        off, in steps of a fifth; else the swifter at the type. A deadline that is over decides nothing. A class of
+        which too little is known is taken to be in time, so that it is tried.
         """
         track = self.tracks.get(shape.work)
         swiftness = track.swiftness if track is not None and track.sure else self.swiftness
