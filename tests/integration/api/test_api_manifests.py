@@ -354,7 +354,16 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
             "resources": {"gpu": 2},
             "skills": ["a"],
             "reportedLabels": ["zone"],
-            "breaker": {"enabled": False},
+            "breaker": {
+                "enabled": False,
+                "failureRatio": 0.5,
+                "minAttempts": 3,
+                "windowSeconds": 60,
+                "openSeconds": 5,
+                "maxOpenSeconds": 50,
+                "probes": 1,
+                "maxOpenPercent": 20,
+            },
             "slowStartSeconds": 60,
             "template": {
                 "metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}},
