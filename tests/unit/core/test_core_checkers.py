@@ -8,9 +8,9 @@ import pytest
 
 from builders import NAMESPACE, make_agent, make_pool, make_queue, make_task
 from checkers import Mirror
-from taskdist.api import OnDependencyFailure, OnHopeless, OnOverflow, OrderPolicy, Phase, Reason
+from taskdist.api import BreakerState, OnDependencyFailure, OnHopeless, OnOverflow, OrderPolicy, Phase, Reason
 from taskdist.core import Core
-from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
+from taskdist.core.decisions import Assign, BreakerTurned, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
 from taskdist.core.events import (
     AgentNotReady,
     AgentReady,
@@ -24,7 +24,7 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.model import Limits, Overflow, Parent, Task, Timeouts, TokenRate
+from taskdist.core.model import Breaker, Limits, Overflow, Parent, Task, Timeouts, TokenRate
 
 KEY = (NAMESPACE, "p")
 
@@ -289,6 +289,20 @@ def test_what_is_let_into_a_full_queue_is_found() -> None:
     assert mirror(full, waits("u"), waits("t", attempted=True)).overflown(["t"]) == []
 
 
+def test_breakers_that_hold_too_many_are_found() -> None:
+    turned = BreakerTurned("a", "a", KEY, BreakerState.OPEN, Reason.BREAKER_OPEN, "")
+    plain = mirror()
+    assert "its pool has none" in " ".join(plain.apply(turned, 0.0))
+    guarded = PoolApplied(replace(make_pool().slots(2).elastic(1, 3).build(), breaker=Breaker()))
+    seen = mirror(guarded)
+    assert seen.apply(turned, 0.0) == []
+    assert seen.overheld() == []
+    seen.take(AgentNotReady("b"))
+    assert seen.overheld() != []
+    assert seen.apply(replace(turned, state=BreakerState.CLOSED), 0.0) == []
+    assert seen.overheld() == []
+
+
 # The core's own books.
 
 
@@ -319,6 +333,8 @@ def core() -> Core:
         pytest.param(lambda c: setattr(c._fleet.agents["a"], "busy", 1), "busy slots", id="a-slot-given-twice"),
         pytest.param(lambda c: c._fleet.agents["a"].resources_free.update(mem=1), "free", id="a-resource-given-twice"),
         pytest.param(lambda c: c._fleet.agents["a"].leases.pop("t0"), "agent a holds", id="a-lease-forgotten"),
+        pytest.param(lambda c: setattr(c._fleet.agents["a"], "tripped", True), "its breaker", id="held-by-no-breaker"),
+        pytest.param(lambda c: setattr(c._fleet.agents["a"], "cap", 1), "nobody says", id="kept-back-by-nobody"),
         pytest.param(lambda c: c._fleet.free.__setitem__(0, 255), "free profiles", id="a-mask-out-of-date"),
         pytest.param(lambda c: c._waiting._masks.__setitem__(6, 0), "waiting profiles", id="a-level-out-of-date"),
         pytest.param(lambda c: c._tasks["t3"].line.share.firsts.update({1: ()}), "whose turn", id="a-turn-out-of-date"),
