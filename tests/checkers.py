@@ -7,13 +7,13 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from state import Bucket, State
-from taskdist.api import OnHopeless, OnOverflow, Phase, Reason
+from taskdist.api import BreakerState, OnHopeless, OnOverflow, Phase, Reason
 from taskdist.core import events
-from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
+from taskdist.core.decisions import Assign, BreakerTurned, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
 from taskdist.core.model import Pool, Queue, Task
 
 # Before so many successes nothing is believed of how swift an agent is.
-SUCCESSES_TO_JUDGE = 20
+SUCCESSES_TO_JUDGE = 10
 
 
 class Mirror(State):
@@ -63,6 +63,7 @@ class Mirror(State):
                 self.pods[uid] = (namespace, pool)
             case events.PodGone(uid):
                 self.gone.add(uid)
+                self.doubted.discard(uid)
                 self.ready.discard(uid)
             case events.AgentReady(agent):
                 self.agents[agent.uid] = agent
@@ -138,7 +139,7 @@ class Mirror(State):
     # Decisions.
 
     def apply(self, decision: Decision, now: float, kept: Collection[str] = ()) -> list[str]:
-        """Take a decision over; return what it breaks. `kept` are agents that are held for large Tasks."""
+        """Take a decision over; return what it breaks. `kept`: held for large Tasks, or given less than they offer."""
         self.observe(now)
         match decision:
             case Assign():
@@ -161,11 +162,35 @@ class Mirror(State):
                 broken = [] if uid in self.draining - self.deleting else [f"agent {uid} was not draining"]
                 self.draining.discard(uid)
                 return broken
+            case BreakerTurned():
+                return self._breaker_turned(decision)
             case DeletePod(uid):
                 self.deleting.add(uid)
                 if not self.idle(uid):
                     return [f"pod {uid} is deleted although it holds a lease"]
         return []
+
+    def _breaker_turned(self, decision: BreakerTurned) -> list[str]:
+        """A breaker opens, or closes again: at most as many are open or half open as may be of the ready agents."""
+        uid = decision.agent_uid
+        if decision.state is BreakerState.CLOSED:
+            self.doubted.discard(uid)
+            return []
+        self.doubted.add(uid)
+        pool = self.pools.get(decision.pool)
+        if pool is None or pool.breaker is None:
+            return [f"the breaker of agent {uid} opens although its pool has none"]
+        return []
+
+    def overheld(self) -> list[str]:
+        """Return the pools whose breakers hold more of the ready agents than they may."""
+        broken = []
+        for key, pool in self.pools.items():
+            ready = [uid for uid in self.ready if self.open(uid) and self.agents[uid].pool_key == key]
+            held = sorted(self.doubted.intersection(ready))
+            if pool.breaker is not None and len(held) > len(ready) * pool.breaker.most_open_percent / 100:
+                broken.append(f"breakers of pool {key} hold {held} of {sorted(ready)}")
+        return broken
 
     def _assign(self, decision: Assign, now: float, kept: Collection[str]) -> list[str]:
         uid, agent = decision.task_uid, decision.agent_uid

@@ -202,6 +202,13 @@ WRITING = [
         (pool(scaling={"minReplicas": 3, "maxReplicas": 3}),),
     ),
     Case(
+        "breaker-bounds-crossed",
+        (pool(breaker={"openSeconds": 60, "maxOpenSeconds": 30}),),
+        "spec.breaker.openSeconds",
+        "more than maxOpenSeconds",
+        (pool(breaker={"openSeconds": 30, "maxOpenSeconds": 30}),),
+    ),
+    Case(
         "selector-values",
         (task(agentSelector={"matchExpressions": [{"key": "zone", "operator": "In"}]}),),
         "spec.agentSelector.matchExpressions[0].values",

@@ -87,6 +87,8 @@ class State:
     gone: set[str] = field(default_factory=set)
     draining: set[str] = field(default_factory=set)
     deleting: set[str] = field(default_factory=set)
+    # Whose breakers are open or half open.
+    doubted: set[str] = field(default_factory=set)
     desired: dict[Key, int] = field(default_factory=dict)
     successes: int = 0
 

@@ -22,7 +22,7 @@ from taskdist.controller.collector import settle_collector
 from taskdist.core import Core
 from taskdist.core.decisions import Assign
 from taskdist.core.events import AgentReady, PodSeen, PoolApplied, QueueApplied, TaskGone, TaskWaiting
-from taskdist.core.model import Agent, Limits, Pool, Queue, Task, Timeouts, TokenRate
+from taskdist.core.model import Agent, Breaker, Limits, Pool, Queue, Task, Timeouts, TokenRate
 
 NAMESPACE = "bench"
 POOLS = 4
@@ -99,7 +99,8 @@ def prepared(waiting: int, agents: int, classes: int) -> tuple[Core, Load, deque
     for number in range(POOLS):
         skills = frozenset({"gpu", "io"}) if number % 2 else frozenset({"io"})
         elastic = number == 0
-        pool = Pool(NAMESPACE, f"p{number}", SLOTS, (), skills, (), elastic, 0 if elastic else agents, agents)
+        bounds = (elastic, 0 if elastic else agents, agents)
+        pool = Pool(NAMESPACE, f"p{number}", SLOTS, (), skills, (), *bounds, breaker=Breaker(), slow_start=30.0)
         core.handle(PoolApplied(pool), 0.0)
     for number in range(QUEUES):
         core.handle(QueueApplied(rules(number)), 0.0)

@@ -4,7 +4,7 @@ A room for shapes and words only: what may be written on a resource, in which bo
 status, events, metrics and the command share. Nothing here decides anything.
 """
 
-from taskdist.api.agentpool import AgentPool, AgentPoolSpec, AgentPoolStatus, Scaling
+from taskdist.api.agentpool import AgentPool, AgentPoolSpec, AgentPoolStatus, BreakerState, Scaling
 from taskdist.api.budgets import Budget, BudgetKind, BudgetUse
 from taskdist.api.meta import (
     CONDITION_STATUS,
@@ -54,6 +54,7 @@ __all__ = [
     "AgentPoolSpec",
     "AgentPoolStatus",
     "AttemptRecord",
+    "BreakerState",
     "Budget",
     "BudgetKind",
     "BudgetUse",

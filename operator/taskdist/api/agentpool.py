@@ -1,6 +1,7 @@
 """The AgentPool kind: an elastic set of like agents."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -24,6 +25,46 @@ class Scaling(Model):
     )
     scale_up_stabilization_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
         default=0, description="Agents are added only after more were needed for this long, in seconds."
+    )
+
+
+class BreakerState(StrEnum):
+    """Where an agent's circuit breaker stands."""
+
+    CLOSED = "Closed"  # it gets Tasks as any other agent
+    OPEN = "Open"  # it gets none
+    HALF_OPEN = "HalfOpen"  # it gets one at a time, to see whether it does better
+
+
+class Breaker(Model):
+    """The circuit breaker of each agent: one that fails where other agents of the pool succeed gets no Tasks."""
+
+    enabled: bool = Field(default=True, description="Whether breakers open at all.")
+    failure_ratio: Annotated[float, Field(ge=0.1, le=1)] = Field(
+        default=0.8,
+        description="An agent's breaker opens when this part of its attempts failed that succeed on other agents.",
+    )
+    min_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=5,
+        description="By how many attempts an agent is judged at least. Twice as many, its last, are looked at, or ten.",
+    )
+    window_seconds: Annotated[int, Field(ge=1, le=86400)] = Field(
+        default=600, description="Attempts that ended longer ago than this are forgotten, in seconds."
+    )
+    open_seconds: Annotated[float, Field(ge=1, le=86400)] = Field(
+        default=30,
+        description="How long a breaker stays open before the agent is probed, in seconds; doubled by each probe that "
+        "fails.",
+    )
+    max_open_seconds: Annotated[float, Field(ge=1, le=86400)] = Field(
+        default=1800, description="Longest time that a breaker stays open before the next probe, in seconds."
+    )
+    probes: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=3, description="How many Tasks, one at a time, have to succeed to close a half-open breaker."
+    )
+    max_open_percent: Annotated[int, Field(ge=1, le=90)] = Field(
+        default=50,
+        description="Of the pool's ready agents no more than this part, rounded down, is held by breakers at once.",
     )
 
 
@@ -117,8 +158,56 @@ class AgentPoolSpec(Model):
     cost_per_hour: Annotated[float, Field(ge=0)] = Field(
         default=0, description="What one agent costs an hour, in any one currency."
     )
+    breaker: Breaker = Field(
+        default_factory=Breaker,
+        description="When an agent that fails gets no Tasks.",
+        json_schema_extra={"default": {}},
+    )
+    slow_start_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
+        default=0,
+        description="How long a new agent takes to get all of its slots filled, beginning with one, in seconds; 0: at "
+        "once.",
+    )
     template: PodTemplate = Field(
         description="Template of the agents' pods. The operator adds address, certificate authority and token."
+    )
+
+
+class BreakerStatus(Model):
+    """An agent whose circuit breaker is not closed."""
+
+    agent: Annotated[str, Field(max_length=253)] = Field(description="Its pod.")
+    state: BreakerState = Field(description="Open or HalfOpen.")
+    since: datetime = Field(description="Since when.")
+
+
+class TypePerformance(Model):
+    """What the pool's agents did at one type of Task."""
+
+    type: Annotated[str, Field(max_length=253)] = Field(description="The type.")
+    count: Annotated[int, Field(ge=0)] = Field(description="How many attempts ended.")
+    mean_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=0, description="How long attempts took that succeeded, on average lately."
+    )
+    deviation_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=0, description="The standard deviation of that; its square is the variance."
+    )
+    success_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="The part of the attempts that succeeded, lately."
+    )
+
+
+class AgentPerformance(Model):
+    """What one agent did, over at most its last 50 attempts."""
+
+    agent: Annotated[str, Field(max_length=253)] = Field(description="Its pod.")
+    count: Annotated[int, Field(ge=0)] = Field(description="How many attempts this is of.")
+    success_rate: Annotated[float, Field(ge=0, le=1)] = Field(description="The part of them that succeeded.")
+    pace: Annotated[float, Field(ge=0)] = Field(
+        description="How long those took that succeeded, as a multiple of what is expected of their types."
+    )
+    efficiency: Annotated[float, Field(ge=0)] = Field(
+        description="Accepted work ÷ (slot-seconds held × speed of agents like it); about 1 where nothing fails."
     )
 
 
@@ -139,10 +228,31 @@ class AgentPoolStatus(Model):
     scaling_reason: Reason | None = Field(default=None, description="Why that many agents are wanted.")
     scaling_message: Annotated[str, Field(max_length=1024)] = Field(default="", description="The same for people.")
     last_scaled_at: datetime | None = Field(default=None, description="When the number wanted last changed.")
+    open_breakers: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Agents whose circuit breaker is open or half open."
+    )
+    breakers: Annotated[list[BreakerStatus], Field(max_length=32)] = Field(
+        default_factory=list,
+        description="Those agents; the first by name where there are many.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["agent"]},
+    )
+    performance: Annotated[list[TypePerformance], Field(max_length=32)] = Field(
+        default_factory=list,
+        description="What agents did at each type; of many, those tried most. Taken over when the operator restarts.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    efficiency: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Accepted work ÷ (slot-seconds held × speed), of all agents lately."
+    )
+    weakest: Annotated[list[AgentPerformance], Field(max_length=8)] = Field(
+        default_factory=list,
+        description="The agents of least efficiency, of those with at least 10 attempts, the least first.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["agent"]},
+    )
     conditions: Annotated[list[Condition], Field(max_length=8)] = Field(
         default_factory=list,
-        description="Ready, Reconciling, Stalled, and Bottleneck: what holds most waiting time of Tasks that it could "
-        "serve.",
+        description="Ready, Reconciling, Stalled; Healthy: whether all breakers are closed, and if not, whose; and "
+        "Bottleneck: what holds most waiting time of Tasks that it could serve.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
 

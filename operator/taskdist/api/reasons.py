@@ -52,6 +52,8 @@ class Reason(StrEnum):
     AGENT_NOT_FOUND = "AgentNotFound"  # the one agent that may run it is not there
     BUDGET_SHORT = "BudgetShort"  # less is left of a shared budget than it takes
     BUDGET_NOT_FOUND = "BudgetNotFound"
+    BREAKER_OPEN = "BreakerOpen"  # the agents that could take it fail, and are held by their circuit breakers
+    SLOW_START = "SlowStart"  # the agents with free slots are new, and get more as time goes
 
     # Why an attempt ended without a result.
     HANDLER_ERROR = "HandlerError"
@@ -100,6 +102,7 @@ class Reason(StrEnum):
     AGENTS_READY = "AgentsReady"
     CREATE_REFUSED = "CreateRefused"
     NO_BOTTLENECK = "NoBottleneck"  # nothing holds Tasks for long
+    BREAKER_CLOSED = "BreakerClosed"
 
 
 # Why an attempt can fail such that another may be tried: what a queue can name as retryable.

@@ -126,6 +126,12 @@ def pool_rules() -> list[Rule]:
             ".spec.replicas",
             forbidden=True,
         ),
+        rule(
+            "self.spec.breaker.openSeconds <= self.spec.breaker.maxOpenSeconds",
+            "spec.breaker.openSeconds must not be more than spec.breaker.maxOpenSeconds: raise "
+            "spec.breaker.maxOpenSeconds",
+            ".spec.breaker.openSeconds",
+        ),
     ]
 
 

@@ -42,9 +42,17 @@ from taskdist.simulation.what_if import Change, Course, what_if
 from taskdist.simulation.what_if import Snapshot as Moment
 
 # What agents announce on the link (types, whether they can be fenced), what a former leader left, how many tokens are
-# there and which agent is held for whom is not on the API.
+# there, which agent is held for whom and which gets less than it offers is not on the API.
 ONLY_THE_OPERATOR_KNOWS = frozenset(
-    {Reason.NO_HANDLER, Reason.UNFENCED, Reason.RECOVERING, Reason.RATE_LIMITED, Reason.AGENT_HELD}
+    {
+        Reason.NO_HANDLER,
+        Reason.UNFENCED,
+        Reason.RECOVERING,
+        Reason.RATE_LIMITED,
+        Reason.AGENT_HELD,
+        Reason.BREAKER_OPEN,
+        Reason.SLOW_START,
+    }
 )
 _NUMBER = re.compile(r"[+-]?\d{1,6}")
 ENDED_LOOKED_AT = 1000

@@ -20,6 +20,7 @@ from taskdist.controller.tally import Tally
 from taskdist.core import Core, views
 from taskdist.core.bottlenecks import Bottleneck, Watch
 from taskdist.core.model import Key, Pool, Queue
+from taskdist.core.performance import PoolPerformance, TypePerformance
 from taskdist.kube import boottime
 from taskdist.protocol.leader import Leader
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Refused, ToAgent
@@ -30,6 +31,7 @@ from taskdist.protocol.observations import (
     Notice,
     Now,
     PodRecord,
+    PoolNotice,
     ReadOutcome,
     ReadTask,
     ScalePool,
@@ -45,6 +47,8 @@ _log = structlog.get_logger("taskdist.dispatch")
 LOOK_SECONDS = 1.0
 # How often it is asked what holds Tasks up, in seconds.
 BOTTLENECK_SECONDS = 5.0
+# How often what is known of how a pool's agents do is told, in seconds.
+PERFORMANCE_SECONDS = 60.0
 # How soon after something happened it is asked whether a queue is full now, in seconds: a burst is looked at as one.
 DOOR_SECONDS = 0.005
 
@@ -72,6 +76,8 @@ class Effects(Protocol):
     def notice(self, notice: Notice) -> None: ...
 
     def scaled(self, action: ScalePool) -> None: ...
+
+    def pool_notice(self, notice: PoolNotice) -> None: ...
 
     def look_at(self, pools: set[Key], queues: set[Key]) -> None: ...
 
@@ -121,6 +127,8 @@ class Dispatcher:
         self._looker: asyncio.TimerHandle | None = None
         self._dirty_pools: set[Key] = set()
         self._told: dict[Key, PoolFacts] = {}
+        # When what is known of how a pool's agents do was last told (boot time).
+        self._told_performance: dict[Key, float] = {}
         self._told_queues: dict[Key, QueueFacts] = {}
         self._tally = tally if tally is not None else Tally()
         self._queue_watch, self._pool_watch = Watch(), Watch()
@@ -148,8 +156,12 @@ class Dispatcher:
         pools: Iterable[Pool],
         tasks: Iterable[TaskRecord],
         closed: Iterable[Key] = (),
+        performance: Iterable[tuple[Key, tuple[TypePerformance, ...]]] = (),
     ) -> None:
-        """Begin a leadership with what a consistent list showed. `closed`: queues whose status says so."""
+        """Begin a leadership with what a consistent list showed.
+
+        `closed`: queues whose status says so; `performance`: what pools' status tells of types that ran there.
+        """
         self._leader = leader
         self._stopping = False
         self._queue_watch, self._pool_watch = Watch(), Watch()
@@ -161,6 +173,8 @@ class Dispatcher:
             self.queue_applied(queue)
         for pool in pools:
             self.pool_applied(pool)
+        for of_pool, told in performance:
+            leader.core.recall(of_pool, told)
         for pod in list(self._pods.values()):
             self.pod_observed(pod)
         known = list(tasks)
@@ -184,6 +198,7 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._told.clear()
+        self._told_performance.clear()
         self._told_queues.clear()
 
     # -- what happened in the cluster ------------------------------------------------------------------------------
@@ -204,6 +219,7 @@ class Dispatcher:
     def pool_deleted(self, key: Key) -> None:
         self._input(lambda m, now: m.pool_deleted(key, now))
         self._told.pop(key, None)
+        self._told_performance.pop(key, None)
 
     def task_observed(self, record: TaskRecord) -> None:
         self._input(lambda m, now: m.task_observed(record, now))
@@ -264,9 +280,19 @@ class Dispatcher:
             for uid in sorted(self._pools_pods.get(key, ()))
             if (pod := self._pods.get(uid)) is not None
         )
-        facts = self._pool_facts(view)
+        facts = self._pool_facts(view, core)
+        if key not in self._told or facts.performance is not self._told[key].performance:
+            self._told_performance[key] = self._clocks().boot
         self._told[key] = facts
         return PoolView(facts, pods)
+
+    def _performance(self, key: Key, core: Core) -> PoolPerformance:
+        """What the pool is to tell of how agents do: what was told last, until that is old. Each Task changes it."""
+        told = self._told.get(key)
+        recent = self._clocks().boot < self._told_performance.get(key, 0.0) + PERFORMANCE_SECONDS
+        if told is not None and told.performance.types and recent:
+            return told.performance
+        return core.performance(key)
 
     def queue_facts(self, key: Key) -> QueueFacts | None:
         core = self.core
@@ -280,8 +306,9 @@ class Dispatcher:
         held = _held(self._queue_holds.get(key))
         return QueueFacts(*counts, self._tally.dead_letters(key), self._doors.closed(key), held)
 
-    def _pool_facts(self, view: views.PoolView) -> PoolFacts:
-        return replace(_facts(view), bottleneck=_held(self._pool_holds.get(view.key)))
+    def _pool_facts(self, view: views.PoolView, core: Core) -> PoolFacts:
+        performance, bottleneck = self._performance(view.key, core), _held(self._pool_holds.get(view.key))
+        return _facts(view, core.breakers(view.key), performance, bottleneck)
 
     def bottlenecks(self) -> tuple[Mapping[Key, Bottleneck], Mapping[Key, Bottleneck]]:
         """By queue and by pool: what holds most waiting time, where anything does for long."""
@@ -347,6 +374,9 @@ class Dispatcher:
             case ScalePool(namespace, pool):
                 self._effects.scaled(action)
                 self._effects.look_at({(namespace, pool)}, set())
+            case PoolNotice(namespace, pool):
+                self._effects.pool_notice(action)
+                self._effects.look_at({(namespace, pool)}, set())
             case Notice():
                 self._effects.notice(action)
 
@@ -404,7 +434,7 @@ class Dispatcher:
         self._dirty_pools.clear()
         for key, told in self._told.items():
             # A message alone is no reason to write: it may name numbers that change with every Task.
-            now = self._pool_facts(core.pool_view(key))
+            now = self._pool_facts(core.pool_view(key), core)
             if replace(now, reason=told.reason, message=told.message) != told:
                 pools.add(key)
         counts = core.queue_counts()
@@ -419,7 +449,12 @@ def _held(found: Bottleneck | None) -> Held | None:
     return None if found is None else Held(found.holdup.reason, found.holdup.what, found.message)
 
 
-def _facts(view: views.PoolView) -> PoolFacts:
+def _facts(
+    view: views.PoolView,
+    breakers: tuple[views.BreakerView, ...],
+    performance: PoolPerformance,
+    bottleneck: Held | None,
+) -> PoolFacts:
     return PoolFacts(
         view.desired,
         view.reason,
@@ -429,4 +464,7 @@ def _facts(view: views.PoolView) -> PoolFacts:
         view.busy_slots,
         view.surge,
         view.outdated,
+        breakers,
+        performance,
+        bottleneck,
     )

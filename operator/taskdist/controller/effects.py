@@ -28,6 +28,7 @@ from taskdist.protocol.observations import (
     Gone,
     Notice,
     NotSent,
+    PoolNotice,
     ReadFailed,
     ReadOutcome,
     ReadTask,
@@ -218,3 +219,16 @@ class KubeEffects:
             AgentPool.kind, action.namespace, action.pool, self._pool_uid((action.namespace, action.pool))
         )
         self._announce(subject, action.reason, action.message, "Scale", False)
+
+    def pool_notice(self, notice: PoolNotice) -> None:
+        _log.log(
+            30 if notice.warning else 20,
+            notice.message,
+            namespace=notice.namespace,
+            pool=notice.pool,
+            reason=notice.reason.value,
+        )
+        subject = Subject(
+            AgentPool.kind, notice.namespace, notice.pool, self._pool_uid((notice.namespace, notice.pool))
+        )
+        self._announce(subject, notice.reason, notice.message, "Guard", notice.warning)

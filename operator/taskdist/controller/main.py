@@ -275,6 +275,7 @@ class _Operator:
             [p.pool for p in self._pools.store],
             list(self._tasks.store),
             [q.queue.key for q in self._queues.store if not q.accepting],
+            [(p.pool.key, p.performance) for p in self._pools.store],
         )
         self._work(self._reaper.run(), "retention")
         port = await self._listen(self._link)

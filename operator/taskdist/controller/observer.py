@@ -9,6 +9,7 @@ from taskdist.protocol.observations import (
     Action,
     DeletePod,
     Now,
+    PoolNotice,
     ScalePool,
     TaskRecord,
     WriteOutcome,
@@ -73,6 +74,8 @@ class MetricsObserver:
                 self._metrics.decided("Scale", action.reason)
             case DeletePod():
                 self._metrics.decided("DeletePod", action.reason)
+            case PoolNotice():
+                self._metrics.decided("Breaker", action.reason)
             case _:
                 pass
 

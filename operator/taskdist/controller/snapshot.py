@@ -1,6 +1,6 @@
 """What the metrics show of this moment, taken from the machine that runs. Asked at each scrape."""
 
-from taskdist.api import AgentPool, Priority, Reason, TaskQueue
+from taskdist.api import AgentPool, BreakerState, Priority, Reason, TaskQueue
 from taskdist.controller.dispatch import Dispatcher, read_clocks
 from taskdist.controller.tally import Tally
 from taskdist.observability.metrics import QueueLevel, Snapshot
@@ -24,6 +24,10 @@ def snapshot(dispatcher: Dispatcher, tally: Tally, epoch: int | None) -> Snapsho
             agents[*key, str(state)] = count
         view = core.pool_view(key)
         busy[key], total[key] = view.busy_slots, view.slots
+    breakers: dict[tuple[str, str, str], int] = {}
+    for key in core.agent_states():
+        for turned in (BreakerState.OPEN, BreakerState.HALF_OPEN):
+            breakers[*key, str(turned)] = sum(each.state is turned for each in core.breakers(key))
     reasons = {(*key, reason): count for (key, reason), count in core.waiting_by_reason(read_clocks().wall).items()}
     seconds: dict[tuple[str, str, Reason], float] = {}
     for key, held in core.holdups(read_clocks().wall)[0].items():
@@ -43,6 +47,7 @@ def snapshot(dispatcher: Dispatcher, tally: Tally, epoch: int | None) -> Snapsho
         dead_letters=tally.all_dead_letters(),
         accepting=dispatcher.accepting(),
         agents=agents,
+        breakers=breakers,
         slots_busy=busy,
         slots_total=total,
         link_sessions=stats.sessions,

@@ -10,8 +10,12 @@ from typing import Any
 
 from taskdist.api import AgentPool, Condition, Reason, TaskQueue
 from taskdist.controller.pods import selector_string
+from taskdist.core.performance import PoolPerformance
+from taskdist.core.views import BreakerView
 
 Object = dict[str, Any]
+# How many agents and types a pool's status tells of.
+MAX_TOLD = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class PoolFacts:
     busy_slots: int = 0
     surge: int = 0  # pods wanted beyond `desired`, before as many outdated ones go
     outdated: int = 0
+    breakers: tuple[BreakerView, ...] = ()  # those that are not closed
+    performance: PoolPerformance = field(default_factory=PoolPerformance)
     bottleneck: Held | None = None
 
 
@@ -94,6 +100,7 @@ def pool_status(pool: AgentPool, facts: PoolFacts, pods: int, verdict: Verdict, 
             message += f"; {facts.outdated} of an older template are replaced a few at a time"
     stalled = not verdict.accepted or bool(problem)
     conditions = _trio(pool.metadata.generation, ready, reason, message, stalled=stalled, settled=settled)
+    conditions.append(_healthy(pool.metadata.generation, facts.breakers))
     conditions.append(_bottleneck(pool.metadata.generation, facts.bottleneck))
     scaled = facts.desired != pool.status.desired_replicas or pool.status.last_scaled_at is None
     status: Object = {
@@ -106,11 +113,55 @@ def pool_status(pool: AgentPool, facts: PoolFacts, pods: int, verdict: Verdict, 
         "selector": selector_string(pool),
         "scalingReason": facts.reason.value if facts.reason else None,
         "scalingMessage": facts.message[:1024],
+        "openBreakers": len(facts.breakers),
+        "breakers": [
+            {"agent": each.name, "state": each.state.value, "since": _wire(each.since)}
+            for each in facts.breakers[:MAX_TOLD]
+        ],
+        "performance": [
+            {
+                "type": each.type,
+                "count": each.attempts,
+                "meanSeconds": _short(each.mean),
+                "deviationSeconds": _short(each.deviation),
+                "successRate": round(each.success, 3),
+            }
+            for each in facts.performance.types[:MAX_TOLD]
+        ],
+        "efficiency": round(facts.performance.efficiency, 2) if facts.performance.types else None,
+        "weakest": [
+            {
+                "agent": each.name,
+                "count": each.attempts,
+                "successRate": round(each.success, 3),
+                "pace": _short(each.pace),
+                "efficiency": round(each.efficiency, 2),
+            }
+            for each in facts.performance.weakest
+        ],
         "conditions": [c.to_wire() for c in merge_conditions(pool.status.conditions, conditions, wall)],
     }
     if scaled:
-        status["lastScaledAt"] = timestamp(wall).isoformat().replace("+00:00", "Z")
+        status["lastScaledAt"] = _wire(wall)
     return status
+
+
+def _healthy(generation: int, breakers: tuple[BreakerView, ...]) -> Condition:
+    if not breakers:
+        return _condition(generation, "Healthy", "True", Reason.BREAKER_CLOSED, "No agent is held by its breaker")
+    more = f" and {len(breakers) - 8} more" if len(breakers) > 8 else ""
+    names = ", ".join(f"{each.name} ({each.state.value})" for each in breakers[:8])
+    message = f"{len(breakers)} agents fail where others succeed, and get no Tasks but to probe them: {names}{more}"
+    return _condition(generation, "Healthy", "False", Reason.BREAKER_OPEN, message)
+
+
+def _wire(wall: float) -> str:
+    return timestamp(wall).isoformat().replace("+00:00", "Z")
+
+
+def _short(seconds: float) -> float:
+    """Three digits: more say nothing, and each change is a write."""
+    return float(f"{seconds:.3g}")
 
 
 @dataclass(frozen=True, slots=True)

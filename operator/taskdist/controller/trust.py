@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from taskdist.api import AgentPool
 from taskdist.controller.pods import CA_CONFIGMAP, MANAGED_BY
 from taskdist.core.model import Pool
+from taskdist.core.performance import TypePerformance
 from taskdist.kube import CONFIGMAPS, PODS, SECRETS, TOKENREVIEWS, ApiError, Client
 from taskdist.link.auth import PodOwner
 from taskdist.link.keeper import Conflict
@@ -30,10 +31,11 @@ class SeenPod(NamedTuple):
 
 
 class SeenPool(NamedTuple):
-    """A pool as the core sees it, and its uid."""
+    """A pool as the core sees it, its uid, and what its status tells of types that ran there."""
 
     pool: Pool
     uid: str
+    performance: tuple[TypePerformance, ...]
 
 
 def seen_pod(obj: Object) -> SeenPod:
@@ -56,7 +58,7 @@ def seen_pod(obj: Object) -> SeenPod:
 
 def seen_pool(obj: Object) -> SeenPool:
     """Read a pool once for both."""
-    return SeenPool(convert.pool(obj), str(obj["metadata"]["uid"]))
+    return SeenPool(convert.pool(obj), str(obj["metadata"]["uid"]), convert.performance(obj))
 
 
 class SecretStore:

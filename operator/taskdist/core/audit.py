@@ -143,7 +143,7 @@ def _rosters(fleet: Fleet, catalogue: Catalogue) -> Iterator[str]:
             expected = {
                 agent.uid
                 for agent in kind.members.values()
-                if agent.open and agent.busy < roster.slots and agent.fits(roster.resources)
+                if agent.open and agent.busy < min(roster.slots, agent.cap) and agent.fits(roster.resources)
             }
             if {agent.uid for agent in roster.agents()} != expected:
                 yield f"roster {roster.leaf} lists other agents than have room"

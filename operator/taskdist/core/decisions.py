@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from taskdist.api import Phase, Reason
+from taskdist.api import BreakerState, Phase, Reason
 from taskdist.core.model import Key
 
 
@@ -100,7 +100,19 @@ class DeletePod:
     message: str
 
 
-Decision = Assign | Retry | Fail | Spill | Scale | Drain | Undrain | DeletePod
+@dataclass(frozen=True, slots=True)
+class BreakerTurned:
+    """The agent's circuit breaker has opened, or closed again. Nothing is to be done but to tell."""
+
+    agent_uid: str
+    agent_name: str
+    pool: Key
+    state: BreakerState
+    reason: Reason
+    message: str
+
+
+Decision = Assign | Retry | Fail | Spill | Scale | Drain | Undrain | DeletePod | BreakerTurned
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,18 +20,20 @@ from taskdist.core.decisions import Assign, Decision, Explanation, Fail, Spill, 
 from taskdist.core.dependencies import Dependencies
 from taskdist.core.estimates import Estimate, Estimates
 from taskdist.core.fleet import Fleet, differs
+from taskdist.core.guard import Guard
 from taskdist.core.holds import Holds, has_room, needs_much
 from taskdist.core.limits import Limits
 from taskdist.core.matching import Catalogue, Shape
 from taskdist.core.model import TOP, Key, Queue, Route, Task
 from taskdist.core.outlook import with_outlook
 from taskdist.core.parking import Parking
+from taskdist.core.performance import Conduct, Performance, PoolPerformance, TypePerformance, weakest
 from taskdist.core.resizing import Resizer
 from taskdist.core.retry import after_failure
 from taskdist.core.roster import AgentRecord
 from taskdist.core.routes import opens_at, reached, taken
 from taskdist.core.shares import Share
-from taskdist.core.views import AgentState, PoolView
+from taskdist.core.views import AgentState, BreakerView, PoolView
 from taskdist.core.waiting import Group, TaskRecord, WaitingIndex
 
 # What a queue says of order: if any of it changes, its Tasks stand elsewhere.
@@ -73,6 +75,8 @@ class Core:
         )
         self._fleet.bind(self._catalogue)
         self._resizer = Resizer(self._catalogue, self._fleet)
+        self._guard = Guard(self._fleet, self._catalogue)
+        self._performance = Performance()
         self._estimates = Estimates()
         self._arrivals = Arrivals()
         self._limits = Limits()
@@ -146,10 +150,13 @@ class Core:
         self._catalogue.apply_pool(event.pool)
         if former is None or former.template != event.pool.template:
             self._fleet.made_from(event.pool.key, event.pool.template)
+        self._guard.changed(former, event.pool, now)
 
     def _pool_deleted(self, event: events.PoolDeleted, now: float) -> None:
         self._catalogue.drop_pool(event.key)
         self._resizer.forget(event.key)
+        self._guard.dropped(event.key, now)
+        self._performance.forget(event.key)
 
     def _task_waiting(self, event: events.TaskWaiting, now: float) -> None:
         self._stand(self._record(event.task, now), now)
@@ -176,8 +183,8 @@ class Core:
     def _task_gone(self, event: events.TaskGone, now: float) -> None:
         record = self._tasks.get(event.uid)
         if record is not None:
-            if event.phase is Phase.SUCCEEDED and record.charge is not None:
-                self._observe(record, now - record.charge.since)
+            if event.phase is Phase.SUCCEEDED and record.agent is not None:
+                self._observe(record, record.agent, True, now)
             self._lift(record, now)
             del self._tasks[event.uid]
             record.fresh = False
@@ -190,12 +197,30 @@ class Core:
                 self._parent_over(event.uid, event.phase, now)
             self._dependencies_changed(now)
 
-    def _observe(self, record: TaskRecord, seconds: float) -> None:
-        """An attempt succeeded in so much time: learn of its type, and of the agents like its own."""
-        agent, known = record.agent, self._estimate(record.shape)
-        if known is not None and agent is not None and agent.kind is not None:
-            agent.kind.observed(seconds / known.mean if known.mean > 0 else 1.0)
-        self._estimates.observe(record.shape.queue_key, record.task.type, seconds)
+    def _observe(self, record: TaskRecord, agent: AgentRecord, succeeded: bool, now: float) -> None:
+        """An attempt ended: learn of its type, of its agent, and of the agents like that.
+
+        When one that was found began is not known, so neither is how long it took.
+        """
+        task, shape, charge = record.task, record.shape, record.charge
+        since = None if charge is None else charge.since
+        seconds = None if charge is None else now - charge.since
+        if seconds is not None:
+            known, kind = self._estimate(shape), agent.kind
+            ratio = seconds / known.mean if known is not None and known.mean > 0 else 1.0
+            if succeeded and known is not None and kind is not None:
+                kind.observed(shape.work, seconds, ratio)
+            conduct = agent.conduct
+            if conduct is None:
+                conduct = agent.conduct = Conduct()
+            speed = 1.0 if kind is None or kind.pace <= 0.0 else 1.0 / kind.pace
+            conduct.add(succeeded, ratio, task.slots * seconds / (ratio or 1.0), task.slots * seconds * speed)
+            if succeeded:
+                self._estimates.observe(shape.queue_key, task.type, seconds)
+        if agent.pool is not None:
+            book = self._performance.book(agent.pool, task.type)
+            book.add(seconds, succeeded)
+            self._guard.ended(agent, task, book, not succeeded, since, now)
 
     def _leave(self, record: TaskRecord, now: float) -> None:
         """The waiting Task counts no more."""
@@ -259,6 +284,8 @@ class Core:
         record = self._tasks.get(event.uid)
         if record is None:
             return None
+        if event.counted and record.agent is not None and not record.failed:
+            self._observe(record, record.agent, False, now)
         record.failed = True
         return [after_failure(record.task, self._catalogue.queue(record.task.queue_key), event, now)]
 
@@ -289,6 +316,7 @@ class Core:
         self._fleet.offer(agent, event.agent, now)
         if agent.starting:
             self._fleet.started(agent, now)
+        self._guard.came(agent, now)
 
     def _agent_not_ready(self, event: events.AgentNotReady, now: float) -> None:
         agent = self._fleet.agents.get(event.uid)
@@ -356,6 +384,8 @@ class Core:
         found = shape.estimate
         if found is None or found.forgotten:
             found = shape.estimate = self._estimates.of(shape.queue_key, shape.need.type)
+            if found is None and (told := self._performance.known(shape.pools, shape.need.type)) is not None:
+                found = shape.estimate = self._estimates.begin(shape.queue_key, shape.need.type, told)
         return found
 
     def _rank(self, record: TaskRecord) -> None:
@@ -573,7 +603,8 @@ class Core:
         self._cut_at = None
         decisions: list[Decision] = []
         most = limit if limit is not None else maxsize
-        if not (self._pronounce(decisions, most) and self._place_and_size(decisions, most, now)):
+        said = self._pronounce(decisions, most) and self._guard.tell(decisions, most)
+        if not (said and self._place_and_size(decisions, most, now)):
             self._cut_at = now
         return decisions
 
@@ -728,7 +759,8 @@ class Core:
         if agent is None:
             profile = record.shape.profile
             assert profile is not None, "a Task of a closed shape was found"
-            agent = profile.choose()
+            self._estimate(record.shape)
+            agent = profile.choose(record.shape, inf if record.task.deadline is None else record.task.deadline - now)
         assert agent.pool is not None
         message = f"Least busy of the agents that may run it: {agent.busy} of {agent.slots} slots."
         task = record.task
@@ -767,6 +799,7 @@ class Core:
             if self._begun:
                 self._turn_away(fresh, now)
         self._begun = True
+        self._guard.due(now)
         if due := self._watch.due(now):
             self._ring(due, now)
         if opened := self._limits.due(now):
@@ -845,6 +878,7 @@ class Core:
             self._cut_at,
             self._watch.next(),
             self._limits.next_due(),
+            self._guard.next_due(),
             self._resizer.wake(),
         )
         return min((time for time in times if time is not None), default=None)
@@ -860,6 +894,10 @@ class Core:
         self._arrivals.add(level, shape, owner, latest_start - at, at)
         if seconds is not None:
             self._estimates.observe(task.queue_key, task.type, seconds)
+
+    def recall(self, pool: Key, told: Iterable[TypePerformance]) -> None:
+        """Take in what the pool's status tells of its types: it was seen in a former life."""
+        self._performance.recall(pool, told)
 
     # Views.
 
@@ -901,6 +939,22 @@ class Core:
         """Return the pool as it is now. For an unknown pool: what is left of it, and 0 desired."""
         return self._resizer.view(key)
 
+    def breakers(self, pool: Key) -> tuple[BreakerView, ...]:
+        """Return the circuit breakers of the pool's agents that are not closed."""
+        return self._guard.breakers(pool)
+
+    def performance(self, pool: Key) -> PoolPerformance:
+        """Return what was seen of the pool's agents and of types there. Costs a look at each agent."""
+        conducts = [
+            (agent.name, agent.conduct)
+            for agent in self._fleet.members(pool).agents.values()
+            if agent.conduct is not None and not agent.gone
+        ]
+        held = sum(conduct.held for _, conduct in conducts)
+        accepted = sum(conduct.accepted for _, conduct in conducts)
+        efficiency = accepted / held if held > 0.0 else 1.0
+        return PoolPerformance(efficiency, self._performance.of(pool), weakest(conducts))
+
     def agent_uids_busy(self) -> dict[str, int]:
         """Return by agent how many of its slots are busy; agents that hold nothing are left out."""
         return {uid: agent.busy for uid, agent in self._fleet.agents.items() if agent.leases}
@@ -921,4 +975,5 @@ class Core:
             *audit.findings(self._tasks, self.level_counts(), outstanding, self._waiting, self._catalogue, self._fleet),
             *self._limits.findings(counted),
             *self._dependencies.findings(),
+            *self._guard.findings(),
         ]

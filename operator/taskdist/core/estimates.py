@@ -40,6 +40,10 @@ class Estimate:
         self.mean += step
         self.variance = (1.0 - weight) * (self.variance + difference * step)
 
+    def restore(self, count: int, mean: float, variance: float) -> None:
+        """Begin with what was known before."""
+        self.count, self.mean, self.variance = count, float(mean), float(variance)
+
     @property
     def quickest(self) -> float:
         """Seconds that one attempt in ten stays below, were they lognormal with this mean and variance.
@@ -76,14 +80,24 @@ class Estimates:
         """Return what was observed of the type, None if nothing was. Good until it is `forgotten`."""
         return self._known.get((queue, type))
 
+    def begin(self, queue: Key, type: str, like: Estimate) -> Estimate:
+        """Take over for a type of which nothing was observed what is known of it elsewhere."""
+        found = self._enter((queue, type))
+        found.restore(like.count, like.mean, like.variance)
+        return found
+
     def observe(self, queue: Key, type: str, seconds: float) -> None:
         """An attempt of this type held its slots for so long."""
         key = (queue, type)
         found = self._known.get(key)
         if found is None:
-            if len(self._known) >= self._types:
-                self._known.popitem(last=False)[1].forgotten = True
-            found = self._known[key] = Estimate()
+            found = self._enter(key)
         else:
             self._known.move_to_end(key)
         found.add(seconds)
+
+    def _enter(self, key: tuple[Key, str]) -> Estimate:
+        if len(self._known) >= self._types:
+            self._known.popitem(last=False)[1].forgotten = True
+        found = self._known[key] = Estimate()
+        return found

@@ -34,6 +34,7 @@ from taskdist.core.routes import opens_at
 
 if TYPE_CHECKING:
     from taskdist.core.holds import Hold
+    from taskdist.core.roster import AgentRecord
     from taskdist.core.waiting import TaskRecord
 
 
@@ -296,8 +297,12 @@ def _of_agents(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]", task
     capable = [kind for kind in kinds if shape.serving >> kind.number & 1]
     held = [hold for hold in holds if _capable(shape, hold)]
     known = [(kind.offer, len(kind.members)) for kind in kinds]
+    guarded = [agent for agent in catalogue.guarded.values() if agent.kind in capable]
     if held or any(kind.open for kind in capable):
-        return _of_room(shape, catalogue, capable, held, pools, _refused(shape.need, known), task)
+        rejections = _refused(shape.need, known) + _held_back(guarded)
+        return _of_room(shape, catalogue, capable, held, pools, rejections, task, guarded)
+    if any(agent.tripped for agent in guarded):
+        return _of_breakers(guarded, pools, _refused(shape.need, known) + _held_back(guarded))
     # Pools of which no agent is known are judged by what they declare: they may yet grow.
     unknown = [prospective(catalogue.pools[key]) for key in shape.pools if not catalogue.kinds(key)]
     if capable or any(refusal(shape.need, offer) is None for offer in unknown):
@@ -322,6 +327,29 @@ def _of_agents(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]", task
             command=remedies.grow(empty, 0) if not empty.maximum else remedies.pods(empty.key),
         )
     return _of_filters(shape, catalogue, known, unknown, pools)
+
+
+def _held_back(guarded: "Sequence[AgentRecord]") -> tuple[tuple[str, int], ...]:
+    """Count agents that could run it by what keeps slots of theirs back."""
+    counts = (
+        ("held by their circuit breakers", sum(agent.tripped for agent in guarded)),
+        ("probed by their circuit breakers, one Task at a time", sum(agent.open and agent.probed for agent in guarded)),
+        ("new, and starting slowly", sum(agent.open and not agent.probed for agent in guarded)),
+    )
+    return tuple((short, agents) for short, agents in counts if agents)
+
+
+def _of_breakers(guarded: "Sequence[AgentRecord]", pools: str, rejections: tuple[tuple[str, int], ...]) -> Explanation:
+    agents = sorted(agent.name for agent in guarded if agent.tripped)
+    pool = next(agent.pool for agent in guarded if agent.tripped and agent.pool is not None)
+    return Explanation(
+        Reason.BREAKER_OPEN,
+        f"The agents of {pools} that may run it fail where others succeed, and are held by their circuit breakers: "
+        f"{', '.join(agents[:4])}{f' and {len(agents) - 4} more' if len(agents) > 4 else ''}.",
+        "Look at their logs; they are probed after a while. Deleting such a pod makes a new one.",
+        rejections=rejections,
+        command=remedies.pods(pool),
+    )
 
 
 def _refused(need: Need, known: Sequence[tuple[Offer, int]]) -> tuple[tuple[str, int], ...]:
@@ -380,6 +408,7 @@ def _of_room(
     pools: str,
     rejections: tuple[tuple[str, int], ...],
     task: Task | None,
+    guarded: "Sequence[AgentRecord]",
 ) -> Explanation:
     need, profile = shape.need, shape.profile
     agents = sum(kind.open for kind in capable) + len(held)
@@ -394,6 +423,22 @@ def _of_room(
             Reason.AGENT_HELD,
             f"The free agents of {pools} are held for Tasks that need much room at once: {names}.",
             "Wait; raise the pool's size, or the queue's largeTasks.holdAfterSeconds.",
+            rejections=rejections,
+            command=grow,
+        )
+    # Slots that are kept back are no more free than those that are busy: which of both are more is the reason.
+    kept_back = sum(max(0, agent.slots - max(agent.cap, agent.busy)) for agent in guarded if agent.open)
+    slots -= kept_back
+    if not fits and taken >= slots and kept_back > taken:
+        starting = any(agent.open and not agent.probed for agent in guarded)
+        return Explanation(
+            Reason.SLOW_START if starting else Reason.BREAKER_OPEN,
+            f"{kept_back} of {slots + kept_back} slots of {pools} are kept back: "
+            + "; ".join(f"{count} agents are {short}" for short, count in _held_back(guarded))
+            + ".",
+            "Wait: they get more as time goes, or sooner with less slowStartSeconds."
+            if starting
+            else "Wait: they get more once probes have succeeded. If those fail, look at the agents' logs.",
             rejections=rejections,
             command=grow,
         )

@@ -61,6 +61,11 @@ class Fleet:
     def bind(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
+    @property
+    def origin(self) -> float | None:
+        """When the first agent or pod was heard of."""
+        return self._origin
+
     def resized(self, roster: Roster) -> None:
         self.free[roster.leaf] = roster.servable
 

@@ -151,7 +151,7 @@ class Holds:
                 continue
             for agent in kind.members.values():
                 # Nothing fits before the first of what it holds has ended, unless there is room now.
-                if agent.open and (agent.soonest <= fits_at or has_room(agent, record)):
+                if agent.open and agent.holdable and (agent.soonest <= fits_at or has_room(agent, record)):
                     at = self._fits_at(record, agent, now)
                     if best is None or at < fits_at or (at == fits_at and agent.uid < best.uid):
                         fits_at, best = at, agent

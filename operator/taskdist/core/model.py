@@ -242,6 +242,19 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class Breaker:
+    """When an agent that fails is given no Tasks, and how it is tried again. Times in seconds."""
+
+    failure_ratio: float = 0.8
+    min_attempts: int = 5
+    window_seconds: float = 600.0
+    open_seconds: float = 30.0
+    max_open_seconds: float = 1800.0
+    probes: int = 3
+    most_open_percent: int = 50
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """An AgentPool's shape and bounds. With `scaling` off, minimum and maximum are both `spec.replicas`."""
 
@@ -256,6 +269,8 @@ class Pool:
     maximum: int = 1
     scale_down_delay: float = 60.0
     template: str = ""  # names what its agents are made from; those of another one are replaced
+    breaker: Breaker | None = None
+    slow_start: float = 0.0  # seconds; 0: a new agent gets all it offers at once
     reported_labels: frozenset[str] = frozenset()  # keys under which agents may report labels of themselves
     cost_per_hour: float = 0.0  # of one agent, in any one currency
     target_queue: float = 0.0  # how long Tasks may wait for room; 0: each has an own place at once

@@ -6,13 +6,16 @@ Refuses to know Tasks beyond the slots and resources they take.
 
 from heapq import heapify, heappop, heappush
 from math import inf
+from sys import maxsize
 from typing import TYPE_CHECKING
 
 from taskdist.core.model import Agent, Key
 
 if TYPE_CHECKING:
+    from taskdist.core.breakers import Evidence
     from taskdist.core.fleet import PoolMembers
     from taskdist.core.matching import AgentClass
+    from taskdist.core.performance import Conduct
 
 
 # When the attempt is expected to end, as of its grant; the Task's uid; what it holds: slots and named resources.
@@ -25,11 +28,14 @@ class AgentRecord:
     __slots__ = (
         "busy",
         "busy_seconds",
+        "cap",
+        "conduct",
         "created",
         "deleting",
         "drained",
         "draining",
         "enrolled",
+        "evidence",
         "gone",
         "home",
         "idle_since",
@@ -43,6 +49,7 @@ class AgentRecord:
         "outdated",
         "pod_seen",
         "pool",
+        "probed",
         "ready",
         "resources_free",
         "resting",
@@ -53,7 +60,9 @@ class AgentRecord:
         "stamp",
         "starting",
         "template",
+        "tripped",
         "uid",
+        "warm",
         "weight",
     )
 
@@ -81,6 +90,15 @@ class AgentRecord:
         self.resting = False
         # Its pod was seen from its creation on: when it is ready, that tells how long agents take to start.
         self.starting = False
+        # Its circuit breaker is open, or half open. It takes a further Task only while fewer of its slots than `cap`
+        # are busy; `warm`: it was ready before, in this life of the core.
+        self.tripped = False
+        self.probed = False
+        self.cap = maxsize
+        self.warm = False
+        # What was seen of it, and what its breaker is judged by; None before its first attempt ended.
+        self.conduct: Conduct | None = None
+        self.evidence: Evidence | None = None
         self.offer: Agent | None = None
         # Of the offer; 0 while there is none.
         self.slots = 0
@@ -105,19 +123,17 @@ class AgentRecord:
     @property
     def open(self) -> bool:
         """Whether new work may go there."""
-        return (
-            self.ready
-            and not self.draining
-            and not self.deleting
-            and not self.gone
-            and not self.kept
-            and not self.resting
-        )
+        return self.serving and not self.kept and not self.tripped and not self.resting
+
+    @property
+    def serving(self) -> bool:
+        """Whether it is ready and to stay."""
+        return self.ready and not self.draining and not self.deleting and not self.gone
 
     @property
     def holdable(self) -> bool:
         """Whether work may go there if it is held for it."""
-        return self.ready and not self.draining and not self.deleting and not self.gone
+        return self.serving and not self.tripped and self.cap >= self.slots
 
     @property
     def counted(self) -> bool:
@@ -187,7 +203,7 @@ class Roster:
     def join(self, agent: AgentRecord) -> None:
         """Enter the agent where it belongs now, if it has room."""
         busy = agent.busy
-        if busy >= self.slots or (self.resources and not agent.fits(self.resources)):
+        if busy >= self.slots or busy >= agent.cap or (self.resources and not agent.fits(self.resources)):
             return
         bucket, live = self._buckets[busy], self._live[busy]
         if len(bucket) > 8 + 2 * live:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from taskdist.api import Reason
+from taskdist.api import BreakerState, Reason
 from taskdist.core.model import Key
 
 
@@ -16,6 +16,17 @@ class AgentState(StrEnum):
     NOT_READY = "not_ready"
     DRAINING = "draining"
     GONE = "gone"  # its pod is gone, a lease still stands
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerView:
+    """A circuit breaker that is not closed. `since`: when it took its state; an open one half opens at `until`."""
+
+    uid: str
+    name: str
+    state: BreakerState
+    since: float
+    until: float
 
 
 @dataclass(frozen=True, slots=True)

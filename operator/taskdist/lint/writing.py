@@ -185,6 +185,20 @@ def scaling_bounds_crossed(setup: Setup) -> Iterator[Flaw]:
 
 
 @rule(Severity.ERROR)
+def breaker_bounds_crossed(setup: Setup) -> Iterator[Flaw]:
+    """A breaker that stays open for longer than it may.
+
+    The API server refuses breaker.openSeconds above breaker.maxOpenSeconds.
+    """
+    for pool in setup.pools.values():
+        breaker = pool.spec.breaker
+        if breaker.open_seconds > breaker.max_open_seconds:
+            mend = Mend("Raise maxOpenSeconds.", patch("spec.breaker.maxOpenSeconds", breaker.open_seconds))
+            message = f"{breaker.open_seconds:g} is more than maxOpenSeconds, {breaker.max_open_seconds:g}"
+            yield Flaw(pool.manifest, "spec.breaker.openSeconds", message, mend)
+
+
+@rule(Severity.ERROR)
 def selector_values(setup: Setup) -> Iterator[Flaw]:
     """A requirement on labels with values where it takes none, or without where it needs some.
 
@@ -244,6 +258,7 @@ RULES = (
     backoff_above_bound,
     water_marks_crossed,
     spill_without_target,
+    breaker_bounds_crossed,
     scaling_bounds_crossed,
     selector_values,
     depends_on_itself,

@@ -49,6 +49,8 @@ class Snapshot:
     accepting: Mapping[QueueKey, bool] = field(default_factory=dict)
     """Queues that can be full or drained: whether new Tasks are taken."""
     agents: Mapping[PoolState, int] = field(default_factory=dict)
+    breakers: Mapping[PoolState, int] = field(default_factory=dict)
+    """Agents whose circuit breaker is in this state: Open or HalfOpen."""
     slots_busy: Mapping[PoolKey, int] = field(default_factory=dict)
     slots_total: Mapping[PoolKey, int] = field(default_factory=dict)
     link_sessions: int = 0
@@ -216,6 +218,14 @@ class _Gauges(Collector):
         for key, count in sorted(now.agents.items()):
             agents.add_metric(key, count)
         yield agents
+        breakers = GaugeMetricFamily(
+            "taskdist_breakers",
+            "Agents whose circuit breaker is open or half open.",
+            labels=("namespace", "pool", "state"),
+        )
+        for key, count in sorted(now.breakers.items()):
+            breakers.add_metric(key, count)
+        yield breakers
         slots = GaugeMetricFamily("taskdist_slots", "Slots of agents.", labels=("namespace", "pool", "state"))
         for state, by_pool in (("busy", now.slots_busy), ("total", now.slots_total)):
             for pool, count in sorted(by_pool.items()):

@@ -23,10 +23,12 @@ from taskdist.api import (
     Priority,
     Reason,
     TaskQueue,
+    agentpool,
     taskqueue,
 )
 from taskdist.core.model import (
     NORMAL,
+    Breaker,
     Budget,
     Limits,
     Match,
@@ -42,6 +44,7 @@ from taskdist.core.model import (
     Timeouts,
     TokenRate,
 )
+from taskdist.core.performance import TypePerformance
 from taskdist.protocol.observations import PodRecord, TaskRecord
 
 Obj = dict[str, Any]
@@ -240,6 +243,34 @@ def pool(obj: Obj) -> Pool:
         cost_per_hour=spec.cost_per_hour,
         target_queue=scaling.target_queue_seconds if scaling else 0.0,
         scale_up_delay=float(scaling.scale_up_stabilization_seconds) if scaling else 0.0,
+        breaker=_breaker(spec.breaker) if spec.breaker.enabled else None,
+        slow_start=spec.slow_start_seconds,
+    )
+
+
+def performance(obj: Obj) -> tuple[TypePerformance, ...]:
+    """What a pool's status tells of the types that ran there."""
+    return tuple(
+        TypePerformance(
+            each["type"],
+            each["count"],
+            float(each.get("meanSeconds") or 0),
+            float(each.get("deviationSeconds") or 0),
+            float(each["successRate"]),
+        )
+        for each in (obj.get("status") or _NOTHING).get("performance") or ()
+    )
+
+
+def _breaker(spec: agentpool.Breaker) -> Breaker:
+    return Breaker(
+        failure_ratio=spec.failure_ratio,
+        min_attempts=spec.min_attempts,
+        window_seconds=spec.window_seconds,
+        open_seconds=spec.open_seconds,
+        max_open_seconds=spec.max_open_seconds,
+        probes=spec.probes,
+        most_open_percent=spec.max_open_percent,
     )
 
 

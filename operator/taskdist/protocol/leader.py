@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from taskdist.api import Phase
+from taskdist.api import BreakerState, Phase
 from taskdist.core import explain
-from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
+from taskdist.core.decisions import Assign, BreakerTurned, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
 from taskdist.core.events import PodGone, PodSeen, PoolApplied, PoolDeleted, QueueApplied, QueueDeleted
 from taskdist.core.model import Key, Pool, Queue
 from taskdist.protocol import messages, status
@@ -24,6 +24,7 @@ from taskdist.protocol.observations import (
     Gone,
     Now,
     PodRecord,
+    PoolNotice,
     ReadFailed,
     ReadOutcome,
     ScalePool,
@@ -460,6 +461,8 @@ class Leader(Sessions):
                 self._send(pod, messages.Drain(undo=True))
             case DeletePod(uid, namespace, name, reason, message):
                 self._delete(DeletePodAction(uid, namespace, name, reason, message))
+            case BreakerTurned(pool=key, state=state, reason=reason, message=message):
+                self._out.append(PoolNotice(*key, reason, message, state is not BreakerState.CLOSED))
             case _:
                 raise AssertionError(f"not a decision of the core's own: {decision}")
 

@@ -134,6 +134,17 @@ class ScalePool:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolNotice:
+    """Something of a pool that a user should notice: becomes a Kubernetes Event on the pool, and a log line."""
+
+    namespace: str
+    pool: str
+    reason: Reason
+    message: str
+    warning: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """Something a user should notice: becomes a Kubernetes Event on the Task, and a log line."""
 
@@ -146,7 +157,7 @@ class Notice:
     lease: LeaseName | None = None
 
 
-Action = WriteStatus | ReadTask | Send | CloseSession | DeletePod | ScalePool | Notice
+Action = WriteStatus | ReadTask | Send | CloseSession | DeletePod | ScalePool | PoolNotice | Notice
 
 
 # --- answers to a write or a read ---

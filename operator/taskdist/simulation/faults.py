@@ -49,6 +49,21 @@ class AttemptFailure(Part):
     at: Literal["uniform"] | Annotated[float, Field(gt=0, le=1)] = "uniform"
 
 
+class BadAgent(Part):
+    """From each whole 1 ÷ `share` agents of a pool in the order of their places, one is bad: each of its attempts fails
+    with this probability. `share` 0.1: the 10th, the 20th and so on. `pools` None: of all.
+
+    It is bad from `from` on, for `for` seconds (None: to the end), and so is whoever takes its place.
+    """
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    probability: Annotated[float, Field(gt=0, le=1)] = 1.0
+    at: Literal["uniform"] | Annotated[float, Field(gt=0, le=1)] = "uniform"
+    from_: NotNegative = Field(default=0.0, alias="from")
+    for_: Positive | None = Field(default=None, alias="for")
+    pools: list[str] | None = None
+
+
 class Faults(Part):
     """All that goes wrong."""
 
@@ -56,6 +71,7 @@ class Faults(Part):
     slow_agent: SlowAgent | None = None
     zone_loss: list[ZoneLoss] = Field(default_factory=list)
     attempt_failure: AttemptFailure | None = None
+    bad_agents: BadAgent | None = None
 
 
 class Failures:
@@ -78,3 +94,33 @@ class Failures:
             return None
         # What is below the probability is uniform there.
         return uniform / self._probability if self._at == "uniform" else self._at
+
+
+class BadAgents:
+    """Whether and where in its service an attempt fails because of the agent that runs it."""
+
+    __slots__ = ("_chance", "_fault")
+
+    def __init__(self, fault: BadAgent | None, seed: int) -> None:
+        self._fault = fault
+        self._chance = Chance(seed, "bad-agents")
+
+    def bad(self, pool: str, ordinal: int, elapsed: float) -> bool:
+        """Whether the agent in this place of the pool is bad so long after the run began."""
+        fault = self._fault
+        if fault is None or (fault.pools is not None and pool not in fault.pools):
+            return False
+        if elapsed < fault.from_ or (fault.for_ is not None and elapsed >= fault.from_ + fault.for_):
+            return False
+        # So that of any first places the share is right, rounded down.
+        return int((ordinal + 1) * fault.share + 1e-9) > int(ordinal * fault.share + 1e-9)
+
+    def fraction(self, pool: str, ordinal: int, elapsed: float, task: int, attempt: int) -> float | None:
+        """Return the part of the service after which this attempt (from 1) fails; None if it does not for this."""
+        fault = self._fault
+        if fault is None or not self.bad(pool, ordinal, elapsed):
+            return None
+        uniform = self._chance((task << 20) + attempt)
+        if uniform >= fault.probability:
+            return None
+        return uniform / fault.probability if fault.at == "uniform" else fault.at

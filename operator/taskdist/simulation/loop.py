@@ -14,12 +14,23 @@ from typing import Any, Protocol
 
 from taskdist.api import Phase, Reason
 from taskdist.core import events
-from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Retry, Scale, Spill, Undrain
+from taskdist.core.decisions import (
+    Assign,
+    BreakerTurned,
+    Decision,
+    DeletePod,
+    Drain,
+    Fail,
+    Retry,
+    Scale,
+    Spill,
+    Undrain,
+)
 from taskdist.core.model import Agent, Key, Parent, Pool, Queue
 from taskdist.core.scaling import ZONE_LABEL
 from taskdist.simulation.actors import Running, SimAgent, SimPool
 from taskdist.simulation.chance import Chance
-from taskdist.simulation.faults import Failures, Faults
+from taskdist.simulation.faults import BadAgents, Failures, Faults
 from taskdist.simulation.record import AgentLife, Attempt, Outcome, PoolTraits, Record, Step, TaskLife
 from taskdist.simulation.scenario import Traits
 from taskdist.simulation.workload import EPOCH, Job
@@ -83,6 +94,7 @@ class Loop:
         # Tasks that depend on others that have not come, by the others' names.
         self._awaited: dict[str, list[TaskLife]] = {}
         self._failures = Failures(world.faults.attempt_failure, world.seed)
+        self._bad = BadAgents(world.faults.bad_agents, world.seed)
         # What will happen: time, number (so that equal times keep their order), what, with what. Faults that come
         # whatever happens do not count as `coming`: a run does not go on for their sake.
         self._heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
@@ -229,6 +241,10 @@ class Loop:
             attempt.begun, attempt.end = False, self._now
             return
         fraction = self._failures.fraction(life.job.index, len(life.attempts))
+        if fraction is None:
+            fraction = self._bad.fraction(
+                agent.life.pool, agent.life.ordinal, self._now - EPOCH, life.job.index, len(life.attempts)
+            )
         left = life.job.service * (1.0 if fraction is None else fraction)
         running = agent.running[life.task.uid] = Running(life, attempt, agent, left, fraction is not None, self._now)
         self._expect(running)
@@ -318,6 +334,8 @@ class Loop:
                 self._agents[uid].draining = False
             case DeletePod(uid):
                 self._remove(self._agents[uid])
+            case BreakerTurned():
+                pass  # a word to people
             case _:
                 raise UnknownDecision(f"the simulator cannot carry out {type(decision).__name__}")
 

@@ -287,6 +287,16 @@ BAD: dict[str, Bad] = {
         {"scaling": {"minReplicas": 3, "maxReplicas": 2}},
         ("spec.scaling.minReplicas", "raise spec.scaling.maxReplicas"),
     ),
+    "breaker open for longer than it may": Bad(
+        "agentpools",
+        {"breaker": {"openSeconds": 60, "maxOpenSeconds": 30}},
+        ("spec.breaker.openSeconds", "raise spec.breaker.maxOpenSeconds"),
+    ),
+    "breakers that may hold all": Bad(
+        "agentpools",
+        {"breaker": {"maxOpenPercent": 100}},
+        ("spec.breaker.maxOpenPercent", "less than or equal to 90"),
+    ),
     "scaling without maximum": Bad("agentpools", {"scaling": {}}, ("spec.scaling.maxReplicas: Required value",)),
     "negative replicas": Bad("agentpools", {"replicas": -1}, ("spec.replicas", "greater than or equal to 0")),
 }
@@ -409,6 +419,17 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
             "resources": {"gpu": 2},
             "skills": ["a"],
             "reportedLabels": ["zone"],
+            "breaker": {
+                "enabled": False,
+                "failureRatio": 0.5,
+                "minAttempts": 3,
+                "windowSeconds": 60,
+                "openSeconds": 5,
+                "maxOpenSeconds": 50,
+                "probes": 1,
+                "maxOpenPercent": 20,
+            },
+            "slowStartSeconds": 60,
             "template": {
                 "metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}},
                 "spec": {"nodeSelector": {"e": "f"}, "volumes": [], "containers": [POD, {"name": "side"}]},
@@ -477,6 +498,17 @@ def test_defaults_are_filled_in(cluster: Client, namespace: str) -> None:
     assert queue == QUEUE_DEFAULTS
     pool = create(cluster, namespace, "agentpools", {"scaling": {"maxReplicas": 2}})
     assert pool["spec"]["replicas"] == 1
+    assert pool["spec"]["slowStartSeconds"] == 0
+    assert pool["spec"]["breaker"] == {
+        "enabled": True,
+        "failureRatio": 0.8,
+        "minAttempts": 5,
+        "windowSeconds": 600,
+        "openSeconds": 30,
+        "maxOpenSeconds": 1800,
+        "probes": 3,
+        "maxOpenPercent": 50,
+    }
     assert pool["spec"]["scaling"] == {"minReplicas": 0, "maxReplicas": 2, "scaleDownDelaySeconds": 60}
 
 

@@ -98,3 +98,13 @@ def fail_permanently(payload: dict[str, Any]) -> None:
 @agent.task("large")
 def large(payload: dict[str, Any]) -> dict[str, str]:
     return {"x": "y" * payload["bytes"]}
+
+
+@agent.task("fail-here")
+def fail_here(payload: dict[str, Any]) -> dict[str, str]:
+    """Fails on agents whose address is in the file."""
+    address = os.environ["TASKDIST_HEALTH_HOST"]
+    if address in Path(payload["file"]).read_text().split():
+        raise RuntimeError("this agent is bad")
+    time.sleep(payload.get("seconds", 0.0))
+    return {"address": address}

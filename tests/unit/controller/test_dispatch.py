@@ -15,10 +15,23 @@ from taskdist.controller.snapshot import snapshot
 from taskdist.controller.status import QueueFacts
 from taskdist.controller.tally import Tally
 from taskdist.core import Core
-from taskdist.core.model import Key, Overflow, Pool, Queue, Task
+from taskdist.core.model import Breaker, Key, Overflow, Pool, Queue, Task
+from taskdist.core.performance import TypePerformance
 from taskdist.observability.metrics import Snapshot
 from taskdist.protocol.leader import Leader, LeaderSettings
-from taskdist.protocol.messages import AgentIdentity, FromAgent, Grant, Hello, Hold, Ping, Refused, ToAgent, Welcome
+from taskdist.protocol.messages import (
+    AgentIdentity,
+    Failure,
+    FromAgent,
+    Grant,
+    Hello,
+    Hold,
+    Ping,
+    Refused,
+    Result,
+    ToAgent,
+    Welcome,
+)
 from taskdist.protocol.observations import (
     Action,
     DeletePod,
@@ -26,6 +39,7 @@ from taskdist.protocol.observations import (
     Notice,
     Now,
     PodRecord,
+    PoolNotice,
     ReadOutcome,
     ReadTask,
     ScalePool,
@@ -48,6 +62,9 @@ class Remembered:
         self.closed: list[str] = []
         self.writes: list[WriteStatus] = []
         self.looked: list[tuple[set[Key], set[Key]]] = []
+        self.pool_notices: list[PoolNotice] = []
+        # Tasks other than the one that all tests know.
+        self.others: dict[str, TaskRecord] = {}
         self.news = asyncio.Event()
 
     async def write_status(self, action: WriteStatus) -> WriteOutcome:
@@ -55,7 +72,7 @@ class Remembered:
         self.news.set()
         status = action.status
         record = replace(
-            RECORD,
+            self.others.get(action.uid, RECORD),
             resource_version=action.resource_version + 1,
             phase=Phase(status["phase"]),
             attempt=status.get("attempt", 1),
@@ -82,6 +99,9 @@ class Remembered:
     def notice(self, notice: Notice) -> None: ...
 
     def scaled(self, action: ScalePool) -> None: ...
+
+    def pool_notice(self, notice: PoolNotice) -> None:
+        self.pool_notices.append(notice)
 
     def look_at(self, pools: set[Key], queues: set[Key]) -> None:
         self.looked.append((pools, queues))
@@ -206,6 +226,84 @@ async def test_a_pod_that_appears_or_ends_has_its_pool_looked_at() -> None:
         room.dispatcher.pod_gone("p1")
         assert room.effects.looked == [({("ns", "pool")}, set())] * 2
         assert room.effects.closed[-1] == "the pod is gone"
+
+
+POOL = ("ns", "pool")
+
+
+async def test_what_a_pool_tells_of_its_types_changes_once_a_minute() -> None:
+    now = [5.0]
+    effects = Remembered()
+    dispatcher = Dispatcher(effects, effects, lambda: math.inf, lambda: None, lambda: Now(now[0], 100.0))
+    recalled = (TypePerformance("old", 7, 1.0, 0.5, 1.0),)
+    pool = Pool("ns", "pool")
+    dispatcher.lead(Leader(Core(), 1, LeaderSettings()), [], [pool], [], performance=[(POOL, recalled)])
+    try:
+
+        def told() -> dict[str, int]:
+            view = dispatcher.pool_view(POOL)
+            assert view is not None
+            return {each.type: each.attempts for each in view.facts.performance.types}
+
+        assert told() == {"old": 7}
+        assert dispatcher.core is not None
+        dispatcher.core.recall(POOL, [TypePerformance("new", 1, 1.0, 0.0, 1.0)])
+        now[0] += 59.0
+        assert told() == {"old": 7}
+        now[0] += 1.0
+        assert told() == {"new": 1, "old": 7}
+        dispatcher.core.recall(POOL, [TypePerformance("newer", 1, 1.0, 0.0, 1.0)])
+        now[0] += 59.0
+        assert told() == {"new": 1, "old": 7}
+    finally:
+        await dispatcher.forget()
+
+
+async def test_a_breaker_that_opens_is_told_and_its_pool_looked_at() -> None:
+    """Of five agents one fails where the others succeed, all connected to one leadership."""
+    tasks: list[TaskRecord] = []
+    for n in range(40):
+        task = replace(RECORD.task, uid=f"t{n}", name=f"t{n}", created=float(n))
+        tasks.append(replace(RECORD, task=task))
+    room = Room()
+    room.effects.others = {each.task.uid: each for each in tasks}
+    pool = Pool("ns", "pool", minimum=5, maximum=5, breaker=Breaker(min_attempts=3))
+    room.dispatcher.lead(Leader(Core(), 1, LeaderSettings()), [Queue("ns", "q", ("pool",))], [pool], tasks)
+    try:
+        core = room.dispatcher.core
+        assert core is not None
+        for n in range(5):
+            room.dispatcher.pod_observed(
+                PodRecord(f"p{n}", "ns", f"pod{n}", "pool", 1.0, ready=True, agent_running=True)
+            )
+            identity = replace(AGENT, pod_uid=f"p{n}", pod_name=f"pod{n}")
+            room.dispatcher.connected(7 + n, identity, replace(HELLO, instance_id=f"i{n}"))
+            room.dispatcher.received(7 + n, Ping(1.0))
+        answered = 0
+        room.effects.looked.clear()
+        async with asyncio.timeout(10):
+            while not room.effects.pool_notices:
+                grants = [each for each in room.effects.sent if isinstance(each, Grant)]
+                for grant in grants[answered:]:
+                    answered += 1
+                    holder = next(w.status["agentUid"] for w in room.effects.writes if w.uid == grant.lease.task_uid)
+                    session = 7 + int(holder[1:])
+                    if holder == "p0":
+                        failed = Failure(grant.lease, Reason.HANDLER_ERROR, "boom", retryable=False)
+                        room.dispatcher.received(session, failed)
+                    else:
+                        room.dispatcher.received(session, Result(grant.lease, b"{}"))
+                await asyncio.sleep(0)
+        (notice,) = room.effects.pool_notices
+        assert (notice.namespace, notice.pool, notice.reason, notice.warning) == (*POOL, Reason.BREAKER_OPEN, True)
+        assert ({POOL}, set()) in room.effects.looked
+        view = room.dispatcher.pool_view(POOL)
+        assert view is not None
+        assert [each.name for each in view.facts.breakers] == ["pod0"]
+        taken = snapshot(room.dispatcher, room.tally, 1)
+        assert taken.breakers == {(*POOL, "Open"): 1, (*POOL, "HalfOpen"): 0}
+    finally:
+        await room.dispatcher.forget()
 
 
 KEY = ("ns", "q")

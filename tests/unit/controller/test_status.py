@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
-from taskdist.api import AgentPool, Reason, TaskQueue
+from taskdist.api import AgentPool, BreakerState, Reason, TaskQueue
 from taskdist.controller.status import Held, PoolFacts, QueueFacts, Verdict, pool_status, queue_status
+from taskdist.core.performance import AgentPerformance, PoolPerformance, TypePerformance
+from taskdist.core.views import BreakerView
+from taskdist.protocol import convert
 
 NOW = 1_750_000_000.0
 
@@ -78,7 +81,8 @@ def test_pool_conditions(
     status = pool_status(make_pool(), facts, pods, verdict, problem, NOW)
     got = flags(status)
     assert (got["Ready"], got["Reconciling"], got["Stalled"]) == expected
-    assert {c["reason"] for c in status["conditions"] if c["type"] != "Bottleneck"} == {reason}
+    assert {c["reason"] for c in status["conditions"] if c["type"] not in ("Bottleneck", "Healthy")} == {reason}
+    assert got["Healthy"] == "True"
     assert status["observedGeneration"] == 2
     assert status["selector"] == "taskdist.dev/pool=p"
 
@@ -92,6 +96,36 @@ def test_transition_time_moves_only_with_the_status() -> None:
         return str(next(c["lastTransitionTime"] for c in status["conditions"] if c["type"] == "Ready"))
 
     assert since(first) != since(second) == since(third)
+
+
+def test_breakers_that_are_not_closed_are_told() -> None:
+    breakers = tuple(
+        BreakerView(f"u{n}", f"a{n:02}", BreakerState.OPEN if n else BreakerState.HALF_OPEN, NOW, NOW + 30)
+        for n in range(40)
+    )
+    status = pool_status(make_pool(), PoolFacts(desired=80, ready=80, breakers=breakers), 80, Verdict(), "", NOW)
+    expected = {"Ready": "True", "Reconciling": "False", "Stalled": "False", "Healthy": "False", "Bottleneck": "False"}
+    assert flags(status) == expected
+    said = next(c for c in status["conditions"] if c["type"] == "Healthy")
+    assert said["reason"] == "BreakerOpen"
+    assert "a00 (HalfOpen), a01 (Open)" in said["message"]
+    assert said["message"].endswith("and 32 more")
+    assert (status["openBreakers"], len(status["breakers"])) == (40, 32)
+    assert status["breakers"][0] == {"agent": "a00", "state": "HalfOpen", "since": "2025-06-15T15:06:40Z"}
+    AgentPool.model_validate({**make_pool().to_wire(), "status": status})
+
+
+def test_what_is_known_of_types_is_told() -> None:
+    weak = AgentPerformance("a", 12, 11 / 12, 1.23456, 0.98765)
+    known = PoolPerformance(0.98765, (TypePerformance("work", 12, 1.23456, 0.5, 11 / 12),), (weak,))
+    status = pool_status(make_pool(), PoolFacts(performance=known), 0, Verdict(), "", NOW)
+    assert status["efficiency"] == 0.99
+    assert status["weakest"] == [{"agent": "a", "count": 12, "successRate": 0.917, "pace": 1.23, "efficiency": 0.99}]
+    assert status["performance"] == [
+        {"type": "work", "count": 12, "meanSeconds": 1.23, "deviationSeconds": 0.5, "successRate": 0.917}
+    ]
+    model = make_pool(status)
+    assert convert.performance(model.to_wire()) == (TypePerformance("work", 12, 1.23, 0.5, 0.917),)
 
 
 def test_last_scaled_is_when_the_number_wanted_changed() -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from builders import NAMESPACE, make_agent, make_pool, make_queue, make_task
 from checkers import Mirror
-from taskdist.api import OnDependencyFailure, OnHopeless, OnOverflow, OrderPolicy, Phase, Reason
+from taskdist.api import BreakerState, OnDependencyFailure, OnHopeless, OnOverflow, OrderPolicy, Phase, Reason
 from taskdist.core import Core
-from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
+from taskdist.core.decisions import Assign, BreakerTurned, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
 from taskdist.core.events import (
     AgentNotReady,
     AgentReady,
@@ -24,7 +24,7 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.model import Limits, Overflow, Parent, Task, Timeouts, TokenRate
+from taskdist.core.model import Breaker, Limits, Overflow, Parent, Task, Timeouts, TokenRate
 from taskdist.core.waiting import Line
 
 KEY = (NAMESPACE, "p")
@@ -290,6 +290,20 @@ def test_what_is_let_into_a_full_queue_is_found() -> None:
     assert mirror(full, waits("u"), waits("t", attempted=True)).overflown(["t"]) == []
 
 
+def test_breakers_that_hold_too_many_are_found() -> None:
+    turned = BreakerTurned("a", "a", KEY, BreakerState.OPEN, Reason.BREAKER_OPEN, "")
+    plain = mirror()
+    assert "its pool has none" in " ".join(plain.apply(turned, 0.0))
+    guarded = PoolApplied(replace(make_pool().slots(2).elastic(1, 3).build(), breaker=Breaker()))
+    seen = mirror(guarded)
+    assert seen.apply(turned, 0.0) == []
+    assert seen.overheld() == []
+    seen.take(AgentNotReady("b"))
+    assert seen.overheld() != []
+    assert seen.apply(replace(turned, state=BreakerState.CLOSED), 0.0) == []
+    assert seen.overheld() == []
+
+
 # The core's own books.
 
 
@@ -329,6 +343,8 @@ def mislead(line: Line) -> None:
         pytest.param(
             lambda c: setattr(c._fleet.agents["a"], "soonest", 1.0), "another time", id="an-end-misremembered"
         ),
+        pytest.param(lambda c: setattr(c._fleet.agents["a"], "tripped", True), "its breaker", id="held-by-no-breaker"),
+        pytest.param(lambda c: setattr(c._fleet.agents["a"], "cap", 1), "nobody says", id="kept-back-by-nobody"),
         pytest.param(lambda c: c._fleet.free.__setitem__(0, 255), "free profiles", id="a-mask-out-of-date"),
         pytest.param(lambda c: c._waiting._masks.__setitem__(6, 0), "waiting profiles", id="a-level-out-of-date"),
         pytest.param(lambda c: mislead(c._tasks["t3"].line), "whose turn", id="a-turn-out-of-date"),

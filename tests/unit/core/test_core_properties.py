@@ -35,6 +35,7 @@ from taskdist.core.events import (
 )
 from taskdist.core.model import (
     Agent,
+    Breaker,
     Budget,
     Limits,
     Match,
@@ -170,6 +171,8 @@ def pools(draw: st.DrawFn) -> Pool:
         cost_per_hour=draw(st.sampled_from((0.0, 1.0, 2.0))),
         target_queue=draw(mostly(0.0, st.sampled_from((5.0, 60.0)))) if elastic else 0.0,
         scale_up_delay=draw(mostly(0.0, st.just(20.0))) if elastic else 0.0,
+        breaker=draw(st.sampled_from((None, Breaker(0.5, 1, open_seconds=5.0, probes=1, most_open_percent=60)))),
+        slow_start=draw(mostly(0.0, st.just(20.0))),
     )
 
 
@@ -494,7 +497,7 @@ class CoreMachine(RuleBasedStateMachine):
             self.verdicts[decision.task_uid] = decision
 
     def kept(self) -> set[str]:
-        return {hold.agent.uid for hold in self.core._holds}
+        return {hold.agent.uid for hold in self.core._holds} | self.core._catalogue.guarded.keys()
 
     def resting(self) -> set[str]:
         return {agent.uid for agent in self.core._fleet.agents.values() if agent.resting}
@@ -510,6 +513,8 @@ class CoreMachine(RuleBasedStateMachine):
             pool = self.mirror._pool_of(uid)
             assert pool is not None
             assert pool.target_queue, "only a pool where Tasks may wait lets agents rest"
+        broken = self.mirror.overheld()
+        assert not broken, broken
         wake = self.core.next_wake()
         assert wake is None or wake > self.now
         for key, desired in self.mirror.desired.items():

@@ -22,6 +22,7 @@ from taskdist.api import (
     Reclaim,
 )
 from taskdist.core.model import (
+    Breaker,
     Budget,
     Limits,
     Match,
@@ -37,6 +38,7 @@ from taskdist.core.model import (
     Timeouts,
     TokenRate,
 )
+from taskdist.core.performance import TypePerformance
 from taskdist.protocol import convert
 from taskdist.protocol.convert import template_hash
 from taskdist.protocol.observations import PodRecord, TaskRecord
@@ -387,6 +389,23 @@ def test_queue() -> None:
             },
             id="offer",
         ),
+        pytest.param({"breaker": {"enabled": False}}, {"breaker": None}, id="without-breaker"),
+        pytest.param(
+            {
+                "slowStartSeconds": 60,
+                "breaker": {
+                    "failureRatio": 0.5,
+                    "minAttempts": 3,
+                    "windowSeconds": 4,
+                    "openSeconds": 5.5,
+                    "maxOpenSeconds": 6,
+                    "probes": 7,
+                    "maxOpenPercent": 8,
+                },
+            },
+            {"slow_start": 60, "breaker": Breaker(0.5, 3, 4, 5.5, 6, 7, 8)},
+            id="guard",
+        ),
     ],
 )
 def test_pool(spec: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -395,9 +414,21 @@ def test_pool(spec: dict[str, Any], expected: dict[str, Any]) -> None:
     base: dict[str, Any] = {
         "labels": (("taskdist.dev/pool", "p"), ("zone", "a")),
         "scale_down_delay": 0.0,
+        "breaker": Breaker(),
         "template": template_hash(AgentPool.model_validate(obj)),
     }
     assert convert.pool(obj) == Pool("ns", "p", **(base | expected))
+
+
+def test_what_a_pool_s_status_tells_of_types() -> None:
+    full = {"type": "a", "count": 3, "meanSeconds": 1, "deviationSeconds": 0.5, "successRate": 0.25}
+    failed = {"type": "b", "count": 1, "successRate": 0}
+    obj = {"metadata": {}, "status": {"performance": [full, failed]}}
+    assert convert.performance(obj) == (
+        TypePerformance("a", 3, 1.0, 0.5, 0.25),
+        TypePerformance("b", 1, 0.0, 0.0, 0.0),
+    )
+    assert convert.performance({"metadata": {}}) == ()
 
 
 def pod(containers: list[str], statuses: list[dict[str, Any]], **status: Any) -> dict[str, Any]:

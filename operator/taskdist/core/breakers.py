@@ -1,0 +1,114 @@
+"""The circuit breaker's rule: whether an agent fails where others of its pool succeed.
+
+Owns what is evidence and when it is enough (M. Nygard, "Release It!", 2007, for the breaker; Envoy's outlier detection
+for comparing with the other hosts, for times that grow with each ejection, and for the bound on how many are out).
+Each attempt is weighed against how the type fails on the pool's other agents lately: with N attempts of the agent, F of
+them failed, and E the failures that those others would have had, the breaker opens when
+
+    N − E ≥ minAttempts,   F − E ≥ failureRatio × (N − E),   F − E > 3 × √V
+
+with V the variance of the others' failures. A type that fails everywhere gives E = F, so no evidence; one that fails by
+chance has to fail here three standard deviations more often. Each of the other agents has one vote on a type, its last
+attempt, so that an agent that draws much work by failing fast does not outvote them. Refuses to hold an agent back.
+"""
+
+from collections import OrderedDict, deque
+from math import sqrt
+from typing import TYPE_CHECKING
+
+from taskdist.core.model import Breaker
+
+if TYPE_CHECKING:
+    from taskdist.core.performance import TypeBook
+
+# So many of the agents that tried a type last are asked.
+VOTERS = 64
+# With fewer, three standard deviations are out of reach where half of the others fail, or just one other is known.
+LEAST = 10
+# By so many standard deviations of chance an agent has to be worse.
+SIGMAS = 3.0
+# Probes that fail open a breaker again if an agent like the others had failed them with this chance or less.
+CHANCE = 0.1
+
+
+class Votes:
+    """How each agent of a pool did at a type when it tried last."""
+
+    __slots__ = ("_failing", "_last")
+
+    def __init__(self) -> None:
+        self._last: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+        self._failing = 0
+
+    def cast(self, uid: str, failed: bool, now: float, window: float) -> None:
+        last = self._last
+        former = last.get(uid)
+        if former is not None:
+            self._failing -= former[1]
+            last.move_to_end(uid)
+        last[uid] = (now, failed)
+        self._failing += failed
+        while len(last) > VOTERS or next(iter(last.values()))[0] < now - window:
+            self._failing -= last.popitem(last=False)[1][1]
+
+    def odds(self, uid: str) -> float:
+        """Return how likely one of the others fails: (1 + those that did) ÷ (1 + those that tried).
+
+        The one that is added has failed: where nobody else tried, nothing speaks against this agent.
+        """
+        own = self._last.get(uid)
+        failing, voters = self._failing, len(self._last)
+        if own is not None:
+            failing -= own[1]
+            voters -= 1
+        return (1 + failing) / (1 + voters)
+
+
+class Evidence:
+    """An agent's last attempts: twice as many as it takes to judge, and no fewer than `LEAST`."""
+
+    __slots__ = ("_seen",)
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, bool, TypeBook]] = deque()
+
+    def add(self, failed: bool, book: "TypeBook", rules: Breaker, now: float) -> None:
+        seen = self._seen
+        seen.append((now, failed, book))
+        if len(seen) > max(LEAST, 2 * rules.min_attempts):
+            seen.popleft()
+
+    def clear(self) -> None:
+        self._seen.clear()
+
+    def condemns(self, uid: str, rules: Breaker, now: float) -> tuple[int, int] | None:
+        """Return how many of how many attempts failed, if that opens the breaker."""
+        seen = self._seen
+        while seen and seen[0][0] < now - rules.window_seconds:
+            seen.popleft()
+        failures, expected, variance = 0, 0.0, 0.0
+        for _, failed, book in seen:
+            odds = book.votes.odds(uid)
+            failures += failed
+            expected += odds
+            variance += odds * (1.0 - odds)
+        judged, excess = len(seen) - expected, failures - expected
+        if judged < rules.min_attempts or excess < rules.failure_ratio * judged or excess <= SIGMAS * sqrt(variance):
+            return None
+        return failures, len(seen)
+
+
+def open_seconds(rules: Breaker, times: int) -> float:
+    """How long it stays open the time number `times` in a row (from 1): min(max, open × 2^(times − 1))."""
+    seconds = rules.open_seconds
+    for _ in range(times - 1):
+        # Step by step, not as a power: large exponents would overflow long after the bound was passed.
+        if seconds >= rules.max_open_seconds:
+            break
+        seconds *= 2.0
+    return min(rules.max_open_seconds, seconds)
+
+
+def most_open(rules: Breaker, ready: int) -> int:
+    """How many of so many ready agents may be held by their breakers at once: rounded down, so never all of them."""
+    return ready * rules.most_open_percent // 100
