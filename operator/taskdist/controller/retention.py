@@ -88,12 +88,13 @@ class Retention:
             self._kept[task.uid] = record
             self._by_queue.setdefault(task.queue_key, set()).add(task.uid)
             self._by_name[task.namespace, task.name] = task.uid
-        for name, family, parent in self._parents(record):
+        for name, family, pinned, parent in self._parents(record):
             if record.phase.terminal:
                 family.closed(task.uid)
                 family.ended[parent] = max(family.ended.get(parent, 0.0), record.finished_at)
             else:
-                family.opened(task.uid, parent)
+                # By its word alone: whom it means is not settled before it is pinned.
+                family.opened(task.uid, pinned)
             self._related(name, family)
         self._judge(task.uid)
 
@@ -102,7 +103,7 @@ class Retention:
         task = record.task
         self._forget(task.uid)
         self._stamps.pop(task.uid, None)
-        for name, family, parent in self._parents(record):
+        for name, family, _, parent in self._parents(record):
             family.closed(task.uid)
             if parent not in self._kept:
                 # The parent is gone, or will end later than this one did.
@@ -169,12 +170,14 @@ class Retention:
         if self._by_name.get(name) == uid:
             del self._by_name[name]
 
-    def _parents(self, record: TaskRecord) -> list[tuple[Key, _Family, str]]:
-        """The families of the Tasks that this one depends on, and the uid of each: empty as long as it is not known."""
+    def _parents(self, record: TaskRecord) -> list[tuple[Key, _Family, str, str]]:
+        """The families of the Tasks that this one depends on; for each the uid that it is pinned to, and that or else
+        the one of its name that is kept: empty as long as it is not known."""
         found = []
         for parent in record.task.parents:
             name = (record.task.namespace, parent.name)
-            found.append((name, self._families.setdefault(name, _Family()), parent.uid or self._by_name.get(name, "")))
+            family = self._families.setdefault(name, _Family())
+            found.append((name, family, parent.uid, parent.uid or self._by_name.get(name, "")))
         return found
 
     def _related(self, name: Key, family: _Family) -> None:

@@ -152,6 +152,17 @@ def test_with_its_queue_gone_only_the_task_s_own_word_holds() -> None:
     assert [r.task.uid for r in retention.due(10**6, 5)] == ["b"]
 
 
+def test_one_that_is_not_pinned_may_mean_the_next_of_that_name() -> None:
+    """Its parent became a dead letter, was deleted and created anew: that one is kept for it."""
+    retention = Retention()
+    former = record("p-1", Phase.DEAD_LETTERED, 1.0, name="p")
+    retention.seen(former)
+    retention.seen(record("c", Phase.PENDING, 1.0, parents=(Parent("p", ""),)))
+    retention.gone(former, 2.0)
+    retention.seen(record("p-2", Phase.SUCCEEDED, 3.0, ttl=0.0, name="p"))
+    assert retention.due_at("p-2") is None
+
+
 class Histories(RuleBasedStateMachine):
     """Tasks that depend on each other come, change and go as time passes; what is due follows from what was there."""
 
