@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 
-from taskdist.api import Phase, Reason
+from taskdist.api import Phase, Reason, Strategy
 from taskdist.core.model import Key
 
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Grant the Task's next attempt to this agent. The core already counts it as leased there."""
+    """Grant the Task's next attempt to this agent. The core already counts it as leased there.
+
+    `score` is what decided by the queue's strategy: its meaning is the strategy's, and the message says it in words.
+    """
 
     task_uid: str
     agent_uid: str
@@ -16,6 +19,8 @@ class Assign:
     pool: str
     reason: Reason
     message: str
+    strategy: Strategy = Strategy.ADAPTIVE
+    score: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

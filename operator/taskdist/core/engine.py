@@ -11,7 +11,7 @@ from math import inf, nextafter
 from sys import maxsize
 from typing import Any
 
-from taskdist.api import OnHopeless, OnOverflow, Phase, Reason
+from taskdist.api import OnHopeless, OnOverflow, Phase, Reason, Strategy
 from taskdist.core import audit, events, explain, order
 from taskdist.core.alarms import Watch
 from taskdist.core.arrivals import Arrivals
@@ -25,9 +25,11 @@ from taskdist.core.matching import Catalogue, Shape
 from taskdist.core.model import TOP, Key, Queue, Task
 from taskdist.core.outlook import with_outlook
 from taskdist.core.parking import Parking
+from taskdist.core.pickers import picker
 from taskdist.core.resizing import Resizer
 from taskdist.core.retry import after_failure
 from taskdist.core.roster import AgentRecord
+from taskdist.core.strategies import Strategies, strategy_of
 from taskdist.core.views import AgentState, PoolView
 from taskdist.core.waiting import TaskRecord, WaitingIndex
 
@@ -52,6 +54,7 @@ class Core:
             self._waiting.rehome, self._waiting.redirect, self._fleet.resized, self._fleet.relabelled
         )
         self._fleet.bind(self._catalogue)
+        self._strategies = Strategies(self._fleet.agents, self._catalogue.pools, picker)
         self._resizer = Resizer(self._catalogue, self._fleet)
         self._estimates = Estimates()
         self._arrivals = Arrivals()
@@ -101,6 +104,7 @@ class Core:
     def _queue_deleted(self, event: events.QueueDeleted, now: float) -> None:
         former = self._catalogue.queue(event.key)
         self._catalogue.drop_queue(event.key)
+        self._strategies.forget(event.key)
         self._parking.open(self._limits.drop_queue(event.key))
         self._rules_changed(former, self._catalogue.queue(event.key), now)
 
@@ -111,7 +115,7 @@ class Core:
                 moves = record.agent is None and not record.held and record.ending is None
                 if moves:
                     self._lift(record, now)
-                    record.shape = self._catalogue.shape_of(record.task)
+                    record.shape = self._catalogue.shape_of(record.task, record.relaxed)
                 self._rank(record)
                 self._heed_dependants(record)
                 if moves:
@@ -305,7 +309,7 @@ class Core:
                 for uid in self._limits.change(former, task):
                     self._try_again(uid, now)
             # Its class may have been forgotten while it was leased, even if nothing of it changed.
-            record.shape = self._catalogue.shape_of(task)
+            record.shape = self._catalogue.shape_of(task, record.relaxed)
             if former is not task:
                 if former.queue != task.queue:
                     self._came(record)
@@ -408,17 +412,36 @@ class Core:
         elif task.ordering_key is not None and not self._limits.in_turn(task):
             self._gate(record, Reason.OUT_OF_TURN)
         else:
+            # A new one came when it was created, even if it is heard of only now.
+            since = min(now, max(task.created, task.not_before)) if record.fresh else now
+            if record.shape.patient:
+                self._be_patient(record, since, now)
             record.counts[0] += 1
             record.shape.tasks += 1
             self._enter(record, queue, now)
-            # A new one came when it was created, even if it is heard of only now.
-            since = min(now, max(task.created, task.not_before)) if record.fresh else now
             share = None if record.line is None else record.line.share
             if share is not None and share.parent is not None:
                 owner = (share.parent.key, share.key)
             else:
                 owner = order.owner(queue, task)
             self._arrivals.add(record.level, record.shape, owner, record.latest_start - since, since)
+
+    def _be_patient(self, record: TaskRecord, since: float, now: float) -> None:
+        """Fix how long the Task waits for an agent that it prefers; if that is over, any will do."""
+        placement = record.task.placement
+        assert placement is not None, "a shape is patient for what its Tasks prefer"
+        if record.patience == inf:
+            record.patience = since + placement.wait
+        if record.patience <= now:
+            record.relaxed = True
+            record.shape = self._catalogue.shape_of(record.task, True)
+
+    def _relax(self, record: TaskRecord, now: float) -> None:
+        """The Task has waited long enough for an agent that it prefers."""
+        self._lift(record, now)
+        record.relaxed = True
+        record.shape = self._catalogue.shape_of(record.task, True)
+        self._stand(record, now)
 
     def _expire(self, record: TaskRecord, queue: Queue) -> None:
         """Work out when the Task has waited too long."""
@@ -431,7 +454,10 @@ class Core:
 
     def _heed_time(self, record: TaskRecord) -> None:
         """Watch for the first of what time brings the Task."""
-        self._watch.set(record, min(record.expires, record.opens, record.rises, record.impatient))
+        due = min(record.expires, record.opens, record.rises, record.impatient)
+        if record.shape.patient and record.ending is None:
+            due = min(due, record.patience)
+        self._watch.set(record, due)
 
     def _unwatch(self, record: TaskRecord) -> None:
         record.expires = record.opens = record.rises = record.impatient = inf
@@ -618,25 +644,34 @@ class Core:
         return record.shape.queue.expected_service if known is None else known.mean
 
     def _assign(self, record: TaskRecord, now: float, agent: AgentRecord | None = None) -> Assign:
+        task, shape = record.task, record.shape
+        strategy, score = strategy_of(shape), 0.0
         if agent is None:
-            profile = record.shape.profile
+            profile = shape.profile
             assert profile is not None, "a Task of a closed shape was found"
-            agent = profile.choose()
+            if strategy is Strategy.ADAPTIVE and task.placement is None and task.sticky_key is None:
+                agent = profile.choose()
+                score = agent.busy / agent.slots
+                message = f"Adaptive: quickest and least busy, {agent.busy} of {agent.slots} slots."
+            else:
+                choice = self._strategies.choose(task, shape, profile)
+                agent, score, message = choice.agent, choice.score, choice.message
+        else:
+            message = "It has room there while the agent is held, as what needs much room at once waits for it."
         assert agent.pool is not None
-        message = f"Least busy of the agents that may run it: {agent.busy} of {agent.slots} slots."
-        task = record.task
         service = self._service(record)
         self._waiting.charge(record, agent.pool, service, now)
         charge, record.charge = record.charge, None
         record.trying = False
         self._lift(record, now)
         record.charge = charge
+        record.relaxed, record.patience = False, inf
         self._limits.grant(task, now)
         if task.concurrency_key is not None and self._limits.key_open(task):
             self._parking.key_free(task, now)
         record.fresh = False
         self._lease(record, agent, now + service, now)
-        return Assign(task.uid, agent.uid, agent.name, agent.pool[1], Reason.ASSIGNED, message)
+        return Assign(task.uid, agent.uid, agent.name, agent.pool[1], Reason.ASSIGNED, message, strategy, score)
 
     def _park(self, record: TaskRecord, reason: Reason) -> None:
         self._withdraw(record)
@@ -672,6 +707,8 @@ class Core:
             record.rises = inf
             self._rise(record, now)
         for record in due:
+            if record.shape.patient and record.patience <= now and record.ending is None:
+                self._relax(record, now)
             if record.impatient <= now:
                 record.impatient = inf
                 self._holds.ask(record)

@@ -8,13 +8,15 @@ filters once. Refuses to know which Tasks wait in which order, or which agents a
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from math import log
 from typing import TYPE_CHECKING
 
-from taskdist.api import Reason
-from taskdist.core.filters import Need, Offer, need_of, prospective, refusal, tasks_at_once
-from taskdist.core.model import EMERGENCY, Agent, Key, Pool, Queue, Task
+from taskdist.api import Reason, Strategy
+from taskdist.core.filters import Need, Offer, need_of, offer_of, prospective, refusal, tasks_at_once
+from taskdist.core.model import EMERGENCY, REGION, ZONE, Agent, Key, Placement, Pool, Queue, Task
 from taskdist.core.order import is_emergency
+from taskdist.core.rings import HashRing, Roll
 from taskdist.core.roster import AgentRecord, Roster
 
 if TYPE_CHECKING:
@@ -48,7 +50,19 @@ class AgentClass:
     `open` counts those that new work may go to, `taken` the busy ones among their slots.
     """
 
-    __slots__ = ("_paces", "members", "number", "offer", "open", "pace", "rosters", "swiftness", "taken")
+    __slots__ = (
+        "_paces",
+        "members",
+        "number",
+        "offer",
+        "open",
+        "pace",
+        "ring",
+        "roll",
+        "rosters",
+        "swiftness",
+        "taken",
+    )
 
     def __init__(self, number: int, offer: Offer) -> None:
         self.number = number
@@ -62,6 +76,28 @@ class AgentClass:
         self.pace = 1.0
         self.swiftness = 0
         self._paces = 0
+        # Its members in order, kept from when a strategy first asks for it.
+        self.roll: Roll | None = None
+        self.ring: HashRing | None = None
+
+    def join(self, agent: AgentRecord) -> None:
+        self.members[agent.uid] = agent
+        if self.roll is not None:
+            self.roll.add(agent.uid)
+        if self.ring is not None:
+            self.ring.add(agent.uid, agent.name)
+
+    def leave(self, agent: AgentRecord) -> None:
+        del self.members[agent.uid]
+        if self.roll is not None:
+            self.roll.remove(agent.uid)
+        if self.ring is not None:
+            self.ring.remove(agent.uid)
+
+    @property
+    def judged(self) -> float:
+        """Its pace as far as it is believed."""
+        return self.pace if self._paces >= PACES_TO_JUDGE else 1.0
 
     def observed(self, ratio: float) -> None:
         """An attempt took so many times as long as expected."""
@@ -71,20 +107,40 @@ class AgentClass:
             self.swiftness = round(log(self.pace) / _STEP) if self.pace > 0 else -1000
 
 
+class Census:
+    """Which skills Tasks ask for, and how often classes got other members: what tells which skills are scarce."""
+
+    __slots__ = ("asked", "version")
+
+    def __init__(self) -> None:
+        self.asked: frozenset[str] = frozenset()
+        self.version = 0
+
+
 class Profile:
     """Shapes that the same agent classes serve and that take the same room."""
 
-    __slots__ = ("key", "number", "rosters", "shapes", "slots")
+    __slots__ = ("_census", "_counted", "_several", "key", "number", "rosters", "scarcity", "shapes", "slots")
 
-    def __init__(self, number: int, key: "ProfileKey", rosters: list[Roster]) -> None:
+    def __init__(self, number: int, key: "ProfileKey", rosters: list[Roster], census: Census) -> None:
         self.number = number
         self.key = key
         self.slots = key[1]
         self.rosters = rosters
         self.shapes = 0
+        self._census = census
+        self._counted = -1
+        # Whether its classes differ in their skills; what these are worth to others, by roster.
+        self._several = any(roster.kind.offer.skills != rosters[0].kind.offer.skills for roster in rosters)
+        self.scarcity: list[float] = [0.0] * len(rosters)
 
     def choose(self) -> AgentRecord:
-        """Return the agent to take: swiftest class, least busy, least busy time so far, uid. One must have room."""
+        """Return the agent to take: swiftest class, fewest scarce skills, least busy, least busy time so far, uid.
+
+        One must have room.
+        """
+        if self._several:
+            return self._least(self.rosters)
         best: tuple[int, tuple[float, tuple[float, str, int, AgentRecord]]] | None = None
         for roster in self.rosters:
             if roster.room >= self.slots:
@@ -96,11 +152,44 @@ class Profile:
         assert best is not None, "the mask of free profiles names one that no agent has room for"
         return best[1][1][3]
 
+    def among(self, rosters: list[Roster]) -> AgentRecord:
+        """Choose likewise among some of its rosters, which have room."""
+        return self._least(rosters)
+
+    def _least(self, rosters: list[Roster]) -> AgentRecord:
+        if self._several and self._counted != self._census.version:
+            self._weigh()
+        some = len(rosters) < len(self.rosters)
+        best: tuple[int, float, tuple[float, tuple[float, str, int, AgentRecord]]] | None = None
+        for at, roster in enumerate(self.rosters):
+            if roster.room >= self.slots and (not some or roster in rosters):
+                swiftness, scarcity = roster.kind.swiftness, self.scarcity[at]
+                if best is None or swiftness < best[0] or (swiftness == best[0] and scarcity <= best[1]):
+                    found = (swiftness, scarcity, roster.best())
+                    if best is None or found < best:
+                        best = found
+        assert best is not None, "the mask of free profiles names one that no agent has room for"
+        return best[2][1][3]
+
+    def _weigh(self) -> None:
+        """A skill that Tasks ask for is as scarce as the part of the agents that lack it, of all that serve here."""
+        self._counted = self._census.version
+        agents, having = 0, Counter[str]()
+        for roster in self.rosters:
+            members = len(roster.kind.members)
+            agents += members
+            for skill in roster.kind.offer.skills & self._census.asked:
+                having[skill] += members
+        for at, roster in enumerate(self.rosters):
+            skills = sorted(roster.kind.offer.skills & self._census.asked)
+            self.scarcity[at] = sum([1.0 - having[skill] / agents for skill in skills], 0.0) if agents else 0.0
+
 
 # (agent classes that serve it, slots, resources)
 ProfileKey = tuple[int, int, Resources]
-# The last says whether its Tasks are emergencies: those may use any pool.
-ShapeKey = tuple[Key, str | None, str, int, Resources, frozenset[str], tuple[object, ...], bool]
+# The last but two says whether its Tasks are emergencies: those may use any pool. The last, whether they wait for an
+# agent that they prefer.
+ShapeKey = tuple[Key, str | None, str, int, Resources, frozenset[str], tuple[object, ...], bool, Placement | None, bool]
 
 
 class Shape:
@@ -116,6 +205,7 @@ class Shape:
         "key",
         "lines",
         "need",
+        "patient",
         "pool",
         "pools",
         "profile",
@@ -129,6 +219,7 @@ class Shape:
         self.key = key
         self.queue_key: Key = key[0]
         self.pool = key[1]
+        self.patient = key[9]
         # The queue's rules; the defaults if it is gone.
         self.queue = Queue(*key[0])
         self.need = need
@@ -178,6 +269,7 @@ class Catalogue:
         self._by_queue: dict[Key, dict[ShapeKey, Shape]] = {}
         self._by_pool: dict[Key, dict[Offer, AgentClass]] = {}
         self._label_keys: set[str] = set()
+        self._census = Census()
         self._rehome = rehome
         self._redirect = redirect
         self._resized = resized
@@ -198,6 +290,8 @@ class Catalogue:
     def apply_queue(self, queue: Queue) -> None:
         if self.queues.get(queue.key) != queue:
             self.queues[queue.key] = queue
+            if queue.strategy is Strategy.SPREAD:
+                self._look_at({ZONE})
             self._resolve_all(self._by_queue.get(queue.key, {}).values())
 
     def drop_queue(self, key: Key) -> None:
@@ -205,9 +299,13 @@ class Catalogue:
             self._resolve_all(self._by_queue.get(key, {}).values())
 
     def apply_pool(self, pool: Pool) -> None:
-        if self.pools.get(pool.key) != pool:
+        former = self.pools.get(pool.key)
+        if former != pool:
             self.pools[pool.key] = pool
             self.version += 1
+            alike = former is not None and (former.cost, former.quality) == (pool.cost, pool.quality)
+            if not alike and self._by_pool.get(pool.key):
+                self._relabelled()
             self._resolve_namespace(pool.namespace)
 
     def drop_pool(self, key: Key) -> None:
@@ -217,8 +315,11 @@ class Catalogue:
 
     # Shapes.
 
-    def shape_of(self, task: Task) -> Shape:
+    def shape_of(self, task: Task, relaxed: bool = False) -> Shape:
+        """Return the Task's shape; `relaxed`: it has waited long enough for an agent that it prefers."""
         queue = (task.namespace, task.queue)
+        placement = task.placement
+        patient = placement is not None and not relaxed and placement.waits
         key = (
             queue,
             task.pool,
@@ -228,19 +329,27 @@ class Catalogue:
             task.skills,
             task.selector,
             task.priority >= EMERGENCY and is_emergency(self.queue(queue), task),
+            placement,
+            patient,
         )
         shape = self.shapes.get(key)
         if shape is None:
             if len(self.shapes) >= self._sweep_at:
                 self._sweep()
-            shape = self.shapes[key] = Shape(key, need_of(task, False))
+            shape = self.shapes[key] = Shape(key, need_of(task, False, patient))
             self._by_queue.setdefault(shape.queue_key, {})[key] = shape
-            asked = {requirement.key for requirement in task.selector}
-            if not asked <= self._label_keys:
-                self._label_keys |= asked
-                self._relabelled()
+            self._look_at(_labels_asked(task))
+            if not task.skills <= self._census.asked:
+                self._census.asked |= task.skills
+                self._census.version += 1
             self._resolve(shape)
         return shape
+
+    def _look_at(self, labels: set[str]) -> None:
+        """From now on these labels tell agents apart."""
+        if not labels <= self._label_keys:
+            self._label_keys |= labels
+            self._relabelled()
 
     def _sweep(self) -> None:
         """Forget shapes without Tasks, so that the table follows what is there."""
@@ -270,7 +379,7 @@ class Catalogue:
         if shape.key[7] and shape.pool is None:
             names = (*names, *sorted(name for space, name in self.pools if space == namespace and name not in names))
         shape.pools = tuple(key for name in names if (key := (namespace, name)) in self.pools)
-        shape.need = Need(*shape.key[2:6], shape.need.selector, queue is not None and queue.allows_unfenced)
+        shape.need = replace(shape.need, allows_unfenced=queue is not None and queue.allows_unfenced)
         shape.closed = (
             Reason.QUEUE_NOT_FOUND
             if queue is None
@@ -351,7 +460,7 @@ class Catalogue:
             number = self._free_profiles.pop() if self._free_profiles else len(self.profiles)
             kinds = [kind for kind in self._by_number.values() if shape.serving >> kind.number & 1]
             rosters = [self._roster(kind, shape.need.resources) for kind in kinds]
-            profile = self.profiles[key] = Profile(number, key, rosters)
+            profile = self.profiles[key] = Profile(number, key, rosters, self._census)
             for roster in rosters:
                 roster.attach(number, profile.slots)
                 self._resized(roster)
@@ -402,8 +511,9 @@ class Catalogue:
             number = self._free_classes.pop() if self._free_classes else len(self._by_number)
             kind = self.classes[offer] = self._by_number[number] = AgentClass(number, offer)
             self._by_pool.setdefault(offer.pool, {})[offer] = kind
-            kind.members[agent.uid] = agent
+            kind.join(agent)
             agent.kind = kind
+            self._census.version += 1
             for shape in list(self.shapes.values()):
                 if offer.pool in shape.pools:
                     if refusal(shape.need, offer) is None:
@@ -411,7 +521,8 @@ class Catalogue:
                     self._settle(shape)
             return
         agent.kind = kind
-        kind.members[agent.uid] = agent
+        kind.join(agent)
+        self._census.version += 1
         if len(kind.members) == 1:
             self._repopulated(kind)
 
@@ -420,7 +531,8 @@ class Catalogue:
         kind, agent.kind = agent.kind, None
         if kind is None:
             return
-        del kind.members[agent.uid]
+        kind.leave(agent)
+        self._census.version += 1
         if not kind.members:
             self._repopulated(kind)
 
@@ -454,12 +566,16 @@ class Catalogue:
     def _project(self, agent: Agent) -> Offer:
         """Only labels that a selector asks for tell agents apart; else every pod name would be a class of its own."""
         labels = tuple(sorted((key, value) for key, value in agent.labels if key in self._label_keys))
-        return Offer(
-            agent.pool_key,
-            agent.slots,
-            tuple(sorted(agent.resources)),
-            agent.skills,
-            agent.types,
-            labels,
-            agent.fenced,
-        )
+        offer = offer_of(agent, self.pools.get(agent.pool_key))
+        return replace(offer, resources=tuple(sorted(agent.resources)), labels=labels)
+
+
+def _labels_asked(task: Task) -> set[str]:
+    """Keys of the labels that decide where the Task may, or would rather, run."""
+    asked = {requirement.key for requirement in task.selector}
+    placement = task.placement
+    if placement is not None:
+        asked |= {requirement.key for each in placement.preferred for requirement in each.selector}
+        asked |= {ZONE} if placement.zones else set()
+        asked |= {REGION} if placement.regions else set()
+    return asked

@@ -13,12 +13,18 @@ from taskdist.api import (
     Phase,
     Priority,
     Reclaim,
+    Strategy,
 )
 
 # Levels, as numbers: higher goes first. Aging ends below the one that stands apart.
 EMERGENCY = Priority.EMERGENCY.level
 TOP = Priority.CRITICAL.level
 NORMAL = Priority.NORMAL.level
+
+# Where agents are: labels that Kubernetes gives nodes and, from 1.35 on, their pods.
+ZONE = "topology.kubernetes.io/zone"
+REGION = "topology.kubernetes.io/region"
+TOPOLOGY = (ZONE, REGION)
 
 # (namespace, name): how queues and pools are referred to.
 Key = tuple[str, str]
@@ -31,6 +37,32 @@ class Requirement:
     key: str
     operator: str
     values: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Labels that an agent should rather carry, and how much that counts."""
+
+    weight: int
+    selector: tuple[Requirement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What of a Task's word on where it runs few Tasks say. Zones and regions are those allowed, nearest first; empty:
+    any. `wait`: seconds in which only agents may run it that meet one of the preferences."""
+
+    zones: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    max_cost: float | None = None  # of the agent, an hour
+    min_quality: float = 0.0
+    preferred: tuple[Preference, ...] = ()
+    wait: float = 0.0
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for an agent that it prefers."""
+        return self.wait > 0 and bool(self.preferred)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +114,8 @@ class Task:
     attempted: bool = False  # it was started before
     spilled: bool = False  # it waits in another queue than its own
     redriven: bool = False  # it was a dead letter: whoever redrove it wants it run, be its deadline hopeless or not
+    placement: Placement | None = None
+    sticky_key: str | None = None
 
     @property
     def queue_key(self) -> Key:
@@ -177,6 +211,7 @@ class Queue:
     concurrency_limit: int = 1
     overflow: Overflow | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
+    strategy: Strategy = Strategy.ADAPTIVE
 
     @property
     def key(self) -> Key:
@@ -204,6 +239,10 @@ class Pool:
     scale_down_delay: float = 60.0
     template: str = ""  # names what its agents are made from; those of another one are replaced
     reported_labels: frozenset[str] = frozenset()  # keys under which agents may report labels of themselves
+    cost: float = 0.0  # of one agent, an hour
+    watts_busy: float = 0.0  # of one agent with all slots busy
+    watts_idle: float = 0.0
+    quality: float = 1.0
 
     @property
     def key(self) -> Key:

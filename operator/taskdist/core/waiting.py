@@ -60,6 +60,8 @@ class TaskRecord:
         "line",
         "opens",
         "parked",
+        "patience",
+        "relaxed",
         "rises",
         "shape",
         "stamp",
@@ -99,6 +101,10 @@ class TaskRecord:
         # where it never is. `due` is the first of these, `alarm` the stamp of its entry.
         self.expires = self.opens = self.rises = self.impatient = self.due = inf
         self.alarm = 0
+        # Until when only agents may run it that it prefers, from when it could first be handed out, and whether that
+        # is over; both begin anew with each wait.
+        self.patience = inf
+        self.relaxed = False
         # While leased: what was charged to whom, and whether the attempt has failed.
         self.charge: Charge | None = None
         self.failed = False

@@ -147,6 +147,10 @@ _ASKED = {
     Reason.NO_HANDLER: "spec.type",
     Reason.SKILL_MISSING: "spec.skills",
     Reason.LABELS_MISMATCH: "spec.agentSelector",
+    Reason.ZONE_MISMATCH: "spec.zones",
+    Reason.REGION_MISMATCH: "spec.regions",
+    Reason.TOO_EXPENSIVE: "spec.maxCostPerHour",
+    Reason.QUALITY_TOO_LOW: "spec.minQuality",
 }
 
 

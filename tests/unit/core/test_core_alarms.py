@@ -25,7 +25,7 @@ STEPS = st.lists(
 
 def record(name: str) -> TaskRecord:
     task = make_task(name).build()
-    shape = Shape((task.queue_key, None, "work", 1, (), frozenset(), (), False), None)  # type: ignore[arg-type]
+    shape = Shape((task.queue_key, None, "work", 1, (), frozenset(), (), False, None, False), None)  # type: ignore[arg-type]
     return TaskRecord(task, shape, [0, 0])
 
 

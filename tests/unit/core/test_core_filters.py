@@ -4,13 +4,12 @@ import pytest
 
 from builders import AgentBuilder, TaskBuilder, make_agent, make_task
 from taskdist.api import Reason
-from taskdist.core.filters import FILTERS, Offer, covers, holds, need_of, refusal, tasks_at_once
-from taskdist.core.model import Requirement
+from taskdist.core.filters import FILTERS, Offer, covers, holds, need_of, offer_of, refusal, tasks_at_once
+from taskdist.core.model import Pool, Requirement
 
 
-def offer_of(builder: AgentBuilder) -> Offer:
-    agent = builder.build()
-    return Offer(agent.pool_key, agent.slots, agent.resources, agent.skills, agent.types, agent.labels, agent.fenced)
+def offered(builder: AgentBuilder, pool: Pool | None = None) -> Offer:
+    return offer_of(builder.build(), pool)
 
 
 @pytest.mark.parametrize(
@@ -74,13 +73,13 @@ def test_requirements(requirement: tuple[str, ...], labels: dict[str, str], expe
     ],
 )
 def test_refusals(task: TaskBuilder, agent: AgentBuilder, expected: Reason | None) -> None:
-    number = refusal(need_of(task.build(), allows_unfenced=False), offer_of(agent))
+    number = refusal(need_of(task.build(), allows_unfenced=False), offered(agent))
     assert (None if number is None else FILTERS[number].reason) == expected
 
 
 def test_a_queue_may_allow_unfenced_agents() -> None:
     assert (
-        refusal(need_of(make_task("t").build(), allows_unfenced=True), offer_of(make_agent("a").fenced(False))) is None
+        refusal(need_of(make_task("t").build(), allows_unfenced=True), offered(make_agent("a").fenced(False))) is None
     )
 
 

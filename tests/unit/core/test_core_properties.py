@@ -12,7 +12,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from builders import NAMESPACE, make_agent, make_pool, make_queue
 from checkers import Mirror
-from taskdist.api import Delivery, OnDependencyFailure, OnHopeless, OnOverflow, OrderPolicy, Phase, Reason, Reclaim
+from taskdist.api import (
+    Delivery,
+    OnDependencyFailure,
+    OnHopeless,
+    OnOverflow,
+    OrderPolicy,
+    Phase,
+    Reason,
+    Reclaim,
+    Strategy,
+)
 from taskdist.core import Core
 from taskdist.core.decisions import Decision, Fail, Retry, Spill
 from taskdist.core.events import (
@@ -33,7 +43,22 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.model import Agent, Limits, Overflow, Parent, Pool, Queue, Requirement, Task, Timeouts, TokenRate
+from taskdist.core.model import (
+    REGION,
+    ZONE,
+    Agent,
+    Limits,
+    Overflow,
+    Parent,
+    Placement,
+    Pool,
+    Preference,
+    Queue,
+    Requirement,
+    Task,
+    Timeouts,
+    TokenRate,
+)
 
 POOLS, QUEUES, SKILLS, TYPES = ("p1", "p2", "p3"), ("q1", "q2", "q3"), ("gpu", "io"), ("work", "rest")
 TENANTS = ("x", "y")
@@ -51,7 +76,11 @@ def limits(most: int) -> st.SearchStrategy[Limits]:
 
 skills = mostly(frozenset(), st.frozensets(st.sampled_from(SKILLS), max_size=2))
 resources = mostly((), st.integers(1, 4).map(lambda amount: (("mem", amount),)))
-labels = st.one_of(st.just(()), st.sampled_from(("a", "b")).map(lambda zone: (("zone", zone),)))
+labels = st.one_of(
+    st.just(()),
+    st.sampled_from(("a", "b")).map(lambda zone: (("zone", zone),)),
+    st.sampled_from(("z", "y")).map(lambda zone: ((ZONE, zone), (REGION, "r"))),
+)
 selectors = mostly(
     (),
     st.sampled_from(("In", "NotIn", "Exists", "DoesNotExist")).map(
@@ -91,6 +120,22 @@ queues = st.builds(
         ),
     ),
     timeouts=st.builds(Timeouts, mostly(None, st.sampled_from((10.0, 50.0)))),
+    strategy=st.sampled_from(Strategy),
+)
+preferences = st.sampled_from(("a", "b")).map(
+    lambda zone: (Preference(2, (Requirement("zone", "In", frozenset({zone})),)),)
+)
+placements = mostly(
+    None,
+    st.builds(
+        Placement,
+        mostly((), st.sampled_from((("z",), ("z", "y")))),
+        mostly((), st.just(("r",))),
+        mostly(None, st.sampled_from((0.0, 1.0))),
+        mostly(0.0, st.just(0.5)),
+        st.one_of(st.just(()), preferences),
+        st.sampled_from((0.0, 5.0, 60.0)),
+    ),
 )
 
 
@@ -109,6 +154,9 @@ def pools(draw: st.DrawFn) -> Pool:
         minimum,
         minimum + draw(st.integers(1, 3)) if elastic else minimum,
         draw(st.sampled_from((0.0, 30.0))),
+        cost=draw(st.sampled_from((0.0, 2.0))),
+        watts_busy=draw(st.sampled_from((0.0, 50.0))),
+        quality=draw(mostly(1.0, st.just(0.3))),
     )
 
 
@@ -137,6 +185,8 @@ def tasks(uid: str, now: float, parents: tuple[Parent, ...] = ()) -> st.SearchSt
         parents=st.just(parents),
         on_parent_failure=st.sampled_from(OnDependencyFailure),
         payload_bytes=mostly(0, st.integers(1, 5)),
+        placement=placements,
+        sticky_key=mostly(None, st.just("s")),
     )
 
 
