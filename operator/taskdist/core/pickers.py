@@ -237,11 +237,12 @@ class RoundRobin(Picker):
 
 class SmoothWeighted(Picker):
     """Agents in proportion to their slots, as evenly as can be: each is owed its part of every pick, and of those that
-    are owed anything the one goes first whose whole pick is due first.
+    are owed at least 1 ÷ (2n − 2) the one goes first that would be owed 1 less that first.
 
-    That is Tijdeman's rule ("The chairman assignment problem", Discrete Mathematics 32, 1980), which never strays from
-    the exact proportion by a whole pick; nginx's smooth weighted round robin is its cousin without that bound. Of more
-    than `LOOK` agents with room, so many at a time, by uid and around.
+    That is Tijdeman's rule ("The chairman assignment problem", Discrete Mathematics 32, 1980): counted from the first
+    pick, no agent strays from its exact part by more than 1 − 1 ÷ (2n − 2) picks, so by less than two in any window.
+    nginx's smooth weighted round robin is its cousin without that bound. Of more than `LOOK` agents with room, so many
+    at a time, by uid and around.
     """
 
     def __init__(self) -> None:
@@ -249,22 +250,25 @@ class SmoothWeighted(Picker):
         self._last = ""
 
     def pick(self, ask: Ask) -> tuple[AgentRecord, float]:
-        found = sorted([agent for agent in _following(ask, self._last) if ask.fits(agent)], key=_uid)
+        met = list(_following(ask, self._last))
+        if len(met) == LOOK:
+            self._last = met[-1].uid
+        found = [agent for agent in met if ask.fits(agent)]
         if not found:
             _, agent = least_busy(ask.rosters)
             return agent, 0.0
-        if sum([len(roster.kind.members) for roster in ask.rosters]) > LOOK:
-            self._last = found[-1].uid
         if len(self._owed) > 16 * LOOK + 2 * len(found):
             self._owed = {uid: owed for uid, owed in self._owed.items() if abs(owed) > 0.5}
         whole = float(sum([agent.slots for agent in found]))
-        best: tuple[float, float, str] | None = None
+        least = 1.0 / (2 * len(found) - 2) if len(found) > 1 else 0.0
+        best: tuple[bool, float, float, str] | None = None
         chosen = found[0]
         for agent in found:
             part = agent.slots / whole
             owed = self._owed[agent.uid] = self._owed.get(agent.uid, 0.0) + part
-            due = ((1.0 - owed) / part, agent.weight, agent.uid)
-            if owed > 1e-9 and (best is None or due < best):
+            # What agents that come and go leave behind may owe nobody anything.
+            due = (owed < least - 1e-9, (1.0 - least - owed) / part, agent.weight, agent.uid)
+            if best is None or due < best:
                 best, chosen = due, agent
         owed = self._owed[chosen.uid]
         self._owed[chosen.uid] = owed - 1.0
@@ -272,10 +276,6 @@ class SmoothWeighted(Picker):
 
     def words(self, agent: AgentRecord, score: float) -> str:
         return f"it was owed {score:.2f} of a turn by its {agent.slots} slots"
-
-
-def _uid(agent: AgentRecord) -> str:
-    return agent.uid
 
 
 # Lots.

@@ -269,6 +269,8 @@ SAME = {
     "spec.overflow.lowWater must not": "water-marks-crossed",
     "spec.overflow.spillTo": "spill-without-target",
     "spec.scaling.minReplicas must not": "scaling-bounds-crossed",
+    "spec.wattsIdle must not": "idle-above-busy",
+    "spec.waitForPreferredSeconds waits": "wait-without-preference",
     "spec.notBefore must be before": "deadline-before-start",
     "spec.dependsOn names the Task itself": "depends-on-itself",
     "values must": "selector-values",
