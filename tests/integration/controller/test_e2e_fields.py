@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-CASES = ("fields_order", "fields_limits", "fields_life")
+CASES = ("fields_order", "fields_limits", "fields_life", "fields_place")
 pytest.register_assert_rewrite(*(f"integration.controller.{name}" for name in CASES))
 
-from integration.controller import fields_life, fields_limits, fields_order  # noqa: E402
+from integration.controller import fields_life, fields_limits, fields_order, fields_place  # noqa: E402
 from integration.controller.conftest import make_room  # noqa: E402
 from integration.controller.lab import PLAIN, SOLO, Case, Lab, fields  # noqa: E402
 from integration.controller.room import Room  # noqa: E402
 from taskdist.local.rest import Client  # noqa: E402
 from taskdist.local.stack import Stack  # noqa: E402
 
-ALL = [*fields_order.case.cases, *fields_limits.case.cases, *fields_life.case.cases]
+ALL = [*fields_order.case.cases, *fields_limits.case.cases, *fields_life.case.cases, *fields_place.case.cases]
 
 
 def test_each_field_has_one_case() -> None:

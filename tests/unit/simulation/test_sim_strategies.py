@@ -66,8 +66,8 @@ def test_zone_aware_stays_local_and_spills_by_load(load: float, least: float) ->
         assert found < 0.9, "what is too much for the zone goes to the other"
 
 
-# Five minutes of more than all agents can do, after twenty of what the plain ones can.
-BURSTS = {"mmpp": {"states": [{"perSecond": 2, "meanSeconds": 1200}, {"perSecond": 9, "meanSeconds": 300}]}}
+# Five minutes of more than all agents can do, after twenty that keep three of four plain slots busy.
+BURSTS = {"mmpp": {"states": [{"perSecond": 3, "meanSeconds": 1200}, {"perSecond": 9, "meanSeconds": 300}]}}
 
 
 def over_seeds(strategy: str, arrivals: dict[str, Any], elastic: bool) -> Counter[str]:
