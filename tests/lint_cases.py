@@ -356,6 +356,34 @@ SERVING = [
     ),
     Case(
         "no-capable-pool",
+        (task(zones=["z1"]), queue(), pool(labels={"topology.kubernetes.io/zone": "z2"})),
+        "spec.zones",
+        "is in zone z1; they are in: z2",
+        # Where its nodes are is not known before there are any.
+        (task(zones=["z1"]), queue(), pool()),
+        name="zones",
+        changes=False,
+    ),
+    Case(
+        "no-capable-pool",
+        (task(maxCostPerHour=1), queue(), pool(costPerHour=2)),
+        "spec.maxCostPerHour",
+        "costs 1 an hour or less; the cheapest costs 2",
+        (task(maxCostPerHour=2), queue(), pool(costPerHour=2)),
+        name="cost",
+        changes=False,
+    ),
+    Case(
+        "no-capable-pool",
+        (task(minQuality=0.9), queue(), pool(quality=0.5)),
+        "spec.minQuality",
+        "a quality of 0.9 or more; the best has 0.5",
+        (task(minQuality=0.5), queue(), pool(quality=0.5)),
+        name="quality",
+        changes=False,
+    ),
+    Case(
+        "no-capable-pool",
         (
             task(agentSelector={"matchExpressions": [{"key": "zone", "operator": "NotIn", "values": ["b"]}]}),
             queue(),

@@ -324,7 +324,11 @@ def _fit(reason: Reason, shape: Shape, pool: Pool) -> str:
             return "" if wrong else remedies.patch_pool(pool.key, template={"metadata": {"labels": labels}})
         case Reason.ZONE_MISMATCH | Reason.REGION_MISMATCH:
             key, allowed = _places(need, reason)
-            return remedies.patch_pool(pool.key, template={"metadata": {"labels": {key: allowed[0]}}})
+            # Its pods go there, and say so where Kubernetes does not copy the label from the node.
+            there = {key: allowed[0]}
+            return remedies.patch_pool(
+                pool.key, template={"metadata": {"labels": there}, "spec": {"nodeSelector": there}}
+            )
         case Reason.UNFENCED:
             return remedies.patch_queue(shape.queue_key, reclaim="Confirmed")
         case Reason.TOO_LARGE:

@@ -174,7 +174,8 @@ class Profile:
     def _weigh(self) -> None:
         """A skill that Tasks ask for is as scarce as the part of the agents that lack it, of all that serve here."""
         self._counted = self._census.version
-        agents, having = 0, Counter[str]()
+        agents = 0
+        having: Counter[str] = Counter()
         for roster in self.rosters:
             members = len(roster.kind.members)
             agents += members

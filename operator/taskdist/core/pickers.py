@@ -93,7 +93,8 @@ class Spread(Ranked):
         self._loads: dict[str, float] = {}
 
     def prepare(self, ask: Ask) -> None:
-        slots, taken = Counter[str](), Counter[str]()
+        slots: Counter[str] = Counter()
+        taken: Counter[str] = Counter()
         for roster in ask.profile.rosters:
             kind = roster.kind
             zone = label(kind.offer, ZONE) or ""

@@ -168,8 +168,8 @@ def _unserved(setup: Setup) -> Iterator[tuple[TaskDoc, _Refusal]]:
 def no_capable_pool(setup: Setup) -> Iterator[Flaw]:
     """No pool that may serve the Task has agents that could: handlers, skills or labels are missing.
 
-    It would wait for ever. Judged by what pools declare and by the labels of their template; which handlers an agent
-    has is known only where its `--types` say so.
+    So are the zones, regions, price and quality that it asks for. It would wait for ever. Judged by what pools declare
+    and by the labels of their template; which handlers an agent has is known only where its `--types` say so.
     """
     for doc, refused in _unserved(setup):
         path = _ASKED.get(refused.check.reason)

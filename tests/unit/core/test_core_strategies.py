@@ -7,7 +7,7 @@ from math import ceil
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import AgentBuilder, PoolBuilder, QueueBuilder, TaskBuilder, make_agent, make_pool, make_queue, make_task
@@ -261,6 +261,7 @@ def test_smooth_weighted_never_strays_by_a_whole_pick(slots: tuple[int, ...]) ->
     assert window < 2
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=9))
 def test_smooth_weighted_keeps_its_bound_for_any_weights(slots: list[int]) -> None:
     weights = {f"a{n}": each for n, each in enumerate(slots)}
@@ -352,6 +353,7 @@ def test_a_pod_that_takes_another_s_name_takes_its_keys() -> None:
     assert homes(core) == {key: "again" if uid == "a003" else uid for key, uid in before.items()}
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 100))
 def test_no_agent_of_a_ring_is_filled_beyond_its_bound(seed: int, tasks: int) -> None:
     core = core_of(by(Strategy.CONSISTENT_HASH), agents(12, 10))
