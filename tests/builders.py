@@ -7,9 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
-from taskdist.api import Delivery, Dispatch, Reclaim
-from taskdist.core.model import Agent, Pool, Queue, Requirement, RetryPolicy, Task
+from taskdist.api import Delivery, Dispatch, Reclaim, Strategy
+from taskdist.core.model import (
+    REGION,
+    ZONE,
+    Agent,
+    Placement,
+    Pool,
+    Preference,
+    Queue,
+    Requirement,
+    RetryPolicy,
+    Task,
+)
 
 NAMESPACE = "ns"
 
@@ -65,6 +77,19 @@ class TaskBuilder:
     def not_before(self, at: float) -> TaskBuilder:
         return self._with(not_before=at)
 
+    def placed(self, **fields: Any) -> TaskBuilder:
+        """Fields of its placement."""
+        return self._with(placement=replace(self.task.placement or Placement(), **fields))
+
+    def prefers(self, key: str, value: str, weight: int = 1, wait: float = 0.0) -> TaskBuilder:
+        """One more label that its agent should rather carry; how long it waits for one."""
+        former = self.task.placement or Placement()
+        preference = Preference(weight, (Requirement(key, "In", frozenset({value})),))
+        return self.placed(preferred=(*former.preferred, preference), wait=wait)
+
+    def sticky(self, key: str) -> TaskBuilder:
+        return self._with(sticky_key=key)
+
 
 def make_task(uid: str) -> TaskBuilder:
     return TaskBuilder(Task(uid, NAMESPACE, uid, "q", "work", 0.0))
@@ -96,6 +121,9 @@ class QueueBuilder:
 
     def dispatch(self, dispatch: Dispatch) -> QueueBuilder:
         return self._with(dispatch=dispatch)
+
+    def strategy(self, strategy: Strategy) -> QueueBuilder:
+        return self._with(strategy=strategy)
 
     def retry(self, limit: int = 3, initial: float = 1.0, factor: float = 2.0, most: float = 300.0) -> QueueBuilder:
         return self._with(retry=RetryPolicy(limit, initial, factor, most))
@@ -131,6 +159,10 @@ class PoolBuilder:
 
     def fixed(self, replicas: int) -> PoolBuilder:
         return self._with(elastic=False, minimum=replicas, maximum=replicas)
+
+    def worth(self, **fields: float) -> PoolBuilder:
+        """Cost, watts and quality."""
+        return self._with(**fields)
 
     def elastic(self, minimum: int, maximum: int, delay: float = 60.0) -> PoolBuilder:
         return self._with(elastic=True, minimum=minimum, maximum=maximum, scale_down_delay=delay)
@@ -178,6 +210,9 @@ class AgentBuilder:
 
     def labels(self, **labels: str) -> AgentBuilder:
         return self._with(labels=tuple(sorted(labels.items())))
+
+    def zone(self, zone: str, region: str = "r") -> AgentBuilder:
+        return self._with(labels=((REGION, region), (ZONE, zone)))
 
     def fenced(self, fenced: bool) -> AgentBuilder:
         return self._with(fenced=fenced)

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from state import Bucket, State
-from taskdist.api import BreakerState, OnHopeless, OnOverflow, Phase, Reason
+from taskdist.api import BreakerState, OnHopeless, OnOverflow, Phase, Reason, Strategy
 from taskdist.core import events
 from taskdist.core.decisions import Assign, BreakerTurned, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
 from taskdist.core.model import Pool, Queue, Task
@@ -202,6 +202,8 @@ class Mirror(State):
             broken.append(f"Task {uid} is assigned although it cannot start yet")
         if not self.fits(task, agent):
             broken.append(f"Task {uid} is assigned to agent {agent}, which may not or cannot take it")
+        if not self.patient_enough(task, agent, now):
+            broken.append(f"Task {uid} is assigned to agent {agent}, although it prefers to wait for another")
         broken += [f"Task {uid} is assigned in spite of {limit}" for limit in self.limited(task, now)]
         if self.short_of_tokens(task, now)[1]:
             broken.append(f"Task {uid} is assigned without a token")
@@ -210,13 +212,15 @@ class Mirror(State):
         fraction = self.busy(agent) / self.agents[agent].slots
         broken += self._routed(decision, task)
         step = self.step(task, self.agents[agent].pool)
+        plain = self._least_busy_goes(task)
         for rival in self.ready - set(kept) if agent not in kept else ():
             theirs = self.step(task, self.agents[rival].pool)
-            if not self.fits(task, rival, sure=True) or theirs > step:
+            alike = self.agents[rival].skills == self.agents[agent].skills
+            if not (self.fits(task, rival, sure=True) and self.takes_any(task, rival)) or theirs > step:
                 continue
             if theirs < step:
                 broken.append(f"Task {uid} goes to {agent}, although {rival} is of an earlier step")
-            elif self.successes < SUCCESSES_TO_JUDGE and self.busy(rival) / self.agents[rival].slots < fraction:
+            elif plain and alike and self.busy(rival) / self.agents[rival].slots < fraction:
                 broken.append(f"Task {uid} goes to {agent}, although {rival} is less busy")
         for name, rate in self.rates(task):
             self.buckets.setdefault(name, Bucket.full(rate, now)).add(-1.0, now)
@@ -240,11 +244,21 @@ class Mirror(State):
             return []
         return [f"Task {task.uid} is told to go by {decision.rule}, step {decision.step}, not by {told}"]
 
+    def _least_busy_goes(self, task: Task) -> bool:
+        """Whether of agents with the same skills the least busy is to be taken."""
+        strategy = self.queue(task).strategy
+        preferred = task.placement is not None and task.placement.preferred
+        plain = not preferred and task.sticky_key is None
+        return plain and (
+            strategy is Strategy.LEAST_LOADED or (strategy is Strategy.ADAPTIVE and self.successes < SUCCESSES_TO_JUDGE)
+        )
+
     def _overtaken(self, task: Task, agent: str, now: float) -> list[str]:
         broken = []
         level = self.level(task, now)
         for other in self.waiting.values():
-            if other.uid != task.uid and self.fits(other, agent, sure=True) and self.could_start(other, now):
+            could = self.fits(other, agent, sure=True) and self.takes_any(other, agent) and self.could_start(other, now)
+            if other.uid != task.uid and could:
                 higher = self.level(other, now)
                 if higher > level:
                     broken.append(f"Task {task.uid} overtakes {other.uid} on agent {agent}")
@@ -314,7 +328,7 @@ class Mirror(State):
             f"Task {task.uid} waits although agent {uid} could start it"
             for task in waiting
             for uid in agents
-            if self.fits(task, uid, sure=True) and self.could_start(task, now)
+            if self.fits(task, uid, sure=True) and self.takes_any(task, uid) and self.could_start(task, now)
         ]
         for task in waiting:
             if self._overdue(task) <= now:

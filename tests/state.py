@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from taskdist.api import OnDependencyFailure, OrderPolicy, Phase
 from taskdist.core.model import (
     EMERGENCY,
+    REGION,
     TOP,
+    ZONE,
     Agent,
     Budget,
     Key,
@@ -429,7 +431,35 @@ class State:
             and (agent.fenced or self.queue(task).allows_unfenced)
             and agent.slots >= task.slots
             and all(dict(agent.resources).get(name, 0) >= amount for name, amount in task.resources)
+            and self._placed(task, agent)
         )
+
+    def _placed(self, task: Task, agent: Agent) -> bool:
+        """Whether the agent is where the Task allows, and as cheap and good as it asks."""
+        asked, pool, labels = task.placement, self.pools.get(agent.pool_key), dict(agent.labels)
+        if asked is None or pool is None:
+            return asked is None
+        return (
+            (not asked.zones or labels.get(ZONE) in asked.zones)
+            and (not asked.regions or labels.get(REGION) in asked.regions)
+            and (asked.max_cost is None or pool.cost_per_hour <= asked.max_cost)
+            and pool.quality >= asked.min_quality
+        )
+
+    def prefers(self, task: Task, uid: str) -> bool:
+        """Whether the agent meets any of what the Task prefers, or it does not mind."""
+        asked, labels = task.placement, dict(self.agents[uid].labels)
+        if asked is None or not asked.preferred:
+            return True
+        return any(all(meets(labels, each) for each in one.selector) for one in asked.preferred)
+
+    def patient_enough(self, task: Task, uid: str, now: float) -> bool:
+        """Whether the Task may go there by now: it can not have begun to wait before it was created."""
+        return self.prefers(task, uid) or task.placement is None or now >= task.created + task.placement.wait
+
+    def takes_any(self, task: Task, uid: str) -> bool:
+        """Whether the Task need not wait for another agent, for sure."""
+        return self.prefers(task, uid) or task.placement is None or not task.placement.wait
 
     def fits(self, task: Task, uid: str, sure: bool = False) -> bool:
         if not (self.open(uid) and self.suits(task, uid, sure)):

@@ -155,8 +155,17 @@ class AgentPoolSpec(Model):
         description="Keys of labels that an agent may report of itself, beside the labels of its pod.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
-    cost_per_hour: Annotated[float, Field(ge=0)] = Field(
-        default=0, description="What one agent costs an hour, in any one currency."
+    cost_per_hour: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
+        default=0, description="What an agent costs an hour, in a currency of your choice."
+    )
+    watts_busy: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
+        default=0, description="What an agent draws with all slots busy, in watts."
+    )
+    watts_idle: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
+        default=0, description="What an agent draws with no slot busy, in watts."
+    )
+    quality: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=1, description="How good the agents' work is, from 0 to 1: Tasks may ask for a minimum."
     )
     breaker: Breaker = Field(
         default_factory=Breaker,

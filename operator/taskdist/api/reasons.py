@@ -36,6 +36,11 @@ class Reason(StrEnum):
     NO_HANDLER = "NoHandler"  # no agent handles its type
     SKILL_MISSING = "SkillMissing"
     LABELS_MISMATCH = "LabelsMismatch"
+    ZONE_MISMATCH = "ZoneMismatch"
+    REGION_MISMATCH = "RegionMismatch"
+    TOO_EXPENSIVE = "TooExpensive"  # every pool costs more than the Task allows
+    QUALITY_TOO_LOW = "QualityTooLow"
+    AFFINITY_WAIT = "AffinityWait"  # it waits for an agent that it prefers, and after a while for any
     TOO_LARGE = "TooLarge"  # more slots or resources than any agent has in all
     UNFENCED = "Unfenced"  # only agents that cannot be fenced, in a queue that forbids overlap
     NO_FREE_SLOTS = "NoFreeSlots"

@@ -120,6 +120,11 @@ def pool_rules() -> list[Rule]:
             ".spec.scaling.minReplicas",
         ),
         rule(
+            "self.spec.wattsIdle <= self.spec.wattsBusy",
+            "spec.wattsIdle must not be more than spec.wattsBusy: raise spec.wattsBusy",
+            ".spec.wattsIdle",
+        ),
+        rule(
             "!has(self.spec.scaling) || !has(oldSelf.spec.scaling) || self.spec.replicas == oldSelf.spec.replicas",
             "spec.replicas has no effect while spec.scaling is set: change spec.scaling.minReplicas instead, or remove "
             "spec.scaling",
@@ -211,6 +216,11 @@ def creation_checks() -> list[Check]:
         Check(
             "(!has(self.spec.dependsOn) || !self.spec.dependsOn.exists(each, each.name == self.metadata.name))",
             "spec.dependsOn names the Task itself, so that it could never start: leave it out",
+        ),
+        Check(
+            "(self.spec.?waitForPreferredSeconds.orValue(0.0) == 0.0 || size(self.spec.?preferred.orValue([])) > 0)",
+            "spec.waitForPreferredSeconds waits for what spec.preferred names, which is empty: name it, or leave the "
+            "wait out",
         ),
     ]
 

@@ -19,11 +19,15 @@ MAX_ATTEMPT_RECORDS = 128
 MAX_ATTEMPT_BYTES = 64 * 1024
 # The spec's fields that may change after creation.
 MUTABLE_FIELDS = ("suspend", "cancel", "priority", "pool", "agent", "redrive")
+# How many label selectors may say what a Task prefers.
+MAX_PREFERRED = 8
 # How many Tasks one may depend on.
 MAX_DEPENDENCIES = 32
 
 # A value that Tasks have in common: those of one key limit or follow each other.
 KeyValue = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+# Zones and regions: values of labels.
+Place = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 
 
 class Priority(StrEnum):
@@ -77,6 +81,15 @@ class Dependency(Model):
     name: Annotated[str, StringConstraints(min_length=1, max_length=253)] = Field(
         description="Name of a Task in the same namespace. It is pinned by its uid once it is seen."
     )
+
+
+class Preference(Model):
+    """Labels that the agent should rather carry."""
+
+    weight: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=1, description="How much this counts: the weights of all that an agent meets are added up."
+    )
+    selector: LabelSelector = Field(description="The labels. Agents carry the labels of their pods.")
 
 
 class TaskSpec(Model):
@@ -151,6 +164,37 @@ class TaskSpec(Model):
     )
     agent_selector: LabelSelector | None = Field(
         default=None, description="Labels that the agent must carry. Agents carry the labels of their pods."
+    )
+    zones: Annotated[list[Place], Field(max_length=16)] = Field(
+        default_factory=list,
+        description="Zones that the agent may be in (its label topology.kubernetes.io/zone), nearest first; empty: "
+        "any.",
+    )
+    regions: Annotated[list[Place], Field(max_length=16)] = Field(
+        default_factory=list,
+        description="Regions that the agent may be in (its label topology.kubernetes.io/region), nearest first; "
+        "empty: any.",
+    )
+    max_cost_per_hour: Annotated[float, Field(ge=0, le=1_000_000)] | None = Field(
+        default=None, description="The agent's pool may cost at most this much: its costPerHour."
+    )
+    min_quality: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0, description="The agent's pool must be at least this good: its quality."
+    )
+    preferred: Annotated[list[Preference], Field(max_length=MAX_PREFERRED)] = Field(
+        default_factory=list,
+        description="Labels that the agent should rather carry: of the agents with room, those that meet most by "
+        "weight are chosen from.",
+    )
+    wait_for_preferred_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = Field(
+        default=0,
+        description="How long it waits for an agent that meets at least one of the preferred selectors before any "
+        "other may run it, in seconds; 0: not at all.",
+    )
+    sticky_key: KeyValue | None = Field(
+        default=None,
+        description="Of the queue's Tasks with this key, each goes to the agent that the last one went to, if that "
+        "has room.",
     )
     suspend: bool = Field(
         default=False,

@@ -67,6 +67,25 @@ class OnOverflow(StrEnum):
     SPILL = "Spill"
 
 
+class Strategy(StrEnum):
+    """How one agent is picked among those that may run a Task and have room."""
+
+    ADAPTIVE = "Adaptive"
+    ROUND_ROBIN = "RoundRobin"
+    SMOOTH_WEIGHTED = "SmoothWeighted"
+    LEAST_LOADED = "LeastLoaded"
+    RANDOM = "Random"
+    POWER_OF_TWO = "PowerOfTwo"
+    CONSISTENT_HASH = "ConsistentHash"
+    SPREAD = "Spread"
+    PACK = "Pack"
+    PERFORMANCE = "Performance"
+    AFFINITY = "Affinity"
+    ZONE_AWARE = "ZoneAware"
+    COST = "Cost"
+    ENERGY = "Energy"
+
+
 class Order(Model):
     """In which order Tasks leave."""
 
@@ -258,6 +277,14 @@ class TaskQueueSpec(Model):
     )
     order: Order = Field(
         default_factory=Order, description="In which order Tasks leave.", json_schema_extra={"default": {}}
+    )
+    strategy: Strategy = Field(
+        default=Strategy.ADAPTIVE,
+        description="How one agent is picked among those that may run a Task and have room: Adaptive (quickest, then "
+        "fewest scarce skills, then least busy), RoundRobin, SmoothWeighted (by slots), LeastLoaded, Random, "
+        "PowerOfTwo, ConsistentHash (by stickyKey or type), Spread (over zones), Pack (fullest first), Performance "
+        "(quickest as observed), Affinity (where the like ran last), ZoneAware (in the order of the Task's zones), "
+        "Cost or Energy (least for the Task, fullest first).",
     )
     tenants: Tenants = Field(
         default_factory=Tenants, description="How tenants share the queue.", json_schema_extra={"default": {}}

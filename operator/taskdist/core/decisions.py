@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from taskdist.api import BreakerState, Phase, Reason
+from taskdist.api import BreakerState, Phase, Reason, Strategy
 from taskdist.core.model import Key
 
 
@@ -11,6 +11,7 @@ class Assign:
     """Grant the Task's next attempt to this agent. The core already counts it as leased there.
 
     `rule` and `step` are the route by which it came to the pool: its name and the number of its step, from 1.
+    `score` is what decided by the queue's strategy: its meaning is the strategy's, and the message says it in words.
     """
 
     task_uid: str
@@ -21,6 +22,8 @@ class Assign:
     message: str
     rule: str = ""
     step: int = 0
+    strategy: Strategy = Strategy.ADAPTIVE
+    score: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

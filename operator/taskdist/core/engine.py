@@ -11,7 +11,7 @@ from math import inf, nextafter
 from sys import maxsize
 from typing import Any
 
-from taskdist.api import OnHopeless, OnOverflow, Phase, Reason
+from taskdist.api import OnHopeless, OnOverflow, Phase, Reason, Strategy
 from taskdist.core import audit, events, explain, order
 from taskdist.core.alarms import Watch
 from taskdist.core.arrivals import Arrivals
@@ -28,11 +28,13 @@ from taskdist.core.model import TOP, Key, Queue, Route, Task
 from taskdist.core.outlook import with_outlook
 from taskdist.core.parking import Parking
 from taskdist.core.performance import Conduct, Performance, PoolPerformance, TypePerformance, weakest
+from taskdist.core.pickers import picker
 from taskdist.core.resizing import Resizer
 from taskdist.core.retry import after_failure
 from taskdist.core.roster import AgentRecord
 from taskdist.core.routes import opens_at, reached, taken
 from taskdist.core.shares import Share
+from taskdist.core.strategies import Strategies, strategy_of
 from taskdist.core.views import AgentState, BreakerView, PoolView
 from taskdist.core.waiting import Group, TaskRecord, WaitingIndex
 
@@ -74,6 +76,7 @@ class Core:
             self._fleet.renamed,
         )
         self._fleet.bind(self._catalogue)
+        self._strategies = Strategies(self._fleet.agents, self._catalogue.pools, picker)
         self._resizer = Resizer(self._catalogue, self._fleet)
         self._guard = Guard(self._fleet, self._catalogue)
         self._performance = Performance()
@@ -125,6 +128,7 @@ class Core:
     def _queue_deleted(self, event: events.QueueDeleted, now: float) -> None:
         former = self._catalogue.queue(event.key)
         self._catalogue.drop_queue(event.key)
+        self._strategies.forget(event.key)
         self._parking.open(self._limits.drop_queue(event.key))
         self._rules_changed(former, self._catalogue.queue(event.key), now)
 
@@ -135,7 +139,7 @@ class Core:
                 moves = record.agent is None and not record.held and record.ending is None
                 if moves:
                     self._lift(record, now)
-                    record.shape = self._catalogue.shape_of(record.task)
+                    record.shape = self._catalogue.shape_of(record.task, relaxed=record.relaxed)
                 self._rank(record)
                 self._heed_dependants(record)
                 if moves:
@@ -360,7 +364,7 @@ class Core:
                 for uid in self._limits.change(former, task):
                     self._try_again(uid, now)
             # Its class may have been forgotten while it was leased, even if nothing of it changed.
-            record.shape = self._catalogue.shape_of(task)
+            record.shape = self._catalogue.shape_of(task, relaxed=record.relaxed)
             if former is not task:
                 if former.queue != task.queue:
                     self._came(record)
@@ -476,6 +480,8 @@ class Core:
             since = min(now, max(task.created, task.not_before)) if record.fresh else now
             if record.eligible_since < 0.0:
                 record.eligible_since = since
+            if record.shape.patient:
+                self._be_patient(record, since, now)
             if record.shape.route is not None:
                 self._take_step(record, record.shape.route, now)
             record.counts[0] += 1
@@ -494,7 +500,7 @@ class Core:
         """Give the Task, which stands nowhere, the shape of the step that its wait has opened."""
         step = reached(route, record.eligible_since, now)
         if step != record.shape.step:
-            record.shape = self._catalogue.shape_of(record.task, step)
+            record.shape = self._catalogue.shape_of(record.task, step, record.relaxed)
         record.moves = opens_at(route, step + 1, record.eligible_since)
 
     def _move_on(self, record: TaskRecord, route: Route, now: float) -> None:
@@ -515,6 +521,23 @@ class Core:
         record.shape.eligible_since += record.since
         self._enter_line(record, record.shape.queue, now)
 
+    def _be_patient(self, record: TaskRecord, since: float, now: float) -> None:
+        """Fix how long the Task waits for an agent that it prefers; if that is over, any will do."""
+        placement = record.task.placement
+        assert placement is not None, "a shape is patient for what its Tasks prefer"
+        if record.patience == inf:
+            record.patience = since + placement.wait
+        if record.patience <= now:
+            record.relaxed = True
+            record.shape = self._catalogue.shape_of(record.task, relaxed=True)
+
+    def _relax(self, record: TaskRecord, now: float) -> None:
+        """The Task has waited long enough for an agent that it prefers."""
+        self._lift(record, now)
+        record.relaxed = True
+        record.shape = self._catalogue.shape_of(record.task, relaxed=True)
+        self._stand(record, now)
+
     def _expire(self, record: TaskRecord, queue: Queue) -> None:
         """Work out when the Task has waited too long."""
         task = record.task
@@ -526,7 +549,10 @@ class Core:
 
     def _heed_time(self, record: TaskRecord) -> None:
         """Watch for the first of what time brings the Task."""
-        self._watch.set(record, min(record.expires, record.opens, record.rises, record.impatient, record.moves))
+        due = min(record.expires, record.opens, record.rises, record.impatient, record.moves)
+        if record.shape.patient and record.ending is None:
+            due = min(due, record.patience)
+        self._watch.set(record, due)
 
     def _unwatch(self, record: TaskRecord) -> None:
         record.expires = record.opens = record.rises = record.impatient = record.moves = inf
@@ -756,30 +782,41 @@ class Core:
         return record.shape.queue.expected_service if known is None else known.mean
 
     def _assign(self, record: TaskRecord, now: float, agent: AgentRecord | None = None) -> Assign:
+        task, shape = record.task, record.shape
+        strategy, score = strategy_of(shape), 0.0
         if agent is None:
-            profile = record.shape.profile
+            profile = shape.profile
             assert profile is not None, "a Task of a closed shape was found"
-            self._estimate(record.shape)
-            agent = profile.choose(record.shape, inf if record.task.deadline is None else record.task.deadline - now)
+            self._estimate(shape)
+            left = inf if task.deadline is None else task.deadline - now
+            if strategy is Strategy.ADAPTIVE and task.placement is None and task.sticky_key is None:
+                agent = profile.choose(shape, left)
+                score = agent.busy / agent.slots
+                message = f"Adaptive: quickest and least busy, {agent.busy} of {agent.slots} slots."
+            else:
+                choice = self._strategies.choose(task, shape, profile, left)
+                agent, score, message = choice.agent, choice.score, choice.message
+        else:
+            message = "It has room there while the agent is held, as what needs much room at once waits for it."
         assert agent.pool is not None
-        message = f"Least busy of the agents that may run it: {agent.busy} of {agent.slots} slots."
-        task = record.task
         service = self._service(record)
         if self._catalogue.timed and not task.attempted and not self._limits.concerns(task):
             since = max(task.created, task.not_before)
-            self._resizer.started(agent.pool, now - since, record.shape.demand)
+            self._resizer.started(agent.pool, now - since, shape.demand)
         self._waiting.charge(record, agent.pool, service, now)
         charge, record.charge = record.charge, None
         record.trying = False
         self._lift(record, now)
         record.charge = charge
+        record.relaxed, record.patience = False, inf
         self._limits.grant(task, now)
         if task.concurrency_key is not None and self._limits.key_open(task):
             self._parking.key_free(task, now)
         record.fresh = False
         self._lease(record, agent, now + service, now)
-        rule, step = taken(record.shape.route, agent.pool[1])
-        return Assign(task.uid, agent.uid, agent.name, agent.pool[1], Reason.ASSIGNED, message, rule, step)
+        pool = agent.pool[1]
+        rule, step = taken(shape.route, pool)
+        return Assign(task.uid, agent.uid, agent.name, pool, Reason.ASSIGNED, message, rule, step, strategy, score)
 
     def _park(self, record: TaskRecord, reason: Reason) -> None:
         self._withdraw(record)
@@ -821,6 +858,8 @@ class Core:
             if route is not None and (record.line is not None or record.blocker is not None):
                 self._move_on(record, route, now)
         for record in due:
+            if record.shape.patient and record.patience <= now and record.ending is None:
+                self._relax(record, now)
             if record.impatient <= now:
                 record.impatient = inf
                 self._holds.ask(record)

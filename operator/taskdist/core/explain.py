@@ -26,10 +26,10 @@ from taskdist.core.blockers import (
 from taskdist.core.budgets import Short
 from taskdist.core.decisions import Explanation
 from taskdist.core.dependencies import Dependencies, Gate
-from taskdist.core.filters import FILTERS, Need, Offer, prospective, refusal
+from taskdist.core.filters import FILTERS, PREFERRED, Need, Offer, prospective, refusal
 from taskdist.core.limits import Limits
 from taskdist.core.matching import AgentClass, Catalogue, Shape
-from taskdist.core.model import Budget, Key, Pool, Task, TokenRate
+from taskdist.core.model import REGION, ZONE, Budget, Key, Pool, Task, TokenRate
 from taskdist.core.routes import opens_at
 
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ def why(
     held = list(holds)
     if blocker is not None and _served(record.shape, catalogue, held):
         return of_limit(task, blocker, now)
-    found = _with_route(of_shape(record.shape, catalogue, held, task), record, now)
+    found = of_shape(record.shape, catalogue, held, task)
+    if found.reason is Reason.AFFINITY_WAIT:
+        return _of_patience(found, record, now)
+    found = _with_route(found, record, now)
     mine = next((hold for hold in held if hold.record is record), None)
     return found if mine is None else _of_own_hold(found, record, mine, now)
 
@@ -298,6 +301,14 @@ def _of_agents(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]", task
     held = [hold for hold in holds if _capable(shape, hold)]
     known = [(kind.offer, len(kind.members)) for kind in kinds]
     guarded = [agent for agent in catalogue.guarded.values() if agent.kind in capable]
+    if shape.patient and (free := _would_do(shape, kinds)):
+        check = FILTERS[PREFERRED]
+        return Explanation(
+            check.reason,
+            f"None of the agents of {pools} that the Task prefers has room; {free} slots are free on others.",
+            check.mend,
+            rejections=_refused(shape.need, known),
+        )
     if held or any(kind.open for kind in capable):
         rejections = _refused(shape.need, known) + _held_back(guarded)
         return _of_room(shape, catalogue, capable, held, pools, rejections, task, guarded)
@@ -390,6 +401,13 @@ def _fit(reason: Reason, shape: Shape, pool: Pool) -> str:
             labels |= {each.key: "true" for each in need.selector if each.operator == "Exists"}
             wrong = any(each.operator in ("NotIn", "DoesNotExist") for each in need.selector)
             return "" if wrong else remedies.patch_pool(pool.key, template={"metadata": {"labels": labels}})
+        case Reason.ZONE_MISMATCH | Reason.REGION_MISMATCH:
+            key, allowed = _places(need, reason)
+            # Its pods go there, and say so where Kubernetes does not copy the label from the node.
+            there = {key: allowed[0]}
+            return remedies.patch_pool(
+                pool.key, template={"metadata": {"labels": there}, "spec": {"nodeSelector": there}}
+            )
         case Reason.UNFENCED:
             return remedies.patch_queue(shape.queue_key, reclaim="Confirmed")
         case Reason.TOO_LARGE:
@@ -398,6 +416,12 @@ def _fit(reason: Reason, shape: Shape, pool: Pool) -> str:
             return remedies.patch_pool(pool.key, **spec, **({"resources": short} if short else {}))
         case _:
             return ""
+
+
+def _places(need: Need, reason: Reason) -> tuple[str, tuple[str, ...]]:
+    """The label that says where an agent is, and what the Task allows there."""
+    assert need.placement is not None, "a filter of places refuses only where the Task names some"
+    return (ZONE, need.placement.zones) if reason is Reason.ZONE_MISMATCH else (REGION, need.placement.regions)
 
 
 def _of_room(
@@ -472,6 +496,18 @@ def _of_own_hold(found: Explanation, record: "TaskRecord", hold: "Hold", now: fl
         unblock="Wait for the Tasks on that agent to end.",
         command="",
     )
+
+
+def _of_patience(found: Explanation, record: "TaskRecord", now: float) -> Explanation:
+    """The same reason as its like have, with the time after which the Task goes anywhere."""
+    left = duration(max(0.0, record.patience - now))
+    return replace(found, message=f"{found.message} In {left}, at {clock(record.patience)}, any other will do.")
+
+
+def _would_do(shape: Shape, kinds: Sequence[AgentClass]) -> int:
+    """Count the free slots of agents that may run the Task but for its preference, which it waits for."""
+    others = [kind for kind in kinds if refusal(shape.need, kind.offer) == PREFERRED]
+    return sum(max(0, kind.open * kind.offer.slots - kind.taken) for kind in others)
 
 
 def _more(shape: Shape, catalogue: Catalogue) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from taskdist.api import Reason
-from taskdist.core.model import Key, Pool, Requirement, Task
+from taskdist.core.model import REGION, ZONE, Agent, Key, Placement, Pool, Preference, Requirement, Task
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a Task asks of an agent."""
+    """What a Task asks of an agent. `patient`: for now only one that it prefers will do."""
 
     type: str
     slots: int
@@ -22,11 +22,16 @@ class Need:
     selector: tuple[Requirement, ...]
     allows_unfenced: bool
     agent: str | None = None  # the name of the only one that may run it
+    placement: Placement | None = None
+    patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What an agent brings when it is idle. `types` None means any."""
+    """What an agent brings when it is idle. `types` None means any; `cost` is of the agent, an hour.
+
+    `known` False: an agent that is yet to come, so that its node's zone and region are not known.
+    """
 
     pool: Key
     slots: int
@@ -35,6 +40,9 @@ class Offer:
     types: frozenset[str] | None
     labels: tuple[tuple[str, str], ...]
     fenced: bool
+    cost: float = 0.0
+    quality: float = 1.0
+    known: bool = True
     name: str = ""  # the agent's, where Tasks ask for it
 
 
@@ -49,13 +57,51 @@ class Filter:
     mend: str
 
 
-def need_of(task: Task, allows_unfenced: bool) -> Need:
-    return Need(task.type, task.slots, task.resources, task.skills, task.selector, allows_unfenced, task.agent)
+def need_of(task: Task, allows_unfenced: bool, patient: bool = False) -> Need:
+    return Need(
+        task.type,
+        task.slots,
+        task.resources,
+        task.skills,
+        task.selector,
+        allows_unfenced,
+        task.agent,
+        task.placement,
+        patient,
+    )
+
+
+def offer_of(agent: Agent, pool: Pool | None) -> Offer:
+    """What the agent brings, with what its pool says of it; the defaults for one whose pool is not known."""
+    cost, quality = (0.0, 1.0) if pool is None else (pool.cost_per_hour, pool.quality)
+    return Offer(
+        agent.pool_key,
+        agent.slots,
+        agent.resources,
+        agent.skills,
+        agent.types,
+        agent.labels,
+        agent.fenced,
+        cost,
+        quality,
+        name=agent.name,
+    )
 
 
 def prospective(pool: Pool) -> Offer:
     """An agent that the pool could yet have: what it declares; types and fencing are unknown, so taken as given."""
-    return Offer(pool.key, pool.slots, pool.resources, pool.skills, None, pool.labels, True)
+    return Offer(
+        pool.key,
+        pool.slots,
+        pool.resources,
+        pool.skills,
+        None,
+        pool.labels,
+        True,
+        pool.cost_per_hour,
+        pool.quality,
+        False,
+    )
 
 
 def holds(requirement: Requirement, labels: dict[str, str]) -> bool:
@@ -93,10 +139,51 @@ def _skilled(need: Need, offer: Offer) -> bool:
 
 
 def _selected(need: Need, offer: Offer) -> bool:
-    if not need.selector:
-        return True
+    return not need.selector or meets(need.selector, offer)
+
+
+def label(offer: Offer, key: str) -> str | None:
+    return next((value for name, value in offer.labels if name == key), None)
+
+
+def meets(selector: Iterable[Requirement], offer: Offer) -> bool:
+    """Whether the agent's labels meet all requirements."""
     labels = dict(offer.labels)
-    return all(holds(requirement, labels) for requirement in need.selector)
+    return all(holds(requirement, labels) for requirement in selector)
+
+
+def worth(preferred: Iterable[Preference], offer: Offer) -> int:
+    """Return the weight of what the agent meets of the preferences."""
+    return sum(each.weight for each in preferred if meets(each.selector, offer))
+
+
+def _allowed(allowed: Sequence[str], key: str, offer: Offer) -> bool:
+    if not allowed:
+        return True
+    place = label(offer, key)
+    return place in allowed if place is not None else not offer.known
+
+
+def _in_zone(need: Need, offer: Offer) -> bool:
+    return need.placement is None or _allowed(need.placement.zones, ZONE, offer)
+
+
+def _in_region(need: Need, offer: Offer) -> bool:
+    return need.placement is None or _allowed(need.placement.regions, REGION, offer)
+
+
+def _affordable(need: Need, offer: Offer) -> bool:
+    placement = need.placement
+    return placement is None or placement.max_cost is None or offer.cost <= placement.max_cost
+
+
+def _good_enough(need: Need, offer: Offer) -> bool:
+    return need.placement is None or offer.quality >= need.placement.min_quality
+
+
+def _preferred(need: Need, offer: Offer) -> bool:
+    placement = need.placement
+    return not need.patient or placement is None or worth(placement.preferred, offer) > 0
 
 
 def _fenced(need: Need, offer: Offer) -> bool:
@@ -133,6 +220,35 @@ def _say_labels(need: Need, offers: Sequence[Offer]) -> str:
     if not unmet:
         return f"meets all of: {'; '.join(map(_requirement, need.selector))}"
     return f"carries labels that meet: {'; '.join(map(_requirement, unmet))}"
+
+
+def _say_place(what: str, key: str, allowed: Sequence[str], offers: Sequence[Offer]) -> str:
+    places = sorted({place for offer in offers if (place := label(offer, key)) is not None})
+    return f"is in {_counted(what, allowed)}; they are in: {_listed(places)}"
+
+
+def _say_zone(need: Need, offers: Sequence[Offer]) -> str:
+    return _say_place("zone", ZONE, need.placement.zones if need.placement is not None else (), offers)
+
+
+def _say_region(need: Need, offers: Sequence[Offer]) -> str:
+    return _say_place("region", REGION, need.placement.regions if need.placement is not None else (), offers)
+
+
+def _say_cost(need: Need, offers: Sequence[Offer]) -> str:
+    most = need.placement.max_cost if need.placement is not None else None
+    return f"costs {most or 0.0:g} an hour or less; the cheapest costs {min(offer.cost for offer in offers):g}"
+
+
+def _say_quality(need: Need, offers: Sequence[Offer]) -> str:
+    least = need.placement.min_quality if need.placement is not None else 0.0
+    return f"has a quality of {least:g} or more; the best has {max(offer.quality for offer in offers):g}"
+
+
+def _say_preferred(need: Need, offers: Sequence[Offer]) -> str:
+    preferred = need.placement.preferred if need.placement is not None else ()
+    wanted = " or ".join("; ".join(map(_requirement, each.selector)) for each in preferred)
+    return f"carries labels that the Task prefers: {wanted}"
 
 
 def _say_fence(need: Need, offers: Sequence[Offer]) -> str:
@@ -202,6 +318,34 @@ FILTERS: tuple[Filter, ...] = (
         _say_labels,
         "Label the pool's pod template so, or change the Task's agentSelector.",
     ),
+    Filter(
+        Reason.ZONE_MISMATCH,
+        _in_zone,
+        "in other zones",
+        _say_zone,
+        "Run a pool's agents in such a zone, or add one to the Task's zones.",
+    ),
+    Filter(
+        Reason.REGION_MISMATCH,
+        _in_region,
+        "in other regions",
+        _say_region,
+        "Run a pool's agents in such a region, or add one to the Task's regions.",
+    ),
+    Filter(
+        Reason.TOO_EXPENSIVE,
+        _affordable,
+        "too expensive",
+        _say_cost,
+        "Raise the Task's maxCostPerHour, or add a cheaper pool to the queue.",
+    ),
+    Filter(
+        Reason.QUALITY_TOO_LOW,
+        _good_enough,
+        "not good enough",
+        _say_quality,
+        "Lower the Task's minQuality, or add a better pool to the queue.",
+    ),
     # Without a fence a second start could overlap the first: only a queue that accepts or waits may use these.
     Filter(
         Reason.UNFENCED,
@@ -218,7 +362,16 @@ FILTERS: tuple[Filter, ...] = (
         _say_size,
         "Raise the slots or resources of a pool, or ask for less in the Task.",
     ),
+    # The only one that time alone opens.
+    Filter(
+        Reason.AFFINITY_WAIT,
+        _preferred,
+        "not preferred",
+        _say_preferred,
+        "Wait: after its waitForPreferredSeconds any other agent will do.",
+    ),
 )
+PREFERRED = len(FILTERS) - 1
 
 
 def refusal(need: Need, offer: Offer) -> int | None:

@@ -8,14 +8,16 @@ filters once. Refuses to know which Tasks wait in which order, or which agents a
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from math import inf, log
 from typing import TYPE_CHECKING
 
-from taskdist.api import Reason
-from taskdist.core.filters import Need, Offer, need_of, prospective, refusal, tasks_at_once
-from taskdist.core.model import EMERGENCY, Agent, Key, Pool, Queue, Route, Task
+from taskdist.api import Reason, Strategy
+from taskdist.core.filters import Need, Offer, need_of, offer_of, prospective, refusal, tasks_at_once
+from taskdist.core.model import EMERGENCY, REGION, ZONE, Agent, Key, Placement, Pool, Queue, Route, Task
 from taskdist.core.order import is_emergency
 from taskdist.core.performance import STEP, TO_JUDGE, TYPES, Track, nine_in_ten
+from taskdist.core.rings import HashRing, Roll
 from taskdist.core.roster import AgentRecord, Roster
 from taskdist.core.routes import NONE, opened, route_of
 from taskdist.core.staffing import Inflow
@@ -61,7 +63,20 @@ class AgentClass:
     `open` counts those that new work may go to, `taken` the busy ones among their slots.
     """
 
-    __slots__ = ("_paces", "members", "number", "offer", "open", "pace", "rosters", "swiftness", "taken", "tracks")
+    __slots__ = (
+        "_paces",
+        "members",
+        "number",
+        "offer",
+        "open",
+        "pace",
+        "ring",
+        "roll",
+        "rosters",
+        "swiftness",
+        "taken",
+        "tracks",
+    )
 
     def __init__(self, number: int, offer: Offer) -> None:
         self.number = number
@@ -77,6 +92,28 @@ class AgentClass:
         self._paces = 0
         # By what Tasks do: the same, of each.
         self.tracks: OrderedDict[Work, Track] = OrderedDict()
+        # Its members in order, kept from when a strategy first asks for it.
+        self.roll: Roll | None = None
+        self.ring: HashRing | None = None
+
+    def join(self, agent: AgentRecord) -> None:
+        self.members[agent.uid] = agent
+        if self.roll is not None:
+            self.roll.add(agent.uid)
+        if self.ring is not None:
+            self.ring.add(agent.uid, agent.name)
+
+    def leave(self, agent: AgentRecord) -> None:
+        del self.members[agent.uid]
+        if self.roll is not None:
+            self.roll.remove(agent.uid)
+        if self.ring is not None:
+            self.ring.remove(agent.uid)
+
+    @property
+    def judged(self) -> float:
+        """Its pace as far as it is believed."""
+        return self.pace if self._paces >= PACES_TO_JUDGE else 1.0
 
     def observed(self, work: "Work", seconds: float, ratio: float) -> None:
         """An attempt took so long, so many times as long as expected."""
@@ -113,12 +150,22 @@ class AgentClass:
         return swiftness if long <= left else swiftness + LATE * (1 + round(log(long / left) / STEP))
 
 
+class Census:
+    """Which skills Tasks ask for, and how often classes got other members: what tells which skills are scarce."""
+
+    __slots__ = ("asked", "version")
+
+    def __init__(self) -> None:
+        self.asked: frozenset[str] = frozenset()
+        self.version = 0
+
+
 class Profile:
     """Shapes that the same agent classes serve, as early in their routes, and that take the same room."""
 
-    __slots__ = ("_tiers", "key", "number", "rosters", "shapes", "slots")
+    __slots__ = ("_census", "_counted", "_several", "_tiers", "key", "number", "rosters", "scarcity", "shapes", "slots")
 
-    def __init__(self, number: int, key: "ProfileKey", rosters: list[Roster]) -> None:
+    def __init__(self, number: int, key: "ProfileKey", rosters: list[Roster], census: Census) -> None:
         self.number = number
         self.key = key
         self.slots = key[1]
@@ -128,6 +175,11 @@ class Profile:
         self._tiers: list[list[Roster]] = []
         for tier in key[3]:
             self._tiers.append([roster for roster in rosters if tier >> roster.kind.number & 1])
+        self._census = census
+        self._counted = -1
+        # Whether its classes differ in their skills; what these are worth to others, by class.
+        self._several = any(roster.kind.offer.skills != rosters[0].kind.offer.skills for roster in rosters)
+        self.scarcity: dict[int, float] = {}
 
     def nearest(self) -> list[Roster]:
         """Return the rosters that compete now: those of the earliest step that has room."""
@@ -138,7 +190,12 @@ class Profile:
         return self.rosters
 
     def choose(self, shape: "Shape", left: float) -> AgentRecord:
-        """Return the agent to take: best class, least busy, least busy time so far, uid. One must have room."""
+        """Return the agent to take: best class, fewest scarce skills, least busy, least busy time so far, uid.
+
+        `left`: the seconds until the Task's deadline. One must have room.
+        """
+        if self._several:
+            return self.among(self.nearest(), shape, left)
         best: tuple[int, tuple[float, tuple[float, str, int, AgentRecord]]] | None = None
         for roster in self.nearest():
             if roster.room >= self.slots:
@@ -150,14 +207,45 @@ class Profile:
         assert best is not None, "the mask of free profiles names one that no agent has room for"
         return best[1][1][3]
 
+    def among(self, rosters: list[Roster], shape: "Shape", left: float) -> AgentRecord:
+        """Choose likewise among some of its rosters."""
+        if self._several and self._counted != self._census.version:
+            self._weigh()
+        best: tuple[int, float, tuple[float, tuple[float, str, int, AgentRecord]]] | None = None
+        for roster in rosters:
+            if roster.room >= self.slots:
+                rank = roster.kind.rank(shape, left)
+                scarcity = self.scarcity.get(roster.kind.number, 0.0)
+                if best is None or rank < best[0] or (rank == best[0] and scarcity <= best[1]):
+                    found = (rank, scarcity, roster.best())
+                    if best is None or found < best:
+                        best = found
+        assert best is not None, "the mask of free profiles names one that no agent has room for"
+        return best[2][1][3]
+
+    def _weigh(self) -> None:
+        """A skill that Tasks ask for is as scarce as the part of the agents that lack it, of all that serve here."""
+        self._counted = self._census.version
+        agents = 0
+        having: Counter[str] = Counter()
+        for roster in self.rosters:
+            members = len(roster.kind.members)
+            agents += members
+            for skill in roster.kind.offer.skills & self._census.asked:
+                having[skill] += members
+        for roster in self.rosters:
+            skills = sorted(roster.kind.offer.skills & self._census.asked)
+            scarce = sum([1.0 - having[skill] / agents for skill in skills], 0.0) if agents else 0.0
+            self.scarcity[roster.kind.number] = scarce
+
 
 # (agent classes that serve it, slots, resources; the same classes by step of a route, none where it has only one step)
 ProfileKey = tuple[int, int, Resources, tuple[int, ...]]
 # What a Task takes of budgets: queue, name, amount.
 Budgets = tuple[tuple[str, str, int], ...]
 # What few Tasks have: the one agent that may run them; the number of their route, and of the step that their wait has
-# opened; what they take of budgets.
-Special = tuple[str | None, int, int, Budgets]
+# opened; what they take of budgets; where they may and would rather run, and whether they wait for that.
+Special = tuple[str | None, int, int, Budgets, Placement | None, bool]
 # Behind what agents are asked for: whether its Tasks are emergencies, which may use any pool; what else they have.
 ShapeKey = tuple[Key, str | None, str, int, Resources, frozenset[str], tuple[object, ...], bool, Special | None]
 # The queue and type of a Task.
@@ -179,6 +267,7 @@ class Shape:
         "key",
         "lines",
         "need",
+        "patient",
         "pool",
         "pools",
         "profile",
@@ -205,6 +294,7 @@ class Shape:
         self.steps = 0
         # By open step: the agent classes that serve it and that no earlier step has. Nothing if there is only one.
         self.tiers: tuple[int, ...] = ()
+        self.patient = special is not None and special[5]
         # The queue's rules; the defaults if it is gone.
         self.queue = Queue(*key[0])
         self.need = need
@@ -263,6 +353,7 @@ class Catalogue:
         self._by_queue: dict[Key, dict[ShapeKey, Shape]] = {}
         self._by_pool: dict[Key, dict[Offer, AgentClass]] = {}
         self._label_keys: set[str] = set()
+        self._census = Census()
         self._rehome = rehome
         self._redirect = redirect
         self._resized = resized
@@ -290,6 +381,8 @@ class Catalogue:
     def apply_queue(self, queue: Queue) -> None:
         if self.queues.get(queue.key) != queue:
             self.queues[queue.key] = queue
+            if queue.strategy is Strategy.SPREAD:
+                self._look_at({ZONE})
             self._resolve_all(self._by_queue.get(queue.key, {}).values())
 
     def drop_queue(self, key: Key) -> None:
@@ -297,10 +390,14 @@ class Catalogue:
             self._resolve_all(self._by_queue.get(key, {}).values())
 
     def apply_pool(self, pool: Pool) -> None:
-        if self.pools.get(pool.key) != pool:
+        former = self.pools.get(pool.key)
+        if former != pool:
             self.pools[pool.key] = pool
             self._pools_changed()
             self._judge(pool.key)
+            alike = former is not None and (former.cost_per_hour, former.quality) == (pool.cost_per_hour, pool.quality)
+            if not alike and self._by_pool.get(pool.key):
+                self._relabelled()
             self._resolve_namespace(pool.namespace)
 
     def drop_pool(self, key: Key) -> None:
@@ -340,11 +437,13 @@ class Catalogue:
 
     # Shapes.
 
-    def shape_of(self, task: Task, step: int = 0) -> Shape:
-        """Return the Task's shape, if its wait has opened this step of its route."""
+    def shape_of(self, task: Task, step: int = 0, relaxed: bool = False) -> Shape:
+        """Return the Task's shape, if its wait has opened this step of its route; `relaxed`: it has waited long enough
+        for an agent that it prefers."""
         queue = (task.namespace, task.queue)
-        rules = self.queues.get(queue)
+        rules, placement = self.queues.get(queue), task.placement
         route = NONE if rules is None or not rules.routes else route_of(rules, task)
+        patient = placement is not None and not relaxed and placement.waits
         key = (
             queue,
             task.pool,
@@ -355,23 +454,29 @@ class Catalogue:
             task.selector,
             task.priority >= EMERGENCY and is_emergency(self.queue(queue), task),
             None
-            if route == NONE and task.agent is None and not task.budgets
-            else (task.agent, route, NONE if route == NONE else step, task.budgets),
+            if route == NONE and task.agent is None and not task.budgets and placement is None
+            else (task.agent, route, NONE if route == NONE else step, task.budgets, placement, patient),
         )
         shape = self.shapes.get(key)
         if shape is None:
             if len(self.shapes) >= self._sweep_at:
                 self._sweep()
-            shape = self.shapes[key] = Shape(key, need_of(task, False))
+            shape = self.shapes[key] = Shape(key, need_of(task, False, patient))
             self._by_queue.setdefault(shape.queue_key, {})[key] = shape
-            asked = {requirement.key for requirement in task.selector}
-            if not asked <= self._label_keys:
-                self._label_keys |= asked
-                self._relabelled()
+            self._look_at(_labels_asked(task))
+            if not task.skills <= self._census.asked:
+                self._census.asked |= task.skills
+                self._census.version += 1
             if task.agent is not None:
                 self._ask(task.namespace, task.agent)
             self._resolve(shape)
         return shape
+
+    def _look_at(self, labels: set[str]) -> None:
+        """From now on these labels tell agents apart."""
+        if not labels <= self._label_keys:
+            self._label_keys |= labels
+            self._relabelled()
 
     def _ask(self, namespace: str, name: str) -> None:
         """Tell the agents of this name from others, because a Task asks for it."""
@@ -409,12 +514,7 @@ class Catalogue:
         """Work out anew what may serve the shape."""
         queue, special = self.queues.get(shape.queue_key), shape.key[8]
         shape.queue = queue or Queue(*shape.queue_key)
-        shape.need = Need(
-            *shape.key[2:6],
-            shape.need.selector,
-            queue is not None and queue.allows_unfenced,
-            None if special is None else special[0],
-        )
+        shape.need = replace(shape.need, allows_unfenced=queue is not None and queue.allows_unfenced)
         number = NONE if special is None else special[1]
         shape.route = shape.queue.routes[number] if NONE < number < len(shape.queue.routes) else None
         shape.tiers, shape.steps = (), 0
@@ -565,7 +665,7 @@ class Catalogue:
             number = self._free_profiles.pop() if self._free_profiles else len(self.profiles)
             kinds = [kind for kind in self._by_number.values() if shape.serving >> kind.number & 1]
             rosters = [self._roster(kind, shape.need.resources) for kind in kinds]
-            profile = self.profiles[key] = Profile(number, key, rosters)
+            profile = self.profiles[key] = Profile(number, key, rosters, self._census)
             for roster in rosters:
                 roster.attach(number, profile.slots)
                 self._resized(roster)
@@ -616,8 +716,9 @@ class Catalogue:
             number = self._free_classes.pop() if self._free_classes else len(self._by_number)
             kind = self.classes[offer] = self._by_number[number] = AgentClass(number, offer)
             self._by_pool.setdefault(offer.pool, {})[offer] = kind
-            kind.members[agent.uid] = agent
+            kind.join(agent)
             agent.kind = kind
+            self._census.version += 1
             for shape in list(self.shapes.values()):
                 if shape.need.agent is not None:
                     continue
@@ -630,7 +731,8 @@ class Catalogue:
                     self._settle(shape)
         else:
             agent.kind = kind
-            kind.members[agent.uid] = agent
+            kind.join(agent)
+            self._census.version += 1
             if len(kind.members) == 1:
                 self._repopulated(kind)
         name = (offer.pool[0], agent.offer.name)
@@ -643,7 +745,8 @@ class Catalogue:
         kind, agent.kind = agent.kind, None
         if kind is None:
             return
-        del kind.members[agent.uid]
+        kind.leave(agent)
+        self._census.version += 1
         if not kind.members:
             self._repopulated(kind)
         name, agent.enrolled = agent.enrolled, None
@@ -694,13 +797,17 @@ class Catalogue:
     def _project(self, agent: Agent) -> Offer:
         """Only labels that a selector asks for tell agents apart; else every pod name would be a class of its own."""
         labels = tuple(sorted((key, value) for key, value in agent.labels if key in self._label_keys))
-        return Offer(
-            agent.pool_key,
-            agent.slots,
-            tuple(sorted(agent.resources)),
-            agent.skills,
-            agent.types,
-            labels,
-            agent.fenced,
-            agent.name if (agent.namespace, agent.name) in self._asked else "",
-        )
+        offer = offer_of(agent, self.pools.get(agent.pool_key))
+        name = agent.name if (agent.namespace, agent.name) in self._asked else ""
+        return replace(offer, resources=tuple(sorted(agent.resources)), labels=labels, name=name)
+
+
+def _labels_asked(task: Task) -> set[str]:
+    """Keys of the labels that decide where the Task may, or would rather, run."""
+    asked = {requirement.key for requirement in task.selector}
+    placement = task.placement
+    if placement is not None:
+        asked |= {requirement.key for each in placement.preferred for requirement in each.selector}
+        asked |= {ZONE} if placement.zones else set()
+        asked |= {REGION} if placement.regions else set()
+    return asked

@@ -13,12 +13,18 @@ from taskdist.api import (
     Phase,
     Priority,
     Reclaim,
+    Strategy,
 )
 
 # Levels, as numbers: higher goes first. Aging ends below the one that stands apart.
 EMERGENCY = Priority.EMERGENCY.level
 TOP = Priority.CRITICAL.level
 NORMAL = Priority.NORMAL.level
+
+# Where agents are: labels that Kubernetes gives nodes and, from 1.35 on, their pods.
+ZONE = "topology.kubernetes.io/zone"
+REGION = "topology.kubernetes.io/region"
+TOPOLOGY = (ZONE, REGION)
 
 # (namespace, name): how queues and pools are referred to.
 Key = tuple[str, str]
@@ -31,6 +37,32 @@ class Requirement:
     key: str
     operator: str
     values: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Labels that an agent should rather carry, and how much that counts."""
+
+    weight: int
+    selector: tuple[Requirement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What of a Task's word on where it runs few Tasks say. Zones and regions are those allowed, nearest first; empty:
+    any. `wait`: seconds in which only agents may run it that meet one of the preferences."""
+
+    zones: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    max_cost: float | None = None  # of the agent, an hour
+    min_quality: float = 0.0
+    preferred: tuple[Preference, ...] = ()
+    wait: float = 0.0
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for an agent that it prefers."""
+        return self.wait > 0 and bool(self.preferred)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +117,8 @@ class Task:
     attempted: bool = False  # it was started before
     spilled: bool = False  # it waits in another queue than its own
     redriven: bool = False  # it was a dead letter: whoever redrove it wants it run, be its deadline hopeless or not
+    placement: Placement | None = None
+    sticky_key: str | None = None
 
     @property
     def queue_key(self) -> Key:
@@ -225,6 +259,7 @@ class Queue:
     timeouts: Timeouts = field(default_factory=Timeouts)
     routes: tuple[Route, ...] = ()
     budgets: tuple[Budget, ...] = ()
+    strategy: Strategy = Strategy.ADAPTIVE
 
     @property
     def key(self) -> Key:
@@ -273,6 +308,9 @@ class Pool:
     slow_start: float = 0.0  # seconds; 0: a new agent gets all it offers at once
     reported_labels: frozenset[str] = frozenset()  # keys under which agents may report labels of themselves
     cost_per_hour: float = 0.0  # of one agent, in any one currency
+    watts_busy: float = 0.0  # of one agent with all slots busy
+    watts_idle: float = 0.0
+    quality: float = 1.0
     target_queue: float = 0.0  # how long Tasks may wait for room; 0: each has an own place at once
     scale_up_delay: float = 0.0  # more agents are wanted only after more were needed for so long
 

@@ -9,6 +9,7 @@ from math import inf
 from sys import maxsize
 from typing import TYPE_CHECKING
 
+from taskdist.core.chance import scatter
 from taskdist.core.model import Agent, Key
 
 if TYPE_CHECKING:
@@ -160,6 +161,8 @@ class AgentRecord:
 
 
 Entry = tuple[float, str, int, AgentRecord]
+# So often it is drawn before those that are there are counted: two thirds of a bucket's entries at most are dead.
+DRAWS = 24
 
 
 class Roster:
@@ -229,6 +232,39 @@ class Roster:
         while bucket[0][3].stamp != bucket[0][2]:
             heappop(bucket)
         return busy / self.slots, bucket[0]
+
+    def fullest(self, slots: int) -> tuple[float, Entry]:
+        """Return the busy fraction and entry of the busiest agent that still has so many slots free; of several that
+        are as busy, the one with the least busy time. There must be one."""
+        busy = (self._occupied & ((1 << (self.slots - slots + 1)) - 1)).bit_length() - 1
+        bucket = self._buckets[busy]
+        while bucket[0][3].stamp != bucket[0][2]:
+            heappop(bucket)
+        return busy / self.slots, bucket[0]
+
+    def roomy(self, slots: int) -> int:
+        """Return how many of its agents have so many slots free."""
+        return sum(self._live[: self.slots - slots + 1])
+
+    def draw(self, slots: int, chance: int) -> AgentRecord:
+        """Return one of those with so many slots free, each as likely as the others for an evenly spread `chance`."""
+        left = chance % self.roomy(slots)
+        chance //= self.roomy(slots)
+        for busy in range(self.slots - slots + 1):
+            live = self._live[busy]
+            if left >= live:
+                left -= live
+                continue
+            bucket = self._buckets[busy]
+            for _ in range(DRAWS):
+                agent = bucket[chance % len(bucket)]
+                if agent[3].stamp == agent[2]:
+                    return agent[3]
+                chance = scatter(chance)
+            there = sorted([entry[:2] for entry in bucket if entry[3].stamp == entry[2]])
+            found = there[left]
+            return next(entry[3] for entry in bucket if entry[:2] == found and entry[3].stamp == entry[2])
+        raise AssertionError("no agent of the roster has room")
 
     def agents(self) -> list[AgentRecord]:
         """Return its agents, in no particular order."""

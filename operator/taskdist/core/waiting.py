@@ -62,6 +62,8 @@ class TaskRecord:
         "moves",
         "opens",
         "parked",
+        "patience",
+        "relaxed",
         "rises",
         "shape",
         "since",
@@ -105,6 +107,10 @@ class TaskRecord:
         # entry.
         self.expires = self.opens = self.rises = self.impatient = self.moves = self.due = inf
         self.alarm = 0
+        # Until when only agents may run it that it prefers, from when it could first be handed out, and whether that
+        # is over; both begin anew with each wait.
+        self.patience = inf
+        self.relaxed = False
         # While leased: what was charged to whom, and whether the attempt has failed.
         self.charge: Charge | None = None
         self.failed = False

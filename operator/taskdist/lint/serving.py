@@ -148,6 +148,10 @@ _ASKED = {
     Reason.NO_HANDLER: "spec.type",
     Reason.SKILL_MISSING: "spec.skills",
     Reason.LABELS_MISMATCH: "spec.agentSelector",
+    Reason.ZONE_MISMATCH: "spec.zones",
+    Reason.REGION_MISMATCH: "spec.regions",
+    Reason.TOO_EXPENSIVE: "spec.maxCostPerHour",
+    Reason.QUALITY_TOO_LOW: "spec.minQuality",
 }
 
 
@@ -165,8 +169,8 @@ def _unserved(setup: Setup) -> Iterator[tuple[TaskDoc, _Refusal]]:
 def no_capable_pool(setup: Setup) -> Iterator[Flaw]:
     """No pool that may serve the Task has agents that could: handlers, skills or labels are missing.
 
-    It would wait for ever. Judged by what pools declare and by the labels of their template; which handlers an agent
-    has is known only where its `--types` say so.
+    So are the zones, regions, price and quality that it asks for. It would wait for ever. Judged by what pools declare
+    and by the labels of their template; which handlers an agent has is known only where its `--types` say so.
     """
     for doc, refused in _unserved(setup):
         path = _ASKED.get(refused.check.reason)

@@ -6,6 +6,7 @@ anything is applied. Its own rules are in the CustomResourceDefinitions; a test 
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from taskdist.api import OnOverflow
 from taskdist.api.crd import kinds
@@ -199,14 +200,39 @@ def breaker_bounds_crossed(setup: Setup) -> Iterator[Flaw]:
 
 
 @rule(Severity.ERROR)
+def idle_above_busy(setup: Setup) -> Iterator[Flaw]:
+    """Agents that draw more when idle than when busy.
+
+    The API server refuses wattsIdle above wattsBusy.
+    """
+    for pool in setup.pools.values():
+        idle, busy = pool.spec.watts_idle, pool.spec.watts_busy
+        if idle > busy:
+            mend = Mend("Say what a busy agent draws.", patch("spec.wattsBusy", idle))
+            yield Flaw(pool.manifest, "spec.wattsIdle", f"{idle:g} is more than wattsBusy, {busy:g}", mend)
+
+
+@rule(Severity.ERROR)
+def wait_without_preference(setup: Setup) -> Iterator[Flaw]:
+    """A Task that waits for a preferred agent, and prefers none.
+
+    The API server refuses waitForPreferredSeconds without preferred.
+    """
+    for doc in setup.tasks.values():
+        placement = doc.task.placement
+        if doc.spec.get("waitForPreferredSeconds") and not (placement is not None and placement.preferred):
+            mend = Mend("Leave the wait out, or say what is preferred.", patch("spec.waitForPreferredSeconds", None))
+            yield Flaw(doc.manifest, "spec.waitForPreferredSeconds", "nothing is preferred", mend)
+
+
+@rule(Severity.ERROR)
 def selector_values(setup: Setup) -> Iterator[Flaw]:
     """A requirement on labels with values where it takes none, or without where it needs some.
 
     In and NotIn compare with values; Exists and DoesNotExist look at the key alone.
     """
     for doc in setup.tasks.values():
-        for place, each in enumerate((doc.spec.get("agentSelector") or {}).get("matchExpressions") or ()):
-            path = f"spec.agentSelector.matchExpressions[{place}].values"
+        for path, each in _expressions(doc.spec):
             compares = each["operator"] in ("In", "NotIn")
             if compares and not each.get("values"):
                 mend = Mend("Name the label's values, or use Exists or DoesNotExist.")
@@ -214,6 +240,15 @@ def selector_values(setup: Setup) -> Iterator[Flaw]:
             elif not compares and each.get("values"):
                 mend = Mend("Take the values away, or use In or NotIn.")
                 yield Flaw(doc.manifest, path, f"the operator {each['operator']} takes no values", mend)
+
+
+def _expressions(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The requirements of the Task's selectors, with the path of their values."""
+    preferred = [each.get("selector") for each in spec.get("preferred") or ()]
+    paths = ["spec.agentSelector", *(f"spec.preferred[{place}].selector" for place in range(len(preferred)))]
+    for path, selector in zip(paths, [spec.get("agentSelector"), *preferred], strict=True):
+        for place, each in enumerate((selector or {}).get("matchExpressions") or ()):
+            yield f"{path}.matchExpressions[{place}].values", each
 
 
 @rule(Severity.ERROR)
@@ -261,6 +296,8 @@ RULES = (
     breaker_bounds_crossed,
     scaling_bounds_crossed,
     selector_values,
+    idle_above_busy,
+    wait_without_preference,
     depends_on_itself,
     deadline_before_start,
 )

@@ -6,11 +6,12 @@ from taskdist.core.model import Agent, Pool
 from taskdist.protocol.messages import AgentIdentity, Hello
 
 
-def clamp(hello: Hello, identity: AgentIdentity, pool: Pool) -> Agent:
+def clamp(hello: Hello, identity: AgentIdentity, pool: Pool, topology: Iterable[tuple[str, str]] = ()) -> Agent:
     """Return the agent as the core may see it.
 
     Slots and resources are at most the pool's; skills are among the pool's (naming none offers all of them); labels
-    are those of the pool's pods, plus the agent's own under keys that the pool lets agents report.
+    are those of the pool's pods, zone and region as this pod bears them (`topology`), plus the agent's own under keys
+    that the pool lets agents report.
     """
     return Agent(
         uid=identity.pod_uid,
@@ -21,7 +22,7 @@ def clamp(hello: Hello, identity: AgentIdentity, pool: Pool) -> Agent:
         resources=_resources(hello.resources, pool),
         skills=pool.skills & frozenset(hello.skills) if hello.skills else pool.skills,
         types=None if hello.types is None else frozenset(hello.types),
-        labels=_labels(hello.labels, pool),
+        labels=_labels(hello.labels, pool, topology),
         fenced=hello.fenced,
     )
 
@@ -35,7 +36,9 @@ def _resources(wished: Iterable[tuple[str, int]], pool: Pool) -> tuple[tuple[str
     return tuple(sorted((key, max(0, min(amount, allowed[key]))) for key, amount in named.items() if key in allowed))
 
 
-def _labels(reported: Iterable[tuple[str, str]], pool: Pool) -> tuple[tuple[str, str], ...]:
+def _labels(
+    reported: Iterable[tuple[str, str]], pool: Pool, topology: Iterable[tuple[str, str]]
+) -> tuple[tuple[str, str], ...]:
     """The pods' own labels win: an agent cannot pass for another by reporting one."""
     own = {key: value for key, value in reported if key in pool.reported_labels}
-    return tuple(sorted({**own, **dict(pool.labels)}.items()))
+    return tuple(sorted({**own, **dict(pool.labels), **dict(topology)}.items()))

@@ -28,13 +28,16 @@ from taskdist.api import (
 )
 from taskdist.core.model import (
     NORMAL,
+    TOPOLOGY,
     Breaker,
     Budget,
     Limits,
     Match,
     Overflow,
     Parent,
+    Placement,
     Pool,
+    Preference,
     Queue,
     Requirement,
     RetryPolicy,
@@ -59,6 +62,7 @@ _REASONS = {str(reason): reason for reason in Reason}
 _LEVELS = {str(priority): priority.level for priority in Priority}
 _ON_FAILURE = {str(each): each for each in OnDependencyFailure}
 _NOTHING: Obj = {}
+_PLACEMENT = ("zones", "regions", "minQuality", "preferred")
 
 
 def seconds(text: str | None) -> float:
@@ -126,6 +130,8 @@ def task_record(obj: Obj) -> TaskRecord:
             attempted=_attempted(status),
             spilled=bool(status.get("spilledTo")),
             redriven=bool(status.get("redrives")),
+            placement=_placement(spec),
+            sticky_key=spec.get("stickyKey") or None,
         ),
         resource_version=int(metadata["resourceVersion"]),
         phase=_PHASES[phase],
@@ -219,6 +225,7 @@ def queue(obj: Obj) -> Queue:
             else Budget(each.name, rate=TokenRate(each.per_second or 0.001, each.burst or 1))
             for each in spec.budgets
         ),
+        strategy=spec.strategy,
     )
 
 
@@ -241,6 +248,9 @@ def pool(obj: Obj) -> Pool:
         template=template_hash(model),
         reported_labels=frozenset(spec.reported_labels),
         cost_per_hour=spec.cost_per_hour,
+        watts_busy=spec.watts_busy,
+        watts_idle=spec.watts_idle,
+        quality=spec.quality,
         target_queue=scaling.target_queue_seconds if scaling else 0.0,
         scale_up_delay=float(scaling.scale_up_stabilization_seconds) if scaling else 0.0,
         breaker=_breaker(spec.breaker) if spec.breaker.enabled else None,
@@ -289,6 +299,7 @@ def template_hash(pool: AgentPool) -> str:
 def pod_record(obj: Obj) -> PodRecord:
     """A pod of a pool, and how its agent container does."""
     metadata = obj["metadata"]
+    labels = metadata.get("labels") or _NOTHING
     status = obj.get("status") or _NOTHING
     phase = status.get("phase")
     container = _agent_status(obj, status)
@@ -300,8 +311,9 @@ def pod_record(obj: Obj) -> PodRecord:
         uid=metadata["uid"],
         namespace=metadata["namespace"],
         name=metadata["name"],
-        pool=(metadata.get("labels") or _NOTHING).get(POOL_LABEL, ""),
-        template=(metadata.get("labels") or _NOTHING).get(TEMPLATE_LABEL, ""),
+        pool=labels.get(POOL_LABEL, ""),
+        template=labels.get(TEMPLATE_LABEL, ""),
+        topology=tuple((key, labels[key]) for key in TOPOLOGY if key in labels),
         created=seconds(metadata.get("creationTimestamp")),
         ready=any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ()),
         deleting="deletionTimestamp" in metadata,
@@ -374,6 +386,24 @@ def _parents(spec: Obj, status: Obj) -> tuple[Parent, ...]:
 def _pairs(mapping: dict[str, Value] | None) -> tuple[tuple[str, Value], ...]:
     # Sorted, so that Tasks alike but for the order of their keys are one class to the core.
     return tuple(sorted(mapping.items())) if mapping else ()
+
+
+def _placement(spec: Obj) -> Placement | None:
+    """What the Task says of where it runs beside its selector; None for most."""
+    ceiling = spec.get("maxCostPerHour")
+    # A ceiling of 0 allows only what costs nothing; the others say nothing by 0 or by being empty.
+    if ceiling is None and not any(spec.get(field) for field in _PLACEMENT):
+        return None
+    return Placement(
+        zones=tuple(spec.get("zones") or ()),
+        regions=tuple(spec.get("regions") or ()),
+        max_cost=None if ceiling is None else float(ceiling),
+        min_quality=float(spec.get("minQuality") or 0.0),
+        preferred=tuple(
+            Preference(each.get("weight") or 1, _selector(each.get("selector"))) for each in spec.get("preferred") or ()
+        ),
+        wait=float(spec.get("waitForPreferredSeconds") or 0.0),
+    )
 
 
 def _selector(selector: Obj | None) -> tuple[Requirement, ...]:

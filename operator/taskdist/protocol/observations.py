@@ -64,6 +64,7 @@ class PodRecord:
     restarts: int = 0
     agent_finished: float = 0.0
     template: str = ""  # names what it was made from
+    topology: tuple[tuple[str, str], ...] = ()  # its labels of zone and region, its node's if nobody else set them
 
 
 # --- what it asks for (actions) ---

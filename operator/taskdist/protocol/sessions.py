@@ -447,7 +447,8 @@ class Sessions(Answers):
             labels=hello.labels,
             fenced=hello.fenced,
         )
-        return clamp(wish, session.identity, pool)
+        record = self._pods.get(session.identity.pod_uid)
+        return clamp(wish, session.identity, pool, () if record is None else record.topology)
 
     def _refresh(self, pod: str, now: Now) -> None:
         """Tell the core whether the agent takes work, and what it offers."""

@@ -55,5 +55,14 @@ class SimPool:
         self.made = 0
 
     @property
+    def draws(self) -> tuple[float, float, float]:
+        """What an agent costs an hour, its watts when busy and when idle: the scenario's word, else the pool's."""
+        said, pool = self.traits, self.pool
+        cost = pool.cost_per_hour if said.cost_per_hour is None else said.cost_per_hour
+        if said.watts is None:
+            return cost, pool.watts_busy, pool.watts_idle if said.idle_watts is None else said.idle_watts
+        return cost, said.watts, said.watts if said.idle_watts is None else said.idle_watts
+
+    @property
     def staying(self) -> int:
         return sum(not agent.draining and not agent.dead for agent in self.agents.values()) + self.awaited

@@ -15,8 +15,8 @@ from heapq import heappop, heappush
 from taskdist.api import Reason
 from taskdist.core import events
 from taskdist.core.decisions import Assign, Decision
-from taskdist.core.filters import Need, Offer, covers, need_of, refusal
-from taskdist.core.model import Agent, Key, Queue, Task
+from taskdist.core.filters import Need, covers, need_of, offer_of, refusal
+from taskdist.core.model import Agent, Key, Pool, Queue, Task
 from taskdist.core.retry import after_failure
 from taskdist.core.routes import NONE, route_of
 from taskdist.simulation.chance import Sequence
@@ -28,7 +28,7 @@ class _Server:
 
     __slots__ = ("agent", "free", "line", "offer", "queued", "resources", "share", "speed")
 
-    def __init__(self, agent: Agent, speed: float) -> None:
+    def __init__(self, agent: Agent, pool: Pool | None, speed: float) -> None:
         self.agent = agent
         self.speed = speed
         self.free = agent.slots
@@ -37,16 +37,7 @@ class _Server:
         self.queued = 0
         # Of weighted round-robin: what it is owed.
         self.share = 0.0
-        self.offer = Offer(
-            agent.pool_key,
-            agent.slots,
-            agent.resources,
-            agent.skills,
-            agent.types,
-            agent.labels,
-            agent.fenced,
-            agent.name,
-        )
+        self.offer = offer_of(agent, pool)
 
     @property
     def load(self) -> float:
@@ -73,6 +64,7 @@ class Baseline(ABC):
         """`speeds` by the pool's name."""
         self._speeds = speeds
         self._queues: dict[Key, Queue] = {}
+        self._pools: dict[Key, Pool] = {}
         self._servers: dict[str, _Server] = {}
         self._running: dict[str, tuple[Task, str]] = {}
         self._waiting: dict[str, Task] = {}
@@ -98,8 +90,12 @@ class Baseline(ABC):
                 return [after_failure(task, self._queues.get(task.queue_key) or Queue(*task.queue_key), event, now)]
             case events.QueueApplied(queue):
                 self._queues[queue.key] = queue
+            case events.PoolApplied(pool):
+                self._pools[pool.key] = pool
             case events.AgentReady(agent):
-                self._servers[agent.uid] = _Server(agent, self._speeds.get(agent.pool, 1.0))
+                self._servers[agent.uid] = _Server(
+                    agent, self._pools.get(agent.pool_key), self._speeds.get(agent.pool, 1.0)
+                )
                 self._capable.clear()
                 self._joined()
             case events.PodGone(uid):

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from taskdist.core.filters import Need, Offer, covers, need_of, refusal
-from taskdist.core.model import EMERGENCY, Agent, Key, Task
+from taskdist.core.filters import Need, Offer, covers, need_of, offer_of, refusal
+from taskdist.core.model import EMERGENCY, Key, Task
 from taskdist.core.routes import NONE, route_of
 from taskdist.simulation.gates import Gates, Name
 from taskdist.simulation.levels import Levels, base
@@ -60,6 +60,8 @@ class Checker:
         self._standing: dict[str, int] = {}
         # By uid: from when on nothing of its own held a Task in its last wait.
         self._since: dict[str, float] = {}
+        # By uid: until when only agents will do that the Task prefers.
+        self._patience: dict[str, float] = {}
         self._gated: list[tuple[float, int, TaskLife]] = []
         # Tasks that wait for their turn or for others, by uid.
         self._held: dict[str, TaskLife] = {}
@@ -102,6 +104,7 @@ class Checker:
         uid = life.task.uid
         self._stamp += 1
         self._waits[uid] = self._stamp
+        self._patience.pop(uid, None)
         seen = self._seen.get(uid, 0)
         self._seen[uid] = seen + 1
         opens = life.eligible[seen]
@@ -110,10 +113,10 @@ class Checker:
         else:
             heappush(self._gated, (opens, self._stamp, life))
 
-    def _class(self, task: Task) -> _Class:
+    def _class(self, task: Task, patient: bool) -> _Class:
         queue = self._gates.queue(task)
         anywhere = base(task, queue) == EMERGENCY
-        need, route = need_of(task, queue.allows_unfenced), route_of(queue, task)
+        need, route = need_of(task, queue.allows_unfenced, patient), route_of(queue, task)
         return task.queue_key, task.pool, need, anywhere, self._gates.group(task), route
 
     def _admit(self, life: TaskLife, at: float) -> None:
@@ -124,7 +127,7 @@ class Checker:
         self._held.pop(task.uid, None)
         self._since[task.uid] = at
         number = self._standing[task.uid] = self._waits[task.uid]
-        kind = self._class(task)
+        kind = self._class(task, self._patient(life, number, at))
         waiting = self._classes.setdefault(kind, _Waiting())
         if self._levels.lifts or kind[5] != NONE:
             waiting.lifted[task.uid] = life
@@ -132,12 +135,27 @@ class Checker:
             line = waiting.by_base.setdefault(base(task, self._gates.queue(task)), [])
             heappush(line, (task.created, number, life))
 
+    def _patient(self, life: TaskLife, number: int, at: float) -> bool:
+        """Whether the Task waits for an agent that it prefers; it is admitted anew when that is over. Where it stood
+        as patient it stays: there it could have started as well."""
+        placement = life.task.placement
+        if placement is None or not placement.waits:
+            return False
+        until = self._patience.setdefault(life.task.uid, at + placement.wait)
+        if at >= until:
+            return False
+        heappush(self._gated, (until, number, life))
+        return True
+
     def _withdraw(self, life: TaskLife) -> None:
         uid = life.task.uid
         self._waits.pop(uid, None)
         self._held.pop(uid, None)
         if self._standing.pop(uid, None) is not None:
-            self._classes[self._class(life.task)].lifted.pop(uid, None)
+            for patient in (False, True):
+                waiting = self._classes.get(self._class(life.task, patient))
+                if waiting is not None:
+                    waiting.lifted.pop(uid, None)
 
     def _reserved(self, started: TaskLife, at: float) -> bool:
         """Whether an agent may have been held for the Task: it needs much at once and had waited for long.
@@ -211,7 +229,7 @@ class Checker:
     def _may(self, kind: _Class, agent: AgentLife) -> bool:
         offer = self._offers.get(agent.uid)
         if offer is None:
-            offer = self._offers[agent.uid] = _offer(agent.agent)
+            offer = self._offers[agent.uid] = offer_of(agent.agent, self._record.pools.get(agent.agent.pool_key))
         known = self._passes.get((kind, offer))
         if known is None:
             (namespace, name), pool, need, anywhere, _, route = kind
@@ -234,19 +252,6 @@ class Checker:
             held = self._resources.setdefault(agent.uid, dict(agent.agent.resources))
             for name, amount in task.resources:
                 held[name] = held.get(name, 0) - sign * amount
-
-
-def _offer(agent: Agent) -> Offer:
-    return Offer(
-        agent.pool_key,
-        agent.slots,
-        agent.resources,
-        agent.skills,
-        agent.types,
-        agent.labels,
-        agent.fenced,
-        agent.name,
-    )
 
 
 def inversions(record: Record) -> list[Inversion]:

@@ -478,15 +478,7 @@ class Loop:
             self._expect(running)
 
     def _record(self) -> Record:
-        traits = {
-            pool.pool.name: PoolTraits(
-                pool.traits.speed,
-                pool.traits.cost_per_hour,
-                pool.traits.watts,
-                pool.traits.watts if pool.traits.idle_watts is None else pool.traits.idle_watts,
-            )
-            for pool in self._pools.values()
-        }
+        traits = {pool.pool.name: PoolTraits(pool.traits.speed, *pool.draws) for pool in self._pools.values()}
         return Record(
             begun=EPOCH,
             ended=self._now,

@@ -75,12 +75,13 @@ class Traits(Part):
 
     `speed`: service at speed 1 is divided by it. Agents are spread over `zones` in turn. `watts` are drawn with all
     slots busy, `idleWatts` with none (default: as many). A new agent is ready `startSeconds` after its pod was made.
+    Cost and watts, if they are not said here, are those of the pool's manifest: what the scheduler goes by as well.
     """
 
     speed: Positive = 1.0
     zones: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["zone"])
-    cost_per_hour: NotNegative = 0.0
-    watts: NotNegative = 0.0
+    cost_per_hour: NotNegative | None = None
+    watts: NotNegative | None = None
     idle_watts: NotNegative | None = None
     start_seconds: NotNegative = 5.0
 

@@ -250,6 +250,24 @@ BAD: dict[str, Bad] = {
         ("spec.expectedServiceSeconds", "greater than or equal to 0.001"),
     ),
     "no service time": Bad("taskqueues", {"expectedServiceSeconds": 0}, ("spec.expectedServiceSeconds",)),
+    "unknown strategy": Bad("taskqueues", {"strategy": "Fastest"}, ("spec.strategy", "Adaptive")),
+    "quality above 1": Bad("agentpools", {"quality": 1.5}, ("spec.quality",)),
+    "negative cost": Bad("agentpools", {"costPerHour": -1}, ("spec.costPerHour",)),
+    "more watts when idle": Bad(
+        "agentpools", {"wattsIdle": 2, "wattsBusy": 1}, ("spec.wattsIdle", "raise spec.wattsBusy")
+    ),
+    "empty zone": Bad("tasks", {"zones": [""]}, ("spec.zones[0]",)),
+    "negative cost ceiling": Bad("tasks", {"maxCostPerHour": -0.1}, ("spec.maxCostPerHour",)),
+    "quality floor above 1": Bad("tasks", {"minQuality": 2}, ("spec.minQuality",)),
+    "preference of no weight": Bad(
+        "tasks", {"preferred": [{"weight": 0, "selector": {}}]}, ("spec.preferred[0].weight",)
+    ),
+    "preference without values": Bad(
+        "tasks",
+        {"preferred": [{"selector": {"matchExpressions": [{"key": "zone", "operator": "In"}]}}]},
+        ("spec.preferred[0].selector.matchExpressions[0].values",),
+    ),
+    "wait for nothing": Bad("tasks", {"waitForPreferredSeconds": 5}, ("spec", "waits for what spec.preferred names")),
     "negative hold": Bad("taskqueues", {"largeTasks": {"holdAfterSeconds": -1}}, ("spec.largeTasks.holdAfterSeconds",)),
     "a quota of none": Bad("taskqueues", {"quota": {"leased": 0}}, ("spec.quota.leased", "greater than or equal to 1")),
     "a tenant's quota of none": Bad(
@@ -324,6 +342,13 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
             "timeouts": {"waitingSeconds": 0.5, "executionSeconds": 3, "progressSeconds": 1},
             "ttlSecondsAfterFinished": 0,
             "concurrencyKey": "host 1/ä",
+            "stickyKey": "host 1/ä",
+            "zones": ["a", "b"],
+            "regions": ["eu"],
+            "maxCostPerHour": 0,
+            "minQuality": 0.5,
+            "preferred": [{"weight": 100, "selector": {"matchLabels": {"disk": "ssd"}}}],
+            "waitForPreferredSeconds": 2.5,
             "orderingKey": "account:7",
             "idempotencyKey": "2030-01-01/report",
             "dependsOn": [{"name": f"parent-{i}"} for i in range(32)],
@@ -364,6 +389,7 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
             "deadlines": {"onHopeless": "Fail", "maxQueueSeconds": 60.5},
             "expectedServiceSeconds": 0.25,
             "largeTasks": {"holdAfterSeconds": 0},
+            "strategy": "ConsistentHash",
             "quota": {
                 "waiting": 5,
                 "leased": 4,
@@ -430,6 +456,10 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
                 "maxOpenPercent": 20,
             },
             "slowStartSeconds": 60,
+            "costPerHour": 0.5,
+            "wattsBusy": 60,
+            "wattsIdle": 20.5,
+            "quality": 0.9,
             "template": {
                 "metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}},
                 "spec": {"nodeSelector": {"e": "f"}, "volumes": [], "containers": [POD, {"name": "side"}]},
@@ -461,6 +491,7 @@ QUEUE_DEFAULTS: Object = {
     "deadlines": {"onHopeless": "Run", "maxQueueSeconds": 3600},
     "expectedServiceSeconds": 10,
     "largeTasks": {"holdAfterSeconds": 60},
+    "strategy": "Adaptive",
     "quota": {},
     "rate": {},
     "concurrencyLimit": 1,
@@ -492,12 +523,16 @@ def test_defaults_are_filled_in(cluster: Client, namespace: str) -> None:
         "suspend": False,
         "cancel": False,
         "redrive": 0,
+        "minQuality": 0,
+        "waitForPreferredSeconds": 0,
     }
     assert task["status"] == NEW
     queue = create(cluster, namespace, "taskqueues", {})["spec"]
     assert queue == QUEUE_DEFAULTS
     pool = create(cluster, namespace, "agentpools", {"scaling": {"maxReplicas": 2}})
     assert pool["spec"]["replicas"] == 1
+    worth = {name: pool["spec"][name] for name in ("costPerHour", "wattsBusy", "wattsIdle", "quality")}
+    assert worth == {"costPerHour": 0, "wattsBusy": 0, "wattsIdle": 0, "quality": 1}
     assert pool["spec"]["slowStartSeconds"] == 0
     assert pool["spec"]["breaker"] == {
         "enabled": True,
@@ -553,6 +588,10 @@ TASK_CHANGES: dict[str, Change] = {
         {"timeouts": {"executionSeconds": 1}}, (f"spec.timeouts {IMMUTABLE}",), {"timeouts": {"executionSeconds": 2}}
     ),
     "time to live": Change({"ttlSecondsAfterFinished": 0}, (f"spec.ttlSecondsAfterFinished {IMMUTABLE}",)),
+    "zones": Change({"zones": ["b"]}, (f"spec.zones {IMMUTABLE}",), {"zones": ["a"]}),
+    "preferred": Change({"preferred": [{"selector": {}}]}, (f"spec.preferred {IMMUTABLE}",)),
+    "cost ceiling": Change({"maxCostPerHour": 2}, (f"spec.maxCostPerHour {IMMUTABLE}",), {"maxCostPerHour": 1}),
+    "sticky key": Change({"stickyKey": "b"}, (f"spec.stickyKey {IMMUTABLE}",), {"stickyKey": "a"}),
     "concurrency key": Change({"concurrencyKey": "b"}, (f"spec.concurrencyKey {IMMUTABLE}",), {"concurrencyKey": "a"}),
     "ordering key": Change({"orderingKey": None}, (f"spec.orderingKey {IMMUTABLE}",), {"orderingKey": "a"}),
     "idempotency key": Change({"idempotencyKey": "a"}, (f"spec.idempotencyKey {IMMUTABLE}",)),

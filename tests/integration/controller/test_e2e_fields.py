@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-CASES = ("fields_order", "fields_limits", "fields_life", "fields_routes")
+CASES = ("fields_order", "fields_limits", "fields_life", "fields_routes", "fields_place")
 pytest.register_assert_rewrite(*(f"integration.controller.{name}" for name in CASES))
 
-from integration.controller import fields_life, fields_limits, fields_order, fields_routes  # noqa: E402
+from integration.controller import fields_life, fields_limits, fields_order, fields_place, fields_routes  # noqa: E402
 from integration.controller.conftest import make_room  # noqa: E402
 from integration.controller.lab import PLAIN, SOLO, Case, Lab, fields  # noqa: E402
 from integration.controller.room import Room  # noqa: E402
@@ -26,6 +26,7 @@ ALL = [
     *fields_limits.case.cases,
     *fields_life.case.cases,
     *fields_routes.case.cases,
+    *fields_place.case.cases,
 ]
 
 

@@ -79,6 +79,61 @@ AGENT = AgentReady(make_agent("a").slots(2).build())
             id="labels",
         ),
         pytest.param(
+            [AgentReady(make_agent("a").zone("z3").build()), TaskWaiting(PLAIN.placed(zones=("z1", "z2")).build())],
+            Reason.ZONE_MISMATCH,
+            "No agent of pool p is in zones z1, z2; they are in: z3. Of 1 agents: 1 in other zones.",
+            "add one to the Task's zones",
+            id="zones",
+        ),
+        pytest.param(
+            [AGENT, TaskWaiting(PLAIN.placed(regions=("r1",)).build())],
+            Reason.REGION_MISMATCH,
+            "No agent of pool p is in region r1; they are in: none.",
+            "add one to the Task's regions",
+            id="regions",
+        ),
+        pytest.param(
+            [
+                PoolApplied(make_pool().slots(2).fixed(9).worth(cost_per_hour=3.0, quality=0.5).build()),
+                AGENT,
+                TaskWaiting(PLAIN.placed(max_cost=2.5).build()),
+            ],
+            Reason.TOO_EXPENSIVE,
+            "No agent of pool p costs 2.5 an hour or less; the cheapest costs 3. Of 1 agents: 1 too expensive.",
+            "Raise the Task's maxCostPerHour",
+            id="cost",
+        ),
+        pytest.param(
+            [
+                PoolApplied(make_pool().slots(2).fixed(9).worth(cost_per_hour=3.0, quality=0.5).build()),
+                AGENT,
+                TaskWaiting(PLAIN.placed(min_quality=0.6).build()),
+            ],
+            Reason.QUALITY_TOO_LOW,
+            "No agent of pool p has a quality of 0.6 or more; the best has 0.5.",
+            "Lower the Task's minQuality",
+            id="quality",
+        ),
+        pytest.param(
+            [AGENT, TaskWaiting(PLAIN.prefers("disk", "ssd", wait=9.0).build())],
+            Reason.AFFINITY_WAIT,
+            "None of the agents of pool p that the Task prefers has room; 2 slots are free on others. In 9 s, at "
+            "1970-01-01T00:00:09Z, any other will do.",
+            "waitForPreferredSeconds",
+            id="what-it-prefers",
+        ),
+        pytest.param(
+            [
+                AGENT,
+                TaskLeased(make_task("x").slots(2).build(), "a"),
+                TaskWaiting(PLAIN.prefers("disk", "ssd", wait=9.0).build()),
+            ],
+            Reason.AFFINITY_WAIT,
+            "No agent of pool p carries labels that the Task prefers: disk In (ssd).",
+            "waitForPreferredSeconds",
+            id="what-it-prefers-and-nobody-has",
+        ),
+        pytest.param(
             [AGENT, TaskWaiting(PLAIN.slots(3).build())],
             Reason.TOO_LARGE,
             "No agent of pool p has 3 slots in all; the largest has 2.",

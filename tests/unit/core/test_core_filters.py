@@ -1,16 +1,17 @@
 """Which agents may run a Task: each filter by itself, and which of them is reached first."""
 
+from dataclasses import replace
+
 import pytest
 
-from builders import AgentBuilder, TaskBuilder, make_agent, make_task
+from builders import AgentBuilder, TaskBuilder, make_agent, make_pool, make_task
 from taskdist.api import Reason
-from taskdist.core.filters import FILTERS, Offer, covers, holds, need_of, refusal, tasks_at_once
-from taskdist.core.model import Requirement
+from taskdist.core.filters import FILTERS, Offer, covers, holds, need_of, offer_of, prospective, refusal, tasks_at_once
+from taskdist.core.model import Pool, Requirement
 
 
-def offer_of(builder: AgentBuilder) -> Offer:
-    agent = builder.build()
-    return Offer(agent.pool_key, agent.slots, agent.resources, agent.skills, agent.types, agent.labels, agent.fenced)
+def offered(builder: AgentBuilder, pool: Pool | None = None) -> Offer:
+    return offer_of(builder.build(), pool)
 
 
 @pytest.mark.parametrize(
@@ -74,13 +75,81 @@ def test_requirements(requirement: tuple[str, ...], labels: dict[str, str], expe
     ],
 )
 def test_refusals(task: TaskBuilder, agent: AgentBuilder, expected: Reason | None) -> None:
-    number = refusal(need_of(task.build(), allows_unfenced=False), offer_of(agent))
+    number = refusal(need_of(task.build(), allows_unfenced=False), offered(agent))
     assert (None if number is None else FILTERS[number].reason) == expected
+
+
+ZONED = make_task("t").placed(zones=("z1", "z2"))
+
+
+@pytest.mark.parametrize(
+    ("task", "agent", "pool", "expected"),
+    [
+        pytest.param(ZONED, make_agent("a").zone("z2"), {}, None, id="in-a-zone"),
+        pytest.param(ZONED, make_agent("a").zone("z3"), {}, Reason.ZONE_MISMATCH, id="in-another"),
+        pytest.param(ZONED, make_agent("a"), {}, Reason.ZONE_MISMATCH, id="in-none"),
+        pytest.param(make_task("t").placed(regions=("r",)), make_agent("a").zone("z"), {}, None, id="in-a-region"),
+        pytest.param(
+            ZONED.placed(regions=("r2",)), make_agent("a").zone("z1"), {}, Reason.REGION_MISMATCH, id="another-region"
+        ),
+        pytest.param(
+            make_task("t").placed(max_cost=2.0), make_agent("a"), {"cost_per_hour": 2.0}, None, id="just-affordable"
+        ),
+        pytest.param(
+            make_task("t").placed(max_cost=2.0),
+            make_agent("a"),
+            {"cost_per_hour": 2.1},
+            Reason.TOO_EXPENSIVE,
+            id="too-dear",
+        ),
+        pytest.param(make_task("t").placed(max_cost=0.0), make_agent("a"), {}, None, id="what-costs-nothing"),
+        pytest.param(make_task("t").placed(min_quality=0.5), make_agent("a"), {}, None, id="as-good-as-can-be"),
+        pytest.param(
+            make_task("t").placed(min_quality=0.5),
+            make_agent("a"),
+            {"quality": 0.4},
+            Reason.QUALITY_TOO_LOW,
+            id="not-good-enough",
+        ),
+    ],
+)
+def test_refusals_by_place_and_worth(
+    task: TaskBuilder, agent: AgentBuilder, pool: dict[str, float], expected: Reason | None
+) -> None:
+    offer = offered(agent, make_pool().worth(**pool).build())
+    number = refusal(need_of(task.build(), allows_unfenced=False), offer)
+    assert (None if number is None else FILTERS[number].reason) == expected
+
+
+@pytest.mark.parametrize(
+    ("patient", "labels", "expected"),
+    [
+        pytest.param(True, {"disk": "ssd"}, None, id="met"),
+        pytest.param(True, {"disk": "hdd", "gpu": "yes"}, None, id="one-of-them"),
+        pytest.param(True, {"disk": "hdd"}, Reason.AFFINITY_WAIT, id="none-yet"),
+        pytest.param(False, {"disk": "hdd"}, None, id="none-and-not-patient"),
+    ],
+)
+def test_only_a_patient_task_insists_on_what_it_prefers(
+    patient: bool, labels: dict[str, str], expected: Reason | None
+) -> None:
+    task = make_task("t").prefers("disk", "ssd").prefers("gpu", "yes")
+    number = refusal(need_of(task.build(), True, patient), offered(make_agent("a").labels(**labels)))
+    assert (None if number is None else FILTERS[number].reason) == expected
+
+
+def test_an_agent_that_is_yet_to_come_may_be_anywhere_unless_its_template_says_where() -> None:
+    need, pool = need_of(ZONED.build(), False), make_pool().build()
+    assert refusal(need, prospective(pool)) is None
+    elsewhere = replace(pool, labels=(("topology.kubernetes.io/zone", "z3"),))
+    number = refusal(need, prospective(elsewhere))
+    assert number is not None
+    assert FILTERS[number].reason is Reason.ZONE_MISMATCH
 
 
 def test_a_queue_may_allow_unfenced_agents() -> None:
     assert (
-        refusal(need_of(make_task("t").build(), allows_unfenced=True), offer_of(make_agent("a").fenced(False))) is None
+        refusal(need_of(make_task("t").build(), allows_unfenced=True), offered(make_agent("a").fenced(False))) is None
     )
 
 

@@ -12,7 +12,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from builders import NAMESPACE, make_agent, make_pool, make_queue
 from checkers import Mirror
-from taskdist.api import Delivery, OnDependencyFailure, OnHopeless, OnOverflow, OrderPolicy, Phase, Reason, Reclaim
+from taskdist.api import (
+    Delivery,
+    OnDependencyFailure,
+    OnHopeless,
+    OnOverflow,
+    OrderPolicy,
+    Phase,
+    Reason,
+    Reclaim,
+    Strategy,
+)
 from taskdist.core import Core
 from taskdist.core.decisions import Decision, Fail, Retry, Spill
 from taskdist.core.events import (
@@ -34,6 +44,8 @@ from taskdist.core.events import (
     TaskWaiting,
 )
 from taskdist.core.model import (
+    REGION,
+    ZONE,
     Agent,
     Breaker,
     Budget,
@@ -41,7 +53,9 @@ from taskdist.core.model import (
     Match,
     Overflow,
     Parent,
+    Placement,
     Pool,
+    Preference,
     Queue,
     Requirement,
     Route,
@@ -67,7 +81,11 @@ def limits(most: int) -> st.SearchStrategy[Limits]:
 
 skills = mostly(frozenset(), st.frozensets(st.sampled_from(SKILLS), max_size=2))
 resources = mostly((), st.integers(1, 4).map(lambda amount: (("mem", amount),)))
-labels = st.one_of(st.just(()), st.sampled_from(("a", "b")).map(lambda zone: (("zone", zone),)))
+labels = st.one_of(
+    st.just(()),
+    st.sampled_from(("a", "b")).map(lambda zone: (("zone", zone),)),
+    st.sampled_from(("z", "y")).map(lambda zone: ((ZONE, zone), (REGION, "r"))),
+)
 selectors = mostly(
     (),
     st.sampled_from(("In", "NotIn", "Exists", "DoesNotExist")).map(
@@ -150,6 +168,22 @@ queues = st.builds(
     timeouts=st.builds(Timeouts, mostly(None, st.sampled_from((10.0, 50.0)))),
     routes=mostly((), routes),
     budgets=budgets,
+    strategy=st.sampled_from(Strategy),
+)
+preferences = st.sampled_from(("a", "b")).map(
+    lambda zone: (Preference(2, (Requirement("zone", "In", frozenset({zone})),)),)
+)
+placements = mostly(
+    None,
+    st.builds(
+        Placement,
+        mostly((), st.sampled_from((("z",), ("z", "y")))),
+        mostly((), st.just(("r",))),
+        mostly(None, st.sampled_from((0.0, 1.0))),
+        mostly(0.0, st.just(0.5)),
+        st.one_of(st.just(()), preferences),
+        st.sampled_from((0.0, 5.0, 60.0)),
+    ),
 )
 
 
@@ -169,6 +203,8 @@ def pools(draw: st.DrawFn) -> Pool:
         minimum + draw(st.integers(1, 3)) if elastic else minimum,
         draw(st.sampled_from((0.0, 30.0))),
         cost_per_hour=draw(st.sampled_from((0.0, 1.0, 2.0))),
+        watts_busy=draw(st.sampled_from((0.0, 50.0))),
+        quality=draw(mostly(1.0, st.just(0.3))),
         target_queue=draw(mostly(0.0, st.sampled_from((5.0, 60.0)))) if elastic else 0.0,
         scale_up_delay=draw(mostly(0.0, st.just(20.0))) if elastic else 0.0,
         breaker=draw(st.sampled_from((None, Breaker(0.5, 1, open_seconds=5.0, probes=1, most_open_percent=60)))),
@@ -204,6 +240,8 @@ def tasks(uid: str, now: float, parents: tuple[Parent, ...] = ()) -> st.SearchSt
         labels=mostly((), st.sampled_from("ab").map(lambda value: (("tier", value),))),
         agent=mostly(None, mostly(None, st.integers(0, 9).map(lambda number: f"a{number}"))),
         budgets=uses,
+        placement=placements,
+        sticky_key=mostly(None, st.just("s")),
     )
 
 

@@ -270,6 +270,8 @@ SAME = {
     "spec.overflow.spillTo": "spill-without-target",
     "spec.scaling.minReplicas must not": "scaling-bounds-crossed",
     "spec.breaker.openSeconds must not": "breaker-bounds-crossed",
+    "spec.wattsIdle must not": "idle-above-busy",
+    "spec.waitForPreferredSeconds waits": "wait-without-preference",
     "spec.notBefore must be before": "deadline-before-start",
     "spec.dependsOn names the Task itself": "depends-on-itself",
     "values must": "selector-values",

@@ -43,3 +43,12 @@ HELLO = Hello(PROTOCOL_VERSION, "i", 2, 0.0)
 )
 def test_clamp(wish: dict[str, Any], field: str, granted: object) -> None:
     assert getattr(clamp(replace(HELLO, **wish), WHO, POOL), field) == granted
+
+
+def test_a_pod_s_own_zone_goes_before_what_its_template_says_or_its_agent_reports() -> None:
+    zone = "topology.kubernetes.io/zone"
+    pool = replace(POOL, labels=((zone, "template"),), reported_labels=frozenset({zone}))
+    hello = replace(HELLO, labels=((zone, "reported"),))
+    assert clamp(hello, WHO, pool, ((zone, "node"),)).labels == ((zone, "node"),)
+    assert clamp(hello, WHO, pool).labels == ((zone, "template"),)
+    assert clamp(hello, WHO, replace(pool, labels=())).labels == ((zone, "reported"),)

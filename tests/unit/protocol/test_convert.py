@@ -20,6 +20,7 @@ from taskdist.api import (
     Priority,
     Reason,
     Reclaim,
+    Strategy,
 )
 from taskdist.core.model import (
     Breaker,
@@ -28,7 +29,9 @@ from taskdist.core.model import (
     Match,
     Overflow,
     Parent,
+    Placement,
     Pool,
+    Preference,
     Queue,
     Requirement,
     RetryPolicy,
@@ -93,6 +96,16 @@ def test_time(text: str | None, expected: float) -> None:
                     "slots": 2,
                     "resources": {"gpu": 1, "disk": 3},
                     "skills": ["b", "a"],
+                    "zones": ["z", "a"],
+                    "regions": ["r"],
+                    "maxCostPerHour": 2,
+                    "minQuality": 0.5,
+                    "preferred": [
+                        {"weight": 3, "selector": {"matchLabels": {"disk": "ssd"}}},
+                        {"selector": {"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}},
+                    ],
+                    "waitForPreferredSeconds": 4,
+                    "stickyKey": "k",
                     "suspend": True,
                     "cancel": True,
                     "agent": "p-1",
@@ -119,6 +132,18 @@ def test_time(text: str | None, expected: float) -> None:
                     slots=2,
                     resources=(("disk", 3), ("gpu", 1)),
                     skills=frozenset({"a", "b"}),
+                    placement=Placement(
+                        ("z", "a"),
+                        ("r",),
+                        2.0,
+                        0.5,
+                        (
+                            Preference(3, (Requirement("disk", "In", frozenset({"ssd"})),)),
+                            Preference(1, (Requirement("gpu", "Exists"),)),
+                        ),
+                        4.0,
+                    ),
+                    sticky_key="k",
                     suspended=True,
                     labels=(("a", "2"), ("z", "1")),
                     agent="p-1",
@@ -131,6 +156,16 @@ def test_time(text: str | None, expected: float) -> None:
                 execution_limit=5,
             ),
             id="whole-spec",
+        ),
+        pytest.param(
+            task({"minQuality": 0, "waitForPreferredSeconds": 0, "zones": [], "preferred": []}),
+            TaskRecord(task=plain(), resource_version=42, payload_bytes=2),
+            id="defaults-say-nothing-of-the-place",
+        ),
+        pytest.param(
+            task({"maxCostPerHour": 0}),
+            TaskRecord(task=plain(placement=Placement(max_cost=0.0)), resource_version=42, payload_bytes=2),
+            id="only-what-costs-nothing",
         ),
         pytest.param(
             task(
@@ -295,6 +330,7 @@ def test_queue() -> None:
         "quota": {"waiting": 1, "leased": 2, "slots": 3, "payloadBytes": 4, "perTenant": {"leased": 5}},
         "rate": {"queue": {"perSecond": 6, "burst": 7}, "perTenant": {"perSecond": 0.5}},
         "concurrencyLimit": 14,
+        "strategy": "Pack",
         "overflow": {"highWater": 16, "lowWater": 15, "action": "Spill", "spillTo": "other"},
         "timeouts": {"waitingSeconds": 17, "executionSeconds": 18, "progressSeconds": 19},
         "routes": [
@@ -366,6 +402,7 @@ def test_queue() -> None:
             Route("all", (RouteStep(("z",)),)),
         ),
         budgets=(Budget("held", 5), Budget("spent", rate=TokenRate(0.5, 6))),
+        strategy=Strategy.PACK,
     )
 
 
@@ -388,6 +425,11 @@ def test_queue() -> None:
                 "reported_labels": frozenset({"gpu"}),
             },
             id="offer",
+        ),
+        pytest.param(
+            {"costPerHour": 0.5, "wattsBusy": 60, "wattsIdle": 20, "quality": 0.75},
+            {"cost_per_hour": 0.5, "watts_busy": 60.0, "watts_idle": 20.0, "quality": 0.75},
+            id="worth",
         ),
         pytest.param({"breaker": {"enabled": False}}, {"breaker": None}, id="without-breaker"),
         pytest.param(
@@ -496,6 +538,15 @@ DEAD = {"terminated": {"exitCode": 137, "finishedAt": "1970-01-01T00:01:00Z"}}
 def test_pod(obj: dict[str, Any], expected: dict[str, Any]) -> None:
     assert convert.pod_record(obj) == PodRecord(
         **({"uid": "u1", "namespace": "ns", "name": "a", "pool": "p", "created": 5.0, "template": "abc"} | expected)
+    )
+
+
+def test_a_pod_says_where_it_is() -> None:
+    labels = {"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "zone": "other"}
+    obj = {"metadata": META | {"labels": labels}}
+    assert convert.pod_record(obj).topology == (
+        ("topology.kubernetes.io/zone", "z"),
+        ("topology.kubernetes.io/region", "r"),
     )
 
 

@@ -9,7 +9,7 @@ from sim_worlds import playing, stream
 from test_sim_figures import agent, made, task
 
 from builders import make_pool
-from taskdist.core.filters import Offer, covers, need_of, refusal
+from taskdist.core.filters import covers, need_of, offer_of, refusal
 from taskdist.core.model import Agent, Match, Requirement, Route, RouteStep, Task
 from taskdist.simulation.inversions import inversions
 from taskdist.simulation.record import Outcome, Record, Step, TaskLife
@@ -45,7 +45,7 @@ def pairwise(record: Record) -> list[str]:
 
 def could_take(record: Record, where: Agent, held: list[Task], wanted: Task) -> bool:
     queue = record.queues[wanted.queue_key]
-    offer = Offer(where.pool_key, where.slots, where.resources, where.skills, where.types, where.labels, where.fenced)
+    offer = offer_of(where, record.pools.get(where.pool_key))
     pools = (wanted.pool,) if wanted.pool is not None else queue.pools
     free = dict(where.resources)
     for each in held:

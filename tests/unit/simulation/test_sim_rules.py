@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sim_worlds import played, stream
 
+from taskdist.api import Strategy
 from taskdist.core.model import EMERGENCY
 from taskdist.simulation.figures import figures
 from taskdist.simulation.record import Outcome, Record, Step
@@ -39,6 +40,7 @@ def worlds(draw: st.DrawFn) -> dict[str, Any]:
             "concurrencyLimit": draw(st.integers(1, 2)),
             "largeTasks": {"holdAfterSeconds": draw(st.sampled_from([0, 3]))},
         }
+        spec["strategy"] = draw(st.sampled_from([each.value for each in Strategy]))
         spec["quota"] = maybe(leased=2, slots=4, perTenant={"leased": 1})
         spec["rate"] = maybe(queue={"perSecond": 2, "burst": 2}, perTenant={"perSecond": 1})
         spec["timeouts"] = maybe(waitingSeconds=15, executionSeconds=6)
@@ -52,6 +54,10 @@ def worlds(draw: st.DrawFn) -> dict[str, Any]:
             "tenant": chosen(("a", "b", "c")),
             "slots": chosen((1, 1, 2)),
         }
+        if draw(st.booleans()):
+            near = [{"selector": {"matchLabels": {"topology.kubernetes.io/zone": "a"}}}]
+            task |= {"preferred": near, "waitForPreferredSeconds": draw(st.sampled_from([0, 3, 40]))}
+        task |= maybe(zones=chosen((["a", "b"], ["a"])), stickyKey=chosen(("s", "t")))
         task |= maybe(concurrencyKey=chosen(("k", "l")), orderingKey=chosen(("o", "p", "q")))
         return task
 
@@ -72,6 +78,7 @@ def worlds(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "queues": [queue("q"), queue("r")],
         "pools": [{"metadata": {"name": "p"}, "spec": {"replicas": draw(st.integers(1, 3)), "slots": 3}}],
+        "agents": {"p": {"zones": ["a", "b"]}},
         "workload": {"streams": [first, second]},
         "faults": maybe(
             attemptFailure={"probability": 0.2},

@@ -1,0 +1,32 @@
+"""Chance without a source of chance: numbers that follow from names, the same each time.
+
+Owns how a choice "at random" is made: by a hash of whom it is made for, so that the same events give the same
+decisions. Refuses the hash of the language, which is another one in each process.
+"""
+
+from hashlib import blake2b
+
+_MASK = (1 << 64) - 1
+
+
+def hashed(*words: str) -> int:
+    """Return 64 evenly spread bits that follow from these words."""
+    return int.from_bytes(blake2b("\0".join(words).encode("utf-8", "replace"), digest_size=8).digest(), "big")
+
+
+def points(word: str, number: int) -> list[int]:
+    """Return so many numbers of 64 bits each that follow from the word; a multiple of eight of them."""
+    found: list[int] = []
+    for part in range(number // 8):
+        digest = blake2b(f"{part}\0{word}".encode("utf-8", "replace"), digest_size=64).digest()
+        found += [int.from_bytes(digest[at : at + 8], "big") for at in range(0, 64, 8)]
+    return found
+
+
+def scatter(number: int) -> int:
+    """Return the next number of a sequence without a pattern: the mixing step of SplitMix64 (Steele, Lea and Flood,
+    "Fast splittable pseudorandom number generators", OOPSLA 2014)."""
+    number = (number + 0x9E3779B97F4A7C15) & _MASK
+    number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & _MASK
+    return number ^ (number >> 31)
