@@ -42,13 +42,14 @@ from taskdist.simulation.what_if import Change, Course, what_if
 from taskdist.simulation.what_if import Snapshot as Moment
 
 # What agents announce on the link (types, whether they can be fenced), what a former leader left, how many tokens are
-# there, which agent is held for whom and which gets less than it offers is not on the API.
+# there or left of a budget, which agent is held for whom and which gets less than it offers is not on the API.
 ONLY_THE_OPERATOR_KNOWS = frozenset(
     {
         Reason.NO_HANDLER,
         Reason.UNFENCED,
         Reason.RECOVERING,
         Reason.RATE_LIMITED,
+        Reason.BUDGET_SHORT,
         Reason.AGENT_HELD,
         Reason.BREAKER_OPEN,
         Reason.SLOW_START,
@@ -178,7 +179,9 @@ def answer(task: Obj, snapshot: Snapshot, now: float) -> tuple[Answer, list[str]
     # What fits now is handed out first: only then the engine knows which limits hold the rest.
     given = next((d for d in core.decide(now) if isinstance(d, Assign) and d.task_uid == uid_of(task)), None)
     explanation = core.explain(uid_of(task), now)
-    if recorded is not None and recorded.reason in ONLY_THE_OPERATOR_KNOWS and (given or explanation):
+    # Who holds a budget is on the API, what is left of a rate is not: what is found here is newer.
+    held = explanation is not None and explanation.reason is Reason.BUDGET_SHORT
+    if recorded is not None and recorded.reason in ONLY_THE_OPERATOR_KNOWS and (given or explanation) and not held:
         known = explanation or recorded
         return Answer(
             str(recorded.reason), replace(known, message=recorded.message, unblock="", command=""), waiting

@@ -166,7 +166,7 @@ queues = st.builds(
         ),
     ),
     timeouts=st.builds(Timeouts, mostly(None, st.sampled_from((10.0, 50.0)))),
-    routes=mostly((), routes),
+    routes=st.just(()) | routes,
     budgets=budgets,
     strategy=st.sampled_from(Strategy),
 )
@@ -237,7 +237,7 @@ def tasks(uid: str, now: float, parents: tuple[Parent, ...] = ()) -> st.SearchSt
         parents=st.just(parents),
         on_parent_failure=st.sampled_from(OnDependencyFailure),
         payload_bytes=mostly(0, st.integers(1, 5)),
-        labels=mostly((), st.sampled_from("ab").map(lambda value: (("tier", value),))),
+        labels=st.sampled_from(((), (("tier", "a"),), (("tier", "b"),))),
         agent=mostly(None, mostly(None, st.integers(0, 9).map(lambda number: f"a{number}"))),
         budgets=uses,
         placement=placements,
@@ -249,7 +249,8 @@ ROUTES = {
     "q1": (
         Route("two", (RouteStep(("p1",)), RouteStep(("p2",), 4.5)), Match((Requirement("tier", "Exists"),))),
         Route("slow", (RouteStep(("p2",)), RouteStep(("none", "p3"), 30.0)), Match(types=frozenset({"rest"}))),
-    )
+    ),
+    "q2": (Route("all", (RouteStep(("p2",)), RouteStep(("p1",), 4.5), RouteStep(("p3",), 30.0))),),
 }
 
 
