@@ -225,7 +225,7 @@ def pool(obj: Obj) -> Pool:
         template=template_hash(model),
         reported_labels=frozenset(spec.reported_labels),
         breaker=_breaker(spec.breaker) if spec.breaker.enabled else None,
-        slow_start=spec.slow_start_seconds,
+        slow_start=float(spec.slow_start_seconds),
     )
 
 
@@ -247,7 +247,7 @@ def _breaker(spec: agentpool.Breaker) -> Breaker:
     return Breaker(
         failure_ratio=spec.failure_ratio,
         min_attempts=spec.min_attempts,
-        window_seconds=spec.window_seconds,
+        window_seconds=float(spec.window_seconds),
         open_seconds=spec.open_seconds,
         max_open_seconds=spec.max_open_seconds,
         probes=spec.probes,
