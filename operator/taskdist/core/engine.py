@@ -989,8 +989,8 @@ class Core:
             for agent in self._fleet.members(pool).agents.values()
             if agent.conduct is not None and not agent.gone
         ]
-        held = sum(conduct.held for _, conduct in conducts)
-        accepted = sum(conduct.accepted for _, conduct in conducts)
+        held = sum([conduct.held for _, conduct in conducts], 0.0)
+        accepted = sum([conduct.accepted for _, conduct in conducts], 0.0)
         efficiency = accepted / held if held > 0.0 else 1.0
         return PoolPerformance(efficiency, self._performance.of(pool), weakest(conducts))
 

@@ -171,10 +171,10 @@ class Guard:
         broken = []
         for uid, agent in self._fleet.agents.items():
             ward, start = self._wards.get(uid), self._starts.get(uid)
-            if agent.tripped is not (ward is not None and ward.agent is agent and ward.state is BreakerState.OPEN):
+            if agent.tripped != (ward is not None and ward.agent is agent and ward.state is BreakerState.OPEN):
                 broken.append(f"agent {uid}: tripped is {agent.tripped}, which its breaker is not")
             held = (ward is not None and ward.agent is agent) or (start is not None and start.agent is agent)
-            if (agent.cap != maxsize) is not held or (self._catalogue.guarded.get(uid) is agent) is not held:
+            if (agent.cap != maxsize) != held or (self._catalogue.guarded.get(uid) is agent) != held:
                 broken.append(f"agent {uid} may have {agent.cap} slots busy, which nobody says")
         return broken
 

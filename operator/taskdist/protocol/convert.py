@@ -254,7 +254,7 @@ def pool(obj: Obj) -> Pool:
         target_queue=scaling.target_queue_seconds if scaling else 0.0,
         scale_up_delay=float(scaling.scale_up_stabilization_seconds) if scaling else 0.0,
         breaker=_breaker(spec.breaker) if spec.breaker.enabled else None,
-        slow_start=spec.slow_start_seconds,
+        slow_start=float(spec.slow_start_seconds),
     )
 
 
@@ -276,7 +276,7 @@ def _breaker(spec: agentpool.Breaker) -> Breaker:
     return Breaker(
         failure_ratio=spec.failure_ratio,
         min_attempts=spec.min_attempts,
-        window_seconds=spec.window_seconds,
+        window_seconds=float(spec.window_seconds),
         open_seconds=spec.open_seconds,
         max_open_seconds=spec.max_open_seconds,
         probes=spec.probes,
