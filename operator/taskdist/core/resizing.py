@@ -92,8 +92,8 @@ class Resizer:
         load = None
         if self._layout is not None:
             busy = [each.busy for each in members]
-            for demand, *_ in self._layout.demands:
-                demand.excess = 0
+            for entry in self._layout.demands:
+                entry[0].excess = 0
             load = self._wanted(self._layout, busy, now)
             if self._grows(load) and set_aside(now):
                 load = self._wanted(self._layout, busy, now)
