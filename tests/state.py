@@ -395,7 +395,7 @@ class State:
         if there:
             return any(self.able(task, uid) for uid in there)
         idle = Agent("", key[0], "", key[1], pool.slots, pool.resources, pool.skills, None, pool.labels)
-        return self.able_as(task, idle)
+        return self.able_as(task, idle, known=False)
 
     def counted(self, key: Key) -> set[str]:
         """The pool's agents that are there to stay."""
@@ -421,8 +421,9 @@ class State:
     def able(self, task: Task, uid: str) -> bool:
         return self.able_as(task, self.agents[uid])
 
-    def able_as(self, task: Task, agent: Agent) -> bool:
-        """Whether such an agent could run the Task, were it of the right pool."""
+    def able_as(self, task: Task, agent: Agent, known: bool = True) -> bool:
+        """Whether such an agent could run the Task, were it of the right pool. One not `known` is yet to come: where
+        its pool says nothing of that, it may come to be anywhere."""
         return (
             task.agent in (None, agent.name)
             and (agent.types is None or task.type in agent.types)
@@ -431,17 +432,17 @@ class State:
             and (agent.fenced or self.queue(task).allows_unfenced)
             and agent.slots >= task.slots
             and all(dict(agent.resources).get(name, 0) >= amount for name, amount in task.resources)
-            and self._placed(task, agent)
+            and self._placed(task, agent, known)
         )
 
-    def _placed(self, task: Task, agent: Agent) -> bool:
+    def _placed(self, task: Task, agent: Agent, known: bool) -> bool:
         """Whether the agent is where the Task allows, and as cheap and good as it asks."""
         asked, pool, labels = task.placement, self.pools.get(agent.pool_key), dict(agent.labels)
         if asked is None or pool is None:
             return asked is None
         return (
-            (not asked.zones or labels.get(ZONE) in asked.zones)
-            and (not asked.regions or labels.get(REGION) in asked.regions)
+            (not asked.zones or labels.get(ZONE, None if known else asked.zones[0]) in asked.zones)
+            and (not asked.regions or labels.get(REGION, None if known else asked.regions[0]) in asked.regions)
             and (asked.max_cost is None or pool.cost_per_hour <= asked.max_cost)
             and pool.quality >= asked.min_quality
         )

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 # It has to last, and its Tasks have to wait on average, for so many seconds.
 HELD = 30.0
 
-# Tasks that have agents which may run them wait for room there, or for a limit.
-_OF_ROOM = (Reason.QUEUED, Reason.NO_FREE_SLOTS, Reason.AGENT_HELD)
 # What holds a Task by itself and is scarce all the same.
 _GATES = (Reason.KEY_IN_USE, Reason.OUT_OF_TURN)
 
@@ -116,7 +114,7 @@ def _of_shape(shape: Shape, catalogue: Catalogue, held: "list[Hold]", now: float
         return
     found = explain.of_shape(shape, catalogue, held)
     tasks, since = shape.eligible, shape.eligible_since
-    for line in shape.lines.values() if found.reason in _OF_ROOM else ():
+    for line in shape.lines.values() if explain.served(shape, catalogue, held) else ():
         blocker, first = line.blocker, line.first()
         if blocker is not None and first is not None:
             tasks -= line.live

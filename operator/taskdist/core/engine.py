@@ -550,7 +550,7 @@ class Core:
     def _heed_time(self, record: TaskRecord) -> None:
         """Watch for the first of what time brings the Task."""
         due = min(record.expires, record.opens, record.rises, record.impatient, record.moves)
-        if record.shape.patient and record.ending is None:
+        if record.shape.patient and (record.line is not None or record.blocker is not None):
             due = min(due, record.patience)
         self._watch.set(record, due)
 
@@ -858,7 +858,9 @@ class Core:
             if route is not None and (record.line is not None or record.blocker is not None):
                 self._move_on(record, route, now)
         for record in due:
-            if record.shape.patient and record.patience <= now and record.ending is None:
+            # Whatever else holds it by now holds it all the same.
+            stands = record.line is not None or record.blocker is not None
+            if stands and record.shape.patient and record.patience <= now:
                 self._relax(record, now)
             if record.impatient <= now:
                 record.impatient = inf

@@ -60,7 +60,7 @@ def why(
     # A class that is closed or that no agent serves waits for that first, whatever its limits.
     blocker = record.line.blocker if record.line is not None else None
     held = list(holds)
-    if blocker is not None and _served(record.shape, catalogue, held):
+    if blocker is not None and served(record.shape, catalogue, held):
         return of_limit(task, blocker, now)
     found = of_shape(record.shape, catalogue, held, task)
     if found.reason is Reason.AFFINITY_WAIT:
@@ -81,8 +81,8 @@ def by_reason(catalogue: Catalogue, holds: "Iterable[Hold]") -> dict[tuple[Key, 
     held = list(holds)
     for shape in catalogue.shapes.values():
         if shape.eligible:
-            free, served = shape.eligible, _served(shape, catalogue, held)
-            for line in shape.lines.values() if served else ():
+            free, limited = shape.eligible, served(shape, catalogue, held)
+            for line in shape.lines.values() if limited else ():
                 if (blocker := line.blocker) is not None:
                     add(shape.queue_key, blocker.reason, line.live)
                     free -= line.live
@@ -208,7 +208,8 @@ def _raise_budget(queue: Key, budgets: Sequence[Budget], short: Budget, blocker:
 # What keeps all Tasks of a class.
 
 
-def _served(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]") -> bool:
+def served(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]") -> bool:
+    """Whether the class is open and agents may run it, so that what limits hold waits for these."""
     if shape.closed is not None:
         return False
     capable = (kind for key in shape.pools for kind in catalogue.kinds(key) if shape.serving >> kind.number & 1)

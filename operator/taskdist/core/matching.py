@@ -581,7 +581,10 @@ class Catalogue:
     def _may_grow(self, shape: Shape, key: Key) -> bool:
         """Whether the pool may yet get an agent for the shape's Tasks, because they wait."""
         pool = self.pools.get(key)
-        return pool is not None and pool.elastic and key not in self._grown and bool(self._offers(shape, pool))
+        if pool is None or not pool.elastic or key in self._grown:
+            return False
+        # What the Task would rather have leads it to no other step: it takes what is here once it has waited for that.
+        return bool(self._offers(replace(shape.need, patient=False) if shape.patient else shape.need, pool))
 
     def _tiers(self, shape: Shape) -> tuple[int, ...]:
         """The serving classes by the step that has them first, and last those of no step."""
@@ -614,16 +617,16 @@ class Catalogue:
             return ()
         found: list[tuple[Key, int]] = []
         for key in shape.pools:
-            offers = self._offers(shape, self.pools[key])
+            offers = self._offers(shape.need, self.pools[key])
             if offers:
                 found.append((key, max(tasks_at_once(offer.slots, offer.resources, shape.need) for offer in offers)))
         return tuple(found)
 
-    def _offers(self, shape: Shape, pool: Pool) -> list[Offer]:
-        """What agents of the pool offer that may run the shape's Tasks: those it has, or one that it could have."""
+    def _offers(self, need: Need, pool: Pool) -> list[Offer]:
+        """What agents of the pool offer that may serve the need: those it has, or one that it could have."""
         kinds = self.kinds(pool.key)
         offers = [kind.offer for kind in kinds] if kinds else [prospective(pool)]
-        return [offer for offer in offers if refusal(shape.need, offer) is None]
+        return [offer for offer in offers if refusal(need, offer) is None]
 
     def _demand(self, shape: Shape, candidates: Candidates) -> None:
         if candidates == shape.candidates:

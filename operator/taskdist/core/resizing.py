@@ -104,7 +104,9 @@ class Resizer:
             if still and here.counted <= (sizing.desired or 0) and not here.draining and not here.resting:
                 continue
             if len(decisions) >= room:
+                # Cut short before it was judged: it is no more at rest than it says.
                 ward.wanted = None
+                overfull = False
                 break
             ward.wanted = wanted
             if sizing.step(pool, target(pool, wanted), here.counted, now):

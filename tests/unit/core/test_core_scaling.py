@@ -544,3 +544,18 @@ def test_views() -> None:
         P: {AgentState.BUSY: 1, AgentState.NOT_READY: 1, AgentState.STARTING: 1, AgentState.IDLE: 1}
     }
     assert core.agent_uids_busy() == {"a": 1}
+
+
+def test_a_size_that_a_full_answer_left_out_is_said_with_the_next() -> None:
+    core = Core()
+    for event in (
+        QueueApplied(make_queue().build()),
+        PoolApplied(make_pool().fixed(1).build()),
+        AgentReady(make_agent("a").build()),
+    ):
+        core.handle(event, 0.0)
+    core.decide(0.0)
+    core.handle(PoolApplied(make_pool().fixed(2).build()), 1.0)
+    core.handle(TaskWaiting(make_task("t").build()), 1.0)
+    assert [type(each) for each in core.decide(1.0, limit=1)] == [Assign]
+    assert [(type(each), each.replicas) for each in core.decide(1.0)] == [(Scale, 2)]
