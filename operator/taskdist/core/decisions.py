@@ -1,15 +1,16 @@
 """What the core says should happen. A decision carries its reason and a message a person can act on."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from taskdist.api import BreakerState, Phase, Reason, Strategy
 from taskdist.core.model import Key
 
 
-@dataclass(frozen=True, slots=True)
-class Assign:
+class Assign(NamedTuple):
     """Grant the Task's next attempt to this agent. The core already counts it as leased there.
 
+    A tuple, as one is made with each grant: a frozen dataclass sets its fields one by one, at a tenth of the decision.
     `rule` and `step` are the route by which it came to the pool: its name and the number of its step, from 1.
     `score` is what decided by the queue's strategy: its meaning is the strategy's, and the message says it in words.
     """

@@ -544,7 +544,13 @@ def test_defaults_are_filled_in(cluster: Client, namespace: str) -> None:
         "probes": 3,
         "maxOpenPercent": 50,
     }
-    assert pool["spec"]["scaling"] == {"minReplicas": 0, "maxReplicas": 2, "scaleDownDelaySeconds": 60}
+    assert pool["spec"]["scaling"] == {
+        "minReplicas": 0,
+        "maxReplicas": 2,
+        "scaleDownDelaySeconds": 60,
+        "scaleUpStabilizationSeconds": 0,
+        "targetQueueSeconds": 0,
+    }
 
 
 def test_a_status_sent_at_creation_is_not_taken(cluster: Client, namespace: str) -> None:

@@ -176,8 +176,8 @@ def what_cannot_be_in_time_ends_as_the_queue_says(lab: Lab) -> None:
 def what_a_new_type_takes_is_said_by_the_queue(lab: Lab) -> None:
     long = lab.queue("long", deadlines={"onHopeless": "Fail"}, expectedServiceSeconds=600)
     short = lab.queue("short", deadlines={"onHopeless": "Fail"}, expectedServiceSeconds=0.1)
-    hopeless = lab.task("hopeless", long, deadline=from_now(60))
-    feasible = lab.task("feasible", short, deadline=from_now(60))
+    hopeless = lab.task("hopeless", long, "fresh", deadline=from_now(60))
+    feasible = lab.task("feasible", short, "fresh", deadline=from_now(60))
     assert lab.end(hopeless)["reason"] == "DeadlineHopeless"
     assert lab.end(feasible)["phase"] == "Succeeded"
 

@@ -67,6 +67,8 @@ def test_conditions_of_queue_and_pool_tell_the_truth_and_columns_are_filled(shar
         def settled(plural: str = plural, name: str = name) -> bool:
             found = {c["type"]: c["status"] for c in shared.status(plural, name).get("conditions") or []}
             assert found.pop("Accepting", "True") == "True"
+            assert found.pop("Healthy", "True") == "True"
+            assert found.pop("Bottleneck", "False") == "False"
             return found == {"Ready": "True", "Reconciling": "False", "Stalled": "False"}
 
         until(settled, f"{plural}/{name} is ready")
