@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -226,15 +226,17 @@ def a_lazy_queue_does_not_record_what_is_over_soon(lab: Lab) -> None:
         try:
             version = (await client.request("GET", lab.room.path("tasks")))["metadata"]["resourceVersion"]
             full = await asyncio.to_thread(lab.task, name, queue)
-            async with asyncio.timeout(30):
-                async for event in client.watch(lab.room.path("tasks"), version):
+            async with asyncio.timeout(30), aclosing(client.watch(lab.room.path("tasks"), version)) as events:
+                async for event in events:
                     task = event["object"]
                     if task["metadata"].get("name") == full:
                         seen.append(task["status"]["phase"])
                         if seen[-1] == "Succeeded":
-                            return seen
+                            break
         finally:
             await client.close()
+            # The end of a TLS connection takes an exchange, for which aiohttp does not wait: the loop must outlast it.
+            await asyncio.sleep(0.25)
         return seen
 
     assert asyncio.run(phases("strict", strict)) == ["Pending", "Assigned", "Succeeded"]
