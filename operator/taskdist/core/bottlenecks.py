@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from taskdist.api import Reason
 from taskdist.core import explain, remedies
 from taskdist.core.blockers import Blocker, FewSlots, Forbidden, FullEmergency, FullKey, FullQuota, FullSlots, NoToken
+from taskdist.core.budgets import NoBudget, Short
 from taskdist.core.decisions import Explanation
 from taskdist.core.filters import FILTERS, Need, Offer, holds, refusal
 from taskdist.core.matching import Catalogue, Shape
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 # It has to last, and its Tasks have to wait on average, for so many seconds.
 HELD = 30.0
 
+# Why an agent may not run a Task: whatever refuses all of them is what is scarce.
+_REFUSALS = frozenset(check.reason for check in FILTERS)
 # What holds a Task by itself and is scarce all the same.
 _GATES = (Reason.KEY_IN_USE, Reason.OUT_OF_TURN)
 
@@ -161,6 +164,8 @@ def _limit(blocker: Blocker) -> str:
             return blocker.scope.rate_path
         case Forbidden():
             return "spec.tenants.emergency"
+        case Short() | NoBudget():
+            return f"budget {blocker.purse.path}"
         case _:
             return f"a limit ({blocker.reason.value})"
 
@@ -169,7 +174,7 @@ def _scarce(shape: Shape, catalogue: Catalogue, reason: Reason) -> str:
     """Return what more of would let Tasks of the class start."""
     need = shape.need
     match reason:
-        case Reason.SKILL_MISSING | Reason.LABELS_MISMATCH | Reason.NO_HANDLER | Reason.UNFENCED | Reason.TOO_LARGE:
+        case _ if reason in _REFUSALS:
             offers = [kind.offer for key in shape.pools for kind in catalogue.kinds(key)]
             return _lacking(need, reason, offers)
         case Reason.QUEUE_PAUSED:
@@ -180,6 +185,8 @@ def _scarce(shape: Shape, catalogue: Catalogue, reason: Reason) -> str:
             return "a pool"
         case Reason.NO_AGENT:
             return "an agent"
+        case Reason.BREAKER_OPEN:
+            return "agents whose breaker is closed"
         case _:
             return _of_room(shape, catalogue)
 
@@ -221,6 +228,18 @@ def _lacking(need: Need, reason: Reason, offers: list[Offer]) -> str:
             return _named("label", sorted(unmet))
         case Reason.NO_HANDLER:
             return f"a handler for type {need.type}"
+        case Reason.ZONE_MISMATCH if need.placement is not None:
+            return _named("zone", sorted(need.placement.zones))
+        case Reason.REGION_MISMATCH if need.placement is not None:
+            return _named("region", sorted(need.placement.regions))
+        case Reason.TOO_EXPENSIVE if need.placement is not None:
+            return f"agents that cost {need.placement.max_cost or 0.0:g} an hour or less"
+        case Reason.QUALITY_TOO_LOW if need.placement is not None:
+            return f"agents of quality {need.placement.min_quality:g} or more"
+        case Reason.AFFINITY_WAIT:
+            return "agents that its Tasks prefer"
+        case Reason.AGENT_NOT_FOUND:
+            return f"agent {need.agent}"
         case Reason.TOO_LARGE:
             short = [
                 name for name, amount in need.resources if any(dict(o.resources).get(name, 0) < amount for o in offers)

@@ -11,7 +11,7 @@ from taskdist.core import Core
 from taskdist.core.bottlenecks import HELD, Holdup, Watch
 from taskdist.core.decisions import Assign, Explanation
 from taskdist.core.events import AgentReady, Event, PoolApplied, QueueApplied, TaskGone, TaskLeased, TaskWaiting
-from taskdist.core.model import Limits, TokenRate
+from taskdist.core.model import Budget, Limits, TokenRate
 
 QUEUE, POOL = (NAMESPACE, "q"), (NAMESPACE, "p")
 PLAIN = make_queue().build()
@@ -87,6 +87,37 @@ def first(core: Core, now: float = 100.0) -> Holdup:
             f"label {ZONE}",
             "",
             id="zone",
+        ),
+        pytest.param(
+            [AgentReady(ONE.build()), TaskWaiting(make_task("t").placed(zones=("west",)).build())],
+            Reason.ZONE_MISMATCH,
+            "zone west",
+            "",
+            id="zone-that-nobody-is-in",
+        ),
+        pytest.param(
+            [
+                AgentReady(ONE.build()),
+                BUSY,
+                PoolApplied(make_pool().slots(2).fixed(2).worth(cost_per_hour=3.0).build()),
+                TaskWaiting(make_task("t").placed(max_cost=2.0).build()),
+            ],
+            Reason.TOO_EXPENSIVE,
+            "agents that cost 2 an hour or less",
+            "",
+            id="cost-of-agents-that-are-busy",
+        ),
+        pytest.param(
+            [
+                QueueApplied(replace(PLAIN, budgets=(Budget("b", 1),))),
+                AgentReady(ONE.build()),
+                TaskLeased(replace(X, budgets=(("q", "b", 1),)), "a"),
+                TaskWaiting(replace(T, budgets=(("q", "b", 1),))),
+            ],
+            Reason.BUDGET_SHORT,
+            "budget q/b",
+            "",
+            id="budget",
         ),
         pytest.param(
             [
