@@ -6,7 +6,6 @@ such a wheel where the tests and benchmarks find it.
 """
 
 import os
-import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ class CompileCore(BuildHookInterface[Any]):
 
         source, target = Path(self.root, ROOT), Path(self.root, "build", "core")
         files = sorted(path.relative_to(source) for path in source.glob("taskdist/core/[a-z]*.py"))
-        former, argv = Path.cwd(), sys.argv
+        former = Path.cwd()
         # mypy goes by the settings of the checkout, modules are named as seen from the source root.
         os.environ["MYPYPATH"], os.environ["MYPY_CACHE_DIR"] = str(source), str(target / "types")
         os.chdir(source)
@@ -47,7 +46,6 @@ class CompileCore(BuildHookInterface[Any]):
             command.run()
         finally:
             os.chdir(former)
-            sys.argv = argv
         suffix = sysconfig.get_config_var("EXT_SUFFIX")
         for path in (target / "lib").rglob(f"*{suffix}"):
             build_data["force_include"][str(path)] = str(path.relative_to(target / "lib"))
