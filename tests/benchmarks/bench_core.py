@@ -3,8 +3,9 @@
 A decision is a grant with its events: a Task is submitted, the best waiting one is granted, a running one ends. The
 waiting Tasks stay as many as they were, so each cycle works on full indices; the large ones among them have waited long
 enough to have agents held for them. `heap_ratio` relates its cost to one heap
-push and pop among 100,000 entries in the same process, which carries over between machines; `growth_*` relate the cost
-at the large size to that at the small one.
+push and pop among 100,000 entries in the same process, which carries over between machines: measured slice by slice
+right after each other, so that what else the machine does meets both, and the median and quartiles of the slices told.
+`growth_*` relate the cost at the large size to that at the small one.
 """
 
 import argparse
@@ -12,10 +13,12 @@ import gc
 import heapq
 import json
 import random
+import statistics
 import sys
 import time
 import tracemalloc
 from collections import deque
+from typing import NamedTuple
 
 from taskdist.api import Phase
 from taskdist.controller.collector import settle_collector
@@ -28,6 +31,7 @@ NAMESPACE = "bench"
 POOLS = 4
 QUEUES = 10
 SLOTS = 4
+SLICES = 20
 TENANTS = tuple(f"t{n}" for n in range(8))
 KEYS = 5_000
 SKILLS = tuple(frozenset(skills) for skills in ((), (), (), ("gpu",), ("io",), ("gpu", "io")))
@@ -122,42 +126,59 @@ def prepared(waiting: int, agents: int, classes: int) -> tuple[Core, Load, deque
     return core, load, deque(random.Random(3).sample(list(leased), len(leased)))
 
 
-def seconds_per_decision(waiting: int, agents: int, classes: int, decisions: int) -> float:
+class Steps:
+    """Pushes and pops of one heap."""
+
+    def __init__(self, entries: int = 100_000) -> None:
+        self._random = random.Random(1)
+        self._heap = [(self._random.random(), number) for number in range(entries)]
+        heapq.heapify(self._heap)
+
+    def seconds(self, steps: int) -> float:
+        """Return how long a push and a pop take on average, over so many."""
+        heap, fresh = self._heap, [(self._random.random(), number) for number in range(steps)]
+        begun = time.process_time()
+        for entry in fresh:
+            heapq.heappush(heap, entry)
+            heapq.heappop(heap)
+        return (time.process_time() - begun) / steps
+
+
+class Pace(NamedTuple):
+    """Seconds a decision; how many times that of a heap step right after it, over `SLICES` slices of the run."""
+
+    seconds: float
+    ratios: list[float]
+
+
+def pace(waiting: int, agents: int, classes: int, decisions: int) -> Pace:
     core, load, leased = prepared(waiting, agents, classes)
+    steps = Steps()
     # As the operator does.
     settle_collector()
-    done = 0
-    tasks = [load.next() for _ in range(2 * decisions)]
-    begun = time.process_time()
-    for task in tasks:
-        now = task.created
-        core.handle(TaskWaiting(task), now)
-        core.handle(TaskGone(leased.popleft(), Phase.SUCCEEDED), now)
-        for decision in core.decide(now):
-            if isinstance(decision, Assign):
-                leased.append(decision.task_uid)
-                done += 1
-        if done >= decisions:
-            break
-    spent = time.process_time() - begun
+    ratios, spent, all_done = [], 0.0, 0
+    for _ in range(SLICES):
+        tasks = [load.next() for _ in range(2 * decisions // SLICES)]
+        done, begun = 0, time.process_time()
+        for task in tasks:
+            now = task.created
+            core.handle(TaskWaiting(task), now)
+            core.handle(TaskGone(leased.popleft(), Phase.SUCCEEDED), now)
+            for decision in core.decide(now):
+                if isinstance(decision, Assign):
+                    leased.append(decision.task_uid)
+                    done += 1
+            if done >= decisions // SLICES:
+                break
+        took = time.process_time() - begun
+        spent, all_done = spent + took, all_done + done
+        ratios.append(took / done / steps.seconds(10_000))
     gc.unfreeze()
     problems = core.audit()
     if problems:
         raise SystemExit(f"the core's books are wrong: {problems[:3]}")
-    print(f"{waiting} waiting, {agents} agents, {classes} classes: {1e6 * spent / done:.1f} µs", file=sys.stderr)
-    return spent / done
-
-
-def seconds_per_heap_step(entries: int = 100_000, steps: int = 100_000) -> float:
-    chance = random.Random(1)
-    heap = [(chance.random(), number) for number in range(entries)]
-    heapq.heapify(heap)
-    fresh = [(chance.random(), number) for number in range(steps)]
-    begun = time.process_time()
-    for entry in fresh:
-        heapq.heappush(heap, entry)
-        heapq.heappop(heap)
-    return (time.process_time() - begun) / steps
+    print(f"{waiting} waiting, {agents} agents, {classes} classes: {1e6 * spent / all_done:.1f} µs", file=sys.stderr)
+    return Pace(spent / all_done, ratios)
 
 
 def bytes_per_waiting_task(waiting: int = 20_000) -> float:
@@ -179,16 +200,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--decisions", type=int, default=20_000, help="decisions measured per size")
     count = parser.parse_args().decisions
-    heap = seconds_per_heap_step()
-    full = seconds_per_decision(100_000, 1_000, 1_000, count)
-    few_waiting = seconds_per_decision(1_000, 1_000, 1_000, count)
-    few_agents = seconds_per_decision(100_000, 10, 1_000, count)
-    many_agents = seconds_per_decision(100_000, 5_000, 1_000, count)
+    full = pace(100_000, 1_000, 1_000, count)
+    few_waiting = pace(1_000, 1_000, 1_000, count)
+    few_agents = pace(100_000, 10, 1_000, count)
+    many_agents = pace(100_000, 5_000, 1_000, count)
+    low, middle, high = statistics.quantiles(full.ratios, n=4)
     figures = {
-        "decisions_per_second": round(1 / full),
-        "heap_ratio": round(full / heap, 1),
-        "growth_waiting": round(full / few_waiting, 2),
-        "growth_agents": round(many_agents / few_agents, 2),
+        "decisions_per_second": round(1 / full.seconds),
+        "heap_ratio": round(middle, 1),
+        "heap_ratio_quartiles": [round(low, 1), round(high, 1)],
+        "growth_waiting": round(full.seconds / few_waiting.seconds, 2),
+        "growth_agents": round(many_agents.seconds / few_agents.seconds, 2),
         "bytes_per_waiting_task": round(bytes_per_waiting_task()),
     }
     print(json.dumps(figures))

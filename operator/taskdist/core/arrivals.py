@@ -11,20 +11,21 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import exp, sqrt
+from typing import Final
 
 from taskdist.core.matching import Shape
 from taskdist.core.model import EMERGENCY, Key
 
 # Arrivals are averaged over about so many seconds,
-WINDOW = 300.0
+WINDOW: Final = 300.0
 # in blocks of so many. The first `SETTLED` of them say little of what is usual.
-BLOCK = 5.0
-SETTLED = 24.0
-FADE = exp(-BLOCK / WINDOW)
+BLOCK: Final = 5.0
+SETTLED: Final = 24.0
+FADE: Final = exp(-BLOCK / WINDOW)
 # By age in blocks; what is older counts for nothing.
-FADES = tuple(FADE**age for age in range(round(10 * WINDOW / BLOCK)))
+FADES: Final = tuple(FADE**age for age in range(round(10 * WINDOW / BLOCK)))
 # Of so many Tasks of an account it is kept how soon after their coming they had to start.
-SLACKS = 16
+SLACKS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Load:
         return self.variance / WINDOW + self.doubt
 
 
-NO_LOAD = Load()
+NO_LOAD: Final = Load()
 
 
 class Flow:

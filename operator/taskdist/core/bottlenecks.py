@@ -12,7 +12,7 @@ look at single Tasks, and to change anything.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from taskdist.api import Reason
 from taskdist.core import explain, remedies
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from taskdist.core.holds import Hold
 
 # It has to last, and its Tasks have to wait on average, for so many seconds.
-HELD = 30.0
+HELD: Final = 30.0
 
 # Why an agent may not run a Task: whatever refuses all of them is what is scarce.
-_REFUSALS = frozenset(check.reason for check in FILTERS)
+_REFUSALS: Final = frozenset(check.reason for check in FILTERS)
 # What holds a Task by itself and is scarce all the same.
-_GATES = (Reason.KEY_IN_USE, Reason.OUT_OF_TURN)
+_GATES: Final = (Reason.KEY_IN_USE, Reason.OUT_OF_TURN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ attempt, so that an agent that draws much work by failing fast does not outvote 
 
 from collections import OrderedDict, deque
 from math import sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from taskdist.core.model import Breaker
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from taskdist.core.performance import TypeBook
 
 # So many of the agents that tried a type last are asked.
-VOTERS = 64
+VOTERS: Final = 64
 # With fewer, three standard deviations are out of reach where half of the others fail, or just one other is known.
-LEAST = 10
+LEAST: Final = 10
 # By so many standard deviations of chance an agent has to be worse.
-SIGMAS = 3.0
+SIGMAS: Final = 3.0
 # Probes that fail open a breaker again if an agent like the others had failed them with this chance or less.
-CHANCE = 0.1
+CHANCE: Final = 0.1
 
 
 class Votes:

@@ -5,8 +5,9 @@ decisions. Refuses the hash of the language, which is another one in each proces
 """
 
 from hashlib import blake2b
+from typing import Final
 
-_MASK = (1 << 64) - 1
+_MASK: Final = (1 << 64) - 1
 
 
 def hashed(*words: str) -> int:

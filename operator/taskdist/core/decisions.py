@@ -1,16 +1,16 @@
 """What the core says should happen. A decision carries its reason and a message a person can act on."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from taskdist.api import BreakerState, Phase, Reason, Strategy
 from taskdist.core.model import Key
 
 
-class Assign(NamedTuple):
+@dataclass(slots=True, init=False)
+class Assign:
     """Grant the Task's next attempt to this agent. The core already counts it as leased there.
 
-    A tuple, as one is made with each grant: a frozen dataclass sets its fields one by one, at a tenth of the decision.
+    One is made with each grant, so its constructor is one that can be compiled (see `events`).
     `rule` and `step` are the route by which it came to the pool: its name and the number of its step, from 1.
     `score` is what decided by the queue's strategy: its meaning is the strategy's, and the message says it in words.
     """
@@ -21,10 +21,34 @@ class Assign(NamedTuple):
     pool: str
     reason: Reason
     message: str
-    rule: str = ""
-    step: int = 0
-    strategy: Strategy = Strategy.ADAPTIVE
-    score: float = 0.0
+    rule: str
+    step: int
+    strategy: Strategy
+    score: float
+
+    def __init__(
+        self,
+        task_uid: str,
+        agent_uid: str,
+        agent_name: str,
+        pool: str,
+        reason: Reason,
+        message: str,
+        rule: str = "",
+        step: int = 0,
+        strategy: Strategy = Strategy.ADAPTIVE,
+        score: float = 0.0,
+    ) -> None:
+        self.task_uid = task_uid
+        self.agent_uid = agent_uid
+        self.agent_name = agent_name
+        self.pool = pool
+        self.reason = reason
+        self.message = message
+        self.rule = rule
+        self.step = step
+        self.strategy = strategy
+        self.score = score
 
 
 @dataclass(frozen=True, slots=True)

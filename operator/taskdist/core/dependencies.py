@@ -11,16 +11,17 @@ Task waits for it already, so only then are its ancestors searched.
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from taskdist.api import OnDependencyFailure, Phase, Reason
 from taskdist.core.model import EMERGENCY, TOP, Parent, Task
 
 # Longer chains count as so long: beyond it no order is decided by it, and a long chain costs no more to extend.
-LONGEST_CHAIN = 100
+LONGEST_CHAIN: Final = 100
 # So many names are said in a message; the rest is counted.
-NAMED = 4
+NAMED: Final = 4
 
-_FAILED = (Phase.FAILED, Phase.CANCELLED)
+_FAILED: Final = (Phase.FAILED, Phase.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from math import inf, nextafter
 from sys import maxsize
-from typing import Any
+from typing import Any, Final
 
 from taskdist.api import OnHopeless, OnOverflow, Phase, Reason, Strategy
 from taskdist.core import audit, events, explain, order
@@ -39,7 +39,7 @@ from taskdist.core.views import AgentState, BreakerView, PoolView
 from taskdist.core.waiting import Group, TaskRecord, WaitingIndex
 
 # What a queue says of order: if any of it changes, its Tasks stand elsewhere.
-_ORDER = (
+_ORDER: Final = (
     "policy",
     "level",
     "critical_path_first",
@@ -51,8 +51,14 @@ _ORDER = (
 )
 
 
+# Named once: compiled code finds a constant at once, the member of a class by asking the class.
+SUCCEEDED: Final = Phase.SUCCEEDED
+DEAD_LETTERED: Final = Phase.DEAD_LETTERED
+RUN: Final = OnHopeless.RUN
+ADAPTIVE: Final = Strategy.ADAPTIVE
+ASSIGNED: Final = Reason.ASSIGNED
 # A pod of less than so many seconds is new when it is first seen.
-NEW = 5.0
+NEW: Final = 5.0
 
 
 class Core:
@@ -187,7 +193,7 @@ class Core:
     def _task_gone(self, event: events.TaskGone, now: float) -> None:
         record = self._tasks.get(event.uid)
         if record is not None:
-            if event.phase is Phase.SUCCEEDED and record.agent is not None:
+            if event.phase is SUCCEEDED and record.agent is not None:
                 self._observe(record, record.agent, True, now)
             self._lift(record, now)
             del self._tasks[event.uid]
@@ -197,7 +203,7 @@ class Core:
                 self._dependencies.remove(event.uid)
             self._leave(record, now)
         if self._dependencies:
-            if event.phase is not Phase.DEAD_LETTERED:
+            if event.phase is not DEAD_LETTERED:
                 self._parent_over(event.uid, event.phase, now)
             self._dependencies_changed(now)
 
@@ -543,13 +549,14 @@ class Core:
         task = record.task
         limit = task.waiting_limit if task.waiting_limit is not None else queue.timeouts.waiting
         record.expires = inf if limit is None or task.attempted else task.created + limit
-        if task.deadline is not None and queue.on_hopeless is not OnHopeless.RUN and not task.redriven:
+        if task.deadline is not None and queue.on_hopeless is not RUN and not task.redriven:
             # At that time it can still be met.
             record.expires = min(record.expires, nextafter(record.hopeless_from, inf))
 
     def _heed_time(self, record: TaskRecord) -> None:
         """Watch for the first of what time brings the Task."""
-        due = min(record.expires, record.opens, record.rises, record.impatient, record.moves)
+        # Two by two, as that is compiled to a comparison.
+        due = min(min(min(record.expires, record.opens), min(record.rises, record.impatient)), record.moves)
         if record.shape.patient and (record.line is not None or record.blocker is not None):
             due = min(due, record.patience)
         self._watch.set(record, due)
@@ -789,7 +796,7 @@ class Core:
             assert profile is not None, "a Task of a closed shape was found"
             self._estimate(shape)
             left = inf if task.deadline is None else task.deadline - now
-            if strategy is Strategy.ADAPTIVE and task.placement is None and task.sticky_key is None:
+            if strategy is ADAPTIVE and task.placement is None and task.sticky_key is None:
                 agent = profile.choose(shape, left)
                 score = agent.busy / agent.slots
                 message = f"Adaptive: quickest and least busy, {agent.busy} of {agent.slots} slots."
@@ -816,7 +823,7 @@ class Core:
         self._lease(record, agent, now + service, now)
         pool = agent.pool[1]
         rule, step = taken(shape.route, pool)
-        return Assign(task.uid, agent.uid, agent.name, pool, Reason.ASSIGNED, message, rule, step, strategy, score)
+        return Assign(task.uid, agent.uid, agent.name, pool, ASSIGNED, message, rule, step, strategy, score)
 
     def _park(self, record: TaskRecord, reason: Reason) -> None:
         self._withdraw(record)
@@ -871,7 +878,7 @@ class Core:
         task = record.task
         queue = self._catalogue.queue(task.queue_key)
         phase = Phase.FAILED
-        if task.deadline is not None and queue.on_hopeless is not OnHopeless.RUN and now > record.hopeless_from:
+        if task.deadline is not None and queue.on_hopeless is not RUN and now > record.hopeless_from:
             reason = Reason.DEADLINE_HOPELESS
             late = now - record.hopeless_from
             message = f"Its deadline cannot be met any more: it had to start {late:.1f} s ago, by what its type takes."

@@ -10,13 +10,14 @@ Refuses to grow with users' words: of more than `TYPES` types, those observed lo
 
 from collections import OrderedDict
 from math import exp, log1p, sqrt
+from typing import Final
 
 from taskdist.core.model import Key, Queue
 
-MEMORY = 50
-TYPES = 10_000
+MEMORY: Final = 50
+TYPES: Final = 10_000
 # A tenth of the standard normal distribution lies below its negative.
-TENTH = 1.2816
+TENTH: Final = 1.2816
 
 
 class Estimate:

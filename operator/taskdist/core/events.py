@@ -1,4 +1,8 @@
-"""What happens to the core. Every event is a value; the order in which the core gets them is the event order."""
+"""What happens to the core. Every event is a value; the order in which the core gets them is the event order.
+
+Those that come with every Task have a constructor that can be compiled: a frozen dataclass sets its fields one by one
+by a call each, which took a thirtieth of a decision.
+"""
 
 from dataclasses import dataclass
 
@@ -26,7 +30,7 @@ class PoolDeleted:
     key: Key
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, init=False)
 class TaskWaiting:
     """The Task waits, with these values: it is new, was changed, or came back from an attempt.
 
@@ -34,6 +38,9 @@ class TaskWaiting:
     """
 
     task: Task
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ class TaskLeased:
     agent_uid: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, init=False)
 class TaskGone:
     """The Task is terminal, a dead letter, or deleted, and holds nothing any more.
 
@@ -66,7 +73,11 @@ class TaskGone:
     """
 
     uid: str
-    phase: Phase | None = None
+    phase: Phase | None
+
+    def __init__(self, uid: str, phase: Phase | None = None) -> None:
+        self.uid = uid
+        self.phase = phase
 
 
 @dataclass(frozen=True, slots=True)

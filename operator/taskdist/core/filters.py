@@ -6,6 +6,7 @@ readiness, drains or free slots: those change by the minute and belong to the in
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from taskdist.api import Reason
 from taskdist.core.model import REGION, ZONE, Agent, Key, Placement, Pool, Preference, Requirement, Task
@@ -371,7 +372,7 @@ FILTERS: tuple[Filter, ...] = (
         "Wait: after its waitForPreferredSeconds any other agent will do.",
     ),
 )
-PREFERRED = len(FILTERS) - 1
+PREFERRED: Final = len(FILTERS) - 1
 
 
 def refusal(need: Need, offer: Offer) -> int | None:

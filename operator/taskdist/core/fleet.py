@@ -8,6 +8,7 @@ decide anything.
 from collections import Counter
 from collections.abc import Callable
 from math import inf
+from typing import Final
 
 from taskdist.core.masks import OrTree
 from taskdist.core.matching import AgentClass, Catalogue, Resources
@@ -16,9 +17,9 @@ from taskdist.core.roster import AgentRecord, Roster
 from taskdist.core.views import AgentState
 
 # How long agents take to start is the mean of so many of late.
-STARTS = 20
+STARTS: Final = 20
 # Before any did.
-USUAL_START = 10.0
+USUAL_START: Final = 10.0
 
 
 class PoolMembers:

@@ -20,17 +20,18 @@ Refuses to know Tasks, agents and clocks: amounts in, seconds out.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Final
 
 from taskdist.core.arrivals import Load
 from taskdist.core.estimates import MEMORY, Estimate
 from taskdist.core.passing import NOTHING, Passing
 
 # Of the standard normal distribution: 80% lie between this and its negative.
-Z80 = 1.2816
+Z80: Final = 1.2816
 # What arrivals leave of the slots is not known better than this: a wait without end is not forecast.
-LEAST_LEFT = 0.05
+LEAST_LEFT: Final = 0.05
 # Of the work ahead, so much must be of types that were observed.
-LEAST_SEEN = 0.5
+LEAST_SEEN: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)

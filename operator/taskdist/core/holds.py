@@ -9,6 +9,7 @@ that large Tasks do not stop the small. Refuses to grant: it says what is held a
 from collections.abc import Callable, Container, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
+from typing import Final
 
 from taskdist.core.fleet import Fleet
 from taskdist.core.matching import Profile
@@ -31,9 +32,9 @@ class Hold:
 
 
 # So many of the impatient are looked at for who gets a pool's agent held.
-LOOK = 64
+LOOK: Final = 64
 # Seconds after which it is looked again where nothing could be held.
-AGAIN = 1.0
+AGAIN: Final = 1.0
 # Whether a limit holds the Task, for longer than it takes a token to come.
 Limited = Callable[[TaskRecord, float], bool]
 

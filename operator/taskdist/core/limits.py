@@ -43,6 +43,8 @@ class Limits:
     def __init__(self) -> None:
         self._books: dict[Key, Book] = {}
         self._accounts: dict[tuple[str, str, str], Account] = {}
+        # The same by the uids of Tasks between `enter` and `leave`: each is asked about several times in a decision.
+        self._of: dict[str, Account] = {}
         self._turns = Turns()
         # When tokens come that were waited for, by the limit's name.
         self._alarms = Alarms()
@@ -102,6 +104,7 @@ class Limits:
     def enter(self, task: Task) -> None:
         """The Task was accepted: it waits, until it is granted."""
         account = self._accounts.get((task.namespace, task.queue, task.tenant)) or self._account(task)
+        self._of[task.uid] = account
         if account.idle:
             account.idle = False
             del self._idle[account]
@@ -118,7 +121,7 @@ class Limits:
 
     def leave(self, task: Task) -> list[str]:
         """The waiting Task has ended for good, or is deleted. Return the uids whose turn it is now."""
-        account = self._accounts[task.namespace, task.queue, task.tenant]
+        account = self._of.pop(task.uid)
         book = account.of
         account.waiting -= 1
         book.waiting -= 1
@@ -163,7 +166,7 @@ class Limits:
         `level` is the one at which it competes; limits go by what the Task itself says: one that another lifted, or
         that waited long, is not of the level Emergency.
         """
-        account = self._accounts[task.namespace, task.queue, task.tenant]
+        account = self._of[task.uid]
         book = account.of
         emergency = task.priority >= EMERGENCY and is_emergency(book.rules, task)
         if not book.limited and not emergency and task.concurrency_key is None and not task.budgets:
@@ -178,16 +181,16 @@ class Limits:
 
     def room(self, task: Task) -> tuple[int, int]:
         """Return how many more Tasks quotas let run at most: of the Task's queue, and of its tenant in it."""
-        account = self._accounts[task.namespace, task.queue, task.tenant]
+        account = self._of[task.uid]
         return account.of.room(), account.room()
 
     def limited(self, task: Task) -> bool:
         """Whether the Task's queue has any quota or rate."""
-        return self._accounts[task.namespace, task.queue, task.tenant].of.limited
+        return self._of[task.uid].of.limited
 
     def concerns(self, task: Task) -> bool:
         """Whether any limit may have held the Task, or a Task that it waits for."""
-        book = self._accounts[task.namespace, task.queue, task.tenant].of
+        book = self._of[task.uid].of
         keys = task.concurrency_key is not None or task.ordering_key is not None
         return book.limited or keys or bool(task.parents) or task.priority >= EMERGENCY
 
@@ -195,13 +198,13 @@ class Limits:
         """Whether the Task has a concurrency key that one more may hold."""
         if task.concurrency_key is None:
             return False
-        book = self._accounts[task.namespace, task.queue, task.tenant].of
+        book = self._of[task.uid].of
         use = book.keys.get(task.concurrency_key)
         return use is None or use.held < book.rules.concurrency_limit
 
     def grant(self, task: Task, now: float, *, token: bool = True) -> None:
         """The waiting Task is leased now, whatever its limits. `token` False: it was leased before this life."""
-        account = self._accounts[task.namespace, task.queue, task.tenant]
+        account = self._of[task.uid]
         book = account.of
         account.waiting -= 1
         book.waiting -= 1
@@ -231,7 +234,7 @@ class Limits:
 
     def release(self, task: Task, now: float) -> list[Blocker]:
         """The attempt is over and the Task waits again (until it leaves). Return the blockers that may have opened."""
-        account = self._accounts[task.namespace, task.queue, task.tenant]
+        account = self._of[task.uid]
         book = account.of
         account.waiting += 1
         book.waiting += 1
@@ -270,7 +273,7 @@ class Limits:
     def refund(self, task: Task, now: float) -> list[Blocker]:
         """The grant could not be written: like `release`, and its tokens are returned."""
         opened = self.release(task, now)
-        account = self._accounts[task.namespace, task.queue, task.tenant]
+        account = self._of[task.uid]
         for scope in (account.of, account):
             if scope.rate is not None:
                 scope.tokens(scope.rate, now).give_back(now)
@@ -313,7 +316,7 @@ class Limits:
 
         Meant for Tasks that are new: those that come back from an attempt were taken before.
         """
-        account = self._accounts[task.namespace, task.queue, task.tenant]
+        account = self._of[task.uid]
         book = account.of
         if book.waiting <= book.most_waiting and account.waiting <= book.tenant_most_waiting:
             return None
@@ -332,7 +335,7 @@ class Limits:
         """Say whose bound of payload bytes the Task, counted already, exceeds; None if none."""
         if not task.payload_bytes:
             return None
-        account = self._accounts[task.namespace, task.queue, task.tenant]
+        account = self._of[task.uid]
         for scope in (account.of, account):
             most = scope.bounds.payload_bytes
             if most is not None and scope.payload_bytes > most:

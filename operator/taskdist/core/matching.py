@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from math import inf, log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from taskdist.api import Reason, Strategy
 from taskdist.core.filters import Need, Offer, need_of, offer_of, prospective, refusal, tasks_at_once
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from taskdist.core.waiting import Line
 
 # What a class is set back for each step by which an attempt is expected to end late.
-LATE = 1_000_000
+LATE: Final = 1_000_000
 # The mean of a class's pace is that of so many attempts lately, and is not believed before so many.
-PACE_MEMORY = 1000
-PACES_TO_JUDGE = 20
+PACE_MEMORY: Final = 1000
+PACES_TO_JUDGE: Final = 20
 
 Resources = tuple[tuple[str, int], ...]
 # Pools that could serve waiting Tasks if they grew, first choice first, with how many one new agent runs at once.

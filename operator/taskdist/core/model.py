@@ -1,6 +1,7 @@
 """What the core knows of Tasks, queues, pools and agents: values without payloads, times in wall-clock seconds."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from taskdist.api import (
     Delivery,
@@ -17,14 +18,14 @@ from taskdist.api import (
 )
 
 # Levels, as numbers: higher goes first. Aging ends below the one that stands apart.
-EMERGENCY = Priority.EMERGENCY.level
-TOP = Priority.CRITICAL.level
-NORMAL = Priority.NORMAL.level
+EMERGENCY: Final = Priority.EMERGENCY.level
+TOP: Final = Priority.CRITICAL.level
+NORMAL: Final = Priority.NORMAL.level
 
 # Where agents are: labels that Kubernetes gives nodes and, from 1.35 on, their pods.
-ZONE = "topology.kubernetes.io/zone"
-REGION = "topology.kubernetes.io/region"
-TOPOLOGY = (ZONE, REGION)
+ZONE: Final = "topology.kubernetes.io/zone"
+REGION: Final = "topology.kubernetes.io/region"
+TOPOLOGY: Final = (ZONE, REGION)
 
 # (namespace, name): how queues and pools are referred to.
 Key = tuple[str, str]

@@ -5,9 +5,14 @@ simulator's checker asks them again. Refuses to know who else waits.
 """
 
 from math import floor, inf
+from typing import Final
 
 from taskdist.api import OrderPolicy
 from taskdist.core.model import EMERGENCY, TOP, Queue, Task
+
+# Named once: compiled code finds a constant at once, the member of a class by asking the class.
+BY_PRIORITY: Final = OrderPolicy.PRIORITY
+FIFO: Final = OrderPolicy.FIFO
 
 # (−longest chain of dependants where the queue asks for it, latest start, created, uid): smaller goes first. It ends
 # in the uid, so no two Tasks are equal.
@@ -16,12 +21,12 @@ Place = tuple[int, float, float, str]
 
 def is_emergency(queue: Queue, task: Task) -> bool:
     """Whether the Task stands apart: queues with an order of their own ignore what their Tasks say."""
-    return task.priority >= EMERGENCY and queue.policy is OrderPolicy.PRIORITY
+    return task.priority >= EMERGENCY and queue.policy is BY_PRIORITY
 
 
 def base_level(queue: Queue, task: Task, lift: int = 0) -> int:
     """Return the level without aging: the Task's own or that of a Task that waits for it (`lift`), if higher."""
-    if queue.policy is not OrderPolicy.PRIORITY:
+    if queue.policy is not BY_PRIORITY:
         return min(queue.level, TOP)
     return task.priority if task.priority >= EMERGENCY else max(task.priority, min(lift, TOP))
 
@@ -45,7 +50,7 @@ def aged(queue: Queue, task: Task, now: float, base: int) -> int:
 
 
 def ages(queue: Queue) -> bool:
-    return queue.aging_step > 0 and queue.policy is OrderPolicy.PRIORITY
+    return queue.aging_step > 0 and queue.policy is BY_PRIORITY
 
 
 def promotion(queue: Queue, task: Task, level: int, base: int) -> float:
@@ -59,7 +64,7 @@ def latest_start(queue: Queue, task: Task, service: float) -> float:
     `service` is how long it is expected to take, in seconds. Fixed when the Task enters the queue. In a Fifo queue the
     time of creation takes its place.
     """
-    if queue.policy is OrderPolicy.FIFO:
+    if queue.policy is FIFO:
         return task.created
     if task.deadline is None:
         return task.created + queue.max_queue_seconds
@@ -80,7 +85,7 @@ def owner(queue: Queue, task: Task) -> tuple[str, str]:
     know no tenants."""
     if is_emergency(queue, task):
         return ("/", "")
-    if queue.policy is not OrderPolicy.PRIORITY:
+    if queue.policy is not BY_PRIORITY:
         return (full_name(queue), "")
     return (full_name(queue), task.tenant)
 

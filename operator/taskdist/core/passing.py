@@ -11,6 +11,7 @@ Refuses to know Tasks: amounts in slot-seconds and virtual times in, slot-second
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from taskdist.core.arrivals import NO_LOAD, Load
 
@@ -86,4 +87,4 @@ class Passing:
         return found + self.running * (len(tied) + ratio * ratio)
 
 
-NOTHING = Passing()
+NOTHING: Final = Passing()

@@ -10,23 +10,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import nsmallest
 from math import exp, log, log1p, sqrt
+from typing import Final
 
 from taskdist.core.breakers import Votes
 from taskdist.core.estimates import MEMORY, TENTH, Estimate
 from taskdist.core.model import Key
 
 # Types that are remembered of one class or pool, and those of a pool that are told.
-TYPES = 1000
-TOLD = 32
+TYPES: Final = 1000
+TOLD: Final = 32
 # Agents of a pool that are told.
-WEAKEST = 8
+WEAKEST: Final = 8
 # The pace of a class at a type is that of so many attempts lately. It is believed once its standard error is below a
 # quarter of a step, so that classes as good as alike are not told apart by chance.
-PACE_MEMORY = 1000
-STEP = log(1.2)
-SURE = STEP / 4
+PACE_MEMORY: Final = 1000
+STEP: Final = log(1.2)
+SURE: Final = STEP / 4
 # A quantile is not judged by fewer attempts.
-TO_JUDGE = 10
+TO_JUDGE: Final = 10
 
 
 def nine_in_ten(mean: float, variance: float) -> float:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from math import ceil
+from typing import Final
 
 from taskdist.api import Strategy
 from taskdist.core.chance import hashed
@@ -20,7 +21,7 @@ from taskdist.core.roster import AgentRecord, Roster
 from taskdist.core.strategies import LOOK, Ask, Picker, draws, least_busy
 
 # How far above the average an agent of a ring may be filled. Keys move by O(1 ÷ ε²) of the ideal for a bound of 1 + ε.
-BOUND = 1.25
+BOUND: Final = 1.25
 
 
 class Adaptive(Picker):

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from taskdist.core.matching import Shape
 from taskdist.core.order import Place
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from taskdist.core.shares import Share
     from taskdist.core.waiting import Group, Line, TaskEntry, TaskRecord
 
-EXACT = 1000
+EXACT: Final = 1000
 # So many entries of a longer line are looked at to tell how many are before a place.
-SAMPLE = 512
+SAMPLE: Final = 512
 
 
 class Ahead:

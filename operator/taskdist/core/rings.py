@@ -7,15 +7,16 @@ has room.
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
+from typing import Final
 
 from taskdist.core.chance import points
 
 # Places of one agent on the ring: with so many an agent's part of the ring is within an eighth of its share, 1 ÷ √64,
 # as a rule.
-PLACES = 64
+PLACES: Final = 64
 # The ring is kept in so many arcs: who comes is entered in short lists.
-_ARCS = 256
-_SHIFT = 64 - 8
+_ARCS: Final = 256
+_SHIFT: Final = 64 - 8
 
 Place = tuple[int, str]
 

@@ -7,7 +7,7 @@ Refuses to know Tasks beyond the slots and resources they take.
 from heapq import heapify, heappop, heappush
 from math import inf
 from sys import maxsize
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from taskdist.core.chance import scatter
 from taskdist.core.model import Agent, Key
@@ -162,7 +162,7 @@ class AgentRecord:
 
 Entry = tuple[float, str, int, AgentRecord]
 # So often it is drawn before those that are there are counted: two thirds of a bucket's entries at most are dead.
-DRAWS = 24
+DRAWS: Final = 24
 
 
 class Roster:

@@ -8,12 +8,13 @@ before it is going to get more. Opened steps stay open. Refuses to know agents, 
 
 from collections.abc import Callable
 from math import inf
+from typing import Final
 
 from taskdist.core.filters import holds
 from taskdist.core.model import Match, Queue, Route, Task
 
 # The number of the route of a Task that has none.
-NONE = -1
+NONE: Final = -1
 
 
 def route_of(queue: Queue, task: Task) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import ceil
+from typing import Final
 
 from taskdist.api import Reason
 from taskdist.core.matching import Demand
@@ -18,9 +19,9 @@ from taskdist.core.roster import AgentRecord
 from taskdist.core.staffing import Haste, Usual, for_arrivals, for_backlog
 
 # Sums of fractions of agents may miss a whole number by this much: an agent is not added for rounding.
-EPSILON = 1e-6
+EPSILON: Final = 1e-6
 # Where an agent says in which zone it is.
-ZONE_LABEL = "topology.kubernetes.io/zone"
+ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 
 
 @dataclass(frozen=True, slots=True)

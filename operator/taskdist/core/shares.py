@@ -10,7 +10,7 @@ more are as good as even: between them a deadline may decide. Refuses to know Ta
 the index's.
 """
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
     from taskdist.core.limits import Blocker
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Group = TypeVar("Group")
 # Of so many shares at most, the first in their order, it is asked who is in a hurry.
-LOOK = 8
+LOOK: Final = 8
 
 
 def even(vt: float, weight: float, least: float, pending: float) -> bool:

@@ -20,23 +20,24 @@ Refuses to know pools, agents and bounds.
 
 from collections import deque
 from math import erf, exp, log, pi, sqrt
+from typing import Final
 
 # Of the Tasks, so many may wait longer than the target.
-LATE = 0.05
+LATE: Final = 0.05
 # Arrivals are averaged over about so many seconds; of the first ones it is not believed that they are usual.
-WINDOW = 300.0
-SETTLED = 120.0
+WINDOW: Final = 300.0
+SETTLED: Final = 120.0
 # What time alone does to what is known of arrivals is looked at every so many seconds.
-STEP = 5.0
+STEP: Final = 5.0
 # The present rate is averaged over no fewer seconds.
-LEAST_HORIZON = 1.0
-USUAL_HORIZON = 10.0
+LEAST_HORIZON: Final = 1.0
+USUAL_HORIZON: Final = 10.0
 # What is observed in one window of how late Tasks start moves the target by so much; fewer count as so many.
-GAIN = 2.0
-FEW = 50.0
-LEAST_PART = 0.1
+GAIN: Final = 2.0
+FEW: Final = 50.0
+LEAST_PART: Final = 0.1
 # No more than so many standard deviations are ever added to a load.
-MOST_MARGIN = 8.0
+MOST_MARGIN: Final = 8.0
 
 
 class Inflow:

@@ -9,6 +9,7 @@ order that follows from uids. Refuses clocks and chance: what is drawn follows f
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from taskdist.api import Strategy
 from taskdist.core.chance import hashed
@@ -18,9 +19,9 @@ from taskdist.core.model import Key, Pool, Task
 from taskdist.core.roster import AgentRecord, Roster
 
 # So many agents at most are looked at one by one.
-LOOK = 64
+LOOK: Final = 64
 # Of so many sticky keys it is known where they were last.
-STICKY = 100_000
+STICKY: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ Tasks are not here, or stand in what was parked under its blocker.
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from taskdist.api import Reason
 from taskdist.core import order
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from taskdist.core.limits import Blocker
 
 # Two to a level: 2 × level + 1 for Tasks that can meet their deadlines, 2 × level for those that cannot.
-BANDS = 2 * (EMERGENCY + 1)
+BANDS: Final = 2 * (EMERGENCY + 1)
 # For so many sets of free profiles at most it is kept in mind whose turn it is of a tenant's groups.
-REMEMBERED = 16
+REMEMBERED: Final = 16
 
 
 class TaskRecord:
