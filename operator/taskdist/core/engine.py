@@ -150,6 +150,9 @@ class Core:
                 self._heed_dependants(record)
                 if moves:
                     self._stand(record, now)
+                elif record.ending is not None and record.task.parents:
+                    # Until its end is recorded it may go on: it lends its parents what its queue says now.
+                    self._dependencies.add(record.task, order.base_level(queue, record.task))
             self._dependencies_changed(now)
         self._waiting.reweigh(queue)
         if former.concurrency_limit != queue.concurrency_limit:

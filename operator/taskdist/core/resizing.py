@@ -79,6 +79,7 @@ class Resizer:
         """
         decisions: list[Decision] = []
         room = sys.maxsize if limit is None else limit
+        self._look_again = None
         version = (self._catalogue.version, self._fleet.version)
         overfull = False
         if self._seen != version[0]:
@@ -128,7 +129,6 @@ class Resizer:
         if not layout.timed:
             return work(layout, busy)
         found: list[float] = []
-        self._look_again = None
         # Time counts in steps: between them only what happens changes anything.
         step = now // STEP * STEP
         starts = [self._fleet.start_seconds(ward.key) for ward in self._wards]

@@ -201,6 +201,15 @@ def test_other_rules_of_the_childs_queue_change_what_it_lends() -> None:
     assert started(core)[0] == "p"
 
 
+def test_so_they_do_where_its_end_was_decided_and_is_not_recorded_yet() -> None:
+    fifo = queue("fifo", policy=OrderPolicy.FIFO, level=0)
+    core = core_with(QueueApplied(fifo), task("p", priority=1), task("other", priority=3))
+    tell(core, child("c", "p", priority=0, queue="fifo", waiting_limit=5.0))
+    assert [each.task_uid for each in about_tasks(core, 5.0)] == ["c"]
+    tell(core, QueueApplied(replace(fifo, level=4)), now=5.0)
+    assert started(core, 5.0)[0] == "p"
+
+
 def test_critical_paths_count_as_soon_as_the_queue_asks_for_it() -> None:
     core = core_with(task("a"), task("p", created=1), child("c", "p"))
     tell(core, QueueApplied(queue(critical_path_first=True)))

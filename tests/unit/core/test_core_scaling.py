@@ -365,6 +365,17 @@ class TestTarget:
         assert sizes(core.decide(1.0)) == {"p": 3}
         assert self.resting(core) == []
 
+    def test_a_target_taken_away_ends_the_watch_for_what_comes(self) -> None:
+        pool = make_pool().slots(2).elastic(0, 9, 60.0)
+        core = core_with(pool, *agent_events(*(make_agent(f"a{n}").slots(2) for n in range(3))), *tasks(5))
+        core.decide(0.0)
+        core.handle(PoolApplied(pool.target(600.0).build()), 0.0)
+        core.decide(0.0)
+        assert core.next_wake() == 5.0
+        core.handle(PoolApplied(pool.build()), 1.0)
+        core.decide(1.0)
+        assert core.next_wake() is None
+
     @staticmethod
     def resting(core: Core) -> list[str]:
         return sorted(agent.uid for agent in core._fleet.agents.values() if agent.resting)

@@ -21,6 +21,7 @@ from taskdist.core.events import (
     PoolApplied,
     QueueApplied,
     TaskGone,
+    TaskHeld,
     TaskLeased,
     TaskWaiting,
 )
@@ -230,6 +231,16 @@ def test_each_wait_for_what_is_preferred_is_as_long() -> None:
     core.handle(TaskWaiting(task.failures(1).build()), 6.0)
     assert granted(core, 10.9) == []
     assert granted(core, 11.0) == ["a"]
+
+
+def test_the_end_of_the_wait_does_not_let_go_what_is_held_otherwise() -> None:
+    core = core_of(make_queue(), [make_agent("a").labels(disk="hdd")])
+    task = make_task("t").prefers("disk", "ssd", wait=5.0).build()
+    core.handle(TaskWaiting(task), 0.0)
+    core.handle(TaskHeld(task, Reason.RECOVERING), 1.0)
+    assert granted(core, 6.0) == []
+    core.handle(TaskWaiting(task), 7.0)
+    assert granted(core, 7.0) == ["a"]
 
 
 def test_a_new_leader_does_not_let_it_wait_anew() -> None:
