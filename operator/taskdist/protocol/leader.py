@@ -317,11 +317,12 @@ class Leader(Sessions):
         if session is None:
             return
         session.strangers.discard(orphan.name)
-        self._refresh(session.pod, now)
         if orphan.outcome is not None:
             self._hear(session, orphan.outcome, now)
         elif self._mine(session, orphan.name) is None:
             self._listed(session, orphan.name, now)
+        if orphan.name not in session.strangers:
+            self._stranger_gone(session, orphan.name, now)
 
     # --- time ---
 

@@ -8,7 +8,7 @@ from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.api.task import MAX_PAYLOAD_BYTES
 from taskdist.core.model import Queue
 from taskdist.protocol import status
-from taskdist.protocol.books import UNHEARD, Ask, Ending, Entry, Lease, Stage
+from taskdist.protocol.books import UNHEARD, Ask, Ending, Entry, Lease, Session, Stage
 from taskdist.protocol.kinship import Kinship
 from taskdist.protocol.messages import Cancel, Grant, LeaseName, ParentResult
 from taskdist.protocol.observations import (
@@ -184,6 +184,8 @@ class Leases(Kinship):
                     entry, Reason.GIVEN_BACK, "its agent was gone before it was sent", now, counted=False
                 )
             return
+        if self._crowded(session):
+            return
         if payload is None:
             self._read(entry, Ask.PAYLOAD)
             return
@@ -211,6 +213,10 @@ class Leases(Kinship):
             progress_seconds=lease.progress_seconds,
         )
         self._out.append(Send(session.id, grant))
+
+    def _crowded(self, session: Session) -> bool:
+        """Whether leases run there that are not in the books: it is not known how much room they leave."""
+        return bool(session.strangers)
 
     def _bound(self, lease: Lease, receipt: float) -> float:
         """The operator counts from its receipt of the ping, which is never before the agent's sending, and a margin."""

@@ -4,7 +4,7 @@ A session counts from the agent's first word after the welcome: only then is it 
 this epoch, and has given up its former session. Whatever its hello does not list does not run there.
 """
 
-from taskdist.api import Delivery, Reason, Reclaim
+from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.core.events import AgentNotReady, AgentReady
 from taskdist.core.model import Agent
 from taskdist.protocol import status
@@ -99,15 +99,15 @@ class Sessions(Answers):
         same = last is not None and last.instance_id == session.hello.instance_id
         session.former = last is not None and not same
         self._last_hello[pod] = session.hello
-        known = set()
-        for entry in list(self._leases.get(pod, {}).values()):
-            lease = entry.lease
-            if lease is not None:
-                known.add(lease.name)
-                self._settle(entry, lease, session, now, same)
+        booked = [(entry, entry.lease) for entry in self._leases.get(pod, {}).values()]
+        known = {lease.name for _, lease in booked if lease is not None}
+        # First what is not in the books: as long as that runs there, nothing is sent.
         for name in session.hello.leases:
             if name not in known:
                 self._listed(session, name, now)
+        for entry, lease in booked:
+            if lease is not None and entry.lease is lease:
+                self._settle(entry, lease, session, now, same)
         self._refresh(pod, now)
         if pod in self._draining:
             self._out.append(Send(session.id, Drain()))
@@ -200,6 +200,7 @@ class Sessions(Answers):
             self._adopt_unrecorded(entry, name, session, now)
         elif (
             entry.lease is None
+            and entry.record.phase is Phase.ASSIGNED  # what waits again keeps in status whose its last attempt was
             and entry.record.agent_uid == session.pod
             and name[1:]
             == (
@@ -211,6 +212,15 @@ class Sessions(Answers):
         else:
             session.strangers.add(name)
             self._send(session.pod, Cancel(name, Reason.LEASE_EXPIRED, "its lease ended"))
+
+    def _stranger_gone(self, session: Session, name: LeaseName, now: Now) -> None:
+        """A lease that was not in the books holds nothing there any more: what waited for its room is sent."""
+        session.strangers.discard(name)
+        self._refresh(session.pod, now)
+        if not session.strangers:
+            for entry in list(self._leases.get(session.pod, {}).values()):
+                if entry.lease is not None and entry.lease.stage is Stage.UNSENT:
+                    self._advance(entry, now)
 
     def _adopt_unrecorded(self, entry: Entry, name: LeaseName, session: Session, now: Now) -> None:
         """A former leader sent it without recording it (Lazy): it is recorded now."""
@@ -282,8 +292,7 @@ class Sessions(Answers):
             if not session.confirmed:
                 return
         if isinstance(message, Result | Failure | Stopped) and message.lease in session.strangers:
-            session.strangers.discard(message.lease)
-            self._refresh(session.pod, now)
+            self._stranger_gone(session, message.lease, now)
         match message:
             case Ping():
                 self._ping(session, message, now)

@@ -7,6 +7,7 @@ import pytest
 
 from taskdist.api import Delivery, Dispatch, Phase, Reason, Reclaim
 from taskdist.api.task import MAX_PAYLOAD_BYTES
+from taskdist.core import AgentState
 from taskdist.core.model import Budget, Route, RouteStep
 from taskdist.protocol.messages import (
     PROTOCOL_VERSION,
@@ -21,6 +22,7 @@ from taskdist.protocol.messages import (
     Ping,
     Renew,
     Result,
+    Started,
     Stopped,
     Verdict,
     Welcome,
@@ -325,3 +327,28 @@ def test_another_protocol_version_is_refused() -> None:
     desk.do("connected", 1, AgentIdentity("u1", "p-1", "ns", "p"), Hello(99, "i", 1, 0.0))
     (refused,) = desk.sent(LinkRefused)
     assert not refused.retry
+
+
+def test_what_is_left_of_an_attempt_that_is_over_is_stopped_before_anything_else_is_sent() -> None:
+    """Its machine slept over the end of its lease, and over the grant of another Task: that one waits for its stop."""
+    desk = Desk(QUEUE, record())
+    desk.connect(1)
+    desk.answer(Written(assigned(), b"{}"))
+    desk.says(1, Started(A1))
+    desk.at(1016.1)
+    failed = record(12, attempt=1, epoch=EPOCH, failures=1, agent_uid="u1")
+    desk.answer(Written(replace(failed, task=replace(failed.task, failures=1, not_before=2000.0))))
+    other = replace(record(20), task=replace(record().task, uid="b", name="task-b"))
+    desk.do("task_observed", other)
+    sent = assigned(21)
+    desk.answer(Written(replace(sent, task=replace(sent.task, uid="b", name="task-b")), b"{}"))
+    assert [grant.lease.task_uid for grant in desk.sent(Grant)] == ["b"]
+    desk.t = 1017.0
+    desk.connect(3, 1, A1)
+    assert [cancel.lease for cancel in desk.sent(Cancel)] == [A1]
+    assert [action for action in desk.out if isinstance(action, ReadTask)] == [], "the grant that never arrived waits"
+    assert desk.leader.core.agent_states()["ns", "p"][AgentState.NOT_READY] == 1
+    desk.says(3, Stopped(A1))
+    (read,) = [action for action in desk.out if isinstance(action, ReadTask)]
+    desk.do("read_done", read.token, Found(replace(sent, task=replace(sent.task, uid="b", name="task-b")), b"{}"))
+    assert [grant.lease for grant in desk.sent(Grant)] == [LeaseName("b", 1, EPOCH)]
