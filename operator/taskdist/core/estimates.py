@@ -20,6 +20,14 @@ TYPES: Final = 10_000
 TENTH: Final = 1.2816
 
 
+def quantile(mean: float, variance: float, z: float) -> float:
+    """Return the seconds of a lognormal with this mean and variance where a standard normal has `z`."""
+    if mean <= 0.0:
+        return 0.0
+    spread = log1p(variance / mean**2)
+    return mean * exp(z * sqrt(spread) - spread / 2)
+
+
 class Estimate:
     """What is known of one type: mean and variance of seconds, over how many observations at most `MEMORY`."""
 
@@ -51,10 +59,7 @@ class Estimate:
 
         Of a single observation nothing says how they vary: it is taken to be as much as with an exponential.
         """
-        if self.mean <= 0.0:
-            return 0.0
-        spread = log1p(1.0 if self.count < 2 else self.variance / self.mean**2)
-        return self.mean * exp(-spread / 2 - TENTH * sqrt(spread))
+        return quantile(self.mean, self.mean**2 if self.count < 2 else self.variance, -TENTH)
 
 
 class Estimates:
@@ -71,11 +76,6 @@ class Estimates:
         """Return the seconds that an attempt of this type takes on average; the queue's word before any was seen."""
         found = self._known.get((queue.key, type))
         return queue.expected_service if found is None else found.mean
-
-    def quickest(self, queue: Queue, type: str) -> float:
-        """Return the seconds that an attempt of this type may do with; the queue's word before any was seen."""
-        found = self._known.get((queue.key, type))
-        return queue.expected_service if found is None else found.quickest
 
     def of(self, queue: Key, type: str) -> Estimate | None:
         """Return what was observed of the type, None if nothing was. Good until it is `forgotten`."""

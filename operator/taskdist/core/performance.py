@@ -9,11 +9,11 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import nsmallest
-from math import exp, log, log1p, sqrt
+from math import log, sqrt
 from typing import Final
 
 from taskdist.core.breakers import Votes
-from taskdist.core.estimates import MEMORY, TENTH, Estimate
+from taskdist.core.estimates import MEMORY, TENTH, Estimate, quantile
 from taskdist.core.model import Key
 
 # Types that are remembered of one class or pool, and those of a pool that are told.
@@ -32,10 +32,7 @@ TO_JUDGE: Final = 10
 
 def nine_in_ten(mean: float, variance: float) -> float:
     """Seconds that nine attempts in ten stay below, were they lognormal with this mean and variance."""
-    if mean <= 0.0:
-        return 0.0
-    spread = log1p(variance / mean**2)
-    return mean * exp(-spread / 2 + TENTH * sqrt(spread))
+    return quantile(mean, variance, TENTH)
 
 
 class Conduct:
