@@ -18,6 +18,7 @@ import sys
 import time
 import tracemalloc
 from collections import deque
+from dataclasses import replace
 from typing import NamedTuple
 
 from taskdist.api import Phase
@@ -25,7 +26,24 @@ from taskdist.controller.collector import settle_collector
 from taskdist.core import Core
 from taskdist.core.decisions import Assign
 from taskdist.core.events import AgentReady, PodSeen, PoolApplied, QueueApplied, TaskGone, TaskWaiting
-from taskdist.core.model import Agent, Breaker, Limits, Pool, Queue, Task, Timeouts, TokenRate
+from taskdist.core.model import (
+    ZONE,
+    Agent,
+    Breaker,
+    Budget,
+    Limits,
+    Match,
+    Placement,
+    Pool,
+    Preference,
+    Queue,
+    Requirement,
+    Route,
+    RouteStep,
+    Task,
+    Timeouts,
+    TokenRate,
+)
 
 NAMESPACE = "bench"
 POOLS = 4
@@ -34,6 +52,9 @@ SLOTS = 4
 SLICES = 20
 TENANTS = tuple(f"t{n}" for n in range(8))
 KEYS = 5_000
+# Of twenty classes one takes of a rate, one of a number, and one would rather run in a zone.
+BUDGETS = {0: (("q0", "tokens", 100),), 1: (("q0", "seats", 1),)}
+NEAR = Placement(preferred=(Preference(1, (Requirement(ZONE, "In", frozenset({"a"})),)),))
 SKILLS = tuple(frozenset(skills) for skills in ((), (), (), ("gpu",), ("io",), ("gpu", "io")))
 
 
@@ -43,7 +64,7 @@ class Load:
     def __init__(self, classes: int) -> None:
         self._random = random.Random(7)
         self._classes = [
-            (f"q{n % QUEUES}", f"type{n}", self._random.choice(SKILLS), self._random.choice((1, 1, 1, 1, 2)))
+            (n, f"q{n % QUEUES}", f"type{n}", self._random.choice(SKILLS), self._random.choice((1, 1, 1, 1, 2)))
             for n in range(classes)
         ]
         self._made = 0
@@ -55,7 +76,7 @@ class Load:
 
     def next(self) -> Task:
         self._made += 1
-        queue, kind, skills, slots = self._classes[self._random.randrange(len(self._classes))]
+        number, queue, kind, skills, slots = self._classes[self._random.randrange(len(self._classes))]
         uid = f"{self._made:08x}-0000-4000-8000-000000000000"
         created = self.now
         return Task(
@@ -73,15 +94,20 @@ class Load:
             tenant=self._random.choice(TENANTS),
             deadline=created + self._random.uniform(60, 7200) if self._random.random() < 0.5 else None,
             concurrency_key=f"key-{self._random.randrange(KEYS)}" if self._random.random() < 0.2 else None,
+            budgets=BUDGETS.get(number % 20, ()),
+            placement=NEAR if number % 20 == 2 else None,
         )
 
 
 def rules(number: int) -> Queue:
-    """A queue with every rule on: weights, aging, quotas, rates and keys that are asked each time and seldom hold."""
+    """A queue with every rule on: weights, aging, a route of two steps for what is large; quotas, rates, budgets and
+    keys that are asked each time and seldom hold."""
+    names = tuple(f"p{n}" for n in range(POOLS))
+    large = Route("large", (RouteStep(names[1::2]), RouteStep(names, 5.0)), Match(min_slots=2))
     return Queue(
         NAMESPACE,
         f"q{number}",
-        tuple(f"p{n}" for n in range(POOLS)),
+        names,
         weight=1 + number % 3,
         critical_path_first=number == 0,
         tenant_weights=tuple((tenant, 1 + at % 4) for at, tenant in enumerate(TENANTS)),
@@ -94,6 +120,8 @@ def rules(number: int) -> Queue:
         concurrency_limit=2,
         hold_after=0.5,
         timeouts=Timeouts(waiting=86_400.0),
+        routes=(large,),
+        budgets=(Budget("tokens", rate=TokenRate(1_000_000.0, 10_000_000)), Budget("seats", 100_000)),
     )
 
 
@@ -104,7 +132,9 @@ def prepared(waiting: int, agents: int, classes: int) -> tuple[Core, Load, deque
         skills = frozenset({"gpu", "io"}) if number % 2 else frozenset({"io"})
         elastic = number == 0
         bounds = (elastic, 0 if elastic else agents, agents)
-        pool = Pool(NAMESPACE, f"p{number}", SLOTS, (), skills, (), *bounds, breaker=Breaker(), slow_start=30.0)
+        labels, target = ((ZONE, "ab"[number // 2]),), 60.0 if elastic else 0.0
+        pool = Pool(NAMESPACE, f"p{number}", SLOTS, (), skills, labels, *bounds, breaker=Breaker(), slow_start=30.0)
+        pool = replace(pool, target_queue=target)
         core.handle(PoolApplied(pool), 0.0)
     for number in range(QUEUES):
         core.handle(QueueApplied(rules(number)), 0.0)
@@ -112,7 +142,8 @@ def prepared(waiting: int, agents: int, classes: int) -> tuple[Core, Load, deque
         uid, pool_name = f"agent-{number}", f"p{number % POOLS}"
         skills = frozenset({"gpu", "io"}) if number % 2 else frozenset({"io"})
         core.handle(PodSeen(uid, NAMESPACE, uid, pool_name, 0.0), 0.0)
-        core.handle(AgentReady(Agent(uid, NAMESPACE, uid, pool_name, SLOTS, (), skills)), 0.0)
+        labels = ((ZONE, "ab"[number % POOLS // 2]),)
+        core.handle(AgentReady(Agent(uid, NAMESPACE, uid, pool_name, SLOTS, (), skills, labels=labels)), 0.0)
     leased: deque[str] = deque()
     while True:
         core.handle(TaskWaiting(load.next()), load.now)

@@ -750,11 +750,13 @@ class Core:
         left[queue] -= taken
         left[tenant] -= taken
         excess = wanted - taken
+        if not excess:
+            return False
         for demand, tasks in share.demands.items():
             over = min(tasks, excess)
             demand.excess += over
             excess -= over
-        return taken < wanted
+        return True
 
     def _backfill(self, now: float) -> Iterator[tuple[TaskRecord, AgentRecord]]:
         """Say what goes to agents that are held: whom they are held for, or what is expected to end before that."""

@@ -7,6 +7,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from math import inf
+from typing import Final
 
 from taskdist.api import Reason
 from taskdist.core.decisions import Decision, DeletePod, Drain, Scale, Undrain
@@ -32,13 +34,17 @@ from taskdist.core.staffing import STEP
 from taskdist.core.views import PoolView
 
 
+# A pool with a target for how long Tasks wait grows again only so many seconds later.
+BREATH: Final = 0.1
+
+
 class _Ward:
     """A pool with its size over time. `wanted` is what it wanted when last looked at, None if that says nothing.
 
-    `usual`: how many agents it mostly needs for what comes.
+    `usual`: how many agents it mostly needs for what comes. `grown`: when one with a target was last said to grow.
     """
 
-    __slots__ = ("key", "pool", "sizing", "usual", "wanted")
+    __slots__ = ("grown", "key", "pool", "sizing", "usual", "wanted")
 
     def __init__(self, pool: Pool, sizing: Sizing) -> None:
         self.key = pool.key
@@ -46,6 +52,7 @@ class _Ward:
         self.sizing = sizing
         self.wanted: int | None = None
         self.usual = sizing.usual
+        self.grown = -inf
 
 
 class Resizer:
@@ -110,7 +117,10 @@ class Resizer:
                 overfull = False
                 break
             ward.wanted = wanted
+            former = sizing.desired or 0
             if sizing.step(pool, target(pool, wanted), here.counted, now):
+                if (sizing.desired or 0) > former and pool.target_queue > 0.0:
+                    ward.grown = now
                 decisions.append(Scale(ward.key, sizing.desired or 0, sizing.reason, sizing.message))
             unheard = held.get(pool.namespace, 0) > 0
             followed = self._follow(pool, sizing.desired or 0, here, unheard, now)
@@ -143,9 +153,16 @@ class Resizer:
                     ward.usual.add(part.usual(pool.target_queue), part.coming_service, step)
                 if part.busy + part.waiting > 0.0:
                     least = max(least, min(desired, ward.usual.most))
-                    self._look_again = step + STEP
+                    self._look_at(step + STEP)
+            elif least > desired and now < ward.grown + BREATH:
+                # What comes within a moment is taken together: each growth costs a look at all that waits.
+                least = desired
+                self._look_at(ward.grown + BREATH)
             found.append(least)
         return found
+
+    def _look_at(self, at: float) -> None:
+        self._look_again = at if self._look_again is None else min(self._look_again, at)
 
     def started(self, pool: Key, seconds: float, demand: Demand | None) -> None:
         """A Task that nothing but a lack of room held started there after so many seconds."""
