@@ -57,6 +57,8 @@ DEAD_LETTERED: Final = Phase.DEAD_LETTERED
 RUN: Final = OnHopeless.RUN
 ADAPTIVE: Final = Strategy.ADAPTIVE
 ASSIGNED: Final = Reason.ASSIGNED
+# No name of a tenant.
+ALL: Final = "/"
 # A pod of less than so many seconds is new when it is first seen.
 NEW: Final = 5.0
 
@@ -726,7 +728,7 @@ class Core:
         """Park what limits hold, be there room or not, and leave out what quotas would not let start beside the rest:
         pools are not to grow for it. Return whether there was any."""
         found = False
-        left: dict[tuple[Key, str | None], int] = {}
+        left: dict[str, dict[str, int]] = {}
         for share in self._waiting.tenants():
             while (record := self._waiting.first_of(share)) is not None and self._set_aside(record, now):
                 found = True
@@ -738,17 +740,21 @@ class Core:
                 found = self._leave_out(share, record.task, left) or found
         return found
 
-    def _leave_out(self, share: Share[Group], task: Task, left: dict[tuple[Key, str | None], int]) -> bool:
-        """Count as excess what quotas have no room for. `left`: what they have room for, of queues and of tenants."""
-        queue, tenant = (task.queue_key, None), (task.queue_key, task.tenant)
-        if tenant not in left:
-            rooms = self._limits.room(task)
-            left.setdefault(queue, rooms[0])
-            left[tenant] = rooms[1]
-        wanted = sum(share.demands.values())
-        taken = min(wanted, left[queue], left[tenant])
-        left[queue] -= taken
-        left[tenant] -= taken
+    def _leave_out(self, share: Share[Group], task: Task, left: dict[str, dict[str, int]]) -> bool:
+        """Count as excess what quotas have no room for. `left`: what they have room for, by queue of each tenant, and
+        of the queue itself under the name of all, which no tenant has."""
+        assert share.parent is not None, "a tenant's share is one of its queue's"
+        name, tenant = share.parent.key, task.tenant
+        rooms = left.get(name)
+        if rooms is None:
+            rooms = left[name] = {ALL: self._limits.room(task)[0]}
+        own = rooms.get(tenant)
+        if own is None:
+            own = self._limits.room(task)[1]
+        wanted = share.wanted
+        taken = min(min(wanted, own), rooms[ALL])
+        rooms[ALL] -= taken
+        rooms[tenant] = own - taken
         excess = wanted - taken
         if not excess:
             return False

@@ -34,7 +34,7 @@ from taskdist.core.staffing import STEP
 from taskdist.core.views import PoolView
 
 
-# A pool with a target for how long Tasks wait grows again only so many seconds later.
+# Where a pool has a target for how long Tasks wait, what comes and goes within so many seconds is judged together.
 BREATH: Final = 0.1
 
 
@@ -69,6 +69,9 @@ class Resizer:
         self._layout: Layout | None = None
         # The catalogue's and fleet's versions at which no pool changes for as long as all want more than they may have.
         self._still: tuple[int, int] | None = None
+        # With a target: when sizes were judged and nothing was to be done, and the versions of then.
+        self._judged = -inf
+        self._rested = (-1, -1)
         # Whether any agent rests. When pools that have more agents than their work needs look again at what comes.
         self.rests = False
         self._look_again: float | None = None
@@ -95,7 +98,10 @@ class Resizer:
             if self._still == version:
                 return decisions
             overfull = True
-        self._still = None
+        if now < self._judged + BREATH and self._rested == version:
+            self._look_at(self._judged + BREATH)
+            return decisions
+        self._still, self._judged = None, -inf
         members = [self._fleet.pools.get(ward.key, self._nobody) for ward in self._wards]
         load = None
         if self._layout is not None:
@@ -114,8 +120,7 @@ class Resizer:
             if len(decisions) >= room:
                 # Cut short before it was judged: it is no more at rest than it says.
                 ward.wanted = None
-                overfull = False
-                break
+                return decisions
             ward.wanted = wanted
             former = sizing.desired or 0
             if sizing.step(pool, target(pool, wanted), here.counted, now):
@@ -125,6 +130,8 @@ class Resizer:
             unheard = held.get(pool.namespace, 0) > 0
             followed = self._follow(pool, sizing.desired or 0, here, unheard, now)
             decisions += islice(followed, room - len(decisions))
+        if self._layout is not None and self._layout.timed and not decisions:
+            self._judged, self._rested = now, (self._catalogue.version, self._fleet.version)
         if overfull and not decisions:
             settled = all(ward.sizing.settled for ward in self._wards)
             if settled and all(

@@ -49,6 +49,7 @@ class Share(Generic[Group]):
         "present",
         "turn",
         "vt",
+        "wanted",
         "weight",
     )
 
@@ -69,8 +70,9 @@ class Share(Generic[Group]):
         self.groups: dict[int, Group] = {}
         # By set of profiles: which line's turn it is of these groups. Whoever changes a group's first forgets that.
         self.firsts: dict[int, Line] = {}
-        # How many Tasks want room where, of those in lines that are not parked themselves.
+        # How many Tasks want room where, of those in lines that are not parked themselves; and their sum.
         self.demands: dict[Demand, int] = {}
+        self.wanted = 0
         self.parked: Blocker | None = None
 
     def child(self, key: str, weight: float) -> "Share[Group]":
@@ -138,6 +140,7 @@ class Share(Generic[Group]):
 
     def want(self, demand: "Demand", tasks: int) -> None:
         """So many more Tasks, or fewer, want room there: asked of pools unless they are parked."""
+        self.wanted += tasks
         left = self.demands.get(demand, 0) + tasks
         if left:
             self.demands[demand] = left
