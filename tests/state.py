@@ -78,8 +78,9 @@ class State:
     # By uid: when its last attempt ended, as a number that grows. It goes first of its ordering key then.
     returned: dict[str, int] = field(default_factory=dict)
     buckets: dict[tuple[Key, str | None], Bucket] = field(default_factory=dict)
-    # By queue and name: what budgets may spend.
+    # By queue and name: what budgets may spend; by uid: what the leased have spent of them.
     purses: dict[tuple[Key, str], Bucket] = field(default_factory=dict)
+    spent: dict[str, dict[tuple[Key, str], int]] = field(default_factory=dict)
     # Of the waiting: since when nothing of their own holds them, at the earliest and at the latest.
     since: dict[str, tuple[float, float]] = field(default_factory=dict)
     now: float = 0.0

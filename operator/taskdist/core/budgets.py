@@ -71,15 +71,17 @@ class Purse:
             return amount <= terms.rate.burst and self.tokens(terms.rate, now).has(float(amount), now)
         return True
 
-    def take(self, amount: int, now: float, *, spend: bool) -> None:
-        """An attempt starts; `spend` False: it was started before this life."""
+    def take(self, amount: int, now: float, *, spend: bool) -> bool:
+        """An attempt starts; `spend` False: it was started before this life. Return whether it has spent the amount."""
         self.held += amount
         terms = self.terms
-        if spend and terms is not None and terms.rate is not None:
-            self.tokens(terms.rate, now).take(now, float(amount))
+        if not spend or terms is None or terms.rate is None:
+            return False
+        self.tokens(terms.rate, now).take(now, float(amount))
+        return True
 
     def give_back(self, amount: int, now: float) -> None:
-        """What was spent was not: the attempt did not start after all."""
+        """So much was spent and not used; below zero: so much was used beyond what was spent."""
         terms = self.terms
         if terms is not None and terms.rate is not None:
             self.tokens(terms.rate, now).give_back(now, float(amount))

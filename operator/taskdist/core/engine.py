@@ -111,6 +111,7 @@ class Core:
             events.TaskGone: self._task_gone,
             events.TaskEnded: self._task_ended,
             events.AttemptFailed: self._attempt_failed,
+            events.AttemptUsed: self._attempt_used,
             events.PodSeen: self._pod_seen,
             events.PodGone: self._pod_gone,
             events.AgentReady: self._agent_ready,
@@ -301,6 +302,11 @@ class Core:
             self._observe(record, record.agent, False, now)
         record.failed = True
         return [after_failure(record.task, self._catalogue.queue(record.task.queue_key), event, now)]
+
+    def _attempt_used(self, event: events.AttemptUsed, now: float) -> None:
+        record = self._tasks.get(event.uid)
+        if record is not None and record.agent is not None:
+            self._parking.open(self._limits.correct(record.task, event.used, now))
 
     def _pod_seen(self, event: events.PodSeen, now: float) -> None:
         agent = self._fleet.obtain(event.uid, now)

@@ -49,6 +49,8 @@ class Limits:
         # When tokens come that were waited for, by the limit's name.
         self._alarms = Alarms()
         self._rates: dict[str, Blocker] = {}
+        # What leased attempts have spent of budgets, by uid, queue and name: none that was granted in another life.
+        self._spent: dict[str, dict[tuple[str, str], int]] = {}
         # Empty accounts that are kept for their buckets, and how many there may be before they are looked through.
         self._idle: dict[Account, None] = {}
         self._idle_bound = 64
@@ -223,8 +225,9 @@ class Limits:
             self._turns.take(task)
         for queue, name, amount in task.budgets:
             purse = self._purse(task, queue, name)
-            purse.take(amount, now, spend=token)
-            self._await_all(purse, now)
+            if purse.take(amount, now, spend=token):
+                self._spent.setdefault(task.uid, {})[queue, name] = amount
+                self._await_all(purse, now)
         if token and book.limited:
             rules = book.rules
             if rules.rate is not None:
@@ -257,6 +260,8 @@ class Limits:
             purse = self._purse(task, queue, name)
             purse.held -= amount
             opened += self._opened(purse, now)
+        if task.budgets:
+            self._spent.pop(task.uid, None)
         if not book.watched:
             return opened
         held = (
@@ -272,6 +277,7 @@ class Limits:
 
     def refund(self, task: Task, now: float) -> list[Blocker]:
         """The grant could not be written: like `release`, and its tokens are returned."""
+        spent = self._spent.pop(task.uid, {})
         opened = self.release(task, now)
         account = self._of[task.uid]
         for scope in (account.of, account):
@@ -282,11 +288,21 @@ class Limits:
                         opened.append(self._report(scope.no_token))
                     else:
                         self._await(scope.no_token, now)
-        for queue, name, amount in task.budgets:
-            purse = self._purse(task, queue, name)
-            purse.give_back(amount, now)
-            opened += self._opened(purse, now)
-            self._await_all(purse, now)
+        for (queue, name), amount in spent.items():
+            opened += self._settle_up(self._purse(task, queue, name), amount, now)
+        return opened
+
+    def correct(self, task: Task, used: Iterable[tuple[str, str, int]], now: float) -> list[Blocker]:
+        """The leased attempt used so much, whatever it spent at its grant. Return the blockers that may have opened."""
+        spent = self._spent.get(task.uid)
+        opened: list[Blocker] = []
+        if spent is None:
+            return opened
+        for queue, name, amount in used:
+            before = spent.get((queue, name))
+            if before is not None and before != amount:
+                spent[queue, name] = amount
+                opened += self._settle_up(self._purse(task, queue, name), before - amount, now)
         return opened
 
     # Time.
@@ -471,6 +487,13 @@ class Limits:
     def _opened(self, purse: Purse, now: float) -> list[Blocker]:
         """Report what lets some Task go that it held."""
         return [self._report(each) for each in list(purse.shorts.values()) if each.watched and each.open(now)]
+
+    def _settle_up(self, purse: Purse, amount: int, now: float) -> list[Blocker]:
+        """So much comes back to the budget; below zero: so much more is gone."""
+        purse.give_back(amount, now)
+        opened = self._opened(purse, now)
+        self._await_all(purse, now)
+        return opened
 
     def _await_all(self, purse: Purse, now: float) -> None:
         """What was spent of it has changed: those that wait for more of it wait for another time."""

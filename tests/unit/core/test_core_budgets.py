@@ -14,6 +14,7 @@ from taskdist.core.decisions import Assign
 from taskdist.core.events import (
     AgentReady,
     AttemptFailed,
+    AttemptUsed,
     Event,
     PoolApplied,
     QueueApplied,
@@ -122,6 +123,73 @@ def test_who_asks_for_less_may_go_before() -> None:
     assert world.starts() == ["1", "few"]
     assert world.starts(2.4) == []
     assert world.starts(2.5) == ["much"]
+
+
+@pytest.mark.parametrize(
+    ("used", "starts_at"),
+    [
+        pytest.param([], 4.0, id="no-report"),
+        pytest.param([2], 1.0, id="less-than-taken"),
+        pytest.param([0], 0.0, id="nothing-used"),
+        pytest.param([8], 4.0, id="as-much"),
+        pytest.param([12], 6.0, id="more-than-taken"),
+        pytest.param([20], 10.0, id="more-than-the-burst"),
+        pytest.param([0, 12], 6.0, id="the-last-counts"),
+        pytest.param([12, 2], 1.0, id="the-last-counts-downwards"),
+    ],
+)
+@pytest.mark.parametrize("failed", [False, True], ids=["result", "failure"])
+def test_what_is_reported_corrects_what_was_spent(used: list[int], starts_at: float, failed: bool) -> None:
+    world = World()
+    world.told(task("1", 8, "tokens"))
+    assert world.starts() == ["1"]
+    world.told(task("2", 8, "tokens", queue="other"))
+    assert world.starts() == []
+    world.told(*(AttemptUsed("1", (("q", "tokens", amount),)) for amount in used))
+    if failed:
+        world.told(AttemptFailed("1", Reason.HANDLER_ERROR, "", retryable=False))
+    world.told(TaskGone("1", Phase.FAILED if failed else Phase.SUCCEEDED))
+    if starts_at:
+        assert world.starts() == []
+        assert world.core.next_wake() == starts_at
+        assert world.starts(starts_at - 0.1) == []
+    assert world.starts(starts_at) == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("report", "left"),
+    [
+        pytest.param(AttemptUsed("1", (("q", "tokens", 0),)), 8, id="never-above-the-burst"),
+        pytest.param(AttemptUsed("1", (("q", "slots", 0), ("x", "y", 0))), 4, id="not-spent-of"),
+        pytest.param(AttemptUsed("2", (("q", "tokens", 0),)), 4, id="a-task-that-waits"),
+        pytest.param(AttemptUsed("none", (("q", "tokens", 0),)), 4, id="unknown-task"),
+    ],
+)
+def test_what_a_report_leaves_in_the_bucket(report: AttemptUsed, left: int) -> None:
+    world = World()
+    world.told(task("1", 6, "tokens"), replace(task("2", 6, "tokens"), suspended=True))
+    assert world.starts() == ["1"]
+    world.told(report, now=1.0)
+    world.told(task("3", left + 1, "tokens", tenant="y"), now=1.0)
+    assert world.starts(1.0) == []
+    world.told(task("4", left, "tokens", created=-1.0), now=1.0)
+    assert world.starts(1.0) == ["4"]
+
+
+def test_a_report_on_what_ran_before_this_life_changes_nothing() -> None:
+    world = World()
+    world.told(TaskLeased(task("1", 8, "tokens"), "a"))
+    world.told(AttemptUsed("1", (("q", "tokens", 20),)), task("2", 8, "tokens"))
+    assert world.starts() == ["2"]
+
+
+def test_a_concurrent_budget_is_held_whatever_is_reported() -> None:
+    world = World()
+    world.told(task("1", 4), task("2", 4))
+    assert world.starts() == ["1"]
+    world.told(AttemptUsed("1", (("q", "slots", 0),)))
+    assert world.starts() == []
+    assert world.ends("1") == ["2"]
 
 
 def test_what_could_not_be_written_is_given_back() -> None:
