@@ -225,6 +225,7 @@ class Mirror(State):
             broken.append(f"Task {uid} is assigned without a token")
         if agent not in kept:
             broken += self._overtaken(task, agent, now)
+            broken += self._overspent(task, agent, now)
         fraction = self.busy(agent) / self.agents[agent].slots
         broken += self._routed(decision, task)
         step = self.step(task, self.agents[agent].pool)
@@ -281,6 +282,21 @@ class Mirror(State):
                     broken.append(f"Task {task.uid} overtakes {other.uid} on agent {agent}")
                 elif higher == level and self.behind(task, other):
                     broken.append(f"Task {task.uid} goes before {other.uid}, which is first in its line")
+        return broken
+
+    def _overspent(self, task: Task, agent: str, now: float) -> list[str]:
+        """What comes to a budget is for the first in order that waits for that alone."""
+        if self.emergency(task) or not self.spending(task, now):
+            return []
+        level, taken = self.level(task, now), {(queue, name) for queue, name, _ in task.budgets}
+        broken = []
+        for other in self.sharers(task):
+            if not (self.fits(other, agent, sure=True) and self.takes_any(other, agent)):
+                continue
+            higher = self.level(other, now)
+            before = higher > level or (higher == level and self.behind(task, other))
+            if before and self.waits_for(other, now) in taken:
+                broken.append(f"Task {task.uid} takes of what {other.uid} waits for")
         return broken
 
     def _fail(self, decision: Fail, now: float) -> list[str]:
