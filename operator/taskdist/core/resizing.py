@@ -33,7 +33,6 @@ from taskdist.core.scaling import (
 from taskdist.core.staffing import STEP
 from taskdist.core.views import PoolView
 
-
 # A pool with a target for how long Tasks wait grows again only so many seconds later.
 BREATH: Final = 0.1
 
