@@ -10,7 +10,7 @@ from state import Bucket, State
 from taskdist.api import BreakerState, OnHopeless, OnOverflow, Phase, Reason, Strategy
 from taskdist.core import events
 from taskdist.core.decisions import Assign, BreakerTurned, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
-from taskdist.core.model import Pool, Queue, Task
+from taskdist.core.model import Key, Pool, Queue, Task
 
 # Before so many successes nothing is believed of how swift an agent is.
 SUCCESSES_TO_JUDGE = 10
@@ -59,6 +59,8 @@ class Mirror(State):
             case events.AttemptFailed(uid):
                 if uid in self.leased:
                     self.failed.add(uid)
+            case events.AttemptUsed(uid, used):
+                self._correct(uid, used, now)
             case events.PodSeen(uid, namespace, _, pool, _):
                 self.pods[uid] = (namespace, pool)
             case events.PodGone(uid):
@@ -125,11 +127,25 @@ class Mirror(State):
                 if uid not in self.paid:
                     # Found by a new leader: it is not known who paid.
                     bucket.least -= 1.0
-            for _, amount, _, purse in self.spending(task, now):
-                purse.add(amount, now)
-                if uid not in self.paid:
-                    purse.least -= amount
+            for purse, amount in self.spent.get(uid, {}).items():
+                self._come_back(purse, amount, now)
         self.paid.discard(uid)
+        self.spent.pop(uid, None)
+
+    def _correct(self, uid: str, used: tuple[tuple[str, str, int], ...], now: float) -> None:
+        """The last report of what an attempt used of a budget is what it spent, if it was granted here."""
+        spent = self.spent.get(uid, {})
+        for queue, name, amount in used:
+            purse = ((self.leased[uid][0].namespace, queue), name) if uid in self.leased else None
+            if purse is not None and purse in spent:
+                self._come_back(purse, spent[purse] - amount, now)
+                spent[purse] = amount
+
+    def _come_back(self, purse: tuple[Key, str], amount: int, now: float) -> None:
+        """To a budget that has a rate still; how full it was meanwhile nobody asks."""
+        rules = self.queues.get(purse[0])
+        if rules is not None and any(each.name == purse[1] and each.rate is not None for each in rules.budgets):
+            self.purses[purse].add(amount, now)
 
     def _end(self, uid: str, phase: Phase | None) -> None:
         former = self.ended.get(uid)
@@ -209,6 +225,7 @@ class Mirror(State):
             broken.append(f"Task {uid} is assigned without a token")
         if agent not in kept:
             broken += self._overtaken(task, agent, now)
+            broken += self._overspent(task, agent, now)
         fraction = self.busy(agent) / self.agents[agent].slots
         broken += self._routed(decision, task)
         step = self.step(task, self.agents[agent].pool)
@@ -224,8 +241,9 @@ class Mirror(State):
                 broken.append(f"Task {uid} goes to {agent}, although {rival} is less busy")
         for name, rate in self.rates(task):
             self.buckets.setdefault(name, Bucket.full(rate, now)).add(-1.0, now)
-        for _, amount, _, purse in self.spending(task, now):
+        for name, amount, _, purse in self.spending(task, now):
             purse.add(-amount, now)
+            self.spent.setdefault(uid, {})[name] = amount
         del self.waiting[uid]
         self.fresh.discard(uid)
         self.paid.add(uid)
@@ -264,6 +282,21 @@ class Mirror(State):
                     broken.append(f"Task {task.uid} overtakes {other.uid} on agent {agent}")
                 elif higher == level and self.behind(task, other):
                     broken.append(f"Task {task.uid} goes before {other.uid}, which is first in its line")
+        return broken
+
+    def _overspent(self, task: Task, agent: str, now: float) -> list[str]:
+        """What comes to a budget is for the first in order that waits for that alone."""
+        if self.emergency(task) or not self.spending(task, now):
+            return []
+        level, taken = self.level(task, now), {(queue, name) for queue, name, _ in task.budgets}
+        broken = []
+        for other in self.sharers(task):
+            if not (self.fits(other, agent, sure=True) and self.takes_any(other, agent)):
+                continue
+            higher = self.level(other, now)
+            before = higher > level or (higher == level and self.behind(task, other))
+            if before and self.waits_for(other, now) in taken:
+                broken.append(f"Task {task.uid} takes of what {other.uid} waits for")
         return broken
 
     def _fail(self, decision: Fail, now: float) -> list[str]:

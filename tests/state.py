@@ -78,8 +78,9 @@ class State:
     # By uid: when its last attempt ended, as a number that grows. It goes first of its ordering key then.
     returned: dict[str, int] = field(default_factory=dict)
     buckets: dict[tuple[Key, str | None], Bucket] = field(default_factory=dict)
-    # By queue and name: what budgets may spend.
+    # By queue and name: what budgets may spend; by uid: what the leased have spent of them.
     purses: dict[tuple[Key, str], Bucket] = field(default_factory=dict)
+    spent: dict[str, dict[tuple[Key, str], int]] = field(default_factory=dict)
     # Of the waiting: since when nothing of their own holds them, at the earliest and at the latest.
     since: dict[str, tuple[float, float]] = field(default_factory=dict)
     now: float = 0.0
@@ -238,8 +239,49 @@ class State:
         for _, amount, rate, bucket in self.spending(task, now):
             bucket.settle(now)
             doubtful = doubtful or bucket.least < amount + EDGE or amount > rate.burst
+            doubtful = doubtful or self.claimed(task, now)
             sure = sure or bucket.most < amount - EDGE * max(1, amount) or amount > rate.burst
         return doubtful, sure
+
+    def claimed(self, task: Task, now: float) -> bool:
+        """Whether what is there of its budgets may be kept for another one, which goes first and waits for more."""
+        return any(
+            self.goes_short(each, now) for each in self.sharers(task) if self.level(each, now) >= self.level(task, now)
+        )
+
+    def sharers(self, task: Task) -> list[Task]:
+        """The others that wait and take of a budget that it takes of, as far as it is spent."""
+        mine = {(queue, name) for queue, name, _ in task.budgets if self.is_rate(task, queue, name)}
+        return [
+            each
+            for each in self.waiting.values()
+            if each.uid != task.uid
+            and each.namespace == task.namespace
+            and any((queue, name) in mine for queue, name, _ in each.budgets)
+        ]
+
+    def is_rate(self, task: Task, queue: str, name: str) -> bool:
+        budget = self.budget(task, queue, name)
+        return budget is not None and budget.rate is not None
+
+    def goes_short(self, task: Task, now: float) -> bool:
+        """Whether it may wait for what comes to a budget with time."""
+        for _, amount, rate, bucket in self.spending(task, now):
+            bucket.settle(now)
+            if amount <= rate.burst and bucket.least < amount + EDGE:
+                return True
+        return False
+
+    def waits_for(self, task: Task, now: float) -> tuple[str, str] | None:
+        """The budget that it waits for and surely for nothing else than that time brings what is missing."""
+        spending = self.spending(task, now)
+        if len(spending) != 1 or self.emergency(task) or not self.eligible(task, now) or self.limited(task, now):
+            return None
+        (_, name), amount, rate, bucket = spending[0]
+        bucket.settle(now)
+        if self.tokens(task, now)[0] < 1 + EDGE or amount > rate.burst or bucket.most >= amount - EDGE * max(1, amount):
+            return None
+        return spending[0][0][0][1], name
 
     def budget(self, task: Task, queue: str, name: str) -> Budget | None:
         rules = self.queues.get((task.namespace, queue))

@@ -44,6 +44,14 @@ def context(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
     return {"task": ctx.task, "namespace": ctx.namespace, "attempt": ctx.attempt, "type": ctx.type, "pid": os.getpid()}
 
 
+@agent.task("spend")
+def spend(payload: dict[str, Any], ctx: Context) -> None:
+    for amount in payload["amounts"]:
+        ctx.used("q/tokens", amount)
+    if payload["fails"]:
+        raise ValueError("after it had spent")
+
+
 @agent.task("stamp")
 def stamp(payload: dict[str, Any]) -> dict[str, float]:
     return {"started": time.time()}

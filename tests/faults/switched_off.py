@@ -345,5 +345,5 @@ class DoesNotWatchLimits(Leader):
 
 
 class TakesWhatComesTooLate(AgentEnd):
-    def _failed_by_time(self, lease: Any) -> None:
+    def _failed_by_time(self, lease: Any, used: Any) -> None:
         return None

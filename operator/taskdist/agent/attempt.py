@@ -52,4 +52,4 @@ class Program(Protocol):
     def types(self) -> list[str] | None: ...
 
     def run(self, attempt: Attempt) -> tuple[dict[str, Any], bytes]:
-        """Run the attempt to its end; return the rest of its `end` frame: outcome, reason, message, retryable."""
+        """Run the attempt to its end; return the rest of its `end` frame: outcome, reason, message, retryable, used."""

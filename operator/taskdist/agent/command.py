@@ -1,5 +1,7 @@
 """Attempts as runs of a command: payload on its stdin, result on its stdout, failure by its exit status.
 
+What the attempt used of budgets may stand in the output as `$budgets`; it is not part of the result.
+
 The command is a child of the worker, in the worker's process group: who kills the group kills both. Its stderr goes on
 to the pod's log; the end of it becomes the failure's message.
 """
@@ -14,6 +16,7 @@ import threading
 from collections import deque
 from typing import IO, Any
 
+from taskdist.agent import usage
 from taskdist.agent.attempt import Attempt
 from taskdist.agent.processes import describe_exit, die_with_parent, kill_orphans
 
@@ -111,7 +114,8 @@ class Command:
         if told.is_set():
             return {"outcome": "cancelled", "message": f"the command ended with {code} after SIGTERM"}, b""
         if code != 0:
-            return _failed(_say_exit(code, errors.tail), retryable=code != EX_DATAERR), b""
+            used = usage.of_failure(bytes(output.kept))
+            return _failed(_say_exit(code, errors.tail), retryable=code != EX_DATAERR) | {"used": used}, b""
         return _result(bytes(output.kept), output.total)
 
 
@@ -140,11 +144,12 @@ def _result(output: bytes, total: int) -> tuple[dict[str, Any], bytes]:
         value = json.loads(output, parse_constant=_refuse_constant)
         if not isinstance(value, dict):
             raise ValueError(f"it is {type(value).__name__}, not an object")
+        used = usage.split(value)
         body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except (ValueError, RecursionError) as error:
         message = f"stdout is not a JSON object: {error}; print the result there and everything else to stderr"
         return _failed(message, retryable=False, reason="ResultRefused"), b""
-    return {"outcome": "returned"}, body
+    return {"outcome": "returned", "used": used}, body
 
 
 def _refuse_constant(name: str) -> Any:

@@ -2,7 +2,8 @@
 
 POST {type, payload, task, namespace, uid, attempt}, and `parents` where the Task depends on others: 2xx with a JSON
 object is the result, 4xx a failure that is not worth a retry (but 408, 425 and 429, which ask for one), anything else a
-failure that is. A cancel closes the request.
+failure that is. What the attempt used of budgets may stand in any JSON answer as `$budgets`; it is not part of the
+result. A cancel closes the request.
 
 It cannot be fenced: whether the server stops when its client hangs up is the server's choice. So it says so, and only
 queues that accept overlap or wait for the pod's end give it work.
@@ -14,7 +15,7 @@ from http import HTTPStatus
 
 import aiohttp
 
-from taskdist.agent import parents
+from taskdist.agent import parents, usage
 from taskdist.agent.work import Offered, WorkEvents
 from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
@@ -101,7 +102,7 @@ class HttpEndpoint:
             text = answer.decode("utf-8", errors="replace").strip()[:_MAX_ERROR_TEXT]
             message = f"POST {self._url} answered {response.status}" + (f": {text}" if text else "")
             retryable = response.status >= 500 or response.status in _TRY_LATER
-            events.failed(lease, Reason.HANDLER_ERROR, message, retryable)
+            events.failed(lease, Reason.HANDLER_ERROR, message, retryable, usage.of_failure(answer))
         elif len(answer) > MAX_RESULT_BYTES:
             message = (
                 f"POST {self._url} answered more than {MAX_RESULT_BYTES} bytes; "
@@ -112,7 +113,7 @@ class HttpEndpoint:
             message = f"POST {self._url} answered {response.status}, but not with a JSON object: {fault}"
             events.failed(lease, Reason.RESULT_REFUSED, message, False)
         else:
-            events.finished(lease, answer.strip() or b"{}")
+            events.finished(lease, *usage.of_result(answer.strip() or b"{}"))
 
 
 async def _read(stream: aiohttp.StreamReader, limit: int) -> bytes:

@@ -127,9 +127,10 @@ class InProcess:
         lease = job.grant.lease
         self._jobs.pop(lease, None)
         assert self._events is not None
+        used = job.context.usage
         if isinstance(outcome, Returned):
-            self._events.finished(lease, outcome.body)
+            self._events.finished(lease, outcome.body, used)
         elif isinstance(outcome, Failed):
-            self._events.failed(lease, outcome.reason, outcome.message, outcome.retryable)
+            self._events.failed(lease, outcome.reason, outcome.message, outcome.retryable, used)
         else:
             self._events.stopped(lease)

@@ -384,11 +384,12 @@ class WorkerPool:
                     f"the result has {len(body)} bytes, at most {MAX_RESULT_BYTES} are allowed; "
                     "store large results elsewhere and return a reference"
                 )
-                self._told.failed(lease, Reason.RESULT_TOO_LARGE, message, False)
+                self._told.failed(lease, Reason.RESULT_TOO_LARGE, message, False, head.get("used"))
             case "returned":
-                self._told.finished(lease, body)
+                self._told.finished(lease, body, head.get("used"))
             case "failed":
-                self._told.failed(lease, Reason(head["reason"]), head["message"], head["retryable"])
+                reason = Reason(head["reason"])
+                self._told.failed(lease, reason, head["message"], head["retryable"], head.get("used"))
             case _:
                 self._told.stopped(lease)
         self._fill()

@@ -74,10 +74,19 @@ class Context:
         self._seen = False
         self._reason = ""
         self._on_cancel: list[Callable[[], object]] = []
+        self._used: dict[str, float] = {}
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Report how far the work is, from 0 to 1. Cheap: of many reports only the latest few a second are sent."""
         self._report(min(1.0, max(0.0, float(fraction))), str(message)[:1024])
+
+    def used(self, budget: str, amount: float) -> None:
+        """Report how much the attempt has used in all of a budget that its Task takes of: `queue/name`, or `name` of
+        the Task's own queue. The last report counts, and is told with the attempt's end, be it a result or a failure.
+
+        The rest of what the attempt took goes back to a Rate budget; what it used beyond is taken from it.
+        """
+        self._used[str(budget)] = amount if isinstance(amount, int) else float(amount)
 
     @cached_property
     def parents(self) -> Mapping[str, ParentResult]:
@@ -129,6 +138,11 @@ class Context:
                 call()
             except Exception as error:
                 self.log.error("a function given to on_cancel failed", exc_info=error)
+
+    @property
+    def usage(self) -> dict[str, float]:
+        """What the handler said it used of budgets, by name."""
+        return dict(self._used)
 
     @property
     def cancel_seen(self) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from structlog.typing import FilteringBoundLogger
 
 from taskdist.agent.boottime import BootTimer, boottime
+from taskdist.agent.usage import Used, tidy
 from taskdist.agent.work import Executor, Offered, StartError
 from taskdist.api import Reason
 from taskdist.protocol.agent import AgentEnd
@@ -280,20 +281,26 @@ class Supervisor:
     def progress(self, lease: LeaseName, fraction: float, message: str) -> None:
         self._act(self._protocol.progress(lease, fraction, message, boottime()))
 
-    def finished(self, lease: LeaseName, body: bytes) -> None:
+    def finished(self, lease: LeaseName, body: bytes, used: Any = None) -> None:
         self._log.info("task finished", **_about(lease), bytes=len(body))
-        self._act(self._protocol.finished(lease, body, boottime()))
+        self._act(self._protocol.finished(lease, body, boottime(), self._used(lease, used)))
 
-    def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool) -> None:
+    def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool, used: Any = None) -> None:
         self._log.warning("task failed", **_about(lease), reason=reason, message=message, retryable=retryable)
         boot = boottime()
         # The clock first: what the second line of the fence killed did not crash, its time was over.
         self._act(self._protocol.tick(boot))
-        self._act(self._protocol.failed(lease, reason, message, retryable, boot))
+        self._act(self._protocol.failed(lease, reason, message, retryable, boot, self._used(lease, used)))
 
     def stopped(self, lease: LeaseName) -> None:
         self._log.info("task stopped", **_about(lease))
         self._act(self._protocol.stopped(lease, boottime()))
+
+    def _used(self, lease: LeaseName, told: Any) -> Used:
+        used, wrong = tidy(told)
+        if wrong:
+            self._log.warning("what the handler used of budgets cannot be told", **_about(lease), why=wrong)
+        return used
 
 
 async def _first(*waited: "asyncio.Future[Any]") -> None:

@@ -1,7 +1,7 @@
 """The port between the supervisor and whatever runs the work: worker processes, an HTTP endpoint, threads."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from taskdist.api import Reason
 from taskdist.protocol.messages import Grant, LeaseName
@@ -20,15 +20,18 @@ class Offered:
 
 
 class WorkEvents(Protocol):
-    """What an executor tells of a lease. Exactly one of the last three ends it; called on the event loop."""
+    """What an executor tells of a lease. Exactly one of the last three ends it; called on the event loop.
+
+    `used` is what the handler says the attempt used of budgets, as it said it.
+    """
 
     def started(self, lease: LeaseName) -> None: ...
 
     def progress(self, lease: LeaseName, fraction: float, message: str) -> None: ...
 
-    def finished(self, lease: LeaseName, body: bytes) -> None: ...
+    def finished(self, lease: LeaseName, body: bytes, used: Any = None) -> None: ...
 
-    def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool) -> None: ...
+    def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool, used: Any = None) -> None: ...
 
     def stopped(self, lease: LeaseName) -> None:
         """Nothing of it runs any more and there is no result."""

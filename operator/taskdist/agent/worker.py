@@ -98,11 +98,12 @@ class Handlers:
         attempt.started()
         outcome = self._invoke(self._agent, attempt.payload, context, self._runner)
         self._reports.drop()
+        used = context.usage or None
         if isinstance(outcome, self._returned):
-            return {"outcome": "returned"}, outcome.body
+            return {"outcome": "returned", "used": used}, outcome.body
         if isinstance(outcome, self._failed):
             failed = {"reason": outcome.reason.value, "message": outcome.message, "retryable": outcome.retryable}
-            return {"outcome": "failed"} | failed, b""
+            return {"outcome": "failed", "used": used} | failed, b""
         return {"outcome": "cancelled", "message": outcome.message}, b""
 
 

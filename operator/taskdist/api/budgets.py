@@ -20,7 +20,8 @@ class Budget(Model):
 
     name: Name = Field(description="Name of the budget; Tasks of other queues call it `queue/name`.")
     kind: BudgetKind = Field(
-        description="Concurrent: a Task holds its amount while it runs. Rate: a Task spends its amount when it starts."
+        description="Concurrent: a Task holds its amount while it runs. Rate: a Task spends its amount when it starts, "
+        "corrected by what the attempt says it used."
     )
     limit: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
         default=None, description="Concurrent: how much may be held at once."

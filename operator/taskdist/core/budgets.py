@@ -2,8 +2,12 @@
 
 Owns what is held and spent of each budget, and the words. A budget is defined by one queue; Tasks name it by that queue
 and its own name. What is held is counted whatever the budget's kind, so that it is right when that changes. Emergency
-Tasks wait for what others hold, but not for what comes with time: they overdraw it. Refuses to know which Tasks it
-holds: those of one shape take the same, so that it holds them by lines.
+Tasks wait for what others hold, but not for what comes with time: they overdraw it.
+
+What comes with time is for the first Task in order that only budgets keep waiting: it has a claim, and none of its
+level or below takes of these budgets before it has started, but for those before it in its own share. So one that asks
+for much does not wait for all that ask for less. Refuses to know which Tasks a budget holds:
+those of one shape take the same, so that it holds them by lines.
 """
 
 from taskdist.api import Reason
@@ -15,7 +19,7 @@ from taskdist.core.rates import Bucket
 class Purse:
     """What is there of one budget."""
 
-    __slots__ = ("book", "bucket", "held", "missing", "name", "shorts", "users")
+    __slots__ = ("book", "bucket", "claim", "held", "missing", "name", "shorts", "users")
 
     def __init__(self, book: Book, name: str) -> None:
         """`book` is that of the queue that defines it, or should."""
@@ -25,8 +29,10 @@ class Purse:
         self.bucket: Bucket | None = None
         # How many Tasks that have not ended name it.
         self.users = 0
-        # What holds Tasks, by the amount that they take.
-        self.shorts: dict[int, Short] = {}
+        # What holds Tasks, by their level and the amount that they take; the level only matters where time opens it.
+        self.shorts: dict[tuple[int, int], Short] = {}
+        # For whom what comes is kept.
+        self.claim: Claim | None = None
         self.missing: NoBudget | None = None
 
     @property
@@ -47,20 +53,24 @@ class Purse:
             bucket.adopt(rate, now)
         return bucket
 
-    def blocker(self, amount: int, emergency: bool, now: float) -> Blocker | None:
-        """Return what holds a Task that takes so much; None if nothing does."""
+    def blocker(self, uid: str, level: int, amount: int, emergency: bool, now: float) -> Blocker | None:
+        """Return what holds a Task of this level that takes so much; None if nothing does."""
         terms = self.terms
         if terms is None:
             if self.missing is None:
                 self.missing = NoBudget(self)
             return self.missing
-        if emergency and terms.rate is not None:
+        if terms.rate is None:
+            level = 0
+        elif emergency:
             return None
-        if self.enough(terms, amount, now):
+        claim = self.claim
+        behind = claim is not None and level <= claim.level and claim.uid != uid
+        if not behind and self.enough(terms, amount, now):
             return None
-        short = self.shorts.get(amount)
+        short = self.shorts.get((level, amount))
         if short is None:
-            short = self.shorts[amount] = Short(self, amount)
+            short = self.shorts[level, amount] = Short(self, level, amount)
         return short
 
     def enough(self, terms: Budget, amount: int, now: float) -> bool:
@@ -71,18 +81,57 @@ class Purse:
             return amount <= terms.rate.burst and self.tokens(terms.rate, now).has(float(amount), now)
         return True
 
-    def take(self, amount: int, now: float, *, spend: bool) -> None:
-        """An attempt starts; `spend` False: it was started before this life."""
+    def there_at(self, amount: int, now: float) -> float | None:
+        """Return when time has brought so much; None if time alone never does."""
+        terms = self.terms
+        if terms is None or terms.rate is None or amount > terms.rate.burst:
+            return None
+        return self.tokens(terms.rate, now).opens_at(float(amount))
+
+    def take(self, amount: int, now: float, *, spend: bool) -> bool:
+        """An attempt starts; `spend` False: it was started before this life. Return whether it has spent the amount."""
         self.held += amount
         terms = self.terms
-        if spend and terms is not None and terms.rate is not None:
-            self.tokens(terms.rate, now).take(now, float(amount))
+        if not spend or terms is None or terms.rate is None:
+            return False
+        self.tokens(terms.rate, now).take(now, float(amount))
+        return True
 
     def give_back(self, amount: int, now: float) -> None:
-        """What was spent was not: the attempt did not start after all."""
+        """So much was spent and not used; below zero: so much was used beyond what was spent."""
         terms = self.terms
         if terms is not None and terms.rate is not None:
             self.tokens(terms.rate, now).give_back(now, float(amount))
+
+
+class Claim:
+    """What is kept for one Task of the budgets that it takes of, until there is enough of all."""
+
+    __slots__ = ("level", "name", "parts", "uid")
+
+    def __init__(self, uid: str, name: str, level: int, parts: list[tuple[Purse, int]]) -> None:
+        self.uid = uid
+        self.name = name
+        self.level = level
+        self.parts = parts
+
+    def open(self, now: float) -> bool:
+        """Whether there is enough of all."""
+        for purse, amount in self.parts:
+            terms = purse.terms
+            if terms is None or not purse.enough(terms, amount, now):
+                return False
+        return True
+
+    def opens_at(self, now: float) -> float | None:
+        """Return when time has brought enough of all; None if it never does."""
+        last = now
+        for purse, amount in self.parts:
+            at = purse.there_at(amount, now)
+            if at is None:
+                return None
+            last = max(last, at)
+        return last
 
 
 class NoBudget(Blocker):
@@ -112,30 +161,55 @@ class NoBudget(Blocker):
 
 
 class Short(Blocker):
-    """Less is left of the budget than is to be taken."""
+    """Less is left of the budget than is to be taken, or another's claim comes first."""
 
-    __slots__ = ("amount", "purse")
+    __slots__ = ("amount", "level", "purse", "seen")
 
     reason = Reason.BUDGET_SHORT
     by_line = True
     timed = True
 
-    def __init__(self, purse: Purse, amount: int) -> None:
+    def __init__(self, purse: Purse, level: int, amount: int) -> None:
         super().__init__(purse.book, None)
         self.purse = purse
+        self.level = level
         self.amount = amount
+        # The decision in which the first of its Tasks that have room was judged last.
+        self.seen = -1
         # No rate's name begins with a slash.
-        self.name = "/".join(("", *purse.book.rules.key, purse.name, str(amount)))
+        self.name = "/".join(("", *purse.book.rules.key, purse.name, str(level), str(amount)))
+
+    @property
+    def claim(self) -> Claim | None:
+        """The claim, its own or another's, that its Tasks wait for."""
+        claim = self.purse.claim
+        return claim if claim is not None and self.level <= claim.level else None
+
+    @property
+    def rings(self) -> bool:
+        """Whether time opens it: what waits for another's claim hears of that."""
+        claim = self.claim
+        if claim is None or self.level != claim.level:
+            return claim is None
+        return any(purse is self.purse and amount == self.amount for purse, amount in claim.parts)
+
+    @property
+    def ever(self) -> bool:
+        """Whether so much of a rate can ever be there."""
+        terms = self.purse.terms
+        return terms is not None and terms.rate is not None and self.amount <= terms.rate.burst
 
     def open(self, now: float) -> bool:
-        terms = self.purse.terms
+        terms, claim = self.purse.terms, self.claim
+        if claim is not None and self.ever:
+            return claim.open(now)
         return terms is not None and self.purse.enough(terms, self.amount, now)
 
     def opens_at(self, now: float) -> float | None:
-        terms = self.purse.terms
-        if terms is None or terms.rate is None or self.amount > terms.rate.burst:
+        if not self.ever:
             return None
-        return self.purse.tokens(terms.rate, now).opens_at(float(self.amount))
+        claim = self.claim
+        return self.purse.there_at(self.amount, now) if claim is None else claim.opens_at(now)
 
     def describe(self, now: float) -> Words:
         purse, amount = self.purse, self.amount
@@ -156,6 +230,10 @@ class Short(Blocker):
             )
             if amount > rate.burst:
                 return (f"{said}.", f"Raise burst {raised}: it will never do for this Task.")
+            claim, opens = self.claim, self.opens_at(now)
             wait = max(0.0, bucket.opens_at(float(amount)) - now)
+            if claim is not None and opens is not None and opens - now > wait:
+                wait = opens - now
+                said += f". Task {claim.name} goes first"
             return (f"{said}: enough in {wait:.3g} s.", f"Wait {wait:.3g} s, or raise perSecond {raised}.")
         return (f"The budget {purse.path} may have enough now.", "Wait.")

@@ -15,7 +15,9 @@ from taskdist.api import OnHopeless, OnOverflow, Phase, Reason, Strategy
 from taskdist.core import audit, events, explain, order
 from taskdist.core.alarms import Watch
 from taskdist.core.arrivals import Arrivals
+from taskdist.core.blockers import Blocker
 from taskdist.core.bottlenecks import Holdups, holdups
+from taskdist.core.budgets import Short
 from taskdist.core.decisions import Assign, Decision, Explanation, Fail, Spill, Undrain
 from taskdist.core.dependencies import Dependencies
 from taskdist.core.estimates import Estimate, Estimates
@@ -113,6 +115,7 @@ class Core:
             events.TaskGone: self._task_gone,
             events.TaskEnded: self._task_ended,
             events.AttemptFailed: self._attempt_failed,
+            events.AttemptUsed: self._attempt_used,
             events.PodSeen: self._pod_seen,
             events.PodGone: self._pod_gone,
             events.AgentReady: self._agent_ready,
@@ -169,7 +172,7 @@ class Core:
 
     def _pool_deleted(self, event: events.PoolDeleted, now: float) -> None:
         self._catalogue.drop_pool(event.key)
-        self._resizer.forget(event.key)
+        self._resizer.forget(event.key, now)
         self._guard.dropped(event.key, now)
         self._performance.forget(event.key)
 
@@ -303,6 +306,11 @@ class Core:
             self._observe(record, record.agent, False, now)
         record.failed = True
         return [after_failure(record.task, self._catalogue.queue(record.task.queue_key), event, now)]
+
+    def _attempt_used(self, event: events.AttemptUsed, now: float) -> None:
+        record = self._tasks.get(event.uid)
+        if record is not None and record.agent is not None:
+            self._parking.open(self._limits.correct(record.task, event.used, now))
 
     def _pod_seen(self, event: events.PodSeen, now: float) -> None:
         agent = self._fleet.obtain(event.uid, now)
@@ -687,11 +695,47 @@ class Core:
         """Give the slots that are free to the first Tasks that fit. Return whether there was room to say it all."""
         if self._holds:
             self._holds.let_go(now)
-        while (record := self._first(self._fleet.free.union, now)) is not None:
+        more = True
+        while more:
+            if not self._place_open(decisions, most, now):
+                return False
+            # Who was set aside last may have taken the place of another's claim.
+            more = bool(self._limits.claims) and self._let_claims_go(now)
+        return True
+
+    def _place_open(self, decisions: list[Decision], most: int, now: float) -> bool:
+        """Do so while budgets keep nothing in vain, which each grant may change, as it takes room."""
+        if self._limits.claims:
+            self._let_claims_go(now)
+        while (record := self._first(self._fleet.free.union, now, claims=True)) is not None:
             if len(decisions) >= most:
                 return False
             decisions.append(self._assign(record, now))
+            if self._limits.claims:
+                self._let_claims_go(now)
         return True
+
+    def _let_claims_go(self, now: float) -> bool:
+        """Let go what budgets keep for Tasks that do not wait for them alone any more; return whether there is any."""
+        found = False
+        for uid in list(self._limits.claims):
+            record = self._tasks.get(uid)
+            if record is None or not self._claims_rightly(record, now):
+                self._parking.open(self._limits.drop_claim(uid))
+                found = True
+        return found
+
+    def _claims_rightly(self, record: TaskRecord, now: float) -> bool:
+        """Whether the Task, which has a claim, has room, and nothing but budgets holds it."""
+        profile = record.shape.profile
+        if record.line is None or profile is None:
+            return False
+        room = self._fleet.free.union >> profile.number & 1
+        return (
+            bool(room)
+            and self._limits.in_turn(record.task)
+            and self._limits.claim_stands(record.task, record.level, now)
+        )
 
     def _place_held(self, decisions: list[Decision], most: int, now: float) -> bool:
         """Give slots of agents that are held. Return whether there was room to say it all."""
@@ -701,28 +745,47 @@ class Core:
             decisions.append(self._assign(record, now, agent))
         return True
 
-    def _first(self, free: int, now: float) -> TaskRecord | None:
-        """Return the first Task in order, of those of the given profiles, that no limit holds; park those before it."""
+    def _first(self, free: int, now: float, claims: bool = False) -> TaskRecord | None:
+        """Return the first Task in order, of those of the given profiles, that no limit holds; park those before it.
+
+        `claims`: these are all profiles that have room, so that who waits for budgets alone gets a claim on them.
+        """
         while (record := self._waiting.best(free, now)) is not None:
-            if not self._set_aside(record, now):
+            if not self._set_aside(record, now, claims):
                 return record
         return None
 
-    def _set_aside(self, record: TaskRecord, now: float) -> bool:
-        """Park the Task if a limit holds it; return whether one does."""
+    def _set_aside(self, record: TaskRecord, now: float, claims: bool = False) -> bool:
+        """Park the Task if a limit holds it, or let others be judged before it; return whether it is not to go yet."""
         if record.task.ordering_key is not None and not self._limits.in_turn(record.task):
             tried = record.trying
             self._park(record, Reason.OUT_OF_TURN)
             if tried:
                 self._parking.key_free(record.task, now)
             return True
-        blocker = self._limits.blocker(record.task, record.level, now)
+        blocker = self._limits.blocker(record.task, record.level, now, first=claims)
+        if claims and record.task.budgets:
+            rivals = self._rivals(record, blocker)
+            if rivals:
+                self._parking.open(rivals)
+                return True
         if blocker is None:
             return False
         if not blocker.whole:
             self._park(record, blocker.reason)
         self._parking.add(record, blocker, now)
         return True
+
+    def _rivals(self, record: TaskRecord, blocker: Blocker | None) -> list[Blocker]:
+        """Return what is to open before the Task takes of its budgets, or is set aside because of them."""
+        if blocker is None:
+            return self._limits.rivals(record.task, record.level)
+        claim = blocker.claim if isinstance(blocker, Short) else None
+        first = None if claim is None or claim.uid == record.task.uid else self._tasks.get(claim.uid)
+        if first is None or first.line is None or record.line is None or first.line.share is not record.line.share:
+            return []
+        # It came later and goes before: in their own share the order decides.
+        return self._limits.drop_claim(first.task.uid) if record.before(first) else []
 
     def _set_all_aside(self, now: float) -> bool:
         """Park what limits hold, be there room or not, and leave out what quotas would not let start beside the rest:

@@ -107,6 +107,18 @@ class AttemptFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptUsed:
+    """A leased attempt is over and took so much of budgets, by queue and name: it comes before what ends the lease.
+
+    Rate budgets get back what was spent and not used, and lose what was used beyond. What the attempt does not take of,
+    and attempts that were granted in another life, change nothing. Of several the last one counts.
+    """
+
+    uid: str
+    used: tuple[tuple[str, str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PodSeen:
     """A pod of a pool exists and is not being deleted. Repeats are harmless.
 
@@ -160,6 +172,7 @@ Event = (
     | TaskGone
     | TaskEnded
     | AttemptFailed
+    | AttemptUsed
     | PodSeen
     | PodGone
     | AgentReady

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from taskdist.core import recount
 from taskdist.core.alarms import Alarms
 from taskdist.core.blockers import Account, Blocker, Book, Forbidden, FullEmergency, FullKey, KeyUse, NoToken, Scope
-from taskdist.core.budgets import Purse, Short
+from taskdist.core.budgets import Claim, Purse, Short
 from taskdist.core.model import EMERGENCY, Key, Queue, Task, TokenRate
 from taskdist.core.order import is_emergency
 from taskdist.core.turns import Turns
@@ -49,6 +49,11 @@ class Limits:
         # When tokens come that were waited for, by the limit's name.
         self._alarms = Alarms()
         self._rates: dict[str, Blocker] = {}
+        # What leased attempts have spent of budgets, by uid, queue and name: none that was granted in another life.
+        self._spent: dict[str, dict[tuple[str, str], int]] = {}
+        # What is kept of budgets for waiting Tasks, by uid; and how often `due` was asked.
+        self.claims: dict[str, Claim] = {}
+        self._decision = 0
         # Empty accounts that are kept for their buckets, and how many there may be before they are looked through.
         self._idle: dict[Account, None] = {}
         self._idle_bound = 64
@@ -160,24 +165,66 @@ class Limits:
         """Return whose turn it is of the Task's ordering key, by name, and how many of the key have not ended."""
         return ("", 0) if task.ordering_key is None else self._turns.ahead(task)
 
-    def blocker(self, task: Task, level: int, now: float) -> Blocker | None:
+    def blocker(self, task: Task, level: int, now: float, *, first: bool = False) -> Blocker | None:
         """Return the first limit that holds the waiting Task; None if it may be granted.
 
         `level` is the one at which it competes; limits go by what the Task itself says: one that another lifted, or
-        that waited long, is not of the level Emergency.
+        that waited long, is not of the level Emergency. `first`: it is the first in order of those that have room, so
+        that it gets a claim on budgets if nothing else holds it.
         """
         account = self._of[task.uid]
         book = account.of
         emergency = task.priority >= EMERGENCY and is_emergency(book.rules, task)
         if not book.limited and not emergency and task.concurrency_key is None and not task.budgets:
             return None
-        found = self._first(account, book, task, emergency, now)
+        found = self._first(account, book, task, emergency, level, now)
+        if found is not None and first and task.budgets and isinstance(found, Short):
+            found.seen = self._decision
+            if self._claimable(account, book, task, level, now):
+                self._claim(task, level, now)
         if found is not None and not found.watched:
             found.watched = True
             found.book.watched[found] = None
             if found.timed:
                 self._await(found, now)
         return found
+
+    def rivals(self, task: Task, level: int) -> list[Blocker]:
+        """Report what holds Tasks that are to be judged before this one takes of its budgets.
+
+        These are those that wait for the same and were not judged in this decision: since they were set aside they may
+        have got room on an agent.
+        """
+        found: list[Blocker] = []
+        for queue, name, _ in task.budgets:
+            purse = self._purse(task, queue, name)
+            for short in list(purse.shorts.values()) if purse.shorts else ():
+                waits = short.watched and short.ever and short.level >= level
+                if waits and short.seen != self._decision and short.claim is None:
+                    found.append(self._report(short))
+        return found
+
+    def claim_stands(self, task: Task, level: int, now: float) -> bool:
+        """Whether budgets alone hold the waiting Task, which has a claim, and its claim still is the first."""
+        claim = self.claims[task.uid]
+        if claim.level != level or any(purse.claim is not claim for purse, _ in claim.parts):
+            return False
+        account = self._of[task.uid]
+        book = account.of
+        found = self._first(account, book, task, False, level, now)
+        if found is None:
+            return True
+        if not isinstance(found, Short):
+            return False
+        if not found.watched:
+            # Another budget than the one it was set aside for.
+            del found.purse.shorts[found.level, found.amount]
+            return False
+        return self._claimable(account, book, task, level, now)
+
+    def drop_claim(self, uid: str) -> list[Blocker]:
+        """Nothing is kept for the Task any more. Return the blockers that may have opened: all behind it."""
+        return self._drop(self.claims[uid])
 
     def room(self, task: Task) -> tuple[int, int]:
         """Return how many more Tasks quotas let run at most: of the Task's queue, and of its tenant in it."""
@@ -223,8 +270,9 @@ class Limits:
             self._turns.take(task)
         for queue, name, amount in task.budgets:
             purse = self._purse(task, queue, name)
-            purse.take(amount, now, spend=token)
-            self._await_all(purse, now)
+            if purse.take(amount, now, spend=token):
+                self._spent.setdefault(task.uid, {})[queue, name] = amount
+                self._await_all(purse, now)
         if token and book.limited:
             rules = book.rules
             if rules.rate is not None:
@@ -257,6 +305,8 @@ class Limits:
             purse = self._purse(task, queue, name)
             purse.held -= amount
             opened += self._opened(purse, now)
+        if task.budgets:
+            self._spent.pop(task.uid, None)
         if not book.watched:
             return opened
         held = (
@@ -272,6 +322,7 @@ class Limits:
 
     def refund(self, task: Task, now: float) -> list[Blocker]:
         """The grant could not be written: like `release`, and its tokens are returned."""
+        spent = self._spent.pop(task.uid, {})
         opened = self.release(task, now)
         account = self._of[task.uid]
         for scope in (account.of, account):
@@ -282,11 +333,21 @@ class Limits:
                         opened.append(self._report(scope.no_token))
                     else:
                         self._await(scope.no_token, now)
-        for queue, name, amount in task.budgets:
-            purse = self._purse(task, queue, name)
-            purse.give_back(amount, now)
-            opened += self._opened(purse, now)
-            self._await_all(purse, now)
+        for (queue, name), amount in spent.items():
+            opened += self._settle_up(self._purse(task, queue, name), amount, now)
+        return opened
+
+    def correct(self, task: Task, used: Iterable[tuple[str, str, int]], now: float) -> list[Blocker]:
+        """The leased attempt used so much, whatever it spent at its grant. Return the blockers that may have opened."""
+        spent = self._spent.get(task.uid)
+        opened: list[Blocker] = []
+        if spent is None:
+            return opened
+        for queue, name, amount in used:
+            before = spent.get((queue, name))
+            if before is not None and before != amount:
+                spent[queue, name] = amount
+                opened += self._settle_up(self._purse(task, queue, name), before - amount, now)
         return opened
 
     # Time.
@@ -298,11 +359,19 @@ class Limits:
         """
         if len(self._idle) > self._idle_bound:
             self._sweep(now)
+        self._decision += 1
         if not self._closed and not self._rates:
             return []
         opened, self._closed = self._closed, []
         while (name := self._alarms.due(now)) is not None:
-            opened.append(self._report(self._rates[name]))
+            blocker = self._rates[name]
+            claim = blocker.claim if isinstance(blocker, Short) else None
+            if claim is None:
+                opened.append(self._report(blocker))
+            elif claim.open(now):
+                opened += self._behind(claim)
+            else:
+                self._await(blocker, now)
         return opened
 
     def next_due(self) -> float | None:
@@ -403,7 +472,9 @@ class Limits:
                 self._close(account)
         self._idle_bound = max(64, 2 * len(self._idle))
 
-    def _first(self, account: Account, book: Book, task: Task, emergency: bool, now: float) -> Blocker | None:
+    def _first(
+        self, account: Account, book: Book, task: Task, emergency: bool, level: int, now: float
+    ) -> Blocker | None:
         rules = book.rules
         if emergency and task.tenant not in rules.emergency:
             if account.forbidden is None:
@@ -424,7 +495,7 @@ class Limits:
                     use.blocker = FullKey(use)
                 return use.blocker
         for queue, name, amount in task.budgets:
-            short = self._purse(task, queue, name).blocker(amount, emergency, now)
+            short = self._purse(task, queue, name).blocker(task.uid, level, amount, emergency, now)
             if short is not None:
                 return short
         if book.limited and not emergency:
@@ -441,6 +512,10 @@ class Limits:
 
     def _await(self, blocker: Blocker, now: float) -> None:
         """Let time report the blocker, if it is time that opens it."""
+        if isinstance(blocker, Short) and not blocker.rings:
+            if self._rates.pop(blocker.name, None) is not None:
+                self._alarms.clear(blocker.name)
+            return
         opens = blocker.opens_at(now)
         if opens is not None:
             self._rates[blocker.name] = blocker
@@ -453,7 +528,7 @@ class Limits:
             self._alarms.clear(blocker.name)
         if isinstance(blocker, Short):
             # Amounts may be many: only those that are waited for are kept.
-            del blocker.purse.shorts[blocker.amount]
+            del blocker.purse.shorts[blocker.level, blocker.amount]
         return blocker
 
     # Budgets.
@@ -470,13 +545,72 @@ class Limits:
 
     def _opened(self, purse: Purse, now: float) -> list[Blocker]:
         """Report what lets some Task go that it held."""
+        claim = purse.claim
+        if claim is not None and claim.open(now):
+            return self._behind(claim)
         return [self._report(each) for each in list(purse.shorts.values()) if each.watched and each.open(now)]
+
+    def _settle_up(self, purse: Purse, amount: int, now: float) -> list[Blocker]:
+        """So much comes back to the budget; below zero: so much more is gone."""
+        purse.give_back(amount, now)
+        opened = self._opened(purse, now)
+        self._await_all(purse, now)
+        return opened
 
     def _await_all(self, purse: Purse, now: float) -> None:
         """What was spent of it has changed: those that wait for more of it wait for another time."""
-        for short in purse.shorts.values():
-            if short.watched:
-                self._await(short, now)
+        claim = purse.claim
+        for each, _ in ((purse, 0),) if claim is None else claim.parts:
+            for short in each.shorts.values():
+                if short.watched:
+                    self._await(short, now)
+
+    def _claimable(self, account: Account, book: Book, task: Task, level: int, now: float) -> bool:
+        """Whether nothing but time holds the Task, which a budget holds, and no claim of others. Else it would keep a
+        budget from all while it waits for something else."""
+        for queue, name, amount in task.budgets:
+            purse = self._purse(task, queue, name)
+            terms, claim = purse.terms, purse.claim
+            if terms is None or (terms.rate is None and not purse.enough(terms, amount, now)):
+                return False
+            if terms.rate is not None and amount > terms.rate.burst:
+                return False
+            if claim is not None and claim.level >= level and claim.uid != task.uid:
+                return False
+        rules = book.rules
+        return _no_token(book, rules.rate, now) is None and _no_token(account, rules.tenant_rate, now) is None
+
+    def _claim(self, task: Task, level: int, now: float) -> None:
+        """Keep for the Task what it takes of every rate: while it waits for one, others must not use up the next.
+
+        Who of a lower level had a claim on one of them has it no more, and loses it on the others in `claim_stands`.
+        """
+        purses = [(self._purse(task, queue, name), amount) for queue, name, amount in task.budgets]
+        parts = [
+            (purse, amount) for purse, amount in purses if purse.terms is not None and purse.terms.rate is not None
+        ]
+        claim = self.claims[task.uid] = Claim(task.uid, task.name, level, parts)
+        for purse, _ in parts:
+            purse.claim = claim
+        self._await_all(parts[0][0], now)
+
+    def _drop(self, claim: Claim) -> list[Blocker]:
+        """The Task has started, or the claim was in vain: report all that waited for it."""
+        opened = self._behind(claim)
+        for purse, _ in claim.parts:
+            if purse.claim is claim:
+                purse.claim = None
+        if self.claims.get(claim.uid) is claim:
+            del self.claims[claim.uid]
+        return opened
+
+    def _behind(self, claim: Claim) -> list[Blocker]:
+        """Report all that waits for the claim, the Task itself and those that may go before it among them."""
+        opened: list[Blocker] = []
+        for purse, _ in claim.parts:
+            behind = [each for each in purse.shorts.values() if each.watched and each.ever and each.claim is claim]
+            opened += [self._report(each) for each in behind]
+        return opened
 
     def _forget_purses(self, book: Book) -> None:
         """Forget budgets that nobody defines and no Task names. What was held there by lines is gone with the Tasks."""

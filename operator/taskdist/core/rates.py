@@ -56,6 +56,6 @@ class Bucket:
         self._at = now
 
     def give_back(self, now: float, amount: float = 1.0) -> None:
-        """The taker did not start after all."""
+        """The taker did not start after all, or used less; below zero: it used more than it took."""
         self._tokens = min(float(self.rate.burst), self.tokens(now) + amount)
         self._at = now

@@ -33,7 +33,6 @@ from taskdist.core.scaling import (
 from taskdist.core.staffing import STEP
 from taskdist.core.views import PoolView
 
-
 # Where a pool has a target for how long Tasks wait, what comes and goes within so many seconds is judged together.
 BREATH: Final = 0.1
 
@@ -76,8 +75,11 @@ class Resizer:
         self.rests = False
         self._look_again: float | None = None
 
-    def forget(self, key: Key) -> None:
+    def forget(self, key: Key, now: float) -> None:
+        """The pool is gone: nobody asks its agents to rest."""
         self._sizes.pop(key, None)
+        for agent in list(self._fleet.members(key).resting.values()):
+            self._fleet.change(agent, now, _rouse)
 
     def decide(
         self, now: float, held: Mapping[str, int], limit: int | None, set_aside: Callable[[float], bool]

@@ -29,6 +29,8 @@ MAX_QUANTITY = 1_000_000_000
 MAX_MESSAGE = 4096  # characters of text on a failure or stop
 MAX_PROGRESS_MESSAGE = 1024
 MAX_TOKEN = 16 * 1024
+MAX_BUDGETS = 16
+MAX_BUDGET_NAME = 101
 
 _WORD = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 # What the API server allows as a name: with it a path is built, so nothing else may pass.
@@ -185,11 +187,11 @@ def _decode_result(wire: pb.Result) -> m.Result | m.Failure:
         message = (
             f"The result has {len(body)} bytes, {MAX_RESULT_BYTES} are allowed: store it elsewhere, return a reference."
         )
-        return m.Failure(lease, Reason.RESULT_TOO_LARGE, message, retryable=False)
+        return m.Failure(lease, Reason.RESULT_TOO_LARGE, message, retryable=False, used=_used(wire.used))
     if (fault := _json_fault(body)) is not None:
         message = f"The result is not a JSON object in UTF-8: {fault}."
-        return m.Failure(lease, Reason.RESULT_REFUSED, message, retryable=False)
-    return m.Result(lease, body, _seconds("result.since_start", wire.since_start))
+        return m.Failure(lease, Reason.RESULT_REFUSED, message, retryable=False, used=_used(wire.used))
+    return m.Result(lease, body, _seconds("result.since_start", wire.since_start), _used(wire.used))
 
 
 def _decode_failure(wire: pb.Failure) -> m.Failure:
@@ -199,6 +201,7 @@ def _decode_failure(wire: pb.Failure) -> m.Failure:
         message=_text(wire.message, MAX_MESSAGE),
         retryable=not wire.permanent,
         since_start=_seconds("failure.since_start", wire.since_start),
+        used=_used(wire.used),
     )
 
 
@@ -215,7 +218,9 @@ _ENCODE_FROM_AGENT: dict[type, Callable[[Any], pb.FromAgent]] = {
     m.Progress: lambda x: pb.FromAgent(
         progress=pb.Progress(lease=_lease(x.lease), fraction=x.fraction, message=_text(x.message, MAX_PROGRESS_MESSAGE))
     ),
-    m.Result: lambda x: pb.FromAgent(result=pb.Result(lease=_lease(x.lease), body=x.body, since_start=x.since_start)),
+    m.Result: lambda x: pb.FromAgent(
+        result=pb.Result(lease=_lease(x.lease), body=x.body, since_start=x.since_start, used=dict(x.used))
+    ),
     m.Failure: lambda x: pb.FromAgent(
         failure=pb.Failure(
             lease=_lease(x.lease),
@@ -223,6 +228,7 @@ _ENCODE_FROM_AGENT: dict[type, Callable[[Any], pb.FromAgent]] = {
             message=_text(x.message, MAX_MESSAGE),
             permanent=not x.retryable,
             since_start=x.since_start,
+            used=dict(x.used),
         )
     ),
     m.Stopped: lambda x: pb.FromAgent(
@@ -415,6 +421,14 @@ def _resources(field: str, wire: Mapping[str, int]) -> tuple[tuple[str, int], ..
         if not 0 <= wire[name] <= MAX_QUANTITY:
             _bad(f"{field}[{name}]", f"from 0 to {MAX_QUANTITY}")
     return tuple((name, wire[name]) for name in names)
+
+
+def _used(wire: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """Sorted by name. A report that is out of bounds is not worth a result: what is wrong of it is left out."""
+    if not wire:
+        return ()
+    found = [(name, wire[name]) for name in sorted(wire) if 0 < len(name) <= MAX_BUDGET_NAME]
+    return tuple(each for each in found if 0 <= each[1] <= MAX_QUANTITY)[:MAX_BUDGETS]
 
 
 def _labels(wire: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

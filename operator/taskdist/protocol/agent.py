@@ -343,23 +343,33 @@ class AgentEnd:
             self._send(Progress(lease, min(max(fraction, 0.0), 1.0), message), out)
         return self._checked(boot, out)
 
-    def finished(self, lease: LeaseName, body: bytes, boot: float) -> list[AgentAction]:
+    def finished(
+        self, lease: LeaseName, body: bytes, boot: float, used: tuple[tuple[str, int], ...] = ()
+    ) -> list[AgentAction]:
         """The handler returned: the result is kept, even one that came after a cancel or a kill was on its way.
 
         One that comes after a limit was passed comes too late: so it does not depend on when the stop is seen.
         """
-        return self._done(lease, self._failed_by_time(lease) or Result(lease, body), boot)
+        return self._done(lease, self._failed_by_time(lease, used) or Result(lease, body, used=used), boot)
 
-    def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool, boot: float) -> list[AgentAction]:
+    def failed(
+        self,
+        lease: LeaseName,
+        reason: Reason,
+        message: str,
+        retryable: bool,
+        boot: float,
+        used: tuple[tuple[str, int], ...] = (),
+    ) -> list[AgentAction]:
         """The handler failed; one that was being stopped anyway just stopped."""
         held = self._held.get(lease)
         if held is not None and held.stage in (_Stage.CANCELLING, _Stage.KILLED):
-            return self.stopped(lease, boot)
-        return self._done(lease, Failure(lease, reason, message, retryable), boot)
+            return self.stopped(lease, boot, used)
+        return self._done(lease, Failure(lease, reason, message, retryable, used=used), boot)
 
-    def stopped(self, lease: LeaseName, boot: float) -> list[AgentAction]:
-        """Nothing of the work runs any more, and it left nothing."""
-        timed_out = self._failed_by_time(lease)
+    def stopped(self, lease: LeaseName, boot: float, used: tuple[tuple[str, int], ...] = ()) -> list[AgentAction]:
+        """Nothing of the work runs any more, and it left nothing; what it used is told if it had passed a limit."""
+        timed_out = self._failed_by_time(lease, used)
         if timed_out is not None:
             return self._done(lease, timed_out, boot)
         out: list[AgentAction] = []
@@ -389,10 +399,10 @@ class AgentEnd:
             outcome = replace(outcome, since_start=boot - held.started)
         self._send(outcome, out)
 
-    def _failed_by_time(self, lease: LeaseName) -> Failure | None:
+    def _failed_by_time(self, lease: LeaseName, used: tuple[tuple[str, int], ...]) -> Failure | None:
         held = self._held.get(lease)
         due = held.overdue if held is not None and held.runs else None
-        return None if due is None else Failure(lease, due.reason, due.message)
+        return None if due is None else Failure(lease, due.reason, due.message, used=used)
 
     def _keep(self, held: _Held) -> None:
         """Keep the outcome until its final reply; beyond the bound the oldest goes, and its Task is tried again."""

@@ -101,22 +101,26 @@ class Progress:
 @dataclass(frozen=True, slots=True)
 class Result:
     """The handler returned. `body` is a JSON object, UTF-8. `since_start` counts from its start to this sending, in
-    seconds; 0: not known."""
+    seconds; 0: not known. `used`: what the attempt used of budgets, by their names; one not named: as much as was
+    taken."""
 
     lease: LeaseName
     body: bytes = b"{}"
     since_start: float = 0.0
+    used: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The attempt ended without a result. `retryable` False: trying again would fail the same way."""
+    """The attempt ended without a result. `retryable` False: trying again would fail the same way. `used` as in a
+    result."""
 
     lease: LeaseName
     reason: Reason
     message: str
     retryable: bool = True
     since_start: float = 0.0
+    used: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

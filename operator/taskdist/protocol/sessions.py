@@ -5,7 +5,7 @@ this epoch, and has given up its former session. Whatever its hello does not lis
 """
 
 from taskdist.api import Delivery, Phase, Reason, Reclaim
-from taskdist.core.events import AgentNotReady, AgentReady
+from taskdist.core.events import AgentNotReady, AgentReady, AttemptUsed
 from taskdist.core.model import Agent
 from taskdist.protocol import status
 from taskdist.protocol.answers import Answers
@@ -364,7 +364,24 @@ class Sessions(Answers):
             return
         entry.outcome, entry.outcome_pod = message, session.pod
         entry.outcome_start = self._start_of(entry.record.assigned_at, message.since_start, now)
+        if message.used and (lease := self._mine(session, name)) is not None:
+            self._note_use(entry, lease, message.used, now)
         self._advance(entry, now)
+
+    def _note_use(self, entry: Entry, lease: Lease, used: tuple[tuple[str, int], ...], now: Now) -> None:
+        """What the attempt used of budgets, as its agent says, which can only speak of its own: what is stale is not
+        asked. A name alone is a budget of the Task's own queue."""
+        if lease.stage in UNHEARD:
+            return
+        task = entry.record.task
+        names = {name: (queue, name) for queue, name, _ in task.budgets if queue == task.queue}
+        names |= {f"{queue}/{name}": (queue, name) for queue, name, _ in task.budgets}
+        known = tuple((*names[name], amount) for name, amount in used if name in names)
+        if known:
+            self.core.handle(AttemptUsed(entry.uid, known), now.wall)
+        if unknown := ", ".join(name for name, _ in used if name not in names):
+            text = f"attempt {lease.name.attempt} says what it used of {unknown}, of which the Task takes nothing"
+            self._notice(entry, Reason.BUDGET_NOT_FOUND, status.clip(text), lease.name)
 
     def _may_come_late(self, entry: Entry, name: LeaseName, session: Session) -> bool:
         """A lease that is over, while nothing newer is known to be granted. `_advance` has the last word."""
@@ -391,6 +408,8 @@ class Sessions(Answers):
             self._final(session.pod, name, Verdict.GONE, "the Task was deleted")
         if message.since_start:
             self._note_start(lease, message.since_start, now)
+        if message.used:
+            self._note_use(entry, lease, message.used, now)
         self._attempt_over(
             entry, message.reason, status.clip(message.message), now, retryable=message.retryable, reply=name
         )

@@ -98,10 +98,20 @@ class Gates:
             life.task.concurrency_key is not None or life.task.priority == EMERGENCY or bool(life.task.budgets)
             for life in record.tasks
         )
+        self._most = self._most_spent(life.task for life in record.tasks)
 
     def queue(self, task: Task) -> Queue:
         """Return the rules of the queue in which the Task waits."""
         return self._record.queues.get(task.queue_key) or Queue(*task.queue_key)
+
+    def _most_spent(self, tasks: Iterable[Task]) -> dict[Name, tuple[TokenRate, int]]:
+        """By budget that is spent: the most that any of these Tasks takes of it, of what may ever be there."""
+        found: dict[Name, tuple[TokenRate, int]] = {}
+        for task in tasks:
+            for name, rate, amount in self._spent(task, taking=True) if task.budgets else ():
+                if amount <= rate.burst:
+                    found[name] = (rate, max(amount, found[name][1] if name in found else 0))
+        return found
 
     def group(self, task: Task) -> Name:
         """Tasks of one class of agents and one group are held by the same counts and buckets at all times."""
@@ -128,9 +138,15 @@ class Gates:
             return True
         if any(self._counts[name].value > most for name, most, _ in self._held(task)):
             return True
+        spent = list(self._spent(task))
+        if spent and any(
+            self._bucket(name, rate).filled(at) < most - NEARLY for name, (rate, most) in self._most.items()
+        ):
+            # It may be kept for another one that asks for more.
+            return True
         return any(
             self._bucket(name, rate).filled(at) < amount - NEARLY
-            for name, rate, amount in [*_rates(task, queue), *self._spent(task)]
+            for name, rate, amount in [*_rates(task, queue), *spent]
         )
 
     def _budgets(self, task: Task) -> Iterator[tuple[Name, Budget | None, int]]:

@@ -159,3 +159,29 @@ def a_budget_is_spent_and_comes_back(lab: Lab) -> None:
     starts = sorted(first for first, _ in lab.spans().values())
     assert starts[1] - starts[0] > 0.5, "20 are missing after the first"
     assert starts[2] - starts[1] > 1.0, "30 are missing after the second"
+
+
+@case()
+def what_was_used_of_a_budget_comes_back(lab: Lab) -> None:
+    """The budget is full once, and then not for hours: each Task starts as the one before used nothing."""
+    queue = lab.queue(budgets=[{"name": "tokens", "kind": "Rate", "perSecond": 0.001, "burst": 40}])
+    other = lab.queue("other")
+    shared, takes = f"{queue}/tokens", [{"name": f"{queue}/tokens", "amount": 40}]
+    first = lab.task("first", queue, type="spend", payload={"budget": "tokens", "used": 0}, budgets=takes)
+    assert lab.end(first)["phase"] == "Succeeded"
+    failing = {"budget": shared, "used": 0, "fails": True}
+    assert lab.end(lab.task("fails", other, type="spend", payload=failing, budgets=takes))["phase"] == "Failed"
+    more = {"budget": shared, "used": 100}
+    assert lab.end(lab.task("more", other, type="spend", payload=more, budgets=takes))["phase"] == "Succeeded"
+    lab.passed_over(lab.task("small", other, budgets=[{"name": shared}]))
+
+
+@case()
+def a_rate_is_kept_for_the_first(lab: Lab) -> None:
+    queue = lab.queue(budgets=[{"name": "tokens", "kind": "Rate", "perSecond": 20, "burst": 60}])
+    lab.end(lab.work("first", queue, budgets=[{"name": "tokens", "amount": 60}]))
+    large = lab.work("large", queue, budgets=[{"name": "tokens", "amount": 60}])
+    lab.next_second()
+    small = [lab.work(f"small{number}", queue, budgets=[{"name": "tokens", "amount": 5}]) for number in range(3)]
+    lab.room.ended(large, *small)
+    assert lab.sequence()[:2] == ["first", "large"]

@@ -41,6 +41,15 @@ def order(payload: Order) -> dict[str, int]:
     return {"amount": payload.amount}
 
 
+@agent.task("spend")
+def spend(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+    """Uses so much of a budget, whatever it has taken; fails at first if so told."""
+    ctx.used(payload["budget"], payload["used"])
+    if payload.get("fails") and ctx.attempt == 1:
+        raise Permanent("after it had spent")
+    return {"used": payload["used"]}
+
+
 @agent.task("trace")
 def trace(payload: Trace, ctx: Context) -> dict[str, Any]:
     """Beats into the file; two attempts that ran at once show as beats that interleave."""

@@ -12,6 +12,8 @@ class Recorder:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, LeaseName, tuple[Any, ...]]] = []
+        # What was said to be used of budgets.
+        self.used: dict[LeaseName, Any] = {}
 
     def started(self, lease: LeaseName) -> None:
         self.told.append(("started", lease, ()))
@@ -19,10 +21,12 @@ class Recorder:
     def progress(self, lease: LeaseName, fraction: float, message: str) -> None:
         self.told.append(("progress", lease, (fraction, message)))
 
-    def finished(self, lease: LeaseName, body: bytes) -> None:
+    def finished(self, lease: LeaseName, body: bytes, used: Any = None) -> None:
+        self.used[lease] = used
         self.told.append(("finished", lease, (body,)))
 
-    def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool) -> None:
+    def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool, used: Any = None) -> None:
+        self.used[lease] = used
         self.told.append(("failed", lease, (reason, message, retryable)))
 
     def stopped(self, lease: LeaseName) -> None:

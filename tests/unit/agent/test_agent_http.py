@@ -110,3 +110,24 @@ async def test_the_request_is_closed(server: Server, way: str) -> None:
     assert (await events.ended(LEASE))[0] == "stopped"
     await asyncio.wait_for(server.hung_up.wait(), 10)
     await endpoint.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected", "used"),
+    [
+        pytest.param(200, b'{"x":1,"$budgets":{"b":2}}', b'{"x":1}', {"b": 2}, id="result"),
+        pytest.param(200, b'{"x":"$budgets"}', b'{"x":"$budgets"}', None, id="the-word-elsewhere"),
+        pytest.param(429, b'{"$budgets":{"b":0}}', Reason.HANDLER_ERROR, {"b": 0}, id="failure"),
+        pytest.param(500, b'oops "$budgets"', Reason.HANDLER_ERROR, None, id="failure-without"),
+    ],
+)
+async def test_an_answer_says_what_was_used_of_budgets(
+    server: Server, status: int, body: bytes, expected: object, used: object
+) -> None:
+    server.status, server.body = status, body
+    events, endpoint = Recorder(), HttpEndpoint(server.url)
+    await endpoint.open(events)
+    endpoint.start(GRANT, boottime() + 10)
+    _, args = await events.ended(LEASE)
+    assert (args[0], events.used[LEASE]) == (expected, used)
+    await endpoint.close()

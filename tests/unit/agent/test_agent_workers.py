@@ -282,6 +282,35 @@ async def test_commands(command: list[str], kind: str, expected: Any) -> None:
         assert expected(*found[1]) if callable(expected) else found[1] == expected, found
 
 
+@pytest.mark.parametrize(
+    ("script", "kind", "used"),
+    [
+        pytest.param("""echo '{"x":2,"$budgets":{"q/b":3}}'""", "finished", {"q/b": 3}, id="result"),
+        pytest.param("""echo '{"x":2,"y":"$budgets"}'""", "finished", None, id="the-word-elsewhere"),
+        pytest.param("""echo '{"$budgets":{"q/b":3}}'; exit 7""", "failed", {"q/b": 3}, id="failure"),
+        pytest.param("""echo 'no JSON, "$budgets"'; exit 7""", "failed", None, id="failure-without"),
+    ],
+)
+async def test_a_command_says_what_it_used_of_budgets(script: str, kind: str, used: Any) -> None:
+    async with bench("command", shell(script)) as b:
+        lease = b.start("any")
+        found = await b.ended(lease)
+        assert (found[0], b.events.used[lease]) == (kind, used)
+        assert kind == "failed" or b'"$budgets":' not in found[1][0]
+
+
+@pytest.mark.parametrize(("fails", "kind"), [(False, "finished"), (True, "failed")], ids=["result", "failure"])
+async def test_a_handler_says_what_it_used_of_budgets(fails: bool, kind: str) -> None:
+    async with bench() as b:
+        lease = b.start("spend", b'{"amounts":[5,3],"fails":%s}' % (b"true" if fails else b"false"))
+        assert (await b.ended(lease))[0] == kind
+        assert b.events.used[lease] == {"q/tokens": 3}
+        # The next attempt of the same worker says nothing.
+        lease = b.start("echo")
+        await b.ended(lease)
+        assert b.events.used[lease] is None
+
+
 async def test_a_command_is_asked_to_stop_by_sigterm(tmp_path: Path) -> None:
     mark = tmp_path / "ready"
     async with bench("command", shell(f"trap 'exit 0' TERM; touch {mark}; while :; do sleep 0.01; done")) as b:

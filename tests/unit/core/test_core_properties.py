@@ -30,6 +30,7 @@ from taskdist.core.events import (
     AgentNotReady,
     AgentReady,
     AttemptFailed,
+    AttemptUsed,
     Event,
     PodGone,
     PodSeen,
@@ -346,8 +347,25 @@ class CoreMachine(RuleBasedStateMachine):
     def finish(self, data: st.DataObject, number: int, decides: bool) -> None:
         for _ in range(min(number, len(self.mirror.leased))):
             phases = mostly(Phase.SUCCEEDED, st.sampled_from((Phase.FAILED, Phase.CANCELLED, None)))
+            self.reports(data)
             self.ends(self.some(data, self.mirror.leased), data.draw(phases))
         if decides:
+            self.decided(None)
+
+    def reports(self, data: st.DataObject) -> None:
+        """Now and then an attempt says what it used of budgets, its own or others; so may one that spent nothing."""
+        spending = [uid for uid, (task, _) in self.mirror.leased.items() if task.budgets]
+        if not spending or data.draw(st.booleans()):
+            return
+        uid = self.some(data, [*spending, *self.known()] if data.draw(mostly(False, st.just(True))) else spending)
+        used = data.draw(uses.filter(bool))
+        own = tuple((queue, name, amount) for queue, name, amount in self.task(uid).budgets)
+        if data.draw(mostly(True, st.just(False))):
+            used = tuple(
+                (queue, name, data.draw(st.sampled_from((0, amount, 2 * amount + 1)))) for queue, name, amount in own
+            )
+        self.told(AttemptUsed(uid, used))
+        if data.draw(st.booleans()):
             self.decided(None)
 
     @precondition(lambda self: self.mirror.leased)
@@ -361,6 +379,7 @@ class CoreMachine(RuleBasedStateMachine):
     def fail(self, data: st.DataObject, retryable: bool, counted: bool, started: bool, died: str) -> None:
         uid = self.some(data, self.mirror.leased)
         task = self.mirror.leased[uid][0]
+        self.reports(data)
         dead = data.draw(mostly("", st.just(died)))
         answers = self.told(AttemptFailed(uid, Reason.HANDLER_ERROR, "boom", retryable, counted, started, dead))
         assert len(answers) == 1

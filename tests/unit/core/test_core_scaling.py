@@ -365,6 +365,15 @@ class TestTarget:
         assert sizes(core.decide(1.0)) == {"p": 3}
         assert self.resting(core) == []
 
+    def test_the_end_of_the_pool_ends_all_rest(self) -> None:
+        pool = make_pool().slots(2).elastic(0, 9, 0.0).target(600.0)
+        core = core_with(pool, *agent_events(*(make_agent(f"a{n}").slots(2) for n in range(3))), *tasks(5))
+        core.decide(0.0)
+        assert self.resting(core) == ["a0", "a2"]
+        core.handle(PoolDeleted(P), 1.0)
+        core.decide(1.0)
+        assert self.resting(core) == []
+
     def test_a_target_taken_away_ends_the_watch_for_what_comes(self) -> None:
         pool = make_pool().slots(2).elastic(0, 9, 60.0)
         core = core_with(pool, *agent_events(*(make_agent(f"a{n}").slots(2) for n in range(3))), *tasks(5))

@@ -69,6 +69,9 @@ BY_FIELD: dict[str, st.SearchStrategy[Any]] = {
     "ping_seconds": seconds,
     "load": seconds,
     "resources": resources,
+    "used": st.dictionaries(texts.filter(bool), st.integers(0, 10**9), max_size=4).map(
+        lambda d: tuple(sorted(d.items()))
+    ),
     "skills": word_lists,
     "types": st.none() | word_lists,
     "labels": labels,
@@ -260,3 +263,25 @@ def test_an_agent_understands_words_of_a_newer_operator() -> None:
     assert isinstance(codec.decode_to_agent(final), m.Final)
     with pytest.raises(BadMessage, match="another version"):
         codec.decode_to_agent(pb.ToAgent())
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        pytest.param({"q/b": 0, "a": 7}, (("a", 7), ("q/b", 0)), id="sorted"),
+        pytest.param({"a": -1, "b": 2}, (("b", 2),), id="negative"),
+        pytest.param({"a": 10**9 + 1, "b": 10**9}, (("b", 10**9),), id="too-much"),
+        pytest.param({"": 1, "x" * 102: 1, "x" * 101: 1}, (("x" * 101, 1),), id="no-name"),
+        pytest.param({f"b{n:02}": n for n in range(20)}, tuple((f"b{n:02}", n) for n in range(16)), id="too-many"),
+    ],
+)
+def test_of_what_was_used_what_is_out_of_bounds_is_left_out(
+    told: dict[str, int], kept: tuple[tuple[str, int], ...]
+) -> None:
+    result = codec.decode_from_agent(pb.FromAgent(result=pb.Result(lease=WIRE_LEASE, used=told)))
+    failure = codec.decode_from_agent(pb.FromAgent(failure=pb.Failure(lease=WIRE_LEASE, used=told)))
+    refused = codec.decode_from_agent(pb.FromAgent(result=pb.Result(lease=WIRE_LEASE, body=b"no", used=told)))
+    assert isinstance(result, m.Result)
+    assert isinstance(failure, m.Failure)
+    assert isinstance(refused, m.Failure)
+    assert result.used == failure.used == refused.used == kept

@@ -1,5 +1,7 @@
 """The agent's end: what starts, what is refused, when work is cancelled and killed, what is kept."""
 
+from dataclasses import replace
+
 import pytest
 
 from taskdist.api import Reason
@@ -217,6 +219,39 @@ def test_a_failure_is_told_and_kept() -> None:
     failure = Failure(A, Reason.HANDLER_ERROR, "x", False)
     assert said(end.failed(A, Reason.HANDLER_ERROR, "x", False, 101.0)) == [failure]
     assert end.kept == (A,)
+
+
+USED = (("q/tokens", 7),)
+
+
+def test_what_was_used_of_budgets_is_told_with_the_result_and_again() -> None:
+    end = agent()
+    end.received(grant(), 100.0)
+    assert said(end.finished(A, b"{}", 101.0, USED)) == [Result(A, b"{}", used=USED)]
+    end.disconnected(102.0)
+    end.connected(103.0)
+    assert Result(A, b"{}", used=USED) in said(end.received(Welcome(5, 2), 103.0))
+
+
+def test_what_was_used_of_budgets_is_told_with_a_failure() -> None:
+    end = agent()
+    end.received(grant(), 100.0)
+    failure = Failure(A, Reason.HANDLER_ERROR, "x", used=USED)
+    assert said(end.failed(A, Reason.HANDLER_ERROR, "x", True, 101.0, USED)) == [failure]
+
+
+@pytest.mark.parametrize("returned", [True, False], ids=["returned", "failed"])
+def test_what_was_used_of_budgets_is_told_of_an_attempt_that_ran_too_long(returned: bool) -> None:
+    end = agent()
+    end.received(replace(grant(), execution_seconds=5.0), 100.0)
+    end.started(A, 100.0)
+    end.tick(105.0)
+    ended = (
+        end.finished(A, b"{}", 105.1, USED) if returned else end.failed(A, Reason.HANDLER_ERROR, "", True, 105.1, USED)
+    )
+    (failure,) = said(ended)
+    assert isinstance(failure, Failure)
+    assert (failure.reason, failure.used) == (Reason.EXECUTION_TIMED_OUT, USED)
 
 
 def test_stopping_gives_back_what_does_not_finish_and_then_exits() -> None:

@@ -8,7 +8,7 @@ import pytest
 from taskdist.api import Delivery, Dispatch, Phase, Reason, Reclaim
 from taskdist.api.task import MAX_PAYLOAD_BYTES
 from taskdist.core import AgentState
-from taskdist.core.model import Budget, Route, RouteStep
+from taskdist.core.model import Budget, Route, RouteStep, TokenRate
 from taskdist.protocol.messages import (
     PROTOCOL_VERSION,
     AgentIdentity,
@@ -33,10 +33,12 @@ from taskdist.protocol.observations import (
     DeletePod,
     Found,
     Gone,
+    Notice,
     NotSent,
     ReadTask,
     Refused,
     Send,
+    TaskRecord,
     Unknown,
     WriteStatus,
     Written,
@@ -100,6 +102,52 @@ def test_a_task_with_a_key_or_budget_is_recorded_first_in_a_lazy_queue_too(key: 
     desk.connect(1)
     assert desk.write().status["phase"] == "Assigned"
     assert desk.sent(Grant) == []
+
+
+SPENDING = replace(QUEUE, budgets=(Budget("b", rate=TokenRate(0.001, 10)),))
+
+
+def spends(uid: str, view: TaskRecord) -> TaskRecord:
+    """The same with a Task that takes all of the budget."""
+    return replace(view, task=replace(view.task, uid=uid, name=f"task-{uid}", budgets=(("q", "b", 10),)))
+
+
+@pytest.mark.parametrize(
+    ("says", "starts", "told"),
+    [
+        pytest.param((Result(A1, used=(("q/b", 0),)),), True, "", id="result"),
+        pytest.param((Result(A1, used=(("b", 0),)),), True, "", id="name-in-its-own-queue"),
+        pytest.param((Failure(A1, Reason.HANDLER_ERROR, "x", False, used=(("q/b", 0),)),), True, "", id="failure"),
+        pytest.param((Result(A1),), False, "", id="no-report"),
+        pytest.param((Result(A1, used=(("q/b", 1),)),), False, "", id="part-of-it"),
+        pytest.param((Result(A1, used=(("q/c", 0),)),), False, "q/c", id="not-a-budget-of-the-task"),
+        pytest.param((Result(A1, used=(("q/b", 0), ("x/b", 1))),), True, "x/b", id="known-and-unknown"),
+        pytest.param((Result(LeaseName("a", 1, 2), used=(("q/b", 0),)),), False, "", id="stale-epoch"),
+        pytest.param((Result(LeaseName("a", 2, EPOCH), used=(("q/b", 0),)),), False, "", id="attempt-never-granted"),
+        pytest.param((Result(A1), Result(A1, used=(("q/b", 0),))), False, "", id="changed-its-mind"),
+    ],
+)
+def test_what_an_attempt_used_of_a_budget_comes_back(says: tuple[Any, ...], starts: bool, told: str) -> None:
+    desk = Desk(SPENDING, spends("a", record()), spends("b", record()))
+    desk.connect(1)
+    assert desk.phase == "Assigned"
+    desk.answer(Written(spends("a", assigned()), b"{}"))
+    desk.connect(2, 2)
+    out = [action for message in says for action in desk.says(1, message)]
+    assert [a.uid for a in out if isinstance(a, WriteStatus) and a.status["phase"] == "Assigned"] == ["b"] * starts
+    notices = [a.message for a in out if isinstance(a, Notice) and a.reason is Reason.BUDGET_NOT_FOUND]
+    assert len(notices) == bool(told)
+    assert all(f"used of {told}," in each for each in notices)
+
+
+def test_another_agent_cannot_say_what_an_attempt_used() -> None:
+    desk = Desk(SPENDING, spends("a", record()), spends("b", record()))
+    desk.connect(1)
+    desk.answer(Written(spends("a", assigned()), b"{}"))
+    desk.connect(2, 2)
+    desk.says(2, Result(A1, used=(("q/b", 0),)))
+    assert desk.sent(Final) == [Final(A1, Verdict.STALE, "a newer attempt was granted, or another agent holds it")]
+    assert not [action for action in desk.out if isinstance(action, WriteStatus)]
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,11 @@ GATED = {
     "its key was held": ({"concurrency_key": "k"}, QUEUE, {"concurrency_key": "k"}),
     "its tenant's quota was full": ({"tenant": "t"}, limits(tenant_quota=Limits(leased=1)), {"tenant": "t"}),
     "its tenant's rate was short": ({"tenant": "t"}, limits(tenant_rate=TokenRate(0.01)), {"tenant": "t"}),
+    "a budget may be kept for others": (
+        {"budgets": (("q", "b", 1),)},
+        limits(budgets=(Budget("b", rate=TokenRate(0.01, 10)),)),
+        {"budgets": (("q", "b", 8),)},
+    ),
     "its parent had not ended": ({"parents": (Parent("other"),)}, QUEUE, {}),
     "its tenant may not": ({"priority": EMERGENCY}, QUEUE, {}),
 }
@@ -259,7 +264,7 @@ def test_what_is_gated_is_not_overtaken(fields: dict[str, Any], queue: Queue, ot
     holder = task("other", 0, (elsewhere, 0, 8), priority=1, **other)
     assert overtaken({}, fields, queue, holder) == []
     # The same a moment after the other has ended, where that is what it waited for.
-    if queue.tenant_rate is None and fields.get("priority") != EMERGENCY:
+    if queue.tenant_rate is None and not queue.budgets and fields.get("priority") != EMERGENCY:
         holder = task("other", 0, (elsewhere, 0, 4.9), priority=1, **other)
         assert overtaken({}, fields, queue, holder) == ["high"]
 

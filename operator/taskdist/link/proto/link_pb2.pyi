@@ -174,28 +174,46 @@ class Progress(_message.Message):
     def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("lease", "body", "since_start")
+    __slots__ = ("lease", "body", "since_start", "used")
+    class UsedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     LEASE_FIELD_NUMBER: _ClassVar[int]
     BODY_FIELD_NUMBER: _ClassVar[int]
     SINCE_START_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
     lease: LeaseName
     body: bytes
     since_start: float
-    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., body: _Optional[bytes] = ..., since_start: _Optional[float] = ...) -> None: ...
+    used: _containers.ScalarMap[str, int]
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., body: _Optional[bytes] = ..., since_start: _Optional[float] = ..., used: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("lease", "reason", "message", "permanent", "since_start")
+    __slots__ = ("lease", "reason", "message", "permanent", "since_start", "used")
+    class UsedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     LEASE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     PERMANENT_FIELD_NUMBER: _ClassVar[int]
     SINCE_START_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
     lease: LeaseName
     reason: FailureReason
     message: str
     permanent: bool
     since_start: float
-    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., reason: _Optional[_Union[FailureReason, str]] = ..., message: _Optional[str] = ..., permanent: _Optional[bool] = ..., since_start: _Optional[float] = ...) -> None: ...
+    used: _containers.ScalarMap[str, int]
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., reason: _Optional[_Union[FailureReason, str]] = ..., message: _Optional[str] = ..., permanent: _Optional[bool] = ..., since_start: _Optional[float] = ..., used: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Stopped(_message.Message):
     __slots__ = ("lease", "message", "never_ran")
