@@ -683,7 +683,7 @@ class Core:
             if not placing:
                 # Only once all that fits is placed is waiting work a lack of room.
                 room = most - len(decisions)
-                changes = self._resizer.decide(now, self._held, room, self._set_all_aside)
+                changes = self._resizer.decide(now, self._waiting.profiles, self._held, room, self._set_all_aside)
                 decisions += changes
                 if len(changes) >= room:
                     return False

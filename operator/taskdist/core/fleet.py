@@ -51,6 +51,8 @@ class Fleet:
         self.pools: dict[Key, PoolMembers] = {}
         # By pool: the seconds from a pod's creation to its agent being ready, on average of late, and of how many.
         self.starts: dict[Key, tuple[float, int]] = {}
+        # Those that rest and have a slot free, by the number of their class.
+        self.roomy: dict[int, dict[str, AgentRecord]] = {}
         # Grows whenever an agent comes, goes or becomes another, whatever it holds.
         self.version = 0
         # By roster: the profiles of which it could take a Task now.
@@ -119,6 +121,8 @@ class Fleet:
         kind = agent.kind
         if kind is None:
             return
+        if agent.resting:
+            self._note_room(agent, agent.counted and busy < agent.slots)
         self._weigh(agent)
         if agent.open_in is None:
             return
@@ -131,6 +135,21 @@ class Fleet:
         for roster in kind.rosters.values():
             roster.join(agent)
             self.free[roster.leaf] = roster.servable
+
+    def _note_room(self, agent: AgentRecord, room: bool) -> None:
+        """Keep in mind whether the agent, which rests, has room."""
+        kind = agent.kind
+        if kind is None:
+            return
+        there = self.roomy.get(kind.number)
+        if room:
+            if there is None:
+                there = self.roomy[kind.number] = {}
+            there[agent.uid] = agent
+        elif there is not None:
+            there.pop(agent.uid, None)
+            if not there:
+                del self.roomy[kind.number]
 
     def states(self) -> dict[Key, dict[AgentState, int]]:
         """Return by pool how many agents are in each state."""
@@ -257,6 +276,8 @@ class Fleet:
     def _leave(self, agent: AgentRecord, now: float) -> None:
         """Take the agent out of every index. Always followed by `_enter`."""
         self.version += 1
+        if agent.resting:
+            self._note_room(agent, False)
         members = agent.home
         if members is not None:
             if agent.counted:
@@ -281,6 +302,7 @@ class Fleet:
                     members.outdated[agent.uid] = agent
                 if agent.resting:
                     members.resting[agent.uid] = agent
+                    self._note_room(agent, agent.busy < agent.slots)
             elif agent.leaving:
                 members.draining[agent.uid] = agent
         self._occupy(agent)

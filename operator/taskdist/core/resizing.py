@@ -71,8 +71,7 @@ class Resizer:
         # With a target: when sizes were judged and nothing was to be done, and the versions of then.
         self._judged = -inf
         self._rested = (-1, -1)
-        # Whether any agent rests. When pools that have more agents than their work needs look again at what comes.
-        self.rests = False
+        # When pools that have more agents than their work needs look again at what comes.
         self._look_again: float | None = None
 
     def forget(self, key: Key, now: float) -> None:
@@ -82,12 +81,13 @@ class Resizer:
             self._fleet.change(agent, now, _rouse)
 
     def decide(
-        self, now: float, held: Mapping[str, int], limit: int | None, set_aside: Callable[[float], bool]
+        self, now: float, waiting: int, held: Mapping[str, int], limit: int | None, set_aside: Callable[[float], bool]
     ) -> list[Decision]:
         """Say how pools change, in at most `limit` decisions; what is over comes up again when asked again.
 
-        `held`: by namespace, how many Tasks may be with an agent not heard of yet. `set_aside(now)` takes from the
-        demands what no agent would help, and returns whether there was any; it is asked only before a pool grows.
+        `waiting`: the profiles that wait for room. `held`: by namespace, how many Tasks may be with an agent not heard
+        of yet. `set_aside(now)` takes from the demands what no agent would help, and returns whether there was any; it
+        is asked only before a pool grows.
         """
         decisions: list[Decision] = []
         room = sys.maxsize if limit is None else limit
@@ -130,7 +130,7 @@ class Resizer:
                     ward.grown = now
                 decisions.append(Scale(ward.key, sizing.desired or 0, sizing.reason, sizing.message))
             unheard = held.get(pool.namespace, 0) > 0
-            followed = self._follow(pool, sizing.desired or 0, here, unheard, now)
+            followed = self._follow(pool, sizing.desired or 0, here, unheard, waiting, now)
             decisions += islice(followed, room - len(decisions))
         if self._layout is not None and self._layout.timed and not decisions:
             self._judged, self._rested = now, (self._catalogue.version, self._fleet.version)
@@ -195,7 +195,9 @@ class Resizer:
         elastic = any(pool.elastic for pool in pools.values())
         self._layout = Layout(pools, in_turn(catalogue.demands.values())) if elastic else None
 
-    def _follow(self, pool: Pool, desired: int, members: PoolMembers, unheard: bool, now: float) -> Iterator[Decision]:
+    def _follow(
+        self, pool: Pool, desired: int, members: PoolMembers, unheard: bool, waiting: int, now: float
+    ) -> Iterator[Decision]:
         """Book and yield one change after the other, so that one not asked for is not booked."""
         if members.draining and members.counted < desired:
             for agent in pardons(members.draining.values(), desired - members.counted):
@@ -204,7 +206,7 @@ class Resizer:
         elif members.counted > desired and (members.idle or members.outdated or not pool.elastic):
             yield from self._take_away(pool, members, members.counted - desired, unheard, now)
         if pool.target_queue > 0.0 or members.resting:
-            self._rest(members, members.counted - desired if pool.target_queue > 0.0 else 0, now)
+            self._rest(members, members.counted - desired if pool.target_queue > 0.0 else 0, waiting, now)
         for agent in [agent for agent in members.draining.values() if self._may_go(agent)]:
             self._fleet.change(agent, now, _doom)
             message = f"Pool {pool.name} needs fewer agents, and this one holds no Task."
@@ -236,30 +238,41 @@ class Resizer:
                     message = f"It was made from an older template of pool {pool.name}."
                 yield Drain(agent.uid, _why(pool, agent), message)
 
-    def _rest(self, members: PoolMembers, surplus: int, now: float) -> None:
+    def _rest(self, members: PoolMembers, surplus: int, waiting: int, now: float) -> None:
         """Let so many agents get nothing new as long as the others have room, so that they become idle and may go."""
         if surplus <= 0:
             for agent in list(members.resting.values()):
                 self._fleet.change(agent, now, _rouse)
         elif len(members.resting) < surplus:
-            at_work = [a for a in members.agents.values() if a.counted and a.ready and not a.resting and not a.kept]
+            # Whom waiting Tasks would rouse at once need not rest.
+            at_work = [
+                a
+                for a in members.agents.values()
+                if a.counted and a.ready and not a.resting and not a.kept and not _asked_for(a, waiting)
+            ]
             at_work.sort(key=lambda agent: (agent.busy, -agent.idle_since, agent.uid))
             for agent in at_work[: surplus - len(members.resting)]:
                 self._fleet.change(agent, now, _rest)
-                self.rests = True
+
+    @property
+    def rests(self) -> bool:
+        """Whether any agent rests that has room."""
+        return bool(self._fleet.roomy)
 
     def rouse(self, waiting: int, now: float) -> bool:
         """Let agents that rest take what waits: the profiles given. Return whether any has room for it."""
         found = False
-        resting = [agent for members in self._fleet.pools.values() for agent in members.resting.values()]
-        self.rests = bool(resting)
-        for agent in sorted(resting, key=lambda agent: agent.uid) if waiting else ():
-            if agent.kind is not None and agent.busy < agent.slots and not agent.kept:
-                for roster in agent.kind.rosters.values():
-                    if roster.masks[agent.slots - agent.busy] & waiting and agent.fits(roster.resources):
-                        self._fleet.change(agent, now, _rouse)
-                        found = True
-                        break
+        for there in list(self._fleet.roomy.values()) if waiting else ():
+            agents_there = sorted(there.values(), key=lambda agent: agent.uid)
+            if not _asked_for(agents_there[0], waiting):
+                continue
+            for agent in agents_there:
+                if agent.kind is not None and not agent.kept:
+                    for roster in agent.kind.rosters.values():
+                        if roster.masks[agent.slots - agent.busy] & waiting and agent.fits(roster.resources):
+                            self._fleet.change(agent, now, _rouse)
+                            found = True
+                            break
         return found
 
     @staticmethod
@@ -308,6 +321,12 @@ class Resizer:
 def _leaving(members: PoolMembers) -> int:
     """Outdated agents that were chosen to go and are not gone."""
     return sum(agent.outdated for agent in members.draining.values())
+
+
+def _asked_for(agent: AgentRecord, waiting: int) -> bool:
+    """Whether Tasks of these profiles could run there if all of its slots were free."""
+    kind = agent.kind
+    return kind is not None and any(roster.masks[kind.offer.slots] & waiting for roster in kind.rosters.values())
 
 
 def _why(pool: Pool, agent: AgentRecord) -> Reason:
