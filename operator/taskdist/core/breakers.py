@@ -12,7 +12,7 @@ chance has to fail here three standard deviations more often. Each of the other 
 attempt, so that an agent that draws much work by failing fast does not outvote them. Refuses to hold an agent back.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from math import sqrt
 from typing import TYPE_CHECKING, Final
 
@@ -37,25 +37,33 @@ class Votes:
     __slots__ = ("_failing", "_last")
 
     def __init__(self) -> None:
-        self._last: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+        self._last: dict[str, tuple[float, bool]] = {}
         self._failing = 0
 
-    def cast(self, uid: str, failed: bool, now: float, window: float) -> None:
+    def cast(self, uid: str, failed: bool, now: float) -> None:
         last = self._last
         former = last.get(uid)
         if former is not None:
             self._failing -= former[1]
-            last.move_to_end(uid)
+            del last[uid]
         last[uid] = (now, failed)
         self._failing += failed
-        while len(last) > VOTERS or next(iter(last.values()))[0] < now - window:
-            self._failing -= last.popitem(last=False)[1][1]
+        if len(last) > VOTERS:
+            self._drop_oldest()
 
-    def odds(self, uid: str) -> float:
-        """Return how likely one of the others fails: (1 + those that did) ÷ (1 + those that tried).
+    def _drop_oldest(self) -> None:
+        oldest = next(iter(self._last))
+        self._failing -= self._last[oldest][1]
+        del self._last[oldest]
+
+    def odds(self, uid: str, now: float, window: float) -> float:
+        """Return how likely one of the others fails: (1 + those that did) ÷ (1 + those that tried) in that window.
 
         The one that is added has failed: where nobody else tried, nothing speaks against this agent.
         """
+        # Asked seldom: old votes go here, not where they are cast.
+        while self._last and next(iter(self._last.values()))[0] < now - window:
+            self._drop_oldest()
         own = self._last.get(uid)
         failing, voters = self._failing, len(self._last)
         if own is not None:
@@ -88,7 +96,7 @@ class Evidence:
             seen.popleft()
         failures, expected, variance = 0, 0.0, 0.0
         for _, failed, book in seen:
-            odds = book.votes.odds(uid)
+            odds = book.votes.odds(uid, now, rules.window_seconds)
             failures += failed
             expected += odds
             variance += odds * (1.0 - odds)

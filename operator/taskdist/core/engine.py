@@ -925,15 +925,29 @@ class Core:
 
     def _ring(self, due: list[TaskRecord], now: float) -> None:
         """Let happen what is due for these Tasks: one kind after the other, each in the order of its times."""
-        due.sort(key=lambda each: each.task.uid)
-        for record in sorted((each for each in due if each.expires <= now), key=lambda each: each.expires):
+        several = len(due) > 1
+        if several:
+            due.sort(key=lambda each: each.task.uid)
+        expired = [each for each in due if each.expires <= now]
+        if several:
+            expired.sort(key=lambda each: each.expires)
+        for record in expired:
             self._expired(record, now)
-        for record in sorted((each for each in due if each.opens <= now), key=lambda each: each.opens):
+        opened = [each for each in due if each.opens <= now]
+        if several:
+            opened.sort(key=lambda each: each.opens)
+        for record in opened:
             self._try_again(record.task.uid, now)
-        for record in sorted((each for each in due if each.rises <= now), key=lambda each: each.rises):
+        risen = [each for each in due if each.rises <= now]
+        if several:
+            risen.sort(key=lambda each: each.rises)
+        for record in risen:
             record.rises = inf
             self._rise(record, now)
-        for record in sorted((each for each in due if each.moves <= now), key=lambda each: each.moves):
+        moved = [each for each in due if each.moves <= now]
+        if several:
+            moved.sort(key=lambda each: each.moves)
+        for record in moved:
             record.moves = inf
             route = record.shape.route
             if route is not None and (record.line is not None or record.blocker is not None):

@@ -99,12 +99,13 @@ class Guard:
         # A Task that failed before may fail anywhere: it says nothing of who tries it again.
         first = task.failures == 0
         if first:
-            book.votes.cast(agent.uid, failed, now, rules.window_seconds)
+            book.votes.cast(agent.uid, failed, now)
         ward = self._ward(agent)
         if ward is not None:
             probe = ward.state is BreakerState.HALF_OPEN and since is not None and since >= ward.since
             if probe and (first or not failed):
-                self._probed(ward, rules, book.votes.odds(agent.uid) if failed else None, now)
+                odds = book.votes.odds(agent.uid, now, rules.window_seconds) if failed else None
+                self._probed(ward, rules, odds, now)
             return
         if not first:
             return

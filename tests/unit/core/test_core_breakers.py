@@ -215,14 +215,14 @@ def test_votes_are_the_last_of_each_within_the_window(cast: list[tuple[str, bool
     votes, last, now = Votes(), dict[str, tuple[float, bool]](), 0.0
     for uid, failed, later in cast:
         now += later
-        votes.cast(uid, failed, now, 100.0)
+        votes.cast(uid, failed, now)
         last.pop(uid, None)
         last[uid] = (now, failed)
         for other in [each for each, (at, _) in last.items() if at < now - 100.0]:
             del last[other]
         for uid in "abcde":
             others = [failed for each, (_, failed) in last.items() if each != uid]
-            assert votes.odds(uid) == (1 + sum(others)) / (1 + len(others))
+            assert votes.odds(uid, now, 100.0) == (1 + sum(others)) / (1 + len(others))
 
 
 # What it does then.
