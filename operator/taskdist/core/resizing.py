@@ -68,8 +68,8 @@ class Resizer:
         self._layout: Layout | None = None
         # The catalogue's and fleet's versions at which no pool changes for as long as all want more than they may have.
         self._still: tuple[int, int] | None = None
-        # With a target: when sizes were judged and nothing was to be done, and the versions of then.
-        self._judged = -inf
+        # With a target: until when sizes that were judged are not judged again, and the versions of then.
+        self._rests_until = -inf
         self._rested = (-1, -1)
         # When pools that have more agents than their work needs look again at what comes.
         self._look_again: float | None = None
@@ -100,10 +100,10 @@ class Resizer:
             if self._still == version:
                 return decisions
             overfull = True
-        if now < self._judged + BREATH and self._rested == version:
-            self._look_at(self._judged + BREATH)
+        if now < self._rests_until and self._rested == version:
+            self._look_at(self._rests_until)
             return decisions
-        self._still, self._judged = None, -inf
+        self._still, self._rests_until = None, -inf
         members = [self._fleet.pools.get(ward.key, self._nobody) for ward in self._wards]
         load = None
         if self._layout is not None:
@@ -133,7 +133,9 @@ class Resizer:
             followed = self._follow(pool, sizing.desired or 0, here, unheard, waiting, now)
             decisions += islice(followed, room - len(decisions))
         if self._layout is not None and self._layout.timed and not decisions:
-            self._judged, self._rested = now, (self._catalogue.version, self._fleet.version)
+            lapses = [at for ward in self._wards if (at := ward.sizing.wake(ward.pool)) is not None]
+            self._rests_until = min([now + BREATH, *lapses])
+            self._rested = (self._catalogue.version, self._fleet.version)
         if overfull and not decisions:
             settled = all(ward.sizing.settled for ward in self._wards)
             if settled and all(

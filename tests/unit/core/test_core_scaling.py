@@ -324,6 +324,16 @@ class TestTarget:
         core.handle(TaskWaiting(make_task("t9").created(16.0).build()), 16.0)
         assert sizes(core.decide(16.0)) == {"p": 1}
 
+    def test_a_surplus_that_lapses_soon_after_sizes_were_judged_goes_in_time(self) -> None:
+        core = core_with(make_pool().elastic(0, 9, 10.0).target(60.0), *agent_events(make_agent("a")), *tasks(1))
+        core.decide(0.0)
+        core.handle(TaskGone("t0"), 5.0)
+        core.decide(5.0)
+        assert core.decide(14.95) == []
+        assert core.decide(14.96) == []
+        assert core.next_wake() == 15.0
+        assert sizes(core.decide(15.0)) == {"p": 0}
+
     def test_a_surplus_rests_so_that_it_becomes_idle_and_takes_what_others_cannot(self) -> None:
         pool = make_pool().slots(2).elastic(0, 9, 0.0).target(600.0)
         core = core_with(pool, *agent_events(*(make_agent(f"a{n}").slots(2) for n in range(3))), *tasks(5))
