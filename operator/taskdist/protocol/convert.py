@@ -339,7 +339,7 @@ def _route(route: api.Route) -> Route:
     match = route.match
     return Route(
         route.name,
-        tuple(RouteStep(tuple(step.pools), step.after_seconds) for step in route.steps),
+        tuple(RouteStep(tuple(step.pools), step.after_seconds, step.strategy) for step in route.steps),
         Match(
             labels=_selector(match.to_wire()),
             types=frozenset(match.types),

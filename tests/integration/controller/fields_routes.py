@@ -111,6 +111,24 @@ def a_pool_that_may_grow_is_waited_for(lab: Lab) -> None:
         lab.room.delete("agentpools", stuck)
 
 
+@case("TaskQueue.routes[].steps[].strategy")
+def each_step_picks_by_its_own_strategy(lab: Lab) -> None:
+    """The first step's pool has one agent of one slot; once it is busy, the fullest of the second's goes first, while
+    Tasks without a route go where the least is busy."""
+    steps = [{"pools": [SOLO]}, {"pools": ["p"], "strategy": "Pack"}]
+    queue = lab.queue(pools=["p"], routes=[way("chain", steps, types=["echo", "trace"], maxSlots=1)])
+    _, first = lab.busy("first", queue)
+    one, second = lab.busy("second", queue)
+    full = lab.room.status("tasks", one)["agent"]
+    assert lab.end(lab.task("packed", queue))["agent"] == full
+    assert lab.end(lab.task("packed-again", queue))["agent"] == full
+    assert lab.end(lab.task("plain", queue, pool="p"))["agent"] != full
+    lab.room.patch("taskqueues", queue, routes=[way("chain", [{"pools": ["p"], "strategy": "LeastLoaded"}])])
+    assert lab.end(lab.task("least", queue))["agent"] != full
+    first.touch()
+    second.touch()
+
+
 @case("Task.agent")
 def a_task_runs_on_the_agent_it_names(lab: Lab) -> None:
     queue = lab.queue(pools=[SOLO])

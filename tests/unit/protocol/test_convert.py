@@ -345,7 +345,7 @@ def test_queue() -> None:
                     "minSlots": 2,
                     "maxSlots": 3,
                 },
-                "steps": [{"pools": ["z", "y"]}, {"pools": ["x"], "afterSeconds": 1.5}],
+                "steps": [{"pools": ["z", "y"]}, {"pools": ["x"], "afterSeconds": 1.5, "strategy": "Spread"}],
             },
             {"name": "all", "steps": [{"pools": ["z"]}]},
         ],
@@ -389,7 +389,7 @@ def test_queue() -> None:
         routes=(
             Route(
                 "r",
-                (RouteStep(("z", "y")), RouteStep(("x",), 1.5)),
+                (RouteStep(("z", "y")), RouteStep(("x",), 1.5, Strategy.SPREAD)),
                 Match(
                     (Requirement("a", "NotIn", frozenset({"x"})), Requirement("b", "In", frozenset({"c"}))),
                     frozenset({"work"}),
