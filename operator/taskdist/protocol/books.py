@@ -60,7 +60,7 @@ class Lease:
     started_boot: float | None = None  # when the handler started, on this machine's clock
     reported_boot: float = 0.0  # when it was last heard to have started or got on
     watched: bool = False  # a timer for its limits stands
-    route: Status | None = None  # by which way it came to the pool; None: status has it
+    route: Status | None = None  # by which way it came to the agent; None: status has it
 
 
 @dataclass(slots=True)

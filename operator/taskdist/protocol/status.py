@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from taskdist.api import Phase, Reason
+from taskdist.api import Phase, Reason, Strategy
 from taskdist.api.task import MAX_ATTEMPT_BYTES, MAX_ATTEMPT_RECORDS
 
 MAX_MESSAGE = 4096
@@ -78,9 +78,20 @@ def progress(fraction: float, message: str, wall: float) -> dict[str, Any]:
     return {"fraction": fraction, "message": clip(message, MAX_PROGRESS_MESSAGE), "reportedAt": timestamp(wall)}
 
 
-def route(rule: str, step: int, pool: str) -> Status:
-    """By which way it came to the pool. All of it is said each time: a merge would keep what is left out."""
-    return {"rule": rule, "step": step, "pool": pool}
+def route(rule: str, step: int, pool: str, strategy: Strategy | None = None, score: float | None = None) -> Status:
+    """By which way it came to the agent. All of it is said each time: a merge would keep what is left out."""
+    return {
+        "rule": rule,
+        "step": step,
+        "pool": pool,
+        "strategy": None if strategy is None else strategy.value,
+        "score": None if score is None else significant(score),
+    }
+
+
+def significant(value: float) -> float:
+    """Return the number to six significant digits: more of them are not known, and cost room in each Task."""
+    return float(f"{value:.6g}")
 
 
 def assigned(
