@@ -295,6 +295,15 @@ class TaskStatus(Model):
     assigned_at: datetime | None = Field(default=None, description="When the last attempt was assigned.")
     started_at: datetime | None = Field(default=None, description="When the last attempt's handler started.")
     finished_at: datetime | None = Field(default=None, description="When the Task ended, or became a dead letter.")
+    cost: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="What its attempts have cost, failed ones as well: of each the hours from assignment to end × "
+        "costPerHour of its pool × the Task's slots ÷ the agent's slots. Told when an attempt ends; absent if no pool "
+        "says what it costs.",
+    )
+    energy_wh: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="The watt-hours that its attempts took, counted likewise with wattsBusy of the pool."
+    )
     retry_after: datetime | None = Field(default=None, description="The Task is not tried again before this time.")
     result: dict[str, Any] | None = Field(
         default=None,

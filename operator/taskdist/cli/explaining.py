@@ -239,6 +239,8 @@ async def explain(
         story |= {"reason": status.get("reason") or "", "message": status.get("message") or ""}
     if status.get("route"):
         story["route"] = status["route"]
+    told = {"cost": status.get("cost"), "energy_wh": status.get("energyWh")}
+    story |= {name: amount for name, amount in told.items() if amount is not None}
     if status.get("attempts"):
         story["attempts"] = status["attempts"]
     if output:
@@ -384,6 +386,8 @@ def _print(story: dict[str, Any], now: float) -> None:
                 pairs.append(("Position", f"{about}{value} of {story['waiting']} waiting"))
             case "route":
                 pairs.append(("Route", _way(value)))
+            case "energy_wh":
+                pairs.append(("Energy", f"{value:g} Wh"))
             case "expected_start":
                 pairs.append(("Expected", _expected(value, now)))
             case _:

@@ -48,6 +48,7 @@ from taskdist.core.model import (
     TokenRate,
 )
 from taskdist.core.performance import TypePerformance
+from taskdist.core.spending import NOTHING, Spent
 from taskdist.protocol.observations import PodRecord, TaskRecord
 
 Obj = dict[str, Any]
@@ -157,7 +158,15 @@ def task_record(obj: Obj) -> TaskRecord:
         ttl=spec.get("ttlSecondsAfterFinished"),
         duplicate_of=status.get("duplicateOf") or "",
         idempotency=(spec["queue"], spec["idempotencyKey"]) if spec.get("idempotencyKey") else None,
+        spent=_spent(status),
     )
+
+
+def _spent(status: Obj) -> Spent:
+    """Most Tasks have spent nothing yet, and share the value that says so."""
+    if "cost" not in status and "energyWh" not in status:
+        return NOTHING
+    return Spent(status.get("cost"), status.get("energyWh"))
 
 
 def _attempted(status: Obj) -> bool:

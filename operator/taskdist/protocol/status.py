@@ -11,6 +11,7 @@ from typing import Any
 
 from taskdist.api import Phase, Reason, Strategy
 from taskdist.api.task import MAX_ATTEMPT_BYTES, MAX_ATTEMPT_RECORDS
+from taskdist.core.spending import Spent
 
 MAX_MESSAGE = 4096
 # To how much the messages of earlier attempts are cut where all of them would take too much room.
@@ -127,6 +128,7 @@ def waiting(
     agent_uid: str,
     dropped: int = 0,
     deaths: Sequence[str] = (),
+    spent: Spent | None = None,
 ) -> Status:
     """The Task waits again. `agentUid` stays: it tells whose late result of this attempt may still be accepted."""
     return {
@@ -143,6 +145,7 @@ def waiting(
         "retryAfter": None if not_before is None else timestamp(not_before),
         **_history(attempts, dropped),
         **_lost(deaths),
+        **_costs(spent),
         "startedAt": None,
         "progress": None,
     }
@@ -150,6 +153,12 @@ def waiting(
 
 def _history(attempts: list[dict[str, Any]], dropped: int) -> Status:
     return {"attempts": attempts} | ({"droppedAttempts": dropped} if dropped else {})
+
+
+def _costs(spent: Spent | None) -> Status:
+    """What nothing is known of is left out: it stays as it is."""
+    told = {} if spent is None else {"cost": spent.cost, "energyWh": spent.energy}
+    return {name: significant(value) for name, value in told.items() if value is not None}
 
 
 def _lost(deaths: Sequence[str]) -> Status:
@@ -200,6 +209,7 @@ def ended(
     dropped: int = 0,
     deaths: Sequence[str] = (),
     redrives: int = 0,
+    spent: Spent | None = None,
 ) -> Status:
     """The Task is terminal, or a dead letter. `agent` is (name, uid, pool) where status may not show the attempt yet
     (Lazy), `taken` its route. `redrives`: up to which spec.redrive it was redriven, or was asked to be before there was
@@ -218,7 +228,7 @@ def ended(
         status["failures"] = failures
     if attempts is not None:
         status |= _history(attempts, dropped)
-    status |= _lost(deaths)
+    status |= _lost(deaths) | _costs(spent)
     if phase is Phase.DEAD_LETTERED and redrives:
         status["redrives"] = redrives
     if agent is not None:

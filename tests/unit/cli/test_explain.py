@@ -146,6 +146,22 @@ def test_the_way_to_the_agent(cluster: MemoryCluster, route: dict[str, Any], lin
         assert told.endswith(line)
 
 
+def test_what_it_has_cost(cluster: MemoryCluster) -> None:
+    costs = {"cost": 0.0125, "energyWh": 3.0}
+    cluster.task("a", SUCCEEDED | costs)
+    cluster.task("b", {"attempt": 1, **costs})
+    for name in "ab":
+        story = explain(cluster, name)
+        assert (story["cost"], story["energy_wh"]) == (0.0125, 3.0)
+        lines = [line.split() for line in call(cluster, "explain", name).out.splitlines()]
+        assert [line for line in lines if line[0] in ("Cost:", "Energy:")] == [
+            ["Cost:", "0.0125"],
+            ["Energy:", "3", "Wh"],
+        ]
+    cluster.task("c", SUCCEEDED)
+    assert not {"cost", "energy_wh"} & explain(cluster, "c").keys()
+
+
 def test_a_dead_letter_says_why_it_is_one(cluster: MemoryCluster) -> None:
     cluster.task("a", FAILED_STATUS | {"phase": "DeadLettered"})
     story = explain(cluster)
