@@ -6,7 +6,7 @@ Nothing here uses the core's indices: what is so is kept as plain values, and ev
 from collections.abc import Collection
 from dataclasses import replace
 
-from state import Bucket, State
+from state import EDGE, Bucket, State
 from taskdist.api import BreakerState, OnHopeless, OnOverflow, Phase, Reason, Strategy
 from taskdist.core import events
 from taskdist.core.decisions import Assign, BreakerTurned, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
@@ -228,8 +228,9 @@ class Mirror(State):
             broken += self._overspent(task, agent, now)
         fraction = self.busy(agent) / self.agents[agent].slots
         broken += self._routed(decision, task)
-        step = self.step(task, self.agents[agent].pool)
-        plain = self._least_busy_goes(task)
+        strategy, step = self.strategy(task, decision.pool), self.step(task, decision.pool)
+        broken += self._told(decision, task, strategy, None if agent in kept else fraction)
+        plain, full = self._least_busy_goes(task, strategy), strategy is Strategy.PACK and self._undecided(task)
         for rival in self.ready - set(kept) if agent not in kept else ():
             theirs = self.step(task, self.agents[rival].pool)
             alike = self.agents[rival].skills == self.agents[agent].skills
@@ -239,6 +240,8 @@ class Mirror(State):
                 broken.append(f"Task {uid} goes to {agent}, although {rival} is of an earlier step")
             elif plain and alike and self.busy(rival) / self.agents[rival].slots < fraction:
                 broken.append(f"Task {uid} goes to {agent}, although {rival} is less busy")
+            elif full and theirs == step and self.busy(rival) / self.agents[rival].slots > fraction:
+                broken.append(f"Task {uid} goes to {agent}, although {rival} is fuller")
         for name, rate in self.rates(task):
             self.buckets.setdefault(name, Bucket.full(rate, now)).add(-1.0, now)
         for name, amount, _, purse in self.spending(task, now):
@@ -262,12 +265,26 @@ class Mirror(State):
             return []
         return [f"Task {task.uid} is told to go by {decision.rule}, step {decision.step}, not by {told}"]
 
-    def _least_busy_goes(self, task: Task) -> bool:
+    def _told(self, decision: Assign, task: Task, strategy: Strategy, busy: float | None) -> list[str]:
+        """The strategy that is told must be that of the step, and its score what it says.
+
+        `busy` is the busy part of the agent's slots, None if it may have been held.
+        """
+        if decision.strategy is not strategy:
+            return [f"Task {task.uid} is told to go by {decision.strategy}, not by {strategy}"]
+        sign = {Strategy.ADAPTIVE: 1.0, Strategy.LEAST_LOADED: 1.0, Strategy.POWER_OF_TWO: 1.0, Strategy.PACK: -1.0}
+        expected = busy * sign[strategy] if busy is not None and strategy in sign else None
+        if expected is None or not self._undecided(task) or abs(decision.score - expected) < EDGE:
+            return []
+        return [f"Task {task.uid} is told a score of {decision.score}, not of {expected}"]
+
+    def _undecided(self, task: Task) -> bool:
+        """Whether nothing that the Task says goes before the strategy."""
+        return task.sticky_key is None and not (task.placement is not None and task.placement.preferred)
+
+    def _least_busy_goes(self, task: Task, strategy: Strategy) -> bool:
         """Whether of agents with the same skills the least busy is to be taken."""
-        strategy = self.queue(task).strategy
-        preferred = task.placement is not None and task.placement.preferred
-        plain = not preferred and task.sticky_key is None
-        return plain and (
+        return self._undecided(task) and (
             strategy is Strategy.LEAST_LOADED or (strategy is Strategy.ADAPTIVE and self.successes < SUCCESSES_TO_JUDGE)
         )
 

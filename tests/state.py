@@ -5,7 +5,7 @@ Every question is answered by looking at everything: slow and plain on purpose. 
 
 from dataclasses import dataclass, field
 
-from taskdist.api import OnDependencyFailure, OrderPolicy, Phase
+from taskdist.api import OnDependencyFailure, OrderPolicy, Phase, Strategy
 from taskdist.core.model import (
     EMERGENCY,
     REGION,
@@ -402,6 +402,12 @@ class State:
         route = self.route(task)
         steps = route.steps if route is not None else ()
         return next((number for number, each in enumerate(steps) if pool in each.pools), len(steps))
+
+    def strategy(self, task: Task, pool: str) -> Strategy:
+        """How an agent of the pool is picked: by the step that has it, or by the queue."""
+        route, step = self.route(task), self.step(task, pool)
+        own = route.steps[step].strategy if route is not None and step < len(route.steps) else None
+        return self.queue(task).strategy if own is None else own
 
     def steps_open(self, task: Task, route: Route, sure: bool) -> int:
         """How many steps of its route are open, at least (`sure`) or at most."""

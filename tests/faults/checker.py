@@ -41,6 +41,8 @@ class Checker:
         self.answered: set[str] = set()  # Tasks whose owners have answered a dead letter
         self.died: set[str] = set()  # pods whose process ended
         self.redriven: dict[str, int] = {}  # how often each Task had run when it was last redriven
+        # By Task: the last attempt that was counted in its cost, what that was before, and since when it was assigned.
+        self.paid: dict[str, tuple[int, float, float]] = {}
         self._works = 0
 
     def next_work(self) -> int:
@@ -162,6 +164,7 @@ class Checker:
             self._decided(action, before)
         if phase in ("Failed", "Cancelled", "DeadLettered"):
             self._ended(action)
+        self._cost(action, before)
         deaths = action.status.get("lostAgents") or ()
         if not self.died.issuperset(deaths):
             raise Violation("death", f"{uid}: of {deaths} only {self.died} died")
@@ -198,6 +201,25 @@ class Checker:
             ended = (action.status["attempt"], action.status["epoch"])
             if name is not None and name[1:] == ended and not self._refused(name):
                 raise Violation("beaten", f"{uid} is Cancelled though the result of {name} was in hand")
+
+    def _cost(self, action: WriteStatus, before: TaskRecord) -> None:
+        """Each attempt is paid for once, with the write that tells of its end, and no longer than it was assigned.
+
+        A new leader that finds it assigned pays for it anew, should the word of the former one come in between.
+        """
+        uid, status = action.uid, action.status
+        if before.phase is Phase.ASSIGNED and status.get("phase", "Assigned") != "Assigned" and "cost" not in status:
+            raise Violation("cost", f"{uid}: the attempt that ended is not paid for: {status}")
+        if "cost" not in status:
+            return
+        former, rounding = before.spent.cost or 0.0, 1e-5 * (1.0 + status["cost"])
+        attempt, paid, since = self.paid.get(uid, (0, 0.0, 0.0))
+        if attempt != status["attempt"]:
+            paid, since = former, before.assigned_at if before.phase is Phase.ASSIGNED else before.task.created
+            self.paid[uid] = status["attempt"], paid, since
+        most = before.task.slots * (self.world.t - since)
+        if status["cost"] < former - rounding or status["cost"] - paid > most + rounding:
+            raise Violation("cost", f"{uid}: {status['cost']} after {paid}, though only {most} was held")
 
     def _ended(self, action: WriteStatus) -> None:
         """A Task ends without a result only once nothing of it runs that this leadership knows of."""

@@ -282,6 +282,13 @@ MUTANTS: tuple[Mutant, ...] = (
         least=3,
         plan=LONG,
     ),
+    Mutant(
+        "an attempt is paid for with each write of its end",
+        ("cost",),
+        leader=off.PaysAgain,
+        faults=("lost_answers", "agent_crash"),
+        plan=STRICT,
+    ),
     Mutant("an agent keeps no limit", ("overlong",), agent=off.KeepsNoLimit, plan=LONG | {"execution": 2.0}),
     # Two lines of defence: the agent's is off as well.
     Mutant(

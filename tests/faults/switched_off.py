@@ -86,6 +86,17 @@ class NeverKills(AgentEnd):
         return super()._fence_times(held)[0], float("inf")
 
 
+class PaysAgain(Leader):
+    """What an attempt cost is added to what status shows whenever its end is written."""
+
+    def _write_ending(self, entry: Any, ending: Any, now: Any) -> None:
+        lease, entry.ending = entry.lease, None
+        if lease is not None and ending.spent is not None:
+            ending.spent = self._spent(entry, lease.name, now)
+        entry.ending = ending
+        super()._write_ending(entry, ending, now)
+
+
 class CountsLess(Leader):
     """The operator counts from its receipt without a margin, and too fast a clock."""
 

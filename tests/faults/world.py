@@ -105,6 +105,7 @@ class World:
             minimum=0 if plan.elastic else plan.pods,
             maximum=plan.pods,
             scale_down_delay=1.0,
+            cost_per_hour=3600.0 * plan.slots,  # so that a slot costs 1 a second
         )
         self.wanted = 0 if plan.elastic else plan.pods
         self.sessions = 0

@@ -20,6 +20,7 @@ from taskdist.api.meta import (
 )
 from taskdist.api.reasons import Phase, Reason
 from taskdist.api.routes import Route, RouteMatch, RouteStep
+from taskdist.api.strategies import Strategy
 from taskdist.api.task import (
     AttemptRecord,
     OnDependencyFailure,
@@ -38,7 +39,6 @@ from taskdist.api.taskqueue import (
     OrderPolicy,
     Reclaim,
     Retry,
-    Strategy,
     TaskQueue,
     TaskQueueSpec,
     TaskQueueStatus,

@@ -108,6 +108,7 @@ def kinds() -> list[Kind]:
                 ("Tenant", "string", ".spec.tenant", "On whose account it runs, if not on the namespace's."),
                 # Not of type date: kubectl shows how long ago that was, and a deadline is yet to come.
                 ("Deadline", "string", ".spec.deadline", "When it should have succeeded."),
+                ("Cost", "number", ".status.cost", "What its attempts have cost."),
                 ("Message", "string", ".status.message", "What is the matter, and what to do."),
             ],
         ),

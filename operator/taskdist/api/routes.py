@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from taskdist.api.meta import LabelKey, LabelValue, Model, Name, SelectorRequirement, Word
+from taskdist.api.strategies import Strategy
 from taskdist.api.task import Priority
 
 
@@ -50,6 +51,9 @@ class RouteStep(Model):
         default=0,
         description="How long a Task waits since the step before opened until this one opens, in seconds. It opens "
         "earlier if no pool of the steps before can grow any more for the Task. 0 in the first step.",
+    )
+    strategy: Strategy | None = Field(
+        default=None, description="How one of their agents is picked; absent: by the queue's strategy."
     )
 
 

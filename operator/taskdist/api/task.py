@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 from taskdist.api.budgets import BudgetUse
 from taskdist.api.meta import ANY_JSON_OBJECT, Condition, LabelSelector, Message, Model, Name, ObjectMeta, Word
 from taskdist.api.reasons import Phase, Reason
+from taskdist.api.strategies import Strategy
 
 # Bytes of JSON. The API server cannot bound an object of unknown fields, so the operator enforces both.
 MAX_PAYLOAD_BYTES = 64 * 1024
@@ -238,13 +239,21 @@ class DependencyStatus(Model):
 
 
 class RouteTaken(Model):
-    """By which way the Task came to its pool."""
+    """By which way the Task came to its agent."""
 
     rule: Annotated[str, StringConstraints(max_length=50)] = Field(
         default="", description="Name of the route; empty: the queue's pools, or the Task named its pool or agent."
     )
     step: Annotated[int, Field(ge=0)] = Field(default=0, description="Number of the step, from 1; 0 without a route.")
     pool: Annotated[str, StringConstraints(max_length=63)] = Field(default="", description="The pool it went to.")
+    strategy: Strategy | None = Field(
+        default=None, description="How the agent was picked there: the step's strategy, or the queue's."
+    )
+    score: float | None = Field(
+        default=None,
+        description="What decided by that strategy; its meaning is the strategy's. 1 where a sticky key decided, 0 "
+        "where the agent was held for the Task, or lent by one that needs more room.",
+    )
 
 
 class TaskStatus(Model):
@@ -282,10 +291,19 @@ class TaskStatus(Model):
     pool: Annotated[str, Field(max_length=63)] = Field(default="", description="Pool of the assigned agent.")
     agent: Annotated[str, Field(max_length=253)] = Field(default="", description="Pod of the assigned agent.")
     agent_uid: Annotated[str, Field(max_length=64)] = Field(default="", description="Uid of that pod.")
-    route: RouteTaken | None = Field(default=None, description="By which way it came to that pool.")
+    route: RouteTaken | None = Field(default=None, description="By which way it came to that agent.")
     assigned_at: datetime | None = Field(default=None, description="When the last attempt was assigned.")
     started_at: datetime | None = Field(default=None, description="When the last attempt's handler started.")
     finished_at: datetime | None = Field(default=None, description="When the Task ended, or became a dead letter.")
+    cost: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="What its attempts have cost, failed ones as well: of each the hours from assignment to end × "
+        "costPerHour of its pool × the Task's slots ÷ the agent's slots. Told when an attempt ends; absent if no pool "
+        "says what it costs.",
+    )
+    energy_wh: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="The watt-hours that its attempts took, counted likewise with wattsBusy of the pool."
+    )
     retry_after: datetime | None = Field(default=None, description="The Task is not tried again before this time.")
     result: dict[str, Any] | None = Field(
         default=None,

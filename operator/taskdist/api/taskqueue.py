@@ -9,6 +9,7 @@ from taskdist.api.budgets import Budget
 from taskdist.api.meta import Condition, Model, Name, ObjectMeta, Word
 from taskdist.api.reasons import FAILURES
 from taskdist.api.routes import Route
+from taskdist.api.strategies import Strategy
 from taskdist.api.task import Priority, Timeouts
 
 # The API server takes the words of this release only; those that another release let in are read all the same.
@@ -65,25 +66,6 @@ class OnOverflow(StrEnum):
 
     REJECT = "Reject"
     SPILL = "Spill"
-
-
-class Strategy(StrEnum):
-    """How one agent is picked among those that may run a Task and have room."""
-
-    ADAPTIVE = "Adaptive"
-    ROUND_ROBIN = "RoundRobin"
-    SMOOTH_WEIGHTED = "SmoothWeighted"
-    LEAST_LOADED = "LeastLoaded"
-    RANDOM = "Random"
-    POWER_OF_TWO = "PowerOfTwo"
-    CONSISTENT_HASH = "ConsistentHash"
-    SPREAD = "Spread"
-    PACK = "Pack"
-    PERFORMANCE = "Performance"
-    AFFINITY = "Affinity"
-    ZONE_AWARE = "ZoneAware"
-    COST = "Cost"
-    ENERGY = "Energy"
 
 
 class Order(Model):
@@ -280,11 +262,11 @@ class TaskQueueSpec(Model):
     )
     strategy: Strategy = Field(
         default=Strategy.ADAPTIVE,
-        description="How one agent is picked among those that may run a Task and have room: Adaptive (quickest, then "
-        "fewest scarce skills, then least busy), RoundRobin, SmoothWeighted (by slots), LeastLoaded, Random, "
-        "PowerOfTwo, ConsistentHash (by stickyKey or type), Spread (over zones), Pack (fullest first), Performance "
-        "(quickest as observed), Affinity (where the like ran last), ZoneAware (in the order of the Task's zones), "
-        "Cost or Energy (least for the Task, fullest first).",
+        description="How one agent is picked among those that may run a Task and have room, if no step of a route says "
+        "so: Adaptive (quickest, then fewest scarce skills, then least busy), RoundRobin, SmoothWeighted (by slots), "
+        "LeastLoaded, Random, PowerOfTwo, ConsistentHash (by stickyKey or type), Spread (over zones), Pack (fullest "
+        "first), Performance (quickest as observed), Affinity (where the like ran last), ZoneAware (in the order of "
+        "the Task's zones), Cost or Energy (least for the Task, fullest first).",
     )
     tenants: Tenants = Field(
         default_factory=Tenants, description="How tenants share the queue.", json_schema_extra={"default": {}}

@@ -237,6 +237,10 @@ async def explain(
         story |= _running(status)
     else:
         story |= {"reason": status.get("reason") or "", "message": status.get("message") or ""}
+    if status.get("route"):
+        story["route"] = status["route"]
+    told = {"cost": status.get("cost"), "energy_wh": status.get("energyWh")}
+    story |= {name: amount for name, amount in told.items() if amount is not None}
     if status.get("attempts"):
         story["attempts"] = status["attempts"]
     if output:
@@ -362,6 +366,13 @@ def _running(status: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
+def _way(route: dict[str, Any]) -> str:
+    """By which way it came to its agent, in one line."""
+    rule = f"{route['rule']}, step {route['step']}: " if route.get("rule") else ""
+    picked = f" by {route['strategy']}, score {route.get('score') or 0:g}" if route.get("strategy") else ""
+    return f"{rule}pool {route.get('pool', '')}{picked}"
+
+
 def _print(story: dict[str, Any], now: float) -> None:
     pairs: list[tuple[str, str]] = []
     for key, value in story.items():
@@ -373,6 +384,10 @@ def _print(story: dict[str, Any], now: float) -> None:
             case "position":
                 about = "" if story["position_exact"] else "about "
                 pairs.append(("Position", f"{about}{value} of {story['waiting']} waiting"))
+            case "route":
+                pairs.append(("Route", _way(value)))
+            case "energy_wh":
+                pairs.append(("Energy", f"{value:g} Wh"))
             case "expected_start":
                 pairs.append(("Expected", _expected(value, now)))
             case _:

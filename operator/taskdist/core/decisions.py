@@ -12,7 +12,8 @@ class Assign:
 
     One is made with each grant, so its constructor is one that can be compiled (see `events`).
     `rule` and `step` are the route by which it came to the pool: its name and the number of its step, from 1.
-    `score` is what decided by the queue's strategy: its meaning is the strategy's, and the message says it in words.
+    `strategy` is that step's, or the queue's. `score` is what decided by it: its meaning is the strategy's, and the
+    message says it in words; 0 for an agent that was held, where there was nothing to pick.
     """
 
     task_uid: str

@@ -132,6 +132,8 @@ class Core:
     def _queue_applied(self, event: events.QueueApplied, now: float) -> None:
         former, queue = self._catalogue.queue(event.queue.key), event.queue
         self._catalogue.apply_queue(queue)
+        if former.routes != queue.routes:
+            self._strategies.forget(queue.key)
         self._parking.open(self._limits.apply_queue(queue))
         self._limits.settle(queue.key, now)
         self._rules_changed(former, queue, now)
@@ -864,7 +866,7 @@ class Core:
 
     def _assign(self, record: TaskRecord, now: float, agent: AgentRecord | None = None) -> Assign:
         task, shape = record.task, record.shape
-        strategy, score = strategy_of(shape), 0.0
+        strategy, score = strategy_of(shape, agent), 0.0
         if agent is None:
             profile = shape.profile
             assert profile is not None, "a Task of a closed shape was found"

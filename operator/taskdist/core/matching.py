@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from math import inf, log
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskdist.api import Reason, Strategy
 from taskdist.core.filters import Need, Offer, need_of, offer_of, prospective, refusal, tasks_at_once
@@ -31,6 +31,9 @@ LATE: Final = 1_000_000
 # The mean of a class's pace is that of so many attempts lately, and is not believed before so many.
 PACE_MEMORY: Final = 1000
 PACES_TO_JUDGE: Final = 20
+
+# Named once: compiled code finds a constant at once, the member of a class by asking the class.
+ADAPTIVE: Final = Strategy.ADAPTIVE
 
 Resources = tuple[tuple[str, int], ...]
 # Pools that could serve waiting Tasks if they grew, first choice first, with how many one new agent runs at once.
@@ -181,13 +184,20 @@ class Profile:
         self._several = any(roster.kind.offer.skills != rosters[0].kind.offer.skills for roster in rosters)
         self.scarcity: dict[int, float] = {}
 
-    def nearest(self) -> list[Roster]:
-        """Return the rosters that compete now: those of the earliest step that has room."""
-        for tier in self._tiers:
+    def tier(self) -> int:
+        """Return which tier competes now, from 0: the earliest step that has room. Past the last if none has."""
+        for number, tier in enumerate(self._tiers):
             for roster in tier:
                 if roster.room >= self.slots:
-                    return tier
-        return self.rosters
+                    return number
+        return len(self._tiers)
+
+    def nearest(self) -> list[Roster]:
+        """Return the rosters that compete now: those of the earliest step that has room."""
+        if not self._tiers:
+            return self.rosters
+        number = self.tier()
+        return self._tiers[number] if number < len(self._tiers) else self.rosters
 
     def choose(self, shape: "Shape", left: float) -> AgentRecord:
         """Return the agent to take: best class, fewest scarce skills, least busy, least busy time so far, uid.
@@ -252,12 +262,23 @@ ShapeKey = tuple[Key, str | None, str, int, Resources, frozenset[str], tuple[obj
 Work = tuple[Key, str]
 
 
+class Contest(NamedTuple):
+    """Whose agents compete, and how one of them is picked: those of a step of a route, counted from 1; step 0: all that
+    may serve, or, on a route, those of none of its steps."""
+
+    queue: Key
+    rule: str
+    step: int
+    strategy: Strategy
+
+
 class Shape:
     """Tasks that no rule can tell apart but by order."""
 
     __slots__ = (
         "candidates",
         "closed",
+        "contests",
         "demand",
         "eligible",
         "eligible_since",
@@ -277,6 +298,7 @@ class Shape:
         "serving",
         "step",
         "steps",
+        "strategy",
         "tasks",
         "tiers",
         "work",
@@ -294,6 +316,9 @@ class Shape:
         self.steps = 0
         # By open step: the agent classes that serve it and that no earlier step has. Nothing if there is only one.
         self.tiers: tuple[int, ...] = ()
+        # Who competes there, and by which strategy; None where that differs by tier.
+        self.contests: tuple[Contest, ...] = ()
+        self.strategy: Strategy | None = ADAPTIVE
         self.patient = special is not None and special[5]
         # The queue's rules; the defaults if it is gone.
         self.queue = Queue(*key[0])
@@ -381,7 +406,7 @@ class Catalogue:
     def apply_queue(self, queue: Queue) -> None:
         if self.queues.get(queue.key) != queue:
             self.queues[queue.key] = queue
-            if queue.strategy is Strategy.SPREAD:
+            if Strategy.SPREAD in queue.strategies:
                 self._look_at({ZONE})
             self._resolve_all(self._by_queue.get(queue.key, {}).values())
 
@@ -535,7 +560,12 @@ class Catalogue:
         )
         shape.serving = self._serving(shape, shape.pools)
         if shape.steps > 1 or (shape.route is not None and shape.key[7]):
-            shape.tiers = self._tiers(shape)
+            assert shape.route is not None
+            self._part(shape, shape.route)
+        else:
+            shape.contests = (_contest(shape, shape.route, 0 if shape.route is None else 1),)
+        alike = len({contest.strategy for contest in shape.contests}) == 1
+        shape.strategy = shape.contests[0].strategy if alike else None
         self._settle(shape)
 
     def _serving(self, shape: Shape, pools: Iterable[Key]) -> int:
@@ -586,18 +616,23 @@ class Catalogue:
         # What the Task would rather have leads it to no other step: it takes what is here once it has waited for that.
         return bool(self._offers(replace(shape.need, patient=False) if shape.patient else shape.need, pool))
 
-    def _tiers(self, shape: Shape) -> tuple[int, ...]:
-        """The serving classes by the step that has them first, and last those of no step."""
-        assert shape.route is not None
-        tiers, seen = [], 0
-        for step in shape.route.steps[: shape.steps]:
+    def _part(self, shape: Shape, route: Route) -> None:
+        """Part the serving classes by the step that has them first; last come those of no step."""
+        tiers: list[int] = []
+        contests: list[Contest] = []
+        seen = 0
+        for number, step in enumerate(route.steps[: shape.steps], 1):
             keys = [(shape.queue_key[0], name) for name in step.pools]
             tier = self._serving(shape, [key for key in keys if key in self.pools]) & ~seen
             seen |= tier
-            tiers.append(tier)
-        tiers.append(shape.serving & ~seen)
-        found = tuple(tier for tier in tiers if tier)
-        return found if len(found) > 1 else ()
+            if tier:
+                tiers.append(tier)
+                contests.append(_contest(shape, route, number))
+        if shape.serving & ~seen or not tiers:
+            tiers.append(shape.serving & ~seen)
+            contests.append(_contest(shape, route, 0))
+        shape.contests = tuple(contests)
+        shape.tiers = tuple(tiers) if len(tiers) > 1 else ()
 
     def _settle(self, shape: Shape) -> None:
         """Put the shape's Tasks where its state says."""
@@ -791,9 +826,12 @@ class Catalogue:
                 del self._by_pool[kind.offer.pool]
         forgotten = sum(1 << kind.number for kind in empty)
         for shape in list(self.shapes.values()):
-            if shape.serving & forgotten:
+            if not shape.serving & forgotten:
+                continue
+            if shape.route is not None:
+                self._resolve(shape)
+            else:
                 shape.serving &= ~forgotten
-                shape.tiers = tuple(left for tier in shape.tiers if (left := tier & ~forgotten))
                 self._settle(shape)
         self._sweep_classes_at = max(256, 2 * len(self.classes))
 
@@ -803,6 +841,13 @@ class Catalogue:
         offer = offer_of(agent, self.pools.get(agent.pool_key))
         name = agent.name if (agent.namespace, agent.name) in self._asked else ""
         return replace(offer, resources=tuple(sorted(agent.resources)), labels=labels, name=name)
+
+
+def _contest(shape: Shape, route: Route | None, step: int) -> Contest:
+    """Who competes in a step of the route; 0: all that serve, or, on a route, those of none of its steps."""
+    own = route.steps[step - 1].strategy if route is not None and step else None
+    rule = "" if route is None else route.name
+    return Contest(shape.queue_key, rule, step, shape.queue.strategy if own is None else own)
 
 
 def _labels_asked(task: Task) -> set[str]:

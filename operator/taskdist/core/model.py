@@ -184,10 +184,14 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class RouteStep:
-    """Pools whose agents compete. It opens `after` seconds of waiting after the step before."""
+    """Pools whose agents compete, under the queue's strategy if it names none.
+
+    It opens `after` seconds of waiting after the step before.
+    """
 
     pools: tuple[str, ...]
     after: float = 0.0
+    strategy: Strategy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +274,12 @@ class Queue:
     def all_pools(self) -> tuple[str, ...]:
         """Return the pools that it or one of its routes names, each once."""
         return tuple(dict.fromkeys([*self.pools, *(name for route in self.routes for name in route.pools)]))
+
+    @property
+    def strategies(self) -> frozenset[Strategy]:
+        """Return its own strategy and those that steps of its routes name."""
+        steps = [step.strategy for route in self.routes for step in route.steps if step.strategy is not None]
+        return frozenset([self.strategy, *steps])
 
     @property
     def allows_unfenced(self) -> bool:

@@ -96,7 +96,7 @@ class Spread(Ranked):
     def prepare(self, ask: Ask) -> None:
         slots: Counter[str] = Counter()
         taken: Counter[str] = Counter()
-        for roster in ask.profile.rosters:
+        for roster in ask.competing:
             kind = roster.kind
             zone = label(kind.offer, ZONE) or ""
             slots[zone] += kind.open * kind.offer.slots
@@ -332,8 +332,8 @@ class ConsistentHash(Picker):
 
     def pick(self, ask: Ask) -> tuple[AgentRecord, float]:
         task = ask.task
-        taken = ask.slots + sum([roster.kind.taken for roster in ask.profile.rosters])
-        slots = sum([roster.kind.open * roster.kind.offer.slots for roster in ask.profile.rosters])
+        taken = ask.slots + sum([roster.kind.taken for roster in ask.competing])
+        slots = sum([roster.kind.open * roster.kind.offer.slots for roster in ask.competing])
         part = BOUND * taken / slots
         point = hashed(task.type if task.sticky_key is None else task.sticky_key)
         seen: set[str] = set()

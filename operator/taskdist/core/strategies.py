@@ -14,7 +14,7 @@ from typing import Final
 from taskdist.api import Strategy
 from taskdist.core.chance import hashed
 from taskdist.core.filters import worth
-from taskdist.core.matching import Profile, Shape
+from taskdist.core.matching import Contest, Profile, Shape
 from taskdist.core.model import Key, Pool, Task
 from taskdist.core.roster import AgentRecord, Roster
 
@@ -35,15 +35,24 @@ class Choice:
 
 
 class Ask:
-    """For whom an agent is wanted: the Task, its class, and the rosters to choose from, each of which has room."""
+    """For whom an agent is wanted: the Task, its class, the rosters that compete, and those of them that have room."""
 
-    __slots__ = ("left", "profile", "rosters", "shape", "slots", "task")
+    __slots__ = ("competing", "left", "profile", "rosters", "shape", "slots", "task")
 
-    def __init__(self, task: Task, shape: Shape, profile: Profile, rosters: list[Roster], left: float) -> None:
+    def __init__(
+        self,
+        task: Task,
+        shape: Shape,
+        profile: Profile,
+        competing: list[Roster],
+        rosters: list[Roster],
+        left: float,
+    ) -> None:
         self.task = task
         self.shape = shape
         self.profile = profile
         self.slots = profile.slots
+        self.competing = competing
         self.rosters = rosters
         # Seconds until its deadline, infinite without one.
         self.left = left
@@ -59,7 +68,11 @@ class Ask:
 
 
 class Picker:
-    """How one agent is taken. Where it remembers anything, that is of one queue."""
+    """How one agent is taken.
+
+    Where it remembers anything, that is of one contest: turns, and what agents are owed, tell of picks among the same
+    agents, and the picks of another step would upset them.
+    """
 
     def pick(self, ask: Ask) -> tuple[AgentRecord, float]:
         """Return the agent and the score by which it was taken. One has room."""
@@ -70,9 +83,25 @@ class Picker:
         return f"{agent.busy} of its {agent.slots} slots are busy"
 
 
-def strategy_of(shape: Shape) -> Strategy:
-    """Return how agents are picked for Tasks of the class."""
-    return shape.queue.strategy
+def contest_of(shape: Shape, agent: AgentRecord | None = None) -> Contest:
+    """Return who competes for Tasks of the class now: the agents of the earliest step that has room or, where it is
+    known whose one is given, those of that agent's step."""
+    contests = shape.contests
+    if len(contests) == 1:
+        return contests[0]
+    tier = 0
+    if agent is not None and agent.kind is not None:
+        while tier < len(shape.tiers) and not shape.tiers[tier] >> agent.kind.number & 1:
+            tier += 1
+    elif shape.profile is not None:
+        tier = shape.profile.tier()
+    return contests[min(tier, len(contests) - 1)]
+
+
+def strategy_of(shape: Shape, agent: AgentRecord | None = None) -> Strategy:
+    """Return how agents are picked for Tasks of the class: by the word of the step that competes, else of the queue."""
+    strategy = shape.strategy
+    return contest_of(shape, agent).strategy if strategy is None else strategy
 
 
 def least_busy(rosters: list[Roster]) -> tuple[float, AgentRecord]:
@@ -82,7 +111,7 @@ def least_busy(rosters: list[Roster]) -> tuple[float, AgentRecord]:
 
 
 class Strategies:
-    """The strategies of all queues, with what they remember."""
+    """The strategies of all queues and of the steps of their routes, with what they remember."""
 
     def __init__(
         self,
@@ -90,33 +119,35 @@ class Strategies:
         pools: Mapping[Key, Pool],
         made: Callable[[Strategy, Mapping[Key, Pool]], Picker],
     ) -> None:
-        """`agents` by uid and `pools` as they stand; `made` makes the strategy of a queue."""
+        """`agents` by uid and `pools` as they stand; `made` makes the strategy of a contest."""
         self._agents = agents
         self._pools = pools
         self._made = made
-        self._pickers: dict[tuple[Key, Strategy], Picker] = {}
+        self._pickers: dict[Contest, Picker] = {}
         # By queue and key: the uid of the agent that had it last.
         self._last: OrderedDict[tuple[Key, str], str] = OrderedDict()
 
     def forget(self, queue: Key) -> None:
         """The queue is gone or follows other rules: what its strategies remember is of no use."""
-        for key in [key for key in self._pickers if key[0] == queue]:
-            del self._pickers[key]
+        for contest in [contest for contest in self._pickers if contest.queue == queue]:
+            del self._pickers[contest]
 
     def choose(self, task: Task, shape: Shape, profile: Profile, left: float) -> Choice:
         """Return who is to run the Task, which has to end in `left` seconds. There must be an agent with room."""
-        strategy = strategy_of(shape)
-        rosters = [roster for roster in profile.nearest() if roster.room >= profile.slots]
+        contest = contest_of(shape)
+        strategy = contest.strategy
+        competing = profile.nearest()
+        rosters = [roster for roster in competing if roster.room >= profile.slots]
         preferred = 0
         if task.placement is not None and task.placement.preferred:
             rosters, preferred = self._preferred(task, rosters)
-        ask = Ask(task, shape, profile, rosters, left)
+        ask = Ask(task, shape, profile, competing, rosters, left)
         sticky = _sticky(task, strategy)
         agent = None if sticky is None else self._where_last(ask, sticky)
         if agent is not None:
             score, words = 1.0, f"it had the last Task of {'type' if task.sticky_key is None else 'stickyKey'} {sticky}"
         else:
-            picker = self._picker(shape.queue_key, strategy)
+            picker = self._picker(contest)
             agent, score = picker.pick(ask)
             words = picker.words(agent, score)
         if sticky is not None:
@@ -148,10 +179,10 @@ class Strategies:
         if len(last) > STICKY:
             last.popitem(last=False)
 
-    def _picker(self, queue: Key, strategy: Strategy) -> Picker:
-        found = self._pickers.get((queue, strategy))
+    def _picker(self, contest: Contest) -> Picker:
+        found = self._pickers.get(contest)
         if found is None:
-            found = self._pickers[queue, strategy] = self._made(strategy, self._pools)
+            found = self._pickers[contest] = self._made(contest.strategy, self._pools)
         return found
 
 

@@ -194,7 +194,8 @@ def task_above_budget(setup: Setup) -> Iterator[Flaw]:
 
 def _step(step: Any) -> dict[str, Any]:
     wait = {"afterSeconds": number(step.after_seconds)} if step.after_seconds else {}
-    return {"pools": list(step.pools), **wait}
+    strategy = {"strategy": step.strategy.value} if step.strategy is not None else {}
+    return {"pools": list(step.pools), **wait, **strategy}
 
 
 def _written(route: Route) -> dict[str, Any]:

@@ -132,6 +132,7 @@ class Answers(Attempts):
         agent, started_at = (lease.agent_name, lease.started_at) if lease is not None else ("", entry.outcome_start)
         ending.attempt = status.attempt_record(result.lease.attempt, reason, said, agent, now.wall, started_at)
         ending.reply, ending.reply_to = result.lease, entry.outcome_pod
+        ending.spent = self._spent(entry, result.lease, now)
         entry.ending = ending
         if lease is not None:
             lease.stage = Stage.OVER

@@ -7,6 +7,7 @@ the one next thing. Each rule of the lease protocol is a small method of its own
 from taskdist.api import Phase, Reason
 from taskdist.core.decisions import Fail, Retry
 from taskdist.core.events import AttemptFailed
+from taskdist.core.spending import Spent, spent
 from taskdist.protocol import status
 from taskdist.protocol.books import LIVE, UNHEARD, Ask, Ending, Entry, Lease, Stage
 from taskdist.protocol.fates import Fates
@@ -106,8 +107,29 @@ class Attempts(Fates):
             started_at=(lease.started_at if lease is not None else 0.0) or entry.outcome_start,
             last_progress=lease.progress if lease is not None else None,
             redrives=record.redrives,
+            spent=self._spent(entry, outcome.lease, now),
         )
         self._write(entry, Ask.OUTCOME, patch, outcome.body)
+
+    def _spent(self, entry: Entry, name: LeaseName, now: Now) -> Spent | None:
+        """What the Task has cost with this attempt, which ends now; None where nothing is to be added.
+
+        It is fixed with the attempt's end: that may be written more than once, and status may have it already.
+        """
+        lease, record, ending = entry.lease, entry.record, entry.ending
+        if lease is not None and lease.name == name:
+            if ending is not None:
+                return ending.spent
+            prices, agent_slots, since = lease.prices, lease.agent_slots, lease.assigned_at
+        elif name.attempt <= record.attempt or (session := self._by_pod.get(entry.outcome_pod)) is None:
+            return None  # it was over before, and counted
+        else:
+            # A former leader did not record it (Lazy): the start of its handler is all that is known.
+            prices = self._pools.get((record.task.namespace, session.identity.pool))
+            agent_slots, since = self._slots_of(session.pod, prices), entry.outcome_start
+        if prices is None or not since:
+            return None
+        return spent(record.spent, prices, record.task.slots, agent_slots, now.wall - since)
 
     def _agent_of(self, entry: Entry) -> tuple[str, str, str] | None:
         session = self._by_pod.get(entry.outcome_pod)
@@ -178,6 +200,7 @@ class Attempts(Fates):
         if entry.gone or record.phase not in (Phase.PENDING, Phase.ASSIGNED):
             self._advance(entry, now)
             return
+        cost = self._spent(entry, lease.name, now)
         note = status.attempt_record(lease.name.attempt, reason, message, lease.agent_name, now.wall, lease.started_at)
         if record.cancel:
             entry.ending = Ending(Phase.CANCELLED, Reason.CANCELLED, "cancelled while it was assigned", attempt=note)
@@ -192,6 +215,7 @@ class Attempts(Fates):
             if delay and entry.ending.phase is Phase.PENDING:
                 entry.ending.not_before = max(entry.ending.not_before or 0.0, now.wall + delay)
         entry.ending.reply, entry.ending.reply_to = reply, lease.agent_uid
+        entry.ending.spent = cost
         self._advance(entry, now)
 
     def _verdict(self, entry: Entry, failed: AttemptFailed, now: Now) -> Ending:
@@ -235,6 +259,7 @@ class Attempts(Fates):
                 agent_uid=lease.agent_uid if lease is not None else record.agent_uid,
                 dropped=dropped,
                 deaths=ending.deaths,
+                spent=ending.spent,
             )
         else:
             dead = ending.phase is Phase.DEAD_LETTERED
@@ -256,5 +281,6 @@ class Attempts(Fates):
                 deaths=ending.deaths,
                 # As a dead letter it waits for what is asked of it from now on.
                 redrives=max(record.redrive, record.redrives) if dead else record.redrives,
+                spent=ending.spent,
             )
         self._write(entry, Ask.ENDING, patch)

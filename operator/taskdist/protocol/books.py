@@ -6,7 +6,8 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from taskdist.api import Delivery, Phase, Reason, Reclaim
-from taskdist.core.model import Key, Task
+from taskdist.core.model import Key, Pool, Task
+from taskdist.core.spending import Spent
 from taskdist.protocol.duplicates import Original
 from taskdist.protocol.messages import AgentIdentity, Failure, Hello, LeaseName, Result
 from taskdist.protocol.observations import TaskRecord
@@ -60,7 +61,9 @@ class Lease:
     started_boot: float | None = None  # when the handler started, on this machine's clock
     reported_boot: float = 0.0  # when it was last heard to have started or got on
     watched: bool = False  # a timer for its limits stands
-    route: Status | None = None  # by which way it came to the pool; None: status has it
+    prices: Pool | None = None  # its pool as it was at the grant; None: it is not known
+    agent_slots: int = 1
+    route: Status | None = None  # by which way it came to the agent; None: status has it
 
 
 @dataclass(slots=True)
@@ -82,6 +85,7 @@ class Ending:
     copy_of: Original | None = None  # the Task that it ends like
     deaths: tuple[str, ...] = ()
     on: Task | None = None
+    spent: Spent | None = None  # by the Task in all, fixed when its attempt was over; None: no attempt has ended
     spill_to: str = ""
 
 

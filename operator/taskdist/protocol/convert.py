@@ -48,6 +48,7 @@ from taskdist.core.model import (
     TokenRate,
 )
 from taskdist.core.performance import TypePerformance
+from taskdist.core.spending import NOTHING, Spent
 from taskdist.protocol.observations import PodRecord, TaskRecord
 
 Obj = dict[str, Any]
@@ -157,7 +158,15 @@ def task_record(obj: Obj) -> TaskRecord:
         ttl=spec.get("ttlSecondsAfterFinished"),
         duplicate_of=status.get("duplicateOf") or "",
         idempotency=(spec["queue"], spec["idempotencyKey"]) if spec.get("idempotencyKey") else None,
+        spent=_spent(status),
     )
+
+
+def _spent(status: Obj) -> Spent:
+    """Most Tasks have spent nothing yet, and share the value that says so."""
+    if "cost" not in status and "energyWh" not in status:
+        return NOTHING
+    return Spent(status.get("cost"), status.get("energyWh"))
 
 
 def _attempted(status: Obj) -> bool:
@@ -339,7 +348,7 @@ def _route(route: api.Route) -> Route:
     match = route.match
     return Route(
         route.name,
-        tuple(RouteStep(tuple(step.pools), step.after_seconds) for step in route.steps),
+        tuple(RouteStep(tuple(step.pools), step.after_seconds, step.strategy) for step in route.steps),
         Match(
             labels=_selector(match.to_wire()),
             types=frozenset(match.types),

@@ -482,7 +482,7 @@ class Leader(Sessions):
             entry, name, decision.agent_uid, decision.agent_name, decision.pool, self._queue(record)
         )
         lease.message = decision.message
-        lease.route = status.route(decision.rule, decision.step, decision.pool)
+        lease.route = status.route(decision.rule, decision.step, decision.pool, decision.strategy, decision.score)
         entry.core = "leased"
         self._set_lease(entry, lease)
         self._advance(entry, now)

@@ -6,7 +6,7 @@ counts a lease, and what it does when that time is over. What follows an ended a
 
 from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.api.task import MAX_PAYLOAD_BYTES
-from taskdist.core.model import Queue
+from taskdist.core.model import Pool, Queue
 from taskdist.protocol import status
 from taskdist.protocol.books import UNHEARD, Ask, Ending, Entry, Lease, Session, Stage
 from taskdist.protocol.kinship import Kinship
@@ -98,6 +98,7 @@ class Leases(Kinship):
         return pod not in self._by_pod and (record is None or record.ended)
 
     def _new_lease(self, entry: Entry, name: LeaseName, agent: str, agent_name: str, pool: str, queue: Queue) -> Lease:
+        prices = self._pools.get((entry.record.task.namespace, pool))
         return Lease(
             name,
             agent,
@@ -111,7 +112,14 @@ class Leases(Kinship):
             self._lazy(queue, entry.record),
             execution_seconds=_first(entry.record.execution_limit, queue.timeouts.execution),
             progress_seconds=_first(entry.record.progress_limit, queue.timeouts.progress),
+            prices=prices,
+            agent_slots=self._slots_of(agent, prices),
         )
+
+    def _slots_of(self, agent: str, pool: Pool | None) -> int:
+        """How many slots the agent has; those that its pool gives where it has not said so yet."""
+        told = self._told.get(agent)
+        return told.slots if told is not None else pool.slots if pool is not None else 1
 
     # --- with a lease ---
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from taskdist.api import Phase, Reason
 from taskdist.core.model import Parent, Task
+from taskdist.core.spending import NOTHING, Spent
 from taskdist.protocol.messages import LeaseName, ParentResult, ToAgent
 
 
@@ -45,6 +46,7 @@ class TaskRecord:
     ttl: float | None = None  # seconds it is kept after its end; None: as its queue says
     duplicate_of: str = ""
     idempotency: tuple[str, str] | None = None  # its own queue and its key
+    spent: Spent = NOTHING  # by the attempts that ended
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,8 @@ class Sessions(Answers):
         """The agent holds it: it runs on. From the welcome on the agent counts from this hello, hold or not."""
         if lease.stage is Stage.FOREIGN:
             lease.stage = Stage.SENT
+            if (agent := self._clamped(session)) is not None and agent.slots:
+                lease.agent_slots = agent.slots
             lease.progress_at = now.boot + self._settings.progress_seconds
             self._as_held(lease, session)
             lease.until = self._bound(lease, session.ping_receipt)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from taskdist.api import Phase, Reason
+from taskdist.api import Phase, Reason, Strategy
 from taskdist.api.task import MAX_ATTEMPT_BYTES, MAX_ATTEMPT_RECORDS
+from taskdist.core.spending import Spent
 
 MAX_MESSAGE = 4096
 # To how much the messages of earlier attempts are cut where all of them would take too much room.
@@ -78,9 +79,20 @@ def progress(fraction: float, message: str, wall: float) -> dict[str, Any]:
     return {"fraction": fraction, "message": clip(message, MAX_PROGRESS_MESSAGE), "reportedAt": timestamp(wall)}
 
 
-def route(rule: str, step: int, pool: str) -> Status:
-    """By which way it came to the pool. All of it is said each time: a merge would keep what is left out."""
-    return {"rule": rule, "step": step, "pool": pool}
+def route(rule: str, step: int, pool: str, strategy: Strategy | None = None, score: float | None = None) -> Status:
+    """By which way it came to the agent. All of it is said each time: a merge would keep what is left out."""
+    return {
+        "rule": rule,
+        "step": step,
+        "pool": pool,
+        "strategy": None if strategy is None else strategy.value,
+        "score": None if score is None else significant(score),
+    }
+
+
+def significant(value: float) -> float:
+    """Return the number to six significant digits: more of them are not known, and cost room in each Task."""
+    return float(f"{value:.6g}")
 
 
 def assigned(
@@ -116,6 +128,7 @@ def waiting(
     agent_uid: str,
     dropped: int = 0,
     deaths: Sequence[str] = (),
+    spent: Spent | None = None,
 ) -> Status:
     """The Task waits again. `agentUid` stays: it tells whose late result of this attempt may still be accepted."""
     return {
@@ -132,6 +145,7 @@ def waiting(
         "retryAfter": None if not_before is None else timestamp(not_before),
         **_history(attempts, dropped),
         **_lost(deaths),
+        **_costs(spent),
         "startedAt": None,
         "progress": None,
     }
@@ -139,6 +153,12 @@ def waiting(
 
 def _history(attempts: list[dict[str, Any]], dropped: int) -> Status:
     return {"attempts": attempts} | ({"droppedAttempts": dropped} if dropped else {})
+
+
+def _costs(spent: Spent | None) -> Status:
+    """What nothing is known of is left out: it stays as it is."""
+    told = {} if spent is None else {"cost": spent.cost, "energyWh": spent.energy}
+    return {name: significant(value) for name, value in told.items() if value is not None}
 
 
 def _lost(deaths: Sequence[str]) -> Status:
@@ -189,6 +209,7 @@ def ended(
     dropped: int = 0,
     deaths: Sequence[str] = (),
     redrives: int = 0,
+    spent: Spent | None = None,
 ) -> Status:
     """The Task is terminal, or a dead letter. `agent` is (name, uid, pool) where status may not show the attempt yet
     (Lazy), `taken` its route. `redrives`: up to which spec.redrive it was redriven, or was asked to be before there was
@@ -207,7 +228,7 @@ def ended(
         status["failures"] = failures
     if attempts is not None:
         status |= _history(attempts, dropped)
-    status |= _lost(deaths)
+    status |= _lost(deaths) | _costs(spent)
     if phase is Phase.DEAD_LETTERED and redrives:
         status["redrives"] = redrives
     if agent is not None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
+from taskdist.core.spending import share
 from taskdist.simulation.fairness import fairness, weight
 from taskdist.simulation.gates import Gates
 from taskdist.simulation.inversions import Checker
@@ -119,9 +120,9 @@ def of_agents(within: Sequence[Use], whole: Sequence[Use], record: Record) -> Fi
     for use in whole:
         agent = use.agent
         traits = record.traits[agent.pool]
-        hours = ((record.ended if agent.gone is None else agent.gone) - agent.born) / 3600
-        cost += traits.cost_per_hour * hours
-        energy += traits.idle_watts * hours + (traits.watts - traits.idle_watts) * use.busy / agent.slots / 3600
+        slots = agent.slots * ((record.ended if agent.gone is None else agent.gone) - agent.born)
+        cost += share(slots, agent.slots, traits.cost_per_hour)
+        energy += share(use.busy, agent.slots, traits.watts) + share(slots - use.busy, agent.slots, traits.idle_watts)
     return {
         "utilization": ratio(sum(use.busy_work for use in within), sum(use.slots_work for use in within)),
         "slot_utilization": ratio(sum(use.busy for use in within), sum(use.slots for use in within)),

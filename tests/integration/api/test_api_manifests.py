@@ -251,6 +251,11 @@ BAD: dict[str, Bad] = {
     ),
     "no service time": Bad("taskqueues", {"expectedServiceSeconds": 0}, ("spec.expectedServiceSeconds",)),
     "unknown strategy": Bad("taskqueues", {"strategy": "Fastest"}, ("spec.strategy", "Adaptive")),
+    "unknown strategy of a step": Bad(
+        "taskqueues",
+        {"routes": [{"name": "r", "steps": [{"pools": ["p"], "strategy": "Fastest"}]}]},
+        ("spec.routes[0].steps[0].strategy", "Adaptive"),
+    ),
     "quality above 1": Bad("agentpools", {"quality": 1.5}, ("spec.quality",)),
     "negative cost": Bad("agentpools", {"costPerHour": -1}, ("spec.costPerHour",)),
     "more watts when idle": Bad(
@@ -413,7 +418,9 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
                         "minSlots": 2,
                         "maxSlots": 2,
                     },
-                    "steps": [{"pools": [f"p{step}"], "afterSeconds": step / 2} for step in range(8)],
+                    "steps": [
+                        {"pools": [f"p{step}"], "afterSeconds": step / 2, "strategy": "Pack"} for step in range(8)
+                    ],
                 }
                 for number in range(16)
             ],

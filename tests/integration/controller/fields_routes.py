@@ -18,12 +18,16 @@ def way(name: str, steps: list[Object], **match: Any) -> Object:
 
 
 def route_of(lab: Lab, name: str) -> Object:
-    """By which way an ended Task came to its pool."""
+    """By which way an ended Task came to its pool, all of whose agents were alike."""
     status = lab.end(name)
     assert status["phase"] == "Succeeded"
     assert status["route"]["pool"] == status["pool"]
-    found: Object = status["route"]
-    return found
+    assert (status["route"]["strategy"], status["route"]["score"]) == ("Adaptive", 0)
+    return way_of(status["route"])
+
+
+def way_of(route: Object) -> Object:
+    return {name: route[name] for name in ("rule", "step", "pool")}
 
 
 def seconds_between(earlier: str, later: str) -> float:
@@ -86,7 +90,7 @@ def a_full_pool_sends_tasks_on_at_once(lab: Lab) -> None:
     """The pool cannot grow: there is nothing to wait for. Once it has room, it is the first choice again."""
     queue = lab.queue(routes=[way("chain", [{"pools": [SOLO]}, {"pools": ["missing", "p"], "afterSeconds": 3600}])])
     first, done = lab.busy("first", queue)
-    assert lab.room.status("tasks", first)["route"] == {"rule": "chain", "step": 1, "pool": SOLO}
+    assert way_of(lab.room.status("tasks", first)["route"]) == {"rule": "chain", "step": 1, "pool": SOLO}
     assert route_of(lab, lab.task("second", queue)) == {"rule": "chain", "step": 2, "pool": "p"}
     done.touch()
     lab.end(first)
@@ -109,6 +113,28 @@ def a_pool_that_may_grow_is_waited_for(lab: Lab) -> None:
         assert seconds_between(task["metadata"]["creationTimestamp"], task["status"]["assignedAt"]) >= 4
     finally:
         lab.room.delete("agentpools", stuck)
+
+
+@case("TaskQueue.routes[].steps[].strategy")
+def each_step_picks_by_its_own_strategy(lab: Lab) -> None:
+    """The first step's pool has one agent of one slot; once it is busy, the fullest of the second's goes first, while
+    Tasks without a route go where the least is busy."""
+    steps = [{"pools": [SOLO]}, {"pools": ["p"], "strategy": "Pack"}]
+    queue = lab.queue(pools=["p"], routes=[way("chain", steps, types=["echo", "trace"], maxSlots=1)])
+    _, first = lab.busy("first", queue)
+    one, second = lab.busy("second", queue)
+    full = lab.room.status("tasks", one)["agent"]
+    for name in ("packed", "packed-again"):
+        packed = lab.end(lab.task(name, queue))
+        told = {"rule": "chain", "step": 2, "pool": "p", "strategy": "Pack", "score": -0.5}
+        assert (packed["agent"], packed["route"]) == (full, told)
+    assert "Pack, score -0.5" in lab.room.taskdist("explain", f"{lab.name}-packed")
+    plain = lab.end(lab.task("plain", queue, pool="p"))
+    assert (plain["agent"] != full, plain["route"]["strategy"], plain["route"]["score"]) == (True, "Adaptive", 0)
+    lab.room.patch("taskqueues", queue, routes=[way("chain", [{"pools": ["p"], "strategy": "LeastLoaded"}])])
+    assert lab.end(lab.task("least", queue))["agent"] != full
+    first.touch()
+    second.touch()
 
 
 @case("Task.agent")

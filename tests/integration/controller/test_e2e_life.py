@@ -61,6 +61,35 @@ def test_retries_are_spread_then_a_dead_letter_is_kept_redriven_and_succeeds(let
     assert status["startedAt"] <= status["finishedAt"]
 
 
+@pytest.mark.parametrize("dispatch", ["Strict", "Lazy"])
+def test_status_tells_what_all_attempts_have_cost(apart: Room, tmp_path: Path, dispatch: str) -> None:
+    """A pool of two slots that costs 1 a second, and takes 2 Wh: a Task of one slot half of that."""
+    name = f"priced-{dispatch.lower()}"
+    apart.pool(name, slots=2, replicas=1, ready=1, costPerHour=3600, wattsBusy=7200)
+    apart.queue(name, pools=[name], dispatch=dispatch, retry={"initialSeconds": 3, "jitter": 0})
+    file = tmp_path / "missing"
+    apart.task(name, "fail-without", {"file": str(file)}, queue=name)
+    status = until(lambda: (s := apart.status("tasks", name)).get("failures") and s, "its first attempt has failed")
+    assert (status["phase"], "route" in status) == ("Pending", False)
+    failed = status["attempts"][0]
+    ran = when(failed["endedAt"]) - when(failed["startedAt"])
+    first = status["cost"]
+    created = when(apart.get("tasks", name)["metadata"]["creationTimestamp"])
+    assert ran / 2 <= first * 1.0001
+    assert first <= (when(failed["endedAt"]) - created) / 2
+    file.touch()
+    status = apart.ended(name)[0]
+    held = when(status["finishedAt"]) - when(status["assignedAt"])
+    assert (status["phase"], status["attempt"]) == ("Succeeded", 2)
+    assert status["cost"] == pytest.approx(first + held / 2, rel=1e-3)
+    assert status["energyWh"] == pytest.approx(2 * status["cost"], rel=1e-4)
+    assert f"Cost: {status['cost']:g}" in " ".join(apart.taskdist("explain", name).split())
+    wide = apart.kubectl("get", f"tasks.taskdist.dev/{name}", "-o", "wide")
+    assert "COST" in wide
+    assert f"{status['cost']:g}" in wide
+    apart.delete("agentpools", name)
+
+
 def test_a_dead_letter_holds_nothing_and_is_redriven_as_often_as_asked(letters: Room, tmp_path: Path) -> None:
     letters.task("again", "fail-without", {"file": str(tmp_path / "never")}, queue="letters")
     assert dead(letters, "again")["attempt"] == 2

@@ -127,6 +127,41 @@ def test_a_running_task(cluster: MemoryCluster) -> None:
     assert story["progress"] == "25% page 1"
 
 
+@pytest.mark.parametrize(
+    ("route", "line"),
+    [
+        ({"rule": "r", "step": 2, "strategy": "Pack", "score": -0.5}, "r, step 2: pool p by Pack, score -0.5"),
+        ({"rule": "", "step": 0, "strategy": "Adaptive", "score": 0}, "pool p by Adaptive, score 0"),
+        ({"rule": "", "step": 0}, "pool p"),
+    ],
+    ids=["by a step", "without a route", "of another release"],
+)
+def test_the_way_to_the_agent(cluster: MemoryCluster, route: dict[str, Any], line: str) -> None:
+    way = {**route, "pool": "p"}
+    cluster.task("a", ASSIGNED | {"route": way})
+    cluster.task("b", SUCCEEDED | {"route": way})
+    assert explain(cluster)["route"] == explain(cluster, "b")["route"] == way
+    for name in "ab":
+        (told,) = [each for each in call(cluster, "explain", name).out.splitlines() if each.startswith("Route")]
+        assert told.endswith(line)
+
+
+def test_what_it_has_cost(cluster: MemoryCluster) -> None:
+    costs = {"cost": 0.0125, "energyWh": 3.0}
+    cluster.task("a", SUCCEEDED | costs)
+    cluster.task("b", {"attempt": 1, **costs})
+    for name in "ab":
+        story = explain(cluster, name)
+        assert (story["cost"], story["energy_wh"]) == (0.0125, 3.0)
+        lines = [line.split() for line in call(cluster, "explain", name).out.splitlines()]
+        assert [line for line in lines if line[0] in ("Cost:", "Energy:")] == [
+            ["Cost:", "0.0125"],
+            ["Energy:", "3", "Wh"],
+        ]
+    cluster.task("c", SUCCEEDED)
+    assert not {"cost", "energy_wh"} & explain(cluster, "c").keys()
+
+
 def test_a_dead_letter_says_why_it_is_one(cluster: MemoryCluster) -> None:
     cluster.task("a", FAILED_STATUS | {"phase": "DeadLettered"})
     story = explain(cluster)

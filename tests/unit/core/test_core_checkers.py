@@ -8,7 +8,7 @@ import pytest
 
 from builders import NAMESPACE, make_agent, make_pool, make_queue, make_task
 from checkers import Mirror
-from taskdist.api import BreakerState, OnDependencyFailure, OnHopeless, OnOverflow, OrderPolicy, Phase, Reason
+from taskdist.api import BreakerState, OnDependencyFailure, OnHopeless, OnOverflow, OrderPolicy, Phase, Reason, Strategy
 from taskdist.core import Core
 from taskdist.core.decisions import Assign, BreakerTurned, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
 from taskdist.core.events import (
@@ -24,7 +24,7 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.model import Breaker, Limits, Overflow, Parent, Task, Timeouts, TokenRate
+from taskdist.core.model import Breaker, Limits, Overflow, Parent, Route, RouteStep, Task, Timeouts, TokenRate
 from taskdist.core.waiting import Line
 
 KEY = (NAMESPACE, "p")
@@ -43,8 +43,8 @@ def mirror(*events: Event) -> Mirror:
     return seen
 
 
-def assign(task: str, agent: str) -> Assign:
-    return Assign(task, agent, agent, "p", Reason.ASSIGNED, "")
+def assign(task: str, agent: str, strategy: Strategy = Strategy.ADAPTIVE, score: float = 0.0) -> Assign:
+    return Assign(task, agent, agent, "p", Reason.ASSIGNED, "", strategy=strategy, score=score)
 
 
 WAITS = TaskWaiting(make_task("t").build())
@@ -185,6 +185,26 @@ SPILLS = Overflow(1, 1, OnOverflow.SPILL, "spare")
 )
 def test_grants_against_a_rule_are_found(events: list[Event], now: float, found: str) -> None:
     broken = mirror(*events).apply(assign("t", "a"), now)
+    assert bool(broken) is bool(found), broken
+    assert found in " ".join(broken)
+
+
+WAY = Route("way", (RouteStep(("p",), strategy=Strategy.PACK), RouteStep(("q",))))
+
+
+@pytest.mark.parametrize(
+    ("agent", "strategy", "score", "found"),
+    [
+        pytest.param("b", Strategy.PACK, -0.5, "", id="all-right"),
+        pytest.param("b", Strategy.ADAPTIVE, 0.5, "not by Pack", id="the-queue-s-strategy"),
+        pytest.param("b", Strategy.PACK, 0.5, "a score of 0.5", id="another-score"),
+        pytest.param("a", Strategy.PACK, 0.0, "b is fuller", id="not-the-fullest"),
+    ],
+)
+def test_wrong_words_of_a_step_are_found(agent: str, strategy: Strategy, score: float, found: str) -> None:
+    seen = mirror(rules(routes=(WAY,)), waits("t"), runs("u"))
+    decision = replace(assign("t", agent, strategy, score), rule="way", step=1)
+    broken = seen.apply(decision, 0.0)
     assert bool(broken) is bool(found), broken
     assert found in " ".join(broken)
 

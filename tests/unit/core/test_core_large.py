@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from builders import make_agent, make_pool, make_queue, make_task
-from taskdist.api import Phase, Reason
+from taskdist.api import Phase, Reason, Strategy
 from taskdist.core import Core
 from taskdist.core.decisions import Assign
 from taskdist.core.events import (
@@ -17,9 +17,10 @@ from taskdist.core.events import (
     PoolApplied,
     QueueApplied,
     TaskGone,
+    TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.model import Limits, Queue, Task, TokenRate
+from taskdist.core.model import Limits, Queue, Route, RouteStep, Task, TokenRate
 
 PLENTY = 20.0
 
@@ -75,6 +76,22 @@ def test_after_its_time_it_gets_the_agent_on_which_it_fits_first() -> None:
     world.told(TaskGone("on-a", Phase.SUCCEEDED), now=16.0)
     assert world.starts(16.0) == ["big"]
     assert world.held() == {}
+
+
+def test_it_is_told_the_strategy_of_the_step_that_has_the_agent_it_gets() -> None:
+    """Nobody competes for an agent that is held, and another step may be the first that has room."""
+    steps = (RouteStep(("p",), strategy=Strategy.PACK), RouteStep(("spare",)))
+    world = World(queue("large", routes=(Route("way", steps),)))
+    world.told(PoolApplied(make_pool("spare").slots(2).fixed(1).build()), now=6.0)
+    world.told(AgentReady(make_agent("s").pool("spare").slots(2).build()), now=6.0)
+    world.told(TaskLeased(task("on-s", slots=2), "s"), now=6.0)
+    assert world.starts(15.0) == []
+    assert "a" in world.held()
+    world.told(TaskGone("on-a", Phase.SUCCEEDED), now=16.0)
+    (found,) = world.core.decide(16.0)
+    assert isinstance(found, Assign)
+    assert (found.task_uid, found.agent_uid, found.step) == ("big", "a", 1)
+    assert (found.strategy, found.score) == (Strategy.PACK, 0.0)
 
 
 def test_not_if_its_queue_never_holds() -> None:

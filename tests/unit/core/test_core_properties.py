@@ -100,6 +100,7 @@ steps = st.lists(
         RouteStep,
         st.lists(st.sampled_from((*POOLS, "none")), min_size=1, max_size=2, unique=True).map(tuple),
         st.sampled_from((0.0, 0.0, 4.5, 30.0)),
+        st.none() | st.sampled_from(Strategy),
     ),
     min_size=1,
     max_size=3,
@@ -248,10 +249,21 @@ def tasks(uid: str, now: float, parents: tuple[Parent, ...] = ()) -> st.SearchSt
 
 ROUTES = {
     "q1": (
-        Route("two", (RouteStep(("p1",)), RouteStep(("p2",), 4.5)), Match((Requirement("tier", "Exists"),))),
+        Route(
+            "two", (RouteStep(("p1",)), RouteStep(("p2",), 4.5, Strategy.PACK)), Match((Requirement("tier", "Exists"),))
+        ),
         Route("slow", (RouteStep(("p2",)), RouteStep(("none", "p3"), 30.0)), Match(types=frozenset({"rest"}))),
     ),
-    "q2": (Route("all", (RouteStep(("p2",)), RouteStep(("p1",), 4.5), RouteStep(("p3",), 30.0))),),
+    "q2": (
+        Route(
+            "all",
+            (
+                RouteStep(("p2",), strategy=Strategy.PACK),
+                RouteStep(("p1",), 4.5),
+                RouteStep(("p3",), 30.0, Strategy.ROUND_ROBIN),
+            ),
+        ),
+    ),
 }
 
 

@@ -1,12 +1,13 @@
 """Routes, step by step, and the agent that a Task names: on the core as a whole, named cases."""
 
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
 
 from builders import NAMESPACE, make_agent, make_pool, make_queue, make_task
-from taskdist.api import Phase, Reason
+from taskdist.api import Phase, Reason, Strategy
 from taskdist.core import Core
 from taskdist.core.decisions import Assign, Scale
 from taskdist.core.events import (
@@ -19,6 +20,7 @@ from taskdist.core.events import (
     PoolDeleted,
     QueueApplied,
     TaskGone,
+    TaskLeased,
     TaskWaiting,
 )
 from taskdist.core.model import EMERGENCY, Match, Queue, Requirement, Route, RouteStep, Task
@@ -263,6 +265,154 @@ def test_other_routes_of_the_queue_take_effect_on_those_that_wait() -> None:
     assert world.starts() == []
     world.told(QueueApplied(routed(RouteStep(("q",)))), now=1.0)
     assert world.starts(1.0) == [("t", "a-q", 1)]
+
+
+# Strategies of steps.
+
+
+LEAST, TURNS, PACK = Strategy.LEAST_LOADED, Strategy.ROUND_ROBIN, Strategy.PACK
+
+
+class Steps:
+    """A queue of strategy `own` with a step of pool `p` and one of pool `q`, each of two agents of two slots: `p1`,
+    `p2`, `q1` and `q2`."""
+
+    def __init__(self, *strategies: Strategy | None, own: Strategy = LEAST, **fields: Any) -> None:
+        steps = [RouteStep((pool,), 0.0, word) for pool, word in zip("pq", strategies, strict=True)]
+        self.world = World(routed(*steps, strategy=own, **fields))
+        self.told = self.world.told
+        self.told(*(PoolApplied(make_pool(pool).slots(2).fixed(2).build()) for pool in "pq"))
+        for uid in ("p1", "p2", "q1", "q2"):
+            self.told(AgentReady(make_agent(uid).pool(uid[0]).slots(2).build()))
+        self.numbers = count()
+
+    def runs(self, *agents: str) -> None:
+        for agent in agents:
+            uid = f"on-{agent}-{next(self.numbers)}"
+            self.told(TaskLeased(replace(PLAIN, uid=uid, name=uid), agent))
+
+    def starts(self, **fields: Any) -> tuple[str, str, float]:
+        """The agent that the next Task is given, by which strategy, with which score."""
+        uid = f"t{next(self.numbers)}"
+        self.told(replace(PLAIN, uid=uid, name=uid, **fields))
+        (found,) = [each for each in self.world.core.decide(0.0) if isinstance(each, Assign)]
+        assert self.world.core.audit() == []
+        return found.agent_uid, found.strategy.value, found.score
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "own", "busy", "expected"),
+    [
+        pytest.param(PACK, None, LEAST, ["p2"], ("p2", "Pack", -0.5), id="the-first-step-s-word"),
+        pytest.param(None, PACK, LEAST, ["p1"], ("p2", "LeastLoaded", 0.0), id="the-queue-s-where-it-says-nothing"),
+        pytest.param(
+            PACK,
+            None,
+            LEAST,
+            ["p1", "p1", "p2", "p2", "q1"],
+            ("q2", "LeastLoaded", 0.0),
+            id="the-queue-s-in-the-second",
+        ),
+        pytest.param(
+            None,
+            PACK,
+            LEAST,
+            ["p1", "p1", "p2", "p2", "q1"],
+            ("q1", "Pack", -0.5),
+            id="the-second-step-s-where-first-is-full",
+        ),
+        pytest.param(PACK, PACK, LEAST, ["p1", "p1", "p2", "p2", "q2"], ("q2", "Pack", -0.5), id="both-alike"),
+        pytest.param(Strategy.ADAPTIVE, PACK, PACK, ["p1"], ("p2", "Adaptive", 0.0), id="adaptive-by-a-step"),
+    ],
+)
+def test_the_strategy_is_that_of_the_step_that_is_chosen_from(
+    first: Strategy | None, second: Strategy | None, own: Strategy, busy: list[str], expected: tuple[str, str, float]
+) -> None:
+    steps = Steps(first, second, own=own)
+    steps.runs(*busy)
+    assert steps.starts() == expected
+
+
+def test_what_takes_no_route_goes_by_the_queue_s_strategy() -> None:
+    steps = Steps(PACK, PACK)
+    steps.runs("p1")
+    assert steps.starts(pool="p") == ("p2", "LeastLoaded", 0.0)
+    assert steps.starts() == ("p1", "Pack", -0.5)
+
+
+def test_an_emergency_beyond_the_steps_goes_by_the_queue_s_strategy() -> None:
+    steps = Steps(PACK, PACK, emergency=frozenset({"x"}))
+    steps.told(PoolApplied(make_pool("r").fixed(1).build()), AgentReady(make_agent("r1").pool("r").build()))
+    steps.runs(*(uid for uid in ("p1", "p2", "q1", "q2") for _ in range(2)))
+    assert steps.starts(priority=EMERGENCY, tenant="x") == ("r1", "LeastLoaded", 0.0)
+
+
+def test_each_step_keeps_its_own_turns() -> None:
+    """The one that is next in the first step is so whoever was picked in the second in between."""
+    steps = Steps(TURNS, TURNS)
+    assert steps.starts() == ("p1", "RoundRobin", 0.0)
+    steps.runs("p1", "p2", "p2")
+    assert [steps.starts()[0] for _ in range(3)] == ["q1", "q2", "q1"]
+    steps.told(*(TaskGone(uid, Phase.SUCCEEDED) for uid in list(steps.world.core._tasks)))
+    assert [steps.starts()[0] for _ in range(4)] == ["p2", "p1", "p2", "p1"]
+    assert steps.starts()[0] == "q2"
+
+
+def test_routes_that_share_pools_keep_their_own_turns() -> None:
+    ways = [Route(name, (RouteStep(("p",), 0.0, TURNS),), Match(types=frozenset({name}))) for name in "ab"]
+    steps = Steps(None, None)
+    steps.told(QueueApplied(replace(make_queue().build(), routes=tuple(ways))))
+    assert [steps.starts(type=name)[0] for name in "aabb"] == ["p1", "p2", "p1", "p2"]
+
+
+def test_bounds_are_those_of_the_agents_that_compete() -> None:
+    """The idle slots of a later step do not lower how far the agents of the first may be filled."""
+    steps = Steps(Strategy.CONSISTENT_HASH, None)
+    for number in range(9):
+        uid = f"q{number}-more"
+        steps.told(AgentReady(make_agent(uid).pool("q").slots(2).build()))
+    home = steps.starts(sticky_key="k")[0]
+    steps.runs(({"p1", "p2"} - {home}).pop())
+    assert steps.starts(sticky_key="k") == (home, "ConsistentHash", 0.0)
+
+
+def test_a_step_may_spread_over_zones() -> None:
+    queue = routed(RouteStep(("p",), 0.0, Strategy.SPREAD))
+    world = World(queue)
+    for uid, zone in (("a", "z1"), ("b", "z1"), ("c", "z2")):
+        world.told(AgentReady(make_agent(uid).zone(zone).build()))
+    world.told(TaskLeased(replace(PLAIN, uid="x", name="x"), "a"), PLAIN)
+    assert world.starts() == [("t", "c", 1)]
+
+
+def test_another_strategy_of_a_step_takes_effect_at_once() -> None:
+    steps = Steps(PACK, None)
+    steps.runs("p1")
+    steps.told(QueueApplied(routed(RouteStep(("p",), 0.0, Strategy.LEAST_LOADED))))
+    assert steps.starts() == ("p2", "LeastLoaded", 0.0)
+
+
+def test_turns_begin_anew_when_routes_change() -> None:
+    steps = Steps(TURNS, None)
+    assert [steps.starts()[0] for _ in range(2)] == ["p1", "p2"]
+    steps.told(*(TaskGone(f"t{number}", Phase.SUCCEEDED) for number in range(2)))
+    assert steps.starts()[0] == "p1"
+    steps.told(QueueApplied(routed(RouteStep(("p",), 0.0, TURNS), RouteStep(("r",)))))
+    assert steps.starts()[0] == "p1"
+
+
+def test_the_strategy_follows_classes_of_agents_that_are_forgotten() -> None:
+    """Classes that have no agents any more are dropped now and then, and with them perhaps all that a step has."""
+    steps = Steps(PACK, TURNS)
+    steps.runs("q1", "q1", "q2", "q2")
+    steps.told(PodGone("p1"), PodGone("p2"), PLAIN)
+    assert steps.world.starts() == []
+    for number in range(300):
+        away = make_agent("z").pool("r").resources(mem=number + 1).build()
+        steps.told(AgentReady(replace(away, namespace="elsewhere")))
+    steps.told(TaskGone("on-q2-2", Phase.SUCCEEDED))
+    (found,) = [each for each in steps.world.core.decide(0.0) if isinstance(each, Assign)]
+    assert (found.agent_uid, found.step, found.strategy) == ("q2", 2, TURNS)
 
 
 # One agent.

@@ -36,13 +36,20 @@ def assigned(version: int = 11, pod: str = "u1", attempt: int = 1, epoch: int = 
 class Desk:
     """A leader with its clock, and the answers to what it asks."""
 
-    def __init__(self, queue: Queue = QUEUE, *tasks: TaskRecord, pods: int = 2, core: Core | None = None) -> None:
+    def __init__(
+        self,
+        queue: Queue = QUEUE,
+        *tasks: TaskRecord,
+        pods: int = 2,
+        core: Core | None = None,
+        pool: Pool = POOL,
+    ) -> None:
         self.t = 1000.0
         self.leader = Leader(core or Core(), EPOCH, LeaderSettings())
         self.out: list[Action] = []
         self.writes: list[WriteStatus] = []
         self.do("queue_applied", queue)
-        self.do("pool_applied", POOL)
+        self.do("pool_applied", pool)
         for n in range(1, pods + 1):
             self.do("pod_observed", PodRecord(f"u{n}", "ns", f"p-{n}", "p", 0.0, ready=True))
         self.do("recover", tasks)
@@ -57,10 +64,16 @@ class Desk:
         return self.do("tick")
 
     def connect(
-        self, session: int, pod: int = 1, *leases: LeaseName, instance: str = "i", held: tuple[HeldLease, ...] = ()
+        self,
+        session: int,
+        pod: int = 1,
+        *leases: LeaseName,
+        instance: str = "i",
+        held: tuple[HeldLease, ...] = (),
+        slots: int = 1,
     ) -> list[Action]:
         held = held or tuple(HeldLease(name, "ns", f"task-{name.task_uid}", 15.0, 120.0) for name in leases)
-        hello = Hello(PROTOCOL_VERSION, instance, 1, self.t + session, leases=leases, held=held, started=self.t)
+        hello = Hello(PROTOCOL_VERSION, instance, slots, self.t + session, leases=leases, held=held, started=self.t)
         self.do("connected", session, AgentIdentity(f"u{pod}", f"p-{pod}", "ns", "p"), hello)
         return self.do("received", session, Ping(self.t))
 
@@ -85,6 +98,11 @@ class Desk:
     @property
     def phase(self) -> str:
         return str(self.write().status["phase"])
+
+    def costs(self) -> tuple[float | None, float | None]:
+        """What is being written of the Task's cost and energy."""
+        status = self.write().status
+        return status.get("cost"), status.get("energyWh")
 
 
 def running(queue: Queue = QUEUE) -> Desk:

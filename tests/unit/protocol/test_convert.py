@@ -42,6 +42,7 @@ from taskdist.core.model import (
     TokenRate,
 )
 from taskdist.core.performance import TypePerformance
+from taskdist.core.spending import Spent
 from taskdist.protocol import convert
 from taskdist.protocol.convert import template_hash
 from taskdist.protocol.observations import PodRecord, TaskRecord
@@ -161,6 +162,16 @@ def test_time(text: str | None, expected: float) -> None:
             task({"minQuality": 0, "waitForPreferredSeconds": 0, "zones": [], "preferred": []}),
             TaskRecord(task=plain(), resource_version=42, payload_bytes=2),
             id="defaults-say-nothing-of-the-place",
+        ),
+        pytest.param(
+            task(status={"cost": 1.5, "energyWh": 2}),
+            TaskRecord(task=plain(), resource_version=42, payload_bytes=2, spent=Spent(1.5, 2.0)),
+            id="what-it-has-cost",
+        ),
+        pytest.param(
+            task(status={"energyWh": 2}),
+            TaskRecord(task=plain(), resource_version=42, payload_bytes=2, spent=Spent(None, 2.0)),
+            id="of-a-pool-that-says-no-price",
         ),
         pytest.param(
             task({"maxCostPerHour": 0}),
@@ -345,7 +356,7 @@ def test_queue() -> None:
                     "minSlots": 2,
                     "maxSlots": 3,
                 },
-                "steps": [{"pools": ["z", "y"]}, {"pools": ["x"], "afterSeconds": 1.5}],
+                "steps": [{"pools": ["z", "y"]}, {"pools": ["x"], "afterSeconds": 1.5, "strategy": "Spread"}],
             },
             {"name": "all", "steps": [{"pools": ["z"]}]},
         ],
@@ -389,7 +400,7 @@ def test_queue() -> None:
         routes=(
             Route(
                 "r",
-                (RouteStep(("z", "y")), RouteStep(("x",), 1.5)),
+                (RouteStep(("z", "y")), RouteStep(("x",), 1.5, Strategy.SPREAD)),
                 Match(
                     (Requirement("a", "NotIn", frozenset({"x"})), Requirement("b", "In", frozenset({"c"}))),
                     frozenset({"work"}),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taskdist.api import Delivery, Dispatch, Phase, Reason, Reclaim
+from taskdist.api import Delivery, Dispatch, Phase, Reason, Reclaim, Strategy
 from taskdist.api.task import MAX_PAYLOAD_BYTES
 from taskdist.core import AgentState
 from taskdist.core.model import Budget, Route, RouteStep, TokenRate
@@ -69,8 +69,9 @@ def test_lazy_reads_sends_and_records_after_a_second() -> None:
     assert desk.phase == "Assigned"
 
 
-ROUTED = replace(QUEUE, routes=(Route("r", (RouteStep(("missing",)), RouteStep(("p",), 9.0))),))
-TAKEN = {"rule": "r", "step": 2, "pool": "p"}
+STEPS = (RouteStep(("missing",)), RouteStep(("p",), 9.0, Strategy.ROUND_ROBIN))
+ROUTED = replace(QUEUE, routes=(Route("r", STEPS),))
+TAKEN = {"rule": "r", "step": 2, "pool": "p", "strategy": "RoundRobin", "score": 0.0}
 
 
 def test_the_route_is_told_with_the_assignment_and_taken_back_with_it() -> None:

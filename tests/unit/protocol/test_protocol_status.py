@@ -6,8 +6,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskdist.api import Phase, Reason, TaskStatus
+from taskdist.api import Phase, Reason, Strategy, TaskStatus
 from taskdist.api.task import MAX_ATTEMPT_BYTES, MAX_ATTEMPT_RECORDS
+from taskdist.core.spending import Spent
 from taskdist.protocol import status
 
 
@@ -20,6 +21,16 @@ def test_every_patch_is_valid_status() -> None:
     patches = [
         status.assigned(
             1, 2, agent="p-1", agent_uid="u", pool="p", taken=status.route("r", 2, "p"), message="m", wall=1.0
+        ),
+        status.assigned(
+            1,
+            2,
+            agent="p-1",
+            agent_uid="u",
+            pool="p",
+            taken=status.route("r", 2, "p", Strategy.PACK, -0.5),
+            message="m",
+            wall=1.0,
         ),
         status.waiting(
             1, 2, reason=Reason.HANDLER_ERROR, message="m", failures=1, not_before=4.0, attempts=[record], agent_uid="u"
@@ -45,6 +56,22 @@ def test_every_patch_is_valid_status() -> None:
     for patch in patches:
         assert set(patch) <= known
         TaskStatus.model_validate({key: value for key, value in patch.items() if value is not None})
+
+
+def test_a_route_says_all_of_the_way_with_six_digits_of_the_score() -> None:
+    told = {"rule": "r", "step": 2, "pool": "p", "strategy": "Cost", "score": 0.000123457}
+    assert status.route("r", 2, "p", Strategy.COST, 0.000123456789) == told
+    assert status.route("", 0, "p") == {"rule": "", "step": 0, "pool": "p", "strategy": None, "score": None}
+
+
+def test_costs_that_are_not_known_are_left_as_they_are() -> None:
+    def told(spent: Spent | None) -> dict[str, float]:
+        patch = status.ended(Phase.FAILED, 1, 1, reason=Reason.HANDLER_ERROR, message="", wall=0.0, spent=spent)
+        return {name: patch[name] for name in ("cost", "energyWh") if name in patch}
+
+    assert told(None) == told(Spent()) == {}
+    assert told(Spent(0.123456789)) == {"cost": 0.123457}
+    assert told(Spent(0.0, 2.0)) == {"cost": 0.0, "energyWh": 2.0}
 
 
 def test_conditions_serve_kubectl_wait() -> None:

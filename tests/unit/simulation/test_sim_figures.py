@@ -6,6 +6,7 @@ import pytest
 from sim_worlds import playing, stream
 
 from taskdist.core.model import Agent, Pool, Queue, Task
+from taskdist.core.spending import NOTHING, share, spent
 from taskdist.simulation.fairness import fairness as fairness_of
 from taskdist.simulation.fairness import jain, rivalries
 from taskdist.simulation.figures import arrival_window, figures, percentile, summary
@@ -241,6 +242,27 @@ def test_windows_and_their_use() -> None:
         {"a": (4, 2)},
         {"a": (6, 6)},
     ]
+
+
+def test_what_agents_cost_while_they_are_busy_is_what_their_tasks_cost() -> None:
+    """The figures and a Task's status go by one rule: all of an agent is what Tasks took of it, and what nobody did."""
+    traits = {"p": PoolTraits(cost_per_hour=2, watts=100, idle_watts=40)}
+    pool = Pool(NS, "p", cost_per_hour=2, watts_busy=100)
+    a, b = agent("a", slots=2, gone=600), agent("b", slots=3)
+    tasks = [task("t", 0, (a, 0, 100), (b, 100, 400), slots=2), task("u", 0, (b, 50, 900)), task("v", 5, (a, 300, 600))]
+    found = figures(made(tasks, [a, b], 0, 1800, traits=traits))
+    told, busy = NOTHING, {"a": 0.0, "b": 0.0}
+    for life in tasks:
+        for attempt in life.attempts:
+            assert attempt.end is not None
+            where, held = attempt.agent, attempt.end - attempt.start
+            busy[where.uid] += life.task.slots * held
+            told = spent(told, pool, life.task.slots, where.slots, held)
+    idle = {"a": 2 * 600 - busy["a"], "b": 3 * 1800 - busy["b"]}
+    assert told.cost is not None
+    assert told.energy is not None
+    assert found["cost"] == pytest.approx(told.cost + share(idle["a"], 2, 2) + share(idle["b"], 3, 2))
+    assert found["energy_wh"] == pytest.approx(told.energy + share(idle["a"], 2, 40) + share(idle["b"], 3, 40))
 
 
 def test_cost_and_energy_run_from_the_pod_s_making_to_its_end() -> None:
