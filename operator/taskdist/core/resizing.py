@@ -34,7 +34,7 @@ from taskdist.core.staffing import STEP
 from taskdist.core.views import PoolView
 
 # Where a pool has a target for how long Tasks wait, what comes and goes within so many seconds is judged together.
-BREATH: Final = 0.1
+BREATH: Final = 0.25
 
 
 class _Ward:
