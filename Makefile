@@ -83,6 +83,10 @@ test-long: compiled ## what takes longer: more histories of the lease protocol (
 bench-core: compiled ## decisions a second, growth with size, bytes a Task; JSON on the last line
 	@PYTHONPATH=$(COMPILED) $(PY) tests/benchmarks/bench_core.py
 
+.PHONY: bench-strategies
+bench-strategies: compiled ## what a pick costs by each strategy, by number of agents; JSON on the last line
+	@PYTHONPATH=$(COMPILED) $(PY) tests/benchmarks/bench_strategies.py
+
 .PHONY: bench-explain
 bench-explain: compiled ## how long an explanation takes where 100,000 Tasks wait; JSON on the last line
 	@PYTHONPATH=$(COMPILED) $(PY) tests/benchmarks/bench_explain.py

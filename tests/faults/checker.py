@@ -203,10 +203,7 @@ class Checker:
                 raise Violation("beaten", f"{uid} is Cancelled though the result of {name} was in hand")
 
     def _cost(self, action: WriteStatus, before: TaskRecord) -> None:
-        """Each attempt is paid for once, with the write that tells of its end, and no longer than it was assigned.
-
-        A new leader that finds it assigned pays for it anew, should the word of the former one come in between.
-        """
+        """Each attempt is paid for once, with the write that tells of its end, and no longer than it was assigned."""
         uid, status = action.uid, action.status
         if before.phase is Phase.ASSIGNED and status.get("phase", "Assigned") != "Assigned" and "cost" not in status:
             raise Violation("cost", f"{uid}: the attempt that ended is not paid for: {status}")

@@ -141,7 +141,12 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("a pod's death is ignored", ("slow",), leader=off.IgnoresDeath, faults=("pod_death",), plan=LONG),
     # changes of leader
     Mutant(
-        "a deposed leader acts", ("overlap",), leader=off.ActsWhenDeposed, faults=("freeze", "cut"), least=3, plan=LONG
+        "a deposed leader acts",
+        ("overlap", "cost"),
+        leader=off.ActsWhenDeposed,
+        faults=("freeze", "cut"),
+        least=3,
+        plan=LONG,
     ),
     Mutant(
         "no hold is said", ("waste",), leader=off.DoesNotSayHold, faults=("step_down",), plan=LONG | {"gentle": True}

@@ -5,6 +5,7 @@ from typing import Any
 from taskdist.api import Reason
 from taskdist.core.decisions import Drain
 from taskdist.core.events import TaskGone
+from taskdist.core.spending import spent
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.books import Ask, Stage
 from taskdist.protocol.leader import Leader
@@ -90,10 +91,10 @@ class PaysAgain(Leader):
     """What an attempt cost is added to what status shows whenever its end is written."""
 
     def _write_ending(self, entry: Any, ending: Any, now: Any) -> None:
-        lease, entry.ending = entry.lease, None
-        if lease is not None and ending.spent is not None:
-            ending.spent = self._spent(entry, lease.name, now)
-        entry.ending = ending
+        lease, record = entry.lease, entry.record
+        if lease is not None and lease.prices is not None and ending.spent is not None:
+            seconds = now.wall - lease.assigned_at
+            ending.spent = spent(record.spent, lease.prices, record.task.slots, lease.agent_slots, seconds)
         super()._write_ending(entry, ending, now)
 
 

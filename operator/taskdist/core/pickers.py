@@ -259,8 +259,11 @@ class SmoothWeighted(Picker):
         if not found:
             _, agent = least_busy(ask.rosters)
             return agent, 0.0
-        if len(self._owed) > 16 * LOOK + 2 * len(found):
-            self._owed = {uid: owed for uid, owed in self._owed.items() if abs(owed) > 0.5}
+        kinds = [roster.kind for roster in ask.competing]
+        if len(self._owed) > 16 * LOOK + 2 * sum([len(kind.members) for kind in kinds]):
+            # Most are of agents that are no more.
+            known = [kind.members for kind in kinds]
+            self._owed = {uid: owed for uid, owed in self._owed.items() if any(uid in each for each in known)}
         whole = float(sum([agent.slots for agent in found]))
         least = 1.0 / (2 * len(found) - 2) if len(found) > 1 else 0.0
         best: tuple[bool, float, float, str] | None = None

@@ -120,6 +120,8 @@ class Attempts(Fates):
         if lease is not None and lease.name == name:
             if ending is not None:
                 return ending.spent
+            if record.phase is not Phase.ASSIGNED and record.attempt == name.attempt:
+                return None  # a former leader's word of its end has come since, and counts it
             prices, agent_slots, since = lease.prices, lease.agent_slots, lease.assigned_at
         elif name.attempt <= record.attempt or (session := self._by_pod.get(entry.outcome_pod)) is None:
             return None  # it was over before, and counted

@@ -286,7 +286,7 @@ def test_smooth_weighted_keeps_its_bound_for_any_weights(slots: list[int]) -> No
 
 
 @pytest.mark.parametrize("strategy", [Strategy.ROUND_ROBIN, Strategy.SMOOTH_WEIGHTED])
-@pytest.mark.parametrize("number", [5, 200])
+@pytest.mark.parametrize("number", [5, 200, 1_500])
 def test_turns_come_to_all_alike(strategy: Strategy, number: int) -> None:
     core = core_of(by(strategy), agents(number))
     picks = [passing(core, make_task(f"t{n}"), float(n)).agent_uid for n in range(4 * number)]

@@ -175,3 +175,11 @@ def test_an_agent_is_of_another_size_when_it_says_so() -> None:
     desk.says(1, Result(A1, b"{}"))
     assert desk.costs() == (5.0, 10.0), "half of it"
     assert all(isinstance(write, WriteStatus) for write in desk.writes)
+
+
+def test_an_attempt_whose_end_a_former_leader_has_told_meanwhile_is_not_paid_for_again() -> None:
+    desk = Desk(QUEUE, assigned(epoch=EPOCH - 1, assigned_at=990.0), pool=PRICED)
+    told = record(12, attempt=1, epoch=EPOCH - 1, agent_uid="u1", failures=1, spent=Spent(5.0, 10.0))
+    desk.do("task_observed", told)
+    desk.connect(1)
+    assert (desk.phase, desk.costs()) == ("Pending", (None, None))
