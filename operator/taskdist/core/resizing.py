@@ -33,8 +33,10 @@ from taskdist.core.scaling import (
 from taskdist.core.staffing import STEP
 from taskdist.core.views import PoolView
 
-# Where a pool has a target for how long Tasks wait, what comes and goes within so many seconds is judged together.
+# Where a pool has a target for how long Tasks wait, and so many wait, what comes and goes within so many seconds is
+# judged together: it is little beside that.
 BREATH: Final = 0.25
+MANY: Final = 1000
 
 
 class _Ward:
@@ -132,7 +134,7 @@ class Resizer:
             unheard = held.get(pool.namespace, 0) > 0
             followed = self._follow(pool, sizing.desired or 0, here, unheard, waiting, now)
             decisions += islice(followed, room - len(decisions))
-        if self._layout is not None and self._layout.timed and not decisions:
+        if self._layout is not None and self._layout.timed and not decisions and self._many(self._layout):
             lapses = [at for ward in self._wards if (at := ward.sizing.wake(ward.pool)) is not None]
             self._rests_until = min([now + BREATH, *lapses])
             self._rested = (self._catalogue.version, self._fleet.version)
@@ -165,12 +167,16 @@ class Resizer:
                 if part.busy + part.waiting > 0.0:
                     least = max(least, min(desired, ward.usual.most))
                     self._look_at(step + STEP)
-            elif least > desired and now < ward.grown + BREATH:
+            elif least > desired and now < ward.grown + BREATH and self._many(layout):
                 # What comes within a moment is taken together: each growth costs a look at all that waits.
                 least = desired
                 self._look_at(ward.grown + BREATH)
             found.append(least)
         return found
+
+    @staticmethod
+    def _many(layout: Layout) -> bool:
+        return sum([entry[0].tasks for entry in layout.demands]) >= MANY
 
     def _look_at(self, at: float) -> None:
         self._look_again = at if self._look_again is None else min(self._look_again, at)
