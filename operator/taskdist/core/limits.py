@@ -425,7 +425,15 @@ class Limits:
 
     def findings(self, tasks: Iterable[tuple[Task, bool]]) -> Iterator[str]:
         """Count anew from all Tasks, each with whether it is leased; yield what the books say otherwise."""
-        return recount.findings(tasks, self._books, self._turns)
+        counted = list(tasks)
+        leased = {task.uid for task, running in counted if running}
+        if self._of.keys() != {task.uid for task, _ in counted}:
+            yield "accounts are kept of other Tasks than are counted"
+        if not self._spent.keys() <= leased:
+            yield "what was spent is kept of Tasks that are not leased"
+        if self.claims.keys() & leased or not self.claims.keys() <= self._of.keys():
+            yield "budgets are kept for Tasks that do not wait"
+        yield from recount.findings(counted, self._books, self._turns)
 
     # Below.
 

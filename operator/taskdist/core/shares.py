@@ -212,6 +212,8 @@ class Share(Generic[Group]):
     def findings(self) -> list[str]:
         """Return what does not hold in the share and all below."""
         found = []
+        if self.wanted != sum(self.demands.values()):
+            found.append(f"share {self.key} counts {self.wanted} wanted, not {sum(self.demands.values())}")
         if self.parent is not None and self.parent.parent is not None:
             counts = dict.fromkeys(self.groups, 1)
         else:
