@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskdist.api import GROUP, POOL_LABEL, TEMPLATE_LABEL, VERSION, AgentPool
-from taskdist.core.scaling import ZONE_LABEL
+from taskdist.core.model import ZONE
 from taskdist.protocol.convert import template_hash
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "taskdist"}
@@ -138,7 +138,7 @@ def _agent_index(containers: list[Object]) -> int:
 def _over_zones(pool: AgentPool) -> Object:
     return {
         "maxSkew": 1,
-        "topologyKey": ZONE_LABEL,
+        "topologyKey": ZONE,
         "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": {POOL_LABEL: pool.metadata.name}},
     }

@@ -16,7 +16,7 @@ from taskdist.core.model import Key, Queue
 
 MEMORY: Final = 50
 TYPES: Final = 10_000
-# A tenth of the standard normal distribution lies below its negative.
+# A tenth of the standard normal distribution lies below its negative, and 80% between the two.
 TENTH: Final = 1.2816
 
 

@@ -23,11 +23,9 @@ from math import sqrt
 from typing import Final
 
 from taskdist.core.arrivals import Load
-from taskdist.core.estimates import MEMORY, Estimate
+from taskdist.core.estimates import MEMORY, TENTH, Estimate
 from taskdist.core.passing import NOTHING, Passing
 
-# Of the standard normal distribution: 80% lie between this and its negative.
-Z80: Final = 1.2816
 # What arrivals leave of the slots is not known better than this: a wait without end is not forecast.
 LEAST_LEFT: Final = 0.05
 # Of the work ahead, so much must be of types that were observed.
@@ -148,6 +146,6 @@ def gamma_interval(mean: float, variance: float) -> Forecast:
         return Forecast(mean, mean, mean)
     # Beyond this much spread the approximation fails, and the interval says no more than "nobody knows" anyway.
     shape = max(0.5, mean * mean / variance)
-    middle, spread = 1 - 1 / (9 * shape), Z80 / (3 * sqrt(shape))
+    middle, spread = 1 - 1 / (9 * shape), TENTH / (3 * sqrt(shape))
     low, high = max(0.0, middle - spread) ** 3, max(0.0, middle + spread) ** 3
     return Forecast(mean, mean * low, mean * high)

@@ -16,7 +16,7 @@ from taskdist.api import Reason, Strategy
 from taskdist.core.filters import Need, Offer, need_of, offer_of, prospective, refusal, tasks_at_once
 from taskdist.core.model import EMERGENCY, REGION, ZONE, Agent, Key, Placement, Pool, Queue, Route, Task
 from taskdist.core.order import is_emergency
-from taskdist.core.performance import STEP, TO_JUDGE, TYPES, Track, nine_in_ten
+from taskdist.core.performance import PACE_MEMORY, STEP, TO_JUDGE, TYPES, Track, nine_in_ten
 from taskdist.core.rings import HashRing, Roll
 from taskdist.core.roster import AgentRecord, Roster
 from taskdist.core.routes import NONE, opened, route_of
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 # What a class is set back for each step by which an attempt is expected to end late.
 LATE: Final = 1_000_000
-# The mean of a class's pace is that of so many attempts lately, and is not believed before so many.
-PACE_MEMORY: Final = 1000
+# The mean of a class's pace is not believed before so many attempts.
 PACES_TO_JUDGE: Final = 20
 
 # Named once: compiled code finds a constant at once, the member of a class by asking the class.

@@ -5,6 +5,7 @@ take turns, draw lots or hash: single agents, `LOOK` at most. Ties go to the lea
 uid. Refuses to know who may run what.
 """
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -53,8 +54,9 @@ class Ranked(Picker):
     def prepare(self, ask: Ask) -> None:
         """Look at all that can be chosen from, before the first rank is asked."""
 
+    @abstractmethod
     def rank(self, agent: AgentRecord, kind: AgentClass, ask: Ask) -> float:
-        raise NotImplementedError
+        """Return the rank of the class, of which this agent would be taken."""
 
     def pick(self, ask: Ask) -> tuple[AgentRecord, float]:
         self.prepare(ask)

@@ -14,14 +14,12 @@ from typing import Final
 
 from taskdist.api import Reason
 from taskdist.core.matching import Demand
-from taskdist.core.model import Key, Pool
+from taskdist.core.model import ZONE, Key, Pool
 from taskdist.core.roster import AgentRecord
 from taskdist.core.staffing import Haste, Usual, for_arrivals, for_backlog
 
 # Sums of fractions of agents may miss a whole number by this much: an agent is not added for rounding.
 EPSILON: Final = 1e-6
-# Where an agent says in which zone it is.
-ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +350,7 @@ def victims(
 def zone(agent: AgentRecord) -> str:
     """Return the zone that the agent says it is in, empty if it says none."""
     for key, value in agent.offer.labels if agent.offer is not None else ():
-        if key == ZONE_LABEL:
+        if key == ZONE:
             return value
     return ""
 

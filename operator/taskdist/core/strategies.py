@@ -6,6 +6,7 @@ rank classes cost as much as there are classes; those that look at single agents
 order that follows from uids. Refuses clocks and chance: what is drawn follows from the Task's uid and its attempt.
 """
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -67,16 +68,16 @@ class Ask:
         )
 
 
-class Picker:
+class Picker(ABC):
     """How one agent is taken.
 
     Where it remembers anything, that is of one contest: turns, and what agents are owed, tell of picks among the same
     agents, and the picks of another step would upset them.
     """
 
+    @abstractmethod
     def pick(self, ask: Ask) -> tuple[AgentRecord, float]:
         """Return the agent and the score by which it was taken. One has room."""
-        raise NotImplementedError
 
     def words(self, agent: AgentRecord, score: float) -> str:
         """Say what the score is, before the Task is there."""

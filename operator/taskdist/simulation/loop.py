@@ -26,8 +26,7 @@ from taskdist.core.decisions import (
     Spill,
     Undrain,
 )
-from taskdist.core.model import Agent, Key, Parent, Pool, Queue
-from taskdist.core.scaling import ZONE_LABEL
+from taskdist.core.model import ZONE, Agent, Key, Parent, Pool, Queue
 from taskdist.simulation.actors import Running, SimAgent, SimPool
 from taskdist.simulation.chance import Chance
 from taskdist.simulation.faults import BadAgents, Failures, Faults
@@ -362,7 +361,7 @@ class Loop:
             slots=spec.slots,
             resources=spec.resources,
             skills=spec.skills,
-            labels=(*spec.labels, (ZONE_LABEL, zone)),
+            labels=(*spec.labels, (ZONE, zone)),
         )
         life = AgentLife(offer, ordinal, zone, self._now)
         self._lives.append(life)
