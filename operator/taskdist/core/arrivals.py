@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import exp, sqrt
 from typing import Final
 
-from taskdist.core.matching import Shape
+from taskdist.core.classes import Shape
 from taskdist.core.model import EMERGENCY, Key
 
 # Arrivals are averaged over about so many seconds,

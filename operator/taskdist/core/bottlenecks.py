@@ -18,9 +18,10 @@ from taskdist.api import Reason
 from taskdist.core import explain, remedies
 from taskdist.core.blockers import Blocker, FewSlots, Forbidden, FullEmergency, FullKey, FullQuota, FullSlots, NoToken
 from taskdist.core.budgets import NoBudget, Short
+from taskdist.core.classes import Shape
 from taskdist.core.decisions import Explanation
 from taskdist.core.filters import FILTERS, Need, Offer, holds, refusal
-from taskdist.core.matching import Catalogue, Shape
+from taskdist.core.matching import Catalogue
 from taskdist.core.model import Key
 
 if TYPE_CHECKING:

@@ -24,11 +24,12 @@ from taskdist.core.blockers import (
     NoToken,
 )
 from taskdist.core.budgets import Short
+from taskdist.core.classes import AgentClass, Shape
 from taskdist.core.decisions import Explanation
 from taskdist.core.dependencies import Dependencies, Gate
 from taskdist.core.filters import FILTERS, PREFERRED, Need, Offer, prospective, refusal
 from taskdist.core.limits import Limits
-from taskdist.core.matching import AgentClass, Catalogue, Shape
+from taskdist.core.matching import Catalogue
 from taskdist.core.model import REGION, ZONE, Budget, Key, Pool, Task, TokenRate
 from taskdist.core.routes import opens_at
 

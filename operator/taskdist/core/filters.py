@@ -387,3 +387,14 @@ def tasks_at_once(slots: int, resources: tuple[tuple[str, int], ...], need: Need
     """How many such Tasks an idle agent of this size runs at once; 0 if not even one."""
     have = dict(resources)
     return min([slots // need.slots, *(have.get(name, 0) // amount for name, amount in need.resources if amount > 0)])
+
+
+def labels_asked(task: Task) -> set[str]:
+    """Keys of the labels that decide where the Task may, or would rather, run."""
+    asked = {requirement.key for requirement in task.selector}
+    placement = task.placement
+    if placement is not None:
+        asked |= {requirement.key for each in placement.preferred for requirement in each.selector}
+        asked |= {ZONE} if placement.zones else set()
+        asked |= {REGION} if placement.regions else set()
+    return asked

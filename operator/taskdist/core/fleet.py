@@ -10,8 +10,9 @@ from collections.abc import Callable
 from math import inf
 from typing import Final
 
+from taskdist.core.classes import AgentClass, Resources
 from taskdist.core.masks import OrTree
-from taskdist.core.matching import AgentClass, Catalogue, Resources
+from taskdist.core.matching import Catalogue
 from taskdist.core.model import Agent, Key, Task
 from taskdist.core.roster import AgentRecord, Roster
 from taskdist.core.views import AgentState

@@ -11,8 +11,8 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Final
 
+from taskdist.core.classes import Profile
 from taskdist.core.fleet import Fleet
-from taskdist.core.matching import Profile
 from taskdist.core.model import Key
 from taskdist.core.order import Place
 from taskdist.core.roster import AgentRecord

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from taskdist.core import order
 from taskdist.core.arrivals import Arrivals, Load, Owner, Stream
+from taskdist.core.classes import AgentClass, Shape
 from taskdist.core.decisions import Explanation
 from taskdist.core.estimates import Estimates
 from taskdist.core.forecast import Backlog, Forecast, backlog, doubt, forecast
-from taskdist.core.matching import AgentClass, Catalogue, Shape
+from taskdist.core.matching import Catalogue
 from taskdist.core.model import TOP, Key
 from taskdist.core.passing import Passing, Rival
 from taskdist.core.position import Ahead, ahead

@@ -11,7 +11,7 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from taskdist.api import OrderPolicy
-from taskdist.core.matching import Shape
+from taskdist.core.classes import Shape
 from taskdist.core.model import EMERGENCY, Key, Task
 from taskdist.core.order import Place
 from taskdist.core.shares import Share

@@ -14,8 +14,8 @@ from typing import Final
 
 from taskdist.api import Strategy
 from taskdist.core.chance import hashed
+from taskdist.core.classes import AgentClass
 from taskdist.core.filters import label
-from taskdist.core.matching import AgentClass
 from taskdist.core.model import REGION, ZONE, Key, Pool
 from taskdist.core.rings import HashRing, Roll, around, in_turn
 from taskdist.core.roster import AgentRecord, Roster

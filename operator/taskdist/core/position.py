@@ -17,7 +17,7 @@ from heapq import heapify, heappop, heappush
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
-from taskdist.core.matching import Shape
+from taskdist.core.classes import Shape
 from taskdist.core.order import Place
 from taskdist.core.shares import LOOK, even
 from taskdist.core.waiting import in_hurry

@@ -11,9 +11,10 @@ from math import inf
 from typing import Final
 
 from taskdist.api import Reason
+from taskdist.core.classes import Demand
 from taskdist.core.decisions import Decision, DeletePod, Drain, Scale, Undrain
 from taskdist.core.fleet import Fleet, PoolMembers
-from taskdist.core.matching import Catalogue, Demand
+from taskdist.core.matching import Catalogue
 from taskdist.core.model import Key, Pool
 from taskdist.core.roster import AgentRecord
 from taskdist.core.scaling import (

@@ -14,8 +14,8 @@ from taskdist.core.model import Agent, Key
 
 if TYPE_CHECKING:
     from taskdist.core.breakers import Evidence
+    from taskdist.core.classes import AgentClass
     from taskdist.core.fleet import PoolMembers
-    from taskdist.core.matching import AgentClass
     from taskdist.core.performance import Conduct
 
 

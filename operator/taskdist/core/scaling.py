@@ -13,7 +13,7 @@ from math import ceil
 from typing import Final
 
 from taskdist.api import Reason
-from taskdist.core.matching import Demand
+from taskdist.core.classes import Demand
 from taskdist.core.model import ZONE, Key, Pool
 from taskdist.core.roster import AgentRecord
 from taskdist.core.staffing import Haste, Usual, for_arrivals, for_backlog

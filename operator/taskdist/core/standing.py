@@ -12,13 +12,14 @@ from taskdist.api import OnHopeless, Phase, Reason
 from taskdist.core import order
 from taskdist.core.alarms import Watch
 from taskdist.core.arrivals import Arrivals
+from taskdist.core.classes import Shape
 from taskdist.core.decisions import Fail, Spill
 from taskdist.core.dependencies import Dependencies
 from taskdist.core.estimates import Estimate, Estimates
 from taskdist.core.fleet import Fleet
 from taskdist.core.holds import Holds, needs_much
 from taskdist.core.limits import Limits
-from taskdist.core.matching import Catalogue, Shape
+from taskdist.core.matching import Catalogue
 from taskdist.core.model import TOP, Key, Queue, Route, Task
 from taskdist.core.parking import Parking
 from taskdist.core.performance import Performance

@@ -14,8 +14,8 @@ from typing import Final
 
 from taskdist.api import Strategy
 from taskdist.core.chance import hashed
+from taskdist.core.classes import Contest, Profile, Shape
 from taskdist.core.filters import worth
-from taskdist.core.matching import Contest, Profile, Shape
 from taskdist.core.model import Key, Pool, Task
 from taskdist.core.roster import AgentRecord, Roster
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 from taskdist.api import Reason
 from taskdist.core import order
+from taskdist.core.classes import Demand, Profile, Shape
 from taskdist.core.decisions import Fail, Spill
 from taskdist.core.masks import OrTree, bits
-from taskdist.core.matching import Demand, Profile, Shape
 from taskdist.core.model import EMERGENCY, Key, Queue, Task
 from taskdist.core.order import Place
 from taskdist.core.roster import AgentRecord

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from builders import make_task
 from taskdist.core.alarms import Alarms, Watch
+from taskdist.core.classes import Shape
 from taskdist.core.filters import need_of
-from taskdist.core.matching import Shape
 from taskdist.core.waiting import TaskRecord
 
 NAMES = [f"t{number}" for number in range(5)]

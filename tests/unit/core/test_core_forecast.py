@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from builders import make_pool, make_queue, make_task
 from taskdist.core.arrivals import BLOCK, NO_LOAD, WINDOW, Arrivals, Load
+from taskdist.core.classes import Shape
 from taskdist.core.estimates import Estimate
 from taskdist.core.forecast import LEAST_LEFT, Backlog, backlog, forecast, gamma_interval
-from taskdist.core.matching import Catalogue, Shape
+from taskdist.core.matching import Catalogue
 from taskdist.core.passing import Passing, Rival
 
 QUIET = [(math.inf, NO_LOAD)]

@@ -8,6 +8,7 @@ import pytest
 from builders import NAMESPACE, AgentBuilder, PoolBuilder, TaskBuilder, make_agent, make_pool, make_queue, make_task
 from taskdist.api import Reason
 from taskdist.core import AgentState, Core
+from taskdist.core.classes import Demand
 from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Scale, Undrain
 from taskdist.core.events import (
     AgentDrained,
@@ -24,7 +25,6 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.matching import Demand
 from taskdist.core.model import Limits
 from taskdist.core.scaling import Layout, Sizing, Target, agents, in_turn, victims, work
 from taskdist.core.scaling import zone as zone_of
