@@ -410,3 +410,17 @@ class NoToken(Blocker):
 
 def _room(used: int, most: int | None, wanted: int) -> bool:
     return most is None or used + wanted <= most
+
+
+def no_token(scope: Scope, rate: TokenRate | None, now: float) -> NoToken | None:
+    """Return what holds Tasks of the queue or tenant that wait for a token; None if there is one, or no rate."""
+    if rate is None:
+        return None
+    bucket = scope.bucket
+    if bucket is None or bucket.rate is not rate:
+        bucket = scope.tokens(rate, now)
+    if bucket.has_token(now):
+        return None
+    if scope.no_token is None:
+        scope.no_token = NoToken(scope)
+    return scope.no_token

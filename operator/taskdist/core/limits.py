@@ -10,55 +10,30 @@ an ordering key takes part. Counts that are empty are forgotten.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from taskdist.core import recount
-from taskdist.core.alarms import Alarms
-from taskdist.core.blockers import Account, Blocker, Book, Forbidden, FullEmergency, FullKey, KeyUse, NoToken, Scope
-from taskdist.core.budgets import Claim, Purse, Short
+from taskdist.core.blockers import Account, Blocker, Book, Forbidden, FullEmergency, FullKey, KeyUse, Scope, no_token
+from taskdist.core.budgets import Short
+from taskdist.core.claims import Claims
 from taskdist.core.model import EMERGENCY, Key, Queue, Task, TokenRate
 from taskdist.core.order import is_emergency
 from taskdist.core.turns import Turns
 
-__all__ = ["Blocker", "Limits", "Usage"]
+__all__ = ["Blocker", "Limits"]
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What is there now of a queue, or of a tenant in it.
-
-    `tokens` are those left of its rate, below zero if Emergency Tasks took some ahead; None without a rate.
-    """
-
-    waiting: int
-    leased: int
-    slots: int
-    payload_bytes: int
-    tokens: float | None
-
-
-class Limits:
+class Limits(Claims):
     """All limits of all queues. A queue that was never applied, or is gone, has none but the defaults for keys."""
 
     def __init__(self) -> None:
-        self._books: dict[Key, Book] = {}
+        super().__init__()
         self._accounts: dict[tuple[str, str, str], Account] = {}
         # The same by the uids of Tasks between `enter` and `leave`: each is asked about several times in a decision.
         self._of: dict[str, Account] = {}
         self._turns = Turns()
-        # When tokens come that were waited for, by the limit's name.
-        self._alarms = Alarms()
-        self._rates: dict[str, Blocker] = {}
-        # What leased attempts have spent of budgets, by uid, queue and name: none that was granted in another life.
-        self._spent: dict[str, dict[tuple[str, str], int]] = {}
-        # What is kept of budgets for waiting Tasks, by uid; and how often `due` was asked.
-        self.claims: dict[str, Claim] = {}
-        self._decision = 0
         # Empty accounts that are kept for their buckets, and how many there may be before they are looked through.
         self._idle: dict[Account, None] = {}
         self._idle_bound = 64
-        # Limits of tenants that have no Tasks any more, yet to be reported.
-        self._closed: list[Blocker] = []
 
     # Queues.
 
@@ -189,21 +164,6 @@ class Limits:
                 self._await(found, now)
         return found
 
-    def rivals(self, task: Task, level: int) -> list[Blocker]:
-        """Report what holds Tasks that are to be judged before this one takes of its budgets.
-
-        These are those that wait for the same and were not judged in this decision: since they were set aside they may
-        have got room on an agent.
-        """
-        found: list[Blocker] = []
-        for queue, name, _ in task.budgets:
-            purse = self._purse(task, queue, name)
-            for short in list(purse.shorts.values()) if purse.shorts else ():
-                waits = short.watched and short.ever and short.level >= level
-                if waits and short.seen != self._decision and short.claim is None:
-                    found.append(self._report(short))
-        return found
-
     def claim_stands(self, task: Task, level: int, now: float) -> bool:
         """Whether budgets alone hold the waiting Task, which has a claim, and its claim still is the first."""
         claim = self.claims[task.uid]
@@ -221,10 +181,6 @@ class Limits:
             del found.purse.shorts[found.level, found.amount]
             return False
         return self._claimable(account, book, task, level, now)
-
-    def drop_claim(self, uid: str) -> list[Blocker]:
-        """Nothing is kept for the Task any more. Return the blockers that may have opened: all behind it."""
-        return self._drop(self.claims[uid])
 
     def room(self, task: Task) -> tuple[int, int]:
         """Return how many more Tasks quotas let run at most: of the Task's queue, and of its tenant in it."""
@@ -337,19 +293,6 @@ class Limits:
             opened += self._settle_up(self._purse(task, queue, name), amount, now)
         return opened
 
-    def correct(self, task: Task, used: Iterable[tuple[str, str, int]], now: float) -> list[Blocker]:
-        """The leased attempt used so much, whatever it spent at its grant. Return the blockers that may have opened."""
-        spent = self._spent.get(task.uid)
-        opened: list[Blocker] = []
-        if spent is None:
-            return opened
-        for queue, name, amount in used:
-            before = spent.get((queue, name))
-            if before is not None and before != amount:
-                spent[queue, name] = amount
-                opened += self._settle_up(self._purse(task, queue, name), before - amount, now)
-        return opened
-
     # Time.
 
     def due(self, now: float) -> list[Blocker]:
@@ -411,17 +354,6 @@ class Limits:
                 path = f"{scope.path}.payloadBytes"
                 return f"{scope} holds {scope.payload_bytes} bytes of payload, more than its {path} of {most}."
         return None
-
-    def usage(self, key: Key, now: float) -> Usage | None:
-        """Return what is there of a queue; None if it is unknown and has no Tasks."""
-        book = self._books.get(key)
-        return None if book is None else _usage(book, now)
-
-    def tenants(self, key: Key, now: float) -> dict[str, Usage]:
-        """Return the same of each tenant that has Tasks there, in the order of their names."""
-        book = self._books.get(key)
-        accounts = {} if book is None else book.accounts
-        return {name: _usage(accounts[name], now) for name in sorted(accounts) if not accounts[name].idle}
 
     def findings(self, tasks: Iterable[tuple[Task, bool]]) -> Iterator[str]:
         """Count anew from all Tasks, each with whether it is leased; yield what the books say otherwise."""
@@ -505,7 +437,7 @@ class Limits:
             if short is not None:
                 return short
         if book.limited and not emergency:
-            return _no_token(book, rules.rate, now) or _no_token(account, rules.tenant_rate, now)
+            return no_token(book, rules.rate, now) or no_token(account, rules.tenant_rate, now)
         return None
 
     def _take(self, scope: Scope, rate: TokenRate, now: float) -> None:
@@ -516,135 +448,13 @@ class Limits:
         if scope.no_token is not None and scope.no_token.watched:
             self._await(scope.no_token, now)
 
-    def _await(self, blocker: Blocker, now: float) -> None:
-        """Let time report the blocker, if it is time that opens it."""
-        if isinstance(blocker, Short) and not blocker.rings:
-            if self._rates.pop(blocker.name, None) is not None:
-                self._alarms.clear(blocker.name)
-            return
-        opens = blocker.opens_at(now)
-        if opens is not None:
-            self._rates[blocker.name] = blocker
-            self._alarms.set(blocker.name, opens)
-
-    def _report(self, blocker: Blocker) -> Blocker:
-        blocker.watched = False
-        del blocker.book.watched[blocker]
-        if blocker.timed and self._rates.pop(blocker.name, None) is not None:
-            self._alarms.clear(blocker.name)
-        if isinstance(blocker, Short):
-            # Amounts may be many: only those that are waited for are kept.
-            del blocker.purse.shorts[blocker.level, blocker.amount]
-        return blocker
-
-    # Budgets.
-
-    def _purse(self, task: Task, queue: str, name: str) -> Purse:
-        key = (task.namespace, queue)
-        book = self._books.get(key)
-        if book is None:
-            book = self._books[key] = Book(Queue(*key), applied=False)
-        purse = book.purses.get(name)
-        if purse is None:
-            purse = book.purses[name] = Purse(book, name)
-        return purse
-
-    def _opened(self, purse: Purse, now: float) -> list[Blocker]:
-        """Report what lets some Task go that it held."""
-        claim = purse.claim
-        if claim is not None and claim.open(now):
-            return self._behind(claim)
-        return [self._report(each) for each in list(purse.shorts.values()) if each.watched and each.open(now)]
-
-    def _settle_up(self, purse: Purse, amount: int, now: float) -> list[Blocker]:
-        """So much comes back to the budget; below zero: so much more is gone."""
-        purse.give_back(amount, now)
-        opened = self._opened(purse, now)
-        self._await_all(purse, now)
-        return opened
-
-    def _await_all(self, purse: Purse, now: float) -> None:
-        """What was spent of it has changed: those that wait for more of it wait for another time."""
-        claim = purse.claim
-        for each, _ in ((purse, 0),) if claim is None else claim.parts:
-            for short in each.shorts.values():
-                if short.watched:
-                    self._await(short, now)
-
     def _claimable(self, account: Account, book: Book, task: Task, level: int, now: float) -> bool:
         """Whether nothing but time holds the Task, which a budget holds, and no claim of others. Else it would keep a
         budget from all while it waits for something else."""
-        for queue, name, amount in task.budgets:
-            purse = self._purse(task, queue, name)
-            terms, claim = purse.terms, purse.claim
-            if terms is None or (terms.rate is None and not purse.enough(terms, amount, now)):
-                return False
-            if terms.rate is not None and amount > terms.rate.burst:
-                return False
-            if claim is not None and claim.level >= level and claim.uid != task.uid:
-                return False
+        if not self._may_claim(task, level, now):
+            return False
         rules = book.rules
-        return _no_token(book, rules.rate, now) is None and _no_token(account, rules.tenant_rate, now) is None
-
-    def _claim(self, task: Task, level: int, now: float) -> None:
-        """Keep for the Task what it takes of every rate: while it waits for one, others must not use up the next.
-
-        Who of a lower level had a claim on one of them has it no more, and loses it on the others in `claim_stands`.
-        """
-        purses = [(self._purse(task, queue, name), amount) for queue, name, amount in task.budgets]
-        parts = [
-            (purse, amount) for purse, amount in purses if purse.terms is not None and purse.terms.rate is not None
-        ]
-        claim = self.claims[task.uid] = Claim(task.uid, task.name, level, parts)
-        for purse, _ in parts:
-            purse.claim = claim
-        self._await_all(parts[0][0], now)
-
-    def _drop(self, claim: Claim) -> list[Blocker]:
-        """The Task has started, or the claim was in vain: report all that waited for it."""
-        opened = self._behind(claim)
-        for purse, _ in claim.parts:
-            if purse.claim is claim:
-                purse.claim = None
-        if self.claims.get(claim.uid) is claim:
-            del self.claims[claim.uid]
-        return opened
-
-    def _behind(self, claim: Claim) -> list[Blocker]:
-        """Report all that waits for the claim, the Task itself and those that may go before it among them."""
-        opened: list[Blocker] = []
-        for purse, _ in claim.parts:
-            behind = [each for each in purse.shorts.values() if each.watched and each.ever and each.claim is claim]
-            opened += [self._report(each) for each in behind]
-        return opened
-
-    def _forget_purses(self, book: Book) -> None:
-        """Forget budgets that nobody defines and no Task names. What was held there by lines is gone with the Tasks."""
-        for name, purse in list(book.purses.items()):
-            if purse.users or purse.terms is not None:
-                continue
-            self._closed += [self._report(each) for each in list(purse.shorts.values()) if each.watched]
-            if purse.missing is not None and purse.missing.watched:
-                self._closed.append(self._report(purse.missing))
-            del book.purses[name]
-        if not book.accounts and not book.applied and not book.purses:
-            self._books.pop(book.rules.key, None)
-
-    def _report_all(self, book: Book) -> list[Blocker]:
-        return [self._report(each) for each in list(book.watched)]
-
-
-def _no_token(scope: Scope, rate: TokenRate | None, now: float) -> NoToken | None:
-    if rate is None:
-        return None
-    bucket = scope.bucket
-    if bucket is None or bucket.rate is not rate:
-        bucket = scope.tokens(rate, now)
-    if bucket.has_token(now):
-        return None
-    if scope.no_token is None:
-        scope.no_token = NoToken(scope)
-    return scope.no_token
+        return no_token(book, rules.rate, now) is None and no_token(account, rules.tenant_rate, now) is None
 
 
 def _counted(task: Task) -> tuple[object, ...]:
@@ -658,8 +468,3 @@ def _counted(task: Task) -> tuple[object, ...]:
         task.created,
         task.budgets,
     )
-
-
-def _usage(scope: Scope, now: float) -> Usage:
-    tokens = None if scope.rate is None else scope.tokens(scope.rate, now).tokens(now)
-    return Usage(scope.waiting, scope.leased, scope.slots, scope.payload_bytes, tokens)

@@ -8,6 +8,7 @@ import pytest
 
 from builders import NAMESPACE, make_queue, make_task
 from taskdist.api import OrderPolicy, Reason
+from taskdist.core.blockers import Scope
 from taskdist.core.limits import Blocker, Limits
 from taskdist.core.model import EMERGENCY, NORMAL, Overflow, Queue, Task, TokenRate
 from taskdist.core.model import Limits as Bounds
@@ -21,6 +22,12 @@ def task(uid: str, **fields: Any) -> Task:
 
 def queue(**fields: Any) -> Queue:
     return replace(make_queue().build(), **fields)
+
+
+def tokens(scope: Scope, now: float) -> float:
+    """What is left of the scope's rate."""
+    assert scope.rate is not None
+    return scope.tokens(scope.rate, now).tokens(now)
 
 
 def limits_of(rules: Queue | None, leased: tuple[Task, ...] = (), now: float = 0.0) -> Limits:
@@ -416,9 +423,7 @@ def test_a_token_that_comes_back_may_come_sooner_but_not_now() -> None:
 
 def test_emergency_takes_tokens_ahead() -> None:
     limits = limits_of(queue(rate=TokenRate(1, 2), emergency=ALLOWED), tuple(task(f"{n}", **ALARM) for n in range(5)))
-    usage = limits.usage(QUEUE, 0.0)
-    assert usage is not None
-    assert usage.tokens == -3
+    assert tokens(limits._books[QUEUE], 0.0) == -3
     found = ask(limits, task("t"))
     assert found is not None
     assert found.opens_at(0.0) == 4.0
@@ -461,7 +466,7 @@ def test_an_idle_tenant_keeps_its_debt() -> None:
     limits = limits_of(queue(tenant_rate=TokenRate(0.1, 1)), (first,))
     limits.release(first, 1.0)
     limits.leave(first)
-    assert limits.tenants(QUEUE, 1.0) == {}
+    assert all(account.idle for account in limits._books[QUEUE].accounts.values())
     found = ask(limits, second, 2.0)
     assert found is not None
     assert found.opens_at(2.0) == 10.0
@@ -568,9 +573,8 @@ def test_a_task_that_spills_takes_its_place_elsewhere() -> None:
     assert limits.change(first, replace(first, failures=1)) == []
     assert limits.change(first, spilled) == ["2"]
     assert limits.in_turn(spilled)
-    usage = limits.usage((NAMESPACE, "other"), 0.0)
-    assert usage is not None
-    assert (usage.waiting, usage.payload_bytes) == (1, 7)
+    book = limits._books[NAMESPACE, "other"]
+    assert (book.waiting, book.payload_bytes) == (1, 7)
     assert list(limits.findings([(spilled, False), (second, False)])) == []
 
 
@@ -632,16 +636,14 @@ def test_a_task_without_payload_is_not_too_many_bytes() -> None:
     assert limits.over_payload(task("2")) is None
 
 
-def test_usage_by_queue_and_tenant() -> None:
+def test_counts_by_queue_and_tenant() -> None:
     limits = limits_of(queue(rate=TokenRate(1, 5)), (task("1", slots=3, payload_bytes=4), task("2", tenant="b")))
     limits.enter(task("3", payload_bytes=5))
-    usage = limits.usage(QUEUE, 1.0)
-    assert usage is not None
-    assert (usage.waiting, usage.leased, usage.slots, usage.payload_bytes, usage.tokens) == (1, 2, 4, 9, 4.0)
-    tenants = limits.tenants(QUEUE, 1.0)
-    assert list(tenants) == ["a", "b"]
-    assert (tenants["a"].waiting, tenants["a"].leased, tenants["a"].slots, tenants["a"].tokens) == (1, 1, 3, None)
-    assert limits.usage((NAMESPACE, "nothing"), 0.0) is None
+    book = limits._books[QUEUE]
+    assert (book.waiting, book.leased, book.slots, book.payload_bytes, tokens(book, 1.0)) == (1, 2, 4, 9, 4.0)
+    assert sorted(book.accounts) == ["a", "b"]
+    own = book.accounts["a"]
+    assert (own.waiting, own.leased, own.slots, own.rate) == (1, 1, 3, None)
 
 
 # Memory and audit.
