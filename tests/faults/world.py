@@ -230,7 +230,7 @@ class World:
             return
         self._ordinal += 1
         uid = f"pod{self._ordinal}"
-        self.api.put_pod(PodRecord(uid, "ns", f"p-{self._ordinal}", "p", self.t, ready=True, agent_running=True))
+        self.api.put_pod(PodRecord(uid, "ns", f"p-{self._ordinal}", "p", self.t, ready=True))
         machine = AgentMachine(self, uid)
         self.agents[uid] = machine
         self.after(0.2, machine.start)

@@ -100,7 +100,6 @@ class Reason(StrEnum):
 
     # Conditions of queues and pools.
     ACCEPTED = "Accepted"
-    INVALID_SPEC = "InvalidSpec"
     INVALID_TEMPLATE = "InvalidTemplate"
     FORBIDDEN_NAMESPACE = "ForbiddenNamespace"
     PROGRESSING = "Progressing"

@@ -203,17 +203,15 @@ class KeyUse:
 class Blocker(ABC):
     """One limit that holds Tasks. `watched`: it was handed out and not yet reported.
 
-    `whole`: it holds all Tasks alike in queue, tenant, slots and being of the level Emergency or not. Among these it
-    asks for the tenant unless `tenant` is None, and for the slots only if `by_slots`. `by_line`: it asks for what else
-    all Tasks of a shape have in common, and for no more. `timed`: time alone opens it, and `name` is what its alarm is
-    called.
+    `whole`: it holds all Tasks alike in queue, tenant, slots and being of the level Emergency or not; whatever the
+    tenant if `tenant` is None. `by_line`: it asks for what else all Tasks of a shape have in common, and for no more.
+    `timed`: time alone opens it, and `name` is what its alarm is called.
     """
 
     __slots__ = ("book", "name", "tenant", "watched")
 
     reason: ClassVar[Reason] = Reason.QUOTA_EXCEEDED
     whole: ClassVar[bool] = True
-    by_slots: ClassVar[bool] = False
     by_line: ClassVar[bool] = False
     timed: ClassVar[bool] = False
 
@@ -265,8 +263,6 @@ class FullSlots(Blocker):
 
     __slots__ = ("least", "scope")
 
-    by_slots = True
-
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope.book, scope.tenant)
         self.scope = scope
@@ -291,8 +287,6 @@ class FewSlots(Blocker):
     """More slots are asked for than may be occupied in all."""
 
     __slots__ = ("scope",)
-
-    by_slots = True
 
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope.book, scope.tenant)

@@ -166,11 +166,6 @@ class Dependencies:
         below = self._below.get(uid)
         return 0 if below is None else below.chain
 
-    def dependants(self, uid: str) -> int:
-        """Return how many waiting Tasks name this one as a parent."""
-        below = self._below.get(uid)
-        return 0 if below is None else len(below.children)
-
     def take_changed(self) -> list[str]:
         """Return the Tasks whose `level` or `chain` changed since this was asked last."""
         changed, self._changed = self._changed, {}

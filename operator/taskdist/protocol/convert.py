@@ -327,7 +327,6 @@ def pod_record(obj: Obj) -> PodRecord:
         ready=any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ()),
         deleting="deletionTimestamp" in metadata,
         ended=phase in ("Succeeded", "Failed"),
-        agent_running="running" in state,
         restarts=(container.get("restartCount") or 0) + (1 if ended else 0),
         agent_finished=max(
             seconds((each.get("terminated") or _NOTHING).get("finishedAt"))

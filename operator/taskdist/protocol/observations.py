@@ -62,7 +62,6 @@ class PodRecord:
     ready: bool = False
     deleting: bool = False
     ended: bool = False  # phase Succeeded or Failed: its containers are gone for good
-    agent_running: bool = False
     restarts: int = 0
     agent_finished: float = 0.0
     template: str = ""  # names what it was made from

@@ -148,7 +148,7 @@ class Room:
         )
 
     def connect(self) -> None:
-        self.dispatcher.pod_observed(PodRecord("p1", "ns", "pod", "pool", 1.0, ready=True, agent_running=True))
+        self.dispatcher.pod_observed(PodRecord("p1", "ns", "pod", "pool", 1.0, ready=True))
         self.dispatcher.connected(7, AGENT, HELLO)
         self.dispatcher.received(7, Ping(1.0))
 
@@ -273,9 +273,7 @@ async def test_a_breaker_that_opens_is_told_and_its_pool_looked_at() -> None:
         core = room.dispatcher.core
         assert core is not None
         for n in range(5):
-            room.dispatcher.pod_observed(
-                PodRecord(f"p{n}", "ns", f"pod{n}", "pool", 1.0, ready=True, agent_running=True)
-            )
+            room.dispatcher.pod_observed(PodRecord(f"p{n}", "ns", f"pod{n}", "pool", 1.0, ready=True))
             identity = replace(AGENT, pod_uid=f"p{n}", pod_name=f"pod{n}")
             room.dispatcher.connected(7 + n, identity, replace(HELLO, instance_id=f"i{n}"))
             room.dispatcher.received(7 + n, Ping(1.0))

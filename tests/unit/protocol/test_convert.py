@@ -511,7 +511,7 @@ DEAD = {"terminated": {"exitCode": 137, "finishedAt": "1970-01-01T00:01:00Z"}}
                 phase="Running",
                 conditions=[{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
             ),
-            {"ready": True, "agent_running": True},
+            {"ready": True},
             id="ready",
         ),
         pytest.param(
@@ -529,17 +529,17 @@ DEAD = {"terminated": {"exitCode": 137, "finishedAt": "1970-01-01T00:01:00Z"}}
         ),
         pytest.param(
             pod(["agent"], [{"name": "agent", "restartCount": 1, "lastState": DEAD} | RUNNING]),
-            {"restarts": 1, "agent_running": True, "agent_finished": 60.0},
+            {"restarts": 1, "agent_finished": 60.0},
             id="restarted-is-the-same-count",
         ),
         pytest.param(
             pod(["side", "agent"], [{"name": "agent", "restartCount": 0} | RUNNING, {"name": "side", "state": DEAD}]),
-            {"agent_running": True},
+            {},
             id="agent-by-name",
         ),
         pytest.param(
             pod(["worker", "side"], [{"name": "side", "state": DEAD}, {"name": "worker", "restartCount": 0} | RUNNING]),
-            {"agent_running": True},
+            {},
             id="agent-is-the-first-of-the-spec",
         ),
         pytest.param(pod(["agent"], [], phase="Failed"), {"ended": True}, id="failed"),
