@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from taskdist.core.waiting import TaskRecord
+    from taskdist.core.records import TaskRecord
 
 # (when, stamp, record). Dead unless its record still bears the stamp.
 Alarm = tuple[float, int, "TaskRecord"]

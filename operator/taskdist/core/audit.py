@@ -8,7 +8,8 @@ from taskdist.core.fleet import Fleet
 from taskdist.core.masks import bits
 from taskdist.core.matching import Catalogue
 from taskdist.core.model import Key
-from taskdist.core.waiting import TaskRecord, WaitingIndex
+from taskdist.core.records import TaskRecord
+from taskdist.core.waiting import WaitingIndex
 
 
 def findings(

@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from taskdist.api import Reason
-from taskdist.core import explain, remedies
+from taskdist.core import remedies
 from taskdist.core.blockers import Blocker, FewSlots, Forbidden, FullEmergency, FullKey, FullQuota, FullSlots, NoToken
 from taskdist.core.budgets import NoBudget, Short
 from taskdist.core.classes import Shape
 from taskdist.core.decisions import Explanation
+from taskdist.core.explain import of_limit
 from taskdist.core.filters import FILTERS, Need, Offer, holds, refusal
 from taskdist.core.matching import Catalogue
 from taskdist.core.model import Key
+from taskdist.core.unplaced import of_shape, served
+from taskdist.core.words import duration
 
 if TYPE_CHECKING:
     from taskdist.core.holds import Hold
@@ -64,7 +67,7 @@ class Bottleneck:
     def message(self) -> str:
         """What holds how many for how long, what would help most, and the command that does it."""
         held = self.holdup
-        mean = explain.duration(held.seconds / held.tasks)
+        mean = duration(held.seconds / held.tasks)
         said = [
             f"{held.tasks} Task{'s wait' if held.tasks != 1 else ' waits'} for {held.what}, {mean} on average: "
             f"{100.0 * self.part:.0f}% of all waiting time.",
@@ -116,14 +119,14 @@ def _of_shape(shape: Shape, catalogue: Catalogue, held: "list[Hold]", now: float
             yield Holdup(gate, what, tasks, _waited(tasks, shape.gated_since[gate], now), found)
     if not shape.eligible:
         return
-    found = explain.of_shape(shape, catalogue, held)
+    found = of_shape(shape, catalogue, held)
     tasks, since = shape.eligible, shape.eligible_since
-    for line in shape.lines.values() if explain.served(shape, catalogue, held) else ():
+    for line in shape.lines.values() if served(shape, catalogue, held) else ():
         blocker, first = line.blocker, line.first()
         if blocker is not None and first is not None:
             tasks -= line.live
             since -= line.since
-            limit = explain.of_limit(first[5].task, blocker, now)
+            limit = of_limit(first[5].task, blocker, now)
             yield Holdup(limit.reason, _limit(blocker), line.live, _waited(line.live, line.since, now), limit)
     if tasks:
         yield Holdup(found.reason, _scarce(shape, catalogue, found.reason), tasks, _waited(tasks, since, now), found)

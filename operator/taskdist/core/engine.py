@@ -19,10 +19,10 @@ from taskdist.core.granting import Granting
 from taskdist.core.model import Key, Queue, Task
 from taskdist.core.outlook import with_outlook
 from taskdist.core.performance import Conduct, PoolPerformance, TypePerformance, weakest
+from taskdist.core.records import TaskRecord
 from taskdist.core.retry import after_failure
 from taskdist.core.roster import AgentRecord
 from taskdist.core.views import AgentState, BreakerView, PoolView
-from taskdist.core.waiting import TaskRecord
 
 # What a queue says of order: if any of it changes, its Tasks stand elsewhere.
 _ORDER: Final = (

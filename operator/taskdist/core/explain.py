@@ -1,14 +1,12 @@
 """Why a Task waits: one reason, words that name what is missing, what would unblock it and the command that does.
 
-The one place where reasons become words; status, events, metrics and the command repeat them. A gate that has its own
-room speaks for itself; the rest is said here. Refuses to change anything, and to look at single agents: what it says
-costs as much as there are classes of them.
+Where reasons become words; status, events, metrics and the command repeat them. A gate that has its own room speaks for
+itself, and so does what agents lack; the rest is said here. Refuses to change anything, and to look at single agents:
+what it says costs as much as there are classes of them.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from taskdist.api import Reason
@@ -24,19 +22,17 @@ from taskdist.core.blockers import (
     NoToken,
 )
 from taskdist.core.budgets import Short
-from taskdist.core.classes import AgentClass, Shape
 from taskdist.core.decisions import Explanation
 from taskdist.core.dependencies import Dependencies, Gate
-from taskdist.core.filters import FILTERS, PREFERRED, Need, Offer, prospective, refusal
 from taskdist.core.limits import Limits
 from taskdist.core.matching import Catalogue
-from taskdist.core.model import REGION, ZONE, Budget, Key, Pool, Task, TokenRate
-from taskdist.core.routes import opens_at
+from taskdist.core.model import Budget, Key, Task, TokenRate
+from taskdist.core.unplaced import of_own_hold, of_patience, of_shape, served, with_route
+from taskdist.core.words import clock, duration
 
 if TYPE_CHECKING:
     from taskdist.core.holds import Hold
-    from taskdist.core.roster import AgentRecord
-    from taskdist.core.waiting import TaskRecord
+    from taskdist.core.records import TaskRecord
 
 
 def why(
@@ -65,10 +61,10 @@ def why(
         return of_limit(task, blocker, now)
     found = of_shape(record.shape, catalogue, held, task)
     if found.reason is Reason.AFFINITY_WAIT:
-        return _of_patience(found, record, now)
-    found = _with_route(found, record, now)
+        return of_patience(found, record, now)
+    found = with_route(found, record, now)
     mine = next((hold for hold in held if hold.record is record), None)
-    return found if mine is None else _of_own_hold(found, record, mine, now)
+    return found if mine is None else of_own_hold(found, record, mine, now)
 
 
 def by_reason(catalogue: Catalogue, holds: "Iterable[Hold]") -> dict[tuple[Key, Reason], int]:
@@ -204,360 +200,3 @@ def _raise_budget(queue: Key, budgets: Sequence[Budget], short: Budget, blocker:
         burst, per_second = max(short.rate.burst, blocker.amount), short.rate.per_second
         raised = replace(short, rate=TokenRate(per_second if burst > short.rate.burst else 2 * per_second, burst))
     return remedies.patch_queue(queue, budgets=[remedies.budget(raised if each is short else each) for each in budgets])
-
-
-# What keeps all Tasks of a class.
-
-
-def served(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]") -> bool:
-    """Whether the class is open and agents may run it, so that what limits hold waits for these."""
-    if shape.closed is not None:
-        return False
-    capable = (kind for key in shape.pools for kind in catalogue.kinds(key) if shape.serving >> kind.number & 1)
-    return any(kind.open for kind in capable) or any(_capable(shape, hold) for hold in holds)
-
-
-def _capable(shape: Shape, hold: "Hold") -> bool:
-    kind = hold.agent.kind
-    return kind is not None and bool(shape.serving >> kind.number & 1)
-
-
-def of_shape(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]" = (), task: Task | None = None) -> Explanation:
-    """Why a Task of this shape that no gate holds is not running: the same for all of them.
-
-    With a Task of it, the command that unblocks that one is said too.
-    """
-    namespace, queue = shape.queue_key
-    match shape.closed:
-        case Reason.QUEUE_NOT_FOUND:
-            known = sorted(name for space, name in catalogue.pools if space == namespace)
-            return Explanation(
-                shape.closed,
-                f"TaskQueue {queue} does not exist in namespace {namespace}.",
-                f"Create TaskQueue {queue}, or create the Task again with another queue.",
-                command=remedies.create_queue(shape.queue_key, known),
-            )
-        case Reason.QUEUE_PAUSED:
-            return Explanation(
-                shape.closed,
-                f"TaskQueue {queue} is paused.",
-                "Set the queue's spec.paused to false.",
-                command=remedies.patch_queue(shape.queue_key, paused=False),
-            )
-        case Reason.AGENT_NOT_FOUND:
-            where = f"in pool {shape.pool}" if shape.pool is not None else f"in namespace {namespace}"
-            return Explanation(
-                shape.closed,
-                f"It is to run on agent {shape.need.agent} only, and no agent of this name has come up {where}.",
-                "Wait for that agent, name another one, or remove spec.agent from the Task.",
-                command=remedies.patch_task(task, agent=None) if task is not None else "",
-            )
-        case Reason.POOL_NOT_FOUND:
-            names = (shape.pool,) if shape.pool is not None else catalogue.queue(shape.queue_key).pools
-            where = "The Task" if shape.pool is not None else f"TaskQueue {queue}"
-            if shape.route is not None:
-                names, where = shape.route.pools, f"Route {shape.route.name} of TaskQueue {queue}"
-            return Explanation(
-                shape.closed,
-                f"{where} names {_pools(names)}: no such AgentPool in namespace {namespace}.",
-                "Create the pool, or name another one.",
-                command=_name_another(shape, catalogue, task),
-            )
-        case _:
-            return _of_agents(shape, catalogue, holds, task)
-
-
-def _with_route(found: Explanation, record: "TaskRecord", now: float) -> Explanation:
-    """Add by which route the Task goes, and when its next step opens."""
-    shape, route = record.shape, record.shape.route
-    if route is None or shape.closed is not None or len(route.steps) == 1:
-        return found
-    said = f"Its route {route.name} has {len(route.steps)} steps, of which {shape.steps} {_are(shape.steps)} open"
-    if shape.steps < len(route.steps):
-        wait = max(0.0, opens_at(route, shape.steps, record.eligible_since) - now)
-        said += f"; the next, {_pools(route.steps[shape.steps].pools)}, opens in {duration(wait)}"
-    return replace(found, message=f"{found.message} {said}.")
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
-
-
-def _name_another(shape: Shape, catalogue: Catalogue, task: Task | None) -> str:
-    """Let the Task go where its queue's go, or the queue where there is a pool."""
-    queue = catalogue.queue(shape.queue_key)
-    if task is not None and shape.pool is not None:
-        if any((task.namespace, name) in catalogue.pools for name in queue.pools):
-            return remedies.patch_task(task, pool=None)
-        return ""
-    known = sorted(name for namespace, name in catalogue.pools if namespace == shape.queue_key[0])
-    if shape.route is not None:
-        return remedies.patch_task(task, pool=known[0]) if task is not None and known else ""
-    return remedies.patch_queue(shape.queue_key, pools=known[:16]) if known else ""
-
-
-def _of_agents(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]", task: Task | None) -> Explanation:
-    pools = _pools([key[1] for key in shape.pools])
-    kinds = [kind for key in shape.pools for kind in catalogue.kinds(key)]
-    capable = [kind for kind in kinds if shape.serving >> kind.number & 1]
-    held = [hold for hold in holds if _capable(shape, hold)]
-    known = [(kind.offer, len(kind.members)) for kind in kinds]
-    guarded = [agent for agent in catalogue.guarded.values() if agent.kind in capable]
-    if shape.patient and (free := _would_do(shape, kinds)):
-        check = FILTERS[PREFERRED]
-        return Explanation(
-            check.reason,
-            f"None of the agents of {pools} that the Task prefers has room; {free} slots are free on others.",
-            check.mend,
-            rejections=_refused(shape.need, known),
-        )
-    if held or any(kind.open for kind in capable):
-        rejections = _refused(shape.need, known) + _held_back(guarded)
-        return _of_room(shape, catalogue, capable, held, pools, rejections, task, guarded)
-    if any(agent.tripped for agent in guarded):
-        return _of_breakers(guarded, pools, _refused(shape.need, known) + _held_back(guarded))
-    # Pools of which no agent is known are judged by what they declare: they may yet grow.
-    unknown = [prospective(catalogue.pools[key]) for key in shape.pools if not catalogue.kinds(key)]
-    if capable or any(refusal(shape.need, offer) is None for offer in unknown):
-        ready = sum(kind.open for kind in kinds)
-        able = [kind.offer.pool for kind in capable]
-        able += [offer.pool for offer in unknown if refusal(shape.need, offer) is None]
-        empty = catalogue.pools[able[0]]
-        if shape.need.agent is not None:
-            return Explanation(
-                Reason.NO_AGENT,
-                f"Agent {shape.need.agent} of {pools}, the only one that may run it, is not ready.",
-                "Wait for it, or remove spec.agent from the Task.",
-                command=remedies.patch_task(task, agent=None) if task is not None else "",
-            )
-        return Explanation(
-            Reason.NO_AGENT,
-            f"No agent of {pools} that may run it is ready; {ready} others are."
-            if ready
-            else f"No agent of {pools} is ready.",
-            "Wait for the pool to start agents; if it does not, look at its pods and at its replicas or maxReplicas.",
-            rejections=_refused(shape.need, known),
-            command=remedies.grow(empty, 0) if not empty.maximum else remedies.pods(empty.key),
-        )
-    return _of_filters(shape, catalogue, known, unknown, pools)
-
-
-def _held_back(guarded: "Sequence[AgentRecord]") -> tuple[tuple[str, int], ...]:
-    """Count agents that could run it by what keeps slots of theirs back."""
-    counts = (
-        ("held by their circuit breakers", sum(agent.tripped for agent in guarded)),
-        ("probed by their circuit breakers, one Task at a time", sum(agent.open and agent.probed for agent in guarded)),
-        ("new, and starting slowly", sum(agent.open and not agent.probed for agent in guarded)),
-    )
-    return tuple((short, agents) for short, agents in counts if agents)
-
-
-def _of_breakers(guarded: "Sequence[AgentRecord]", pools: str, rejections: tuple[tuple[str, int], ...]) -> Explanation:
-    agents = sorted(agent.name for agent in guarded if agent.tripped)
-    pool = next(agent.pool for agent in guarded if agent.tripped and agent.pool is not None)
-    return Explanation(
-        Reason.BREAKER_OPEN,
-        f"The agents of {pools} that may run it fail where others succeed, and are held by their circuit breakers: "
-        f"{', '.join(agents[:4])}{f' and {len(agents) - 4} more' if len(agents) > 4 else ''}.",
-        "Look at their logs; they are probed after a while. Deleting such a pod makes a new one.",
-        rejections=rejections,
-        command=remedies.pods(pool),
-    )
-
-
-def _refused(need: Need, known: Sequence[tuple[Offer, int]]) -> tuple[tuple[str, int], ...]:
-    """Count agents by the filter that refuses them."""
-    refused: Counter[int | None] = Counter()
-    for offer, agents in known:
-        refused[refusal(need, offer)] += agents
-    return tuple((each.short, refused[number]) for number, each in enumerate(FILTERS) if refused[number])
-
-
-def _of_filters(
-    shape: Shape, catalogue: Catalogue, known: Sequence[tuple[Offer, int]], unknown: Sequence[Offer], pools: str
-) -> Explanation:
-    """Every offer is refused: name the furthest filter that any of them reached, the least that has to change."""
-    need = shape.need
-    judged = [(refusal(need, offer), offer) for offer in [*(offer for offer, _ in known), *unknown]]
-    last = max(number for number, _ in judged if number is not None)
-    check, nearest = FILTERS[last], [offer for number, offer in judged if number == last]
-    message = f"No agent of {pools} {check.say(need, nearest)}."
-    rejections = _refused(need, known)
-    if known:
-        counts = ", ".join(f"{agents} {short}" for short, agents in rejections)
-        message += f" Of {sum(agents for _, agents in rejections)} agents: {counts}."
-    pool = catalogue.pools[nearest[0].pool]
-    return Explanation(
-        check.reason, message, check.mend, rejections=rejections, command=_fit(check.reason, shape, pool)
-    )
-
-
-def _fit(reason: Reason, shape: Shape, pool: Pool) -> str:
-    """The command that makes the nearest pool pass the filter, where a field does it."""
-    need = shape.need
-    match reason:
-        case Reason.SKILL_MISSING:
-            return remedies.patch_pool(pool.key, skills=sorted(pool.skills | need.skills))
-        case Reason.LABELS_MISMATCH:
-            labels = {each.key: min(each.values) for each in need.selector if each.operator == "In"}
-            labels |= {each.key: "true" for each in need.selector if each.operator == "Exists"}
-            wrong = any(each.operator in ("NotIn", "DoesNotExist") for each in need.selector)
-            return "" if wrong else remedies.patch_pool(pool.key, template={"metadata": {"labels": labels}})
-        case Reason.ZONE_MISMATCH | Reason.REGION_MISMATCH:
-            key, allowed = _places(need, reason)
-            # Its pods go there, and say so where Kubernetes does not copy the label from the node.
-            there = {key: allowed[0]}
-            return remedies.patch_pool(
-                pool.key, template={"metadata": {"labels": there}, "spec": {"nodeSelector": there}}
-            )
-        case Reason.UNFENCED:
-            return remedies.patch_queue(shape.queue_key, reclaim="Confirmed")
-        case Reason.TOO_LARGE:
-            short = {name: amount for name, amount in need.resources if dict(pool.resources).get(name, 0) < amount}
-            spec = {"slots": need.slots} if pool.slots < need.slots else {}
-            return remedies.patch_pool(pool.key, **spec, **({"resources": short} if short else {}))
-        case _:
-            return ""
-
-
-def _places(need: Need, reason: Reason) -> tuple[str, tuple[str, ...]]:
-    """The label that says where an agent is, and what the Task allows there."""
-    assert need.placement is not None, "a filter of places refuses only where the Task names some"
-    return (ZONE, need.placement.zones) if reason is Reason.ZONE_MISMATCH else (REGION, need.placement.regions)
-
-
-def _of_room(
-    shape: Shape,
-    catalogue: Catalogue,
-    capable: Sequence[AgentClass],
-    held: "Sequence[Hold]",
-    pools: str,
-    rejections: tuple[tuple[str, int], ...],
-    task: Task | None,
-    guarded: "Sequence[AgentRecord]",
-) -> Explanation:
-    need, profile = shape.need, shape.profile
-    agents = sum(kind.open for kind in capable) + len(held)
-    slots = sum(kind.open * kind.offer.slots for kind in capable) + sum(hold.agent.slots for hold in held)
-    taken = sum(kind.taken for kind in capable) + sum(min(hold.agent.busy, hold.agent.slots) for hold in held)
-    fits = profile is not None and any(roster.room >= need.slots for roster in profile.rosters)
-    grow = _more(shape, catalogue)
-    roomy = [hold for hold in held if hold.agent.slots - hold.agent.busy >= need.slots]
-    if roomy and not fits:
-        names = ", ".join(f"{hold.agent.name} for {hold.record.task.name}" for hold in roomy[:4])
-        return Explanation(
-            Reason.AGENT_HELD,
-            f"The free agents of {pools} are held for Tasks that need much room at once: {names}.",
-            "Wait; raise the pool's size, or the queue's largeTasks.holdAfterSeconds.",
-            rejections=rejections,
-            command=grow,
-        )
-    # Slots that are kept back are no more free than those that are busy: which of both are more is the reason.
-    kept_back = sum(max(0, agent.slots - max(agent.cap, agent.busy)) for agent in guarded if agent.open)
-    slots -= kept_back
-    if not fits and taken >= slots and kept_back > taken:
-        starting = any(agent.open and not agent.probed for agent in guarded)
-        return Explanation(
-            Reason.SLOW_START if starting else Reason.BREAKER_OPEN,
-            f"{kept_back} of {slots + kept_back} slots of {pools} are kept back: "
-            + "; ".join(f"{count} agents are {short}" for short, count in _held_back(guarded))
-            + ".",
-            "Wait: they get more as time goes, or sooner with less slowStartSeconds."
-            if starting
-            else "Wait: they get more once probes have succeeded. If those fail, look at the agents' logs.",
-            rejections=rejections,
-            command=grow,
-        )
-    if fits or taken >= slots:
-        promote = remedies.promote(task, catalogue.queue(shape.queue_key)) if task is not None else ""
-        return Explanation(
-            Reason.QUEUED,
-            f"The {agents} capable agents of {pools} have {taken} of {slots} slots busy; others are served first.",
-            "Wait; raise the Task's priority or the pool's size to start it sooner.",
-            rejections=rejections,
-            command=promote or grow,
-        )
-    return Explanation(
-        Reason.NO_FREE_SLOTS,
-        f"None of the {agents} capable agents of {pools} has {_wanted(need)} free at once; "
-        f"{slots - taken} of {slots} slots are free on all of them.",
-        "Wait for running Tasks to end, or raise the pool's size.",
-        rejections=rejections,
-        command=grow,
-    )
-
-
-def _of_own_hold(found: Explanation, record: "TaskRecord", hold: "Hold", now: float) -> Explanation:
-    """The same reason as its like have, in words of its own: its wait has an end in sight."""
-    agent = hold.agent
-    return replace(
-        found,
-        message=f"Agent {agent.name} is held for it: it needs {_wanted(record.shape.need)} at once, and "
-        f"{max(0, agent.slots - agent.busy)} of {agent.slots} slots are free there. Expected in "
-        f"{duration(max(0.0, hold.fits_at - now))}.",
-        unblock="Wait for the Tasks on that agent to end.",
-        command="",
-    )
-
-
-def _of_patience(found: Explanation, record: "TaskRecord", now: float) -> Explanation:
-    """The same reason as its like have, with the time after which the Task goes anywhere."""
-    left = duration(max(0.0, record.patience - now))
-    return replace(found, message=f"{found.message} In {left}, at {clock(record.patience)}, any other will do.")
-
-
-def _would_do(shape: Shape, kinds: Sequence[AgentClass]) -> int:
-    """Count the free slots of agents that may run the Task but for its preference, which it waits for."""
-    others = [kind for kind in kinds if refusal(shape.need, kind.offer) == PREFERRED]
-    return sum(max(0, kind.open * kind.offer.slots - kind.taken) for kind in others)
-
-
-def _more(shape: Shape, catalogue: Catalogue) -> str:
-    """The command that adds an agent where Tasks of the class lack nothing but room."""
-    if not shape.candidates:
-        return ""
-    key = shape.candidates[0][0]
-    return remedies.grow(catalogue.pools[key], sum(len(kind.members) for kind in catalogue.kinds(key)))
-
-
-# Words.
-
-
-def text(explanation: Explanation) -> str:
-    """The explanation in a few sentences, as status carries it: it is read later, so times are absolute."""
-    said = [explanation.message, explanation.unblock]
-    if explanation.position is not None:
-        about = "" if explanation.position_exact else "about "
-        said.append(f"Position {about}{explanation.position}.")
-    if explanation.start is not None:
-        start = f"Expected start {clock(explanation.start)}"
-        if explanation.start_interval is not None:
-            low, high = explanation.start_interval
-            start += f" (80%: {clock(low)} to {clock(high)})"
-        said.append(f"{start}.")
-    return " ".join(filter(None, said))
-
-
-def clock(seconds: float) -> str:
-    """A time of the wall clock as RFC 3339 in whole seconds, UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def duration(seconds: float) -> str:
-    """A length of time in its two largest units."""
-    if seconds < 9.95:
-        return f"{seconds:.1f}".rstrip("0").rstrip(".") + " s"
-    whole = round(seconds)
-    for unit, size, next_unit, next_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if whole >= size:
-            rest = whole % size // next_size
-            return f"{whole // size} {unit}" + (f" {rest} {next_unit}" if rest else "")
-    return f"{whole} s"
-
-
-def _wanted(need: Need) -> str:
-    return ", ".join([f"{need.slots} slots", *(f"{amount} {name}" for name, amount in need.resources)])
-
-
-def _pools(names: Sequence[str]) -> str:
-    return f"pool{'s' if len(names) != 1 else ''} {', '.join(names)}"

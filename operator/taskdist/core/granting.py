@@ -17,13 +17,14 @@ from taskdist.core.decisions import Assign, Decision
 from taskdist.core.holds import has_room
 from taskdist.core.model import Task
 from taskdist.core.pickers import picker
+from taskdist.core.records import TaskRecord
 from taskdist.core.resizing import Resizer
 from taskdist.core.roster import AgentRecord
 from taskdist.core.routes import taken
 from taskdist.core.shares import Share
 from taskdist.core.strategies import Strategies, strategy_of
 from taskdist.core.timing import Timing
-from taskdist.core.waiting import Group, TaskRecord
+from taskdist.core.waiting import Group
 
 # Named once: compiled code finds a constant at once, the member of a class by asking the class.
 ADAPTIVE: Final = Strategy.ADAPTIVE

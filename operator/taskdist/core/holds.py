@@ -15,8 +15,8 @@ from taskdist.core.classes import Profile
 from taskdist.core.fleet import Fleet
 from taskdist.core.model import Key
 from taskdist.core.order import Place
+from taskdist.core.records import TaskRecord
 from taskdist.core.roster import AgentRecord
-from taskdist.core.waiting import TaskRecord
 
 
 class Hold:

@@ -19,8 +19,6 @@ from taskdist.core.model import EMERGENCY, Key, Queue, Task, TokenRate
 from taskdist.core.order import is_emergency
 from taskdist.core.turns import Turns
 
-__all__ = ["Blocker", "Limits"]
-
 
 class Limits(Claims):
     """All limits of all queues. A queue that was never applied, or is gone, has none but the defaults for keys."""

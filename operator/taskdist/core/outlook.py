@@ -21,7 +21,7 @@ from taskdist.core.passing import Passing, Rival
 from taskdist.core.position import Ahead, ahead
 
 if TYPE_CHECKING:
-    from taskdist.core.waiting import TaskRecord
+    from taskdist.core.records import TaskRecord
 
 
 def with_outlook(

@@ -14,11 +14,12 @@ from taskdist.api import OrderPolicy
 from taskdist.core.classes import Shape
 from taskdist.core.model import EMERGENCY, Key, Task
 from taskdist.core.order import Place
+from taskdist.core.records import TaskRecord
 from taskdist.core.shares import Share
-from taskdist.core.waiting import Group, Line, TaskRecord, WaitingIndex
+from taskdist.core.waiting import Group, Line, WaitingIndex
 
 if TYPE_CHECKING:
-    from taskdist.core.limits import Blocker
+    from taskdist.core.blockers import Blocker
 
 # (−level, too late, place, stamp, record): which of the parked goes first. Dead unless its record still bears the
 # stamp.

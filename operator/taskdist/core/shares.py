@@ -13,8 +13,8 @@ the index's.
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
+    from taskdist.core.blockers import Blocker
     from taskdist.core.classes import Demand
-    from taskdist.core.limits import Blocker
     from taskdist.core.waiting import Line
 
 Group = TypeVar("Group")

@@ -23,9 +23,10 @@ from taskdist.core.matching import Catalogue
 from taskdist.core.model import TOP, Key, Queue, Route, Task
 from taskdist.core.parking import Parking
 from taskdist.core.performance import Performance
+from taskdist.core.records import TaskRecord
 from taskdist.core.roster import AgentRecord
 from taskdist.core.routes import opens_at, reached
-from taskdist.core.waiting import TaskRecord, WaitingIndex
+from taskdist.core.waiting import WaitingIndex
 
 # Named once: compiled code finds a constant at once, the member of a class by asking the class.
 RUN: Final = OnHopeless.RUN

@@ -11,8 +11,8 @@ from taskdist.api import OnHopeless, OnOverflow, Phase, Reason
 from taskdist.core.decisions import Fail, Spill
 from taskdist.core.guard import Guard
 from taskdist.core.model import Task
+from taskdist.core.records import TaskRecord
 from taskdist.core.standing import RUN, Standing
-from taskdist.core.waiting import TaskRecord
 
 
 class Timing(Standing):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from taskdist.api import BreakerState, Phase
-from taskdist.core import explain
 from taskdist.core.decisions import Assign, BreakerTurned, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
 from taskdist.core.events import PodGone, PodSeen, PoolApplied, PoolDeleted, QueueApplied, QueueDeleted
 from taskdist.core.model import Key, Pool, Queue
+from taskdist.core.words import text
 from taskdist.protocol import messages, status
 from taskdist.protocol.books import Ask, Entry, Lease, Stage
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Hold, LeaseName
@@ -396,7 +396,7 @@ class Leader(Sessions):
             if explanation is None or entry.noted is None or entry.noted[0] is not explanation.reason:
                 continue
             self._reason_slot = max(self._reason_slot, now.boot - 1.0) + every
-            self._write(entry, Ask.NOTE, status.explained(explanation.reason, explain.text(explanation)))
+            self._write(entry, Ask.NOTE, status.explained(explanation.reason, text(explanation)))
         if line and self._reason_slot > self._reason_timer:
             self._reason_timer = self._reason_slot
             self._timers.add(self._reason_timer, "reasons", "")

@@ -9,7 +9,7 @@ from builders import make_task
 from taskdist.core.alarms import Alarms, Watch
 from taskdist.core.classes import Shape
 from taskdist.core.filters import need_of
-from taskdist.core.waiting import TaskRecord
+from taskdist.core.records import TaskRecord
 
 NAMES = [f"t{number}" for number in range(5)]
 TIMES = st.integers(0, 9).map(float)
