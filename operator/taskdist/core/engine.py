@@ -95,10 +95,15 @@ class Core(Granting):
     def _rules_changed(self, former: Queue, queue: Queue, now: float) -> None:
         """Let the queue's waiting Tasks stand where its present rules say."""
         if any(getattr(former, name) != getattr(queue, name) for name in _ORDER):
-            for record in [each for each in self._tasks.values() if each.task.queue_key == queue.key]:
-                moves = record.agent is None and not record.held and record.ending is None
-                if moves:
+            records = [each for each in self._tasks.values() if each.task.queue_key == queue.key]
+            moving = {each for each in records if each.agent is None and not each.held and each.ending is None}
+            # All before the first stands anew, so that no line of theirs outlives the rules of its share.
+            for record in records:
+                if record in moving:
                     self._lift(record, now)
+            for record in records:
+                moves = record in moving
+                if moves:
                     record.shape = self._catalogue.shape_of(record.task, relaxed=record.relaxed)
                 self._rank(record)
                 self._heed_dependants(record)

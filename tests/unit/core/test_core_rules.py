@@ -212,6 +212,21 @@ def test_shares_follow_weights(rules: list[Queue], tasks: list[Task], expected: 
     assert {who: served.count(who) for who in set(served)} == expected
 
 
+@pytest.mark.parametrize(
+    ("former", "now", "expected"),
+    [
+        pytest.param(OrderPolicy.FIFO, OrderPolicy.PRIORITY, "ababab", id="tenants-come"),
+        pytest.param(OrderPolicy.PRIORITY, OrderPolicy.FIFO, "aaabbb", id="tenants-go"),
+    ],
+)
+def test_shares_are_those_of_the_present_rules(former: OrderPolicy, now: OrderPolicy, expected: str) -> None:
+    """Though the Tasks' level is the same before and after."""
+    world = World(queue(policy=former, level=2))
+    world.told(*(task(f"{'ab'[n // 3]}{n}", tenant="ab"[n // 3], priority=2, created=n) for n in range(6)))
+    world.told(QueueApplied(queue(policy=now, level=2)))
+    assert world.order(seconds=10.0) == expected
+
+
 def test_a_late_comer_starts_at_the_present() -> None:
     world = World()
     world.told(*(task(f"a{n:02d}") for n in range(60)))
