@@ -87,6 +87,10 @@ bench-core: compiled ## decisions a second, growth with size, bytes a Task; JSON
 bench-strategies: compiled ## what a pick costs by each strategy, by number of agents; JSON on the last line
 	@PYTHONPATH=$(COMPILED) $(PY) tests/benchmarks/bench_strategies.py
 
+.PHONY: bench-limits
+bench-limits: compiled ## what a start costs while a limit holds all others, by kind of limit; JSON on the last line
+	@PYTHONPATH=$(COMPILED) $(PY) tests/benchmarks/bench_limits.py
+
 .PHONY: bench-explain
 bench-explain: compiled ## how long an explanation takes where 100,000 Tasks wait; JSON on the last line
 	@PYTHONPATH=$(COMPILED) $(PY) tests/benchmarks/bench_explain.py

@@ -203,8 +203,8 @@ class KeyUse:
 class Blocker(ABC):
     """One limit that holds Tasks. `watched`: it was handed out and not yet reported.
 
-    `whole`: it holds all Tasks alike in queue, tenant, slots and being of the level Emergency or not; whatever the
-    tenant if `tenant` is None. `by_line`: it asks for what else all Tasks of a shape have in common, and for no more.
+    `whole`: it holds all Tasks alike in queue and profile, of its tenant unless that is None; all of other profiles as
+    well unless it asks for something of theirs: their slots (`by_slots`) or budgets (`by_budgets`).
     `timed`: time alone opens it, and `name` is what its alarm is called.
     """
 
@@ -212,7 +212,8 @@ class Blocker(ABC):
 
     reason: ClassVar[Reason] = Reason.QUOTA_EXCEEDED
     whole: ClassVar[bool] = True
-    by_line: ClassVar[bool] = False
+    by_slots: ClassVar[bool] = False
+    by_budgets: ClassVar[bool] = False
     timed: ClassVar[bool] = False
 
     def __init__(self, book: Book, tenant: str | None) -> None:
@@ -263,6 +264,8 @@ class FullSlots(Blocker):
 
     __slots__ = ("least", "scope")
 
+    by_slots = True
+
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope.book, scope.tenant)
         self.scope = scope
@@ -287,6 +290,8 @@ class FewSlots(Blocker):
     """More slots are asked for than may be occupied in all."""
 
     __slots__ = ("scope",)
+
+    by_slots = True
 
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope.book, scope.tenant)

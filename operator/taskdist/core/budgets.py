@@ -7,7 +7,7 @@ Tasks wait for what others hold, but not for what comes with time: they overdraw
 What comes with time is for the first Task in order that only budgets keep waiting: it has a claim, and none of its
 level or below takes of these budgets before it has started, but for those before it in its own share. So one that asks
 for much does not wait for all that ask for less. Refuses to know which Tasks a budget holds:
-those of one shape take the same, so that it holds them by lines.
+those of one profile take the same, so that it holds them by groups.
 """
 
 from taskdist.api import Reason
@@ -140,7 +140,7 @@ class NoBudget(Blocker):
     __slots__ = ("purse",)
 
     reason = Reason.BUDGET_NOT_FOUND
-    by_line = True
+    by_budgets = True
 
     def __init__(self, purse: Purse) -> None:
         super().__init__(purse.book, None)
@@ -166,7 +166,7 @@ class Short(Blocker):
     __slots__ = ("amount", "level", "purse", "seen")
 
     reason = Reason.BUDGET_SHORT
-    by_line = True
+    by_budgets = True
     timed = True
 
     def __init__(self, purse: Purse, level: int, amount: int) -> None:

@@ -1,8 +1,9 @@
 """Equivalence classes of Tasks and of agents.
 
 A `Shape` is all Tasks that no rule can tell apart but by order. An `AgentClass` is all agents that no filter can tell
-apart. A `Profile` is all shapes that the same agent classes serve and that take the same room, so that one bit says
-whether any of them can be placed. Refuses to know which class fits which: `matching` keeps that.
+apart. A `Profile` is all shapes that the same agent classes serve and that take the same room and budgets: one bit says
+whether any of them can be placed, and a limit holds all that a tenant has of one. Refuses to know which class fits
+which: `matching` keeps that.
 """
 
 from collections import Counter, OrderedDict
@@ -159,7 +160,7 @@ class Census:
 
 
 class Profile:
-    """Shapes that the same agent classes serve, as early in their routes, and that take the same room."""
+    """Shapes that the same agent classes serve, as early in their routes, and that the same limits of a tenant hold."""
 
     __slots__ = ("_census", "_counted", "_several", "_tiers", "key", "number", "rosters", "scarcity", "shapes", "slots")
 
@@ -244,10 +245,13 @@ class Profile:
             self.scarcity[roster.kind.number] = scarce
 
 
-# (agent classes that serve it, slots, resources; the same classes by step of a route, none where it has only one step)
-ProfileKey = tuple[int, int, Resources, tuple[int, ...]]
 # What a Task takes of budgets: queue, name, amount.
 Budgets = tuple[tuple[str, str, int], ...]
+# The same with the namespace; None where nothing is taken.
+Taking = tuple[str, Budgets] | None
+# (agent classes that serve it, slots, resources; the same classes by step of a route, none where it has only one step;
+# what it takes of budgets)
+ProfileKey = tuple[int, int, Resources, tuple[int, ...], Taking]
 # What few Tasks have: the one agent that may run them; the number of their route, and of the step that their wait has
 # opened; what they take of budgets; where they may and would rather run, and whether they wait for that.
 Special = tuple[str | None, int, int, Budgets, Placement | None, bool]
@@ -294,6 +298,7 @@ class Shape:
         "step",
         "steps",
         "strategy",
+        "taking",
         "tasks",
         "tiers",
         "work",
@@ -315,6 +320,7 @@ class Shape:
         self.contests: tuple[Contest, ...] = ()
         self.strategy: Strategy | None = ADAPTIVE
         self.patient = special is not None and special[5]
+        self.taking: Taking = (key[0][0], special[3]) if special is not None and special[3] else None
         # The queue's rules; the defaults if it is gone.
         self.queue = Queue(*key[0])
         self.need = need

@@ -100,8 +100,13 @@ class Granting(Timing):
 
         `claims`: these are all profiles that have room, so that who waits for budgets alone gets a claim on them.
         """
+        overtaken = self._waiting.overtaken
         while (record := self._waiting.best(free, now)) is not None:
-            if not self._set_aside(record, now, claims):
+            if overtaken:
+                for each in overtaken:
+                    self._parking.key_free(each.task, now)
+                overtaken.clear()
+            elif not self._set_aside(record, now, claims):
                 return record
         return None
 

@@ -1,9 +1,10 @@
 """Tasks that a limit holds, each under exactly one blocker, and how they come back.
 
-A limit that holds all Tasks of a tenant in a queue parks its share or line as a whole; a budget parks lines. A key
-holds single Tasks: of those parked under it, the first of each shape and tenant is let go to try when it opens, for
+A limit that holds all Tasks of a tenant in a queue parks its share or line as a whole; a budget parks groups, all of
+whose Tasks take the same of it. A key
+holds single Tasks: of those parked under it, the first of each tenant and profile is let go to try when it opens, for
 what else may hold one of them holds all of them; whoever finds it closed again is parked again. So a limit costs as
-much as there are Tasks that it lets through, not as there are Tasks behind it. Refuses to know what the limits are.
+much as there are tenants, levels and profiles behind it, not as there are Tasks. Refuses to know what the limits are.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +12,7 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from taskdist.api import OrderPolicy
-from taskdist.core.classes import Shape
+from taskdist.core.classes import Profile, Shape
 from taskdist.core.model import EMERGENCY, Key, Task
 from taskdist.core.order import Place
 from taskdist.core.records import TaskRecord
@@ -31,12 +32,21 @@ _Key = tuple[str, str, str]
 class _Whole:
     """What is parked under a limit that holds it as a whole."""
 
-    __slots__ = ("lines", "shares")
+    __slots__ = ("_most", "groups", "lines", "shares")
 
     def __init__(self) -> None:
         # With the pools that may be used there.
         self.shares: list[tuple[Share[Group], tuple[Key, ...]]] = []
         self.lines: list[Line] = []
+        self.groups: list[Group] = []
+        self._most = 64
+
+    def trim(self) -> None:
+        """Forget what has no Tasks any more: others may have come in its place, again and again."""
+        if len(self.lines) + len(self.groups) > self._most:
+            self.lines = [line for line in self.lines if line.live]
+            self.groups = [group for group in self.groups if group.lines]
+            self._most = max(64, 2 * (len(self.lines) + len(self.groups)))
 
 
 class _Single:
@@ -59,6 +69,8 @@ class Parking:
         self._wholes: dict[Blocker, _Whole] = {}
         self._singles: dict[_Key, _Single] = {}
         self._stamp = 0
+        # Whether Tasks may have come into other profiles since they were parked.
+        self._moved = False
 
     def add(self, record: TaskRecord, blocker: "Blocker", now: float) -> None:
         """Park the Task, taken from the index before, or all that the blocker holds with it."""
@@ -76,15 +88,17 @@ class Parking:
         line = record.line
         assert line is not None
         assert line.share is not None, "what is found stands in a line that has a share"
-        # A Task of one slot that is held leaves no room for any other of its tenant. Queues with an order of their own
-        # have one share for all tenants.
-        alone = blocker.tenant is None or record.shape.queue.policy is OrderPolicy.PRIORITY
-        whole_share = not blocker.by_line and line.share.key == line.tenant and alone
-        if record.task.slots == 1 and record.level < EMERGENCY and whole_share:
-            whole.shares.append((self._waiting.park_share(line, blocker), line.shape.pools))
-        else:
+        whole.trim()
+        # Queues with an order of their own have one share for all tenants, and emergencies have one for all queues.
+        shared = blocker.tenant is not None and line.shape.queue.policy is not OrderPolicy.PRIORITY
+        if not blocker.by_budgets and (shared or record.level >= EMERGENCY):
             self._waiting.park(line, blocker)
             whole.lines.append(line)
+        elif blocker.by_budgets or (blocker.by_slots and record.task.slots > 1):
+            # A Task of one slot that is held leaves no room for any other.
+            whole.groups.append(self._waiting.park_group(line, blocker))
+        else:
+            whole.shares.append((self._waiting.park_share(line, blocker), line.shape.pools))
 
     def _push(self, single: _Single, record: TaskRecord, now: float) -> None:
         self._stamp += 1
@@ -126,6 +140,19 @@ class Parking:
                     self._waiting.unpark_share(share, pools)
                 for line in whole.lines:
                     self._waiting.unpark(line)
+                for group in whole.groups:
+                    self._waiting.unpark_group(group)
+
+    def moved(self) -> None:
+        """Some class of Tasks has another profile now."""
+        self._moved = bool(self._singles)
+
+    def regroup(self, now: float) -> None:
+        """Let who goes first of a profile that has parted from another's try, if its key is free."""
+        if self._moved:
+            self._moved = False
+            for key in list(self._singles):
+                self._try(key, now, closed=False)
 
     def key_free(self, task: Task, now: float) -> None:
         """The Task gives its key back, or went without having used it: let the first of each line behind it try."""
@@ -137,28 +164,45 @@ class Parking:
         for key in [key for key in self._singles if key[:2] == queue]:
             self._try(key, now)
 
-    def _try(self, key: _Key, now: float) -> None:
+    def _try(self, key: _Key, now: float, closed: bool = True) -> None:
+        """Let the first of each tenant and profile try. `closed` False: only if the key is free."""
         single = self._singles.get(key)
         if single is None:
             return
+        firsts: dict[tuple[Shape | Profile, str], _Entry] = {}
         for line, heap in list(single.lines.items()):
-            while heap:
-                entry = heappop(heap)
-                record = entry[4]
-                if record.parked != entry[3]:
-                    continue
-                if record.hopeless_from < now and not entry[1]:
-                    # Too late by now: it goes after those that can still make it.
-                    self._push(single, record, now)
-                else:
-                    record.blocker, record.parked, record.trying = None, 0, True
-                    single.live -= 1
-                    self._unpark(record, now)
-                    break
-            if not heap:
+            entry = self._head(single, heap, now)
+            if entry is None:
                 del single.lines[line]
+                continue
+            # What is closed may open by itself.
+            kind = (line[0].profile or line[0], line[1])
+            first = firsts.get(kind)
+            if first is None or entry < first:
+                firsts[kind] = entry
+        for entry in firsts.values():
+            record = entry[4]
+            if closed or (record.blocker is not None and record.blocker.open(now)):
+                record.blocker, record.parked, record.trying = None, 0, True
+                single.live -= 1
+                self._unpark(record, now)
         if not single.live:
             del self._singles[key]
+
+    def _head(self, single: _Single, heap: list[_Entry], now: float) -> _Entry | None:
+        """Return the entry of the line's first Task; None if it has none."""
+        while heap:
+            entry = heap[0]
+            record = entry[4]
+            if record.parked == entry[3]:
+                if entry[1] or record.hopeless_from >= now:
+                    return entry
+                # Too late by now: it goes after those that can still make it.
+                heappop(heap)
+                self._push(single, record, now)
+            else:
+                heappop(heap)
+        return None
 
     def records(self) -> Iterator[TaskRecord]:
         """Yield the Tasks that are parked one by one."""

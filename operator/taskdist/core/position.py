@@ -186,9 +186,7 @@ def ahead(record: "TaskRecord", shapes: Iterable[Shape], price: Callable[[Shape]
             if band < band_of_own or share is None or share.parent is None:
                 continue
             # Not those that a limit holds, unless it holds this Task just as well.
-            if (
-                other.group is None or share.parked is not None or share.parent.parked is not None
-            ) and share is not own:
+            if (other.group is None or other.blocker is not None) and share is not own:
                 continue
             if band > band_of_own:
                 before += other.live

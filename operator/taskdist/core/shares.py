@@ -89,8 +89,9 @@ class Share(Generic[Group]):
             child
             for child in self.children.values()
             if not child._counts
+            and not child.groups
             and child.vt <= self.present
-            and not any(each._counts for each in child.children.values())
+            and not any(each._counts or each.groups for each in child.children.values())
         ]
         for child in idle:
             del self.children[child.key]
@@ -121,6 +122,11 @@ class Share(Generic[Group]):
         del self._counts[profile]
         if self.parked is None:
             self._hide(1 << profile)
+
+    @property
+    def profiles(self) -> set[int]:
+        """What is waited for below, parked or not."""
+        return set(self._counts)
 
     def park(self, blocker: "Blocker") -> None:
         """Nothing below goes on until `unpark`."""
@@ -214,10 +220,8 @@ class Share(Generic[Group]):
         found = []
         if self.wanted != sum(self.demands.values()):
             found.append(f"share {self.key} counts {self.wanted} wanted, not {sum(self.demands.values())}")
-        if self.parent is not None and self.parent.parent is not None:
-            counts = dict.fromkeys(self.groups, 1)
-        else:
-            counts = {}
+        if self.parent is None or self.parent.parent is None:
+            counts: dict[int, int] = {}
             for child in self.children.values():
                 for profile in child._counts if child.parked is None else ():
                     counts[profile] = counts.get(profile, 0) + 1
@@ -225,8 +229,8 @@ class Share(Generic[Group]):
             ordered = [child for child in self.children.values() if child.mask]
             if sorted(ordered, key=lambda child: (child.vt, child.key)) != self.order:
                 found.append(f"share {self.key} orders other children than have work")
-        if counts != self._counts:
-            found.append(f"share {self.key} counts {self._counts}, not {counts}")
+            if counts != self._counts:
+                found.append(f"share {self.key} counts {self._counts}, not {counts}")
         shown = 0 if self.parked is not None else sum(1 << profile for profile in self._counts)
         if shown != self.mask:
             found.append(f"share {self.key} shows {self.mask:b}, not {shown:b}")

@@ -12,7 +12,7 @@ from taskdist.api import OnHopeless, Phase, Reason
 from taskdist.core import order
 from taskdist.core.alarms import Watch
 from taskdist.core.arrivals import Arrivals
-from taskdist.core.classes import Shape
+from taskdist.core.classes import Profile, Shape
 from taskdist.core.decisions import Fail, Spill
 from taskdist.core.dependencies import Dependencies
 from taskdist.core.estimates import Estimate, Estimates
@@ -45,7 +45,7 @@ class Standing:
         self._waiting = WaitingIndex(lambda key: self._catalogue.queue(key))
         self._fleet = Fleet()
         self._catalogue = Catalogue(
-            self._waiting.rehome,
+            self._rehome,
             self._waiting.redirect,
             self._fleet.resized,
             self._fleet.relabelled,
@@ -64,6 +64,12 @@ class Standing:
         # Tasks that ended without having run, as far as that was not said yet; Tasks that are new since `decide`.
         self._verdicts: deque[Fail | Spill] = deque()
         self._fresh: list[TaskRecord] = []
+
+    def _rehome(self, shape: Shape, profile: Profile | None) -> None:
+        """The shape's Tasks are of this profile from now on."""
+        self._waiting.rehome(shape, profile)
+        if shape.tasks:
+            self._parking.moved()
 
     def _record(self, task: Task, now: float, over: bool = False) -> TaskRecord:
         """Return the Task's record with these values, standing nowhere: one of `_gate`, `_stand`, `_lease` follows.

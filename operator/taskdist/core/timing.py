@@ -41,6 +41,7 @@ class Timing(Standing):
             self._ring(due, now)
         if opened := self._limits.due(now):
             self._parking.open(opened)
+        self._parking.regroup(now)
 
     def _ring(self, due: list[TaskRecord], now: float) -> None:
         """Let happen what is due for these Tasks: one kind after the other, each in the order of its times."""

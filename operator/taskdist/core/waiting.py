@@ -7,6 +7,7 @@ profiles they have Tasks, so that "nothing here fits" is one `and`. Refuses to k
 Tasks are not here, or stand in what was parked under its blocker.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -57,10 +58,12 @@ class Line:
 
     @property
     def blocker(self) -> "Blocker | None":
-        """What holds all of it: parked itself, or with its tenant or queue."""
-        share = self.share
+        """What holds all of it: parked itself, or with its group, tenant or queue."""
+        share, group = self.share, self.group
         if self.parked is not None or share is None:
             return self.parked
+        if group is not None and group.parked is not None:
+            return group.parked
         return share.parked or (share.parent.parked if share.parent is not None else None)
 
     def first(self) -> TaskEntry | None:
@@ -82,15 +85,37 @@ LineEntry = tuple[int, float, float, str, int, Line]
 
 
 class Group:
-    """A tenant's lines in one band whose Tasks the same agents serve, in the order of their first Tasks."""
+    """A tenant's lines in one band and profile, in the order of their first Tasks. A parked one is not found."""
 
-    __slots__ = ("heap", "lines", "number")
+    __slots__ = ("demands", "heap", "lines", "number", "parked", "share")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, share: "Share[Group]") -> None:
         # The profile's.
         self.number = number
+        self.share = share
         self.heap: list[LineEntry] = []
         self.lines = 0
+        # How many of its Tasks want room where.
+        self.demands: dict[Demand, int] = {}
+        self.parked: Blocker | None = None
+
+    def want(self, demand: Demand, tasks: int) -> None:
+        """So many more Tasks, or fewer, want room there: counted with the share's unless they are parked."""
+        left = self.demands.get(demand, 0) + tasks
+        if left:
+            self.demands[demand] = left
+        else:
+            del self.demands[demand]
+        if self.parked is None:
+            self.share.want(demand, tasks)
+
+    def park(self, blocker: "Blocker") -> None:
+        """Nothing of it goes on until `unpark`."""
+        if self.parked is None:
+            for demand, tasks in self.demands.items():
+                self.share.want(demand, -tasks)
+            self.share.lose(self.number)
+        self.parked = blocker
 
     def first(self) -> Line:
         """Return the first line. The group must not be empty."""
@@ -136,6 +161,8 @@ class WaitingIndex:
         # By band, highest first: the profiles that Tasks wait for there.
         self._masks = OrTree(BANDS)
         self._stamp = 0
+        # Tasks that try whether their key is free and were found too late: others behind that key may go before them.
+        self.overtaken: list[TaskRecord] = []
 
     @property
     def profiles(self) -> int:
@@ -160,9 +187,7 @@ class WaitingIndex:
         line.since += record.since
         if heap[0][4] == stamp:
             self._lead(line, entry)
-        if shape.demand is not None and line.parked is None:
-            assert line.share is not None, "a line of an open class has a share"
-            line.share.want(shape.demand, 1)
+        self._want(line, shape.demand, 1)
 
     def remove(self, record: TaskRecord) -> None:
         line = record.line
@@ -171,9 +196,7 @@ class WaitingIndex:
         record.line, record.stamp = None, 0
         line.live -= 1
         line.since -= record.since
-        if line.shape.demand is not None and line.parked is None:
-            assert line.share is not None, "a line of an open class has a share"
-            line.share.want(line.shape.demand, -1)
+        self._want(line, line.shape.demand, -1)
         if led:
             self._lead(line, line.first())
         if not line.live:
@@ -184,21 +207,22 @@ class WaitingIndex:
     def rehome(self, shape: Shape, profile: Profile | None) -> None:
         """Put the shape's lines under another profile, or under none: closed shapes are not found."""
         for line in shape.lines.values():
+            self._want(line, shape.demand, -line.live)
             self._withdraw(line, shape.profile)
             self._enter(line, profile)
+            self._want(line, shape.demand, line.live)
 
     def redirect(self, shape: Shape, former: Demand | None, demand: Demand | None) -> None:
         """The shape's Tasks want room elsewhere than before."""
         for line in shape.lines.values():
-            if line.parked is None:
-                self._want(line, former, -line.live)
-                self._want(line, demand, line.live)
+            self._want(line, former, -line.live)
+            self._want(line, demand, line.live)
 
     @staticmethod
     def _want(line: Line, demand: Demand | None, tasks: int) -> None:
-        if demand is not None and tasks:
-            assert line.share is not None, "a line of an open class has a share"
-            line.share.want(demand, tasks)
+        """So many more of the line's Tasks, or fewer, want room there: none of a line that is in no group."""
+        if demand is not None and tasks and line.group is not None:
+            line.group.want(demand, tasks)
 
     def best(self, free: int, now: float) -> TaskRecord | None:
         """Return the first Task in order among those of the given profiles."""
@@ -212,6 +236,8 @@ class WaitingIndex:
             # Too late by now: it goes after those that can still make it.
             self.remove(record)
             self.add(record, now)
+            if record.trying:
+                self.overtaken.append(record)
 
     # Shares.
 
@@ -262,10 +288,29 @@ class WaitingIndex:
         line.parked = blocker
 
     def unpark(self, line: Line) -> None:
+        """What stands there goes on."""
         if line.parked is not None:
             line.parked = None
             self._enter(line, line.shape.profile)
             self._want(line, line.shape.demand, line.live)
+
+    def park_group(self, line: Line, blocker: "Blocker") -> Group:
+        """Nothing of the line's group goes on until the group is unparked."""
+        group = line.group
+        assert group is not None, "what is found stands in a group"
+        group.park(blocker)
+        self._masks[_leaf(line.band)] = self._bands[_leaf(line.band)].root.mask
+        return group
+
+    def unpark_group(self, group: Group) -> None:
+        """What stands there goes on, if it still stands there."""
+        if group.parked is not None:
+            group.parked = None
+            if group.lines:
+                line = group.first()
+                self._gain(line, group.share, group.number)
+                for demand, tasks in group.demands.items():
+                    group.share.want(demand, tasks)
 
     def park_share(self, line: Line, blocker: "Blocker") -> Share[Group]:
         """Nothing of the line's tenant, in its queue and band, goes on until the share is unparked."""
@@ -307,7 +352,15 @@ class WaitingIndex:
         for at, band in enumerate(self._bands):
             for queue in band.root.children.values():
                 for tenant in queue.children.values():
+                    if tenant.profiles != {number for number, group in tenant.groups.items() if group.parked is None}:
+                        yield f"a tenant of band {at} counts other profiles than it has groups of that go on"
                     for number, group in tenant.groups.items():
+                        demands = Counter[int]()
+                        for entry in group.heap:
+                            if entry[5].stamp == entry[4] and entry[5].shape.demand is not None:
+                                demands[id(entry[5].shape.demand)] += entry[5].live
+                        if {id(demand): tasks for demand, tasks in group.demands.items()} != demands:
+                            yield f"a group of band {at} and profile {number} counts other demands than its lines"
                         heads = [entry for entry in group.heap if entry[5].stamp == entry[4]]
                         if len(heads) != group.lines or not heads:
                             yield f"a group of band {at} and profile {number} counts {group.lines}, not {len(heads)}"
@@ -343,15 +396,19 @@ class WaitingIndex:
             share = line.share = self._share(line, first[5].task)
         group = share.groups.get(profile.number)
         if group is None:
-            group = share.groups[profile.number] = Group(profile.number)
-            at = _leaf(line.band)
-            band, queue = self._bands[at], share.parent
-            idle = queue is not None and not queue.mask
-            share.gain(profile.number, self._present(band, line.shape.pools) if idle else None)
-            self._masks[at] = band.root.mask
+            group = share.groups[profile.number] = Group(profile.number, share)
+            self._gain(line, share, profile.number)
         group.lines += 1
         line.group = group
         self._head(line, group, first)
+
+    def _gain(self, line: Line, share: Share[Group], profile: int) -> None:
+        """The share has a group of this profile now, that of the line, which is to be found."""
+        at = _leaf(line.band)
+        band, queue = self._bands[at], share.parent
+        idle = queue is not None and not queue.mask
+        share.gain(profile, self._present(band, line.shape.pools) if idle else None)
+        self._masks[at] = band.root.mask
 
     def _head(self, line: Line, group: Group, first: TaskEntry) -> None:
         """Let the line stand in its group by its first Task."""
@@ -389,9 +446,10 @@ class WaitingIndex:
                     del share.firsts[numbers]
         if not group.lines and share is not None:
             del share.groups[profile.number]
-            share.lose(profile.number)
-            at = _leaf(line.band)
-            self._masks[at] = self._bands[at].root.mask
+            if group.parked is None:
+                share.lose(profile.number)
+                at = _leaf(line.band)
+                self._masks[at] = self._bands[at].root.mask
 
 
 def in_hurry(record: TaskRecord) -> bool:

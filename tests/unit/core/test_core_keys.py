@@ -193,6 +193,40 @@ def test_order_among_those_that_wait_for_a_key_holds_at_the_moment_of_the_start(
     assert world.ends("far") == ["u"]
 
 
+def test_one_that_was_woken_and_is_too_late_by_now_lets_another_try() -> None:
+    world = World(queue(expected_service=1.0), slots=2)
+    world.told(task("x", priority=4), task("t", created=1, deadline=10.0), task("u", created=2))
+    assert world.starts() == ["x"]
+    world.told(TaskGone("x"), TaskLeased(task("far", concurrency_key=None, slots=2), "a"), now=3.0)
+    assert world.starts(3.0) == []
+    assert world.ends("far", 20.0) == ["u"]
+
+
+def test_one_of_another_class_tries_once_agents_come_that_serve_it_alone() -> None:
+    world = World(slots=1)
+    skilled = make_agent("a").slots(1).skills("s", "t").build()
+    world.told(AgentReady(skilled), task("x", priority=4))
+    assert world.starts() == ["x"]
+    world.told(task("first", created=1, skills=frozenset("s")), task("second", created=2, skills=frozenset("t")))
+    assert world.starts() == []
+    world.told(TaskGone("x"), TaskLeased(task("far", concurrency_key=None), "a"))
+    assert world.starts() == []
+    world.told(AgentReady(make_agent("b").slots(1).skills("t").build()))
+    assert world.starts() == ["second"]
+
+
+def test_only_one_of_many_classes_is_woken_where_the_same_holds_them() -> None:
+    world = World(slots=2)
+    world.told(task("x", priority=4), *(task(f"t{n}", type=f"type{n}", created=n) for n in range(1, 50)))
+    assert world.starts() == ["x"]
+    parked = list(world.core._parking.records())
+    assert len(parked) == 49
+    world.told(TaskGone("x"), TaskLeased(task("far", concurrency_key=None, slots=2), "a"))
+    assert world.starts() == []
+    assert [each.task.uid for each in parked if each.blocker is None] == ["t1"]
+    assert world.ends("far") == ["t1"]
+
+
 def test_they_age_while_they_wait_for_a_key() -> None:
     world = World(queue(aging_step=10.0), slots=2)
     world.told(task("x", priority=4), now=0.0)

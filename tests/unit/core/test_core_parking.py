@@ -1,0 +1,91 @@
+"""What limits hold is parked by tenant, level and profile, however many classes of Tasks there are."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from builders import make_agent, make_pool, make_queue, make_task
+from taskdist.api import OrderPolicy, Phase
+from taskdist.core import Core
+from taskdist.core.decisions import Assign
+from taskdist.core.events import AgentReady, PoolApplied, QueueApplied, TaskGone, TaskWaiting
+from taskdist.core.model import Budget, Limits, Queue, Task, TokenRate
+
+TENANTS, LEVELS, CLASSES = "abc", (0, 1), 40
+
+
+def queue(**fields: Any) -> Queue:
+    return replace(make_queue().build(), aging_step=0.0, **fields)
+
+
+def waiting(**fields: Any) -> list[Task]:
+    """One Task of each class, tenant and level."""
+    found = []
+    for tenant in TENANTS:
+        for level in LEVELS:
+            for number in range(CLASSES):
+                task = make_task(f"{tenant}{level}{number:03d}").type(f"type{number}").priority(level).build()
+                found.append(replace(task, tenant=tenant, **fields))
+    return found
+
+
+def parked(core: Core) -> int:
+    """How many pieces stand under limits."""
+    wholes = core._parking._wholes.values()
+    return sum(len(each.lines) + len(each.groups) + len(each.shares) for each in wholes)
+
+
+@pytest.mark.parametrize(
+    ("rules", "fields", "pieces"),
+    [
+        pytest.param(queue(quota=Limits(leased=1)), {}, 6, id="quota"),
+        pytest.param(queue(quota=Limits(leased=1)), {"slots": 2}, 6, id="quota-of-large-Tasks"),
+        pytest.param(queue(quota=Limits(slots=2)), {"slots": 2}, 6, id="quota-of-slots"),
+        pytest.param(queue(tenant_quota=Limits(leased=1)), {"slots": 2}, 6, id="tenants-quota-of-large-Tasks"),
+        pytest.param(queue(rate=TokenRate(1.0, 1)), {"slots": 2}, 6, id="rate-of-large-Tasks"),
+        pytest.param(queue(quota=Limits(leased=1), policy=OrderPolicy.FIFO), {}, 1, id="quota-of-a-fifo-queue"),
+        pytest.param(queue(budgets=(Budget("b", 1),)), {"budgets": (("q", "b", 1),)}, 6, id="budget"),
+        pytest.param(
+            queue(budgets=(Budget("b", rate=TokenRate(1.0, 1)),)), {"budgets": (("q", "b", 1),)}, 6, id="budget-in-time"
+        ),
+        pytest.param(queue(), {"budgets": (("q", "none", 1),)}, 6, id="budget-that-is-not-there"),
+    ],
+)
+def test_pieces_are_counted_by_tenant_and_level_not_by_class(rules: Queue, fields: dict[str, Any], pieces: int) -> None:
+    core = Core()
+    for event in (QueueApplied(rules), PoolApplied(make_pool().fixed(1).build())):
+        core.handle(event, 0.0)
+    core.handle(AgentReady(make_agent("a").slots(99).build()), 0.0)
+    for task in waiting(**fields):
+        core.handle(TaskWaiting(task), 0.0)
+    running = [each.task_uid for each in core.decide(0.0) if isinstance(each, Assign)]
+    for now in (1.0, 2.0, 3.0):
+        assert parked(core) == pieces
+        assert core.audit() == []
+        for uid in running:
+            core.handle(TaskGone(uid, Phase.SUCCEEDED), now)
+        running = [each.task_uid for each in core.decide(now) if isinstance(each, Assign)]
+
+
+@pytest.mark.parametrize(
+    ("rules", "fields"),
+    [
+        pytest.param(queue(), {"budgets": (("q", "none", 1),)}, id="groups"),
+        pytest.param(queue(tenant_quota=Limits(leased=0), policy=OrderPolicy.FIFO), {"tenant": "a"}, id="lines"),
+    ],
+)
+def test_what_comes_and_goes_under_a_closed_limit_leaves_nothing(rules: Queue, fields: dict[str, Any]) -> None:
+    core = Core()
+    for event in (QueueApplied(rules), PoolApplied(make_pool().fixed(1).build())):
+        core.handle(event, 0.0)
+    core.handle(AgentReady(make_agent("a").slots(9).build()), 0.0)
+    for number in range(500):
+        task = make_task(f"t{number}").type(f"type{number}").build()
+        core.handle(TaskWaiting(replace(task, **{"tenant": f"tenant{number}", **fields})), 0.0)
+        assert not any(isinstance(each, Assign) for each in core.decide(0.0))
+        # The first one stays, so that the limit goes on holding.
+        if number:
+            core.handle(TaskGone(task.uid), 0.0)
+    assert parked(core) <= 65
+    assert core.audit() == []
