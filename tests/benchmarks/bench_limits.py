@@ -32,6 +32,10 @@ class Case(NamedTuple):
     opens: float = 0.0
 
 
+def some(chance: random.Random) -> Fields:
+    return {"budgets": (("q", "b", chance.randrange(400, 600)),)}
+
+
 CASES = {
     "quota": Case({"quota": Limits(leased=100)}),
     "quota, two slots": Case({"quota": Limits(slots=200)}, lambda chance: {"slots": 2}),
@@ -41,6 +45,8 @@ CASES = {
     "budget in time": Case(
         {"budgets": (Budget("b", rate=TokenRate(10.0, 10)),)}, lambda chance: {"budgets": (("q", "b", 1),)}, 0.1
     ),
+    "budget held, 200 amounts": Case({"budgets": (Budget("b", 50_000),)}, some),
+    "budget in time, 200 amounts": Case({"budgets": (Budget("b", rate=TokenRate(5_000.0, 5_000)),)}, some, 0.1),
     "one key": Case({"concurrency_limit": 100}, lambda chance: {"concurrency_key": "k"}),
     "100 keys": Case({}, lambda chance: {"concurrency_key": f"k{chance.randrange(100)}"}),
     "fifo, quota": Case({"quota": Limits(leased=100), "policy": OrderPolicy.FIFO}),

@@ -7,12 +7,16 @@ Tasks wait for what others hold, but not for what comes with time: they overdraw
 What comes with time is for the first Task in order that only budgets keep waiting: it has a claim, and none of its
 level or below takes of these budgets before it has started, but for those before it in its own share. So one that asks
 for much does not wait for all that ask for less. Refuses to know which Tasks a budget holds:
-those of one profile take the same, so that it holds them by groups.
+all that a tenant has of one profile take of the same budgets, so that it holds them by groups where there is not
+enough for the one that takes least.
 """
+
+from collections.abc import Iterable
+from heapq import heappop, heappush
 
 from taskdist.api import Reason
 from taskdist.core.blockers import Blocker, Book, Words
-from taskdist.core.model import Budget, TokenRate
+from taskdist.core.model import Budget, Task, TokenRate
 from taskdist.core.rates import Bucket
 
 
@@ -237,3 +241,53 @@ class Short(Blocker):
                 said += f". Task {claim.name} goes first"
             return (f"{said}: enough in {wait:.3g} s.", f"Wait {wait:.3g} s, or raise perSecond {raised}.")
         return (f"The budget {purse.path} may have enough now.", "Wait.")
+
+
+class Amounts:
+    """How many lines take how much of one budget: the least that any takes is found at once."""
+
+    __slots__ = ("_counts", "_heap")
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+        self._heap: list[int] = []
+
+    def add(self, amount: int) -> None:
+        count = self._counts.get(amount, 0)
+        self._counts[amount] = count + 1
+        if not count:
+            heappush(self._heap, amount)
+            if len(self._heap) > 16 + 2 * len(self._counts):
+                self._heap = sorted(self._counts)
+
+    def remove(self, amount: int) -> None:
+        count = self._counts[amount] - 1
+        if count:
+            self._counts[amount] = count
+        else:
+            del self._counts[amount]
+
+    @property
+    def least(self) -> int:
+        """There must be one."""
+        while self._heap[0] not in self._counts:
+            heappop(self._heap)
+        return self._heap[0]
+
+
+def own(blocker: Blocker, task: Task) -> Blocker:
+    """Return what holds the Task itself where a budget holds it together with others that may take less."""
+    if isinstance(blocker, Short):
+        amount = taken(blocker, task.budgets)
+        if amount != blocker.amount:
+            return Short(blocker.purse, blocker.level, amount)
+    return blocker
+
+
+def taken(short: Short, budgets: Iterable[tuple[str, str, int]]) -> int:
+    """Return how much of these amounts is of that budget."""
+    purse = short.purse
+    for queue, name, amount in budgets:
+        if name == purse.name and queue == purse.book.rules.name:
+            return amount
+    return 0

@@ -47,6 +47,22 @@ class Claims:
         """Nothing is kept for the Task any more. Return the blockers that may have opened: all behind it."""
         return self._drop(self.claims[uid])
 
+    def least(self, short: Short, amount: int, now: float) -> Blocker | None:
+        """Return what holds a Task beside one that was judged now, if it takes so much; None if nothing does."""
+        if amount == short.amount:
+            return short
+        found = short.purse.blocker("", short.level, amount, False, now)
+        if isinstance(found, Short):
+            found.seen = short.seen
+        if found is not None:
+            self._hand_out(found, now)
+        return found
+
+    def spare(self, short: Short) -> None:
+        """Nothing is parked under it after all: it stays only if it rings for a claim."""
+        if short.claim is None or not short.rings:
+            self._report(short)
+
     def correct(self, task: Task, used: Iterable[tuple[str, str, int]], now: float) -> list[Blocker]:
         """The leased attempt used so much, whatever it spent at its grant. Return the blockers that may have opened."""
         spent = self._spent.get(task.uid)
@@ -136,6 +152,13 @@ class Claims:
             for short in each.shorts.values():
                 if short.watched:
                     self._await(short, now)
+
+    def _hand_out(self, blocker: Blocker, now: float) -> None:
+        if not blocker.watched:
+            blocker.watched = True
+            blocker.book.watched[blocker] = None
+            if blocker.timed:
+                self._await(blocker, now)
 
     def _await(self, blocker: Blocker, now: float) -> None:
         """Let time report the blocker, if it is time that opens it."""

@@ -1,8 +1,8 @@
 """Equivalence classes of Tasks and of agents.
 
 A `Shape` is all Tasks that no rule can tell apart but by order. An `AgentClass` is all agents that no filter can tell
-apart. A `Profile` is all shapes that the same agent classes serve and that take the same room and budgets: one bit says
-whether any of them can be placed, and a limit holds all that a tenant has of one. Refuses to know which class fits
+apart. A `Profile` is all shapes that the same agent classes serve, with the same room and of the same budgets: one bit
+says whether any of them can be placed, and a limit holds all that a tenant has of one. Refuses to know which class fits
 which: `matching` keeps that.
 """
 
@@ -247,10 +247,10 @@ class Profile:
 
 # What a Task takes of budgets: queue, name, amount.
 Budgets = tuple[tuple[str, str, int], ...]
-# The same with the namespace; None where nothing is taken.
-Taking = tuple[str, Budgets] | None
+# Of which budgets, whatever the amounts: the namespace, and queue and name of each; None where nothing is taken.
+Taking = tuple[str, tuple[tuple[str, str], ...]] | None
 # (agent classes that serve it, slots, resources; the same classes by step of a route, none where it has only one step;
-# what it takes of budgets)
+# of which budgets it takes)
 ProfileKey = tuple[int, int, Resources, tuple[int, ...], Taking]
 # What few Tasks have: the one agent that may run them; the number of their route, and of the step that their wait has
 # opened; what they take of budgets; where they may and would rather run, and whether they wait for that.
@@ -275,6 +275,7 @@ class Shape:
     """Tasks that no rule can tell apart but by order."""
 
     __slots__ = (
+        "budgets",
         "candidates",
         "closed",
         "contests",
@@ -320,7 +321,10 @@ class Shape:
         self.contests: tuple[Contest, ...] = ()
         self.strategy: Strategy | None = ADAPTIVE
         self.patient = special is not None and special[5]
-        self.taking: Taking = (key[0][0], special[3]) if special is not None and special[3] else None
+        # What its Tasks take, and of which budgets.
+        self.budgets: Budgets = special[3] if special is not None else ()
+        names = tuple([(queue, name) for queue, name, _ in self.budgets])
+        self.taking: Taking = (key[0][0], names) if names else None
         # The queue's rules; the defaults if it is gone.
         self.queue = Queue(*key[0])
         self.need = need

@@ -21,7 +21,7 @@ from taskdist.core.blockers import (
     FullSlots,
     NoToken,
 )
-from taskdist.core.budgets import Short
+from taskdist.core.budgets import Short, own
 from taskdist.core.decisions import Explanation
 from taskdist.core.dependencies import Dependencies, Gate
 from taskdist.core.limits import Limits
@@ -160,8 +160,9 @@ def of_turn(task: Task, first: str, tasks: int) -> Explanation:
 
 def of_limit(task: Task, blocker: Blocker, now: float) -> Explanation:
     """The limit has words of its own."""
-    message, unblock = blocker.describe(now)
-    return Explanation(blocker.reason, message, unblock, command=_raise(task, blocker))
+    mine = own(blocker, task)
+    message, unblock = mine.describe(now)
+    return Explanation(mine.reason, message, unblock, command=_raise(task, mine))
 
 
 def _raise(task: Task, blocker: Blocker) -> str:

@@ -126,10 +126,26 @@ class Granting(Timing):
                 return True
         if blocker is None:
             return False
+        if isinstance(blocker, Short):
+            self._set_group_aside(record, blocker, now)
+            return True
         if not blocker.whole:
             self._park(record, blocker.reason)
         self._parking.add(record, blocker, now)
         return True
+
+    def _set_group_aside(self, record: TaskRecord, short: Short, now: float) -> None:
+        """Park all of the Task's group if there is not enough for the one that takes least, else those like it."""
+        line = record.line
+        assert line is not None, "what is found stands in a line"
+        assert line.group is not None, "and that in a group"
+        least = self._limits.least(short, line.group.least(short), now)
+        if least is None:
+            self._parking.add(record, short, now, alone=True)
+            return
+        self._parking.add(record, least, now)
+        if least is not short and not self._parking.holds(short):
+            self._limits.spare(short)
 
     def _rivals(self, record: TaskRecord, blocker: Blocker | None) -> list[Blocker]:
         """Return what is to open before the Task takes of its budgets, or is set aside because of them."""

@@ -155,11 +155,8 @@ class Limits(Claims):
             found.seen = self._decision
             if self._claimable(account, book, task, level, now):
                 self._claim(task, level, now)
-        if found is not None and not found.watched:
-            found.watched = True
-            found.book.watched[found] = None
-            if found.timed:
-                self._await(found, now)
+        if found is not None:
+            self._hand_out(found, now)
         return found
 
     def claim_stands(self, task: Task, level: int, now: float) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from taskdist.core import order
 from taskdist.core.arrivals import Arrivals, Load, Owner, Stream
+from taskdist.core.budgets import own
 from taskdist.core.classes import AgentClass, Shape
 from taskdist.core.decisions import Explanation
 from taskdist.core.estimates import Estimates
@@ -42,7 +43,8 @@ def with_outlook(
     before = ahead(record, catalogue.shapes.values(), price)
     found = replace(found, position=before.position, position_exact=before.exact)
     start = _start(record, before, catalogue, estimates, arrivals, now)
-    opens = record.line.blocker.opens_at(now) if record.line.blocker is not None else now
+    blocker = record.line.blocker
+    opens = own(blocker, record.task).opens_at(now) if blocker is not None else now
     if start is None or opens is None:
         return found
     # A rate lets it go at a time that is known, and no earlier.

@@ -1,7 +1,7 @@
 """Tasks that a limit holds, each under exactly one blocker, and how they come back.
 
-A limit that holds all Tasks of a tenant in a queue parks its share or line as a whole; a budget parks groups, all of
-whose Tasks take the same of it. A key
+A limit that holds all Tasks of a tenant in a queue parks its share as a whole, one that asks for slots or amounts a
+group of it, or a line. A key
 holds single Tasks: of those parked under it, the first of each tenant and profile is let go to try when it opens, for
 what else may hold one of them holds all of them; whoever finds it closed again is parked again. So a limit costs as
 much as there are tenants, levels and profiles behind it, not as there are Tasks. Refuses to know what the limits are.
@@ -12,7 +12,7 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from taskdist.api import OrderPolicy
-from taskdist.core.classes import Profile, Shape
+from taskdist.core.classes import Budgets, Profile, Shape
 from taskdist.core.model import EMERGENCY, Key, Task
 from taskdist.core.order import Place
 from taskdist.core.records import TaskRecord
@@ -72,8 +72,9 @@ class Parking:
         # Whether Tasks may have come into other profiles since they were parked.
         self._moved = False
 
-    def add(self, record: TaskRecord, blocker: "Blocker", now: float) -> None:
-        """Park the Task, taken from the index before, or all that the blocker holds with it."""
+    def add(self, record: TaskRecord, blocker: "Blocker", now: float, alone: bool = False) -> None:
+        """Park the Task, taken from the index before, or all that the blocker holds with it. `alone`: a budget has not
+        enough for Tasks of its class, but may have for others of its group."""
         if not blocker.whole:
             record.blocker = blocker
             single = self._singles.get(_key(record))
@@ -91,14 +92,20 @@ class Parking:
         whole.trim()
         # Queues with an order of their own have one share for all tenants, and emergencies have one for all queues.
         shared = blocker.tenant is not None and line.shape.queue.policy is not OrderPolicy.PRIORITY
-        if not blocker.by_budgets and (shared or record.level >= EMERGENCY):
+        if blocker.by_budgets and not alone:
+            whole.groups.append(self._waiting.park_group(line, blocker))
+        elif alone or shared or record.level >= EMERGENCY:
             self._waiting.park(line, blocker)
             whole.lines.append(line)
-        elif blocker.by_budgets or (blocker.by_slots and record.task.slots > 1):
+        elif blocker.by_slots and record.task.slots > 1:
             # A Task of one slot that is held leaves no room for any other.
             whole.groups.append(self._waiting.park_group(line, blocker))
         else:
             whole.shares.append((self._waiting.park_share(line, blocker), line.shape.pools))
+
+    def holds(self, blocker: "Blocker") -> bool:
+        """Whether anything is parked under it as a whole."""
+        return blocker in self._wholes
 
     def _push(self, single: _Single, record: TaskRecord, now: float) -> None:
         self._stamp += 1
@@ -141,7 +148,7 @@ class Parking:
                 for line in whole.lines:
                     self._waiting.unpark(line)
                 for group in whole.groups:
-                    self._waiting.unpark_group(group)
+                    self._waiting.unpark_group(group, blocker)
 
     def moved(self) -> None:
         """Some class of Tasks has another profile now."""
@@ -165,18 +172,18 @@ class Parking:
             self._try(key, now)
 
     def _try(self, key: _Key, now: float, closed: bool = True) -> None:
-        """Let the first of each tenant and profile try. `closed` False: only if the key is free."""
+        """Let the first of each tenant, profile and set of amounts try. `closed` False: only if the key is free."""
         single = self._singles.get(key)
         if single is None:
             return
-        firsts: dict[tuple[Shape | Profile, str], _Entry] = {}
+        firsts: dict[tuple[Shape | Profile, str, Budgets], _Entry] = {}
         for line, heap in list(single.lines.items()):
             entry = self._head(single, heap, now)
             if entry is None:
                 del single.lines[line]
                 continue
             # What is closed may open by itself.
-            kind = (line[0].profile or line[0], line[1])
+            kind = (line[0].profile or line[0], line[1], line[0].budgets)
             first = firsts.get(kind)
             if first is None or entry < first:
                 firsts[kind] = entry

@@ -14,6 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from taskdist.core import order
+from taskdist.core.budgets import Amounts, Short, taken
 from taskdist.core.classes import Demand, Profile, Shape
 from taskdist.core.masks import OrTree, bits
 from taskdist.core.model import EMERGENCY, Key, Queue, Task
@@ -87,11 +88,15 @@ LineEntry = tuple[int, float, float, str, int, Line]
 class Group:
     """A tenant's lines in one band and profile, in the order of their first Tasks. A parked one is not found."""
 
-    __slots__ = ("demands", "heap", "lines", "number", "parked", "share")
+    __slots__ = ("_amounts", "_names", "demands", "heap", "lines", "number", "parked", "share")
 
-    def __init__(self, number: int, share: "Share[Group]") -> None:
+    def __init__(self, profile: Profile, share: "Share[Group]") -> None:
         # The profile's.
-        self.number = number
+        self.number = profile.number
+        taking = profile.key[4]
+        # Of which budgets its Tasks take, and how much.
+        self._names = () if taking is None else taking[1]
+        self._amounts = [Amounts() for _ in self._names]
         self.share = share
         self.heap: list[LineEntry] = []
         self.lines = 0
@@ -108,6 +113,21 @@ class Group:
             del self.demands[demand]
         if self.parked is None:
             self.share.want(demand, tasks)
+
+    def join(self, shape: Shape) -> None:
+        """A line of this shape stands in it."""
+        self.lines += 1
+        for at, amounts in enumerate(self._amounts):
+            amounts.add(shape.budgets[at][2])
+
+    def part(self, shape: Shape) -> None:
+        self.lines -= 1
+        for at, amounts in enumerate(self._amounts):
+            amounts.remove(shape.budgets[at][2])
+
+    def least(self, short: Short) -> int:
+        """Return the least that any of its Tasks takes of the budget, of which all take."""
+        return taken(short, [(*name, self._amounts[at].least) for at, name in enumerate(self._names)])
 
     def park(self, blocker: "Blocker") -> None:
         """Nothing of it goes on until `unpark`."""
@@ -302,11 +322,11 @@ class WaitingIndex:
         self._masks[_leaf(line.band)] = self._bands[_leaf(line.band)].root.mask
         return group
 
-    def unpark_group(self, group: Group) -> None:
-        """What stands there goes on, if it still stands there."""
-        if group.parked is not None:
+    def unpark_group(self, group: Group, blocker: "Blocker") -> None:
+        """What stands there goes on, if it still stands there and is parked under that."""
+        if group.parked is blocker:
             group.parked = None
-            if group.lines:
+            if group.heap and group.lines:
                 line = group.first()
                 self._gain(line, group.share, group.number)
                 for demand, tasks in group.demands.items():
@@ -396,10 +416,13 @@ class WaitingIndex:
             share = line.share = self._share(line, first[5].task)
         group = share.groups.get(profile.number)
         if group is None:
-            group = share.groups[profile.number] = Group(profile.number, share)
+            group = share.groups[profile.number] = Group(profile, share)
             self._gain(line, share, profile.number)
-        group.lines += 1
+        group.join(line.shape)
         line.group = group
+        if isinstance(group.parked, Short) and taken(group.parked, line.shape.budgets) < group.parked.amount:
+            # It may go though the others may not.
+            self.unpark_group(group, group.parked)
         self._head(line, group, first)
 
     def _gain(self, line: Line, share: Share[Group], profile: int) -> None:
@@ -438,7 +461,7 @@ class WaitingIndex:
         group, line.group, line.lead, line.stamp = line.group, None, None, 0
         if group is None or profile is None:
             return
-        group.lines -= 1
+        group.part(line.shape)
         share = line.share
         if share is not None:
             for numbers, former in list(share.firsts.items()):

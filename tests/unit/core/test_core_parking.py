@@ -68,6 +68,79 @@ def test_pieces_are_counted_by_tenant_and_level_not_by_class(rules: Queue, field
         running = [each.task_uid for each in core.decide(now) if isinstance(each, Assign)]
 
 
+HELD = queue(budgets=(Budget("b", 100),))
+SPENT = queue(budgets=(Budget("b", rate=TokenRate(10.0, 100)),))
+
+
+def budgeted(uid: str, amount: int, **fields: Any) -> Task:
+    return replace(make_task(uid).build(), tenant="a", budgets=(("q", "b", amount),), **fields)
+
+
+def prepared(rules: Queue, *tasks: Task) -> Core:
+    """A core with much room, and these Tasks one after the other."""
+    core = Core()
+    for event in (QueueApplied(rules), PoolApplied(make_pool().fixed(1).build())):
+        core.handle(event, 0.0)
+    core.handle(AgentReady(make_agent("a").slots(999).build()), 0.0)
+    for task in tasks:
+        core.handle(TaskWaiting(task), 0.0)
+    return core
+
+
+def starts(core: Core, now: float) -> list[str]:
+    found = [each.task_uid for each in core.decide(now) if isinstance(each, Assign)]
+    assert core.audit() == []
+    return found
+
+
+@pytest.mark.parametrize("rules", [HELD, SPENT], ids=["held", "in-time"])
+def test_what_is_short_for_the_least_holds_all_whatever_the_amounts(rules: Queue) -> None:
+    core = prepared(rules, budgeted("x", 95), *(budgeted(f"t{n:02d}", 10 + n, created=1.0 + n) for n in range(50)))
+    assert starts(core, 0.0) == ["x"]
+    assert parked(core) == 1
+    found = core.why("t07", 0.0)
+    assert found is not None
+    assert found.message.startswith("The Task takes 17 of the budget q/b")
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        pytest.param(HELD, ["small"], id="held"),
+        # What comes with time is kept for the first.
+        pytest.param(SPENT, [], id="in-time"),
+    ],
+)
+def test_one_that_comes_and_takes_less_than_all_that_are_held(rules: Queue, expected: list[str]) -> None:
+    core = prepared(rules, budgeted("x", 95), budgeted("t", 10, created=1.0), budgeted("u", 11, created=2.0))
+    assert starts(core, 0.0) == ["x"]
+    core.handle(TaskWaiting(budgeted("small", 5, created=3.0)), 0.0)
+    assert starts(core, 0.0) == expected
+
+
+def test_those_that_take_less_go_on_beside_one_that_takes_more() -> None:
+    core = prepared(HELD, budgeted("x", 60), budgeted("y", 40, created=1.0), budgeted("large", 90, created=2.0))
+    assert starts(core, 0.0) == ["x", "y"]
+    for number in range(5):
+        core.handle(TaskWaiting(budgeted(f"t{number}", 20 + number, created=3.0 + number)), 0.0)
+    assert starts(core, 0.0) == []
+    core.handle(TaskGone("y", Phase.SUCCEEDED), 1.0)
+    assert starts(core, 1.0) == ["t0"]
+    core.handle(TaskGone("x", Phase.SUCCEEDED), 2.0)
+    assert starts(core, 2.0) == ["t1", "t2", "t3"]
+
+
+def test_the_first_of_many_amounts_goes_when_there_is_enough_for_it() -> None:
+    amounts = [50, 20, 70, 30, 60, 40]
+    core = prepared(SPENT, budgeted("x", 100), *(budgeted(f"t{n}", a, created=1.0 + n) for n, a in enumerate(amounts)))
+    assert starts(core, 0.0) == ["x"]
+    now, order = 0.0, []
+    while (wake := core.next_wake()) is not None and len(order) < len(amounts):
+        now = max(now, wake)
+        order += [(uid, round(now, 6)) for uid in starts(core, now)]
+    assert order == [("t0", 5.0), ("t1", 7.0), ("t2", 14.0), ("t3", 17.0), ("t4", 23.0), ("t5", 27.0)]
+
+
 @pytest.mark.parametrize(
     ("rules", "fields"),
     [
