@@ -197,6 +197,34 @@ class Arrivals:
             if at == level
         }
 
+    def taking(self, level: int, now: float, amount: Callable[[Shape], float]) -> Load:
+        """Return what comes above this level, in what a Task of each class takes of something."""
+        if self._begun is None:
+            return Load()
+        number, blocks = int(now // BLOCK), self._blocks(now)
+        work = variance = 0.0
+        for shape, flows in self._shapes.items():
+            each = amount(shape) / shape.need.slots
+            for flow in flows[level + 1 :] if each else ():
+                if flow is not None:
+                    slots, varies = flow.rate(number, blocks)
+                    work += slots * each
+                    variance += varies * each * each
+        return Load(work, variance)
+
+    def above(self, level: int, owner: Owner, now: float) -> Load:
+        """Return what comes of one tenant above this level, in slots."""
+        if self._begun is None:
+            return Load()
+        number, blocks = int(now // BLOCK), self._blocks(now)
+        work = variance = 0.0
+        for higher in range(level + 1, EMERGENCY + 1):
+            account = self._accounts.get((higher, owner))
+            if account is not None:
+                slots, varies = account.flow.rate(number, blocks)
+                work, variance = work + slots, variance + varies
+        return Load(work, variance)
+
     def _blocks(self, now: float) -> float:
         """Return how many blocks the window holds by now, in weights that fade."""
         assert self._begun is not None

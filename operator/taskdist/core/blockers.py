@@ -223,6 +223,11 @@ class Blocker(ABC):
         self.watched = False
 
     @property
+    def limit(self) -> object:
+        """What it is of: the same for all blockers that let go of what there is of one thing."""
+        return self
+
+    @property
     def queue(self) -> str:
         return f"TaskQueue {self.book.rules.name}"
 

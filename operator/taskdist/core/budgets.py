@@ -184,6 +184,10 @@ class Short(Blocker):
         self.name = "/".join(("", *purse.book.rules.key, purse.name, str(level), str(amount)))
 
     @property
+    def limit(self) -> object:
+        return self.purse
+
+    @property
     def claim(self) -> Claim | None:
         """The claim, its own or another's, that its Tasks wait for."""
         claim = self.purse.claim

@@ -4,14 +4,15 @@ Puts together who goes before it, what those are expected to take, what comes me
 that may run it. Refuses to know how any of that is found out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
 from taskdist.core import order
 from taskdist.core.arrivals import Arrivals, Load, Owner, Stream
-from taskdist.core.budgets import own
+from taskdist.core.blockers import Blocker, NoToken
+from taskdist.core.budgets import Short, own, taken
 from taskdist.core.classes import AgentClass, Shape
 from taskdist.core.decisions import Explanation
 from taskdist.core.estimates import Estimates
@@ -44,13 +45,55 @@ def with_outlook(
     found = replace(found, position=before.position, position_exact=before.exact)
     start = _start(record, before, catalogue, estimates, arrivals, now)
     blocker = record.line.blocker
-    opens = own(blocker, record.task).opens_at(now) if blocker is not None else now
-    if start is None or opens is None:
+    if start is not None and blocker is not None:
+        paced = _paced(record, own(blocker, record.task), before, arrivals, now)
+        start = None if paced is None else _later(start, paced)
+    if start is None:
         return found
-    # A rate lets it go at a time that is known, and no earlier.
-    least = max(0.0, opens - now)
-    mean, low, high = (now + max(least, each) for each in (start.mean, start.low, start.high))
-    return replace(found, start=mean, start_interval=(low, high))
+    return replace(found, start=now + start.mean, start_interval=(now + start.low, now + start.high))
+
+
+def _later(one: Forecast, other: Forecast) -> Forecast:
+    return Forecast(max(one.mean, other.mean), max(one.low, other.low), max(one.high, other.high))
+
+
+def _paced(record: "TaskRecord", blocker: Blocker, before: Ahead, arrivals: Arrivals, now: float) -> Forecast | None:
+    """Return when what holds the Task lets it go if time alone does that: when there was enough for all that go before
+    it, and for itself. None for what opens by other things."""
+    key, task = blocker.book.rules.key, record.task
+    if isinstance(blocker, NoToken) and blocker.scope.rate is not None:
+        rate, tokens = blocker.scope.rate, blocker.scope.tokens(blocker.scope.rate, now).tokens(now)
+        if blocker.tenant is not None:
+            load, wanted = (
+                arrivals.above(record.level, (order.full_name(blocker.book.rules), blocker.tenant), now),
+                before.own,
+            )
+            above = Load(load.work / task.slots, load.variance / task.slots**2)
+        else:
+            wanted, above = _wanted(lambda shape: float(shape.queue_key == key), record, before, arrivals, now)
+        wanted += 1.0
+    elif isinstance(blocker, Short) and blocker.ever and (terms := blocker.purse.terms) is not None and terms.rate:
+        short, rate, tokens = blocker, terms.rate, blocker.purse.tokens(terms.rate, now).tokens(now)
+        wanted, above = _wanted(
+            lambda shape: float(taken(short, shape.budgets)) if shape.queue_key[0] == key[0] else 0.0,
+            record,
+            before,
+            arrivals,
+            now,
+        )
+        wanted += short.amount
+    else:
+        return None
+    lacking = wanted - tokens
+    return forecast(Backlog(1.0, lacking, seen=lacking), Backlog(), rate.per_second, [(inf, above)])
+
+
+def _wanted(
+    amount: Callable[[Shape], float], record: "TaskRecord", before: Ahead, arrivals: Arrivals, now: float
+) -> tuple[float, Load]:
+    """Return what those before the Task take of something, and what comes that goes before it as well."""
+    wanted = sum([count * amount(shape) for shape, count in before.tasks.items()], 0.0)
+    return wanted, arrivals.taking(record.level, now, amount)
 
 
 def _start(

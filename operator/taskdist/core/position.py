@@ -36,15 +36,16 @@ class Ahead:
     """Who goes before a Task: how many of each class. Whether they were counted or estimated.
 
     `higher` are those of higher bands. In its own band: its lane, the others of its queue and other queues; `vt` is the
-    virtual time of its lane when its turn comes, `turn` that of its queue.
+    virtual time of its lane when its turn comes, `turn` that of its queue. `own` are those of its queue and tenant.
     """
 
-    __slots__ = ("exact", "higher", "lane", "lanes", "queue", "queues", "tasks", "turn", "vt")
+    __slots__ = ("exact", "higher", "lane", "lanes", "own", "queue", "queues", "tasks", "turn", "vt")
 
     def __init__(self, higher: dict[Shape, float], lane: "Lane", queue: "Turns", queues: "list[Turns]") -> None:
         self.higher = higher
         self.tasks = dict(higher)
         self.exact = True
+        self.own = 0.0
         self.lane = lane
         self.queue = queue
         self.lanes = list(queue.lanes.values())
@@ -72,7 +73,8 @@ class Lane:
     __slots__ = ("cost", "key", "lines", "live", "vt", "weight")
 
     def __init__(self, share: "Share[Group]") -> None:
-        self.vt = share.vt
+        # One that is parked goes on at the present, as if it had been idle.
+        self.vt = share.vt if share.mask or share.parent is None else max(share.vt, share.parent.present)
         self.key = share.key
         self.weight = share.weight
         self.lines: list[Line] = []
@@ -176,7 +178,8 @@ def ahead(record: "TaskRecord", shapes: Iterable[Shape], price: Callable[[Shape]
     queues: dict[str, Turns] = {}
     prices: dict[Shape, float] = {}
     higher: dict[Shape, float] = {}
-    band_of_own = line.band
+    band_of_own, of_own = line.band, 0.0
+    mine = None if line.blocker is None else line.blocker.limit
     for shape in shapes:
         if not shape.eligible or shape.closed is not None or pools.isdisjoint(shape.pools):
             continue
@@ -186,10 +189,14 @@ def ahead(record: "TaskRecord", shapes: Iterable[Shape], price: Callable[[Shape]
             if band < band_of_own or share is None or share.parent is None:
                 continue
             # Not those that a limit holds, unless it holds this Task just as well.
-            if (other.group is None or other.blocker is not None) and share is not own:
+            blocker = other.blocker
+            held = blocker is not None and (mine is None or blocker.limit is not mine)
+            if (held or shape.profile is None) and share is not own:
                 continue
             if band > band_of_own:
                 before += other.live
+                if shape.queue_key == record.shape.queue_key and other.tenant == line.tenant:
+                    of_own += other.live
                 continue
             if shape not in prices:
                 prices[shape] = price(shape)
@@ -203,9 +210,10 @@ def ahead(record: "TaskRecord", shapes: Iterable[Shape], price: Callable[[Shape]
         if before:
             higher[shape] = before
     assert own.parent is not None
-    mine = queues.pop(own.parent.key)
-    found = Ahead(higher, mine.lanes.pop(own.key), mine, list(queues.values()))
+    turns = queues.pop(own.parent.key)
+    found = Ahead(higher, turns.lanes.pop(own.key), turns, list(queues.values()))
     place, so_far = record.place(), sum(higher.values())
+    found.own = of_own + sum(_before(each, place) for each in found.lane.lines if each.tenant == line.tenant)
     try:
         taken = _counted(place, found, prices.__getitem__, so_far)
     except _TooMany:

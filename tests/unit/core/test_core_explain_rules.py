@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import make_agent, make_pool, make_queue, make_task
-from taskdist.api import Reason
+from taskdist.api import Phase, Reason
 from taskdist.core import Core
 from taskdist.core.decisions import Assign, Explanation
-from taskdist.core.events import AgentReady, Event, PoolApplied, QueueApplied, TaskLeased, TaskWaiting
+from taskdist.core.events import AgentReady, Event, PoolApplied, QueueApplied, TaskGone, TaskLeased, TaskWaiting
 from taskdist.core.model import EMERGENCY, TOP, Budget, Limits, Parent, Queue, Route, RouteStep, Task, TokenRate
 from taskdist.core.words import clock, duration, text
 
@@ -429,6 +429,69 @@ def test_a_rate_puts_the_expected_start_off() -> None:
     assert found is not None
     assert (found.reason, found.position) == (Reason.RATE_LIMITED, 1)
     assert found.start == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize(
+    ("queue", "fields", "starts"),
+    [
+        pytest.param({"rate": TokenRate(0.5)}, {}, [2.0, 4.0, 6.0, 8.0], id="of-the-queue"),
+        # Two of each tenant.
+        pytest.param({"tenant_rate": TokenRate(0.5)}, {}, [2.0, 2.0, 4.0, 4.0], id="of-each-tenant"),
+        pytest.param(
+            {"budgets": (Budget("b", rate=TokenRate(5.0, 10)),)},
+            {"budgets": (("q", "b", 10),)},
+            [2.0, 4.0, 6.0, 8.0],
+            id="of-a-budget",
+        ),
+    ],
+)
+def test_who_waits_for_a_rate_is_expected_when_there_was_enough_for_all_before_it(
+    queue: dict[str, Any], fields: dict[str, Any], starts: list[float]
+) -> None:
+    core = Core()
+    for event in (
+        PoolApplied(make_pool().slots(9).fixed(1).build()),
+        QueueApplied(rules(aging_step=0.0, **queue)),
+        AgentReady(make_agent("a").slots(9).build()),
+    ):
+        core.handle(event, 0.0)
+    for seconds in (0.1, 0.2):
+        core.learn(OTHER, seconds)
+    # The first of each tenant take what is there at first.
+    tasks = [
+        replace(make_task(f"t{n}").created(n / 1000).build(), tenant="xy"[n % 2], **fields)
+        for n in range(6 if "tenant_rate" in queue else 5)
+    ]
+    for task in tasks:
+        core.handle(TaskWaiting(task), 0.0)
+    core.decide(0.0)
+    found = [core.explain(task.uid, 0.0) for task in tasks[-4:]]
+    assert [each.start for each in found if each is not None] == [pytest.approx(start, abs=0.01) for start in starts]
+
+
+def test_what_comes_above_takes_of_a_rate_first() -> None:
+    """Every other token goes to the level above."""
+    core = Core()
+    for event in (
+        PoolApplied(make_pool().slots(99).fixed(1).build()),
+        QueueApplied(rules(aging_step=0.0, rate=TokenRate(2.0, 1))),
+        AgentReady(make_agent("a").slots(99).build()),
+    ):
+        core.handle(event, 0.0)
+    core.learn(OTHER, 0.1)
+    core.learn(OTHER, 0.2)
+    for second in range(600):
+        core.handle(TaskWaiting(make_task(f"h{second}").priority(3).created(float(second)).build()), float(second))
+        core.decide(float(second))
+        core.handle(TaskGone(f"h{second}", Phase.SUCCEEDED), float(second))
+    for number in range(11):
+        core.handle(TaskWaiting(make_task(f"t{number:02d}").priority(1).created(599.0).build()), 599.0)
+    core.decide(599.0)
+    found = core.explain("t10", 599.0)
+    assert found is not None
+    assert found.reason is Reason.RATE_LIMITED
+    assert found.start is not None
+    assert found.start - 599.0 == pytest.approx(11.0, rel=0.15)
 
 
 TASKS = st.fixed_dictionaries(

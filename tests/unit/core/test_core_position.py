@@ -10,8 +10,8 @@ from builders import make_agent, make_pool, make_queue, make_task
 from taskdist.api import OrderPolicy
 from taskdist.core import Core
 from taskdist.core.decisions import Assign
-from taskdist.core.events import AgentReady, PoolApplied, QueueApplied, TaskWaiting
-from taskdist.core.model import EMERGENCY, Queue, Task
+from taskdist.core.events import AgentNotReady, AgentReady, PoolApplied, QueueApplied, TaskLeased, TaskWaiting
+from taskdist.core.model import EMERGENCY, Budget, Queue, Task
 from taskdist.core.position import EXACT
 
 NOW = 1000.0
@@ -84,6 +84,24 @@ def test_so_it_is_when_shares_were_charged_before(tasks: list[Task], served: int
     started = {each.task_uid for each in core.decide(NOW) if isinstance(each, Assign)}
     left = [task for task in tasks if task.uid not in started]
     found = positions(core, left)
+    assert found == {uid: place for place, uid in enumerate(handed_out(core), 1)}
+
+
+@given(waiting(), st.data())
+def test_so_it_is_among_those_that_one_limit_holds(tasks: list[Task], data: st.DataObject) -> None:
+    """All take of one budget, which another one holds; those that take nothing wait for room."""
+    share = ("a", "b", 1)
+    tasks = [replace(task, budgets=(share,)) for task in tasks]
+    queues = tuple(replace(queue, budgets=(Budget("b", 1),) if queue.name == "a" else ()) for queue in QUEUES)
+    core = core_with([], queues)
+    core.handle(TaskLeased(replace(make_task("holder").queue("a").build(), budgets=(share,)), "far"), NOW)
+    core.handle(AgentReady(make_agent("first").slots(data.draw(st.integers(2, 9))).build()), NOW)
+    for task in tasks:
+        core.handle(TaskWaiting(task), NOW)
+    assert not any(isinstance(each, Assign) for each in core.decide(NOW))
+    found = positions(core, tasks)
+    core.handle(AgentNotReady("first"), NOW)
+    core.handle(QueueApplied(replace(queues[0], budgets=(Budget("b", 1000),))), NOW)
     assert found == {uid: place for place, uid in enumerate(handed_out(core), 1)}
 
 

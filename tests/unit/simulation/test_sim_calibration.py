@@ -96,6 +96,7 @@ def by_tenant(rate: float, service: Any, count: int) -> list[dict[str, Any]]:
     return [poisson(rate, service, count, name=tenant, task={"tenant": tenant}) for tenant in "xyz"]
 
 
+FIVE = {"rate": {"queue": {"perSecond": 5}}}
 WEIGHTS = {"tenants": {"weights": [{"name": "x", "weight": 4}]}}
 WORLDS: dict[str, Callable[[], dict[str, Any]]] = {
     "one slot": lambda: scenario(poisson(0.9, EXPONENTIAL, 2000)),
@@ -110,7 +111,14 @@ WORLDS: dict[str, Callable[[], dict[str, Any]]] = {
         pools={"p": {"replicas": 2, "slots": 2}, "r": {"replicas": 1, "slots": 2}},
         agents={"r": {"speed": 0.5}},
     ),
-    "a rate": lambda: scenario(poisson(4.5, LOGNORMAL, 2000), pools=EIGHT, queue={"rate": {"queue": {"perSecond": 5}}}),
+    "a rate": lambda: scenario(poisson(4.5, LOGNORMAL, 2000), pools=EIGHT, queue=FIVE),
+    "a rate and three levels": lambda: scenario(*by_level(1.5, LOGNORMAL, 1000), pools=EIGHT, queue=FIVE),
+    "a rate of each tenant": lambda: scenario(
+        *by_tenant(1.55, LOGNORMAL, 1000), pools=EIGHT, queue={"rate": {"perTenant": {"perSecond": 1.7}}}
+    ),
+    "a rate and all at once": lambda: scenario(
+        stream({"burst": {"at": 0, "count": 500}}, LOGNORMAL), pools=EIGHT, queue=FIVE
+    ),
     "all at once": lambda: scenario(stream({"burst": {"at": 0, "count": 2000}}, LOGNORMAL), pools=EIGHT),
     "large and small": lambda: scenario(
         poisson(2.6, EXPONENTIAL, 1500, name="small"),
