@@ -64,10 +64,8 @@ def _paced(record: "TaskRecord", blocker: Blocker, before: Ahead, arrivals: Arri
     if isinstance(blocker, NoToken) and blocker.scope.rate is not None:
         rate, tokens = blocker.scope.rate, blocker.scope.tokens(blocker.scope.rate, now).tokens(now)
         if blocker.tenant is not None:
-            load, wanted = (
-                arrivals.above(record.level, (order.full_name(blocker.book.rules), blocker.tenant), now),
-                before.own,
-            )
+            owner = (order.full_name(blocker.book.rules), blocker.tenant)
+            load, wanted = arrivals.above(record.level, owner, now), before.own(record)
             above = Load(load.work / task.slots, load.variance / task.slots**2)
         else:
             wanted, above = _wanted(lambda shape: float(shape.queue_key == key), record, before, arrivals, now)

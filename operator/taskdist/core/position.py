@@ -35,17 +35,18 @@ SAMPLE: Final = 512
 class Ahead:
     """Who goes before a Task: how many of each class. Whether they were counted or estimated.
 
-    `higher` are those of higher bands. In its own band: its lane, the others of its queue and other queues; `vt` is the
-    virtual time of its lane when its turn comes, `turn` that of its queue. `own` are those of its queue and tenant.
+    `higher` are those of higher bands, `of_own` how many of these are of its queue and tenant. In its own band: its
+    lane, the others of its queue and other queues; `vt` is the virtual time of its lane when its turn comes, `turn`
+    that of its queue.
     """
 
-    __slots__ = ("exact", "higher", "lane", "lanes", "own", "queue", "queues", "tasks", "turn", "vt")
+    __slots__ = ("exact", "higher", "lane", "lanes", "of_own", "queue", "queues", "tasks", "turn", "vt")
 
     def __init__(self, higher: dict[Shape, float], lane: "Lane", queue: "Turns", queues: "list[Turns]") -> None:
         self.higher = higher
         self.tasks = dict(higher)
         self.exact = True
-        self.own = 0.0
+        self.of_own = 0.0
         self.lane = lane
         self.queue = queue
         self.lanes = list(queue.lanes.values())
@@ -57,6 +58,11 @@ class Ahead:
     def position(self) -> int:
         """From 1, the Task itself included."""
         return 1 + round(sum(self.tasks.values()))
+
+    def own(self, record: "TaskRecord") -> float:
+        """About how many of the Task's queue and tenant go before it."""
+        place, tenant = record.place(), record.task.tenant
+        return self.of_own + sum(_before(each, place) for each in self.lane.lines if each.tenant == tenant)
 
     def all(self) -> dict[Shape, float]:
         """All of higher bands and of its own, before it or not."""
@@ -213,7 +219,7 @@ def ahead(record: "TaskRecord", shapes: Iterable[Shape], price: Callable[[Shape]
     turns = queues.pop(own.parent.key)
     found = Ahead(higher, turns.lanes.pop(own.key), turns, list(queues.values()))
     place, so_far = record.place(), sum(higher.values())
-    found.own = of_own + sum(_before(each, place) for each in found.lane.lines if each.tenant == line.tenant)
+    found.of_own = of_own
     try:
         taken = _counted(place, found, prices.__getitem__, so_far)
     except _TooMany:
