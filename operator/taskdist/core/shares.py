@@ -27,6 +27,15 @@ def even(vt: float, weight: float, least: float, pending: float) -> bool:
     return vt - pending / weight <= least
 
 
+def tally(demands: "dict[Demand, int]", demand: "Demand", tasks: int) -> None:
+    """Count so many more Tasks that want room there, or fewer."""
+    left = demands.get(demand, 0) + tasks
+    if left:
+        demands[demand] = left
+    else:
+        del demands[demand]
+
+
 class Share(Generic[Group]):
     """A band, a queue in it, or a tenant of that: a node of a tree whose leaves hold groups by profile.
 
@@ -147,11 +156,7 @@ class Share(Generic[Group]):
     def want(self, demand: "Demand", tasks: int) -> None:
         """So many more Tasks, or fewer, want room there: asked of pools unless they are parked."""
         self.wanted += tasks
-        left = self.demands.get(demand, 0) + tasks
-        if left:
-            self.demands[demand] = left
-        else:
-            del self.demands[demand]
+        tally(self.demands, demand, tasks)
         if self.parked is None:
             demand.tasks += tasks
 

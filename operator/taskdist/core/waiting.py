@@ -20,7 +20,7 @@ from taskdist.core.masks import OrTree, bits
 from taskdist.core.model import EMERGENCY, Key, Queue, Task
 from taskdist.core.order import Place
 from taskdist.core.records import TaskEntry, TaskRecord
-from taskdist.core.shares import LOOK, Share, even
+from taskdist.core.shares import LOOK, Share, even, tally
 
 if TYPE_CHECKING:
     from taskdist.core.blockers import Blocker
@@ -106,11 +106,7 @@ class Group:
 
     def want(self, demand: Demand, tasks: int) -> None:
         """So many more Tasks, or fewer, want room there: counted with the share's unless they are parked."""
-        left = self.demands.get(demand, 0) + tasks
-        if left:
-            self.demands[demand] = left
-        else:
-            del self.demands[demand]
+        tally(self.demands, demand, tasks)
         if self.parked is None:
             self.share.want(demand, tasks)
 
