@@ -11,7 +11,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Final
 
-from taskdist.core.classes import Profile
+from taskdist.core.classes import Profile, Resources
 from taskdist.core.fleet import Fleet
 from taskdist.core.model import Key
 from taskdist.core.order import Place
@@ -113,7 +113,8 @@ class Holds:
         if now >= self._nothing_before or self._fleet.version != self._seen:
             self._nothing_before, self._seen = now + AGAIN, self._fleet.version
             served = {hold.record.task.uid for hold in self._by_pool.values()}
-            vain: set[int] = set()
+            # Which agents may serve and what room is needed decide alone.
+            vain: set[tuple[int, int, Resources]] = set()
             looked: dict[str, TaskRecord] = {}
             while len(looked) < LOOK and len(self._by_pool) < len(self._fleet.pools):
                 record = self._next(looked)
@@ -121,10 +122,13 @@ class Holds:
                     break
                 looked[record.task.uid] = record
                 profile = record.shape.profile
-                if profile is None or profile.number in vain or record.task.uid in served:
+                if profile is None or record.task.uid in served:
+                    continue
+                room = (profile.key[0], profile.key[1], profile.key[2])
+                if room in vain:
                     continue
                 if not self._limited(record, now) and not self._hold(record, profile, now):
-                    vain.add(profile.number)
+                    vain.add(room)
             for record in looked.values():
                 heappush(self._order, _entry(record))
 
