@@ -37,6 +37,8 @@ LOOK: Final = 64
 AGAIN: Final = 1.0
 # Whether a limit holds the Task, for longer than it takes a token to come.
 Limited = Callable[[TaskRecord, float], bool]
+# (agent classes that may serve, slots, resources)
+Need = tuple[int, int, Resources]
 
 
 def needs_much(record: TaskRecord) -> bool:
@@ -57,6 +59,8 @@ class Holds:
         # Until then nothing is found that could be held, if the fleet's version is still the one seen.
         self._nothing_before = 0.0
         self._seen = -1
+        # The needs that were looked for in vain at the last look. Nothing but what begins a new look changes that.
+        self._vain: set[Need] = set()
 
     def __bool__(self) -> bool:
         return bool(self._by_pool or self._impatient)
@@ -67,7 +71,9 @@ class Holds:
     def ask(self, record: TaskRecord) -> None:
         """The Task has waited long enough."""
         self._impatient[record.task.uid] = record
-        self._nothing_before = 0.0
+        profile = record.shape.profile
+        if profile is not None and _need(profile) not in self._vain:
+            self._nothing_before = 0.0
         self._push(record)
 
     def forget(self, record: TaskRecord) -> None:
@@ -113,8 +119,7 @@ class Holds:
         if now >= self._nothing_before or self._fleet.version != self._seen:
             self._nothing_before, self._seen = now + AGAIN, self._fleet.version
             served = {hold.record.task.uid for hold in self._by_pool.values()}
-            # Which agents may serve and what room is needed decide alone.
-            vain: set[tuple[int, int, Resources]] = set()
+            self._vain = vain = set[Need]()
             looked: dict[str, TaskRecord] = {}
             while len(looked) < LOOK and len(self._by_pool) < len(self._fleet.pools):
                 record = self._next(looked)
@@ -124,11 +129,11 @@ class Holds:
                 profile = record.shape.profile
                 if profile is None or record.task.uid in served:
                     continue
-                room = (profile.key[0], profile.key[1], profile.key[2])
-                if room in vain:
+                need = _need(profile)
+                if need in vain:
                     continue
                 if not self._limited(record, now) and not self._hold(record, profile, now):
-                    vain.add(room)
+                    vain.add(need)
             for record in looked.values():
                 heappush(self._order, _entry(record))
 
@@ -184,6 +189,11 @@ class Holds:
             if needed <= 0 and all(free.get(name, 0) >= amount for name, amount in wanted):
                 return max(now, end)
         return inf
+
+
+def _need(profile: Profile) -> Need:
+    """Return what alone decides where room can be held: which agents may serve, and what room is needed."""
+    return (profile.key[0], profile.key[1], profile.key[2])
 
 
 def _entry(record: TaskRecord) -> tuple[int, Place, str]:
