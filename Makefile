@@ -53,7 +53,7 @@ demo-stop: env ## end what `make demo KEEP=1` left running
 	@$(PY) -m taskdist.local demo --stop
 
 .PHONY: verify
-verify: env ## formatted, linted, typed, layered, generated files match, docs build, unit tests green
+verify: env ## formatted, linted, typed, layered, generated files match, docs build, all tests load, unit tests green
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
@@ -63,6 +63,7 @@ verify: env ## formatted, linted, typed, layered, generated files match, docs bu
 	$(PY) -m taskdist.api.reference --check docs/reference
 	$(PY) -m taskdist.link.generate --check
 	.venv/bin/mkdocs build --quiet --strict --site-dir build/site
+	$(PY) -m pytest tests --collect-only -qq > build/collected.txt || { cat build/collected.txt; exit 1; }
 	$(PY) -m pytest tests/unit -q -n 2 -m "not long and not statistical"
 
 .PHONY: test

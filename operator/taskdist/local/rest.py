@@ -26,6 +26,7 @@ from taskdist.local.certificates import write_private
 
 Object = dict[str, Any]
 
+MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
