@@ -6,9 +6,9 @@ Tasks wait for what others hold, but not for what comes with time: they overdraw
 
 What comes with time is for the first Task in order that only budgets keep waiting: it has a claim, and none of its
 level or below takes of these budgets before it has started, but for those before it in its own share. So one that asks
-for much does not wait for all that ask for less. Refuses to know which Tasks a budget holds:
-all that a tenant has of one profile take of the same budgets, so that it holds them by groups where there is not
-enough for the one that takes least.
+for much does not wait for all that ask for less. Refuses to know which Tasks a budget holds: all that a tenant has of
+one profile take of the same budgets, so that it holds them by groups where there is not enough for the one that takes
+least.
 """
 
 from collections.abc import Iterable

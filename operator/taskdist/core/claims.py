@@ -185,7 +185,7 @@ class Claims:
         return [self._report(each) for each in list(book.watched)]
 
     def _forget_purses(self, book: Book) -> None:
-        """Forget budgets that nobody defines and no Task names. What was held there by lines is gone with the Tasks."""
+        """Forget budgets that nobody defines and no Task names. Who was held there is gone."""
         for name, purse in list(book.purses.items()):
             if purse.users or purse.terms is not None:
                 continue

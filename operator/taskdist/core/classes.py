@@ -21,7 +21,7 @@ from taskdist.core.staffing import Inflow
 
 if TYPE_CHECKING:
     from taskdist.core.estimates import Estimate
-    from taskdist.core.waiting import Line
+    from taskdist.core.lines import Line
 
 # What a class is set back for each step by which an attempt is expected to end late.
 LATE: Final = 1_000_000

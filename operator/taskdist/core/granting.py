@@ -15,6 +15,7 @@ from taskdist.core.blockers import Blocker
 from taskdist.core.budgets import Short
 from taskdist.core.decisions import Assign, Decision
 from taskdist.core.holds import has_room
+from taskdist.core.lines import Group
 from taskdist.core.model import Task
 from taskdist.core.pickers import picker
 from taskdist.core.records import TaskRecord
@@ -24,7 +25,6 @@ from taskdist.core.routes import taken
 from taskdist.core.shares import Share
 from taskdist.core.strategies import Strategies, strategy_of
 from taskdist.core.timing import Timing
-from taskdist.core.waiting import Group
 
 # Named once: compiled code finds a constant at once, the member of a class by asking the class.
 ADAPTIVE: Final = Strategy.ADAPTIVE

@@ -1,10 +1,10 @@
 """Tasks that a limit holds, each under exactly one blocker, and how they come back.
 
 A limit that holds all Tasks of a tenant in a queue parks its share as a whole, one that asks for slots or amounts a
-group of it, or a line. A key
-holds single Tasks: of those parked under it, the first of each tenant and profile is let go to try when it opens, for
-what else may hold one of them holds all of them; whoever finds it closed again is parked again. So a limit costs as
-much as there are tenants, levels and profiles behind it, not as there are Tasks. Refuses to know what the limits are.
+group of it, or a line. A key holds single Tasks: of those parked under it, the first of each tenant and profile is let
+go to try when it opens, for what else may hold one of them holds all of them; whoever finds it closed again is parked
+again. So a limit costs as much as there are tenants, levels and profiles behind it, not as there are Tasks. Refuses to
+know what the limits are.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from taskdist.api import OrderPolicy
 from taskdist.core.classes import Budgets, Profile, Shape
+from taskdist.core.lines import Group, Line
 from taskdist.core.model import EMERGENCY, Key, Task
 from taskdist.core.order import Place
 from taskdist.core.records import TaskRecord
 from taskdist.core.shares import Share
-from taskdist.core.waiting import Group, Line, WaitingIndex
+from taskdist.core.waiting import WaitingIndex
 
 if TYPE_CHECKING:
     from taskdist.core.blockers import Blocker
@@ -162,7 +163,7 @@ class Parking:
                 self._try(key, now, closed=False)
 
     def key_free(self, task: Task, now: float) -> None:
-        """The Task gives its key back, or went without having used it: let the first of each line behind it try."""
+        """The Task gives its key back, or went without having used it: let the first ones behind it try."""
         if task.concurrency_key is not None and self._singles:
             self._try((task.namespace, task.queue, task.concurrency_key), now)
 

@@ -23,9 +23,9 @@ from taskdist.core.shares import LOOK, even
 from taskdist.core.waiting import in_hurry
 
 if TYPE_CHECKING:
+    from taskdist.core.lines import Group, Line
     from taskdist.core.records import TaskEntry, TaskRecord
     from taskdist.core.shares import Share
-    from taskdist.core.waiting import Group, Line
 
 EXACT: Final = 1000
 # So many entries of a longer line are looked at to tell how many are before a place.

@@ -16,7 +16,7 @@ from taskdist.core.roster import AgentRecord
 
 if TYPE_CHECKING:
     from taskdist.core.blockers import Blocker
-    from taskdist.core.waiting import Charge, Line
+    from taskdist.core.lines import Charge, Line
 
 
 class TaskRecord:

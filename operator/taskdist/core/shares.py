@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 if TYPE_CHECKING:
     from taskdist.core.blockers import Blocker
     from taskdist.core.classes import Demand
-    from taskdist.core.waiting import Line
+    from taskdist.core.lines import Line
 
 Group = TypeVar("Group")
 # Of so many shares at most, the first in their order, it is asked who is in a hurry.

@@ -9,18 +9,19 @@ Tasks are not here, or stand in what was parked under its blocker.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heappush
+from heapq import heappush
 from math import inf
 from typing import TYPE_CHECKING, Final
 
 from taskdist.core import order
-from taskdist.core.budgets import Amounts, Short, taken
+from taskdist.core.budgets import Short, taken
 from taskdist.core.classes import Demand, Profile, Shape
+from taskdist.core.lines import Band, Charge, Group, Line
 from taskdist.core.masks import OrTree, bits
 from taskdist.core.model import EMERGENCY, Key, Queue, Task
 from taskdist.core.order import Place
 from taskdist.core.records import TaskEntry, TaskRecord
-from taskdist.core.shares import LOOK, Share, even, tally
+from taskdist.core.shares import LOOK, Share, even
 
 if TYPE_CHECKING:
     from taskdist.core.blockers import Blocker
@@ -29,142 +30,6 @@ if TYPE_CHECKING:
 BANDS: Final = 2 * (EMERGENCY + 1)
 # For so many sets of free profiles at most it is kept in mind whose turn it is of a tenant's groups.
 REMEMBERED: Final = 16
-
-
-class Line:
-    """Eligible Tasks of one shape, band and tenant, in order.
-
-    While it stands in a group, `lead` is its first Task and `stamp` that of its own entry there.
-    """
-
-    __slots__ = ("band", "group", "heap", "lead", "live", "parked", "shape", "share", "since", "stamp", "tenant")
-
-    def __init__(self, shape: Shape, band: int, tenant: str) -> None:
-        self.shape = shape
-        self.band = band
-        self.tenant = tenant
-        self.heap: list[TaskEntry] = []
-        self.live = 0
-        # The sum of the times at which its Tasks began to wait.
-        self.since = 0.0
-        self.share: Share[Group] | None = None
-        self.group: Group | None = None
-        self.lead: TaskRecord | None = None
-        self.stamp = 0
-        self.parked: Blocker | None = None
-
-    @property
-    def level(self) -> int:
-        return self.band >> 1
-
-    @property
-    def blocker(self) -> "Blocker | None":
-        """What holds all of it: parked itself, or with its group, tenant or queue."""
-        share, group = self.share, self.group
-        if self.parked is not None or share is None:
-            return self.parked
-        if group is not None and group.parked is not None:
-            return group.parked
-        return share.parked or (share.parent.parked if share.parent is not None else None)
-
-    def first(self) -> TaskEntry | None:
-        heap = self.heap
-        while heap and heap[0][5].stamp != heap[0][4]:
-            heappop(heap)
-        return heap[0] if heap else None
-
-    def trim(self) -> None:
-        if len(self.heap) > 8 + 2 * self.live:
-            self.heap = [entry for entry in self.heap if entry[5].stamp == entry[4]]
-            heapify(self.heap)
-
-    def tasks(self) -> Iterator[TaskRecord]:
-        return (entry[5] for entry in self.heap if entry[5].stamp == entry[4])
-
-
-LineEntry = tuple[int, float, float, str, int, Line]
-
-
-class Group:
-    """A tenant's lines in one band and profile, in the order of their first Tasks. A parked one is not found."""
-
-    __slots__ = ("_amounts", "_names", "demands", "heap", "lines", "number", "parked", "share")
-
-    def __init__(self, profile: Profile, share: "Share[Group]") -> None:
-        # The profile's.
-        self.number = profile.number
-        taking = profile.key[4]
-        # Of which budgets its Tasks take, and how much.
-        self._names = () if taking is None else taking[1]
-        self._amounts = [Amounts() for _ in self._names]
-        self.share = share
-        self.heap: list[LineEntry] = []
-        self.lines = 0
-        # How many of its Tasks want room where.
-        self.demands: dict[Demand, int] = {}
-        self.parked: Blocker | None = None
-
-    def want(self, demand: Demand, tasks: int) -> None:
-        """So many more Tasks, or fewer, want room there: counted with the share's unless they are parked."""
-        tally(self.demands, demand, tasks)
-        if self.parked is None:
-            self.share.want(demand, tasks)
-
-    def join(self, shape: Shape) -> None:
-        """A line of this shape stands in it."""
-        self.lines += 1
-        for at, amounts in enumerate(self._amounts):
-            amounts.add(shape.budgets[at][2])
-
-    def part(self, shape: Shape) -> None:
-        self.lines -= 1
-        for at, amounts in enumerate(self._amounts):
-            amounts.remove(shape.budgets[at][2])
-
-    def least(self, short: Short) -> int:
-        """Return the least that any of its Tasks takes of the budget, of which all take."""
-        return taken(short, [(*name, self._amounts[at].least) for at, name in enumerate(self._names)])
-
-    def park(self, blocker: "Blocker") -> None:
-        """Nothing of it goes on until `unpark`."""
-        if self.parked is None:
-            for demand, tasks in self.demands.items():
-                self.share.want(demand, -tasks)
-            self.share.lose(self.number)
-        self.parked = blocker
-
-    def first(self) -> Line:
-        """Return the first line. The group must not be empty."""
-        heap = self.heap
-        while heap[0][5].stamp != heap[0][4]:
-            heappop(heap)
-        return heap[0][5]
-
-    def trim(self) -> None:
-        if len(self.heap) > 8 + 2 * self.lines:
-            self.heap = [entry for entry in self.heap if entry[5].stamp == entry[4]]
-            heapify(self.heap)
-
-
-class Charge:
-    """What a grant was charged, in slot-seconds, and to which tenant's share."""
-
-    __slots__ = ("cost", "share", "since")
-
-    def __init__(self, share: Share[Group], cost: float, since: float) -> None:
-        self.share = share
-        self.cost = cost
-        self.since = since
-
-
-class Band:
-    """One band: its shares, and by pool the virtual time at which a queue was last served there."""
-
-    __slots__ = ("present", "root")
-
-    def __init__(self) -> None:
-        self.root: Share[Group] = Share("")
-        self.present: dict[Key, float] = {}
 
 
 class WaitingIndex:
@@ -315,14 +180,14 @@ class WaitingIndex:
         group = line.group
         assert group is not None, "what is found stands in a group"
         group.park(blocker)
-        self._masks[_leaf(line.band)] = self._bands[_leaf(line.band)].root.mask
+        self._show(_leaf(line.band))
         return group
 
     def unpark_group(self, group: Group, blocker: "Blocker") -> None:
         """What stands there goes on, if it still stands there and is parked under that."""
         if group.parked is blocker:
             group.parked = None
-            if group.heap and group.lines:
+            if group.lines:
                 line = group.first()
                 self._gain(line, group.share, group.number)
                 for demand, tasks in group.demands.items():
@@ -333,7 +198,7 @@ class WaitingIndex:
         share = line.share
         assert share is not None
         share.park(blocker)
-        self._masks[_leaf(line.band)] = self._bands[_leaf(line.band)].root.mask
+        self._show(_leaf(line.band))
         return share
 
     def unpark_share(self, share: Share[Group], pools: tuple[Key, ...]) -> None:
@@ -343,7 +208,7 @@ class WaitingIndex:
             root = root.parent
         at = next(at for at, band in enumerate(self._bands) if band.root is root)
         share.unpark(self._present(self._bands[at], pools))
-        self._masks[at] = root.mask
+        self._show(at)
 
     @staticmethod
     def _present(band: Band, pools: tuple[Key, ...]) -> float:
@@ -427,7 +292,11 @@ class WaitingIndex:
         band, queue = self._bands[at], share.parent
         idle = queue is not None and not queue.mask
         share.gain(profile, self._present(band, line.shape.pools) if idle else None)
-        self._masks[at] = band.root.mask
+        self._show(at)
+
+    def _show(self, at: int) -> None:
+        """Let the band be found by what goes on there now."""
+        self._masks[at] = self._bands[at].root.mask
 
     def _head(self, line: Line, group: Group, first: TaskEntry) -> None:
         """Let the line stand in its group by its first Task."""
@@ -467,8 +336,7 @@ class WaitingIndex:
             del share.groups[profile.number]
             if group.parked is None:
                 share.lose(profile.number)
-                at = _leaf(line.band)
-                self._masks[at] = self._bands[at].root.mask
+                self._show(_leaf(line.band))
 
 
 def in_hurry(record: TaskRecord) -> bool:

@@ -24,8 +24,8 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
+from taskdist.core.lines import Line
 from taskdist.core.model import Breaker, Limits, Overflow, Parent, Route, RouteStep, Task, Timeouts, TokenRate
-from taskdist.core.waiting import Line
 
 KEY = (NAMESPACE, "p")
 

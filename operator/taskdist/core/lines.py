@@ -1,0 +1,154 @@
+"""What waiting Tasks stand in: lines of like Tasks, groups of lines that the same agents serve, bands of a level.
+
+Heaps hold entries with stamps, as records do: an entry is dead unless its line still bears the stamp. Refuses to keep
+more than one of them right: who moves a line tells its group, and the group its share.
+"""
+
+from collections.abc import Iterator
+from heapq import heapify, heappop
+from typing import TYPE_CHECKING
+
+from taskdist.core.budgets import Amounts, Short, taken
+from taskdist.core.classes import Demand, Profile, Shape
+from taskdist.core.model import Key
+from taskdist.core.records import TaskEntry, TaskRecord
+from taskdist.core.shares import Share, tally
+
+if TYPE_CHECKING:
+    from taskdist.core.blockers import Blocker
+
+
+class Line:
+    """Eligible Tasks of one shape, band and tenant, in order.
+
+    While it stands in a group, `lead` is its first Task and `stamp` that of its own entry there.
+    """
+
+    __slots__ = ("band", "group", "heap", "lead", "live", "parked", "shape", "share", "since", "stamp", "tenant")
+
+    def __init__(self, shape: Shape, band: int, tenant: str) -> None:
+        self.shape = shape
+        self.band = band
+        self.tenant = tenant
+        self.heap: list[TaskEntry] = []
+        self.live = 0
+        # The sum of the times at which its Tasks began to wait.
+        self.since = 0.0
+        self.share: Share[Group] | None = None
+        self.group: Group | None = None
+        self.lead: TaskRecord | None = None
+        self.stamp = 0
+        self.parked: Blocker | None = None
+
+    @property
+    def level(self) -> int:
+        return self.band >> 1
+
+    @property
+    def blocker(self) -> "Blocker | None":
+        """What holds all of it: parked itself, or with its group, tenant or queue."""
+        share, group = self.share, self.group
+        if self.parked is not None or share is None:
+            return self.parked
+        if group is not None and group.parked is not None:
+            return group.parked
+        return share.parked or (share.parent.parked if share.parent is not None else None)
+
+    def first(self) -> TaskEntry | None:
+        heap = self.heap
+        while heap and heap[0][5].stamp != heap[0][4]:
+            heappop(heap)
+        return heap[0] if heap else None
+
+    def trim(self) -> None:
+        if len(self.heap) > 8 + 2 * self.live:
+            self.heap = [entry for entry in self.heap if entry[5].stamp == entry[4]]
+            heapify(self.heap)
+
+    def tasks(self) -> Iterator[TaskRecord]:
+        return (entry[5] for entry in self.heap if entry[5].stamp == entry[4])
+
+
+LineEntry = tuple[int, float, float, str, int, Line]
+
+
+class Group:
+    """A tenant's lines in one band and profile, in the order of their first Tasks. A parked one is not found."""
+
+    __slots__ = ("_amounts", "_names", "demands", "heap", "lines", "number", "parked", "share")
+
+    def __init__(self, profile: Profile, share: "Share[Group]") -> None:
+        # The profile's.
+        self.number = profile.number
+        taking = profile.key[4]
+        # Of which budgets its Tasks take, and how much.
+        self._names = () if taking is None else taking[1]
+        self._amounts = [Amounts() for _ in self._names]
+        self.share = share
+        self.heap: list[LineEntry] = []
+        self.lines = 0
+        # How many of its Tasks want room where.
+        self.demands: dict[Demand, int] = {}
+        self.parked: Blocker | None = None
+
+    def want(self, demand: Demand, tasks: int) -> None:
+        """So many more Tasks, or fewer, want room there: counted with the share's unless they are parked."""
+        tally(self.demands, demand, tasks)
+        if self.parked is None:
+            self.share.want(demand, tasks)
+
+    def join(self, shape: Shape) -> None:
+        """A line of this shape stands in it."""
+        self.lines += 1
+        for at, amounts in enumerate(self._amounts):
+            amounts.add(shape.budgets[at][2])
+
+    def part(self, shape: Shape) -> None:
+        self.lines -= 1
+        for at, amounts in enumerate(self._amounts):
+            amounts.remove(shape.budgets[at][2])
+
+    def least(self, short: Short) -> int:
+        """Return the least that any of its Tasks takes of the budget, of which all take."""
+        return taken(short, [(*name, self._amounts[at].least) for at, name in enumerate(self._names)])
+
+    def park(self, blocker: "Blocker") -> None:
+        """Nothing of it goes on until `unpark`."""
+        if self.parked is None:
+            for demand, tasks in self.demands.items():
+                self.share.want(demand, -tasks)
+            self.share.lose(self.number)
+        self.parked = blocker
+
+    def first(self) -> Line:
+        """Return the first line. The group must not be empty."""
+        heap = self.heap
+        while heap[0][5].stamp != heap[0][4]:
+            heappop(heap)
+        return heap[0][5]
+
+    def trim(self) -> None:
+        if len(self.heap) > 8 + 2 * self.lines:
+            self.heap = [entry for entry in self.heap if entry[5].stamp == entry[4]]
+            heapify(self.heap)
+
+
+class Charge:
+    """What a grant was charged, in slot-seconds, and to which tenant's share."""
+
+    __slots__ = ("cost", "share", "since")
+
+    def __init__(self, share: Share[Group], cost: float, since: float) -> None:
+        self.share = share
+        self.cost = cost
+        self.since = since
+
+
+class Band:
+    """One band: its shares, and by pool the virtual time at which a queue was last served there."""
+
+    __slots__ = ("present", "root")
+
+    def __init__(self) -> None:
+        self.root: Share[Group] = Share("")
+        self.present: dict[Key, float] = {}
