@@ -23,9 +23,17 @@ PATHS = {
     "ValidatingAdmissionPolicyBinding": f"{ADMISSION}/validatingadmissionpolicybindings",
 }
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
+USE = 'that needs the verb "use"'
 GUARDED = "policies.priorities.levels={Emergency,Critical}"
 
 Object = dict[str, Any]
+
+# What is guarded: the field, its value, the resource to be granted and its name.
+GUARDS = [
+    pytest.param({"priority": "Emergency"}, "priorities", "emergency", id="a level"),
+    pytest.param({"priority": "Critical"}, "priorities", "critical", id="another level of the list"),
+    pytest.param({"tenant": "somebody-else"}, "tenants", "somebody-else", id="a tenant"),
+]
 
 
 @pytest.fixture(scope="module", name="where")
@@ -110,11 +118,15 @@ def name() -> str:
     return f"t-{secrets.token_hex(4)}"
 
 
-@pytest.fixture
-def admin(cluster: Client, where: str) -> Door:
+@pytest.fixture(scope="module")
+def admin(cluster: Client, control_plane: ControlPlane, where: str) -> Door:
+    """An administrator, once each policy is in force: it takes each of them a moment of its own."""
     door = Door(cluster, where)
-    # A new policy takes a moment to be in force: its probe is a queue that was closed before.
+    # The probes: a queue that was closed before, and somebody who was granted nothing.
     until(lambda: "takes no new Tasks" in refusal(lambda: door.submit(name(), queue="probe")))
+    nobody = somebody(cluster, control_plane, where)
+    for guard in GUARDS:
+        until(lambda spec=guard.values[0]: USE in refusal(lambda: nobody.submit(name(), **spec)))  # type: ignore[misc]
     return door
 
 
@@ -151,6 +163,10 @@ def test_tasks_that_are_there_may_change_while_their_queue_is_closed(admin: Door
 
 @pytest.fixture
 def user(cluster: Client, control_plane: ControlPlane, where: str, admin: Door) -> Door:
+    return somebody(cluster, control_plane, where)
+
+
+def somebody(cluster: Client, control_plane: ControlPlane, where: str) -> Door:
     """Somebody who may handle Tasks in the namespace, and nothing else."""
     account = f"user-{secrets.token_hex(4)}"
     cluster.create(f"/api/v1/namespaces/{where}/serviceaccounts", {"metadata": {"name": account}})
@@ -185,14 +201,6 @@ def account_of(door: Door) -> str:
     return str(answer["status"]["userInfo"]["username"]).rpartition(":")[2]
 
 
-# What is guarded: the field, its value, the resource to be granted and its name.
-GUARDS = [
-    pytest.param({"priority": "Emergency"}, "priorities", "emergency", id="a level"),
-    pytest.param({"priority": "Critical"}, "priorities", "critical", id="another level of the list"),
-    pytest.param({"tenant": "somebody-else"}, "tenants", "somebody-else", id="a tenant"),
-]
-
-
 @pytest.mark.parametrize(("spec", "resource", "granted"), GUARDS)
 def test_what_is_guarded_takes_the_verb_use(
     spec: Object, resource: str, granted: str, user: Door, cluster: Client, where: str
@@ -201,7 +209,7 @@ def test_what_is_guarded_takes_the_verb_use(
     with pytest.raises(ApiError) as refused:
         user.submit(name(), **spec)
     assert refused.value.code == 403
-    needs = f'that needs the verb "use" on {resource}.taskdist.dev "{granted}"'
+    needs = f'{USE} on {resource}.taskdist.dev "{granted}"'
     assert f'user "system:serviceaccount:{where}:{account}" may not' in str(refused.value)
     assert f"in namespace {where}: {needs}" in str(refused.value)
     grant(cluster, where, account, [resource], ["use"], [granted])
