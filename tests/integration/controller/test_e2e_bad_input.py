@@ -12,7 +12,7 @@ import pytest
 from integration.controller.room import Object, Room, container, until
 from taskdist.api import AgentPool
 from taskdist.controller.pods import LinkInfo, build_pod
-from taskdist.local.rest import Client
+from taskdist.local.rest import MERGE_PATCH, Client
 from taskdist.local.stack import OPERATOR_NAMESPACE
 from unit.link.client import dial
 
@@ -132,9 +132,9 @@ def token(room: Room, pod: Object | None, audience: str = AUDIENCE) -> str:
     return str(answer["status"]["token"])
 
 
-def stranger(room: Room, name: str, owner: Object | None = None) -> Object:
+def stranger(room: Room, name: str, **metadata: Any) -> Object:
     """A pod that no node runs and that no pool made."""
-    metadata: Object = {"name": name, "ownerReferences": [owner] if owner else []}
+    metadata["name"] = name
     spec = {"schedulerName": "nobody", "containers": [{"name": "agent", "image": "none"}]}
     made: Object = room.client.create(room.path("pods"), {"metadata": metadata, "spec": spec})
     return made
@@ -158,7 +158,13 @@ def of_a_pod_without_a_pool(room: Room) -> str:
 
 def of_a_pod_that_claims_the_pool(room: Room) -> str:
     owner = {"apiVersion": "taskdist.dev/v1alpha1", "kind": "AgentPool", "name": "p", "controller": True}
-    return token(room, stranger(room, "impostor", owner | {"uid": "00000000-0000-0000-0000-000000000000"}))
+    owner["uid"] = "00000000-0000-0000-0000-000000000000"
+    # The garbage collector may want it gone before there is a token for it.
+    pod = stranger(room, "impostor", ownerReferences=[owner], finalizers=["test.taskdist.dev/token"])
+    made = token(room, pod)
+    freed = {"metadata": {"finalizers": None}}
+    room.client.request("PATCH", room.path("pods", "impostor"), freed, content_type=MERGE_PATCH)
+    return made
 
 
 def of_a_deleted_pod(room: Room) -> str:
@@ -175,7 +181,7 @@ def of_a_deleted_pod(room: Room) -> str:
         (for_another_audience, "UNAUTHENTICATED", f"audience: {AUDIENCE}"),
         (bound_to_no_pod, "PERMISSION_DENIED", "mount a projected serviceAccountToken volume"),
         (of_a_pod_without_a_pool, "PERMISSION_DENIED", "let a pool create it"),
-        # The garbage collector may be faster: then the pod is ending, or deleted.
+        # By then the garbage collector may have been there: the pod is ending, or deleted.
         (of_a_pod_that_claims_the_pool, "PERMISSION_DENIED", "delete|is ending"),
         (of_a_deleted_pod, "PERMISSION_DENIED", "deleted"),
     ],
