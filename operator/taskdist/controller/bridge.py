@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from taskdist.controller.seen import SpecVersion
 from taskdist.controller.status import PoolFacts, QueueFacts
 from taskdist.core.model import Key
 
@@ -41,31 +42,59 @@ class Facts(Protocol):
     def queue_facts(self, key: Key) -> QueueFacts | None: ...
 
 
-class NotLeading(Exception):
+class NoFacts(Exception):
+    """There is nothing to be said of this spec."""
+
+
+class NotLeading(NoFacts):
     """The dispatch loop has no core: leadership was lost."""
 
 
-class Bridge:
-    """Built on the dispatch loop; used from the reconciling one."""
+class Behind(NoFacts):
+    """The dispatch loop has not seen this spec yet. Once it has, it asks for another look."""
 
-    def __init__(self, facts: Facts, loop: asyncio.AbstractEventLoop) -> None:
+
+class Bridge:
+    """Built on the dispatch loop; used from the reconciling one.
+
+    Each loop has a watch of its own. Facts are of the spec that is asked for, or a newer one: status must not say of a
+    spec what was true of the one before.
+
+    Args:
+        pool_version, queue_version: say, on the dispatch loop, which spec it goes by.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        pool_version: Callable[[Key], SpecVersion | None],
+        queue_version: Callable[[Key], SpecVersion | None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self._facts = facts
+        self._pool_version = pool_version
+        self._queue_version = queue_version
         self._loop = loop
 
-    async def pool_view(self, key: Key) -> PoolView:
-        return self._known(await self._ask(lambda: self._facts.pool_view(key)))
+    async def pool_view(self, key: Key, version: SpecVersion) -> PoolView:
+        return await self._ask(self._facts.pool_view, self._pool_version, key, version)
 
-    async def queue_facts(self, key: Key) -> QueueFacts:
-        return self._known(await self._ask(lambda: self._facts.queue_facts(key)))
+    async def queue_facts(self, key: Key, version: SpecVersion) -> QueueFacts:
+        return await self._ask(self._facts.queue_facts, self._queue_version, key, version)
 
-    @staticmethod
-    def _known(answer: T | None) -> T:
-        if answer is None:
-            raise NotLeading
-        return answer
-
-    async def _ask(self, question: Callable[[], T]) -> T:
+    async def _ask(
+        self,
+        facts: Callable[[Key], T | None],
+        known: Callable[[Key], SpecVersion | None],
+        key: Key,
+        version: SpecVersion,
+    ) -> T:
         async def answer() -> T:
-            return question()
+            seen = known(key)
+            if seen is None or seen.uid != version.uid or seen.generation < version.generation:
+                raise Behind
+            if (found := facts(key)) is None:
+                raise NotLeading
+            return found
 
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(answer(), self._loop))

@@ -170,7 +170,7 @@ class Dispatcher:
         for key in closed:
             self._doors.restore(key)
         for queue in queues:
-            self.queue_applied(queue)
+            self._take_queue(queue)
         for pool in pools:
             self.pool_applied(pool)
         for of_pool, told in performance:
@@ -179,6 +179,7 @@ class Dispatcher:
             self.pod_observed(pod)
         known = list(tasks)
         self._input(lambda m, now: m.recover(known, now))
+        self._look_at_doors(self._doors.watched)
         self._look()
 
     def stop_leading(self) -> None:
@@ -204,6 +205,11 @@ class Dispatcher:
     # -- what happened in the cluster ------------------------------------------------------------------------------
 
     def queue_applied(self, queue: Queue) -> None:
+        self._take_queue(queue)
+        # What status says next is to be of this spec.
+        self._look_at_doors(key for key in self._doors.watched if key == queue.key)
+
+    def _take_queue(self, queue: Queue) -> None:
         self._doors.applied(queue)
         self._input(lambda m, now: m.queue_applied(queue, now))
 
@@ -340,7 +346,7 @@ class Dispatcher:
             self._overtaken()
         self._arm()
         if self._door_look is None and self._leader is not None and self._doors.watched:
-            self._door_look = asyncio.get_running_loop().call_later(DOOR_SECONDS, self._look_at_doors)
+            self._door_look = asyncio.get_running_loop().call_later(DOOR_SECONDS, self._door_tick)
 
     def _arm(self) -> None:
         if self._wake is not None:
@@ -404,17 +410,18 @@ class Dispatcher:
         if self._leader is leader:
             self._input(lambda m, now: m.read_done(action.token, outcome, now))
 
-    def _look_at_doors(self) -> None:
-        """Have the status of queues that became full, or are not any more, written at once."""
+    def _door_tick(self) -> None:
         self._door_look = None
+        self._look_at_doors(self._doors.watched)
+
+    def _look_at_doors(self, keys: Iterable[Key]) -> None:
+        """Have the status of those queues that became full, or are not any more, written at once."""
         core = self.core
         if core is None:
             return
         counts = core.queue_counts()
         turned = {
-            key
-            for key in self._doors.watched
-            if self._doors.look(key, counts.get(key, (0, 0))[0], self._tally.payload_bytes(key))
+            key for key in keys if self._doors.look(key, counts.get(key, (0, 0))[0], self._tally.payload_bytes(key))
         }
         if turned:
             self._effects.look_at(set(), turned)

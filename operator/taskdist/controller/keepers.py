@@ -12,9 +12,10 @@ from typing import Any
 import structlog
 
 from taskdist.api import AgentPool, Reason, TaskQueue
-from taskdist.controller.bridge import Bridge, NotLeading, PoolView
+from taskdist.controller.bridge import Bridge, NoFacts, PoolView
 from taskdist.controller.effects import Announce
 from taskdist.controller.pods import InvalidTemplate, LinkInfo, build_pod, check_template, free_names
+from taskdist.controller.seen import SpecVersion
 from taskdist.controller.status import PoolFacts, Verdict, pool_status, queue_status
 from taskdist.controller.workqueue import WorkQueue
 from taskdist.core.model import Key
@@ -108,8 +109,8 @@ class Keepers:
         if pool is None or pool.metadata.deletion_timestamp is not None:
             return
         try:
-            view = await self._bridge.pool_view(key)
-        except NotLeading:
+            view = await self._bridge.pool_view(key, _version(pool))
+        except NoFacts:
             return
         verdict = await self._judge(pool)
         problem: ApiError | None = None
@@ -207,8 +208,8 @@ class Keepers:
         if queue is None or queue.metadata.deletion_timestamp is not None:
             return
         try:
-            facts = await self._bridge.queue_facts(key)
-        except NotLeading:
+            facts = await self._bridge.queue_facts(key, _version(queue))
+        except NoFacts:
             return
         missing = [p for p in queue.spec.all_pools if (queue.metadata.namespace, p) not in self._pools]
         verdict = Verdict()
@@ -253,6 +254,10 @@ class Keepers:
             error=str(error),
             exc_info=None if known else error,
         )
+
+
+def _version(obj: AgentPool | TaskQueue) -> SpecVersion:
+    return SpecVersion(obj.metadata.uid, obj.metadata.generation)
 
 
 def _subject(pool: AgentPool) -> Subject:

@@ -24,7 +24,7 @@ from taskdist.controller.observer import MetricsObserver
 from taskdist.controller.pods import LinkInfo
 from taskdist.controller.reaper import Reaper
 from taskdist.controller.retention import Retention
-from taskdist.controller.seen import SeenQueue, seen_queue
+from taskdist.controller.seen import SeenQueue, SpecVersion, seen_queue
 from taskdist.controller.settings import Settings
 from taskdist.controller.snapshot import snapshot
 from taskdist.controller.tally import Tally
@@ -354,7 +354,7 @@ class _Operator:
         link = LinkInfo(settings.link_address, settings.link_host, settings.audience)
         keepers = Keepers(
             client,
-            Bridge(self._dispatcher, self._loop),
+            Bridge(self._dispatcher, self._pool_version, self._queue_version, self._loop),
             link,
             settings.namespace,
             self._publish_trust,
@@ -407,12 +407,17 @@ class _Operator:
         # Most changes are of status, which is our own word.
         if not isinstance(event, Updated) or event.new.queue != event.old.queue:
             self._dispatcher.queue_applied(event.new.queue)
+        # The keepers may have waited for it.
+        if not isinstance(event, Updated) or event.new.version != event.old.version:
+            self._look_at(set(), {event.new.queue.key})
 
     def _pool_event(self, event: Event[SeenPool]) -> None:
         if isinstance(event, Deleted):
             self._dispatcher.pool_deleted(event.old.pool.key)
         else:
             self._dispatcher.pool_applied(event.new.pool)
+            if not isinstance(event, Updated) or event.new.version != event.old.version:
+                self._look_at({event.new.pool.key}, set())
 
     # -- small ports -----------------------------------------------------------------------------------------------
 
@@ -433,9 +438,17 @@ class _Operator:
         work = self._bundles.publish_in(namespace, self._certificates.bundle())
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
-    def _pool_uid(self, key: Key) -> str:
+    def _pool_version(self, key: Key) -> SpecVersion | None:
         seen = self._pools.store.find(*key)
-        return seen.uid if seen else ""
+        return seen.version if seen else None
+
+    def _queue_version(self, key: Key) -> SpecVersion | None:
+        seen = self._queues.store.find(*key)
+        return seen.version if seen else None
+
+    def _pool_uid(self, key: Key) -> str:
+        version = self._pool_version(key)
+        return version.uid if version else ""
 
     def _expired(self, record: TaskRecord) -> None:
         # The series of a queue that is gone must not come back.

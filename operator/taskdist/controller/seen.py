@@ -1,15 +1,27 @@
-"""What the operator itself reads of a TaskQueue, beside what the core does."""
+"""What the operator itself reads of a TaskQueue or AgentPool, beside what the core does."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from taskdist.controller.retention import Keep
 from taskdist.core.model import Queue
 from taskdist.protocol import convert
 
 
+class SpecVersion(NamedTuple):
+    """Which spec of which object."""
+
+    uid: str
+    generation: int
+
+    @classmethod
+    def of(cls, obj: dict[str, Any]) -> Self:
+        return cls(str(obj["metadata"]["uid"]), int(obj["metadata"].get("generation") or 0))
+
+
 class SeenQueue(NamedTuple):
     """A queue as the core sees it, how long it keeps its Tasks, and whether its status says that it takes new ones."""
 
+    version: SpecVersion
     queue: Queue
     keep: Keep
     accepting: bool
@@ -19,4 +31,4 @@ def seen_queue(obj: dict[str, Any]) -> SeenQueue:
     """Read a queue once for all."""
     spec, status = obj["spec"], obj.get("status") or {}
     keep = Keep(spec.get("ttlSecondsAfterFinished"), spec.get("deadLetterTtlSeconds"))
-    return SeenQueue(convert.queue(obj), keep, status.get("accepting", True))
+    return SeenQueue(SpecVersion.of(obj), convert.queue(obj), keep, status.get("accepting", True))

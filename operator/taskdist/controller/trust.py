@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from taskdist.api import AgentPool
 from taskdist.controller.pods import CA_CONFIGMAP, MANAGED_BY
+from taskdist.controller.seen import SpecVersion
 from taskdist.core.model import Pool
 from taskdist.core.performance import TypePerformance
 from taskdist.kube import CONFIGMAPS, PODS, SECRETS, TOKENREVIEWS, ApiError, Client
@@ -31,10 +32,10 @@ class SeenPod(NamedTuple):
 
 
 class SeenPool(NamedTuple):
-    """A pool as the core sees it, its uid, and what its status tells of types that ran there."""
+    """A pool as the core sees it, and what its status tells of types that ran there."""
 
+    version: SpecVersion
     pool: Pool
-    uid: str
     performance: tuple[TypePerformance, ...]
 
 
@@ -58,7 +59,7 @@ def seen_pod(obj: Object) -> SeenPod:
 
 def seen_pool(obj: Object) -> SeenPool:
     """Read a pool once for both."""
-    return SeenPool(convert.pool(obj), str(obj["metadata"]["uid"]), convert.performance(obj))
+    return SeenPool(SpecVersion.of(obj), convert.pool(obj), convert.performance(obj))
 
 
 class SecretStore:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -187,3 +190,45 @@ def test_a_changed_template_replaces_agents_one_by_one_and_no_task_notices(share
 
     until(all_are_new, "both are new")
     shared.kubectl("wait", "--for=condition=Ready", "ap/rolling", "--timeout=20s")
+
+
+def test_what_status_says_of_a_spec_was_never_true_of_the_one_before_alone(shared: Room, tmp_path: Path) -> None:
+    """Who waits for `observedGeneration`, as Helm and Argo CD do, may believe the rest of the status."""
+    nobody = {"spec": {"schedulerName": "nobody", "containers": [{"name": "agent", "image": "none"}]}}
+    shared.pool("sized", replicas=0, template=nobody)
+    shared.queue("door", pools=["sized"])
+    pools, queues = tmp_path / "pools", tmp_path / "queues"
+    of_pool = "{.metadata.generation} {.status.observedGeneration} {.spec.replicas} {.status.desiredReplicas}"
+    of_queue = "{.metadata.generation} {.status.observedGeneration} {.spec.drained} {.status.accepting}"
+    with (
+        watched(shared, "agentpools", "sized", of_pool, pools),
+        watched(shared, "taskqueues", "door", of_queue, queues),
+    ):
+        for count in range(1, 26):
+            shared.patch("agentpools", "sized", replicas=count % 2)
+            shared.patch("taskqueues", "door", drained=bool(count % 2))
+            for file in (pools, queues):
+                until(lambda file=file, count=count: current(file, count + 1), f"{file.name} say so")  # type: ignore[misc]
+    for file, agree in ((pools, {("0", "0"), ("1", "1")}), (queues, {("false", "true"), ("true", "false")})):
+        said = {tuple(line[2:]) for line in lines(file) if line[0] == line[1] and line[0] != "1"}
+        assert said == agree, file.name
+
+
+@contextmanager
+def watched(room: Room, plural: str, name: str, template: str, file: Path) -> Iterator[None]:
+    """Within, each state of the object becomes a line of the file."""
+    arguments = ("-n", room.namespace, "get", plural, name, "-w", "-o", f'jsonpath={template}{{"\\n"}}')
+    with file.open("w") as out, subprocess.Popen([*room.stack.kubectl_command, *arguments], stdout=out) as process:
+        try:
+            until(lambda: lines(file), f"the watch of {name} runs")
+            yield
+        finally:
+            process.terminate()
+
+
+def lines(file: Path) -> list[list[str]]:
+    return [words for line in file.read_text().splitlines() if len(words := line.split()) == 4]
+
+
+def current(file: Path, generation: int) -> bool:
+    return any(line[:2] == [str(generation)] * 2 for line in lines(file))

@@ -326,6 +326,28 @@ async def test_a_queue_that_becomes_full_is_looked_at_at_once_and_again_when_it_
         assert room.dispatcher.queue_facts(KEY) == QueueFacts(1, 0)
 
 
+async def test_a_door_is_of_the_spec_that_was_seen_last() -> None:
+    async with leading() as room:
+        for drained in (True, False):
+            room.effects.looked.clear()
+            room.dispatcher.queue_applied(Queue("ns", "q", ("pool",), drained=drained))
+            facts = room.dispatcher.queue_facts(KEY)
+            assert facts is not None
+            assert bool(facts.closed) is drained
+            assert KEY in {key for _, queues in room.effects.looked for key in queues}
+
+
+async def test_a_new_leader_s_first_word_on_a_door_is_of_the_spec_that_is() -> None:
+    room = Room()
+    room.dispatcher.lead(
+        Leader(Core(), 1, LeaderSettings()), [Queue("ns", "q", ("pool",))], [Pool("ns", "pool")], [RECORD], [KEY]
+    )
+    try:
+        assert room.dispatcher.queue_facts(KEY) == QueueFacts(1, 0)
+    finally:
+        await room.dispatcher.forget()
+
+
 async def test_a_queue_that_a_former_leader_closed_opens_only_below_its_low_mark() -> None:
     room = Room()
     queue = Queue("ns", "q", ("pool",), overflow=Overflow(5, 0))
