@@ -30,9 +30,10 @@ def gaps(status: Object) -> list[float]:
 
 @contextmanager
 def own_pool(lab: Lab, suffix: str, **spec: Any) -> Iterator[str]:
-    """A pool that the case may disturb: one agent of one slot."""
+    """A pool that the case may disturb: one agent of one slot, if it says no other."""
     name = f"{lab.name}-{suffix}"
-    lab.room.pool(name, ready=1, **({"slots": 1, "replicas": 1} | spec))
+    spec = {"slots": 1, "replicas": 1} | spec
+    lab.room.pool(name, ready=spec["replicas"], **spec)
     yield name
     lab.room.delete("agentpools", name)
 

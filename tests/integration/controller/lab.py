@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from integration.controller.room import Object, Room, beats, metrics, until
-from taskdist.api import Task, TaskQueue, rules
+from taskdist.api import AgentPool, Task, TaskQueue, rules
 from taskdist.api.schema import Schema, structural
 from taskdist.local.rest import ApiError
 
@@ -30,10 +30,10 @@ def _leaves(schema: Schema, path: str) -> Iterator[str]:
 
 
 def fields() -> set[str]:
-    """Each field that a user may set in the spec of a TaskQueue or Task, as `Task.timeouts.waitingSeconds`."""
+    """Each field that a user may set in the spec of any kind, as `Task.timeouts.waitingSeconds`."""
     return {
         leaf
-        for model in (TaskQueue, Task)
+        for model in (AgentPool, TaskQueue, Task)
         for leaf in _leaves(structural(model, rules.NESTED)["properties"]["spec"], model.kind)
     }
 
@@ -86,9 +86,12 @@ class Lab:
         self._made.append(name)
         return name
 
-    def work(self, suffix: str, queue: str, seconds: float = 0.0, **spec: Any) -> str:
-        """A Task that shows in the file when it ran."""
-        return self.task(suffix, queue, "trace", {"file": str(self.file), "seconds": seconds}, **spec)
+    def work(self, suffix: str, queue: str, seconds: float = 0.0, until: Path | None = None, **spec: Any) -> str:
+        """A Task that shows in the file when it ran: for so long, or until that other file is there."""
+        payload: Object = {"file": str(self.file), "seconds": seconds}
+        if until is not None:
+            payload |= {"until": str(until), "polite": True}
+        return self.task(suffix, queue, "trace", payload, **spec)
 
     def busy(self, suffix: str, queue: str, **spec: Any) -> tuple[str, Path]:
         """A Task that runs until the file is touched. Returns once it runs."""

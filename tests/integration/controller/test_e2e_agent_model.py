@@ -1,11 +1,9 @@
-"""What the operator makes of how agents do: breakers that open and close, slow starts, what pools tell of types."""
+"""What the operator makes of how agents do: breakers that open and close, what pools tell of types."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from integration.controller.room import Object, Room, metrics, until
 
@@ -85,17 +83,6 @@ def test_an_agent_that_fails_is_held_back_and_comes_back(room: Room, tmp_path: P
     assert bench.gauge("Open") + bench.gauge("HalfOpen") == 0
 
 
-@pytest.mark.parametrize("breaker", [{**BREAKER, "enabled": False}, {**BREAKER, "maxOpenPercent": 24}])
-def test_it_is_not_where_it_may_not_be(room: Room, tmp_path: Path, breaker: Object) -> None:
-    bench = Bench(room, tmp_path, breaker=breaker)
-    bench.work(8)
-    bad = bench.spoil()
-    ends = [each for _ in range(4) for each in bench.work(16)]
-    failed = [one for each in ends for one in each.get("attempts") or () if one["agent"] == bad]
-    assert len(failed) > 10
-    assert bench.status()["openBreakers"] == 0
-
-
 def test_what_is_known_of_types_survives_the_operator(room: Room, tmp_path: Path) -> None:
     bench = Bench(room, tmp_path)
     bench.work(12)
@@ -115,22 +102,3 @@ def test_what_is_known_of_types_survives_the_operator(room: Room, tmp_path: Path
     room.patch("agentpools", "p", replicas=3)
     until(lambda: bench.status()["replicas"] == 3, "it has written the status anew")
     assert bench.status()["performance"] == known
-
-
-def test_a_new_agent_gets_its_slots_one_after_the_other(room: Room, tmp_path: Path) -> None:
-    room.queue()
-    room.pool(slots=3, replicas=1, ready=1, slowStartSeconds=12)
-    done = tmp_path / "done"
-    for n in range(3):
-        room.task(f"t{n}", "trace", {"file": str(tmp_path / f"beats{n}"), "until": str(done)})
-    seen: dict[int, None] = {}
-
-    def all_run() -> bool:
-        running = sum(room.phase(f"t{n}") == "Assigned" for n in range(3))
-        seen[running] = None
-        return running == 3
-
-    until(all_run, "its time opens all slots", timeout=40)
-    assert list(seen)[-3:] == [1, 2, 3]
-    done.touch()
-    room.ended()

@@ -1,4 +1,4 @@
-"""Each field of a TaskQueue's and a Task's spec has a case that shows that the running operator honours it.
+"""Each field of the three kinds' specs has a case that shows that the running operator honours it.
 
 The fields come from the models: one that is added without a case fails here.
 """
@@ -11,10 +11,17 @@ from pathlib import Path
 
 import pytest
 
-CASES = ("fields_order", "fields_limits", "fields_life", "fields_routes", "fields_place")
+CASES = ("fields_order", "fields_limits", "fields_life", "fields_routes", "fields_place", "fields_pool")
 pytest.register_assert_rewrite(*(f"integration.controller.{name}" for name in CASES))
 
-from integration.controller import fields_life, fields_limits, fields_order, fields_place, fields_routes  # noqa: E402
+from integration.controller import (  # noqa: E402
+    fields_life,
+    fields_limits,
+    fields_order,
+    fields_place,
+    fields_pool,
+    fields_routes,
+)
 from integration.controller.conftest import make_room  # noqa: E402
 from integration.controller.lab import PLAIN, SOLO, Case, Lab, fields  # noqa: E402
 from integration.controller.room import Room  # noqa: E402
@@ -27,6 +34,7 @@ ALL = [
     *fields_life.case.cases,
     *fields_routes.case.cases,
     *fields_place.case.cases,
+    *fields_pool.case.cases,
 ]
 
 
