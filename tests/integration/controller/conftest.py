@@ -60,8 +60,11 @@ def shared(stack: Stack, cluster: Client) -> Iterator[Room]:
     room = next(rooms)
     room.queue()
     room.pool(replicas=2, ready=2)
-    # Why a Task waits is written once it has held for half a minute: this one begins before all else.
+    # What holds a Task is written once it has held for half a minute: these begin before all else.
     room.task("no-handler", "unheard-of")
+    room.pool("idle", replicas=0)
+    room.queue("shut", pools=["idle"], paused=True)
+    room.task("left", queue="shut")
     yield room
     next(rooms, None)
 

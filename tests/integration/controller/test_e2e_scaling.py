@@ -13,20 +13,21 @@ def test_pods_of_a_pool_are_spread_over_zones(room: Room) -> None:
     assert spread["labelSelector"]["matchLabels"] == {"taskdist.dev/pool": "wide"}
 
 
-def test_what_holds_tasks_for_long_is_a_condition_and_a_metric(room: Room) -> None:
-    room.pool("idle", slots=1, replicas=0)
-    room.queue("shut", pools=["idle"], paused=True)
-    room.task("left", queue="shut")
-    until(lambda: room.condition("taskqueues", "shut", "Bottleneck").get("status") == "False", "nothing yet")
-    until(lambda: room.condition("taskqueues", "shut", "Bottleneck").get("status") == "True", "it holds", timeout=120)
-    found = room.condition("taskqueues", "shut", "Bottleneck")
+def test_what_holds_tasks_for_long_is_a_condition_and_a_metric(shared: Room) -> None:
+    def held() -> bool:
+        return bool(shared.condition("taskqueues", "shut", "Bottleneck").get("status") == "True")
+
+    until(held, "it holds", timeout=120)
+    found = shared.condition("taskqueues", "shut", "Bottleneck")
     assert found["reason"] == "QueuePaused"
     assert "1 Task waits for spec.paused" in found["message"]
     assert "Command: kubectl patch taskqueues.taskdist.dev shut" in found["message"]
-    until(lambda: room.condition("agentpools", "idle", "Bottleneck").get("reason") == "QueuePaused", "of the pool too")
-    series = metrics(room.stack.operators[0])
-    mine = {sample: value for sample, value in series.items() if f'namespace="{room.namespace}"' in sample}
+    until(
+        lambda: shared.condition("agentpools", "idle", "Bottleneck").get("reason") == "QueuePaused", "of the pool too"
+    )
+    series = metrics(shared.stack.operators[0])
+    mine = {sample: value for sample, value in series.items() if f'namespace="{shared.namespace}"' in sample}
     said = [sample for sample in mine if sample.startswith("taskdist_bottleneck{") and 'name="shut"' in sample]
     assert len(said) == 1
     assert 'what="spec.paused"' in said[0]
-    assert mine[f'taskdist_waiting_seconds{{namespace="{room.namespace}",queue="shut",reason="QueuePaused"}}'] > 30
+    assert mine[f'taskdist_waiting_seconds{{namespace="{shared.namespace}",queue="shut",reason="QueuePaused"}}'] > 30

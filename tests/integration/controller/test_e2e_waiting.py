@@ -1,4 +1,4 @@
-"""What waits for long says why on the Task itself. The last tests: their Task has waited through all others."""
+"""What waits for long says why on the Task itself. The last tests: their Tasks have waited through all others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def test_a_type_without_a_handler_is_written_as_reason(shared: Room) -> None:
 
 
 def test_nothing_went_missing_in_all_of_this(shared: Room) -> None:
-    shared.patch("tasks", "no-handler", cancel=True)
+    for name in ("no-handler", "left"):
+        shared.patch("tasks", name, cancel=True)
     shared.ended()
     numbers = metrics(shared.stack.operators[0])
     assert numbers["taskdist_conservation_error"] == 0
