@@ -14,12 +14,9 @@ attempt, so that an agent that draws much work by failing fast does not outvote 
 
 from collections import deque
 from math import sqrt
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from taskdist.core.model import Breaker
-
-if TYPE_CHECKING:
-    from taskdist.core.performance import TypeBook
 
 # So many of the agents that tried a type last are asked.
 VOTERS: Final = 64
@@ -78,11 +75,11 @@ class Evidence:
     __slots__ = ("_seen",)
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, bool, TypeBook]] = deque()
+        self._seen: deque[tuple[float, bool, Votes]] = deque()
 
-    def add(self, failed: bool, book: "TypeBook", rules: Breaker, now: float) -> None:
+    def add(self, failed: bool, votes: Votes, rules: Breaker, now: float) -> None:
         seen = self._seen
-        seen.append((now, failed, book))
+        seen.append((now, failed, votes))
         if len(seen) > max(LEAST, 2 * rules.min_attempts):
             seen.popleft()
 
@@ -95,8 +92,8 @@ class Evidence:
         while seen and seen[0][0] < now - rules.window_seconds:
             seen.popleft()
         failures, expected, variance = 0, 0.0, 0.0
-        for _, failed, book in seen:
-            odds = book.votes.odds(uid, now, rules.window_seconds)
+        for _, failed, votes in seen:
+            odds = votes.odds(uid, now, rules.window_seconds)
             failures += failed
             expected += odds
             variance += odds * (1.0 - odds)

@@ -112,7 +112,7 @@ class Guard:
         evidence = agent.evidence
         if evidence is None:
             evidence = agent.evidence = Evidence()
-        evidence.add(failed, book, rules, now)
+        evidence.add(failed, book.votes, rules, now)
         if failed:
             found = evidence.condemns(agent.uid, rules, now)
             if found is not None and self._held(pool.key) < most_open(rules, self._ready_of(pool.key)):
