@@ -121,8 +121,8 @@ class Room:
         try:
             return until(all_ended, f"Tasks {' '.join(names) or '(all)'} ended", timeout)
         except AssertionError as error:
-            left = [(t["metadata"]["name"], t.get("status")) for t in self.items("tasks")]
-            raise AssertionError(f"{error}; {[x for x in left if x[1]['phase'] not in TERMINAL][:3]}") from None
+            left = [(t["metadata"]["name"], t.get("status") or {}) for t in self.items("tasks")]
+            raise AssertionError(f"{error}; {[x for x in left if x[1].get('phase') not in TERMINAL][:3]}") from None
 
     def in_phase(self, name: str, phase: str, timeout: float = PATIENCE) -> Object:
         def there() -> Object:
