@@ -171,8 +171,8 @@ class Mirror(State):
                     return [f"pool {pool} is scaled to {replicas}, outside its bounds"]
             case Drain(uid):
                 self.draining.add(uid)
-                pool = self._pool_of(uid)
-                if pool is not None and pool.elastic and not self.idle(uid):
+                its_pool = self._pool_of(uid)
+                if its_pool is not None and its_pool.elastic and not self.idle(uid):
                     return [f"agent {uid} of an elastic pool is drained although busy"]
             case Undrain(uid):
                 broken = [] if uid in self.draining - self.deleting else [f"agent {uid} was not draining"]

@@ -38,7 +38,7 @@ def depends(*names: str) -> list[Obj]:
     return [{"name": name} for name in names]
 
 
-LAZY = {"dispatch": "Lazy", "expectedServiceSeconds": 0.5}
+LAZY: Obj = {"dispatch": "Lazy", "expectedServiceSeconds": 0.5}
 SCALING = {"minReplicas": 0, "maxReplicas": 3}
 
 WRITING = [

@@ -66,7 +66,7 @@ async def wait_for_agents(client: Client, agents: int) -> None:
             await asyncio.sleep(2)
 
 
-async def measure(kubeconfig: Path, agents: int, rate: float, blocks: int, seconds: float) -> dict[str, Any]:
+async def measure(kubeconfig: Path | None, agents: int, rate: float, blocks: int, seconds: float) -> dict[str, Any]:
     acknowledged: dict[str, float] = {}
     patches: list[float] = []
     async with Client.connect(kubeconfig) as client:

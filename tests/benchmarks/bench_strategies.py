@@ -8,6 +8,7 @@ import json
 import random
 import sys
 import time
+from typing import Any
 
 from taskdist.api import Phase, Strategy
 from taskdist.controller.collector import settle_collector
@@ -25,7 +26,7 @@ def prepared(strategy: Strategy, agents: int) -> tuple[Core, list[str]]:
     core = Core()
     pools = ("p0", "p1")
     for number, name in enumerate(pools):
-        cost = {"cost_per_hour": 1.0 + number, "watts_busy": 100.0 + 50 * number, "watts_idle": 40.0}
+        cost: dict[str, Any] = {"cost_per_hour": 1.0 + number, "watts_busy": 100.0 + 50 * number, "watts_idle": 40.0}
         core.handle(PoolApplied(Pool(NAMESPACE, name, SLOTS, minimum=agents, maximum=agents, **cost)), 0.0)
     core.handle(QueueApplied(Queue(NAMESPACE, "q", pools, strategy=strategy)), 0.0)
     for number in range(agents):

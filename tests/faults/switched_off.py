@@ -7,7 +7,7 @@ from taskdist.core.decisions import Drain
 from taskdist.core.events import TaskGone
 from taskdist.core.spending import spent
 from taskdist.protocol.agent import AgentEnd
-from taskdist.protocol.books import Ask, Stage
+from taskdist.protocol.books import Ask, Lease, Stage
 from taskdist.protocol.leader import Leader
 from taskdist.protocol.messages import Grant, LeaseName, Verdict
 from taskdist.protocol.observations import DeletePod, Refused, Send
@@ -101,7 +101,7 @@ class PaysAgain(Leader):
 class CountsLess(Leader):
     """The operator counts from its receipt without a margin, and too fast a clock."""
 
-    def _bound(self, lease: Any, receipt: float) -> float:
+    def _bound(self, lease: Lease, receipt: float) -> float:
         return receipt + lease.lease_seconds * 0.75
 
 

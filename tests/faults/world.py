@@ -129,7 +129,7 @@ class World:
         return (self.queue, replace(self.queue, name=OTHER_QUEUE, overflow=None))
 
     def make_core(self, epoch: int) -> Core:
-        return (FatefulCore if self.plan.fateful else WatchedCore)(self, epoch)
+        return (FatefulCore if self.plan.fateful else WatchedCore)(self, epoch)  # type: ignore[return-value]
 
     # --- time ---
 

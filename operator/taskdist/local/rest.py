@@ -13,7 +13,7 @@ import http.client
 import json
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,7 +218,7 @@ class AsyncClient:
         async with self._session.request(method, url, data=data, headers=headers, params=query) as response:
             return _decode(response.status, await response.read())
 
-    async def watch(self, path: str, resource_version: str, seconds: int = 300) -> AsyncIterator[Object]:
+    async def watch(self, path: str, resource_version: str, seconds: int = 300) -> AsyncGenerator[Object, None]:
         """Events after `resource_version`, until the server ends the watch. Raises ApiError (410: list again)."""
         query = {
             "watch": "1",

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("crds")
 
 
 def kubectl(kubeconfig: Path, *arguments: str) -> str:
-    command = [find("kubectl"), "--kubeconfig", kubeconfig, *arguments]
+    command: list[str | Path] = [find("kubectl"), "--kubeconfig", kubeconfig, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 

@@ -26,7 +26,8 @@ def render(helm: Path) -> Render:
     """Renders the chart with `--set` settings. Raises CalledProcessError, with what helm said as its stderr."""
 
     def run(*settings: str, release: str = "taskdist") -> list[Object]:
-        command = [helm, "template", release, CHART, "--namespace", "taskdist-system", "--kube-version", "1.34.0"]
+        command: list[str | Path] = [helm, "template", release, CHART]
+        command += ["--namespace", "taskdist-system", "--kube-version", "1.34.0"]
         command += [part for setting in settings for part in ("--set", setting)]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
         return [document for document in yaml.safe_load_all(done.stdout) if document]

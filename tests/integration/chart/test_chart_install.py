@@ -3,6 +3,7 @@
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def installed(helm: Path, kubeconfig: Path, cluster: Client, crds: list[str]) ->
     )
 
     def run(*arguments: str) -> str:
-        command = [helm, *arguments, "--kubeconfig", kubeconfig, "--namespace", NAMESPACE]
+        command: list[str | Path] = [helm, *arguments, "--kubeconfig", kubeconfig, "--namespace", NAMESPACE]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
     settings = "crds.install=false,flowSchema.enabled=true,networkPolicy.enabled=true"
@@ -167,7 +168,7 @@ def test_what_users_may_do(
     )
     # Aggregation and the authorizer's view of the binding take a moment; a refusal is believed only once it works.
     for probe in ("tasks", "taskqueues", "agentpools"):
-        _until(lambda probe=probe: allowed(cluster, "someone", "get", probe, group=KINDS, namespace=namespace))
+        _until(partial(allowed, cluster, "someone", "get", probe, group=KINDS, namespace=namespace))
     if expected:
         _until(lambda: allowed(cluster, "someone", verb, resource, group=KINDS, namespace=namespace))
     else:

@@ -229,8 +229,8 @@ def test_what_somebody_may_can_be_tried_as_the_documentation_says(
         "metadata": {"name": name()},
         "spec": {"queue": "q", "type": "t", "priority": "Emergency"},
     }
-    command = [find("kubectl"), "--kubeconfig", kubeconfig, "-n", where, "create", "--dry-run=server", "-f", "-"]
-    command += ["--as", f"system:serviceaccount:{where}:{account}"]
+    command: list[str | Path] = [find("kubectl"), "--kubeconfig", kubeconfig, "-n", where]
+    command += ["create", "--dry-run=server", "-f", "-", "--as", f"system:serviceaccount:{where}:{account}"]
 
     def said() -> str:
         done = subprocess.run(command, input=json.dumps(task), check=False, capture_output=True, text=True, timeout=30)

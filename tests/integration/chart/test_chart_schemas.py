@@ -86,7 +86,8 @@ def _write(directory: Path, published: Object, schema: Object) -> None:
 
 def conform(schemas: Path, text: str) -> tuple[int, list[Object]]:
     location = f"{schemas}/{{{{ .ResourceKind }}}}{{{{ .KindSuffix }}}}.json"
-    command = [find("kubeconform"), "-strict", "-verbose", "-output", "json", "-schema-location", location, "-"]
+    command: list[str | Path] = [find("kubeconform"), "-strict", "-verbose", "-output", "json"]
+    command += ["-schema-location", location, "-"]
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=120)
     resources: list[Object] = json.loads(done.stdout)["resources"]
     # What stands before the first separator is a document too, if an empty one, and has no status.

@@ -70,7 +70,7 @@ def what_an_agent_must_offer(lab: Lab) -> None:
         }
         for name, need in needs.items():
             assert lab.end(lab.task(name, queue, **need))["pool"] == pool, name
-        absent = {"agentSelector": {"matchExpressions": [{"key": "zone", "operator": "DoesNotExist"}]}}
+        absent: Object = {"agentSelector": {"matchExpressions": [{"key": "zone", "operator": "DoesNotExist"}]}}
         assert lab.end(lab.task("absent", queue, **absent))["pool"] == "p"
         _, done = lab.busy("taken", queue, resources={"gpu": 1})
         second = lab.task("second", queue, resources={"gpu": 1})
@@ -222,7 +222,9 @@ def a_lazy_queue_does_not_record_what_is_over_soon(lab: Lab) -> None:
     strict, lazy = lab.queue("strict"), lab.queue("lazy", dispatch="Lazy")
 
     async def phases(name: str, queue: str) -> list[str]:
-        client = AsyncClient(Access.from_kubeconfig(lab.room.stack.kubeconfig))
+        kubeconfig = lab.room.stack.kubeconfig
+        assert kubeconfig is not None
+        client = AsyncClient(Access.from_kubeconfig(kubeconfig))
         seen: list[str] = []
         try:
             version = (await client.request("GET", lab.room.path("tasks")))["metadata"]["resourceVersion"]

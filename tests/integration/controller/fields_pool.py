@@ -162,7 +162,7 @@ def agents_offer_what_the_pool_says(lab: Lab) -> None:
         first.touch()
         second.touch()
         lab.room.ended(third, starved)
-        waiting = {
+        waiting: dict[str, Object] = {
             lab.task("wide", queue, slots=3): {"slots": 3},
             lab.task("skilled", queue, skills=["painting"]): {"skills": ["welding", "painting"]},
             lab.task("picky", queue, minQuality=0.5): {"quality": 0.6},

@@ -119,7 +119,7 @@ def a_pool_that_may_grow_is_waited_for(lab: Lab) -> None:
 def each_step_picks_by_its_own_strategy(lab: Lab) -> None:
     """The first step's pool has one agent of one slot; once it is busy, the fullest of the second's goes first, while
     Tasks without a route go where the least is busy."""
-    steps = [{"pools": [SOLO]}, {"pools": ["p"], "strategy": "Pack"}]
+    steps: list[Object] = [{"pools": [SOLO]}, {"pools": ["p"], "strategy": "Pack"}]
     queue = lab.queue(pools=["p"], routes=[way("chain", steps, types=["echo", "trace"], maxSlots=1)])
     _, first = lab.busy("first", queue)
     one, second = lab.busy("second", queue)

@@ -10,7 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from taskdist.local.rest import MERGE_PATCH, Client
 from taskdist.local.stack import Operator, Stack
@@ -25,7 +25,7 @@ TERMINAL = ("Succeeded", "Failed", "Cancelled")
 PATIENCE = 60.0
 
 
-def until(condition: Callable[[], T], what: str, timeout: float = PATIENCE) -> T:
+def until(condition: Callable[[], T | Literal[False] | None], what: str, timeout: float = PATIENCE) -> T:
     """Wait for a condition on the world, and return what made it true."""
     end = time.monotonic() + timeout
     while not (answer := condition()):
@@ -121,8 +121,8 @@ class Room:
         try:
             return until(all_ended, f"Tasks {' '.join(names) or '(all)'} ended", timeout)
         except AssertionError as error:
-            left = [(t["metadata"]["name"], t.get("status")) for t in self.items("tasks")]
-            raise AssertionError(f"{error}; {[x for x in left if x[1]['phase'] not in TERMINAL][:3]}") from None
+            left = [(t["metadata"]["name"], t.get("status") or {}) for t in self.items("tasks")]
+            raise AssertionError(f"{error}; {[x for x in left if x[1].get('phase') not in TERMINAL][:3]}") from None
 
     def in_phase(self, name: str, phase: str, timeout: float = PATIENCE) -> Object:
         def there() -> Object:

@@ -57,7 +57,7 @@ def test_an_agent_that_fails_is_held_back_and_comes_back(room: Room, tmp_path: P
 
     def opened() -> bool:
         assert {each["phase"] for each in bench.work(8)} == {"Succeeded"}, "what fails there is done elsewhere"
-        return bench.status()["openBreakers"] == 1
+        return bool(bench.status()["openBreakers"] == 1)
 
     until(opened, "the breaker opens")
     told = bench.status()["breakers"]
@@ -74,7 +74,7 @@ def test_an_agent_that_fails_is_held_back_and_comes_back(room: Room, tmp_path: P
 
     def closed() -> bool:
         bench.work(4)
-        return bench.status()["openBreakers"] == 0
+        return bool(bench.status()["openBreakers"] == 0)
 
     until(closed, "probes that succeed close it")
     assert room.condition("agentpools", "p", "Healthy")["status"] == "True"

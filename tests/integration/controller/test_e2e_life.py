@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -131,10 +132,14 @@ def test_a_task_that_agents_die_of_is_poisoned(room: Room, tmp_path: Path) -> No
     room.queue("deadly", leaseSeconds=3, retry=retry)
     room.pool(slots=1, replicas=2, ready=2)
     file = tmp_path / "beats"
+
+    def runs(attempt: int) -> bool:
+        return file.exists() and ("poison", attempt) in beats(file)
+
     room.task("poison", "trace", {"file": str(file), "until": str(tmp_path / "never")}, queue="deadly")
     died = []
     for attempt in (1, 2):
-        until(lambda n=attempt: file.exists() and ("poison", n) in beats(file), f"attempt {attempt} runs")
+        until(partial(runs, attempt), f"attempt {attempt} runs")
         pod = room.pod_of("poison")
         died.append(pod["metadata"]["uid"])
         for pid in room.processes(pod):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from integration.controller.room import MERGE_PATCH, Object, Room, metrics, until
+from integration.controller.room import Object, Room, metrics, until
+from taskdist.local.rest import MERGE_PATCH
 from taskdist.protocol.convert import seconds
 
 # finishedAt is stamped by the operator's clock, which is this machine's.
@@ -44,7 +45,7 @@ def test_the_task_s_own_word_goes_before_its_queue_s(apart: Room) -> None:
     assert metrics(apart.stack.operators[0])["taskdist_conservation_error"] == 0
 
 
-LONG = {"ttlSecondsAfterFinished": 3600}
+LONG: Object = {"ttlSecondsAfterFinished": 3600}
 
 
 def test_without_a_word_a_task_stays_until_its_queue_gives_one(apart: Room) -> None:

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def one(shared: Room) -> Room:
     return shared
 
 
-def block(room: Room, name: str, file: Path, *, polite: bool = True, **spec: object) -> Path:
+def block(room: Room, name: str, file: Path, *, polite: bool = True, **spec: Any) -> Path:
     """Have a Task run until the returned file exists, or, if it is `polite`, it is cancelled."""
     done = file.with_suffix(".done")
     room.task(name, "trace", {"file": str(file), "until": str(done), "polite": polite}, **spec)

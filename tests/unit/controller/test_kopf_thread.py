@@ -36,7 +36,7 @@ def test_kopf_starts_for_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) 
             _, pending = await asyncio.wait(pending, timeout=0.1)
 
     monkeypatch.setattr(getpass, "getuser", nobody)
-    monkeypatch.setattr(handlers.kopf, "operator", start_and_stop)
+    monkeypatch.setattr(kopf, "operator", start_and_stop)
     ended: list[BaseException | None] = []
     thread = KopfThread(no_keepers, (), ended.append)
     thread.start()
@@ -53,7 +53,7 @@ def test_a_loop_that_does_not_turn_over_shows(monkeypatch: pytest.MonkeyPatch) -
         blocked.set()
         free.wait(30)
 
-    monkeypatch.setattr(handlers.kopf, "operator", block)
+    monkeypatch.setattr(kopf, "operator", block)
     monkeypatch.setattr(handlers, "BEAT_SECONDS", 0.01)
     thread = KopfThread(no_keepers, (), lambda error: None)
     assert thread.silent_for == 0.0, "one that was not started is not stuck"
@@ -73,11 +73,11 @@ def test_a_loop_that_turns_over_is_heard(monkeypatch: pytest.MonkeyPatch) -> Non
     async def idle(**_: Any) -> None:
         await asyncio.to_thread(stop.wait, 30)
 
-    monkeypatch.setattr(handlers.kopf, "operator", idle)
+    monkeypatch.setattr(kopf, "operator", idle)
     monkeypatch.setattr(handlers, "BEAT_SECONDS", 0.01)
     thread = KopfThread(no_keepers, (), lambda error: None)
     thread.start()
-    beats = set()
+    beats: set[float | None] = set()
     while len(beats) < 3:
         beats.add(thread._beat_at)
     stop.set()

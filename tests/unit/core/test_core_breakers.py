@@ -109,6 +109,15 @@ def failing(agents: int = 11, **rules: Any) -> World:
     return world
 
 
+def failures_until_open(world: World) -> int:
+    """Let `a` fail until a breaker opens; how often it did."""
+    for n in range(1, 20):
+        world.tries("a", False)
+        if world.breakers():
+            return n
+    pytest.fail("no breaker opens")
+
+
 # The rule.
 
 
@@ -158,9 +167,9 @@ def given_back(world: World) -> None:
     for uid in world.agents[1:]:
         world.tries(uid, True, 5)
     for _ in range(20):
-        uid = world.starts("a")
-        assert uid is not None
-        world.ends(uid, False, counted=False)
+        started = world.starts("a")
+        assert started is not None
+        world.ends(started, False, counted=False)
 
 
 def long_ago(world: World) -> None:
@@ -201,12 +210,12 @@ def test_one_that_draws_most_of_the_work_does_not_outvote_the_others() -> None:
     world = World(4)
     for uid in "bcd":
         world.tries(uid, True)
-    opened = next(n for n in range(1, 20) if world.tries("a", False) or world.breakers())
+    opened = failures_until_open(world)
     busy = World(4)
     for uid in "bcd":
         busy.tries(uid, True)
     busy.tries("a", True, 500)
-    again = next(n for n in range(1, 20) if busy.tries("a", False) or busy.breakers())
+    again = failures_until_open(busy)
     assert (opened, again) == (4, 9), "of its last ten attempts, that is"
 
 

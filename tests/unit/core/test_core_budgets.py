@@ -516,10 +516,8 @@ def test_what_comes_with_time_is_for_the_first_in_order(
         uid = running[amount % len(running)] if running else ""
         match kind:
             case "comes":
-                fields = {"priority": level, "created": now - amount / 4, "slots": slots}
-                made = replace(
-                    task(f"{number:02}", queue=queue, **fields), budgets=tuple(("q", of, amount) for of in takes)
-                )
+                made = task(f"{number:02}", queue=queue, priority=level, created=now - amount / 4, slots=slots)
+                made = replace(made, budgets=tuple(("q", of, amount) for of in takes))
                 told(TaskWaiting(made))
             case "ends" if uid:
                 told(AttemptUsed(uid, tuple(("q", of, amount - 1) for of in takes)), TaskGone(uid, Phase.SUCCEEDED))

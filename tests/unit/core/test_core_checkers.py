@@ -329,13 +329,14 @@ def test_breakers_that_hold_too_many_are_found() -> None:
 
 def core() -> Core:
     made = Core()
-    for event in (
+    told: list[Event] = [
         QueueApplied(make_queue().build()),
         PoolApplied(make_pool().slots(2).build()),
         AgentReady(make_agent("a").slots(2).resources(mem=2).build()),
         *(TaskWaiting(make_task(f"t{n}").resources(mem=1).build()) for n in range(4)),
         TaskWaiting(make_task("s").suspended().build()),
-    ):
+    ]
+    for event in told:
         made.handle(event, 0.0)
     made.decide(0.0)
     assert made.audit() == []

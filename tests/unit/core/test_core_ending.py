@@ -8,7 +8,7 @@ import pytest
 from builders import make_agent, make_pool, make_queue, make_task
 from taskdist.api import OnDependencyFailure, OnOverflow, OrderPolicy, Phase, Reason
 from taskdist.core import Core
-from taskdist.core.decisions import Assign, Decision, Fail, Spill
+from taskdist.core.decisions import Assign, Fail, Spill
 from taskdist.core.events import (
     AgentReady,
     Event,
@@ -50,7 +50,7 @@ def tell(core: Core, *told: Event | Task, now: float = 0.0) -> None:
         core.handle(TaskWaiting(event) if isinstance(event, Task) else event, now)
 
 
-def about_tasks(core: Core, now: float = 0.0) -> list[Decision]:
+def about_tasks(core: Core, now: float = 0.0) -> list[Assign | Fail | Spill]:
     found = [each for each in core.decide(now) if isinstance(each, Assign | Fail | Spill)]
     assert core.audit() == []
     return found

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from builders import NAMESPACE, make_agent, make_pool, make_queue, make_task
 from taskdist.core import Core
+from taskdist.core.decisions import Assign
 from taskdist.core.events import AgentReady, PodGone, PoolApplied, QueueApplied, TaskGone, TaskWaiting
 from taskdist.core.masks import OrTree, bits
 
@@ -65,4 +66,4 @@ def test_one_kind_for_agents_that_only_labels_nobody_asks_for_tell_apart() -> No
     core.handle(TaskWaiting(make_task("t").selector("zone", "In", "b").build()), 0.0)
     assert len(core._catalogue.kinds((NAMESPACE, "p"))) == 2
     assert core.audit() == []
-    assert [decision.agent_uid for decision in core.decide(0.0) if hasattr(decision, "task_uid")] == ["a1"]
+    assert [decision.agent_uid for decision in core.decide(0.0) if isinstance(decision, Assign)] == ["a1"]

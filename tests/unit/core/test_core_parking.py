@@ -134,7 +134,8 @@ def test_the_first_of_many_amounts_goes_when_there_is_enough_for_it() -> None:
     amounts = [50, 20, 70, 30, 60, 40]
     core = prepared(SPENT, budgeted("x", 100), *(budgeted(f"t{n}", a, created=1.0 + n) for n, a in enumerate(amounts)))
     assert starts(core, 0.0) == ["x"]
-    now, order = 0.0, []
+    now = 0.0
+    order: list[tuple[str, float]] = []
     while (wake := core.next_wake()) is not None and len(order) < len(amounts):
         now = max(now, wake)
         order += [(uid, round(now, 6)) for uid in starts(core, now)]

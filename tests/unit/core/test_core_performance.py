@@ -172,8 +172,9 @@ def test_a_pool_tells_of_its_weakest_agents() -> None:
     found = world.core.performance(FAST)
     assert found.efficiency == pytest.approx(0.75, abs=0.02)
     # What takes as long as its type does is as efficient as can be, whatever others take: it is a class of its own.
-    assert [(each.name, each.attempts, each.success) for each in found.weakest] == [("fast", 40, pytest.approx(0.75))]
-    assert found.weakest[0].pace == pytest.approx(1.0)
+    (fast,) = found.weakest
+    assert (fast.name, fast.attempts) == ("fast", 40)
+    assert (fast.success, fast.pace) == pytest.approx((0.75, 1.0))
     many = []
     for n in range(20):
         conduct = Conduct()

@@ -335,7 +335,7 @@ class CoreMachine(RuleBasedStateMachine):
         uids = sorted([*self.known(), *self.mirror.ended])
         parents = data.draw(mostly([], st.lists(st.sampled_from(uids), max_size=2, unique=True))) if uids else []
         uid = f"t{next(self.names)}"
-        return data.draw(tasks(uid, self.now, tuple(Parent(parent, parent) for parent in parents)))  # type: ignore[no-any-return]
+        return data.draw(tasks(uid, self.now, tuple(Parent(parent, parent) for parent in parents)))
 
     @rule(data=st.data())
     def submit_a_parent_late(self, data: st.DataObject) -> None:

@@ -1,6 +1,7 @@
 """What follows a failed attempt."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -39,7 +40,7 @@ def test_back_off_never_shrinks_and_never_passes_its_bound(policy: RetryPolicy, 
     assert back_off(policy, failures) <= back_off(policy, failures + 1)
 
 
-def failed(**fields: bool) -> AttemptFailed:
+def failed(**fields: Any) -> AttemptFailed:
     return AttemptFailed("t", Reason.HANDLER_ERROR, "boom", **fields)
 
 

@@ -42,4 +42,4 @@ def test_all_slots_of_an_agent_cost_what_the_agent_does(seconds: list[float], sl
             found = spent(found, pool, 1, slots, each)
     whole = share(slots * sum(seconds), slots, an_hour)
     assert whole == pytest.approx(sum(seconds) / 3600 * an_hour)
-    assert (found.cost, found.energy) == (pytest.approx(whole), pytest.approx(whole))
+    assert (found.cost, found.energy) == pytest.approx((whole, whole))

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jsonschema
@@ -235,7 +236,8 @@ def standard(schema: Obj) -> Any:
     checker = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
         "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
     )
-    return jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=checker)(schema)
+    extend: Callable[..., Any] = jsonschema.validators.extend  # published without types
+    return extend(jsonschema.Draft202012Validator, type_checker=checker)(schema)
 
 
 def nulls(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from doubles import CoreDouble
 from taskdist.api import Phase
 from taskdist.core import Core
 from taskdist.core.model import Pool, Queue, Task
@@ -41,11 +42,11 @@ class Desk:
         queue: Queue = QUEUE,
         *tasks: TaskRecord,
         pods: int = 2,
-        core: Core | None = None,
+        core: Core | CoreDouble | None = None,
         pool: Pool = POOL,
     ) -> None:
         self.t = 1000.0
-        self.leader = Leader(core or Core(), EPOCH, LeaderSettings())
+        self.leader = Leader(core or Core(), EPOCH, LeaderSettings())  # type: ignore[arg-type]
         self.out: list[Action] = []
         self.writes: list[WriteStatus] = []
         self.do("queue_applied", queue)

@@ -1,6 +1,7 @@
 """Each field of the API objects arrives where the core looks for it, whatever is left out."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -547,9 +548,8 @@ DEAD = {"terminated": {"exitCode": 137, "finishedAt": "1970-01-01T00:01:00Z"}}
     ],
 )
 def test_pod(obj: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert convert.pod_record(obj) == PodRecord(
-        **({"uid": "u1", "namespace": "ns", "name": "a", "pool": "p", "created": 5.0, "template": "abc"} | expected)
-    )
+    plain = PodRecord(uid="u1", namespace="ns", name="a", pool="p", created=5.0, template="abc")
+    assert convert.pod_record(obj) == replace(plain, **expected)
 
 
 def test_a_pod_says_where_it_is() -> None:

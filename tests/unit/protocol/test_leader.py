@@ -289,7 +289,8 @@ def test_what_never_ran_is_given_back(delivery: Delivery) -> None:
 
 
 def test_cancel_and_suspend_wait_for_the_stop() -> None:
-    for change, phase in (({"cancel": True}, "Cancelled"), ({"suspended": True}, "Pending")):
+    changes: list[tuple[dict[str, Any], str]] = [({"cancel": True}, "Cancelled"), ({"suspended": True}, "Pending")]
+    for change, phase in changes:
         desk = running()
         desk.do("task_observed", assigned(12, **change))
         assert [cancel.lease for cancel in desk.sent(Cancel)] == [A1]

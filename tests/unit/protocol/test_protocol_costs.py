@@ -20,7 +20,7 @@ FORMER = LeaseName("a", 1, EPOCH - 1)
 
 def running(pool: Pool = PRICED, spent: Spent | None = None, queue: Queue = QUEUE) -> Desk:
     """Task `a` runs on agent u1 since 1000; `spent`: what former attempts cost."""
-    before = {} if spent is None else {"spent": spent}
+    before: dict[str, Any] = {} if spent is None else {"spent": spent}
     desk = Desk(queue, pool=pool)
     desk.connect(1)
     desk.do("task_observed", record(**before))

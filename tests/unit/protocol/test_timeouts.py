@@ -1,6 +1,7 @@
 """Limits of an attempt: kept by the agent, and by the operator where an agent does not."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -192,7 +193,7 @@ TIMED = replace(QUEUE, timeouts=Timeouts(execution=10.0, progress=4.0))
         pytest.param(QUEUE, {"progress_limit": 3.0}, (0.0, 3.0), id="the-task-s-own-alone"),
     ],
 )
-def test_a_lease_carries_its_limits(queue: Queue, own: dict[str, float], expected: tuple[float, float]) -> None:
+def test_a_lease_carries_its_limits(queue: Queue, own: dict[str, Any], expected: tuple[float, float]) -> None:
     desk = Desk(queue, record(**own))
     desk.connect(1)
     desk.answer(Written(assigned(**own)))

@@ -21,7 +21,8 @@ def supermarket(busy: float, choices: int) -> float:
     """Mean time in system of many M/M/1 queues, each Task joining the shortest of so many (Mitzenmacher 1996)."""
     if choices == 1:
         return 1 / (1 - busy)
-    return sum(busy ** ((choices**i - choices) / (choices - 1)) for i in range(1, 20))
+    mean: float = sum(busy ** ((choices**i - choices) / (choices - 1)) for i in range(1, 20))
+    return mean
 
 
 @pytest.mark.statistical
@@ -51,7 +52,7 @@ def test_round_robin_beats_random_and_weights_beat_it_where_speeds_differ() -> N
     found = {policy: turnaround(playing(load, policy=policy, **unlike)) for policy in ALL}
     assert found["weighted-round-robin"] < found["round-robin"]
     assert found["fifo"] < min(found[policy] for policy in PUSH)
-    alike = {"pools": {"p": {"replicas": 15}}}
+    alike: dict[str, Any] = {"pools": {"p": {"replicas": 15}}}
     assert turnaround(playing(load, policy="round-robin", **alike)) < turnaround(
         playing(load, policy="random", **alike)
     )

@@ -271,9 +271,8 @@ def test_what_is_gated_is_not_overtaken(fields: dict[str, Any], queue: Queue, ot
 
 def test_an_emergency_may_use_any_pool() -> None:
     queue = limits(emergency=frozenset({NS}))
-    low, high = {"queue": "q"}, {"priority": EMERGENCY, "queue": "r"}
     a = agent("a")
-    first, second = task("low", 0, (a, 5, 9), **low), task("high", 1, **high)
+    first, second = task("low", 0, (a, 5, 9), queue="q"), task("high", 1, priority=EMERGENCY, queue="r")
     other = replace(queue, name="r", pools=("elsewhere",))
     record = made([first, second], [a], 0, 20, queues={queue.key: queue, other.key: other})
     assert [each.overtaken.task.uid for each in inversions(record)] == ["high"]

@@ -96,7 +96,7 @@ def two_tenants(
     **queue: Any,
 ) -> tuple[Record, float]:
     """Two tenants, each with a long backlog from the beginning; and until when both have one."""
-    deadlines = [{"deadline": {"within": each}} for each in due] if due else [{}, {}]
+    deadlines: list[dict[str, Any]] = [{"deadline": {"within": each}} for each in due] if due else [{}, {}]
     record = playing(
         *(
             stream(

@@ -1,6 +1,6 @@
 """Strategies against their theory, and against Adaptive, over whole runs of the real core. No seed is chosen."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
@@ -70,7 +70,7 @@ def test_zone_aware_stays_local_and_spills_by_load(load: float, least: float) ->
 BURSTS = {"mmpp": {"states": [{"perSecond": 3, "meanSeconds": 1200}, {"perSecond": 9, "meanSeconds": 300}]}}
 
 
-def over_seeds(strategy: str, arrivals: dict[str, Any], elastic: bool) -> Counter[str]:
+def over_seeds(strategy: str, arrivals: dict[str, Any], elastic: bool) -> dict[str, float]:
     """Ten plain agents, and ten equally quick that cost and draw three times as much; with `elastic` these come and go.
 
     Returns sums of what was measured: the bill, the energy, the Tasks' own cost by slot time, the mean wait.
@@ -84,7 +84,7 @@ def over_seeds(strategy: str, arrivals: dict[str, Any], elastic: bool) -> Counte
         },
         queue={"strategy": strategy},
     )
-    found = Counter[str]()
+    found: dict[str, float] = defaultdict(float)
     for seed in SEEDS:
         record = played(given, seed)
         shown = figures(record)
@@ -131,7 +131,7 @@ def test_spread_keeps_zones_equally_busy() -> None:
             queue={"strategy": "Spread"},
         )
     )
-    seconds = Counter[str]()
+    seconds: dict[str, float] = defaultdict(float)
     for life in record.tasks:
         for attempt in life.attempts:
             end = record.ended if attempt.end is None else attempt.end

@@ -28,7 +28,14 @@ def test_times_alone_in_any_order(tmp_path: Path) -> None:
 
 def test_all_columns(tmp_path: Path) -> None:
     text = "time,service,deadline,queue,type,priority,slots,pool,tenant,other\n1,2,3,q,t,High,2,p,red,x\n5,,,,,,,,,\n"
-    fields = {"queue": "q", "type": "t", "priority": "High", "slots": 2, "pool": "p", "tenant": "red"}
+    fields: dict[str, str | int] = {
+        "queue": "q",
+        "type": "t",
+        "priority": "High",
+        "slots": 2,
+        "pool": "p",
+        "tenant": "red",
+    }
     assert trace(tmp_path, text) == [Row(1, 2, 3, fields), Row(5, None, None, {})]
 
 
