@@ -67,9 +67,8 @@ verify: env ## formatted, linted, typed, layered, generated files match, docs bu
 	$(PY) -m pytest tests/unit -q -n 2 -m "not long and not statistical"
 
 .PHONY: test
-test: test-binaries compiled ## all tests: unit, faults in virtual time, integration on a real API server
-	$(PY) -m pytest tests/unit -q -n 2 -m "not long"
-	PYTHONPATH=$(COMPILED) $(PY) -m pytest tests/unit/core tests/unit/protocol -q -n 2 -m "not long"
+test: test-binaries compiled ## all tests, with the core as production has it: unit, faults in virtual time, integration on a real API server
+	PYTHONPATH=$(COMPILED) $(PY) -m pytest tests/unit -q -n 2 -m "not long"
 	PYTHONPATH=$(COMPILED) $(PY) -m pytest tests/faults -q -m "not long"
 	PYTHONPATH=$(COMPILED) $(PY) -m pytest tests/integration -q
 
