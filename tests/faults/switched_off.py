@@ -8,6 +8,7 @@ from taskdist.core.events import TaskGone
 from taskdist.core.spending import spent
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.books import Ask, Lease, Stage
+from taskdist.protocol.held import Held
 from taskdist.protocol.leader import Leader
 from taskdist.protocol.messages import Grant, LeaseName, Verdict
 from taskdist.protocol.observations import DeletePod, Refused, Send
@@ -340,9 +341,18 @@ class BlamesAgentsItHearsFirst(Leader):
         super()._unlisted(entry, lease, now, same, not same)
 
 
-class KeepsNoLimit(AgentEnd):
-    def _limit(self, held: Any) -> None:
+class Unlimited(Held):
+    __slots__ = ()
+
+    def limit(self) -> None:
         return None
+
+
+class KeepsNoLimit(AgentEnd):
+    def _grant(self, grant: Any, boot: float, out: Any) -> None:
+        super()._grant(grant, boot, out)
+        for held in self._held.values():
+            held.__class__ = Unlimited
 
 
 class KeepsNoLimitUnseen(KeepsNoLimit):

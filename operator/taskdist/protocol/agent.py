@@ -8,10 +8,10 @@ Of several ends the earliest holds. Every doubt is settled by not running: a lat
 second attempt of a Task that still runs are refused, and the operator grants again.
 """
 
-from dataclasses import dataclass, field, replace
-from enum import Enum, auto
+from dataclasses import replace
 
 from taskdist.api import Reason
+from taskdist.protocol.held import Held, Stage
 from taskdist.protocol.messages import (
     PROTOCOL_VERSION,
     Cancel,
@@ -37,46 +37,9 @@ from taskdist.protocol.messages import (
     Welcome,
 )
 from taskdist.protocol.settings import AgentSettings, Offer
-from taskdist.protocol.timeouts import Due, next_due
 from taskdist.protocol.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
 
 __all__ = ["AgentEnd", "AgentSettings", "Offer"]
-
-
-class _Stage(Enum):
-    """Where a held lease stands. DONE keeps an outcome, STOPPED the news that there is none: nothing runs any more."""
-
-    STARTING = auto()
-    RUNNING = auto()
-    CANCELLING = auto()
-    KILLED = auto()
-    DONE = auto()
-    STOPPED = auto()
-
-
-@dataclass(slots=True)
-class _Held:
-    """A lease in this agent's hands: running work, or what is left of it until the operator is known to have heard."""
-
-    grant: Grant
-    renewed: float  # the ping time that the last grant or renewal echoed
-    until: float
-    stage: _Stage = _Stage.STARTING
-    kill_at: float = field(default=float("inf"))  # after a cancel or kill: when to kill (again)
-    outcome: Result | Failure | Stopped | None = None
-    told: float = field(default=float("inf"))  # when the stop was last said: a renewal of a later ping proves it heard
-    message: str = ""
-    started: float | None = None
-    reported: float = 0.0  # the later of the start and the last report of progress
-    overdue: Due | None = None  # the limit that it has passed: whatever it leaves now is a failure
-
-    @property
-    def name(self) -> LeaseName:
-        return self.grant.lease
-
-    @property
-    def runs(self) -> bool:
-        return self.stage is not _Stage.DONE and self.stage is not _Stage.STOPPED
 
 
 class AgentEnd:
@@ -87,7 +50,7 @@ class AgentEnd:
         self._offer = offer
         self._settings = settings or AgentSettings()
         self._epoch = 0  # the highest seen
-        self._held: dict[LeaseName, _Held] = {}
+        self._held: dict[LeaseName, Held] = {}
         self._connected = False
         self._welcomed = False
         self._slots = offer.slots
@@ -114,7 +77,7 @@ class AgentEnd:
     @property
     def kept(self) -> tuple[LeaseName, ...]:
         """Leases whose outcome waits for its final reply."""
-        return tuple(name for name, held in self._held.items() if held.stage is _Stage.DONE)
+        return tuple(name for name, held in self._held.items() if held.stage is Stage.DONE)
 
     @property
     def busy_slots(self) -> int:
@@ -194,7 +157,7 @@ class AgentEnd:
             started=offer.started,
         )
 
-    def _announced(self) -> list[_Held]:
+    def _announced(self) -> list[Held]:
         """Exactly what is held. Less, and the operator would hand out again what still runs here."""
         return list(self._held.values())
 
@@ -218,7 +181,7 @@ class AgentEnd:
         if self._stop_at is not None:
             self._send(Draining(), out)
 
-    def _end_hold(self, held: _Held) -> None:
+    def _end_hold(self, held: Held) -> None:
         """A hold ends with the next welcome: the leader that welcomes counts from this hello on."""
         held.until = min(held.until, self._hello_boot + held.grant.lease_seconds)
 
@@ -248,7 +211,7 @@ class AgentEnd:
             return
         self._epoch = max(self._epoch, name.epoch)
         until = self._lease_end(grant.ping_boot, grant.lease_seconds, boot)
-        self._held[name] = _Held(grant, grant.ping_boot, until)
+        self._held[name] = Held(grant, grant.ping_boot, until)
         out.append(StartWork(grant))
 
     def _refusal(self, grant: Grant, boot: float, out: list[AgentAction]) -> str:
@@ -279,7 +242,7 @@ class AgentEnd:
             if held is not None and held.runs:
                 held.until = max(held.until, self._lease_end(message.ping_boot, held.grant.lease_seconds, boot))
                 held.renewed = max(held.renewed, min(message.ping_boot, boot))
-        for name in [n for n, h in self._held.items() if h.stage is _Stage.STOPPED and h.told < message.ping_boot]:
+        for name in [n for n, h in self._held.items() if h.stage is Stage.STOPPED and h.told < message.ping_boot]:
             del self._held[name]
 
     def _hold(self, message: Hold) -> None:
@@ -309,17 +272,17 @@ class AgentEnd:
     def _drops_on(self, message: Final) -> bool:
         return True
 
-    def _cancel(self, held: _Held, reason: Reason, message: str, kill_at: float, out: list[AgentAction]) -> None:
+    def _cancel(self, held: Held, reason: Reason, message: str, kill_at: float, out: list[AgentAction]) -> None:
         held.kill_at = min(held.kill_at, kill_at)
-        if held.stage in (_Stage.STARTING, _Stage.RUNNING):
-            if (due := self._limit(held)) is not None:
+        if held.stage in (Stage.STARTING, Stage.RUNNING):
+            if (due := held.limit()) is not None:
                 held.kill_at = min(held.kill_at, due.at + due.grace)  # no reason to stop prolongs the run
-            held.stage = _Stage.CANCELLING
+            held.stage = Stage.CANCELLING
             held.message = message
             out.append(CancelWork(held.name, reason, message))
 
-    def _kill(self, held: _Held, boot: float, message: str, out: list[AgentAction]) -> None:
-        held.stage = _Stage.KILLED
+    def _kill(self, held: Held, boot: float, message: str, out: list[AgentAction]) -> None:
+        held.stage = Stage.KILLED
         held.message = held.message or message
         held.kill_at = boot + self._settings.kill_again_seconds
         out.append(KillWork(held.name))
@@ -329,8 +292,8 @@ class AgentEnd:
     def started(self, lease: LeaseName, boot: float) -> list[AgentAction]:
         out: list[AgentAction] = []
         held = self._held.get(lease)
-        if held is not None and held.stage is _Stage.STARTING:
-            held.stage = _Stage.RUNNING
+        if held is not None and held.stage is Stage.STARTING:
+            held.stage = Stage.RUNNING
             held.started = held.reported = boot
             self._send(Started(lease), out)
         return self._checked(boot, out)
@@ -338,7 +301,7 @@ class AgentEnd:
     def progress(self, lease: LeaseName, fraction: float, message: str, boot: float) -> list[AgentAction]:
         out: list[AgentAction] = []
         held = self._held.get(lease)
-        if held is not None and held.stage is _Stage.RUNNING:
+        if held is not None and held.stage is Stage.RUNNING:
             held.reported = boot
             self._send(Progress(lease, min(max(fraction, 0.0), 1.0), message), out)
         return self._checked(boot, out)
@@ -363,7 +326,7 @@ class AgentEnd:
     ) -> list[AgentAction]:
         """The handler failed; one that was being stopped anyway just stopped."""
         held = self._held.get(lease)
-        if held is not None and held.stage in (_Stage.CANCELLING, _Stage.KILLED):
+        if held is not None and held.stage in (Stage.CANCELLING, Stage.KILLED):
             return self.stopped(lease, boot, used)
         return self._done(lease, Failure(lease, reason, message, retryable, used=used), boot)
 
@@ -375,7 +338,7 @@ class AgentEnd:
         out: list[AgentAction] = []
         held = self._held.get(lease)
         if held is not None and held.runs:
-            held.stage, held.outcome = _Stage.STOPPED, Stopped(lease, held.message)
+            held.stage, held.outcome = Stage.STOPPED, Stopped(lease, held.message)
             held.told = boot if self._welcomed else held.told
             self._send(held.outcome, out)
             if self._stop_at is not None:
@@ -386,13 +349,13 @@ class AgentEnd:
         out: list[AgentAction] = []
         held = self._held.get(lease)
         if held is not None and held.runs:
-            held.stage, held.outcome, held.kill_at = _Stage.DONE, outcome, float("inf")
+            held.stage, held.outcome, held.kill_at = Stage.DONE, outcome, float("inf")
             self._say_outcome(held, outcome, boot, out)
             self._keep(held)
         return self._checked(boot, out)
 
     def _say_outcome(
-        self, held: _Held, outcome: Result | Failure | Stopped, boot: float, out: list[AgentAction]
+        self, held: Held, outcome: Result | Failure | Stopped, boot: float, out: list[AgentAction]
     ) -> None:
         """Say it, and how long ago the handler started: the operator's clock then tells when that was."""
         if held.started is not None and not isinstance(outcome, Stopped):
@@ -404,7 +367,7 @@ class AgentEnd:
         due = held.overdue if held is not None and held.runs else None
         return None if due is None else Failure(lease, due.reason, due.message, used=used)
 
-    def _keep(self, held: _Held) -> None:
+    def _keep(self, held: Held) -> None:
         """Keep the outcome until its final reply; beyond the bound the oldest goes, and its Task is tried again."""
         kept = self.kept
         if len(kept) > self._settings.max_kept:
@@ -449,12 +412,12 @@ class AgentEnd:
             out.append(Exit("stopped: nothing is held" if not self._held else "stopped: the grace is over"))
         return out
 
-    def _fence(self, held: _Held, boot: float, out: list[AgentAction]) -> None:
+    def _fence(self, held: Held, boot: float, out: list[AgentAction]) -> None:
         lease_seconds = held.grant.lease_seconds
         cancel_at, kill_at = self._fence_times(held)
         if boot >= min(kill_at, held.kill_at):
             self._kill(held, boot, "its lease ended", out)
-        elif boot >= cancel_at and held.stage is not _Stage.CANCELLING and held.stage is not _Stage.KILLED:
+        elif boot >= cancel_at and held.stage is not Stage.CANCELLING and held.stage is not Stage.KILLED:
             why = (
                 (Reason.GIVEN_BACK, "the agent stops")
                 if self._stopping_first(held)
@@ -465,30 +428,25 @@ class AgentEnd:
             )
             self._cancel(held, why[0], why[1], kill_at, out)
 
-    def _keep_limits(self, held: _Held, boot: float, out: list[AgentAction]) -> None:
+    def _keep_limits(self, held: Held, boot: float, out: list[AgentAction]) -> None:
         """What runs longer than it may is asked to stop, then killed; it has failed in any case."""
-        due = self._limit(held)
+        due = held.limit()
         if due is not None and boot >= due.at:
             held.overdue = due
             self._cancel(held, due.reason, due.message, boot + due.grace, out)
 
-    def _limit(self, held: _Held) -> Due | None:
-        if held.stage is not _Stage.RUNNING or held.started is None:
-            return None
-        return next_due(held.grant.execution_seconds, held.grant.progress_seconds, held.started, held.reported)
-
-    def _fence_times(self, held: _Held) -> tuple[float, float]:
+    def _fence_times(self, held: Held) -> tuple[float, float]:
         """Return when to ask the work to stop, and when to kill it. A killed one is killed again until it is gone."""
         settings, seconds = self._settings, held.grant.lease_seconds
         cancel_at, kill_at = held.until - settings.fence(seconds), held.until - settings.kill(seconds)
         if self._stop_at is not None:
             cancel_at = min(cancel_at, self._stop_at - settings.stop_cancel_seconds)
             kill_at = min(kill_at, self._stop_at)
-        if held.stage is _Stage.KILLED:
+        if held.stage is Stage.KILLED:
             kill_at = held.kill_at
         return cancel_at, kill_at
 
-    def _stopping_first(self, held: _Held) -> bool:
+    def _stopping_first(self, held: Held) -> bool:
         return self._stop_at is not None and self._stop_at <= held.until
 
     def _may_exit(self, boot: float) -> bool:
@@ -506,9 +464,9 @@ class AgentEnd:
                 continue
             cancel_at, kill_at = self._fence_times(held)
             wakes.append(min(kill_at, held.kill_at))
-            if held.stage in (_Stage.STARTING, _Stage.RUNNING):
+            if held.stage in (Stage.STARTING, Stage.RUNNING):
                 wakes.append(cancel_at)
-            if (due := self._limit(held)) is not None:
+            if (due := held.limit()) is not None:
                 wakes.append(due.at)
         if self._connected:
             wakes.append(self._heard + self._settings.silence_seconds)

@@ -14,10 +14,10 @@ from taskdist.api import BreakerState, Phase
 from taskdist.core.decisions import Assign, BreakerTurned, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
 from taskdist.core.events import PodGone, PodSeen, PoolApplied, PoolDeleted, QueueApplied, QueueDeleted
 from taskdist.core.model import Key, Pool, Queue
-from taskdist.core.words import text
 from taskdist.protocol import messages, status
 from taskdist.protocol.books import Ask, Entry, Lease, Stage
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Hold, LeaseName
+from taskdist.protocol.noted import Noted
 from taskdist.protocol.observations import (
     Action,
     Found,
@@ -33,14 +33,10 @@ from taskdist.protocol.observations import (
     WriteOutcome,
 )
 from taskdist.protocol.observations import DeletePod as DeletePodAction
-from taskdist.protocol.sessions import Sessions
 from taskdist.protocol.settings import LeaderSettings
 
 # How often a leader whose sure time has passed asks whether it was renewed since.
 LAPSED_SECONDS = 0.25
-# With more Tasks than these, status tells reasons without position and expected start: those cost too much there to be
-# worked out while others wait for a decision. Whoever asks is told them by the command.
-OUTLOOK_TASKS = 10_000
 
 __all__ = ["Leader", "LeaderSettings", "LeaderStats"]
 
@@ -55,7 +51,7 @@ class LeaderStats:
     conservation_error: int
 
 
-class Leader(Sessions):
+class Leader(Noted):
     """One leadership. All methods return what is to be done now, in order.
 
     Feed the recovery lists first: queues, pools, pods (listed after the Tasks, so that a pod that is absent is gone),
@@ -365,45 +361,6 @@ class Leader(Sessions):
         if (wall := self.core.next_wake()) is not None:
             wakes.append(self._last.boot + max(0.0, wall - self._last.wall))
         return min(wakes, default=None)
-
-    def _look_at_reason(self, entry: Entry, now: Now) -> None:
-        """See whether the reason why a Task waits has held for a while and is not written yet."""
-        if not self._waits(entry):
-            return
-        hold = self._settings.reason_seconds
-        self._timers.add(now.boot + hold, "reason", entry.uid, entry.waits)
-        explanation = self.core.why(entry.uid, now.wall)
-        if explanation is None:
-            return
-        if entry.noted is None or entry.noted[0] is not explanation.reason:
-            entry.noted = (explanation.reason, now.boot)
-        elif entry.record.reason is not explanation.reason and now.boot >= entry.noted[1] + hold:
-            self._reason_line.setdefault(entry.uid, entry.waits)
-            self._write_reasons(now)
-
-    def _write_reasons(self, now: Now) -> None:
-        """Write reasons in the order in which they came due, so many a second and no more (a bucket of one second)."""
-        line, every = self._reason_line, 1 / self._settings.reasons_per_second
-        while line and now.boot >= self._reason_slot:
-            uid = next(iter(line))
-            entry, waits = self._tasks.get(uid), line.pop(uid)
-            if entry is None or entry.waits != waits or not self._waits(entry):
-                continue
-            if entry.asked is not None or entry.ending is not None or now.boot < entry.not_until:
-                continue  # it is looked at again
-            near = len(self._tasks) <= OUTLOOK_TASKS
-            explanation = self.core.explain(uid, now.wall) if near else self.core.why(uid, now.wall)
-            if explanation is None or entry.noted is None or entry.noted[0] is not explanation.reason:
-                continue
-            self._reason_slot = max(self._reason_slot, now.boot - 1.0) + every
-            self._write(entry, Ask.NOTE, status.explained(explanation.reason, text(explanation)))
-        if line and self._reason_slot > self._reason_timer:
-            self._reason_timer = self._reason_slot
-            self._timers.add(self._reason_timer, "reasons", "")
-
-    @staticmethod
-    def _waits(entry: Entry) -> bool:
-        return entry.core in ("waiting", "held") and entry.lease is None
 
     # --- decisions ---
 

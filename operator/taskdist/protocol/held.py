@@ -1,0 +1,49 @@
+"""A lease in an agent's hands, until the operator is known to have heard what became of it."""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from taskdist.protocol.messages import Failure, Grant, LeaseName, Result, Stopped
+from taskdist.protocol.timeouts import Due, next_due
+
+
+class Stage(Enum):
+    """Where a held lease stands. DONE keeps an outcome, STOPPED the news that there is none: nothing runs any more."""
+
+    STARTING = auto()
+    RUNNING = auto()
+    CANCELLING = auto()
+    KILLED = auto()
+    DONE = auto()
+    STOPPED = auto()
+
+
+@dataclass(slots=True)
+class Held:
+    """A lease in this agent's hands: running work, or what is left of it until the operator is known to have heard."""
+
+    grant: Grant
+    renewed: float  # the ping time that the last grant or renewal echoed
+    until: float
+    stage: Stage = Stage.STARTING
+    kill_at: float = field(default=float("inf"))  # after a cancel or kill: when to kill (again)
+    outcome: Result | Failure | Stopped | None = None
+    told: float = field(default=float("inf"))  # when the stop was last said: a renewal of a later ping proves it heard
+    message: str = ""
+    started: float | None = None
+    reported: float = 0.0  # the later of the start and the last report of progress
+    overdue: Due | None = None  # the limit that it has passed: whatever it leaves now is a failure
+
+    @property
+    def name(self) -> LeaseName:
+        return self.grant.lease
+
+    @property
+    def runs(self) -> bool:
+        return self.stage is not Stage.DONE and self.stage is not Stage.STOPPED
+
+    def limit(self) -> Due | None:
+        """Return what time limit of its work comes next."""
+        if self.stage is not Stage.RUNNING or self.started is None:
+            return None
+        return next_due(self.grant.execution_seconds, self.grant.progress_seconds, self.started, self.reported)

@@ -1,0 +1,89 @@
+"""The operator's end, sixth part: whether an agent is there, takes work, and what it offers.
+
+An agent is one pod's present session. It takes work while its pod lives and is ready; it offers what it says, within
+what its pool allows. Only what Kubernetes confirms counts as its death: a session that ends is none.
+"""
+
+from taskdist.api import Reason
+from taskdist.core.events import AgentNotReady, AgentReady
+from taskdist.core.model import Agent
+from taskdist.protocol.answers import Answers
+from taskdist.protocol.books import Session, Stage
+from taskdist.protocol.clamp import clamp
+from taskdist.protocol.messages import Hello
+from taskdist.protocol.observations import CloseSession, Now, PodRecord
+
+
+class Presence(Answers):
+    """What the operator's end knows of agents' being there."""
+
+    def _replace(self, former: Session) -> None:
+        self._sessions.pop(former.id, None)
+        self._out.append(CloseSession(former.id, "the agent's session is over"))
+
+    def _agent_dead(self, pod: str, message: str, now: Now) -> None:
+        """Confirmed death: the pod is gone or over, or the agent's container has ended."""
+        session = self._by_pod.pop(pod, None)
+        if session is not None:
+            self._replace(session)
+        self._refresh(pod, now)
+        for entry in list(self._leases.get(pod, {}).values()):
+            lease = entry.lease
+            if lease is None or lease.stage in (Stage.PLANNED, Stage.WRITING, Stage.OVER):
+                continue
+            if lease.stage is Stage.UNSENT:
+                self._attempt_over(entry, Reason.GIVEN_BACK, message, now, counted=False)
+            elif lease.cancelling is not None:
+                self._over_as_asked(entry, lease.cancelling, message, now)
+            else:
+                self._attempt_over(entry, Reason.AGENT_LOST, message, now, died=pod)
+
+    def _container_ended(self, pod: PodRecord) -> bool:
+        """Whether the present instance is known to have ended: its end is reported in whole seconds of its own clock.
+
+        An earlier instance ended before the present one started, so its end is never later than that start.
+        """
+        last = self._last_hello.get(pod.uid)
+        return last is not None and 0.0 < last.started < pod.agent_finished
+
+    def _clamped(self, session: Session) -> Agent | None:
+        pool = self._pools.get((session.identity.namespace, session.identity.pool))
+        if pool is None:
+            return None
+        hello = session.hello
+        wish = Hello(
+            protocol_version=hello.protocol_version,
+            instance_id=hello.instance_id,
+            slots=session.slots,
+            boot=hello.boot,
+            resources=session.resources,
+            skills=hello.skills,
+            types=hello.types,
+            labels=hello.labels,
+            fenced=hello.fenced,
+        )
+        record = self._pods.get(session.identity.pod_uid)
+        return clamp(wish, session.identity, pool, () if record is None else record.topology)
+
+    def _refresh(self, pod: str, now: Now) -> None:
+        """Tell the core whether the agent takes work, and what it offers."""
+        agent = self._ready_agent(pod)
+        if agent == self._told.get(pod):
+            return
+        if agent is not None:
+            self._told[pod] = agent
+            self.core.handle(AgentReady(agent), now.wall)
+        else:
+            del self._told[pod]
+            self.core.handle(AgentNotReady(pod), now.wall)
+
+    def _ready_agent(self, pod: str) -> Agent | None:
+        session, record = self._by_pod.get(pod), self._pods.get(pod)
+        if session is None or session.leaving or session.strangers:
+            return None  # how many slots a lease takes that is not in the books is not known: it is stopped first
+        if record is None or record.deleting or record.ended:
+            return None
+        if self._settings.require_ready_pods and not record.ready:
+            return None
+        agent = self._clamped(session)
+        return agent if agent is not None and agent.slots > 0 else None
