@@ -207,7 +207,8 @@ class Dispatcher:
     def queue_applied(self, queue: Queue) -> None:
         self._take_queue(queue)
         # What status says next is to be of this spec.
-        self._look_at_doors(key for key in self._doors.watched if key == queue.key)
+        if queue.key in self._doors.watched:
+            self._look_at_doors((queue.key,))
 
     def _take_queue(self, queue: Queue) -> None:
         self._doors.applied(queue)

@@ -24,7 +24,7 @@ from taskdist.controller.observer import MetricsObserver
 from taskdist.controller.pods import LinkInfo
 from taskdist.controller.reaper import Reaper
 from taskdist.controller.retention import Retention
-from taskdist.controller.seen import SeenQueue, SpecVersion, seen_queue
+from taskdist.controller.seen import SeenPool, SeenQueue, SpecVersion, seen_pool, seen_queue
 from taskdist.controller.settings import Settings
 from taskdist.controller.snapshot import snapshot
 from taskdist.controller.tally import Tally
@@ -32,10 +32,8 @@ from taskdist.controller.trust import (
     BundleMaps,
     SecretStore,
     SeenPod,
-    SeenPool,
     pod_reader,
     seen_pod,
-    seen_pool,
     token_review,
 )
 from taskdist.core import Core
@@ -407,8 +405,7 @@ class _Operator:
         # Most changes are of status, which is our own word.
         if not isinstance(event, Updated) or event.new.queue != event.old.queue:
             self._dispatcher.queue_applied(event.new.queue)
-        # The keepers may have waited for it.
-        if not isinstance(event, Updated) or event.new.version != event.old.version:
+        if _is_new_spec(event):
             self._look_at(set(), {event.new.queue.key})
 
     def _pool_event(self, event: Event[SeenPool]) -> None:
@@ -416,7 +413,7 @@ class _Operator:
             self._dispatcher.pool_deleted(event.old.pool.key)
         else:
             self._dispatcher.pool_applied(event.new.pool)
-            if not isinstance(event, Updated) or event.new.version != event.old.version:
+            if _is_new_spec(event):
                 self._look_at({event.new.pool.key}, set())
 
     # -- small ports -----------------------------------------------------------------------------------------------
@@ -469,6 +466,11 @@ class _Operator:
     @property
     def link(self) -> LinkServer | None:
         return self._link
+
+
+def _is_new_spec(event: Added[SeenPool] | Added[SeenQueue] | Updated[SeenPool] | Updated[SeenQueue]) -> bool:
+    """Whether the keepers may have waited for it."""
+    return isinstance(event, Added) or event.new.version != event.old.version
 
 
 class _Relay:

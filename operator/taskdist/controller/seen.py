@@ -3,7 +3,8 @@
 from typing import Any, NamedTuple, Self
 
 from taskdist.controller.retention import Keep
-from taskdist.core.model import Queue
+from taskdist.core.model import Pool, Queue
+from taskdist.core.performance import TypePerformance
 from taskdist.protocol import convert
 
 
@@ -18,6 +19,14 @@ class SpecVersion(NamedTuple):
         return cls(str(obj["metadata"]["uid"]), int(obj["metadata"].get("generation") or 0))
 
 
+class SeenPool(NamedTuple):
+    """A pool as the core sees it, and what its status tells of types that ran there."""
+
+    version: SpecVersion
+    pool: Pool
+    performance: tuple[TypePerformance, ...]
+
+
 class SeenQueue(NamedTuple):
     """A queue as the core sees it, how long it keeps its Tasks, and whether its status says that it takes new ones."""
 
@@ -25,6 +34,11 @@ class SeenQueue(NamedTuple):
     queue: Queue
     keep: Keep
     accepting: bool
+
+
+def seen_pool(obj: dict[str, Any]) -> SeenPool:
+    """Read a pool once for both."""
+    return SeenPool(SpecVersion.of(obj), convert.pool(obj), convert.performance(obj))
 
 
 def seen_queue(obj: dict[str, Any]) -> SeenQueue:

@@ -9,9 +9,6 @@ from typing import Any, NamedTuple
 
 from taskdist.api import AgentPool
 from taskdist.controller.pods import CA_CONFIGMAP, MANAGED_BY
-from taskdist.controller.seen import SpecVersion
-from taskdist.core.model import Pool
-from taskdist.core.performance import TypePerformance
 from taskdist.kube import CONFIGMAPS, PODS, SECRETS, TOKENREVIEWS, ApiError, Client
 from taskdist.link.auth import PodOwner
 from taskdist.link.keeper import Conflict
@@ -31,14 +28,6 @@ class SeenPod(NamedTuple):
     owner: PodOwner
 
 
-class SeenPool(NamedTuple):
-    """A pool as the core sees it, and what its status tells of types that ran there."""
-
-    version: SpecVersion
-    pool: Pool
-    performance: tuple[TypePerformance, ...]
-
-
 def seen_pod(obj: Object) -> SeenPod:
     """Read a pod once for both."""
     record = convert.pod_record(obj)
@@ -55,11 +44,6 @@ def seen_pod(obj: Object) -> SeenPod:
         record,
         PodOwner(record.uid, record.namespace, record.name, owner.get("name", ""), owner.get("uid", ""), alive),
     )
-
-
-def seen_pool(obj: Object) -> SeenPool:
-    """Read a pool once for both."""
-    return SeenPool(SpecVersion.of(obj), convert.pool(obj), convert.performance(obj))
 
 
 class SecretStore:
