@@ -1,14 +1,14 @@
 """The chart on a real API server: what the operator's account may do and may not, and who else may do what."""
 
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from patience import until
 from taskdist.local.rest import ApiError, Client
 
 # The first use of helm may build it.
@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("crds")]
 CHART = Path(__file__).parents[3] / "charts" / "taskdist"
 RELEASE = "charttest"
 NAMESPACE = "taskdist-charttest"
+soon = partial(until, timeout=20.0)
 
 Object = dict[str, Any]
 
@@ -168,18 +169,13 @@ def test_what_users_may_do(
     )
     # Aggregation and the authorizer's view of the binding take a moment; a refusal is believed only once it works.
     for probe in ("tasks", "taskqueues", "agentpools"):
-        _until(partial(allowed, cluster, "someone", "get", probe, group=KINDS, namespace=namespace))
+        soon(partial(allowed, cluster, "someone", "get", probe, group=KINDS, namespace=namespace), f"get {probe}")
     if expected:
-        _until(lambda: allowed(cluster, "someone", verb, resource, group=KINDS, namespace=namespace))
+        soon(
+            partial(allowed, cluster, "someone", verb, resource, group=KINDS, namespace=namespace), f"{verb} {resource}"
+        )
     else:
         assert not allowed(cluster, "someone", verb, resource, group=KINDS, namespace=namespace)
-
-
-def _until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.usefixtures("notes")

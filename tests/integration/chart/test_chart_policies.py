@@ -3,13 +3,14 @@
 import json
 import secrets
 import subprocess
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from patience import until
 from taskdist.local.binaries import find
 from taskdist.local.controlplane import ControlPlane
 from taskdist.local.rest import MERGE_PATCH, Access, ApiError, Client
@@ -23,17 +24,20 @@ PATHS = {
     "ValidatingAdmissionPolicyBinding": f"{ADMISSION}/validatingadmissionpolicybindings",
 }
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
+CLOSED = "takes no new Tasks"
 USE = 'that needs the verb "use"'
 GUARDED = "policies.priorities.levels={Emergency,Critical}"
 
 Object = dict[str, Any]
 
+soon = partial(until, timeout=30.0)
+
 # What is guarded: the field, its value, the resource to be granted and its name.
-GUARDS = [
-    pytest.param({"priority": "Emergency"}, "priorities", "emergency", id="a level"),
-    pytest.param({"priority": "Critical"}, "priorities", "critical", id="another level of the list"),
-    pytest.param({"tenant": "somebody-else"}, "tenants", "somebody-else", id="a tenant"),
-]
+GUARDS: dict[str, tuple[Object, str, str]] = {
+    "a level": ({"priority": "Emergency"}, "priorities", "emergency"),
+    "another level of the list": ({"priority": "Critical"}, "priorities", "critical"),
+    "a tenant": ({"tenant": "somebody-else"}, "tenants", "somebody-else"),
+}
 
 
 @pytest.fixture(scope="module", name="where")
@@ -90,19 +94,18 @@ class Door:
         }
         self.client.create(f"{self.base}/tasks", body)
 
+    def lets_pass(self, **spec: Any) -> bool:
+        return not refusal(lambda: self.submit(name(), **spec))
+
+    def refuses(self, words: str, **spec: Any) -> bool:
+        return words in refusal(lambda: self.submit(name(), **spec))
+
     def change(self, name: str, **spec: Any) -> None:
         self.client.request("PATCH", f"{self.base}/tasks/{name}", {"spec": spec}, content_type=MERGE_PATCH)
 
     def say(self, queue: str, **status: Any) -> None:
         path = f"{self.base}/taskqueues/{queue}/status"
         self.client.request("PATCH", path, {"status": status}, content_type=MERGE_PATCH)
-
-
-def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def refusal(act: Callable[[], object]) -> str:
@@ -123,10 +126,10 @@ def admin(cluster: Client, control_plane: ControlPlane, where: str) -> Door:
     """An administrator, once each policy is in force: it takes each of them a moment of its own."""
     door = Door(cluster, where)
     # The probes: a queue that was closed before, and somebody who was granted nothing.
-    until(lambda: "takes no new Tasks" in refusal(lambda: door.submit(name(), queue="probe")))
+    soon(partial(door.refuses, CLOSED, queue="probe"), "queues are guarded")
     nobody = somebody(cluster, control_plane, where)
-    for guard in GUARDS:
-        until(lambda spec=guard.values[0]: USE in refusal(lambda: nobody.submit(name(), **spec)))  # type: ignore[misc]
+    for what, (spec, _, _) in GUARDS.items():
+        soon(partial(nobody.refuses, USE, **spec), f"{what} is guarded")
     return door
 
 
@@ -139,7 +142,7 @@ def test_a_closed_queue_refuses_with_its_name_its_depth_and_what_to_do_and_other
     words = "spec.overflow.highWater is 120; it opens again at 50 waiting."
     condition = {"type": "Accepting", "status": "False", "reason": "QueueFull", "message": words}
     admin.say("full", accepting=False, waiting=123, conditions=[condition])
-    until(lambda: "takes no new Tasks" in refusal(lambda: admin.submit(name(), queue="full")))
+    soon(lambda: admin.refuses(CLOSED, queue="full"), "the door is closed")
     with pytest.raises(ApiError) as refused:
         admin.submit(name(), queue="full")
     assert refused.value.code == 403
@@ -147,14 +150,14 @@ def test_a_closed_queue_refuses_with_its_name_its_depth_and_what_to_do_and_other
     admin.submit(name(), queue="beside")
     admin.submit(name(), queue="that-is-not-there")
     admin.say("full", accepting=True)
-    until(lambda: not refusal(lambda: admin.submit(name(), queue="full")))
+    soon(lambda: admin.lets_pass(queue="full"), "the door is open")
 
 
 def test_tasks_that_are_there_may_change_while_their_queue_is_closed(admin: Door) -> None:
     admin.client.create(f"{admin.base}/taskqueues", queue("closing"))
     admin.submit("inside", queue="closing")
     admin.say("closing", accepting=False)
-    until(lambda: "takes no new Tasks" in refusal(lambda: admin.submit(name(), queue="closing")))
+    soon(lambda: admin.refuses(CLOSED, queue="closing"), "the door is closed")
     admin.change("inside", suspend=True)
 
 
@@ -172,7 +175,7 @@ def somebody(cluster: Client, control_plane: ControlPlane, where: str) -> Door:
     cluster.create(f"/api/v1/namespaces/{where}/serviceaccounts", {"metadata": {"name": account}})
     grant(cluster, where, account, ["tasks"], ["create", "get", "patch"])
     door = Door(Client(Access.from_kubeconfig(control_plane.kubeconfig_for(where, account))), where)
-    until(lambda: not refusal(lambda: door.submit(name())))
+    soon(door.lets_pass, "the account may create Tasks")
     return door
 
 
@@ -201,7 +204,7 @@ def account_of(door: Door) -> str:
     return str(answer["status"]["userInfo"]["username"]).rpartition(":")[2]
 
 
-@pytest.mark.parametrize(("spec", "resource", "granted"), GUARDS)
+@pytest.mark.parametrize(("spec", "resource", "granted"), GUARDS.values(), ids=GUARDS)
 def test_what_is_guarded_takes_the_verb_use(
     spec: Object, resource: str, granted: str, user: Door, cluster: Client, where: str
 ) -> None:
@@ -213,10 +216,10 @@ def test_what_is_guarded_takes_the_verb_use(
     assert f'user "system:serviceaccount:{where}:{account}" may not' in str(refused.value)
     assert f"in namespace {where}: {needs}" in str(refused.value)
     grant(cluster, where, account, [resource], ["use"], [granted])
-    until(lambda: not refusal(lambda: user.submit(name(), **spec)))
+    soon(lambda: user.lets_pass(**spec), "the grant is known")
     # And nothing beyond what was granted.
     for other in ({"priority": "Emergency"}, {"priority": "Critical"}, {"tenant": "a-third"}):
-        assert bool(refusal(lambda other=other: user.submit(name(), **other))) is (other != spec)  # type: ignore[misc]
+        assert user.lets_pass(**other) is (other == spec)
 
 
 def test_what_somebody_may_can_be_tried_as_the_documentation_says(
@@ -238,7 +241,7 @@ def test_what_somebody_may_can_be_tried_as_the_documentation_says(
 
     assert 'that needs the verb "use" on priorities.taskdist.dev "emergency"' in said()
     grant(cluster, where, account, ["priorities"], ["use"], ["emergency"])
-    until(lambda: "created (server dry run)" in said())
+    soon(lambda: "created (server dry run)" in said(), "the grant is known")
 
 
 def test_a_level_may_not_be_reached_by_a_change_either(user: Door, cluster: Client, where: str) -> None:
@@ -249,7 +252,7 @@ def test_a_level_may_not_be_reached_by_a_change_either(user: Door, cluster: Clie
         lambda: user.change(mine, priority="Emergency")
     )
     grant(cluster, where, account_of(user), ["priorities"], ["use"], ["emergency"])
-    until(lambda: not refusal(lambda: user.change(mine, priority="Emergency")))
+    soon(lambda: not refusal(lambda: user.change(mine, priority="Emergency")), "the grant is known")
 
 
 def test_who_only_touches_what_another_was_allowed_is_not_asked(user: Door, admin: Door) -> None:
@@ -272,6 +275,6 @@ def test_other_namespaces_are_not_asked(cluster: Client, namespace: str, where: 
     # Once what was said later has arrived here, what was said there has too.
     admin.client.create(f"{admin.base}/taskqueues", queue("later"))
     admin.say("later", accepting=False)
-    until(lambda: "takes no new Tasks" in refusal(lambda: admin.submit(name(), queue="later")))
+    soon(lambda: admin.refuses(CLOSED, queue="later"), "the door is closed")
     # Another installation of this control plane may watch all namespaces; this one does not.
-    assert where not in refusal(lambda: elsewhere.submit(name()))
+    assert not elsewhere.refuses(where)

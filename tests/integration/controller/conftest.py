@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.controller.room import Room, until
+from integration.controller.room import Room
+from patience import until
 from taskdist.local.controlplane import ControlPlane
 from taskdist.local.rest import Client
 from taskdist.local.stack import Stack

@@ -12,7 +12,8 @@ from itertools import pairwise
 from typing import Any
 
 from integration.controller.lab import PLAIN, Lab, Register
-from integration.controller.room import SCRIPT, WORKER, Object, container, metrics, until
+from integration.controller.room import SCRIPT, WORKER, Object, container, metrics
+from patience import until
 from taskdist.local.rest import Access, AsyncClient
 
 case = Register()

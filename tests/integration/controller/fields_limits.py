@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from integration.controller.lab import Lab, Register
-from integration.controller.room import Object, until
+from integration.controller.room import Object
+from patience import until
 
 case = Register()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from integration.controller.lab import PLAIN, SOLO, Lab, Register
-from integration.controller.room import until
+from patience import until
 
 case = Register()
 

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from integration.controller.lab import SOLO, Lab, Register
-from integration.controller.room import Object, container, until
+from integration.controller.room import Object, container
+from patience import until
 
 case = Register()
 

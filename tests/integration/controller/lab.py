@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from integration.controller.room import Object, Room, beats, metrics, until
+from integration.controller.room import Object, Room, beats, metrics
+from patience import until
 from taskdist.api import AgentPool, Task, TaskQueue, rules
 from taskdist.api.schema import Schema, structural
 from taskdist.local.rest import ApiError

@@ -6,32 +6,21 @@ import json
 import os
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
+from patience import PATIENCE, until
 from taskdist.local.rest import MERGE_PATCH, Client
 from taskdist.local.stack import Operator, Stack
 
 Object = dict[str, Any]
-T = TypeVar("T")
 
 GROUP = "/apis/taskdist.dev/v1alpha1"
 WORKER = Path(__file__).with_name("worker.py")
 SCRIPT = str(Path(sys.executable).parent / "taskdist")
 TERMINAL = ("Succeeded", "Failed", "Cancelled")
-PATIENCE = 60.0
-
-
-def until(condition: Callable[[], T | Literal[False] | None], what: str, timeout: float = PATIENCE) -> T:
-    """Wait for a condition on the world, and return what made it true."""
-    end = time.monotonic() + timeout
-    while not (answer := condition()):
-        assert time.monotonic() < end, f"not within {timeout:g} s: {what}"
-        time.sleep(0.05)
-    return answer
 
 
 def container(command: Iterable[str] = (SCRIPT, "agent", f"{WORKER}:agent"), **more: Any) -> Object:

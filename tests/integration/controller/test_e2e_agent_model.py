@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from integration.controller.room import Object, Room, metrics, until
+from integration.controller.room import Object, Room, metrics
+from patience import until
 
 BREAKER = {
     "failureRatio": 0.7,

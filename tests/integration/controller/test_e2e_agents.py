@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.controller.room import Object, Room, beats, overlaps, until
+from integration.controller.room import Object, Room, beats, overlaps
+from patience import until
 
 
 @pytest.fixture(scope="module")

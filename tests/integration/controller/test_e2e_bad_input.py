@@ -9,7 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
-from integration.controller.room import Object, Room, container, until
+from integration.controller.room import Object, Room, container
+from patience import until
 from taskdist.api import AgentPool
 from taskdist.controller.pods import LinkInfo, build_pod
 from taskdist.local.rest import MERGE_PATCH, Client

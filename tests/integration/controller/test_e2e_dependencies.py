@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.controller.room import Object, Room, until
+from integration.controller.room import Object, Room
+from patience import until
 
 
 def on(*names: str) -> list[Object]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.controller.room import Object, Room, beats, overlaps, until
+from integration.controller.room import Object, Room, beats, overlaps
+from patience import until
 
 
 def when(text: str) -> float:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from integration.controller.room import Object, Room, metrics, until
+from integration.controller.room import Object, Room, metrics
+from patience import until
 from taskdist.local.rest import ApiError
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from integration.controller.room import Room, metrics, until
+from integration.controller.room import Room, metrics
+from patience import until
 from taskdist.local.controlplane import ControlPlane
 from taskdist.local.rest import AsyncClient
 

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from integration.controller.room import Room, beats, is_ready, metrics, until
+from integration.controller.room import Room, beats, is_ready, metrics
+from patience import until
 from taskdist.local.controlplane import free_ports
 from taskdist.local.rest import Client
 from taskdist.local.stack import OPERATOR_NAMESPACE, Operator

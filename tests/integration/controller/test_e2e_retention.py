@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from integration.controller.room import Object, Room, metrics, until
+from integration.controller.room import Object, Room, metrics
+from patience import until
 from taskdist.local.rest import MERGE_PATCH
 from taskdist.protocol.convert import seconds
 

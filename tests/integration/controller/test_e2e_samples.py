@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from integration.controller.room import SCRIPT, Object, Room, until
+from integration.controller.room import SCRIPT, Object, Room
+from patience import until
 from taskdist.local.stack import StackError
 
 SAMPLES = Path(__file__).parents[3] / "manifests" / "samples"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from integration.controller.room import Room, metrics, until
+from integration.controller.room import Room, metrics
+from patience import until
 
 
 def test_pods_of_a_pool_are_spread_over_zones(room: Room) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from integration.controller.room import Room, beats, container, overlaps, until
+from integration.controller.room import Room, beats, container, overlaps
+from patience import until
 from taskdist.local.stack import StackError
 
 
@@ -209,7 +211,7 @@ def test_what_status_says_of_a_spec_was_never_true_of_the_one_before_alone(share
             shared.patch("agentpools", "sized", replicas=count % 2)
             shared.patch("taskqueues", "door", drained=bool(count % 2))
             for file in (pools, queues):
-                until(lambda file=file, count=count: current(file, count + 1), f"{file.name} say so")  # type: ignore[misc]
+                until(partial(current, file, count + 1), f"{file.name} say so")
     for file, agree in ((pools, {("0", "0"), ("1", "1")}), (queues, {("false", "true"), ("true", "false")})):
         said = {tuple(line[2:]) for line in lines(file) if line[0] == line[1] and line[0] != "1"}
         assert said == agree, file.name

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from integration.controller.room import Room, metrics, until
+from integration.controller.room import Room, metrics
+from patience import until
 
 
 def test_a_type_without_a_handler_is_written_as_reason(shared: Room) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from patience import until
 from taskdist.local import guard
 from taskdist.local.controlplane import ControlPlane, ControlPlaneError
 from taskdist.local.rest import Access, ApiError, Client
@@ -24,12 +24,7 @@ print("up", flush=True)
 sys.stdin.read()
 """
 
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.03)
+soon = partial(until, timeout=30.0)
 
 
 def mark_of(directory: Path) -> str:
@@ -80,7 +75,7 @@ def test_a_service_account_has_its_own_rights_and_no_others(
             return False
         return True
 
-    until(allowed)  # The authorizer sees a new binding through its own watch.
+    soon(allowed, "the account may")  # The authorizer sees a new binding through its own watch.
 
 
 def test_a_certificate_makes_a_user(control_plane: ControlPlane) -> None:
@@ -129,7 +124,7 @@ def test_a_detached_one_is_found_and_stopped_by_another_process(tmp_path: Path) 
         container = {"name": "c", "image": "x", "command": ["sh", "-c", "setsid sleep 1234 & exec sleep 1000"]}
         pod = {"metadata": {"name": "p"}, "spec": {"containers": [container]}}
         uid = plane.client.create("/api/v1/namespaces/default/pods", pod)["metadata"]["uid"]
-        until(lambda: len(of_pod(uid)) == 2)
+        soon(lambda: len(of_pod(uid)) == 2, "both processes run")
     finally:
         assert run("down").returncode == 0
     assert guard.marked(mark) == []
@@ -151,7 +146,7 @@ def test_a_killed_owner_leaves_no_process(tmp_path: Path) -> None:
         mark = mark_of(tmp_path / "plane")
         assert len(guard.marked(mark)) == 3
         owner.kill()
-    until(lambda: guard.marked(mark) == [])
+    soon(lambda: guard.marked(mark) == [], "all of it is gone")
 
 
 def test_a_part_that_fails_is_named_with_its_log(tmp_path: Path) -> None:
