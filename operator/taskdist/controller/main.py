@@ -216,7 +216,7 @@ class _Operator:
     async def _kinds_installed(self) -> bool:
         try:
             scope = self._settings.watch_namespaces[0] if self._settings.watch_namespaces else None
-            await self._client.list(TASKS, scope, page_size=1)
+            await self._client.probe(TASKS, scope)
         except ApiError as error:
             if error.is_unserved:
                 _log.error("the API server does not know tasks.taskdist.dev: install the chart, or apply crds/, first")

@@ -13,7 +13,7 @@ import os
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
@@ -279,6 +279,14 @@ class Client:
                     raise
         raise AssertionError("unreachable: the last try returns or raises")
 
+    async def probe(self, resource: Resource, namespace: str | None = None, *, timeout: float | None = None) -> None:
+        """Ask whether the kind is served and may be listed, by one request however many objects there are.
+
+        Raises like `list`.
+        """
+        async with aclosing(self.pages(resource, namespace, page_size=1, timeout=timeout)) as pages:
+            await anext(pages)
+
     async def pages(
         self,
         resource: Resource,
@@ -289,7 +297,7 @@ class Client:
         page_size: int = 500,
         metadata_only: bool = False,
         timeout: float | None = None,
-    ) -> AsyncIterator[Page]:
+    ) -> AsyncGenerator[Page, None]:
         """A consistent list, page by page; `page_size=0` is all at once. `ApiError.is_gone`: the token expired.
 
         No resourceVersion is sent: "0" would be answered from a watch cache of any age.

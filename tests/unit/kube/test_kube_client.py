@@ -116,6 +116,12 @@ async def test_spelling(call: Call, method: str, path: str, query: str, body: by
     assert (request.method, request.path, request.query, request.body) == (method, path, query, body)
 
 
+async def test_a_probe_is_one_request_however_many_objects_there_are() -> None:
+    script = Script(listing(7, make("a"), token="more"))
+    await Client(script).probe(TASKS, "ns")
+    assert script.queries() == [{"limit": "1"}]
+
+
 async def test_apply_needs_a_manager() -> None:
     with pytest.raises(ValueError, match="field_manager"):
         await Client(Script()).patch(PODS, "p", {}, "ns", content_type=PatchType.APPLY)
