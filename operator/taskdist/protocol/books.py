@@ -111,6 +111,7 @@ class Entry:
     lease: Lease | None = None
     core: str = ""  # how the core holds it: waiting, held, leased or not at all
     told: object = None  # the Task as the core was last told
+    held_for: Reason | None = None  # why it was last told to hold it
     asked: Ask | None = None
     ending: Ending | None = None
     outcome: Result | None = None

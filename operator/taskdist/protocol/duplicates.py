@@ -89,9 +89,7 @@ class Duplicates:
         member = group.members[uid]
         if member.follows is not None:
             return member.follows
-        if not group.first:
-            free = [each for each, other in group.members.items() if other.follows is None]
-            group.first = min(free, key=lambda each: _rank(each, group.members[each]))
+        self._choose(group)
         if group.first == uid:
             return None
         first = group.members[group.first]
@@ -100,9 +98,19 @@ class Duplicates:
             member.follows = found
         return found
 
+    @staticmethod
+    def _choose(group: _Group) -> None:
+        """Have one that is run, if there is any that follows none that has ended."""
+        free = [uid for uid, member in group.members.items() if member.follows is None] if not group.first else []
+        if free:
+            group.first = min(free, key=lambda uid: _rank(uid, group.members[uid]))
+
     def _look_again(self, group: _Group) -> None:
+        """The one that was run has ended, or is gone: then the next one is among those to be looked at."""
+        former = group.first
+        self._choose(group)
         for uid, member in group.members.items():
-            if member.phase is None and uid != group.first:
+            if member.phase is None and uid != former:
                 self.original(uid)
                 self.again[uid] = None
 

@@ -150,18 +150,23 @@ class Ledger(ABC):
         task = self._lineage.resolved(entry.record.task)
         if entry.core == "waiting" and entry.told == task:
             return
-        if entry.core != "waiting":
-            entry.waits += 1
-            entry.noted = None
-            self._timers.add(now.boot + 1.0, "reason", entry.uid, entry.waits)
+        self._begins_to_wait(entry, "waiting", now)
         entry.core, entry.told = "waiting", task
         self.core.handle(TaskWaiting(task), now.wall)
 
     def _core_held(self, entry: Entry, reason: Reason, now: Now) -> None:
         task = self._lineage.resolved(entry.record.task)
-        if entry.core != "held" or entry.told != task:
-            entry.core, entry.told = "held", task
+        if entry.core != "held" or entry.told != task or entry.held_for is not reason:
+            self._begins_to_wait(entry, "held", now)
+            entry.core, entry.told, entry.held_for = "held", task, reason
             self.core.handle(TaskHeld(task, reason), now.wall)
+
+    def _begins_to_wait(self, entry: Entry, how: str, now: Now) -> None:
+        """Have its reason looked at soon, and then as long as it waits so."""
+        if entry.core != how:
+            entry.waits += 1
+            entry.noted = None
+            self._timers.add(now.boot + 1.0, "reason", entry.uid, entry.waits)
 
     def _core_leased(self, entry: Entry, agent_uid: str, now: Now) -> None:
         entry.core = "leased"

@@ -221,6 +221,12 @@ def twin(uid: str, version: int, created: float = 0.0, phase: Phase = Phase.PEND
     return TaskRecord(made, version, phase, idempotency=("q", "k"), **more)
 
 
+def noted(desk: Desk) -> list[WriteStatus]:
+    return [
+        action for action in desk.out if isinstance(action, WriteStatus) and set(action.status) == {"reason", "message"}
+    ]
+
+
 def test_a_duplicate_waits_and_ends_as_the_first_with_its_result() -> None:
     desk = Desk(QUEUE, twin("a", 10), twin("b", 11, 1.0))
     desk.connect(1)
@@ -263,6 +269,22 @@ def test_the_key_is_free_once_the_first_is_deleted() -> None:
     ended.do("task_deleted", "a")
     ended.do("task_observed", twin("b", 11, 1.0))
     assert reason(ended, "b") is not Reason.DUPLICATE
+
+
+def test_of_several_that_wait_one_is_run_and_the_others_say_that_they_wait_for_it() -> None:
+    desk = Desk(QUEUE, twin("a", 10), twin("c", 12, 2.0), twin("b", 11, 1.0))
+    desk.do("task_deleted", "a")
+    assert reason(desk, "b") is not Reason.DUPLICATE
+    assert reason(desk, "c") is Reason.DUPLICATE
+    desk.connect(1)
+    assert (desk.write().uid, desk.phase) == ("b", "Assigned")
+    told = [
+        (write.uid, write.status["reason"])
+        for seconds in range(33)
+        if desk.at(1000.0 + seconds)
+        for write in noted(desk)
+    ]
+    assert told == [("c", "Duplicate")]
 
 
 def test_a_task_with_a_key_is_recorded_before_it_is_sent_in_any_queue() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 
@@ -96,6 +97,19 @@ def test_the_key_is_free_once_the_first_is_deleted() -> None:
     assert list(made.again) == ["b", "c"]
     assert made.original("b") is None
     assert made.original("c") == Original("b", "task-b", None)
+
+
+@pytest.mark.parametrize("order", list(permutations("bcd")), ids="".join)
+@pytest.mark.parametrize("asked", ["", "b", "d"])
+def test_each_of_those_that_wait_is_looked_at_again_whoever_comes_next(order: tuple[str, ...], asked: str) -> None:
+    """The next one is run, whatever the order in which they came: else all of them would wait for ever."""
+    made = duplicates(record("a", 1), *(record(each, 2.0 + "bcd".index(each)) for each in order))
+    if asked:
+        made.original(asked)
+    assert made.original("a") is None
+    made.deleted("a")
+    assert sorted(made.again) == ["b", "c", "d"]
+    assert [each for each in "bcd" if made.original(each) is None] == ["b"]
 
 
 def test_who_was_there_at_its_end_ends_as_it_did_though_it_is_deleted() -> None:
