@@ -9,8 +9,9 @@ preStop and restart policies, and reports status.
 
 What it does not do:
 - Images: there are none. A container must give its command, unless its image's name has an entry point here; the
-  command is looked up on this machine. Isolation: none either, but for each pod's own loopback address (status.podIP).
-  Ports are shared by all pods that listen on all addresses: listen on the pod's address.
+  command is looked up on this machine. Isolation: none either, but for each pod's own loopback address (status.podIP),
+  which no other node on this machine gives out. Ports are shared by all pods that listen on all addresses: listen on
+  the pod's address.
 - Mount paths exist only below TASKDIST_ROOT; the texts of the specification are rewritten to match. In-cluster
   configuration works through KUBECONFIG, which is set where a ServiceAccount token is mounted.
 - securityContext, resource limits, affinity, taints, priorities, eviction, volumes that need storage, sidecars
@@ -24,7 +25,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
 import platform
@@ -39,6 +39,7 @@ from pathlib import Path
 import aiohttp
 
 from taskdist.api import LOG_PATH_ANNOTATION
+from taskdist.local.addresses import Addresses
 from taskdist.local.container import Backoff
 from taskdist.local.pod import Pod, Surroundings
 from taskdist.local.podstatus import condition, timestamp
@@ -54,9 +55,6 @@ from taskdist.local.rest import (
 )
 
 _LOG = logging.getLogger("taskdist.local")
-
-_ADDRESSES = ipaddress.ip_network("127.64.0.0/16")
-"""Linux answers on all of 127.0.0.0/8 without any set-up, so each pod can have an address of its own."""
 
 _PATHS = {"ConfigMap": "/api/v1/configmaps", "Secret": "/api/v1/secrets"}
 _STOP_SECONDS = 5.0
@@ -100,8 +98,6 @@ class PodRunner:
         self._over: set[str] = set()
         self._bound: set[str] = set()
         self._waiting: dict[str, Object] = {}
-        self._addresses: dict[str, str] = {}
-        self._next_address = 0
         self._objects: dict[tuple[str, str, str], Object] = {}
         self._schedule = asyncio.Event()
         self._refused: dict[str, str] = {}
@@ -133,14 +129,17 @@ class PodRunner:
         )
         try:
             self._surroundings.pods.mkdir(parents=True, exist_ok=True, mode=0o700)
-            await self._register(ready=True)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._bind_waiting())
-                for kind, path in _PATHS.items():
-                    group.create_task(self._follow(path, self._on_object(kind)))
-                group.create_task(self._follow("/api/v1/pods", self._on_pod, self.ready.set))
+            with contextlib.closing(Addresses(await self._earlier_addresses())) as self._addresses:
+                try:
+                    await self._register(ready=True)
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(self._bind_waiting())
+                        for kind, path in _PATHS.items():
+                            group.create_task(self._follow(path, self._on_object(kind)))
+                        group.create_task(self._follow("/api/v1/pods", self._on_pod, self.ready.set))
+                finally:
+                    await self._end_all()
         finally:
-            await self._end_all()
             with contextlib.suppress(ApiError, aiohttp.ClientError, TimeoutError, OSError):
                 await self._register(ready=False)
             await probes.close()
@@ -290,7 +289,8 @@ class PodRunner:
     def _adopt(self, pod: Object) -> None:
         uid = pod["metadata"]["uid"]
         self._bound.discard(uid)
-        self._pods[uid] = Pod(pod, self._address(pod), self._surroundings)
+        address = self._address(pod)
+        self._pods[uid] = Pod(pod, address, self._surroundings)
         task = asyncio.create_task(self._pods[uid].run(), name=f"pod {pod['metadata']['name']}")
         self._tasks[uid] = task
 
@@ -300,22 +300,21 @@ class PodRunner:
             if not self._pods[uid].vanished:
                 self._over.add(uid)
             del self._pods[uid], self._tasks[uid]
-            self._addresses.pop(uid, None)
+            self._addresses.give_back(address)
             self._schedule.set()
 
         task.add_done_callback(ended)
 
+    async def _earlier_addresses(self) -> list[str]:
+        """What an earlier run of this node gave to pods that are still there."""
+        query = {"fieldSelector": f"spec.nodeName={self._settings.name}"}
+        pods = await self._client.request("GET", "/api/v1/pods", query=query)
+        return [address for pod in pods["items"] if (address := (pod.get("status") or {}).get("podIP"))]
+
     def _address(self, pod: Object) -> str:
         if pod["spec"].get("hostNetwork"):
             return "127.0.0.1"
-        taken = set(self._addresses.values())
-        while True:
-            # An address is used again as late as possible: a late visitor must not meet another pod.
-            self._next_address = self._next_address % (_ADDRESSES.num_addresses - 2) + 1
-            address = str(_ADDRESSES[self._next_address])
-            if address not in taken:
-                self._addresses[pod["metadata"]["uid"]] = address
-                return address
+        return self._addresses.take((pod.get("status") or {}).get("podIP") or "")
 
     async def _bind_waiting(self) -> None:
         """Bind the oldest first, as long as there is room."""
