@@ -51,6 +51,9 @@ class KeepsWhatConflicts(Leader):
 
 
 class ForgetsUnknownWrites(Leader):
+    def _shows(self, entry: Any, lease: Any) -> bool:
+        return False
+
     def _adopt_seen(self, entry: Any, now: Any) -> None:
         if entry.record.epoch != self.epoch:
             super()._adopt_seen(entry, now)

@@ -61,12 +61,12 @@ class Answers(Attempts):
             return
         match outcome:
             case Written(_, payload, parents):
-                lease.recorded, lease.stage = True, Stage.UNSENT
-                lease.until = now.boot + lease.lease_seconds
-                self._time_lease(entry, lease)
+                self._stands(entry, lease, now)
                 wanted = self._stop_reason(entry, lease) is None and not entry.gone and entry.outcome is None
                 if wanted and parents is not None:
                     self._offer(entry, lease, payload, now, parents)
+            case Conflict() if self._shows(entry, lease):
+                self._stands(entry, lease, now)  # an earlier sending landed, and the Task was changed since
             case Conflict() | Gone():
                 self._assign_conflict(entry, now)
             case Refused(message):
@@ -76,20 +76,17 @@ class Answers(Attempts):
             case Unknown():
                 self._assign_unknown(entry, now)
             case NotSent():
-                lease.stage = Stage.PLANNED
+                lease.stage = Stage.DOUBTED if lease.doubted else Stage.PLANNED
                 self._later(entry, self._settings.retry_seconds, now)
 
     def _assign_conflict(self, entry: Entry, now: Now) -> None:
-        """A conflict takes the assumption back."""
+        """Somebody else wrote, and nothing is on its way any more: a conflict takes the assumption back."""
         self._take_back(entry, now)
 
     def _assign_unknown(self, entry: Entry, now: Now) -> None:
-        """It may land late. Nothing is sent; the Task is read again, and whatever shows then or later is adopted.
-
-        A second write on the same version cannot stand beside the first: one of them conflicts.
-        """
-        self._take_back(entry, now)
-        entry.reread = True
+        """It may stand, or land late: nothing is sent, and nothing that it took is free, until that is known."""
+        if entry.lease is not None:
+            entry.lease.stage, entry.lease.doubted = Stage.DOUBTED, True
         self._later(entry, self._settings.retry_seconds, now)
 
     def _record_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
@@ -128,7 +125,7 @@ class Answers(Attempts):
         reason = Reason.RESULT_TOO_LARGE if too_large else Reason.RESULT_REFUSED
         said = status.clip(f"the API server refuses the result: {message}")
         ending = self._verdict(entry, AttemptFailed(entry.uid, reason, said, retryable=False), now)
-        lease = entry.lease
+        lease = entry.lease if entry.lease is not None and entry.lease.name == result.lease else None
         agent, started_at = (lease.agent_name, lease.started_at) if lease is not None else ("", entry.outcome_start)
         ending.attempt = status.attempt_record(result.lease.attempt, reason, said, agent, now.wall, started_at)
         ending.reply, ending.reply_to = result.lease, entry.outcome_pod

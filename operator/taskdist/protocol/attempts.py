@@ -36,8 +36,6 @@ class Attempts(Fates):
             self._advance_terminal(entry, now)
         elif entry.record.phase is Phase.DEAD_LETTERED:
             self._advance_dead(entry, now)
-        elif entry.reread:
-            self._read(entry, Ask.REREAD)
         elif entry.outcome is not None:
             self._advance_outcome(entry, entry.outcome, now)
         elif entry.ending is not None:
@@ -86,9 +84,12 @@ class Attempts(Fates):
         lease = entry.lease
         mine = lease is not None and lease.name == outcome.lease
         if lease is not None and not mine:
-            self._take_back(entry, now)  # planned, not written: the late result ends the Task instead
+            # Planned, not written: the late result ends the Task instead. One in doubt keeps what it took: the write of
+            # the result is on the same version, so that only one of them stands.
+            if not self._in_doubt(entry, lease):
+                self._take_back(entry, now)
             lease = None
-        if lease is None:
+        if entry.lease is None:
             self._core_held(entry, Reason.RECOVERING, now)
         entry.outcome_tried = True
         record = entry.record
@@ -192,7 +193,7 @@ class Attempts(Fates):
         if lease is None or entry.ending is not None:
             return
         unwritten = lease.stage in UNHEARD and not lease.recorded
-        if unwritten and lease.stage is not Stage.WRITING:
+        if unwritten and lease.stage not in (Stage.WRITING, Stage.DOUBTED):
             self._take_back(entry, now)
             self._advance(entry, now)
             return

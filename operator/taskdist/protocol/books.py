@@ -19,6 +19,7 @@ class Stage(Enum):
 
     PLANNED = auto()  # decided by the core, nothing written, nothing sent
     WRITING = auto()  # its write is under way
+    DOUBTED = auto()  # its write was sent and not answered: it may stand, or land yet
     UNSENT = auto()  # it may be sent, and never was
     SENT = auto()  # the agent may run it
     FOREIGN = auto()  # found in status: the agent may run it, and has not announced itself since
@@ -26,7 +27,8 @@ class Stage(Enum):
 
 
 LIVE = frozenset({Stage.SENT, Stage.FOREIGN})
-UNHEARD = frozenset({Stage.PLANNED, Stage.WRITING, Stage.UNSENT})
+UNHEARD = frozenset({Stage.PLANNED, Stage.WRITING, Stage.DOUBTED, Stage.UNSENT})
+UNWRITTEN = frozenset({Stage.PLANNED, Stage.WRITING, Stage.DOUBTED})
 
 
 @dataclass(slots=True)
@@ -47,6 +49,8 @@ class Lease:
     stage: Stage = Stage.PLANNED
     until: float = 0.0
     recorded: bool = False
+    replaces: int = 0  # the version of the Task that its assignment is written on
+    doubted: bool = False  # a write of it was not answered
     record_at: float = 0.0
     acknowledged: bool = False  # the agent was seen to have it
     cancelling: Reason | None = None
@@ -99,7 +103,6 @@ class Ask(Enum):
     REDRIVE = auto()
     NOTE = auto()
     PAYLOAD = auto()
-    REREAD = auto()
     IS_GONE = auto()
 
 
@@ -120,7 +123,6 @@ class Entry:
     outcome_start: float = 0.0  # when its handler started (wall clock), 0 if that is not known
     gone: bool = False
     gone_sure: bool = False
-    reread: bool = False
     not_until: float = 0.0
     pins_due: float = 0.0  # when what is known of its parents is written, if nothing else is before
     waits: int = 0  # counts the times it began to wait: timers of earlier ones are void

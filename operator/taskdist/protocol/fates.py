@@ -69,7 +69,6 @@ class Fates(Leases):
             return
         self._answer_ended(entry)
         entry.outcome = entry.ending = None
-        entry.reread = False  # a write that comes late finds a newer version
         self._leave_core(entry, now)
         record = entry.record
         if record.cancel:

@@ -276,7 +276,6 @@ class Leader(Noted):
                 entry.gone = entry.gone_sure = True
             case Found(record, payload, parents):
                 self._learn(entry, record)
-                entry.reread = False
                 if not record.deleting:
                     entry.gone = False
                 else:
@@ -457,5 +456,6 @@ class Leader(Noted):
             leases.update(entry.record.task.queue_key for entry in of_agent.values())
         counted = sum(waiting + leased for waiting, leased in self.core.queue_counts().values())
         placed = sum(1 for entry in self._tasks.values() if entry.core)
-        unknown = sum(entry.reread for entry in self._tasks.values())
+        leases_of = (entry.lease for entry in self._tasks.values())
+        unknown = sum(lease is not None and lease.stage is Stage.DOUBTED for lease in leases_of)
         return LeaderStats(dict(leases), len(self._by_pod), unknown, placed - counted)

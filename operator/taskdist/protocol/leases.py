@@ -8,7 +8,7 @@ from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.api.task import MAX_PAYLOAD_BYTES
 from taskdist.core.model import Pool, Queue
 from taskdist.protocol import status
-from taskdist.protocol.books import UNHEARD, Ask, Ending, Entry, Lease, Session, Stage
+from taskdist.protocol.books import UNHEARD, UNWRITTEN, Ask, Ending, Entry, Lease, Session, Stage
 from taskdist.protocol.kinship import Kinship
 from taskdist.protocol.messages import Cancel, Grant, LeaseName, ParentResult
 from taskdist.protocol.observations import (
@@ -62,12 +62,8 @@ class Leases(Kinship):
         self._core_leased(entry, lease.agent_uid, now)
         if name.epoch == self.epoch:
             lease.stage = Stage.UNSENT  # an own write that landed late: what is not known to stand is never sent
-            lease.until = now.boot + lease.lease_seconds
-            self._time_lease(entry, lease)
-            if self._fits(lease):
-                self._advance(entry, now)
-            else:
-                self._attempt_over(entry, Reason.GIVEN_BACK, "its agent has other work by now", now, counted=False)
+            message = "it was assigned by a write that came late, and what it took may be another's by now"
+            self._attempt_over(entry, Reason.GIVEN_BACK, message, now, counted=False)
             return
         lease.stage = Stage.FOREIGN
         lease.until = self._foreign_until(lease)
@@ -79,12 +75,6 @@ class Leases(Kinship):
             self._settle(entry, lease, session, now)
         else:
             self._time_lease(entry, lease)
-
-    def _fits(self, lease: Lease) -> bool:
-        """Whether the agent has room for what the core had taken back."""
-        session = self._by_pod.get(lease.agent_uid)
-        taken = sum(entry.record.task.slots for entry in self._leases[lease.agent_uid].values())
-        return session is not None and taken <= session.slots
 
     def _foreign_until(self, lease: Lease) -> float:
         """A former leader's lease goes on, on hold, for at most hold seconds after the takeover."""
@@ -125,6 +115,9 @@ class Leases(Kinship):
 
     def _advance_lease(self, entry: Entry, lease: Lease, now: Now) -> None:
         record = entry.record
+        if lease.stage is Stage.DOUBTED:
+            self._resolve(entry, lease, now)
+            return
         if lease.stage is Stage.PLANNED and record.phase is Phase.ASSIGNED:
             self._take_back(entry, now)
             self._advance(entry, now)
@@ -166,8 +159,37 @@ class Leases(Kinship):
             self._time_lease(entry, lease)
             self._read(entry, Ask.PAYLOAD)
             return
-        lease.stage = Stage.WRITING
+        lease.stage, lease.replaces = Stage.WRITING, entry.record.resource_version
         self._write(entry, Ask.ASSIGN, self._assignment(lease))
+
+    def _resolve(self, entry: Entry, lease: Lease, now: Now) -> None:
+        """Find out what became of an assignment whose write was not answered.
+
+        A newer version tells: the write is in it, or can land no more. Without one the same is written once more on the
+        same version, so that whichever of the two lands first leaves no room for the other.
+        """
+        if self._in_doubt(entry, lease):
+            lease.stage = Stage.WRITING
+            self._write(entry, Ask.ASSIGN, self._assignment(lease))
+            return
+        if self._shows(entry, lease):
+            self._stands(entry, lease, now)
+        else:
+            self._take_back(entry, now)
+        self._advance(entry, now)
+
+    def _in_doubt(self, entry: Entry, lease: Lease) -> bool:
+        return lease.stage is Stage.DOUBTED and entry.record.resource_version <= lease.replaces
+
+    def _shows(self, entry: Entry, lease: Lease) -> bool:
+        record = entry.record
+        return record.phase is Phase.ASSIGNED and (record.attempt, record.epoch) == lease.name[1:]
+
+    def _stands(self, entry: Entry, lease: Lease, now: Now) -> None:
+        """The assignment is in status: from now on it may be sent."""
+        lease.recorded, lease.stage = True, Stage.UNSENT
+        lease.until = now.boot + lease.lease_seconds
+        self._time_lease(entry, lease)
 
     def _assignment(self, lease: Lease) -> status.Status:
         return status.assigned(
@@ -274,7 +296,7 @@ class Leases(Kinship):
         if lease is None or lease.name.attempt != attempt or not lease.timed:
             return
         lease.timed = False
-        if lease.stage is Stage.OVER or lease.stage in (Stage.PLANNED, Stage.WRITING):
+        if lease.stage is Stage.OVER or lease.stage in UNWRITTEN:
             return
         if now.boot < lease.until:
             self._time_lease(entry, lease)

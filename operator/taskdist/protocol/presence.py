@@ -8,7 +8,7 @@ from taskdist.api import Reason
 from taskdist.core.events import AgentNotReady, AgentReady
 from taskdist.core.model import Agent
 from taskdist.protocol.answers import Answers
-from taskdist.protocol.books import Session, Stage
+from taskdist.protocol.books import UNWRITTEN, Session, Stage
 from taskdist.protocol.clamp import clamp
 from taskdist.protocol.messages import Hello
 from taskdist.protocol.observations import CloseSession, Now, PodRecord
@@ -29,7 +29,7 @@ class Presence(Answers):
         self._refresh(pod, now)
         for entry in list(self._leases.get(pod, {}).values()):
             lease = entry.lease
-            if lease is None or lease.stage in (Stage.PLANNED, Stage.WRITING, Stage.OVER):
+            if lease is None or lease.stage is Stage.OVER or lease.stage in UNWRITTEN:
                 continue
             if lease.stage is Stage.UNSENT:
                 self._attempt_over(entry, Reason.GIVEN_BACK, message, now, counted=False)

@@ -63,6 +63,32 @@ def test_nothing_is_said_between_hello_and_welcome() -> None:
     assert answer[0].message == Ping(2.5)
 
 
+@pytest.mark.parametrize(
+    ("offers", "asks", "refused"),
+    [
+        pytest.param({"gpu": 1}, {"gpu": 1}, "needs 1 of gpu, 0 of 1 are free", id="taken"),
+        pytest.param({"gpu": 2}, {"gpu": 1}, "", id="room for both"),
+        pytest.param({"gpu": 3}, {"gpu": 3}, "needs 3 of gpu, 2 of 3 are free", id="too much beside the first"),
+        pytest.param({"gpu": 1}, {"disk": 1}, "needs 1 of disk, 0 of 0 are free", id="one it does not offer"),
+        pytest.param({"gpu": 1}, {}, "", id="none"),
+        pytest.param({}, {"gpu": 9}, "", id="what it offers is its pool's word, and not known here"),
+    ],
+)
+def test_named_resources_are_counted_as_slots_are(offers: dict[str, int], asks: dict[str, int], refused: str) -> None:
+    end = AgentEnd("i1", Offer(slots=2, resources=tuple(offers.items())), AgentSettings())
+    end.connected(100.0)
+    end.received(Welcome(5, 2), 100.0)
+    end.received(replace(grant(), resources=(("gpu", 1),) if offers else ()), 100.1)
+    assert end.leases == (A,)
+    answer = end.received(replace(grant(B), resources=tuple(asks.items())), 100.2)
+    assert said(answer) == ([Stopped(B, refused, ran=False)] if refused else [])
+    end.started(A, 100.3)
+    end.finished(A, b"{}", 100.4)
+    if refused:
+        answer = end.received(replace(grant(B), resources=tuple(asks.items())), 100.5)
+        assert kinds(answer) == ([StartWork] if "disk" not in asks else [])
+
+
 def test_a_grant_starts_work_and_its_start_and_result_are_told() -> None:
     end = agent()
     assert kinds(end.received(grant(), 100.1)) == [StartWork]

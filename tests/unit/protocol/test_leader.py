@@ -179,8 +179,6 @@ def test_an_assignment_that_lands_late_is_sent_under_its_own_name() -> None:
     desk.at(1001.0)
     (read,) = [a for a in desk.out if isinstance(a, ReadTask)]
     desk.do("read_done", read.token, Found(assigned()))
-    (again,) = [a for a in desk.out if isinstance(a, ReadTask)]
-    desk.do("read_done", again.token, Found(assigned()))
     assert [grant.lease for grant in desk.sent(Grant)] == [A1]
 
 
