@@ -12,6 +12,7 @@ from typing import Any
 from taskdist.api import Phase, Reason
 from taskdist.core.model import Task
 from taskdist.core.spending import Spent
+from taskdist.protocol import convert
 from taskdist.protocol.observations import PodRecord, TaskRecord
 
 TOO_LARGE = b"too large"
@@ -98,6 +99,7 @@ class Api:
                 payload_bytes=task.payload_bytes,
                 attempts=tuple(status.get("attempts") or ()),
                 dropped_attempts=status.get("droppedAttempts") or 0,
+                terms=convert.terms(status),
                 spent=Spent(status.get("cost"), status.get("energyWh")),
                 redrive=task.redrive,
                 redrives=status.get("redrives") or 0,

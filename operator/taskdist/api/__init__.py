@@ -6,6 +6,7 @@ status, events, metrics and the command share. Nothing here decides anything.
 
 from taskdist.api.agentpool import AgentPool, AgentPoolSpec, AgentPoolStatus, BreakerState, Scaling
 from taskdist.api.budgets import Budget, BudgetKind, BudgetUse
+from taskdist.api.leasing import Delivery, Dispatch, Reclaim
 from taskdist.api.meta import (
     CONDITION_STATUS,
     GROUP,
@@ -31,13 +32,10 @@ from taskdist.api.task import (
     TaskStatus,
 )
 from taskdist.api.taskqueue import (
-    Delivery,
-    Dispatch,
     OnExhausted,
     OnHopeless,
     OnOverflow,
     OrderPolicy,
-    Reclaim,
     Retry,
     TaskQueue,
     TaskQueueSpec,

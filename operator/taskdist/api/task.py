@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, StringConstraints
 
 from taskdist.api.budgets import BudgetUse
+from taskdist.api.leasing import LeaseTerms
 from taskdist.api.meta import ANY_JSON_OBJECT, Condition, LabelSelector, Message, Model, Name, ObjectMeta, Word
 from taskdist.api.reasons import Phase, Reason
 from taskdist.api.strategies import Strategy
@@ -292,6 +293,11 @@ class TaskStatus(Model):
     agent: Annotated[str, Field(max_length=253)] = Field(default="", description="Pod of the assigned agent.")
     agent_uid: Annotated[str, Field(max_length=64)] = Field(default="", description="Uid of that pod.")
     route: RouteTaken | None = Field(default=None, description="By which way it came to that agent.")
+    lease: LeaseTerms | None = Field(
+        default=None,
+        description="The rules of the present attempt, as granted: a new leader times it by them, whatever the queue "
+        "says by then.",
+    )
     assigned_at: datetime | None = Field(default=None, description="When the last attempt was assigned.")
     started_at: datetime | None = Field(default=None, description="When the last attempt's handler started.")
     finished_at: datetime | None = Field(default=None, description="When the Task ended, or became a dead letter.")

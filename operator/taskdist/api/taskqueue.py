@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from taskdist.api.budgets import Budget
+from taskdist.api.leasing import Delivery, Dispatch, Reclaim
 from taskdist.api.meta import Condition, Model, Name, ObjectMeta, Word
 from taskdist.api.reasons import FAILURES
 from taskdist.api.routes import Route
@@ -14,28 +15,6 @@ from taskdist.api.task import Priority, Timeouts
 
 # The API server takes the words of this release only; those that another release let in are read all the same.
 FailureWord = Annotated[Word, Field(json_schema_extra={"enum": [each.value for each in FAILURES]})]
-
-
-class Reclaim(StrEnum):
-    """When the lease of a silent agent may be given to another."""
-
-    LEASE = "Lease"
-    CONFIRMED = "Confirmed"
-    FAST = "Fast"
-
-
-class Dispatch(StrEnum):
-    """Whether the assignment is recorded before or after the agent hears of it."""
-
-    STRICT = "Strict"
-    LAZY = "Lazy"
-
-
-class Delivery(StrEnum):
-    """Whether an attempt that was lost may be tried again."""
-
-    AT_LEAST_ONCE = "AtLeastOnce"
-    AT_MOST_ONCE = "AtMostOnce"
 
 
 class OrderPolicy(StrEnum):

@@ -95,6 +95,7 @@ class AttemptFailed:
     `counted` is False where it says nothing against the Task (given back, suspended): it waits again at once.
     `retryable` False ends the Task at once. `started` False: its handler is known not to have started, so that even a
     queue that delivers at most once may try again. `died` is the uid of the agent that died while it ran the attempt.
+    `once`: it was granted at most once, whatever its queue says by now.
     """
 
     uid: str
@@ -104,6 +105,7 @@ class AttemptFailed:
     counted: bool = True
     started: bool = True
     died: str = ""
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ def after_failure(task: Task, queue: Queue, event: AttemptFailed, now: float) ->
 
     if not event.retryable:
         return end(event.reason, last)
-    if queue.delivery is Delivery.AT_MOST_ONCE and event.started:
+    if (queue.delivery is Delivery.AT_MOST_ONCE or event.once) and event.started:
         return end(
             event.reason, f"Not tried again, because its queue delivers at most once. The attempt ended so: {last}"
         )

@@ -4,7 +4,7 @@ Level-triggered: every input changes what is known of a Task, then `_advance` lo
 the one next thing. Each rule of the lease protocol is a small method of its own.
 """
 
-from taskdist.api import Phase, Reason
+from taskdist.api import Delivery, Phase, Reason
 from taskdist.core.decisions import Fail, Retry
 from taskdist.core.events import AttemptFailed
 from taskdist.core.spending import Spent, spent
@@ -209,7 +209,18 @@ class Attempts(Fates):
             entry.ending = Ending(Phase.CANCELLED, Reason.CANCELLED, "cancelled while it was assigned", attempt=note)
         else:
             entry.ending = self._verdict(
-                entry, AttemptFailed(entry.uid, reason, message, retryable, counted, started, died), now
+                entry,
+                AttemptFailed(
+                    entry.uid,
+                    reason,
+                    message,
+                    retryable,
+                    counted,
+                    started,
+                    died,
+                    lease.delivery is Delivery.AT_MOST_ONCE,
+                ),
+                now,
             )
             entry.ending.attempt = note
             if counted or entry.ending.phase is not Phase.PENDING:

@@ -10,7 +10,7 @@ from taskdist.core.model import Key, Pool, Task
 from taskdist.core.spending import Spent
 from taskdist.protocol.duplicates import Original
 from taskdist.protocol.messages import AgentIdentity, Failure, Hello, LeaseName, Result
-from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.observations import TaskRecord, Terms
 from taskdist.protocol.status import Status
 
 
@@ -40,11 +40,9 @@ class Lease:
     agent_name: str
     pool: str
     queue: Key
-    lease_seconds: float
+    terms: Terms  # as granted
+    lease_seconds: float  # as its agent counts it
     hold_seconds: float
-    reclaim: Reclaim
-    delivery: Delivery
-    lazy: bool
     message: str = ""
     stage: Stage = Stage.PLANNED
     until: float = 0.0
@@ -68,6 +66,19 @@ class Lease:
     prices: Pool | None = None  # its pool as it was at the grant; None: it is not known
     agent_slots: int = 1
     route: Status | None = None  # by which way it came to the agent; None: status has it
+
+    @property
+    def reclaim(self) -> Reclaim:
+        return self.terms.reclaim
+
+    @property
+    def delivery(self) -> Delivery:
+        return self.terms.delivery
+
+    @property
+    def lazy(self) -> bool:
+        """Whether its agent hears of it before it is recorded."""
+        return not self.terms.recorded_first
 
 
 @dataclass(slots=True)

@@ -18,10 +18,13 @@ from taskdist.api import (
     TEMPLATE_LABEL,
     AgentPool,
     BudgetKind,
+    Delivery,
+    Dispatch,
     OnDependencyFailure,
     Phase,
     Priority,
     Reason,
+    Reclaim,
     TaskQueue,
     agentpool,
     taskqueue,
@@ -49,7 +52,7 @@ from taskdist.core.model import (
 )
 from taskdist.core.performance import TypePerformance
 from taskdist.core.spending import NOTHING, Spent
-from taskdist.protocol.observations import PodRecord, TaskRecord
+from taskdist.protocol.observations import PodRecord, TaskRecord, Terms
 
 Obj = dict[str, Any]
 Value = TypeVar("Value", str, int)
@@ -62,6 +65,9 @@ _PHASES = {str(phase): phase for phase in Phase}
 _REASONS = {str(reason): reason for reason in Reason}
 _LEVELS = {str(priority): priority.level for priority in Priority}
 _ON_FAILURE = {str(each): each for each in OnDependencyFailure}
+_RECLAIMS = {str(each): each for each in Reclaim}
+_DELIVERIES = {str(each): each for each in Delivery}
+_DISPATCHES = {str(each): each for each in Dispatch}
 _NOTHING: Obj = {}
 _PLACEMENT = ("zones", "regions", "minQuality", "preferred")
 
@@ -159,7 +165,21 @@ def task_record(obj: Obj) -> TaskRecord:
         duplicate_of=status.get("duplicateOf") or "",
         idempotency=(spec["queue"], spec["idempotencyKey"]) if spec.get("idempotencyKey") else None,
         spent=_spent(status),
+        terms=terms(status),
     )
+
+
+def terms(status: Obj) -> Terms | None:
+    """The rules of the present attempt; None if status does not tell all of them in words of this release."""
+    told = status.get("lease")
+    if not told:
+        return None
+    seconds_of = told.get("leaseSeconds"), told.get("holdSeconds")
+    reclaim, delivery = _RECLAIMS.get(told.get("reclaim")), _DELIVERIES.get(told.get("delivery"))
+    dispatch = _DISPATCHES.get(told.get("dispatch"))
+    if None in seconds_of or reclaim is None or delivery is None or dispatch is None:
+        return None
+    return Terms(float(seconds_of[0]), float(seconds_of[1]), reclaim, delivery, dispatch is Dispatch.STRICT)
 
 
 def _spent(status: Obj) -> Spent:

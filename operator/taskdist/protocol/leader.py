@@ -108,6 +108,7 @@ class Leader(Noted):
                 entry.gone = True
         for entry in list(self._tasks.values()):
             self._advance(entry, now)
+        self._taken_over = True
         if self._recovering:
             self._timers.add(now.boot + self._settings.beyond(longest), "recovered", "")
             self._release_recovered(now)
@@ -435,7 +436,7 @@ class Leader(Noted):
         record = entry.record
         name = LeaseName(entry.uid, record.attempt + 1, self.epoch)
         lease = self._new_lease(
-            entry, name, decision.agent_uid, decision.agent_name, decision.pool, self._queue(record)
+            entry, name, decision.agent_uid, decision.agent_name, decision.pool, self._terms(record)
         )
         lease.message = decision.message
         lease.route = status.route(decision.rule, decision.step, decision.pool, decision.strategy, decision.score)

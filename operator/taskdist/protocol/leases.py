@@ -11,12 +11,11 @@ from taskdist.protocol import status
 from taskdist.protocol.books import UNHEARD, UNWRITTEN, Ask, Ending, Entry, Lease, Session, Stage
 from taskdist.protocol.kinship import Kinship
 from taskdist.protocol.messages import Cancel, Grant, LeaseName, ParentResult
-from taskdist.protocol.observations import (
-    DeletePod,
-    Now,
-    Send,
-)
+from taskdist.protocol.observations import DeletePod, Now, Send, TaskRecord, Terms
 from taskdist.protocol.timeouts import TIMED_OUT, Due, next_due
+
+# What a queue says that says nothing.
+DEFAULTS = Queue("", "")
 
 
 class Leases(Kinship):
@@ -54,27 +53,32 @@ class Leases(Kinship):
         """An assignment seen in status that the core does not hold is sent under its own name or reclaimed."""
         record = entry.record
         name = LeaseName(entry.uid, record.attempt, record.epoch)
-        queue = self._queue(record)
-        lease = self._new_lease(entry, name, record.agent_uid, record.agent_name, record.pool, queue)
+        terms = record.terms or self._terms_of_old(record)
+        lease = self._new_lease(entry, name, record.agent_uid, record.agent_name, record.pool, terms)
         lease.recorded, lease.assigned_at = True, record.assigned_at
         self._recovering.discard(entry.uid)
         self._set_lease(entry, lease)
         self._core_leased(entry, lease.agent_uid, now)
-        if name.epoch == self.epoch:
-            lease.stage = Stage.UNSENT  # an own write that landed late: what is not known to stand is never sent
+        session = self._by_pod.get(lease.agent_uid)
+        if name.epoch == self.epoch or (self._landed_late(record) and not (session and name in session.listed)):
+            lease.stage = Stage.UNSENT  # what is not known to stand is never sent
             message = "it was assigned by a write that came late, and what it took may be another's by now"
             self._attempt_over(entry, Reason.GIVEN_BACK, message, now, counted=False)
             return
         lease.stage = Stage.FOREIGN
         lease.until = self._foreign_until(lease)
-        session = self._by_pod.get(lease.agent_uid)
-        if now.boot == self._takeover and self._confirmed_dead(lease.agent_uid):
+        if not self._taken_over and self._confirmed_dead(lease.agent_uid):
             message = "its agent was gone when a new leader took over"
             self._attempt_over(entry, Reason.AGENT_LOST, message, now, died=lease.agent_uid)
         elif session is not None:
             self._settle(entry, lease, session, now)
         else:
             self._time_lease(entry, lease)
+
+    def _landed_late(self, record: TaskRecord) -> bool:
+        """Whether a former leader's assignment is in no list of the takeover: that one could not send it any more,
+        as it only sends what it knows to be recorded, and its leadership was over by then."""
+        return self._taken_over and record.terms is not None and record.terms.recorded_first
 
     def _foreign_until(self, lease: Lease) -> float:
         """A former leader's lease goes on, on hold, for at most hold seconds after the takeover."""
@@ -87,7 +91,26 @@ class Leases(Kinship):
         record = self._pods.get(pod)
         return pod not in self._by_pod and (record is None or record.ended)
 
-    def _new_lease(self, entry: Entry, name: LeaseName, agent: str, agent_name: str, pool: str, queue: Queue) -> Lease:
+    def _terms(self, record: TaskRecord) -> Terms:
+        """The rules of a lease that is granted now: its queue's."""
+        queue = self._queue(record)
+        lazy = self._lazy(queue, record)
+        return Terms(queue.lease_seconds, queue.hold_seconds, queue.reclaim, queue.delivery, not lazy)
+
+    def _terms_of_old(self, record: TaskRecord) -> Terms:
+        """The rules of a lease that stands in status without them, as another release wrote it: no shorter than the
+        defaults, no faster than its queue says by now."""
+        terms = self._terms(record)
+        return Terms(
+            max(terms.lease_seconds, DEFAULTS.lease_seconds),
+            max(terms.hold_seconds, DEFAULTS.hold_seconds),
+            Reclaim.CONFIRMED if terms.reclaim is Reclaim.CONFIRMED else Reclaim.LEASE,
+            terms.delivery,
+            recorded_first=False,
+        )
+
+    def _new_lease(self, entry: Entry, name: LeaseName, agent: str, agent_name: str, pool: str, terms: Terms) -> Lease:
+        queue = self._queue(entry.record)
         prices = self._pools.get((entry.record.task.namespace, pool))
         return Lease(
             name,
@@ -95,11 +118,9 @@ class Leases(Kinship):
             agent_name,
             pool,
             entry.record.task.queue_key,
-            queue.lease_seconds,
-            queue.hold_seconds,
-            queue.reclaim,
-            queue.delivery,
-            self._lazy(queue, entry.record),
+            terms,
+            terms.lease_seconds,
+            terms.hold_seconds,
             execution_seconds=_first(entry.record.execution_limit, queue.timeouts.execution),
             progress_seconds=_first(entry.record.progress_limit, queue.timeouts.progress),
             prices=prices,
@@ -198,6 +219,7 @@ class Leases(Kinship):
             agent=lease.agent_name,
             agent_uid=lease.agent_uid,
             pool=lease.pool,
+            terms=lease.terms,
             taken=lease.route or status.route("", 0, lease.pool),
             message=lease.message,
             wall=lease.assigned_at,

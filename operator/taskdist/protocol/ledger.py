@@ -56,6 +56,7 @@ class Ledger(ABC):
         self._draining: set[str] = set()
         self._orphans: dict[str, Orphan] = {}
         self._recovered = False  # nothing is decided before all that stands is known
+        self._taken_over = False  # all that the lists of the takeover show has been looked at
         self._deferred: list[DeletePod] = []
         self._recovering: set[str] = set()  # Tasks that a former leader may have sent without recording it
         self._timers = Timers()

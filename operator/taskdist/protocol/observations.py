@@ -7,7 +7,7 @@ resources. They are never mixed.
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from taskdist.api import Phase, Reason
+from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.core.model import Parent, Task
 from taskdist.core.spending import NOTHING, Spent
 from taskdist.protocol.messages import LeaseName, ParentResult, ToAgent
@@ -16,6 +16,16 @@ from taskdist.protocol.messages import LeaseName, ParentResult, ToAgent
 class Now(NamedTuple):
     boot: float
     wall: float
+
+
+class Terms(NamedTuple):
+    """The rules of one lease, as it was granted: the queue may say others by now. Times in seconds."""
+
+    lease_seconds: float
+    hold_seconds: float
+    reclaim: Reclaim
+    delivery: Delivery
+    recorded_first: bool  # in status before its agent heard of it (Strict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,7 @@ class TaskRecord:
     duplicate_of: str = ""
     idempotency: tuple[str, str] | None = None  # its own queue and its key
     spent: Spent = NOTHING  # by the attempts that ended
+    terms: Terms | None = None  # of the present attempt; None: there is none, or another release wrote it
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,8 +221,8 @@ class Sessions(Presence):
     def _adopt_unrecorded(self, entry: Entry, name: LeaseName, session: Session, now: Now) -> None:
         """A former leader sent it without recording it (Lazy): it is recorded now."""
         who = session.identity
-        lease = self._new_lease(entry, name, who.pod_uid, who.pod_name, who.pool, self._queue(entry.record))
-        lease.stage, lease.acknowledged, lease.lazy = Stage.SENT, True, True
+        lease = self._new_lease(entry, name, who.pod_uid, who.pod_name, who.pool, self._terms(entry.record))
+        lease.stage, lease.acknowledged = Stage.SENT, True
         lease.assigned_at, lease.record_at = now.wall, now.boot
         lease.progress_at = now.boot + self._settings.progress_seconds
         self._as_held(lease, session)

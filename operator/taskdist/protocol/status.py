@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from taskdist.api import Phase, Reason, Strategy
+from taskdist.api import Dispatch, Phase, Reason, Strategy
 from taskdist.api.task import MAX_ATTEMPT_BYTES, MAX_ATTEMPT_RECORDS
 from taskdist.core.spending import Spent
+from taskdist.protocol.observations import Terms
 
 MAX_MESSAGE = 4096
 # To how much the messages of earlier attempts are cut where all of them would take too much room.
@@ -96,7 +97,16 @@ def significant(value: float) -> float:
 
 
 def assigned(
-    attempt: int, epoch: int, *, agent: str, agent_uid: str, pool: str, taken: Status, message: str, wall: float
+    attempt: int,
+    epoch: int,
+    *,
+    agent: str,
+    agent_uid: str,
+    pool: str,
+    taken: Status,
+    message: str,
+    wall: float,
+    terms: Terms,
 ) -> Status:
     """The Task is given to an agent: the write that must stand before the agent hears of it."""
     return {
@@ -109,10 +119,21 @@ def assigned(
         "agentUid": agent_uid,
         "pool": pool,
         "route": taken,
+        "lease": _terms(terms),
         "assignedAt": timestamp(wall),
         "startedAt": None,
         "retryAfter": None,
         "progress": None,
+    }
+
+
+def _terms(terms: Terms) -> Status:
+    return {
+        "leaseSeconds": terms.lease_seconds,
+        "holdSeconds": terms.hold_seconds,
+        "reclaim": terms.reclaim.value,
+        "delivery": terms.delivery.value,
+        "dispatch": (Dispatch.STRICT if terms.recorded_first else Dispatch.LAZY).value,
     }
 
 
@@ -141,6 +162,7 @@ def waiting(
         "agentUid": agent_uid,
         "pool": None,
         "route": None,
+        "lease": None,
         "failures": failures,
         "retryAfter": None if not_before is None else timestamp(not_before),
         **_history(attempts, dropped),
@@ -222,6 +244,7 @@ def ended(
         "epoch": epoch,
         "finishedAt": timestamp(wall),
         "retryAfter": None,
+        "lease": None,
         "conditions": _conditions(phase, reason, message, wall, redriven=redrives > 0),
     }
     if failures is not None:

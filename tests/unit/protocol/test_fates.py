@@ -150,9 +150,8 @@ def test_an_own_assignment_that_lands_late_is_not_overwritten(decision: Decision
     desk.connect(1)
     desk.answer_to(10, Conflict(assigned(12)))
     assert [event.agent_uid for event in told(core, TaskLeased)] == ["u1"]
-    (read,) = [a for a in desk.out if isinstance(a, ReadTask)]
-    desk.do("read_done", read.token, Found(assigned(12)))
-    assert [grant.lease for grant in desk.sent(Grant)] == [A1]
+    assert (desk.write().resource_version, desk.write().status["reason"]) == (12, "GivenBack")
+    assert desk.sent(Grant) == []
 
 
 @pytest.mark.parametrize(

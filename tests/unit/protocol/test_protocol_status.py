@@ -6,10 +6,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskdist.api import Phase, Reason, Strategy, TaskStatus
+from taskdist.api import Delivery, Phase, Reason, Reclaim, Strategy, TaskStatus
 from taskdist.api.task import MAX_ATTEMPT_BYTES, MAX_ATTEMPT_RECORDS
 from taskdist.core.spending import Spent
 from taskdist.protocol import status
+from taskdist.protocol.observations import Terms
+
+TERMS = Terms(15.0, 120.0, Reclaim.LEASE, Delivery.AT_LEAST_ONCE, True)
 
 
 def test_a_timestamp_has_microseconds_in_utc() -> None:
@@ -20,7 +23,15 @@ def test_every_patch_is_valid_status() -> None:
     record = status.attempt_record(1, Reason.HANDLER_ERROR, "x" * 9000, "p-1", 3.0)
     patches = [
         status.assigned(
-            1, 2, agent="p-1", agent_uid="u", pool="p", taken=status.route("r", 2, "p"), message="m", wall=1.0
+            1,
+            2,
+            agent="p-1",
+            agent_uid="u",
+            pool="p",
+            taken=status.route("r", 2, "p"),
+            message="m",
+            wall=1.0,
+            terms=TERMS,
         ),
         status.assigned(
             1,
@@ -31,6 +42,7 @@ def test_every_patch_is_valid_status() -> None:
             taken=status.route("r", 2, "p", Strategy.PACK, -0.5),
             message="m",
             wall=1.0,
+            terms=TERMS,
         ),
         status.waiting(
             1, 2, reason=Reason.HANDLER_ERROR, message="m", failures=1, not_before=4.0, attempts=[record], agent_uid="u"
