@@ -24,6 +24,10 @@ _log = structlog.get_logger("taskdist.kopf")
 
 # How often the reconciling loop says that it turns over, in seconds.
 BEAT_SECONDS = 1.0
+# How long it may take to end, and how often what it still does is cancelled meanwhile, in seconds.
+END_SECONDS = 2.0
+CANCEL_SECONDS = 0.2
+NAME = "kopf"
 
 
 def build_registry(keepers: Keepers) -> kopf.OperatorRegistry:
@@ -88,15 +92,15 @@ class KopfThread:
         self._keepers: Keepers | None = None
         # When the loop last turned over; None before it does and after its end.
         self._beat_at: float | None = None
-        self._thread = threading.Thread(target=self._main, name="kopf", daemon=True)
+        self._thread = threading.Thread(target=self._main, name=NAME, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def look_at(self, pools: set[Key], queues: set[Key]) -> None:
         """Have these pools and queues looked at again. Called from any thread; nothing happens before it is ready."""
-        loop, keepers = self._loop, self._keepers
-        if loop is None or keepers is None:
+        keepers = self._keepers
+        if keepers is None:
             return
 
         def look() -> None:
@@ -105,8 +109,7 @@ class KopfThread:
             for key in queues:
                 keepers.look_at_queue(key)
 
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody leads here any more
-            loop.call_soon_threadsafe(look)
+        self._on_loop(look)
 
     @property
     def alive(self) -> bool:
@@ -118,11 +121,39 @@ class KopfThread:
         at = self._beat_at
         return 0.0 if at is None else max(0.0, time.monotonic() - at)
 
-    async def stop(self, timeout: float) -> bool:
-        """Ask it to end and wait; False if it did not within `timeout` seconds."""
+    @staticmethod
+    def running() -> int:
+        """How many of these threads run in this process."""
+        return sum(thread.name == NAME for thread in threading.enumerate())
+
+    def end(self) -> None:
+        """Have it end: the keepers begin nothing more. Returns at once; from any thread, safe to repeat."""
         self._stop.set()
-        await asyncio.to_thread(self._thread.join, timeout)
+        if (keepers := self._keepers) is not None:
+            keepers.end()
+            self._on_loop(keepers.cancel)
+
+    async def ended(self, patience: float = END_SECONDS) -> bool:
+        """Wait for its end after `end`; False if it has not come within `patience` seconds.
+
+        kopf waits for its requests. A request to an API server that is gone hangs, so all is cancelled, and more than
+        once: a cancellation that comes while kopf waits for a thread is lost.
+        """
+        deadline = time.monotonic() + patience
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            await asyncio.to_thread(self._thread.join, CANCEL_SECONDS)
+            self._on_loop(self._cancel_all)
         return not self._thread.is_alive()
+
+    def _on_loop(self, do: Callable[[], object]) -> None:
+        if (loop := self._loop) is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed
+                loop.call_soon_threadsafe(do)
+
+    @staticmethod
+    def _cancel_all() -> None:
+        for task in asyncio.all_tasks():
+            task.cancel()
 
     def _main(self) -> None:
         error: BaseException | None = None
@@ -130,7 +161,8 @@ class KopfThread:
             asyncio.run(self._run())
         except BaseException as caught:
             error = caught
-            _log.exception("kopf ended with an error")
+            if not self._stop.is_set():
+                _log.exception("kopf ended with an error")
         finally:
             self._keepers = None
             self._loop = None

@@ -58,6 +58,16 @@ class Keepers:
         self._pool_work = WorkQueue[Key](self._keep_pool, self._failed)
         self._queue_work = WorkQueue[Key](self._keep_queue, self._failed)
 
+    def end(self) -> None:
+        """Begin nothing more. From any thread."""
+        self._pool_work.end()
+        self._queue_work.end()
+
+    def cancel(self) -> None:
+        """End, and cancel what is under way."""
+        self._pool_work.cancel()
+        self._queue_work.cancel()
+
     async def close(self) -> None:
         await self._pool_work.close()
         await self._queue_work.close()

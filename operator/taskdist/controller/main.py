@@ -7,6 +7,7 @@ server holds is the one recovery that is tested every day.
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,6 +21,7 @@ from taskdist.controller.dispatch import Dispatcher, read_clocks
 from taskdist.controller.effects import KubeEffects
 from taskdist.controller.handlers import KopfThread
 from taskdist.controller.keepers import Keepers
+from taskdist.controller.leadership import Leadership, Parts
 from taskdist.controller.observer import MetricsObserver
 from taskdist.controller.pods import LinkInfo
 from taskdist.controller.reaper import Reaper
@@ -36,7 +38,6 @@ from taskdist.controller.trust import (
     seen_pod,
     token_review,
 )
-from taskdist.core import Core
 from taskdist.core.model import Key
 from taskdist.kube import (
     AGENTPOOLS,
@@ -50,14 +51,15 @@ from taskdist.kube import (
     Deleted,
     Event,
     Informer,
+    KubeError,
     LeaderElector,
-    StatusWriter,
     Timing,
     Updated,
     boottime,
     new_identity,
 )
 from taskdist.link.auth import Authenticator
+from taskdist.link.ca import DamagedAuthority
 from taskdist.link.keeper import CertificateKeeper
 from taskdist.link.server import LinkServer
 from taskdist.observability.events import Recorder, Subject
@@ -65,16 +67,17 @@ from taskdist.observability.logs import configure
 from taskdist.observability.metrics import Metrics, measure_loop_lag
 from taskdist.observability.serve import HealthServer, MetricsServer
 from taskdist.protocol import convert
-from taskdist.protocol.leader import Leader, LeaderSettings
 from taskdist.protocol.messages import ToAgent
 from taskdist.protocol.observations import TaskRecord
 
 _log = structlog.get_logger("taskdist.operator")
 
-# How long the reconciling thread may take to end when leadership does, in seconds.
-KOPF_STOP_SECONDS = 3.0
-# How long the link's port may be taken when a leadership begins, in seconds.
+# How long the link's port may be taken at the start, in seconds.
 LISTEN_SECONDS = 10.0
+# How long the link may take for its last words at the end, in seconds.
+LINK_STOP_SECONDS = 0.5
+# How often a replica that does not lead looks whether there is a certificate, and a new one, in seconds.
+CERTIFICATE_SECONDS = (0.5, 60.0)
 # How long the reconciling loop may not turn over before the process counts as unhealthy, in seconds.
 STUCK_SECONDS = 30.0
 
@@ -84,9 +87,11 @@ def run(settings: Settings) -> int:
     configure(settings.log_level)
     operator = _Operator(settings)
     code = asyncio.run(operator.run())
-    if operator.reconciles:
-        # The interpreter would wait for the other thread's helpers for ever: whoever has failed must not stay.
-        os._exit(code or 1)
+    if KopfThread.running():
+        # One hangs: the interpreter would wait for its helpers for ever.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     return code
 
 
@@ -97,9 +102,7 @@ class _Operator:
         self._stopping = asyncio.Event()
         self._ready = False
         self._failed = False
-        self._link: LinkServer | None = None
-        self._working: list[asyncio.Task[None]] = []
-        self._kopf: KopfThread | None = None
+        self._leadership: Leadership | None = None
         self._epoch_seen = 0
 
     async def run(self) -> int:
@@ -124,6 +127,7 @@ class _Operator:
                     ]
                     running.append(group.create_task(measure_loop_lag(self._metrics)))
                     running.append(group.create_task(self._recorder.run()))
+                    running.append(group.create_task(self._serve_link()))
                     stopper = group.create_task(self._stopping.wait())
                     synced = group.create_task(self._synced())
                     await asyncio.wait({synced, stopper}, return_when=asyncio.FIRST_COMPLETED)
@@ -141,21 +145,22 @@ class _Operator:
                 for error in failures.exceptions:
                     _log.error("a part of the operator failed", exc_info=error)
                 self._failed = True
-            if self._kopf is not None:
-                await self._kopf.stop(KOPF_STOP_SECONDS)
+            if self._leadership is not None:
+                self._leadership.end()
+                await self._leadership.closed()
+            await self._link.stop(LINK_STOP_SECONDS)
             await self._recorder.flush()
         _log.info("stopped")
         return 1 if self._failed else 0
-
-    @property
-    def reconciles(self) -> bool:
-        """Whether the reconciling thread runs."""
-        return self._kopf is not None and self._kopf.alive
 
     def _fail(self) -> None:
         """End the process, and say that it was not asked to."""
         self._failed = True
         self._stopping.set()
+
+    def _part_failed(self, part: str, error: BaseException) -> None:
+        _log.error("a part of the operator failed; the process ends", part=part, exc_info=error)
+        self._fail()
 
     # -- building --------------------------------------------------------------------------------------------------
 
@@ -180,12 +185,8 @@ class _Operator:
         self._pools: Informer[SeenPool] = Informer(
             client, AGENTPOOLS, transform=seen_pool, on_event=self._pool_event, namespaces=namespaces
         )
-        self._effects = KubeEffects(client, self._tasks, _Relay(self), self._announce, self._pool_uid, self._look_at)
         self._observer = MetricsObserver(self._metrics, read_clocks)
         self._tally, self._retention = Tally(), Retention()
-        self._dispatcher = Dispatcher(
-            self._effects, self._observer, lambda: self._elector.leads_until, self._overtaken, tally=self._tally
-        )
         self._reaper = Reaper(
             client,
             self._retention,
@@ -200,6 +201,25 @@ class _Operator:
             pod_reader(client),
             lambda namespace, name: self._pool_uid((namespace, name)) or None,
         )
+        relay = _Relay()
+        self._effects = KubeEffects(client, self._tasks, relay, self._announce, self._pool_uid, self._look_at)
+        self._dispatcher = Dispatcher(
+            self._effects, self._observer, lambda: self._elector.leads_until, self._overtaken, tally=self._tally
+        )
+        self._certificates = CertificateKeeper(
+            SecretStore(client, settings.namespace, settings.ca_secret), self._bundles, settings.link_names
+        )
+        self._link = LinkServer(
+            self._dispatcher,
+            self._authenticator,
+            self._certificates,
+            settings.link_port,
+            host=settings.host,
+            on_refused=self._metrics.link_refused,
+        )
+        self._link.turn_away(self._who_leads)
+        relay.link = self._link
+        self._listening = asyncio.Event()
         self._elector = LeaderElector(
             client,
             namespace=settings.namespace,
@@ -210,6 +230,21 @@ class _Operator:
             identity=new_identity(settings.pod_name),
             timing=Timing(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds),
             floor=lambda: self._epoch_seen,
+        )
+        self._parts = Parts(
+            settings,
+            client,
+            self._queues,
+            self._pools,
+            self._tasks,
+            self._pods,
+            self._dispatcher,
+            self._effects,
+            self._link,
+            self._listening,
+            self._certificates,
+            self._reaper,
+            self._open_keepers,
         )
         self._metrics.observe(lambda: snapshot(self._dispatcher, self._tally, self._elector.leading()))
 
@@ -235,88 +270,22 @@ class _Operator:
     # -- leadership ------------------------------------------------------------------------------------------------
 
     def _lead(self, epoch: int) -> None:
-        self._leading = asyncio.get_running_loop().create_task(self._begin(epoch), name="lead")
-        self._leading.add_done_callback(self._begun)
+        leadership = Leadership(epoch, self._parts, self._who_leads, self._part_failed)
+        self._leadership = leadership.begin(self._leadership)
 
-    def _begun(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and task.exception() is not None:
-            # Half a leadership is worse than none.
-            _log.error("taking over failed; the process ends", exc_info=task.exception())
-            self._fail()
+    async def _stop_leading(self, deadline: float) -> None:
+        if self._leadership is not None:
+            self._leadership.end()
+            await self._leadership.quiet()
 
-    async def _begin(self, epoch: int) -> None:
-        settings = self._settings
-        self._writer_stop = asyncio.Event()
-        writer = StatusWriter(self._client, TASKS, concurrency=settings.write_concurrency, stop=self._writer_stop)
-        # Pods last: one that is absent from a list later than the Tasks' is gone, and its leases with it.
-        for informer in (self._queues, self._pools, self._tasks, self._pods):
-            await self._catch_up(informer)
-        self._certificates = CertificateKeeper(
-            SecretStore(self._client, settings.namespace, settings.ca_secret),
-            self._bundles,
-            settings.link_names,
-        )
-        await self._certificates.refresh()
-        self._work(self._certificates.run(), "certificates")
-        self._link = LinkServer(
-            self._dispatcher,
-            self._authenticator,
-            self._certificates,
-            settings.link_port,
-            host=settings.host,
-            on_refused=self._metrics.link_refused,
-        )
-        self._effects.write_with(writer)
-        self._dispatcher.lead(
-            Leader(Core(), epoch, LeaderSettings()),
-            [q.queue for q in self._queues.store],
-            [p.pool for p in self._pools.store],
-            list(self._tasks.store),
-            [q.queue.key for q in self._queues.store if not q.accepting],
-            [(p.pool.key, p.performance) for p in self._pools.store],
-        )
-        self._work(self._reaper.run(), "retention")
-        port = await self._listen(self._link)
-        self._kopf = KopfThread(self._open_keepers, settings.watch_namespaces, self._kopf_failed)
-        self._kopf.start()
-        _log.info("leading", epoch=epoch, link_port=port, tasks=len(self._tasks.store))
+    def _stopped_leading(self) -> None:
+        _log.info("not leading any more")
 
-    def _work(self, work: "asyncio._CoroutineLike[None]", name: str) -> None:
-        """Do this for as long as this leadership lasts."""
-
-        def ended(task: "asyncio.Task[None]") -> None:
-            if not task.cancelled() and task.exception() is not None:
-                _log.error("a part of the operator failed; the process ends", part=name, exc_info=task.exception())
-                self._fail()
-
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        task.add_done_callback(ended)
-        self._working.append(task)
-
-    @staticmethod
-    async def _listen(link: LinkServer) -> int:
-        """Start the link. A replica on this machine that led before may be about to let go of the port."""
-        deadline = time.monotonic() + LISTEN_SECONDS
-        while True:
-            try:
-                return await link.start()
-            except RuntimeError:  # what grpc raises for a port that is taken
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.1)
-
-    async def _catch_up(self, informer: Informer[Any]) -> None:
-        """Bring a view up to a list that no cache answered: what another leader wrote last must be known."""
-        selector = POOL_LABEL if informer.resource == PODS else ""
-        for namespace in self._settings.watch_namespaces or (None,):
-            page = await self._client.list(informer.resource, namespace, label_selector=selector)
-            listed = {obj["metadata"]["uid"] for obj in page.items}
-            for obj in page.items:
-                informer.apply_own(obj)
-            for entry in list(informer.store.entries()):
-                here = namespace is None or entry.namespace == namespace
-                if here and entry.uid not in listed and int(entry.version) <= int(page.resource_version):
-                    informer.apply_gone(entry.uid)
+    def _who_leads(self) -> str:
+        """What an agent is told that dialled a replica which does not lead."""
+        holder = self._elector.holder
+        other = holder if holder != self._elector.identity else ""
+        return f"this replica does not lead, {other or 'nobody'} does: dial again"
 
     def _overtaken(self) -> None:
         # The election ends a leadership that was merely late. One that it still believes in, while Tasks show a newer
@@ -324,26 +293,6 @@ class _Operator:
         if self._elector.leading() is not None:
             _log.error("Tasks show a newer leader than the Lease: was the Lease deleted? The process ends")
             self._fail()
-
-    async def _stop_leading(self, deadline: float) -> None:
-        self._leading.cancel()
-        self._dispatcher.stop_leading()
-        self._writer_stop.set()
-        for work in self._working:
-            work.cancel()
-        self._working.clear()
-        if self._kopf is not None and not await self._kopf.stop(KOPF_STOP_SECONDS):
-            _log.error("reconciling did not end in time; the process ends")
-            self._fail()
-        if self._link is not None:
-            # Time for the holds to go out.
-            await self._link.stop(grace=0.5)
-            self._link = None
-        await self._dispatcher.forget()
-        self._effects.write_with(None)
-
-    def _stopped_leading(self) -> None:
-        _log.info("not leading any more")
 
     async def _open_keepers(self) -> tuple[Keepers, Callable[[], Awaitable[None]]]:
         """Called on the reconciling loop, with a client of its own: connections belong to one loop."""
@@ -365,9 +314,35 @@ class _Operator:
 
         return keepers, close
 
-    def _kopf_failed(self, error: BaseException | None) -> None:
-        _log.error("reconciling ended; the process ends", error=repr(error))
-        self._loop.call_soon_threadsafe(self._fail)
+    # -- the link --------------------------------------------------------------------------------------------------
+
+    async def _serve_link(self) -> None:
+        """Answer agents for as long as the process lives: who does not lead says so, and is dialled no second time."""
+        first, later = CERTIFICATE_SECONDS
+        while True:
+            if self._elector.leading() is None:  # a leader renews what is stored
+                try:
+                    await self._certificates.load()
+                except (KubeError, DamagedAuthority) as error:
+                    _log.info("the link's certificate could not be read", why=str(error))
+            if self._certificates.present and not self._listening.is_set():
+                await self._listen()
+                self._listening.set()
+            await asyncio.sleep(later if self._listening.is_set() else first)
+
+    async def _listen(self) -> None:
+        """Start the link. Another program on this machine may be about to let go of the port."""
+        deadline = time.monotonic() + LISTEN_SECONDS
+        while True:
+            try:
+                port = await self._link.start()
+            except RuntimeError:  # what grpc raises for a port that is taken
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
+            else:
+                _log.info("listening for agents", link_port=port)
+                return
 
     # -- what the informers tell -----------------------------------------------------------------------------------
 
@@ -419,8 +394,8 @@ class _Operator:
     # -- small ports -----------------------------------------------------------------------------------------------
 
     def _look_at(self, pools: set[Key], queues: set[Key]) -> None:
-        if self._kopf is not None:
-            self._kopf.look_at(pools, queues)
+        if self._leadership is not None:
+            self._leadership.look_at(pools, queues)
 
     async def _create_event(self, namespace: str, body: dict[str, Any]) -> None:
         await self._client.create(EVENTS, body, namespace)
@@ -456,16 +431,12 @@ class _Operator:
         """What only a restart can mend. That it is answered shows that the dispatch loop turns over: it answers."""
         if self._failed:
             return "a part has failed and the process does not come to its end"
-        if self._kopf is not None and (silent := self._kopf.silent_for) > STUCK_SECONDS:
+        if self._leadership is not None and (silent := self._leadership.silent_for) > STUCK_SECONDS:
             return f"the reconciling loop has not turned over for {silent:.0f} s"
         return None
 
     def _unready(self) -> str | None:
         return None if self._ready else "waiting for the first lists of the API server"
-
-    @property
-    def link(self) -> LinkServer | None:
-        return self._link
 
 
 def _is_new_spec(event: Added[SeenPool] | Added[SeenQueue] | Updated[SeenPool] | Updated[SeenQueue]) -> bool:
@@ -474,19 +445,15 @@ def _is_new_spec(event: Added[SeenPool] | Added[SeenQueue] | Updated[SeenPool] |
 
 
 class _Relay:
-    """The link of the present leadership, or nobody."""
+    """The link, for the effects: the dispatch loop needs effects, and the link the dispatch loop."""
 
-    def __init__(self, operator: _Operator) -> None:
-        self._operator = operator
+    link: LinkServer
 
     def send(self, session: int, message: ToAgent) -> None:
-        if (link := self._operator.link) is not None:
-            link.send(session, message)
+        self.link.send(session, message)
 
     def close(self, session: int, reason: str) -> None:
-        if (link := self._operator.link) is not None:
-            link.close(session, reason)
+        self.link.close(session, reason)
 
     def close_pod(self, pod_uid: str, reason: str) -> None:
-        if (link := self._operator.link) is not None:
-            link.close_pod(pod_uid, reason)
+        self.link.close_pod(pod_uid, reason)

@@ -33,9 +33,12 @@ class WorkQueue(Generic[K]):
         self._maximum = maximum
         self._asked: dict[K, asyncio.Event] = {}
         self._runs: dict[K, asyncio.Task[None]] = {}
+        self._ended = False
 
     def ask(self, key: K) -> None:
-        """Run the key's work soon; at once if it waits out a back-off."""
+        """Run the key's work soon; at once if it waits out a back-off. Ignored after `end`."""
+        if self._ended:
+            return
         event = self._asked.get(key)
         if event is not None:
             event.set()
@@ -49,17 +52,25 @@ class WorkQueue(Generic[K]):
         while self._runs:
             await asyncio.gather(*self._runs.values(), return_exceptions=True)
 
+    def end(self) -> None:
+        """Begin no run any more. From any thread."""
+        self._ended = True
+
+    def cancel(self) -> None:
+        """End, and cancel what runs."""
+        self.end()
+        for run in self._runs.values():
+            run.cancel()
+
     async def close(self) -> None:
         """Cancel what runs and wait for its end."""
-        runs = list(self._runs.values())
-        for run in runs:
-            run.cancel()
-        await asyncio.gather(*runs, return_exceptions=True)
+        self.cancel()
+        await asyncio.gather(*self._runs.values(), return_exceptions=True)
 
     async def _run(self, key: K, asked: asyncio.Event) -> None:
         delay = self._initial
         try:
-            while asked.is_set():
+            while asked.is_set() and not self._ended:
                 asked.clear()
                 try:
                     await self._work(key)

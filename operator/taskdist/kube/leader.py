@@ -23,6 +23,9 @@ from taskdist.kube.resources import LEASES, Obj, version_of
 
 log = logging.getLogger(__name__)
 
+STOPPING_SECONDS = 10.0
+"""How long `on_stopping` may last beyond its deadline before `run` fails."""
+
 
 def boottime() -> float:
     """Seconds on a clock that also runs while the machine is suspended, where the platform has one."""
@@ -38,11 +41,13 @@ class LeaderElector:
     """Campaigns until `resign`; leads, stops and campaigns again as often as it takes.
 
     - `on_started(epoch)`: this process leads. Must return at once; start tasks from it.
-    - `on_stopping(deadline)`: the leadership is ending, `leading()` is None already. Runs until it returns or until
-      `deadline` (seconds on `clock`) cancels it; send holds and end tasks here.
+    - `on_stopping(deadline)`: the leadership is ending, `leading()` is None already. Send holds and end tasks here,
+      before `deadline` (seconds on `clock`). It runs to its end, also where the deadline passes or had passed when the
+      end was noticed: what a leadership opened must be closed before this process can lead again.
     - `on_stopped()`: nothing may be done in the name of this leadership any more.
 
-    An exception in a callback ends `run` with it: a controller in an unknown state must not go on.
+    An exception in a callback ends `run` with it, and so does a stopping that lasts `STOPPING_SECONDS` beyond its
+    deadline: a controller in an unknown state must not go on.
     """
 
     def __init__(
@@ -140,26 +145,25 @@ class LeaderElector:
                 case Stopping(epoch, deadline, reason):
                     log.warning("leadership %d ends in %.1f s: %s", epoch, deadline - self._clock(), reason)
                     self._stopping = asyncio.create_task(self._stop(deadline), name="leadership-stopping")
-                    # One turn of the loop, so that a deadline already past still lets it begin.
-                    await asyncio.sleep(0)
                 case Stopped(epoch):
+                    await self._closed()
                     log.info("leadership %d is over", epoch)
-                    await self._cut()
                     self._on_stopped()
 
     async def _stop(self, deadline: float) -> None:
         await self._on_stopping(deadline)
 
-    async def _cut(self) -> None:
-        """The deadline has come: what is still stopping is cancelled."""
+    async def _closed(self) -> None:
+        """The deadline has come: what is still stopping has to come to its end."""
         if self._stopping is None:
             return
         stopping, self._stopping = self._stopping, None
-        stopping.cancel()
         # Not awaited as such: its cancellation must not be mistaken for our own.
-        await asyncio.wait({stopping})
-        if not stopping.cancelled():
-            stopping.result()
+        await asyncio.wait({stopping}, timeout=STOPPING_SECONDS)
+        if not stopping.done():
+            stopping.cancel()
+            raise TimeoutError(f"the leadership's work has not ended {STOPPING_SECONDS:g} s after its time was over")
+        stopping.result()
 
     async def _do(self, action: Read | Write) -> None:
         sent = self._clock()

@@ -48,7 +48,7 @@ class CertificateSource(Protocol):
 
 
 class CertificateKeeper:
-    """The authority of this installation. Only the leader refreshes it.
+    """The authority of this installation. Only the leader refreshes it; other replicas load it, and serve it as it is.
 
     Args:
         names: DNS names and IP addresses that agents dial.
@@ -69,6 +69,11 @@ class CertificateKeeper:
         self._settings = settings or AuthoritySettings()
         self._clock = clock
         self._state: Authority | None = None
+
+    @property
+    def present(self) -> bool:
+        """Whether there is a certificate to serve."""
+        return self._state is not None
 
     def serving(self) -> Pair:
         """Return the present serving certificate and key. Safe from any thread."""
@@ -95,6 +100,17 @@ class CertificateKeeper:
             state = await self._agree(lambda stored: published(stored, now) if stored == state else stored or state)
         return max(0.0, next_change(state, self._clock(), self._settings) - self._clock())
 
+    async def load(self) -> bool:
+        """Serve what is stored, as it is; False if nothing is.
+
+        Raises whatever the ports raise, and DamagedAuthority; what stood before goes on standing.
+        """
+        found = await self._secret.read()
+        stored = from_secret(found[0]) if found else None
+        if stored is not None:
+            self._serve(stored)
+        return stored is not None
+
     async def run(self, every: float = 60.0, retry: float = 5.0) -> None:
         """Refresh for ever, at least every `every` seconds; after a failure in `retry` seconds."""
         while True:
@@ -116,12 +132,15 @@ class CertificateKeeper:
                     await self._secret.write(to_secret(state), found[1] if found else None)
                 except Conflict:
                     continue
-            if self._state is None or state.serving != self._state.serving:
-                ends, authority_ends = _date(state.serving.ends), _date(state.current.ends)
-                _log.info("serving a new certificate", ends=ends, authority_ends=authority_ends)
-            self._state = state
+            self._serve(state)
             return state
         raise Conflict("the Secret of the certificate authority keeps changing: does another operator use it?")
+
+    def _serve(self, state: Authority) -> None:
+        if self._state is None or state.serving != self._state.serving:
+            ends, authority_ends = _date(state.serving.ends), _date(state.current.ends)
+            _log.info("serving a new certificate", ends=ends, authority_ends=authority_ends)
+        self._state = state
 
 
 def _date(seconds: float) -> str:

@@ -31,6 +31,7 @@ WATCH_SECONDS = 0.1  # how often silence is looked for
 FLUSH_SECONDS = 2.0
 STREAMS_PER_POD = 4  # the present one, its successor, and some that are ending
 REAUTHENTICATE_AGAIN = 5.0
+NOT_LEADING = "NotLeading"
 
 _STATUS = {
     End.REPLACED: grpc.StatusCode.UNAVAILABLE,
@@ -99,6 +100,8 @@ class LinkServer:
         self._server: aio.Server | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
+        # Why nobody is admitted, asked at each dial; None: agents are admitted.
+        self._closed: Callable[[], str] | None = None
 
     @property
     def session_count(self) -> int:
@@ -121,7 +124,8 @@ class LinkServer:
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 500),
                 ("grpc.http2.max_ping_strikes", 0),
-                ("grpc.so_reuseport", 0),  # two operators on one port would split the agents between them
+                # Replicas on one machine share the port, as those of a cluster share a Service; one of them leads.
+                ("grpc.so_reuseport", 1),
             ]
         )
         handler = grpc.stream_stream_rpc_method_handler(self._serve)  # bytes in, bytes out: a bad one is ours to judge
@@ -132,6 +136,19 @@ class LinkServer:
         self._server = server
         self._watcher = asyncio.create_task(self._watch(), name="link-watch")
         return port
+
+    def admit(self) -> None:
+        """Admit agents from now on."""
+        self._closed = None
+
+    def turn_away(self, why: Callable[[], str]) -> None:
+        """Say what is still to be said, end all sessions, and answer each dial at once with why it is of no use here.
+
+        An agent that is answered dials again soon, and reaches another replica; one that is not waits for its time-out.
+        """
+        self._closed = why
+        for session in [s for group in self._by_pod.values() for s in group]:
+            session.end(End.STOPPING, why())
 
     async def stop(self, grace: float) -> None:
         """Take no more agents, say what is still to be said, end all sessions. Takes `grace` seconds at most."""
@@ -171,6 +188,9 @@ class LinkServer:
         try:
             admission = await self._admit(context)
         except NotAdmitted as refusal:
+            if refusal.reason == NOT_LEADING:  # no fault of anybody's
+                _finish(context, _NOT_ADMITTED[refusal.kind], str(refusal))
+                return
             self._on_refused(refusal.reason)
             _log.warning("agent turned away", reason=refusal.reason, why=str(refusal), peer=context.peer())
             _finish(context, _NOT_ADMITTED[refusal.kind], str(refusal))
@@ -192,16 +212,20 @@ class LinkServer:
                 self._sessions.disconnected(session.number)
 
     async def _admit(self, context: Any) -> Admission:
-        if self._stopping:
-            raise NotAdmitted(Refusal.LATER, "Stopping", "this operator ends: connect again")
+        self._check_open()
         metadata = {key.lower(): value for key, value in context.invocation_metadata() or ()}
         scheme, _, token = str(metadata.get("authorization", "")).partition(" ")
         admission = await self._authenticator.authenticate(token.strip() if scheme.lower() == "bearer" else "")
-        if self._stopping:
-            raise NotAdmitted(Refusal.LATER, "Stopping", "this operator ends: connect again")
+        self._check_open()
         if len(self._by_pod.get(admission.identity.pod_uid, ())) >= STREAMS_PER_POD:
             raise NotAdmitted(Refusal.LATER, "TooManyStreams", "this pod has too many streams: one is enough")
         return admission
+
+    def _check_open(self) -> None:
+        if self._stopping:
+            raise NotAdmitted(Refusal.LATER, "Stopping", "this operator ends: connect again")
+        if self._closed is not None:
+            raise NotAdmitted(Refusal.LATER, NOT_LEADING, self._closed())
 
     async def _carry(self, session: Session, context: Any) -> None:
         """Read and write until the session ends; then say what is still to be said, and why it ended."""

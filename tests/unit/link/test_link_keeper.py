@@ -107,6 +107,21 @@ async def test_a_restart_goes_on_with_what_is_stored() -> None:
     assert world.log.count("secret") == 1
 
 
+async def test_a_replica_that_does_not_lead_serves_what_is_stored_and_writes_nothing() -> None:
+    world = World()
+    leader, other = world.keeper(), world.keeper()
+    assert not await other.load()
+    await leader.refresh()
+    written = list(world.log)
+    assert await other.load()
+    assert other.present
+    assert other.serving() == leader.serving()
+    world.now += 2_500  # the leader would make a new one by now
+    await other.load()
+    assert other.serving() == leader.serving()
+    assert world.log == written
+
+
 async def test_two_that_begin_at_once_agree() -> None:
     world = World()
     first, second = world.keeper(), world.keeper()

@@ -75,6 +75,7 @@ class Link:
         self.down = False
         self.refused: list[str] = []
         self.options = options
+        self.port_wanted = 0
 
     async def review(self, token: str, audiences: Sequence[str]) -> Mapping[str, Any]:
         if self.down:
@@ -101,7 +102,7 @@ class Link:
             self.recorder,
             authenticator,
             self.certificates,
-            0,
+            self.port_wanted,
             host="127.0.0.1",
             on_refused=self.refused.append,
             **self.options,
@@ -452,3 +453,46 @@ async def test_a_flood_is_held_back_and_harms_nobody(link: Link) -> None:
         assert link.recorder.count("disconnected") == 0
     progress = [each.fraction for each in link.recorder.said() if isinstance(each, m.Progress)]
     assert progress == sorted(progress)
+
+
+async def test_who_does_not_lead_answers_at_once_and_says_who_does(link: Link) -> None:
+    link.down = True  # no token is reviewed for it
+    link.server.turn_away(lambda: "this replica does not lead, operator-2 does: dial again")
+    async with link.dial(greeted=False) as stream:
+        assert await stream.status() == (
+            grpc.StatusCode.UNAVAILABLE,
+            "this replica does not lead, operator-2 does: dial again",
+        )
+    assert link.refused == [], "that is nobody's fault, and no alert"
+    assert link.recorder.log == []
+
+
+async def test_who_leads_no_more_says_its_last_words_ends_all_sessions_and_may_lead_again(link: Link) -> None:
+    async with link.dial() as stream:
+        link.server.send(1, m.Hold(1))
+        link.server.turn_away(lambda: "another leads")
+        assert await stream.hear() == m.Hold(1)
+        assert await stream.hear() is None
+        assert await stream.status() == (grpc.StatusCode.UNAVAILABLE, "another leads")
+    await link.recorder.until(lambda: link.recorder.count("disconnected") == 1)
+    link.server.admit()
+    async with link.dial():
+        assert link.recorder.count("connected") == 2
+
+
+async def test_two_on_one_port_share_the_dials_and_an_agent_that_dials_again_finds_the_leader() -> None:
+    async with serving() as leader:
+        follower = Link()
+        follower.certificates = leader.certificates
+        follower.port_wanted = leader.port
+        await follower.start()
+        try:
+            follower.server.turn_away(lambda: "the other leads")
+            for _ in range(100):
+                async with leader.dial(greeted=False) as stream:
+                    await stream.say(hello())
+                    if await stream.hear() == WELCOME:
+                        break
+            assert leader.recorder.count("connected") == 1
+        finally:
+            await follower.server.stop(1.0)
