@@ -22,7 +22,7 @@ from taskdist.protocol.messages import FromAgent, LeaseName, Refused, ToAgent
 from taskdist.protocol.settings import AgentSettings
 from taskdist.protocol.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
 
-BACKOFF_SECONDS = (0.1, 2.0)
+FIRST_REDIAL_SECONDS = 0.1
 # A wake that is due already is not due again at once: what it waits for may need a moment.
 SHORTEST_WAKE_SECONDS = 0.005
 
@@ -66,14 +66,14 @@ class Supervisor:
         log: FilteringBoundLogger,
         *,
         settings: AgentSettings | None = None,
-        backoff: tuple[float, float] = BACKOFF_SECONDS,
+        backoff: tuple[float, float] | None = None,
     ) -> None:
         self._make_end = make_end
         self._executor = executor
         self._connector = connector
         self._log = log
         self._settings = settings or AgentSettings()
-        self._backoff = backoff
+        self._backoff = backoff or (FIRST_REDIAL_SECONDS, self._settings.redial_seconds)
         self._random = random.Random()
         self._end: AgentEnd | None = None
         self._session: Session | None = None

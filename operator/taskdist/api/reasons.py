@@ -105,6 +105,7 @@ class Reason(StrEnum):
     PROGRESSING = "Progressing"
     AGENTS_READY = "AgentsReady"
     CREATE_REFUSED = "CreateRefused"
+    LEASE_TOO_SHORT = "LeaseTooShort"  # a change of leader takes longer than the queue's leaseSeconds allow
     NO_BOTTLENECK = "NoBottleneck"  # nothing holds Tasks for long
     BREAKER_CLOSED = "BreakerClosed"
 

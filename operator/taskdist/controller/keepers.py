@@ -34,6 +34,7 @@ class Keepers:
     Args:
         publish_trust: makes sure that a namespace has the certificate authorities' bundle.
         announce: records a Kubernetes Event.
+        least_lease: what a shorter `leaseSeconds` of a queue counts as.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class Keepers:
         own_namespace: str,
         publish_trust: Publish,
         announce: Announce,
+        least_lease: int = 0,
     ) -> None:
         self._client = client
+        self._least_lease = least_lease
         self._bridge = bridge
         self._link = link
         self._own_namespace = own_namespace
@@ -233,7 +236,8 @@ class Keepers:
             verdict = Verdict(Reason.ACCEPTED, "spec.paused is true: nothing is handed out until it is false")
         elif missing:
             verdict = Verdict(Reason.ACCEPTED, f"served without the pools that do not exist: {', '.join(missing)}")
-        await self._write("queue", key, queue.status.to_wire(), queue_status(queue, facts, verdict, time.time()))
+        status = queue_status(queue, facts, verdict, time.time(), self._least_lease)
+        await self._write("queue", key, queue.status.to_wire(), status)
 
     async def _write(self, kind: str, key: Key, old: dict[str, Any], new: dict[str, Any]) -> None:
         """Write status where it says something new."""

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import structlog
@@ -50,13 +51,12 @@ from taskdist.kube import (
     Client,
     Deleted,
     Event,
+    Identity,
     Informer,
     KubeError,
     LeaderElector,
-    Timing,
     Updated,
     boottime,
-    new_identity,
 )
 from taskdist.link.auth import Authenticator
 from taskdist.link.ca import DamagedAuthority
@@ -180,7 +180,11 @@ class _Operator:
             label_selector=POOL_LABEL,
         )
         self._queues: Informer[SeenQueue] = Informer(
-            client, TASKQUEUES, transform=seen_queue, on_event=self._queue_event, namespaces=namespaces
+            client,
+            TASKQUEUES,
+            transform=partial(seen_queue, least_lease=settings.least_lease),
+            on_event=self._queue_event,
+            namespaces=namespaces,
         )
         self._pools: Informer[SeenPool] = Informer(
             client, AGENTPOOLS, transform=seen_pool, on_event=self._pool_event, namespaces=namespaces
@@ -227,8 +231,8 @@ class _Operator:
             on_started=self._lead,
             on_stopping=self._stop_leading,
             on_stopped=self._stopped_leading,
-            identity=new_identity(settings.pod_name),
-            timing=Timing(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds),
+            identity=Identity(settings.pod_name, settings.pod_uid),
+            timing=settings.timing,
             floor=lambda: self._epoch_seen,
         )
         self._parts = Parts(
@@ -306,6 +310,7 @@ class _Operator:
             settings.namespace,
             self._publish_trust,
             self._announce_from_thread,
+            settings.least_lease,
         )
 
         async def close() -> None:

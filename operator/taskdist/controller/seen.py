@@ -1,5 +1,6 @@
 """What the operator itself reads of a TaskQueue or AgentPool, beside what the core does."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 from taskdist.controller.retention import Keep
@@ -41,8 +42,11 @@ def seen_pool(obj: dict[str, Any]) -> SeenPool:
     return SeenPool(SpecVersion.of(obj), convert.pool(obj), convert.performance(obj))
 
 
-def seen_queue(obj: dict[str, Any]) -> SeenQueue:
-    """Read a queue once for all."""
+def seen_queue(obj: dict[str, Any], least_lease: int = 0) -> SeenQueue:
+    """Read a queue once for all. Its leases are as long as a change of leader needs them, at least."""
     spec, status = obj["spec"], obj.get("status") or {}
     keep = Keep(spec.get("ttlSecondsAfterFinished"), spec.get("deadLetterTtlSeconds"))
-    return SeenQueue(SpecVersion.of(obj), convert.queue(obj), keep, status.get("accepting", True))
+    queue = convert.queue(obj)
+    if queue.lease_seconds < least_lease:
+        queue = replace(queue, lease_seconds=least_lease, hold_seconds=max(queue.hold_seconds, least_lease))
+    return SeenQueue(SpecVersion.of(obj), queue, keep, status.get("accepting", True))

@@ -3,7 +3,10 @@
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from taskdist.controller.succession import DEFAULT_LEASE_SECONDS, Succession
+from taskdist.kube import Timing
 
 
 class SettingsError(Exception):
@@ -16,6 +19,7 @@ class Settings:
 
     namespace: str  # where the operator's own Lease, Secret and Service live
     pod_name: str
+    pod_uid: str  # of the pod that this process runs in; empty outside of one
     link_address: str  # what agents dial, host:port
     audience: str  # of the agents' tokens; unique to the installation
     watch_namespaces: tuple[str, ...] = ()  # empty: all
@@ -25,12 +29,16 @@ class Settings:
     host: str = "0.0.0.0"
     ca_secret: str = "taskdist-ca"
     lease_name: str = "taskdist"
-    lease_seconds: float = 15.0
-    renew_seconds: float = 10.0
-    retry_seconds: float = 2.0
+    timing: Timing = field(default_factory=Timing)
+    allow_short_leases: bool = False
     log_level: str = "info"
     kubeconfig: str | None = None  # None: in-cluster, or KUBECONFIG
     write_concurrency: int = 32
+
+    @property
+    def least_lease(self) -> int:
+        """The shortest `leaseSeconds` that queues may have; a shorter one counts as this. 0: any."""
+        return 0 if self.allow_short_leases else Succession(self.timing).least_lease
 
     @property
     def link_host(self) -> str:
@@ -68,26 +76,30 @@ class Settings:
                 raise SettingsError(f"{name} is {value!r}: it must not be negative")
             return parsed
 
+        def flag(name: str) -> bool:
+            value = env.get(name, "").lower()
+            if value not in ("", "true", "false"):
+                raise SettingsError(f"{name} is {value!r}: set it to true or false")
+            return value == "true"
+
         namespace = need("TASKDIST_NAMESPACE", "set it to the namespace the operator runs in")
         lease_name = env.get("TASKDIST_LEASE", "taskdist")
         link_port = int(number("TASKDIST_LINK_PORT", 7443))
         address = env.get("TASKDIST_LINK_ADDRESS") or f"taskdist.{namespace}.svc:{link_port}"
         if not address.rsplit(":", 1)[-1].isdigit():
             raise SettingsError(f"TASKDIST_LINK_ADDRESS is {address!r}: set it to host:port, as agents dial it")
-        timings = {
-            "lease_seconds": number("TASKDIST_LEASE_SECONDS", 15.0),
-            "renew_seconds": number("TASKDIST_RENEW_SECONDS", 10.0),
-            "retry_seconds": number("TASKDIST_RETRY_SECONDS", 2.0),
-        }
-        if not 0 < timings["retry_seconds"] < timings["renew_seconds"] < timings["lease_seconds"]:
-            raise SettingsError(
-                "the leader's times must satisfy 0 < TASKDIST_RETRY_SECONDS < TASKDIST_RENEW_SECONDS < "
-                f"TASKDIST_LEASE_SECONDS; they are {timings['retry_seconds']:g}, {timings['renew_seconds']:g} and "
-                f"{timings['lease_seconds']:g}"
-            )
+        allow_short_leases = flag("TASKDIST_ALLOW_SHORT_LEASES")
+        shipped = Timing()
+        timing = _timing(
+            number("TASKDIST_LEASE_SECONDS", shipped.lease),
+            number("TASKDIST_RENEW_SECONDS", shipped.renew_deadline),
+            number("TASKDIST_RETRY_SECONDS", shipped.retry),
+            allow_short_leases,
+        )
         return cls(
             namespace=namespace,
             pod_name=env.get("TASKDIST_POD_NAME") or socket.gethostname(),
+            pod_uid=env.get("TASKDIST_POD_UID", ""),
             link_address=address,
             audience=env.get("TASKDIST_AUDIENCE") or f"taskdist.dev/{namespace}/{lease_name}",
             watch_namespaces=tuple(n.strip() for n in env.get("TASKDIST_WATCH_NAMESPACES", "").split(",") if n.strip()),
@@ -100,5 +112,27 @@ class Settings:
             log_level=env.get("TASKDIST_LOG_LEVEL", "info"),
             kubeconfig=env.get("KUBECONFIG") or None,
             write_concurrency=int(number("TASKDIST_WRITE_CONCURRENCY", 32)) or 32,
-            **timings,
+            timing=timing,
+            allow_short_leases=allow_short_leases,
         )
+
+
+def _timing(lease: float, renew: float, retry: float, allow_short_leases: bool) -> Timing:
+    """The leader election's times, if they fit together and queues' leases outlast a change of leader."""
+    try:
+        timing = Timing(lease, renew, retry)
+    except ValueError:
+        raise SettingsError(
+            "the leader's times must satisfy 0 < TASKDIST_RETRY_SECONDS < TASKDIST_RENEW_SECONDS < 0.98 of "
+            f"TASKDIST_LEASE_SECONDS; they are {retry:g}, {renew:g} and {lease:g}"
+        ) from None
+    succession = Succession(timing)
+    if not allow_short_leases and not succession.outlasted_by(DEFAULT_LEASE_SECONDS):
+        raise SettingsError(
+            f"TASKDIST_LEASE_SECONDS is {lease:g}: after the death of a leader agents could be without one for "
+            f"{succession.longest:.3g} s, and with a queue's leaseSeconds of {DEFAULT_LEASE_SECONDS} (the default) "
+            f"they would have stopped their work by then. Set it to {succession.longest_leadership:g} or less, with "
+            "TASKDIST_RENEW_SECONDS below it; or set TASKDIST_ALLOW_SHORT_LEASES=true to accept that a killed leader "
+            "costs attempts"
+        )
+    return timing

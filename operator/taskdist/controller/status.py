@@ -175,8 +175,12 @@ class QueueFacts:
     bottleneck: Held | None = None
 
 
-def queue_status(queue: TaskQueue, facts: QueueFacts, verdict: Verdict, wall: float) -> Object:
-    """Return the queue's whole status."""
+def queue_status(queue: TaskQueue, facts: QueueFacts, verdict: Verdict, wall: float, least_lease: int = 0) -> Object:
+    """Return the queue's whole status.
+
+    Args:
+        least_lease: what a shorter `leaseSeconds` counts as.
+    """
     ready = "True" if verdict.accepted else "False"
     message = verdict.message or "Tasks are handed out"
     # A pool that does not exist yet is for the user to make: nothing here will.
@@ -198,6 +202,18 @@ def queue_status(queue: TaskQueue, facts: QueueFacts, verdict: Verdict, wall: fl
         )
     )
     conditions.append(_bottleneck(queue.metadata.generation, facts.bottleneck))
+    if queue.spec.lease_seconds < least_lease:
+        conditions.append(
+            _condition(
+                queue.metadata.generation,
+                "LeaseRaised",
+                "True",
+                Reason.LEASE_TOO_SHORT,
+                f"spec.leaseSeconds is {queue.spec.lease_seconds} and counts as {least_lease}: with less a killed "
+                f"leader costs the attempts that run. Set it to {least_lease} or more; or let the operator take less, "
+                "with TASKDIST_ALLOW_SHORT_LEASES=true",
+            )
+        )
     return {
         "observedGeneration": queue.metadata.generation,
         "waiting": facts.waiting,

@@ -14,8 +14,9 @@ from taskdist.kube.client import Client, OnRequest, Page, PatchType, WatchEvent,
 from taskdist.kube.credentials import Access, Credentials
 from taskdist.kube.election import Election, Timing
 from taskdist.kube.errors import ApiError, ConfigurationError, KubeError, Unanswered, Unreachable
+from taskdist.kube.identity import Identity
 from taskdist.kube.informer import Counts, Informer, Settings
-from taskdist.kube.leader import LeaderElector, boottime, new_identity
+from taskdist.kube.leader import LeaderElector, boottime
 from taskdist.kube.resources import (
     AGENTPOOLS,
     CONFIGMAPS,
@@ -72,6 +73,7 @@ __all__ = [
     "Event",
     "Gone",
     "HttpTransport",
+    "Identity",
     "Informer",
     "KubeError",
     "LeaderElector",
@@ -99,7 +101,6 @@ __all__ = [
     "boottime",
     "name_of",
     "namespace_of",
-    "new_identity",
     "status_patch",
     "uid_of",
     "version_of",

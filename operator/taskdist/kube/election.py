@@ -13,6 +13,8 @@ The argument, each line being one the tests switch off:
 5. A renewal without an answer extends nothing until a later one is answered.
 6. A leader ends by its own clock, whether or not the server answers; to go on is to be elected again.
 
+A holder that is known to be dead is not waited for: it writes nothing more, and 3 and 4 deal with what it had sent.
+
 A Lease that someone deletes takes its epoch along: whoever has seen it waits a full lease before creating it anew and
 goes on counting from what it saw, or from `floor`, which the caller takes from what carries epochs (Tasks' status).
 """
@@ -29,11 +31,11 @@ from enum import Enum, auto
 class Timing:
     """All in seconds."""
 
-    lease: float = 15.0
+    lease: float = 5.0
     """How long a renewal is good for."""
-    renew_deadline: float = 10.0
+    renew_deadline: float = 3.0
     """How long after the last good renewal a leader gives up; the rest of the lease is for stopping."""
-    retry: float = 2.0
+    retry: float = 1.0
     """Between renewals, and between looks at another's lease."""
     drift: float = 0.02
     """How much faster or slower than true time a clock may run, as a share."""
@@ -46,6 +48,11 @@ class Timing:
     def own_end(self) -> float:
         """How long a leader trusts its own lease."""
         return self.lease * (1 - self.drift)
+
+    @property
+    def patience(self) -> float:
+        """How long a challenger respects a record that does not change."""
+        return self.lease * (1 + self.drift)
 
     @property
     def request(self) -> float:
@@ -128,13 +135,23 @@ class Role(Enum):
 class Election:
     """One candidate. Drive it: `next(now)`, do the action, tell its result; collect `notices` after every step."""
 
-    def __init__(self, identity: str, timing: Timing, floor: Callable[[], int] = lambda: 0) -> None:
-        """`identity` must be this process's alone (a random part), or two processes take each other for themselves."""
+    def __init__(
+        self,
+        identity: str,
+        timing: Timing,
+        floor: Callable[[], int] = lambda: 0,
+        is_dead: Callable[[str], bool] = lambda holder: False,
+    ) -> None:
+        """`identity` must be this process's alone (a random part), or two processes take each other for themselves.
+
+        `is_dead`: whether that holder is known to be dead; whoever is not known to be so has to be waited for.
+        """
         if not identity:
             raise ValueError("an identity must not be empty: an empty holder means released")
         self.identity = identity
         self.timing = timing
         self._floor = floor
+        self._is_dead = is_dead
         self._role = Role.FOLLOWER
         self._epoch = 0
         self._highest = 0
@@ -223,13 +240,14 @@ class Election:
             # Never seen: a first installation. Seen and gone: its holder may not know yet.
             return self._since + self._patience(0) if self._ever_held else -math.inf
         # Our own name, while not leading: nobody else leads under it, and the version guards against who came between.
-        if record.holder in ("", self.identity):
+        # The dead write nothing, and what they had sent names a version that is past once this is taken.
+        if record.holder in ("", self.identity) or self._is_dead(record.holder):
             return -math.inf
         return self._since + self._patience(record.duration)
 
     def _patience(self, duration: float) -> float:
         """How long an unchanged record is respected; the longer of what it says and what we are set to."""
-        return max(duration, self.timing.lease) * (1 + self.timing.drift)
+        return max(duration * (1 + self.timing.drift), self.timing.patience)
 
     def _closing(self, now: float) -> Action:
         # A release only spares the next leader a wait. It is tried once while the lease may still be ours.
@@ -302,6 +320,12 @@ class Election:
         """The stopping leader has finished: the leadership ends before its deadline."""
         if self._role is Role.STOPPING:
             self._over(now)
+
+    def look(self, now: float) -> None:
+        """The record is said to have changed hands, or to be gone: read it without waiting for the next time."""
+        if self._role in (Role.FOLLOWER, Role.LEADER):
+            self._fresh = False
+            self._next = now
 
     def resign(self, now: float) -> None:
         """Lead no more and campaign no more; a lease in hand is released once the stopping is done."""

@@ -10,15 +10,16 @@ import asyncio
 import datetime
 import logging
 import math
-import secrets
-import socket
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from taskdist.kube.backoff import Backoff
 from taskdist.kube.client import Client
 from taskdist.kube.election import Election, Read, Record, Started, Stopped, Stopping, Timing, Wait, Write
 from taskdist.kube.errors import ApiError, KubeError
+from taskdist.kube.identity import Identity
 from taskdist.kube.resources import LEASES, Obj, version_of
 
 log = logging.getLogger(__name__)
@@ -26,15 +27,12 @@ log = logging.getLogger(__name__)
 STOPPING_SECONDS = 10.0
 """How long `on_stopping` may last beyond its deadline before `run` fails."""
 
+WATCH_AGAIN = Backoff(first=0.5, most=30.0)
+
 
 def boottime() -> float:
     """Seconds on a clock that also runs while the machine is suspended, where the platform has one."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-def new_identity(name: str = "") -> str:
-    """A holder's name: readable, and this process's alone."""
-    return f"{name or socket.gethostname()}_{secrets.token_hex(6)}"
 
 
 class LeaderElector:
@@ -59,7 +57,7 @@ class LeaderElector:
         on_started: Callable[[int], None],
         on_stopping: Callable[[float], Awaitable[None]],
         on_stopped: Callable[[], None] = lambda: None,
-        identity: str = "",
+        identity: Identity | None = None,
         timing: Timing | None = None,
         floor: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = boottime,
@@ -72,10 +70,12 @@ class LeaderElector:
         self._on_stopping = on_stopping
         self._on_stopped = on_stopped
         self._clock = clock
-        self._election = Election(identity or new_identity(), timing or Timing(), floor)
+        identity = identity or Identity()
+        self._election = Election(identity.name, timing or Timing(), floor, identity.is_dead)
         self._stopping: asyncio.Task[None] | None = None
         self._poke = asyncio.Event()
         self._body: Obj | None = None
+        self._rng = random.Random()
 
     @property
     def identity(self) -> str:
@@ -103,6 +103,7 @@ class LeaderElector:
 
     async def run(self) -> None:
         """Campaign and lead until `resign`. Cancelling it is an unclean end: the Lease then runs out by itself."""
+        watching = asyncio.create_task(self._watch(), name="lease-watch")
         try:
             while True:
                 action = self._election.next(self._clock())
@@ -115,9 +116,30 @@ class LeaderElector:
                     await self._do(action)
                     await self._tell()
         finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
             if self._stopping is not None:
                 self._stopping.cancel()
                 await asyncio.gather(self._stopping, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        """Hear of a Lease that changes hands as soon as it does. It only hastens what the next look would find."""
+        attempt = 0
+        while True:
+            try:
+                async with self._client.watch(
+                    LEASES, self._namespace, resource_version="", field_selector=f"metadata.name={self._name}"
+                ) as events:
+                    async for event in events:
+                        attempt = 0
+                        holder = "" if event.type == "DELETED" else _record(event.object).holder
+                        if event.type != "BOOKMARK" and holder != self.holder:
+                            self._election.look(self._clock())
+                            self._poke.set()
+            except KubeError as error:
+                log.debug("the lease is not watched: %s", error)
+            await asyncio.sleep(WATCH_AGAIN.wait(attempt, self._rng))
+            attempt += 1
 
     async def _pause(self, until: float) -> None:
         # An event loop's timers may not run while the machine sleeps, so this may end late: the election then sees the

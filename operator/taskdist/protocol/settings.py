@@ -46,6 +46,7 @@ class AgentSettings:
     silence_seconds: float = 5.0
     stop_cancel_seconds: float = 5.0
     farewell_seconds: float = 5.0
+    redial_seconds: float = 1.0  # the longest pause before the operator is dialled again
     max_kept: int = 1000
 
     def fence(self, lease_seconds: float) -> float:

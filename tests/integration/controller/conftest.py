@@ -16,8 +16,13 @@ from taskdist.local.rest import Client
 from taskdist.local.stack import Stack
 
 ROOT = Path(__file__).parents[3]
-# Short, so that another replica takes over soon.
-TIMINGS = {"TASKDIST_LEASE_SECONDS": "3", "TASKDIST_RENEW_SECONDS": "2", "TASKDIST_RETRY_SECONDS": "0.4"}
+# Short, so that another replica takes over soon, and that leases may end within a test.
+TIMINGS = {
+    "TASKDIST_LEASE_SECONDS": "3",
+    "TASKDIST_RENEW_SECONDS": "2",
+    "TASKDIST_RETRY_SECONDS": "0.4",
+    "TASKDIST_ALLOW_SHORT_LEASES": "true",
+}
 
 
 @pytest.fixture(scope="package")

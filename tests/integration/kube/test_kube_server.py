@@ -372,7 +372,6 @@ class Candidate:
             client,
             namespace=namespace,
             name="operator",
-            identity="",
             timing=TIMING,
             on_started=self.started,
             on_stopping=self.stopping,

@@ -29,8 +29,26 @@ def test_lists_and_numbers() -> None:
         pytest.param({**GOOD, "TASKDIST_HEALTH_PORT": "-1"}, "negative", id="negative"),
         pytest.param({**GOOD, "TASKDIST_LINK_ADDRESS": "host"}, "host:port", id="no port"),
         pytest.param({**GOOD, "TASKDIST_RENEW_SECONDS": "20"}, "must satisfy", id="renewal after the lease"),
+        pytest.param(
+            {**GOOD, "TASKDIST_RENEW_SECONDS": "4.95"},
+            "TASKDIST_LEASE_SECONDS",
+            id="renewal until the lease's very end",
+        ),
+        pytest.param(
+            {**GOOD, "TASKDIST_LEASE_SECONDS": "15", "TASKDIST_RENEW_SECONDS": "10", "TASKDIST_RETRY_SECONDS": "2"},
+            r"without one for 22.3 s.*leaseSeconds of 15.*Set it to 4.9 or less.*TASKDIST_ALLOW_SHORT_LEASES",
+            id="a successor that comes when all work has stopped",
+        ),
+        pytest.param({**GOOD, "TASKDIST_ALLOW_SHORT_LEASES": "perhaps"}, "set it to true or false", id="no yes or no"),
     ],
 )
 def test_mistakes_are_named(env: dict[str, str], names: str) -> None:
     with pytest.raises(SettingsError, match=names):
         Settings.from_env(env)
+
+
+def test_short_leases_can_be_allowed() -> None:
+    slow = {"TASKDIST_LEASE_SECONDS": "15", "TASKDIST_RENEW_SECONDS": "10", "TASKDIST_RETRY_SECONDS": "2"}
+    settings = Settings.from_env({**GOOD, **slow, "TASKDIST_ALLOW_SHORT_LEASES": "true"})
+    assert settings.timing.lease == 15
+    assert settings.least_lease == 0

@@ -60,6 +60,25 @@ class TestFollower:
         assert now == pytest.approx(100 + 15 * 1.02)
         assert action == Write("acquire", "me", 4, "5", TIMING.request)
 
+    def test_does_not_wait_for_a_holder_that_is_known_to_be_dead(self) -> None:
+        election = Election("me", TIMING, is_dead=lambda holder: holder == "my former self")
+        election.read(Record("my former self", 3, 10.0, "5"), 100.0)
+        action = election.next(100.0)
+        assert isinstance(action, Write)
+        assert (action.purpose, action.epoch, action.replaces) == ("acquire", 4, "5")
+        election.refused(action, 100.0)
+        election.read(Record("another", 4, 10.0, "6"), 101.0)
+        assert isinstance(election.next(101.0), Wait)
+
+    def test_looks_at_once_when_it_is_told_that_the_lease_changed_hands(self) -> None:
+        election = Election("me", TIMING)
+        election.read(Record("other", 3, 10.0, "5"), 100.0)
+        assert isinstance(election.next(100.0), Wait)
+        election.look(100.1)
+        assert isinstance(election.next(100.1), Read)
+        election.read(Record("", 3, 1.0, "6"), 100.1)
+        assert isinstance(election.next(100.1), Write)
+
     def test_a_renewal_seen_starts_its_count_again(self) -> None:
         election = Election("me", TIMING)
         election.next(100)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from taskdist.kube import ApiError, Client, LeaderElector, Obj, Timing, Unreachable, boottime, leader
+from taskdist.kube.client import WatchEvent
 from unit.kube.fakes import CONFLICT, status
 
 TIMING = Timing(lease=1.0, renew_deadline=0.5, retry=0.05)
@@ -22,6 +24,7 @@ class OneLease(Client):
         self.version = 0
         self.cut = False
         self.written = asyncio.Event()
+        self.looked = asyncio.Event()
 
     def _reach(self) -> None:
         if self.cut:
@@ -29,6 +32,7 @@ class OneLease(Client):
 
     async def get(self, *_: Any, **__: Any) -> Obj:
         self._reach()
+        self.looked.set()
         if self.lease is None:
             raise ApiError(404, "NotFound", "", {"name": "operator"})
         return self.lease
@@ -45,6 +49,21 @@ class OneLease(Client):
         if body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
             raise ApiError.from_answer(CONFLICT.status, CONFLICT.body)
         return self._store(body)
+
+    @asynccontextmanager
+    async def watch(self, *_: Any, **__: Any) -> AsyncIterator[AsyncIterator[WatchEvent]]:
+        self._reach()
+        yield self._changes()
+
+    async def _changes(self) -> AsyncIterator[WatchEvent]:
+        seen = -1
+        while True:
+            if seen != self.version:
+                seen = self.version
+                if self.lease is not None:
+                    yield WatchEvent("MODIFIED", self.lease)
+            self.written.clear()
+            await self.written.wait()
 
     def _store(self, body: Obj) -> Obj:
         self.version += 1
@@ -84,7 +103,9 @@ class Led:
         await asyncio.wait_for(event.wait(), 10)
 
 
-def elector_of(led: Led, client: OneLease, clock: Callable[[], float] = boottime) -> LeaderElector:
+def elector_of(
+    led: Led, client: OneLease, clock: Callable[[], float] = boottime, timing: Timing = TIMING
+) -> LeaderElector:
     return LeaderElector(
         client,
         namespace="ns",
@@ -92,7 +113,7 @@ def elector_of(led: Led, client: OneLease, clock: Callable[[], float] = boottime
         on_started=led.on_started,
         on_stopping=led.on_stopping,
         on_stopped=led.on_stopped,
-        timing=TIMING,
+        timing=timing,
         clock=clock,
     )
 
@@ -187,6 +208,25 @@ async def test_after_a_cut_it_leads_again_under_a_new_epoch() -> None:
     assert led.notes == ["started 1", "stopping", "stopped", "started 2"]
     led.elector.resign()
     await asyncio.wait_for(runner, 10)
+
+
+async def test_a_lease_that_is_given_back_is_taken_at_once_not_at_the_next_look() -> None:
+    client = OneLease()
+    first, second = Led(client), Led(client)
+    slow = Timing(lease=300, renew_deadline=200, retry=60)
+    for each in (first, second):
+        each.elector = elector_of(each, client, timing=slow)
+    leading = asyncio.create_task(first.elector.run())
+    await first.wait(first.began)
+    client.looked.clear()
+    waiting = asyncio.create_task(second.elector.run())
+    await second.wait(client.looked)
+    first.elector.resign()
+    await asyncio.wait_for(leading, 10)
+    await second.wait(second.began)
+    assert second.notes == ["started 2"]
+    second.elector.resign()
+    await asyncio.wait_for(waiting, 10)
 
 
 @pytest.mark.parametrize("where", ["started", "stopping"])
