@@ -147,7 +147,7 @@ class Supervisor:
     async def _keep_linked(self) -> None:
         first, last = self._backoff
         delay = first
-        said = ""
+        said: set[str] = set()
         while True:
             try:
                 session = await self._connector.connect()
@@ -156,11 +156,12 @@ class Supervisor:
             else:
                 why = await self._hold(session)
                 if self._heard:
-                    delay, said = first, ""
-            if why != said:
-                # The same trouble again is not worth a line each time.
+                    said.clear()
+            if why not in said:
+                # Something has changed: another replica leads, say. The same again is not worth a line each time.
                 self._log.warning("no session with the operator", why=why)
-                said = why
+                said.add(why)
+                delay = first
             await asyncio.sleep(delay * self._random.uniform(0.5, 1.0))
             delay = min(last, delay * 2)
 

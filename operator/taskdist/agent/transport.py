@@ -9,7 +9,7 @@ import base64
 import binascii
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from taskdist.link.proto import link_pb2 as pb
 from taskdist.protocol.messages import FromAgent, ToAgent
 
 CONNECT_SECONDS = 5.0
+# A dial that is not answered so soon gets another one beside it, which may reach another replica.
+BESIDE_SECONDS = 1.0
+MOST_DIALS = 3
 CLOSE_SECONDS = 2.0
 KEEPALIVE_MILLISECONDS = 1000
 # How often the token's file is looked at. The kubelet replaces a token when a fifth of its life is left.
@@ -86,22 +89,40 @@ class GrpcConnector:
         options = list(_OPTIONS)
         if endpoint.server_name:
             options.append(("grpc.ssl_target_name_override", endpoint.server_name))
-        channel = grpc.aio.secure_channel(
-            endpoint.address, grpc.ssl_channel_credentials(root_certificates=authorities), options=options
-        )
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await channel.channel_ready()
-        except TimeoutError:
-            await channel.close(None)
-            raise LinkLost(
-                f"no TLS connection to {endpoint.address} in {CONNECT_SECONDS:.0f} s: "
-                f"is the operator up, and does its certificate match {endpoint.ca_file}?"
-            ) from None
-        except BaseException:
-            await channel.close(None)
-            raise
+        credentials = grpc.ssl_channel_credentials(root_certificates=authorities)
+        channel = await self._dial(lambda: grpc.aio.secure_channel(endpoint.address, credentials, options=options))
         return GrpcSession(channel, token, self)
+
+    async def _dial(self, make: Callable[[], grpc.aio.Channel]) -> grpc.aio.Channel:
+        """Return the first channel that connects. One that fails at once is told at once."""
+        dials: dict[asyncio.Task[bool], grpc.aio.Channel] = {}
+        open_: set[asyncio.Task[bool]] = set()
+        chosen: grpc.aio.Channel | None = None
+        deadline = time.monotonic() + CONNECT_SECONDS
+        try:
+            while chosen is None:
+                if len(dials) < MOST_DIALS:
+                    channel = make()
+                    dials[task := asyncio.create_task(_connected(channel))] = channel
+                    open_.add(task)
+                left = deadline - time.monotonic()
+                pause = min(left, BESIDE_SECONDS) if len(dials) < MOST_DIALS else left
+                done, open_ = await asyncio.wait(open_, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                chosen = next((dials[task] for task in done if task.result()), None)
+                if chosen is None and (not open_ or time.monotonic() >= deadline):
+                    how = f"in {CONNECT_SECONDS:.0f} s" if open_ else "the connection failed"
+                    raise LinkLost(
+                        f"no TLS connection to {self._endpoint.address} ({how}): is the operator up, and does its "
+                        f"certificate match {self._endpoint.ca_file}?"
+                    )
+            return chosen
+        finally:
+            for task in dials:
+                task.cancel()
+            await asyncio.gather(*dials, return_exceptions=True)
+            for channel in dials.values():
+                if channel is not chosen:
+                    await channel.close(None)
 
     def read_token(self) -> str:
         return self._endpoint.token_file.read_text(encoding="ascii").strip()
@@ -122,6 +143,15 @@ class GrpcConnector:
                 yield token
             elif left < TOKEN_WARNING_SECONDS:
                 self._log.warning("token ends soon and was not replaced", seconds=round(left, 1))
+
+
+async def _connected(channel: grpc.aio.Channel) -> bool:
+    """Connect: False as soon as it failed. gRPC would go on trying; a new dial may reach another replica."""
+    while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+        if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+            return False
+        await channel.wait_for_state_change(state)
+    return True
 
 
 class GrpcSession:

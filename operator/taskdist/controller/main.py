@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from taskdist.controller.keepers import Keepers
 from taskdist.controller.leadership import Leadership, Parts
 from taskdist.controller.observer import MetricsObserver
 from taskdist.controller.pods import LinkInfo
+from taskdist.controller.reach import Reach, served
 from taskdist.controller.reaper import Reaper
 from taskdist.controller.retention import Retention
 from taskdist.controller.seen import SeenPool, SeenQueue, SpecVersion, seen_pool, seen_queue
@@ -47,8 +49,8 @@ from taskdist.kube import (
     TASKQUEUES,
     TASKS,
     Added,
-    ApiError,
     Client,
+    ConfigurationError,
     Deleted,
     Event,
     Identity,
@@ -64,7 +66,7 @@ from taskdist.link.keeper import CertificateKeeper
 from taskdist.link.server import LinkServer
 from taskdist.observability.events import Recorder, Subject
 from taskdist.observability.logs import configure
-from taskdist.observability.metrics import Metrics, measure_loop_lag
+from taskdist.observability.metrics import Metrics, Snapshot, measure_loop_lag
 from taskdist.observability.serve import HealthServer, MetricsServer
 from taskdist.protocol import convert
 from taskdist.protocol.messages import ToAgent
@@ -86,7 +88,11 @@ def run(settings: Settings) -> int:
     """Run the operator until SIGTERM or SIGINT; return the exit code."""
     configure(settings.log_level)
     operator = _Operator(settings)
-    code = asyncio.run(operator.run())
+    try:
+        code = asyncio.run(operator.run())
+    except ConfigurationError as error:
+        _log.error("the API server cannot be reached with what is configured", why=str(error))
+        return 1
     if KopfThread.running():
         # One hangs: the interpreter would wait for its helpers for ever.
         sys.stdout.flush()
@@ -104,6 +110,7 @@ class _Operator:
         self._failed = False
         self._leadership: Leadership | None = None
         self._epoch_seen = 0
+        self._reach = Reach()
 
     async def run(self) -> int:
         settings = self._settings
@@ -113,10 +120,10 @@ class _Operator:
         async with (
             HealthServer(settings.health_port, healthy=self._unhealthy, ready=self._unready, host=settings.host),
             MetricsServer(self._metrics, settings.metrics_port, host=settings.host),
-            Client.connect(settings.kubeconfig, on_request=self._metrics.api_request) as client,
+            Client.connect(settings.kubeconfig, on_request=self._requested) as client,
         ):
             self._client = client
-            if not await self._kinds_installed():
+            if not await self._begins():
                 return 1
             self._build()
             try:
@@ -152,6 +159,18 @@ class _Operator:
             await self._recorder.flush()
         _log.info("stopped")
         return 1 if self._failed else 0
+
+    async def _begins(self) -> bool:
+        """Wait for the API server, or for the word to end."""
+        scope = self._settings.watch_namespaces[0] if self._settings.watch_namespaces else None
+        waiting = asyncio.create_task(served(lambda: self._client.probe(TASKS, scope)))
+        stopper = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({waiting, stopper}, return_when=asyncio.FIRST_COMPLETED)
+        stopper.cancel()
+        if waiting.done():
+            return waiting.result()
+        waiting.cancel()
+        return True
 
     def _fail(self) -> None:
         """End the process, and say that it was not asked to."""
@@ -250,23 +269,11 @@ class _Operator:
             self._reaper,
             self._open_keepers,
         )
-        self._metrics.observe(lambda: snapshot(self._dispatcher, self._tally, self._elector.leading()))
+        self._metrics.observe(self._snapshot)
 
-    async def _kinds_installed(self) -> bool:
-        try:
-            scope = self._settings.watch_namespaces[0] if self._settings.watch_namespaces else None
-            await self._client.probe(TASKS, scope)
-        except ApiError as error:
-            if error.is_unserved:
-                _log.error("the API server does not know tasks.taskdist.dev: install the chart, or apply crds/, first")
-                return False
-            if error.is_forbidden:
-                _log.error(
-                    "the operator may not list Tasks: bind its ServiceAccount to the chart's roles", why=str(error)
-                )
-                return False
-            raise
-        return True
+    def _snapshot(self) -> Snapshot:
+        now = snapshot(self._dispatcher, self._tally, self._elector.leading())
+        return replace(now, api_silent_seconds=self._reach.silent_for)
 
     async def _synced(self) -> None:
         await asyncio.gather(*(i.synced() for i in (self._queues, self._pools, self._pods, self._tasks)))
@@ -432,6 +439,10 @@ class _Operator:
         if self._queues.store.find(*record.task.queue_key) is not None:
             self._metrics.deleted(*record.task.queue_key)
 
+    def _requested(self, verb: str, resource: str, outcome: str, seconds: float) -> None:
+        self._metrics.api_request(verb, resource, outcome, seconds)
+        self._reach.request(verb, outcome)
+
     def _unhealthy(self) -> str | None:
         """What only a restart can mend. That it is answered shows that the dispatch loop turns over: it answers."""
         if self._failed:
@@ -441,6 +452,8 @@ class _Operator:
         return None
 
     def _unready(self) -> str | None:
+        if (problem := self._reach.problem()) is not None:
+            return problem
         return None if self._ready else "waiting for the first lists of the API server"
 
 

@@ -44,10 +44,14 @@ class Settings:
     """What a watch may lag behind a list before a difference counts as one."""
     list_timeout: float = 60.0
     """For one page."""
-    backoff: Backoff = field(default_factory=lambda: Backoff(first=0.2, most=30.0))
+    backoff: Backoff = field(default_factory=lambda: Backoff(first=0.2, most=2.0))
+    """Short, as what runs is stopped when nobody leads for long; one request a second or two harms no server."""
 
 
 DEFAULTS = Settings()
+
+LONGEST_ASKED = 30.0
+"""The longest wait that the server may ask for, in seconds."""
 
 LASTING = 5.0
 """A watch that was up for so many seconds proves that failures before it are over, even if it said nothing."""
@@ -162,6 +166,8 @@ class _Scope(Generic[T]):
         self._informer = informer
         self._version = ""
         self._failures = 0
+        self._answered = True
+        self._expired = 0
         self._torn = 0
 
     async def run(self) -> None:
@@ -178,26 +184,35 @@ class _Scope(Generic[T]):
                     informer.counts.expired += 1
                     stale = True
                     log.info("%s: version %s has expired, listing again", informer.resource, self._version)
-                    # The first one leads straight to a new list; a server that goes on so is not hammered.
-                    await self._rest(error if self._failures else None)
+                    # An answer: it leads straight to a new list, whatever failed before. Only a server that goes on
+                    # so is waited for.
+                    self._expired += 1
+                    if self._expired > 1:
+                        await self._rest(error)
                 else:
                     await self._rest(error)
             except KubeError as error:
                 await self._rest(error)
 
-    async def _rest(self, error: KubeError | None) -> None:
-        """Wait before going on; each failure in a row waits longer, until a watch has said or borne something."""
+    async def _rest(self, error: KubeError) -> None:
+        """Wait before going on; each failure in a row waits longer, until a watch has said or borne something.
+
+        A server that answers again is asked again soon: what it answers while it starts is over in a moment.
+        """
         informer = self._informer
+        answered = isinstance(error, ApiError)
+        if answered and not self._answered:
+            self._failures = 0
+        self._answered = answered
         attempt = self._failures
         self._failures += 1
-        if error is None:
-            return
         if not (isinstance(error, ApiError) and error.is_gone):
             informer.counts.failures += 1
         wait = informer._settings.backoff.wait(attempt, informer._rng)
         if isinstance(error, ApiError) and error.retry_after is not None:
-            wait = max(wait, min(error.retry_after, informer._settings.backoff.most))
-        level = logging.WARNING if attempt else logging.INFO
+            wait = max(wait, min(error.retry_after, LONGEST_ASKED))
+        # The same trouble, each second, by each view: that it goes on is said elsewhere.
+        level = {0: logging.INFO, 1: logging.WARNING}.get(attempt, logging.DEBUG)
         log.log(
             level, "%s in %s: %s; again in %.1f s", informer.resource, self.namespace or "all namespaces", error, wait
         )
@@ -264,7 +279,7 @@ class _Scope(Generic[T]):
         finally:
             lasted = informer._clock() - started
             if lasted > LASTING:
-                self._failures = 0
+                self._failures = self._expired = 0
         # An orderly end. One that comes at once, with nothing said, is a server or proxy in trouble.
         if not heard and lasted < 1.0:
             raise Unanswered("the watch ended as soon as it began")
@@ -282,7 +297,7 @@ class _Scope(Generic[T]):
             case _:
                 raise Unanswered(f"the watch said {event.type!r}, which is no event")
         self._version = version_of(obj)
-        self._failures = 0
+        self._failures = self._expired = 0
         self._heard()
 
     async def check_forever(self) -> None:

@@ -76,6 +76,7 @@ class LeaderElector:
         self._poke = asyncio.Event()
         self._body: Obj | None = None
         self._rng = random.Random()
+        self._failing = False
 
     @property
     def identity(self) -> str:
@@ -203,8 +204,14 @@ class LeaderElector:
                 else:
                     self._election.written(action, written, sent, self._clock())
         except (KubeError, TimeoutError) as error:
-            log.warning("%s: %s", _what(action), error or type(error).__name__)
+            # Once in a row: it is tried each second.
+            level = logging.DEBUG if self._failing else logging.WARNING
+            log.log(level, "%s: %s; it is tried again", _what(action), error or type(error).__name__)
+            self._failing = True
             self._election.failed(action, sent, self._clock())
+
+        else:
+            self._failing = False
 
     async def _read(self, timeout: float) -> Record | None:
         try:

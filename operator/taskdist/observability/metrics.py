@@ -56,6 +56,8 @@ class Snapshot:
     link_sessions: int = 0
     leader: bool = False
     epoch: int = 0
+    api_silent_seconds: float = 0.0
+    """For how long the API server has not answered; of every replica, whether or not it leads."""
     unknown_writes: int = 0
     """Status writes whose outcome is not known yet."""
     conservation_error: int = 0
@@ -232,6 +234,11 @@ class _Gauges(Collector):
                 slots.add_metric((*pool, state), count)
         yield slots
         yield GaugeMetricFamily("taskdist_link_sessions", "Agents connected now.", now.link_sessions)
+        yield GaugeMetricFamily(
+            "taskdist_api_silent_seconds",
+            "For how long the API server has not answered this replica; 0 while it does.",
+            now.api_silent_seconds,
+        )
         yield GaugeMetricFamily("taskdist_leader", "1 where this replica leads.", int(now.leader))
         yield GaugeMetricFamily("taskdist_leader_epoch", "Number of the last leadership of this replica.", now.epoch)
         yield GaugeMetricFamily(

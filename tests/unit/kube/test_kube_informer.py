@@ -152,6 +152,23 @@ async def test_410_again_and_again_is_waited_out() -> None:
         assert watched.waits[1] > watched.waits[0] * 0.9
 
 
+async def test_410_after_a_long_outage_lists_at_once_as_the_server_is_there_again() -> None:
+    down = [Unreachable("refused")] * 60
+    watched = Watched(listing(5, A1), *down, GONE, listing(9, A2), Stream(hang=True))
+    async with watched.running():
+        assert len(watched.waits) == 60, "the 410 was not waited out"
+        assert max(watched.waits) <= 2.0
+        assert watched.told == ["+a@1", "a@1>a@2"]
+
+
+async def test_a_server_that_answers_after_an_outage_is_asked_again_soon() -> None:
+    down = [Unreachable("refused")] * 60
+    starting = status(503, "ServiceUnavailable", "apiserver not ready")
+    watched = Watched(*down, starting, listing(9, A2), Stream(hang=True))
+    async with watched.running():
+        assert watched.waits[60] <= 0.2
+
+
 async def test_a_lost_connection_goes_on_from_the_last_event() -> None:
     watched = Watched(listing(5), Stream([event("ADDED", make("a", 6))], Unanswered("cut")), Stream(hang=True))
     async with watched.running():
