@@ -10,7 +10,7 @@ from typing import Any
 
 from taskdist.api import GROUP, POOL_LABEL, TEMPLATE_LABEL, VERSION, AgentPool
 from taskdist.core.model import ZONE
-from taskdist.protocol.convert import template_hash
+from taskdist.protocol.convert import AGENT_READY_PATH, template_hash
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "taskdist"}
 CA_CONFIGMAP = "taskdist-ca"
@@ -192,7 +192,8 @@ def _inject(container: Object, pool: AgentPool, link: LinkInfo, grace: int) -> N
     port = next((int(v["value"]) for v in env if v["name"] == "TASKDIST_HEALTH_PORT" and "value" in v), HEALTH_PORT)
     # Readiness is what assigns work, so it is asked often; liveness only rescues a supervisor that hangs.
     container.setdefault(
-        "readinessProbe", {"httpGet": {"path": "/readyz", "port": port}, "periodSeconds": 1, "failureThreshold": 3}
+        "readinessProbe",
+        {"httpGet": {"path": AGENT_READY_PATH, "port": port}, "periodSeconds": 1, "failureThreshold": 3},
     )
     # Many agents that start at once on few processors take their time; killing them would make it worse.
     container.setdefault(

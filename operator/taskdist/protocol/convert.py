@@ -58,6 +58,8 @@ Obj = dict[str, Any]
 Value = TypeVar("Value", str, int)
 
 AGENT_CONTAINER = "agent"
+# Where an agent tells its pod's probe whether it takes work.
+AGENT_READY_PATH = "/readyz"
 """Name of the container that is the agent; without one of this name, the first container is."""
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -344,7 +346,7 @@ def pod_record(obj: Obj) -> PodRecord:
         template=labels.get(TEMPLATE_LABEL, ""),
         topology=tuple((key, labels[key]) for key in TOPOLOGY if key in labels),
         created=seconds(metadata.get("creationTimestamp")),
-        ready=any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ()),
+        ready=_ready(obj, status, container),
         deleting="deletionTimestamp" in metadata,
         ended=phase in ("Succeeded", "Failed"),
         restarts=(container.get("restartCount") or 0) + (1 if ended else 0),
@@ -352,6 +354,30 @@ def pod_record(obj: Obj) -> PodRecord:
             seconds((each.get("terminated") or _NOTHING).get("finishedAt"))
             for each in (state, container.get("lastState") or _NOTHING)
         ),
+    )
+
+
+def _ready(obj: Obj, status: Obj, agent: Obj) -> bool:
+    """Whether the pod is ready, or would be but for what the agent's own probe says.
+
+    That probe asks the agent whether it is connected and takes work. The leader hears so from the agent itself, some
+    seconds sooner: after a change of leader all agents are unready for the kubelet, and would have to wait for it.
+    """
+    conditions = {c["type"]: c["status"] == "True" for c in status.get("conditions") or ()}
+    if conditions.get("Ready"):
+        return True
+    spec = obj.get("spec") or _NOTHING
+    name = agent.get("name")
+    probe = next((c.get("readinessProbe") for c in spec.get("containers") or () if c["name"] == name), None)
+    if ((probe or _NOTHING).get("httpGet") or _NOTHING).get("path") != AGENT_READY_PATH:
+        return False
+    others = [each for each in status.get("containerStatuses") or () if each is not agent]
+    return (
+        "running" in (agent.get("state") or _NOTHING)
+        and agent.get("started") is not False
+        and len(others) + 1 == len(spec["containers"])
+        and all(each.get("ready") for each in others)
+        and all(conditions.get(gate["conditionType"]) for gate in spec.get("readinessGates") or ())
     )
 
 

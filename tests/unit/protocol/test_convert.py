@@ -564,3 +564,43 @@ def test_a_pod_says_where_it_is() -> None:
 def test_a_pod_without_status_or_labels() -> None:
     obj = {"metadata": META | {"deletionTimestamp": "1970-01-01T00:00:05Z"}}
     assert convert.pod_record(obj) == PodRecord("u1", "ns", "a", "", 0.0, deleting=True)
+
+
+OWN_PROBE = {"httpGet": {"path": "/readyz", "port": 8088}, "periodSeconds": 1}
+UNREADY = [{"type": "Ready", "status": "False"}]
+
+
+@pytest.mark.parametrize(
+    ("probe", "change", "ready"),
+    [
+        pytest.param(OWN_PROBE, {}, True, id="unready only as the agent is not connected"),
+        pytest.param({"exec": {"command": ["warm"]}}, {}, False, id="a probe of the user's own"),
+        pytest.param({"httpGet": {"path": "/", "port": 1}}, {}, False, id="the user's own, over HTTP"),
+        pytest.param(None, {}, False, id="no probe"),
+        pytest.param(OWN_PROBE, {"side": {"ready": False}}, False, id="another container is not ready"),
+        pytest.param(OWN_PROBE, {"side": None}, False, id="nothing is known of another container"),
+        pytest.param(OWN_PROBE, {"agent": {"started": False}}, False, id="it has not passed its start"),
+        pytest.param(OWN_PROBE, {"agent": {"state": {"waiting": {}}}}, False, id="it does not run"),
+        pytest.param(OWN_PROBE, {"gates": [{"conditionType": "in-service"}]}, False, id="a gate is closed"),
+    ],
+)
+def test_what_the_agent_says_itself_is_not_waited_for_from_its_probe(
+    probe: dict[str, Any] | None, change: dict[str, Any], ready: bool
+) -> None:
+    obj = pod(["side", "agent"], [], conditions=UNREADY)
+    statuses = {
+        "agent": {"name": "agent", "restartCount": 0, "ready": False, "started": True} | RUNNING,
+        "side": {"name": "side", "restartCount": 0, "ready": True} | RUNNING,
+    }
+    for name in ("agent", "side"):
+        if name in change and change[name] is None:
+            del statuses[name]
+        else:
+            statuses[name] |= change.get(name, {})
+    obj["status"]["containerStatuses"] = list(statuses.values())
+    agent = obj["spec"]["containers"][1]
+    if probe is not None:
+        agent["readinessProbe"] = probe
+    if "gates" in change:
+        obj["spec"]["readinessGates"] = change["gates"]
+    assert convert.pod_record(obj).ready is ready

@@ -1,0 +1,192 @@
+"""Leaders die, freeze, lose their Lease or their API server: no attempt is lost, and nobody has to restart anything."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from integration.controller.conftest import TIMINGS
+from integration.controller.proxy import Proxy
+from integration.controller.room import Room, beats, metrics
+from patience import until
+from taskdist.local.rest import Client
+from taskdist.local.stack import OPERATOR_NAMESPACE, Operator, Stack
+
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/taskdist"
+Start = Callable[..., Operator]
+
+
+@pytest.fixture
+def start(stack: Stack) -> Iterator[Start]:
+    """Starts operators in the place of the shared one, which comes back at the end."""
+    plain = stack._operator_env
+    for operator in stack.operators:
+        operator.stop()
+    stack.operators.clear()
+
+    def start(name: str, env: dict[str, str], without: tuple[str, ...] = ()) -> Operator:
+        stack._operator_env = {k: v for k, v in plain.items() if k not in without} | env
+        return stack.start_operator(name)
+
+    yield start
+    stack._operator_env = plain
+    for operator in stack.operators:
+        operator.process.kill()
+        operator.process.wait()
+    stack.operators.clear()
+    stack.start_operator()
+
+
+def leads(operator: Operator, sessions: int = 0) -> bool:
+    now = metrics(operator)
+    return now["taskdist_leader"] == 1 and now["taskdist_link_sessions"] >= sessions
+
+
+def ready(operator: Operator) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{operator.health_port}/readyz", timeout=5) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+
+
+class Work:
+    """Tasks that run until they are let go."""
+
+    def __init__(self, room: Room, directory: Path, count: int) -> None:
+        self._room, self._file, self._done = room, directory / "beats", directory / "done"
+        self.names = [f"t{i}" for i in range(count)]
+        payload = {"file": str(self._file), "until": str(self._done), "polite": True}
+        for name in self.names:
+            room.task(name, "trace", payload)
+        until(lambda: self._file.exists() and len(beats(self._file)) == count, "all of them run")
+
+    def end(self) -> None:
+        """Let them go, and check that each went on as it had begun."""
+        self._done.touch()
+        statuses = self._room.ended(*self.names)
+        assert [(s["phase"], s["attempt"], s["failures"]) for s in statuses] == [("Succeeded", 1, 0)] * len(statuses)
+        assert {attempt for _, attempt in beats(self._file)} == {1}
+
+
+def test_a_killed_leader_costs_no_attempt_with_what_is_shipped(
+    room: Room, start: Start, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    # As in two pods: neither can see that the other's process is dead.
+    first = start("operator-1", {"TASKDIST_POD_UID": "pod-1"}, without=tuple(TIMINGS))
+    second = start("operator-2", {"TASKDIST_POD_UID": "pod-2"}, without=tuple(TIMINGS))
+    room.queue()
+    room.pool(replicas=2, ready=2)
+    work = Work(room, tmp_path, 4)
+    first.process.kill()
+    killed = time.monotonic()
+    first.process.wait()
+    room.stack.operators.remove(first)
+    until(lambda: leads(second, sessions=2), "the other one leads, and the agents are there")
+    record_property("leader_killed_s", round(time.monotonic() - killed, 2))
+    # The only one now: it is killed, and comes back in its pod. It need not wait for its former self.
+    second.process.kill()
+    second.process.wait()
+    room.stack.operators.remove(second)
+    began = time.monotonic()
+    second = start("operator-2", {"TASKDIST_POD_UID": "pod-2"}, without=tuple(TIMINGS))
+    until(lambda: leads(second), "it leads again", timeout=5)
+    record_property("single_operator_killed_s", round(time.monotonic() - began, 2))
+    until(lambda: leads(second, sessions=2), "the agents are there")
+    work.end()
+
+
+def test_a_leadership_that_is_over_before_it_knows_leaves_nothing_behind(
+    room: Room, cluster: Client, tmp_path: Path
+) -> None:
+    (operator,) = room.stack.operators
+    room.queue()
+    room.pool(replicas=2, ready=2)
+    work = Work(room, tmp_path, 2)
+
+    def leads_anew(after: float) -> bool:
+        now = metrics(operator)
+        return now["taskdist_leader"] == 1 and now["taskdist_leader_epoch"] > after
+
+    epoch = metrics(operator)["taskdist_leader_epoch"]
+    operator.process.send_signal(signal.SIGSTOP)
+    stopped = time.monotonic()
+    until(lambda: time.monotonic() > stopped + float(TIMINGS["TASKDIST_LEASE_SECONDS"]) + 1, "its Lease is over")
+    operator.process.send_signal(signal.SIGCONT)
+    until(lambda: leads_anew(epoch), "the same process leads again", timeout=20)
+    epoch = metrics(operator)["taskdist_leader_epoch"]
+    cluster.delete(LEASE)
+    until(lambda: leads_anew(epoch), "it leads under a new Lease", timeout=20)
+    until(lambda: leads(operator, sessions=2), "all agents are there")
+    room.task("after")
+    room.ended("after")
+    work.end()
+    assert operator.process.poll() is None
+
+
+def test_an_operator_outlives_its_api_server(
+    room: Room, start: Start, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    proxy = Proxy(Path(room.stack._operator_env["KUBECONFIG"]), tmp_path / "kubeconfig")
+    operator = start("operator-p", {"KUBECONFIG": proxy.kubeconfig})
+    room.queue()
+    room.pool(replicas=2, ready=2)
+    work = Work(room, tmp_path, 2)
+
+    def silent() -> bool:
+        now = metrics(operator)
+        return now["taskdist_api_silent_seconds"] > 5 and now["taskdist_leader"] == 0
+
+    def comes_back(what: str) -> None:
+        proxy.open()
+        opened = time.monotonic()
+        until(lambda: leads(operator, sessions=2), "it leads again, with its agents", timeout=20)
+        record_property(what, round(time.monotonic() - opened, 2))
+        assert metrics(operator)["taskdist_api_silent_seconds"] == 0
+
+    # Requests that hang: those of the reconciling thread too, which is to end with the leadership.
+    proxy.hang()
+    until(silent, "it says that the API server is silent", timeout=30)
+    assert "the API server has not answered for" in ready(operator)
+    comes_back("api_back_after_silence_s")
+    room.task("between")
+    room.ended("between")
+    proxy.refuse()
+    until(silent, "it says so again", timeout=30)
+    comes_back("api_back_after_refusals_s")
+    assert operator.process.poll() is None, "the same process all the time"
+    work.end()
+    said = [json.loads(line) for line in operator.log.read_text().splitlines()]
+    # kopf calls a request that it tries again an error.
+    assert not [line for line in said if line["level"] == "error" and not line["logger"].startswith("kopf")]
+    assert not [line for line in said if "Traceback" in str(line)]
+    operator.stop()
+    assert operator.process.returncode == 0
+
+
+def test_an_operator_that_starts_without_an_api_server_waits_for_it(room: Room, start: Start, tmp_path: Path) -> None:
+    assert room.stack._plane is not None
+    log = room.stack._plane.log("operator-w")
+    proxy = Proxy(Path(room.stack._operator_env["KUBECONFIG"]), tmp_path / "kubeconfig")
+    proxy.refuse()
+
+    def open_once_it_asks_again() -> str:
+        until(lambda: log.exists() and "it is asked again" in log.read_text(), "it says so")
+        said = log.read_text()
+        proxy.open()
+        return said
+
+    with ThreadPoolExecutor() as pool:
+        said = pool.submit(open_once_it_asks_again)
+        operator = start("operator-w", {"KUBECONFIG": proxy.kubeconfig})
+        until(lambda: leads(operator), "it leads")
+        assert "bind its ServiceAccount" not in said.result()
+        assert "Traceback" not in said.result()
