@@ -17,6 +17,7 @@ from taskdist.protocol.messages import (
     Hello,
     LeaseName,
     Ping,
+    Refused,
     Renew,
     Result,
     Stopped,
@@ -72,6 +73,7 @@ class Peer:
         self.frozen = False  # takes everything, answers nothing
         self.renewing = True
         self.answering = True
+        self.refusal: Refused | None = None  # what a hello is answered with instead
         self.held: set[LeaseName] = set()
         self.seen: list[FromAgent] = []
         self.sessions: list[PeerSession] = []
@@ -90,6 +92,8 @@ class Peer:
         if self.frozen:
             return
         match message:
+            case Hello() if self.refusal is not None:
+                session.to_agent.put_nowait(self.refusal)
             case Hello():
                 session.to_agent.put_nowait(Welcome(self.epoch, message.slots, self.ping_seconds))
             case Ping():

@@ -18,7 +18,7 @@ from taskdist.agent.usage import Used, tidy
 from taskdist.agent.work import Executor, Offered, StartError
 from taskdist.api import Reason
 from taskdist.protocol.agent import AgentEnd
-from taskdist.protocol.messages import FromAgent, LeaseName, Refused, ToAgent
+from taskdist.protocol.messages import FromAgent, LeaseName, Refused, ToAgent, Welcome
 from taskdist.protocol.settings import AgentSettings
 from taskdist.protocol.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
 
@@ -86,7 +86,8 @@ class Supervisor:
         self._exit_code = EXIT_OK
         self._exit: asyncio.Future[str] | None = None
         self._stopping: float | None = None
-        self._heard = False
+        self._welcomed = False  # in the present session, or in the last one
+        self._refusal = ""  # why the last session was refused
 
     async def run(self) -> int:
         """Run until told to stop; return the exit code of the process."""
@@ -140,7 +141,9 @@ class Supervisor:
             return "the agent is stopping"
         if self._end.ready:
             return ""
-        return "the agent is draining" if self._session is not None and self._heard else "not connected to the operator"
+        if self._session is not None and self._welcomed:
+            return "the agent is draining"
+        return self._refusal or "not connected to the operator"
 
     # --- the link ---
 
@@ -155,7 +158,7 @@ class Supervisor:
                 why = str(lost)
             else:
                 why = await self._hold(session)
-                if self._heard:
+                if self._welcomed:
                     said.clear()
             if why not in said:
                 # Something has changed: another replica leads, say. The same again is not worth a line each time.
@@ -168,7 +171,7 @@ class Supervisor:
     async def _hold(self, session: Session) -> str:
         """Hold one session until it is over; return why it is."""
         end = self._protocol
-        self._session, self._heard = session, False
+        self._session, self._welcomed = session, False
         self._conversation = asyncio.create_task(self._converse(session))
         flush = False
         try:
@@ -192,18 +195,20 @@ class Supervisor:
                 message = await session.receive()
                 if session is not self._session:
                     return "closed"  # what comes while the session is flushed comes too late
-                self._heard = True
-                if isinstance(message, Refused):
+                if isinstance(message, Welcome):
+                    self._welcomed, self._refusal = True, ""
+                elif isinstance(message, Refused):
                     self._refused(message)
                 self._act(self._protocol.received(message, boottime()))
         except LinkLost as lost:
             return str(lost)
 
     def _refused(self, refused: Refused) -> None:
-        self._log.error("refused by the operator", reason=refused.reason, message=refused.message, retry=refused.retry)
-        if not refused.retry:
-            self._exit_code = EXIT_REFUSED
-            self._leave(f"refused for good: {refused.message}")
+        why = f"refused by the operator: {refused.reason}: {refused.message}"
+        if why != self._refusal:
+            # The same again is not worth a line each time.
+            self._log.error("refused by the operator", reason=refused.reason, message=refused.message)
+        self._refusal = why
 
     # --- what the protocol asks for ---
 
@@ -247,10 +252,12 @@ class Supervisor:
                 self._log.warning("task is killed", **_about(action.lease))
                 self._executor.kill(action.lease)
             case Disconnect():
-                self._log.warning("session given up", why=action.reason)
+                if not self._refusal:  # that was said
+                    self._log.warning("session given up", why=action.reason)
                 if self._conversation is not None:
                     self._conversation.cancel()
             case Exit():
+                self._exit_code = EXIT_REFUSED if action.refused else self._exit_code
                 self._leave(action.message)
 
     def _leave(self, why: str) -> None:

@@ -31,6 +31,7 @@ MAX_PROGRESS_MESSAGE = 1024
 MAX_TOKEN = 16 * 1024
 MAX_BUDGETS = 16
 MAX_BUDGET_NAME = 101
+MAX_LEADERSHIP = 64
 
 _WORD = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 # What the API server allows as a name: with it a path is built, so nothing else may pass.
@@ -109,6 +110,9 @@ def _encode_hello(hello: m.Hello) -> pb.FromAgent:
             software=_text(hello.software, 256),
             held=[_encode_held(held) for held in hello.held],
             started=hello.started,
+            oldest_version=hello.oldest_version,
+            highest_epoch=hello.highest_epoch,
+            leadership=hello.leadership,
         )
     )
 
@@ -143,6 +147,9 @@ def _decode_hello(wire: pb.Hello) -> m.Hello:
         software=_text(wire.software, 256),
         held=_held(wire.held),
         started=_seconds("hello.started", wire.started),
+        oldest_version=wire.oldest_version,
+        highest_epoch=_epoch("hello.highest_epoch", wire.highest_epoch),
+        leadership=_short("hello.leadership", wire.leadership),
     )
 
 
@@ -325,7 +332,16 @@ def _decode_cancel(wire: pb.Cancel) -> m.Cancel:
 
 
 _ENCODE_TO_AGENT: dict[type, Callable[[Any], pb.ToAgent]] = {
-    m.Welcome: lambda x: pb.ToAgent(welcome=pb.Welcome(epoch=x.epoch, slots=x.slots, ping_seconds=x.ping_seconds)),
+    m.Welcome: lambda x: pb.ToAgent(
+        welcome=pb.Welcome(
+            epoch=x.epoch,
+            slots=x.slots,
+            ping_seconds=x.ping_seconds,
+            draining=x.draining,
+            protocol_version=x.protocol_version,
+            leadership=x.leadership,
+        )
+    ),
     m.Refused: lambda x: pb.ToAgent(
         refused=pb.Refused(reason=x.reason, message=_text(x.message, MAX_MESSAGE), retry=x.retry)
     ),
@@ -344,7 +360,14 @@ _ENCODE_TO_AGENT: dict[type, Callable[[Any], pb.ToAgent]] = {
 }
 
 _DECODE_TO_AGENT: dict[str, Callable[[Any], m.ToAgent]] = {
-    "welcome": lambda wire: m.Welcome(wire.epoch, wire.slots, _seconds("welcome.ping_seconds", wire.ping_seconds)),
+    "welcome": lambda wire: m.Welcome(
+        wire.epoch,
+        wire.slots,
+        _seconds("welcome.ping_seconds", wire.ping_seconds),
+        wire.draining,
+        wire.protocol_version or 1,  # an operator of version 1 does not say it
+        wire.leadership[:MAX_LEADERSHIP],
+    ),
     "refused": lambda wire: m.Refused(wire.reason, wire.message, wire.retry),
     "grant": _decode_grant,
     "renew": lambda wire: m.Renew(
@@ -384,6 +407,18 @@ def _leases(field: str, wire: Iterable[pb.LeaseName]) -> tuple[m.LeaseName, ...]
     if len(names) > MAX_LEASES:
         _bad(field, f"at most {MAX_LEASES}")
     return names
+
+
+def _epoch(field: str, epoch: int) -> int:
+    if not 0 <= epoch <= _LARGEST:
+        _bad(field, "as in the Welcome or Grant")
+    return epoch
+
+
+def _short(field: str, text: str) -> str:
+    if len(text) > MAX_LEADERSHIP:
+        _bad(field, f"at most {MAX_LEADERSHIP} characters, as in the Welcome")
+    return text
 
 
 def _slots(field: str, slots: int) -> int:

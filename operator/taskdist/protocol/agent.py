@@ -13,7 +13,9 @@ from dataclasses import replace
 from taskdist.api import Reason
 from taskdist.protocol.held import Held, Stage
 from taskdist.protocol.messages import (
+    OLDEST_VERSION,
     PROTOCOL_VERSION,
+    VERSION_REFUSED,
     Cancel,
     Capacity,
     Drain,
@@ -22,7 +24,6 @@ from taskdist.protocol.messages import (
     Final,
     FromAgent,
     Grant,
-    HeldLease,
     Hello,
     Hold,
     LeaseName,
@@ -50,6 +51,8 @@ class AgentEnd:
         self._offer = offer
         self._settings = settings or AgentSettings()
         self._epoch = 0  # the highest seen
+        self._leadership = ""  # the name that came with it
+        self._version = PROTOCOL_VERSION  # the newest that the next hello offers
         self._held: dict[LeaseName, Held] = {}
         self._connected = False
         self._welcomed = False
@@ -58,7 +61,7 @@ class AgentEnd:
         self._ping_seconds = 1.0
         self._next_ping = 0.0
         self._heard = 0.0
-        self._drained = False
+        self._drained = False  # by the present leader's word
         self._stop_at: float | None = None  # told to stop: all work ends by then
         self._exited = False
 
@@ -122,15 +125,14 @@ class AgentEnd:
             case Drain():
                 self._drained = not message.undo
             case Refused():
-                self._welcomed = False
-                out.append(Disconnect(f"refused by the operator: {message.reason}: {message.message}"))
+                self._refused(message, out)
         return self._checked(boot, out)
 
     def _hello(self, boot: float) -> Hello:
         offer = self._offer
         held = self._announced()
         return Hello(
-            protocol_version=PROTOCOL_VERSION,
+            protocol_version=self._version,
             instance_id=self._instance,
             slots=offer.slots,
             boot=boot,
@@ -142,19 +144,11 @@ class AgentEnd:
             draining=self._stop_at is not None,
             leases=tuple(h.name for h in held),
             software=offer.software,
-            held=tuple(
-                HeldLease(
-                    h.name,
-                    h.grant.namespace,
-                    h.grant.name,
-                    h.grant.lease_seconds,
-                    h.grant.hold_seconds,
-                    h.grant.execution_seconds,
-                    h.grant.progress_seconds,
-                )
-                for h in held
-            ),
+            held=tuple(h.announced for h in held),
             started=offer.started,
+            oldest_version=OLDEST_VERSION,
+            highest_epoch=self._epoch,
+            leadership=self._leadership,
         )
 
     def _announced(self) -> list[Held]:
@@ -165,8 +159,13 @@ class AgentEnd:
         if self._refuses(message.epoch):
             out.append(Disconnect(f"epoch {message.epoch} is older than {self._epoch}, which this agent has seen"))
             return
-        self._epoch = max(self._epoch, message.epoch)
+        if self._is_another(message):
+            out.append(Disconnect(f"another leadership than this one has had epoch {message.epoch}"))
+            return
+        self._epoch, self._leadership = message.epoch, message.leadership
+        self._version = PROTOCOL_VERSION
         self._welcomed = True
+        self._drained = message.draining
         self._slots = message.slots
         self._ping_seconds = message.ping_seconds
         for held in self._held.values():
@@ -189,6 +188,21 @@ class AgentEnd:
         """A leader that was frozen cannot speak from the past."""
         return epoch < self._epoch
 
+    def _is_another(self, welcome: Welcome) -> bool:
+        """Two leaderships of one epoch would give one name to two leases."""
+        names = (self._leadership, welcome.leadership)
+        return welcome.epoch == self._epoch and all(names) and names[0] != names[1]
+
+    def _refused(self, refused: Refused, out: list[AgentAction]) -> None:
+        """No refusal ends the agent while anything is in its hands: it comes again."""
+        self._welcomed = False
+        if refused.reason == VERSION_REFUSED:
+            self._version = self._version - 1 if self._version > OLDEST_VERSION else PROTOCOL_VERSION
+        elif not refused.retry and not self._held:
+            self._exited = True
+            out.append(Exit(f"refused for good: {refused.message}", refused=True))
+        out.append(Disconnect(f"refused by the operator: {refused.reason}: {refused.message}"))
+
     def _send(self, message: FromAgent, out: list[AgentAction]) -> None:
         """Say it if there is a session. What must not be lost is kept and said again after the next welcome."""
         if self._welcomed:
@@ -209,7 +223,8 @@ class AgentEnd:
         if refusal:
             self._send(Stopped(name, refusal, ran=False), out)
             return
-        self._epoch = max(self._epoch, name.epoch)
+        if name.epoch > self._epoch:
+            self._epoch, self._leadership = name.epoch, ""
         until = self._lease_end(grant.ping_boot, grant.lease_seconds, boot)
         self._held[name] = Held(grant, grant.ping_boot, until)
         out.append(StartWork(grant))

@@ -9,7 +9,7 @@ from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.core.model import Key, Pool, Task
 from taskdist.core.spending import Spent
 from taskdist.protocol.duplicates import Original
-from taskdist.protocol.messages import AgentIdentity, Failure, Hello, LeaseName, Result
+from taskdist.protocol.messages import PROTOCOL_VERSION, AgentIdentity, Failure, Hello, LeaseName, Result
 from taskdist.protocol.observations import TaskRecord, Terms
 from taskdist.protocol.status import Status
 
@@ -164,6 +164,8 @@ class Session:
     resources: tuple[tuple[str, int], ...]
     confirmed: bool = False
     leaving: bool = False
+    version: int = PROTOCOL_VERSION  # what is spoken
+    told_draining: bool = False  # what its welcome said
     former: bool = False  # this leadership has heard another instance of the agent before
     listed: set[LeaseName] = field(default_factory=set)
     strangers: set[LeaseName] = field(default_factory=set)  # held there, not in the books, and not stopped yet

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from taskdist.protocol.messages import Failure, Grant, LeaseName, Result, Stopped
+from taskdist.protocol.messages import Failure, Grant, HeldLease, LeaseName, Result, Stopped
 from taskdist.protocol.timeouts import Due, next_due
 
 
@@ -41,6 +41,20 @@ class Held:
     @property
     def runs(self) -> bool:
         return self.stage is not Stage.DONE and self.stage is not Stage.STOPPED
+
+    @property
+    def announced(self) -> HeldLease:
+        """What a hello says of it."""
+        grant = self.grant
+        return HeldLease(
+            grant.lease,
+            grant.namespace,
+            grant.name,
+            grant.lease_seconds,
+            grant.hold_seconds,
+            grant.execution_seconds,
+            grant.progress_seconds,
+        )
 
     def limit(self) -> Due | None:
         """Return what time limit of its work comes next."""

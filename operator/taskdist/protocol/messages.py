@@ -9,7 +9,21 @@ from typing import NamedTuple
 
 from taskdist.api import Reason
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2  # the newest that this release speaks
+OLDEST_VERSION = PROTOCOL_VERSION - 1
+# The word of a refusal for want of a common version. Releases that speak 1 only have said it as well.
+VERSION_REFUSED = "ProtocolVersion"
+
+
+def spoken_version(newest: int, oldest: int) -> int | None:
+    """Return the version that a session with an agent of these versions speaks; None if there is none in common.
+
+    Args:
+        newest: the newest that the agent speaks.
+        oldest: the oldest that it speaks; 0: it speaks one version only.
+    """
+    version = min(newest, PROTOCOL_VERSION)
+    return version if version >= max(oldest or newest, OLDEST_VERSION) else None
 
 
 class LeaseName(NamedTuple):
@@ -52,7 +66,9 @@ class Hello:
     The agent sends nothing else before `Welcome`, and then a `Ping` first: so the operator acts on a hello only once
     it knows that the sender lives, has seen the epoch, and has given up its former session.
     `held` says more about each of `leases`. `started` is the Unix time at which the agent process started, on its
-    node's clock, as the node tells of the end of containers.
+    node's clock: for people, and for operators that speak version 1.
+    `protocol_version` is the newest that the agent speaks, `oldest_version` the oldest (0: the same). `highest_epoch`
+    is the highest that a Welcome or Grant has shown it, and `leadership` the name that came with it.
 
     `instance_id` is random per start of the agent process. `types` None: takes any type. Slots, resources, skills
     and labels are wishes: the operator clamps them to what the pool allows.
@@ -72,6 +88,9 @@ class Hello:
     software: str = ""
     held: tuple[HeldLease, ...] = ()
     started: float = 0.0
+    oldest_version: int = 0
+    highest_epoch: int = 0
+    leadership: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +173,19 @@ FromAgent = Hello | Ping | Started | Progress | Result | Failure | Stopped | Dra
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Answer to hello: the epoch of the leadership and what the agent was clamped to."""
+    """Answer to hello: the epoch of the leadership and what the agent was clamped to.
+
+    `draining`: no new work will come, until a `Drain` takes that back or another welcome says otherwise.
+    `protocol_version` is what this session speaks. `leadership` is random for each leadership: it tells two of one
+    epoch apart.
+    """
 
     epoch: int
     slots: int
     ping_seconds: float = 1.0
+    draining: bool = False
+    protocol_version: int = 1
+    leadership: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ from taskdist.core.events import AttemptUsed
 from taskdist.protocol import status
 from taskdist.protocol.books import LIVE, UNHEARD, Entry, Lease, Orphan, Session, Stage
 from taskdist.protocol.messages import (
+    OLDEST_VERSION,
     PROTOCOL_VERSION,
+    VERSION_REFUSED,
     AgentIdentity,
     Cancel,
     Capacity,
@@ -29,6 +31,7 @@ from taskdist.protocol.messages import (
     Stopped,
     Verdict,
     Welcome,
+    spoken_version,
 )
 from taskdist.protocol.observations import CloseSession, Now, ReadTask, Send
 from taskdist.protocol.presence import Presence
@@ -46,11 +49,16 @@ class Sessions(Presence):
             return
         session = Session(session_id, identity, hello, hello.boot, now.boot, hello.slots, hello.resources)
         session.leaving = hello.draining
+        session.version = spoken_version(hello.protocol_version, hello.oldest_version) or OLDEST_VERSION
+        session.told_draining = self._drains(session.pod)
         session.listed = set(hello.leases)
         self._sessions[session_id] = session
         agent = self._clamped(session)
         slots = agent.slots if agent is not None else 0
-        self._out.append(Send(session_id, Welcome(self.epoch, slots, self._settings.ping_seconds)))
+        welcome = Welcome(
+            self.epoch, slots, self._settings.ping_seconds, session.told_draining, protocol_version=session.version
+        )
+        self._out.append(Send(session_id, welcome))
         if self._trusts_hello():
             self._confirm(session, now)
 
@@ -59,9 +67,12 @@ class Sessions(Presence):
         return False
 
     def _refusal(self, identity: AgentIdentity, hello: Hello) -> Refused | None:
-        if hello.protocol_version != PROTOCOL_VERSION:
-            message = f"the agent speaks version {hello.protocol_version} of the link, the operator {PROTOCOL_VERSION}"
-            return Refused("ProtocolVersion", message + ": use an agent of the operator's release", retry=False)
+        if spoken_version(hello.protocol_version, hello.oldest_version) is None:
+            message = (
+                f"the agent speaks version {hello.protocol_version} of the link, the operator {OLDEST_VERSION} to "
+                f"{PROTOCOL_VERSION}: use an agent of the operator's release, or of the one before or after it"
+            )
+            return Refused(VERSION_REFUSED, message)
         pod = self._pods.get(identity.pod_uid)
         if pod is not None and pod.ended:
             return Refused("PodEnded", "the pod has ended", retry=False)
@@ -107,8 +118,10 @@ class Sessions(Presence):
             if lease is not None and entry.lease is lease:
                 self._settle(entry, lease, session, now, same)
         self._refresh(pod, now)
-        if pod in self._draining:
-            self._out.append(Send(session.id, Drain()))
+        draining = self._drains(pod)
+        # An agent of version 1 does not read it from the welcome, and keeps what a former leader said last.
+        if session.version < 2 or draining != session.told_draining:
+            self._out.append(Send(session.id, Drain(undo=not draining)))
         self._release_recovered(now)
 
     def _disconnect(self, session: Session, now: Now) -> None:
@@ -120,6 +133,11 @@ class Sessions(Presence):
             lease = entry.lease
             if lease is not None and lease.stage is Stage.SENT and lease.reclaim is Reclaim.FAST:
                 self._attempt_over(entry, Reason.AGENT_LOST, "the connection to its agent was lost", now)
+
+    def _drains(self, pod: str) -> bool:
+        """Whether the agent gets no more work: it is to go, or its pod is going."""
+        record = self._pods.get(pod)
+        return pod in self._draining or (record is not None and record.deleting)
 
     # --- leases at a hello ---
 

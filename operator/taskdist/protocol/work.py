@@ -45,9 +45,12 @@ class Disconnect:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """Nothing is held, nothing is to be delivered, and the agent was told to go: the process may end."""
+    """Nothing is held, nothing is to be delivered, and the agent was told to go: the process may end.
+
+    `refused`: the operator does not take this agent as it is."""
 
     message: str
+    refused: bool = False
 
 
 AgentAction = SendUp | StartWork | CancelWork | KillWork | Disconnect | Exit

@@ -198,10 +198,24 @@ async def test_an_idle_agent_stops_at_once() -> None:
         assert await b.exit_code() == EXIT_OK
 
 
-async def test_refused_for_good_ends_the_agent() -> None:
+async def test_refused_for_good_ends_an_agent_that_holds_nothing() -> None:
     async with bench() as b:
-        b.peer.say(Refused("ProtocolVersion", "use a newer agent", retry=False))
+        b.peer.say(Refused("BadMessage", "hello.skills: at most 64", retry=False))
         assert await b.exit_code() == EXIT_REFUSED
+
+
+@pytest.mark.parametrize("reason", ["BadMessage", "ProtocolVersion"])
+async def test_refused_for_good_an_agent_comes_again_with_its_work(reason: str) -> None:
+    async with bench() as b:
+        lease = b.peer.grant("sleep", b'{"seconds":0.5}')
+        await b.peer.wait_for(Started, lease)
+        b.peer.refusal = Refused(reason, "not as you are", retry=False)
+        b.peer.say(b.peer.refusal)
+        await b.peer.wait_for(Hello, count=4)
+        assert b.supervisor.not_ready() == f"refused by the operator: {reason}: not as you are"
+        b.peer.refusal = None
+        await b.peer.wait_for(Result, lease)
+        await until(lambda: not b.supervisor.not_ready(), "ready again")
 
 
 async def test_refused_for_now_comes_again() -> None:

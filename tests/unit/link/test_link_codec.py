@@ -40,7 +40,7 @@ def _json(value: Any) -> bytes:
 
 
 BY_FIELD: dict[str, st.SearchStrategy[Any]] = {
-    "protocol_version": st.integers(0, 2**31),
+    "protocol_version": st.integers(1, 2**31),
     "held": st.lists(
         st.builds(
             m.HeldLease,
@@ -55,6 +55,9 @@ BY_FIELD: dict[str, st.SearchStrategy[Any]] = {
         max_size=3,
     ).map(tuple),
     "started": seconds,
+    "oldest_version": st.integers(0, 2**31),
+    "highest_epoch": st.integers(0, 2**53),
+    "leadership": st.text(max_size=64),
     "ran": st.booleans(),
     "instance_id": st.text(min_size=1, max_size=64),
     "slots": slots,

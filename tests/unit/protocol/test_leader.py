@@ -27,7 +27,6 @@ from taskdist.protocol.messages import (
     Verdict,
     Welcome,
 )
-from taskdist.protocol.messages import Refused as LinkRefused
 from taskdist.protocol.observations import (
     Conflict,
     DeletePod,
@@ -368,13 +367,6 @@ def test_a_newer_epoch_in_status_ends_the_leadership() -> None:
 def test_older_views_are_ignored() -> None:
     desk = running()
     assert desk.do("task_observed", record(10)) == []
-
-
-def test_another_protocol_version_is_refused() -> None:
-    desk = Desk()
-    desk.do("connected", 1, AgentIdentity("u1", "p-1", "ns", "p"), Hello(99, "i", 1, 0.0))
-    (refused,) = desk.sent(LinkRefused)
-    assert not refused.retry
 
 
 def test_what_is_left_of_an_attempt_that_is_over_is_stopped_before_anything_else_is_sent() -> None:

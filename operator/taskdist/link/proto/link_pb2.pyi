@@ -76,7 +76,7 @@ class FromAgent(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., reauthenticate: _Optional[_Union[Reauthenticate, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "instance_id", "slots", "boot", "resources", "skills", "types", "labels", "fenced", "draining", "leases", "software", "held", "started")
+    __slots__ = ("protocol_version", "instance_id", "slots", "boot", "resources", "skills", "types", "labels", "fenced", "draining", "leases", "software", "held", "started", "oldest_version", "highest_epoch", "leadership")
     class ResourcesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +105,9 @@ class Hello(_message.Message):
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_VERSION_FIELD_NUMBER: _ClassVar[int]
+    HIGHEST_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LEADERSHIP_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     instance_id: str
     slots: int
@@ -119,7 +122,10 @@ class Hello(_message.Message):
     software: str
     held: _containers.RepeatedCompositeFieldContainer[HeldLease]
     started: float
-    def __init__(self, protocol_version: _Optional[int] = ..., instance_id: _Optional[str] = ..., slots: _Optional[int] = ..., boot: _Optional[float] = ..., resources: _Optional[_Mapping[str, int]] = ..., skills: _Optional[_Iterable[str]] = ..., types: _Optional[_Union[TypeList, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., fenced: _Optional[bool] = ..., draining: _Optional[bool] = ..., leases: _Optional[_Iterable[_Union[LeaseName, _Mapping]]] = ..., software: _Optional[str] = ..., held: _Optional[_Iterable[_Union[HeldLease, _Mapping]]] = ..., started: _Optional[float] = ...) -> None: ...
+    oldest_version: int
+    highest_epoch: int
+    leadership: str
+    def __init__(self, protocol_version: _Optional[int] = ..., instance_id: _Optional[str] = ..., slots: _Optional[int] = ..., boot: _Optional[float] = ..., resources: _Optional[_Mapping[str, int]] = ..., skills: _Optional[_Iterable[str]] = ..., types: _Optional[_Union[TypeList, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., fenced: _Optional[bool] = ..., draining: _Optional[bool] = ..., leases: _Optional[_Iterable[_Union[LeaseName, _Mapping]]] = ..., software: _Optional[str] = ..., held: _Optional[_Iterable[_Union[HeldLease, _Mapping]]] = ..., started: _Optional[float] = ..., oldest_version: _Optional[int] = ..., highest_epoch: _Optional[int] = ..., leadership: _Optional[str] = ...) -> None: ...
 
 class HeldLease(_message.Message):
     __slots__ = ("lease", "namespace", "name", "lease_seconds", "hold_seconds", "execution_seconds", "progress_seconds")
@@ -271,14 +277,20 @@ class ToAgent(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., final: _Optional[_Union[Final, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("epoch", "slots", "ping_seconds")
+    __slots__ = ("epoch", "slots", "ping_seconds", "draining", "protocol_version", "leadership")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     PING_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LEADERSHIP_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     slots: int
     ping_seconds: float
-    def __init__(self, epoch: _Optional[int] = ..., slots: _Optional[int] = ..., ping_seconds: _Optional[float] = ...) -> None: ...
+    draining: bool
+    protocol_version: int
+    leadership: str
+    def __init__(self, epoch: _Optional[int] = ..., slots: _Optional[int] = ..., ping_seconds: _Optional[float] = ..., draining: _Optional[bool] = ..., protocol_version: _Optional[int] = ..., leadership: _Optional[str] = ...) -> None: ...
 
 class Refused(_message.Message):
     __slots__ = ("reason", "message", "retry")

@@ -1,0 +1,196 @@
+"""Sessions: versions, refusals, drains, and agents that come back while their pod is going."""
+
+from dataclasses import replace
+
+import pytest
+
+from taskdist.api import Delivery
+from taskdist.protocol.agent import AgentEnd, AgentSettings, Offer
+from taskdist.protocol.messages import (
+    OLDEST_VERSION,
+    PROTOCOL_VERSION,
+    VERSION_REFUSED,
+    AgentIdentity,
+    Drain,
+    Grant,
+    Hello,
+    LeaseName,
+    Ping,
+    Refused,
+    Result,
+    Welcome,
+    spoken_version,
+)
+from taskdist.protocol.observations import CloseSession, PodRecord, Written
+from taskdist.protocol.work import Disconnect, Exit, SendUp
+from unit.protocol.desk import A1, QUEUE, Desk, assigned, record, running
+
+A = LeaseName("a", 1, 5)
+WHO = AgentIdentity("u1", "p-1", "ns", "p")
+POD = PodRecord("u1", "ns", "p-1", "p", 0.0, ready=True)
+
+
+def agent(held: bool = False) -> AgentEnd:
+    """An agent that epoch 5 has welcomed, with work in its hands or not."""
+    end = AgentEnd("i1", Offer(slots=2), AgentSettings(silence_seconds=1e6))
+    end.connected(100.0)
+    end.received(Welcome(5, 2), 100.0)
+    if held:
+        end.received(Grant(A, "ns", "task-a", "work", 1, 100.0, 15.0, 120.0), 100.0)
+    return end
+
+
+def comes_back(end: AgentEnd, at: float = 103.0) -> Hello:
+    """Its next session, and the hello that opens it."""
+    end.disconnected(at)
+    (said,) = [a.message for a in end.connected(at) if isinstance(a, SendUp)]
+    assert isinstance(said, Hello)
+    return said
+
+
+# --- drains are the leader's word ---
+
+
+@pytest.mark.parametrize("draining", [False, True], ids=["the new leader does not", "the new leader drains too"])
+def test_a_change_of_leader_during_a_drain_leaves_the_new_leaders_word(draining: bool) -> None:
+    end = agent()
+    end.received(Drain(), 101.0)
+    comes_back(end)
+    end.received(Welcome(6, 2, draining=draining), 103.0)
+    assert end.ready is not draining
+    end.received(Drain(undo=True), 104.0)
+    assert end.ready
+
+
+def welcomed(desk: Desk, version: int = PROTOCOL_VERSION) -> tuple[list[Welcome], list[Drain]]:
+    """What the agent of u1 hears when it comes: before its first word, and after."""
+    desk.do("connected", 9, WHO, Hello(version, "i", 1, 2000.0))
+    first = desk.sent(Welcome)
+    desk.says(9, Ping(2000.0))
+    return first, desk.sent(Drain)
+
+
+@pytest.mark.parametrize("deleting", [False, True], ids=["alive", "being deleted"])
+def test_a_welcome_says_whether_the_agent_drains(deleting: bool) -> None:
+    desk = Desk()
+    desk.do("pod_observed", replace(POD, deleting=deleting))
+    (welcome,), drains = welcomed(desk)
+    assert welcome.draining is deleting
+    assert drains == []
+
+
+def test_an_agent_of_version_1_hears_of_drains_in_their_own_message() -> None:
+    desk = Desk()
+    assert welcomed(desk, 1)[1] == [Drain(undo=True)]
+    desk.do("pod_observed", replace(POD, deleting=True))
+    assert welcomed(desk, 1)[1] == [Drain()]
+
+
+def test_a_drain_between_the_welcome_and_the_first_word_is_told() -> None:
+    desk = Desk()
+    desk.do("connected", 9, WHO, Hello(PROTOCOL_VERSION, "i", 1, 2000.0))
+    desk.do("pod_observed", replace(POD, deleting=True))
+    desk.says(9, Ping(2000.0))
+    assert desk.sent(Drain) == [Drain()]
+
+
+# --- a pod that is going ---
+
+
+@pytest.mark.parametrize("delivery", list(Delivery))
+def test_what_a_draining_agent_finishes_after_it_came_back_is_accepted(delivery: Delivery) -> None:
+    desk = running(replace(QUEUE, delivery=delivery))
+    desk.do("pod_observed", replace(POD, deleting=True))
+    desk.do("disconnected", 1)
+    desk.t += 3.0
+    desk.connect(3, 1, A1)
+    desk.says(3, Result(A1, b"{}"))
+    assert desk.phase == "Succeeded"
+
+
+def test_a_draining_agent_gets_no_more_work() -> None:
+    desk = Desk(QUEUE, record(), pods=1)
+    desk.do("pod_observed", replace(POD, deleting=True))
+    desk.connect(1)
+    assert desk.writes == []
+
+
+# --- versions ---
+
+
+@pytest.mark.parametrize(
+    ("newest", "oldest", "spoken"),
+    [
+        pytest.param(PROTOCOL_VERSION, OLDEST_VERSION, PROTOCOL_VERSION, id="same release"),
+        pytest.param(PROTOCOL_VERSION - 1, 0, PROTOCOL_VERSION - 1, id="release before"),
+        pytest.param(PROTOCOL_VERSION + 1, PROTOCOL_VERSION, PROTOCOL_VERSION, id="release after"),
+        pytest.param(PROTOCOL_VERSION + 1, 0, None, id="release after that speaks one only"),
+        pytest.param(PROTOCOL_VERSION + 2, PROTOCOL_VERSION + 1, None, id="too new"),
+        pytest.param(OLDEST_VERSION - 1, 0, None, id="too old"),
+        pytest.param(PROTOCOL_VERSION, PROTOCOL_VERSION + 5, None, id="oldest beyond newest"),
+    ],
+)
+def test_a_session_speaks_the_newest_version_that_both_know(newest: int, oldest: int, spoken: int | None) -> None:
+    assert spoken_version(newest, oldest) == spoken
+    desk = Desk()
+    desk.do("connected", 1, WHO, Hello(newest, "i", 1, 0.0, oldest_version=oldest))
+    if spoken is None:
+        (refused,) = desk.sent(Refused)
+        assert (refused.reason, refused.retry) == (VERSION_REFUSED, True)
+        assert [a for a in desk.out if isinstance(a, CloseSession)]
+    else:
+        (welcome,) = desk.sent(Welcome)
+        assert welcome.protocol_version == spoken
+
+
+def test_an_agent_whose_version_is_refused_says_the_one_before_and_then_its_own() -> None:
+    end = agent(held=True)
+    said = []
+    for _ in range(3):
+        said.append(comes_back(end).protocol_version)
+        end.received(Refused(VERSION_REFUSED, "another", retry=False), 103.0)
+    assert said == [PROTOCOL_VERSION, PROTOCOL_VERSION - 1, PROTOCOL_VERSION]
+    comes_back(end)
+    end.received(Welcome(6, 2), 103.0)
+    assert comes_back(end).protocol_version == PROTOCOL_VERSION
+
+
+@pytest.mark.parametrize(
+    ("refused", "held", "exits"),
+    [
+        pytest.param(Refused(VERSION_REFUSED, "", retry=False), True, False, id="version, with work"),
+        pytest.param(Refused(VERSION_REFUSED, "", retry=False), False, False, id="version, idle"),
+        pytest.param(Refused("NotLeading", ""), False, False, id="for now"),
+        pytest.param(Refused("BadMessage", "", retry=False), True, False, id="for good, with work"),
+        pytest.param(Refused("BadMessage", "", retry=False), False, True, id="for good, idle"),
+    ],
+)
+def test_no_refusal_ends_an_agent_with_its_work(refused: Refused, held: bool, exits: bool) -> None:
+    end = agent(held)
+    comes_back(end)
+    out = end.received(refused, 103.0)
+    assert [type(a) for a in out] == ([Exit, Disconnect] if exits else [Disconnect])
+    assert len(end.leases) == held
+
+
+def test_refused_work_runs_to_the_end_of_its_lease_and_its_result_is_told_to_whoever_takes_it() -> None:
+    end = agent(held=True)
+    for at in (103.0, 105.0, 107.0):
+        comes_back(end, at)
+        end.received(Refused(VERSION_REFUSED, "another", retry=False), at)
+    end.finished(A, b"{}", 108.0)
+    for at in (200.0, 210.0):
+        comes_back(end, at)
+        end.received(Refused(VERSION_REFUSED, "another", retry=False), at)
+    assert comes_back(end, 300.0).leases == (A,)
+    out = end.received(Welcome(6, 2), 300.0)
+    assert Result(A, b"{}") in [a.message for a in out if isinstance(a, SendUp)]
+
+
+def test_the_operator_takes_a_result_of_an_agent_of_the_release_before() -> None:
+    desk = Desk(QUEUE, record())
+    desk.do("connected", 1, WHO, Hello(1, "i", 1, 1000.0))
+    desk.says(1, Ping(1000.0))
+    desk.answer(Written(assigned(), b"{}"))
+    desk.says(1, Result(A1, b"{}"))
+    assert desk.phase == "Succeeded"
