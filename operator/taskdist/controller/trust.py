@@ -39,10 +39,17 @@ def seen_pod(obj: Object) -> SeenPod:
         ),
         {},
     )
-    alive = not (record.deleting or record.ended)
     return SeenPod(
         record,
-        PodOwner(record.uid, record.namespace, record.name, owner.get("name", ""), owner.get("uid", ""), alive),
+        PodOwner(
+            record.uid,
+            record.namespace,
+            record.name,
+            owner.get("name", ""),
+            owner.get("uid", ""),
+            record.deleting,
+            record.ended,
+        ),
     )
 
 

@@ -1,8 +1,11 @@
 """Says who is at the other end: a token, vouched for by the API server, becomes the identity of an agent.
 
 A token is good if TokenReview says so for this installation's own audience and names the pod that it is bound to. An
-agent is a pod that is alive and that a pool, alive under the same uid, owns. Pods are matched by uid: names are
+agent is a pod that has not ended and that a pool, alive under the same uid, owns. Pods are matched by uid: names are
 reused. What the agent says of itself plays no part here.
+
+A pod that is being deleted works through its grace: it may come back, whatever became of its pool, or what it finishes
+would run again. It gets no more work; that is for the protocol to say.
 
 A refusal says what to do. It errs towards refusing: an agent connects again, a stranger must not get in once.
 """
@@ -43,7 +46,8 @@ class PodOwner:
     name: str
     pool: str
     pool_uid: str
-    alive: bool = True  # neither being deleted nor ended
+    deleting: bool = False
+    ended: bool = False
 
 
 Pods = Callable[[str], PodOwner | None]
@@ -202,14 +206,16 @@ class Authenticator:
             raise NotAdmitted(Refusal.AGENT, "PodGone", f"{name} of this token (uid {bearer.pod_uid}) is deleted")
         if pod.namespace != bearer.namespace:
             raise NotAdmitted(Refusal.AGENT, "PodGone", f"{name} of this token is not the pod of that uid")
-        if not pod.alive:
-            raise NotAdmitted(Refusal.AGENT, "PodEnding", f"{name} is ending: it gets no more work")
+        if pod.ended:
+            raise NotAdmitted(Refusal.AGENT, "PodEnded", f"{name} has ended: it gets no more work")
         if not pod.pool:
             raise NotAdmitted(
                 Refusal.AGENT,
                 "NotOfAPool",
                 f"{name} belongs to no AgentPool: let a pool create it (only pods that a pool owns are agents)",
             )
+        if pod.deleting and self._pods(pod.uid) is not None:
+            return AgentIdentity(pod.uid, pod.name, pod.namespace, pod.pool, pod.pool_uid)
         pool_uid = self._pools(pod.namespace, pod.pool)
         if pool_uid is None:
             raise NotAdmitted(

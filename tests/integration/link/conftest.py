@@ -101,7 +101,7 @@ class Api:
             name,
             owner.get("name", ""),
             owner.get("uid", ""),
-            alive="deletionTimestamp" not in metadata,
+            deleting="deletionTimestamp" in metadata,
         )
 
     # --- the keeper's ports ---

@@ -156,7 +156,7 @@ async def test_what_the_token_rules_out(token: str, kind: Refusal, reason: str) 
         pytest.param(
             replace(POD, namespace="else"), None, "PodGone", "not the pod of that uid", id="another namespace"
         ),
-        pytest.param(replace(POD, alive=False), None, "PodEnding", "is ending", id="ending"),
+        pytest.param(replace(POD, ended=True), None, "PodEnded", "has ended", id="ended"),
         pytest.param(replace(POD, pool="", pool_uid=""), None, "NotOfAPool", "no AgentPool", id="of no pool"),
         pytest.param(POD, {}, "PoolGone", "does not exist", id="pool gone"),
         pytest.param(POD, {("ns", "pool"): "newer"}, "OtherPool", "delete the pod", id="pool made again"),
@@ -174,6 +174,25 @@ async def test_what_the_pod_rules_out(
     assert says in str(refused)
 
 
+@pytest.mark.parametrize(
+    "pools",
+    [
+        pytest.param({("ns", "pool"): "pool-uid"}, id="its pool stands"),
+        pytest.param({}, id="its pool is gone"),
+        pytest.param({("ns", "pool"): "newer"}, id="its pool was made again"),
+    ],
+)
+async def test_a_pod_that_works_through_its_grace_may_come_back(pools: dict[tuple[str, str], str]) -> None:
+    world = World(pods={"uid-a": replace(POD, deleting=True)}, pools=pools)
+    admission = await world.authenticator().authenticate(token_of("a", NOW + 600))
+    assert (admission.identity.pod_uid, admission.identity.pool_uid) == ("uid-a", "pool-uid")
+
+
+async def test_a_pod_that_is_going_and_that_no_view_knows_is_judged_by_its_pool() -> None:
+    world = World(pods={}, readable={("ns", "a"): replace(POD, deleting=True)}, pools={})
+    assert (await refusal_of(world.authenticator(), token_of("a", NOW + 600))).reason == "PoolGone"
+
+
 async def test_a_pod_that_the_informer_does_not_know_yet_is_read() -> None:
     world = World(pods={}, readable={("ns", "a"): POD})
     admission = await world.authenticator().authenticate(token_of("a", NOW + 600))
@@ -185,11 +204,11 @@ async def test_what_the_informer_learned_while_it_was_read_counts_more() -> None
     world = World(pods={})
 
     async def read(namespace: str, name: str) -> PodOwner | None:
-        world.pods["uid-a"] = replace(POD, alive=False)
+        world.pods["uid-a"] = replace(POD, ended=True)
         return POD
 
     world.read = read  # type: ignore[method-assign]
-    assert (await refusal_of(world.authenticator(), token_of("a", NOW + 600))).reason == "PodEnding"
+    assert (await refusal_of(world.authenticator(), token_of("a", NOW + 600))).reason == "PodEnded"
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["review fails", "read fails"])
@@ -234,8 +253,8 @@ async def test_what_the_cache_keeps_is_the_token_and_not_the_pod() -> None:
     world = World()
     authenticator, token = world.authenticator(), token_of("a", NOW + 5)
     await authenticator.authenticate(token)
-    world.pods["uid-a"] = replace(POD, alive=False)
-    assert (await refusal_of(authenticator, token)).reason == "PodEnding"
+    world.pods["uid-a"] = replace(POD, ended=True)
+    assert (await refusal_of(authenticator, token)).reason == "PodEnded"
     world.now = 6.0
     assert (await refusal_of(authenticator, token)).reason == "TokenExpired"
     assert len(world.reviews) == 1
