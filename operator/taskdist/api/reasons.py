@@ -108,6 +108,7 @@ class Reason(StrEnum):
     LEASE_TOO_SHORT = "LeaseTooShort"  # a change of leader takes longer than the queue's leaseSeconds allow
     NO_BOTTLENECK = "NoBottleneck"  # nothing holds Tasks for long
     BREAKER_CLOSED = "BreakerClosed"
+    EPOCH_RAISED = "EpochRaised"  # agents had seen a later leadership than the present one
 
 
 # Why an attempt can fail such that another may be tried: what a queue can name as retryable.

@@ -32,6 +32,7 @@ from taskdist.protocol.observations import (
     Now,
     PodRecord,
     PoolNotice,
+    RaiseEpoch,
     ReadOutcome,
     ReadTask,
     ScalePool,
@@ -103,6 +104,7 @@ class Dispatcher:
         overtaken: Callable[[], None],
         clocks: Callable[[], Now] = read_clocks,
         tally: Tally | None = None,
+        raise_epoch: Callable[[RaiseEpoch], None] = lambda action: None,
     ) -> None:
         """Nothing is done before `lead`.
 
@@ -110,12 +112,14 @@ class Dispatcher:
             tally: counts what the core does not hold; kept by whoever sees the Tasks.
             leads_until: the boot time up to which leadership is sure; asked before anything is done in its name.
             overtaken: told once when the machine has ended its leadership by itself: it saw a newer one's work.
+            raise_epoch: told when only a leadership of a higher epoch will be heard.
         """
         self._effects = effects
         self._observer = observer
         self._clocks = clocks
         self._leads_until = leads_until
         self._overtaken = overtaken
+        self._raise_epoch = raise_epoch
         self._stopping = False
         self._leader: Leader | None = None
         self._pods: dict[str, PodRecord] = {}
@@ -386,6 +390,8 @@ class Dispatcher:
                 self._effects.look_at({(namespace, pool)}, set())
             case Notice():
                 self._effects.notice(action)
+            case RaiseEpoch():
+                self._raise_epoch(action)
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -5,6 +5,7 @@ Owns the order of taking over and of letting go. What outlives leaderships (view
 """
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -160,7 +161,7 @@ class Leadership:
         scope.push_async_callback(parts.dispatcher.forget)
         scope.callback(parts.dispatcher.stop_leading)
         parts.dispatcher.lead(
-            Leader(Core(), self._epoch, LeaderSettings()),
+            Leader(Core(), self._epoch, LeaderSettings(), secrets.token_hex(8)),
             [q.queue for q in parts.queues.store],
             [p.pool for p in parts.pools.store],
             list(parts.tasks.store),

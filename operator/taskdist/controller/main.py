@@ -21,6 +21,7 @@ from taskdist.controller.bridge import Bridge
 from taskdist.controller.collector import settle_collector
 from taskdist.controller.dispatch import Dispatcher, read_clocks
 from taskdist.controller.effects import KubeEffects
+from taskdist.controller.epochs import Epochs, went_back
 from taskdist.controller.handlers import KopfThread
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.leadership import Leadership, Parts
@@ -29,7 +30,7 @@ from taskdist.controller.pods import LinkInfo
 from taskdist.controller.reach import Reach, served
 from taskdist.controller.reaper import Reaper
 from taskdist.controller.retention import Retention
-from taskdist.controller.seen import SeenPool, SeenQueue, SpecVersion, seen_pool, seen_queue
+from taskdist.controller.seen import SeenPool, SeenQueue, SpecVersion, is_new_spec, seen_pool, seen_queue
 from taskdist.controller.settings import Settings
 from taskdist.controller.snapshot import snapshot
 from taskdist.controller.tally import Tally
@@ -109,7 +110,6 @@ class _Operator:
         self._ready = False
         self._failed = False
         self._leadership: Leadership | None = None
-        self._epoch_seen = 0
         self._reach = Reach()
 
     async def run(self) -> int:
@@ -226,8 +226,16 @@ class _Operator:
         )
         relay = _Relay()
         self._effects = KubeEffects(client, self._tasks, relay, self._announce, self._pool_uid, self._look_at)
+        self._epochs = Epochs(
+            boottime, self._loop.call_later, lambda why: self._elector.step_down(why), self._effects.pool_notice
+        )
         self._dispatcher = Dispatcher(
-            self._effects, self._observer, lambda: self._elector.leads_until, self._overtaken, tally=self._tally
+            self._effects,
+            self._observer,
+            lambda: self._elector.leads_until,
+            self._overtaken,
+            tally=self._tally,
+            raise_epoch=self._epochs.on_agent,
         )
         self._certificates = CertificateKeeper(
             SecretStore(client, settings.namespace, settings.ca_secret), self._bundles, settings.link_names
@@ -252,7 +260,7 @@ class _Operator:
             on_stopped=self._stopped_leading,
             identity=Identity(settings.pod_name, settings.pod_uid),
             timing=settings.timing,
-            floor=lambda: self._epoch_seen,
+            floor=lambda: self._epochs.seen,
         )
         self._parts = Parts(
             settings,
@@ -360,7 +368,7 @@ class _Operator:
 
     def _task(self, obj: dict[str, Any]) -> TaskRecord:
         record = convert.task_record(obj)
-        self._epoch_seen = max(self._epoch_seen, record.epoch)
+        self._epochs.on_task(record.epoch)
         return record
 
     def _task_event(self, event: Event[TaskRecord]) -> None:
@@ -368,6 +376,9 @@ class _Operator:
             self._tally.gone(event.old.task.uid)
             self._retention.gone(event.old, time.time())
             self._dispatcher.task_deleted(event.old.task.uid)
+            return
+        if isinstance(event, Updated) and went_back(event.old, event.new):
+            self._fail()
             return
         self._tally.seen(event.new)
         self._retention.seen(event.new)
@@ -392,7 +403,7 @@ class _Operator:
         # Most changes are of status, which is our own word.
         if not isinstance(event, Updated) or event.new.queue != event.old.queue:
             self._dispatcher.queue_applied(event.new.queue)
-        if _is_new_spec(event):
+        if is_new_spec(event):
             self._look_at(set(), {event.new.queue.key})
 
     def _pool_event(self, event: Event[SeenPool]) -> None:
@@ -400,7 +411,7 @@ class _Operator:
             self._dispatcher.pool_deleted(event.old.pool.key)
         else:
             self._dispatcher.pool_applied(event.new.pool)
-            if _is_new_spec(event):
+            if is_new_spec(event):
                 self._look_at({event.new.pool.key}, set())
 
     # -- small ports -----------------------------------------------------------------------------------------------
@@ -455,11 +466,6 @@ class _Operator:
         if (problem := self._reach.problem()) is not None:
             return problem
         return None if self._ready else "waiting for the first lists of the API server"
-
-
-def _is_new_spec(event: Added[SeenPool] | Added[SeenQueue] | Updated[SeenPool] | Updated[SeenQueue]) -> bool:
-    """Whether the keepers may have waited for it."""
-    return isinstance(event, Added) or event.new.version != event.old.version
 
 
 class _Relay:

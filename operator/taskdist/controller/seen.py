@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self
 from taskdist.controller.retention import Keep
 from taskdist.core.model import Pool, Queue
 from taskdist.core.performance import TypePerformance
+from taskdist.kube import Added, Updated
 from taskdist.protocol import convert
 
 
@@ -50,3 +51,8 @@ def seen_queue(obj: dict[str, Any], least_lease: int = 0) -> SeenQueue:
     if queue.lease_seconds < least_lease:
         queue = replace(queue, lease_seconds=least_lease, hold_seconds=max(queue.hold_seconds, least_lease))
     return SeenQueue(SpecVersion.of(obj), queue, keep, status.get("accepting", True))
+
+
+def is_new_spec(event: Added[SeenPool] | Added[SeenQueue] | Updated[SeenPool] | Updated[SeenQueue]) -> bool:
+    """Whether the keepers may have waited for it."""
+    return isinstance(event, Added) or event.new.version != event.old.version

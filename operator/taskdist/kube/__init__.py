@@ -13,7 +13,7 @@ from taskdist.kube.backoff import Backoff
 from taskdist.kube.client import Client, OnRequest, Page, PatchType, WatchEvent, status_patch
 from taskdist.kube.credentials import Access, Credentials
 from taskdist.kube.election import Election, Timing
-from taskdist.kube.errors import ApiError, ConfigurationError, KubeError, Unanswered, Unreachable
+from taskdist.kube.errors import ApiError, ConfigurationError, HistoryWentBack, KubeError, Unanswered, Unreachable
 from taskdist.kube.identity import Identity
 from taskdist.kube.informer import Counts, Informer, Settings
 from taskdist.kube.leader import LeaderElector, boottime
@@ -72,6 +72,7 @@ __all__ = [
     "Entry",
     "Event",
     "Gone",
+    "HistoryWentBack",
     "HttpTransport",
     "Identity",
     "Informer",

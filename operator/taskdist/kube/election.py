@@ -327,6 +327,11 @@ class Election:
             self._fresh = False
             self._next = now
 
+    def step_down(self, now: float, reason: str) -> None:
+        """End a leadership and campaign again: the next one has a higher epoch, above `floor`."""
+        if self._role is Role.LEADER:
+            self._stop(now, self._end, reason)
+
     def resign(self, now: float) -> None:
         """Lead no more and campaign no more; a lease in hand is released once the stopping is done."""
         self._resigning = True

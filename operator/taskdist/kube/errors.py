@@ -19,6 +19,13 @@ class KubeError(Exception):
     """One short word for metrics."""
 
 
+class HistoryWentBack(Exception):
+    """The API server tells of a time before what it told earlier: its store was restored from a backup.
+
+    No KubeError: it is not tried again. What is held is of another history, and only a fresh start gets rid of it.
+    """
+
+
 class ConfigurationError(KubeError):
     """No usable address or credentials. The message names the source that was tried."""
 

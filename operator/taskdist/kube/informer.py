@@ -20,9 +20,9 @@ from typing import Generic, TypeVar
 
 from taskdist.kube.backoff import Backoff
 from taskdist.kube.client import Client, WatchEvent
-from taskdist.kube.errors import ApiError, KubeError, Unanswered
+from taskdist.kube.errors import ApiError, HistoryWentBack, KubeError, Unanswered
 from taskdist.kube.resources import Obj, Resource, uid_of, version_of
-from taskdist.kube.store import Difference, Event, Store, is_newer
+from taskdist.kube.store import Difference, Event, Store
 
 T = TypeVar("T")
 
@@ -234,7 +234,7 @@ class _Scope(Generic[T]):
         informer = self._informer
         store = informer.store
         listed: set[str] = set()
-        version, rewound = "", False
+        version = ""
         informer.counts.lists += 1
         async for page in informer._client.pages(
             informer.resource,
@@ -246,17 +246,24 @@ class _Scope(Generic[T]):
             timeout=informer._settings.list_timeout,
         ):
             version = page.resource_version
-            # What was watched up to was the server's present once. A list from before it is of another history.
-            rewound = bool(self._version) and version.isdecimal() and is_newer(self._version, version)
+            self._of_one_history(self._version, version)
             for obj in page.items:
                 listed.add(uid_of(obj))
-                informer._tell(store.put(obj, rewound=rewound))
+                informer._tell(store.put(obj))
             # A list of many pages must not keep everything else from running.
             await asyncio.sleep(0)
-        informer._tell(store.sweep(listed, version, self.namespace, rewound=rewound))
+        informer._tell(store.sweep(listed, version, self.namespace))
         self._version = version
         self._heard()
         self.synced.set()
+
+    def _of_one_history(self, watched: str, listed: str) -> None:
+        """What was watched up to was the server's present once: a list from before it is of another history."""
+        if watched.isdecimal() and listed.isdecimal() and int(watched) > int(listed):
+            raise HistoryWentBack(
+                f"{self._informer.resource} are listed as of version {listed}, after they were watched up to "
+                f"{watched}: was etcd restored from a backup?"
+            )
 
     async def _watch(self) -> None:
         informer = self._informer
@@ -316,6 +323,7 @@ class _Scope(Generic[T]):
         store = informer.store
         await self.synced.wait()
         informer.counts.checks += 1
+        watched = self._version
         listed: list[Obj] = []
         version = ""
         async for page in informer._client.pages(
@@ -328,6 +336,7 @@ class _Scope(Generic[T]):
             timeout=informer._settings.list_timeout,
         ):
             version = page.resource_version
+            self._of_one_history(watched, version)
             listed += (_bare(obj) for obj in page.items)
             await asyncio.sleep(0)
         suspects = store.differences(listed, version, self.namespace)

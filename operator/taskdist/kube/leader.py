@@ -102,6 +102,11 @@ class LeaderElector:
         self._election.resign(self._clock())
         self._poke.set()
 
+    def step_down(self, reason: str) -> None:
+        """Stop leading (through `on_stopping`) and campaign again, for an epoch above `floor`."""
+        self._election.step_down(self._clock(), reason)
+        self._poke.set()
+
     async def run(self) -> None:
         """Campaign and lead until `resign`. Cancelling it is an unclean end: the Lease then runs out by itself."""
         watching = asyncio.create_task(self._watch(), name="lease-watch")

@@ -124,17 +124,16 @@ class Store(Generic[T]):
 
     # -- what changes it -------------------------------------------------------------------------------------------
 
-    def put(self, obj: Obj, *, answer: bool = False, rewound: bool = False) -> list[Event[T]]:
+    def put(self, obj: Obj, *, answer: bool = False) -> list[Event[T]]:
         """Take in a state of an object, wherever it came from; nothing happens where a later one is known.
 
         `answer`: it is the answer to an own write, which may come late. An object that is not in the view although a
         list as of that version or later was, has come and gone in between.
-        `rewound`: the server's history itself went back (etcd was restored), so a lower version may be the present.
         """
         uid, version = uid_of(obj), version_of(obj)
         key = (namespace_of(obj), name_of(obj))
         # A deletion "seen" under a selector may be a label gone; with a later version the object is back.
-        if not rewound and self._buried(uid, version):
+        if self._buried(uid, version):
             return []
         if (
             answer
@@ -149,13 +148,13 @@ class Store(Generic[T]):
         holder = self._by_key.get(key)
         if holder is not None and holder != uid:
             other = self._by_uid[holder]
-            if not rewound and not is_newer(version, other.version):
+            if not is_newer(version, other.version):
                 # A late word of a predecessor, whose name has been taken since.
                 self._bury(uid, None)
                 return []
             events.append(Deleted(self._drop(other, None), seen=False))
         known = self._by_uid.get(uid)
-        if known is not None and (version == known.version or not (rewound or is_newer(version, known.version))):
+        if known is not None and (version == known.version or not is_newer(version, known.version)):
             return events
         value = self._transform(obj)
         self._graves.pop(uid, None)
@@ -186,9 +185,7 @@ class Store(Generic[T]):
             return []
         return [Deleted(self._drop(known, None if for_good else known.version), seen=False)]
 
-    def sweep(
-        self, listed: set[str], version: str, namespace: str | None = None, *, rewound: bool = False
-    ) -> list[Event[T]]:
+    def sweep(self, listed: set[str], version: str, namespace: str | None = None) -> list[Event[T]]:
         """After a list as of `version` was put: drop what it does not hold, in `namespace` or (None) everywhere.
 
         What is newer than the list stays: an own write whose answer came while the pages were read.
@@ -199,7 +196,7 @@ class Store(Generic[T]):
             for entry in self._by_uid.values()
             if entry.uid not in listed
             and (namespace is None or entry.namespace == namespace)
-            and (rewound or not _later(entry.version, version))
+            and not _later(entry.version, version)
         ]
         return [Deleted(self._drop(entry, version), seen=False) for entry in gone]
 

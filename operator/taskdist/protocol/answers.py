@@ -30,7 +30,12 @@ class Answers(Attempts):
     def _written(self, entry: Entry, ask: Ask, outcome: WriteOutcome, now: Now) -> None:
         """Take in what became of a write."""
         match outcome:
-            case Written(record) | Conflict(record):
+            case Written(record):
+                self._learn(entry, record)
+            case Conflict(record):
+                if record.resource_version <= entry.asked_version:
+                    # What stands is no newer than what the write was for: at once it would only end the same.
+                    self._later(entry, self._settings.retry_seconds, now)
                 self._learn(entry, record)
             case Unknown(record) if record is not None:
                 self._learn(entry, record)

@@ -127,6 +127,7 @@ class Entry:
     told: object = None  # the Task as the core was last told
     held_for: Reason | None = None  # why it was last told to hold it
     asked: Ask | None = None
+    asked_version: int = 0  # of the Task, for which the last write was
     ending: Ending | None = None
     outcome: Result | None = None
     outcome_pod: str = ""

@@ -33,9 +33,11 @@ from taskdist.protocol.settings import LeaderSettings
 class Ledger(ABC):
     """State of a leadership. At most one write or read of a Task is under way, so no answer is taken for another's."""
 
-    def __init__(self, core: Core, epoch: int, settings: LeaderSettings | None = None) -> None:
+    def __init__(self, core: Core, epoch: int, settings: LeaderSettings | None = None, leadership: str = "") -> None:
+        """`leadership` is random: it tells this leadership from another of the same epoch."""
         self.core = core
         self.epoch = epoch
+        self._leadership = leadership
         self._settings = settings or LeaderSettings()
         self._over = False
         self._takeover = 0.0
@@ -110,6 +112,7 @@ class Ledger(ABC):
         self._asks[self._token] = entry.uid
         entry.asked = ask
         task, version = entry.record.task, entry.record.resource_version
+        entry.asked_version = version
         parents = self._lineage.parents(task) if ask is Ask.ASSIGN else ()
         if self._lineage.unwritten(task):
             patch = patch | self._lineage.patch(task)

@@ -170,7 +170,19 @@ class Notice:
     lease: LeaseName | None = None
 
 
-Action = WriteStatus | ReadTask | Send | CloseSession | DeletePod | ScalePool | PoolNotice | Notice
+@dataclass(frozen=True, slots=True)
+class RaiseEpoch:
+    """An agent has seen this epoch under another leadership: none of this one's words count there before its epoch is
+    higher. Only a new leadership can have one."""
+
+    above: int
+    pod_uid: str
+    namespace: str
+    pool: str
+    message: str
+
+
+Action = WriteStatus | ReadTask | Send | CloseSession | DeletePod | ScalePool | PoolNotice | Notice | RaiseEpoch
 
 
 # --- answers to a write or a read ---

@@ -33,7 +33,7 @@ from taskdist.protocol.messages import (
     Welcome,
     spoken_version,
 )
-from taskdist.protocol.observations import CloseSession, Now, ReadTask, Send
+from taskdist.protocol.observations import CloseSession, Now, RaiseEpoch, ReadTask, Send
 from taskdist.protocol.presence import Presence
 
 
@@ -43,7 +43,7 @@ class Sessions(Presence):
     # --- coming and going ---
 
     def _connect(self, session_id: int, identity: AgentIdentity, hello: Hello, now: Now) -> None:
-        refusal = self._refusal(identity, hello)
+        refusal = self._refusal(identity, hello) or self._refusal_of_epoch(identity, hello)
         if refusal is not None:
             self._out += [Send(session_id, refusal), CloseSession(session_id, refusal.message)]
             return
@@ -56,7 +56,12 @@ class Sessions(Presence):
         agent = self._clamped(session)
         slots = agent.slots if agent is not None else 0
         welcome = Welcome(
-            self.epoch, slots, self._settings.ping_seconds, session.told_draining, protocol_version=session.version
+            self.epoch,
+            slots,
+            self._settings.ping_seconds,
+            session.told_draining,
+            protocol_version=session.version,
+            leadership=self._leadership,
         )
         self._out.append(Send(session_id, welcome))
         if self._trusts_hello():
@@ -77,6 +82,22 @@ class Sessions(Presence):
         if pod is not None and pod.ended:
             return Refused("PodEnded", "the pod has ended", retry=False)
         return None
+
+    def _refusal_of_epoch(self, identity: AgentIdentity, hello: Hello) -> Refused | None:
+        """An agent that has seen a later leadership, or another of this epoch, must not be spoken to: this one's Lease
+        was made anew or is of a backup, and names of leases would mean two things."""
+        seen = max((hello.highest_epoch, *(name.epoch for name in hello.leases)))
+        names = (hello.leadership, self._leadership)
+        another = hello.highest_epoch == self.epoch and all(names) and names[0] != names[1]
+        if seen <= self.epoch and not another:
+            return None
+        message = f"the agent has seen epoch {seen} of another leadership, this one has {self.epoch}"
+        if seen <= self.epoch + self._settings.most_epochs_ahead:
+            self._out.append(RaiseEpoch(seen, identity.pod_uid, identity.namespace, identity.pool, message))
+            message += ": the operator goes above it"
+        else:
+            message += ", and that is too far ahead to be believed: delete the pod"
+        return Refused("EpochBehind", message)
 
     def _is_past(self, session: Session) -> bool:
         """Whether its sender has begun a later session since: its first word came late.

@@ -24,6 +24,8 @@ class LeaderSettings:
     delete_again_seconds: float = 30.0  # before a pod that should be deleted and still stands is deleted again
     timeout_margin: float = 5.0  # what an agent is given to end by itself what has passed its limits
     require_ready_pods: bool = True
+    # An epoch that is further ahead is no number of leaderships, but an agent's error or lie.
+    most_epochs_ahead: int = 100_000
 
     def beyond(self, seconds: float) -> float:
         """Return how long the operator counts what an agent counts as `seconds`."""

@@ -66,6 +66,30 @@ def test_a_killed_operator_s_successor_completes_the_job_and_no_task_runs_twice(
     assert after["taskdist_conservation_error"] == 0
 
 
+def test_agents_take_an_operator_whose_lease_was_made_anew(room: Room, cluster: Client) -> None:
+    """As after a new installation, or a restore: agents have seen leaderships that neither Lease nor Tasks know of."""
+    stack = room.stack
+    room.queue()
+    room.pool(replicas=1, ready=1)
+    epoch = metrics(stack.operators[0])["taskdist_leader_epoch"]
+    before = cluster.get(LEASE)
+    before["spec"] |= {"leaseTransitions": 1000, "holderIdentity": ""}
+    cluster.request("PUT", LEASE, before)
+    until(lambda: metrics(stack.operators[0])["taskdist_leader_epoch"] > 1000, "the agent has seen a high epoch")
+    room.ready(1)
+    uid = room.pods()[0]["metadata"]["uid"]
+    operator = stack.operators.pop(0)
+    operator.process.kill()
+    operator.process.wait()
+    cluster.delete(LEASE)
+    stack.start_operator()
+    room.event("AgentPool", "p", "EpochRaised")
+    room.task("t")
+    (status,) = room.ended("t")
+    assert (status["phase"], status["agentUid"]) == ("Succeeded", uid)
+    assert status["epoch"] > 1000 > epoch
+
+
 BROKEN = """
 import asyncio
 from taskdist.controller import main, settings

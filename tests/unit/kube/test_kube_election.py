@@ -246,6 +246,34 @@ class TestLeader:
         assert election.notices() == []
 
 
+class TestStepDown:
+    def test_leads_again_above_the_floor(self) -> None:
+        seen = 0
+        election = Election("me", TIMING, lambda: seen)
+        elect(election, 100)
+        seen = 41
+        election.step_down(101, "agents have seen epoch 41")
+        assert election.leading(101) is None
+        election.done(101.5)
+        assert election.notices() == [Started(1), Stopping(1, 100 + 15 * 0.98, "agents have seen epoch 41"), Stopped(1)]
+        now = 101.5
+        while isinstance(action := election.next(now), (Wait, Read)):
+            if isinstance(action, Read):
+                election.read(Record("me", 1, 15, "1"), now)
+            else:
+                now = action.until
+        assert (action.purpose, action.epoch) == ("acquire", 42)
+        assert now < 101.5 + 3 * TIMING.retry
+
+    def test_a_follower_goes_on_as_it_was(self) -> None:
+        election = Election("me", TIMING)
+        election.next(100)
+        election.read(Record("other", 3, 15, "5"), 100)
+        election.step_down(101, "whatever")
+        assert election.notices() == []
+        assert election.role is Role.FOLLOWER
+
+
 class TestResign:
     def test_stops_then_releases(self) -> None:
         election = leader(100)

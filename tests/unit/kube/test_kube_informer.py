@@ -18,6 +18,7 @@ from taskdist.kube import (
     Deleted,
     Difference,
     Event,
+    HistoryWentBack,
     Informer,
     Settings,
     Unanswered,
@@ -210,13 +211,14 @@ async def test_a_watch_that_ends_at_once_is_a_failure() -> None:
         assert len(watched.waits) == 1
 
 
-async def test_history_that_went_back_is_believed() -> None:
+async def test_history_that_went_back_ends_it() -> None:
     watched = Watched(
         listing(50, make("a", 40), make("b", 45)), Stream([], Unanswered("cut")), GONE, listing(30, make("a", 20))
     )
-    async with watched.running():
-        assert set(watched.informer.store) == {"a@20"}
-        assert watched.told[-2:] == ["a@40>a@20", "?b@45"]
+    with pytest.raises(ExceptionGroup) as caught:
+        await watched.informer.run()
+    assert caught.group_contains(HistoryWentBack, match="listed as of version 30, after they were watched up to 50")
+    assert watched.told == ["+a@40", "+b@45"]
 
 
 class TestOwnAnswers:
@@ -290,6 +292,10 @@ class TestCheck:
         assert [(d.kind, d.name) for d in watched.differences] == [("stale", "a"), ("missing", "c"), ("extra", "b")]
         assert watched.told == ["+a@1", "+b@1", "a@1>a@2", "+c@3", "?b@1"]
         assert watched.informer.counts.differences == 3
+
+    async def test_history_that_went_back_ends_it(self) -> None:
+        with pytest.raises(HistoryWentBack):
+            await self.mended(listing(4, A1, B1))
 
     async def test_lag_is_waited_out(self) -> None:
         def late(watched: Watched) -> None:

@@ -79,6 +79,7 @@ class Led:
         self.notes: list[str] = []
         self.began, self.ended = asyncio.Event(), asyncio.Event()
         self.deadline = 0.0
+        self.floor = 0
         self._stopping, self._started = stopping, started
         self.elector = elector_of(self, client)
 
@@ -114,6 +115,7 @@ def elector_of(
         on_stopping=led.on_stopping,
         on_stopped=led.on_stopped,
         timing=timing,
+        floor=lambda: led.floor,
         clock=clock,
     )
 
@@ -193,6 +195,20 @@ async def test_a_stopping_that_never_ends_is_a_failure(monkeypatch: pytest.Monke
     client.cut = True
     with pytest.raises(TimeoutError, match="has not ended"):
         await asyncio.wait_for(runner, 10)
+
+
+async def test_it_steps_down_and_leads_again_above_what_is_known_from_elsewhere() -> None:
+    client = OneLease()
+    led = Led(client)
+    runner = asyncio.create_task(led.elector.run())
+    await led.wait(led.began)
+    led.began.clear()
+    led.floor = 41
+    led.elector.step_down("agents have seen epoch 41")
+    await led.wait(led.began)
+    assert led.notes == ["started 1", "stopping", "stopped", "started 42"]
+    led.elector.resign()
+    await asyncio.wait_for(runner, 10)
 
 
 async def test_after_a_cut_it_leads_again_under_a_new_epoch() -> None:

@@ -168,13 +168,6 @@ class TestSweep:
         store.sweep(set(), "5")
         assert store.put(A3) == []
 
-    def test_after_a_restored_etcd_lower_versions_are_the_present(self) -> None:
-        store = fresh()
-        store.put(make("a", 50))
-        store.put(make("b", 60))
-        assert told(store.put(make("a", 20), rewound=True)) == [("updated", "a@50", "a@20")]
-        assert told(store.sweep({"uid-a"}, "30", rewound=True)) == [("missed", "b@60", None)]
-
 
 def test_an_answer_that_comes_after_a_list_without_its_object_is_late() -> None:
     store = fresh()

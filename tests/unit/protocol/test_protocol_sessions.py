@@ -1,11 +1,14 @@
 """Sessions: versions, refusals, drains, and agents that come back while their pod is going."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from taskdist.api import Delivery
+from taskdist.core import Core
 from taskdist.protocol.agent import AgentEnd, AgentSettings, Offer
+from taskdist.protocol.leader import Leader, LeaderSettings
 from taskdist.protocol.messages import (
     OLDEST_VERSION,
     PROTOCOL_VERSION,
@@ -21,9 +24,18 @@ from taskdist.protocol.messages import (
     Welcome,
     spoken_version,
 )
-from taskdist.protocol.observations import CloseSession, PodRecord, Written
+from taskdist.protocol.observations import (
+    CloseSession,
+    Conflict,
+    Now,
+    PodRecord,
+    RaiseEpoch,
+    Send,
+    WriteStatus,
+    Written,
+)
 from taskdist.protocol.work import Disconnect, Exit, SendUp
-from unit.protocol.desk import A1, QUEUE, Desk, assigned, record, running
+from unit.protocol.desk import A1, EPOCH, QUEUE, Desk, assigned, record, running
 
 A = LeaseName("a", 1, 5)
 WHO = AgentIdentity("u1", "p-1", "ns", "p")
@@ -113,6 +125,122 @@ def test_a_draining_agent_gets_no_more_work() -> None:
     desk.do("pod_observed", replace(POD, deleting=True))
     desk.connect(1)
     assert desk.writes == []
+
+
+# --- epochs only grow, also after a restore ---
+
+
+def named(leadership: str) -> Desk:
+    desk = Desk()
+    desk.leader._leadership = leadership
+    return desk
+
+
+@pytest.mark.parametrize(
+    ("hello", "above"),
+    [
+        pytest.param({"highest_epoch": EPOCH + 9, "leadership": "other"}, EPOCH + 9, id="a later leadership"),
+        pytest.param({"highest_epoch": EPOCH, "leadership": "other"}, EPOCH, id="another of this epoch"),
+        pytest.param({"leases": (LeaseName("x", 1, EPOCH + 2),)}, EPOCH + 2, id="by a lease of version 1"),
+        pytest.param({"highest_epoch": EPOCH, "leadership": "mine"}, None, id="this one"),
+        pytest.param({"highest_epoch": EPOCH, "leadership": ""}, None, id="one without a name"),
+        pytest.param({"highest_epoch": EPOCH - 1, "leadership": "other"}, None, id="a former one"),
+        pytest.param({}, None, id="none"),
+    ],
+)
+def test_a_leader_goes_above_what_an_agent_has_seen(hello: dict[str, Any], above: int | None) -> None:
+    desk = named("mine")
+    desk.do("connected", 1, WHO, Hello(PROTOCOL_VERSION, "i", 1, 2000.0, **hello))
+    asked = [a for a in desk.out if isinstance(a, RaiseEpoch)]
+    if above is None:
+        assert asked == []
+        (welcome,) = desk.sent(Welcome)
+        assert (welcome.epoch, welcome.leadership) == (EPOCH, "mine")
+        return
+    assert [(a.above, a.pod_uid, a.namespace, a.pool) for a in asked] == [(above, "u1", "ns", "p")]
+    (refused,) = desk.sent(Refused)
+    assert (refused.reason, refused.retry) == ("EpochBehind", True)
+    assert f"has seen epoch {above}" in refused.message
+
+
+def test_an_epoch_that_no_count_of_leaderships_explains_is_not_believed() -> None:
+    desk = named("mine")
+    desk.do("connected", 1, WHO, Hello(PROTOCOL_VERSION, "i", 1, 2000.0, highest_epoch=2**50))
+    assert [a for a in desk.out if isinstance(a, RaiseEpoch)] == []
+    assert "delete the pod" in desk.sent(Refused)[0].message
+
+
+def test_an_agent_says_the_highest_epoch_it_has_seen_and_whose_it_was() -> None:
+    end = AgentEnd("i1", Offer(slots=2), AgentSettings(silence_seconds=1e6))
+    said = []
+    for at, welcome in ((1.0, Welcome(5, 2, leadership="a")), (2.0, Welcome(7, 2, leadership="b")), (3.0, None)):
+        hello = comes_back(end, at)
+        said.append((hello.highest_epoch, hello.leadership))
+        if welcome is not None:
+            end.received(welcome, at)
+    assert said == [(0, ""), (5, "a"), (7, "b")]
+
+
+@pytest.mark.parametrize(
+    ("welcome", "taken"),
+    [
+        pytest.param(Welcome(5, 2, leadership="b"), False, id="another of the same epoch"),
+        pytest.param(Welcome(5, 2, leadership="a"), True, id="the same"),
+        pytest.param(Welcome(5, 2), True, id="one of version 1"),
+        pytest.param(Welcome(6, 2, leadership="b"), True, id="a later one"),
+        pytest.param(Welcome(4, 2, leadership="b"), False, id="an earlier one"),
+    ],
+)
+def test_an_agent_takes_one_leadership_of_an_epoch(welcome: Welcome, taken: bool) -> None:
+    end = AgentEnd("i1", Offer(slots=2), AgentSettings(silence_seconds=1e6))
+    end.connected(1.0)
+    end.received(Welcome(5, 2, leadership="a"), 1.0)
+    comes_back(end, 2.0)
+    out = end.received(welcome, 2.0)
+    assert end.ready is taken
+    assert bool([a for a in out if isinstance(a, Disconnect)]) is not taken
+
+
+def test_an_installation_made_anew_is_taken_after_one_change_of_leader() -> None:
+    """Epoch 1 once more, at both ends: the agent has served epochs up to 17 of the installation before."""
+    end = AgentEnd("i1", Offer(slots=1), AgentSettings(silence_seconds=1e6))
+    end.connected(1.0)
+    end.received(Welcome(17, 1, leadership="before"), 1.0)
+    epochs, welcomed = [1], False
+    while not welcomed:
+        leader = Leader(Core(), epochs[-1], leadership=f"anew-{len(epochs)}")
+        now = Now(1000.0, 1000.0)
+        out = [*leader.recover([], now), *leader.connected(1, WHO, comes_back(end, float(len(epochs))), now)]
+        for action in out:
+            if isinstance(action, Send):
+                end.received(action.message, float(len(epochs)))
+            elif isinstance(action, RaiseEpoch):
+                epochs.append(action.above + 1)
+        welcomed = end.ready
+        assert len(epochs) <= 2
+    assert epochs == [1, 18]
+
+
+def test_a_write_that_meets_an_older_task_than_it_was_for_is_tried_again_after_a_pause() -> None:
+    """As after a restore: what stands is older than what is known here, so each write meets the same."""
+    desk = Desk(QUEUE, record(10))
+    desk.connect(1)
+    for _ in range(3):
+        desk.answer(Conflict(record(4)))
+        assert not [a for a in desk.out if isinstance(a, WriteStatus)]
+        desk.at(desk.t + LeaderSettings().retry_seconds - 0.01)
+        assert not [a for a in desk.out if isinstance(a, WriteStatus)]
+        desk.at(desk.t + 0.02)
+        desk.says(1, Ping(desk.t))
+        assert desk.writes[-1].resource_version == 10
+        desk.out = [desk.writes[-1]]
+
+
+def test_a_write_that_another_overtook_is_tried_again_at_once() -> None:
+    desk = Desk(QUEUE, record(10))
+    desk.connect(1)
+    desk.answer(Conflict(record(11)))
+    assert desk.write().resource_version == 11
 
 
 # --- versions ---
