@@ -365,14 +365,16 @@ class AgentMachine:
         pod = self.world.api.pods.get(self.pod)
         if pod is not None:
             at = self.world.rng.uniform(0.1, 3.0)
-            self.world.after(at, self._report_end, float(int(self.world.t)))
+            self.world.after(at, self._report_end, f"{self.pod}-i{self.instances}")
         if not self.stopping:
             self.world.after(down, self.start)
 
-    def _report_end(self, finished: float) -> None:
+    def _report_end(self, instance: str) -> None:
+        """Status shows it, perhaps only after its successor has come."""
         pod = self.world.api.pods.get(self.pod)
         if pod is not None:
-            self.world.api.put_pod(replace(pod, restarts=pod.restarts + 1, agent_finished=finished))
+            ended = (instance, *pod.ended_instances[:1])
+            self.world.api.put_pod(replace(pod, restarts=pod.restarts + 1, ended_instances=ended))
 
     def die(self, noticed: float) -> None:
         if self.gone:

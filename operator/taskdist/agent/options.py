@@ -42,6 +42,7 @@ class AgentOptions:
     health_host: str = "0.0.0.0"
     grace_seconds: float = DEFAULT_GRACE_SECONDS
     agent: str = field(default="")
+    termination_log: Path | None = None
 
     def check(self) -> None:
         """Raise OptionError if this is no agent."""
@@ -81,6 +82,7 @@ def options_from_env(env: Mapping[str, str] | None = None) -> AgentOptions:
         "health_host": env.get("TASKDIST_HEALTH_HOST") or found.health_host,
         "grace_seconds": float(_number(env, "TASKDIST_GRACE_SECONDS", DEFAULT_GRACE_SECONDS)),
         "agent": env.get("TASKDIST_AGENT") or env.get("HOSTNAME", ""),
+        "termination_log": Path(env["TASKDIST_TERMINATION_LOG"]) if env.get("TASKDIST_TERMINATION_LOG") else None,
     }
     return replace(found, **words)  # type: ignore[arg-type]  # a dict of fields of different types
 

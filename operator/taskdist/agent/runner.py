@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 from structlog.typing import FilteringBoundLogger
@@ -22,6 +22,7 @@ from taskdist.agent.processes import adopt_orphans
 from taskdist.agent.supervisor import EXIT_CANNOT_START, Supervisor
 from taskdist.agent.transport import Endpoint, GrpcConnector
 from taskdist.agent.work import Executor, Offered
+from taskdist.protocol import instances
 from taskdist.protocol.agent import AgentEnd, AgentSettings, Offer
 
 
@@ -74,7 +75,12 @@ def make_end(options: AgentOptions, started: float, settings: AgentSettings, off
         software=f"taskdist/{taskdist.__version__} python/{sys.version_info.major}.{sys.version_info.minor}",
         started=started,
     )
-    return AgentEnd(secrets.token_hex(16), offer, settings)
+    instance = secrets.token_hex(16)
+    if options.termination_log is not None:
+        # Without it the end of this process is known by its successor's hello, or when the lease ends.
+        with suppress(OSError):
+            options.termination_log.write_text(instances.last_words(instance), encoding="ascii")
+    return AgentEnd(instance, offer, settings)
 
 
 def make_executor(options: AgentOptions, log: FilteringBoundLogger) -> Executor:

@@ -175,6 +175,8 @@ def _inject(container: Object, pool: AgentPool, link: LinkInfo, grace: int) -> N
         "TASKDIST_GRACE_SECONDS": str(max(1, grace - STOP_MARGIN_SECONDS)),
         "TASKDIST_HEALTH_PORT": str(HEALTH_PORT),
     }
+    if container.get("terminationMessagePolicy") != "FallbackToLogsOnError":  # which asks for an empty file
+        defaults["TASKDIST_TERMINATION_LOG"] = container.get("terminationMessagePath") or "/dev/termination-log"
     if pool.spec.skills:
         defaults["TASKDIST_SKILLS"] = ",".join(pool.spec.skills)
     if pool.spec.resources:

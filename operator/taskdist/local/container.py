@@ -24,6 +24,11 @@ from taskdist.local.environment import Invocation, Missing
 from taskdist.local.podstatus import Container, timestamp
 from taskdist.local.rest import Object
 
+# Names the file of a container's last words: where a container runtime would mount one of its own.
+LAST_WORDS = "TASKDIST_TERMINATION_LOG"
+# Bytes of a container's last words that its status shows.
+MOST_LAST_WORDS = 4096
+
 
 @dataclass(frozen=True)
 class Backoff:
@@ -97,6 +102,7 @@ class Life:
         self._translate = translate
         self._directory = directory
         self._log = log
+        self._last_words = log.with_name(f"{log.name}.last-words")
         self._mark = mark
         self._address = address
         self._restart = restart
@@ -140,6 +146,7 @@ class Life:
     async def _once(self) -> None:
         """From start to end, once."""
         self._unhealthy.clear()
+        self._last_words.unlink(missing_ok=True)
         try:
             process = self._start()
         except OSError as error:
@@ -157,7 +164,15 @@ class Life:
                 process.kill()
             await asyncio.gather(exit_code, return_exceptions=True)
             await processes.kill_tree(self._mark, process.pid)
-        self.status.end(process.returncode, timestamp())
+        self.status.end(process.returncode, timestamp(), message=self._read_last_words())
+
+    def _read_last_words(self) -> str:
+        """What the container left for its status to show, as the kubelet bounds it."""
+        try:
+            with self._last_words.open("rb") as file:
+                return file.read(MOST_LAST_WORDS).decode("utf-8", "replace")
+        except OSError:
+            return ""
 
     async def _until_end(self, process: subprocess.Popen[bytes], exit_code: asyncio.Task[int]) -> None:
         stopping = asyncio.create_task(self._stop.ordered.wait())
@@ -204,9 +219,13 @@ class Life:
 
     def _start(self, command: list[str] | None = None, log: Path | None = None) -> subprocess.Popen[bytes]:
         assert self._invocation is not None
+        env = self._invocation.env
+        if LAST_WORDS in env:
+            # The path in it is the container's own, and processes here share one file system.
+            env = {**env, LAST_WORDS: str(self._last_words)}
         return processes.start(
             command or self._invocation.command,
-            env=self._invocation.env,
+            env=env,
             mark=self._mark,
             log=log or self._log,
             cwd=self._directory,

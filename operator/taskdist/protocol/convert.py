@@ -52,6 +52,7 @@ from taskdist.core.model import (
 )
 from taskdist.core.performance import TypePerformance
 from taskdist.core.spending import NOTHING, Spent
+from taskdist.protocol.instances import instance_of
 from taskdist.protocol.observations import PodRecord, TaskRecord, Terms
 
 Obj = dict[str, Any]
@@ -350,9 +351,10 @@ def pod_record(obj: Obj) -> PodRecord:
         deleting="deletionTimestamp" in metadata,
         ended=phase in ("Succeeded", "Failed"),
         restarts=(container.get("restartCount") or 0) + (1 if ended else 0),
-        agent_finished=max(
-            seconds((each.get("terminated") or _NOTHING).get("finishedAt"))
+        ended_instances=tuple(
+            name
             for each in (state, container.get("lastState") or _NOTHING)
+            if (name := instance_of((each.get("terminated") or _NOTHING).get("message")))
         ),
     )
 

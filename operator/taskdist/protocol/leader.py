@@ -216,7 +216,7 @@ class Leader(Noted):
         self._draining.discard(uid)
         self._agent_dead(uid, "its agent's pod is gone", now)
         self._heard.discard(uid)
-        self._last_hello.pop(uid, None)
+        self._last_confirmed.pop(uid, None)
         self.core.handle(PodGone(uid), now.wall)
         self._release_recovered(now)
 

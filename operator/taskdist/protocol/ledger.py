@@ -15,7 +15,7 @@ from taskdist.protocol import status
 from taskdist.protocol.books import Ask, Entry, Grave, Lease, Orphan, Session, Timers
 from taskdist.protocol.dependencies import Lineage
 from taskdist.protocol.duplicates import Duplicates
-from taskdist.protocol.messages import Final, Hello, LeaseName, ToAgent, Verdict
+from taskdist.protocol.messages import Final, LeaseName, ToAgent, Verdict
 from taskdist.protocol.observations import (
     Action,
     DeletePod,
@@ -62,7 +62,7 @@ class Ledger(ABC):
         self._deferred: list[DeletePod] = []
         self._recovering: set[str] = set()  # Tasks that a former leader may have sent without recording it
         self._timers = Timers()
-        self._last_hello: dict[str, Hello] = {}  # of each pod's last confirmed session
+        self._last_confirmed: dict[str, Session] = {}  # by pod
         self._heard: set[str] = set()  # pods whose agent was confirmed by this leadership
         self._told: dict[str, Agent] = {}  # agents that the core has for ready
         self._sure_until = float("inf")

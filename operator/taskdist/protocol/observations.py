@@ -62,8 +62,8 @@ class TaskRecord:
 
 @dataclass(frozen=True, slots=True)
 class PodRecord:
-    """A pool's pod. `agent_finished` is when the agent container last terminated (`finishedAt` of its state or last
-    state, Unix time), 0 if never: compared with the start that the agent itself reports from the same node's clock."""
+    """A pool's pod. `ended_instances` are the agent processes that are known to have ended, by their instance ids: of
+    the agent container's present state and of the one before."""
 
     uid: str
     namespace: str
@@ -74,7 +74,7 @@ class PodRecord:
     deleting: bool = False
     ended: bool = False  # phase Succeeded or Failed: its containers are gone for good
     restarts: int = 0
-    agent_finished: float = 0.0
+    ended_instances: tuple[str, ...] = ()
     template: str = ""  # names what it was made from
     topology: tuple[tuple[str, str], ...] = ()  # its labels of zone and region, its node's if nobody else set them
 

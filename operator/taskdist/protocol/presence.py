@@ -39,12 +39,12 @@ class Presence(Answers):
                 self._attempt_over(entry, Reason.AGENT_LOST, message, now, died=pod)
 
     def _container_ended(self, pod: PodRecord) -> bool:
-        """Whether the present instance is known to have ended: its end is reported in whole seconds of its own clock.
+        """Whether the present instance is known to have ended: by its name, never by comparing clocks or counts.
 
-        An earlier instance ended before the present one started, so its end is never later than that start.
+        Status comes late: a restart that it shows may be the one that brought the present instance.
         """
-        last = self._last_hello.get(pod.uid)
-        return last is not None and 0.0 < last.started < pod.agent_finished
+        last = self._last_confirmed.get(pod.uid)
+        return last is not None and last.hello.instance_id in pod.ended_instances
 
     def _clamped(self, session: Session) -> Agent | None:
         pool = self._pools.get((session.identity.namespace, session.identity.pool))

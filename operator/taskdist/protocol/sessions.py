@@ -100,18 +100,15 @@ class Sessions(Presence):
         return Refused("EpochBehind", message)
 
     def _is_past(self, session: Session) -> bool:
-        """Whether its sender has begun a later session since: its first word came late.
+        """Whether its sender has begun a later session since, or has ended: its first word came late.
 
-        One process numbers its sessions by its clock. Of two processes of a pod the later one has started later, or, if
-        the wall clock was set back, said hello later; a reboot turns back only the clock that hello uses.
+        A sender that speaks after its welcome was alive when its hello was read here. The next session of its pod is
+        dialled after it gave this one up, or after its process ended: so that hello is read later. No clock is asked.
         """
-        last = self._last_hello.get(session.pod)
-        hello = session.hello
-        if last is None:
-            return False
-        if last.instance_id == hello.instance_id:
-            return hello.boot < last.boot
-        return hello.started <= last.started and hello.boot <= last.boot
+        last = self._last_confirmed.get(session.pod)
+        pod = self._pods.get(session.pod)
+        ended = pod is not None and session.hello.instance_id in pod.ended_instances
+        return ended or (last is not None and session.id < last.id)
 
     def _confirm(self, session: Session, now: Now) -> None:
         """One session per pod uid: the latest of those whose sender has been heard after the welcome."""
@@ -125,10 +122,10 @@ class Sessions(Presence):
         if former is not None and former is not session:
             self._replace(former)
         self._by_pod[pod] = session
-        last = self._last_hello.get(pod)
-        same = last is not None and last.instance_id == session.hello.instance_id
+        last = self._last_confirmed.get(pod)
+        same = last is not None and last.hello.instance_id == session.hello.instance_id
         session.former = last is not None and not same
-        self._last_hello[pod] = session.hello
+        self._last_confirmed[pod] = session
         booked = [(entry, entry.lease) for entry in self._leases.get(pod, {}).values()]
         known = {lease.name for _, lease in booked if lease is not None}
         # First what is not in the books: as long as that runs there, nothing is sent.

@@ -231,9 +231,11 @@ async def test_a_container_that_fails_its_liveness_is_restarted(node: PodRunner,
 
 
 async def test_restarts_are_counted_by_policy(node: PodRunner, pods: Pods) -> None:
-    await pods.create("always", "exit 3")
+    env = {"env": [{"name": "TASKDIST_TERMINATION_LOG", "value": "/dev/termination-log"}]}
+    await pods.create("always", "echo last words > $TASKDIST_TERMINATION_LOG; exit 3", env)
     pod = await pods.until("always", lambda pod: main(pod).get("restartCount", 0) >= 2)
-    assert main(pod)["lastState"]["terminated"]["exitCode"] == 3
+    ended = main(pod)["lastState"]["terminated"]
+    assert (ended["exitCode"], ended["message"]) == (3, "last words\n")
     await pods.create("never", "exit 3", restartPolicy="Never")
     pod = await pods.until("never", lambda pod: pod["status"]["phase"] == "Failed")
     assert main(pod)["restartCount"] == 0

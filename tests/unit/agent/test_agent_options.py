@@ -13,6 +13,7 @@ from taskdist.agent.options import AgentOptions, OptionError, options_from_args,
 from taskdist.agent.runner import make_end, make_executor
 from taskdist.agent.work import Offered
 from taskdist.protocol.agent import AgentSettings
+from taskdist.protocol.instances import instance_of
 from taskdist.protocol.messages import Hello
 from taskdist.protocol.work import SendUp
 
@@ -32,6 +33,7 @@ GOOD = AgentOptions(module="m:agent", address="host:1")
         pytest.param({"TASKDIST_GRACE_SECONDS": "7"}, {"grace_seconds": 7.0}, id="grace"),
         pytest.param({"HOSTNAME": "pod-1"}, {"agent": "pod-1"}, id="the-pod-names-the-agent"),
         pytest.param({"TASKDIST_TYPES": "a,b"}, {"types": ("a", "b")}, id="types"),
+        pytest.param({"TASKDIST_TERMINATION_LOG": "/t"}, {"termination_log": Path("/t")}, id="termination-log"),
     ],
 )
 def test_variables(env: dict[str, str], expected: dict[str, Any]) -> None:
@@ -117,6 +119,16 @@ def test_types_on_offer(wanted: Any, offered: Any, said: Any) -> None:
     assert isinstance(action.message, Hello)
     assert action.message.types == said
     assert action.message.started == 1.0
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_an_agent_leaves_its_name_for_its_pods_status(tmp_path: Path, writable: bool) -> None:
+    log = tmp_path / "termination-log" if writable else tmp_path / "none" / "termination-log"
+    (action,) = make_end(replace(GOOD, termination_log=log), 1.0, AgentSettings(), Offered(None, True)).connected(0.0)
+    assert isinstance(action, SendUp)
+    assert isinstance(action.message, Hello)
+    if writable:
+        assert instance_of(log.read_text()) == action.message.instance_id
 
 
 @pytest.mark.parametrize(

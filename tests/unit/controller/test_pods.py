@@ -70,6 +70,19 @@ def test_environment_speaks_of_the_pool() -> None:
     assert int(env["TASKDIST_GRACE_SECONDS"]) < pod["spec"]["terminationGracePeriodSeconds"]
 
 
+@pytest.mark.parametrize(
+    ("container", "path"),
+    [
+        pytest.param({}, "/dev/termination-log", id="where it is by default"),
+        pytest.param({"terminationMessagePath": "/run/end"}, "/run/end", id="where the template says"),
+        pytest.param({"terminationMessagePolicy": "FallbackToLogsOnError"}, None, id="kept empty for the log's end"),
+    ],
+)
+def test_the_agent_leaves_its_name_where_the_kubelet_looks(container: dict[str, Any], path: str | None) -> None:
+    pod = build_pod(make_pool({"containers": [{"name": "agent", **container}]}), "p-3-0", LINK)
+    assert environment(pod).get("TASKDIST_TERMINATION_LOG") == path
+
+
 def test_what_the_template_sets_itself_stands() -> None:
     container = {
         "name": "agent",

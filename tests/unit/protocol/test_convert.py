@@ -498,7 +498,9 @@ def pod(containers: list[str], statuses: list[dict[str, Any]], **status: Any) ->
 
 
 RUNNING = {"state": {"running": {"startedAt": "x"}}}
-DEAD = {"terminated": {"exitCode": 137, "finishedAt": "1970-01-01T00:01:00Z"}}
+DEAD = {
+    "terminated": {"exitCode": 137, "finishedAt": "1970-01-01T00:01:00Z", "message": "taskdist agent instance 1f\n"}
+}
 
 
 @pytest.mark.parametrize(
@@ -520,18 +522,41 @@ DEAD = {"terminated": {"exitCode": 137, "finishedAt": "1970-01-01T00:01:00Z"}}
         ),
         pytest.param(
             pod(["agent"], [{"name": "agent", "restartCount": 0, "state": DEAD}]),
-            {"restarts": 1, "agent_finished": 60.0},
+            {"restarts": 1, "ended_instances": ("1f",)},
             id="just-ended",
         ),
         pytest.param(
             pod(["agent"], [{"name": "agent", "restartCount": 0, "state": {"waiting": {}}, "lastState": DEAD}]),
-            {"restarts": 1, "agent_finished": 60.0},
+            {"restarts": 1, "ended_instances": ("1f",)},
             id="waits-for-restart",
         ),
         pytest.param(
             pod(["agent"], [{"name": "agent", "restartCount": 1, "lastState": DEAD} | RUNNING]),
-            {"restarts": 1, "agent_finished": 60.0},
+            {"restarts": 1, "ended_instances": ("1f",)},
             id="restarted-is-the-same-count",
+        ),
+        pytest.param(
+            pod(
+                ["agent"],
+                [
+                    {
+                        "name": "agent",
+                        "restartCount": 1,
+                        "state": {"terminated": {"exitCode": 1, "message": "taskdist agent instance 2f\nwhy"}},
+                        "lastState": DEAD,
+                    }
+                ],
+            ),
+            {"restarts": 2, "ended_instances": ("2f", "1f")},
+            id="ended-twice",
+        ),
+        *(
+            pytest.param(
+                pod(["agent"], [{"name": "agent", "state": {"terminated": {"exitCode": 1, "message": message}}}]),
+                {"restarts": 1},
+                id=f"last-words-that-name-none-{n}",
+            )
+            for n, message in enumerate((None, "", "out of memory", "taskdist agent instance ", "x" * 4096, 7))
         ),
         pytest.param(
             pod(["side", "agent"], [{"name": "agent", "restartCount": 0} | RUNNING, {"name": "side", "state": DEAD}]),

@@ -20,6 +20,7 @@ from taskdist.protocol.messages import (
     LeaseName,
     Ping,
     Refused,
+    Renew,
     Result,
     Welcome,
     spoken_version,
@@ -104,6 +105,83 @@ def test_a_drain_between_the_welcome_and_the_first_word_is_told() -> None:
     desk.do("pod_observed", replace(POD, deleting=True))
     desk.says(9, Ping(2000.0))
     assert desk.sent(Drain) == [Drain()]
+
+
+# --- which process has ended, and which speaks ---
+
+
+def ended(*instances: str, restarts: int = 1, **more: Any) -> PodRecord:
+    return replace(POD, restarts=restarts, ended_instances=instances, **more)
+
+
+def test_the_end_of_the_present_instance_is_its_death() -> None:
+    desk = running()
+    desk.do("pod_observed", ended("i"))
+    assert (desk.phase, desk.write().status["reason"]) == ("Pending", "AgentLost")
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        pytest.param(ended("i0"), id="of the one before"),
+        pytest.param(ended("i0", restarts=5), id="restarts that were not seen"),
+        pytest.param(ended(), id="one that left no name"),
+    ],
+)
+def test_no_other_word_of_an_end_touches_a_live_agent(pod: PodRecord) -> None:
+    """Status comes late: a restart that it shows may be the one that brought the present instance."""
+    desk = running()
+    desk.do("pod_observed", pod)
+    assert not [a for a in desk.out if isinstance(a, WriteStatus | CloseSession)]
+    desk.says(1, Result(A1, b"{}"))
+    assert desk.phase == "Succeeded"
+
+
+def test_a_late_word_of_an_end_spares_the_successor() -> None:
+    desk = running()
+    desk.connect(7, 1, instance="i2")
+    desk.do("pod_observed", ended("i"))
+    assert not [a for a in desk.out if isinstance(a, CloseSession)]
+    desk.do("pod_observed", ended("i2", "i", restarts=2))
+    assert [a.session for a in desk.out if isinstance(a, CloseSession)] == [7]
+
+
+@pytest.mark.parametrize(
+    "clocks",
+    [
+        pytest.param({"boot": 1.0, "started": 10.0}, id="rebooted with a late clock"),
+        pytest.param({"boot": 1e6, "started": 10.0}, id="the node's clock stepped back"),
+        pytest.param({"boot": 1.0, "started": 1e10}, id="rebooted with an early clock"),
+    ],
+)
+def test_whatever_its_clocks_say_a_restarted_agent_is_taken(clocks: dict[str, Any]) -> None:
+    desk = running()
+    desk.do("connected", 7, WHO, Hello(PROTOCOL_VERSION, "i2", 1, **clocks))
+    desk.says(7, Ping(clocks["boot"]))
+    assert [a.session for a in desk.out if isinstance(a, CloseSession)] == [1]
+    assert desk.write().status["reason"] == "AgentLost"
+    desk.answer(Written(record(12, attempt=1, epoch=EPOCH, failures=1, agent_uid="u1")))
+    desk.says(7, Ping(clocks["boot"] + 1))
+    assert len(desk.sent(Renew)) == 1
+
+
+@pytest.mark.parametrize(("instance", "closed"), [("i", 2), ("i2", 2)], ids=["same process", "another process"])
+def test_the_first_word_of_a_session_whose_successor_has_spoken_comes_too_late(instance: str, closed: int) -> None:
+    desk = Desk()
+    for session, name in ((2, "i"), (3, instance)):
+        desk.do("connected", session, WHO, Hello(PROTOCOL_VERSION, name, 1, 10.0 * session))
+    desk.says(3, Ping(30.0))
+    desk.says(2, Ping(20.0))
+    assert [a.session for a in desk.out if isinstance(a, CloseSession)] == [closed]
+
+
+def test_the_first_word_of_a_process_that_has_ended_comes_too_late() -> None:
+    desk = Desk(QUEUE, record())
+    desk.do("connected", 2, WHO, Hello(PROTOCOL_VERSION, "i", 1, 20.0))
+    desk.do("pod_observed", ended("i"))
+    desk.says(2, Ping(20.0))
+    assert [a.session for a in desk.out if isinstance(a, CloseSession)] == [2]
+    assert desk.writes == []
 
 
 # --- a pod that is going ---
