@@ -13,7 +13,7 @@ from pathlib import Path
 from integration.controller.room import Room, beats, is_ready, metrics
 from patience import until
 from taskdist.local.controlplane import free_ports
-from taskdist.local.rest import Client
+from taskdist.local.rest import MERGE_PATCH, Client
 from taskdist.local.stack import OPERATOR_NAMESPACE, Operator
 
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/taskdist"
@@ -71,23 +71,27 @@ def test_agents_take_an_operator_whose_lease_was_made_anew(room: Room, cluster: 
     stack = room.stack
     room.queue()
     room.pool(replicas=1, ready=1)
-    epoch = metrics(stack.operators[0])["taskdist_leader_epoch"]
-    before = cluster.get(LEASE)
-    before["spec"] |= {"leaseTransitions": 1000, "holderIdentity": ""}
-    cluster.request("PUT", LEASE, before)
-    until(lambda: metrics(stack.operators[0])["taskdist_leader_epoch"] > 1000, "the agent has seen a high epoch")
-    room.ready(1)
     uid = room.pods()[0]["metadata"]["uid"]
-    operator = stack.operators.pop(0)
-    operator.process.kill()
-    operator.process.wait()
-    cluster.delete(LEASE)
-    stack.start_operator()
+
+    def starts_anew(change_lease: Callable[[], object]) -> None:
+        operator = stack.operators.pop(0)
+        operator.process.kill()
+        operator.process.wait()
+        change_lease()
+        stack.start_operator()
+
+    many = {"spec": {"leaseTransitions": 1000, "holderIdentity": ""}}
+    starts_anew(lambda: cluster.request("PATCH", LEASE, many, content_type=MERGE_PATCH))
+    room.task("before")
+    (status,) = room.ended("before")
+    assert status["epoch"] > 1000
+    room.delete("tasks", "before")
+    starts_anew(lambda: cluster.delete(LEASE))
     room.event("AgentPool", "p", "EpochRaised")
     room.task("t")
     (status,) = room.ended("t")
     assert (status["phase"], status["agentUid"]) == ("Succeeded", uid)
-    assert status["epoch"] > 1000 > epoch
+    assert status["epoch"] > 1001
 
 
 BROKEN = """
