@@ -23,8 +23,17 @@ from taskdist.link.codec import BadMessage, Reauthenticate
 from taskdist.link.keeper import CertificateSource
 from taskdist.link.proto import MAX_MESSAGE_BYTES, SESSION_METHOD
 from taskdist.link.proto import link_pb2 as pb
-from taskdist.link.session import QUEUE_BYTES, QUEUE_MESSAGES, End, Outbox, Session
-from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Refused, ToAgent
+from taskdist.link.session import (
+    BYTES_PER_MESSAGE,
+    MESSAGES_PER_SESSION,
+    QUEUE_BYTES,
+    QUEUE_MESSAGES,
+    End,
+    Outbox,
+    Session,
+    Throttle,
+)
+from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Refused, Renew, ToAgent
 
 PING_TIMEOUT = 2.0
 WATCH_SECONDS = 0.1  # how often silence is looked for
@@ -32,6 +41,11 @@ FLUSH_SECONDS = 2.0
 STREAMS_PER_POD = 4  # the present one, its successor, and some that are ending
 REAUTHENTICATE_AGAIN = 5.0
 NOT_LEADING = "NotLeading"
+# How long a connection may take from its first byte to TLS and HTTP/2, and may be without a call after it. gRPC's own
+# default is two minutes: each such connection costs some 30 KiB, and takes no more than a TCP handshake of a stranger.
+GREETING_SECONDS = 5.0
+# How many connections there may be at once, agents' and strangers'. Those beyond it are closed at once.
+MOST_CONNECTIONS = 10_000
 
 _STATUS = {
     End.REPLACED: grpc.StatusCode.UNAVAILABLE,
@@ -85,6 +99,8 @@ class LinkServer:
         ping_timeout: float = PING_TIMEOUT,
         queue_messages: int = QUEUE_MESSAGES,
         queue_bytes: int = QUEUE_BYTES,
+        greeting_seconds: float = GREETING_SECONDS,
+        most_connections: int = MOST_CONNECTIONS,
         on_refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._sessions = sessions
@@ -93,10 +109,13 @@ class LinkServer:
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._ping_timeout = ping_timeout
         self._queue = (queue_messages, queue_bytes)
+        self._greeting_ms = int(greeting_seconds * 1000)
+        self._most_connections = most_connections
         self._on_refused = on_refused
         self._numbers = itertools.count(1)
         self._by_number: dict[int, Session] = {}
         self._by_pod: dict[str, set[Session]] = {}
+        self._throttles: dict[str, Throttle] = {}  # by pod, until they are full again
         self._server: aio.Server | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
@@ -124,6 +143,9 @@ class LinkServer:
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 500),
                 ("grpc.http2.max_ping_strikes", 0),
+                ("grpc.server_handshake_timeout_ms", self._greeting_ms),
+                ("grpc.max_connection_idle_ms", self._greeting_ms),
+                ("grpc.max_allowed_incoming_connections", self._most_connections),
                 # Replicas on one machine share the port, as those of a cluster share a Service; one of them leads.
                 ("grpc.so_reuseport", 1),
             ]
@@ -167,6 +189,8 @@ class LinkServer:
         if found is None or not found.open:
             return
         wire = codec.encode_to_agent(message).SerializeToString()
+        if isinstance(message, Renew):  # the answer to a ping: as long as the agent has leases
+            found.throttle.charge(len(wire) / BYTES_PER_MESSAGE)
         found.refused = isinstance(message, Refused)
         if not found.outbox.put(wire):
             found.end(End.OVERFLOW, "too much waits for this agent to read it: read faster, then connect again")
@@ -197,15 +221,18 @@ class LinkServer:
             return
         # No await between admission and here: whoever ends the pod from now on finds the session.
         now = time.monotonic()
-        session = Session(admission.identity, now, now + admission.seconds, Outbox(*self._queue))
-        group = self._by_pod.setdefault(admission.identity.pod_uid, set())
+        pod = admission.identity.pod_uid
+        throttle = self._throttles.setdefault(pod, Throttle(now))
+        throttle.charge(MESSAGES_PER_SESSION)
+        session = Session(admission.identity, now, now + admission.seconds, Outbox(*self._queue), throttle)
+        group = self._by_pod.setdefault(pod, set())
         group.add(session)
         try:
             await self._carry(session, context)
         finally:
             group.discard(session)
             if not group:
-                del self._by_pod[admission.identity.pod_uid]
+                del self._by_pod[pod]
             session.end(End.REPLACED, "the stream ended")
             if session.number is not None:
                 del self._by_number[session.number]
@@ -329,6 +356,8 @@ class LinkServer:
             now = time.monotonic()
             held_up = max(0.0, now - last - 2 * WATCH_SECONDS)
             last = now
+            for pod in [p for p, each in self._throttles.items() if p not in self._by_pod and each.is_full(now)]:
+                del self._throttles[pod]
             for session in [s for group in self._by_pod.values() for s in group]:
                 if held_up:
                     session.heard += held_up

@@ -15,6 +15,7 @@ QUEUE_BYTES = 16 * 1024 * 1024
 RATE = 1000.0  # messages a second that an agent may send for long
 BURST = 2000.0
 BYTES_PER_MESSAGE = 4096  # a large message counts as several
+MESSAGES_PER_SESSION = 20  # what beginning one costs, beside its hello
 
 
 class End(Enum):
@@ -32,7 +33,8 @@ class End(Enum):
 
 @dataclass(slots=True)
 class Throttle:
-    """A token bucket. `take` returns how many seconds to wait before reading on."""
+    """A token bucket of one pod, however many sessions it has. `take` returns how many seconds to wait before reading
+    on; `charge` is for what a message brings about beside its own size, in messages."""
 
     filled: float
     tokens: float = BURST
@@ -41,6 +43,13 @@ class Throttle:
         self.tokens = min(BURST, self.tokens + (now - self.filled) * RATE) - 1 - size / BYTES_PER_MESSAGE
         self.filled = now
         return max(0.0, -self.tokens / RATE)
+
+    def charge(self, messages: float) -> None:
+        self.tokens -= messages
+
+    def is_full(self, now: float) -> bool:
+        """Whether nothing of it is spent: it may be forgotten."""
+        return self.tokens + (now - self.filled) * RATE >= BURST
 
 
 class Outbox:
@@ -84,13 +93,15 @@ class Outbox:
 class Session:
     """An agent that was admitted. It has a number once its hello was read."""
 
-    def __init__(self, identity: AgentIdentity, now: float, token_ends: float, outbox: Outbox) -> None:
+    def __init__(
+        self, identity: AgentIdentity, now: float, token_ends: float, outbox: Outbox, throttle: Throttle
+    ) -> None:
         self.identity = identity
         self.number: int | None = None
         self.heard = now
         self.token_ends = token_ends
         self.outbox = outbox
-        self.throttle = Throttle(now)
+        self.throttle = throttle
         self.refused = False  # the last word to it was Refused
         self.ended: asyncio.Future[tuple[End, str]] = asyncio.get_running_loop().create_future()
 

@@ -51,7 +51,7 @@ async def test_who_waits_is_woken_and_told_of_the_end() -> None:
 
 
 async def test_the_first_reason_stands() -> None:
-    session = Session(AgentIdentity("u", "p", "ns", "pool"), 0.0, 1.0, Outbox())
+    session = Session(AgentIdentity("u", "p", "ns", "pool"), 0.0, 1.0, Outbox(), Throttle(0.0))
     assert session.open
     session.end(End.SILENT, "first")
     session.end(End.TOKEN, "second")
@@ -74,3 +74,11 @@ def test_a_flood_is_held_to_the_rate(messages: list[tuple[float, int]]) -> None:
 def test_an_agent_at_work_is_not_held_back() -> None:
     throttle = Throttle(0.0)
     assert not any(throttle.take(200, n / 500) for n in range(10_000))
+
+
+def test_a_pod_is_forgotten_once_nothing_of_its_budget_is_spent() -> None:
+    throttle = Throttle(0.0)
+    assert throttle.is_full(0.0)
+    throttle.charge(RATE)
+    assert not throttle.is_full(0.9)
+    assert throttle.is_full(1.0)
