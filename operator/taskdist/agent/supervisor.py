@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from structlog.typing import FilteringBoundLogger
 
 from taskdist.agent.boottime import BootTimer, boottime
+from taskdist.agent.invoke import bounded
 from taskdist.agent.usage import Used, tidy
 from taskdist.agent.work import Executor, Offered, StartError
 from taskdist.api import Reason
@@ -294,6 +295,7 @@ class Supervisor:
         self._act(self._protocol.finished(lease, body, boottime(), self._used(lease, used)))
 
     def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool, used: Any = None) -> None:
+        message = bounded(message)  # whatever ran it: it is logged, and kept until it is answered
         self._log.warning("task failed", **_about(lease), reason=reason, message=message, retryable=retryable)
         boot = boottime()
         # The clock first: what the second line of the fence killed did not crash, its time was over.

@@ -168,6 +168,6 @@ class Answers(Attempts):
         """Of a failed attempt there was an Event: one more is worth it where none ran, or a person is to act."""
         if ending.phase is Phase.DEAD_LETTERED:
             text = f"a dead letter ({ending.reason}): raise spec.redrive to let it wait again. {ending.message}"
-            self._notice(entry, Reason.DEAD_LETTERED, status.clip(text))
+            self._notice(entry, Reason.DEAD_LETTERED, text)
         elif ending.phase is Phase.FAILED and ending.on is not None:
             self._notice(entry, ending.reason, ending.message)

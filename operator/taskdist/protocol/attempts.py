@@ -225,7 +225,7 @@ class Attempts(Fates):
             entry.ending.attempt = note
             if counted or entry.ending.phase is not Phase.PENDING:
                 text = f"attempt {lease.name.attempt} on {lease.agent_name} failed: {message}"
-                self._notice(entry, reason, status.clip(text), lease.name)
+                self._notice(entry, reason, text, lease.name)
             if delay and entry.ending.phase is Phase.PENDING:
                 entry.ending.not_before = max(entry.ending.not_before or 0.0, now.wall + delay)
         entry.ending.reply, entry.ending.reply_to = reply, lease.agent_uid

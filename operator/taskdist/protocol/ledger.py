@@ -101,7 +101,8 @@ class Ledger(ABC):
         self, entry: Entry, reason: Reason, message: str, lease: LeaseName | None = None, *, warning: bool = True
     ) -> None:
         task = entry.record.task
-        self._out.append(Notice(task.uid, task.namespace, task.name, reason, message, warning, lease))
+        text = status.clip(message, status.MAX_NOTICE)
+        self._out.append(Notice(task.uid, task.namespace, task.name, reason, text, warning, lease))
 
     def _later(self, entry: Entry, seconds: float, now: Now) -> None:
         entry.not_until = now.boot + seconds

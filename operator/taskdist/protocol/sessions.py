@@ -413,7 +413,7 @@ class Sessions(Presence):
             self.core.handle(AttemptUsed(entry.uid, known), now.wall)
         if unknown := ", ".join(name for name, _ in used if name not in names):
             text = f"attempt {lease.name.attempt} says what it used of {unknown}, of which the Task takes nothing"
-            self._notice(entry, Reason.BUDGET_NOT_FOUND, status.clip(text), lease.name)
+            self._notice(entry, Reason.BUDGET_NOT_FOUND, text, lease.name)
 
     def _may_come_late(self, entry: Entry, name: LeaseName, session: Session) -> bool:
         """A lease that is over, while nothing newer is known to be granted. `_advance` has the last word."""

@@ -18,6 +18,8 @@ MAX_MESSAGE = 4096
 # To how much the messages of earlier attempts are cut where all of them would take too much room.
 SHORT_MESSAGE = 200
 MAX_PROGRESS_MESSAGE = 1024
+# How much of a message goes into an Event and the operator's log, which more people read than the Task.
+MAX_NOTICE = 500
 
 Status = dict[str, Any]
 

@@ -270,6 +270,14 @@ def test_a_hello_counts_only_once_its_sender_is_heard() -> None:
     assert [type(a.message) for a in desk.out if isinstance(a, Send)] == [Welcome]
 
 
+def test_what_a_handler_says_is_cut_to_fit_status_and_more_for_events_and_logs() -> None:
+    desk = running()
+    desk.says(1, Failure(A1, Reason.HANDLER_ERROR, "x" * 100_000))
+    (notice,) = [a for a in desk.out if isinstance(a, Notice)]
+    assert len(notice.message) == 500
+    assert len(desk.write().status["attempts"][0]["message"]) == 4096
+
+
 def test_at_most_once_does_not_try_again() -> None:
     desk = running(replace(QUEUE, delivery=Delivery.AT_MOST_ONCE))
     desk.do("pod_gone", "u1")
