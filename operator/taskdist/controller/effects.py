@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import structlog
 
 from taskdist.api import AgentPool, Reason, Task
+from taskdist.controller.payloads import RecentPayloads
 from taskdist.core.model import Key, Parent
 from taskdist.kube import PODS, ApiError, Client, Informer, KubeError, StatusWriter, Write
 from taskdist.kube import writer as written
@@ -77,6 +78,7 @@ class KubeEffects:
         announce: records a Kubernetes Event.
         pool_uid: of the pool of this namespace and name; empty if unknown.
         look_at: has pools and queues reconciled.
+        payloads: of Tasks that the watch has just brought; fed by whoever sees them.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class KubeEffects:
         announce: Announce,
         pool_uid: Callable[[Key], str],
         look_at: Callable[[set[Key], set[Key]], None],
+        payloads: RecentPayloads | None = None,
     ) -> None:
         self._client = client
         self._tasks = tasks
@@ -94,6 +97,7 @@ class KubeEffects:
         self._announce = announce
         self._pool_uid = pool_uid
         self.look_at = look_at
+        self._payloads = payloads if payloads is not None else RecentPayloads()
         self._writer: StatusWriter | None = None
         self._backoff = Backoff(first=0.2, most=30.0)
         self._rng = random.Random()
@@ -148,6 +152,8 @@ class KubeEffects:
         writer = self._writer
         if writer is None:
             return ReadFailed()
+        if action.at and (found := await self._just_seen(writer, action)) is not None:
+            return found
         try:
             obj = await writer.read(action.uid, action.namespace, action.name)
         except KubeError:
@@ -160,6 +166,15 @@ class KubeEffects:
             return Gone()
         self._tasks.apply_own(obj)
         return Found(convert.task_record(obj), convert.payload(obj), results)
+
+    async def _just_seen(self, writer: StatusWriter, action: ReadTask) -> ReadOutcome | None:
+        """What the watch has just brought, if it is of the version that is asked for; else None."""
+        record = self._tasks.store.get(action.uid)
+        payload = self._payloads.take(action.uid, action.at)
+        if record is None or record.resource_version != action.at or payload is None:
+            return None
+        results = await self._results(writer, action.namespace, action.parents)
+        return ReadFailed() if results is None else Found(record, payload, results)
 
     async def _results(
         self, writer: StatusWriter, namespace: str, parents: tuple[Parent, ...]

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from taskdist.api import POOL_LABEL, Reason
+from taskdist.api import POOL_LABEL, Dispatch, Reason
 from taskdist.controller.bridge import Bridge
 from taskdist.controller.collector import settle_collector
 from taskdist.controller.dispatch import Dispatcher, read_clocks
@@ -26,6 +26,7 @@ from taskdist.controller.handlers import KopfThread
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.leadership import Leadership, Parts
 from taskdist.controller.observer import MetricsObserver
+from taskdist.controller.payloads import RecentPayloads
 from taskdist.controller.pods import LinkInfo
 from taskdist.controller.reach import Reach, served
 from taskdist.controller.reaper import Reaper
@@ -225,7 +226,10 @@ class _Operator:
             lambda namespace, name: self._pool_uid((namespace, name)) or None,
         )
         relay = _Relay()
-        self._effects = KubeEffects(client, self._tasks, relay, self._announce, self._pool_uid, self._look_at)
+        self._payloads = RecentPayloads()
+        self._effects = KubeEffects(
+            client, self._tasks, relay, self._announce, self._pool_uid, self._look_at, self._payloads
+        )
         self._epochs = Epochs(
             boottime, self._loop.call_later, lambda why: self._elector.step_down(why), self._effects.pool_notice
         )
@@ -369,11 +373,15 @@ class _Operator:
     def _task(self, obj: dict[str, Any]) -> TaskRecord:
         record = convert.task_record(obj)
         self._epochs.on_task(record.epoch)
+        queue = self._queues.store.find(*record.task.queue_key)
+        if queue is not None and queue.queue.dispatch is Dispatch.LAZY:
+            self._payloads.seen(record, convert.payload(obj))
         return record
 
     def _task_event(self, event: Event[TaskRecord]) -> None:
         if isinstance(event, Deleted):
             self._tally.gone(event.old.task.uid)
+            self._payloads.gone(event.old.task.uid)
             self._retention.gone(event.old, time.time())
             self._dispatcher.task_deleted(event.old.task.uid)
             return

@@ -178,7 +178,9 @@ class Leases(Kinship):
             lease.stage = Stage.UNSENT
             lease.until = now.boot + lease.lease_seconds
             self._time_lease(entry, lease)
-            self._read(entry, Ask.PAYLOAD)
+            # Only the payload is wanted. What the decision was made of need not be read again: Lazy sends without a
+            # write that would fail where the Task has changed since.
+            self._read(entry, Ask.PAYLOAD, at=entry.record.resource_version)
             return
         lease.stage, lease.replaces = Stage.WRITING, entry.record.resource_version
         self._write(entry, Ask.ASSIGN, self._assignment(lease))

@@ -127,13 +127,13 @@ class Ledger(ABC):
             )
         )
 
-    def _read(self, entry: Entry, ask: Ask) -> None:
+    def _read(self, entry: Entry, ask: Ask, *, at: int = 0) -> None:
         self._token += 1
         self._asks[self._token] = entry.uid
         entry.asked = ask
         task = entry.record.task
         parents = self._lineage.parents(task) if ask is Ask.PAYLOAD else ()
-        self._out.append(ReadTask(self._token, task.uid, task.namespace, task.name, parents))
+        self._out.append(ReadTask(self._token, task.uid, task.namespace, task.name, parents, at))
 
     def _learn(self, entry: Entry, record: TaskRecord) -> None:
         """Older views of the same Task are ignored."""

@@ -105,13 +105,17 @@ class WriteStatus:
 
 @dataclass(frozen=True, slots=True)
 class ReadTask:
-    """Read the Task from the API server, never from a cache. Answered by `read_done`, with the results of `parents`."""
+    """Read the Task from the API server, never from a cache. Answered by `read_done`, with the results of `parents`.
+
+    `at`: a view of the Task at this very version will do as well; 0 for none.
+    """
 
     token: int
     uid: str
     namespace: str
     name: str
     parents: tuple[Parent, ...] = ()
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ def test_lazy_reads_sends_and_records_after_a_second() -> None:
     desk.connect(1)
     desk.do("task_observed", record())
     (read,) = [a for a in desk.out if isinstance(a, ReadTask)]
+    assert read.at == record().resource_version, "what the watch has just brought will do"
     desk.do("read_done", read.token, Found(record()))
     assert len(desk.sent(Grant)) == 1
     assert not [a for a in desk.at(1000.9) if isinstance(a, WriteStatus)]
