@@ -5,6 +5,7 @@ take time are tasks whose answers come back as inputs. Without leadership there 
 """
 
 import asyncio
+import heapq
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -46,6 +47,9 @@ _log = structlog.get_logger("taskdist.dispatch")
 
 # How often pools and queues whose numbers changed have their status looked at, in seconds.
 LOOK_SECONDS = 1.0
+# How many pools and queues at most have status written at one look because of figures alone, over all of them. Each
+# write costs the API server what a Task's costs, and a Task starts no sooner for it.
+FIGURES_A_LOOK = 10
 # How often it is asked what holds Tasks up, in seconds.
 BOTTLENECK_SECONDS = 5.0
 # How often what is known of how a pool's agents do is told, in seconds.
@@ -134,6 +138,8 @@ class Dispatcher:
         # When what is known of how a pool's agents do was last told (boot time).
         self._told_performance: dict[Key, float] = {}
         self._told_queues: dict[Key, QueueFacts] = {}
+        # When the facts of a pool or queue were last told (boot time).
+        self._told_at: dict[tuple[str, Key], float] = {}
         self._tally = tally if tally is not None else Tally()
         self._queue_watch, self._pool_watch = Watch(), Watch()
         # What holds most waiting time of queues and of what pools could serve, as of the last look.
@@ -205,6 +211,7 @@ class Dispatcher:
         self._told.clear()
         self._told_performance.clear()
         self._told_queues.clear()
+        self._told_at.clear()
 
     # -- what happened in the cluster ------------------------------------------------------------------------------
 
@@ -221,6 +228,7 @@ class Dispatcher:
     def queue_deleted(self, key: Key) -> None:
         self._doors.dropped(key)
         self._told_queues.pop(key, None)
+        self._told_at.pop(("queue", key), None)
         self._input(lambda m, now: m.queue_deleted(key, now))
 
     def pool_applied(self, pool: Pool) -> None:
@@ -231,6 +239,7 @@ class Dispatcher:
         self._input(lambda m, now: m.pool_deleted(key, now))
         self._told.pop(key, None)
         self._told_performance.pop(key, None)
+        self._told_at.pop(("pool", key), None)
 
     def task_observed(self, record: TaskRecord) -> None:
         self._input(lambda m, now: m.task_observed(record, now))
@@ -295,6 +304,7 @@ class Dispatcher:
         if key not in self._told or facts.performance is not self._told[key].performance:
             self._told_performance[key] = self._clocks().boot
         self._told[key] = facts
+        self._told_at["pool", key] = self._clocks().boot
         return PoolView(facts, pods)
 
     def _performance(self, key: Key, core: Core) -> PoolPerformance:
@@ -311,6 +321,7 @@ class Dispatcher:
             return None
         facts = self._queue_facts(key, core.queue_counts().get(key, (0, 0)))
         self._told_queues[key] = facts
+        self._told_at["queue", key] = self._clocks().boot
         return facts
 
     def _queue_facts(self, key: Key, counts: tuple[int, int]) -> QueueFacts:
@@ -444,16 +455,25 @@ class Dispatcher:
             of_queues, of_pools = core.holdups(wall)
             self._queue_holds = self._queue_watch.look(of_queues, wall)
             self._pool_holds = self._pool_watch.look(of_pools, wall)
-        pools = set(self._dirty_pools)
-        self._dirty_pools.clear()
-        for key, told in self._told.items():
+        pools, queues, stale = set[Key](), set[Key](), list[tuple[float, bool, Key]]()
+        dirty, self._dirty_pools = self._dirty_pools, set()
+        for key in dirty | self._told.keys():
+            told, facts = self._told.get(key), self._pool_facts(core.pool_view(key), core)
             # A message alone is no reason to write: it may name numbers that change with every Task.
-            now = self._pool_facts(core.pool_view(key), core)
-            if replace(now, reason=told.reason, message=told.message) != told:
+            if told is None or facts.presses_beyond(told):
                 pools.add(key)
+            elif replace(facts, reason=told.reason, message=told.message) != told:
+                stale.append((self._told_at.get(("pool", key), 0.0), True, key))
         counts = core.queue_counts()
-        known = counts.keys() | self._tally.all_dead_letters().keys() | self._told_queues.keys()
-        queues = {k for k in known if self._told_queues.get(k) != self._queue_facts(k, counts.get(k, (0, 0)))}
+        for key in counts.keys() | self._tally.all_dead_letters().keys() | self._told_queues.keys():
+            last, now = self._told_queues.get(key), self._queue_facts(key, counts.get(key, (0, 0)))
+            if last is None or now.presses_beyond(last):
+                queues.add(key)
+            elif now != last:
+                stale.append((self._told_at.get(("queue", key), 0.0), False, key))
+        # Those that were told of longest ago come first, so that each gets its turn.
+        for _, of_pool, key in heapq.nsmallest(FIGURES_A_LOOK, stale):
+            (pools if of_pool else queues).add(key)
         if pools or queues:
             self._effects.look_at(pools, queues)
         self._looker = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)

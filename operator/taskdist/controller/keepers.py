@@ -81,10 +81,11 @@ class Keepers:
         """The pool exists, with this content."""
         pool = AgentPool.model_validate(body)
         key = (pool.metadata.namespace, pool.metadata.name)
-        new = key not in self._pools
+        before = self._pools.get(key)
         self._pools[key] = pool
-        self._pool_work.ask(key)
-        if new:
+        if self._is_news("pool", key, before, pool):
+            self._pool_work.ask(key)
+        if before is None:
             self._ask_queues_of(key)
 
     def pool_deleted(self, key: Key) -> None:
@@ -98,8 +99,10 @@ class Keepers:
         """The queue exists, with this content."""
         queue = TaskQueue.model_validate(body)
         key = (queue.metadata.namespace, queue.metadata.name)
+        before = self._queues.get(key)
         self._queues[key] = queue
-        self._queue_work.ask(key)
+        if self._is_news("queue", key, before, queue):
+            self._queue_work.ask(key)
 
     def queue_deleted(self, key: Key) -> None:
         self._queues.pop(key, None)
@@ -245,12 +248,22 @@ class Keepers:
         if self._written.get((kind, key)) == new or told == old:
             return
         resource = AGENTPOOLS if kind == "pool" else TASKQUEUES
+        # Before it is sent: the watch may bring it before the answer comes.
+        self._written[kind, key] = new
         try:
             await self._client.patch(resource, key[1], {"status": new}, key[0], subresource="status")
-        except ApiError as error:
-            if not error.is_not_found:
+        except KubeError as error:
+            self._written.pop((kind, key), None)
+            if not (isinstance(error, ApiError) and error.is_not_found):
                 raise
-        self._written[kind, key] = new
+
+    def _is_news(self, kind: str, key: Key, before: AgentPool | TaskQueue | None, now: AgentPool | TaskQueue) -> bool:
+        """Whether this is more than the echo of what was written here: that would be one write after another."""
+        written = self._written.get((kind, key))
+        if before is None or written is None or _version(before) != _version(now):
+            return True
+        status = now.status.to_wire()
+        return any(status.get(field) != value for field, value in written.items())
 
     def _ask_queues_of(self, pool: Key) -> None:
         for key, queue in self._queues.items():

@@ -417,10 +417,12 @@ class _Operator:
     def _pool_event(self, event: Event[SeenPool]) -> None:
         if isinstance(event, Deleted):
             self._dispatcher.pool_deleted(event.old.pool.key)
-        else:
+            return
+        # As of queues: most changes are of status.
+        if not isinstance(event, Updated) or event.new.pool != event.old.pool:
             self._dispatcher.pool_applied(event.new.pool)
-            if is_new_spec(event):
-                self._look_at({event.new.pool.key}, set())
+        if is_new_spec(event):
+            self._look_at({event.new.pool.key}, set())
 
     # -- small ports -----------------------------------------------------------------------------------------------
 

@@ -55,6 +55,16 @@ class PoolFacts:
     performance: PoolPerformance = field(default_factory=PoolPerformance)
     bottleneck: Held | None = None
 
+    def presses_beyond(self, told: "PoolFacts") -> bool:
+        """Whether status must say this at once: more than figures has changed since these facts were told."""
+        return (self.desired, self.surge, self.outdated, self.breakers, self.bottleneck) != (
+            told.desired,
+            told.surge,
+            told.outdated,
+            told.breakers,
+            told.bottleneck,
+        ) or (self.ready >= self.desired) != (told.ready >= told.desired)
+
 
 def timestamp(wall: float) -> datetime:
     """Return a Unix time as an aware datetime of whole seconds, as conditions carry it."""
@@ -173,6 +183,10 @@ class QueueFacts:
     dead_letters: int = 0
     closed: str = ""
     bottleneck: Held | None = None
+
+    def presses_beyond(self, told: "QueueFacts") -> bool:
+        """Whether status must say this at once: more than figures has changed since these facts were told."""
+        return (bool(self.closed), self.bottleneck) != (bool(told.closed), told.bottleneck)
 
 
 def queue_status(queue: TaskQueue, facts: QueueFacts, verdict: Verdict, wall: float, least_lease: int = 0) -> Object:

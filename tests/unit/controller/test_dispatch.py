@@ -422,3 +422,38 @@ async def test_what_holds_tasks_for_long_is_told_of_their_queue_and_pool(monkeyp
         await room.dispatcher.forget()
         room.lead(2)
         assert room.dispatcher.queue_facts(KEY) == QueueFacts(1, 0), "another leader sees for itself"
+
+
+async def test_figures_alone_are_told_of_a_bounded_number_of_queues_at_a_look_and_each_gets_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 3600.0)
+    keys = [("ns", f"q{n}") for n in range(3 * dispatch.FIGURES_A_LOOK)]
+    async with leading() as room:
+        for key in keys:
+            room.dispatcher.queue_applied(Queue(*key, ("pool",)))
+            assert room.dispatcher.queue_facts(key) == QueueFacts()
+            task = Task(f"uid-{key[1]}", "ns", f"t-{key[1]}", key[1], "echo", 1.0)
+            room.dispatcher.task_observed(TaskRecord(task, 20))
+        told: list[Key] = []
+        for _ in range(3):
+            room.effects.looked.clear()
+            room.now = Now(room.now.boot + 1.0, room.now.wall)
+            room.dispatcher._look()
+            (looked,) = [queues & set(keys) for _, queues in room.effects.looked]
+            assert len(looked) == dispatch.FIGURES_A_LOOK
+            for key in looked:
+                assert room.dispatcher.queue_facts(key) == QueueFacts(1, 0)
+            told += looked
+        assert sorted(told) == sorted(keys)
+
+
+async def test_a_queue_that_closes_is_told_at_once_whatever_figures_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr(dispatch, "FIGURES_A_LOOK", 0)
+    async with leading() as room:
+        assert room.dispatcher.queue_facts(KEY) is not None
+        monkeypatch.setattr(room.dispatcher._doors, "closed", lambda key: "full")
+        room.effects.looked.clear()
+        room.dispatcher._look()
+        assert (set(), {KEY}) in [(pools - {("ns", "pool")}, queues) for pools, queues in room.effects.looked]
