@@ -99,6 +99,10 @@ bench-explain: compiled ## how long an explanation takes where 100,000 Tasks wai
 bench-dispatch: binaries compiled ## create-acknowledged to handler started, beside a lone status patch; JSON on the last line
 	@PYTHONPATH=$(COMPILED) $(PY) tests/benchmarks/bench_dispatch.py
 
+.PHONY: bench-scale
+bench-scale: binaries compiled ## how long a start and a takeover take where 20,000 Tasks wait; JSON on the last line
+	@PYTHONPATH=$(COMPILED) $(PY) tests/benchmarks/bench_scale.py
+
 .PHONY: generate
 generate: test-binaries ## write crds/, the link's modules, the chart's copies and manifests/install.yaml anew
 	@mkdir -p build

@@ -268,9 +268,9 @@ class Operator:
                 self._write(leader, action)
             case ReadTask(at=at) if at and action.token % 2:
                 # What the watch has just brought, whatever has become of the Task since.
-                entry = leader._tasks[action.uid]
-                assert entry.record.resource_version == at
-                found = Found(entry.record, b"{}")
+                seen = leader._tasks[action.uid].record
+                assert seen.resource_version == at
+                found = Found(seen, b"{}")
                 world.after(0.0001, self.feed, "answer", leader, "read_done", action.token, found)
             case ReadTask():
                 world.after(world.rng.uniform(0.002, 0.05), self._read, leader, action)

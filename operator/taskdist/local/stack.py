@@ -384,5 +384,6 @@ class Stack:
 
 
 def _plain_environment() -> dict[str, str]:
-    names = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_CACHE_HOME")
+    # PYTHONPATH names the package with its core compiled, where that is to be run: see the Makefile.
+    names = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_CACHE_HOME", "PYTHONPATH")
     return {name: os.environ[name] for name in names if name in os.environ}

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 import taskdist
 from taskdist.api import Phase, Priority, Reason
+from taskdist.core import COMPILED
 
 # Seconds, 1 ms to 10 min: a dispatch takes a few ms where a slot is free and as long as the work ahead where none is.
 WAITS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -249,8 +250,10 @@ class _Gauges(Collector):
             "Tasks accepted, less those that wait, are leased or ended. Must read 0.",
             now.conservation_error,
         )
-        build = GaugeMetricFamily("taskdist_build_info", "Always 1; the version is a label.", labels=("version",))
-        build.add_metric((taskdist.__version__,), 1)
+        build = GaugeMetricFamily(
+            "taskdist_build_info", "Always 1; labels tell version and form of the core.", labels=("version", "core")
+        )
+        build.add_metric((taskdist.__version__, "compiled" if COMPILED else "plain"), 1)
         yield build
 
 

@@ -6,6 +6,7 @@ import asyncio
 
 from integration.controller.room import Room, metrics
 from patience import until
+from taskdist.core import COMPILED
 from taskdist.local.controlplane import ControlPlane
 from taskdist.local.rest import AsyncClient
 
@@ -56,6 +57,22 @@ async def test_a_task_costs_three_writes_in_its_whole_life(shared: Room, control
     assert {name: len(versions) for name, versions in seen.items()} == dict.fromkeys(names, 3)
 
 
+def test_a_lazy_task_that_may_start_at_once_is_not_read_before_it_is_sent(shared: Room) -> None:
+    shared.queue("lazy", dispatch="Lazy")
+
+    def reads() -> float:
+        told = metrics(shared.stack.operators[0]).items()
+        return sum(v for k, v in told if 'verb="get"' in k and 'resource="tasks.taskdist.dev"' in k and "_total" in k)
+
+    shared.task("lazy-0", queue="lazy")
+    shared.ended("lazy-0")
+    before = reads()
+    for number in range(1, 6):
+        shared.task(f"lazy-{number}", queue="lazy")
+        shared.ended(f"lazy-{number}")
+    assert reads() == before
+
+
 def test_no_event_is_written_for_a_task_that_goes_well(shared: Room) -> None:
     shared.task("quiet")
     shared.ended("quiet")
@@ -94,6 +111,8 @@ def test_metrics_after_a_run_are_plausible(shared: Room) -> None:
     assert after["taskdist_leader"] == 1
     assert after["taskdist_unknown_writes"] == 0
     assert after["taskdist_link_sessions"] >= 2
+    core = "compiled" if COMPILED else "plain"
+    assert [k for k in after if k.startswith("taskdist_build_info") and f'core="{core}"' in k], "what runs is tested"
     assign = 'taskdist_decisions_total{kind="Assign",reason="Assigned"}'
     assert after[assign] - before.get(assign, 0) == 5
     ours = f'namespace="{shared.namespace}"'

@@ -109,5 +109,3 @@ async def test_the_echo_of_an_own_write_is_no_reason_for_another(kind: str, spec
     await work.idle()
     assert facts.asked == 3
     await keepers.close()
-
-
