@@ -92,6 +92,8 @@ class Pod:
         self._written: Object | None = None
         self._stop = Stop()
         self._gone = False
+        # An earlier run of the node saw it end, and only its deletion is left to do.
+        self._over = status.get("phase") in ("Succeeded", "Failed")
         self._ended = False
         self._dirty = asyncio.Event()
         self._stale = asyncio.Event()
@@ -161,11 +163,16 @@ class Pod:
             await asyncio.gather(writer, return_exceptions=True)
             shutil.rmtree(self._folder, ignore_errors=True)
         # The last status goes first: whoever watches learns that the containers have ended, not just that the
-        # object is gone.
-        await self._repeat(self._write)
+        # object is gone. One that is refused must not keep the object for ever.
+        try:
+            await self._repeat(self._write)
+        except ApiError as error:
+            _LOG.error("last status of pod %s/%s refused: %s", self.namespace, self.name, error)
         await self._repeat(self._delete)
 
     async def _live(self) -> None:
+        if self._over:
+            return
         if not await self._mount():
             return
         keeper = asyncio.create_task(self._keep_volumes())
@@ -341,10 +348,12 @@ class Pod:
             earlier=self._conditions,
             now=timestamp(),
         )
-        if status == self._written:
+        if status == self._written or self._over:
             return
+        # An address given by an earlier run of the node would stay beside the present one, and two are refused.
+        addresses = [*status["podIPs"], {"$patch": "replace"}]
         # The uid guards against a new pod of the same name.
-        body: dict[str, Any] = {"metadata": {"uid": self.uid}, "status": status}
+        body: dict[str, Any] = {"metadata": {"uid": self.uid}, "status": {**status, "podIPs": addresses}}
         path = f"{self._path}/status"
         await self._node.client.request("PATCH", path, body, content_type=STRATEGIC_MERGE_PATCH)
         self._written, self._conditions = status, status["conditions"]

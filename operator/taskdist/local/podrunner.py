@@ -129,7 +129,7 @@ class PodRunner:
         )
         try:
             self._surroundings.pods.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with contextlib.closing(Addresses(await self._earlier_addresses())) as self._addresses:
+            with contextlib.closing(Addresses(await self._earlier_addresses())) as self.addresses:
                 try:
                     await self._register(ready=True)
                     async with asyncio.TaskGroup() as group:
@@ -279,8 +279,10 @@ class PodRunner:
             self._pods[uid].update(pod)
         elif node == self._settings.name:
             self._waiting.pop(uid, None)
-            # An event may tell of a time before the pod's end; it must not begin a second life.
-            if uid not in self._over and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+            # An event may tell of a time before the pod's end; it must not begin a second life. One that ended under an
+            # earlier run of the node is left to be deleted.
+            ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+            if uid not in self._over and (not ended or pod["metadata"].get("deletionTimestamp")):
                 self._adopt(pod)
         elif not node and spec.get("schedulerName") == "default-scheduler":
             self._waiting[uid] = pod
@@ -300,7 +302,7 @@ class PodRunner:
             if not self._pods[uid].vanished:
                 self._over.add(uid)
             del self._pods[uid], self._tasks[uid]
-            self._addresses.give_back(address)
+            self.addresses.give_back(address)
             self._schedule.set()
 
         task.add_done_callback(ended)
@@ -314,7 +316,7 @@ class PodRunner:
     def _address(self, pod: Object) -> str:
         if pod["spec"].get("hostNetwork"):
             return "127.0.0.1"
-        return self._addresses.take((pod.get("status") or {}).get("podIP") or "")
+        return self.addresses.take((pod.get("status") or {}).get("podIP") or "")
 
     async def _bind_waiting(self) -> None:
         """Bind the oldest first, as long as there is room."""

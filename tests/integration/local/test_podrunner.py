@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from taskdist.local import guard
+from taskdist.local.addresses import Addresses
 from taskdist.local.container import Backoff
 from taskdist.local.controlplane import ControlPlane
 from taskdist.local.podrunner import PodRunner, Settings, running
@@ -381,6 +382,44 @@ async def test_a_killed_runner_leaves_no_process_and_its_successor_restarts_the_
         runner.kill()
         runner.wait()
         await pods.delete("survivor", gracePeriodSeconds=0)
+
+
+async def test_a_node_started_again_gives_its_pods_their_addresses_and_ends_those_that_were_to_go(
+    control_plane: ControlPlane, pods: Pods, tmp_path: Path
+) -> None:
+    settings = Settings(name="again", directory=tmp_path, backoff=Backoff(first=0.02, most=0.1))
+    where = {"nodeSelector": {"kubernetes.io/hostname": "again"}}
+    stubborn = "trap '' TERM; while :; do sleep 0.05; done"
+    async with running(control_plane.access, settings) as first:
+        for name in ("stays", "goes", "over"):
+            await pods.create(name, stubborn if name == "goes" else "exec sleep 1000", **where)
+        before = {name: (await pods.until(name, ready))["status"]["podIP"] for name in ("stays", "goes", "over")}
+        assert len(set(before.values())) == 3
+        await pods.delete("goes")
+        range_of_first = first.addresses.range
+    # As if the node had been killed between a pod's last status and its deletion.
+    await pods.client.request(
+        "PATCH", f"{pods.path}/over/status", {"status": {"phase": "Failed"}}, content_type=MERGE_PATCH
+    )
+    async with running(control_plane.access, settings) as second:
+        assert second.addresses.range == range_of_first
+        stays = await pods.until("stays", lambda pod: ready(pod) and main(pod)["restartCount"] == 1)
+        assert stays["status"]["podIPs"] == [{"ip": before["stays"]}]
+        await pods.until("goes", gone)
+        await pods.delete("over")
+        await pods.until("over", gone)
+    # The range is another node's by now: the pods get new addresses, and are none the worse.
+    taken = Addresses(before.values())
+    try:
+        async with running(control_plane.access, settings) as third:
+            assert third.addresses.range != range_of_first
+            moved = await pods.until("stays", lambda pod: ready(pod) and main(pod)["restartCount"] == 2)
+            assert [each["ip"] for each in moved["status"]["podIPs"]] == [moved["status"]["podIP"]]
+            assert moved["status"]["podIP"] != before["stays"]
+            await pods.delete("stays")
+            await pods.until("stays", gone)
+    finally:
+        taken.close()
 
 
 def test_the_guard_kills_nothing_but_its_own() -> None:
