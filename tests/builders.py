@@ -167,6 +167,10 @@ class PoolBuilder:
     def elastic(self, minimum: int, maximum: int, delay: float = 60.0) -> PoolBuilder:
         return self._with(elastic=True, minimum=minimum, maximum=maximum, scale_down_delay=delay)
 
+    def made_from(self, template: str) -> PoolBuilder:
+        """What its pods are made from."""
+        return self._with(template=template)
+
     def target(self, seconds: float) -> PoolBuilder:
         return self._with(target_queue=seconds)
 

@@ -106,6 +106,8 @@ class Reason(StrEnum):
     AGENTS_READY = "AgentsReady"
     CREATE_REFUSED = "CreateRefused"
     LEASE_TOO_SHORT = "LeaseTooShort"  # a change of leader takes longer than the queue's leaseSeconds allow
+    NAME_TAKEN = "NameTaken"  # of a pod that the pool would make
+    PODS_FAILING = "PodsFailing"  # pods of the pool do not come up
     NO_BOTTLENECK = "NoBottleneck"  # nothing holds Tasks for long
     BREAKER_CLOSED = "BreakerClosed"
     EPOCH_RAISED = "EpochRaised"  # agents had seen a later leadership than the present one

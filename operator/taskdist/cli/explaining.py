@@ -103,7 +103,7 @@ def events(snapshot: Snapshot) -> tuple[list[Event], list[str]]:
         pod = convert.pod_record(obj)
         if pod.ended or pod.deleting:
             continue
-        made.append(PodSeen(pod.uid, pod.namespace, pod.name, pod.pool, pod.created))
+        made.append(PodSeen(pod.uid, pod.namespace, pod.name, pod.pool, pod.created, trouble=pod.trouble))
         owner = pools.get((pod.namespace, pod.pool))
         if pod.ready and owner is not None:
             made.append(AgentReady(_agent(obj, owner)))

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import structlog
 
+from taskdist.api import Reason
 from taskdist.controller.bridge import PodFact, PoolView
 from taskdist.controller.door import Doors
 from taskdist.controller.status import Held, PoolFacts, QueueFacts
@@ -501,4 +502,6 @@ def _facts(
         breakers,
         performance,
         bottleneck,
+        view.failing,
+        view.reason is Reason.PODS_FAILING,
     )

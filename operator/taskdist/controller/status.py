@@ -10,8 +10,9 @@ from typing import Any
 
 from taskdist.api import AgentPool, Condition, Reason, TaskQueue
 from taskdist.controller.pods import selector_string
+from taskdist.core import failing
 from taskdist.core.performance import PoolPerformance
-from taskdist.core.views import BreakerView
+from taskdist.core.views import BreakerView, FailingPods
 
 Object = dict[str, Any]
 # How many agents and types a pool's status tells of.
@@ -54,6 +55,8 @@ class PoolFacts:
     breakers: tuple[BreakerView, ...] = ()  # those that are not closed
     performance: PoolPerformance = field(default_factory=PoolPerformance)
     bottleneck: Held | None = None
+    failing: FailingPods | None = None
+    held_back: bool = False  # work would fill more agents, and failing pods keep the pool from growing
 
     def presses_beyond(self, told: "PoolFacts") -> bool:
         """Whether status must say this at once: more than figures has changed since these facts were told."""
@@ -103,12 +106,14 @@ def pool_status(pool: AgentPool, facts: PoolFacts, pods: int, verdict: Verdict, 
         ready, reason, message = "False", Reason.CREATE_REFUSED, problem
     elif settled:
         ready, reason, message = "True", Reason.AGENTS_READY, f"{facts.ready} of {facts.desired} agents are ready"
+    elif facts.failing is not None:
+        ready, reason, message = "False", Reason.PODS_FAILING, pods_failing(pool, facts)
     else:
         ready, reason = "False", Reason.PROGRESSING
         message = f"{facts.ready} of {facts.desired} agents are ready, {pods} pods exist"
         if facts.outdated:
             message += f"; {facts.outdated} of an older template are replaced a few at a time"
-    stalled = not verdict.accepted or bool(problem)
+    stalled = not verdict.accepted or bool(problem) or (facts.failing is not None and not settled)
     conditions = _trio(pool.metadata.generation, ready, reason, message, stalled=stalled, settled=settled)
     conditions.append(_healthy(pool.metadata.generation, facts.breakers))
     conditions.append(_bottleneck(pool.metadata.generation, facts.bottleneck))
@@ -154,6 +159,15 @@ def pool_status(pool: AgentPool, facts: PoolFacts, pods: int, verdict: Verdict, 
     if scaled:
         status["lastScaledAt"] = _wire(wall)
     return status
+
+
+def pods_failing(pool: AgentPool, facts: PoolFacts) -> str:
+    """What is said of a pool whose pods do not come up; empty if they do."""
+    if facts.failing is None:
+        return ""
+    key = (pool.metadata.namespace, pool.metadata.name)
+    told, command = failing.words(facts.failing), failing.command(key, facts.failing)
+    return f"{facts.ready} of {facts.desired} agents are ready. {told} See: {command}"
 
 
 def _healthy(generation: int, breakers: tuple[BreakerView, ...]) -> Condition:

@@ -7,7 +7,7 @@ by a call each, which took a thirtieth of a decision.
 from dataclasses import dataclass
 
 from taskdist.api import Phase, Reason
-from taskdist.core.model import Agent, Key, Pool, Queue, Task
+from taskdist.core.model import Agent, Key, Pool, Queue, Task, Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,8 @@ class AttemptUsed:
 class PodSeen:
     """A pod of a pool exists and is not being deleted. Repeats are harmless.
 
-    `template` names what it was made from; empty: not known, so that it never counts as outdated.
+    `template` names what it was made from; empty: not known, so that it never counts as outdated. `trouble` is what
+    keeps its agent from coming up, as far as its status tells.
     """
 
     uid: str
@@ -133,6 +134,7 @@ class PodSeen:
     pool: str
     created: float
     template: str = ""
+    trouble: Trouble | None = None
 
 
 @dataclass(frozen=True, slots=True)

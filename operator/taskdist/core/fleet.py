@@ -26,7 +26,7 @@ USUAL_START: Final = 10.0
 class PoolMembers:
     """The agents and pods of one pool. `counted` is how many are there to stay."""
 
-    __slots__ = ("agents", "busy", "counted", "draining", "idle", "outdated", "ready", "resting")
+    __slots__ = ("agents", "busy", "counted", "draining", "failing", "idle", "outdated", "ready", "resting")
 
     def __init__(self) -> None:
         self.agents: dict[str, AgentRecord] = {}
@@ -36,6 +36,8 @@ class PoolMembers:
         self.ready = 0
         # Counted ones that hold nothing.
         self.idle: dict[str, AgentRecord] = {}
+        # Counted ones whose pods do not come up.
+        self.failing: dict[str, AgentRecord] = {}
         # Counted ones that are to be replaced.
         self.outdated: dict[str, AgentRecord] = {}
         # Counted ones that get nothing new as long as the others have room.
@@ -287,6 +289,9 @@ class Fleet:
                 members.idle.pop(agent.uid, None)
                 members.outdated.pop(agent.uid, None)
                 members.resting.pop(agent.uid, None)
+                if agent.failing:
+                    del members.failing[agent.uid]
+                    self._bound.failing.pop(agent.uid, None)
             elif agent.leaving:
                 del members.draining[agent.uid]
         self._vacate(agent, now)
@@ -304,6 +309,9 @@ class Fleet:
                 if agent.resting:
                     members.resting[agent.uid] = agent
                     self._note_room(agent, agent.busy < agent.slots)
+                if agent.failing:
+                    members.failing[agent.uid] = agent
+                    self._bound.failing[agent.uid] = agent
             elif agent.leaving:
                 members.draining[agent.uid] = agent
         self._occupy(agent)

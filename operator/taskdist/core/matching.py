@@ -53,6 +53,8 @@ class Catalogue(Pairing):
         self.timed = False
         # Agents that get less than they offer, by uid; kept by who holds them back.
         self.guarded: dict[str, AgentRecord] = {}
+        # Agents whose pods do not come up, by uid; kept by the fleet.
+        self.failing: dict[str, AgentRecord] = {}
         self._by_queue: dict[Key, dict[ShapeKey, Shape]] = {}
         self._by_pool: dict[Key, dict[Offer, AgentClass]] = {}
         self._label_keys: set[str] = set()

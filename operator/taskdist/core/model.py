@@ -348,3 +348,18 @@ class Agent:
     @property
     def pool_key(self) -> Key:
         return (self.namespace, self.pool)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a pod does not come up. The same while the cause is the same, so that it is told once.
+
+    Attributes:
+        cause: Kubernetes' own word for it, such as CrashLoopBackOff.
+        message: what is known of it, in a few words.
+        container: whose output of its last run tells more; empty where no container has run.
+    """
+
+    cause: str
+    message: str
+    container: str = ""

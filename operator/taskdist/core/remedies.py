@@ -59,6 +59,13 @@ def pods(pool: Key) -> str:
     return join(["kubectl", "get", "pods", "-n", pool[0], "-l", f"{POOL_LABEL}={pool[1]}"])
 
 
+def pod_tells(namespace: str, name: str, container: str) -> str:
+    """The output of a container's last run; where none has run, what Kubernetes tells of the pod."""
+    if container:
+        return join(["kubectl", "logs", name, "-n", namespace, "--previous", "-c", container])
+    return join(["kubectl", "describe", "pod", name, "-n", namespace])
+
+
 def grow(pool: Pool, agents: int) -> str:
     """One more agent, where the pool does not grow by itself."""
     if not pool.elastic:

@@ -13,6 +13,7 @@ from typing import Final
 from taskdist.api import Reason
 from taskdist.core.classes import Demand
 from taskdist.core.decisions import Decision, DeletePod, Drain, Scale, Undrain
+from taskdist.core.failing import allowed, told_of
 from taskdist.core.fleet import Fleet, PoolMembers
 from taskdist.core.matching import Catalogue
 from taskdist.core.model import Key, Pool
@@ -41,18 +42,20 @@ MANY: Final = 1000
 
 
 class _Ward:
-    """A pool with its size over time. `wanted` is what it wanted when last looked at, None if that says nothing.
+    """A pool with its size over time. `wanted` is what it wanted when last looked at, None if that says nothing, and
+    `most` what it might have then.
 
     `usual`: how many agents it mostly needs for what comes. `grown`: when one with a target was last said to grow.
     """
 
-    __slots__ = ("grown", "key", "pool", "sizing", "usual", "wanted")
+    __slots__ = ("grown", "key", "most", "pool", "sizing", "usual", "wanted")
 
     def __init__(self, pool: Pool, sizing: Sizing) -> None:
         self.key = pool.key
         self.pool = pool
         self.sizing = sizing
         self.wanted: int | None = None
+        self.most = pool.maximum
         self.usual = sizing.usual
         self.grown = -inf
 
@@ -108,27 +111,28 @@ class Resizer:
             return decisions
         self._still, self._rests_until = None, -inf
         members = [self._fleet.pools.get(ward.key, self._nobody) for ward in self._wards]
+        most = self._most(members)
         load = None
         if self._layout is not None:
             busy = [each.busy for each in members]
             for entry in self._layout.demands:
                 entry[0].excess = 0
-            load = self._wanted(self._layout, busy, now)
+            load = self._wanted(self._layout, busy, most, now)
             if self._grows(load) and set_aside(now):
-                load = self._wanted(self._layout, busy, now)
+                load = self._wanted(self._layout, busy, most, now)
         for number, ward in enumerate(self._wards):
             pool, sizing, here = ward.pool, ward.sizing, members[number]
             wanted = agents(load[number]) if load is not None and pool.elastic else 0
-            still = wanted == ward.wanted and sizing.settled
+            still = wanted == ward.wanted and most[number] == ward.most and sizing.settled
             if still and here.counted <= (sizing.desired or 0) and not here.draining and not here.resting:
                 continue
             if len(decisions) >= room:
                 # Cut short before it was judged: it is no more at rest than it says.
                 ward.wanted = None
                 return decisions
-            ward.wanted = wanted
+            ward.wanted, ward.most = wanted, most[number]
             former = sizing.desired or 0
-            if sizing.step(pool, target(pool, wanted), here.counted, now):
+            if sizing.step(pool, target(pool, wanted, most[number]), here.counted, now):
                 if (sizing.desired or 0) > former and pool.target_queue > 0.0:
                     ward.grown = now
                 decisions.append(Scale(ward.key, sizing.desired or 0, sizing.reason, sizing.message))
@@ -148,15 +152,22 @@ class Resizer:
                 self._still = version
         return decisions
 
-    def _wanted(self, layout: Layout, busy: Sequence[int], now: float) -> list[float]:
+    def _most(self, members: Sequence[PoolMembers]) -> list[int]:
+        """Return for each pool how many agents it may have now."""
+        return [
+            allowed(ward.pool, ward.sizing.desired or 0, each.ready, len(each.failing))
+            for ward, each in zip(self._wards, members, strict=True)
+        ]
+
+    def _wanted(self, layout: Layout, busy: Sequence[int], most: Sequence[int], now: float) -> list[float]:
         """Return for each pool how many agents it is to have by what there is now."""
         if not layout.timed:
-            return work(layout, busy)
+            return work(layout, busy, most)
         found: list[float] = []
         # Time counts in steps: between them only what happens changes anything.
         step = now // STEP * STEP
         starts = [self._fleet.start_seconds(ward.key) for ward in self._wards]
-        for ward, part, start in zip(self._wards, parts(layout, busy, starts, step), starts, strict=True):
+        for ward, part, start in zip(self._wards, parts(layout, busy, most, starts, step), starts, strict=True):
             pool, desired = ward.pool, float(ward.sizing.desired or 0)
             here = self._fleet.members(ward.key)
             aim = pool.target_queue * ward.sizing.haste.part
@@ -306,24 +317,27 @@ class Resizer:
         message = sizing.message
         if self._still is not None and self._layout is not None and sizing.reason is Reason.AT_MAXIMUM:
             # By how much it is too little is worked out when asked only.
-            load = work(self._layout, [self._fleet.members(ward.key).busy for ward in self._wards])
-            for ward, wanted in zip(self._wards, load, strict=True):
+            here = [self._fleet.members(ward.key) for ward in self._wards]
+            most_now = self._most(here)
+            load = work(self._layout, [each.busy for each in here], most_now)
+            for ward, wanted, bound in zip(self._wards, load, most_now, strict=True):
                 if ward.key == key:
-                    message = target(ward.pool, agents(wanted)).message
-        here = [agent for agent in members.agents.values() if not agent.gone]
-        ready = [agent for agent in here if agent.ready]
+                    message = target(ward.pool, agents(wanted), bound).message
+        present = [agent for agent in members.agents.values() if not agent.gone]
+        ready = [agent for agent in present if agent.ready]
         return PoolView(
             key,
             sizing.desired or 0,
             sizing.reason,
             message,
-            sum(agent.pod_seen for agent in here),
+            sum(agent.pod_seen for agent in present),
             len(ready),
             sum(agent.slots for agent in ready),
             members.busy,
-            tuple(agent.uid for agent in here if agent.draining or agent.deleting),
+            tuple(agent.uid for agent in present if agent.draining or agent.deleting),
             surge(sizing.desired or 0, len(members.outdated), _leaving(members)),
             len(members.outdated),
+            told_of(members.failing.values()),
         )
 
 

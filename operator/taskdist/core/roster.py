@@ -10,7 +10,7 @@ from sys import maxsize
 from typing import TYPE_CHECKING, Final
 
 from taskdist.core.chance import scatter
-from taskdist.core.model import Agent, Key
+from taskdist.core.model import Agent, Key, Trouble
 
 if TYPE_CHECKING:
     from taskdist.core.breakers import Evidence
@@ -62,6 +62,7 @@ class AgentRecord:
         "starting",
         "template",
         "tripped",
+        "trouble",
         "uid",
         "warm",
         "weight",
@@ -91,6 +92,8 @@ class AgentRecord:
         self.resting = False
         # Its pod was seen from its creation on: when it is ready, that tells how long agents take to start.
         self.starting = False
+        # What keeps its pod from coming up; says nothing while it is ready.
+        self.trouble: Trouble | None = None
         # Its circuit breaker is open, or half open. It takes a further Task only while fewer of its slots than `cap`
         # are busy; `warm`: it was ready before, in this life of the core.
         self.tripped = False
@@ -140,6 +143,11 @@ class AgentRecord:
     def counted(self) -> bool:
         """Whether it counts towards the pool's size: a pod that is there to stay."""
         return (self.pod_seen or self.ready) and not self.gone and not self.draining and not self.deleting
+
+    @property
+    def failing(self) -> bool:
+        """Whether its pod does not come up."""
+        return self.trouble is not None and not self.ready
 
     @property
     def leaving(self) -> bool:

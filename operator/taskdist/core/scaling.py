@@ -50,19 +50,19 @@ class Layout:
         # Whether any pool has a target for how long Tasks wait.
         self.timed = any(pool.target_queue > 0.0 for pool in pools.values())
         numbers = {key: number for number, key in enumerate(pools)}
-        # Of each: its pools as (number, Tasks at once, maximum), the first that may grow, and the one with which stays
-        # what none has room for.
-        self.demands: list[tuple[Demand, list[tuple[int, int, float]], tuple[int, int], tuple[int, int]]] = []
+        # Of each: its pools as (number, Tasks at once), the first that may grow, and the one with which stays what none
+        # has room for.
+        self.demands: list[tuple[Demand, list[tuple[int, int]], tuple[int, int], tuple[int, int]]] = []
         for demand in demands:
             candidates = sorted(demand.candidates, key=lambda each: pools[each[0]].cost_per_hour / each[1])
-            found = [(numbers[key], at_once, float(pools[key].maximum)) for key, at_once in candidates]
+            found = [(numbers[key], at_once) for key, at_once in candidates]
             growing = [each for each in candidates if pools[each[0]].elastic] or candidates[:1]
             ends = [(numbers[key], at_once) for key, at_once in (growing[0], growing[-1])]
             self.demands.append((demand, found, ends[0], ends[1]))
         # For each elastic pool the demands that stay with it, and what their pools could do at once if each had all.
         self._most = [
             [
-                (each[0], sum(most * at_once for _, at_once, most in each[1]))
+                (each[0], sum(self.pools[number].maximum * at_once for number, at_once in each[1]))
                 for each in self.demands
                 if each[3][0] == at
             ]
@@ -84,24 +84,25 @@ class Layout:
         return True
 
 
-def work(layout: Layout, busy: Sequence[int]) -> list[float]:
+def work(layout: Layout, busy: Sequence[int], most: Sequence[int]) -> list[float]:
     """Return for each pool the agents that its busy slots and its part of the waiting work fill.
 
-    Waiting work counts for the first of its pools that has room below its maximum, what is over for the next; what
-    none has room for stays with the last that may grow. The demands choose in the order given.
+    Waiting work counts for the first of its pools that has room below what it may have, what is over for the next; what
+    none has room for stays with the last that may grow. The demands choose in the order given. `most`: how many agents
+    each pool may have now.
     """
     load = [taken / slots for taken, slots in zip(busy, layout.slots, strict=True)]
     for demand, candidates, _, last in layout.demands:
         left = float(demand.startable)
         if not left:
             continue
-        for number, at_once, maximum in candidates:
-            room = (maximum - load[number]) * at_once
+        for number, at_once in candidates:
+            room = (most[number] - load[number]) * at_once
             if room >= left:
                 load[number] += left / at_once
                 break
             if room > 0:
-                load[number] = maximum
+                load[number] = float(most[number])
                 left -= room
         else:
             load[last[0]] += left / last[1]
@@ -145,7 +146,7 @@ class Part:
         return self._coming_seconds / self.coming if self.coming > 0.0 else 0.0
 
 
-def parts(layout: Layout, busy: Sequence[int], starts: Sequence[float], now: float) -> list[Part]:
+def parts(layout: Layout, busy: Sequence[int], most: Sequence[int], starts: Sequence[float], now: float) -> list[Part]:
     """Return what falls to each pool, if it is divided as `work` does; what has a target may fill a pool for longer.
 
     What usually comes is divided in the same way; what comes at present is for the first that may grow. `starts`: how
@@ -156,8 +157,8 @@ def parts(layout: Layout, busy: Sequence[int], starts: Sequence[float], now: flo
         service, left, coming = demand.inflow.service, float(demand.startable), demand.inflow.load(now)
         found[first[0]].rate += demand.inflow.rate(now) / first[1]
         demand.inflow.look_ahead(starts[first[0]])
-        for number, at_once, maximum in candidates:
-            part, target = found[number], layout.pools[number].target_queue
+        for number, at_once in candidates:
+            part, target, maximum = found[number], layout.pools[number].target_queue, most[number]
             longer = 1.0 + target / service if service > 0.0 else 1.0
             taken = min(left, max(0.0, maximum * longer - part.busy - part.waiting) * at_once)
             part.wait(taken / at_once, service)
@@ -175,10 +176,16 @@ def agents(load: float) -> int:
     return ceil(load - EPSILON)
 
 
-def target(pool: Pool, wanted: int) -> Target:
-    """Clamp the agents that the work fills to the pool's bounds."""
+def target(pool: Pool, wanted: int, most: int) -> Target:
+    """Clamp the agents that the work fills to the pool's bounds; `most`: how many it may have now, of its maximum."""
     if not pool.elastic:
         return Target(pool.minimum, Reason.FIXED_SIZE, f"replicas is {pool.minimum}.")
+    if wanted > most < pool.maximum:
+        return Target(
+            most,
+            Reason.PODS_FAILING,
+            f"Work for {wanted} agents, but pods of the pool do not come up: it is not grown before they do.",
+        )
     if wanted > pool.maximum:
         return Target(
             pool.maximum,

@@ -13,6 +13,7 @@ from taskdist.api import Reason
 from taskdist.core import remedies
 from taskdist.core.classes import AgentClass, Shape
 from taskdist.core.decisions import Explanation
+from taskdist.core.failing import command, told_of, words
 from taskdist.core.filters import FILTERS, PREFERRED, Need, Offer, prospective, refusal
 from taskdist.core.matching import Catalogue
 from taskdist.core.model import REGION, ZONE, Pool, Task
@@ -128,7 +129,7 @@ def _of_agents(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]", task
             rejections=_refused(shape.need, known),
         )
     if held or any(kind.open for kind in capable):
-        rejections = _refused(shape.need, known) + _held_back(guarded)
+        rejections = _refused(shape.need, known) + _held_back(guarded) + _failing(shape, catalogue)
         return _of_room(shape, catalogue, capable, held, pools, rejections, task, guarded)
     if any(agent.tripped for agent in guarded):
         return _of_breakers(guarded, pools, _refused(shape.need, known) + _held_back(guarded))
@@ -138,6 +139,7 @@ def _of_agents(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]", task
         ready = sum(kind.open for kind in kinds)
         able = [kind.offer.pool for kind in capable]
         able += [offer.pool for offer in unknown if refusal(shape.need, offer) is None]
+        failing = [agent for agent in catalogue.failing.values() if agent.pool in able]
         empty = catalogue.pools[able[0]]
         if shape.need.agent is not None:
             return Explanation(
@@ -146,11 +148,20 @@ def _of_agents(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]", task
                 "Wait for it, or remove spec.agent from the Task.",
                 command=remedies.patch_task(task, agent=None) if task is not None else "",
             )
+        said = f"No agent of {pools} is ready."
+        if ready:
+            said = f"No agent of {pools} that may run it is ready; {ready} others are."
+        if failing and (found := told_of(failing)) is not None and failing[0].pool is not None:
+            return Explanation(
+                Reason.NO_AGENT,
+                f"{said} {words(found)}",
+                "Mend what keeps them from starting; the pool is not grown before one comes up.",
+                rejections=_refused(shape.need, known),
+                command=command(failing[0].pool, found),
+            )
         return Explanation(
             Reason.NO_AGENT,
-            f"No agent of {pools} that may run it is ready; {ready} others are."
-            if ready
-            else f"No agent of {pools} is ready.",
+            said,
             "Wait for the pool to start agents; if it does not, look at its pods and at its replicas or maxReplicas.",
             rejections=_refused(shape.need, known),
             command=remedies.grow(empty, 0) if not empty.maximum else remedies.pods(empty.key),
@@ -166,6 +177,16 @@ def _held_back(guarded: "Sequence[AgentRecord]") -> tuple[tuple[str, int], ...]:
         ("new, and starting slowly", sum(agent.open and not agent.probed for agent in guarded)),
     )
     return tuple((short, agents) for short, agents in counts if agents)
+
+
+def _failing(shape: Shape, catalogue: Catalogue) -> tuple[tuple[str, int], ...]:
+    """Count the pods that would serve it and do not come up, by what ails them."""
+    causes = Counter(
+        agent.trouble.cause
+        for agent in catalogue.failing.values()
+        if agent.trouble is not None and agent.pool in shape.pools
+    )
+    return tuple((f"not up: {cause}", agents) for cause, agents in sorted(causes.items()))
 
 
 def _of_breakers(guarded: "Sequence[AgentRecord]", pools: str, rejections: tuple[tuple[str, int], ...]) -> Explanation:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from taskdist.api import BreakerState, Reason
-from taskdist.core.model import Key
+from taskdist.core.model import Key, Trouble
 
 
 class AgentState(StrEnum):
@@ -30,6 +30,15 @@ class BreakerView:
 
 
 @dataclass(frozen=True, slots=True)
+class FailingPods:
+    """How many pods of a pool do not come up, and one of those that fail for the most common cause."""
+
+    pods: int
+    name: str
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
     """A pool as it is now. `desired` is how many pods are wanted; those in `draining` do not count towards it.
 
@@ -48,3 +57,4 @@ class PoolView:
     draining: tuple[str, ...] = ()
     surge: int = 0
     outdated: int = 0
+    failing: FailingPods | None = None

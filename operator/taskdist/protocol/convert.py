@@ -54,6 +54,7 @@ from taskdist.core.performance import TypePerformance
 from taskdist.core.spending import NOTHING, Spent
 from taskdist.protocol.instances import instance_of
 from taskdist.protocol.observations import PodRecord, TaskRecord, Terms
+from taskdist.protocol.pod_trouble import trouble_of
 
 Obj = dict[str, Any]
 Value = TypeVar("Value", str, int)
@@ -348,6 +349,7 @@ def pod_record(obj: Obj) -> PodRecord:
         topology=tuple((key, labels[key]) for key in TOPOLOGY if key in labels),
         created=seconds(metadata.get("creationTimestamp")),
         ready=_ready(obj, status, container),
+        trouble=trouble_of(status, seconds),
         deleting="deletionTimestamp" in metadata,
         ended=phase in ("Succeeded", "Failed"),
         restarts=(container.get("restartCount") or 0) + (1 if ended else 0),

@@ -199,7 +199,8 @@ class Leader(Noted):
         if pod.deleting or pod.ended:
             self.core.handle(PodGone(pod.uid), now.wall)
         else:
-            self.core.handle(PodSeen(pod.uid, pod.namespace, pod.name, pod.pool, pod.created, pod.template), now.wall)
+            seen = PodSeen(pod.uid, pod.namespace, pod.name, pod.pool, pod.created, pod.template, pod.trouble)
+            self.core.handle(seen, now.wall)
         if pod.ended:
             self._agent_dead(pod.uid, "its agent's pod has ended", now)
             self._release_recovered(now)

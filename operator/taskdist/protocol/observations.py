@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from taskdist.api import Delivery, Phase, Reason, Reclaim
-from taskdist.core.model import Parent, Task
+from taskdist.core.model import Parent, Task, Trouble
 from taskdist.core.spending import NOTHING, Spent
 from taskdist.protocol.messages import LeaseName, ParentResult, ToAgent
 
@@ -77,6 +77,7 @@ class PodRecord:
     ended_instances: tuple[str, ...] = ()
     template: str = ""  # names what it was made from
     topology: tuple[tuple[str, str], ...] = ()  # its labels of zone and region, its node's if nobody else set them
+    trouble: Trouble | None = None  # what keeps it from coming up
 
 
 # --- what it asks for (actions) ---

@@ -17,6 +17,7 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
+from taskdist.core.model import Trouble
 
 PLAIN = make_task("t")
 
@@ -179,6 +180,18 @@ AGENT = AgentReady(make_agent("a").slots(2).build())
             "No agent of pool p is ready.",
             "Wait for the pool to start agents",
             id="none-is-ready",
+        ),
+        pytest.param(
+            [
+                PodSeen(
+                    "a", NAMESPACE, "a", "p", 0.0, trouble=Trouble("CrashLoopBackOff", "it ends, exit code 3", "c")
+                ),
+                TaskWaiting(PLAIN.build()),
+            ],
+            Reason.NO_AGENT,
+            "No agent of pool p is ready. a fails: CrashLoopBackOff, it ends, exit code 3.",
+            "the pool is not grown",
+            id="its-pods-do-not-come-up",
         ),
         pytest.param(
             [AGENT, TaskLeased(make_task("x").slots(2).build(), "a"), TaskWaiting(PLAIN.build())],

@@ -177,7 +177,7 @@ def test_the_least_flexible_work_chooses_first() -> None:
     pools = {P: make_pool().elastic(0, 2).build(), P2: make_pool("p2").elastic(0, 5).build()}
     flexible, bound = Demand(((P, 1), (P2, 1))), Demand(((P, 1),))
     flexible.tasks, bound.tasks = 3, 2
-    assert work(Layout(pools, in_turn([flexible, bound])), [0, 0]) == [2.0, 3.0]
+    assert work(Layout(pools, in_turn([flexible, bound])), [0, 0], [2, 5]) == [2.0, 3.0]
 
 
 def test_thirds_add_up_to_whole_agents() -> None:
@@ -185,7 +185,7 @@ def test_thirds_add_up_to_whole_agents() -> None:
     demands = [Demand(((P, 3),)) for _ in range(3)]
     for demand in demands:
         demand.tasks = 1
-    assert agents(work(Layout({P: pool}, demands), [0])[0]) == 1
+    assert agents(work(Layout({P: pool}, demands), [0], [9])[0]) == 1
 
 
 class TestSizing:
