@@ -43,6 +43,25 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- printf "%s:%s" .Release.Namespace (include "taskdist.fullname" .) }}
 {{- end }}
 
+{{/*
+Fails where a namespace of watchNamespaces cannot take a Role: half-way an upgrade would leave the operator without its
+rights. Rendered without a cluster nothing is known of any namespace; every cluster has one called default.
+*/}}
+{{- define "taskdist.checkNamespaces" -}}
+{{- if and .Values.watchNamespaces (lookup "v1" "Namespace" "" "default") }}
+{{- range .Values.watchNamespaces }}
+{{- if ne . $.Release.Namespace }}
+{{- $found := lookup "v1" "Namespace" "" . }}
+{{- if not $found }}
+{{- fail (printf "watchNamespaces: namespace %s does not exist. Nothing was changed. Create it first: kubectl create namespace %s" . .) }}
+{{- else if $found.metadata.deletionTimestamp }}
+{{- fail (printf "watchNamespaces: namespace %s is being deleted. Nothing was changed. Leave it out, or create it again first." .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* What the operator needs in a namespace whose Tasks it serves. */}}
 {{- define "taskdist.watchRules" -}}
 # Specs are the users' own: the operator reads them and writes status only.

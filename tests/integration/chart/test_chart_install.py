@@ -189,3 +189,37 @@ def test_the_operators_pod_meets_the_restricted_standard(cluster: Client) -> Non
     pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
     with pytest.raises(ApiError, match="violates PodSecurity"):
         cluster.request("POST", where, pod, query={"dryRun": "All"})
+
+
+@pytest.mark.usefixtures("notes")
+def test_a_namespace_that_is_missing_is_told_before_anything_changes(
+    helm: Path, kubeconfig: Path, cluster: Client, namespace: str
+) -> None:
+    def run(verb: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        command: list[str | Path] = [helm, verb, RELEASE, *arguments, "--kubeconfig", kubeconfig]
+        return subprocess.run(
+            [*command, "--namespace", NAMESPACE], check=False, capture_output=True, text=True, timeout=120
+        )
+
+    def serve(*namespaces: str) -> "subprocess.CompletedProcess[str]":
+        listed = f"watchNamespaces={{{','.join(namespaces)}}}"
+        return run("upgrade", str(CHART), "--reset-then-reuse-values", "--set", listed)
+
+    roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+    before = cluster.get(f"{roles}/{NAMESPACE}:{RELEASE}-taskdist")["rules"]
+    refused = serve(namespace, "nosuch")
+    assert refused.returncode != 0
+    assert "namespace nosuch does not exist. Nothing was changed." in refused.stderr
+    assert "kubectl create namespace nosuch" in refused.stderr
+    assert cluster.get(f"{roles}/{NAMESPACE}:{RELEASE}-taskdist")["rules"] == before
+    assert allowed(cluster, OPERATOR, "list", "tasks", group=KINDS)
+    try:
+        done = serve(namespace)
+        assert done.returncode == 0, done.stderr
+        assert allowed(cluster, OPERATOR, "list", "tasks", group=KINDS, namespace=namespace)
+        # What was set before stands: with the defaults there would be none.
+        assert cluster.get(
+            "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas", labelSelector=f"app.kubernetes.io/instance={RELEASE}"
+        )["items"]
+    finally:
+        run("rollback", "1")
