@@ -134,7 +134,8 @@ def add(app: typer.Typer, program: str) -> None:
 
     dev = typer.Typer(
         no_args_is_help=True,
-        help="A real control plane on this machine: etcd and kube-apiserver on loopback, no cluster, no containers.",
+        help="A real control plane on this machine: etcd and kube-apiserver on loopback, no cluster, no containers.\n\n"
+        f"[bold]{program} dev run[/bold] brings it up with the operator and a node, ready for kubectl apply.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.add_typer(dev, name="dev", rich_help_panel="Processes")
@@ -154,6 +155,28 @@ def _directory(given: Path | None) -> Path:
 
 
 def _add_dev(dev: typer.Typer, program: str) -> None:
+    @dev.command(
+        epilog=examples(
+            ("the fastest way to a running Task: start it, and follow what it prints", f"{program} dev run"),
+        )
+    )
+    def run(directory: Directory = None) -> None:
+        """Run a control plane, the operator and a node in the foreground, until Ctrl-C takes them down.
+
+        On a control plane that `up` has started it adds the operator and the node, and leaves it running.
+        """
+        from taskdist.local.binaries import BinaryNotFound
+        from taskdist.local.controlplane import ControlPlaneError
+        from taskdist.local.dev import run as run_all
+        from taskdist.local.stack import StackError
+
+        try:
+            code = run_all(_directory(directory), lambda text: print(text, flush=True))
+        except (BinaryNotFound, ControlPlaneError, StackError, OSError) as error:
+            complain(str(error))
+            code = FAILED
+        raise typer.Exit(code)
+
     @dev.command(
         epilog=examples(
             ("start it and use it", f"eval $({program} dev up); kubectl get tq,ap,tk"),

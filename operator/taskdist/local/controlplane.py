@@ -71,7 +71,7 @@ class ControlPlane:
         self.kubeconfig = kubeconfig
         """Of an administrator."""
         self._mark = mark
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
         self._guard: processes.Guard | None = None
         self._temporary = False
 
@@ -174,6 +174,11 @@ class ControlPlane:
         """The log of `etcd`, `kube-apiserver`, `kube-controller-manager`, or of a process started by that name."""
         return self.directory / "log" / f"{name}.log"
 
+    @property
+    def processes(self) -> dict[str, subprocess.Popen[bytes]]:
+        """Those that this process has started, by the names of their logs."""
+        return dict(self._processes)
+
     def client_certificate(self, user: str, groups: Sequence[str] = ()) -> KeyPair:
         """A certificate that makes its holder this user; not for an attached cluster."""
         if self._mark is None:
@@ -225,7 +230,7 @@ class ControlPlane:
             for pid in reversed(self._started()):
                 processes.end(self._mark, pid, _STOP_SECONDS)
         # What is left keeps nothing but data that is about to be thrown away.
-        for process in reversed(self._processes):
+        for _, process in reversed(self._processes):
             process.kill()
             process.wait()
         self._processes.clear()
@@ -297,16 +302,15 @@ class ControlPlane:
         work = self.directory / "work"
         work.mkdir(exist_ok=True)
         process = processes.start(command, env=env, mark=self._mark, log=self.log(name), cwd=work)
-        self._processes.append(process)
+        self._processes.append((name, process))
         return process
 
     def _await(self, name: str, ready: Callable[[], Any]) -> None:
         deadline = time.monotonic() + _MINUTES_READY * 60
         why: Exception | None = None
         while time.monotonic() < deadline:
-            for process in self._processes:
+            for failed, process in self._processes:
                 if process.poll() is not None:
-                    failed = Path(str(process.args[0])).name  # type: ignore[index]
                     raise ControlPlaneError(f"{failed} ended with {process.returncode}:\n{self._tail(failed)}")
             try:
                 if ready():

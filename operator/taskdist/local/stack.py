@@ -84,12 +84,14 @@ class Stack:
         image: str,
         plane: ControlPlane | None = None,
         operator_env: Mapping[str, str] | None = None,
+        stays: bool = True,
     ) -> None:
         self._root = root
         self._directory = directory
         self._image = image
         self._plane = plane
         self._owns_plane = plane is None
+        self._stays = stays
         self._extra_env = dict(operator_env or {})
         self._operator_env: dict[str, str] = {}
         self._kubectl: Path | None = None
@@ -101,9 +103,12 @@ class Stack:
         self.link_port = 0
 
     @classmethod
-    def local(cls, directory: Path, root: Path) -> Stack:
-        """A control plane, an operator and a node on this machine, all under `directory`."""
-        return cls(root, directory, "")
+    def local(cls, directory: Path, root: Path, *, stays: bool = True) -> Stack:
+        """A control plane, an operator and a node on this machine, all under `directory`.
+
+        `stays`: they outlive this process until `down`; otherwise they end with it in any case.
+        """
+        return cls(root, directory, "", stays=stays)
 
     @classmethod
     def on(cls, plane: ControlPlane, root: Path, operator_env: Mapping[str, str]) -> Stack:
@@ -152,6 +157,20 @@ class Stack:
         if self._directory:
             return str(self._directory / "log")
         return f"kubectl -n {self._operator_at[0]} logs -l {OPERATOR_PODS} --prefix"
+
+    @property
+    def plane(self) -> ControlPlane:
+        """The control plane on this machine, once it is up."""
+        assert self._plane is not None
+        return self._plane
+
+    def ended(self) -> str:
+        """Which of the processes that were started here has ended, with the end of its log; empty if none has."""
+        for name, process in self.plane.processes.items():
+            if process.poll() is not None:
+                lines = self.plane.log(name).read_text(errors="replace").splitlines()
+                return f"{name} has ended ({process.returncode}):\n" + "\n".join(lines[-15:])
+        return ""
 
     def diagnosis(self, *namespaces: str) -> str:
         """What a cluster that stays can tell of a failure, as `down` is about to take it away; otherwise nothing."""
@@ -273,7 +292,7 @@ class Stack:
     def _up_local(self, directory: Path, say: Say) -> None:
         if self._plane is None:
             say("starting etcd and kube-apiserver on loopback")
-            self._plane = ControlPlane.start(directory, detached=True)
+            self._plane = ControlPlane.start(directory, detached=self._stays)
         plane = self._plane
         self._apply_manifests(say)
         kubeconfig = plane.kubeconfig_for(OPERATOR_NAMESPACE, SERVICE_ACCOUNT)
