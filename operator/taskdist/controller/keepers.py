@@ -4,27 +4,26 @@ Level-triggered: each run reads what is, does what is missing, and says so in st
 and which of them goes is the core's decision; a keeper only creates what is missing and removes what has ended.
 """
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from taskdist.api import AgentPool, Reason, TaskQueue
-from taskdist.controller.bridge import Bridge, NoFacts, PoolView
+from taskdist.controller.bridge import Bridge, NoFacts
 from taskdist.controller.effects import Announce
-from taskdist.controller.pods import InvalidTemplate, LinkInfo, build_pod, check_template, free_names
+from taskdist.controller.pods import InvalidTemplate, LinkInfo, build_pod, check_template
+from taskdist.controller.replicas import Outcome, Publish, Replicas, subject
 from taskdist.controller.seen import SpecVersion
-from taskdist.controller.status import PoolFacts, Verdict, pool_status, queue_status
+from taskdist.controller.status import PoolFacts, Verdict, pods_failing, pool_status, queue_status
 from taskdist.controller.workqueue import WorkQueue
 from taskdist.core.model import Key
 from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, ApiError, Client, KubeError
-from taskdist.observability.events import Subject
 
-CREATE_CONCURRENCY = 10
+# How long an answer that is no word on a template (a quota, a policy, a webhook that is down) is not asked for again.
+UNDECIDED_SECONDS = 30.0
 
-Publish = Callable[[str], Awaitable[None]]
 _log = structlog.get_logger("taskdist.keepers")
 
 
@@ -52,12 +51,16 @@ class Keepers:
         self._bridge = bridge
         self._link = link
         self._own_namespace = own_namespace
-        self._publish_trust = publish_trust
+        self._replicas = Replicas(client, link, publish_trust, announce)
         self._announce = announce
         self._pools: dict[Key, AgentPool] = {}
         self._queues: dict[Key, TaskQueue] = {}
         self._written: dict[tuple[str, Key], dict[str, Any]] = {}
-        self._verdicts: dict[Key, tuple[tuple[str, int], Verdict]] = {}
+        self._verdicts: dict[Key, tuple[SpecVersion, Verdict]] = {}
+        # Of specs on which the API server gave no word: until when it is not asked again.
+        self._undecided: dict[Key, tuple[SpecVersion, float]] = {}
+        # By pool: for which cause pods were last told not to come up.
+        self._failing: dict[Key, str] = {}
         self._pool_work = WorkQueue[Key](self._keep_pool, self._failed)
         self._queue_work = WorkQueue[Key](self._keep_queue, self._failed)
 
@@ -93,6 +96,9 @@ class Keepers:
         self._pools.pop(key, None)
         self._written.pop(("pool", key), None)
         self._verdicts.pop(key, None)
+        self._undecided.pop(key, None)
+        self._failing.pop(key, None)
+        self._replicas.forget(key)
         self._ask_queues_of(key)
 
     def queue_seen(self, body: dict[str, Any]) -> None:
@@ -128,96 +134,78 @@ class Keepers:
             view = await self._bridge.pool_view(key, _version(pool))
         except NoFacts:
             return
-        verdict = await self._judge(pool)
-        problem: ApiError | None = None
-        created = 0
+        verdict, undecided = await self._judge(pool)
+        outcome, facts = Outcome(), view.facts
         if verdict.accepted:
-            await self._remove_ended(pool, view)
-            created, problem = await self._create_missing(pool, view)
-        pods = sum(not p.deleting and not p.ended for p in view.pods) + created
-        # A pool that cannot be used wants no agents, whatever waits.
-        facts = view.facts if verdict.accepted else PoolFacts(reason=verdict.reason, message=verdict.message)
-        message = str(problem) if problem else ""
+            await self._replicas.remove_ended(pool, view.pods)
+            outcome = await self._replicas.make_missing(pool, view.pods, facts.desired + facts.surge)
+        pods = sum(not p.deleting and not p.ended for p in view.pods) + outcome.created
+        if not verdict.accepted:
+            # A pool that cannot be used wants no more agents than it has, whatever waits.
+            facts = replace(
+                facts, desired=min(facts.desired, pods), surge=0, reason=verdict.reason, message=verdict.message
+            )
+        self._tell_failing(pool, facts)
+        message = str(outcome.refused) if outcome.refused else ""
         await self._write(
             "pool", key, pool.status.to_wire(), pool_status(pool, facts, pods, verdict, message, time.time())
         )
-        if problem:
-            raise problem
+        if error := outcome.refused or undecided:
+            raise error
 
-    async def _judge(self, pool: AgentPool) -> Verdict:
-        """Say whether the spec can be used; the API server's own judgement of the pod is asked once per generation."""
-        key = (pool.metadata.namespace, pool.metadata.name)
-        identity = (pool.metadata.uid, pool.metadata.generation)
+    async def _judge(self, pool: AgentPool) -> tuple[Verdict, KubeError | None]:
+        """Say whether the spec can be used, and what kept the API server from saying its part.
+
+        It is asked once for each spec. What is no word on the spec (a quota, a policy, no answer) stalls nothing: the
+        pods themselves may be refused for it, and that is then in status.
+        """
+        key, version = (pool.metadata.namespace, pool.metadata.name), _version(pool)
         known = self._verdicts.get(key)
-        if known and known[0] == identity:
-            return known[1]
-        verdict = Verdict()
+        if known and known[0] == version:
+            return known[1], None
+        asked = self._undecided.get(key)
+        if asked and asked[0] == version and time.monotonic() < asked[1]:
+            return Verdict(), None
+        try:
+            verdict = await self._ask(pool)
+        except KubeError as error:
+            if isinstance(error, ApiError) and (error.is_forbidden or error.is_denied):
+                self._undecided[key] = (version, time.monotonic() + UNDECIDED_SECONDS)
+                return Verdict(), None
+            return Verdict(), error
+        self._verdicts[key] = (version, verdict)
+        if not verdict.accepted:
+            self._announce(subject(pool), verdict.reason, verdict.message, "Validate", True)
+        return verdict, None
+
+    async def _ask(self, pool: AgentPool) -> Verdict:
         if pool.metadata.namespace == self._own_namespace:
-            verdict = Verdict(
+            return Verdict(
                 Reason.FORBIDDEN_NAMESPACE,
                 f"pools in the operator's own namespace {self._own_namespace} are refused, as agents could then read "
                 "its certificate authority; create the pool in another namespace",
             )
-        else:
-            try:
-                check_template(pool)
-                await self._client.create(
-                    PODS,
-                    build_pod(pool, f"{pool.metadata.name}-dry-run", self._link),
-                    pool.metadata.namespace,
-                    dry_run=True,
-                )
-            except InvalidTemplate as error:
-                verdict = Verdict(Reason.INVALID_TEMPLATE, str(error))
-            except ApiError as error:
-                if error.is_forbidden:
-                    # A quota, say, or a policy: no word on the template. The pods themselves will be refused, and why
-                    # is then in status; it may be lifted at any time, so nothing is remembered.
-                    return verdict
-                if error.status not in (400, 422):
-                    raise
-                verdict = Verdict(
-                    Reason.INVALID_TEMPLATE, f"the API server refuses a pod of spec.template: {error.message}"
-                )
-        self._verdicts[key] = (identity, verdict)
-        if not verdict.accepted:
-            self._announce(_subject(pool), verdict.reason, verdict.message, "Validate", True)
-        return verdict
+        try:
+            check_template(pool)
+        except InvalidTemplate as error:
+            return Verdict(Reason.INVALID_TEMPLATE, str(error))
+        pod = build_pod(pool, f"{pool.metadata.name}-dry-run", self._link)
+        try:
+            # Misspelt fields too: they would be dropped without a word.
+            await self._client.create(PODS, pod, pool.metadata.namespace, dry_run=True, strict=True)
+        except ApiError as error:
+            if not error.is_invalid or error.is_denied:
+                raise
+            return Verdict(Reason.INVALID_TEMPLATE, f"the API server refuses a pod of spec.template: {error.message}")
+        return Verdict()
 
-    async def _remove_ended(self, pool: AgentPool, view: PoolView) -> None:
-        for pod in view.pods:
-            if pod.ended and not pod.deleting:
-                try:
-                    await self._client.delete(PODS, pod.name, pool.metadata.namespace, uid=pod.uid, grace_seconds=0)
-                except ApiError as error:
-                    if not (error.is_not_found or error.is_conflict):
-                        raise
-
-    async def _create_missing(self, pool: AgentPool, view: PoolView) -> tuple[int, ApiError | None]:
-        serving = sum(not (p.deleting or p.ended or p.draining) for p in view.pods)
-        missing = view.facts.desired + view.facts.surge - serving
-        if missing <= 0:
-            return 0, None
-        await self._publish_trust(pool.metadata.namespace)
-        gate = asyncio.Semaphore(CREATE_CONCURRENCY)
-
-        async def create(name: str) -> ApiError | None:
-            async with gate:
-                try:
-                    await self._client.create(PODS, build_pod(pool, name, self._link), pool.metadata.namespace)
-                except ApiError as error:
-                    # Somebody created it first: another leader, or we, and the view is late. In a namespace that is
-                    # being deleted there is nothing left to do.
-                    return None if error.is_already_exists or error.is_of_ending_namespace else error
-            return None
-
-        names = free_names(pool, [p.name for p in view.pods], missing)
-        refused = [e for e in await asyncio.gather(*(create(n) for n in names)) if e is not None]
-        if refused:
-            self._announce(_subject(pool), Reason.CREATE_REFUSED, refused[0].message, "Create", True)
-            return missing - len(refused), refused[0]
-        _log.info("created agents", pool=pool.metadata.name, namespace=pool.metadata.namespace, count=missing)
-        return missing, None
+    def _tell_failing(self, pool: AgentPool, facts: PoolFacts) -> None:
+        """Once for each cause, as long as it lasts."""
+        key = (pool.metadata.namespace, pool.metadata.name)
+        cause = facts.failing.trouble.cause if facts.failing is not None else ""
+        if cause and self._failing.get(key) != cause:
+            self._announce(subject(pool), Reason.PODS_FAILING, pods_failing(pool, facts), "Start", True)
+        self._failing[key] = cause
 
     async def _keep_queue(self, key: Key) -> None:
         queue = self._queues.get(key)
@@ -285,7 +273,3 @@ class Keepers:
 
 def _version(obj: AgentPool | TaskQueue) -> SpecVersion:
     return SpecVersion(obj.metadata.uid, obj.metadata.generation)
-
-
-def _subject(pool: AgentPool) -> Subject:
-    return Subject(AgentPool.kind, pool.metadata.namespace, pool.metadata.name, pool.metadata.uid)

@@ -44,35 +44,62 @@ def selector_string(pool: AgentPool) -> str:
 
 
 def check_template(pool: AgentPool) -> None:
-    """Refuse what would clash with what the operator adds. The API server judges the rest.
+    """Refuse what the operator cannot add to, and what would clash with it. The API server judges the rest.
 
     Raises:
         InvalidTemplate: with the field and the fix.
     """
     spec = pool.spec.template.spec
-    containers = spec.get("containers")
-    if not isinstance(containers, list) or not containers or not all(isinstance(c, dict) for c in containers):
-        raise InvalidTemplate("spec.template.spec.containers is empty: give the agent's container")
-    if spec.get("restartPolicy", "Always") != "Always":
-        raise InvalidTemplate("spec.template.spec.restartPolicy must be Always: agents are long-running; remove it")
-    for volume in spec.get("volumes") or []:
+    where = "spec.template.spec"
+    containers = _objects(spec, "containers", where)
+    if not containers:
+        raise InvalidTemplate(f"{where}.containers is empty: give the agent's container")
+    if (spec.get("restartPolicy") or "Always") != "Always":
+        raise InvalidTemplate(f"{where}.restartPolicy must be Always: agents are long-running; remove it")
+    grace = spec.get("terminationGracePeriodSeconds")
+    if not (grace is None or type(grace) is int):
+        raise InvalidTemplate(f"{where}.terminationGracePeriodSeconds is {grace!r}: write a number of seconds")
+    for volume in _objects(spec, "volumes", where):
         if volume.get("name") == VOLUME:
-            raise InvalidTemplate(f"spec.template.spec.volumes: the name {VOLUME} is the operator's; rename the volume")
-    agent = containers[_agent_index(containers)]
-    for mount in agent.get("volumeMounts") or []:
+            raise InvalidTemplate(f"{where}.volumes: the name {VOLUME} is the operator's; rename the volume")
+    number = _agent_index(containers)
+    agent, where = containers[number], f"{where}.containers[{number}]"
+    for mount in _objects(agent, "volumeMounts", where):
         path = str(mount.get("mountPath", "")).rstrip("/")
         if path == MOUNT or path.startswith(MOUNT + "/"):
-            raise InvalidTemplate(
-                f"spec.template.spec.containers[{agent.get('name')}].volumeMounts: {path} is the operator's; "
-                "mount the volume elsewhere"
-            )
+            raise InvalidTemplate(f"{where}.volumeMounts: {path} is the operator's; mount the volume elsewhere")
     owned = {"TASKDIST_ADDRESS", "TASKDIST_SERVER_NAME", "TASKDIST_CA_FILE", "TASKDIST_TOKEN_FILE"}
-    for variable in agent.get("env") or []:
-        if variable.get("name") in owned:
+    for variable in _objects(agent, "env", where):
+        name, value = str(variable.get("name")), variable.get("value")
+        if name in owned:
+            raise InvalidTemplate(f"{where}.env: {name} is set by the operator; remove it")
+        if name == "TASKDIST_HEALTH_PORT" and value is not None and _port(value) is None:
             raise InvalidTemplate(
-                f"spec.template.spec.containers[{agent.get('name')}].env: {variable['name']} is set by the operator; "
-                "remove it"
+                f"{where}.env: TASKDIST_HEALTH_PORT is {value!r}: write a port, 1 to 65535, in quotes"
             )
+
+
+def _objects(of: Object, name: str, where: str) -> list[Object]:
+    """The list of objects that stands there, which the operator adds to; empty if none does."""
+    found = of.get(name)
+    if found is None:
+        return []
+    if not isinstance(found, list):
+        raise InvalidTemplate(f"{where}.{name} must be a list of objects, and is {_kind(found)}")
+    for number, each in enumerate(found):
+        if not isinstance(each, dict):
+            raise InvalidTemplate(f"{where}.{name}[{number}] must be an object, and is {_kind(each)}")
+    return found
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
+    return kinds.get(type(value), "a number")
+
+
+def _port(value: object) -> int | None:
+    text = str(value)
+    return int(text) if text.isascii() and text.isdecimal() and 0 < int(text[:6]) <= 65535 and len(text) <= 5 else None
 
 
 def build_pod(pool: AgentPool, name: str, link: LinkInfo) -> Object:
@@ -81,7 +108,8 @@ def build_pod(pool: AgentPool, name: str, link: LinkInfo) -> Object:
     metadata = template.get("metadata") or {}
     spec: Object = copy.deepcopy(template["spec"])
     spec["automountServiceAccountToken"] = False
-    spec.setdefault("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS)
+    if spec.get("terminationGracePeriodSeconds") is None:
+        spec["terminationGracePeriodSeconds"] = DEFAULT_GRACE_SECONDS
     # Evenly over zones, as far as there is room; whoever says it, be it as an empty list, says all of it.
     spec.setdefault("topologySpreadConstraints", [_over_zones(pool)])
     spec["volumes"] = [*(spec.get("volumes") or []), _link_volume(link)]
@@ -182,7 +210,7 @@ def _inject(container: Object, pool: AgentPool, link: LinkInfo, grace: int) -> N
     if pool.spec.resources:
         defaults["TASKDIST_RESOURCES"] = ",".join(f"{k}={v}" for k, v in sorted(pool.spec.resources.items()))
     given: list[Object] = list(container.get("env") or [])
-    names = {v.get("name") for v in given}
+    names = [v.get("name") for v in given]
     env = [*given, *({"name": k, "value": v} for k, v in (own | defaults).items() if k not in names)]
     if "TASKDIST_HEALTH_HOST" not in names:
         env.append({"name": "TASKDIST_HEALTH_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
@@ -191,7 +219,8 @@ def _inject(container: Object, pool: AgentPool, link: LinkInfo, grace: int) -> N
         *(container.get("volumeMounts") or []),
         {"name": VOLUME, "mountPath": MOUNT, "readOnly": True},
     ]
-    port = next((int(v["value"]) for v in env if v["name"] == "TASKDIST_HEALTH_PORT" and "value" in v), HEALTH_PORT)
+    said = next((_port(v.get("value")) for v in env if v.get("name") == "TASKDIST_HEALTH_PORT"), None)
+    port = said or HEALTH_PORT
     # Readiness is what assigns work, so it is asked often; liveness only rescues a supervisor that hangs.
     container.setdefault(
         "readinessProbe",

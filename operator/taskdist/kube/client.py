@@ -141,17 +141,25 @@ class Client:
         name: str = "",
         subresource: str = "",
         dry_run: bool = False,
+        strict: bool = False,
         field_manager: str = "",
         timeout: float | None = None,
     ) -> Obj:
-        """POST to the collection, or to `name`'s subresource (a TokenRequest: `serviceaccounts/NAME/token`)."""
+        """POST to the collection, or to `name`'s subresource (a TokenRequest: `serviceaccounts/NAME/token`).
+
+        `strict`: a field that the server does not know is refused, where it would be dropped.
+        """
         return await self._call(
             "create",
             resource,
             "POST",
             resource.path(namespace, name, subresource),
             subresource=subresource,
-            query=_query(dryRun="All" if dry_run else "", fieldManager=field_manager),
+            query=_query(
+                dryRun="All" if dry_run else "",
+                fieldValidation="Strict" if strict else "",
+                fieldManager=field_manager,
+            ),
             body=body,
             timeout=timeout,
         )

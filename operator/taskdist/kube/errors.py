@@ -108,6 +108,11 @@ class ApiError(KubeError):
         return self.status == 403
 
     @property
+    def is_denied(self) -> bool:
+        """A policy or a webhook refused it, with whatever code: what they refuse now they may let pass later."""
+        return "denied the request" in self.message or "denied request" in self.message
+
+    @property
     def is_of_ending_namespace(self) -> bool:
         """Refused because the namespace is being deleted: nothing can be created there any more."""
         causes = self.details.get("causes") or ()

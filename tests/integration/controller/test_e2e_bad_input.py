@@ -73,6 +73,11 @@ def test_an_oversized_payload_never_reaches_an_agent(shared: Room) -> None:
     [
         pytest.param("no-image", {"name": "agent", "command": ["true"]}, "image", id="the-api-server-refuses-it"),
         pytest.param(
+            "misspelt", container(comand=["x"]), 'unknown field "spec.containers[0].comand"', id="a-misspelt-field"
+        ),
+        pytest.param("typed", container(ports="http"), "spec.containers.ports", id="a-field-of-the-wrong-type"),
+        pytest.param("shell", container(env=["A=B"]), "containers[0].env[0] must be an object", id="what-we-add-to"),
+        pytest.param(
             "own-env",
             container(env=[{"name": "TASKDIST_ADDRESS", "value": "elsewhere"}]),
             "TASKDIST_ADDRESS is set by the operator",
@@ -120,6 +125,32 @@ def test_pods_that_a_quota_refuses_are_made_once_it_is_gone(room: Room) -> None:
     room.delete("resourcequotas", "none")
     room.ready(1)
     until(lambda: room.condition("agentpools", "p", "Stalled").get("status") == "False", "it is not stalled any more")
+
+
+def test_a_pool_whose_pods_crash_says_why_is_not_grown_and_goes_on_once_mended(shared: Room) -> None:
+    crash, scaling = {"containers": [container(["sh", "-c", "exit 3"])]}, {"minReplicas": 1, "maxReplicas": 3}
+    shared.queue("crash", pools=["crash"])
+    shared.pool("crash", template={"spec": crash}, scaling=scaling)
+    until(lambda: shared.condition("agentpools", "crash", "Stalled").get("reason") == "PodsFailing", "it says so")
+    stalled = shared.condition("agentpools", "crash", "Stalled")
+    helps = f"kubectl logs crash-1-0 -n {shared.namespace} --previous -c agent"
+    assert stalled["status"] == "True"
+    assert "crash-1-0 fails: CrashLoopBackOff" in stalled["message"]
+    assert "exit code 3" in stalled["message"]
+    assert helps in stalled["message"]
+    assert "exit code 3" in shared.event("AgentPool", "crash", "PodsFailing")["note"]
+    names = [f"crash-{number}" for number in range(6)]
+    for name in names:
+        shared.task(name, queue="crash")
+    until(lambda: shared.status("taskqueues", "crash").get("waiting") == 6, "all of them wait")
+    until(lambda: shared.status("agentpools", "crash")["scalingReason"] == "PodsFailing", "it is not grown for that")
+    assert shared.status("agentpools", "crash")["desiredReplicas"] == 1
+    said = shared.taskdist("explain", "crash-0")
+    assert "exit code 3" in said
+    assert helps in said
+    shared.patch("agentpools", "crash", template={"spec": {"containers": [container()]}})
+    assert {each["phase"] for each in shared.ended(*names)} == {"Succeeded"}
+    until(lambda: shared.condition("agentpools", "crash", "Stalled")["status"] == "False", "it is not stalled any more")
 
 
 # -- agents that are none ------------------------------------------------------------------------------------------

@@ -123,11 +123,59 @@ def test_building_leaves_the_pool_alone() -> None:
         pytest.param(
             {"containers": [{"env": [{"name": "TASKDIST_TOKEN_FILE", "value": "/x"}]}]}, "remove it", id="our variable"
         ),
+        pytest.param({"containers": {"a": 1}}, r"containers must be a list", id="containers that are no list"),
+        pytest.param({"containers": ["agent"]}, r"containers\[0\] must be an object", id="a container that is a word"),
+        pytest.param(
+            {"containers": [{"name": "a"}, {"name": "agent", "env": ["A=B"]}]},
+            r"containers\[1\]\.env\[0\] must be an object, and is text",
+            id="variables as the shell has them",
+        ),
+        pytest.param({"containers": [{"env": {"A": "B"}}]}, r"env must be a list", id="variables as an object"),
+        pytest.param({"containers": [{}], "volumes": {"a": "b"}}, "volumes must be a list", id="volumes as an object"),
+        pytest.param({"containers": [{"volumeMounts": [None]}]}, r"volumeMounts\[0\]", id="a mount that is nothing"),
+        pytest.param(
+            {"containers": [{}], "terminationGracePeriodSeconds": "5"}, "is '5': write a number", id="seconds in quotes"
+        ),
+        pytest.param(
+            {"containers": [{}], "terminationGracePeriodSeconds": True}, "write a number", id="seconds that are true"
+        ),
+        *(
+            pytest.param(
+                {"containers": [{"env": [{"name": "TASKDIST_HEALTH_PORT", "value": port}]}]},
+                "TASKDIST_HEALTH_PORT is",
+                id=f"health port {port!r}",
+            )
+            for port in ("http", "", "0", "65536", "-1", "8088 ", "9" * 5000)
+        ),
     ],
 )
 def test_template_that_clashes_is_refused_with_the_fix(pod_spec: dict[str, Any], names: str) -> None:
     with pytest.raises(InvalidTemplate, match=names):
         check_template(make_pool(pod_spec))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param({"volumes": None, "terminationGracePeriodSeconds": None, "restartPolicy": None}, id="nothing"),
+        pytest.param({"volumes": [], "terminationGracePeriodSeconds": 0}, id="as little as there can be"),
+        pytest.param(
+            {"initContainers": "x", "affinity": 3, "tolerations": {}}, id="what only the API server can judge"
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "container",
+    [
+        pytest.param({"env": None, "volumeMounts": None, "name": 3}, id="nulls"),
+        pytest.param({"env": [{}, {"name": "TASKDIST_HEALTH_PORT"}, {"name": {}, "value": {}}]}, id="half a variable"),
+        pytest.param({"env": [{"name": "TASKDIST_HEALTH_PORT", "value": 9000}], "ports": "http"}, id="a number"),
+    ],
+)
+def test_a_pod_can_be_built_of_every_template_that_passes(said: dict[str, Any], container: dict[str, Any]) -> None:
+    pool = make_pool({"containers": [container], **said})
+    check_template(pool)
+    build_pod(pool, "p-3-0", LINK)
 
 
 def test_names_follow_from_the_pool_alone() -> None:
