@@ -4,6 +4,7 @@ Level-triggered: each run reads what is, does what is missing, and says so in st
 and which of them goes is the core's decision; a keeper only creates what is missing and removes what has ended.
 """
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import Any
@@ -150,6 +151,10 @@ class Keepers:
         await self._write(
             "pool", key, pool.status.to_wire(), pool_status(pool, facts, pods, verdict, message, time.time())
         )
+        if facts.ready >= facts.desired:
+            self._replicas.settled(key)
+        if outcome.again is not None:
+            asyncio.get_running_loop().call_later(outcome.again, self.look_at_pool, key)
         if error := outcome.refused or undecided:
             raise error
 

@@ -5,6 +5,8 @@ else's pod has is left to it and told of; a pod that the API server refuses stop
 """
 
 import asyncio
+import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -17,12 +19,14 @@ from taskdist.controller.effects import Announce
 from taskdist.controller.pods import LinkInfo, Object, build_pod, free_names
 from taskdist.core.model import Key
 from taskdist.kube import PODS, ApiError, Client
+from taskdist.kube.backoff import Backoff
 from taskdist.observability.events import Subject
 
 # How many pods are asked for at a time, at most.
 CREATE_CONCURRENCY = 10
 # How many names of others are stepped over in one go: each costs two requests.
 MOST_FOREIGN = 20
+FOREIGN_SECONDS = 1.0
 
 Publish = Callable[[str], Awaitable[None]]
 _log = structlog.get_logger("taskdist.replicas")
@@ -39,10 +43,23 @@ class _Made(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How many pods were made, and what the API server said of the first that it refused."""
+    """How many pods were made, and what the API server said of the first that it refused.
+
+    `again`: after so many seconds it is to be looked at again, as some are missing that may be made then.
+    """
 
     created: int = 0
     refused: ApiError | None = None
+    again: float | None = None
+
+
+class _Ends:
+    """Pods of one pool that ended for good although agents never end: how many since it had all that it wants."""
+
+    def __init__(self) -> None:
+        self.uids: set[str] = set()
+        self.count = 0
+        self.pause_until = 0.0
 
 
 class Replicas:
@@ -51,22 +68,43 @@ class Replicas:
     Args:
         publish_trust: makes sure that a namespace has the certificate authorities' bundle.
         announce: records a Kubernetes Event.
+        clock: seconds that only grow.
     """
 
-    def __init__(self, client: Client, link: LinkInfo, publish_trust: Publish, announce: Announce) -> None:
+    def __init__(
+        self,
+        client: Client,
+        link: LinkInfo,
+        publish_trust: Publish,
+        announce: Announce,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._client = client
         self._link = link
         self._publish_trust = publish_trust
         self._announce = announce
         # By pool: names that pods have which are not counted as the pool's.
         self._foreign: dict[Key, set[str]] = {}
+        self._ends: dict[Key, _Ends] = {}
+        self._clock = clock
+        self._backoff, self._rng = Backoff(first=1.0, most=300.0), random.Random()
 
     def forget(self, pool: Key) -> None:
         """The pool is gone."""
         self._foreign.pop(pool, None)
+        self._ends.pop(pool, None)
+
+    def settled(self, pool: Key) -> None:
+        """All agents that the pool wants are ready: what ended before says nothing any more."""
+        self._ends.pop(pool, None)
 
     async def remove_ended(self, pool: AgentPool, pods: tuple[PodFact, ...]) -> None:
-        """Take away pods that have ended for good: others take their places."""
+        """Take away pods that have ended for good, evicted or refused by their node, say: others take their places.
+
+        The first is replaced at once. Each further one makes the pause longer, until all agents are ready: a node that
+        refuses such pods would get one after the other.
+        """
+        self._note_ends(_key(pool), {pod.uid for pod in pods if pod.ended})
         for pod in pods:
             if pod.ended and not pod.deleting:
                 try:
@@ -75,11 +113,25 @@ class Replicas:
                     if not (error.is_not_found or error.is_conflict):
                         raise
 
+    def _note_ends(self, key: Key, uids: set[str]) -> None:
+        if not uids and key not in self._ends:
+            return
+        ends = self._ends.setdefault(key, _Ends())
+        new, ends.uids = uids - ends.uids, uids
+        if new and ends.count:
+            pause = self._backoff.wait(ends.count - 1, self._rng)
+            ends.pause_until = self._clock() + pause
+            _log.warning("pods of the pool end again and again", namespace=key[0], pool=key[1], next_in=round(pause, 1))
+        ends.count += bool(new)
+
     async def make_missing(self, pool: AgentPool, pods: tuple[PodFact, ...], wanted: int) -> Outcome:
         """Make pods until so many serve. One first, then twice as many each time: what is refused is refused once."""
         missing = wanted - sum(not (p.deleting or p.ended or p.draining) for p in pods)
         if missing <= 0:
             return Outcome()
+        ends = self._ends.get(_key(pool))
+        if ends is not None and self._clock() < ends.pause_until:
+            return Outcome(again=ends.pause_until - self._clock())
         await self._publish_trust(pool.metadata.namespace)
         foreign = self._foreign.setdefault(_key(pool), set())
         taken = {p.name for p in pods} | foreign
@@ -98,8 +150,9 @@ class Replicas:
                 self._announce(subject(pool), Reason.CREATE_REFUSED, refused[0].message, "Create", True)
                 return Outcome(created, refused[0])
             batch = min(2 * batch, CREATE_CONCURRENCY)
-        _log.info("created agents", pool=pool.metadata.name, namespace=pool.metadata.namespace, count=created)
-        return Outcome(created)
+        if created:
+            _log.info("created agents", pool=pool.metadata.name, namespace=pool.metadata.namespace, count=created)
+        return Outcome(created, again=FOREIGN_SECONDS if missing > 0 else None)
 
     async def _make(self, pool: AgentPool, name: str) -> "_Made | ApiError":
         try:

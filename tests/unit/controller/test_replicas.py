@@ -1,5 +1,7 @@
 """Pods of a pool: made where they are missing, past names that others have, and not again and again in vain."""
 
+import asyncio
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -8,7 +10,7 @@ from taskdist.api import POOL_LABEL, AgentPool, Reason
 from taskdist.controller.bridge import PodFact, PoolView
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.pods import LinkInfo, build_pod
-from taskdist.controller.replicas import Replicas
+from taskdist.controller.replicas import Outcome, Replicas
 from taskdist.controller.status import PoolFacts
 from taskdist.core.model import Trouble
 from taskdist.core.views import FailingPods
@@ -70,7 +72,7 @@ class Server:
         return self.pods[name]
 
     async def delete(self, _: Any, name: str, namespace: str, *, uid: str, grace_seconds: int) -> None:
-        del self.pods[name]
+        self.pods.pop(name, None)
 
     async def patch(self, _: Any, name: str, body: dict[str, Any], *__: Any, **___: Any) -> None:
         self.status = body["status"]
@@ -87,7 +89,8 @@ class Room:
         self.server = Server()
         self.told: list[tuple[Reason, str]] = []
         self.facts = PoolFacts()
-        self.replicas = Replicas(cast("Any", self.server), LINK, self.publish, self.announce)
+        self.now = 1000.0
+        self.replicas = Replicas(cast("Any", self.server), LINK, self.publish, self.announce, lambda: self.now)
         self.keepers = Keepers(cast("Any", self.server), cast("Any", self), LINK, "system", self.publish, self.announce)
 
     async def publish(self, namespace: str) -> None: ...
@@ -168,10 +171,48 @@ async def test_names_without_end_are_not_tried_in_one_go() -> None:
         room.foreign(f"p-3-{number}")
     for _ in range(10):
         room.server.asked.clear()
-        if await room.make(1):
+        outcome = await room.replicas.make_missing(make_pool(), (), 1)
+        if outcome.created:
             break
+        assert outcome.again is not None
         assert len(room.server.asked) <= 30
     assert "p-3-100" in room.server.pods
+
+
+async def test_pods_that_end_again_and_again_are_replaced_with_a_growing_pause() -> None:
+    room, pauses = Room(), []
+    for number in range(12):
+        await room.make(1)
+        (pod,) = room.seen()
+        ended = (replace(pod, uid=f"u-{number}", ended=True),)
+        await room.replicas.remove_ended(make_pool(), ended)
+        assert room.server.pods == {}
+        room.server.pods = {pod.name: {"metadata": {"name": pod.name}}}  # The view is late, and shows it again.
+        await room.replicas.remove_ended(make_pool(), ended)
+        again = (await room.replicas.make_missing(make_pool(), (), 1)).again or 0.0
+        pauses.append(again)
+        room.now += again
+    assert pauses[0] == 0.0
+    assert 0.5 <= pauses[1] <= 1.0
+    assert 150.0 <= pauses[-1] <= 300.0
+    room.replicas.settled(("ns", "p"))
+    await room.replicas.remove_ended(make_pool(), (PodFact("u-last", "p-3-0", False, True, False),))
+    assert (await room.replicas.make_missing(make_pool(), (), 1)).again is None
+
+
+async def test_a_keeper_looks_again_when_the_pause_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room()
+    room.facts = PoolFacts(desired=1)
+
+    async def paused(*_: Any) -> Outcome:
+        return Outcome(again=0.01)
+
+    monkeypatch.setattr(Replicas, "make_missing", paused)
+    looked = asyncio.Event()
+    monkeypatch.setattr(room.keepers, "look_at_pool", lambda key: looked.set())
+    await room.keep(make_pool())
+    async with asyncio.timeout(10):
+        await looked.wait()
 
 
 async def test_what_is_refused_is_not_asked_for_fifty_times() -> None:
