@@ -229,6 +229,8 @@ async def explain(
         for line in skipped:
             note(f"warning: {line}")
         story |= _waiting(task, why)
+        if stalled := _stalled_pools(task, snapshot):
+            story["stalled"] = stalled
         if change is not None:
             story["what_if"] = _compared(task, snapshot, _with_agents(change, agents, task, snapshot), now)
     elif change is not None:
@@ -265,6 +267,21 @@ def _waiting(task: Obj, why: Answer) -> dict[str, Any]:
         story |= {"position": found.position, "position_exact": found.position_exact, "waiting": why.waiting}
         story["expected_start"] = _course(found.start, found.start_interval)
     return story
+
+
+def _stalled_pools(task: Obj, snapshot: Snapshot) -> str:
+    """What keeps pools that it may use from having agents, as far as the engine cannot see it: in status only."""
+    queue = next((each for each in snapshot.queues if name_of(each) == task["spec"]["queue"]), None)
+    named = [task["spec"]["pool"]] if task["spec"].get("pool") else []
+    if not named and queue is not None:
+        named = list(queue["spec"].get("pools") or ())
+    told = []
+    for pool in snapshot.pools:
+        for condition in status_of(pool).get("conditions") or () if name_of(pool) in named else ():
+            seen = condition.get("type") == "Stalled" and condition.get("status") == "True"
+            if seen and condition.get("reason") != Reason.PODS_FAILING:
+                told.append(f"AgentPool {name_of(pool)}: {condition.get('reason')}, {condition.get('message')}")
+    return "; ".join(told)
 
 
 def _course(start: float | None, interval: tuple[float, float] | None) -> dict[str, str] | str:

@@ -54,6 +54,35 @@ def explain(cluster: MemoryCluster, name: str = "a") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
+    ("status", "reason", "told"),
+    [
+        pytest.param("True", "InvalidTemplate", "AgentPool p: InvalidTemplate, no such field", id="it is stalled"),
+        pytest.param("False", "AgentsReady", None, id="it is not"),
+        pytest.param("True", "PodsFailing", None, id="what its pods show is said of them"),
+    ],
+)
+def test_a_pool_that_is_stalled_says_so(cluster: MemoryCluster, status: str, reason: str, told: str | None) -> None:
+    condition = {"type": "Stalled", "status": status, "reason": reason, "message": "no such field"}
+    made = cluster.objects[(str(AGENTPOOLS), cluster.namespace, "p")]
+    cluster.add(AGENTPOOLS, made | {"status": {"conditions": [condition]}})
+    assert explain(cluster).get("stalled") == told
+    cluster.task("elsewhere", pool="another")
+    assert "stalled" not in explain(cluster, "elsewhere")
+
+
+def test_pods_that_do_not_come_up_are_told_with_the_command_that_tells_more(cluster: MemoryCluster) -> None:
+    ended = {"exitCode": 3, "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z"}
+    waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
+    agent = {"name": "agent", "restartCount": 1, "state": waiting, "lastState": {"terminated": ended}}
+    pod(cluster, ready=False, containerStatuses=[agent])
+    story = explain(cluster)
+    assert story["reason"] == "NoAgent"
+    assert "p-0 fails: CrashLoopBackOff" in story["message"]
+    assert "exit code 3" in story["message"]
+    assert story["command"] == "kubectl logs p-0 -n ns --previous -c agent"
+
+
+@pytest.mark.parametrize(
     ("arrange", "reason", "words"),
     [
         pytest.param(lambda c: c.task("a", queue="x"), "QueueNotFound", "x", id="no-queue"),
