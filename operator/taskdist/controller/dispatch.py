@@ -249,6 +249,10 @@ class Dispatcher:
         self._input(lambda m, now: m.task_deleted(uid, now))
 
     def pod_observed(self, pod: PodRecord) -> None:
+        if pod.foreign and pod.uid not in self._pods:
+            # Whoever puts the label on a pod of their own gets no agent, and is not to lose that pod to a pool that
+            # shrinks. One that was the pool's is followed on, whatever becomes of its label.
+            return
         key = (pod.namespace, pod.pool)
         before = self._pods.get(pod.uid)
         self._pods[pod.uid] = pod

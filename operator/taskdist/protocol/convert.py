@@ -350,6 +350,7 @@ def pod_record(obj: Obj) -> PodRecord:
         created=seconds(metadata.get("creationTimestamp")),
         ready=_ready(obj, status, container),
         trouble=trouble_of(status, seconds),
+        foreign=labels.get(POOL_LABEL, "") != _maker(metadata),
         deleting="deletionTimestamp" in metadata,
         ended=phase in ("Succeeded", "Failed"),
         restarts=(container.get("restartCount") or 0) + (1 if ended else 0),
@@ -359,6 +360,12 @@ def pod_record(obj: Obj) -> PodRecord:
             if (name := instance_of((each.get("terminated") or _NOTHING).get("message")))
         ),
     )
+
+
+def _maker(metadata: Obj) -> str:
+    """The pool that made the pod, by the reference that its garbage collection goes by; empty if none did."""
+    owners = metadata.get("ownerReferences") or ()
+    return next((str(o.get("name")) for o in owners if o.get("controller") and o.get("kind") == api.AgentPool.kind), "")
 
 
 def _ready(obj: Obj, status: Obj, agent: Obj) -> bool:

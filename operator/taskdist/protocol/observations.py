@@ -78,6 +78,7 @@ class PodRecord:
     template: str = ""  # names what it was made from
     topology: tuple[tuple[str, str], ...] = ()  # its labels of zone and region, its node's if nobody else set them
     trouble: Trouble | None = None  # what keeps it from coming up
+    foreign: bool = False  # the pool that its label names did not make it
 
 
 # --- what it asks for (actions) ---

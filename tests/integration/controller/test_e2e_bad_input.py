@@ -153,6 +153,17 @@ def test_a_pool_whose_pods_crash_says_why_is_not_grown_and_goes_on_once_mended(s
     until(lambda: shared.condition("agentpools", "crash", "Stalled")["status"] == "False", "it is not stalled any more")
 
 
+def test_a_pod_that_only_has_the_label_is_neither_counted_nor_deleted(shared: Room) -> None:
+    made = stranger(shared, "claimant", labels={"taskdist.dev/pool": "p"})
+    shared.task("after-the-claim")
+    assert shared.ended("after-the-claim")[0]["phase"] == "Succeeded"
+    assert shared.status("agentpools", "p")["replicas"] == 2
+    there = shared.get("pods", "claimant")
+    assert there["metadata"]["uid"] == made["metadata"]["uid"]
+    assert "deletionTimestamp" not in there["metadata"]
+    shared.delete("pods", "claimant")
+
+
 # -- agents that are none ------------------------------------------------------------------------------------------
 
 

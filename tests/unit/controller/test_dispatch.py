@@ -228,6 +228,22 @@ async def test_a_pod_that_appears_or_ends_has_its_pool_looked_at() -> None:
         assert room.effects.closed[-1] == "the pod is gone"
 
 
+async def test_a_foreign_pod_is_nobodys_and_one_that_becomes_so_is_followed_on() -> None:
+    async with leading() as room:
+        pod = PodRecord("p1", "ns", "pod", "pool", 1.0)
+
+        def seen() -> list[str]:
+            view = room.dispatcher.pool_view(("ns", "pool"))
+            return [each.name for each in view.pods] if view is not None else []
+
+        before = seen()
+        room.dispatcher.pod_observed(replace(pod, uid="foreign", name="foreign", foreign=True))
+        assert seen() == before
+        room.dispatcher.pod_observed(pod)
+        room.dispatcher.pod_observed(replace(pod, foreign=True, ready=True))
+        assert seen() == [*before, "pod"]
+
+
 POOL = ("ns", "pool")
 
 

@@ -485,12 +485,16 @@ def test_what_a_pool_s_status_tells_of_types() -> None:
     assert convert.performance({"metadata": {}}) == ()
 
 
+OWNER = {"apiVersion": "taskdist.dev/v1alpha1", "kind": "AgentPool", "name": "p", "uid": "u", "controller": True}
+
+
 def pod(containers: list[str], statuses: list[dict[str, Any]], **status: Any) -> dict[str, Any]:
     return {
         "metadata": META
         | {
             "labels": {"taskdist.dev/pool": "p", "taskdist.dev/template": "abc"},
             "creationTimestamp": "1970-01-01T00:00:05Z",
+            "ownerReferences": [OWNER],
         },
         "spec": {"containers": [{"name": name} for name in containers]},
         "status": {"containerStatuses": statuses} | status,
@@ -575,6 +579,22 @@ DEAD = {
 def test_pod(obj: dict[str, Any], expected: dict[str, Any]) -> None:
     plain = PodRecord(uid="u1", namespace="ns", name="a", pool="p", created=5.0, template="abc")
     assert convert.pod_record(obj) == replace(plain, **expected)
+
+
+@pytest.mark.parametrize(
+    ("owners", "foreign"),
+    [
+        pytest.param([OWNER], False, id="its pool made it"),
+        pytest.param([OWNER | {"name": "another"}], True, id="another pool made it"),
+        pytest.param([OWNER | {"controller": False}], True, id="the pool is an owner beside another"),
+        pytest.param([OWNER | {"kind": "ReplicaSet"}], True, id="what made it is no pool"),
+        pytest.param([], True, id="nobody made it"),
+    ],
+)
+def test_a_pod_that_only_has_a_pools_label_is_foreign(owners: list[dict[str, Any]], foreign: bool) -> None:
+    obj = pod(["agent"], [])
+    obj["metadata"] = obj["metadata"] | {"ownerReferences": owners}
+    assert convert.pod_record(obj).foreign is foreign
 
 
 def test_a_pod_says_where_it_is() -> None:
