@@ -6,6 +6,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from taskdist.api import AgentPool, Condition, Reason, TaskQueue
@@ -60,13 +61,8 @@ class PoolFacts:
 
     def presses_beyond(self, told: "PoolFacts") -> bool:
         """Whether status must say this at once: more than figures has changed since these facts were told."""
-        return (self.desired, self.surge, self.outdated, self.breakers, self.bottleneck) != (
-            told.desired,
-            told.surge,
-            told.outdated,
-            told.breakers,
-            told.bottleneck,
-        ) or (self.ready >= self.desired) != (told.ready >= told.desired)
+        pressing = attrgetter("desired", "surge", "outdated", "breakers", "bottleneck", "failing", "held_back")
+        return bool(pressing(self) != pressing(told) or (self.ready >= self.desired) != (told.ready >= told.desired))
 
 
 def timestamp(wall: float) -> datetime:

@@ -6,8 +6,9 @@ import pytest
 
 from taskdist.api import AgentPool, BreakerState, Reason, TaskQueue
 from taskdist.controller.status import Held, PoolFacts, QueueFacts, Verdict, pool_status, queue_status
+from taskdist.core.model import Trouble
 from taskdist.core.performance import AgentPerformance, PoolPerformance, TypePerformance
-from taskdist.core.views import BreakerView
+from taskdist.core.views import BreakerView, FailingPods
 from taskdist.protocol import convert
 
 NOW = 1_750_000_000.0
@@ -170,3 +171,16 @@ def test_a_bottleneck_is_a_condition_and_its_numbers_are_no_news(kind: str) -> N
         assert flags(status)["Ready"] == "True"
     assert held == Held(Reason.NO_FREE_SLOTS, "skill gpu", "4 Tasks wait for skill gpu.")
     assert held != Held(Reason.NO_FREE_SLOTS, "slots", "3 Tasks wait for skill gpu.")
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        pytest.param(PoolFacts(failing=FailingPods(1, "p-1-0", Trouble("Unschedulable", "no node"))), id="pods fail"),
+        pytest.param(PoolFacts(held_back=True), id="it is not grown for that"),
+    ],
+)
+def test_what_keeps_pods_from_coming_up_is_told_at_once(now: PoolFacts) -> None:
+    assert now.presses_beyond(PoolFacts())
+    assert PoolFacts().presses_beyond(now)
+    assert not now.presses_beyond(now)
