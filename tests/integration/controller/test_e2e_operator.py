@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def test_an_operator_of_which_a_part_fails_ends(room: Room) -> None:
 
 
 def test_two_operators_one_leads_and_hands_over_when_it_is_told_to_end(
-    room: Room, tmp_path: Path, cluster: Client
+    room: Room, tmp_path: Path, cluster: Client, record_property: Callable[[str, object], None]
 ) -> None:
     stack = room.stack
     room.queue()
@@ -145,11 +146,13 @@ def test_two_operators_one_leads_and_hands_over_when_it_is_told_to_end(
         assert [leads(first), leads(second)] == [True, False]
         assert is_ready(second)
         first.process.send_signal(signal.SIGTERM)
+        begun = time.monotonic()
+        until(lambda: leads(second), "the other one leads", timeout=10)
+        record_property("hand_over_s", round(time.monotonic() - begun, 2))
         assert first.process.wait(timeout=10) == 0
         stack.operators.remove(first)
         holder = cluster.get(LEASE)["spec"].get("holderIdentity") or ""
         assert not holder or holder.startswith("operator-2"), "it gave its Lease back"
-        until(lambda: leads(second), "the other one leads", timeout=10)
 
     run_through(room, tmp_path / "beats", 60, hand_over)
     assert metrics(second)["taskdist_conservation_error"] == 0
