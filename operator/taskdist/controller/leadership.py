@@ -34,6 +34,8 @@ _log = structlog.get_logger("taskdist.operator")
 
 # Before a step of a takeover that the API server did not answer is tried again, in seconds.
 AGAIN_SECONDS = 0.5
+# How long a takeover waits for the newest queues and pools, in seconds.
+DECLARED_SECONDS = 1.0
 # How many reconciling threads of former leaderships may hang before the process ends.
 MOST_HANGING = 3
 
@@ -151,10 +153,17 @@ class Leadership:
         parts, settings = self._parts, self._parts.settings
         begun = self._loop.time()
         writer = StatusWriter(parts.client, TASKS, concurrency=settings.write_concurrency, stop=self._writer_stop)
-        # Pods last: one that is absent from a list later than the Tasks' is gone, and its leases with it.
-        for informer in (parts.queues, parts.pools, parts.tasks, parts.pods):
-            await self._answered(lambda informer=informer: self._catch_up(informer))  # type: ignore[misc]
-        await self._answered(parts.certificates.refresh)
+        # What is declared need not be of this very moment, and the watch will tell; what runs where has to be.
+        declared = asyncio.gather(self._refreshed(parts.queues), self._refreshed(parts.pools))
+        try:
+            # Pods last: one that is absent from a list later than the Tasks' is gone, and its leases with it.
+            await self._answered(lambda: self._catch_up(parts.tasks))
+            await self._answered(lambda: self._catch_up(parts.pods))
+            await declared
+        finally:
+            declared.cancel()
+        if not parts.certificates.present:  # else it serves, and is seen to beside all else
+            await self._answered(parts.certificates.refresh)
         self._work(scope, parts.certificates.run(), "certificates")
         scope.callback(parts.effects.write_with, None)
         parts.effects.write_with(writer)
@@ -183,6 +192,14 @@ class Leadership:
             tasks=len(parts.tasks.store),
             took_seconds=round(self._loop.time() - begun, 3),
         )
+
+    async def _refreshed(self, informer: Informer[Any]) -> None:
+        """Catch up if that is soon done: after an outage of etcd the API server may be long in listing one kind."""
+        try:
+            async with asyncio.timeout(DECLARED_SECONDS):
+                await self._catch_up(informer)
+        except (KubeError, TimeoutError) as error:
+            _log.warning("taking over with what was known of them", kind=str(informer.resource), why=str(error))
 
     async def _answered(self, step: Callable[[], Awaitable[Any]]) -> None:
         """Do this until the API server has answered, or the leadership ends."""

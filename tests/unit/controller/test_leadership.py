@@ -14,8 +14,7 @@ import pytest
 from taskdist.controller import leadership as module
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.leadership import Leadership, Parts
-from taskdist.kube import PODS, TASKS, Unreachable
-from taskdist.kube.client import Page
+from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Page, Resource, Unreachable
 
 OPEN = {"certificates", "effects", "dispatch", "link", "retention", "kopf"}
 
@@ -37,6 +36,7 @@ class World:
         self.loop = asyncio.get_running_loop()
         self.changed = asyncio.Event()
         self.unreachable = 0
+        self.hanging: tuple[Resource, ...] = ()
         self.listed = asyncio.Event()
         self.listing = asyncio.Event()
         self.listing.set()
@@ -62,9 +62,13 @@ class World:
 
     # -- the parts -------------------------------------------------------------------------------------------------
 
-    async def list(self, *_: Any, **__: Any) -> Page:
+    async def list(self, resource: Resource, *_: Any, **__: Any) -> Page:
         self.listed.set()
-        await self.listing.wait()
+        self.note(f"list {resource.plural}")
+        if resource not in self.hanging:
+            await self.listing.wait()
+        else:
+            await asyncio.Event().wait()
         if self.unreachable:
             self.unreachable -= 1
             raise Unreachable("refused")
@@ -106,16 +110,16 @@ class World:
         return keepers, close
 
     def parts(self) -> Parts:
-        def view(resource: object = None) -> Any:
+        def view(resource: Resource) -> Any:
             return SimpleNamespace(resource=resource, store=Nothing())
 
         link = SimpleNamespace(admit=lambda: self.turn("link", True), turn_away=lambda why: self.turn("link", False))
-        certificates = SimpleNamespace(refresh=self.refresh, run=lambda: self.forever("certificates"))
+        certificates = SimpleNamespace(present=False, refresh=self.refresh, run=lambda: self.forever("certificates"))
         return Parts(
             settings=cast(Any, SimpleNamespace(write_concurrency=1, watch_namespaces=())),
             client=cast(Any, SimpleNamespace(list=self.list)),
-            queues=view(),
-            pools=view(),
+            queues=view(TASKQUEUES),
+            pools=view(AGENTPOOLS),
             tasks=view(TASKS),
             pods=view(PODS),
             dispatcher=cast(Any, self),
@@ -213,6 +217,37 @@ async def test_an_api_server_that_does_not_answer_is_asked_again() -> None:
     led.end()
     await asyncio.wait_for(led.closed(), 10)
     assert world.failures == []
+
+
+async def test_queues_and_pools_that_cannot_be_listed_hold_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DECLARED_SECONDS", 0.01)
+    world = World()
+    world.hanging = (TASKQUEUES, AGENTPOOLS)
+    led = world.leadership().begin(None)
+    await world.until(lambda: world.open == OPEN)
+    led.end()
+    await asyncio.wait_for(led.closed(), 10)
+    assert world.failures == []
+
+
+@pytest.mark.parametrize("kind", [TASKS, PODS], ids=["Tasks", "pods"])
+async def test_without_what_runs_where_nobody_leads(kind: Resource) -> None:
+    world = World()
+    world.hanging = (kind,)
+    led = world.leadership().begin(None)
+    await world.until(lambda: f"list {kind.plural}" in world.log)
+    led.end()
+    await asyncio.wait_for(led.closed(), 10)
+    assert "+dispatch" not in world.log
+
+
+async def test_pods_are_listed_when_the_tasks_have_been() -> None:
+    world = World()
+    led = world.leadership().begin(None)
+    await world.until(lambda: world.open == OPEN)
+    led.end()
+    await asyncio.wait_for(led.closed(), 10)
+    assert world.log.index("list tasks") < world.log.index("list pods")
 
 
 async def test_a_takeover_that_fails_closes_what_it_opened_and_ends_the_process() -> None:
