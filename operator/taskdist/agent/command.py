@@ -19,6 +19,7 @@ from typing import IO, Any
 from taskdist.agent import usage
 from taskdist.agent.attempt import Attempt
 from taskdist.agent.processes import describe_exit, die_with_parent, kill_orphans
+from taskdist.protocol.values import parse_object
 
 # Exit status of "the input data was incorrect" in sysexits.h: trying again would fail the same way.
 EX_DATAERR = os.EX_DATAERR
@@ -141,16 +142,13 @@ def _result(output: bytes, total: int) -> tuple[dict[str, Any], bytes]:
     if not output.strip():
         return {"outcome": "returned"}, b"{}"
     try:
-        value = json.loads(output, parse_constant=_refuse_constant)
-        if not isinstance(value, dict):
-            raise ValueError(f"it is {type(value).__name__}, not an object")
+        value = parse_object(output)
         used = usage.split(value)
         body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    except (ValueError, RecursionError) as error:
-        message = f"stdout is not a JSON object: {error}; print the result there and everything else to stderr"
+    except ValueError as error:
+        message = (
+            f"stdout is not a JSON object that can be kept as it is: {error}; "
+            "print the result there and everything else to stderr"
+        )
         return _failed(message, retryable=False, reason="ResultRefused"), b""
     return {"outcome": "returned", "used": used}, body
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

@@ -20,6 +20,7 @@ from taskdist.agent.work import Offered, WorkEvents
 from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
 from taskdist.protocol.messages import Grant, LeaseName
+from taskdist.protocol.values import parse_object
 
 _TRY_LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 _CONNECT_SECONDS = 5.0
@@ -110,7 +111,8 @@ class HttpEndpoint:
             )
             events.failed(lease, Reason.RESULT_TOO_LARGE, message, False)
         elif fault := _fault(answer):
-            message = f"POST {self._url} answered {response.status}, but not with a JSON object: {fault}"
+            what = "but not with a JSON object that can be kept as it is"
+            message = f"POST {self._url} answered {response.status}, {what}: {fault}"
             events.failed(lease, Reason.RESULT_REFUSED, message, False)
         else:
             events.finished(lease, *usage.of_result(answer.strip() or b"{}"))
@@ -128,11 +130,7 @@ def _fault(body: bytes) -> str:
     if not body.strip():
         return ""
     try:
-        value = json.loads(body, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        parse_object(body)
+    except ValueError as error:
         return str(error)
-    return "" if isinstance(value, dict) else f"it is {type(value).__name__}"
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    return ""

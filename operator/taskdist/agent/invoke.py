@@ -16,6 +16,7 @@ from pydantic_core import to_jsonable_python
 from taskdist.agent.sdk import Agent, Context, Handler, Permanent
 from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
+from taskdist.protocol import values
 
 MAX_MESSAGE = 4096
 
@@ -114,13 +115,16 @@ def encode_result(value: Any) -> Outcome:
         return Returned(b"{}")
     try:
         plain = to_jsonable_python(value, by_alias=True)
-        body = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        body = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
     except (ValueError, TypeError, RecursionError) as error:
         message = f"the handler's result is not JSON: {error}"
         return Failed(Reason.RESULT_REFUSED, bounded(message), retryable=False)
     if not isinstance(plain, dict):
         message = f"the handler returned {type(value).__name__}; return a JSON object (dict, model, dataclass) or None"
         return Failed(Reason.RESULT_REFUSED, message, retryable=False)
+    wrong = values.fault(plain)
+    if wrong:
+        return Failed(Reason.RESULT_REFUSED, f"the handler's result cannot be kept as it is: {wrong}", retryable=False)
     return check_size(body)
 
 

@@ -11,6 +11,7 @@ from taskdist.cli.cluster import Cluster, status_of
 from taskdist.cli.run import OK, Problem, complain, note
 from taskdist.cli.waiting import phase_of, until_ended, verdict
 from taskdist.kube import AGENTPOOLS, TASKQUEUES, TASKS, ApiError, Obj, Resource, name_of, uid_of
+from taskdist.protocol.values import same
 
 CREATED = "created"
 
@@ -139,7 +140,7 @@ async def _create(cluster: Cluster, submission: Submission) -> tuple[Obj, str]:
                 f"task {name_of(found)} has the name of this idempotency key, and another key: delete it, or choose "
                 "another key"
             )
-        if (spec["type"], spec.get("payload") or {}) != (submission.type, submission.payload):
+        if spec["type"] != submission.type or not same(spec.get("payload") or {}, submission.payload):
             note("warning: it was submitted with another type or payload, which stand")
         return found, f"exists already ({phase_of(found)})"
 

@@ -110,18 +110,17 @@ class KubeEffects:
         writer = self._writer
         if writer is None:
             return NotSent()
-        status = dict(action.status)
-        if action.body is not None:
-            status["result"] = json.loads(action.body)
+        result = {} if action.body is None else {"result": json.loads(action.body)}
         if action.result_of is not None:
             try:
                 original = await writer.read(action.result_of[0], action.namespace, action.result_of[1])
             except KubeError:
                 return NotSent()
             if original is not None and "result" in original["status"]:
-                status["result"] = original["status"]["result"]
+                result = {"result": original["status"]["result"]}
+        version = str(action.resource_version)
         outcome = await writer.write(
-            Write(action.uid, action.namespace, action.name, str(action.resource_version), status, is_ours(action))
+            Write(action.uid, action.namespace, action.name, version, action.status, is_ours(action), exact=result)
         )
         match outcome:
             case written.Written(obj):

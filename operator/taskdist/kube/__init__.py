@@ -10,7 +10,7 @@ room knows the project's resources by name only; it refuses policy, models, metr
 """
 
 from taskdist.kube.backoff import Backoff
-from taskdist.kube.client import Client, OnRequest, Page, PatchType, WatchEvent, status_patch
+from taskdist.kube.client import Client, OnRequest, Page, PatchType, WatchEvent, status_operations, status_patch
 from taskdist.kube.credentials import Access, Credentials
 from taskdist.kube.election import Election, Timing
 from taskdist.kube.errors import ApiError, ConfigurationError, HistoryWentBack, KubeError, Unanswered, Unreachable
@@ -102,6 +102,7 @@ __all__ = [
     "boottime",
     "name_of",
     "namespace_of",
+    "status_operations",
     "status_patch",
     "uid_of",
     "version_of",

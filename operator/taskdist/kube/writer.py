@@ -16,11 +16,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from taskdist.kube.backoff import Backoff
-from taskdist.kube.client import Client, status_patch
+from taskdist.kube.client import Client, PatchType, status_operations, status_patch
 from taskdist.kube.errors import ApiError, KubeError, Unanswered
 from taskdist.kube.resources import Obj, Resource, uid_of, version_of
 from taskdist.kube.store import is_newer
@@ -35,12 +35,14 @@ class Write:
     name: str
     resource_version: str
     status: Mapping[str, Any]
-    """A merge patch: what is absent stays, None removes."""
+    """A merge patch: what is absent stays, None removes. Beside `exact`, an object in it replaces the one there."""
     is_ours: Callable[[Obj], bool] | None = None
-    """Whether an object shows this very write (for Tasks: attempt, epoch and phase). Default: all of `status` is there.
+    """Whether an object shows this very write (for Tasks: attempt, epoch and phase). Default: all of it is there.
 
     Asked only after a sending without a clear answer; it must not be true of what another writer could have written.
     """
+    exact: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of status that stand there as they are, nulls included, which a merge patch would take out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,13 @@ class StatusWriter:
             attempt += 1
 
     async def _write(self, write: Write) -> Outcome:
-        body = status_patch(write.status, uid=write.uid, resource_version=write.resource_version)
+        body: Any
+        if write.exact:
+            kind = PatchType.JSON
+            body = status_operations(write.status, write.exact, resource_version=write.resource_version)
+        else:
+            kind = PatchType.MERGE
+            body = status_patch(write.status, uid=write.uid, resource_version=write.resource_version)
         in_doubt = False
         for attempt in range(self._tries):
             if self._stop.is_set():
@@ -186,6 +194,7 @@ class StatusWriter:
                     body,
                     write.namespace,
                     subresource="status",
+                    content_type=kind,
                     timeout=self._timeout,
                 )
                 # Another uid at that version means that etcd was restored and counts through the same numbers again.
@@ -237,7 +246,7 @@ class StatusWriter:
         if obj is None:
             return Gone()
         moved = is_newer(version_of(obj), write.resource_version)
-        ours = write.is_ours(obj) if write.is_ours is not None else _shows(obj.get("status"), write.status)
+        ours = write.is_ours(obj) if write.is_ours is not None else _shows_all(obj.get("status"), write)
         if moved and ours:
             return Written(obj)
         if moved or landed is False:
@@ -258,6 +267,11 @@ class StatusWriter:
         except TimeoutError:
             return True
         return False
+
+
+def _shows_all(status: Any, write: Write) -> bool:
+    exact = isinstance(status, Mapping) and all(status.get(name) == value for name, value in write.exact.items())
+    return _shows(status, write.status) and (exact or not write.exact)
 
 
 def _shows(status: Any, patch: Any) -> bool:

@@ -7,7 +7,6 @@ into a Task's status without being parsed again. What is in bounds may still be 
 Text for people is cut to its bound, both ways, and never refused.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +17,7 @@ from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
 from taskdist.link.proto import link_pb2 as pb
 from taskdist.protocol import messages as m
+from taskdist.protocol.values import parse_object
 
 MAX_LEASES = 2048
 MAX_RESOURCES = 16
@@ -195,8 +195,10 @@ def _decode_result(wire: pb.Result) -> m.Result | m.Failure:
             f"The result has {len(body)} bytes, {MAX_RESULT_BYTES} are allowed: store it elsewhere, return a reference."
         )
         return m.Failure(lease, Reason.RESULT_TOO_LARGE, message, retryable=False, used=_used(wire.used))
-    if (fault := _json_fault(body)) is not None:
-        message = f"The result is not a JSON object in UTF-8: {fault}."
+    try:
+        parse_object(body)
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError among them
+        message = f"The result is not a JSON object in UTF-8 that can be kept as it is: {str(error)[:200]}."
         return m.Failure(lease, Reason.RESULT_REFUSED, message, retryable=False, used=_used(wire.used))
     return m.Result(lease, body, _seconds("result.since_start", wire.since_start), _used(wire.used))
 
@@ -478,18 +480,3 @@ def _labels(wire: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 def _text(text: str, limit: int) -> str:
     """Cut to the bound; what UTF-8 cannot carry (half of a surrogate pair, from some exception) is replaced."""
     return text[:limit].encode("utf-8", "replace").decode("utf-8")
-
-
-def _json_fault(body: bytes) -> str | None:
-    """Return what keeps the body from being a JSON object, or None."""
-    try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
-    except RecursionError:
-        return "it is nested too deeply"
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError among them
-        return str(error)[:200]
-    return None if isinstance(value, dict) else f"it is a JSON {type(value).__name__}"
-
-
-def _no_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +311,22 @@ class TestWriter:
         assert isinstance(again, Conflict)
         assert again.current is not None
         assert again.current["status"]["epoch"] == 1
+
+    async def test_a_result_with_its_other_fields_then_a_conflict(self, client: Client, namespace: str) -> None:
+        """The patch that keeps nulls holds at one version only, removes what is there or not, and needs no status."""
+        made = await client.create(TASKS, task("a"), namespace)
+        writer = StatusWriter(client, TASKS)
+        write = replace(self.assign(made, agentUid=None, message="m"), exact={"result": {"x": None}})
+        outcome = await writer.write(write)
+        assert isinstance(outcome, Written)
+        assert outcome.obj["status"].items() >= {"phase": "Assigned", "message": "m", "result": {"x": None}}.items()
+        stale = await writer.write(replace(write, status={"message": "of old"}))
+        assert isinstance(stale, Conflict)
+        cleared = replace(self.assign(outcome.obj, message=None), exact={"result": {}})
+        outcome = await writer.write(cleared)
+        assert isinstance(outcome, Written)
+        assert outcome.obj["status"]["result"] == {}
+        assert "message" not in outcome.obj["status"]
 
     async def test_of_many_at_once_exactly_one_wins(self, client: Client, namespace: str) -> None:
         made = await client.create(TASKS, task("a"), namespace)

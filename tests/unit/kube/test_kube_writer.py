@@ -109,6 +109,33 @@ async def test_says_which_object_in_which_state() -> None:
     ]
 
 
+async def test_a_result_is_put_there_as_it_is() -> None:
+    """A merge patch would take the nulls for a wish to remove. Only what is there can be removed by this one."""
+    script = Script(ok(OURS))
+    status = {"phase": "Succeeded", "retryAfter": None, "route": {"rule": "r", "score": None}}
+    await writer(script).write(Write("uid-a", "ns", "a", "5", status, exact={"result": {"x": None}}))
+    (request,) = script.asked
+    assert (request.method, request.content_type) == ("PATCH", "application/json-patch+json")
+    assert script.bodies() == [
+        [
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": "5"},
+            {"op": "add", "path": "/status/phase", "value": "Succeeded"},
+            {"op": "add", "path": "/status/retryAfter", "value": None},
+            {"op": "remove", "path": "/status/retryAfter"},
+            {"op": "add", "path": "/status/route", "value": {"rule": "r"}},
+            {"op": "add", "path": "/status/result", "value": {"x": None}},
+        ]
+    ]
+
+
+@pytest.mark.parametrize(("found", "ours"), [({"x": None}, True), ({}, False)])
+async def test_a_result_that_another_left_is_not_taken_for_ours(found: Obj, ours: bool) -> None:
+    after = make("a", 6, status={"phase": "Succeeded", "result": found})
+    write = Write("uid-a", "ns", "a", "5", {"phase": "Succeeded"}, exact={"result": {"x": None}})
+    outcome = await writer(Script(LOST, ok(after))).write(write)
+    assert outcome == (Written(after) if ours else Conflict(after))
+
+
 async def test_a_write_bound_to_nothing_is_refused() -> None:
     script = Script()
     with pytest.raises(ValueError, match="must name the version"):
