@@ -1,11 +1,16 @@
 """An agent for tests: a type for each way in which a handler can end, or not end."""
 
+import _thread
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +145,102 @@ def leave_behind(payload: Mark) -> dict[str, int]:
     while not payload.file.exists():
         time.sleep(0.005)
     return {"pid": child.pid}
+
+
+_POOL = ThreadPoolExecutor(1)
+_POOL.submit(int).result()
+_KEPT: list[Any] = []
+
+
+def _grow(mark: Mark) -> None:
+    while True:
+        with mark.file.open("ab") as file:
+            file.write(b".")
+        time.sleep(mark.seconds)
+
+
+async def _grow_async(mark: Mark) -> None:
+    while True:
+        await asyncio.sleep(mark.seconds)
+        with mark.file.open("ab") as file:
+            file.write(b".")
+
+
+@agent.task("leave-thread")
+def leave_thread(payload: Mark) -> None:
+    """The everyday case: the time-out ends the waiting, and not the work."""
+    _KEPT.append(ThreadPoolExecutor(1).submit(_grow, payload))
+    try:
+        _KEPT[-1].result(timeout=0.05)
+    except TimeoutError:
+        raise ValueError("took too long") from None
+
+
+@agent.task("leave-daemon")
+def leave_daemon(payload: Mark) -> None:
+    threading.Thread(target=_grow, args=(payload,), daemon=True).start()
+
+
+@agent.task("leave-raw-thread")
+def leave_raw_thread(payload: Mark) -> None:
+    _thread.start_new_thread(_grow, (payload,))
+    while not payload.file.exists():
+        time.sleep(0.005)
+
+
+@agent.task("leave-to-thread")
+async def leave_to_thread(payload: Mark) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.to_thread(_grow, payload), 0.05)
+
+
+@agent.task("leave-asyncio-task")
+async def leave_asyncio_task(payload: Mark) -> None:
+    _KEPT.append(asyncio.create_task(_grow_async(payload)))
+    await asyncio.sleep(0.05)
+
+
+@agent.task("clean-threads")
+def clean_threads(payload: dict[str, Any]) -> dict[str, int]:
+    """Threads of its own that end with it, and one of the module's that stays."""
+    with ThreadPoolExecutor(2) as pool:
+        return {"sum": sum(pool.map(int, "12")) + _POOL.submit(int, "3").result()}
+
+
+@agent.task("clean-asyncio")
+async def clean_asyncio(payload: dict[str, Any]) -> dict[str, int]:
+    """What `to_thread` leaves idle, a task that is about to end, and a generator that is dropped half-way."""
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            for number in range(10):
+                yield number
+        finally:
+            await asyncio.sleep(0)
+
+    ending = asyncio.create_task(asyncio.sleep(0.02))
+    ending.set_name("ending")
+    async for number in numbers():
+        if number == 3:
+            break
+    return {"number": await asyncio.to_thread(int, number)}
+
+
+@agent.task("babble")
+def babble(payload: dict[str, Any]) -> None:
+    """Writes to the supervisor's socket what no worker says."""
+    sockets = [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and _is_socket(fd)]
+    for fd in sockets:
+        with contextlib.suppress(OSError):
+            os.write(fd, bytes.fromhex(payload["hex"]))
+    time.sleep(60)
+
+
+def _is_socket(fd: int) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")
+    except OSError:
+        return False
 
 
 @agent.task("stubborn-family")

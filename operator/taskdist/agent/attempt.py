@@ -2,7 +2,10 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Attempt:
@@ -50,6 +53,10 @@ class Program(Protocol):
 
     @property
     def types(self) -> list[str] | None: ...
+
+    @property
+    def loop(self) -> "asyncio.AbstractEventLoop | None":
+        """The event loop that runs its async handlers, if it has one."""
 
     def run(self, attempt: Attempt) -> tuple[dict[str, Any], bytes]:
         """Run the attempt to its end; return the rest of its `end` frame: outcome, reason, message, retryable, used."""

@@ -62,6 +62,7 @@ class Command:
     """Runs attempts with a command."""
 
     types: list[str] | None = None
+    loop = None
 
     def __init__(self, argv: list[str]) -> None:
         if not argv:

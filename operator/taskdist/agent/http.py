@@ -11,15 +11,20 @@ queues that accept overlap or wait for the pod's end give it work.
 
 import asyncio
 import json
+from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 import aiohttp
 
 from taskdist.agent import parents, usage
+from taskdist.agent.results import too_large
+from taskdist.agent.vital import vital_task
 from taskdist.agent.work import Offered, WorkEvents
 from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
 from taskdist.protocol.messages import Grant, LeaseName
+from taskdist.protocol.status import clip as bounded
 from taskdist.protocol.values import parse_object
 
 _TRY_LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
@@ -45,7 +50,8 @@ class HttpEndpoint:
         return Offered(types=self._types, fenced=False)
 
     def start(self, grant: Grant, deadline: float) -> None:
-        self._requests[grant.lease] = asyncio.get_running_loop().create_task(self._run(grant))
+        assert self._events is not None
+        self._requests[grant.lease] = vital_task(self._events.broke, self._run(grant))
 
     def fence(self, lease: LeaseName, deadline: float) -> None:
         """There is nothing that could keep a fence."""
@@ -72,16 +78,22 @@ class HttpEndpoint:
         assert self._events is not None
         try:
             self._events.started(lease)
-            await self._ask(grant, self._events)
+            end = await self._ask(grant)
         except asyncio.CancelledError:
             self._events.stopped(lease)
-        except (TimeoutError, aiohttp.ClientError) as error:
-            message = f"POST {self._url} failed: {str(error) or type(error).__name__}"
-            self._events.failed(lease, Reason.HANDLER_ERROR, message, True)
+            return
+        except Exception as error:
+            # Whatever it is, the attempt is over; a URL of user code's making can be wrong in many ways.
+            message = bounded(f"POST {self._url} failed: {str(error) or type(error).__name__}")
+            end = _Failure(Reason.HANDLER_ERROR, message, True)
         finally:
             self._requests.pop(lease, None)
+        if isinstance(end, _Failure):
+            self._events.failed(lease, end.reason, end.message, end.retryable, end.used)
+        else:
+            self._events.finished(lease, end.body, end.used)
 
-    async def _ask(self, grant: Grant, events: WorkEvents) -> None:
+    async def _ask(self, grant: Grant) -> "_Result | _Failure":
         assert self._http is not None
         lease = grant.lease
         about = {
@@ -100,22 +112,37 @@ class HttpEndpoint:
         ) as response:
             answer = await _read(response.content, MAX_RESULT_BYTES + 1)
         if not 200 <= response.status < 300:
-            text = answer.decode("utf-8", errors="replace").strip()[:_MAX_ERROR_TEXT]
-            message = f"POST {self._url} answered {response.status}" + (f": {text}" if text else "")
-            retryable = response.status >= 500 or response.status in _TRY_LATER
-            events.failed(lease, Reason.HANDLER_ERROR, message, retryable, usage.of_failure(answer))
-        elif len(answer) > MAX_RESULT_BYTES:
-            message = (
-                f"POST {self._url} answered more than {MAX_RESULT_BYTES} bytes; "
-                "store large results elsewhere and return a reference"
-            )
-            events.failed(lease, Reason.RESULT_TOO_LARGE, message, False)
-        elif fault := _fault(answer):
+            return self._refused(response, answer)
+        if len(answer) > MAX_RESULT_BYTES:
+            return _Failure(*too_large(f"POST {self._url} answered more than that: {len(answer)} bytes"), False)
+        answer = answer.strip() or b"{}"
+        try:
+            parse_object(answer)
+        except ValueError as error:
             what = "but not with a JSON object that can be kept as it is"
-            message = f"POST {self._url} answered {response.status}, {what}: {fault}"
-            events.failed(lease, Reason.RESULT_REFUSED, message, False)
-        else:
-            events.finished(lease, *usage.of_result(answer.strip() or b"{}"))
+            message = bounded(f"POST {self._url} answered {response.status}, {what}: {error}")
+            return _Failure(Reason.RESULT_REFUSED, message, False)
+        return _Result(*usage.of_result(answer))
+
+    def _refused(self, response: aiohttp.ClientResponse, answer: bytes) -> "_Failure":
+        text = answer.decode("utf-8", errors="replace").strip()[:_MAX_ERROR_TEXT]
+        message = f"POST {self._url} answered {response.status}" + (f": {text}" if text else "")
+        retryable = response.status >= 500 or response.status in _TRY_LATER
+        return _Failure(Reason.HANDLER_ERROR, message, retryable, usage.of_failure(answer))
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    body: bytes
+    used: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    reason: Reason
+    message: str
+    retryable: bool
+    used: Any = None
 
 
 async def _read(stream: aiohttp.StreamReader, limit: int) -> bytes:
@@ -123,14 +150,3 @@ async def _read(stream: aiohttp.StreamReader, limit: int) -> bytes:
     while len(data) < limit and (part := await stream.read(limit - len(data))):
         data += part
     return bytes(data)
-
-
-def _fault(body: bytes) -> str:
-    """Why this is no result; empty if it is one. An empty body is an empty object."""
-    if not body.strip():
-        return ""
-    try:
-        parse_object(body)
-    except ValueError as error:
-        return str(error)
-    return ""

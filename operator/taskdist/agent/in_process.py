@@ -8,11 +8,13 @@ import asyncio
 import queue
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from taskdist.agent import parents
 from taskdist.agent.invoke import Cancelled, Failed, Outcome, Returned, bounded, invoke
 from taskdist.agent.sdk import Agent, Context
+from taskdist.agent.vital import vital
 from taskdist.agent.work import Offered, StartError, WorkEvents
 from taskdist.agent.worker import PROGRESS_SECONDS, load
 from taskdist.api import Reason
@@ -107,11 +109,11 @@ class InProcess:
     def _tell(self, job: _Job, outcome: Outcome) -> None:
         self._call(self._ended, job, outcome)
 
-    def _call(self, function: object, *arguments: object) -> None:
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None
-        assert callable(function)
+        assert self._events is not None
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function, *arguments)
+            self._loop.call_soon_threadsafe(vital(self._events.broke, function), *arguments)
 
     # --- on the event loop ---
 

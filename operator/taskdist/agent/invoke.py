@@ -4,15 +4,19 @@ Every way in which a handler can end is told apart here, with a message that its
 """
 
 import asyncio
+import contextlib
 import json
 import sys
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
+from taskdist.agent.remains import SETTLE_SECONDS
+from taskdist.agent.results import too_large
 from taskdist.agent.sdk import Agent, Context, Handler, Permanent
 from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
@@ -87,17 +91,32 @@ async def _call_async(
 ) -> tuple[Any, BaseException | None]:
     """Await the handler. One that takes no Context has no other way to notice a cancel than asyncio's own.
 
-    Its exception is returned: a SystemExit that went through the event loop would leave the loop unusable.
+    Its exception is returned: a SystemExit that went through the event loop would leave the loop unusable. Threads of
+    `asyncio.to_thread` are the attempt's own, and end with it unless they are still at work.
     """
+    loop = asyncio.get_running_loop()
+    threads = ThreadPoolExecutor(thread_name_prefix="taskdist-to-thread")
+    loop.set_default_executor(threads)
     if not handler.context_name:
         task = asyncio.current_task()
-        loop = asyncio.get_running_loop()
         if task is not None:
             context.on_cancel(lambda: loop.call_soon_threadsafe(task.cancel))
     try:
         return await handler.function(**arguments), None
     except BaseException as error:
         return None, error
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+        await _settle()
+
+
+async def _settle() -> None:
+    """Let the tasks of this loop that are about to end do so, for a moment. A cancel meanwhile changes nothing."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)  # an async generator that was dropped is closed by a task that is not there yet
+        others = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=SETTLE_SECONDS)
 
 
 def _arguments(handler: Handler, payload: bytes, context: Context) -> dict[str, Any]:
@@ -125,17 +144,8 @@ def encode_result(value: Any) -> Outcome:
     wrong = values.fault(plain)
     if wrong:
         return Failed(Reason.RESULT_REFUSED, f"the handler's result cannot be kept as it is: {wrong}", retryable=False)
-    return check_size(body)
-
-
-def check_size(body: bytes) -> Outcome:
-    """Refuse a result that no status may hold."""
     if len(body) > MAX_RESULT_BYTES:
-        message = (
-            f"the result has {len(body)} bytes, at most {MAX_RESULT_BYTES} are allowed; "
-            "store large results elsewhere and return a reference"
-        )
-        return Failed(Reason.RESULT_TOO_LARGE, message, retryable=False)
+        return Failed(*too_large(f"the result has {len(body)} bytes"), retryable=False)
     return Returned(body)
 
 

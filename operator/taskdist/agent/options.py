@@ -1,12 +1,14 @@
 """How an agent is run: what works, where the operator is, what is offered. Read from TASKDIST_… variables and flags."""
 
 import argparse
+import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 # The default terminationGracePeriodSeconds of a pod, less what closing down may take.
 DEFAULT_GRACE_SECONDS = 25.0
@@ -52,12 +54,16 @@ class AgentOptions:
             raise OptionError(f"say what runs the work: a module, --command or --http, exactly one (given: {given})")
         if self.in_process and not self.module:
             raise OptionError("--in-process is for Python modules")
+        if self.http:
+            _check_url(self.http)
         if not self.address:
             raise OptionError("say where the operator is: --address HOST:PORT or TASKDIST_ADDRESS")
+        if self.health_port is not None and not 0 <= self.health_port <= 65535:
+            raise OptionError(f"the probes' port must be from 0 to 65535, not {self.health_port}")
         if not 1 <= self.slots <= 1000:
             raise OptionError(f"slots must be from 1 to 1000, not {self.slots}")
-        if self.grace_seconds < 0:
-            raise OptionError("the grace cannot be negative")
+        if not 0 <= self.grace_seconds < math.inf:  # false for NaN too
+            raise OptionError("the grace is in seconds, not negative")
 
 
 def options_from_env(env: Mapping[str, str] | None = None) -> AgentOptions:
@@ -66,7 +72,7 @@ def options_from_env(env: Mapping[str, str] | None = None) -> AgentOptions:
     found = AgentOptions()
     words = {
         "module": env.get("TASKDIST_MODULE", ""),
-        "command": tuple(shlex.split(env.get("TASKDIST_COMMAND", ""))),
+        "command": _split_command(env.get("TASKDIST_COMMAND", ""), "TASKDIST_COMMAND"),
         "http": env.get("TASKDIST_HTTP", ""),
         "in_process": env.get("TASKDIST_IN_PROCESS", "").lower() in ("1", "true", "yes"),
         "types": split_words(env["TASKDIST_TYPES"]) if env.get("TASKDIST_TYPES") else None,
@@ -105,7 +111,10 @@ def options_from_args(argv: Sequence[str], env: Mapping[str, str] | None = None)
     if module or given.command or given.http:
         # What the command line says to run replaces what the environment says.
         options = replace(
-            options, module=module or "", command=tuple(shlex.split(given.command or "")), http=given.http or ""
+            options,
+            module=module or "",
+            command=_split_command(given.command or "", "--command"),
+            http=given.http or "",
         )
     if given.in_process:
         options = replace(options, in_process=True)
@@ -116,6 +125,33 @@ def options_from_args(argv: Sequence[str], env: Mapping[str, str] | None = None)
         if value is not None:
             options = replace(options, **{name: value})
     return options
+
+
+def _split_command(text: str, origin: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise OptionError(f"{origin}: {text!r} cannot be read as a shell would: {error}") from None
+
+
+def _check_url(url: str) -> None:
+    """Refuse what no attempt could be sent to. Whether its host can be found is not known before there is work."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise OptionError(f"--http: {url!r} is no URL: {error}; write http://127.0.0.1:8000/run") from None
+    wrong = ""
+    if parts.scheme not in ("http", "https"):
+        wrong = "it does not begin with http:// or https://"
+    elif not parts.hostname:
+        wrong = "it names no host"
+    elif port == 0:
+        wrong = "its port is 0"
+    elif not url.isprintable() or " " in url:
+        wrong = "it holds spaces or control characters"
+    if wrong:
+        raise OptionError(f"--http: {url!r} cannot be asked: {wrong}; write http://127.0.0.1:8000/run")
 
 
 def split_words(text: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Runs work in worker processes that are warm before work comes, each the leader of a process group of its own.
 
-A worker runs one attempt at a time and is used again after it, unless it was killed, crashed or asked to be replaced.
+A worker runs one attempt at a time and is used again after it, unless it was killed, crashed, spoke nonsense, or holds
+something of the attempt yet.
 The fence's two lines meet here: the supervisor's kill, and the deadline that the warden is told *before* work starts.
 A lease is reported as ended only when nothing of it runs: of a worker that died, its whole group is dead first.
 """
@@ -11,11 +12,10 @@ import socket
 import subprocess
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from taskdist.agent import frames, parents
+from taskdist.agent import frames, parents, said
 from taskdist.agent.processes import (
     children,
     describe_exit,
@@ -25,10 +25,10 @@ from taskdist.agent.processes import (
     module_environment,
     python_module,
 )
+from taskdist.agent.vital import vital, vital_task
 from taskdist.agent.warden import Warden
 from taskdist.agent.work import Offered, StartError, WorkEvents
 from taskdist.api import Reason
-from taskdist.api.task import MAX_RESULT_BYTES
 from taskdist.protocol.messages import Grant, LeaseName
 
 # Workers that are kept idle beyond those that work, as far as there are slots: starting one takes a tenth of a second.
@@ -46,6 +46,8 @@ class _Job:
     deadline: float
     serial: int = 0
     killed: bool = False
+    # How it ended, where that is told only when its worker is dead.
+    end: said.Ended | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -169,7 +171,7 @@ class WorkerPool:
     def _post_warden(self) -> None:
         self._warden = Warden()
         self._warden_pidfd = os.pidfd_open(self._warden.pid)
-        asyncio.get_running_loop().add_reader(self._warden_pidfd, self._saw_warden_die)
+        asyncio.get_running_loop().add_reader(self._warden_pidfd, vital(self._told.broke, self._saw_warden_die))
 
     def _dismiss_warden(self, warden: Warden) -> None:
         asyncio.get_running_loop().remove_reader(self._warden_pidfd)
@@ -227,8 +229,8 @@ class WorkerPool:
         worker = _Worker(process, os.pidfd_open(process.pid))
         self._workers[process.pid] = worker
         loop = asyncio.get_running_loop()
-        loop.add_reader(worker.pidfd, self._saw_death, worker)
-        task = loop.create_task(self._attend(worker, ours))
+        loop.add_reader(worker.pidfd, vital(self._told.broke, self._saw_death), worker)
+        task = vital_task(self._told.broke, self._attend(worker, ours))
         self._attending.add(task)
         task.add_done_callback(self._attending.discard)
 
@@ -243,7 +245,7 @@ class WorkerPool:
     async def _attend(self, worker: _Worker, sock: socket.socket) -> None:
         """Live with one worker from its start to its burial."""
         reader, worker.writer = await asyncio.open_connection(sock=sock)
-        listening = asyncio.create_task(self._listen(worker, reader))
+        listening = vital_task(self._told.broke, self._listen(worker, reader))
         await worker.died.wait()
         await asyncio.wait([listening], timeout=LAST_WORDS_SECONDS)
         listening.cancel()
@@ -252,12 +254,18 @@ class WorkerPool:
         self._after_death(worker)
 
     async def _listen(self, worker: _Worker, reader: asyncio.StreamReader) -> None:
-        try:
-            while True:
-                self._heard(worker, await frames.read(reader))
-        except (EOFError, OSError, ValueError):
-            # Dead, or no worker of ours any more: either way it must not go on.
-            kill_group(worker.group)
+        while True:
+            try:
+                heard = said.read(await frames.read(reader))
+            except (asyncio.IncompleteReadError, OSError):
+                break  # it is dead
+            except (EOFError, ValueError, RecursionError) as error:
+                worker.complaint = f"the worker process said what no worker says ({str(error)[:200]}), and was ended"
+                self._log.error("a worker speaks nonsense", worker=worker.group, error=str(error)[:200])
+                break
+            self._heard(worker, heard)
+        # Dead, or no worker of ours any more: either way it must not go on.
+        kill_group(worker.group)
 
     async def _bury(self, worker: _Worker) -> None:
         """Wait until nothing of the worker's group, or of what fled from it, runs."""
@@ -286,7 +294,9 @@ class WorkerPool:
         if job is not None:
             lease = job.grant.lease
             del self._jobs[lease]
-            if job.killed:
+            if job.end is not None:
+                self._tell_end(lease, job.end)
+            elif job.killed:
                 self._told.stopped(lease)
             else:
                 self._log.warning("worker died", task=job.grant.name, attempt=lease.attempt, how=how)
@@ -307,7 +317,9 @@ class WorkerPool:
         first, last = RESPAWN_SECONDS
         self._respawn_seconds = min(last, max(first, self._respawn_seconds * 2))
         if self._respawn is None:
-            self._respawn = asyncio.get_running_loop().call_later(self._respawn_seconds, self._try_again)
+            self._respawn = asyncio.get_running_loop().call_later(
+                self._respawn_seconds, vital(self._told.broke, self._try_again)
+            )
 
     def _try_again(self) -> None:
         self._respawn = None
@@ -343,56 +355,55 @@ class WorkerPool:
         del self._jobs[lease]
         self._told.stopped(lease)
 
-    def _heard(self, worker: _Worker, frame: frames.Frame) -> None:
-        head = frame.head
-        match head["kind"]:
-            case "ready":
+    def _heard(self, worker: _Worker, heard: said.Said) -> None:
+        match heard:
+            case said.Ready(types):
                 worker.ready = True
                 self._respawn_seconds = 0.0
                 if self._types is not None and not self._types.done():
-                    types = head["types"]
-                    self._types.set_result(None if types is None else tuple(types))
-                self._rest(worker)
+                    self._types.set_result(types)
+                if worker.job is None and worker not in self._idle:
+                    self._rest(worker)
                 return
-            case "broken":
-                worker.complaint = str(head["message"])
+            case said.Broken(message):
+                worker.complaint = message
                 return
         job = worker.job
-        if job is None or head["serial"] != job.serial or job.killed:
+        if job is None or heard.serial != job.serial or job.killed or job.end is not None:
             return
         lease = job.grant.lease
-        match head["kind"]:
-            case "started":
+        match heard:
+            case said.Started():
                 self._told.started(lease)
-            case "progress":
-                self._told.progress(lease, head["fraction"], head["message"])
-            case "end":
-                self._ended(worker, lease, head, frame.body)
+            case said.Progress(_, fraction, message):
+                self._told.progress(lease, fraction, message)
+            case said.Ended():
+                self._ended(worker, job, heard)
 
-    def _ended(self, worker: _Worker, lease: LeaseName, head: dict[str, Any], body: bytes) -> None:
-        worker.job = None
-        del self._jobs[lease]
-        self._guard.free(worker.group)
-        if head["retire"]:
-            worker.retired = True
+    def _ended(self, worker: _Worker, job: _Job, end: said.Ended) -> None:
+        """A worker that is clean is used again. Of another the end is told once nothing of it runs any more."""
+        if end.left:
+            self._log.warning(
+                "a worker is replaced: the attempt left something in it", task=job.grant.name, left=end.left
+            )
+            job.end, worker.retired = end, True
             kill_group(worker.group)
-        else:
-            self._rest(worker)
-        match head["outcome"]:
-            case "returned" if len(body) > MAX_RESULT_BYTES:
-                message = (
-                    f"the result has {len(body)} bytes, at most {MAX_RESULT_BYTES} are allowed; "
-                    "store large results elsewhere and return a reference"
-                )
-                self._told.failed(lease, Reason.RESULT_TOO_LARGE, message, False, head.get("used"))
-            case "returned":
-                self._told.finished(lease, body, head.get("used"))
-            case "failed":
-                reason = Reason(head["reason"])
-                self._told.failed(lease, reason, head["message"], head["retryable"], head.get("used"))
-            case _:
-                self._told.stopped(lease)
+            return
+        worker.job = None
+        del self._jobs[job.grant.lease]
+        self._guard.free(worker.group)
+        self._rest(worker)
+        self._tell_end(job.grant.lease, end)
         self._fill()
+
+    def _tell_end(self, lease: LeaseName, end: said.Ended) -> None:
+        match end.outcome:
+            case said.Returned(body):
+                self._told.finished(lease, body, end.used)
+            case said.Failed(reason, message, retryable):
+                self._told.failed(lease, reason, message, retryable, end.used)
+            case said.Cancelled():
+                self._told.stopped(lease)
 
     def _rest(self, worker: _Worker) -> None:
         """The worker has nothing to do: it takes what waits, or waits itself."""

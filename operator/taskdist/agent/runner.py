@@ -20,15 +20,17 @@ from taskdist.agent.options import AgentOptions, OptionError
 from taskdist.agent.pool import WorkerPool
 from taskdist.agent.processes import adopt_orphans
 from taskdist.agent.supervisor import EXIT_CANNOT_START, Supervisor
-from taskdist.agent.transport import Endpoint, GrpcConnector
+from taskdist.agent.transport import Endpoint, GrpcConnector, fault
 from taskdist.agent.work import Executor, Offered
 from taskdist.protocol import instances
 from taskdist.protocol.agent import AgentEnd, AgentSettings, Offer
+from taskdist.protocol.messages import PROTOCOL_VERSION, Hello
 
 
 def run_agent(options: AgentOptions) -> int:
     """Run an agent until SIGTERM or SIGINT; return the exit code of the process. Raises OptionError."""
     options.check()
+    check_offer(options)
     started = time.time()
     # What a worker's descendants leave behind comes to this process, which ends it.
     adopt_orphans()
@@ -81,6 +83,17 @@ def make_end(options: AgentOptions, started: float, settings: AgentSettings, off
         with suppress(OSError):
             options.termination_log.write_text(instances.last_words(instance), encoding="ascii")
     return AgentEnd(instance, offer, settings)
+
+
+def check_offer(options: AgentOptions) -> None:
+    """Raise OptionError for what the operator would refuse to hear: the agent could never open a session."""
+    wrong = fault(
+        Hello(
+            PROTOCOL_VERSION, "x", options.slots, 0.0, options.resources, options.skills, options.types, options.labels
+        )
+    )
+    if wrong:
+        raise OptionError(f"the operator would not take this agent: {wrong}")
 
 
 def make_executor(options: AgentOptions, log: FilteringBoundLogger) -> Executor:

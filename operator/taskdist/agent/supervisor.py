@@ -15,7 +15,9 @@ from structlog.typing import FilteringBoundLogger
 
 from taskdist.agent.boottime import BootTimer, boottime
 from taskdist.agent.invoke import bounded
+from taskdist.agent.results import refusal
 from taskdist.agent.usage import Used, tidy
+from taskdist.agent.vital import vital
 from taskdist.agent.work import Executor, Offered, StartError
 from taskdist.api import Reason
 from taskdist.protocol.agent import AgentEnd
@@ -30,6 +32,7 @@ SHORTEST_WAKE_SECONDS = 0.005
 EXIT_OK = 0
 EXIT_CANNOT_START = 1
 EXIT_REFUSED = 3
+EXIT_BROKEN = 4
 
 
 class LinkLost(Exception):
@@ -108,7 +111,7 @@ class Supervisor:
                 return EXIT_CANNOT_START
             self._end = self._make_end(offered)
             self._log.info("agent started", types=offered.types, fenced=offered.fenced)
-            loop.add_reader(self._timer.fd, self._woken)
+            loop.add_reader(self._timer.fd, vital(self.broke, self._woken))
             linking = asyncio.create_task(self._keep_linked())
             await _first(linking, self._exit)
             if linking.done():
@@ -282,6 +285,12 @@ class Supervisor:
         self._timer.clear()
         self._act(self._protocol.tick(boottime()))
 
+    def broke(self, error: BaseException) -> None:
+        """End the agent, and its work with it: what goes on without one of its parts keeps no promise."""
+        self._log.error("a part of the agent failed; the agent ends", exc_info=error)
+        self._exit_code = EXIT_BROKEN
+        self._leave(f"a part of it failed: {type(error).__name__}")
+
     # --- what the work tells ---
 
     def started(self, lease: LeaseName) -> None:
@@ -291,6 +300,11 @@ class Supervisor:
         self._act(self._protocol.progress(lease, fraction, message, boottime()))
 
     def finished(self, lease: LeaseName, body: bytes, used: Any = None) -> None:
+        """Pass a result on, once it is sure that the link and the Task's status can carry it."""
+        refused = refusal(body)
+        if refused is not None:
+            self.failed(lease, *refused, False, used)
+            return
         self._log.info("task finished", **_about(lease), bytes=len(body))
         self._act(self._protocol.finished(lease, body, boottime(), self._used(lease, used)))
 

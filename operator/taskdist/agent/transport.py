@@ -19,7 +19,8 @@ import grpc.aio
 from structlog.typing import FilteringBoundLogger
 
 from taskdist.agent.supervisor import LinkLost
-from taskdist.link.codec import Reauthenticate, decode_to_agent, encode_from_agent
+from taskdist.agent.vital import vital_task
+from taskdist.link.codec import Reauthenticate, decode_from_agent, decode_to_agent, encode_from_agent
 from taskdist.link.proto import MAX_MESSAGE_BYTES, SESSION_METHOD
 from taskdist.link.proto import link_pb2 as pb
 from taskdist.protocol.messages import FromAgent, ToAgent
@@ -68,6 +69,15 @@ def token_end(token: str) -> float | None:
         return float(claims["exp"])
     except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
         return None
+
+
+def fault(message: FromAgent) -> str:
+    """Why the operator would not take this message, or it cannot be sent at all; empty if all is well."""
+    try:
+        decode_from_agent(encode_from_agent(message))
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 class GrpcConnector:
@@ -159,7 +169,8 @@ class GrpcSession:
 
     def __init__(self, channel: grpc.aio.Channel, token: str, connector: GrpcConnector) -> None:
         self._channel = channel
-        self._outgoing: asyncio.Queue[FromAgent | Reauthenticate | None] = asyncio.Queue()
+        self._outgoing: asyncio.Queue[pb.FromAgent | None] = asyncio.Queue()
+        self._broken = ""
         open_stream: Any = channel.stream_stream  # its stub asks for arguments that have defaults
         session = open_stream(
             SESSION_METHOD,
@@ -167,11 +178,17 @@ class GrpcSession:
             response_deserializer=pb.ToAgent.FromString,
         )
         self._call: Any = session(metadata=(("authorization", f"Bearer {token}"),))
-        self._writing = asyncio.create_task(self._write())
-        self._renewing = asyncio.create_task(self._renew(token, connector))
+        self._writing = vital_task(self._broke, self._write())
+        self._renewing = vital_task(self._broke, self._renew(token, connector))
 
     def send(self, message: FromAgent) -> None:
-        self._outgoing.put_nowait(message)
+        # Encoded here, where its sender hears of it, and not where the stream would end without a word.
+        self._outgoing.put_nowait(encode_from_agent(message))
+
+    def _broke(self, error: BaseException) -> None:
+        """Without one of its parts this session is worth nothing: the next one starts afresh."""
+        self._broken = f"a part of the session failed: {type(error).__name__}: {error}"
+        self._call.cancel()
 
     async def receive(self) -> ToAgent:
         try:
@@ -182,7 +199,7 @@ class GrpcSession:
             # grpc raises it when the call was cancelled too, which is no cancel of our task.
             task = asyncio.current_task()
             if task is not None and not task.cancelling():
-                raise LinkLost("the session was closed") from None
+                raise LinkLost(self._broken or "the session was closed") from None
             raise
         if not isinstance(wire, pb.ToAgent):  # the end of the stream
             raise LinkLost(await self._why())
@@ -205,7 +222,7 @@ class GrpcSession:
     async def _write(self) -> None:
         try:
             while (message := await self._outgoing.get()) is not None:
-                await self._call.write(encode_from_agent(message))
+                await self._call.write(message)
             await self._call.done_writing()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
             # The call is over: receive() tells why.
@@ -213,7 +230,7 @@ class GrpcSession:
 
     async def _renew(self, token: str, connector: GrpcConnector) -> None:
         async for fresh in connector.fresh_tokens(token):
-            self._outgoing.put_nowait(Reauthenticate(fresh))
+            self._outgoing.put_nowait(encode_from_agent(Reauthenticate(fresh)))
 
     async def _why(self) -> str:
         code, details = await self._call.code(), await self._call.details()

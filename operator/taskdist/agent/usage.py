@@ -59,5 +59,6 @@ def of_failure(answer: bytes) -> Any:
 
 
 def _is_amount(name: Any, amount: Any) -> bool:
-    named = isinstance(name, str) and 0 < len(name) <= MAX_NAME
+    # Half a surrogate pair is a text in Python and none on the link.
+    named = isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable()
     return named and type(amount) in (int, float) and 0 <= amount <= MAX_AMOUNT

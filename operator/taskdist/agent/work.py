@@ -36,6 +36,9 @@ class WorkEvents(Protocol):
     def stopped(self, lease: LeaseName) -> None:
         """Nothing of it runs any more and there is no result."""
 
+    def broke(self, error: BaseException) -> None:
+        """A part of the executor failed for good: the agent ends."""
+
 
 class Executor(Protocol):
     """Runs work. No method but `open` and `close` waits. A lease it does not know is ignored: it has ended."""

@@ -7,7 +7,8 @@ It imports the user's module once and is warm from then on. It decides nothing a
 to start, passes on a cancel, and dies with its supervisor. Whatever an attempt leaves running ends with the attempt.
 
 Frames from the supervisor: `start` (body: payload), `cancel`. To it: `ready`, `broken`, `started`, `progress`, `end`
-(body: result). Attempts are numbered by the supervisor, so that nothing said of one is taken for another.
+(body: result; `left`: what of the attempt is in this process yet). Attempts are numbered by the supervisor, so that
+nothing said of one is taken for another.
 """
 
 import importlib
@@ -24,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from taskdist.agent import frames
 from taskdist.agent.attempt import Attempt, Program
-from taskdist.agent.processes import adopt_orphans, children, die_with_parent, has_children, kill_group, kill_orphans
+from taskdist.agent.processes import adopt_orphans, die_with_parent, kill_group
+from taskdist.agent.remains import Baseline
 
 if TYPE_CHECKING:
     from taskdist.agent.sdk import Agent
@@ -39,14 +41,12 @@ class _Reports:
     def __init__(self) -> None:
         self._wake = threading.Condition()
         self._latest: tuple[Attempt, float, str] | None = None
-        self._thread: threading.Thread | None = None
+        # Here and not at the first report: it is the worker's, and not of some attempt.
+        threading.Thread(target=self._run, name="taskdist-progress", daemon=True).start()
 
     def put(self, attempt: Attempt, fraction: float, message: str) -> None:
         with self._wake:
             self._latest = (attempt, fraction, message)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="taskdist-progress", daemon=True)
-                self._thread.start()
             self._wake.notify()
 
     def drop(self) -> None:
@@ -79,7 +79,7 @@ class Handlers:
         self._invoke, self._context, self._returned, self._failed = invoke, Context, Returned, Failed
         self._agent = agent
         self._runner = asyncio.Runner()
-        self._runner.get_loop()
+        self.loop = self._runner.get_loop()
         self._reports = _Reports()
         self.types: list[str] | None = sorted(agent.handlers)
 
@@ -155,16 +155,14 @@ class Worker:
         threading.Thread(target=self._receive, name="taskdist-supervisor", daemon=True).start()
 
     def serve(self, program: Program) -> None:
-        baseline = children()
+        before = Baseline()
         self.say({"kind": "ready", "types": program.types})
         while True:
             attempt = self._starts.get()
             head, body = program.run(attempt)
-            leftovers = has_children() and bool(children() - baseline)
-            if leftovers:
-                # The attempt must not run on after its end was told.
-                kill_orphans(keep=baseline)
-            self.say({"kind": "end", "serial": attempt.serial, "retire": leftovers} | head, body)
+            # With anything of the attempt left this process is ended, before the supervisor tells of the attempt's end.
+            left = before.left(program.loop)
+            self.say({"kind": "end", "serial": attempt.serial, "left": left} | head, body)
 
     def _receive(self) -> None:
         try:

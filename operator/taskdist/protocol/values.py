@@ -94,7 +94,7 @@ def _is_double(value: int) -> bool:
 
 def _shown(path: str) -> str:
     """The path for people, within bounds and free of what no text can carry."""
-    path = path.removeprefix(".").encode("utf-8", "replace").decode()
+    path = path.removeprefix(".").encode("utf-8", "replace").decode() or '""'
     return path if len(path) <= _MAX_SHOWN else f"{path[:_MAX_SHOWN]}…"
 
 

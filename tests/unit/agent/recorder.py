@@ -14,6 +14,7 @@ class Recorder:
         self.told: list[tuple[str, LeaseName, tuple[Any, ...]]] = []
         # What was said to be used of budgets.
         self.used: dict[LeaseName, Any] = {}
+        self.broken: list[BaseException] = []
 
     def started(self, lease: LeaseName) -> None:
         self.told.append(("started", lease, ()))
@@ -31,6 +32,9 @@ class Recorder:
 
     def stopped(self, lease: LeaseName) -> None:
         self.told.append(("stopped", lease, ()))
+
+    def broke(self, error: BaseException) -> None:
+        self.broken.append(error)
 
     def find(self, lease: LeaseName, *kinds: str) -> tuple[str, tuple[Any, ...]] | None:
         return next(((kind, args) for kind, of, args in self.told if of == lease and kind in kinds), None)

@@ -60,6 +60,11 @@ async def server() -> AsyncIterator[Server]:
         pytest.param(200, b"[1]", ("failed", Reason.RESULT_REFUSED, False), id="no-object"),
         pytest.param(200, b"<html>", ("failed", Reason.RESULT_REFUSED, False), id="no-json"),
         pytest.param(200, b'{"x":NaN}', ("failed", Reason.RESULT_REFUSED, False), id="nan"),
+        pytest.param(200, b'{"x":"\\ud800"}', ("failed", Reason.RESULT_REFUSED, False), id="half-a-surrogate"),
+        pytest.param(200, b'{"x":"\xff"}', ("failed", Reason.RESULT_REFUSED, False), id="no-utf8"),
+        pytest.param(200, b'{"x":' * 60000, ("failed", Reason.RESULT_TOO_LARGE, False), id="far-too-large"),
+        pytest.param(200, b'{"x":' * 5000, ("failed", Reason.RESULT_REFUSED, False), id="too-deep"),
+        pytest.param(200, b'{"x":1e999}', ("failed", Reason.RESULT_REFUSED, False), id="beyond-a-double"),
         pytest.param(200, b'{"x":"%s"}' % (b"y" * 70000), ("failed", Reason.RESULT_TOO_LARGE, False), id="too-large"),
         pytest.param(400, b"no path", ("failed", Reason.HANDLER_ERROR, False), id="bad-request-is-permanent"),
         pytest.param(422, b"", ("failed", Reason.HANDLER_ERROR, False), id="unprocessable-is-permanent"),
@@ -84,14 +89,27 @@ async def test_answers(server: Server, status: int, body: bytes, expected: tuple
     await endpoint.close()
 
 
-async def test_a_server_that_is_not_there() -> None:
-    events, endpoint = Recorder(), HttpEndpoint("http://127.0.0.1:1/run", ("a", "b"))
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:1/run",
+        "http://no-such-host.invalid/run",
+        "http://[::1/run",
+        "http:///run",
+        "ftp://127.0.0.1/run",
+        "http://a\u0000b/",
+        "http://" + "x" * 300 + "/",
+    ],
+)
+async def test_a_server_that_is_not_there_fails_each_attempt_with_a_reason(url: str) -> None:
+    events, endpoint = Recorder(), HttpEndpoint(url, ("a", "b"))
     assert (await endpoint.open(events)).types == ("a", "b")
     endpoint.start(GRANT, boottime() + 10)
     kind, (reason, message, retryable) = await events.ended(LEASE)
     assert (kind, reason, retryable) == ("failed", Reason.HANDLER_ERROR, True)
-    assert "http://127.0.0.1:1/run" in message
+    assert url[:40] in message
     await endpoint.close()
+    assert not events.broken
 
 
 @pytest.mark.parametrize("way", ["cancel", "kill", "close"])

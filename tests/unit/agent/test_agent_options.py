@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from taskdist.agent.health import HealthServer
 from taskdist.agent.options import AgentOptions, OptionError, options_from_args, options_from_env
-from taskdist.agent.runner import make_end, make_executor
+from taskdist.agent.runner import make_end, make_executor, run_agent
 from taskdist.agent.work import Offered
 from taskdist.protocol.agent import AgentSettings
 from taskdist.protocol.instances import instance_of
@@ -38,6 +39,35 @@ GOOD = AgentOptions(module="m:agent", address="host:1")
 )
 def test_variables(env: dict[str, str], expected: dict[str, Any]) -> None:
     assert options_from_env(env) == replace(AgentOptions(), **expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        pytest.param({"http": "127.0.0.1:8000"}, "http://", id="no-scheme"),
+        pytest.param({"http": "ftp://x/run"}, "does not begin with http://", id="another-scheme"),
+        pytest.param({"http": "http:///run"}, "names no host", id="no-host"),
+        pytest.param({"http": "http://[::1/run"}, "is no URL", id="half-a-bracket"),
+        pytest.param({"http": "http://x:port/"}, "is no URL", id="no-port"),
+        pytest.param({"http": "http://x:99999/"}, "is no URL", id="port-too-large"),
+        pytest.param({"http": "http://x y/"}, "spaces", id="spaces"),
+        pytest.param({"http": "http://x/\u0000"}, "control", id="control-characters"),
+        pytest.param({"module": "m:agent", "health_port": 70000}, "from 0 to 65535", id="probes-port"),
+        pytest.param({"module": "m:agent", "grace_seconds": float("nan")}, "not negative", id="grace"),
+        pytest.param({"module": "m:agent", "skills": ("no skill",)}, "hello.skills", id="skill"),
+        pytest.param({"module": "m:agent", "skills": ("\udc80",)}, "would not take", id="skill-of-odd-bytes"),
+        pytest.param({"module": "m:agent", "types": ("",)}, "hello.types", id="type"),
+        pytest.param({"module": "m:agent", "resources": (("gpu", 10**12),)}, "hello.resources", id="resource"),
+    ],
+)
+def test_what_makes_no_agent_does_not_start(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(says)):
+        run_agent(replace(AgentOptions(address="host:1"), **changes))
+
+
+def test_a_command_without_its_closing_quote_is_refused() -> None:
+    with pytest.raises(OptionError, match="TASKDIST_COMMAND"):
+        options_from_env({"TASKDIST_COMMAND": "sh -c 'a"})
 
 
 @pytest.mark.parametrize(

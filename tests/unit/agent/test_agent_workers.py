@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import struct
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -151,6 +152,78 @@ async def test_what_an_attempt_leaves_behind_ends_before_its_result_is_told(tmp_
         assert not alive(int(body.split(b":")[1].strip(b"}")))
         # The worker is replaced: what it may keep of those children is not known.
         await until(lambda: worker not in b.pool.worker_pids, "the worker is replaced")
+
+
+@pytest.mark.parametrize(
+    ("type_", "kind"),
+    [
+        ("leave-thread", "failed"),
+        ("leave-daemon", "finished"),
+        ("leave-raw-thread", "finished"),
+        ("leave-to-thread", "finished"),
+        ("leave-asyncio-task", "finished"),
+    ],
+)
+async def test_threads_and_tasks_of_an_attempt_end_before_its_end_is_told(
+    type_: str, kind: str, tmp_path: Path
+) -> None:
+    async with bench() as b:
+        mark, worker = tmp_path / "mark", b.pool.worker_pids[0]
+        lease = b.start(type_, b'{"file":"%s"}' % bytes(mark))
+        found = await b.ended(lease)
+        assert not alive(worker)
+        assert found[0] == kind
+        size = mark.stat().st_size if mark.exists() else 0
+        # Another attempt has its own worker, in which nothing of the former one goes on.
+        assert await b.run("echo-async", b'{"a":1}') == ("finished", (b'{"a":1}',))
+        assert (mark.stat().st_size if mark.exists() else 0) == size
+        assert not b.events.broken
+
+
+async def test_a_clean_handler_keeps_its_worker() -> None:
+    """Whatever it used meanwhile; what the module made when it was imported is not the attempt's."""
+    async with bench() as b:
+        workers = b.pool.worker_pids
+        for _ in range(3):
+            assert await b.run("clean-threads") == ("finished", (b'{"sum":6}',))
+            assert await b.run("clean-asyncio") == ("finished", (b'{"number":3}',))
+        assert b.pool.worker_pids == workers
+
+
+def framed(head: bytes) -> bytes:
+    return struct.pack(">II", len(head), 0) + head
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(framed(b"{}"), id="no kind"),
+        pytest.param(framed(b"[" * 100_000), id="too deep"),
+        pytest.param(b"\xff" * 8, id="too large"),
+    ],
+)
+async def test_a_worker_that_speaks_nonsense_is_ended_and_its_attempt_fails(said: bytes) -> None:
+    async with bench() as b:
+        worker = b.pool.worker_pids[0]
+        lease = b.start("babble", b'{"hex":"%s"}' % said.hex().encode())
+        kind, (reason, message, retryable) = await b.ended(lease)
+        assert (kind, reason, retryable) == ("failed", Reason.HANDLER_CRASHED, True)
+        assert "said what no worker says" in message
+        assert not alive(worker)
+        assert await b.run("echo") == ("finished", (b"{}",))
+        assert not b.events.broken
+
+
+async def test_a_part_of_the_pool_that_fails_is_told() -> None:
+    async with bench() as b:
+
+        def wrong(*_: object) -> None:
+            raise RuntimeError("as asked")
+
+        b.events.started = wrong  # type: ignore[method-assign,assignment]
+        b.start("echo")
+        await until(lambda: b.events.broken, "the failure is told")
+        assert str(b.events.broken[0]) == "as asked"
 
 
 async def test_the_second_line_kills_at_the_deadline(tmp_path: Path) -> None:

@@ -66,9 +66,14 @@ def test_no_moment(text: str, message: str) -> None:
         parse.moment(text, NOON)
 
 
-@given(st.dictionaries(st.text(), st.integers() | st.text() | st.none(), max_size=5))
+@given(st.dictionaries(st.text(), st.integers(-(2**63), 2**63 - 1) | st.text() | st.none(), max_size=5))
 def test_payload_is_taken_as_it_is(value: dict[str, Any]) -> None:
     assert parse.payload(json.dumps(value)) == value
+
+
+def test_a_payload_that_would_be_changed_is_refused_with_its_field() -> None:
+    with pytest.raises(parse.Malformed, match=r"ids\[1\]: the whole number needs more than 64 bits"):
+        parse.payload('{"ids": [1, 18446744073709551615]}')
 
 
 def test_payload_from_a_file_and_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,78 @@
+"""What an attempt leaves in its worker: child processes, threads, asyncio tasks.
+
+Whatever was there before the first attempt is the worker's own (a pool of threads that a module makes when it is
+imported, say). What is beyond that after an attempt is the attempt's, and has no right to run on: beside the retry, or
+inside the next Task. Children are killed here; threads and tasks cannot be, so the worker is replaced.
+
+Threads count if they run Python. Those of native libraries are seen by nobody here: they are kept in pools by design.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from taskdist.agent.processes import children, has_children, kill_orphans
+
+if TYPE_CHECKING:
+    import asyncio
+
+# What is about to end gets so many seconds: an executor's idle threads, a task that was cancelled.
+SETTLE_SECONDS = 0.2
+_MOST_NAMED = 5
+_RAW_POLL_SECONDS = 0.001
+
+
+class Baseline:
+    """What a worker holds before its first attempt."""
+
+    def __init__(self) -> None:
+        self._children = children()
+        self._threads = set(_threads())
+
+    def left(self, loop: "asyncio.AbstractEventLoop | None" = None) -> list[str]:
+        """Kill the children that are beyond it; return what was left by an attempt, in words. Empty: all is clean."""
+        return [*self._end_children(), *self._tasks_left(loop), *self._threads_left()]
+
+    def _end_children(self) -> list[str]:
+        if not has_children() or not children() - self._children:
+            return []
+        return [f"{kill_orphans(keep=self._children)} child processes"]
+
+    @staticmethod
+    def _tasks_left(loop: "asyncio.AbstractEventLoop | None") -> list[str]:
+        if loop is None:
+            return []
+        from asyncio import all_tasks  # a loop is there, so it is loaded: a worker of commands has neither
+
+        return _named("asyncio task", (task.get_name() for task in all_tasks(loop)))
+
+    def _threads_left(self) -> list[str]:
+        patience = time.monotonic() + SETTLE_SECONDS
+        while left := [thread for thread in _threads() if thread not in self._threads]:
+            seconds = patience - time.monotonic()
+            if seconds <= 0:
+                break
+            first = left[0]
+            if isinstance(first, threading.Thread) and first.ident is not None:
+                first.join(seconds)
+            else:
+                time.sleep(_RAW_POLL_SECONDS)
+        return _named("thread", (each.name if isinstance(each, threading.Thread) else f"{each}" for each in left))
+
+
+def _threads() -> list[threading.Thread | int]:
+    """All threads that run Python: as objects, or by number if they were started past the threading module.
+
+    A native thread that once called into Python leaves a dummy object for good, so that says nothing.
+    """
+    known = [each for each in threading.enumerate() if not isinstance(each, threading._DummyThread)]
+    numbers = {each.ident for each in known}
+    return [*known, *(number for number in sys._current_frames() if number not in numbers)]
+
+
+def _named(what: str, names: Iterable[str]) -> list[str]:
+    found = [f"{what} {name}"[:100] for name in names]
+    more = len(found) - _MOST_NAMED
+    return [*found[:_MOST_NAMED], f"and {more} more"] if more > 0 else found
