@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from taskdist.agent import Agent, Context, Permanent
+from taskdist.agent import Agent, Context, Permanent, Throttled
 
 agent = Agent()
 
@@ -82,6 +82,14 @@ def fail(payload: dict[str, Any]) -> None:
 @agent.task("fail-permanently")
 def fail_permanently(payload: dict[str, Any]) -> None:
     raise Permanent(payload.get("message", "as asked, for good"))
+
+
+@agent.task("throttled")
+def throttled(payload: dict[str, Any], ctx: Context) -> dict[str, int]:
+    """Put off in its first attempts, as a provider's limit would do it."""
+    if ctx.attempt <= payload.get("times", 1):
+        raise Throttled("the provider answered 429", after=payload.get("after", 30))
+    return {"attempt": ctx.attempt}
 
 
 @agent.task("exit")

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from taskdist.agent.options import AgentOptions
     from taskdist.agent.parents import ParentResult
     from taskdist.agent.runner import run_agent
-    from taskdist.agent.sdk import Agent, Context, Permanent
+    from taskdist.agent.sdk import Agent, Context, Permanent, Throttled
 
-__all__ = ["Agent", "AgentOptions", "Context", "ParentResult", "Permanent", "run_agent"]
+__all__ = ["Agent", "AgentOptions", "Context", "ParentResult", "Permanent", "Throttled", "run_agent"]
 
 _HOMES = {
     "Agent": "taskdist.agent.sdk",
@@ -23,6 +23,7 @@ _HOMES = {
     "Context": "taskdist.agent.sdk",
     "ParentResult": "taskdist.agent.parents",
     "Permanent": "taskdist.agent.sdk",
+    "Throttled": "taskdist.agent.sdk",
     "run_agent": "taskdist.agent.runner",
 }
 

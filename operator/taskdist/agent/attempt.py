@@ -1,11 +1,16 @@
 """One attempt inside a worker, and what runs it: the words between a worker and the ways it can run user code."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import asyncio
+
+
+# How often the progress of an attempt is passed on at most.
+PROGRESS_SECONDS = 0.25
 
 
 class Attempt:
@@ -46,6 +51,42 @@ class Attempt:
             call = self._canceller
         if call is not None:
             call(reason)
+
+
+class Reports:
+    """Sends progress from a thread of its own: the latest report wins, at most one each PROGRESS_SECONDS."""
+
+    def __init__(self) -> None:
+        self._wake = threading.Condition()
+        self._latest: tuple[Attempt, float, str] | None = None
+        # Here and not at the first report: it is the worker's, and not of some attempt.
+        threading.Thread(target=self._run, name="taskdist-progress", daemon=True).start()
+
+    def put(self, attempt: Attempt, fraction: float, message: str) -> None:
+        with self._wake:
+            self._latest = (attempt, fraction, message)
+            self._wake.notify()
+
+    def drop(self) -> None:
+        """The attempt is over: its last report is not worth sending."""
+        with self._wake:
+            self._latest = None
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while self._latest is None:
+                    self._wake.wait()
+                attempt, fraction, message = self._latest
+                self._latest = None
+                # Under the lock: after drop() nothing more of the attempt is sent.
+                attempt.progress(fraction, message)
+            time.sleep(PROGRESS_SECONDS)
+
+
+def least(after: float) -> float:
+    """The seconds after which another try is asked for, as they can be said: at least one, and a number."""
+    return min(max(1.0, after), 1e9) if after == after else 1.0
 
 
 class Program(Protocol):

@@ -1,6 +1,8 @@
 """Attempts as runs of a command: payload on its stdin, result on its stdout, failure by its exit status.
 
-What the attempt used of budgets may stand in the output as `$budgets`; it is not part of the result.
+What the attempt used of budgets may stand in the output as `$budgets`; it is not part of the result. A line
+`$progress 0.4 words` on its stderr reports progress; with exit status 75 a last line `$throttled 30` there asks for
+another try after so many seconds, which is no failure.
 
 The command is a child of the worker, in the worker's process group: who kills the group kills both. Its stderr goes on
 to the pod's log; the end of it becomes the failure's message.
@@ -14,27 +16,44 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from taskdist.agent import usage
-from taskdist.agent.attempt import Attempt
+from taskdist.agent.attempt import Attempt, Reports, least
 from taskdist.agent.processes import describe_exit, die_with_parent, kill_orphans
 from taskdist.protocol.values import parse_object
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # Exit status of "the input data was incorrect" in sysexits.h: trying again would fail the same way.
 EX_DATAERR = os.EX_DATAERR
+# And of "temporary failure; the user is invited to retry".
+EX_TEMPFAIL = os.EX_TEMPFAIL
 # More than any result may have; whoever writes more is not kept in memory.
 MAX_OUTPUT = 1024 * 1024
 MAX_TAIL = 2048
 # How long, in seconds, the last output is waited for once nothing that could write it runs any more.
 PIPE_SECONDS = 1.0
+# With one of these begins a line of stderr that is meant for the worker.
+SIGNS = ("$progress ", "$throttled ")
 
 
 class _Drain(threading.Thread):
     """Reads a pipe to its end and keeps its beginning or its end; optionally copies it on."""
 
-    def __init__(self, pipe: IO[bytes], *, head: int = 0, tail: int = 0, copy: IO[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        pipe: IO[bytes],
+        *,
+        head: int = 0,
+        tail: int = 0,
+        copy: IO[bytes] | None = None,
+        lines: "Callable[[str], None] | None" = None,
+    ) -> None:
         super().__init__(daemon=True)
+        self._lines = lines
+        self._line = bytearray()
         self._pipe = pipe
         self._head = head
         self._tail: deque[int] = deque(maxlen=tail)
@@ -52,6 +71,17 @@ class _Drain(threading.Thread):
                 if self._copy is not None:
                     self._copy.write(part)
                     self._copy.flush()
+                if self._lines is not None:
+                    self._split(part, self._lines)
+        if self._lines is not None and self._line:
+            self._lines(self._line.decode("utf-8", errors="replace"))
+
+    def _split(self, part: bytes, lines: "Callable[[str], None]") -> None:
+        *whole, rest = (self._line + part).split(b"\n")
+        for line in whole:
+            lines(line[:MAX_TAIL].decode("utf-8", errors="replace"))
+        # Of a line that never ends only the beginning matters.
+        self._line = rest[:MAX_TAIL]
 
     @property
     def tail(self) -> str:
@@ -68,6 +98,7 @@ class Command:
         if not argv:
             raise ValueError("the command is empty")
         self._argv = argv
+        self._reports = Reports()
 
     def run(self, attempt: Attempt) -> tuple[dict[str, Any], bytes]:
         environment = os.environ | {
@@ -105,7 +136,8 @@ class Command:
         attempt.on_cancel(terminate)
         attempt.started()
         output = _Drain(process.stdout, head=MAX_OUTPUT)
-        errors = _Drain(process.stderr, tail=MAX_TAIL, copy=sys.stderr.buffer)
+        heard = _Heard(lambda fraction, message: self._reports.put(attempt, fraction, message))
+        errors = _Drain(process.stderr, tail=MAX_TAIL, copy=sys.stderr.buffer, lines=heard.line)
         feeder = threading.Thread(target=_feed, args=(process.stdin, attempt.payload), daemon=True)
         feeder.start()
         code = process.wait()
@@ -113,12 +145,42 @@ class Command:
         kill_orphans(keep=set())
         for thread in (output, errors, feeder):
             thread.join(PIPE_SECONDS)
+        self._reports.drop()
         if told.is_set():
             return {"outcome": "cancelled", "message": f"the command ended with {code} after SIGTERM"}, b""
         if code != 0:
-            used = usage.of_failure(bytes(output.kept))
-            return _failed(_say_exit(code, errors.tail), retryable=code != EX_DATAERR) | {"used": used}, b""
+            used = {"used": usage.of_failure(bytes(output.kept))}
+            said = "\n".join(line for line in errors.tail.splitlines() if not line.startswith(SIGNS))
+            if code == EX_TEMPFAIL and heard.throttled is not None:
+                message = said or "the command is throttled"
+                return _failed(message, reason="Throttled") | used | {"retryAfter": heard.throttled}, b""
+            return _failed(_say_exit(code, said), retryable=code != EX_DATAERR) | used, b""
         return _result(bytes(output.kept), output.total)
+
+
+class _Heard:
+    """Reads what a command says to its worker in lines of stderr. A line that is not as it should be is only a line."""
+
+    def __init__(self, report: "Callable[[float, str], None]") -> None:
+        self._report = report
+        self.throttled: float | None = None  # what the last line asks for, in seconds
+
+    def line(self, text: str) -> None:
+        if not text.strip():
+            return
+        self.throttled = None
+        if not text.startswith(SIGNS):
+            return
+        word, _, rest = text.strip().partition(" ")
+        number, _, message = rest.strip().partition(" ")
+        try:
+            value = float(number)
+        except ValueError:
+            return
+        if word == "$throttled" and value >= 0:
+            self.throttled = least(value)
+        elif word == "$progress" and value == value:
+            self._report(min(1.0, max(0.0, value)), message.strip()[:1024])
 
 
 def _feed(pipe: IO[bytes], payload: bytes) -> None:

@@ -2,8 +2,10 @@
 
 POST {type, payload, task, namespace, uid, attempt}, and `parents` where the Task depends on others: 2xx with a JSON
 object is the result, 4xx a failure that is not worth a retry (but 408, 425 and 429, which ask for one), anything else a
-failure that is. What the attempt used of budgets may stand in any JSON answer as `$budgets`; it is not part of the
-result. A cancel closes the request.
+failure that is. 429 and 503 with Retry-After put the Task off and are no failure. An answer of type
+application/x-ndjson is read as it comes: lines {"$progress": 0.4, "message": "words"}, then the result. What the
+attempt used of budgets may stand in any JSON answer as `$budgets`; it is not part of the result. A cancel closes the
+request.
 
 It cannot be fenced: whether the server stops when its client hangs up is the server's choice. So it says so, and only
 queues that accept overlap or wait for the pod's end give it work.
@@ -11,13 +13,16 @@ queues that accept overlap or wait for the pod's end give it work.
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
 import aiohttp
 
 from taskdist.agent import parents, usage
+from taskdist.agent.attempt import PROGRESS_SECONDS, least
 from taskdist.agent.results import too_large
 from taskdist.agent.vital import vital_task
 from taskdist.agent.work import Offered, WorkEvents
@@ -28,6 +33,9 @@ from taskdist.protocol.status import clip as bounded
 from taskdist.protocol.values import parse_object
 
 _TRY_LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+_THROTTLED = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+STREAM = "application/x-ndjson"
+PROGRESS_KEY = "$progress"
 _CONNECT_SECONDS = 5.0
 _MAX_ERROR_TEXT = 2048
 
@@ -89,7 +97,7 @@ class HttpEndpoint:
         finally:
             self._requests.pop(lease, None)
         if isinstance(end, _Failure):
-            self._events.failed(lease, end.reason, end.message, end.retryable, end.used)
+            self._events.failed(lease, end.reason, end.message, end.retryable, end.used, end.retry_after)
         else:
             self._events.finished(lease, end.body, end.used)
 
@@ -110,8 +118,15 @@ class HttpEndpoint:
         async with self._http.post(
             self._url, data=body, headers={"content-type": "application/json"}, allow_redirects=False
         ) as response:
-            answer = await _read(response.content, MAX_RESULT_BYTES + 1)
-        if not 200 <= response.status < 300:
+            ok = 200 <= response.status < 300
+            if ok and response.content_type == STREAM:
+                answer = await self._follow(response.content, lease)
+                if not answer:
+                    message = f"POST {self._url} answered {response.status}, and ended without a result"
+                    return _Failure(Reason.HANDLER_ERROR, message, True)
+            else:
+                answer = await _read(response.content, MAX_RESULT_BYTES + 1)
+        if not ok:
             return self._refused(response, answer)
         if len(answer) > MAX_RESULT_BYTES:
             return _Failure(*too_large(f"POST {self._url} answered more than that: {len(answer)} bytes"), False)
@@ -127,8 +142,31 @@ class HttpEndpoint:
     def _refused(self, response: aiohttp.ClientResponse, answer: bytes) -> "_Failure":
         text = answer.decode("utf-8", errors="replace").strip()[:_MAX_ERROR_TEXT]
         message = f"POST {self._url} answered {response.status}" + (f": {text}" if text else "")
+        used = usage.of_failure(answer)
+        after = _retry_after(response.headers.get("retry-after", "")) if response.status in _THROTTLED else None
+        if after is not None:
+            return _Failure(Reason.THROTTLED, message, True, used, least(after))
         retryable = response.status >= 500 or response.status in _TRY_LATER
-        return _Failure(Reason.HANDLER_ERROR, message, retryable, usage.of_failure(answer))
+        return _Failure(Reason.HANDLER_ERROR, message, retryable, used)
+
+    async def _follow(self, stream: aiohttp.StreamReader, lease: LeaseName) -> bytes:
+        """Pass on the progress that comes line by line; return the first line that is none, which is the result."""
+        assert self._events is not None
+        told = float("-inf")
+        rest = b""
+        while len(rest) <= MAX_RESULT_BYTES:
+            part = await stream.readany()
+            *lines, rest = (rest + part).split(b"\n") if part else (rest, b"")
+            for line in lines:
+                progress = _progress(line)
+                if progress is None and line.strip():
+                    return line
+                if progress is not None and time.monotonic() - told >= PROGRESS_SECONDS:
+                    told = time.monotonic()
+                    self._events.progress(lease, *progress)
+            if not part:
+                break
+        return rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +181,31 @@ class _Failure:
     message: str
     retryable: bool
     used: Any = None
+    retry_after: float = 0.0
+
+
+def _progress(line: bytes) -> tuple[float, str] | None:
+    """Return the report that this line is; None if it is none."""
+    if PROGRESS_KEY.encode() not in line:
+        return None
+    try:
+        value = parse_object(line)
+        fraction = float(value[PROGRESS_KEY])
+    except (ValueError, TypeError, KeyError):
+        return None
+    return min(1.0, max(0.0, fraction)), str(value.get("message", ""))[:1024]
+
+
+def _retry_after(header: str) -> float | None:
+    """Seconds from now that a Retry-After asks for, as a number or a date (RFC 9110); None if it is neither."""
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 async def _read(stream: aiohttp.StreamReader, limit: int) -> bytes:

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from taskdist.agent import parents
+from taskdist.agent.attempt import PROGRESS_SECONDS
 from taskdist.agent.invoke import Cancelled, Failed, Outcome, Returned, bounded, invoke
 from taskdist.agent.sdk import Agent, Context
 from taskdist.agent.vital import vital
 from taskdist.agent.work import Offered, StartError, WorkEvents
-from taskdist.agent.worker import PROGRESS_SECONDS, load
+from taskdist.agent.worker import load
 from taskdist.api import Reason
 from taskdist.protocol.messages import Grant, LeaseName
 
@@ -133,6 +134,7 @@ class InProcess:
         if isinstance(outcome, Returned):
             self._events.finished(lease, outcome.body, used)
         elif isinstance(outcome, Failed):
-            self._events.failed(lease, outcome.reason, outcome.message, outcome.retryable, used)
+            failed = (outcome.reason, outcome.message, outcome.retryable)
+            self._events.failed(lease, *failed, used, outcome.retry_after)
         else:
             self._events.stopped(lease)

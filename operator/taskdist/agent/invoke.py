@@ -15,9 +15,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
+from taskdist.agent.attempt import least
 from taskdist.agent.remains import SETTLE_SECONDS
 from taskdist.agent.results import too_large
-from taskdist.agent.sdk import Agent, Context, Handler, Permanent
+from taskdist.agent.sdk import Agent, Context, Handler, Permanent, Throttled
 from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
 from taskdist.protocol import values
@@ -37,6 +38,7 @@ class Failed:
     reason: Reason
     message: str
     retryable: bool = True
+    retry_after: float = 0.0  # seconds; with the reason Throttled
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ def invoke(agent: Agent, payload: bytes, context: Context, runner: asyncio.Runne
                 raise raised
         else:
             value = handler.function(**arguments)
+    except Throttled as error:
+        return Failed(Reason.THROTTLED, bounded(str(error) or "the handler is throttled"), True, least(error.after))
     except Permanent as error:
         return Failed(Reason.HANDLER_ERROR, _say_exception(error, context), retryable=False)
     except BaseException as error:

@@ -72,7 +72,7 @@ def options_from_env(env: Mapping[str, str] | None = None) -> AgentOptions:
     found = AgentOptions()
     words = {
         "module": env.get("TASKDIST_MODULE", ""),
-        "command": _split_command(env.get("TASKDIST_COMMAND", ""), "TASKDIST_COMMAND"),
+        "command": split_command(env.get("TASKDIST_COMMAND", ""), "TASKDIST_COMMAND"),
         "http": env.get("TASKDIST_HTTP", ""),
         "in_process": env.get("TASKDIST_IN_PROCESS", "").lower() in ("1", "true", "yes"),
         "types": split_words(env["TASKDIST_TYPES"]) if env.get("TASKDIST_TYPES") else None,
@@ -113,7 +113,7 @@ def options_from_args(argv: Sequence[str], env: Mapping[str, str] | None = None)
         options = replace(
             options,
             module=module or "",
-            command=_split_command(given.command or "", "--command"),
+            command=split_command(given.command or "", "--command"),
             http=given.http or "",
         )
     if given.in_process:
@@ -127,7 +127,8 @@ def options_from_args(argv: Sequence[str], env: Mapping[str, str] | None = None)
     return options
 
 
-def _split_command(text: str, origin: str) -> tuple[str, ...]:
+def split_command(text: str, origin: str) -> tuple[str, ...]:
+    """`sh -c 'a b'` → its words, as a shell reads them."""
     try:
         return tuple(shlex.split(text))
     except ValueError as error:

@@ -400,8 +400,8 @@ class WorkerPool:
         match end.outcome:
             case said.Returned(body):
                 self._told.finished(lease, body, end.used)
-            case said.Failed(reason, message, retryable):
-                self._told.failed(lease, reason, message, retryable, end.used)
+            case said.Failed(reason, message, retryable, retry_after):
+                self._told.failed(lease, reason, message, retryable, end.used, retry_after)
             case said.Cancelled():
                 self._told.stopped(lease)
 

@@ -53,6 +53,7 @@ class Failed:
     reason: Reason
     message: str
     retryable: bool
+    retry_after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def _outcome(head: dict[str, Any], body: bytes) -> Returned | Failed | Cancelled
                 raise _nonsense("reason", "one of ours", reason)
             if not isinstance(retryable, bool):
                 raise _nonsense("retryable", "true or false", retryable)
-            return Failed(Reason(reason), _text(head, "message"), retryable)
+            return Failed(Reason(reason), _text(head, "message"), retryable, _retry_after(head))
         case "cancelled":
             return Cancelled()
         case outcome:
@@ -123,6 +124,13 @@ def _fraction(head: dict[str, Any]) -> float:
     if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:  # false for NaN too
         raise _nonsense("fraction", "from 0 to 1", fraction)
     return float(fraction)
+
+
+def _retry_after(head: dict[str, Any]) -> float:
+    seconds = head.get("retryAfter", 0.0)
+    if not isinstance(seconds, int | float) or not 0 <= seconds < 1e12:  # false for NaN too
+        raise _nonsense("retryAfter", "seconds", seconds)
+    return float(seconds)
 
 
 def _text(head: dict[str, Any], name: str) -> str:

@@ -42,6 +42,18 @@ class Permanent(Exception):
     """Raise it when trying again would fail the same way: the Task is not retried."""
 
 
+class Throttled(Exception):
+    """Raise it when what the handler needs takes no more for now, as a provider's 429 says.
+
+    The Task is tried again after `after` seconds (at least one). That is no failure and costs no retry, unless it adds
+    up to more than the `retry.throttledSeconds` of its queue.
+    """
+
+    def __init__(self, message: str = "", *, after: float = 30.0) -> None:
+        super().__init__(message)
+        self.after = float(after)
+
+
 class Context:
     """The attempt that a handler runs: what it is, how far it is, and whether it should stop.
 

@@ -308,13 +308,22 @@ class Supervisor:
         self._log.info("task finished", **_about(lease), bytes=len(body))
         self._act(self._protocol.finished(lease, body, boottime(), self._used(lease, used)))
 
-    def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool, used: Any = None) -> None:
+    def failed(
+        self,
+        lease: LeaseName,
+        reason: Reason,
+        message: str,
+        retryable: bool,
+        used: Any = None,
+        retry_after: float = 0.0,
+    ) -> None:
         message = bounded(message)  # whatever ran it: it is logged, and kept until it is answered
         self._log.warning("task failed", **_about(lease), reason=reason, message=message, retryable=retryable)
         boot = boottime()
         # The clock first: what the second line of the fence killed did not crash, its time was over.
         self._act(self._protocol.tick(boot))
-        self._act(self._protocol.failed(lease, reason, message, retryable, boot, self._used(lease, used)))
+        used = self._used(lease, used)
+        self._act(self._protocol.failed(lease, reason, message, retryable, boot, used, retry_after))
 
     def stopped(self, lease: LeaseName) -> None:
         self._log.info("task stopped", **_about(lease))

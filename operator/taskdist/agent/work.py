@@ -22,7 +22,8 @@ class Offered:
 class WorkEvents(Protocol):
     """What an executor tells of a lease. Exactly one of the last three ends it; called on the event loop.
 
-    `used` is what the handler says the attempt used of budgets, as it said it.
+    `used` is what the handler says the attempt used of budgets, as it said it. `retry_after`: with the reason
+    Throttled, after how many seconds it asks for another try.
     """
 
     def started(self, lease: LeaseName) -> None: ...
@@ -31,7 +32,15 @@ class WorkEvents(Protocol):
 
     def finished(self, lease: LeaseName, body: bytes, used: Any = None) -> None: ...
 
-    def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool, used: Any = None) -> None: ...
+    def failed(
+        self,
+        lease: LeaseName,
+        reason: Reason,
+        message: str,
+        retryable: bool,
+        used: Any = None,
+        retry_after: float = 0.0,
+    ) -> None: ...
 
     def stopped(self, lease: LeaseName) -> None:
         """Nothing of it runs any more and there is no result."""

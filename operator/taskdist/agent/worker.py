@@ -18,52 +18,19 @@ import queue
 import socket
 import sys
 import threading
-import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskdist.agent import frames
-from taskdist.agent.attempt import Attempt, Program
+from taskdist.agent.attempt import Attempt, Program, Reports
 from taskdist.agent.processes import adopt_orphans, die_with_parent, kill_group
 from taskdist.agent.remains import Baseline
 
 if TYPE_CHECKING:
     from taskdist.agent.sdk import Agent
 
-PROGRESS_SECONDS = 0.25
 DEFAULT_ATTRIBUTE = "agent"
-
-
-class _Reports:
-    """Sends progress from a thread of its own: the latest report wins, at most one each PROGRESS_SECONDS."""
-
-    def __init__(self) -> None:
-        self._wake = threading.Condition()
-        self._latest: tuple[Attempt, float, str] | None = None
-        # Here and not at the first report: it is the worker's, and not of some attempt.
-        threading.Thread(target=self._run, name="taskdist-progress", daemon=True).start()
-
-    def put(self, attempt: Attempt, fraction: float, message: str) -> None:
-        with self._wake:
-            self._latest = (attempt, fraction, message)
-            self._wake.notify()
-
-    def drop(self) -> None:
-        """The attempt is over: its last report is not worth sending."""
-        with self._wake:
-            self._latest = None
-
-    def _run(self) -> None:
-        while True:
-            with self._wake:
-                while self._latest is None:
-                    self._wake.wait()
-                attempt, fraction, message = self._latest
-                self._latest = None
-                # Under the lock: after drop() nothing more of the attempt is sent.
-                attempt.progress(fraction, message)
-            time.sleep(PROGRESS_SECONDS)
 
 
 class Handlers:
@@ -80,7 +47,7 @@ class Handlers:
         self._agent = agent
         self._runner = asyncio.Runner()
         self.loop = self._runner.get_loop()
-        self._reports = _Reports()
+        self._reports = Reports()
         self.types: list[str] | None = sorted(agent.handlers)
 
     def run(self, attempt: Attempt) -> tuple[dict[str, Any], bytes]:
@@ -102,7 +69,12 @@ class Handlers:
         if isinstance(outcome, self._returned):
             return {"outcome": "returned", "used": used}, outcome.body
         if isinstance(outcome, self._failed):
-            failed = {"reason": outcome.reason.value, "message": outcome.message, "retryable": outcome.retryable}
+            failed = {
+                "reason": outcome.reason.value,
+                "message": outcome.message,
+                "retryable": outcome.retryable,
+                "retryAfter": outcome.retry_after,
+            }
             return {"outcome": "failed", "used": used} | failed, b""
         return {"outcome": "cancelled", "message": outcome.message}, b""
 

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     POOL_NOT_FOUND = "PoolNotFound"
     SUSPENDED = "Suspended"
     BACKING_OFF = "BackingOff"
+    THROTTLED = "Throttled"  # its handler asked for a later try: what it needs takes no more for now
     RECOVERING = "Recovering"  # a former leader's lease may still run
     NO_AGENT = "NoAgent"  # no pool that may serve it has an agent ready
     NO_HANDLER = "NoHandler"  # no agent handles its type

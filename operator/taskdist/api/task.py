@@ -311,6 +311,9 @@ class TaskStatus(Model):
         default=None, description="The watt-hours that its attempts took, counted likewise with wattsBusy of the pool."
     )
     retry_after: datetime | None = Field(default=None, description="The Task is not tried again before this time.")
+    throttled_seconds: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="For how long in all its handlers have put it off, saying that they are throttled."
+    )
     result: dict[str, Any] | None = Field(
         default=None,
         description="What the handler returned, a JSON object of at most 64 KiB.",

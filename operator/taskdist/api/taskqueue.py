@@ -208,6 +208,11 @@ class Retry(Model):
     agent_deaths: Annotated[int, Field(ge=1, le=16)] = Field(
         default=3, description="After so many agents died while they ran it, the Task counts as poisoned and is over."
     )
+    throttled_seconds: Annotated[float, Field(ge=0, le=604800)] = Field(
+        default=3600,
+        description="For how long in all a handler may put its Task off by saying that it is throttled; beyond that it "
+        "counts as a failure.",
+    )
     on_exhausted: OnExhausted = Field(
         default=OnExhausted.FAIL,
         description="What happens to a Task that is not tried again: Fail, or DeadLetter (kept until redriven).",

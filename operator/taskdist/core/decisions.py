@@ -56,7 +56,8 @@ class Assign:
 class Retry:
     """Let the Task wait again, not before `not_before` (wall clock, seconds), with this many failures.
 
-    `deaths` are the uids of the agents that died while they ran it, this one included.
+    `deaths` are the uids of the agents that died while they ran it, this one included. `put_off` is for how long in all
+    its handlers have put it off, where this one did; else 0.
     """
 
     task_uid: str
@@ -65,6 +66,7 @@ class Retry:
     reason: Reason
     message: str
     deaths: tuple[str, ...] = ()
+    put_off: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from taskdist.api import Phase, Reason
 from taskdist.core import audit, events, explain, order
 from taskdist.core.bottlenecks import Holdups, holdups
-from taskdist.core.decisions import Decision, Explanation, Undrain
+from taskdist.core.decisions import Decision, Explanation, Retry, Undrain
 from taskdist.core.fleet import differs
 from taskdist.core.granting import Granting
 from taskdist.core.model import Key, Queue, Task
@@ -201,10 +201,13 @@ class Core(Granting):
         record = self._tasks.get(event.uid)
         if record is None:
             return None
-        if event.counted and record.agent is not None and not record.failed:
+        decision = after_failure(record.task, self._catalogue.queue(record.task.queue_key), event, now)
+        put_off = isinstance(decision, Retry) and decision.put_off > 0.0
+        # That it is throttled says nothing against the agent.
+        if event.counted and not put_off and record.agent is not None and not record.failed:
             self._observe(record, record.agent, False, now)
         record.failed = True
-        return [after_failure(record.task, self._catalogue.queue(record.task.queue_key), event, now)]
+        return [decision]
 
     def _attempt_used(self, event: events.AttemptUsed, now: float) -> None:
         record = self._tasks.get(event.uid)

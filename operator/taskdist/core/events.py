@@ -96,6 +96,7 @@ class AttemptFailed:
     `retryable` False ends the Task at once. `started` False: its handler is known not to have started, so that even a
     queue that delivers at most once may try again. `died` is the uid of the agent that died while it ran the attempt.
     `once`: it was granted at most once, whatever its queue says by now.
+    `put_off` is more than 0 where the handler said that it is throttled: it asks for another try after so many seconds.
     """
 
     uid: str
@@ -106,6 +107,7 @@ class AttemptFailed:
     started: bool = True
     died: str = ""
     once: bool = False
+    put_off: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

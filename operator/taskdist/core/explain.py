@@ -114,6 +114,13 @@ def of_gate(task: Task, gate: Reason, now: float) -> Explanation:
                 else f"Tried again in {duration(wait)}, after its agent died.",
                 "Wait, or shorten the queue's retry back-off for later attempts.",
             )
+        case Reason.THROTTLED:
+            return Explanation(
+                gate,
+                f"Throttled: its handler put it off; tried again at {clock(task.not_before)}, in {duration(wait)}.",
+                f"Wait. It was put off for {duration(task.put_off)} in all; from the queue's retry.throttledSeconds "
+                "on, that counts as a failure.",
+            )
         case Reason.RECOVERING:
             return Explanation(
                 gate,

@@ -120,6 +120,8 @@ class Task:
     redriven: bool = False  # it was a dead letter: whoever redrove it wants it run, be its deadline hopeless or not
     placement: Placement | None = None
     sticky_key: str | None = None
+    put_off: float = 0.0  # seconds for which its handlers have put it off in all
+    throttled: bool = False  # the last of them did, and `not_before` is as it asked
 
     @property
     def queue_key(self) -> Key:
@@ -130,7 +132,8 @@ class Task:
 class RetryPolicy:
     """Back-off after failure n (from 1): min(max_seconds, initial_seconds × factor^(n − 1)), less jitter.
 
-    `reasons` are those of failures that are tried again; empty means all.
+    `reasons` are those of failures that are tried again; empty means all. `throttled_seconds` bounds for how long in
+    all a Task may be put off by its handlers.
     """
 
     limit: int = 3
@@ -141,6 +144,7 @@ class RetryPolicy:
     reasons: frozenset[str] = frozenset()
     agent_deaths: int = 3
     on_exhausted: OnExhausted = OnExhausted.FAIL
+    throttled_seconds: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)

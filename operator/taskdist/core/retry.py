@@ -42,6 +42,9 @@ def after_failure(task: Task, queue: Queue, event: AttemptFailed, now: float) ->
     failure, but `agent_deaths` different agents end the Task as poisoned. A second death of the same agent is a
     failure, so that the end comes in any case. Back-off counts both.
 
+    An attempt that says it is throttled is no failure either, until the Task has been put off for as long as its queue
+    allows.
+
     At most once errs towards failing: an attempt that may have started is not started again, even where its end
     says nothing against the Task.
     """
@@ -61,6 +64,12 @@ def after_failure(task: Task, queue: Queue, event: AttemptFailed, now: float) ->
         return end(
             event.reason, f"Not tried again, because its queue delivers at most once. The attempt ended so: {last}"
         )
+    if event.put_off > 0.0:
+        put_off = task.put_off + event.put_off
+        if put_off <= policy.throttled_seconds:
+            message = f"Throttled: tried again after {event.put_off:.4g} s. {last}"
+            return Retry(task.uid, now + event.put_off, task.failures, event.reason, message, task.deaths, put_off)
+        last = f"throttled, and put off for longer than the {policy.throttled_seconds:.4g} s of its queue: {last}"
     if not event.counted:
         return Retry(task.uid, now, failures, event.reason, last, deaths)
     if policy.reasons and event.reason not in policy.reasons:

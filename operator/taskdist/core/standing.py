@@ -32,6 +32,13 @@ from taskdist.core.waiting import WaitingIndex
 RUN: Final = OnHopeless.RUN
 
 
+def _until(task: Task) -> Reason:
+    """What the Task's `not_before` is: its handler's wish, its back-off, or its own word."""
+    if task.throttled:
+        return Reason.THROTTLED
+    return Reason.BACKING_OFF if task.failures or task.deaths else Reason.SCHEDULED
+
+
 class Standing:
     """Each Task's record, and all that is kept by where it stands."""
 
@@ -209,7 +216,7 @@ class Standing:
                 self._verdict(record, Fail(task.uid, task.failures, held.reason, held.message, held.phase, task.deaths))
             return
         if task.not_before > now:
-            self._gate(record, Reason.BACKING_OFF if task.failures or task.deaths else Reason.SCHEDULED)
+            self._gate(record, _until(task))
             record.opens = task.not_before
         elif task.ordering_key is not None and not self._limits.in_turn(task):
             self._gate(record, Reason.OUT_OF_TURN)

@@ -32,6 +32,7 @@ MAX_TOKEN = 16 * 1024
 MAX_BUDGETS = 16
 MAX_BUDGET_NAME = 101
 MAX_LEADERSHIP = 64
+MAX_RETRY_AFTER = 2_592_000.0  # seconds: 30 days
 
 _WORD = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 # What the API server allows as a name: with it a path is built, so nothing else may pass.
@@ -47,6 +48,7 @@ _FAILURES = {
     Reason.RESULT_REFUSED: pb.FAILURE_REASON_RESULT_REFUSED,
     Reason.EXECUTION_TIMED_OUT: pb.FAILURE_REASON_EXECUTION_TIMED_OUT,
     Reason.PROGRESS_TIMED_OUT: pb.FAILURE_REASON_PROGRESS_TIMED_OUT,
+    Reason.THROTTLED: pb.FAILURE_REASON_THROTTLED,
 }
 _FAILURE_REASONS: dict[int, Reason] = {number: reason for reason, number in _FAILURES.items()}
 # The reasons that an agent may give for a failure. Any other is said as HandlerError.
@@ -204,13 +206,15 @@ def _decode_result(wire: pb.Result) -> m.Result | m.Failure:
 
 
 def _decode_failure(wire: pb.Failure) -> m.Failure:
+    reason = _FAILURE_REASONS.get(wire.reason, Reason.HANDLER_ERROR)
     return m.Failure(
         lease=_name("failure.lease", wire.lease),
-        reason=_FAILURE_REASONS.get(wire.reason, Reason.HANDLER_ERROR),
+        reason=reason,
         message=_text(wire.message, MAX_MESSAGE),
         retryable=not wire.permanent,
         since_start=_seconds("failure.since_start", wire.since_start),
         used=_used(wire.used),
+        retry_after=_retry_after(wire.retry_after) if reason is Reason.THROTTLED else 0.0,
     )
 
 
@@ -238,6 +242,7 @@ _ENCODE_FROM_AGENT: dict[type, Callable[[Any], pb.FromAgent]] = {
             permanent=not x.retryable,
             since_start=x.since_start,
             used=dict(x.used),
+            retry_after=x.retry_after,
         )
     ),
     m.Stopped: lambda x: pb.FromAgent(
@@ -433,6 +438,11 @@ def _seconds(field: str, seconds: float) -> float:
     if not 0.0 <= seconds <= _LARGEST:  # false for NaN too
         _bad(field, "seconds, not negative, finite")
     return seconds
+
+
+def _retry_after(seconds: float) -> float:
+    """At least a second, so that who is put off again and again comes to an end; a wish too far off is cut."""
+    return min(max(1.0, seconds), MAX_RETRY_AFTER) if seconds == seconds else 1.0  # not a number: the least
 
 
 def _object_name(field: str, name: str) -> str:

@@ -348,12 +348,13 @@ class AgentEnd:
         retryable: bool,
         boot: float,
         used: tuple[tuple[str, int], ...] = (),
+        retry_after: float = 0.0,
     ) -> list[AgentAction]:
         """The handler failed; one that was being stopped anyway just stopped."""
         held = self._held.get(lease)
         if held is not None and held.stage in (Stage.CANCELLING, Stage.KILLED):
             return self.stopped(lease, boot, used)
-        return self._done(lease, Failure(lease, reason, message, retryable, used=used), boot)
+        return self._done(lease, Failure(lease, reason, message, retryable, used=used, retry_after=retry_after), boot)
 
     def stopped(self, lease: LeaseName, boot: float, used: tuple[tuple[str, int], ...] = ()) -> list[AgentAction]:
         """Nothing of the work runs any more, and it left nothing; what it used is told if it had passed a limit."""

@@ -187,6 +187,7 @@ class Attempts(Fates):
         reply: LeaseName | None = None,
         delay: float = 0.0,
         died: str = "",
+        put_off: float = 0.0,
     ) -> None:
         """The present attempt ended without a result: nothing of it runs any more."""
         lease = entry.lease
@@ -219,10 +220,12 @@ class Attempts(Fates):
                     started,
                     died,
                     lease.delivery is Delivery.AT_MOST_ONCE,
+                    put_off,
                 ),
                 now,
             )
             entry.ending.attempt = note
+            counted = counted and not entry.ending.put_off
             if counted or entry.ending.phase is not Phase.PENDING:
                 text = f"attempt {lease.name.attempt} on {lease.agent_name} failed: {message}"
                 self._notice(entry, reason, text, lease.name)
@@ -238,7 +241,7 @@ class Attempts(Fates):
             if isinstance(decision, Retry):
                 not_before = decision.not_before if decision.not_before > now.wall else None
                 ending = Ending(Phase.PENDING, decision.reason, decision.message, decision.failures, not_before)
-                ending.deaths = decision.deaths
+                ending.deaths, ending.put_off = decision.deaths, decision.put_off
                 return ending
             if isinstance(decision, Fail):
                 ending = Ending(decision.phase, decision.reason, decision.message, decision.failures)
@@ -274,6 +277,7 @@ class Attempts(Fates):
                 dropped=dropped,
                 deaths=ending.deaths,
                 spent=ending.spent,
+                put_off=ending.put_off,
             )
         else:
             dead = ending.phase is Phase.DEAD_LETTERED

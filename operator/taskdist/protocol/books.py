@@ -99,6 +99,7 @@ class Ending:
     reply_to: str = ""
     copy_of: Original | None = None  # the Task that it ends like
     deaths: tuple[str, ...] = ()
+    put_off: float = 0.0  # for how long in all its handlers have put it off, where this attempt did
     on: Task | None = None
     spent: Spent | None = None  # by the Task in all, fixed when its attempt was over; None: no attempt has ended
     spill_to: str = ""

@@ -143,6 +143,8 @@ def task_record(obj: Obj) -> TaskRecord:
             redriven=bool(status.get("redrives")),
             placement=_placement(spec),
             sticky_key=spec.get("stickyKey") or None,
+            put_off=float(status.get("throttledSeconds") or 0),
+            throttled=_throttled(status),
         ),
         resource_version=int(metadata["resourceVersion"]),
         phase=_PHASES[phase],
@@ -193,6 +195,12 @@ def _spent(status: Obj) -> Spent:
     return Spent(status.get("cost"), status.get("energyWh"))
 
 
+def _throttled(status: Obj) -> bool:
+    """Whether it waits because its last attempt said that it is throttled."""
+    attempts = status.get("attempts")
+    return bool(status.get("retryAfter") and attempts and attempts[-1].get("reason") == Reason.THROTTLED)
+
+
 def _attempted(status: Obj) -> bool:
     """Whether it was started before. A redriven Task was at its end before: its first wait is over as well."""
     if status.get("startedAt") or status.get("failures") or status.get("redrives"):
@@ -223,6 +231,7 @@ def queue(obj: Obj) -> Queue:
             reasons=frozenset(spec.retry.reasons),
             agent_deaths=spec.retry.agent_deaths,
             on_exhausted=spec.retry.on_exhausted,
+            throttled_seconds=float(spec.retry.throttled_seconds),
         ),
         drained=spec.drained,
         weight=spec.weight,

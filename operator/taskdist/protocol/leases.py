@@ -246,7 +246,7 @@ class Leases(Kinship):
         task = entry.record.task
         lease.stage = Stage.SENT
         lease.until = self._bound(lease, session.ping_receipt)
-        lease.progress_at = now.boot + self._settings.progress_seconds
+        lease.progress_at = now.boot + self._settings.first_progress_seconds
         self._time_lease(entry, lease)
         if lease.lazy and not lease.recorded:
             lease.record_at = now.boot + self._settings.lazy_record_seconds

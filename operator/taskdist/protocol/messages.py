@@ -132,7 +132,7 @@ class Result:
 @dataclass(frozen=True, slots=True)
 class Failure:
     """The attempt ended without a result. `retryable` False: trying again would fail the same way. `used` as in a
-    result."""
+    result. `retry_after`: with the reason Throttled, after how many seconds another try is asked for."""
 
     lease: LeaseName
     reason: Reason
@@ -140,6 +140,7 @@ class Failure:
     retryable: bool = True
     since_start: float = 0.0
     used: tuple[tuple[str, int], ...] = ()
+    retry_after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

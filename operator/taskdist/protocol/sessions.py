@@ -178,7 +178,7 @@ class Sessions(Presence):
             lease.stage = Stage.SENT
             if (agent := self._clamped(session)) is not None and agent.slots:
                 lease.agent_slots = agent.slots
-            lease.progress_at = now.boot + self._settings.progress_seconds
+            lease.progress_at = now.boot + self._settings.first_progress_seconds
             self._as_held(lease, session)
             lease.until = self._bound(lease, session.ping_receipt)
             lease.timed = False  # the timer that stands is that of the hold, and later
@@ -260,7 +260,7 @@ class Sessions(Presence):
         lease = self._new_lease(entry, name, who.pod_uid, who.pod_name, who.pool, self._terms(entry.record))
         lease.stage, lease.acknowledged = Stage.SENT, True
         lease.assigned_at, lease.record_at = now.wall, now.boot
-        lease.progress_at = now.boot + self._settings.progress_seconds
+        lease.progress_at = now.boot + self._settings.first_progress_seconds
         self._as_held(lease, session)
         lease.until = self._bound(lease, session.ping_receipt)
         self._recovering.discard(entry.uid)
@@ -442,8 +442,9 @@ class Sessions(Presence):
             self._note_start(lease, message.since_start, now)
         if message.used:
             self._note_use(entry, lease, message.used, now)
+        text = status.clip(message.message)
         self._attempt_over(
-            entry, message.reason, status.clip(message.message), now, retryable=message.retryable, reply=name
+            entry, message.reason, text, now, retryable=message.retryable, reply=name, put_off=message.retry_after
         )
 
     def _stopped(self, session: Session, message: Stopped, now: Now) -> None:

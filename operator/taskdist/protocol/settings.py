@@ -15,7 +15,8 @@ class LeaderSettings:
     margin: float = 1.0
     drift: float = 0.001
     lazy_record_seconds: float = 1.0
-    progress_seconds: float = 30.0
+    first_progress_seconds: float = 2.0  # from the grant to the first write of progress
+    progress_seconds: float = 30.0  # from each to the next
     reason_seconds: float = 30.0
     reasons_per_second: float = 10.0
     retry_seconds: float = 0.5  # before a write or read that brought nothing is tried again

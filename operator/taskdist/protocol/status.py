@@ -152,6 +152,7 @@ def waiting(
     dropped: int = 0,
     deaths: Sequence[str] = (),
     spent: Spent | None = None,
+    put_off: float = 0.0,
 ) -> Status:
     """The Task waits again. `agentUid` stays: it tells whose late result of this attempt may still be accepted."""
     return {
@@ -170,6 +171,7 @@ def waiting(
         **_history(attempts, dropped),
         **_lost(deaths),
         **_costs(spent),
+        **({"throttledSeconds": significant(put_off)} if put_off else {}),
         "startedAt": None,
         "progress": None,
     }
@@ -204,6 +206,7 @@ def redriven(epoch: int, redrives: int, *, message: str, wall: float) -> Status:
         "redrives": redrives,
         "failures": 0,
         "lostAgents": None,
+        "throttledSeconds": None,
         "retryAfter": None,
         "agent": None,
         "pool": None,

@@ -126,6 +126,18 @@ def retries_back_off(lab: Lab) -> None:
     assert 1.5 <= third < 4.8, "not 0.3 × 4²"
 
 
+@case("TaskQueue.retry.throttledSeconds")
+def who_is_throttled_is_put_off_within_bounds(lab: Lab) -> None:
+    patient = lab.queue(retry={"limit": 0, "throttledSeconds": 10})
+    task = lab.task("put-off", patient, "throttled", {"after": 1.5})
+    until(lambda: lab.room.status("tasks", task).get("reason") == "Throttled", "it is put off")
+    status = lab.end(task)
+    assert (status["phase"], status["result"], status["throttledSeconds"]) == ("Succeeded", {"attempt": 2}, 1.5)
+    assert (datetime.fromisoformat(status["startedAt"]) - ended_at(status)[0]).total_seconds() >= 1.5
+    status = lab.end(lab.task("too-long", patient, "throttled", {"after": 11}))
+    assert (status["phase"], status["reason"], status["failures"]) == ("Failed", "RetriesExhausted", 1)
+
+
 @case("TaskQueue.retry.jitter")
 def retries_spread_out(lab: Lab) -> None:
     queue = lab.queue(retry={"limit": 1, "initialSeconds": 2, "maxSeconds": 2, "jitter": 1})

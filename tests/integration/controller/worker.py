@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from taskdist.agent import Agent, Context, Permanent
+from taskdist.agent import Agent, Context, Permanent, Throttled
 
 agent = Agent()
 
@@ -62,6 +62,13 @@ def trace(payload: Trace, ctx: Context) -> dict[str, Any]:
                 raise RuntimeError("cancelled, as asked")
         file.write(json.dumps([ctx.task, ctx.attempt, time.monotonic()]) + "\n")
     return {"attempt": ctx.attempt, "pid": os.getpid()}
+
+
+@agent.task("throttled")
+def throttled(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+    if ctx.attempt == 1:
+        raise Throttled("the provider answered 429", after=payload["after"])
+    return {"attempt": ctx.attempt}
 
 
 @agent.task("crash-once")

@@ -14,6 +14,7 @@ class Recorder:
         self.told: list[tuple[str, LeaseName, tuple[Any, ...]]] = []
         # What was said to be used of budgets.
         self.used: dict[LeaseName, Any] = {}
+        self.retry_after: dict[LeaseName, float] = {}
         self.broken: list[BaseException] = []
 
     def started(self, lease: LeaseName) -> None:
@@ -26,8 +27,17 @@ class Recorder:
         self.used[lease] = used
         self.told.append(("finished", lease, (body,)))
 
-    def failed(self, lease: LeaseName, reason: Reason, message: str, retryable: bool, used: Any = None) -> None:
+    def failed(
+        self,
+        lease: LeaseName,
+        reason: Reason,
+        message: str,
+        retryable: bool,
+        used: Any = None,
+        retry_after: float = 0.0,
+    ) -> None:
         self.used[lease] = used
+        self.retry_after[lease] = retry_after
         self.told.append(("failed", lease, (reason, message, retryable)))
 
     def stopped(self, lease: LeaseName) -> None:

@@ -1,7 +1,9 @@
 """The HTTP mode against a local server: what each answer becomes, and that a cancel closes the request."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from email.utils import formatdate
 
 import pytest
 from aiohttp import web
@@ -21,6 +23,7 @@ class Server:
 
     def __init__(self) -> None:
         self.status, self.body = 200, b"{}"
+        self.headers: dict[str, str] = {}
         self.asked: list[dict[str, object]] = []
         self.hanging = asyncio.Event()
         self.hang = False
@@ -35,7 +38,7 @@ class Server:
                 await asyncio.Event().wait()
             finally:
                 self.hung_up.set()
-        return web.Response(status=self.status, body=self.body)
+        return web.Response(status=self.status, body=self.body, headers=self.headers)
 
 
 @pytest.fixture
@@ -110,6 +113,69 @@ async def test_a_server_that_is_not_there_fails_each_attempt_with_a_reason(url: 
     assert url[:40] in message
     await endpoint.close()
     assert not events.broken
+
+
+SOON = "in 40 s"
+
+
+@pytest.mark.parametrize(
+    ("status", "header", "reason", "low", "high"),
+    [
+        pytest.param(429, "30", Reason.THROTTLED, 30, 30, id="seconds"),
+        pytest.param(503, "7", Reason.THROTTLED, 7, 7, id="unavailable"),
+        pytest.param(429, "0", Reason.THROTTLED, 1, 1, id="at-least-a-second"),
+        pytest.param(429, SOON, Reason.THROTTLED, 20, 40, id="date"),
+        pytest.param(429, "Fri, 31 Dec 1999 23:59:59 GMT", Reason.THROTTLED, 1, 1, id="a-date-that-is-past"),
+        pytest.param(429, "soon", Reason.HANDLER_ERROR, 0, 0, id="neither"),
+        pytest.param(429, None, Reason.HANDLER_ERROR, 0, 0, id="none"),
+        pytest.param(500, "30", Reason.HANDLER_ERROR, 0, 0, id="another-status"),
+    ],
+)
+async def test_a_server_that_is_throttled_says_when(
+    server: Server, status: int, header: str | None, reason: Reason, low: float, high: float
+) -> None:
+    server.status, server.body = status, b"busy"
+    if header is not None:
+        server.headers["retry-after"] = formatdate(time.time() + 40, usegmt=True) if header == SOON else header
+    events, endpoint = Recorder(), HttpEndpoint(server.url)
+    await endpoint.open(events)
+    endpoint.start(GRANT, boottime() + 10)
+    _, (found, message, retryable) = await events.ended(LEASE)
+    assert (found, retryable) == (reason, True)
+    assert f"{status}: busy" in message
+    assert low <= events.retry_after[LEASE] <= high
+    await endpoint.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "progress", "end"),
+    [
+        pytest.param(
+            b'{"$progress":0.4,"message":"two of five"}\n{"x":1,"$budgets":{"b":2}}\n',
+            (0.4, "two of five"),
+            ("finished", b'{"x":1}'),
+            id="progress-and-result",
+        ),
+        pytest.param(b'{"x":1}', None, ("finished", b'{"x":1}'), id="result-alone"),
+        pytest.param(b'{"$progress":7}\n\n', (1.0, ""), ("failed", Reason.HANDLER_ERROR), id="no-result"),
+        pytest.param(b"", None, ("failed", Reason.HANDLER_ERROR), id="nothing"),
+        pytest.param(b'{"$progress":"x"}\n', None, ("finished", b'{"$progress":"x"}'), id="no-report"),
+        pytest.param(b"nonsense\n{}\n", None, ("failed", Reason.RESULT_REFUSED), id="no-json"),
+        pytest.param(b"x" * 200_000, None, ("failed", Reason.RESULT_TOO_LARGE), id="too-large"),
+    ],
+)
+async def test_a_server_reports_progress_in_a_stream(
+    server: Server, body: bytes, progress: tuple[float, str] | None, end: tuple[object, ...]
+) -> None:
+    server.body, server.headers = body, {"content-type": "application/x-ndjson"}
+    events, endpoint = Recorder(), HttpEndpoint(server.url)
+    await endpoint.open(events)
+    endpoint.start(GRANT, boottime() + 10)
+    kind, args = await events.ended(LEASE)
+    assert (kind, args[0]) == end
+    told = events.find(LEASE, "progress")
+    assert (told and told[1]) == progress
+    await endpoint.close()
 
 
 @pytest.mark.parametrize("way", ["cancel", "kill", "close"])

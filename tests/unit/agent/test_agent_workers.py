@@ -94,6 +94,14 @@ async def test_each_end_of_a_handler() -> None:
         assert b.pool.worker_pids == workers
 
 
+@pytest.mark.parametrize(("asked", "after"), [("12.5", 12.5), ("0", 1.0), ("NaN", 1.0)])
+async def test_a_handler_that_is_throttled_says_when(asked: str, after: float) -> None:
+    async with bench() as b:
+        lease = b.start("throttled", b'{"after":%s}' % asked.encode())
+        assert await b.ended(lease) == ("failed", (Reason.THROTTLED, "the provider answered 429", True))
+        assert b.events.retry_after[lease] == after
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT], ids=lambda n: n.name)
 async def test_a_crash_ends_one_attempt_and_names_the_signal(number: signal.Signals) -> None:
     async with bench() as b:
@@ -382,6 +390,37 @@ async def test_a_handler_says_what_it_used_of_budgets(fails: bool, kind: str) ->
         lease = b.start("echo")
         await b.ended(lease)
         assert b.events.used[lease] is None
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "after"),
+    [
+        pytest.param("echo why >&2; echo '$throttled 30' >&2; exit 75", Reason.THROTTLED, 30.0, id="throttled"),
+        pytest.param("printf 'why\\n$throttled 2.5' >&2; exit 75", Reason.THROTTLED, 2.5, id="no-end-of-line"),
+        pytest.param("echo why >&2; echo '$throttled 0' >&2; exit 75", Reason.THROTTLED, 1.0, id="at-least-a-second"),
+        pytest.param("echo why >&2; echo '$throttled soon' >&2; exit 75", Reason.HANDLER_ERROR, 0.0, id="no-number"),
+        pytest.param("echo '$throttled 30' >&2; echo why >&2; exit 75", Reason.HANDLER_ERROR, 0.0, id="not-the-last"),
+        pytest.param("echo why >&2; echo '$throttled 30' >&2; exit 1", Reason.HANDLER_ERROR, 0.0, id="another-status"),
+        pytest.param("echo why >&2; exit 75", Reason.HANDLER_ERROR, 0.0, id="no-line"),
+    ],
+)
+async def test_a_command_that_is_throttled_says_when(script: str, reason: Reason, after: float) -> None:
+    async with bench("command", shell(script)) as b:
+        lease = b.start("any")
+        kind, (found, message, retryable) = await b.ended(lease)
+        assert (kind, found, retryable, b.events.retry_after[lease]) == ("failed", reason, True, after)
+        assert "why" in message
+        assert "$throttled 30" not in message
+
+
+async def test_a_command_reports_progress_in_lines(tmp_path: Path) -> None:
+    mark = tmp_path / "go"
+    lines = "echo '$progress x' >&2; echo '$progress 0.4 two of five' >&2"
+    async with bench("command", shell(f"{lines}; while [ ! -e {mark} ]; do sleep 0.01; done; echo '{{}}'")) as b:
+        lease = b.start("any")
+        assert await b.wait(lease, "progress") == ("progress", (0.4, "two of five"))
+        mark.touch()
+        assert await b.ended(lease) == ("finished", (b"{}",))
 
 
 async def test_a_command_is_asked_to_stop_by_sigterm(tmp_path: Path) -> None:

@@ -76,6 +76,15 @@ def explained(queue: Queue, events: Sequence[Event], slots: int = 4, now: float 
         ),
         pytest.param(
             QUEUE,
+            [waits(not_before=30.0, throttled=True, put_off=90.0)],
+            Reason.THROTTLED,
+            "its handler put it off; tried again at 1970-01-01T00:00:30Z, in 30 s",
+            "put off for 1 min 30 s in all; from the queue's retry.throttledSeconds on",
+            "",
+            id="throttled",
+        ),
+        pytest.param(
+            QUEUE,
             [waits(suspended=True)],
             Reason.SUSPENDED,
             "suspended",

@@ -92,6 +92,50 @@ def test_answers(queue: QueueBuilder, failures: int, event: AttemptFailed, expec
     assert "boom" in answer.message
 
 
+def throttled(after: float, **fields: Any) -> AttemptFailed:
+    return AttemptFailed("t", Reason.THROTTLED, "boom", put_off=after, **fields)
+
+
+THROTTLED = replace(make_queue().build(), retry=RetryPolicy(1, 4.0, throttled_seconds=60.0))
+
+
+@pytest.mark.parametrize(
+    ("queue", "put_off", "event", "expected"),
+    [
+        pytest.param(THROTTLED, 0.0, throttled(30.0), Retry("t", 130.0, 1, Reason.THROTTLED, "", (), 30.0), id="first"),
+        pytest.param(
+            THROTTLED, 30.0, throttled(30.0), Retry("t", 130.0, 1, Reason.THROTTLED, "", (), 60.0), id="up-to-the-bound"
+        ),
+        pytest.param(THROTTLED, 30.0, throttled(30.5), Fail("t", 2, Reason.RETRIES_EXHAUSTED, ""), id="beyond-it"),
+        pytest.param(
+            THROTTLED, 0.0, throttled(61.0), Fail("t", 2, Reason.RETRIES_EXHAUSTED, ""), id="too-long-a-wish-at-once"
+        ),
+        pytest.param(
+            replace(THROTTLED, retry=replace(THROTTLED.retry, limit=2)),
+            60.0,
+            throttled(1.0),
+            Retry("t", 108.0, 2, Reason.THROTTLED, ""),
+            id="beyond-it-as-any-failure",
+        ),
+        pytest.param(
+            replace(THROTTLED, retry=replace(THROTTLED.retry, reasons=frozenset({"AgentLost"}))),
+            0.0,
+            throttled(5.0),
+            Retry("t", 105.0, 1, Reason.THROTTLED, "", (), 5.0),
+            id="no-failure-so-no-reason-to-name",
+        ),
+        pytest.param(ONCE.build(), 0.0, throttled(5.0), Fail("t", 2, Reason.THROTTLED, ""), id="at-most-once"),
+    ],
+)
+def test_who_is_throttled_is_put_off_within_bounds(
+    queue: Queue, put_off: float, event: AttemptFailed, expected: Retry | Fail
+) -> None:
+    task = replace(make_task("t").failures(1).build(), put_off=put_off)
+    answer = after_failure(task, queue, event, 100.0)
+    assert replace(answer, message="") == expected
+    assert "boom" in answer.message
+
+
 def test_a_failure_without_words_names_its_reason() -> None:
     answer = after_failure(make_task("t").build(), make_queue().build(), AttemptFailed("t", Reason.AGENT_LOST, ""), 0.0)
     assert "AgentLost" in answer.message

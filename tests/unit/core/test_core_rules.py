@@ -145,6 +145,9 @@ def test_a_queue_with_an_order_of_its_own_competes_at_one_level_and_ignores_its_
     [
         pytest.param({}, {"not_before": 9.0}, Reason.SCHEDULED, id="notBefore"),
         pytest.param({}, {"not_before": 9.0, "failures": 1}, Reason.BACKING_OFF, id="back-off"),
+        pytest.param(
+            {}, {"not_before": 9.0, "failures": 1, "throttled": True}, Reason.THROTTLED, id="put-off-by-its-handler"
+        ),
         pytest.param({}, {"suspended": True}, Reason.SUSPENDED, id="suspended"),
         pytest.param({"paused": True}, {}, Reason.QUEUE_PAUSED, id="paused"),
         pytest.param({"quota": Limits(leased=0)}, {}, Reason.QUOTA_EXCEEDED, id="quota"),

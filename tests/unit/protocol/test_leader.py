@@ -20,6 +20,7 @@ from taskdist.protocol.messages import (
     Hold,
     LeaseName,
     Ping,
+    Progress,
     Renew,
     Result,
     Started,
@@ -401,3 +402,20 @@ def test_what_is_left_of_an_attempt_that_is_over_is_stopped_before_anything_else
     (read,) = [action for action in desk.out if isinstance(action, ReadTask)]
     desk.do("read_done", read.token, Found(replace(sent, task=replace(sent.task, uid="b", name="task-b")), b"{}"))
     assert [grant.lease for grant in desk.sent(Grant)] == [LeaseName("b", 1, EPOCH)]
+
+
+def test_progress_is_written_after_two_seconds_and_then_twice_a_minute() -> None:
+    desk = Desk(QUEUE, record())
+    desk.connect(1)
+    desk.answer(Written(assigned(), b"{}"))
+    begin = desk.t
+    written: list[tuple[int, float]] = []
+    for second in range(1, 70):
+        desk.at(begin + second)
+        desk.says(1, Ping(desk.t, 1, 0.0))
+        desk.says(1, Progress(A1, second / 100))
+        desk.at(desk.t)
+        if desk.writes[-1].resource_version == 11 + len(written) and "progress" in desk.writes[-1].status:
+            written.append((second, desk.writes[-1].status["progress"]["fraction"]))
+            desk.answer_to(10 + len(written), Written(assigned(11 + len(written)), b"{}"))
+    assert written == [(2, 0.01), (32, 0.31), (62, 0.61)]

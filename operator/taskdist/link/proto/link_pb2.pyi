@@ -18,6 +18,7 @@ class FailureReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAILURE_REASON_RESULT_REFUSED: _ClassVar[FailureReason]
     FAILURE_REASON_EXECUTION_TIMED_OUT: _ClassVar[FailureReason]
     FAILURE_REASON_PROGRESS_TIMED_OUT: _ClassVar[FailureReason]
+    FAILURE_REASON_THROTTLED: _ClassVar[FailureReason]
 
 class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -35,6 +36,7 @@ FAILURE_REASON_RESULT_TOO_LARGE: FailureReason
 FAILURE_REASON_RESULT_REFUSED: FailureReason
 FAILURE_REASON_EXECUTION_TIMED_OUT: FailureReason
 FAILURE_REASON_PROGRESS_TIMED_OUT: FailureReason
+FAILURE_REASON_THROTTLED: FailureReason
 VERDICT_UNSPECIFIED: Verdict
 VERDICT_ACCEPTED: Verdict
 VERDICT_ALREADY_FINAL: Verdict
@@ -199,7 +201,7 @@ class Result(_message.Message):
     def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., body: _Optional[bytes] = ..., since_start: _Optional[float] = ..., used: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("lease", "reason", "message", "permanent", "since_start", "used")
+    __slots__ = ("lease", "reason", "message", "permanent", "since_start", "used", "retry_after")
     class UsedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -213,13 +215,15 @@ class Failure(_message.Message):
     PERMANENT_FIELD_NUMBER: _ClassVar[int]
     SINCE_START_FIELD_NUMBER: _ClassVar[int]
     USED_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_FIELD_NUMBER: _ClassVar[int]
     lease: LeaseName
     reason: FailureReason
     message: str
     permanent: bool
     since_start: float
     used: _containers.ScalarMap[str, int]
-    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., reason: _Optional[_Union[FailureReason, str]] = ..., message: _Optional[str] = ..., permanent: _Optional[bool] = ..., since_start: _Optional[float] = ..., used: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    retry_after: float
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., reason: _Optional[_Union[FailureReason, str]] = ..., message: _Optional[str] = ..., permanent: _Optional[bool] = ..., since_start: _Optional[float] = ..., used: _Optional[_Mapping[str, int]] = ..., retry_after: _Optional[float] = ...) -> None: ...
 
 class Stopped(_message.Message):
     __slots__ = ("lease", "message", "never_ran")
