@@ -4,20 +4,34 @@ import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import taskdist
 from taskdist.cli.options import examples
 from taskdist.cli.run import FAILED, USAGE, complain, note
 
 
+class _RunUnlessNamed(TyperGroup):
+    """`agent` runs an agent, as it always did; only what follows it as the name of a command is another one."""
+
+    default = "run"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = bool(args) and args[0] in self.commands
+        return super().parse_args(ctx, args if named else [self.default, *args])
+
+
 def add(app: typer.Typer, program: str) -> None:
     """Add the commands."""
 
-    @app.command(
-        rich_help_panel="Processes",
+    agents = typer.Typer(cls=_RunUnlessNamed, context_settings={"help_option_names": ["-h", "--help"]})
+    app.add_typer(agents, name="agent", rich_help_panel="Processes", help="Run an agent, or try a handler.")
+
+    @agents.command(
+        "run",
         epilog=examples(
             (
                 "a Python agent: the object `agent` of a module, or of a file",
@@ -28,6 +42,10 @@ def add(app: typer.Typer, program: str) -> None:
                 f"{program} agent --command './analyse --json' --types analyse",
             ),
             ("a server that runs beside it", f"{program} agent --http http://127.0.0.1:8000/run"),
+            (
+                "one handler, once, without an operator",
+                f'{program} agent try my_agent.py:agent --type count --payload \'{{"path": "README.md"}}\'',
+            ),
         ),
     )
     def agent(
@@ -78,7 +96,7 @@ def add(app: typer.Typer, program: str) -> None:
         In a pod of an AgentPool, address, certificate authority and token are there already; options go before
         TASKDIST_… variables.
         """
-        from taskdist.agent.options import OptionError, options_from_env, split_words
+        from taskdist.agent.options import OptionError, options_from_env, split_command, split_words
         from taskdist.agent.runner import run_agent
 
         try:
@@ -86,7 +104,10 @@ def add(app: typer.Typer, program: str) -> None:
             if target or command or http:
                 # What is said here to run replaces what the environment says.
                 options = replace(
-                    options, module=target or "", command=tuple(shlex.split(command or "")), http=http or ""
+                    options,
+                    module=target or "",
+                    command=split_command(command or "", "--command"),
+                    http=http or "",
                 )
             if in_process:
                 options = replace(options, in_process=True)
@@ -103,6 +124,56 @@ def add(app: typer.Typer, program: str) -> None:
             complain(f"{error}\nSee: {program} agent --help")
             code = USAGE
         raise typer.Exit(code)
+
+    @agents.command(
+        "try",
+        epilog=examples(
+            (
+                "a handler of a file",
+                f'{program} agent try my_agent.py:agent --type count --payload \'{{"path": "README.md"}}\'',
+            ),
+            ("a program", f"{program} agent try --command './analyse --json' --type analyse --payload @job.json"),
+        ),
+    )
+    def try_(
+        target: Annotated[
+            str | None,
+            typer.Argument(
+                metavar="[MODULE:NAME]",
+                help="Python agent, as package.module:name or file.py:name.",
+                show_default=False,
+            ),
+        ] = None,
+        type: Annotated[str, typer.Option("--type", metavar="TYPE", help="Type of the Task: which handler.")] = "",
+        payload: Annotated[
+            str, typer.Option("--payload", metavar="JSON", help="A JSON object; @file or - for standard input.")
+        ] = "{}",
+        command: Annotated[
+            str | None, typer.Option("--command", metavar="'PROGRAM ARG…'", help="Program to try instead.")
+        ] = None,
+        http: Annotated[str | None, typer.Option("--http", metavar="URL", help="Endpoint to try instead.")] = None,
+    ) -> None:
+        """Run one attempt here: no control plane, no pool, no operator.
+
+        Progress goes to stderr, the result to stdout. Exit status 0: there is a result.
+        """
+        from taskdist.agent.options import AgentOptions, OptionError, split_command
+        from taskdist.cli import parse, trying
+
+        try:
+            if not type:
+                raise OptionError("say which type of Task it is: --type TYPE")
+            options = AgentOptions(
+                module=target or "",
+                command=split_command(command or "", "--command"),
+                http=http or "",
+                address="none:0",
+            )
+            value = parse.payload(payload)
+        except ValueError as error:
+            complain(f"{error}\nSee: {program} agent try --help")
+            raise typer.Exit(USAGE) from None
+        raise typer.Exit(trying.run(options, type, value))
 
     @app.command(
         "operator",

@@ -58,6 +58,8 @@ def test_our_commands_exist_with_these_options(program: str, arguments: list[str
     rest = arguments
     while inner := getattr(command, "commands", None):
         assert rest, f"{program} needs a command"
+        if rest[0] not in inner and (default := getattr(command, "default", "")):
+            rest = [default, *rest]
         assert rest[0] in inner, f"{program} has no command {rest[0]!r}"
         command, rest = inner[rest[0]], rest[1:]
     # Parses, and calls nothing.

@@ -1,0 +1,100 @@
+"""Runs one attempt of a Task that exists nowhere: to try a handler without a control plane, a pool or the operator.
+
+The work runs as it would in a pod: in a worker, as a command, or by an HTTP endpoint. What an agent would refuse to
+send is refused here too. Nothing is tried again, and no limit of time holds.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from taskdist.agent.boottime import boottime
+from taskdist.agent.results import refusal
+from taskdist.agent.work import Executor
+from taskdist.api import Reason
+from taskdist.protocol.messages import Grant, LeaseName
+
+LEASE = LeaseName("00000000-0000-0000-0000-000000000000", 1, 1)
+# How long, in seconds, a handler that was told to stop may take for it.
+STOP_SECONDS = 10.0
+_ENDLESS_SECONDS = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """How it ended: with a result, for a reason, or, with neither, because it was stopped."""
+
+    result: bytes | None = None
+    reason: Reason | None = None
+    message: str = ""
+    retryable: bool = False
+    retry_after: float = 0.0
+    used: Any = None
+
+
+class _Events:
+    """Hears of the one attempt."""
+
+    def __init__(self, report: Callable[[float, str], None]) -> None:
+        self._report = report
+        self.end: asyncio.Future[Tried] = asyncio.get_running_loop().create_future()
+
+    def started(self, lease: LeaseName) -> None:
+        """Nobody waits to hear that."""
+
+    def progress(self, lease: LeaseName, fraction: float, message: str) -> None:
+        self._report(fraction, message)
+
+    def finished(self, lease: LeaseName, body: bytes, used: Any = None) -> None:
+        refused = refusal(body)
+        self._over(Tried(body, used=used) if refused is None else Tried(None, *refused))
+
+    def failed(
+        self,
+        lease: LeaseName,
+        reason: Reason,
+        message: str,
+        retryable: bool,
+        used: Any = None,
+        retry_after: float = 0.0,
+    ) -> None:
+        self._over(Tried(None, reason, message, retryable, retry_after, used))
+
+    def stopped(self, lease: LeaseName) -> None:
+        self._over(Tried())
+
+    def broke(self, error: BaseException) -> None:
+        if not self.end.done():
+            self.end.set_exception(error)
+
+    def _over(self, tried: Tried) -> None:
+        if not self.end.done():
+            self.end.set_result(tried)
+
+
+async def try_once(executor: Executor, type: str, payload: bytes, report: Callable[[float, str], None]) -> Tried:
+    """Run one attempt to its end. Ctrl-C asks it to stop, a second one kills it. Raises StartError."""
+    events = _Events(report)
+    loop = asyncio.get_running_loop()
+    try:
+        await executor.open(events)
+        grant = Grant(LEASE, "try", "try", type, 1, boottime(), _ENDLESS_SECONDS, _ENDLESS_SECONDS, payload=payload)
+        executor.start(grant, boottime() + _ENDLESS_SECONDS)
+        asked = False
+
+        def stop() -> None:
+            nonlocal asked
+            if asked:
+                executor.kill(LEASE)
+                return
+            asked = True
+            executor.cancel(LEASE, "stopped by hand")
+            loop.call_later(STOP_SECONDS, executor.kill, LEASE)
+
+        loop.add_signal_handler(signal.SIGINT, stop)
+        return await events.end
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        await executor.close()

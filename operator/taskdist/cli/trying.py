@@ -1,0 +1,55 @@
+"""`agent try`: one handler, one payload, here and now."""
+
+import asyncio
+import json
+from typing import Any
+
+from taskdist.agent.options import AgentOptions, OptionError
+from taskdist.agent.trial import Tried, try_once
+from taskdist.agent.work import StartError
+from taskdist.api import Reason
+from taskdist.cli import show
+from taskdist.cli.run import FAILED, OK, USAGE, complain, note
+
+
+def run(options: AgentOptions, type: str, payload: dict[str, Any]) -> int:
+    """Run it, with progress on stderr and the result on stdout; return the exit code."""
+    from taskdist.agent.logs import make_logger
+    from taskdist.agent.processes import adopt_orphans
+    from taskdist.agent.runner import make_executor
+
+    body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    adopt_orphans()
+    try:
+        options.check()
+        executor = make_executor(options, make_logger(agent="try"))
+        tried = asyncio.run(try_once(executor, type, body, _report))
+    except OptionError as error:
+        complain(str(error))
+        return USAGE
+    except StartError as error:
+        complain(f"the agent cannot start: {error}")
+        return FAILED
+    if tried.used:
+        note(f"used of budgets: {json.dumps(tried.used)}")
+    if tried.result is not None:
+        print(show.as_json(json.loads(tried.result)))
+        return OK
+    complain(_ending(tried))
+    return FAILED
+
+
+def _report(fraction: float, message: str) -> None:
+    note(f"{fraction:4.0%}  {message}".rstrip())
+
+
+def _ending(tried: Tried) -> str:
+    """What would become of a Task whose attempt ended so."""
+    if tried.reason is None:
+        return "it was stopped"
+    what = "its Task would fail at once"
+    if tried.reason is Reason.THROTTLED:
+        what = f"its Task would be tried again after {tried.retry_after:g} s"
+    elif tried.retryable:
+        what = "its Task would be tried again, as its queue's retry says"
+    return f"{tried.reason}: {tried.message}\n{what}"
