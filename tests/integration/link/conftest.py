@@ -39,21 +39,25 @@ class Api:
         self.pools[self.namespace, name] = uid
         return uid
 
-    async def pod(self, name: str, pool: str = "", pool_uid: str = "") -> str:
-        """Create a pod that no node runs; returns its uid."""
+    async def pod(self, name: str, pool: str = "", pool_uid: str = "", node: str = "") -> str:
+        """Create a pod that no node runs, be it bound to one or not; returns its uid."""
         owner = {"apiVersion": "taskdist.dev/v1alpha1", "kind": "AgentPool", "name": pool, "uid": pool_uid}
         body = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "ownerReferences": [owner] if pool else []},
-            "spec": {"automountServiceAccountToken": False, "containers": [{"name": "agent", "image": "none"}]},
+            "spec": {
+                "automountServiceAccountToken": False,
+                "containers": [{"name": "agent", "image": "none"}],
+                **({"nodeName": node} if node else {}),
+            },
         }
         created = await self.client.request("POST", f"/api/v1/namespaces/{self.namespace}/pods", body)
         return str(created["metadata"]["uid"])
 
-    async def delete_pod(self, name: str) -> None:
+    async def delete_pod(self, name: str, grace: int = 0) -> None:
         path = f"/api/v1/namespaces/{self.namespace}/pods/{name}"
-        await self.client.request("DELETE", path, {"gracePeriodSeconds": 0})
+        await self.client.request("DELETE", path, {"gracePeriodSeconds": grace})
 
     async def token(self, pod: str, uid: str, audience: str = AUDIENCE) -> str:
         """A token bound to the pod, as the kubelet gets it."""

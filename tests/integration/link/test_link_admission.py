@@ -84,6 +84,18 @@ async def test_a_pod_of_no_pool_is_refused(api: Api) -> None:
     assert (refused.kind, refused.reason) == (Refusal.AGENT, "NotOfAPool")
 
 
+async def test_the_token_of_a_pod_that_works_through_its_grace_is_good(api: Api) -> None:
+    pool = await api.pool("p")
+    uid = await api.pod("a", "p", pool, node="somewhere")
+    token = await api.token("a", uid)
+    await api.delete_pod("a", grace=30)
+    pod = await api.read_pod(api.namespace, "a")
+    assert pod is not None
+    assert pod.deleting
+    assert (await api.authenticator().authenticate(token)).identity.pod_uid == uid
+    await api.delete_pod("a")
+
+
 async def test_the_token_of_a_deleted_pod_is_refused(api: Api) -> None:
     pool = await api.pool("p")
     uid = await api.pod("a", "p", pool)
