@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from taskdist.api import POOL_LABEL
 from taskdist.controller.settings import Settings
 
 # The first use of helm may build it.
@@ -108,6 +109,14 @@ def test_the_operator_is_told_where_it_is_and_what_it_owns(render: Render) -> No
     assert port == told["TASKDIST_LINK_PORT"] == str(link["spec"]["ports"][0]["port"])
     assert told["TASKDIST_AUDIENCE"] == "taskdist.dev/taskdist-system/mine"
     assert told["TASKDIST_NAMESPACE"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
+
+
+def test_only_pods_of_a_pool_reach_the_link(render: Render) -> None:
+    (policy,) = of(render("networkPolicy.enabled=true"), "NetworkPolicy")
+    (link,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == [{"port": "link"}]]
+    assert link["from"] == [
+        {"namespaceSelector": {}, "podSelector": {"matchExpressions": [{"key": POOL_LABEL, "operator": "Exists"}]}}
+    ]
 
 
 def test_its_settings_can_be_read(render: Render) -> None:
