@@ -38,6 +38,7 @@ class MemoryCluster:
 
     def __init__(self, namespace: str = "ns") -> None:
         self.namespace = namespace
+        self.options = ""
         self.objects: dict[tuple[str, str, str], Obj] = {}
         self.watches: list[list[Step]] = []
         """What each watch in turn sees; a list that ends lets the watch end, and none left lets it hang."""
@@ -53,6 +54,7 @@ class MemoryCluster:
         self.targets.append(target)
         self._raise("connect")
         self.namespace = target.namespace or self.namespace
+        self.options = target.options
         yield self
 
     def add(self, resource: Resource, obj: Obj) -> Obj:
@@ -104,7 +106,9 @@ class MemoryCluster:
             path, value = condition.split("=")
             found = [obj for obj in found if self._field(obj, path) == value]
         if labels:
-            found = [obj for obj in found if labels in obj["metadata"].get("labels", {})]
+            key, equals, value = labels.partition("=")
+            has = [(obj, obj["metadata"].get("labels", {})) for obj in found]
+            found = [obj for obj, of in has if key in of and (not equals or of[key] == value)]
         return Page(found[:most], str(self._version))
 
     async def create(self, resource: Resource, body: Obj) -> Obj:
@@ -127,7 +131,7 @@ class MemoryCluster:
 
     @asynccontextmanager
     async def watch(
-        self, resource: Resource, version: str, *, everywhere: bool = False, fields: str = ""
+        self, resource: Resource, version: str, *, everywhere: bool = False, labels: str = "", fields: str = ""
     ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
         self._raise("watch")
         yield self._events(self.watches.pop(0) if self.watches else None)

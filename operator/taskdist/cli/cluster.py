@@ -3,6 +3,7 @@
 A narrow port, so that commands are tested against one in memory; production is a thin shell around the API client.
 """
 
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +24,12 @@ class Target:
     context: str | None = None
     kubeconfig: str | None = None
 
+    @property
+    def options(self) -> str:
+        """The options that point here, to be put behind a command that is suggested; empty if none were given."""
+        given = (("-n", self.namespace), ("--context", self.context), ("--kubeconfig", self.kubeconfig))
+        return "".join(f" {option} {shlex.quote(value)}" for option, value in given if value)
+
 
 class Cluster(Protocol):
     """What a command may ask of the API server. Errors are those of the API client."""
@@ -30,6 +37,11 @@ class Cluster(Protocol):
     @property
     def namespace(self) -> str:
         """The namespace meant where none is said."""
+        ...
+
+    @property
+    def options(self) -> str:
+        """What a suggested command needs so that it means this cluster and namespace, too."""
         ...
 
     async def get(self, resource: Resource, name: str) -> Obj: ...
@@ -53,7 +65,7 @@ class Cluster(Protocol):
         ...
 
     def watch(
-        self, resource: Resource, version: str, *, everywhere: bool = False, fields: str = ""
+        self, resource: Resource, version: str, *, everywhere: bool = False, labels: str = "", fields: str = ""
     ) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]: ...
 
     def log(
@@ -66,14 +78,19 @@ class Cluster(Protocol):
 class KubeCluster:
     """A real one."""
 
-    def __init__(self, client: Client, transport: HttpTransport, namespace: str) -> None:
+    def __init__(self, client: Client, transport: HttpTransport, namespace: str, options: str = "") -> None:
         self._client = client
         self._transport = transport
         self._namespace = namespace
+        self._options = options
 
     @property
     def namespace(self) -> str:
         return self._namespace
+
+    @property
+    def options(self) -> str:
+        return self._options
 
     async def get(self, resource: Resource, name: str) -> Obj:
         return await self._client.get(resource, name, self._in(resource))
@@ -107,10 +124,12 @@ class KubeCluster:
         return await self._client.patch(resource, name, body, self._in(resource), field_manager="taskdist-cli")
 
     def watch(
-        self, resource: Resource, version: str, *, everywhere: bool = False, fields: str = ""
+        self, resource: Resource, version: str, *, everywhere: bool = False, labels: str = "", fields: str = ""
     ) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]:
         namespace = self._in(resource, everywhere)
-        return self._client.watch(resource, namespace, resource_version=version, field_selector=fields)
+        return self._client.watch(
+            resource, namespace, resource_version=version, label_selector=labels, field_selector=fields
+        )
 
     @asynccontextmanager
     async def log(self, pod: str, container: str, *, follow: bool = False) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -128,7 +147,7 @@ async def connect(target: Target) -> AsyncIterator[Cluster]:
     """Open what the options, or else the environment and the kubeconfig, point to."""
     transport = HttpTransport(Credentials(target.kubeconfig, target.context), connections=8, user_agent="taskdist-cli")
     async with Client(transport, timeout=30.0) as client:
-        yield KubeCluster(client, transport, target.namespace or client.namespace)
+        yield KubeCluster(client, transport, target.namespace or client.namespace, target.options)
 
 
 def status_of(obj: Obj) -> dict[str, Any]:

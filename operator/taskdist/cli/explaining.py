@@ -211,6 +211,12 @@ def _recorded(task: Obj) -> Explanation | None:
         return None
 
 
+async def why(cluster: Cluster, task: Obj) -> tuple[str, str]:
+    """Return the reason why this waiting Task waits, and its message."""
+    found, _ = answer(task, await _snapshot(cluster), time.time())
+    return found.reason, found.explanation.message
+
+
 async def explain(
     cluster: Cluster, name: str, output: str | None, change: Change | None = None, agents: int = 0
 ) -> int:

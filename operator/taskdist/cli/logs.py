@@ -21,7 +21,7 @@ from taskdist.protocol.convert import AGENT_CONTAINER
 async def logs(cluster: Cluster, name: str, *, attempt: int | None, follow: bool, raw: bool) -> int:
     """Print the lines that the agent wrote for this Task."""
     task = await cluster.get(TASKS, name)
-    attempt, agent = _where(task, attempt)
+    attempt, agent = _where(task, attempt, cluster.options)
     try:
         pod = await cluster.get(PODS, agent)
     except ApiError as error:
@@ -44,13 +44,14 @@ async def logs(cluster: Cluster, name: str, *, attempt: int | None, follow: bool
     return OK if found else FAILED
 
 
-def _where(task: Obj, attempt: int | None) -> tuple[int, str]:
-    """Which attempt is meant, and which agent ran it."""
+def _where(task: Obj, attempt: int | None, options: str) -> tuple[int, str]:
+    """Which attempt is meant, and which agent ran it. `options`: what a suggested command needs."""
     status = status_of(task)
     last = int(status.get("attempt") or 0)
     if not last:
         raise Problem(
-            f"{story(task)}\nNo agent has run it yet, so there is no log. See why: taskdist explain {name_of(task)}"
+            f"{story(task)}\nNo agent has run it yet, so there is no log. "
+            f"See why: taskdist explain {name_of(task)}{options}"
         )
     wanted = attempt or last
     agents = {int(each["attempt"]): str(each.get("agent") or "") for each in status.get("attempts") or ()}

@@ -21,6 +21,7 @@ class ListOutput(StrEnum):
     JSON = "json"
     YAML = "yaml"
     WIDE = "wide"
+    NAME = "name"
 
 
 class NameOutput(StrEnum):

@@ -67,6 +67,8 @@ def payload(text: str) -> dict[str, Any]:
             raise Malformed(f"{source} is not UTF-8 text") from None
     try:
         value = json.loads(text)
+    except RecursionError:
+        raise Malformed(f"{source} is nested too deeply: store the data elsewhere and pass a reference to it") from None
     except ValueError as error:
         raise Malformed(
             f"""{source} is not JSON ({error}): write an object, as in '{{"path": "a.py"}}', or @file, or -"""
@@ -94,6 +96,17 @@ def amounts(items: list[str]) -> dict[str, int]:
         if not separator or not name or not number.isdecimal() or int(number) < 1:
             raise Malformed(f"{item!r} is no resource: write NAME=NUMBER, as in gpu=1")
         result[name] = int(number)
+    return result
+
+
+def labels(items: list[str]) -> dict[str, str]:
+    """`batch=nightly` → {"batch": "nightly"}. The API server judges keys and values."""
+    result: dict[str, str] = {}
+    for item in items:
+        key, separator, value = item.partition("=")
+        if not separator or not key:
+            raise Malformed(f"{item!r} is no label: write KEY=VALUE, as in batch=nightly")
+        result[key] = value
     return result
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from taskdist.api import GROUP
 from taskdist.cli import show
 from taskdist.cli.cluster import Cluster, status_of
 from taskdist.cli.run import FAILED, OK, complain, note
@@ -21,26 +22,36 @@ async def get(
     queue: str | None,
     phase: str | None,
     everywhere: bool,
+    labels: str = "",
     output: str | None,
     watch: bool,
 ) -> int:
     """Tasks as a table or a document; with `watch`, a line for each change until interrupted."""
     fields = ",".join(f"{key}={value}" for key, value in (("spec.queue", queue), ("status.phase", phase)) if value)
-    version = ""
+    version, code = "", OK
     if names:
-        found = [await cluster.get(TASKS, name) for name in names]
+        found, missing = await _named(cluster, names)
+        for message in missing:
+            complain(message)
+            code = FAILED
+        if not found:
+            return code
     else:
-        page = await cluster.list(TASKS, everywhere=everywhere, fields=fields)
+        page = await cluster.list(TASKS, everywhere=everywhere, labels=labels, fields=fields)
         found, version = page.items, page.resource_version
     if output in ("json", "yaml"):
         cleaned = [show.clean(each) for each in found]
         single = len(names) == 1
         show.document(cleaned[0] if single else {"apiVersion": "v1", "kind": "List", "items": cleaned}, output)
-        return OK
+        return code
+    if output == "name":
+        for each in found:
+            print(f"task.{GROUP}/{name_of(each)}")
+        return code
     if not found and not watch:
         note(
             f"no Tasks in {'any namespace' if everywhere else f'namespace {cluster.namespace}'}"
-            + (" match" if fields else "")
+            + (" match" if fields or labels else "")
         )
         return OK
     headers = (*(("NAMESPACE",) if everywhere else ()), *_HEADERS, *(_WIDE if output == "wide" else ()))
@@ -49,18 +60,39 @@ async def get(
     found.sort(key=lambda each: (each["metadata"].get("creationTimestamp") or "", name_of(each)))
     show.table(headers, [_row(each, now, everywhere, output == "wide") for each in found])
     if watch:
-        await _watch(cluster, headers, set(names), fields, everywhere, output == "wide", version)
-    return OK
+        await _watch(cluster, headers, set(names), labels, fields, everywhere, output == "wide", version)
+    return code
+
+
+async def _named(cluster: Cluster, names: Sequence[str]) -> tuple[list[Obj], list[str]]:
+    """These Tasks, as far as they are there, and what the API server says of the others."""
+    found, missing = [], []
+    for name in names:
+        try:
+            found.append(await cluster.get(TASKS, name))
+        except ApiError as error:
+            if not error.is_not_found or error.is_unserved:
+                raise
+            missing.append(error.message or str(error))
+    return found, missing
 
 
 async def _watch(
-    cluster: Cluster, headers: Sequence[str], names: set[str], fields: str, everywhere: bool, wide: bool, version: str
+    cluster: Cluster,
+    headers: Sequence[str],
+    names: set[str],
+    labels: str,
+    fields: str,
+    everywhere: bool,
+    wide: bool,
+    version: str,
 ) -> None:
     while True:
         if not version:
-            version = (await cluster.list(TASKS, everywhere=everywhere, fields=fields)).resource_version
+            page = await cluster.list(TASKS, everywhere=everywhere, labels=labels, fields=fields)
+            version = page.resource_version
         try:
-            async with cluster.watch(TASKS, version, everywhere=everywhere, fields=fields) as events:
+            async with cluster.watch(TASKS, version, everywhere=everywhere, labels=labels, fields=fields) as events:
                 async for event in events:
                     version = event.object["metadata"].get("resourceVersion", version)
                     if event.type == "BOOKMARK" or (names and name_of(event.object) not in names):
@@ -110,10 +142,11 @@ async def result(cluster: Cluster, name: str, *, wait: bool, timeout: float | No
     """The result on standard output, or why there is none on standard error."""
     obj = await until_ended(cluster, name, timeout=timeout) if wait else await cluster.get(TASKS, name)
     if not settled(obj):
-        complain(f"{story(obj)}\nIt has no result yet. Wait for it with --wait, or see why: taskdist explain {name}")
+        see = f"taskdist explain {name}{cluster.options}"
+        complain(f"{story(obj)}\nIt has no result yet. Wait for it with --wait, or see why: {see}")
         return FAILED
     if verdict(obj) != OK:
-        complain(ending(obj))
+        complain(ending(obj, cluster.options))
         for record in status_of(obj).get("attempts") or ():
             note(f"  {attempt_line(record)}")
         return FAILED

@@ -5,6 +5,7 @@ to do.
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
@@ -59,7 +60,9 @@ def run(ctx: typer.Context, target: "Target", action: Callable[["Cluster"], Awai
 
 def complain(message: str) -> None:
     """An error, for people."""
-    typer.echo(f"{typer.style('error:', fg='red', bold=True)} {message}", err=True)
+    # click drops colours in a pipe, and knows nothing of NO_COLOR (no-color.org).
+    word = "error:" if os.environ.get("NO_COLOR") else typer.style("error:", fg="red", bold=True)
+    typer.echo(f"{word} {message}", err=True)
 
 
 def note(message: str) -> None:

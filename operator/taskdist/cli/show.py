@@ -1,7 +1,9 @@
 """How things look: tables as kubectl prints them, JSON, YAML, ages."""
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -13,27 +15,38 @@ from rich.text import Text
 
 _COLOURS = {"Succeeded": "green", "Failed": "red", "Cancelled": "yellow", "Assigned": "cyan", "DeadLettered": "magenta"}
 _UNBOUNDED = 10_000
+INVALID = "<invalid>"
+"""What kubectl shows for a time that cannot be read."""
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, head: bool = True) -> None:
-    """Aligned columns without lines, so that a pipe can take them apart. Colours only on a terminal."""
+    """Aligned columns without lines, one line a row, so that a pipe can take them apart. Colours only on a terminal.
+
+    As with kubectl, nothing is cut or folded, however narrow the terminal is: names must stay whole to be copied.
+    """
     view = Table(box=None, show_header=head, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for header in headers:
-        # Names must stay whole to be copied; the last column is prose and may go over several lines.
-        view.add_column(header, no_wrap=header != "MESSAGE", overflow="fold")
+        view.add_column(header, no_wrap=True)
     for row in rows:
-        view.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
+        # A message may hold line ends.
+        view.add_row(*(Text(" ".join(cell.split()), style=_COLOURS.get(cell, "")) for cell in row))
     _print(view)
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> None:
-    """`Name:  value`, one a line; empty values are left out."""
+    """`Name:  value`, one a line; empty values are left out. A terminal gets prose in lines of its width.
+
+    A command stays one line: it is there to be pasted.
+    """
+    shown = [(name, value) for name, value in pairs if value]
+    indent = max((len(name) for name, _ in shown), default=0) + 3
+    room = max(_width() - indent, 20)
     view = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     view.add_column(no_wrap=True, style="bold")
-    view.add_column(overflow="fold")
-    for name, value in pairs:
-        if value:
-            view.add_row(f"{name}:", Text(value, style=_COLOURS.get(value, "")))
+    view.add_column(no_wrap=True)
+    for name, value in shown:
+        folded = value if name == "Command" else "\n".join(textwrap.wrap(value, room, break_long_words=False))
+        view.add_row(f"{name}:", Text(folded, style=_COLOURS.get(value, "")))
     _print(view)
 
 
@@ -57,17 +70,28 @@ def age(timestamp: str | None, now: datetime) -> str:
     """How long ago, as kubectl says it: two units at most."""
     if not timestamp:
         return "-"
-    then = datetime.fromisoformat(timestamp)
-    return span((now - (then if then.tzinfo else then.replace(tzinfo=UTC))).total_seconds())
+    then = _moment(timestamp)
+    return INVALID if then is None else span((now - then).total_seconds())
 
 
 def distance(timestamp: str | None, now: datetime) -> str:
     """How far a moment is away: `in 5m`, `3h20m ago`."""
     if not timestamp:
         return ""
-    then = datetime.fromisoformat(timestamp)
-    seconds = ((then if then.tzinfo else then.replace(tzinfo=UTC)) - now).total_seconds()
+    then = _moment(timestamp)
+    if then is None:
+        return INVALID
+    seconds = (then - now).total_seconds()
     return f"in {span(seconds)}" if seconds >= 0 else f"{span(-seconds)} ago"
+
+
+def _moment(timestamp: str) -> datetime | None:
+    """A time of the API; None for one that no calendar has: the API server takes some of those."""
+    try:
+        then = datetime.fromisoformat(timestamp.upper())
+        return (then if then.tzinfo else then.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def span(seconds: float) -> str:
@@ -88,10 +112,13 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def _width() -> int:
+    """Columns of the terminal. A pipe has no width: folding lines there would take from a script what it wants."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNBOUNDED
+
+
 def _print(view: Table) -> None:
-    # A pipe has no width: cutting columns there would lose what a script wants.
-    width = None if sys.stdout.isatty() else _UNBOUNDED
-    console = Console(file=sys.stdout, width=width, highlight=False)
+    console = Console(file=sys.stdout, width=_UNBOUNDED, highlight=False)
     with console.capture() as captured:
         console.print(view)
     for line in captured.get().splitlines():

@@ -42,6 +42,7 @@ class Submission:
     slots: int | None = None
     resources: dict[str, int] = field(default_factory=dict)
     selector: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
     pool: str | None = None
 
 
@@ -53,6 +54,7 @@ def manifest(submission: Submission, namespace: str) -> Obj:
     named: dict[str, Any] = (
         {"name": name} if name else {"generateName": submission.generate_name or f"{_label(submission.type)}-"}
     )
+    labels: dict[str, Any] = {"labels": submission.labels} if submission.labels else {}
     spec: dict[str, Any] = {"queue": submission.queue, "type": submission.type}
     timeouts = {
         "waitingSeconds": submission.waiting_timeout,
@@ -83,7 +85,7 @@ def manifest(submission: Submission, namespace: str) -> Obj:
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "Task",
-        "metadata": {"namespace": namespace, **named},
+        "metadata": {"namespace": namespace, **named, **labels},
         "spec": spec,
     }
 
@@ -109,7 +111,7 @@ async def submit(
     elif verdict(obj) == OK:
         print(show.as_json(status_of(obj).get("result") or {}))
     if verdict(obj) != OK:
-        complain(ending(obj))
+        complain(ending(obj, cluster.options))
     return verdict(obj)
 
 
@@ -145,13 +147,15 @@ async def _create(cluster: Cluster, submission: Submission) -> tuple[Obj, str]:
         return found, f"exists already ({phase_of(found)})"
 
 
-def ending(obj: Obj) -> str:
-    """How a Task ended that has no result."""
+def ending(obj: Obj, options: str = "") -> str:
+    """How a Task ended that has no result. `options`: what a suggested command needs to mean the same cluster."""
     status = status_of(obj)
     reason, message = status.get("reason") or "", status.get("message") or ""
     text = f"task {name_of(obj)} is {phase_of(obj)}"
     text += f": {reason}: {message}" if reason and message else f": {reason or message or 'no reason given'}"
-    return text if phase_of(obj) != Phase.DEAD_LETTERED else f"{text}\nTry it again: taskdist redrive {name_of(obj)}"
+    if phase_of(obj) == Phase.DEAD_LETTERED:
+        text += f"\nTry it again: taskdist redrive {name_of(obj)}{options}"
+    return text
 
 
 def _created(obj: Obj, output: str | None, done: str = CREATED) -> None:

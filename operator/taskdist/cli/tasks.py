@@ -1,5 +1,6 @@
 """The commands that make Tasks and look at them: options and help. What they do is imported when they are called."""
 
+import math
 from typing import Annotated, Any
 
 import typer
@@ -242,6 +243,10 @@ def add(app: typer.Typer, program: str) -> None:
                 rich_help_panel=NEEDS,
             ),
         ] = None,
+        label: Annotated[
+            list[str] | None,
+            typer.Option("--label", metavar="KEY=VALUE", help="Label of the Task, for get -l. May be repeated."),
+        ] = None,
         pool: Annotated[
             str | None,
             typer.Option(
@@ -289,7 +294,8 @@ def add(app: typer.Typer, program: str) -> None:
             waiting_timeout=waiting_timeout,
             execution_timeout=execution_timeout,
             progress_timeout=progress_timeout,
-            ttl=int(ttl) if ttl is not None else None,
+            # Whole seconds on the API: rounded up, as 0 deletes it at its end.
+            ttl=math.ceil(ttl) if ttl is not None else None,
             depends_on=tuple(depends_on or ()),
             on_dependency_failure=on_dependency_failure.value if on_dependency_failure else None,
             concurrency_key=concurrency_key,
@@ -299,6 +305,7 @@ def add(app: typer.Typer, program: str) -> None:
             slots=slots,
             resources=reader(parse.amounts)(resource or []),
             selector=selector or {},
+            labels=reader(parse.labels)(label or []),
             pool=pool,
         )
         run(
@@ -311,6 +318,7 @@ def add(app: typer.Typer, program: str) -> None:
         epilog=examples(
             ("what is there", f"{program} get"),
             ("what waits in a queue, with reasons", f"{program} get --queue code --phase Pending -o wide"),
+            ("those with a label", f"{program} get -l batch=nightly"),
             ("follow one", f"{program} get analyse-x7k2p --watch"),
             (
                 "all failed ones of the cluster, for a script",
@@ -329,6 +337,10 @@ def add(app: typer.Typer, program: str) -> None:
         phase: Annotated[
             Phase | None, typer.Option("--phase", help="Only Tasks in this phase.", case_sensitive=False)
         ] = None,
+        selector: Annotated[
+            str | None,
+            typer.Option("--selector", "-l", metavar="SELECTOR", help="Only Tasks with these labels, as for kubectl."),
+        ] = None,
         everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")] = False,
         output: Annotated[
             ListOutput | None, typer.Option("--output", "-o", help="More columns, or whole objects.")
@@ -341,17 +353,24 @@ def add(app: typer.Typer, program: str) -> None:
         """Show Tasks: where each stands, why, and on which agent."""
         from taskdist.cli import reading
 
-        if names and (queue or phase or everywhere):
-            complain("names are looked up as they are: leave out --queue, --phase and --all-namespaces")
+        if names and (queue or phase or selector or everywhere):
+            complain("names are looked up as they are: leave out --queue, --phase, --selector and --all-namespaces")
             raise typer.Exit(USAGE)
-        if watch and output in (ListOutput.JSON, ListOutput.YAML):
+        if watch and output in (ListOutput.JSON, ListOutput.YAML, ListOutput.NAME):
             complain("--watch prints lines: use it with the table or -o wide")
             raise typer.Exit(USAGE)
         run(
             ctx,
             Target(namespace, context, kubeconfig),
             lambda cluster: reading.get(
-                cluster, names or (), queue=queue, phase=phase, everywhere=everywhere, output=output, watch=watch
+                cluster,
+                names or (),
+                queue=queue,
+                phase=phase,
+                labels=selector or "",
+                everywhere=everywhere,
+                output=output,
+                watch=watch,
             ),
         )
 

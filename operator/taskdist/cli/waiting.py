@@ -1,6 +1,7 @@
 """Waiting for a Task to end: list, watch, and again, through lost connections."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,9 @@ from taskdist.cli.run import FAILED, OK, TIMED_OUT, Problem, note
 from taskdist.kube import TASKS, ApiError, KubeError, Obj, name_of, uid_of
 
 MOST_PAUSE = 5.0
+WHY_SECONDS = (3.0, 10.0, 30.0)
+"""When it is asked why a Task does not start; the last is repeated. Each question lists the namespace's Tasks."""
+_NUMBERS = re.compile(r"\d+")
 
 
 def phase_of(obj: Obj) -> str:
@@ -65,19 +69,23 @@ async def until_ended(
     Raises Problem: the time ran out (the Task goes on), or the Task was deleted.
     """
     told = _Told(quiet)
+    asker = asyncio.get_running_loop().create_task(_say_why(cluster, told)) if not quiet else None
     try:
         async with asyncio.timeout(timeout):
             return await _follow(cluster, name, uid, told, over)
     except TimeoutError:
         raise Problem(
             f"the time is up, and the Task has not ended; it goes on. {told.last}".rstrip()
-            + f"\nSee why: taskdist explain {name}",
+            + f"\nSee why: taskdist explain {name}{cluster.options}",
             code=TIMED_OUT,
         ) from None
     except asyncio.CancelledError:
         # Not the time-out: somebody pressed Ctrl-C.
-        note(f"not waiting any longer; the Task goes on. Go on waiting: taskdist result {name} --wait")
+        note(f"not waiting any longer; the Task goes on. Go on waiting: taskdist result {name} --wait{cluster.options}")
         raise
+    finally:
+        if asker is not None:
+            asker.cancel()
 
 
 class _Told:
@@ -85,13 +93,41 @@ class _Told:
 
     def __init__(self, quiet: bool) -> None:
         self.last = ""
+        self.obj: Obj | None = None
         self._quiet = quiet
+        self._why = ""
 
     def __call__(self, obj: Obj) -> None:
+        self.obj = obj
         line = story(obj)
         if line != self.last and not self._quiet:
             note(line)
         self.last = line
+
+    def why(self, reason: str, message: str) -> None:
+        """Say why it does not start, unless that was said: other numbers alone are no news."""
+        said = _NUMBERS.sub("#", f"{reason}: {message}")
+        if said != self._why and self.obj is not None:
+            note(f"task {name_of(self.obj)}: {Phase.PENDING} ({reason}: {message})")
+        self._why = said
+
+
+async def _say_why(cluster: Cluster, told: _Told) -> None:
+    """Ask why the Task does not start, until the operator says it in status: that is after half a minute."""
+    from taskdist.cli import explaining
+
+    pauses = iter(WHY_SECONDS)
+    while True:
+        await asyncio.sleep(next(pauses, WHY_SECONDS[-1]))
+        obj = told.obj
+        if obj is None or phase_of(obj) != Phase.PENDING or status_of(obj).get("reason"):
+            continue
+        try:
+            reason, message = await explaining.why(cluster, obj)
+        except KubeError:
+            return  # who may submit need not be allowed to list; the operator will say it
+        if told.obj is obj:
+            told.why(reason, message)
 
 
 async def _follow(

@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from memory_cluster import ASSIGNED, FAILED_STATUS, SUCCEEDED, MemoryCluster, Outcome, call
+from taskdist.cli import waiting
 from taskdist.cli.cluster import Target
 from taskdist.cli.main import PLUGIN
-from taskdist.cli.run import FAILED, OK, TIMED_OUT, USAGE
+from taskdist.cli.run import FAILED, OK, TIMED_OUT, USAGE, complain
 from taskdist.kube import (
     AGENTPOOLS,
     TASKQUEUES,
@@ -52,6 +53,7 @@ def cluster() -> MemoryCluster:
             id="timeouts",
         ),
         pytest.param(["--execution-timeout", "5"], {"timeouts": {"executionSeconds": 5}}, id="one-timeout"),
+        pytest.param(["--ttl", "500ms"], {"ttlSecondsAfterFinished": 1}, id="a-part-of-a-second-is-not-none"),
         pytest.param(["--ttl", "0"], {"ttlSecondsAfterFinished": 0}, id="no-time-to-live-is-said"),
         pytest.param(
             ["--concurrency-key", "host 1", "--ordering-key", "account:7"],
@@ -202,6 +204,39 @@ def test_wait_gives_up_in_time_and_says_that_the_task_goes_on(cluster: MemoryClu
     assert "taskdist explain a" in outcome.err
 
 
+def test_wait_says_why_a_task_does_not_start_and_says_it_once(
+    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "WHY_SECONDS", (0.001,))
+    pool = {"metadata": {"name": "p"}, "spec": {"template": {"spec": {"containers": [{"name": "agent"}]}}}}
+    cluster.add(AGENTPOOLS, pool)
+    outcome = call(cluster, "submit", "q", "-t", "t", "--name", "a", "--wait", "--timeout", "500ms")
+    said = [line for line in outcome.err.splitlines() if line.startswith("task a: Pending (")]
+    assert len(said) == 1
+    assert "NoAgent" in said[0]
+
+
+def test_what_is_suggested_means_the_same_cluster_and_namespace(cluster: MemoryCluster) -> None:
+    options = ["-n", "prod", "--context", "my cluster"]
+    outcome = call(cluster, "submit", "q", "-t", "t", "--name", "a", "--wait", "--timeout", "10ms", *options)
+    assert "taskdist explain a -n prod --context 'my cluster'" in outcome.err
+    cluster.task("b", FAILED_STATUS | {"phase": "DeadLettered"})
+    assert "taskdist redrive b -n prod" in call(cluster, "result", "b", "-n", "prod").err
+    assert "taskdist explain a -n prod" in call(cluster, "result", "a", "-n", "prod").err
+    assert "taskdist explain a -n prod" in call(cluster, "logs", "a", "-n", "prod").err
+
+
+@pytest.mark.parametrize(("no_color", "plain"), [("1", True), ("", False)], ids=["NO_COLOR", "colours"])
+def test_errors_have_no_colour_where_none_is_wanted(
+    no_color: str, plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr("typer.echo", lambda message, err: said.append(message))
+    complain("no")
+    assert [("\x1b" not in message) for message in said] == [plain]
+
+
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -308,6 +343,24 @@ def test_get_filters(cluster: MemoryCluster, arguments: list[str], names: list[s
     cluster.add(TASKS, {"metadata": {"name": "d", "namespace": "elsewhere"}, "spec": {"queue": "q", "type": "t"}})
     items = json.loads(call(cluster, "get", "-o", "json", *arguments).out)["items"] if len(names) > 0 else []
     assert [each["metadata"]["name"] for each in items] == names
+
+
+def test_get_by_labels_and_names_for_a_script(cluster: MemoryCluster) -> None:
+    call(cluster, "submit", "q", "-t", "t", "--name", "a", "--label", "batch=nightly", "--label", "x=")
+    cluster.task("b")
+    assert cluster.objects[str(TASKS), "ns", "a"]["metadata"]["labels"] == {"batch": "nightly", "x": ""}
+    assert call(cluster, "get", "-l", "batch=nightly", "-o", "name").out == "task.taskdist.dev/a\n"
+    assert call(cluster, "get", "-o", "name").out == "task.taskdist.dev/a\ntask.taskdist.dev/b\n"
+
+
+@pytest.mark.parametrize("output", [[], ["-o", "json"], ["-o", "name"]], ids=["table", "json", "names"])
+def test_get_prints_what_it_found_and_says_what_is_missing(cluster: MemoryCluster, output: list[str]) -> None:
+    cluster.task("there")
+    outcome = call(cluster, "get", "there", "nosuch", *output)
+    assert outcome.code == FAILED
+    assert "there" in outcome.out
+    assert outcome.err.count("error:") == 1
+    assert "nosuch" in outcome.err
 
 
 def test_get_one_is_the_object_itself(cluster: MemoryCluster) -> None:

@@ -33,3 +33,37 @@ def test_age() -> None:
     now = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
     assert show.age("2026-01-01T00:00:00Z", now) == "60s"
     assert show.age(None, now) == "-"
+
+
+@pytest.mark.parametrize("odd", ["2030-01-01T00:00:00+99:99", "0000-01-01T00:00:00Z", "2030-01-01t00:00:00x5Z", "soon"])
+def test_a_time_that_no_calendar_has_is_shown_as_kubectl_shows_it(odd: str) -> None:
+    now = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
+    assert (show.age(odd, now), show.distance(odd, now)) == (show.INVALID, show.INVALID)
+
+
+def test_a_time_in_small_letters_is_a_time() -> None:
+    assert show.age("2026-01-01t00:00:00z", datetime(2026, 1, 1, 0, 1, tzinfo=UTC)) == "60s"
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 40 columns."""
+    monkeypatch.setattr(show, "_width", lambda: 40)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_a_row_is_one_whole_line_on_a_narrow_terminal_too(capsys: pytest.CaptureFixture[str]) -> None:
+    name, message = "a-name-of-a-task-that-is-longer-than-forty-columns", "a message\nof several\nlines " + "x" * 40
+    show.table(("NAME", "PHASE", "MESSAGE"), [(name, "Succeeded", message)])
+    _, row = capsys.readouterr().out.splitlines()
+    assert row.split() == [name, "Succeeded", *message.split()]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_prose_fits_the_terminal_and_a_command_stays_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    command = 'kubectl patch tk a-name --type merge -p \'{"spec": {"suspend": false}}\''
+    show.fields([("Message", "word " * 20), ("Command", command)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].split("  ", 1)[1].strip() == command
+    assert len(lines) > 3
+    assert all(len(line) <= 40 for line in lines[:-1])
