@@ -10,9 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from taskdist.api import Phase, Reason
-from taskdist.core.model import Task
+from taskdist.core.model import Parent, Task
 from taskdist.core.spending import Spent
 from taskdist.protocol import convert
+from taskdist.protocol.messages import ParentResult
 from taskdist.protocol.observations import PodRecord, TaskRecord
 
 TOO_LARGE = b"too large"
@@ -25,7 +26,8 @@ class StoredTask:
     created: float
     queue: str = "q"
     priority: int = 0
-    slots: int = 1
+    spec: dict[str, Any] = field(default_factory=dict)  # more fields of the core's Task; parents by name
+    twin: str = ""  # its idempotency key
     cancel: bool = False
     suspend: bool = False
     redrive: int = 0
@@ -35,11 +37,22 @@ class StoredTask:
     body: bytes | None = None
     deleted: bool = False
     record: TaskRecord | None = None
+    last: TaskRecord | None = None  # the record as it stood before its deletion
     past: list[tuple[float, TaskRecord | None]] = field(default_factory=list)
 
 
 def _seconds(text: str | None) -> float:
     return datetime.fromisoformat(text).timestamp() if text else 0.0
+
+
+def _parents(names: tuple[str, ...], status: dict[str, Any]) -> tuple[Parent, ...]:
+    """What status pins of those that the Task depends on."""
+    pins = {each["name"]: each for each in status.get("dependencies") or ()}
+    return tuple(
+        Parent(name, pin.get("uid", ""), Phase(pin["phase"]) if pin.get("phase") else None)
+        for name in names
+        for pin in (pins.get(name, {}),)
+    )
 
 
 class Api:
@@ -61,6 +74,7 @@ class Api:
         task.version = self._version
         task.record = None
         record = None if task.deleted else self.record(task)
+        task.last = record or task.last
         task.past.append((self._clock(), record))
         self.watch("task", task.uid, record)
 
@@ -68,6 +82,9 @@ class Api:
         if task.record is None:
             status = task.status
             failures = status.get("failures") or 0
+            spec = task.spec
+            if "parents" in spec:
+                spec = spec | {"parents": _parents(spec["parents"], status)}
             task.record = TaskRecord(
                 task=Task(
                     uid=task.uid,
@@ -77,13 +94,13 @@ class Api:
                     type="work",
                     created=task.created,
                     priority=task.priority,
-                    slots=task.slots,
                     suspended=task.suspend,
                     failures=failures,
                     not_before=_seconds(status.get("retryAfter")),
                     deaths=tuple(status.get("lostAgents") or ()),
                     attempted=bool(status.get("startedAt")),
                     spilled=bool(status.get("spilledTo")),
+                    **spec,
                 ),
                 resource_version=task.version,
                 phase=Phase(status.get("phase", "Pending")),
@@ -103,8 +120,26 @@ class Api:
                 spent=Spent(status.get("cost"), status.get("energyWh")),
                 redrive=task.redrive,
                 redrives=status.get("redrives") or 0,
+                duplicate_of=status.get("duplicateOf") or "",
+                idempotency=(task.queue, task.twin) if task.twin else None,
             )
         return task.record
+
+    def last_record(self, uid: str) -> TaskRecord:
+        """Return the Task as it stands, or stood when it was deleted."""
+        record = self.tasks[uid].last
+        assert record is not None
+        return record
+
+    def results(self, parents: tuple[Parent, ...]) -> tuple[ParentResult, ...]:
+        """Return what those that have ended returned."""
+        found = []
+        for parent in parents:
+            task = self.tasks.get(parent.uid)
+            there = task is not None and not task.deleted
+            body = (task.body or b"") if task is not None and there else b""
+            found.append(ParentResult(parent.name, str(parent.phase or ""), body))
+        return tuple(found)
 
     def phase(self, uid: str) -> Phase:
         return Phase(self.tasks[uid].status.get("phase", "Pending"))
@@ -126,7 +161,14 @@ class Api:
         asked = task.cancel or task.redrive > task.status.get("redrives", 0)
         return phase.terminal or (phase is Phase.DEAD_LETTERED and not asked)
 
-    def write(self, uid: str, version: int, status: dict[str, Any], body: bytes | None) -> str:
+    def write(
+        self,
+        uid: str,
+        version: int,
+        status: dict[str, Any],
+        body: bytes | None,
+        result_of: tuple[str, str] | None = None,
+    ) -> str:
         """Try a status write. Returns ok, gone, conflict, too large, or the rule that it breaks."""
         task = self.tasks.get(uid)
         if task is None or task.deleted:
@@ -145,6 +187,8 @@ class Api:
         if rule:
             return rule
         task.status = new
+        if result_of is not None and (original := self.tasks.get(result_of[0])) is not None and not original.deleted:
+            body = original.body
         if body is not None:
             task.body = body
         self.writes[uid] = self.writes.get(uid, 0) + 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from faults.api_model import TOO_LARGE
+from faults.bounds import Bounds
 from faults.fates import REASONS
+from faults.violation import Violation
 from taskdist.api import Delivery, Dispatch, Phase, Reason, Reclaim
 from taskdist.protocol.messages import Cancel, Final, FromAgent, Grant, LeaseName, Result, Verdict
 from taskdist.protocol.observations import DeletePod, TaskRecord, WriteStatus
@@ -18,19 +21,12 @@ if TYPE_CHECKING:
     from taskdist.protocol.leader import Leader
 
 
-class Violation(AssertionError):
-    """A promise was broken. `kind` names it in a word."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(f"{kind}: {message}")
-        self.kind = kind
-
-
 class Checker:
     """Looks on. Nothing here changes the world."""
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.bounds = Bounds(world)
         self.works: dict[str, list[Work]] = {}
         self.names: set[LeaseName] = set()
         self.bodies: dict[bytes, LeaseName] = {}
@@ -43,6 +39,7 @@ class Checker:
         self.redriven: dict[str, int] = {}  # how often each Task had run when it was last redriven
         # By Task: the last attempt that was counted in its cost, what that was before, and since when it was assigned.
         self.paid: dict[str, tuple[int, float, float]] = {}
+        self.reasons: dict[str, int] = {}  # how often each Task was written why it waits
         self._works = 0
 
     def next_work(self) -> int:
@@ -69,6 +66,7 @@ class Checker:
         for other in former:
             self._no_overlap(work, other)
         former.append(work)
+        self.bounds.started(work)
 
     def heard_from_the_past(self, machine: AgentMachine) -> None:
         """A leader older than one that the agent has seen just welcomed it."""
@@ -79,6 +77,7 @@ class Checker:
         for other in self.works[work.grant.lease.task_uid]:
             if other is not work:
                 self._no_overlap(work, other)
+        self.bounds.resumed(work)
 
     def _no_overlap(self, one: Work, other: Work) -> None:
         if not other.active or other.machine.suspended or self.world.plan.reclaim is Reclaim.FAST:
@@ -97,6 +96,7 @@ class Checker:
     def granted(self, machine: AgentMachine, grant: Grant) -> None:
         """A grant reached its agent: it must fit there (unless overlap is accepted)."""
         plan = self.world.plan
+        self.bounds.granted(machine, grant)
         if plan.reclaim is Reclaim.FAST or plan.dispatch is Dispatch.LAZY or machine.end is None:
             return
         if grant.lease in machine.end.leases:
@@ -164,6 +164,11 @@ class Checker:
             self._decided(action, before)
         if phase in ("Failed", "Cancelled", "DeadLettered"):
             self._ended(action)
+        self.bounds.landed(action)
+        if phase is None and "reason" in action.status:
+            self.reasons[uid] = self.reasons.get(uid, 0) + 1
+            if self.world.t < before.task.created + 30.0 * self.reasons[uid]:
+                raise Violation("budget", f"{uid} is told too soon, and {self.reasons[uid]} times, why it waits")
         self._cost(action, before)
         deaths = action.status.get("lostAgents") or ()
         if not self.died.issuperset(deaths):
@@ -182,7 +187,7 @@ class Checker:
         if phase == "Assigned":
             status = action.status
             self.recorded.add((uid, status["attempt"], status["epoch"], status["agentUid"]))
-        elif phase == "Succeeded":
+        elif phase == "Succeeded" and action.result_of is None:
             body = action.body or b""
             lease = self.bodies.get(body)
             if lease is None or lease.task_uid != uid:
@@ -230,6 +235,8 @@ class Checker:
     def _decided(self, action: WriteStatus, before: TaskRecord) -> None:
         """What is decided of a waiting Task is written only of the Task that it was decided of."""
         decided = self.world.decided.get((action.status["epoch"], action.uid))
+        if decided is not None:  # its parents as they were known, whatever of them status told
+            decided = replace(decided, parents=before.task.parents)
         if decided != before.task or before.phase is not Phase.PENDING:
             raise Violation("undecided", f"{action.uid}: {decided} was decided on, {before} was written")
 
@@ -293,10 +300,12 @@ class Checker:
     def at_the_end(self) -> None:
         world = self.world
         for task in world.api.tasks.values():
-            if not task.deleted and world.api.phase(task.uid) is Phase.SUCCEEDED and task.body is None:
+            copied = task.status.get("duplicateOf")
+            if not task.deleted and world.api.phase(task.uid) is Phase.SUCCEEDED and task.body is None and not copied:
                 raise Violation("result", f"{task.uid} succeeded without a result")
             self._budget(task)
             self._waste(task)
+        self.bounds.at_the_end()
         for operator in world.operators:
             self.sound(operator.leader)
 
@@ -321,10 +330,10 @@ class Checker:
     def _budget(self, task: Any) -> None:
         """At most two writes by the operator where nothing went wrong, and one where it may be lazy and quick."""
         plan = self.world.plan
-        quick = plan.dispatch is Dispatch.LAZY and self.slowest < 0.9
-        smooth = not any(task.status.get(key) for key in ("failures", "redrives", "spilledTo"))
+        quick = plan.dispatch is Dispatch.LAZY and self.slowest < 0.9 and not plan.shared
+        smooth = not any(task.status.get(key) for key in ("failures", "redrives", "spilledTo", "dependencies"))
         if plan.faultless and smooth and task.payload_bytes < 1000:
-            writes = self.world.api.writes.get(task.uid, 0)
+            writes = self.world.api.writes.get(task.uid, 0) - self.reasons.get(task.uid, 0)
             most = 1 if quick else 2
             if writes > most:
                 raise Violation("budget", f"{task.uid} took {writes} writes, {most} at most")

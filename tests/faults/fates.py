@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from doubles import CoreDouble
 from taskdist.api import Phase, Reason
-from taskdist.core.decisions import Decision, Fail, Spill
+from taskdist.core.decisions import Assign, Decision, Fail, Spill
 from taskdist.core.events import Event, TaskGone, TaskHeld, TaskLeased, TaskWaiting
 from taskdist.core.model import Task
 
@@ -36,10 +36,18 @@ class WatchedCore(CoreDouble):
         self._fate_world = world
         self._fate_epoch = epoch
         self._heard: dict[str, Task] = {}
+        self._leased: set[str] = set()
 
     def handle(self, event: Event, now: float) -> list[Decision]:
         if isinstance(event, TaskWaiting | TaskHeld | TaskLeased):
             self._heard[event.task.uid] = event.task
+            if isinstance(event, TaskLeased):
+                self._leased.add(event.task.uid)
+            else:
+                self._leased.discard(event.task.uid)
+        elif isinstance(event, TaskGone):
+            self._heard.pop(event.uid, None)
+            self._leased.discard(event.uid)
         return super().handle(event, now)
 
     def decide(self, now: float, limit: int | None = None) -> list[Decision]:
@@ -48,6 +56,10 @@ class WatchedCore(CoreDouble):
             if isinstance(decision, Fail | Spill):
                 uid = decision.task_uid
                 self._fate_world.decided[self._fate_epoch, uid] = self._heard[uid]
+            elif isinstance(decision, Assign):
+                bounds, uid = self._fate_world.check.bounds, decision.task_uid
+                bounds.assigned(self._fate_epoch, self._heard[uid], self._heard, self._leased)
+                self._leased.add(uid)
         return decisions
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from faults.api_model import TOO_LARGE
 from faults.operators import Stream, short
+from faults.shared import DEVICE
 from taskdist.api import Reason
 from taskdist.protocol.agent import AgentEnd, Offer
 from taskdist.protocol.messages import (
@@ -100,7 +101,9 @@ class AgentMachine:
         self.instances += 1
         self.seen = 0
         world = self.world
-        offer = Offer(slots=world.plan.slots, fenced=world.plan.fenced, started=world.t)
+        plan = world.plan
+        devices = ((DEVICE, plan.devices),) if plan.devices else ()
+        offer = Offer(slots=plan.slots, resources=devices, fenced=plan.fenced, started=world.t)
         self.end = world.agent_class(f"{self.pod}-i{self.instances}", offer, AGENT)
         world.say(self.pod, f"instance {self.instances} starts")
         world.after(0.02, self._dial, self.end)

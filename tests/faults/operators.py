@@ -326,7 +326,7 @@ class Operator:
         api = self.world.api
         stored = api.tasks.get(action.uid)
         before = api.record(stored) if stored is not None and not stored.deleted else None
-        done = api.write(action.uid, action.resource_version, action.status, action.body)
+        done = api.write(action.uid, action.resource_version, action.status, action.body, action.result_of)
         self.world.say("api", f"{action.uid} write at v{action.resource_version} by {self.name}: {done}")
         self.world.check.tried(action, done)
         if done == "ok" and before is not None:
@@ -339,7 +339,7 @@ class Operator:
         outcome: Any
         match state["done"]:
             case "ok":
-                outcome = Written(state["record"], b"{}")
+                outcome = Written(state["record"], b"{}", self.world.api.results(action.parents))
             case "gone":
                 outcome = Gone()
             case "conflict":
@@ -368,7 +368,7 @@ class Operator:
         elif task is None or task.deleted:
             outcome = Gone()
         else:
-            outcome = Found(world.api.record(task), b"{}")
+            outcome = Found(world.api.record(task), b"{}", world.api.results(action.parents))
         world.after(0.003, self.feed, "answer", leader, "read_done", action.token, outcome)
 
 

@@ -3,6 +3,8 @@
 import random
 from dataclasses import dataclass, field
 
+from faults import shared
+from faults.shared import Shared
 from taskdist.api import Delivery, Dispatch, OnExhausted, OnOverflow, Reclaim
 
 FAULTS = (
@@ -33,6 +35,12 @@ FAULTS = (
 )
 
 
+# Faults under which shared bounds are known to break.
+PENDING = ("lost_answers", "partition", "delete")
+# How many of the histories have Tasks that share something.
+SHARE = 0.25
+
+
 @dataclass(slots=True)
 class Plan:
     """Times in seconds of virtual time. `faults` are (time, kind, how long)."""
@@ -61,7 +69,12 @@ class Plan:
     talkative: float = 0.5  # share of work that reports progress
     letters: float = 0.6  # how often the owner of a dead letter redrives or cancels it
     fateful: float = 0.0  # how often a Task that waits is ended or moved
+    shared: Shared | None = None  # what its Tasks share
     stale_lists: bool = False  # the mutant of recovery: lists as a cache would show them
+
+    @property
+    def devices(self) -> int:
+        return 0 if self.shared is None else self.shared.devices
 
     @property
     def faultless(self) -> bool:
@@ -104,9 +117,26 @@ def make_plan(seed: int, kinds: tuple[str, ...] = FAULTS, least: int = 0, **fixe
     if rng.random() < 0.12 and kinds is FAULTS and not fixed:
         plan.gentle, kinds = True, tuple(kind for kind in rng.choice(GENTLE) if kind in kinds) or kinds
         plan.reclaim, plan.fenced = Reclaim.LEASE, True
+    more = random.Random(seed * 104729 + 7)
+    if more.random() < SHARE and not fixed and not plan.gentle:
+        _share(plan, more)
+        kinds = tuple(kind for kind in kinds if kind not in PENDING)
     for _ in range(max(least, rng.choice((0, 1, 1, 2, 2, 3, 4)))):
         plan.faults.append((rng.uniform(0.05, 9.0), rng.choice(kinds), rng.choice((0.5, 2.0, 4.0, 8.0, 14.0))))
     for name, value in fixed.items():
         setattr(plan, name, value)
     plan.faults.sort()
     return plan
+
+
+def _share(plan: Plan, rng: random.Random) -> None:
+    """Its Tasks are more, and share something. Keys are of one queue: no Task moves to another."""
+    plan.shared = shared.draw(rng)
+    plan.tasks = rng.choice((2, 3, 4, 5))
+    plan.overflow, plan.fateful = None, 0.0
+    if plan.shared.wide:
+        plan.slots = max(2, plan.slots)
+    elif plan.shared.devices:
+        plan.slots = rng.choice((1, 2, 3))
+    if plan.shared.twins:
+        plan.on_exhausted = OnExhausted.FAIL  # duplicates wait as long as their original is a dead letter

@@ -2,9 +2,9 @@
 
 import sys
 
-from faults.checker import Violation
 from faults.mutants import MUTANTS
 from faults.plan import make_plan
+from faults.violation import Violation
 from faults.world import World
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from faults.checker import Violation
 from faults.plan import make_plan
+from faults.violation import Violation
 from faults.world import World
 
 HISTORIES = int(os.environ.get("TASKDIST_HISTORIES", "100000"))

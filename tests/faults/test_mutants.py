@@ -5,10 +5,10 @@ The same histories pass with the line on: so it is the line that keeps the promi
 
 import pytest
 
-from faults.checker import Violation
 from faults.mutants import MUTANTS, Mutant
 from faults.plan import make_plan
 from faults.switched_off import KeepsNoLimitUnseen
+from faults.violation import Violation
 from faults.world import World
 
 SEEDS = 4000

@@ -16,6 +16,7 @@ from faults.fates import OTHER_QUEUE, FatefulCore, WatchedCore
 from faults.machines import AgentMachine
 from faults.operators import Operator
 from faults.plan import Plan
+from faults.shared import DEVICE
 from taskdist.api import Phase, Reclaim
 from taskdist.core import Core
 from taskdist.core.model import Limits, Overflow, Pool, Queue, RetryPolicy, Task, Timeouts
@@ -96,11 +97,14 @@ class World:
             overflow=Overflow(1, 0, plan.overflow, OTHER_QUEUE) if plan.overflow is not None else None,
             quota=Limits(waiting=1) if plan.overflow is not None else Limits(),
         )
+        if plan.shared is not None:
+            self.queue = plan.shared.rules(self.queue)
         self.decided: dict[tuple[int, str], Task] = {}  # by epoch and uid: on which Task a core decided
         self.pool = Pool(
             "ns",
             "p",
             slots=plan.slots,
+            resources=((DEVICE, plan.devices),) if plan.devices else (),
             elastic=plan.elastic,
             minimum=0 if plan.elastic else plan.pods,
             maximum=plan.pods,
@@ -144,10 +148,14 @@ class World:
     def run(self) -> None:
         """Run to the end; raises `Violation`."""
         plan, rng = self.plan, self.rng
+        draws = random.Random(self.seed * 15485863 + 3)
         for _ in range(self.wanted):
             self.create_pod()
         for n in range(plan.tasks):
             task = StoredTask(f"t{n}", f"task-{n}", 0.0, payload_bytes=100_000 if rng.random() < 0.01 else 2)
+            if plan.shared is not None:
+                task.spec = plan.shared.spec(n, draws)
+                task.twin = plan.shared.twin(task.spec, draws)
             self.after(rng.choice((0.0, 0.5, rng.uniform(0, 5))), self._create, task)
         for operator in self.operators:
             self.after(0.01 + 0.1 * operator.number, operator.campaign)
