@@ -50,7 +50,8 @@ class Bounds:
             raise Violation("resources", f"{machine.pod} uses {used[DEVICE]} of {plan.devices} with {work.grant.lease}")
 
     def resumed(self, work: Work) -> None:
-        if self.world.plan.shared and self.world.plan.reclaim is not Reclaim.FAST:
+        """Its machine woke, and it was not killed with the machine's first breath."""
+        if not work.dying and self.world.plan.shared and self.world.plan.reclaim is not Reclaim.FAST:
             self._at_once(work)
 
     def _at_once(self, work: Work) -> None:
@@ -61,11 +62,11 @@ class Bounds:
         lazy = self.world.plan.dispatch is Dispatch.LAZY
         own = [t for w, t in running if not lazy or w.grant.lease.epoch == work.grant.lease.epoch]
         if task.concurrency_key is not None:
-            same = [t.uid for _, t in running if t.concurrency_key == task.concurrency_key]
+            same = {t.uid for _, t in running if t.concurrency_key == task.concurrency_key}
             if len(same) > shared.concurrency:
                 raise Violation("key", f"{same} of one key run at once, {shared.concurrency} may")
         if task.ordering_key is not None:
-            same = [t.uid for _, t in running if t.ordering_key == task.ordering_key]
+            same = {t.uid for _, t in running if t.ordering_key == task.ordering_key}
             if len(same) > 1:
                 raise Violation("order", f"{same} of one ordering key run at once")
         for limits, some in (
@@ -82,7 +83,7 @@ class Bounds:
         twin = self.world.api.tasks[task.uid].twin
         if twin:
             uids = {t.uid for _, t in running}
-            same = [u for u in uids if self.world.api.tasks[u].twin == twin and not self.world.api.tasks[u].deleted]
+            same = {u for u in uids if self.world.api.tasks[u].twin == twin and not self.world.api.tasks[u].deleted}
             if len(same) > 1:
                 raise Violation("twins", f"{same} of one idempotency key run at once")
 
