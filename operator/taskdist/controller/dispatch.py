@@ -15,6 +15,7 @@ from typing import Protocol
 import structlog
 
 from taskdist.api import Reason
+from taskdist.controller.auditor import Auditor
 from taskdist.controller.bridge import PodFact, PoolView
 from taskdist.controller.door import Doors
 from taskdist.controller.status import Held, PoolFacts, QueueFacts
@@ -147,6 +148,7 @@ class Dispatcher:
         self._queue_holds: Mapping[Key, Bottleneck] = {}
         self._pool_holds: Mapping[Key, Bottleneck] = {}
         self._watched_at = 0.0
+        self._auditor = Auditor()
         self._doors = Doors()
         self._door_look: asyncio.TimerHandle | None = None
 
@@ -213,6 +215,7 @@ class Dispatcher:
         self._told_performance.clear()
         self._told_queues.clear()
         self._told_at.clear()
+        self._auditor.forget()
 
     # -- what happened in the cluster ------------------------------------------------------------------------------
 
@@ -341,6 +344,11 @@ class Dispatcher:
         """By queue and by pool: what holds most waiting time, where anything does for long."""
         return self._queue_holds, self._pool_holds
 
+    @property
+    def audit_findings(self) -> int:
+        """How many things the core's audit found wrong in its last whole round."""
+        return self._auditor.findings
+
     def accepting(self) -> dict[Key, bool]:
         """By queue that can be full or drained: whether it takes new Tasks."""
         return {key: not self._doors.closed(key) for key in self._doors.watched}
@@ -454,6 +462,7 @@ class Dispatcher:
         core = self.core
         if core is None:
             return
+        self._auditor.look(core)
         wall = self._clocks().wall
         if not self._watched_at <= wall < self._watched_at + BOTTLENECK_SECONDS:
             self._watched_at = wall

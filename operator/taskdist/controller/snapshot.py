@@ -54,5 +54,6 @@ def snapshot(dispatcher: Dispatcher, tally: Tally, epoch: int | None) -> Snapsho
         leader=epoch is not None,
         epoch=epoch or 0,
         unknown_writes=stats.unknown_writes,
-        conservation_error=stats.conservation_error,
+        conservation_error=tally.accepted - stats.accounted,
+        audit_findings=dispatcher.audit_findings,
     )

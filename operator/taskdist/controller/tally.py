@@ -1,4 +1,4 @@
-"""Counts by queue of what the core does not hold: dead letters, and the payload bytes of live Tasks.
+"""Counts of what the core does not hold: all Tasks, and by queue dead letters and the payload bytes of live Tasks.
 
 Fed with each change of the view, so that nothing is ever walked.
 """
@@ -18,21 +18,30 @@ class Tally:
     def __init__(self) -> None:
         # As they were counted: what a deletion shows of a Task need not be what was seen of it last.
         self._counted: dict[str, TaskRecord] = {}
+        self._accepted: set[str] = set()
         self._dead_letters: Counter[Key] = Counter()
         self._payload_bytes: Counter[Key] = Counter()
 
     def seen(self, record: TaskRecord) -> None:
         """The Task is there, in this state."""
         self.gone(record.task.uid)
+        if record.phase.terminal or not record.deleting:
+            self._accepted.add(record.task.uid)
         if not record.phase.terminal:
             self._counted[record.task.uid] = record
             self._count(record, 1)
 
     def gone(self, uid: str) -> None:
         """The Task is not there any more."""
+        self._accepted.discard(uid)
         record = self._counted.pop(uid, None)
         if record is not None:
             self._count(record, -1)
+
+    @property
+    def accepted(self) -> int:
+        """How many Tasks there are, ended ones included; none that is being deleted before its end."""
+        return len(self._accepted)
 
     def dead_letters(self, key: Key) -> int:
         return self._dead_letters.get(key, 0)

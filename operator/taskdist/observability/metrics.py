@@ -62,7 +62,9 @@ class Snapshot:
     unknown_writes: int = 0
     """Status writes whose outcome is not known yet."""
     conservation_error: int = 0
-    """Tasks accepted − waiting − leased − ended. Anything but 0 is a bug."""
+    """Tasks that the API server has, less those that wait, are leased or have ended. Anything but 0 is a bug."""
+    audit_findings: int = 0
+    """What the last round of the core's audit found wrong. Anything but 0 is a bug."""
 
 
 class Metrics:
@@ -247,8 +249,13 @@ class _Gauges(Collector):
         )
         yield GaugeMetricFamily(
             "taskdist_conservation_error",
-            "Tasks accepted, less those that wait, are leased or ended. Must read 0.",
+            "Tasks that the API server has, less those that wait, are leased or have ended. Must read 0.",
             now.conservation_error,
+        )
+        yield GaugeMetricFamily(
+            "taskdist_audit_findings",
+            "What the last round of the core's audit of its own books found wrong. Must read 0.",
+            now.audit_findings,
         )
         build = GaugeMetricFamily(
             "taskdist_build_info", "Always 1; labels tell version and form of the core.", labels=("version", "core")

@@ -43,11 +43,16 @@ __all__ = ["Leader", "LeaderSettings", "LeaderStats"]
 
 @dataclass(frozen=True, slots=True)
 class LeaderStats:
-    """Numbers for metrics. `conservation_error`: Tasks in the books less Tasks in the core; anything but 0 is a bug."""
+    """Numbers for metrics.
+
+    `accounted`: Tasks that wait, are leased or have ended, without those that were deleted and run yet: as many as the
+    API server has. `conservation_error`: Tasks in the books less Tasks in the core; anything but 0 is a bug.
+    """
 
     leases: dict[Key, int]
     sessions: int
     unknown_writes: int
+    accounted: int
     conservation_error: int
 
 
@@ -457,7 +462,13 @@ class Leader(Noted):
         for of_agent in self._leases.values():
             leases.update(entry.record.task.queue_key for entry in of_agent.values())
         counted = sum(waiting + leased for waiting, leased in self.core.queue_counts().values())
-        placed = sum(1 for entry in self._tasks.values() if entry.core)
-        leases_of = (entry.lease for entry in self._tasks.values())
-        unknown = sum(lease is not None and lease.stage is Stage.DOUBTED for lease in leases_of)
-        return LeaderStats(dict(leases), len(self._by_pod), unknown, placed - counted)
+        placed = gone = dead = unknown = 0
+        for entry in self._tasks.values():
+            unknown += entry.lease is not None and entry.lease.stage is Stage.DOUBTED
+            if entry.core:
+                placed += 1
+                gone += entry.gone
+            elif entry.record.phase is Phase.DEAD_LETTERED and not entry.gone:
+                dead += 1
+        accounted = counted - gone + dead + len(self._dead) + len(self._finals)
+        return LeaderStats(dict(leases), len(self._by_pod), unknown, accounted, placed - counted)

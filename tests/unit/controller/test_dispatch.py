@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from taskdist.api import Phase, Priority, Reason
 from taskdist.controller import dispatch
@@ -388,8 +389,10 @@ async def test_dead_letters_are_among_a_queue_s_numbers() -> None:
 async def test_gauges_are_counted_and_not_walked(monkeypatch: pytest.MonkeyPatch) -> None:
     async with leading() as room:
         room.dispatcher.queue_applied(Queue("ns", "q", ("pool",), drained=True))
-        urgent = replace(RECORD.task, uid="t2", name="b", priority=Priority.HIGH.level)
-        room.dispatcher.task_observed(replace(RECORD, task=urgent))
+        urgent = replace(RECORD, task=replace(RECORD.task, uid="t2", name="b", priority=Priority.HIGH.level))
+        room.tally.seen(RECORD)
+        room.tally.seen(urgent)
+        room.dispatcher.task_observed(urgent)
         dead = replace(RECORD, task=replace(RECORD.task, uid="t3", name="c"), phase=Phase.DEAD_LETTERED)
         room.tally.seen(dead)
         room.dispatcher.task_observed(dead)
@@ -473,3 +476,54 @@ async def test_a_queue_that_closes_is_told_at_once_whatever_figures_wait(monkeyp
         room.effects.looked.clear()
         room.dispatcher._look()
         assert (set(), {KEY}) in [(pools - {("ns", "pool")}, queues) for pools, queues in room.effects.looked]
+
+
+async def test_conservation_compares_what_the_api_server_has_with_what_the_leader_knows() -> None:
+    async with leading() as room:
+        error = {}
+
+        def look(when: str) -> None:
+            error[when] = snapshot(room.dispatcher, room.tally, 1).conservation_error
+
+        def seen(record: TaskRecord) -> None:
+            room.tally.seen(record)
+            room.dispatcher.task_observed(record)
+
+        room.tally.seen(RECORD)
+        look("a Task that waits")
+        room.connect()
+        await room.effects.until_sent(Grant)
+        look("a lease")
+        other = replace(RECORD, task=replace(RECORD.task, uid="t2", name="b"))
+        room.tally.seen(other)
+        look("a Task of which the leader never heard")
+        room.dispatcher.task_observed(other)
+        look("it heard")
+        for version, phase in ((11, Phase.DEAD_LETTERED), (12, Phase.CANCELLED)):
+            seen(replace(other, resource_version=version, phase=phase))
+            look(f"another that is {phase}")
+        room.tally.gone("t1")
+        room.dispatcher.task_deleted("t1")
+        look("the leased one was deleted and runs yet")
+        room.tally.gone("t2")
+        look("a deletion of which the leader never heard")
+    never = {"a Task of which the leader never heard": 1, "a deletion of which the leader never heard": -1}
+    assert error == dict.fromkeys(error, 0) | never
+
+
+async def test_what_the_audit_finds_is_counted_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.001)
+    async with leading() as room:
+        assert room.dispatcher.core is not None
+        with capture_logs() as said:
+            room.dispatcher.core._tasks["t1"].line = None
+            async with asyncio.timeout(5):
+                while not room.dispatcher.audit_findings:
+                    room.now = Now(room.now.boot + 1.0, room.now.wall + 1.0)
+                    await asyncio.sleep(0.002)
+            # Some rounds more: nothing is said twice.
+            await asyncio.sleep(0.02)
+        assert snapshot(room.dispatcher, room.tally, 1).audit_findings == 1
+    (error,) = [each for each in said if each["log_level"] == "error"]
+    assert error["finding"] == "Task t1 does not stand in exactly one place"
+    assert room.dispatcher.audit_findings == 0, "another leader sees for itself"

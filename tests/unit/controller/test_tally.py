@@ -1,5 +1,7 @@
 """Counts by queue: what is added is taken away again, whatever a deletion shows."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,3 +55,17 @@ def test_numbers_are_those_of_what_is_there(history: list[tuple[str, Phase | Non
     assert not tally._counted
     assert not tally._payload_bytes
     assert not tally._dead_letters
+
+
+def test_what_was_accepted_is_all_that_there_is_but_what_is_deleted_before_its_end() -> None:
+    tally = Tally()
+    for uid, phase in (("a", Phase.PENDING), ("b", Phase.SUCCEEDED), ("c", Phase.DEAD_LETTERED)):
+        tally.seen(record(uid, phase))
+        tally.seen(record(uid, phase))
+    assert tally.accepted == 3
+    tally.seen(replace(record("a", Phase.ASSIGNED), deleting=True))
+    tally.seen(replace(record("b", Phase.SUCCEEDED), deleting=True))
+    assert tally.accepted == 2
+    tally.gone("a")
+    tally.gone("b")
+    assert tally.accepted == 1

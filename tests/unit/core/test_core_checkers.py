@@ -375,3 +375,61 @@ def test_damaged_books_are_found(damage: Callable[[Core], object], found: str) -
     made = core()
     damage(made)
     assert found in "; ".join(made.audit())
+
+
+# The audit in small steps, as production runs it.
+
+
+def inspected(core: Core, most: int) -> tuple[list[str], int]:
+    """Return what a whole round finds, and how many steps it took."""
+    for steps in range(1, 1000):
+        if (found := core.inspect(most)) is not None:
+            return found, steps
+    raise AssertionError("a round never ends")
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        pytest.param(lambda c: setattr(c, "_accepted", 99), "99 have not ended", id="a-task-lost"),
+        pytest.param(lambda c: c._tasks.pop("s"), "4 Tasks are known, 5 have not ended", id="a-record-lost"),
+        pytest.param(lambda c: c._counts.update({(("ns", "q"), 2): [9, 9]}), "9 wait and 9", id="a-queue-miscounted"),
+        pytest.param(lambda c: setattr(c._tasks["t0"], "gate", Reason.SUSPENDED), "exactly one", id="in-two-places"),
+        pytest.param(lambda c: setattr(c._tasks["t3"], "line", None), "exactly one place", id="a-task-in-no-place"),
+        pytest.param(lambda c: c._tasks["t3"].line.heap.clear(), "lost count", id="a-task-that-nobody-finds"),
+        pytest.param(lambda c: c._tasks["t3"].shape.lines.clear(), "a forgotten line", id="a-line-lost"),
+        pytest.param(lambda c: setattr(c._tasks["t3"].shape, "eligible", 9), "another length", id="a-class-miscounted"),
+        pytest.param(lambda c: setattr(c._tasks["t3"].shape, "tasks", 9), "by their shapes", id="a-class-too-large"),
+        pytest.param(lambda c: setattr(c._fleet.agents["a"], "busy", 1), "busy slots", id="a-slot-given-twice"),
+        pytest.param(lambda c: c._fleet.agents["a"].resources_free.update(mem=1), "free", id="a-resource-given-twice"),
+        pytest.param(lambda c: c._fleet.agents["a"].leases.pop("t0"), "does not know of it", id="a-lease-forgotten"),
+        pytest.param(lambda c: setattr(c._fleet.agents["a"].kind, "taken", 0), "agent class", id="a-kind-miscounted"),
+    ],
+)
+@pytest.mark.parametrize("most", [1, 1000])
+def test_damaged_books_are_found_in_small_steps(damage: Callable[[Core], object], found: str, most: int) -> None:
+    made = core()
+    assert inspected(made, most)[0] == []
+    damage(made)
+    assert found in "; ".join(inspected(made, most)[0])
+
+
+def test_a_round_of_the_audit_is_cut_into_steps_and_bears_what_happens_between() -> None:
+    made = core()
+    assert inspected(made, 1000)[1] == 2
+    assert inspected(made, 1)[1] > 8
+    for uid in ("t0", "t3", "s"):
+        assert made.inspect(1) is None
+        made.handle(TaskGone(uid), 1.0)
+    made.handle(QueueDeleted(("ns", "q")), 1.0)
+    made.handle(AgentNotReady("a"), 1.0)
+    made.decide(1.0)
+    assert inspected(made, 1)[0] == []
+
+
+def test_a_step_of_the_audit_looks_at_no_more_than_it_was_told() -> None:
+    made = core()
+    for n in range(3000):
+        made.handle(TaskWaiting(replace(make_task(f"more{n}").build(), tenant=f"t{n % 30}")), 1.0)
+    found, steps = inspected(made, 100)
+    assert (found, steps > 60) == ([], True)

@@ -615,6 +615,7 @@ class CoreMachine(RuleBasedStateMachine):
     @invariant()
     def books_are_sound(self) -> None:
         assert self.core.audit() == []
+        assert not self.core.inspect(3), "what is looked at while all goes on"
         waiting = Counter(task.queue_key for task in self.mirror.waiting.values())
         leased = Counter(task.queue_key for task, _ in self.mirror.leased.values())
         assert self.core.queue_counts() == {key: (waiting[key], leased[key]) for key in waiting | leased}

@@ -28,6 +28,7 @@ FULL = Snapshot(
     epoch=9,
     unknown_writes=1,
     conservation_error=-1,
+    audit_findings=2,
 )
 
 
@@ -57,6 +58,7 @@ FULL = Snapshot(
         ("taskdist_leader_epoch", {}, 9),
         ("taskdist_unknown_writes", {}, 1),
         ("taskdist_conservation_error", {}, -1),
+        ("taskdist_audit_findings", {}, 2),
     ],
 )
 def test_gauges_come_from_the_snapshot(name: str, labels: dict[str, str], value: float) -> None:
