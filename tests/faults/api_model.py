@@ -156,10 +156,14 @@ class Api:
         return all(task.deleted or self.over(task) for task in self.tasks.values())
 
     def over(self, task: StoredTask) -> bool:
-        """Whether it has ended, or is a dead letter that nobody asks anything of."""
+        """Whether it has ended, or is a dead letter that nobody asks anything of, or depends on such a one."""
         phase = self.phase(task.uid)
         asked = task.cancel or task.redrive > task.status.get("redrives", 0)
-        return phase.terminal or (phase is Phase.DEAD_LETTERED and not asked)
+        if phase.terminal or (phase is Phase.DEAD_LETTERED and not asked):
+            return True
+        names = task.spec.get("parents", ()) if phase is Phase.PENDING and not task.cancel else ()
+        parents = [each for each in self.tasks.values() if each.name in names and not each.deleted]
+        return any(not self.phase(each.uid).terminal and self.over(each) for each in parents)
 
     def write(
         self,

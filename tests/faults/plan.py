@@ -38,7 +38,7 @@ FAULTS = (
 # Faults under which shared bounds are known to break.
 PENDING = ("lost_answers", "partition", "delete")
 # How many of the histories have Tasks that share something.
-SHARE = 0.25
+SHARE = 0.15
 
 
 @dataclass(slots=True)
