@@ -101,11 +101,11 @@ class Purse:
         self.tokens(terms.rate, now).take(now, float(amount))
         return True
 
-    def give_back(self, amount: int, now: float) -> None:
-        """So much was spent and not used; below zero: so much was used beyond what was spent."""
+    def give_back(self, amount: int, now: float, since: float) -> None:
+        """So much was spent at `since` and not used; below zero: so much was used beyond what was spent."""
         terms = self.terms
         if terms is not None and terms.rate is not None:
-            self.tokens(terms.rate, now).give_back(now, float(amount))
+            self.tokens(terms.rate, now).give_back(now, float(amount), since=since)
 
 
 class Claim:

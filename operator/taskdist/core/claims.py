@@ -22,6 +22,8 @@ class Claims:
         self._rates: dict[str, Blocker] = {}
         # What leased attempts have spent of budgets, by uid, queue and name: none that was granted in another life.
         self._spent: dict[str, dict[tuple[str, str], int]] = {}
+        # When leased attempts took tokens, by uid: as above.
+        self._took: dict[str, float] = {}
         # What is kept of budgets for waiting Tasks, by uid; and how often `due` was asked.
         self.claims: dict[str, Claim] = {}
         self._decision = 0
@@ -73,7 +75,8 @@ class Claims:
             before = spent.get((queue, name))
             if before is not None and before != amount:
                 spent[queue, name] = amount
-                opened += self._settle_up(self._purse(task, queue, name), before - amount, now)
+                purse = self._purse(task, queue, name)
+                opened += self._settle_up(purse, before - amount, now, self._took[task.uid])
         return opened
 
     def _purse(self, task: Task, queue: str, name: str) -> Purse:
@@ -93,9 +96,9 @@ class Claims:
             return self._behind(claim)
         return [self._report(each) for each in list(purse.shorts.values()) if each.watched and each.open(now)]
 
-    def _settle_up(self, purse: Purse, amount: int, now: float) -> list[Blocker]:
-        """So much comes back to the budget; below zero: so much more is gone."""
-        purse.give_back(amount, now)
+    def _settle_up(self, purse: Purse, amount: int, now: float, since: float) -> list[Blocker]:
+        """So much of what was spent at `since` comes back to the budget; below zero: so much more is gone."""
+        purse.give_back(amount, now, since)
         opened = self._opened(purse, now)
         self._await_all(purse, now)
         return opened

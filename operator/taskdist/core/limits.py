@@ -223,13 +223,16 @@ class Limits(Claims):
             purse = self._purse(task, queue, name)
             if purse.take(amount, now, spend=token):
                 self._spent.setdefault(task.uid, {})[queue, name] = amount
+                self._took[task.uid] = now
                 self._await_all(purse, now)
         if token and book.limited:
             rules = book.rules
             if rules.rate is not None:
                 self._take(book, rules.rate, now)
+                self._took[task.uid] = now
             if rules.tenant_rate is not None:
                 self._take(account, rules.tenant_rate, now)
+                self._took[task.uid] = now
 
     def release(self, task: Task, now: float) -> list[Blocker]:
         """The attempt is over and the Task waits again (until it leaves). Return the blockers that may have opened."""
@@ -256,7 +259,8 @@ class Limits(Claims):
             purse = self._purse(task, queue, name)
             purse.held -= amount
             opened += self._opened(purse, now)
-        if task.budgets:
+        if self._took:
+            self._took.pop(task.uid, None)
             self._spent.pop(task.uid, None)
         if not book.watched:
             return opened
@@ -273,19 +277,19 @@ class Limits(Claims):
 
     def refund(self, task: Task, now: float) -> list[Blocker]:
         """The grant could not be written: like `release`, and its tokens are returned."""
-        spent = self._spent.pop(task.uid, {})
+        spent, since = self._spent.get(task.uid, {}), self._took.get(task.uid, now)
         opened = self.release(task, now)
         account = self._of[task.uid]
         for scope in (account.of, account):
             if scope.rate is not None:
-                scope.tokens(scope.rate, now).give_back(now)
+                scope.tokens(scope.rate, now).give_back(now, since=since)
                 if scope.no_token is not None and scope.no_token.watched:
                     if scope.no_token.open(now):
                         opened.append(self._report(scope.no_token))
                     else:
                         self._await(scope.no_token, now)
         for (queue, name), amount in spent.items():
-            opened += self._settle_up(self._purse(task, queue, name), amount, now)
+            opened += self._settle_up(self._purse(task, queue, name), amount, now, since)
         return opened
 
     # Time.
@@ -358,6 +362,8 @@ class Limits(Claims):
             yield "accounts are kept of other Tasks than are counted"
         if not self._spent.keys() <= leased:
             yield "what was spent is kept of Tasks that are not leased"
+        if not self._spent.keys() <= self._took.keys() <= leased:
+            yield "when tokens were taken is kept of other Tasks than are leased"
         yield from recount.findings(counted, self._books, self._turns)
 
     # Below.

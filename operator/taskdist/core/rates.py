@@ -4,22 +4,31 @@ Owns the arithmetic of one bucket. Refuses to know who takes a token, or who wai
 RFC 3290, appendix A, here with tokens below zero for those that may not be kept waiting.
 """
 
+from typing import Final
+
 from taskdist.core.model import TokenRate
+
+# So many of a bucket's highest levels are remembered; beyond that an earlier one counts as a later one.
+PEAKS: Final = 64
 
 
 class Bucket:
     """`burst` tokens at first and at most, `per_second` more each second; a grant takes one, or an amount.
 
-    Over any window of t seconds what is taken by grants that waited for it is at most burst + per_second × t.
+    Over any window of t seconds what is taken by grants that waited for it is at most burst + per_second × t. What is
+    given back late is less than what was taken if the bucket would have been full in between: then it would have had no
+    room for what came, had the token never been taken.
     """
 
-    __slots__ = ("_at", "_tokens", "rate")
+    __slots__ = ("_at", "_peaks", "_tokens", "rate")
 
     def __init__(self, rate: TokenRate) -> None:
         self.rate = rate
         # This many were there at that time; before the first use it has always been full.
         self._tokens = float(rate.burst)
         self._at = 0.0
+        # Levels right before takes, as (time, level): those that no later one reaches.
+        self._peaks: list[tuple[float, float]] = []
 
     def adopt(self, rate: TokenRate, now: float) -> None:
         """Go on under other terms: tokens that are there stay, as far as they have room."""
@@ -52,10 +61,25 @@ class Bucket:
 
     def take(self, now: float, amount: float = 1.0) -> None:
         """Take tokens, whether they are there or not."""
-        self._tokens = self.tokens(now) - amount
+        tokens, peaks = self.tokens(now), self._peaks
+        while peaks and peaks[-1][1] <= tokens:
+            peaks.pop()
+        if not peaks or peaks[-1][0] != now:
+            peaks.append((now, tokens))
+            if len(peaks) > PEAKS:
+                peaks[:2] = [(peaks[1][0], peaks[0][1])]
+        self._tokens = tokens - amount
         self._at = now
 
-    def give_back(self, now: float, amount: float = 1.0) -> None:
-        """The taker did not start after all, or used less; below zero: it used more than it took."""
-        self._tokens = min(float(self.rate.burst), self.tokens(now) + amount)
+    def give_back(self, now: float, amount: float = 1.0, *, since: float) -> None:
+        """The taker did not start after all, or used less than it took at `since`; below zero: it used more."""
+        tokens = self.tokens(now)
+        if amount > 0.0:
+            highest = tokens
+            for at, level in self._peaks:
+                if at > since and level > highest:
+                    highest = level
+            amount = max(0.0, min(amount, self.rate.burst - highest))
+            self._peaks = [(at, level + amount if at > since else level) for at, level in self._peaks]
+        self._tokens = tokens + amount
         self._at = now
