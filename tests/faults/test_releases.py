@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from faults.checker import Violation
 from faults.plan import make_plan
 from faults.releases import OldAgent, OldLeader
+from faults.violation import Violation
 from faults.world import World
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.leader import Leader
