@@ -120,8 +120,12 @@ class Operator:
             for queue in world.queues:
                 self.step("queue_applied", queue)
             self.step("pool_applied", world.pool)
-            for pod in world.api.list_pods(listed):
+            pods = world.api.list_pods(listed)
+            for pod in pods:
                 self.step("pod_observed", pod)
+            if self.number:  # as one that has looked on; the first one has not
+                for uid in sorted(world.api.pods_past.keys() - {pod.uid for pod in pods}):
+                    self.step("pod_gone", uid)
             self.step("recover", world.api.list_tasks(listed))
 
     def _sure_until(self) -> None:

@@ -56,6 +56,8 @@ FIGURES_A_LOOK = 10
 BOTTLENECK_SECONDS = 5.0
 # How often what is known of how a pool's agents do is told, in seconds.
 PERFORMANCE_SECONDS = 60.0
+# How many pods whose end was seen are remembered.
+MOST_DEAD_PODS = 10_000
 # How soon after something happened it is asked whether a queue is full now, in seconds: a burst is looked at as one.
 DOOR_SECONDS = 0.005
 
@@ -72,7 +74,7 @@ class Effects(Protocol):
 
     async def read_task(self, action: ReadTask) -> ReadOutcome: ...
 
-    async def delete_pod(self, action: DeletePod) -> None: ...
+    async def delete_pod(self, action: DeletePod) -> bool: ...
 
     def send(self, session: int, message: ToAgent) -> None: ...
 
@@ -130,6 +132,8 @@ class Dispatcher:
         self._leader: Leader | None = None
         self._pods: dict[str, PodRecord] = {}
         self._pools_pods: dict[Key, set[str]] = {}
+        # Pods whose end was seen, also while another led: their leases need not be waited for.
+        self._dead_pods: dict[str, None] = {}
         self._inputs: deque[Callable[[Leader, Now], Iterable[Action]]] = deque()
         self._busy = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -191,6 +195,8 @@ class Dispatcher:
         for pod in list(self._pods.values()):
             self.pod_observed(pod)
         known = list(tasks)
+        for uid in sorted({record.agent_uid for record in known} & self._dead_pods.keys()):
+            self._input(lambda m, now, uid=uid: m.pod_gone(uid, now))  # type: ignore[misc]
         self._input(lambda m, now: m.recover(known, now))
         self._look_at_doors(self._doors.watched)
         self._look()
@@ -266,17 +272,26 @@ class Dispatcher:
         else:
             self._dirty_pools.add(key)
 
-    def pod_gone(self, uid: str) -> None:
-        pod = self._pods.pop(uid, None)
-        if pod is None:
+    def pod_gone(self, pod: PodRecord) -> None:
+        """The pod is gone from the view; `pod` is the last that was seen of it."""
+        uid = pod.uid
+        if pod.dead:
+            self._dead_pods[uid] = None
+            if len(self._dead_pods) > MOST_DEAD_PODS:
+                del self._dead_pods[next(iter(self._dead_pods))]
+        known = self._pods.pop(uid, None)
+        if known is None:
             return
-        key = (pod.namespace, pod.pool)
+        key = (known.namespace, known.pool)
         uids = self._pools_pods.get(key, set())
         uids.discard(uid)
         if not uids:
             self._pools_pods.pop(key, None)
-        self._input(lambda m, now: m.pod_gone(uid, now))
-        self._effects.close_pod(uid, "the pod is gone")
+        if pod.dead:
+            self._input(lambda m, now: m.pod_gone(uid, now))
+            self._effects.close_pod(uid, "the pod is gone")
+        else:
+            self._input(lambda m, now: m.pod_lost(uid, now))
         self._effects.look_at({key}, set())
 
     # -- what agents say (the link calls these) --------------------------------------------------------------------
@@ -405,7 +420,7 @@ class Dispatcher:
             case CloseSession(session, reason):
                 self._effects.close(session, reason)
             case DeletePod():
-                self._spawn(self._effects.delete_pod(action))
+                self._spawn(self._delete(action))
             case ScalePool(namespace, pool):
                 self._effects.scaled(action)
                 self._effects.look_at({(namespace, pool)}, set())
@@ -440,6 +455,11 @@ class Dispatcher:
         outcome = await self._effects.read_task(action)
         if self._leader is leader:
             self._input(lambda m, now: m.read_done(action.token, outcome, now))
+
+    async def _delete(self, action: DeletePod) -> None:
+        leader = self._leader
+        if await self._effects.delete_pod(action) and self._leader is leader:
+            self._input(lambda m, now: m.pod_absent(action.uid, now))
 
     def _door_tick(self) -> None:
         self._door_look = None

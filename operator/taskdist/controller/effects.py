@@ -190,19 +190,20 @@ class KubeEffects:
             for each, obj in zip(parents, tasks, strict=True)
         )
 
-    async def delete_pod(self, action: DeletePod) -> None:
-        """Delete until it is done or leadership ends: the core asks once."""
+    async def delete_pod(self, action: DeletePod) -> bool:
+        """Delete until it is done or leadership ends: the core asks once. Returns whether there was no such pod."""
         _log.info("deleting an agent", pod=action.name, namespace=action.namespace, reason=action.reason.value)
         for attempt in itertools.count():
             try:
                 await self._client.delete(PODS, action.name, action.namespace, uid=action.uid)
             except KubeError as error:
                 if isinstance(error, ApiError) and (error.is_not_found or error.is_conflict):
-                    return  # gone, or the name is another pod's by now
+                    return True  # gone, or the name is another pod's by now
                 _log.warning("an agent could not be deleted yet", pod=action.name, error=str(error))
                 await asyncio.sleep(self._backoff.wait(attempt, self._rng))
             else:
-                return
+                return False
+        raise AssertionError("it is tried for ever")
 
     def send(self, session: int, message: ToAgent) -> None:
         self._link.send(session, message)

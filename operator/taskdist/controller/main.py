@@ -396,7 +396,7 @@ class _Operator:
 
     def _pod_event(self, event: Event[SeenPod]) -> None:
         if isinstance(event, Deleted):
-            self._dispatcher.pod_gone(event.old.record.uid)
+            self._dispatcher.pod_gone(event.old.record)
         else:
             self._dispatcher.pod_observed(event.new.record)
 

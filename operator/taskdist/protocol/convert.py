@@ -343,7 +343,7 @@ def pod_record(obj: Obj) -> PodRecord:
     metadata = obj["metadata"]
     labels = metadata.get("labels") or _NOTHING
     status = obj.get("status") or _NOTHING
-    phase = status.get("phase")
+    over = status.get("phase") in ("Succeeded", "Failed")
     container = _agent_status(obj, status)
     state = container.get("state") or _NOTHING
     # Between an end and the restart, `restartCount` does not count that end yet: it shows in the state, then in the
@@ -361,7 +361,9 @@ def pod_record(obj: Obj) -> PodRecord:
         trouble=trouble_of(status, seconds),
         foreign=labels.get(POOL_LABEL, "") != _maker(metadata),
         deleting="deletionTimestamp" in metadata,
-        ended=phase in ("Succeeded", "Failed"),
+        ended=over,
+        may_run=bool((obj.get("spec") or _NOTHING).get("nodeName"))
+        and not ("terminated" in state or (over and "running" not in state)),
         restarts=(container.get("restartCount") or 0) + (1 if ended else 0),
         ended_instances=tuple(
             name

@@ -114,6 +114,7 @@ class Leader(Noted):
         for entry in list(self._tasks.values()):
             self._advance(entry, now)
         self._taken_over = True
+        self._dead_before.clear()
         if self._recovering:
             self._timers.add(now.boot + self._settings.beyond(longest), "recovered", "")
             self._release_recovered(now)
@@ -201,12 +202,13 @@ class Leader(Noted):
 
     def _on_pod_observed(self, pod: PodRecord, now: Now) -> None:
         self._pods[pod.uid] = pod
+        self._lost.pop(pod.uid, None)
         if pod.deleting or pod.ended:
             self.core.handle(PodGone(pod.uid), now.wall)
         else:
             seen = PodSeen(pod.uid, pod.namespace, pod.name, pod.pool, pod.created, pod.template, pod.trouble)
             self.core.handle(seen, now.wall)
-        if pod.ended:
+        if pod.ended and pod.dead:
             self._agent_dead(pod.uid, "its agent's pod has ended", now)
             self._release_recovered(now)
         elif self._container_ended(pod):
@@ -215,16 +217,40 @@ class Leader(Noted):
             self._refresh(pod.uid, now)
 
     def pod_gone(self, uid: str, now: Now) -> list[Action]:
+        """The pod is no more, and its agent is known to have ended."""
         return self._input(partial(self._on_pod_gone, uid), now)
 
     def _on_pod_gone(self, uid: str, now: Now) -> None:
         self._pods.pop(uid, None)
+        self._lost.pop(uid, None)
         self._draining.discard(uid)
+        if not self._taken_over:
+            self._dead_before.add(uid)
         self._agent_dead(uid, "its agent's pod is gone", now)
         self._heard.discard(uid)
         self._last_confirmed.pop(uid, None)
         self.core.handle(PodGone(uid), now.wall)
         self._release_recovered(now)
+
+    def pod_lost(self, uid: str, now: Now) -> list[Action]:
+        """The pod is out of sight: its label was taken, it was deleted by force, or its end was not seen."""
+        return self._input(partial(self._on_pod_lost, uid), now)
+
+    def _on_pod_lost(self, uid: str, now: Now) -> None:
+        pod = self._pods.pop(uid, None)
+        self._draining.discard(uid)
+        if pod is not None and uid in self._leases:
+            self._lost[uid] = pod
+        self._refresh(uid, now)
+        self.core.handle(PodGone(uid), now.wall)
+        self._release_recovered(now)
+
+    def pod_absent(self, uid: str, now: Now) -> list[Action]:
+        """A pod that was to be deleted does not exist: what waits for its end waits no longer than for its lease's."""
+        return self._input(partial(self._on_pod_absent, uid), now)
+
+    def _on_pod_absent(self, uid: str, now: Now) -> None:
+        self._lost.pop(uid, None)
 
     # --- the link ---
 

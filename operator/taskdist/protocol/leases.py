@@ -87,7 +87,13 @@ class Leases(Kinship):
         return self._takeover + self._settings.beyond(max(lease.hold_seconds, lease.lease_seconds))
 
     def _confirmed_dead(self, pod: str) -> bool:
-        """The lists at takeover hold every pod that may live; later, a pod that is not known may just be new."""
+        """Whether the agent is known to have ended. That no list shows its pod says nothing: its label may be gone."""
+        record = self._pods.get(pod)
+        dead = record.dead if record is not None else pod in self._dead_before
+        return pod not in self._by_pod and dead
+
+    def _is_away(self, pod: str) -> bool:
+        """Whether the agent is not expected to take what was not sent to it yet."""
         record = self._pods.get(pod)
         return pod not in self._by_pod and (record is None or record.ended)
 
@@ -233,7 +239,7 @@ class Leases(Kinship):
         """Send the grant if the agent is there; else it waits for the agent as long as its lease would have run."""
         session = self._by_pod.get(lease.agent_uid)
         if session is None:
-            if self._confirmed_dead(lease.agent_uid):
+            if self._is_away(lease.agent_uid):
                 self._attempt_over(
                     entry, Reason.GIVEN_BACK, "its agent was gone before it was sent", now, counted=False
                 )
@@ -331,7 +337,7 @@ class Leases(Kinship):
 
     def _lease_ended(self, entry: Entry, lease: Lease, now: Now) -> None:
         if lease.reclaim is Reclaim.CONFIRMED and self._waits_for_death(lease):
-            pod = self._pods.get(lease.agent_uid)
+            pod = self._pods.get(lease.agent_uid) or self._lost.get(lease.agent_uid)
             if pod is not None:
                 message = "its agent is silent, and its queue waits for confirmed death: the pod is deleted"
                 self._out.append(DeletePod(pod.uid, pod.namespace, pod.name, Reason.AGENT_LOST, message))
@@ -383,7 +389,7 @@ class Leases(Kinship):
             self._watch(entry.uid, lease)
 
     def _waits_for_death(self, lease: Lease) -> bool:
-        return lease.agent_uid in self._pods
+        return lease.agent_uid in self._pods or lease.agent_uid in self._lost
 
 
 def _first(own: float | None, of_queue: float | None) -> float:

@@ -47,6 +47,8 @@ class Ledger(ABC):
         self._queues: dict[Key, Queue] = {}
         self._pools: dict[Key, Pool] = {}
         self._pods: dict[str, PodRecord] = {}
+        self._lost: dict[str, PodRecord] = {}  # out of sight, and not known to be dead; as long as they hold leases
+        self._dead_before: set[str] = set()  # known to have died before the takeover; empty after it
         self._tasks: dict[str, Entry] = {}
         self._finals: set[str] = set()
         self._lineage = Lineage()
@@ -191,6 +193,7 @@ class Ledger(ABC):
         of_agent.pop(entry.uid, None)
         if not of_agent:
             self._leases.pop(lease.agent_uid, None)
+            self._lost.pop(lease.agent_uid, None)
 
     def _is_over(self, uid: str) -> bool:
         """Whether no attempt of the Task can be under way: it has ended, or is a dead letter."""

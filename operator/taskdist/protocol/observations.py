@@ -79,6 +79,16 @@ class PodRecord:
     topology: tuple[tuple[str, str], ...] = ()  # its labels of zone and region, its node's if nobody else set them
     trouble: Trouble | None = None  # what keeps it from coming up
     foreign: bool = False  # the pool that its label names did not make it
+    may_run: bool = False  # it was bound to a node, and nothing says that the agent's container has ended
+
+    @property
+    def dead(self) -> bool:
+        """Whether nothing of the agent runs, now and in future: its node has said so.
+
+        A phase alone does not say it (the garbage collector sets it for pods of nodes that are cut off), nor does a
+        deletion that was forced, nor one that nobody has carried out yet.
+        """
+        return (self.deleting or self.ended) and not self.may_run
 
 
 # --- what it asks for (actions) ---

@@ -23,6 +23,7 @@ from taskdist.protocol.leader import Leader, LeaderSettings
 from taskdist.protocol.messages import (
     AgentIdentity,
     Failure,
+    Final,
     FromAgent,
     Grant,
     Hello,
@@ -64,6 +65,7 @@ class Remembered:
         self.writes: list[WriteStatus] = []
         self.looked: list[tuple[set[Key], set[Key]]] = []
         self.pool_notices: list[PoolNotice] = []
+        self.absent = False
         # Tasks other than the one that all tests know.
         self.others: dict[str, TaskRecord] = {}
         self.news = asyncio.Event()
@@ -85,7 +87,8 @@ class Remembered:
     async def read_task(self, action: ReadTask) -> ReadOutcome:
         return Found(RECORD)
 
-    async def delete_pod(self, action: DeletePod) -> None: ...
+    async def delete_pod(self, action: DeletePod) -> bool:
+        return self.absent
 
     def send(self, session: int, message: ToAgent) -> None:
         self.sent.append(message)
@@ -224,7 +227,7 @@ async def test_a_pod_that_appears_or_ends_has_its_pool_looked_at() -> None:
         room.dispatcher.pod_observed(replace(pod, ready=True))
         assert room.effects.looked == []
         room.dispatcher.pod_observed(replace(pod, ended=True))
-        room.dispatcher.pod_gone("p1")
+        room.dispatcher.pod_gone(replace(pod, ended=True))
         assert room.effects.looked == [({("ns", "pool")}, set())] * 2
         assert room.effects.closed[-1] == "the pod is gone"
 
@@ -243,6 +246,42 @@ async def test_a_foreign_pod_is_nobodys_and_one_that_becomes_so_is_followed_on()
         room.dispatcher.pod_observed(pod)
         room.dispatcher.pod_observed(replace(pod, foreign=True, ready=True))
         assert seen() == [*before, "pod"]
+
+
+async def test_a_pod_that_leaves_the_view_alive_keeps_its_session_and_its_lease() -> None:
+    async with leading() as room:
+        room.connect()
+        grant = await room.effects.until_sent(Grant)
+        assert isinstance(grant, Grant)
+        room.dispatcher.pod_gone(PodRecord("p1", "ns", "pod", "pool", 1.0, ready=True, may_run=True))
+        assert room.effects.closed == []
+        assert len(room.effects.writes) == 1
+        room.dispatcher.received(7, Result(grant.lease, b"{}"))
+        await room.effects.until_sent(Final)
+        assert room.effects.writes[-1].status["phase"] == "Succeeded"
+
+
+async def test_an_end_that_was_seen_while_another_led_counts_at_the_takeover() -> None:
+    room = Room()
+    for uid, ended in (("p1", True), ("p2", False)):
+        pod = PodRecord(uid, "ns", uid, "pool", 1.0, may_run=True)
+        room.dispatcher.pod_observed(pod)
+        room.dispatcher.pod_gone(replace(pod, deleting=ended, may_run=not ended))
+    held = [
+        replace(
+            RECORD,
+            task=replace(RECORD.task, uid=uid, name=uid),
+            phase=Phase.ASSIGNED,
+            attempt=1,
+            epoch=1,
+            agent_uid=f"p{uid}",
+        )
+        for uid in "12"
+    ]
+    room.dispatcher.lead(Leader(Core(), 2, LeaderSettings()), [], [], held)
+    await asyncio.sleep(0)
+    assert [write.uid for write in room.effects.writes] == ["1"]
+    await room.dispatcher.forget()
 
 
 POOL = ("ns", "pool")
