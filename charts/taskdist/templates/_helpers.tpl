@@ -75,10 +75,10 @@ rights. Rendered without a cluster nothing is known of any namespace; every clus
 - apiGroups: [taskdist.dev]
   resources: [tasks/status, taskqueues/status, agentpools/status]
   verbs: [get, patch]
-# Agents.
+# Agents. They are marked before they are deleted, so that the next leader knows of a deletion that is under way.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, create, delete]
+  verbs: [get, list, watch, create, patch, delete]
 # The certificate authorities' public half, where agents read it. Creation cannot be bound to a name.
 - apiGroups: [""]
   resources: [configmaps]

@@ -11,6 +11,8 @@ VERSION = "v1alpha1"
 # What the operator and the local node write on pods.
 POOL_LABEL = f"{GROUP}/pool"
 TEMPLATE_LABEL = f"{GROUP}/template"
+# Stands on a pod that is to be deleted: the epoch of the leadership that decided so.
+REMOVED_BY_ANNOTATION = f"{GROUP}/removed-by"
 LOG_PATH_ANNOTATION = f"{GROUP}/log-path"  # where the agent's output is, on a node without a kubelet
 CONDITION_STATUS = ("True", "False", "Unknown")
 

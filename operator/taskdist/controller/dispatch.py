@@ -267,7 +267,7 @@ class Dispatcher:
         self._pods[pod.uid] = pod
         self._pools_pods.setdefault(key, set()).add(pod.uid)
         self._input(lambda m, now: m.pod_observed(pod, now))
-        if before is None or (before.deleting, before.ended) != (pod.deleting, pod.ended):
+        if before is None or (before.going, before.ended) != (pod.going, pod.ended):
             self._effects.look_at({key}, set())
         else:
             self._dirty_pools.add(key)
@@ -319,7 +319,7 @@ class Dispatcher:
             return None
         view = core.pool_view(key)
         pods = tuple(
-            PodFact(uid, pod.name, pod.deleting, pod.ended, uid in view.draining)
+            PodFact(uid, pod.name, pod.going, pod.ended, uid in view.draining)
             for uid in sorted(self._pools_pods.get(key, ()))
             if (pod := self._pods.get(uid)) is not None
         )

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from taskdist.api import AgentPool, Reason, Task
+from taskdist.api import REMOVED_BY_ANNOTATION, AgentPool, Reason, Task
 from taskdist.controller.payloads import RecentPayloads
 from taskdist.core.model import Key, Parent
 from taskdist.kube import PODS, ApiError, Client, Informer, KubeError, StatusWriter, Write
@@ -78,6 +78,7 @@ class KubeEffects:
         announce: records a Kubernetes Event.
         pool_uid: of the pool of this namespace and name; empty if unknown.
         look_at: has pools and queues reconciled.
+        may_act: whether leadership is sure now.
         payloads: of Tasks that the watch has just brought; fed by whoever sees them.
     """
 
@@ -89,6 +90,7 @@ class KubeEffects:
         announce: Announce,
         pool_uid: Callable[[Key], str],
         look_at: Callable[[set[Key], set[Key]], None],
+        may_act: Callable[[], bool],
         payloads: RecentPayloads | None = None,
     ) -> None:
         self._client = client
@@ -96,6 +98,7 @@ class KubeEffects:
         self._link = link
         self._announce = announce
         self._pool_uid = pool_uid
+        self._may_act = may_act
         self.look_at = look_at
         self._payloads = payloads if payloads is not None else RecentPayloads()
         self._writer: StatusWriter | None = None
@@ -193,8 +196,17 @@ class KubeEffects:
     async def delete_pod(self, action: DeletePod) -> bool:
         """Delete until it is done or leadership ends: the core asks once. Returns whether there was no such pod."""
         _log.info("deleting an agent", pod=action.name, namespace=action.namespace, reason=action.reason.value)
+        marks = {"metadata": {"uid": action.uid, "annotations": {REMOVED_BY_ANNOTATION: str(action.epoch)}}}
+        marked = False
         for attempt in itertools.count():
             try:
+                if not marked and self._may_act():
+                    await self._client.patch(PODS, action.name, marks, action.namespace)
+                    marked = True
+                # Asked again: only what was marked in time is deleted. See `DeletePod`.
+                if not self._may_act():
+                    await asyncio.sleep(self._backoff.wait(attempt, self._rng))
+                    continue
                 await self._client.delete(PODS, action.name, action.namespace, uid=action.uid)
             except KubeError as error:
                 if isinstance(error, ApiError) and (error.is_not_found or error.is_conflict):

@@ -6,13 +6,14 @@ and which of them goes is the core's decision; a keeper only creates what is mis
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from taskdist.api import AgentPool, Reason, TaskQueue
-from taskdist.controller.bridge import Bridge, NoFacts
+from taskdist.controller.bridge import Bridge, NoFacts, NotLeading
 from taskdist.controller.effects import Announce
 from taskdist.controller.pods import InvalidTemplate, LinkInfo, build_pod, check_template
 from taskdist.controller.replicas import Outcome, Publish, Replicas, subject
@@ -20,7 +21,8 @@ from taskdist.controller.seen import SpecVersion
 from taskdist.controller.status import PoolFacts, Verdict, pods_failing, pool_status, queue_status
 from taskdist.controller.workqueue import WorkQueue
 from taskdist.core.model import Key
-from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, ApiError, Client, KubeError
+from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, ApiError, Client, KubeError, status_patch
+from taskdist.kube.store import is_newer
 
 # How long an answer that is no word on a template (a quota, a policy, a webhook that is down) is not asked for again.
 UNDECIDED_SECONDS = 30.0
@@ -35,6 +37,7 @@ class Keepers:
         publish_trust: makes sure that a namespace has the certificate authorities' bundle.
         announce: records a Kubernetes Event.
         least_lease: what a shorter `leaseSeconds` of a queue counts as.
+        may_act: whether leadership is sure now; asked before each write of status.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Keepers:
         own_namespace: str,
         publish_trust: Publish,
         announce: Announce,
+        may_act: Callable[[], bool],
         least_lease: int = 0,
     ) -> None:
         self._client = client
@@ -54,6 +58,7 @@ class Keepers:
         self._own_namespace = own_namespace
         self._replicas = Replicas(client, link, publish_trust, announce)
         self._announce = announce
+        self._may_act = may_act
         self._pools: dict[Key, AgentPool] = {}
         self._queues: dict[Key, TaskQueue] = {}
         self._written: dict[tuple[str, Key], dict[str, Any]] = {}
@@ -86,6 +91,8 @@ class Keepers:
         pool = AgentPool.model_validate(body)
         key = (pool.metadata.namespace, pool.metadata.name)
         before = self._pools.get(key)
+        if not _is_newer(pool, before):
+            return
         self._pools[key] = pool
         if self._is_news("pool", key, before, pool):
             self._pool_work.ask(key)
@@ -107,6 +114,8 @@ class Keepers:
         queue = TaskQueue.model_validate(body)
         key = (queue.metadata.namespace, queue.metadata.name)
         before = self._queues.get(key)
+        if not _is_newer(queue, before):
+            return
         self._queues[key] = queue
         if self._is_news("queue", key, before, queue):
             self._queue_work.ask(key)
@@ -148,9 +157,7 @@ class Keepers:
             )
         self._tell_failing(pool, facts)
         message = str(outcome.refused) if outcome.refused else ""
-        await self._write(
-            "pool", key, pool.status.to_wire(), pool_status(pool, facts, pods, verdict, message, time.time())
-        )
+        await self._write("pool", pool, pool_status(pool, facts, pods, verdict, message, time.time()))
         if facts.ready >= facts.desired:
             self._replicas.settled(key)
         if outcome.again is not None:
@@ -233,22 +240,42 @@ class Keepers:
         elif missing:
             verdict = Verdict(Reason.ACCEPTED, f"served without the pools that do not exist: {', '.join(missing)}")
         status = queue_status(queue, facts, verdict, time.time(), self._least_lease)
-        await self._write("queue", key, queue.status.to_wire(), status)
+        await self._write("queue", queue, status)
 
-    async def _write(self, kind: str, key: Key, old: dict[str, Any], new: dict[str, Any]) -> None:
-        """Write status where it says something new."""
-        told = {k: v for k, v in {**old, **new}.items() if v is not None}
-        if self._written.get((kind, key)) == new or told == old:
+    async def _write(self, kind: str, obj: AgentPool | TaskQueue, new: dict[str, Any]) -> None:
+        """Write status where it is not what was observed: so what another wrote over it is mended.
+
+        It is written on the version that was observed. A late one, of a leadership that is over, conflicts with what
+        the next one wrote; where that has nothing to write yet, it sees the late one and mends it.
+        """
+        metadata, old = obj.metadata, obj.status.to_wire()
+        if {k: v for k, v in {**old, **new}.items() if v is not None} == old:
             return
+        if not self._may_act():
+            raise NotLeading("leadership is not sure now")
+        key = (metadata.namespace, metadata.name)
         resource = AGENTPOOLS if kind == "pool" else TASKQUEUES
+        patch = status_patch(new, uid=metadata.uid, resource_version=metadata.resource_version)
         # Before it is sent: the watch may bring it before the answer comes.
         self._written[kind, key] = new
         try:
-            await self._client.patch(resource, key[1], {"status": new}, key[0], subresource="status")
+            try:
+                there = await self._client.patch(resource, key[1], patch, key[0], subresource="status")
+            except ApiError as error:
+                if not error.is_conflict:
+                    raise
+                # Something newer is there, and counts. The watch may take a while to bring it.
+                self._written.pop((kind, key), None)
+                there = await self._client.get(resource, key[1], key[0])
         except KubeError as error:
             self._written.pop((kind, key), None)
             if not (isinstance(error, ApiError) and error.is_not_found):
                 raise
+        else:
+            if kind == "pool" and key in self._pools:
+                self.pool_seen(there)
+            elif kind == "queue" and key in self._queues:
+                self.queue_seen(there)
 
     def _is_news(self, kind: str, key: Key, before: AgentPool | TaskQueue | None, now: AgentPool | TaskQueue) -> bool:
         """Whether this is more than the echo of what was written here: that would be one write after another."""
@@ -266,7 +293,7 @@ class Keepers:
     @staticmethod
     def _failed(key: Key, error: Exception) -> None:
         # What the API server says is clear enough; anything else is a defect, and wants its place told.
-        known = isinstance(error, KubeError)
+        known = isinstance(error, KubeError | NoFacts)
         _log.warning(
             "reconciling failed and is tried again",
             namespace=key[0],
@@ -274,6 +301,13 @@ class Keepers:
             error=str(error),
             exc_info=None if known else error,
         )
+
+
+def _is_newer(obj: AgentPool | TaskQueue, known: AgentPool | TaskQueue | None) -> bool:
+    """Whether this is a later state than the one that is known. The answer to an own write is known before its echo."""
+    if known is None or known.metadata.uid != obj.metadata.uid:
+        return True
+    return is_newer(obj.metadata.resource_version, known.metadata.resource_version)
 
 
 def _version(obj: AgentPool | TaskQueue) -> SpecVersion:

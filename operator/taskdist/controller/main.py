@@ -214,7 +214,7 @@ class _Operator:
         self._reaper = Reaper(
             client,
             self._retention,
-            lambda: boottime() < self._elector.leads_until,
+            self._may_act,
             self._expired,
         )
         self._bundles = BundleMaps(client, lambda: (p.pool.namespace for p in self._pools.store))
@@ -228,7 +228,14 @@ class _Operator:
         relay = _Relay()
         self._payloads = RecentPayloads()
         self._effects = KubeEffects(
-            client, self._tasks, relay, self._announce, self._pool_uid, self._look_at, self._payloads
+            client,
+            self._tasks,
+            relay,
+            self._announce,
+            self._pool_uid,
+            self._look_at,
+            self._may_act,
+            self._payloads,
         )
         self._epochs = Epochs(
             boottime, self._loop.call_later, lambda why: self._elector.step_down(why), self._effects.pool_notice
@@ -329,6 +336,7 @@ class _Operator:
             settings.namespace,
             self._publish_trust,
             self._announce_from_thread,
+            self._may_act,
             settings.least_lease,
         )
 
@@ -425,6 +433,10 @@ class _Operator:
             self._look_at({event.new.pool.key}, set())
 
     # -- small ports -----------------------------------------------------------------------------------------------
+
+    def _may_act(self) -> bool:
+        """Whether this process is sure to lead now. Asked from either thread, right before a request is sent."""
+        return boottime() < self._elector.leads_until
 
     def _look_at(self, pools: set[Key], queues: set[Key]) -> None:
         if self._leadership is not None:

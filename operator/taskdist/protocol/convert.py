@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from taskdist import api
 from taskdist.api import (
     POOL_LABEL,
+    REMOVED_BY_ANNOTATION,
     TEMPLATE_LABEL,
     AgentPool,
     BudgetKind,
@@ -362,6 +363,7 @@ def pod_record(obj: Obj) -> PodRecord:
         foreign=labels.get(POOL_LABEL, "") != _maker(metadata),
         deleting="deletionTimestamp" in metadata,
         ended=over,
+        removed_by=_mark(metadata.get("annotations") or _NOTHING),
         may_run=bool((obj.get("spec") or _NOTHING).get("nodeName"))
         and not ("terminated" in state or (over and "running" not in state)),
         restarts=(container.get("restartCount") or 0) + (1 if ended else 0),
@@ -401,6 +403,12 @@ def _ready(obj: Obj, status: Obj, agent: Obj) -> bool:
         and all(each.get("ready") for each in others)
         and all(conditions.get(gate["conditionType"]) for gate in spec.get("readinessGates") or ())
     )
+
+
+def _mark(annotations: Obj) -> int:
+    mark = annotations.get(REMOVED_BY_ANNOTATION) or ""
+    # Whatever else somebody wrote there is a mark of nobody's leadership, and as good as an old one.
+    return int(mark) if mark.isascii() and mark.isdecimal() and len(mark) < 18 else int(bool(mark))
 
 
 def _agent_status(obj: Obj, status: Obj) -> Obj:

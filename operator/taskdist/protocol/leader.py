@@ -115,6 +115,8 @@ class Leader(Noted):
             self._advance(entry, now)
         self._taken_over = True
         self._dead_before.clear()
+        for uid in self._pods:
+            self._finish_removal(uid)
         if self._recovering:
             self._timers.add(now.boot + self._settings.beyond(longest), "recovered", "")
             self._release_recovered(now)
@@ -203,7 +205,7 @@ class Leader(Noted):
     def _on_pod_observed(self, pod: PodRecord, now: Now) -> None:
         self._pods[pod.uid] = pod
         self._lost.pop(pod.uid, None)
-        if pod.deleting or pod.ended:
+        if pod.going or pod.ended:
             self.core.handle(PodGone(pod.uid), now.wall)
         else:
             seen = PodSeen(pod.uid, pod.namespace, pod.name, pod.pool, pod.created, pod.template, pod.trouble)
@@ -215,6 +217,7 @@ class Leader(Noted):
             self._agent_dead(pod.uid, "its agent's container has ended", now)
         else:
             self._refresh(pod.uid, now)
+        self._finish_removal(pod.uid)
 
     def pod_gone(self, uid: str, now: Now) -> list[Action]:
         """The pod is no more, and its agent is known to have ended."""
@@ -224,6 +227,7 @@ class Leader(Noted):
         self._pods.pop(uid, None)
         self._lost.pop(uid, None)
         self._draining.discard(uid)
+        self._removing.discard(uid)
         if not self._taken_over:
             self._dead_before.add(uid)
         self._agent_dead(uid, "its agent's pod is gone", now)
@@ -239,6 +243,7 @@ class Leader(Noted):
     def _on_pod_lost(self, uid: str, now: Now) -> None:
         pod = self._pods.pop(uid, None)
         self._draining.discard(uid)
+        self._removing.discard(uid)
         if pod is not None and uid in self._leases:
             self._lost[uid] = pod
         self._refresh(uid, now)
@@ -450,18 +455,11 @@ class Leader(Noted):
                 self._draining.discard(pod)
                 self._send(pod, messages.Drain(undo=True))
             case DeletePod(uid, namespace, name, reason, message):
-                self._delete(DeletePodAction(uid, namespace, name, reason, message))
+                self._delete(DeletePodAction(uid, namespace, name, reason, message, self.epoch))
             case BreakerTurned(pool=key, state=state, reason=reason, message=message):
                 self._out.append(PoolNotice(*key, reason, message, state is not BreakerState.CLOSED))
             case _:
                 raise AssertionError(f"not a decision of the core's own: {decision}")
-
-    def _delete(self, action: DeletePodAction) -> None:
-        """An agent that may hold a former leader's unrecorded lease is not idle: it goes once that is known."""
-        if self._recovering and action.uid not in self._heard:
-            self._deferred.append(action)
-        else:
-            self._out.append(action)
 
     def _assign(self, decision: Assign, now: Now) -> None:
         entry = self._tasks[decision.task_uid]

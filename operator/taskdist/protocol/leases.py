@@ -340,7 +340,7 @@ class Leases(Kinship):
             pod = self._pods.get(lease.agent_uid) or self._lost.get(lease.agent_uid)
             if pod is not None:
                 message = "its agent is silent, and its queue waits for confirmed death: the pod is deleted"
-                self._out.append(DeletePod(pod.uid, pod.namespace, pod.name, Reason.AGENT_LOST, message))
+                self._out.append(DeletePod(pod.uid, pod.namespace, pod.name, Reason.AGENT_LOST, message, self.epoch))
                 self._notice(entry, Reason.AGENT_LOST, message, lease.name)
             lease.until = now.boot + self._settings.delete_again_seconds
             self._time_lease(entry, lease)

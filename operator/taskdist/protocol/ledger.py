@@ -58,6 +58,7 @@ class Ledger(ABC):
         self._sessions: dict[int, Session] = {}
         self._by_pod: dict[str, Session] = {}
         self._draining: set[str] = set()
+        self._removing: set[str] = set()  # marked by a former leader, and being deleted by this one
         self._orphans: dict[str, Orphan] = {}
         self._recovered = False  # nothing is decided before all that stands is known
         self._taken_over = False  # all that the lists of the takeover show has been looked at
@@ -204,6 +205,7 @@ class Ledger(ABC):
         if pod in self._draining and self._holds_nothing(pod):
             self._draining.discard(pod)
             self.core.handle(AgentDrained(pod), now.wall)
+        self._finish_removal(pod)
 
     def _holds_nothing(self, pod: str) -> bool:
         return pod not in self._leases
@@ -226,6 +228,10 @@ class Ledger(ABC):
             self._check_drained(pod, now)
 
     # --- what later parts do ---
+
+    @abstractmethod
+    def _finish_removal(self, uid: str) -> None:
+        """Delete what a former leader marked and may not have deleted, once nothing is held there."""
 
     @abstractmethod
     def _advance(self, entry: Entry, now: Now) -> None:

@@ -79,7 +79,13 @@ class PodRecord:
     topology: tuple[tuple[str, str], ...] = ()  # its labels of zone and region, its node's if nobody else set them
     trouble: Trouble | None = None  # what keeps it from coming up
     foreign: bool = False  # the pool that its label names did not make it
-    may_run: bool = False  # it was bound to a node, and nothing says that the agent's container has ended
+    may_run: bool = True  # it was bound to a node, and nothing says that the agent's container has ended
+    removed_by: int = 0  # epoch of the leadership that marked it as to be deleted; 0: none did
+
+    @property
+    def going(self) -> bool:
+        """Whether it is being deleted, or will be: it gets no work, and another takes its place."""
+        return self.deleting or self.removed_by > 0
 
     @property
     def dead(self) -> bool:
@@ -144,13 +150,19 @@ class CloseSession:
 
 @dataclass(frozen=True, slots=True)
 class DeletePod:
-    """Delete the pod with its uid as precondition."""
+    """Mark the pod with this epoch, then delete it, with its uid as precondition of both.
+
+    The mark is what binds the deletion to a leadership. It is known to stand before the deletion is sent, and
+    leadership is asked for in between: so a deletion that arrives late finds a pod that the next leader saw marked at
+    its takeover, and gave no work to. A mark that arrives late is followed by no deletion.
+    """
 
     uid: str
     namespace: str
     name: str
     reason: Reason
     message: str
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from taskdist.protocol.answers import Answers
 from taskdist.protocol.books import UNWRITTEN, Session, Stage
 from taskdist.protocol.clamp import clamp
 from taskdist.protocol.messages import Hello
-from taskdist.protocol.observations import CloseSession, Now, PodRecord
+from taskdist.protocol.observations import CloseSession, DeletePod, Now, PodRecord
 
 
 class Presence(Answers):
@@ -37,6 +37,23 @@ class Presence(Answers):
                 self._over_as_asked(entry, lease.cancelling, message, now)
             else:
                 self._attempt_over(entry, Reason.AGENT_LOST, message, now, died=pod)
+
+    def _finish_removal(self, uid: str) -> None:
+        """Delete what a former leader marked and may not have deleted, once nothing is held there."""
+        pod = self._pods.get(uid)
+        if pod is None or pod.removed_by in (0, self.epoch) or pod.deleting or uid in self._removing:
+            return
+        if self._taken_over and self._holds_nothing(uid):
+            self._removing.add(uid)
+            message = f"leadership {pod.removed_by} had decided to delete it"
+            self._delete(DeletePod(uid, pod.namespace, pod.name, Reason.IDLE, message, self.epoch))
+
+    def _delete(self, action: DeletePod) -> None:
+        """An agent that may hold a former leader's unrecorded lease is not idle: it goes once that is known."""
+        if self._recovering and action.uid not in self._heard:
+            self._deferred.append(action)
+        else:
+            self._out.append(action)
 
     def _container_ended(self, pod: PodRecord) -> bool:
         """Whether the present instance is known to have ended: by its name, never by comparing clocks or counts.
@@ -81,7 +98,7 @@ class Presence(Answers):
         session, record = self._by_pod.get(pod), self._pods.get(pod)
         if session is None or session.leaving or session.strangers:
             return None  # how many slots a lease takes that is not in the books is not known: it is stopped first
-        if record is None or record.deleting or record.ended:
+        if record is None or record.going or record.ended:
             return None
         if self._settings.require_ready_pods and not record.ready:
             return None

@@ -227,7 +227,7 @@ async def test_a_pod_that_appears_or_ends_has_its_pool_looked_at() -> None:
         room.dispatcher.pod_observed(replace(pod, ready=True))
         assert room.effects.looked == []
         room.dispatcher.pod_observed(replace(pod, ended=True))
-        room.dispatcher.pod_gone(replace(pod, ended=True))
+        room.dispatcher.pod_gone(replace(pod, ended=True, may_run=False))
         assert room.effects.looked == [({("ns", "pool")}, set())] * 2
         assert room.effects.closed[-1] == "the pod is gone"
 

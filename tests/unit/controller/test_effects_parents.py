@@ -57,6 +57,7 @@ def effects(server: Server) -> KubeEffects:
         announce=lambda subject, reason, message, action, warning: None,
         pool_uid=lambda key: "",
         look_at=lambda pools, queues: None,
+        may_act=lambda: True,
     )
     made.write_with(cast("StatusWriter", server))
     return made

@@ -577,7 +577,7 @@ DEAD = {
     ],
 )
 def test_pod(obj: dict[str, Any], expected: dict[str, Any]) -> None:
-    plain = PodRecord(uid="u1", namespace="ns", name="a", pool="p", created=5.0, template="abc")
+    plain = PodRecord(uid="u1", namespace="ns", name="a", pool="p", created=5.0, template="abc", may_run=False)
     assert convert.pod_record(obj) == replace(plain, **expected)
 
 
@@ -608,7 +608,7 @@ def test_a_pod_says_where_it_is() -> None:
 
 def test_a_pod_without_status_or_labels() -> None:
     obj = {"metadata": META | {"deletionTimestamp": "1970-01-01T00:00:05Z"}}
-    assert convert.pod_record(obj) == PodRecord("u1", "ns", "a", "", 0.0, deleting=True)
+    assert convert.pod_record(obj) == PodRecord("u1", "ns", "a", "", 0.0, deleting=True, may_run=False)
 
 
 OWN_PROBE = {"httpGet": {"path": "/readyz", "port": 8088}, "periodSeconds": 1}

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from taskdist.api import POOL_LABEL, Phase, Reclaim
+from taskdist.api import POOL_LABEL, REMOVED_BY_ANNOTATION, Phase, Reclaim
 from taskdist.protocol import convert
 from taskdist.protocol.messages import Ping, Renew, Result
-from taskdist.protocol.observations import DeletePod, PodRecord, WriteStatus
+from taskdist.protocol.observations import DeletePod, PodRecord, WriteStatus, Written
 from unit.protocol.desk import A1, EPOCH, QUEUE, Desk, assigned, running
 
 CONFIRMED = replace(QUEUE, reclaim=Reclaim.CONFIRMED)
@@ -133,3 +133,50 @@ def test_at_a_takeover_an_agent_that_no_list_shows_is_waited_for_unless_it_was_s
         assert desk.writes == []
         desk.at(at)
     assert desk.write().status["reason"] == ("AgentLost" if seen_to_die else "LeaseExpired")
+
+
+# --- pods that a former leader marked, to delete them ---
+
+
+def deletions(desk: Desk) -> list[tuple[str, int]]:
+    return [(action.uid, action.epoch) for action in desk.out if isinstance(action, DeletePod)]
+
+
+def test_a_pod_that_a_former_leader_marked_gets_no_work_and_is_deleted() -> None:
+    """Its deletion may be on the way: whoever gave it work would see that killed."""
+    desk = Desk(QUEUE, pods=0)
+    desk.do("pod_observed", replace(U1, removed_by=EPOCH - 1))
+    assert deletions(desk) == [("u1", EPOCH)]
+    desk.connect(1)
+    desk.do("task_observed", replace(assigned(), phase=Phase.PENDING, attempt=0, agent_uid=""))
+    assert desk.writes == []
+    desk.do("pod_observed", replace(U1, removed_by=EPOCH - 1, ready=False))
+    assert deletions(desk) == [], "once"
+
+
+def test_nothing_is_deleted_before_it_is_known_what_is_held_there() -> None:
+    desk = Desk(QUEUE, pods=0)
+    desk.leader = type(desk.leader)(desk.leader.core, EPOCH)
+    desk.do("pod_observed", replace(U1, removed_by=EPOCH - 1))
+    assert deletions(desk) == []
+    desk.do("recover", [assigned(epoch=EPOCH - 1)])
+    assert deletions(desk) == []
+    desk.at(1121.2)
+    desk.answer(Written(replace(assigned(30), phase=Phase.PENDING)))
+    assert deletions(desk) == [("u1", EPOCH)]
+
+
+@pytest.mark.parametrize("pod", [replace(U1, removed_by=EPOCH), replace(U1, removed_by=EPOCH - 1, deleting=True)])
+def test_what_is_being_deleted_is_not_deleted_again(pod: PodRecord) -> None:
+    desk = Desk(QUEUE, pods=0)
+    desk.do("pod_observed", pod)
+    assert deletions(desk) == []
+
+
+@pytest.mark.parametrize(
+    ("mark", "epoch"), [(None, 0), ("", 0), ("7", 7), ("-1", 1), ("x", 1), ("9" * 400, 1), ("٣", 1)]
+)
+def test_a_mark_is_read_whatever_somebody_wrote(mark: str | None, epoch: int) -> None:
+    obj = last_seen(RUNS)
+    obj["metadata"]["annotations"] = None if mark is None else {REMOVED_BY_ANNOTATION: mark}
+    assert convert.pod_record(obj).removed_by == epoch

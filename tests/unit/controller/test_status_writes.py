@@ -1,0 +1,145 @@
+"""Status of pools and queues: written on the version that was observed, while leading, and mended if overwritten."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from taskdist.controller.bridge import PoolView
+from taskdist.controller.keepers import Keepers
+from taskdist.controller.pods import LinkInfo
+from taskdist.controller.status import PoolFacts, QueueFacts
+from taskdist.core.model import Key
+from taskdist.kube import ApiError
+
+KEY = ("ns", "it")
+SPECS: dict[str, dict[str, Any]] = {
+    "queue": {"pools": ["p"]},
+    "pool": {"template": {"spec": {"containers": [{"name": "a", "image": "i"}]}}},
+}
+# What a stranger might write over it, by kind.
+FALSE: dict[str, dict[str, Any]] = {"queue": {"accepting": False, "waiting": 9}, "pool": {"readyReplicas": 9}}
+
+
+class Facts:
+    """What the dispatch loop says: always the same."""
+
+    async def pool_view(self, key: Key, version: Any) -> PoolView:
+        return PoolView(PoolFacts(), ())
+
+    async def queue_facts(self, key: Key, version: Any) -> QueueFacts:
+        return QueueFacts()
+
+
+class Server:
+    """One object with its version, and a watch that tells when it is asked to."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.leads = True
+        self.writes: list[dict[str, Any]] = []
+        metadata = {"namespace": "ns", "name": "it", "uid": "u", "generation": 1}
+        self.object: dict[str, Any] = {"metadata": metadata, "spec": SPECS[kind], "status": {}}
+        self.version = 7
+        self.keepers = Keepers(
+            cast("Any", self),
+            cast("Any", Facts()),
+            LinkInfo("link:1", "link", "audience"),
+            "system",
+            self._publish,
+            lambda *_: None,
+            self._may_act,
+        )
+        self.asked = asyncio.Event()
+
+    def _may_act(self) -> bool:
+        self.asked.set()
+        return self.leads
+
+    async def _publish(self, namespace: str) -> None: ...
+
+    @property
+    def now(self) -> dict[str, Any]:
+        return {**self.object, "metadata": {**self.object["metadata"], "resourceVersion": str(self.version)}}
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return dict(self.object["status"])
+
+    def overwrite(self, status: dict[str, Any]) -> None:
+        self.version += 1
+        self.object = {**self.object, "status": {**self.status, **status}}
+
+    def tell(self) -> None:
+        (self.keepers.pool_seen if self.kind == "pool" else self.keepers.queue_seen)(self.now)
+
+    async def settle(self) -> None:
+        work = self.keepers._pool_work if self.kind == "pool" else self.keepers._queue_work
+        await work.idle()
+
+    async def patch(self, resource: Any, name: str, body: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
+        self.writes.append(body["metadata"])
+        if body["metadata"] != {"uid": "u", "resourceVersion": str(self.version)}:
+            raise ApiError(409, "Conflict", "the object has been modified")
+        self.overwrite({k: v for k, v in body["status"].items() if v is not None})
+        return self.now
+
+    async def get(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return self.now
+
+    async def create(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return {}
+
+
+@pytest.fixture(params=["queue", "pool"])
+async def server(request: pytest.FixtureRequest) -> Any:
+    made = Server(request.param)
+    made.tell()
+    await made.settle()
+    yield made
+    await made.keepers.close()
+
+
+async def test_it_is_written_on_the_version_that_was_observed_and_once(server: Server) -> None:
+    assert server.writes == [{"uid": "u", "resourceVersion": "7"}]
+    server.tell()
+    await server.settle()
+    assert len(server.writes) == 1, "its echo says nothing new"
+
+
+async def test_what_another_wrote_over_it_is_mended(server: Server) -> None:
+    right = server.status
+    for _ in range(3):
+        server.overwrite(FALSE[server.kind])
+        server.tell()
+        await server.settle()
+        assert server.status == right
+
+
+async def test_a_conflict_is_followed_by_a_write_on_what_is_there(server: Server) -> None:
+    right = server.status
+    server.overwrite(FALSE[server.kind])
+    server.overwrite({})  # and the watch is late
+    look = server.keepers.look_at_pool if server.kind == "pool" else server.keepers.look_at_queue
+    server.keepers._written.clear()
+    known = server.keepers._pools if server.kind == "pool" else server.keepers._queues
+    cast("Any", known[KEY]).status = type(known[KEY].status)()
+    look(KEY)
+    await server.settle()
+    assert server.status == right
+    assert [int(each["resourceVersion"]) for each in server.writes] == [7, 8, 10]
+
+
+async def test_nothing_is_written_while_leadership_is_not_sure(server: Server) -> None:
+    right = server.status
+    server.leads = False
+    server.asked.clear()
+    server.overwrite(FALSE[server.kind])
+    server.tell()
+    await asyncio.wait_for(server.asked.wait(), 5)
+    assert len(server.writes) == 1
+    server.leads = True
+    await server.settle()
+    assert server.status == right
