@@ -179,13 +179,17 @@ class Session:
 
 @dataclass(slots=True)
 class Orphan:
-    """A lease that an agent speaks of and whose Task is unknown here: it is read before the agent hears so."""
+    """A lease that an agent speaks of and whose Task is unknown here: it is read before the agent hears so.
+
+    It is read where this agent says that the Task is. What another agent says of the same Task is read for that one.
+    """
 
     name: LeaseName
     pod: str
     namespace: str
     task_name: str
     outcome: Result | Failure | None = None
+    reading: bool = False
 
 
 class Timers:

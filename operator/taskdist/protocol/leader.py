@@ -15,7 +15,7 @@ from taskdist.core.decisions import Assign, BreakerTurned, Decision, DeletePod, 
 from taskdist.core.events import PodGone, PodSeen, PoolApplied, PoolDeleted, QueueApplied, QueueDeleted
 from taskdist.core.model import Key, Pool, Queue
 from taskdist.protocol import messages, status
-from taskdist.protocol.books import Ask, Entry, Lease, Stage
+from taskdist.protocol.books import Ask, Entry, Lease, Orphan, Stage
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Hold, LeaseName
 from taskdist.protocol.noted import Noted
 from taskdist.protocol.observations import (
@@ -297,11 +297,11 @@ class Leader(Noted):
         return self._input(partial(self._on_read_done, token, outcome), now)
 
     def _on_read_done(self, token: int, outcome: ReadOutcome, now: Now) -> None:
-        uid = self._asks.pop(token, "")
-        entry = self._tasks.get(uid)
-        if uid in self._orphans:
-            self._orphan_read(uid, outcome, now)
-        elif entry is not None and entry.asked is not None:
+        if (orphan := self._orphan_reads.pop(token, None)) is not None:
+            self._orphan_read(orphan, outcome, now)
+            return
+        entry = self._tasks.get(self._asks.pop(token, ""))
+        if entry is not None and entry.asked is not None:
             ask, entry.asked = entry.asked, None
             self._read_answer(entry, ask, outcome, now)
 
@@ -336,12 +336,12 @@ class Leader(Noted):
             return (record.attempt, record.epoch) == (lease.name.attempt, lease.name.epoch)
         return record.attempt < lease.name.attempt
 
-    def _orphan_read(self, uid: str, outcome: ReadOutcome, now: Now) -> None:
-        orphan = self._orphans[uid]
+    def _orphan_read(self, orphan: Orphan, outcome: ReadOutcome, now: Now) -> None:
+        orphan.reading = False
         if isinstance(outcome, ReadFailed):
-            self._timers.add(now.boot + self._settings.retry_seconds, "orphan", uid)
+            self._timers.add(now.boot + self._settings.retry_seconds, "orphan", orphan.name.task_uid)
             return
-        del self._orphans[uid]
+        del self._orphans[orphan.pod, orphan.name]
         if isinstance(outcome, Gone):
             self._tell_gone(orphan.pod, orphan.name, orphan.outcome)
             return
@@ -375,8 +375,9 @@ class Leader(Noted):
         elif kind == "reasons":
             self._write_reasons(now)
         elif kind == "orphan":
-            if uid in self._orphans:
-                self._read_orphan(self._orphans[uid])
+            for orphan in self._orphans.values():
+                if orphan.name.task_uid == uid and not orphan.reading:
+                    self._read_orphan(orphan)
         elif (entry := self._tasks.get(uid)) is None:
             return
         elif kind == "advance":

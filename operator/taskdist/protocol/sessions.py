@@ -291,21 +291,21 @@ class Sessions(Presence):
 
     def _orphan(self, session: Session, name: LeaseName, outcome: Result | Failure | None) -> None:
         """Before an agent hears "no such Task", it is read."""
-        held = self._held_in(session, name)
-        if name.task_uid in self._orphans:
-            self._orphans[name.task_uid].outcome = outcome or self._orphans[name.task_uid].outcome
+        held, known = self._held_in(session, name), self._orphans.get((session.pod, name))
+        if known is not None:
+            known.outcome = outcome or known.outcome
         elif held is None or not self._reads_before_gone():
             self._tell_gone(session.pod, name, outcome)
         else:
-            self._orphans[name.task_uid] = Orphan(name, session.pod, held.namespace, held.name, outcome)
-            self._read_orphan(self._orphans[name.task_uid])
+            orphan = self._orphans[session.pod, name] = Orphan(name, session.pod, held.namespace, held.name, outcome)
+            self._read_orphan(orphan)
 
     def _reads_before_gone(self) -> bool:
         return True
 
     def _read_orphan(self, orphan: Orphan) -> None:
         self._token += 1
-        self._asks[self._token] = orphan.name.task_uid
+        self._orphan_reads[self._token], orphan.reading = orphan, True
         self._out.append(ReadTask(self._token, orphan.name.task_uid, orphan.namespace, orphan.task_name))
 
     def _tell_gone(self, pod: str, name: LeaseName, outcome: Result | Failure | None) -> None:
