@@ -29,6 +29,7 @@ from taskdist.protocol.leader import Leader
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Refused, ToAgent
 from taskdist.protocol.observations import (
     Action,
+    AnnotatePod,
     CloseSession,
     DeletePod,
     Notice,
@@ -75,6 +76,8 @@ class Effects(Protocol):
     async def read_task(self, action: ReadTask) -> ReadOutcome: ...
 
     async def delete_pod(self, action: DeletePod) -> bool: ...
+
+    async def annotate_pod(self, action: AnnotatePod) -> None: ...
 
     def send(self, session: int, message: ToAgent) -> None: ...
 
@@ -421,6 +424,8 @@ class Dispatcher:
                 self._effects.close(session, reason)
             case DeletePod():
                 self._spawn(self._delete(action))
+            case AnnotatePod():
+                self._spawn(self._effects.annotate_pod(action))
             case ScalePool(namespace, pool):
                 self._effects.scaled(action)
                 self._effects.look_at({(namespace, pool)}, set())

@@ -23,6 +23,7 @@ from taskdist.protocol import convert
 from taskdist.protocol.dependencies import within_bounds
 from taskdist.protocol.messages import ParentResult, ToAgent
 from taskdist.protocol.observations import (
+    AnnotatePod,
     Conflict,
     DeletePod,
     Found,
@@ -216,6 +217,20 @@ class KubeEffects:
             else:
                 return False
         raise AssertionError("it is tried for ever")
+
+    async def annotate_pod(self, action: AnnotatePod) -> None:
+        """Annotate until it is done or leadership ends. On a pod that is gone there is nothing to be noted."""
+        body = {"metadata": {"uid": action.uid, "annotations": {action.key: action.value}}}
+        for attempt in itertools.count():
+            try:
+                if self._may_act():
+                    await self._client.patch(PODS, action.name, body, action.namespace)
+                    return
+            except KubeError as error:
+                if isinstance(error, ApiError) and (error.is_not_found or error.is_conflict):
+                    return
+                _log.warning("a pod could not be annotated yet", pod=action.name, error=str(error))
+            await asyncio.sleep(self._backoff.wait(attempt, self._rng))
 
     def send(self, session: int, message: ToAgent) -> None:
         self._link.send(session, message)

@@ -8,13 +8,11 @@ from taskdist.api import Delivery, Phase, Reason
 from taskdist.core.decisions import Fail, Retry
 from taskdist.core.events import AttemptFailed
 from taskdist.core.spending import Spent, spent
-from taskdist.protocol import status
+from taskdist.protocol import status, still_held
 from taskdist.protocol.books import LIVE, UNHEARD, Ask, Ending, Entry, Lease, Stage
 from taskdist.protocol.fates import Fates
 from taskdist.protocol.messages import LeaseName, Result, Verdict
-from taskdist.protocol.observations import (
-    Now,
-)
+from taskdist.protocol.observations import AnnotatePod, Now
 
 
 class Attempts(Fates):
@@ -54,11 +52,23 @@ class Attempts(Fates):
             self._final(entry.outcome_pod, entry.outcome.lease, Verdict.GONE, "the Task was deleted")
             self._forget(entry, now, final=False)
         elif self._may_still_run(entry):
+            self._note_held(entry)
             self._ask_to_stop(entry, Reason.CANCELLED, "the Task was deleted", now)
         else:
             if entry.ending is not None and entry.ending.reply is not None:
                 self._final(entry.ending.reply_to, entry.ending.reply, Verdict.GONE, "the Task was deleted")
             self._forget(entry, now, final=False)
+
+    def _note_held(self, entry: Entry) -> None:
+        """Have the next leader know of keys that are not free though their Task is gone."""
+        lease, record = entry.lease, entry.record
+        pod = self._pods.get(lease.agent_uid) if lease is not None else None
+        if lease is None or pod is None or entry.noted_on or not still_held.holds_keys(record):
+            return
+        entry.noted_on = pod.uid
+        _, attempt, epoch = lease.name
+        value = still_held.written(record, attempt, epoch, lease.pool, lease.lease_seconds, lease.hold_seconds)
+        self._out.append(AnnotatePod(pod.uid, pod.namespace, pod.name, still_held.annotation(entry.uid), value))
 
     def _sure_it_is_gone(self, entry: Entry) -> bool:
         return entry.gone_sure

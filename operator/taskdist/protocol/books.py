@@ -136,6 +136,7 @@ class Entry:
     outcome_start: float = 0.0  # when its handler started (wall clock), 0 if that is not known
     gone: bool = False
     gone_sure: bool = False
+    noted_on: str = ""  # the pod on which it stands what it still holds though it is gone
     not_until: float = 0.0
     pins_due: float = 0.0  # when what is known of its parents is written, if nothing else is before
     waits: int = 0  # counts the times it began to wait: timers of earlier ones are void

@@ -53,6 +53,7 @@ from taskdist.core.model import (
 )
 from taskdist.core.performance import TypePerformance
 from taskdist.core.spending import NOTHING, Spent
+from taskdist.protocol import still_held
 from taskdist.protocol.instances import instance_of
 from taskdist.protocol.observations import PodRecord, TaskRecord, Terms
 from taskdist.protocol.pod_trouble import trouble_of
@@ -363,6 +364,9 @@ def pod_record(obj: Obj) -> PodRecord:
         foreign=labels.get(POOL_LABEL, "") != _maker(metadata),
         deleting="deletionTimestamp" in metadata,
         ended=over,
+        still_held=still_held.read(
+            metadata.get("annotations") or _NOTHING, metadata["namespace"], metadata["uid"], metadata["name"]
+        ),
         removed_by=_mark(metadata.get("annotations") or _NOTHING),
         may_run=bool((obj.get("spec") or _NOTHING).get("nodeName"))
         and not ("terminated" in state or (over and "running" not in state)),

@@ -111,6 +111,9 @@ class Leader(Noted):
                 longest = max(longest, queue.hold_seconds, queue.lease_seconds)
             if record.deleting:
                 entry.gone = True
+        for pod in self._pods.values():
+            for record in () if pod.dead else pod.still_held:
+                self._adopt_held(record, now)
         for entry in list(self._tasks.values()):
             self._advance(entry, now)
         self._taken_over = True

@@ -75,6 +75,21 @@ class Leases(Kinship):
         else:
             self._time_lease(entry, lease)
 
+    def _adopt_held(self, record: TaskRecord, now: Now) -> None:
+        """A former leader noted what a Task holds that was deleted while it ran: its agent may be stopping it yet."""
+        uid = record.task.uid
+        if uid in self._tasks or uid in self._finals or record.terms is None or record.epoch > self.epoch:
+            return
+        entry = self._tasks[uid] = Entry(record, gone=True, gone_sure=True, noted_on=record.agent_uid)
+        self._duplicates.seen(record)
+        name = LeaseName(uid, record.attempt, record.epoch)
+        lease = self._new_lease(entry, name, record.agent_uid, record.agent_name, record.pool, record.terms)
+        lease.recorded, lease.stage = True, Stage.FOREIGN
+        lease.until = self._foreign_until(lease)
+        self._set_lease(entry, lease)
+        self._core_leased(entry, lease.agent_uid, now)
+        self._time_lease(entry, lease)
+
     def _landed_late(self, record: TaskRecord) -> bool:
         """Whether a former leader's assignment is in no list of the takeover: that one could not send it any more,
         as it only sends what it knows to be recorded, and its leadership was over by then."""

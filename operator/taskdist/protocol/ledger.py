@@ -11,13 +11,14 @@ from taskdist.api import Delivery, Dispatch, Reason
 from taskdist.core import Core
 from taskdist.core.events import AgentDrained, TaskGone, TaskHeld, TaskLeased, TaskWaiting
 from taskdist.core.model import Agent, Key, Pool, Queue
-from taskdist.protocol import status
+from taskdist.protocol import status, still_held
 from taskdist.protocol.books import Ask, Entry, Grave, Lease, Orphan, Session, Timers
 from taskdist.protocol.dependencies import Lineage
 from taskdist.protocol.duplicates import Duplicates
 from taskdist.protocol.messages import Final, LeaseName, ToAgent, Verdict
 from taskdist.protocol.observations import (
     Action,
+    AnnotatePod,
     DeletePod,
     Notice,
     Now,
@@ -214,6 +215,9 @@ class Ledger(ABC):
     def _forget(self, entry: Entry, now: Now, *, final: bool) -> None:
         """The Task is terminal or deleted, and nothing of it runs."""
         pod = entry.lease.agent_uid if entry.lease else ""
+        if (noted := self._pods.get(entry.noted_on)) is not None:
+            key = still_held.annotation(entry.uid)
+            self._out.append(AnnotatePod(noted.uid, noted.namespace, noted.name, key, None))
         self._drop_lease(entry)
         del self._tasks[entry.uid]
         self._recovering.discard(entry.uid)

@@ -80,6 +80,7 @@ class PodRecord:
     trouble: Trouble | None = None  # what keeps it from coming up
     foreign: bool = False  # the pool that its label names did not make it
     may_run: bool = True  # it was bound to a node, and nothing says that the agent's container has ended
+    still_held: tuple[TaskRecord, ...] = ()  # deleted Tasks that its agent may still run, as a leader noted
     removed_by: int = 0  # epoch of the leadership that marked it as to be deleted; 0: none did
 
     @property
@@ -166,6 +167,17 @@ class DeletePod:
 
 
 @dataclass(frozen=True, slots=True)
+class AnnotatePod:
+    """Set the annotation of the pod of this uid, or take it away (None)."""
+
+    uid: str
+    namespace: str
+    name: str
+    key: str
+    value: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class ScalePool:
     namespace: str
     pool: str
@@ -210,7 +222,18 @@ class RaiseEpoch:
     message: str
 
 
-Action = WriteStatus | ReadTask | Send | CloseSession | DeletePod | ScalePool | PoolNotice | Notice | RaiseEpoch
+Action = (
+    WriteStatus
+    | ReadTask
+    | Send
+    | CloseSession
+    | DeletePod
+    | AnnotatePod
+    | ScalePool
+    | PoolNotice
+    | Notice
+    | RaiseEpoch
+)
 
 
 # --- answers to a write or a read ---

@@ -155,7 +155,7 @@ class Sessions(Presence):
     def _drains(self, pod: str) -> bool:
         """Whether the agent gets no more work: it is to go, or its pod is going."""
         record = self._pods.get(pod)
-        return pod in self._draining or (record is not None and record.deleting)
+        return pod in self._draining or (record is not None and record.going)
 
     # --- leases at a hello ---
 

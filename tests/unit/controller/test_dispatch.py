@@ -36,6 +36,7 @@ from taskdist.protocol.messages import (
 )
 from taskdist.protocol.observations import (
     Action,
+    AnnotatePod,
     DeletePod,
     Found,
     Notice,
@@ -66,6 +67,7 @@ class Remembered:
         self.looked: list[tuple[set[Key], set[Key]]] = []
         self.pool_notices: list[PoolNotice] = []
         self.absent = False
+        self.annotated: list[AnnotatePod] = []
         # Tasks other than the one that all tests know.
         self.others: dict[str, TaskRecord] = {}
         self.news = asyncio.Event()
@@ -89,6 +91,9 @@ class Remembered:
 
     async def delete_pod(self, action: DeletePod) -> bool:
         return self.absent
+
+    async def annotate_pod(self, action: AnnotatePod) -> None:
+        self.annotated.append(action)
 
     def send(self, session: int, message: ToAgent) -> None:
         self.sent.append(message)

@@ -1,0 +1,111 @@
+"""What a deleted Task still holds while its agent stops it: kept as an annotation of the agent's pod.
+
+The Task is gone from the API server, and its keys are not free yet. A leader that takes over reads it here, with the
+pods, where no agent can write. It goes with the pod. One that nobody took away says no more than it did: the agent's
+hello does not name the lease, and that ends it.
+"""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ValidationError
+
+from taskdist.api import GROUP, Delivery, Phase, Reclaim
+from taskdist.core.model import Task
+from taskdist.protocol.observations import TaskRecord, Terms
+
+PREFIX = f"held.{GROUP}/"
+# As many of one pod are read. More than that at once is not this operator's work.
+MOST_OF_A_POD = 64
+
+
+class _Held(BaseModel):
+    """One annotation's value."""
+
+    name: str
+    queue: str
+    tenant: str
+    slots: int
+    attempt: int
+    epoch: int
+    pool: str
+    leaseSeconds: float
+    holdSeconds: float
+    resources: tuple[tuple[str, int], ...] = ()
+    concurrencyKey: str | None = None
+    orderingKey: str | None = None
+    budgets: tuple[tuple[str, str, int], ...] = ()
+    idempotency: tuple[str, str] | None = None
+
+
+def holds_keys(record: TaskRecord) -> bool:
+    """Whether others wait for what it holds beside its place at the agent."""
+    task = record.task
+    return bool(task.concurrency_key or task.ordering_key or task.budgets or record.idempotency)
+
+
+def annotation(uid: str) -> str:
+    return PREFIX + uid
+
+
+def written(record: TaskRecord, attempt: int, epoch: int, pool: str, lease: float, hold: float) -> str:
+    """Return the annotation's value for a lease of this Task. `lease` and `hold` are its times, in seconds."""
+    task = record.task
+    return _Held(
+        name=task.name,
+        queue=task.queue,
+        tenant=task.tenant,
+        slots=task.slots,
+        attempt=attempt,
+        epoch=epoch,
+        pool=pool,
+        leaseSeconds=lease,
+        holdSeconds=hold,
+        resources=task.resources,
+        concurrencyKey=task.concurrency_key,
+        orderingKey=task.ordering_key,
+        budgets=task.budgets,
+        idempotency=record.idempotency,
+    ).model_dump_json(exclude_defaults=True)
+
+
+def read(annotations: Mapping[str, str], namespace: str, pod_uid: str, pod_name: str) -> tuple[TaskRecord, ...]:
+    """Return what the pod's annotations say, as Tasks that are assigned to it. What makes no sense is left out."""
+    found: list[TaskRecord] = []
+    for key, value in annotations.items():
+        if key.startswith(PREFIX) and len(found) < MOST_OF_A_POD:
+            try:
+                held = _Held.model_validate_json(value)
+            except ValidationError:
+                continue
+            found.append(_record(held, key.removeprefix(PREFIX), namespace, pod_uid, pod_name))
+    return tuple(found)
+
+
+def _record(held: _Held, uid: str, namespace: str, pod_uid: str, pod_name: str) -> TaskRecord:
+    task = Task(
+        uid,
+        namespace,
+        held.name,
+        held.queue,
+        "",
+        0.0,
+        slots=max(1, held.slots),
+        tenant=held.tenant,
+        resources=held.resources,
+        concurrency_key=held.concurrencyKey,
+        ordering_key=held.orderingKey,
+        budgets=held.budgets,
+    )
+    return TaskRecord(
+        task,
+        0,
+        Phase.ASSIGNED,
+        attempt=held.attempt,
+        epoch=held.epoch,
+        agent_uid=pod_uid,
+        agent_name=pod_name,
+        pool=held.pool,
+        idempotency=held.idempotency,
+        deleting=True,
+        terms=Terms(held.leaseSeconds, held.holdSeconds, Reclaim.LEASE, Delivery.AT_MOST_ONCE, True),
+    )
