@@ -11,7 +11,7 @@ second attempt of a Task that still runs are refused, and the operator grants ag
 from dataclasses import replace
 
 from taskdist.api import Reason
-from taskdist.protocol.held import Held, Stage
+from taskdist.protocol.held import Held, Stage, short_of
 from taskdist.protocol.messages import (
     OLDEST_VERSION,
     PROTOCOL_VERSION,
@@ -243,17 +243,7 @@ class AgentEnd:
                 return "an older attempt of the Task still runs here and is being killed"
         if self.busy_slots + grant.slots > self._slots:
             return f"needs {grant.slots} slots, {self._slots - self.busy_slots} of {self._slots} are free"
-        return self._short_of(grant)
-
-    def _short_of(self, grant: Grant) -> str:
-        """Say which named resource is short for the grant. What an agent offers without naming it, it cannot count."""
-        offered = dict(self._offer.resources)
-        for name, amount in grant.resources if offered else ():
-            taken = sum(dict(held.grant.resources).get(name, 0) for held in self._held.values() if held.runs)
-            there = offered.get(name, 0)
-            if taken + amount > there:
-                return f"needs {amount} of {name}, {max(0, there - taken)} of {there} are free"
-        return ""
+        return short_of(grant, self._offer.resources, self._held.values())
 
     def _lease_end(self, ping_boot: float, lease_seconds: float, boot: float) -> float:
         """Count from this agent's own time of sending the ping: so however late a message comes, the end stays."""

@@ -1,5 +1,6 @@
 """A lease in an agent's hands, until the operator is known to have heard what became of it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -61,3 +62,17 @@ class Held:
         if self.stage is not Stage.RUNNING or self.started is None:
             return None
         return next_due(self.grant.execution_seconds, self.grant.progress_seconds, self.started, self.reported)
+
+
+def short_of(grant: Grant, offer: tuple[tuple[str, int], ...], held: Iterable[Held]) -> str:
+    """Say which named resource is short for the grant, empty if none is.
+
+    What an agent offers without naming it is its pool's word, and not known here.
+    """
+    offered = dict(offer)
+    running = [dict(each.grant.resources) for each in held if each.runs]
+    for name, amount in grant.resources if offered else ():
+        there, taken = offered.get(name, 0), sum(each.get(name, 0) for each in running)
+        if taken + amount > there:
+            return f"needs {amount} of {name}, {max(0, there - taken)} of {there} are free"
+    return ""
