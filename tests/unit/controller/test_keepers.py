@@ -66,6 +66,7 @@ class Server:
 
     async def patch(self, resource: Any, name: str, body: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
         self.writes += 1
+        self.objects[name]["metadata"]["resourceVersion"] = str(1 + self.writes)
         status = {**self.objects[name].get("status", {}), **body["status"]}
         self.objects[name]["status"] = {k: v for k, v in status.items() if v is not None}
         self.tell(name)
@@ -94,6 +95,7 @@ async def test_the_echo_of_an_own_write_is_no_reason_for_another(kind: str, spec
         "system",
         publish,
         lambda *_: None,
+        lambda: True,
     )
     server.apply(kind, **spec)
     work = keepers._pool_work if kind == "pool" else keepers._queue_work
@@ -104,7 +106,7 @@ async def test_the_echo_of_an_own_write_is_no_reason_for_another(kind: str, spec
     await work.idle()
     assert (facts.asked, server.writes) == (2, 2)
     # A new spec is news.
-    server.objects[kind]["metadata"]["generation"] = 2
+    server.objects[kind]["metadata"] |= {"generation": 2, "resourceVersion": "9"}
     server.tell(kind)
     await work.idle()
     assert facts.asked == 3

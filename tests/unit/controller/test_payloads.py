@@ -94,6 +94,7 @@ def effects(server: Server, payloads: RecentPayloads) -> KubeEffects:
         announce=lambda subject, reason, message, action, warning: None,
         pool_uid=lambda key: "",
         look_at=lambda pools, queues: None,
+        may_act=lambda: True,
         payloads=payloads,
     )
     made.write_with(cast("StatusWriter", server))

@@ -49,6 +49,8 @@ class Server:
         self.verdict: KubeError | None = None
         self.dry_runs: list[bool] = []
         self.status: dict[str, Any] = {}
+        self.pool: dict[str, Any] = {}
+        self.version = 0
 
     async def create(
         self, _: Any, body: dict[str, Any], namespace: str, *, dry_run: bool = False, strict: bool = False
@@ -74,8 +76,15 @@ class Server:
     async def delete(self, _: Any, name: str, namespace: str, *, uid: str, grace_seconds: int) -> None:
         self.pods.pop(name, None)
 
-    async def patch(self, _: Any, name: str, body: dict[str, Any], *__: Any, **___: Any) -> None:
+    async def patch(self, _: Any, name: str, body: dict[str, Any], *__: Any, **___: Any) -> dict[str, Any]:
         self.status = body["status"]
+        return self.store({**self.pool, "status": {k: v for k, v in self.status.items() if v is not None}})
+
+    def store(self, pool: dict[str, Any]) -> dict[str, Any]:
+        """Keep the pool in its next version."""
+        self.version += 1
+        self.pool = {**pool, "metadata": {**pool["metadata"], "resourceVersion": str(self.version)}}
+        return self.pool
 
     @property
     def conditions(self) -> dict[str, tuple[str, str, str]]:
@@ -91,7 +100,9 @@ class Room:
         self.facts = PoolFacts()
         self.now = 1000.0
         self.replicas = Replicas(cast("Any", self.server), LINK, self.publish, self.announce, lambda: self.now)
-        self.keepers = Keepers(cast("Any", self.server), cast("Any", self), LINK, "system", self.publish, self.announce)
+        self.keepers = Keepers(
+            cast("Any", self.server), cast("Any", self), LINK, "system", self.publish, self.announce, lambda: True
+        )
 
     async def publish(self, namespace: str) -> None: ...
 
@@ -113,7 +124,7 @@ class Room:
         return (await self.replicas.make_missing(make_pool(), self.seen(), wanted)).created
 
     async def keep(self, pool: AgentPool) -> None:
-        self.keepers.pool_seen(pool.to_wire())
+        self.keepers.pool_seen(self.server.store(pool.to_wire()))
         try:
             await self.keepers._keep_pool(("ns", "p"))
         finally:
