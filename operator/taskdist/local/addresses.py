@@ -2,21 +2,19 @@
 
 Owns the reservation of the range and which of its addresses are in use. Linux answers on all of 127.0.0.0/8 without
 any set-up, so each pod can have an address of its own; two nodes that gave out the same ones would answer each other's
-probes. The reservation is a socket in the abstract namespace: the kernel gives it back when the process ends, however
-it ends, and it is as wide as the loopback it stands for (one network namespace).
+probes.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import secrets
-import socket
 from collections.abc import Iterable
+
+from taskdist.local.locks import hold
 
 SPACE = ipaddress.IPv4Network("127.64.0.0/10")
 """What the nodes of one machine share among them, a sixty-fourth each."""
-
-_LOCK = "\0taskdist.dev/pod-addresses/{}"
 
 
 class NoRange(OSError):
@@ -37,15 +35,11 @@ class Addresses:
         # Not always the first: who still calls an address of a node that has just ended must not meet a new pod.
         first = secrets.randbelow(len(ranges))
         for candidate in (*known, *ranges[first:], *ranges[:first]):
-            lock = socket.socket(socket.AF_UNIX)
-            try:
-                lock.bind(_LOCK.format(candidate))
-            except OSError:
-                lock.close()
-                continue
-            self._lock = lock
-            self.range: ipaddress.IPv4Network = candidate
-            break
+            lock = hold("pod-addresses", str(candidate))
+            if lock is not None:
+                self._lock = lock
+                self.range: ipaddress.IPv4Network = candidate
+                break
         else:
             raise NoRange(f"all {len(ranges)} ranges of {space} have a node on this machine already; stop one of them")
         self._taken: set[str] = set()

@@ -73,6 +73,8 @@ class ControlPlane:
         self._mark = mark
         self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
         self._guard: processes.Guard | None = None
+        # What `start_process` starts carries this mark.
+        self._mark_of_started = mark
         self._temporary = False
 
     @classmethod
@@ -210,11 +212,17 @@ class ControlPlane:
         starts. It has exactly `env`; its output goes to `log(name)`."""
         if self._mark is None:
             raise ControlPlaneError("an attached cluster has no end that a process could share")
-        process = self._spawn(name, command, env)
+        process = self._spawn(name, command, env, self._mark_of_started)
         # Whoever stops the control plane, perhaps from another process, ends this one in good order first.
         state = {"mark": self._mark, "started": [*self._started(), process.pid]}
         (self.directory / _STATE).write_text(json.dumps(state))
         return process
+
+    def bind_started(self) -> None:
+        """What `start_process` starts from now on ends with this process at the latest, however this one ends."""
+        if self._mark is not None:
+            self._mark_of_started = f"{self._mark}/{secrets.token_hex(8)}"
+            self._guard = processes.Guard(self._mark_of_started)
 
     def _started(self) -> list[int]:
         """The processes beside the control plane's own, in the order of their start."""
@@ -295,13 +303,15 @@ class ControlPlane:
 
     def _run(self, binary: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         env = {name: os.environ[name] for name in ("PATH", "HOME", "GOMAXPROCS") if name in os.environ}
-        return self._spawn(binary.name, [str(binary), *arguments], env)
+        return self._spawn(binary.name, [str(binary), *arguments], env, self._mark)
 
-    def _spawn(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        assert self._mark is not None
+    def _spawn(
+        self, name: str, command: Sequence[str], env: Mapping[str, str], mark: str | None
+    ) -> subprocess.Popen[bytes]:
+        assert mark is not None
         work = self.directory / "work"
         work.mkdir(exist_ok=True)
-        process = processes.start(command, env=env, mark=self._mark, log=self.log(name), cwd=work)
+        process = processes.start(command, env=env, mark=mark, log=self.log(name), cwd=work)
         self._processes.append((name, process))
         return process
 

@@ -100,6 +100,7 @@ def _stack(directory: Path) -> Stack:
     except ControlPlaneError:
         ControlPlane.stop_at(directory)  # What a crash or a restart of the machine left behind.
         return Stack.local(directory, root(), stays=False)
+    plane.bind_started()
     return Stack.on(plane, root(), {})
 
 

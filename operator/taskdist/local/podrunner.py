@@ -41,6 +41,7 @@ import aiohttp
 from taskdist.api import LOG_PATH_ANNOTATION
 from taskdist.local.addresses import Addresses
 from taskdist.local.container import Backoff
+from taskdist.local.locks import hold
 from taskdist.local.pod import Pod, Surroundings
 from taskdist.local.podstatus import condition, timestamp
 from taskdist.local.processes import Guard, new_mark
@@ -85,6 +86,10 @@ class Settings:
     backoff: Backoff = field(default_factory=Backoff)
 
 
+class NodeRuns(OSError):
+    """Another process is the node of this name: two would run each pod twice."""
+
+
 class PodRunner:
     """The node. `run` serves until it is cancelled; all processes end with it, and with this process in any case."""
 
@@ -110,6 +115,18 @@ class PodRunner:
 
     async def run(self) -> None:
         """Serve until cancelled; then stop all pods' processes, within a few seconds, and leave their objects."""
+        lock = hold("node", self._access.server, self._settings.name)
+        if lock is None:
+            if self._temporary:
+                self._directory.rmdir()
+            raise NodeRuns(
+                f"node {self._settings.name} of {self._access.server} runs on this machine already: stop that one, or "
+                "give this one another name"
+            )
+        with contextlib.closing(lock):
+            await self._run()
+
+    async def _run(self) -> None:
         mark = new_mark()
         guard = Guard(mark)
         self._client = AsyncClient(self._access)

@@ -19,7 +19,7 @@ from taskdist.local import guard
 from taskdist.local.addresses import Addresses
 from taskdist.local.container import Backoff
 from taskdist.local.controlplane import ControlPlane
-from taskdist.local.podrunner import PodRunner, Settings, running
+from taskdist.local.podrunner import NodeRuns, PodRunner, Settings, running
 from taskdist.local.rest import MERGE_PATCH, Access, ApiError, AsyncClient, Client
 
 AUDIENCE = "taskdist.dev/test"
@@ -382,6 +382,13 @@ async def test_a_killed_runner_leaves_no_process_and_its_successor_restarts_the_
         runner.kill()
         runner.wait()
         await pods.delete("survivor", gracePeriodSeconds=0)
+
+
+@pytest.mark.usefixtures("node")
+async def test_a_node_runs_once(control_plane: ControlPlane) -> None:
+    with pytest.raises(NodeRuns, match=r"node local of https://.* runs on this machine already: stop that one"):
+        async with running(control_plane.access):
+            pytest.fail("two nodes of one name run each pod twice")
 
 
 async def test_a_node_started_again_gives_its_pods_their_addresses_and_ends_those_that_were_to_go(
