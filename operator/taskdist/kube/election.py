@@ -56,8 +56,8 @@ class Timing:
 
     @property
     def request(self) -> float:
-        """The most one request may take, so that three fit before the renew deadline."""
-        return self.renew_deadline / 3
+        """The most one request may take: a slow server's answer is waited for, and another try still fits."""
+        return self.renew_deadline / 2
 
 
 @dataclass(frozen=True, slots=True)

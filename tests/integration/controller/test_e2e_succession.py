@@ -141,9 +141,9 @@ def test_an_operator_outlives_its_api_server(
     room.pool(replicas=2, ready=2)
     work = Work(room, tmp_path, 2)
 
-    def silent() -> bool:
+    def silent(seconds: float = 0.0) -> bool:
         now = metrics(operator)
-        return now["taskdist_api_silent_seconds"] > 5 and now["taskdist_leader"] == 0
+        return now["taskdist_api_silent_seconds"] > seconds and now["taskdist_leader"] == 0
 
     def comes_back(what: str) -> None:
         proxy.open()
@@ -154,13 +154,14 @@ def test_an_operator_outlives_its_api_server(
 
     # Requests that hang: those of the reconciling thread too, which is to end with the leadership.
     proxy.hang()
-    until(silent, "it says that the API server is silent", timeout=30)
+    until(lambda: silent(5), "it says that the API server is silent", timeout=30)
+    assert metrics(operator)["taskdist_link_sessions"] == 0
     assert "the API server has not answered for" in ready(operator)
     comes_back("api_back_after_silence_s")
     room.task("between")
     room.ended("between")
     proxy.refuse()
-    until(silent, "it says so again", timeout=30)
+    until(silent, "it does not lead", timeout=30)
     comes_back("api_back_after_refusals_s")
     assert operator.process.poll() is None, "the same process all the time"
     work.end()
