@@ -83,8 +83,11 @@ def test_a_killed_leader_costs_no_attempt_with_what_is_shipped(
     # As in two pods: neither can see that the other's process is dead.
     first = start("operator-1", {"TASKDIST_POD_UID": "pod-1"}, without=tuple(TIMINGS))
     second = start("operator-2", {"TASKDIST_POD_UID": "pod-2"}, without=tuple(TIMINGS))
-    room.queue()
+    # Its own leases would be over by then: they are made long enough, and it says so.
+    room.queue(leaseSeconds=3)
     room.pool(replicas=2, ready=2)
+    raised = until(lambda: room.condition("taskqueues", "q", "LeaseRaised"), "the queue says so")
+    assert "spec.leaseSeconds is 3 and counts as 15" in raised["message"]
     work = Work(room, tmp_path, 4)
     first.process.kill()
     killed = time.monotonic()
