@@ -20,7 +20,7 @@ from taskdist.api.meta import (
     ObjectMeta,
     SelectorRequirement,
 )
-from taskdist.api.reasons import Phase, Reason
+from taskdist.api.reasons import Phase, Reason, Unreadable
 from taskdist.api.routes import Route, RouteMatch, RouteStep
 from taskdist.api.strategies import Strategy
 from taskdist.api.task import (
@@ -87,4 +87,5 @@ __all__ = [
     "TaskQueueStatus",
     "TaskSpec",
     "TaskStatus",
+    "Unreadable",
 ]

@@ -74,6 +74,8 @@ class Reason(StrEnum):
     COMPLETED = "Completed"
     RETRIES_EXHAUSTED = "RetriesExhausted"
     PAYLOAD_TOO_LARGE = "PayloadTooLarge"
+    PAYLOAD_TOO_DEEP = "PayloadTooDeep"  # nested in more levels than are read
+    INVALID_SPEC = "InvalidSpec"  # its spec holds what no release can read
     RESULT_TOO_LARGE = "ResultTooLarge"
     RESULT_REFUSED = "ResultRefused"
     POISONED = "Poisoned"  # too many agents died while they ran it
@@ -112,6 +114,19 @@ class Reason(StrEnum):
     NO_BOTTLENECK = "NoBottleneck"  # nothing holds Tasks for long
     BREAKER_CLOSED = "BreakerClosed"
     EPOCH_RAISED = "EpochRaised"  # agents had seen a later leadership than the present one
+    UNKNOWN_VALUE = "UnknownValue"  # set aside: it holds a word that this release does not know
+    UNREADABLE = "Unreadable"  # set aside: it holds what this release cannot read
+
+
+class Unreadable(ValueError):
+    """An object that this release cannot read: `reason` for machines, the text names the field for people.
+
+    It is set aside: whoever meets one leaves it as it is, says so, and goes on with all others.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 # Why an attempt can fail such that another may be tried: what a queue can name as retryable.

@@ -15,6 +15,12 @@ Schema = dict[str, Any]
 
 # Longest form of RFC 3339 that clients write (nanoseconds and an offset take 35), with some room.
 _DATE_LENGTH = 64
+# The format alone lets through what is no time: an offset of 99 hours, a year 0, any sign before the fraction. Of RFC
+# 3339's lower-case letters CEL makes nothing, so that no rule that looks at such an object could ever be met again.
+DATE_PATTERN = (
+    r"^[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
+    r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+)
 _PASSED_ON = (
     "description",
     "type",
@@ -146,6 +152,7 @@ def _bounded(schema: Schema, path: str) -> Schema:
     kind = schema.get("type")
     if schema.get("format") == "date-time":
         schema.setdefault("maxLength", _DATE_LENGTH)
+        schema.setdefault("pattern", DATE_PATTERN)
     if kind == "string" and "enum" not in schema and "maxLength" not in schema:
         raise SchemaError(f"{path}: a string needs a maxLength")
     if kind == "array" and "maxItems" not in schema:

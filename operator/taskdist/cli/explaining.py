@@ -122,6 +122,8 @@ def events(snapshot: Snapshot) -> tuple[list[Event], list[str]]:
         task = lineage.resolved(record.task)
         if record.phase is Phase.ASSIGNED:
             made.append(TaskLeased(task, record.agent_uid))
+        elif record.phase is Phase.PENDING and record.fault is not None:
+            made.append(TaskHeld(task, record.fault.reason))
         elif record.phase is Phase.PENDING and record.reason is Reason.RECOVERING:
             made.append(TaskHeld(task, Reason.RECOVERING))
         elif record.phase is Phase.PENDING and duplicates.original(task.uid) is not None:

@@ -257,6 +257,12 @@ class Dispatcher:
     def task_observed(self, record: TaskRecord) -> None:
         self._input(lambda m, now: m.task_observed(record, now))
 
+    def task_set_aside(self, uid: str) -> None:
+        """The Task cannot be read. One that a leadership began without is not looked for in its books."""
+        if self._leader is None or not self._leader.knows(uid):
+            self._tally.gone(uid)
+        self._input(lambda m, now: m.task_set_aside(uid, now))
+
     def task_deleted(self, uid: str) -> None:
         self._input(lambda m, now: m.task_deleted(uid, now))
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from taskdist.api import REMOVED_BY_ANNOTATION, AgentPool, Reason, Task
+from taskdist.api import REMOVED_BY_ANNOTATION, AgentPool, Reason, Task, Unreadable
 from taskdist.controller.payloads import RecentPayloads
 from taskdist.core.model import Key, Parent
 from taskdist.kube import PODS, ApiError, Client, Informer, KubeError, StatusWriter, Write
@@ -72,6 +72,19 @@ def is_ours(action: WriteStatus) -> Callable[[Object], bool]:
     return shows
 
 
+def _record(obj: Object) -> TaskRecord | None:
+    """The Task; None if its present state cannot be read: the view has set it aside, and has said so."""
+    try:
+        return convert.task_record(obj)
+    except Unreadable:
+        return None
+
+
+def _payload(record: TaskRecord, obj: Object) -> bytes:
+    """What its agent gets. A Task that ends for what its spec holds gets to none."""
+    return convert.payload(obj) if record.fault is None else b"{}"
+
+
 class KubeEffects:
     """The dispatch loop's effects on a real cluster.
 
@@ -114,14 +127,15 @@ class KubeEffects:
         writer = self._writer
         if writer is None:
             return NotSent()
+        # The link has proven it to be JSON, in bounds.
         result = {} if action.body is None else {"result": json.loads(action.body)}
         if action.result_of is not None:
             try:
                 original = await writer.read(action.result_of[0], action.namespace, action.result_of[1])
             except KubeError:
                 return NotSent()
-            if original is not None and "result" in original["status"]:
-                result = {"result": original["status"]["result"]}
+            if original is not None and (copied := convert.result(original)):
+                result = {"result": json.loads(copied)}
         version = str(action.resource_version)
         outcome = await writer.write(
             Write(action.uid, action.namespace, action.name, version, action.status, is_ours(action), exact=result)
@@ -129,15 +143,18 @@ class KubeEffects:
         match outcome:
             case written.Written(obj):
                 self._tasks.apply_own(obj)
+                if (record := _record(obj)) is None:
+                    return Unknown()
                 results = await self._results(writer, action.namespace, action.parents)
-                return Written(convert.task_record(obj), convert.payload(obj), results)
+                return Written(record, _payload(record, obj), results)
             case written.Conflict(None):
                 # What stands is not known. Nothing of ours does; the informer brings what is there.
                 return Unknown(self._tasks.store.get(action.uid))
             case written.Conflict(current):
                 assert current is not None
                 self._tasks.apply_own(current)
-                return Conflict(convert.task_record(current))
+                # Nothing of ours stands, nor can it land; what does stand is for the release that can read it.
+                return NotSent() if (record := _record(current)) is None else Conflict(record)
             case written.Gone():
                 self._tasks.apply_gone(action.uid)
                 return Gone()
@@ -147,7 +164,7 @@ class KubeEffects:
                 _log.warning("a status write was put off", name=action.name, namespace=action.namespace, why=message)
                 return NotSent()
             case written.NotSeen(obj):
-                return Unknown(convert.task_record(obj))
+                return Unknown(_record(obj))
             case written.Unknown():
                 return Unknown()
 
@@ -168,7 +185,9 @@ class KubeEffects:
             self._tasks.apply_gone(action.uid)
             return Gone()
         self._tasks.apply_own(obj)
-        return Found(convert.task_record(obj), convert.payload(obj), results)
+        if (record := _record(obj)) is None:
+            return ReadFailed()
+        return Found(record, _payload(record, obj), results)
 
     async def _just_seen(self, writer: StatusWriter, action: ReadTask) -> ReadOutcome | None:
         """What the watch has just brought, if it is of the version that is asked for; else None."""

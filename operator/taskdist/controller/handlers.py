@@ -11,12 +11,15 @@ import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import kopf
 import structlog
+from kopf._cogs.clients import api as kopf_api
 
-from taskdist.api import GROUP, VERSION, AgentPool, TaskQueue
+from taskdist.api import GROUP, VERSION, AgentPool, TaskQueue, nesting
+from taskdist.controller.failures import end_on_failure
 from taskdist.controller.keepers import Keepers
 from taskdist.core.model import Key
 
@@ -68,6 +71,21 @@ def build_settings() -> kopf.OperatorSettings:
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
     return settings
+
+
+async def _get(url: str, **how: Any) -> Any:
+    response = await kopf_api.request("get", url, **how)
+    async with response:
+        return nesting.loads_cut(await response.read())
+
+
+def bound_depth() -> None:
+    """Let kopf read lists and events of any depth: its own parser gives up on one pool, and with it on all.
+
+    kopf has no port for this, so that what its client module reads with is replaced. A test fails where that changes.
+    """
+    kopf_api.get = _get
+    kopf_api.json = SimpleNamespace(loads=nesting.loads_cut)  # type: ignore[assignment, attr-defined]
 
 
 class KopfThread:
@@ -171,7 +189,9 @@ class KopfThread:
             self._failed(error)
 
     async def _run(self) -> None:
+        bound_depth()
         self._loop = asyncio.get_running_loop()
+        end_on_failure(self._loop, lambda: None if self._stop.is_set() else self._failed(None))
         beating = self._loop.create_task(self._beat(), name="beat")
         keepers, close = await self._open_keepers()
         self._keepers = keepers

@@ -12,17 +12,26 @@ from typing import Any
 
 import structlog
 
-from taskdist.api import AgentPool, Reason, TaskQueue
+from taskdist.api import AgentPool, Reason, TaskQueue, Unreadable
 from taskdist.controller.bridge import Bridge, NoFacts, NotLeading
 from taskdist.controller.effects import Announce
 from taskdist.controller.pods import InvalidTemplate, LinkInfo, build_pod, check_template
 from taskdist.controller.replicas import Outcome, Publish, Replicas, subject
 from taskdist.controller.seen import SpecVersion
-from taskdist.controller.status import PoolFacts, Verdict, pods_failing, pool_status, queue_status
+from taskdist.controller.status import (
+    PoolFacts,
+    Verdict,
+    pods_failing,
+    pool_status,
+    queue_status,
+    unreadable_status,
+)
 from taskdist.controller.workqueue import WorkQueue
 from taskdist.core.model import Key
 from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, ApiError, Client, KubeError, status_patch
 from taskdist.kube.store import is_newer
+from taskdist.protocol import reading
+from taskdist.protocol.convert import template_hash
 
 # How long an answer that is no word on a template (a quota, a policy, a webhook that is down) is not asked for again.
 UNDECIDED_SECONDS = 30.0
@@ -61,6 +70,8 @@ class Keepers:
         self._may_act = may_act
         self._pools: dict[Key, AgentPool] = {}
         self._queues: dict[Key, TaskQueue] = {}
+        # What this release cannot read, as the API server has it: by kind and key.
+        self._odd: dict[tuple[str, Key], tuple[dict[str, Any], Unreadable]] = {}
         self._written: dict[tuple[str, Key], dict[str, Any]] = {}
         self._verdicts: dict[Key, tuple[SpecVersion, Verdict]] = {}
         # Of specs on which the API server gave no word: until when it is not asked again.
@@ -88,20 +99,27 @@ class Keepers:
 
     def pool_seen(self, body: dict[str, Any]) -> None:
         """The pool exists, with this content."""
-        pool = AgentPool.model_validate(body)
-        key = (pool.metadata.namespace, pool.metadata.name)
-        before = self._pools.get(key)
-        if not _is_newer(pool, before):
-            return
-        self._pools[key] = pool
-        if self._is_news("pool", key, before, pool):
+        key = (str(body["metadata"]["namespace"]), str(body["metadata"]["name"]))
+        new, before = not self._exists(key), self._pools.get(key)
+        try:
+            pool = reading.agent_pool(body)
+            template_hash(pool)
+        except Unreadable as error:
+            self._odd["pool", key] = body, error
             self._pool_work.ask(key)
-        if before is None:
+        else:
+            if not _is_newer(pool, before):
+                return
+            self._pools[key] = pool
+            if self._odd.pop(("pool", key), None) is not None or self._is_news("pool", key, before, pool):
+                self._pool_work.ask(key)
+        if new:
             self._ask_queues_of(key)
 
     def pool_deleted(self, key: Key) -> None:
         """The pool is gone; its pods go with it, by their owner reference."""
         self._pools.pop(key, None)
+        self._odd.pop(("pool", key), None)
         self._written.pop(("pool", key), None)
         self._verdicts.pop(key, None)
         self._undecided.pop(key, None)
@@ -111,17 +129,23 @@ class Keepers:
 
     def queue_seen(self, body: dict[str, Any]) -> None:
         """The queue exists, with this content."""
-        queue = TaskQueue.model_validate(body)
-        key = (queue.metadata.namespace, queue.metadata.name)
+        key = (str(body["metadata"]["namespace"]), str(body["metadata"]["name"]))
         before = self._queues.get(key)
-        if not _is_newer(queue, before):
-            return
-        self._queues[key] = queue
-        if self._is_news("queue", key, before, queue):
+        try:
+            queue = reading.task_queue(body)
+        except Unreadable as error:
+            self._odd["queue", key] = body, error
             self._queue_work.ask(key)
+        else:
+            if not _is_newer(queue, before):
+                return
+            self._queues[key] = queue
+            if self._odd.pop(("queue", key), None) is not None or self._is_news("queue", key, before, queue):
+                self._queue_work.ask(key)
 
     def queue_deleted(self, key: Key) -> None:
         self._queues.pop(key, None)
+        self._odd.pop(("queue", key), None)
         self._written.pop(("queue", key), None)
 
     def look_at_pool(self, key: Key) -> None:
@@ -136,7 +160,38 @@ class Keepers:
 
     # -- what is done ----------------------------------------------------------------------------------------------
 
+    async def _keep_odd(self, kind: str, key: Key) -> bool:
+        """Say on an object that this release cannot read that it is so, and leave it alone; False if it can."""
+        if (found := self._odd.get((kind, key))) is None:
+            return False
+        body, error = found
+        message = f"Set aside, and left as it is: {error}"
+        told, metadata, status = (
+            unreadable_status(body, error.reason, message, time.time()),
+            body["metadata"],
+            body.get("status"),
+        )
+        said = isinstance(status, dict) and all(status.get(field) == value for field, value in told.items())
+        if said or "deletionTimestamp" in metadata:
+            return True
+        if not self._may_act():
+            raise NotLeading("leadership is not sure now")
+        resource = AGENTPOOLS if kind == "pool" else TASKQUEUES
+        patch = status_patch(told, uid=metadata["uid"], resource_version=metadata["resourceVersion"])
+        try:
+            await self._client.patch(resource, key[1], patch, key[0], subresource="status")
+        except ApiError as problem:
+            # A newer state is on its way, and is looked at then.
+            if not (problem.is_conflict or problem.is_not_found):
+                raise
+        return True
+
+    def _exists(self, pool: Key) -> bool:
+        return pool in self._pools or ("pool", pool) in self._odd
+
     async def _keep_pool(self, key: Key) -> None:
+        if await self._keep_odd("pool", key):
+            return
         pool = self._pools.get(key)
         if pool is None or pool.metadata.deletion_timestamp is not None:
             return
@@ -220,6 +275,8 @@ class Keepers:
         self._failing[key] = cause
 
     async def _keep_queue(self, key: Key) -> None:
+        if await self._keep_odd("queue", key):
+            return
         queue = self._queues.get(key)
         if queue is None or queue.metadata.deletion_timestamp is not None:
             return
@@ -227,7 +284,7 @@ class Keepers:
             facts = await self._bridge.queue_facts(key, _version(queue))
         except NoFacts:
             return
-        missing = [p for p in queue.spec.all_pools if (queue.metadata.namespace, p) not in self._pools]
+        missing = [p for p in queue.spec.all_pools if not self._exists((queue.metadata.namespace, p))]
         verdict = Verdict()
         if set(missing) >= set(queue.spec.pools):
             verdict = Verdict(

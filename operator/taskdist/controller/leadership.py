@@ -14,6 +14,7 @@ from typing import Any, Self
 import structlog
 
 from taskdist.api import POOL_LABEL
+from taskdist.controller.asides import Asides
 from taskdist.controller.dispatch import Dispatcher
 from taskdist.controller.effects import KubeEffects
 from taskdist.controller.handlers import KopfThread
@@ -60,6 +61,7 @@ class Parts:
     certificates: CertificateKeeper
     reaper: Reaper
     open_keepers: Callable[[], Awaitable[tuple[Keepers, Callable[[], Awaitable[None]]]]]
+    asides: Asides
 
 
 class Leadership:
@@ -173,10 +175,11 @@ class Leadership:
             Leader(Core(), self._epoch, LeaderSettings(), secrets.token_hex(8)),
             [q.queue for q in parts.queues.store],
             [p.pool for p in parts.pools.store],
-            list(parts.tasks.store),
+            list(parts.tasks.store.readable()),
             [q.queue.key for q in parts.queues.store if not q.accepting],
             [(p.pool.key, p.performance) for p in parts.pools.store],
         )
+        parts.asides.begin()
         self._work(scope, parts.reaper.run(), "retention")
         await parts.listening.wait()
         scope.callback(parts.link.turn_away, self._leader)

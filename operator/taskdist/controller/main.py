@@ -16,12 +16,14 @@ from typing import Any
 
 import structlog
 
-from taskdist.api import POOL_LABEL, Dispatch, Reason
+from taskdist.api import POOL_LABEL, AgentPool, Dispatch, Reason, Task, TaskQueue
+from taskdist.controller.asides import Asides
 from taskdist.controller.bridge import Bridge
 from taskdist.controller.collector import settle_collector
 from taskdist.controller.dispatch import Dispatcher, read_clocks
 from taskdist.controller.effects import KubeEffects
 from taskdist.controller.epochs import Epochs, went_back
+from taskdist.controller.failures import end_on_failure
 from taskdist.controller.handlers import KopfThread
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.leadership import Leadership, Parts
@@ -30,6 +32,7 @@ from taskdist.controller.payloads import RecentPayloads
 from taskdist.controller.pods import LinkInfo
 from taskdist.controller.reach import Reach, served
 from taskdist.controller.reaper import Reaper
+from taskdist.controller.relay import Relay
 from taskdist.controller.retention import Retention
 from taskdist.controller.seen import SeenPool, SeenQueue, SpecVersion, is_new_spec, seen_pool, seen_queue
 from taskdist.controller.settings import Settings
@@ -51,10 +54,10 @@ from taskdist.kube import (
     TASKQUEUES,
     TASKS,
     Added,
+    Change,
     Client,
     ConfigurationError,
     Deleted,
-    Event,
     Identity,
     Informer,
     KubeError,
@@ -71,7 +74,6 @@ from taskdist.observability.logs import configure
 from taskdist.observability.metrics import Metrics, Snapshot, measure_loop_lag
 from taskdist.observability.serve import HealthServer, MetricsServer
 from taskdist.protocol import convert
-from taskdist.protocol.messages import ToAgent
 from taskdist.protocol.observations import TaskRecord
 
 _log = structlog.get_logger("taskdist.operator")
@@ -116,6 +118,7 @@ class _Operator:
     async def run(self) -> int:
         settings = self._settings
         self._loop = loop = asyncio.get_running_loop()
+        end_on_failure(loop, self._fail)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         async with (
@@ -188,14 +191,17 @@ class _Operator:
         settings, client = self._settings, self._client
         namespaces = list(settings.watch_namespaces) or None
         self._recorder = Recorder(self._create_event, instance=settings.pod_name)
+        self._asides = Asides(self._announce, lambda: self._dispatcher.leader is not None)
+        hear = self._asides.hear
+        on_task = hear(Task.kind, self._task_event, lambda uid: self._dispatcher.task_set_aside(uid))
         self._tasks: Informer[TaskRecord] = Informer(
-            client, TASKS, transform=self._task, on_event=self._task_event, namespaces=namespaces
+            client, TASKS, transform=self._task, on_event=on_task, namespaces=namespaces
         )
         self._pods: Informer[SeenPod] = Informer(
             client,
             PODS,
             transform=seen_pod,
-            on_event=self._pod_event,
+            on_event=hear("Pod", self._pod_event),
             namespaces=namespaces,
             label_selector=POOL_LABEL,
         )
@@ -203,20 +209,20 @@ class _Operator:
             client,
             TASKQUEUES,
             transform=partial(seen_queue, least_lease=settings.least_lease),
-            on_event=self._queue_event,
+            on_event=hear(TaskQueue.kind, self._queue_event),
             namespaces=namespaces,
         )
         self._pools: Informer[SeenPool] = Informer(
-            client, AGENTPOOLS, transform=seen_pool, on_event=self._pool_event, namespaces=namespaces
+            client,
+            AGENTPOOLS,
+            transform=seen_pool,
+            on_event=hear(AgentPool.kind, self._pool_event),
+            namespaces=namespaces,
         )
+        self._asides.watch(Task=self._tasks, Pod=self._pods, TaskQueue=self._queues, AgentPool=self._pools)
         self._observer = MetricsObserver(self._metrics, read_clocks)
         self._tally, self._retention = Tally(), Retention()
-        self._reaper = Reaper(
-            client,
-            self._retention,
-            self._may_act,
-            self._expired,
-        )
+        self._reaper = Reaper(client, self._retention, self._may_act, self._expired)
         self._bundles = BundleMaps(client, lambda: (p.pool.namespace for p in self._pools.store))
         self._authenticator = Authenticator(
             token_review(client),
@@ -225,7 +231,7 @@ class _Operator:
             pod_reader(client),
             lambda namespace, name: self._pool_uid((namespace, name)) or None,
         )
-        relay = _Relay()
+        relay = Relay()
         self._payloads = RecentPayloads()
         self._effects = KubeEffects(
             client,
@@ -287,11 +293,12 @@ class _Operator:
             self._certificates,
             self._reaper,
             self._open_keepers,
+            self._asides,
         )
         self._metrics.observe(self._snapshot)
 
     def _snapshot(self) -> Snapshot:
-        now = snapshot(self._dispatcher, self._tally, self._elector.leading())
+        now = snapshot(self._dispatcher, self._tally, self._elector.leading(), self._asides.count())
         return replace(now, api_silent_seconds=self._reach.silent_for)
 
     async def _synced(self) -> None:
@@ -382,11 +389,11 @@ class _Operator:
         record = convert.task_record(obj)
         self._epochs.on_task(record.epoch)
         queue = self._queues.store.find(*record.task.queue_key)
-        if queue is not None and queue.queue.dispatch is Dispatch.LAZY:
+        if queue is not None and queue.queue.dispatch is Dispatch.LAZY and record.fault is None:
             self._payloads.seen(record, convert.payload(obj))
         return record
 
-    def _task_event(self, event: Event[TaskRecord]) -> None:
+    def _task_event(self, event: Change[TaskRecord]) -> None:
         if isinstance(event, Deleted):
             self._tally.gone(event.old.task.uid)
             self._payloads.gone(event.old.task.uid)
@@ -402,13 +409,13 @@ class _Operator:
             self._observer.seen(event.new)
         self._dispatcher.task_observed(event.new)
 
-    def _pod_event(self, event: Event[SeenPod]) -> None:
+    def _pod_event(self, event: Change[SeenPod]) -> None:
         if isinstance(event, Deleted):
             self._dispatcher.pod_gone(event.old.record)
         else:
             self._dispatcher.pod_observed(event.new.record)
 
-    def _queue_event(self, event: Event[SeenQueue]) -> None:
+    def _queue_event(self, event: Change[SeenQueue]) -> None:
         if isinstance(event, Deleted):
             key = event.old.queue.key
             self._dispatcher.queue_deleted(key)
@@ -422,7 +429,7 @@ class _Operator:
         if is_new_spec(event):
             self._look_at(set(), {event.new.queue.key})
 
-    def _pool_event(self, event: Event[SeenPool]) -> None:
+    def _pool_event(self, event: Change[SeenPool]) -> None:
         if isinstance(event, Deleted):
             self._dispatcher.pool_deleted(event.old.pool.key)
             return
@@ -464,8 +471,7 @@ class _Operator:
         return seen.version if seen else None
 
     def _pool_uid(self, key: Key) -> str:
-        version = self._pool_version(key)
-        return version.uid if version else ""
+        return self._pools.store.uid_at(*key)
 
     def _expired(self, record: TaskRecord) -> None:
         # The series of a queue that is gone must not come back.
@@ -488,18 +494,3 @@ class _Operator:
         if (problem := self._reach.problem()) is not None:
             return problem
         return None if self._ready else "waiting for the first lists of the API server"
-
-
-class _Relay:
-    """The link, for the effects: the dispatch loop needs effects, and the link the dispatch loop."""
-
-    link: LinkServer
-
-    def send(self, session: int, message: ToAgent) -> None:
-        self.link.send(session, message)
-
-    def close(self, session: int, reason: str) -> None:
-        self.link.close(session, reason)
-
-    def close_pod(self, pod_uid: str, reason: str) -> None:
-        self.link.close_pod(pod_uid, reason)

@@ -1,12 +1,19 @@
 """What the metrics show of this moment, taken from the machine that runs. Asked at each scrape."""
 
+from collections.abc import Mapping
+
 from taskdist.api import AgentPool, BreakerState, Priority, Reason, TaskQueue
 from taskdist.controller.dispatch import Dispatcher, read_clocks
 from taskdist.controller.tally import Tally
 from taskdist.observability.metrics import QueueLevel, Snapshot
 
 
-def snapshot(dispatcher: Dispatcher, tally: Tally, epoch: int | None) -> Snapshot:
+def snapshot(
+    dispatcher: Dispatcher,
+    tally: Tally,
+    epoch: int | None,
+    set_aside: Mapping[tuple[str, Reason], int] | None = None,
+) -> Snapshot:
     """Return the gauges; those of a replica that does not lead are empty."""
     leader = dispatcher.leader
     if leader is None:
@@ -56,4 +63,5 @@ def snapshot(dispatcher: Dispatcher, tally: Tally, epoch: int | None) -> Snapsho
         unknown_writes=stats.unknown_writes,
         conservation_error=tally.accepted - stats.accounted,
         audit_findings=dispatcher.audit_findings,
+        set_aside=set_aside or {},
     )

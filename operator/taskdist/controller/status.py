@@ -3,6 +3,7 @@
 `Ready`, `Reconciling` and `Stalled` follow kstatus: Stalled means that nobody but the user can mend it.
 """
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -164,6 +165,25 @@ def pods_failing(pool: AgentPool, facts: PoolFacts) -> str:
     key = (pool.metadata.namespace, pool.metadata.name)
     told, command = failing.words(facts.failing), failing.command(key, facts.failing)
     return f"{facts.ready} of {facts.desired} agents are ready. {told} See: {command}"
+
+
+def unreadable_status(body: Object, reason: Reason, message: str, wall: float) -> Object:
+    """Return what is said on a queue or pool that this release cannot read; the rest of its status stays as it is."""
+    generation = int(body["metadata"].get("generation") or 0)
+    status = body.get("status")
+    listed = status.get("conditions") if isinstance(status, dict) else None
+    raw = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    told = _trio(generation, "False", reason, message, stalled=True, settled=False)
+    ours = {each.type for each in told}
+    before: list[Condition] = []
+    for each in raw:
+        with contextlib.suppress(ValueError):
+            before.append(Condition.model_validate(each))
+    conditions = [each.to_wire() for each in merge_conditions(before, told, wall)]
+    return {
+        "observedGeneration": generation,
+        "conditions": conditions + [each for each in raw if each.get("type") not in ours],
+    }
 
 
 def _healthy(generation: int, breakers: tuple[BreakerView, ...]) -> Condition:

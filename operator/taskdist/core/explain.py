@@ -127,6 +127,12 @@ def of_gate(task: Task, gate: Reason, now: float) -> Explanation:
                 "An earlier attempt may still run; it is waited for until its lease is surely over.",
                 "Wait: at most the queue's holdSeconds, unless its reclaim is Confirmed.",
             )
+        case Reason.UNREADABLE:
+            return Explanation(
+                gate,
+                "It holds what this release cannot read, and is left as it is; an Event names the field.",
+                "Run the release that wrote it, or delete the Task and create it again.",
+            )
         case Reason.DUPLICATE:
             return Explanation(
                 gate,
@@ -140,6 +146,9 @@ def of_gate(task: Task, gate: Reason, now: float) -> Explanation:
             | Reason.DEPENDENCY_FAILED
             | Reason.SKIPPED
             | Reason.CANCELLED
+            | Reason.PAYLOAD_TOO_LARGE
+            | Reason.PAYLOAD_TOO_DEEP
+            | Reason.INVALID_SPEC
         ):
             return Explanation(gate, "It is not started any more; its end is being recorded.", "Wait a moment.")
         case _:

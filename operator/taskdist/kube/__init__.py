@@ -1,7 +1,8 @@
 """Everything that is said to the API server, and nothing that is decided about it.
 
 - `Client`: verbs on resources, raw dicts, three kinds of failure (`ApiError`, `Unreachable`, `Unanswered`).
-- `Informer`: a live view of one resource, each change told once as `Added`, `Updated` or `Deleted`.
+- `Informer`: a live view of one resource, each change told once as `Added`, `Updated` or `Deleted`,
+  or as `Aside` where an object could not be read.
 - `StatusWriter`: compare-and-swap writes of status, each ending in an `Outcome`.
 - `LeaderElector`: one leader at a time, each leadership with an epoch that only grows.
 
@@ -38,7 +39,7 @@ from taskdist.kube.resources import (
     uid_of,
     version_of,
 )
-from taskdist.kube.store import Added, Deleted, Difference, Entry, Event, Store, Updated
+from taskdist.kube.store import Added, Aside, Change, Deleted, Difference, Entry, Event, Store, Updated
 from taskdist.kube.transport import Answer, HttpTransport, Request, Transport
 from taskdist.kube.writer import Conflict, Gone, NotSeen, Outcome, Refused, StatusWriter, Unknown, Write, Written
 
@@ -60,7 +61,9 @@ __all__ = [
     "Added",
     "Answer",
     "ApiError",
+    "Aside",
     "Backoff",
+    "Change",
     "Client",
     "ConfigurationError",
     "Conflict",

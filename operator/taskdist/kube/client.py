@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Any, Self
 from urllib.parse import urlencode
 
+from taskdist.api import nesting
 from taskdist.kube.credentials import Credentials
 from taskdist.kube.errors import ApiError, KubeError, Unanswered
 from taskdist.kube.resources import Obj, Resource
@@ -456,7 +457,7 @@ async def _events(lines: AsyncIterator[bytes], request: Request) -> AsyncGenerat
 
 def _object(body: bytes, request: Request) -> Obj:
     try:
-        obj = json.loads(body)
+        obj = nesting.loads(body)
     except ValueError as error:
         raise Unanswered(f"{request.method} {request.path}: the answer is not JSON: {error}") from error
     if not isinstance(obj, dict):

@@ -151,7 +151,7 @@ class ApiError(KubeError):
         """From an answer whose body should be a Status, but may be anything a proxy put there."""
         try:
             status = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             status = None
         if not isinstance(status, dict) or status.get("kind") != "Status":
             text = body[:300].decode("utf-8", "replace").strip()

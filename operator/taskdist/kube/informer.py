@@ -75,8 +75,8 @@ class Counts:
 class Informer(Generic[T]):
     """`run` it as a task; await `synced`; from then on `store` is the view and `on_event` hears each change.
 
-    `on_event` is called in the event loop, in order, and must not block; an exception from it, or from `transform`,
-    ends `run` with it, as the view and its consumer would part ways otherwise.
+    `on_event` is called in the event loop, in order, and must not block; an exception from it ends `run`,
+    as the view and its consumer would part ways otherwise. An object for which `transform` raises is set aside.
     """
 
     def __init__(

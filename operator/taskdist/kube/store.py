@@ -3,6 +3,9 @@
 Owns one rule: of two states of one object the newer stays, so that a late event never takes back what is known to be
 later. No I/O, no clock; each method says what changed as events, and the caller passes them on.
 
+An object that the transform cannot read is there all the same: it is set aside with a reason, keeps what was last read
+of it, and is read again when it changes.
+
 On comparing versions. By the letter a resourceVersion is opaque; in practice it is etcd's revision, one growing
 integer, and since Kubernetes 1.35 clients may compare it. It is compared as an integer here. Where it is none (an
 aggregated API with a store of its own), order cannot be known: then what arrives last counts as newer, as it does for
@@ -11,13 +14,17 @@ any client that does not compare, and a late event can take back an own write un
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from taskdist.api import Reason, Unreadable
 from taskdist.kube.resources import Obj, name_of, namespace_of, uid_of, version_of
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 GRAVES = 20_000
 """Deletions remembered. An answer to an own write that comes later than this many deletions could bring its object
@@ -51,18 +58,35 @@ class Deleted(Generic[T]):
     seen: bool = True
 
 
-Event = Added[T] | Updated[T] | Deleted[T]
-
-
 @dataclass(frozen=True, slots=True)
-class Entry(Generic[T]):
-    """An object in the view; `value` is what the transform made of it."""
+class Aside:
+    """An object that is there, in a state that could not be read."""
 
     uid: str
     namespace: str
     name: str
     version: str
-    value: T
+    reason: Reason
+    message: str
+
+
+Change = Added[T] | Updated[T] | Deleted[T]
+Event = Added[T] | Updated[T] | Deleted[T] | Aside
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[T]):
+    """An object in the view. `value` is what the transform made of it last; None: it could never be read.
+
+    `aside` says why its present state could not be read.
+    """
+
+    uid: str
+    namespace: str
+    name: str
+    version: str
+    value: T | None
+    aside: Aside | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +113,15 @@ class Store(Generic[T]):
     """The view: objects by uid, and by namespace and name."""
 
     def __init__(self, transform: Callable[[Obj], T], graves: int = GRAVES) -> None:
-        """`transform` makes of an object what is kept; whatever it leaves out is not held in memory."""
+        """`transform` makes of an object what is kept; whatever it leaves out is not held in memory.
+
+        An object for which it raises is set aside, with the reason of `Unreadable`. What else it raises is a defect
+        of it, and no less bound to the one object: it is logged with its place.
+        """
         self._transform = transform
         self._by_uid: dict[str, Entry[T]] = {}
         self._by_key: dict[tuple[str, str], str] = {}
+        self._aside: dict[str, Aside] = {}
         self._graves: dict[str, str | None] = {}
         """Version of the deletion; None: gone for good, whatever version is heard of it."""
         self._most_graves = graves
@@ -103,7 +132,16 @@ class Store(Generic[T]):
         return len(self._by_uid)
 
     def __iter__(self) -> Iterator[T]:
-        return (entry.value for entry in self._by_uid.values())
+        """What was last read of each object that ever could be."""
+        return (entry.value for entry in self._by_uid.values() if entry.value is not None)
+
+    def readable(self) -> Iterator[T]:
+        """What was read of each object whose present state can be read."""
+        return (entry.value for entry in self._by_uid.values() if entry.value is not None and entry.aside is None)
+
+    def aside(self) -> Iterable[Aside]:
+        """The objects whose present state cannot be read."""
+        return self._aside.values()
 
     def __contains__(self, uid: object) -> bool:
         return uid in self._by_uid
@@ -115,6 +153,10 @@ class Store(Generic[T]):
     def find(self, namespace: str, name: str) -> T | None:
         uid = self._by_key.get((namespace, name))
         return None if uid is None else self._by_uid[uid].value
+
+    def uid_at(self, namespace: str, name: str) -> str:
+        """The uid of the object of this name, whether it can be read or not; empty if there is none."""
+        return self._by_key.get((namespace, name), "")
 
     def entry(self, uid: str) -> Entry[T] | None:
         return self._by_uid.get(uid)
@@ -152,15 +194,22 @@ class Store(Generic[T]):
                 # A late word of a predecessor, whose name has been taken since.
                 self._bury(uid, None)
                 return []
-            events.append(Deleted(self._drop(other, None), seen=False))
+            events += _gone(self._drop(other, None), seen=False)
         known = self._by_uid.get(uid)
         if known is not None and (version == known.version or not is_newer(version, known.version)):
             return events
-        value = self._transform(obj)
+        value = self._read(obj)
         self._graves.pop(uid, None)
-        self._by_uid[uid] = Entry(uid, *key, version, value)
         self._by_key[key] = uid
-        events.append(Added(value) if known is None else Updated(known.value, value))
+        before = None if known is None else known.value
+        if isinstance(value, Aside):
+            self._by_uid[uid] = Entry(uid, *key, version, before, value)
+            self._aside[uid] = value
+            events.append(value)
+            return events
+        self._by_uid[uid] = Entry(uid, *key, version, value)
+        self._aside.pop(uid, None)
+        events.append(Added(value) if before is None else Updated(before, value))
         return events
 
     def remove(self, obj: Obj) -> list[Event[T]]:
@@ -173,9 +222,8 @@ class Store(Generic[T]):
         if is_newer(known.version, version):
             # Left the selector and came back, and the coming back was heard first (as an own write's answer).
             return []
-        final = self._transform(obj)
-        self._drop(known, version)
-        return [Deleted(final)]
+        final, last = self._read(obj), self._drop(known, version)
+        return _gone(last if isinstance(final, Aside) else final)
 
     def forget(self, uid: str, *, for_good: bool = True) -> list[Event[T]]:
         """A read has shown that this uid is gone, so that no later word of it is believed; or, not `for_good`, that it
@@ -183,7 +231,7 @@ class Store(Generic[T]):
         known = self._by_uid.get(uid)
         if known is None:
             return []
-        return [Deleted(self._drop(known, None if for_good else known.version), seen=False)]
+        return _gone(self._drop(known, None if for_good else known.version), seen=False)
 
     def sweep(self, listed: set[str], version: str, namespace: str | None = None) -> list[Event[T]]:
         """After a list as of `version` was put: drop what it does not hold, in `namespace` or (None) everywhere.
@@ -198,7 +246,7 @@ class Store(Generic[T]):
             and (namespace is None or entry.namespace == namespace)
             and not _later(entry.version, version)
         ]
-        return [Deleted(self._drop(entry, version), seen=False) for entry in gone]
+        return [event for entry in gone for event in _gone(self._drop(entry, version), seen=False)]
 
     # -- what only looks -------------------------------------------------------------------------------------------
 
@@ -241,8 +289,19 @@ class Store(Generic[T]):
         grave = self._graves[uid]
         return grave is None or not is_newer(version, grave)
 
-    def _drop(self, entry: Entry[T], version: str | None) -> T:
+    def _read(self, obj: Obj) -> T | Aside:
+        identity = (uid_of(obj), namespace_of(obj), name_of(obj), version_of(obj))
+        try:
+            return self._transform(obj)
+        except Unreadable as error:
+            return Aside(*identity, error.reason, str(error))
+        except Exception as error:
+            log.exception("%s/%s cannot be read", *identity[1:3])
+            return Aside(*identity, Reason.UNREADABLE, f"this release cannot read it: {error!r}"[:500])
+
+    def _drop(self, entry: Entry[T], version: str | None) -> T | None:
         del self._by_uid[entry.uid]
+        self._aside.pop(entry.uid, None)
         if self._by_key.get((entry.namespace, entry.name)) == entry.uid:
             del self._by_key[entry.namespace, entry.name]
         self._bury(entry.uid, version)
@@ -256,6 +315,11 @@ class Store(Generic[T]):
         self._graves[uid] = version
         if len(self._graves) > self._most_graves:
             del self._graves[next(iter(self._graves))]
+
+
+def _gone(last: T | None, seen: bool = True) -> list[Event[T]]:
+    """Nobody heard of an object that could never be read."""
+    return [] if last is None else [Deleted(last, seen)]
 
 
 def _later(version: str, than: str) -> bool:

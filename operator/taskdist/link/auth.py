@@ -27,6 +27,8 @@ from taskdist.protocol.messages import AgentIdentity
 POD_NAME: Final = "authentication.kubernetes.io/pod-name"
 POD_UID: Final = "authentication.kubernetes.io/pod-uid"
 CACHE_SECONDS = 10.0
+# An end beyond this is none; false for NaN too.
+_LARGEST = 2**53
 CACHE_ENTRIES = 10_000
 REVIEWS_AT_ONCE = 16
 REVIEWS_WAITING = 2_000
@@ -151,7 +153,7 @@ class Authenticator:
         known = self._cache.get(digest)
         if known is None or self._monotonic() - known[0] >= self._cache_seconds:
             asked = self._monotonic()  # age counts from before the question: the answer may have been on its way
-            known = (asked, self._judge(await self._ask(token), token))
+            known = (asked, self._judged(await self._ask(token), token))
             self._cache[digest] = known
             self._cache.move_to_end(digest)
             if len(self._cache) > CACHE_ENTRIES:
@@ -174,6 +176,14 @@ class Authenticator:
         finally:
             self._waiting -= 1
 
+    def _judged(self, status: Mapping[str, Any], token: str) -> _Bearer | NotAdmitted:
+        try:
+            return self._judge(status, token)
+        except (AttributeError, TypeError, ValueError, LookupError):  # an answer of no form that is known
+            return NotAdmitted(
+                Refusal.LATER, "ReviewFailed", "the API server's review of the token cannot be read: connect again"
+            )
+
     def _judge(self, status: Mapping[str, Any], token: str) -> _Bearer | NotAdmitted:
         if not status.get("authenticated"):
             return _unauthenticated(str(status.get("error") or ""), token, self._audience)
@@ -193,7 +203,7 @@ class Authenticator:
                 "serviceAccountToken volume in the pod and use that token",
             )
         ends = _claims(token).get("exp")
-        if isinstance(ends, bool) or not isinstance(ends, int | float):
+        if isinstance(ends, bool) or not isinstance(ends, int | float) or not -_LARGEST < ends < _LARGEST:
             return NotAdmitted(
                 Refusal.AGENT, "EndlessToken", "the token has no end: use a projected serviceAccountToken volume"
             )

@@ -8,7 +8,8 @@ be sent, and ends one that says nothing. What messages mean is not known here: t
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import grpc
@@ -157,6 +158,7 @@ class LinkServer:
         await server.start()
         self._server = server
         self._watcher = asyncio.create_task(self._watch(), name="link-watch")
+        self._watcher.add_done_callback(_watched)
         return port
 
     def admit(self) -> None:
@@ -219,6 +221,10 @@ class LinkServer:
             _log.warning("agent turned away", reason=refusal.reason, why=str(refusal), peer=context.peer())
             _finish(context, _NOT_ADMITTED[refusal.kind], str(refusal))
             return
+        except Exception:  # whatever a token or an answer about it may hold, it is this one agent's trouble
+            _log.exception("agent turned away: it could not be checked", peer=context.peer())
+            _finish(context, grpc.StatusCode.UNAVAILABLE, "the token could not be checked: connect again")
+            return
         # No await between admission and here: whoever ends the pod from now on finds the session.
         now = time.monotonic()
         pod = admission.identity.pod_uid
@@ -236,7 +242,8 @@ class LinkServer:
             session.end(End.REPLACED, "the stream ended")
             if session.number is not None:
                 del self._by_number[session.number]
-                self._sessions.disconnected(session.number)
+                with _fatal("the end of a session could not be handled"):
+                    self._sessions.disconnected(session.number)
 
     async def _admit(self, context: Any) -> Admission:
         self._check_open()
@@ -299,6 +306,12 @@ class LinkServer:
                 except (BadMessage, DecodeError) as error:
                     self._broke_a_rule(session, str(error))
                     return
+                except _Failed:
+                    raise
+                except Exception:
+                    _log.exception("a message cannot be read", agent=session.identity.pod_name)
+                    self._broke_a_rule(session, "it cannot be read")
+                    return
                 if pause := session.throttle.take(len(raw), now):
                     # Unread, the rest waits at the agent. Its pings wait too: that is not silence.
                     session.heard = now + pause
@@ -312,13 +325,15 @@ class LinkServer:
         if session.number is not None:
             if isinstance(message, Hello):
                 raise BadMessage("hello: once in a session")
-            self._sessions.received(session.number, message)
+            with _fatal("an agent's message could not be handled"):
+                self._sessions.received(session.number, message)
             return
         if not isinstance(message, Hello):
             raise BadMessage("the first message of a session is Hello")
         session.number = next(self._numbers)
         self._by_number[session.number] = session
-        self._sessions.connected(session.number, session.identity, message)
+        with _fatal("an agent's hello could not be handled"):
+            self._sessions.connected(session.number, session.identity, message)
 
     def _broke_a_rule(self, session: Session, rule: str) -> None:
         refused = codec.encode_to_agent(Refused("BadMessage", rule, retry=False))
@@ -335,6 +350,10 @@ class LinkServer:
                     await asyncio.sleep(REAUTHENTICATE_AGAIN)
                     continue
                 session.end(End.TOKEN if refusal.kind is Refusal.TOKEN else End.AGENT, str(refusal))
+                return
+            except Exception:
+                _log.exception("a fresh token could not be checked", agent=session.identity.pod_name)
+                session.end(End.TOKEN, "the fresh token could not be checked: connect again")
                 return
             if admission.identity != session.identity:
                 session.end(End.TOKEN, "the fresh token is of another pod: read TASKDIST_TOKEN_FILE again")
@@ -365,6 +384,27 @@ class LinkServer:
                     session.end(End.SILENT, f"nothing was heard for {self._ping_timeout:g} s: send Ping every second")
                 elif now >= session.token_ends:
                     session.end(End.TOKEN, "the token ended: send Reauthenticate before it does")
+
+
+class _Failed(Exception):
+    """Whoever is told of sessions has failed at it."""
+
+
+@contextmanager
+def _fatal(what: str) -> Iterator[None]:
+    """gRPC keeps an error of a stream to itself. One of those who are told leaves their books half written: the loop's
+    exception handler hears of it, and ends the process."""
+    try:
+        yield
+    except Exception as error:
+        asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error})
+        raise _Failed(what) from error
+
+
+def _watched(watcher: "asyncio.Task[None]") -> None:
+    if not watcher.cancelled() and (error := watcher.exception()) is not None:
+        # Nobody would be called silent any more.
+        watcher.get_loop().call_exception_handler({"message": "the link's watch ended", "exception": error})
 
 
 async def _write(session: Session, context: Any) -> None:

@@ -190,8 +190,8 @@ class Setup:
             case "TaskQueue":
                 self.queues[key] = QueueDoc(manifest, TaskQueueSpec.model_validate(body["spec"]), convert.queue(body))
             case "AgentPool":
-                pool = convert.pool(body)
                 spec = AgentPoolSpec.model_validate(body["spec"])
+                pool = convert.pool(body)
                 self.pools[key] = PoolDoc(manifest, spec, pool, _offer(pool, spec.template.spec))
             case "Task":
                 TaskSpec.model_validate(body["spec"])

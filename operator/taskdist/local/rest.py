@@ -22,6 +22,7 @@ from urllib.parse import urlencode, urlsplit
 import aiohttp
 import yaml
 
+from taskdist.api import nesting
 from taskdist.local.certificates import write_private
 
 Object = dict[str, Any]
@@ -124,7 +125,7 @@ def write_kubeconfig(path: Path, server: str, authority: bytes, user: Mapping[st
 
 def _decode(code: int, body: bytes) -> Any:
     try:
-        answer = json.loads(body) if body else None
+        answer = nesting.loads(body) if body else None
     except ValueError:
         answer = body.decode(errors="replace")
     if code >= 400:
@@ -150,12 +151,16 @@ class Client:
         content_type: str = "application/json",
         query: Mapping[str, str] | None = None,
     ) -> Any:
-        """One request; `path` begins with `/api…`. Returns the decoded answer. Raises ApiError, or OSError."""
+        """One request; `path` begins with `/api…`. Returns the decoded answer. Raises ApiError, or OSError.
+
+        A `body` of bytes is sent as it is.
+        """
         parts = urlsplit(self._access.server)
+        sent = body if body is None or isinstance(body, bytes) else json.dumps(body)
         target = parts.path + path + (f"?{urlencode(query)}" if query else "")
         headers = {**self._access.headers, "Accept": "application/json", "Content-Type": content_type}
         with contextlib.closing(self._connection(parts.hostname or "", parts.port)) as connection:
-            connection.request(method, target, None if body is None else json.dumps(body), headers)
+            connection.request(method, target, sent, headers)
             response = connection.getresponse()
             return _decode(response.status, response.read())
 
@@ -233,7 +238,7 @@ class AsyncClient:
             async for chunk in response.content.iter_any():
                 *lines, pending = (pending + chunk).split(b"\n")
                 for line in lines:
-                    event: Object = json.loads(line)
+                    event: Object = nesting.loads(line)
                     if event["type"] == "ERROR":
                         status = event["object"]
                         raise ApiError(int(status.get("code") or 500), str(status.get("message")))

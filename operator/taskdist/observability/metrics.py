@@ -65,6 +65,8 @@ class Snapshot:
     """Tasks that the API server has, less those that wait, are leased or have ended. Anything but 0 is a bug."""
     audit_findings: int = 0
     """What the last round of the core's audit found wrong. Anything but 0 is a bug."""
+    set_aside: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
+    """By kind: objects that this release cannot read, and leaves as they are."""
 
 
 class Metrics:
@@ -257,6 +259,14 @@ class _Gauges(Collector):
             "What the last round of the core's audit of its own books found wrong. Must read 0.",
             now.audit_findings,
         )
+        aside = GaugeMetricFamily(
+            "taskdist_objects_set_aside",
+            "Objects that this release of the operator cannot read, and leaves as they are.",
+            labels=("kind", "reason"),
+        )
+        for (kind, reason), count in sorted(now.set_aside.items()):
+            aside.add_metric((kind, str(reason)), count)
+        yield aside
         build = GaugeMetricFamily(
             "taskdist_build_info", "Always 1; labels tell version and form of the core.", labels=("version", "core")
         )

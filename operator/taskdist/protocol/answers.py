@@ -169,5 +169,5 @@ class Answers(Attempts):
         if ending.phase is Phase.DEAD_LETTERED:
             text = f"a dead letter ({ending.reason}): raise spec.redrive to let it wait again. {ending.message}"
             self._notice(entry, Reason.DEAD_LETTERED, text)
-        elif ending.phase is Phase.FAILED and ending.on is not None:
+        elif ending.phase is Phase.FAILED and (ending.on is not None or entry.record.fault is not None):
             self._notice(entry, ending.reason, ending.message)

@@ -28,6 +28,9 @@ class Attempts(Fates):
             return
         if now.boot < entry.not_until:
             return
+        if entry.aside and not entry.gone:
+            self._leave_aside(entry, now)
+            return
         if entry.gone:
             self._advance_gone(entry, now)
         elif entry.record.phase.terminal:

@@ -134,6 +134,7 @@ class Entry:
     outcome_pod: str = ""
     outcome_tried: bool = False
     outcome_start: float = 0.0  # when its handler started (wall clock), 0 if that is not known
+    aside: bool = False  # its present state cannot be read
     gone: bool = False
     gone_sure: bool = False
     noted_on: str = ""  # the pod on which it stands what it still holds though it is gone

@@ -3,13 +3,15 @@
 Pure, and the only place where this is done. It stands here, below the operator, because whatever starts from manifests
 reads them in the same way: the operator, the command that asks why a Task waits, the simulator. Tasks and pods are many
 and change often: they are read straight from the dict. Queues and pools are few: they go through their models, so that
-a default is written down once. Whatever breaks the schema beyond repair raises ValueError (pydantic's error is one);
-nothing here decides what follows from that.
+a default is written down once.
+
+An object may hold what this release cannot read: it was admitted under another release's schema, or says more than the
+schema can bound. Where no release could make sense of a Task's spec, its record carries the `Fault` that it ends with.
+All else raises `Unreadable`, which names the field: the object is to be set aside.
 """
 
 import hashlib
 import json
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from taskdist import api
@@ -26,10 +28,12 @@ from taskdist.api import (
     Priority,
     Reason,
     Reclaim,
-    TaskQueue,
+    Unreadable,
     agentpool,
+    nesting,
     taskqueue,
 )
+from taskdist.api.task import MAX_PAYLOAD_BYTES
 from taskdist.core.model import (
     NORMAL,
     TOPOLOGY,
@@ -39,11 +43,8 @@ from taskdist.core.model import (
     Match,
     Overflow,
     Parent,
-    Placement,
     Pool,
-    Preference,
     Queue,
-    Requirement,
     RetryPolicy,
     Route,
     RouteStep,
@@ -53,9 +54,9 @@ from taskdist.core.model import (
 )
 from taskdist.core.performance import TypePerformance
 from taskdist.core.spending import NOTHING, Spent
-from taskdist.protocol import still_held
+from taskdist.protocol import reading, still_held, wishes
 from taskdist.protocol.instances import instance_of
-from taskdist.protocol.observations import PodRecord, TaskRecord, Terms
+from taskdist.protocol.observations import Fault, PodRecord, TaskRecord, Terms
 from taskdist.protocol.pod_trouble import trouble_of
 
 Obj = dict[str, Any]
@@ -66,7 +67,6 @@ AGENT_CONTAINER = "agent"
 AGENT_READY_PATH = "/readyz"
 """Name of the container that is the agent; without one of this name, the first container is."""
 
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _PHASES = {str(phase): phase for phase in Phase}
 _REASONS = {str(reason): reason for reason in Reason}
 _LEVELS = {str(priority): priority.level for priority in Priority}
@@ -75,41 +75,63 @@ _RECLAIMS = {str(each): each for each in Reclaim}
 _DELIVERIES = {str(each): each for each in Delivery}
 _DISPATCHES = {str(each): each for each in Dispatch}
 _NOTHING: Obj = {}
-_PLACEMENT = ("zones", "regions", "minQuality", "preferred")
 
 
 def seconds(text: str | None) -> float:
-    """RFC 3339 time, as fine as microseconds, to seconds since the Unix epoch. Absent is 0."""
-    if not text:
+    """RFC 3339 time, as fine as microseconds, to seconds since the Unix epoch. Absent is 0, and so is what is no time:
+    what stands in a status was the operator's own word once."""
+    try:
+        return reading.moment(text) if text else 0.0
+    except ValueError:
         return 0.0
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def payload(obj: Obj) -> bytes:
-    """The Task's payload as the JSON that agents get, UTF-8."""
+    """The Task's payload as the JSON that agents get, UTF-8. One that is nested too deep is never sent: Unreadable."""
     value = obj["spec"].get("payload")
+    if not value:
+        return b"{}"
+    text = reading.shallow(value)
+    if text is None:
+        raise Unreadable(Reason.PAYLOAD_TOO_DEEP, reading.too_deep("spec.payload"))
     # A lone surrogate is legal in JSON text and not in UTF-8: it must not be able to stop the operator.
-    return _encode(value).encode("utf-8", "replace") if value else b"{}"
+    return text.encode("utf-8", "replace")
 
 
 def result(obj: Obj) -> bytes:
-    """The Task's result as JSON, UTF-8; empty if it has none."""
+    """The Task's result as JSON, UTF-8; empty if it has none, or one that no agent could have given: too deep."""
     value = (obj.get("status") or _NOTHING).get("result")
-    return b"" if value is None else _encode(value).encode("utf-8", "replace")
+    text = None if value is None else reading.shallow(value)
+    return b"" if text is None else text.encode("utf-8", "replace")
 
 
 def task_record(obj: Obj) -> TaskRecord:
-    """A Task with what its status says, without payload and result."""
+    """A Task with what its status says, without payload and result. Raises Unreadable."""
+    try:
+        return _task_record(obj)
+    except Unreadable:
+        raise
+    except Exception as error:  # types and values that no schema of this release allows
+        raise Unreadable(Reason.UNREADABLE, f"this release cannot read it: {error!r}"[:500]) from error
+
+
+def _task_record(obj: Obj) -> TaskRecord:
     metadata, spec = obj["metadata"], obj["spec"]
     status = obj.get("status") or _NOTHING
     phase = status.get("phase") or "Pending"
     if phase not in _PHASES:
         # Taking it for waiting would run it again, taking it for ended would lose it.
-        raise ValueError(f"Task {metadata['namespace']}/{metadata['name']}: unknown phase {phase!r}")
+        raise reading.unknown("status.phase", phase, _PHASES)
     failures = status.get("failures") or 0
     timeouts = spec.get("timeouts") or _NOTHING
-    payload_bytes = len(payload(obj))
+    deadline, not_before, fault = _asked_times(spec)
+    try:
+        payload_bytes = len(payload(obj))
+    except Unreadable as error:
+        payload_bytes, fault = 0, Fault(error.reason, str(error))
+    if payload_bytes > MAX_PAYLOAD_BYTES:
+        told = f"spec.payload is {payload_bytes} bytes of JSON, at most {MAX_PAYLOAD_BYTES} are sent: store the data"
+        fault = Fault(Reason.PAYLOAD_TOO_LARGE, f"{told} elsewhere and pass a reference")
     return TaskRecord(
         task=Task(
             uid=metadata["uid"],
@@ -122,14 +144,14 @@ def task_record(obj: Obj) -> TaskRecord:
             priority=_LEVELS.get(spec.get("priority") or "", NORMAL),
             pool=spec.get("pool") or None,
             slots=spec.get("slots") or 1,
-            resources=_pairs(spec.get("resources")),
+            resources=wishes.pairs(spec.get("resources")),
             skills=frozenset(spec.get("skills") or ()),
-            selector=_selector(spec.get("agentSelector")),
+            selector=wishes.selector(spec.get("agentSelector")),
             suspended=bool(spec.get("suspend")),
             failures=failures,
-            not_before=max(seconds(spec.get("notBefore")), seconds(status.get("retryAfter"))),
+            not_before=max(not_before, seconds(status.get("retryAfter"))),
             tenant=spec.get("tenant") or metadata["namespace"],
-            deadline=seconds(spec["deadline"]) if spec.get("deadline") else None,
+            deadline=deadline,
             waiting_limit=timeouts.get("waitingSeconds"),
             concurrency_key=spec.get("concurrencyKey") or None,
             ordering_key=spec.get("orderingKey") or None,
@@ -137,13 +159,13 @@ def task_record(obj: Obj) -> TaskRecord:
             on_parent_failure=_ON_FAILURE.get(spec.get("onDependencyFailure") or "", OnDependencyFailure.FAIL),
             payload_bytes=payload_bytes,
             deaths=tuple(status.get("lostAgents") or ()),
-            labels=_pairs(metadata.get("labels")),
+            labels=wishes.pairs(metadata.get("labels")),
             agent=spec.get("agent") or None,
-            budgets=_budgets(spec),
+            budgets=wishes.budgets(spec),
             attempted=_attempted(status),
             spilled=bool(status.get("spilledTo")),
             redriven=bool(status.get("redrives")),
-            placement=_placement(spec),
+            placement=wishes.placement(spec),
             sticky_key=spec.get("stickyKey") or None,
             put_off=float(status.get("throttledSeconds") or 0),
             throttled=_throttled(status),
@@ -174,6 +196,7 @@ def task_record(obj: Obj) -> TaskRecord:
         idempotency=(spec["queue"], spec["idempotencyKey"]) if spec.get("idempotencyKey") else None,
         spent=_spent(status),
         terms=terms(status),
+        fault=fault,
     )
 
 
@@ -188,6 +211,21 @@ def terms(status: Obj) -> Terms | None:
     if None in seconds_of or reclaim is None or delivery is None or dispatch is None:
         return None
     return Terms(float(seconds_of[0]), float(seconds_of[1]), reclaim, delivery, dispatch is Dispatch.STRICT)
+
+
+def _asked_times(spec: Obj) -> tuple[float | None, float, Fault | None]:
+    """The deadline, the earliest start, and what is wrong with them."""
+    found: list[float | None] = []
+    fault = None
+    for field in ("deadline", "notBefore"):
+        text = spec.get(field)
+        try:
+            found.append(reading.moment(text) if text else None)
+        except ValueError:
+            found.append(None)
+            told = f"spec.{field} {text!r} is no time of RFC 3339: create the Task again with one like"
+            fault = Fault(Reason.INVALID_SPEC, f"{told} 2030-01-31T15:00:00Z")
+    return found[0], found[1] or 0.0, fault
 
 
 def _spent(status: Obj) -> Spent:
@@ -211,8 +249,8 @@ def _attempted(status: Obj) -> bool:
 
 
 def queue(obj: Obj) -> Queue:
-    """A TaskQueue's rules."""
-    model = TaskQueue.model_validate(obj)
+    """A TaskQueue's rules. Raises Unreadable."""
+    model = reading.task_queue(obj)
     spec = model.spec
     return Queue(
         namespace=model.metadata.namespace,
@@ -274,17 +312,17 @@ def queue(obj: Obj) -> Queue:
 
 
 def pool(obj: Obj) -> Pool:
-    """An AgentPool's shape and bounds. Its labels are those that its pods will carry."""
-    model = AgentPool.model_validate(obj)
+    """An AgentPool's shape and bounds. Its labels are those that its pods will carry. Raises Unreadable."""
+    model = reading.agent_pool(obj)
     spec, scaling = model.spec, model.spec.scaling
     labels = spec.template.metadata.get("labels") or {}
     return Pool(
         namespace=model.metadata.namespace,
         name=model.metadata.name,
         slots=spec.slots,
-        resources=_pairs(spec.resources),
+        resources=wishes.pairs(spec.resources),
         skills=frozenset(spec.skills),
-        labels=_pairs({**labels, POOL_LABEL: model.metadata.name}),
+        labels=wishes.pairs({**labels, POOL_LABEL: model.metadata.name}),
         elastic=scaling is not None,
         minimum=scaling.min_replicas if scaling else spec.replicas,
         maximum=scaling.max_replicas if scaling else spec.replicas,
@@ -303,17 +341,15 @@ def pool(obj: Obj) -> Pool:
 
 
 def performance(obj: Obj) -> tuple[TypePerformance, ...]:
-    """What a pool's status tells of the types that ran there."""
-    return tuple(
-        TypePerformance(
-            each["type"],
-            each["count"],
-            float(each.get("meanSeconds") or 0),
-            float(each.get("deviationSeconds") or 0),
-            float(each["successRate"]),
-        )
-        for each in (obj.get("status") or _NOTHING).get("performance") or ()
-    )
+    """What a pool's status tells of the types that ran there. What is not of this release's form is left out."""
+    found = []
+    for each in (obj.get("status") or _NOTHING).get("performance") or ():
+        try:
+            told = (float(each.get("meanSeconds") or 0), float(each.get("deviationSeconds") or 0))
+            found.append(TypePerformance(each["type"], each["count"], *told, float(each["successRate"])))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            continue
+    return tuple(found)
 
 
 def _breaker(spec: agentpool.Breaker) -> Breaker:
@@ -330,13 +366,18 @@ def _breaker(spec: agentpool.Breaker) -> Breaker:
 
 def template_hash(pool: AgentPool) -> str:
     """Return ten hex digits of all that shapes a pod: agents of another hash are out of date."""
-    shape = {
-        "template": pool.spec.template.to_wire(),
-        "slots": pool.spec.slots,
-        "skills": pool.spec.skills,
-        "resources": pool.spec.resources,
-    }
-    canonical = json.dumps(shape, sort_keys=True, separators=(",", ":"))
+    try:
+        shape = {
+            "template": pool.spec.template.to_wire(),
+            "slots": pool.spec.slots,
+            "skills": pool.spec.skills,
+            "resources": pool.spec.resources,
+        }
+        canonical = json.dumps(shape, sort_keys=True, separators=(",", ":"))
+    except (ValueError, RecursionError) as error:  # pydantic gives up on depth with a ValueError
+        raise Unreadable(Reason.INVALID_TEMPLATE, reading.too_deep("spec.template")) from error
+    if nesting.too_deep(canonical):
+        raise Unreadable(Reason.INVALID_TEMPLATE, reading.too_deep("spec.template"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
 
@@ -429,7 +470,7 @@ def _route(route: api.Route) -> Route:
         route.name,
         tuple(RouteStep(tuple(step.pools), step.after_seconds, step.strategy) for step in route.steps),
         Match(
-            labels=_selector(match.to_wire()),
+            labels=wishes.selector(match.to_wire()),
             types=frozenset(match.types),
             levels=frozenset(level.level for level in match.levels),
             tenants=frozenset(match.tenants),
@@ -437,18 +478,6 @@ def _route(route: api.Route) -> Route:
             max_slots=match.max_slots,
         ),
     )
-
-
-def _budgets(spec: Obj) -> tuple[tuple[str, str, int], ...]:
-    """What an attempt takes, by queue and name. A budget that is named both ways is one."""
-    if not spec.get("budgets"):
-        return ()
-    found: dict[tuple[str, str], int] = {}
-    for each in spec["budgets"]:
-        queue, slash, name = each["name"].partition("/")
-        key = (queue, name) if slash else (spec["queue"], queue)
-        found[key] = found.get(key, 0) + (each.get("amount") or 1)
-    return tuple(sorted((queue, name, amount) for (queue, name), amount in found.items()))
 
 
 def _limits(limits: taskqueue.Limits | None) -> Limits:
@@ -469,37 +498,3 @@ def _parents(spec: Obj, status: Obj) -> tuple[Parent, ...]:
         for each in spec["dependsOn"]
         for pin in (pinned.get(each["name"]) or _NOTHING,)
     )
-
-
-def _pairs(mapping: dict[str, Value] | None) -> tuple[tuple[str, Value], ...]:
-    # Sorted, so that Tasks alike but for the order of their keys are one class to the core.
-    return tuple(sorted(mapping.items())) if mapping else ()
-
-
-def _placement(spec: Obj) -> Placement | None:
-    """What the Task says of where it runs beside its selector; None for most."""
-    ceiling = spec.get("maxCostPerHour")
-    # A ceiling of 0 allows only what costs nothing; the others say nothing by 0 or by being empty.
-    if ceiling is None and not any(spec.get(field) for field in _PLACEMENT):
-        return None
-    return Placement(
-        zones=tuple(spec.get("zones") or ()),
-        regions=tuple(spec.get("regions") or ()),
-        max_cost=None if ceiling is None else float(ceiling),
-        min_quality=float(spec.get("minQuality") or 0.0),
-        preferred=tuple(
-            Preference(each.get("weight") or 1, _selector(each.get("selector"))) for each in spec.get("preferred") or ()
-        ),
-        wait=float(spec.get("waitForPreferredSeconds") or 0.0),
-    )
-
-
-def _selector(selector: Obj | None) -> tuple[Requirement, ...]:
-    if not selector:
-        return ()
-    labels = [Requirement(key, "In", frozenset((value,))) for key, value in (selector.get("matchLabels") or {}).items()]
-    expressions = [
-        Requirement(each["key"], each["operator"], frozenset(each.get("values") or ()))
-        for each in selector.get("matchExpressions") or ()
-    ]
-    return tuple(sorted(labels + expressions, key=lambda r: (r.key, r.operator, sorted(r.values))))

@@ -13,7 +13,7 @@ from taskdist.core.decisions import Fail, Spill
 from taskdist.core.events import TaskGone
 from taskdist.core.model import Key
 from taskdist.protocol import status
-from taskdist.protocol.books import LIVE, Ask, Ending, Entry, Grave
+from taskdist.protocol.books import LIVE, Ask, Ending, Entry, Grave, Stage
 from taskdist.protocol.leases import Leases
 from taskdist.protocol.messages import Verdict
 from taskdist.protocol.observations import NotSent, Now, Refused, TaskRecord, Unknown, WriteOutcome, Written
@@ -55,6 +55,15 @@ class Fates(Leases):
     def _write_spill(self, entry: Entry, ending: Ending) -> None:
         patch = status.spilled(ending.spill_to, self.epoch, reason=ending.reason, message=ending.message)
         self._write(entry, Ask.ENDING, patch)
+
+    # --- what cannot be read ---
+
+    def _leave_aside(self, entry: Entry, now: Now) -> None:
+        """Its present state cannot be read: nothing is begun or written. A lease goes on, and its outcome waits."""
+        if entry.lease is not None and entry.lease.stage is Stage.PLANNED:
+            self._take_back(entry, now)
+        if entry.lease is None:
+            self._core_held(entry, Reason.UNREADABLE, now)
 
     # --- dead letters ---
 

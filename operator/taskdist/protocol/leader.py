@@ -185,8 +185,23 @@ class Leader(Noted):
             return
         else:
             self._learn(entry, record)
+        entry.aside = False
         entry.gone = entry.gone or record.deleting
         self._advance(entry, now)
+
+    def knows(self, uid: str) -> bool:
+        """Whether this Task is in the books."""
+        return uid in self._tasks or self._is_over(uid)
+
+    def task_set_aside(self, uid: str, now: Now) -> list[Action]:
+        """The Task is there, in a state that cannot be read: it is looked at again once it is observed."""
+        return self._input(partial(self._on_task_set_aside, uid), now)
+
+    def _on_task_set_aside(self, uid: str, now: Now) -> None:
+        entry = self._tasks.get(uid)
+        if entry is not None:
+            entry.aside = True
+            self._advance(entry, now)
 
     def task_deleted(self, uid: str, now: Now) -> list[Action]:
         return self._input(partial(self._on_task_deleted, uid), now)

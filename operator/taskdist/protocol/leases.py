@@ -5,7 +5,6 @@ counts a lease, and what it does when that time is over. What follows an ended a
 """
 
 from taskdist.api import Delivery, Phase, Reason, Reclaim
-from taskdist.api.task import MAX_PAYLOAD_BYTES
 from taskdist.core.model import Pool, Queue
 from taskdist.protocol import status
 from taskdist.protocol.books import UNHEARD, UNWRITTEN, Ask, Ending, Entry, Lease, Session, Stage
@@ -32,14 +31,9 @@ class Leases(Kinship):
             self._core_held(entry, Reason.CANCELLED, now)
             entry.ending = Ending(Phase.CANCELLED, Reason.CANCELLED, "cancelled while it waited")
             self._advance(entry, now)
-        elif record.payload_bytes > MAX_PAYLOAD_BYTES:
-            self._core_held(entry, Reason.PAYLOAD_TOO_LARGE, now)
-            entry.ending = Ending(
-                Phase.FAILED,
-                Reason.PAYLOAD_TOO_LARGE,
-                f"spec.payload is {record.payload_bytes} bytes of JSON, at most {MAX_PAYLOAD_BYTES} are sent: "
-                "store the data elsewhere and pass a reference",
-            )
+        elif record.fault is not None:
+            self._core_held(entry, record.fault.reason, now)
+            entry.ending = Ending(Phase.FAILED, *record.fault)
             self._advance(entry, now)
         elif entry.uid in self._recovering:
             self._core_held(entry, Reason.RECOVERING, now)

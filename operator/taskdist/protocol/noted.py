@@ -41,7 +41,7 @@ class Noted(Sessions):
             entry, waits = self._tasks.get(uid), line.pop(uid)
             if entry is None or entry.waits != waits or not self._waits(entry):
                 continue
-            if entry.asked is not None or entry.ending is not None or now.boot < entry.not_until:
+            if entry.asked is not None or entry.ending is not None or entry.aside or now.boot < entry.not_until:
                 continue  # it is looked at again
             near = len(self._tasks) <= OUTLOOK_TASKS
             explanation = self.core.explain(uid, now.wall) if near else self.core.why(uid, now.wall)

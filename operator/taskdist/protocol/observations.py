@@ -28,6 +28,13 @@ class Terms(NamedTuple):
     recorded_first: bool  # in status before its agent heard of it (Strict)
 
 
+class Fault(NamedTuple):
+    """What is wrong with a Task's spec beyond repair: it ends with that as soon as it holds no lease."""
+
+    reason: Reason
+    message: str
+
+
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
     """A Task as the API server has it, without payload and result. `resource_version` is the server's, as a number."""
@@ -58,6 +65,7 @@ class TaskRecord:
     idempotency: tuple[str, str] | None = None  # its own queue and its key
     spent: Spent = NOTHING  # by the attempts that ended
     terms: Terms | None = None  # of the present attempt; None: there is none, or another release wrote it
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True)

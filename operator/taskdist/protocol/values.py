@@ -13,8 +13,7 @@ import re
 from decimal import Decimal
 from typing import Any, NoReturn
 
-# Levels of objects and lists in each other. Parsers give up at depths of their own (Python's at some hundreds).
-MAX_DEPTH = 200
+from taskdist.api.nesting import MAX_DEPTH
 
 _INT64 = range(-(2**63), 2**63)
 # Without one of these in its text, a value holds neither half surrogates nor numbers that are too large.

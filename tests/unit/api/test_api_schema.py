@@ -1,5 +1,6 @@
 """Models become structural schemas; what has no structural form is refused by name."""
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -8,7 +9,7 @@ import pytest
 from pydantic import BaseModel, Field, create_model
 
 from taskdist.api.meta import ANY_JSON_OBJECT, ObjectMeta
-from taskdist.api.schema import SchemaError, structural
+from taskdist.api.schema import DATE_PATTERN, SchemaError, structural
 
 
 class Colour(StrEnum):
@@ -60,7 +61,7 @@ SCHEMAS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "false is a default": (bool, False, {"type": "boolean", "default": False}),
     "an enum": (Colour, Colour.RED, {"type": "string", "enum": ["Red", "Blue"], "default": "Red"}),
     "an enum or null": (Colour | None, None, {"type": "string", "enum": ["Red", "Blue"]}),
-    "a time": (datetime, ..., {"type": "string", "format": "date-time", "maxLength": 64}),
+    "a time": (datetime, ..., {"type": "string", "format": "date-time", "maxLength": 64, "pattern": DATE_PATTERN}),
     "a model": (
         Inner,
         ...,
@@ -135,3 +136,22 @@ REFUSED: dict[str, tuple[Any, str]] = {
 def test_what_has_no_structural_form_is_refused_by_name(annotation: Any, message: str) -> None:
     with pytest.raises(SchemaError, match=message.replace(".", r"\.")):
         field_schema(annotation)
+
+
+@pytest.mark.parametrize(
+    ("text", "taken"),
+    [
+        ("2030-01-31T15:00:00Z", True),
+        ("2030-01-31T15:00:00.123456789+05:30", True),
+        ("9999-12-31T23:59:59-23:59", True),
+        ("2030-01-01t00:00:00Z", False),
+        ("2030-01-01T00:00:00z", False),
+        ("2030-01-01T00:00:00+99:99", False),
+        ("2030-01-01T00:00:00x5Z", False),
+        ("0000-01-01T00:00:00Z", False),
+        ("2030-01-01T00:00:00Z\n", False),
+    ],
+)
+def test_a_time_is_one_that_rules_can_read_too(text: str, taken: bool) -> None:
+    """CEL makes an error of any other that the format lets through, and so of each later write."""
+    assert bool(re.fullmatch(DATE_PATTERN.removesuffix("$"), text)) is taken

@@ -346,3 +346,8 @@ def test_a_pool_that_is_not_there_cannot_grow(busy: MemoryCluster) -> None:
     outcome = call(busy, "explain", "waits-0", "--what-if", "agents.none=+1")
     assert outcome.code != OK
     assert "none: no such AgentPool" in outcome.err
+
+
+def test_a_task_that_can_never_run_is_not_said_to_be_queued(cluster: MemoryCluster) -> None:
+    cluster.task("a", deadline="2030-02-30T00:00:00Z")
+    assert explain(cluster)["reason"] == "InvalidSpec"

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from taskdist.api import Phase
+from taskdist.api.nesting import loads
 from taskdist.controller.effects import KubeEffects
 from taskdist.core.model import Parent
 from taskdist.kube import Informer, StatusWriter, Unreachable, Write
 from taskdist.kube import writer as written
 from taskdist.protocol.messages import ParentResult
-from taskdist.protocol.observations import Found, NotSent, ReadFailed, ReadTask, TaskRecord, WriteStatus, Written
+from taskdist.protocol.observations import (
+    Found,
+    NotSent,
+    ReadFailed,
+    ReadTask,
+    TaskRecord,
+    Unknown,
+    WriteStatus,
+    Written,
+)
 
 A, GONE = Parent("a", "uid-a", Phase.SUCCEEDED), Parent("b", "uid-b", gone=True)
 
@@ -29,6 +40,7 @@ class Server:
         self.tasks = {task["metadata"]["uid"]: task for task in tasks}
         self.cut_off: set[str] = set()
         self.wrote: list[Write] = []
+        self.outcome: written.Outcome | None = None
 
     async def read(self, uid: str, namespace: str, name: str) -> dict[str, Any] | None:
         assert namespace == "ns"
@@ -38,7 +50,7 @@ class Server:
 
     async def write(self, write: Write) -> written.Outcome:
         self.wrote.append(write)
-        return written.Written(obj(write.name, **write.status))
+        return self.outcome or written.Written(obj(write.name, **write.status))
 
 
 class View:
@@ -109,3 +121,42 @@ async def test_a_duplicate_does_not_end_before_the_result_was_asked_for() -> Non
     server.cut_off.add("uid-a")
     assert await effects(server).write_status(COPY) == NotSent()
     assert server.wrote == []
+
+
+ODD = {"phase": "Paused"}
+
+
+async def test_what_cannot_be_read_is_never_taken_for_an_answer() -> None:
+    server = Server(obj("c", **ODD))
+    assert await effects(server).read_task(replace(READ, parents=())) == ReadFailed()
+    found = obj("c", **ODD)
+    for outcome, means in (
+        (written.Conflict(found), NotSent()),
+        (written.NotSeen(found), Unknown()),
+        (written.Written(found), Unknown()),
+    ):
+        server.outcome = outcome
+        assert await effects(server).write_status(replace(ASSIGN, parents=())) == means
+
+
+async def test_a_task_that_is_too_deep_is_written_and_read_without_its_payload() -> None:
+    deep = obj("c")
+    deep["spec"]["payload"] = loads('{"a":' * 5000 + "1" + "}" * 5000)
+    server = Server(deep)
+    read = await effects(server).read_task(replace(READ, parents=()))
+    assert isinstance(read, Found)
+    assert (read.payload, read.record.fault is None) == (b"{}", False)
+    server.outcome = written.Written(deep)
+    outcome = await effects(server).write_status(replace(ASSIGN, parents=()))
+    assert isinstance(outcome, Written)
+    assert outcome.payload == b"{}"
+
+
+async def test_results_that_are_too_deep_are_left_out() -> None:
+    result = loads('{"a":' * 900 + "1" + "}" * 900)
+    server = Server(obj("a", result=result), obj("c"))
+    read = await effects(server).read_task(replace(READ, parents=(A,)))
+    assert isinstance(read, Found)
+    assert read.parents == (ParentResult("a", "Succeeded", b""),)
+    await effects(server).write_status(COPY)
+    assert "result" not in server.wrote[-1].status

@@ -12,6 +12,7 @@ import kopf
 import pytest
 
 from taskdist.controller import leadership as module
+from taskdist.controller.asides import Asides
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.leadership import Leadership, Parts
 from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Page, Resource, Unreachable
@@ -23,6 +24,9 @@ class Nothing(tuple[Any, ...]):
     """An empty view."""
 
     def entries(self) -> tuple[()]:
+        return ()
+
+    def readable(self) -> tuple[()]:
         return ()
 
 
@@ -129,6 +133,7 @@ class World:
             certificates=cast(Any, certificates),
             reaper=cast(Any, SimpleNamespace(run=lambda: self.forever("retention"))),
             open_keepers=self.open_keepers,
+            asides=Asides(lambda subject, reason, message, action, warning: None, lambda: True),
         )
 
     def leadership(self, epoch: int = 1) -> Leadership:

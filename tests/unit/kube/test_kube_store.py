@@ -9,15 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskdist.kube import Added, Deleted, Difference, Event, Obj, Store, Updated
+from taskdist.api import Reason, Unreadable
+from taskdist.kube import Added, Aside, Deleted, Difference, Event, Obj, Store, Updated
 from unit.kube.fakes import make
 
 Told = tuple[str, str | None, str | None]
 
 
 def fresh() -> Store[str]:
-    """A store that keeps `name@version` of each object."""
-    return Store(lambda obj: f"{obj['metadata']['name']}@{obj['metadata']['resourceVersion']}")
+    """A store that keeps `name@version` of each object, and cannot read those that are marked."""
+
+    def transform(obj: Obj) -> str:
+        if "odd" in obj:
+            raise obj["odd"]
+        return f"{obj['metadata']['name']}@{obj['metadata']['resourceVersion']}"
+
+    return Store(transform)
 
 
 def told(events: list[Event[str]]) -> list[Told]:
@@ -30,6 +37,8 @@ def told(events: list[Event[str]]) -> list[Told]:
                 said.append(("updated", old, new))
             case Deleted(old, seen):
                 said.append(("deleted" if seen else "missed", old, None))
+            case Aside():
+                said.append(("aside", None, f"{event.name}@{event.version} {event.reason}: {event.message}"))
     return said
 
 
@@ -45,7 +54,43 @@ A1, A2, A3 = (make("a", version) for version in (1, 2, 3))
 A9 = make("a", 9, uid="second")
 A8 = make("a", 8, uid="second")
 
+ODD = Unreadable(Reason.UNKNOWN_VALUE, "spec.x 'y' is not known")
+ODD_1, ODD_2, ODD_3 = (make("a", version, odd=ODD) for version in (1, 2, 3))
+SAYS_1, SAYS_2 = (("aside", None, f"a@{version} UnknownValue: spec.x 'y' is not known") for version in (1, 2))
+
 CASES = [
+    Case("what cannot be read is set aside, and known", [("put", ODD_1)], [SAYS_1], set()),
+    Case(
+        "what was read of it before holds",
+        [("put", A1), ("put", ODD_2)],
+        [("added", None, "a@1"), SAYS_2],
+        {"a@1"},
+    ),
+    Case(
+        "it is read again when it changes",
+        [("put", ODD_1), ("put", A2)],
+        [SAYS_1, ("added", None, "a@2")],
+        {"a@2"},
+    ),
+    Case(
+        "what changed meanwhile is told as one change",
+        [("put", A1), ("put", ODD_2), ("put", A3)],
+        [("added", None, "a@1"), SAYS_2, ("updated", "a@1", "a@3")],
+        {"a@3"},
+    ),
+    Case(
+        "its deletion is told with what was read last",
+        [("put", A1), ("put", ODD_2), ("remove", ODD_3)],
+        [("added", None, "a@1"), SAYS_2, ("deleted", "a@1", None)],
+        set(),
+    ),
+    Case("of what could never be read no deletion is told", [("put", ODD_1), ("remove", ODD_2)], [SAYS_1], set()),
+    Case(
+        "a state that cannot be read makes older ones late",
+        [("put", ODD_2), ("put", A1)],
+        [SAYS_2],
+        set(),
+    ),
     Case("a new object is added", [("put", A1)], [("added", None, "a@1")], {"a@1"}),
     Case(
         "a later state updates",
@@ -122,6 +167,33 @@ def test_what_a_step_does(case: Case) -> None:
         events += store.put(obj) if step == "put" else store.remove(obj)
     assert told(events) == case.events
     assert set(store) == case.left
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("x"), KeyError("spec"), RecursionError(), TypeError(), AssertionError(), OverflowError()],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_transform_raises_is_bound_to_its_object(error: Exception) -> None:
+    store = fresh()
+    store.put(make("b", 1))
+    (told,) = store.put(make("a", 2, odd=error))
+    assert isinstance(told, Aside)
+    assert told.reason is Reason.UNREADABLE
+    assert type(error).__name__ in told.message
+    assert [each.name for each in store.aside()] == ["a"]
+    assert (len(store), set(store), store.uid_at("ns", "a"), store.find("ns", "a")) == (2, {"b@1"}, "uid-a", None)
+    assert store.sweep({"uid-a", "uid-b"}, "5") == [], "it is there: a list that holds it changes nothing"
+    assert [each.name for each in store.aside()] == ["a"]
+    store.sweep({"uid-b"}, "6")
+    assert not list(store.aside())
+
+
+def test_readable_is_what_stands_now() -> None:
+    store = fresh()
+    for obj in (A1, ODD_2, make("b", 1)):
+        store.put(obj)
+    assert (set(store), set(store.readable())) == ({"a@1", "b@1"}, {"b@1"})
 
 
 def test_lookups_by_uid_and_name() -> None:

@@ -11,6 +11,7 @@ import grpc
 import pytest
 from grpc import aio
 
+from taskdist.link import codec
 from taskdist.link.auth import Authenticator, PodOwner
 from taskdist.link.ca import AuthoritySettings, rotate
 from taskdist.link.codec import Reauthenticate
@@ -497,3 +498,49 @@ async def test_two_on_one_port_share_the_dials_and_an_agent_that_dials_again_fin
             assert leader.recorder.count("connected") == 1
         finally:
             await follower.server.stop(1.0)
+
+
+@asynccontextmanager
+async def reports() -> AsyncIterator[asyncio.Queue[str]]:
+    """What the loop's exception handler hears meanwhile."""
+    loop = asyncio.get_running_loop()
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    loop.set_exception_handler(lambda _, context: heard.put_nowait(context["message"]))
+    try:
+        yield heard
+    finally:
+        loop.set_exception_handler(None)
+
+
+async def test_an_error_of_those_who_are_told_reaches_the_loop() -> None:
+    def fail(session: int, message: m.FromAgent) -> None:
+        raise RuntimeError("a defect")
+
+    async with reports() as heard, serving() as link, link.dial() as stream:
+        link.recorder.received = fail  # type: ignore[method-assign]
+        await stream.say(m.Ping(1.0))
+        assert await asyncio.wait_for(heard.get(), 10) == "an agent's message could not be handled"
+
+
+async def test_the_end_of_the_watch_for_silence_reaches_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def watch(self: LinkServer) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(LinkServer, "_watch", watch)
+    async with reports() as heard, serving():
+        assert await asyncio.wait_for(heard.get(), 10) == "the link's watch ended"
+
+
+async def test_a_message_that_breaks_the_reader_ends_its_session_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(wire: pb.FromAgent) -> m.FromAgent | Reauthenticate:
+        if wire.WhichOneof("kind") == "progress":
+            raise OverflowError("a defect of the reader")
+        return decode(wire)
+
+    decode = codec.decode_from_agent
+    monkeypatch.setattr(codec, "decode_from_agent", broken)
+    async with serving() as link, link.dial() as stream, link.dial("other") as other:
+        await stream.say(m.Progress(LEASE, 0.5, ""))
+        assert isinstance(await stream.hear(), m.Refused)
+        await other.say(m.Ping(7.0))
+        await link.recorder.until(lambda: m.Ping(7.0) in link.recorder.said())

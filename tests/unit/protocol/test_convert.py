@@ -22,7 +22,10 @@ from taskdist.api import (
     Reason,
     Reclaim,
     Strategy,
+    Unreadable,
 )
+from taskdist.api.nesting import MAX_DEPTH, loads
+from taskdist.api.task import MAX_PAYLOAD_BYTES
 from taskdist.core.model import (
     Breaker,
     Budget,
@@ -71,6 +74,11 @@ def plain(**fields: Any) -> Task:
         pytest.param("1970-01-01T00:00:10.000001999Z", 10.000001, id="finer-is-cut"),
         pytest.param("1970-01-01T01:00:10+01:00", 10.0, id="offset"),
         pytest.param("1970-01-01T00:00:10", 10.0, id="no-zone-is-utc"),
+        pytest.param("1970-01-01t00:00:10z", 10.0, id="lower case"),
+        pytest.param("1970-01-01t00:00:10.5z", 10.5, id="lower case with a fraction"),
+        pytest.param("1970-01-01T00:00:10+99:99", 0.0, id="no offset is that large"),
+        pytest.param("0000-01-01T00:00:00Z", 0.0, id="there is no year 0"),
+        pytest.param("9999-12-31T23:59:59-23:59", 253370764800.0, id="beyond what can be written again"),
     ],
 )
 def test_time(text: str | None, expected: float) -> None:
@@ -255,8 +263,114 @@ def test_task(obj: dict[str, Any], expected: TaskRecord) -> None:
     assert convert.task_record(obj) == expected
 
 
+ODD_TIMES = ("2030-01-01T00:00:00+99:99", "0000-01-01T00:00:00Z", "2030-01-01T00:00:00x5Z", "2030-02-30T00:00:00Z", "x")
+
+
+@pytest.mark.parametrize("field", ["deadline", "notBefore"])
+@pytest.mark.parametrize("text", ODD_TIMES)
+def test_a_time_that_no_release_can_read_is_what_its_task_ends_with(field: str, text: str) -> None:
+    record = convert.task_record(task({field: text}))
+    assert record.fault is not None
+    assert record.fault.reason is Reason.INVALID_SPEC
+    assert f"spec.{field} {text!r}" in record.fault.message
+    assert (record.task.deadline, record.task.not_before) == (None, 0.0)
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH, 400, 1200, 9990])
+def test_a_payload_that_is_too_deep_is_what_its_task_ends_with(levels: int) -> None:
+    text = '{"a":' * levels + "1" + "}" * levels
+    obj = task({"payload": {"x": loads(text)}})
+    record = convert.task_record(obj)
+    assert record.fault is not None
+    assert record.fault.reason is Reason.PAYLOAD_TOO_DEEP
+    with pytest.raises(Unreadable):
+        convert.payload(obj)
+
+
+def test_a_payload_of_as_many_levels_as_are_allowed_is_sent() -> None:
+    text = '{"a":' * MAX_DEPTH + "1" + "}" * MAX_DEPTH
+    obj = task({"payload": json.loads(text)})
+    assert convert.task_record(obj).fault is None
+    assert convert.payload(obj) == text.encode()
+
+
+def test_a_payload_that_is_too_large_is_what_its_task_ends_with() -> None:
+    fault = convert.task_record(task({"payload": {"a": "x" * MAX_PAYLOAD_BYTES}})).fault
+    assert fault is not None
+    assert fault.reason is Reason.PAYLOAD_TOO_LARGE
+
+
+def test_a_result_that_is_too_deep_is_no_result() -> None:
+    assert convert.result(task(status={"result": loads('{"a":' * 500 + "1" + "}" * 500)})) == b""
+
+
+@pytest.mark.parametrize(
+    ("obj", "words"),
+    [
+        pytest.param(task(status={"phase": "Paused"}), "status.phase 'Paused'", id="phase"),
+        pytest.param(
+            task({"agentSelector": {"matchExpressions": [{"key": "a", "operator": "Gt", "values": ["1"]}]}}),
+            "an operator of matchExpressions 'Gt'",
+            id="operator of a selector",
+        ),
+    ],
+)
+def test_a_word_of_a_newer_release_sets_a_task_aside(obj: dict[str, Any], words: str) -> None:
+    with pytest.raises(Unreadable, match=words) as caught:
+        convert.task_record(obj)
+    assert caught.value.reason is Reason.UNKNOWN_VALUE
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "field"),
+    [
+        ({"dispatch": "Eager"}, Reason.UNKNOWN_VALUE, "spec.dispatch"),
+        ({"order": {"policy": "Lifo"}}, Reason.UNKNOWN_VALUE, "spec.order.policy"),
+        (
+            {"routes": [{"name": "r", "steps": [{"pools": ["p"], "strategy": "Magic"}]}]},
+            Reason.UNKNOWN_VALUE,
+            "spec.routes.0.steps.0",
+        ),
+        ({"weight": "many"}, Reason.UNREADABLE, "spec.weight"),
+        ({"leaseSeconds": 10**9}, Reason.UNREADABLE, "spec.leaseSeconds"),
+    ],
+)
+def test_a_queue_of_a_newer_release_is_set_aside_by_its_field(spec: dict[str, Any], reason: Reason, field: str) -> None:
+    with pytest.raises(Unreadable, match=field) as caught:
+        convert.queue({"metadata": META, "spec": {"pools": ["p"]} | spec})
+    assert caught.value.reason is reason
+
+
+POD = {"spec": {"containers": [{"name": "agent"}]}}
+
+
+def test_a_template_that_is_too_deep_sets_its_pool_aside() -> None:
+    deep = loads('{"a":' * 5000 + "1" + "}" * 5000)
+    template = {"spec": {"containers": [{"name": "agent", "x": deep}]}}
+    with pytest.raises(Unreadable, match=r"spec\.template") as caught:
+        convert.pool({"metadata": META, "spec": {"template": template}})
+    assert caught.value.reason is Reason.INVALID_TEMPLATE
+
+
+STATUSES: list[Any] = [
+    {"scalingReason": "Magic"},
+    {"performance": [{"type": "t"}, {"type": 1, "count": "x"}, "y"]},
+    {"conditions": [{"type": "Ready", "status": "Perhaps"}]},
+    {"breakers": [{"agent": "a", "state": "Ajar"}]},
+]
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_status_of_another_release_keeps_nobody_from_reading_the_spec(status: Any) -> None:
+    pool = {"metadata": META, "spec": {"template": POD, "slots": 3}, "status": status}
+    assert convert.pool(pool).slots == 3
+    assert convert.performance(pool) == ()
+    queue = {"metadata": META, "spec": {"pools": ["p"], "weight": 3}, "status": {"conditions": "odd"}}
+    assert convert.queue(queue).weight == 3
+
+
 def test_an_unknown_phase_is_neither_run_again_nor_lost() -> None:
-    with pytest.raises(ValueError, match=r"ns/a.*'Lost'"):
+    with pytest.raises(Unreadable, match=r"status.phase 'Lost'"):
         convert.task_record(task(status={"phase": "Lost"}))
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from taskdist.api import Delivery, Dispatch, Phase, Reason, Reclaim, Strategy
-from taskdist.api.task import MAX_PAYLOAD_BYTES
 from taskdist.core import AgentState
 from taskdist.core.model import Budget, Route, RouteStep, TokenRate
 from taskdist.protocol.messages import (
@@ -31,6 +30,7 @@ from taskdist.protocol.messages import (
 from taskdist.protocol.observations import (
     Conflict,
     DeletePod,
+    Fault,
     Found,
     Gone,
     Notice,
@@ -311,9 +311,16 @@ def test_a_waiting_task_is_cancelled_by_a_write() -> None:
     assert desk.phase == "Cancelled"
 
 
-def test_a_payload_that_is_too_large_is_never_sent() -> None:
-    desk = Desk(QUEUE, record(payload_bytes=MAX_PAYLOAD_BYTES + 1))
-    assert desk.write().status["reason"] == "PayloadTooLarge"
+def test_a_task_that_no_release_can_read_ends_with_what_is_wrong_and_never_runs() -> None:
+    desk = Desk(QUEUE, record(fault=Fault(Reason.PAYLOAD_TOO_DEEP, "spec.payload is too deep")))
+    desk.connect(1)
+    (write,) = desk.writes
+    assert (write.status["phase"], write.status["reason"]) == ("Failed", "PayloadTooDeep")
+    assert write.status["message"] == "spec.payload is too deep"
+    desk.answer_to(10, Written(record(11, phase=Phase.FAILED, fault=Fault(Reason.PAYLOAD_TOO_DEEP, "too deep"))))
+    assert [(each.reason, each.warning) for each in desk.out if isinstance(each, Notice)] == [
+        (Reason.PAYLOAD_TOO_DEEP, True)
+    ], "an Event tells of it, as no attempt did"
 
 
 def test_a_deleted_task_is_read_before_its_agent_hears_so() -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskdist.protocol.values import MAX_DEPTH, fault, parse_object, same
+from taskdist.api.nesting import MAX_DEPTH
+from taskdist.protocol.values import fault, parse_object, same
 
 HALF = "half a surrogate pair"
 KEPT: dict[str, Any] = {
