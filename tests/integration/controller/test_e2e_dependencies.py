@@ -33,11 +33,11 @@ def test_a_chain_runs_in_order_and_passes_results_on(apart: Room) -> None:
     apart.task("chain-c", "parents", dependsOn=on("chain-b"))
     apart.task("chain-b", "parents", dependsOn=on("chain-a"))
     until(lambda: why(apart, "chain-b") == "DependencyNotFound", "the parent is reported missing")
-    apart.task("chain-a", payload={"lines": 3, "word": "é"})
+    apart.task("chain-a", payload={"lines": 3, "word": "é", "none": None})
     a, b, c = (apart.ended(f"chain-{n}")[0] for n in "abc")
     assert [each["phase"] for each in (a, b, c)] == ["Succeeded"] * 3
     assert a["finishedAt"] <= b["assignedAt"] <= b["finishedAt"] <= c["assignedAt"]
-    assert b["result"] == {"chain-a": {"phase": "Succeeded", "result": {"lines": 3, "word": "é"}}}
+    assert b["result"] == {"chain-a": {"phase": "Succeeded", "result": {"lines": 3, "word": "é", "none": None}}}
     assert c["result"] == {"chain-b": {"phase": "Succeeded", "result": b["result"]}}
     uid = apart.get("tasks", "chain-a")["metadata"]["uid"]
     assert b["dependencies"] == [{"name": "chain-a", "uid": uid, "phase": "Succeeded"}]
