@@ -26,6 +26,7 @@ from taskdist.link.proto import MAX_MESSAGE_BYTES, SESSION_METHOD
 from taskdist.link.proto import link_pb2 as pb
 from taskdist.link.session import (
     BYTES_PER_MESSAGE,
+    MESSAGES_PER_LEASE,
     MESSAGES_PER_SESSION,
     QUEUE_BYTES,
     QUEUE_MESSAGES,
@@ -330,6 +331,7 @@ class LinkServer:
             return
         if not isinstance(message, Hello):
             raise BadMessage("the first message of a session is Hello")
+        session.throttle.charge(MESSAGES_PER_LEASE * len(message.leases))
         session.number = next(self._numbers)
         self._by_number[session.number] = session
         with _fatal("an agent's hello could not be handled"):

@@ -16,6 +16,7 @@ RATE = 1000.0  # messages a second that an agent may send for long
 BURST = 2000.0
 BYTES_PER_MESSAGE = 4096  # a large message counts as several
 MESSAGES_PER_SESSION = 20  # what beginning one costs, beside its hello
+MESSAGES_PER_LEASE = 2  # each lease in a hello: one that is not known here is read from the API server
 
 
 class End(Enum):

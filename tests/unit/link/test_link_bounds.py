@@ -2,15 +2,16 @@
 
 import asyncio
 import ssl
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from agents.peer import until
+from taskdist.link.session import BURST
 from taskdist.protocol import messages as m
-from unit.link.client import WAIT
+from unit.link.client import WAIT, hello
 from unit.link.test_link_server import LEASE, Link, _pinging, serving
 
 
@@ -20,19 +21,29 @@ async def link() -> AsyncIterator[Link]:
         yield made
 
 
-async def test_a_flood_goes_on_being_held_back_in_the_pods_next_session(link: Link) -> None:
-    async with link.dial() as stream:
-        await stream.say(*(m.Progress(LEASE, 0.5) for _ in range(1990)))
-        await link.recorder.until(lambda: len(link.recorder.said()) == 1990)
-    begin = time.monotonic()
-    async with link.dial() as stream, link.dial("other") as other:
-        await stream.say(*(m.Progress(LEASE, 0.7) for _ in range(1000)))
-        await other.say(m.Draining())
-        await link.recorder.until(lambda: m.Draining() in link.recorder.said())
-        held_back = len(link.recorder.said())
-        await link.recorder.until(lambda: len(link.recorder.said()) == 2991)
-    assert held_back < 2991
-    assert time.monotonic() - begin > 0.5
+async def test_a_pod_has_one_budget_for_all_its_sessions(link: Link) -> None:
+    async with link.dial():
+        throttle = link.server._throttles["uid-pod-a"]
+        throttle.tokens = -1e6  # as after a flood
+        async with link.dial("other"), link.dial():
+            assert link.server._throttles["uid-pod-a"] is throttle
+            assert throttle.tokens < -1e5
+            assert link.server._throttles["uid-pod-b"].tokens > 0
+
+
+async def test_a_hello_is_charged_by_the_leases_it_lists(link: Link) -> None:
+    """Of those that are not known each is read from the API server."""
+    names = tuple(m.LeaseName(f"{n:036}", 1, 1) for n in range(1000))
+    spent = []
+    for leases in ((), names):
+        async with link.dial(greeted=False) as stream:
+            await stream.say(replace(hello(), leases=leases))
+            await stream.hear()
+            (throttle,) = link.server._throttles.values()
+            spent.append(BURST - throttle.tokens)
+        await until(lambda: not link.server._throttles, "the pod is forgotten once its budget is full")
+    assert spent[0] < 50
+    assert spent[1] > 1900
 
 
 async def test_answers_to_pings_are_charged_by_their_length(link: Link) -> None:
