@@ -33,11 +33,11 @@ LONG = STRICT | {"long_work": 1.0, "stubborn": 1.0, "pods": 2, "failing": False}
 
 MUTANTS: tuple[Mutant, ...] = (
     # names and epochs
-    # Two lines of defence, so the first is off as well: a leader that was frozen does not notice.
+    # Three lines of defence, so two are off as well: a leader that was frozen does not notice, nor ask the agents.
     Mutant(
         "agents hear leaders of the past",
         ("past",),
-        leader=off.ActsWhenDeposed,
+        leader=off.IgnoresWhatAgentsHaveSeen,
         agent=off.HearsThePast,
         plan=STRICT
         | {

@@ -21,6 +21,16 @@ class HearsThePast(AgentEnd):
         return False
 
 
+class IgnoresWhatAgentsHaveSeen(Leader):
+    """And is not sure of its time: it was frozen, and goes on as a leader."""
+
+    def leading_until(self, boot: float) -> None:
+        pass
+
+    def _refusal_of_epoch(self, identity: Any, hello: Any) -> None:
+        return None
+
+
 class SendsBeforeWriting(Leader):
     def _begin(self, entry: Any, lease: Any, now: Any) -> None:
         super()._begin(entry, lease, now)

@@ -30,6 +30,7 @@ class Epochs:
     Args:
         clock: seconds that only grow.
         later: calls back after so many seconds.
+        leading: the epoch under which this process leads, None if it does not.
         begin_anew: ends the present leadership, for one with an epoch above `seen`; told why.
         notice: makes an Event of what a user should know.
     """
@@ -38,12 +39,14 @@ class Epochs:
         self,
         clock: Callable[[], float],
         later: Callable[[float, Callable[[], None]], object],
+        leading: Callable[[], int | None],
         begin_anew: Callable[[str], None],
         notice: Callable[[PoolNotice], None],
     ) -> None:
         self.seen = 0
         self._clock = clock
         self._later = later
+        self._leading = leading
         self._begin_anew = begin_anew
         self._notice = notice
         self._believed: dict[str, None] = {}  # the oldest first
@@ -56,8 +59,8 @@ class Epochs:
 
     def on_agent(self, asked: RaiseEpoch) -> None:
         """An agent has seen this epoch under another leadership."""
-        if asked.pod_uid in self._believed:
-            return
+        if asked.pod_uid in self._believed or self._leading() is None:
+            return  # who was deposed hears of its successor so
         self._believed[asked.pod_uid] = None
         if len(self._believed) > MOST_BELIEVED:
             del self._believed[next(iter(self._believed))]
@@ -74,6 +77,8 @@ class Epochs:
 
     def _begin(self) -> None:
         self._planned = False
+        if (epoch := self._leading()) is None or epoch > self.seen:
+            return
         self._begin_anew(f"agents have seen epoch {self.seen} of another leadership")
 
 

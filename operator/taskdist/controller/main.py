@@ -244,7 +244,11 @@ class _Operator:
             self._payloads,
         )
         self._epochs = Epochs(
-            boottime, self._loop.call_later, lambda why: self._elector.step_down(why), self._effects.pool_notice
+            boottime,
+            self._loop.call_later,
+            lambda: self._elector.leading(),
+            lambda why: self._elector.step_down(why),
+            self._effects.pool_notice,
         )
         self._dispatcher = Dispatcher(
             self._effects,

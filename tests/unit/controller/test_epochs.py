@@ -18,7 +18,14 @@ class World:
         self.begun: list[float] = []
         self.notices: list[PoolNotice] = []
         self.due: list[tuple[float, object]] = []
-        self.epochs = Epochs(lambda: self.t, self._later, lambda why: self.begun.append(self.t), self.notices.append)
+        self.leading: int | None = 1
+        self.epochs = Epochs(
+            lambda: self.t,
+            self._later,
+            lambda: self.leading,
+            lambda why: self.begun.append(self.t),
+            self.notices.append,
+        )
 
     def _later(self, seconds: float, what: object) -> None:
         self.due.append((self.t + seconds, what))
@@ -53,6 +60,23 @@ def test_a_leadership_is_begun_anew_once_for_all_agents_that_come_in_a_moment() 
     (notice,) = world.notices
     assert (notice.pool, notice.reason, notice.warning) == ("p", Reason.EPOCH_RAISED, True)
     assert "has seen epoch 17" in notice.message
+
+
+def test_who_was_deposed_begins_nothing() -> None:
+    world = World()
+    world.leading = None
+    world.tells("a", 17)
+    world.run()
+    assert (world.epochs.seen, world.begun, world.notices) == (0, [], [])
+
+
+@pytest.mark.parametrize("leading", [None, 18], ids=["nobody by then", "above it by then"])
+def test_what_has_come_to_pass_meanwhile_is_not_begun_anew(leading: int | None) -> None:
+    world = World()
+    world.tells("a", 17)
+    world.leading = leading
+    world.run()
+    assert (world.epochs.seen, world.begun) == (17, [])
 
 
 def test_a_pod_is_believed_once() -> None:
