@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, get_args
 
 import pytest
@@ -32,7 +32,7 @@ resources = st.dictionaries(words, st.integers(0, 10**9), max_size=4).map(lambda
 labels = st.dictionaries(texts.filter(bool), texts, max_size=4).map(lambda d: tuple(sorted(d.items())))
 word_lists = st.lists(words, max_size=4).map(tuple)
 slots = st.integers(0, 1000)
-bodies = st.dictionaries(texts, st.integers() | texts | st.none(), max_size=3).map(lambda d: _json(d))
+bodies = st.dictionaries(texts, st.integers(-(2**53), 2**53) | texts | st.none(), max_size=3).map(lambda d: _json(d))
 
 
 def _json(value: Any) -> bytes:
@@ -69,6 +69,7 @@ BY_FIELD: dict[str, st.SearchStrategy[Any]] = {
     "execution_seconds": seconds,
     "progress_seconds": seconds,
     "since_start": seconds,
+    "retry_after": st.floats(1, 3600),
     "ping_seconds": seconds,
     "load": seconds,
     "resources": resources,
@@ -107,7 +108,13 @@ REASONS: dict[type, st.SearchStrategy[Any]] = {
 
 def any_of(kind: type) -> st.SearchStrategy[Any]:
     """Every field drawn: a field that is added and not carried fails here, since no default is left to hide it."""
-    return st.builds(kind, **{f.name: REASONS[kind] if f.name == "reason" else BY_FIELD[f.name] for f in fields(kind)})
+    made = st.builds(kind, **{f.name: REASONS[kind] if f.name == "reason" else BY_FIELD[f.name] for f in fields(kind)})
+    # Of any other failure there is no such word.
+    return made.map(_without_retry_after) if kind is m.Failure else made
+
+
+def _without_retry_after(failure: Any) -> Any:
+    return failure if failure.reason is Reason.THROTTLED else replace(failure, retry_after=0.0)
 
 
 FROM_AGENT: tuple[type, ...] = (*get_args(m.FromAgent), Reauthenticate)
