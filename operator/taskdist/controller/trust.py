@@ -48,7 +48,7 @@ def seen_pod(obj: Object) -> SeenPod:
             owner.get("name", ""),
             owner.get("uid", ""),
             record.deleting,
-            record.ended,
+            record.ended and record.dead,
         ),
     )
 

@@ -49,7 +49,7 @@ class PodOwner:
     pool: str
     pool_uid: str
     deleting: bool = False
-    ended: bool = False
+    ended: bool = False  # its node has said so: a phase alone may be the word of a cluster that had lost the node
 
 
 Pods = Callable[[str], PodOwner | None]

@@ -79,7 +79,7 @@ class Sessions(Presence):
             )
             return Refused(VERSION_REFUSED, message)
         pod = self._pods.get(identity.pod_uid)
-        if pod is not None and pod.ended:
+        if pod is not None and pod.ended and pod.dead:
             return Refused("PodEnded", "the pod has ended", retry=False)
         return None
 
@@ -155,7 +155,7 @@ class Sessions(Presence):
     def _drains(self, pod: str) -> bool:
         """Whether the agent gets no more work: it is to go, or its pod is going."""
         record = self._pods.get(pod)
-        return pod in self._draining or (record is not None and record.going)
+        return pod in self._draining or (record is not None and (record.going or record.ended))
 
     # --- leases at a hello ---
 

@@ -198,6 +198,27 @@ def test_what_a_draining_agent_finishes_after_it_came_back_is_accepted(delivery:
     assert desk.phase == "Succeeded"
 
 
+def test_an_agent_whose_node_was_given_up_comes_back_with_its_work() -> None:
+    """The cluster had lost the node and called the pod failed; nothing says that its container has ended."""
+    desk = running()
+    desk.do("pod_observed", replace(POD, ended=True))
+    desk.do("disconnected", 1)
+    desk.t += 3.0
+    desk.do("connected", 3, WHO, Hello(PROTOCOL_VERSION, "i", 1, desk.t, leases=(A1,)))
+    (welcome,) = desk.sent(Welcome)
+    assert welcome.draining
+    desk.says(3, Ping(desk.t))
+    desk.says(3, Result(A1, b"{}"))
+    assert desk.phase == "Succeeded"
+
+
+def test_an_agent_whose_pod_has_ended_for_sure_is_refused() -> None:
+    desk = Desk()
+    desk.do("pod_observed", replace(POD, ended=True, may_run=False))
+    desk.do("connected", 3, WHO, Hello(PROTOCOL_VERSION, "i", 1, desk.t))
+    assert [refused.reason for refused in desk.sent(Refused)] == ["PodEnded"]
+
+
 def test_a_draining_agent_gets_no_more_work() -> None:
     desk = Desk(QUEUE, record(), pods=1)
     desk.do("pod_observed", replace(POD, deleting=True))
