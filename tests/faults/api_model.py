@@ -5,14 +5,14 @@ list may also be read as a stale cache would show it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from taskdist.api import Phase, Reason
 from taskdist.core.model import Parent, Task
 from taskdist.core.spending import Spent
-from taskdist.protocol import convert
+from taskdist.protocol import convert, still_held
 from taskdist.protocol.messages import ParentResult
 from taskdist.protocol.observations import PodRecord, TaskRecord
 
@@ -63,6 +63,7 @@ class Api:
         self._version = 100
         self.tasks: dict[str, StoredTask] = {}
         self.pods: dict[str, PodRecord] = {}
+        self.annotations: dict[str, dict[str, str]] = {}  # by pod
         self.pods_past: dict[str, list[tuple[float, PodRecord | None]]] = {}
         self.watch: Callable[[str, str, Any], None] = lambda kind, uid, value: None
         self.writes: dict[str, int] = {}
@@ -234,6 +235,17 @@ class Api:
         if self.pods.pop(uid, None) is not None:
             self.pods_past[uid].append((self._clock(), None))
             self.watch("pod", uid, None)
+
+    def annotate(self, uid: str, key: str, value: str | None) -> None:
+        pod = self.pods.get(uid)
+        if pod is None:
+            return
+        annotations = self.annotations.setdefault(uid, {})
+        if value is None:
+            annotations.pop(key, None)
+        else:
+            annotations[key] = value
+        self.put_pod(replace(pod, still_held=still_held.read(annotations, "ns", uid, pod.name)))
 
     # --- lists ---
 

@@ -283,6 +283,13 @@ class Checker:
             if work.active and not task.deleted and there == want:
                 raise Violation("victim", f"{machine.pod} is deleted while it runs {work.grant.lease}")
 
+    def deletion_lands(self, action: DeletePod) -> None:
+        """However late: no later leader has given work to the pod, which it saw marked."""
+        machine = self.world.agents[action.uid]
+        for work in machine.works.values():
+            if work.active and work.grant.lease.epoch > action.epoch:
+                raise Violation("victim", f"{machine.pod} is deleted by epoch {action.epoch} under {work.grant.lease}")
+
     # --- the end ---
 
     def all_over(self) -> bool:

@@ -5,6 +5,7 @@ It may freeze: what reaches it waits, and is handled in order when it goes on, b
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from taskdist.protocol.leader import Leader
@@ -13,6 +14,7 @@ from taskdist.protocol.messages import (
 )
 from taskdist.protocol.observations import (
     Action,
+    AnnotatePod,
     CloseSession,
     Conflict,
     DeletePod,
@@ -283,6 +285,8 @@ class Operator:
                 if entry is not None:
                     stream, machine = entry
                     world.after(max(stream.down_at, world.t + 0.01) - world.t, machine.lost, stream)
+            case AnnotatePod():
+                self._annotate(leader, action)
             case DeletePod():
                 world.check.pod_deleted(action)
                 self._delete(leader, action)
@@ -292,14 +296,44 @@ class Operator:
                 pass
 
     def _delete(self, leader: Leader, action: DeletePod) -> None:
-        """The port tries until it is done or the leadership ends."""
-        machine = self.world.agents.get(action.uid)
-        if machine is None or self.leader is not leader:
+        """The port tries until it is done or the leadership ends: it marks the pod, then deletes what it marked."""
+        if action.uid not in self.world.agents or self.leader is not leader:
             return
         if self.world.t < self.partitioned_until or self.frozen:
             self.world.after(0.5, self._delete, leader, action)
         else:
-            self.world.after(0.01, machine.delete)
+            self.world.after(self._lands_in(), self._mark, leader, action)
+
+    def _mark(self, leader: Leader, action: DeletePod) -> None:
+        pod = self.world.api.pods.get(action.uid)
+        if pod is None:
+            return
+        self.world.api.put_pod(replace(pod, removed_by=action.epoch))
+        self.world.after(0.005, self._delete_marked, leader, action)
+
+    def _delete_marked(self, leader: Leader, action: DeletePod) -> None:
+        if self.leader is not leader:
+            return
+        if self.frozen or self.now().boot >= self.sure_until:
+            self.world.after(0.5, self._delete_marked, leader, action)
+        else:
+            self.world.after(self._lands_in(), self._deletion_lands, action)
+
+    def _deletion_lands(self, action: DeletePod) -> None:
+        self.world.check.deletion_lands(action)
+        self.world.agents[action.uid].delete()
+
+    def _annotate(self, leader: Leader, action: AnnotatePod) -> None:
+        if self.leader is not leader:
+            return
+        if self.world.t < self.partitioned_until or self.frozen:
+            self.world.after(0.5, self._annotate, leader, action)
+        else:
+            self.world.after(self._lands_in(), self.world.api.annotate, action.uid, action.key, action.value)
+
+    def _lands_in(self) -> float:
+        """How long a write of a pod is under way: it may land when its sender leads no more."""
+        return self.world.rng.uniform(0.2, 6.0) if self.world.t < self.world.slow_writes_until else 0.01
 
     def _send(self, stream: Stream, machine: AgentMachine, message: ToAgent) -> None:
         world = self.world
