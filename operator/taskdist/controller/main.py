@@ -223,7 +223,7 @@ class _Operator:
         self._observer = MetricsObserver(self._metrics, read_clocks)
         self._tally, self._retention = Tally(), Retention()
         self._reaper = Reaper(client, self._retention, self._may_act, self._expired)
-        self._bundles = BundleMaps(client, lambda: (p.pool.namespace for p in self._pools.store))
+        self._bundles = BundleMaps(client, lambda: (p.pool.namespace for p in self._pools.store), settings.audience)
         self._authenticator = Authenticator(
             token_review(client),
             settings.audience,

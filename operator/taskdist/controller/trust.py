@@ -7,7 +7,9 @@ import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from taskdist.api import AgentPool
+import structlog
+
+from taskdist.api import GROUP, AgentPool
 from taskdist.controller.pods import CA_CONFIGMAP, MANAGED_BY
 from taskdist.kube import CONFIGMAPS, PODS, SECRETS, TOKENREVIEWS, ApiError, Client
 from taskdist.link.auth import PodOwner
@@ -16,7 +18,10 @@ from taskdist.protocol import convert
 from taskdist.protocol.observations import PodRecord
 
 CA_KEY = "ca.crt"
+# On the bundle: the audience of the installation that wrote it, which names its namespace and Lease.
+INSTALLATION_ANNOTATION = f"{GROUP}/installation"
 FIELD_MANAGER = "taskdist"
+_log = structlog.get_logger("taskdist.trust")
 
 Object = dict[str, Any]
 
@@ -95,13 +100,17 @@ class SecretStore:
 class BundleMaps:
     """The bundle as a ConfigMap in each namespace that has a pool.
 
+    Each says whose it is. Two installations over one namespace would take it from each other, and each names the other.
+
     Args:
         namespaces: those that have one now.
+        installation: this one's name.
     """
 
-    def __init__(self, client: Client, namespaces: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, client: Client, namespaces: Callable[[], Iterable[str]], installation: str) -> None:
         self._client = client
         self._namespaces = namespaces
+        self._installation = installation
 
     async def publish(self, bundle: bytes) -> bool:
         for namespace in sorted(set(self._namespaces())):
@@ -110,11 +119,11 @@ class BundleMaps:
 
     async def publish_in(self, namespace: str, bundle: bytes) -> None:
         """Write the bundle into this namespace unless it stands there already."""
-        text = bundle.decode()
+        text, whose = bundle.decode(), {INSTALLATION_ANNOTATION: self._installation}
         body: Object = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {"name": CA_CONFIGMAP, "namespace": namespace, "labels": MANAGED_BY},
+            "metadata": {"name": CA_CONFIGMAP, "namespace": namespace, "labels": MANAGED_BY, "annotations": whose},
             "data": {CA_KEY: text},
         }
         try:
@@ -123,8 +132,18 @@ class BundleMaps:
             if not error.is_not_found:
                 raise
         else:
-            if (present.get("data") or {}).get(CA_KEY) != text:
-                await self._client.patch(CONFIGMAPS, CA_CONFIGMAP, {"data": {CA_KEY: text}}, namespace)
+            other = (present["metadata"].get("annotations") or {}).get(INSTALLATION_ANNOTATION, "")
+            if (present.get("data") or {}).get(CA_KEY) != text or other != self._installation:
+                if other not in ("", self._installation):
+                    # It may be gone, and this one installed in its place: so it is told, and nothing is stopped for it.
+                    _log.warning(
+                        "the namespace was served by another installation; told again, that one still runs",
+                        namespace=namespace,
+                        other=other,
+                        this=self._installation,
+                    )
+                change = {"metadata": {"annotations": whose}, "data": {CA_KEY: text}}
+                await self._client.patch(CONFIGMAPS, CA_CONFIGMAP, change, namespace)
             return
         try:
             await self._client.create(CONFIGMAPS, body, namespace, field_manager=FIELD_MANAGER)
