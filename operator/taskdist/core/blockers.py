@@ -82,7 +82,6 @@ class Scope:
                 return self.few
             if self.slots_full is None:
                 self.slots_full = FullSlots(self)
-            self.slots_full.want(slots)
             return self.slots_full
         return None
 
@@ -131,6 +130,16 @@ class Book(Scope):
         # Blockers that were handed out since they last were reported.
         self.watched: dict[Blocker, None] = {}
         self.apply(rules)
+
+    def full_keys(self) -> "list[FullKey]":
+        """Return the concurrency keys that are held as often as may be, as what holds Tasks."""
+        found: list[FullKey] = []
+        for use in self.keys.values():
+            if use.held >= self.rules.concurrency_limit:
+                if use.blocker is None:
+                    use.blocker = FullKey(use)
+                found.append(use.blocker)
+        return found
 
     def apply(self, rules: Queue) -> None:
         self.rules = rules
@@ -206,6 +215,7 @@ class Blocker(ABC):
     `whole`: it holds all Tasks alike in queue and profile, of its tenant unless that is None; all of other profiles as
     well unless it asks for something of theirs: their slots (`by_slots`) or budgets (`by_budgets`).
     `timed`: time alone opens it, and `name` is what its alarm is called.
+    `after_keys`: it is judged only for Tasks whose concurrency key is free.
     """
 
     __slots__ = ("book", "name", "tenant", "watched")
@@ -215,6 +225,7 @@ class Blocker(ABC):
     by_slots: ClassVar[bool] = False
     by_budgets: ClassVar[bool] = False
     timed: ClassVar[bool] = False
+    after_keys: ClassVar[bool] = False
 
     def __init__(self, book: Book, tenant: str | None) -> None:
         self.book = book
@@ -230,6 +241,11 @@ class Blocker(ABC):
     @property
     def queue(self) -> str:
         return f"TaskQueue {self.book.rules.name}"
+
+    @property
+    def final(self) -> bool:
+        """Whether waiting is in vain: it lets the Task go only once the limit itself is another."""
+        return False
 
     @abstractmethod
     def open(self, now: float) -> bool:
@@ -302,6 +318,10 @@ class FewSlots(Blocker):
         super().__init__(scope.book, scope.tenant)
         self.scope = scope
 
+    @property
+    def final(self) -> bool:
+        return True
+
     def open(self, now: float) -> bool:
         # Only another quota lets such a Task go; then all limits of the queue are reported anyway.
         return False
@@ -320,6 +340,10 @@ class Forbidden(Blocker):
     __slots__ = ()
 
     reason = Reason.TENANT_NOT_ALLOWED
+
+    @property
+    def final(self) -> bool:
+        return True
 
     def open(self, now: float) -> bool:
         return self.tenant in self.book.rules.emergency
@@ -371,10 +395,13 @@ class FullKey(Blocker):
         rules = self.book.rules
         # It may have been given back and taken by others since.
         use = self.book.keys.get(self.use.key)
+        held, most = 0 if use is None else use.held, rules.concurrency_limit
+        said = f"Queue {rules.name} runs {held} of at most {most} Tasks of the concurrency key {self.use.key}"
+        if held < most:
+            return (f"{said}; others of the key go first.", "Wait for those to run and end.")
         return (
-            f"Queue {rules.name} runs {0 if use is None else use.held} of at most {rules.concurrency_limit} Tasks of "
-            f"the concurrency key {self.use.key}.",
-            f"Wait for one of them to end, or raise spec.concurrencyLimit of {self.queue}.",
+            f"{said}.",
+            f"Wait for one of them to end; if more may run at once, raise spec.concurrencyLimit of {self.queue}.",
         )
 
 
@@ -385,6 +412,7 @@ class NoToken(Blocker):
 
     reason = Reason.RATE_LIMITED
     timed = True
+    after_keys = True
 
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope.book, scope.tenant)

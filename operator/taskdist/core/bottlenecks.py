@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from taskdist.api import Reason
-from taskdist.core import remedies
 from taskdist.core.blockers import Blocker, FewSlots, Forbidden, FullEmergency, FullKey, FullQuota, FullSlots, NoToken
 from taskdist.core.budgets import NoBudget, Short
 from taskdist.core.classes import Shape
 from taskdist.core.decisions import Explanation
 from taskdist.core.explain import of_limit
 from taskdist.core.filters import FILTERS, Need, Offer, holds, refusal
+from taskdist.core.line_limits import LineLimits
 from taskdist.core.matching import Catalogue
 from taskdist.core.model import Key
 from taskdist.core.unplaced import of_shape, served
@@ -83,14 +83,14 @@ class Bottleneck:
 Holdups = Mapping[Key, list[Holdup]]
 
 
-def holdups(catalogue: Catalogue, held: "Iterable[Hold]", now: float) -> tuple[Holdups, Holdups]:
+def holdups(catalogue: Catalogue, limits: LineLimits, held: "Iterable[Hold]", now: float) -> tuple[Holdups, Holdups]:
     """Return what holds Tasks of each queue, and Tasks that each pool could serve: most waiting time first."""
     queues: dict[Key, dict[tuple[Reason, str], Holdup]] = {}
     pools: dict[Key, dict[tuple[Reason, str], Holdup]] = {}
     kept = list(held)
     for shape in catalogue.shapes.values():
         if shape.tasks:
-            for each in _of_shape(shape, catalogue, kept, now):
+            for each in _of_shape(shape, catalogue, limits, kept, now):
                 _add(queues.setdefault(shape.queue_key, {}), each)
                 for pool in shape.pools:
                     _add(pools.setdefault(pool, {}), each)
@@ -111,7 +111,9 @@ def _ordered(found: dict[Key, dict[tuple[Reason, str], Holdup]]) -> Holdups:
     return {key: sorted(each.values(), key=lambda one: (-one.seconds, one.name)) for key, each in found.items()}
 
 
-def _of_shape(shape: Shape, catalogue: Catalogue, held: "list[Hold]", now: float) -> Iterable[Holdup]:
+def _of_shape(
+    shape: Shape, catalogue: Catalogue, limits: LineLimits, held: "list[Hold]", now: float
+) -> Iterable[Holdup]:
     """Yield what holds Tasks of one class."""
     for gate in _GATES:
         if tasks := shape.gated[gate]:
@@ -122,12 +124,17 @@ def _of_shape(shape: Shape, catalogue: Catalogue, held: "list[Hold]", now: float
     found = of_shape(shape, catalogue, held)
     tasks, since = shape.eligible, shape.eligible_since
     for line in shape.lines.values() if served(shape, catalogue, held) else ():
-        blocker, first = line.blocker, line.first()
-        if blocker is not None and first is not None:
-            tasks -= line.live
-            since -= line.since
-            limit = of_limit(first[5].task, blocker, now)
-            yield Holdup(limit.reason, _limit(blocker), line.live, _waited(line.live, line.since, now), limit)
+        first = line.first()
+        for each in limits.of(line):
+            tasks -= each.tasks
+            since -= each.since
+            if isinstance(each.blocker, FullKey):
+                # All keys together: there may be very many.
+                what, limit = _of_gate(shape, each.blocker.reason)
+            else:
+                assert first is not None, "a line without Tasks is held by nothing"
+                what, limit = _limit(each.blocker), of_limit(first[5].task, each.blocker, now)
+            yield Holdup(limit.reason, what, each.tasks, _waited(each.tasks, each.since, now), limit)
     if tasks:
         yield Holdup(found.reason, _scarce(shape, catalogue, found.reason), tasks, _waited(tasks, since, now), found)
 
@@ -137,7 +144,7 @@ def _waited(tasks: int, since: float, now: float) -> float:
 
 
 def _of_gate(shape: Shape, gate: Reason) -> tuple[str, Explanation]:
-    namespace, name = shape.queue_key
+    name = shape.queue_key[1]
     if gate is Reason.OUT_OF_TURN:
         return "an ordering key", Explanation(
             gate,
@@ -148,8 +155,7 @@ def _of_gate(shape: Shape, gate: Reason) -> tuple[str, Explanation]:
     return "spec.concurrencyLimit", Explanation(
         gate,
         f"TaskQueue {name} runs at most {limit} Tasks of a concurrency key at once.",
-        f"Raise spec.concurrencyLimit of TaskQueue {name}, or give Tasks that may run together different keys.",
-        command=remedies.patch_queue((namespace, name), concurrencyLimit=limit + 1),
+        f"Give Tasks that may run together different keys, or raise spec.concurrencyLimit of TaskQueue {name}.",
     )
 
 
@@ -162,8 +168,6 @@ def _limit(blocker: Blocker) -> str:
             return f"{blocker.scope.path}.slots"
         case FullEmergency():
             return "spec.tenants.emergencyLeased"
-        case FullKey():
-            return "spec.concurrencyLimit"
         case NoToken():
             return blocker.scope.rate_path
         case Forbidden():

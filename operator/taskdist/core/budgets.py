@@ -16,7 +16,7 @@ from heapq import heappop, heappush
 
 from taskdist.api import Reason
 from taskdist.core.blockers import Blocker, Book, Words
-from taskdist.core.model import Budget, Task, TokenRate
+from taskdist.core.model import Budget, TokenRate
 from taskdist.core.rates import Bucket
 
 
@@ -145,10 +145,15 @@ class NoBudget(Blocker):
 
     reason = Reason.BUDGET_NOT_FOUND
     by_budgets = True
+    after_keys = True
 
     def __init__(self, purse: Purse) -> None:
         super().__init__(purse.book, None)
         self.purse = purse
+
+    @property
+    def final(self) -> bool:
+        return True
 
     def open(self, now: float) -> bool:
         return self.purse.terms is not None
@@ -172,6 +177,7 @@ class Short(Blocker):
     reason = Reason.BUDGET_SHORT
     by_budgets = True
     timed = True
+    after_keys = True
 
     def __init__(self, purse: Purse, level: int, amount: int) -> None:
         super().__init__(purse.book, None)
@@ -202,6 +208,12 @@ class Short(Blocker):
         return any(purse is self.purse and amount == self.amount for purse, amount in claim.parts)
 
     @property
+    def final(self) -> bool:
+        terms = self.purse.terms
+        most = None if terms is None else terms.limit if terms.rate is None else terms.rate.burst
+        return most is not None and self.amount > most
+
+    @property
     def ever(self) -> bool:
         """Whether so much of a rate can ever be there."""
         terms = self.purse.terms
@@ -227,8 +239,8 @@ class Short(Blocker):
                 f"The Task takes {amount} of the budget {purse.path}, of which {purse.held} of {terms.limit} are held."
             )
             if amount > terms.limit:
-                return (said, f"Raise limit {raised}: it will never do for this Task.")
-            return (said, f"Wait for Tasks that hold it to end, or raise limit {raised}.")
+                return (said, f"It will never do for this Task: raise limit {raised} if there is more of it.")
+            return (said, f"Wait for Tasks that hold it to end; if there is more of it, raise limit {raised}.")
         if terms is not None and terms.rate is not None:
             rate = terms.rate
             bucket = purse.tokens(rate, now)
@@ -237,13 +249,16 @@ class Short(Blocker):
                 f"{rate.burst} are left and {rate.per_second:g} come a second"
             )
             if amount > rate.burst:
-                return (f"{said}.", f"Raise burst {raised}: it will never do for this Task.")
+                return (f"{said}.", f"It will never do for this Task: raise burst {raised} if there is more of it.")
             claim, opens = self.claim, self.opens_at(now)
             wait = max(0.0, bucket.opens_at(float(amount)) - now)
             if claim is not None and opens is not None and opens - now > wait:
                 wait = opens - now
                 said += f". Task {claim.name} goes first"
-            return (f"{said}: enough in {wait:.3g} s.", f"Wait {wait:.3g} s, or raise perSecond {raised}.")
+            return (
+                f"{said}: enough in {wait:.3g} s.",
+                f"Wait {wait:.3g} s; if there is more of it, raise perSecond {raised}.",
+            )
         return (f"The budget {purse.path} may have enough now.", "Wait.")
 
 
@@ -277,15 +292,6 @@ class Amounts:
         while self._heap[0] not in self._counts:
             heappop(self._heap)
         return self._heap[0]
-
-
-def own(blocker: Blocker, task: Task) -> Blocker:
-    """Return what holds the Task itself where a budget holds it together with others that may take less."""
-    if isinstance(blocker, Short):
-        amount = taken(blocker, task.budgets)
-        if amount != blocker.amount:
-            return Short(blocker.purse, blocker.level, amount)
-    return blocker
 
 
 def taken(short: Short, budgets: Iterable[tuple[str, str, int]]) -> int:

@@ -151,7 +151,8 @@ class Explanation:
     """Why a Task waits: the reason, words for people, what would unblock it and the command that does.
 
     `position` counts from 1 those ahead of it that share a pool, itself included; beyond 1,000 it is an estimate and
-    `position_exact` is False. `start` is when it is expected to start (wall clock, seconds), `start_interval` the 80%
+    `position_exact` is False. `rivals` is how many compete for the same agents in all. A Task for which waiting is in
+    vain has no position. `start` is when it is expected to start (wall clock, seconds), `start_interval` the 80%
     interval of that; None where there is no history to judge by. `rejections` counts agents by the filter that refuses
     them.
     """
@@ -165,3 +166,4 @@ class Explanation:
     start_interval: tuple[float, float] | None = None
     rejections: tuple[tuple[str, int], ...] = ()
     command: str = ""
+    rivals: int | None = None

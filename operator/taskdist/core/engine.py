@@ -16,6 +16,7 @@ from taskdist.core.bottlenecks import Holdups, holdups
 from taskdist.core.decisions import Decision, Explanation, Retry, Undrain
 from taskdist.core.fleet import differs
 from taskdist.core.granting import Granting
+from taskdist.core.line_limits import LineLimits
 from taskdist.core.model import Key, Queue, Task
 from taskdist.core.outlook import with_outlook
 from taskdist.core.performance import Conduct, PoolPerformance, TypePerformance, weakest
@@ -150,6 +151,9 @@ class Core(Granting):
         record = self._record(event.task, now, over=True)
         record.fresh = False
         self._limits.grant(record.task, now, token=False)
+        first = self._limits.first_in_turn(record.task)
+        if first is not None:
+            self._try_again(first, now)
         self._lease(record, self._fleet.obtain(event.agent_uid, now), now + self._service(record), now)
         self._dependencies_changed(now)
 
@@ -348,7 +352,16 @@ class Core(Granting):
         found, record = self.why(uid, now), self._tasks.get(uid)
         if found is None or record is None:
             return found
-        return with_outlook(found, record, self._catalogue, self._estimates, self._arrivals, now)
+        return with_outlook(
+            found,
+            record,
+            self._catalogue,
+            self._limits,
+            self._line_limits(now),
+            self._estimates,
+            self._arrivals,
+            now,
+        )
 
     def why(self, uid: str, now: float) -> Explanation | None:
         """Say why the Task waits, without its position; None if it does not wait. The cost is that of one decision."""
@@ -359,11 +372,14 @@ class Core(Granting):
 
     def waiting_by_reason(self, now: float) -> dict[tuple[Key, Reason], int]:
         """Count waiting Tasks by queue and the reason that `explain` gives, each class of like Tasks at once."""
-        return explain.by_reason(self._catalogue, self._holds)
+        return explain.by_reason(self._catalogue, self._line_limits(now), self._holds)
 
     def holdups(self, now: float) -> tuple[Holdups, Holdups]:
         """Return what holds waiting Tasks, and for how long in all: by queue, and by pool that could serve them."""
-        return holdups(self._catalogue, self._holds, now)
+        return holdups(self._catalogue, self._line_limits(now), self._holds, now)
+
+    def _line_limits(self, now: float) -> LineLimits:
+        return LineLimits(self._limits, [self._tasks[uid] for uid in self._limits.claims if uid in self._tasks], now)
 
     def queue_counts(self) -> dict[Key, tuple[int, int]]:
         """Return by queue how many Tasks wait and how many are leased. Queues without Tasks are left out."""

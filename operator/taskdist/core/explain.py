@@ -5,8 +5,7 @@ itself, and so does what agents lack; the rest is said here. Refuses to change a
 what it says costs as much as there are classes of them.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from taskdist.api import Reason
@@ -16,17 +15,16 @@ from taskdist.core.blockers import (
     FewSlots,
     Forbidden,
     FullEmergency,
-    FullKey,
     FullQuota,
     FullSlots,
     NoToken,
 )
-from taskdist.core.budgets import Short, own
 from taskdist.core.decisions import Explanation
 from taskdist.core.dependencies import Dependencies, Gate
 from taskdist.core.limits import Limits
+from taskdist.core.line_limits import LineLimits
 from taskdist.core.matching import Catalogue
-from taskdist.core.model import Budget, Key, Task, TokenRate
+from taskdist.core.model import Key, Task
 from taskdist.core.unplaced import of_own_hold, of_patience, of_shape, served, with_route
 from taskdist.core.words import clock, duration
 
@@ -55,10 +53,11 @@ def why(
             return of_turn(task, *limits.turn(task))
         return of_gate(task, record.gate, now)
     # A class that is closed or that no agent serves waits for that first, whatever its limits.
-    blocker = record.line.blocker if record.line is not None else None
     held = list(holds)
-    if blocker is not None and served(record.shape, catalogue, held):
-        return of_limit(task, blocker, now)
+    if served(record.shape, catalogue, held):
+        blocker = limits.holding(task, record.level, now)
+        if blocker is not None:
+            return of_limit(task, blocker, now)
     found = of_shape(record.shape, catalogue, held, task)
     if found.reason is Reason.AFFINITY_WAIT:
         return of_patience(found, record, now)
@@ -67,7 +66,7 @@ def why(
     return found if mine is None else of_own_hold(found, record, mine, now)
 
 
-def by_reason(catalogue: Catalogue, holds: "Iterable[Hold]") -> dict[tuple[Key, Reason], int]:
+def by_reason(catalogue: Catalogue, limits: LineLimits, holds: "Iterable[Hold]") -> dict[tuple[Key, Reason], int]:
     """Count waiting Tasks by queue and the reason that `why` gives, each class of like Tasks at once."""
     counted: dict[tuple[Key, Reason], int] = {}
 
@@ -78,11 +77,11 @@ def by_reason(catalogue: Catalogue, holds: "Iterable[Hold]") -> dict[tuple[Key, 
     held = list(holds)
     for shape in catalogue.shapes.values():
         if shape.eligible:
-            free, limited = shape.eligible, served(shape, catalogue, held)
-            for line in shape.lines.values() if limited else ():
-                if (blocker := line.blocker) is not None:
-                    add(shape.queue_key, blocker.reason, line.live)
-                    free -= line.live
+            free = shape.eligible
+            for line in shape.lines.values() if served(shape, catalogue, held) else ():
+                for each in limits.of(line):
+                    add(shape.queue_key, each.blocker.reason, each.tasks)
+                    free -= each.tasks
             if free:
                 add(shape.queue_key, of_shape(shape, catalogue, held).reason, free)
         for gate, tasks in shape.gated.items():
@@ -158,7 +157,9 @@ def of_gate(task: Task, gate: Reason, now: float) -> Explanation:
 def of_dependency(task: Task, gate: Gate) -> Explanation:
     """The gate has words of its own; a Task that it names is asked next, unless it is not there."""
     command = remedies.taskdist("explain", task, gate.parent) if gate.parent else ""
-    if gate.reason in (Reason.DEPENDENCY_NOT_FOUND, Reason.DEPENDENCY_CYCLE):
+    if gate.reason is Reason.DEPENDENCY_NOT_FOUND:
+        command = ""  # it may yet be created
+    elif gate.reason is Reason.DEPENDENCY_CYCLE:
         command = remedies.taskdist("cancel", task)
     unblock = gate.unblock or "Wait a moment: its end is being recorded."
     return Explanation(gate.reason, gate.message, unblock, command=command)
@@ -176,14 +177,16 @@ def of_turn(task: Task, first: str, tasks: int) -> Explanation:
 
 def of_limit(task: Task, blocker: Blocker, now: float) -> Explanation:
     """The limit has words of its own."""
-    mine = own(blocker, task)
-    message, unblock = mine.describe(now)
-    return Explanation(mine.reason, message, unblock, command=_raise(task, mine))
+    message, unblock = blocker.describe(now)
+    return Explanation(blocker.reason, message, unblock, command=_raise(task, blocker))
 
 
 def _raise(task: Task, blocker: Blocker) -> str:
-    """The command that raises the limit by as much as one Task needs, or a rate to twice of what it is."""
-    rules = blocker.book.rules
+    """The command that raises the limit by as much as one Task needs, or a rate to twice of what it is.
+
+    There is none where the limit says what there is rather than what is wanted: a budget of licences or of requests
+    does not grow by being said to, and two Tasks of a key that one at a time may hold would do each other harm.
+    """
     path: str
     value: object
     match blocker:
@@ -195,25 +198,10 @@ def _raise(task: Task, blocker: Blocker) -> str:
             path, value = f"{blocker.scope.path}.slots", task.slots
         case FullEmergency():
             path, value = "spec.tenants.emergencyLeased", blocker.account.emergency + 1
-        case FullKey():
-            path, value = "spec.concurrencyLimit", blocker.use.held + 1
         case NoToken() if (rate := blocker.scope.rate) is not None:
             path, value = f"{blocker.scope.rate_path}.perSecond", 2 * rate.per_second
-        case Short() if (budget := blocker.purse.terms) is not None:
-            return _raise_budget(rules.key, rules.budgets, budget, blocker)
         case Forbidden():
             return remedies.patch_task(task, priority="Critical")
         case _:
             return ""
-    return remedies.patch_queue(rules.key, **remedies.nested(path.removeprefix("spec."), value))
-
-
-def _raise_budget(queue: Key, budgets: Sequence[Budget], short: Budget, blocker: Short) -> str:
-    """A list is patched as a whole, so the command says all of the queue's budgets."""
-    raised = short
-    if short.limit is not None:
-        raised = replace(short, limit=max(short.limit + 1, blocker.purse.held + blocker.amount))
-    elif short.rate is not None:
-        burst, per_second = max(short.rate.burst, blocker.amount), short.rate.per_second
-        raised = replace(short, rate=TokenRate(per_second if burst > short.rate.burst else 2 * per_second, burst))
-    return remedies.patch_queue(queue, budgets=[remedies.budget(raised if each is short else each) for each in budgets])
+    return remedies.patch_queue(blocker.book.rules.key, **remedies.nested(path.removeprefix("spec."), value))

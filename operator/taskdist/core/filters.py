@@ -303,49 +303,49 @@ FILTERS: tuple[Filter, ...] = (
         _handles,
         "without a handler",
         _say_type,
-        "Register a handler for the type in the agent, or correct the Task's type.",
+        "Register a handler for the type in the agent, or create the Task again with another type.",
     ),
     Filter(
         Reason.SKILL_MISSING,
         _skilled,
         "without the skills",
         _say_skill,
-        "Add the skill to a pool or remove it from the Task.",
+        "Run agents that have the skill, in a pool whose spec.skills says so, or create the Task again without it.",
     ),
     Filter(
         Reason.LABELS_MISMATCH,
         _selected,
         "with other labels",
         _say_labels,
-        "Label the pool's pod template so, or change the Task's agentSelector.",
+        "Run agents that carry such labels, or create the Task again with another agentSelector.",
     ),
     Filter(
         Reason.ZONE_MISMATCH,
         _in_zone,
         "in other zones",
         _say_zone,
-        "Run a pool's agents in such a zone, or add one to the Task's zones.",
+        "Run a pool's agents in such a zone, or create the Task again with one of theirs.",
     ),
     Filter(
         Reason.REGION_MISMATCH,
         _in_region,
         "in other regions",
         _say_region,
-        "Run a pool's agents in such a region, or add one to the Task's regions.",
+        "Run a pool's agents in such a region, or create the Task again with one of theirs.",
     ),
     Filter(
         Reason.TOO_EXPENSIVE,
         _affordable,
         "too expensive",
         _say_cost,
-        "Raise the Task's maxCostPerHour, or add a cheaper pool to the queue.",
+        "Add a cheaper pool to the queue, or create the Task again with a higher maxCostPerHour.",
     ),
     Filter(
         Reason.QUALITY_TOO_LOW,
         _good_enough,
         "not good enough",
         _say_quality,
-        "Lower the Task's minQuality, or add a better pool to the queue.",
+        "Add a better pool to the queue, or create the Task again with a lower minQuality.",
     ),
     # Without a fence a second start could overlap the first: only a queue that accepts or waits may use these.
     Filter(
@@ -361,7 +361,8 @@ FILTERS: tuple[Filter, ...] = (
         _large_enough,
         "too small",
         _say_size,
-        "Raise the slots or resources of a pool, or ask for less in the Task.",
+        "Run larger agents, raise slots or resources of a pool whose pods have the room, or create the Task again with "
+        "less.",
     ),
     # The only one that time alone opens.
     Filter(

@@ -10,9 +10,21 @@ an ordering key takes part. Counts that are empty are forgotten.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from taskdist.core import recount
-from taskdist.core.blockers import Account, Blocker, Book, Forbidden, FullEmergency, FullKey, KeyUse, Scope, no_token
+from taskdist.core import admission, recount
+from taskdist.core.blockers import (
+    Account,
+    Blocker,
+    Book,
+    Forbidden,
+    FullEmergency,
+    FullKey,
+    FullSlots,
+    KeyUse,
+    Scope,
+    no_token,
+)
 from taskdist.core.budgets import Short
 from taskdist.core.claims import Claims
 from taskdist.core.model import EMERGENCY, Key, Queue, Task, TokenRate
@@ -79,8 +91,8 @@ class Limits(Claims):
 
     # A Task's life.
 
-    def enter(self, task: Task) -> None:
-        """The Task was accepted: it waits, until it is granted."""
+    def enter(self, task: Task) -> str | None:
+        """The Task was accepted: it waits, until it is granted. Return the uid whose turn is over by that, if any."""
         account = self._accounts.get((task.namespace, task.queue, task.tenant)) or self._account(task)
         self._of[task.uid] = account
         if account.idle:
@@ -92,10 +104,9 @@ class Limits(Claims):
         if task.payload_bytes:
             account.payload_bytes += task.payload_bytes
             book.payload_bytes += task.payload_bytes
-        if task.ordering_key is not None:
-            self._turns.enter(task)
         for queue, name, _ in task.budgets:
             self._purse(task, queue, name).users += 1
+        return self._turns.enter(task) if task.ordering_key is not None else None
 
     def leave(self, task: Task) -> list[str]:
         """The waiting Task has ended for good, or is deleted. Return the uids whose turn it is now."""
@@ -117,15 +128,15 @@ class Limits(Claims):
         return turns
 
     def change(self, former: Task, task: Task) -> list[str]:
-        """The waiting Task has other values, or waits in another queue. Return the uids whose turn it is now.
+        """The waiting Task has other values, or waits in another queue. Return the uids whose turn it is now, or over.
 
         In its queue it keeps its place among those of its ordering key.
         """
         if _counted(former) == _counted(task):
             return []
         turns = self.leave(former)
-        self.enter(task)
-        return [uid for uid in turns if uid != task.uid]
+        over = self.enter(task)
+        return [uid for uid in (*turns, *(() if over is None else (over,))) if uid != task.uid]
 
     def in_turn(self, task: Task) -> bool:
         """Whether no other Task of its ordering key goes first.
@@ -133,6 +144,10 @@ class Limits(Claims):
         To be asked at the grant too: an older one may have come since, for which it waits then.
         """
         return task.ordering_key is None or self._turns.mine(task)
+
+    def first_in_turn(self, task: Task) -> str | None:
+        """Return the uid of the Task that goes first of its ordering key, if that is another one."""
+        return None if task.ordering_key is None else self._turns.first(task)
 
     def turn(self, task: Task) -> tuple[str, int]:
         """Return whose turn it is of the Task's ordering key, by name, and how many of the key have not ended."""
@@ -156,8 +171,39 @@ class Limits(Claims):
             if self._claimable(account, book, task, level, now):
                 self._claim(task, level, now)
         if found is not None:
+            if isinstance(found, FullSlots):
+                found.want(task.slots)
             self._hand_out(found, now)
         return found
+
+    def holding(self, task: Task, level: int, now: float) -> Blocker | None:
+        """Return the first limit that holds the waiting Task, as `blocker` does, for those who only ask.
+
+        Nothing is taken, claimed, watched or kept by it: the answer is good for this moment.
+        """
+        return self._holding(self._of[task.uid], task, level, now)
+
+    def holding_all(self, task: Task, level: int, now: float) -> Blocker | None:
+        """Likewise, what holds all Tasks like this one, whatever their concurrency keys; one with a claim aside."""
+        account = self._of[task.uid]
+        if not account.of.limited and not task.budgets and task.priority < EMERGENCY:
+            return None
+        return self._holding(account, replace(task, uid="", concurrency_key=None), level, now)
+
+    def _holding(self, account: Account, task: Task, level: int, now: float) -> Blocker | None:
+        book = account.of
+        emergency = task.priority >= EMERGENCY and is_emergency(book.rules, task)
+        if not book.limited and not emergency and task.concurrency_key is None and not task.budgets:
+            return None
+        found = self._first(account, book, task, emergency, level, now)
+        if isinstance(found, Short) and not found.watched:
+            del found.purse.shorts[found.level, found.amount]
+        return found
+
+    def full_keys(self, queue: Key) -> list[FullKey]:
+        """Return the concurrency keys of the queue that are held as often as may be."""
+        book = self._books.get(queue)
+        return [] if book is None else book.full_keys()
 
     def claim_stands(self, task: Task, level: int, now: float) -> bool:
         """Whether budgets alone hold the waiting Task, which has a claim, and its claim still is the first."""
@@ -327,32 +373,11 @@ class Limits(Claims):
 
         Meant for Tasks that are new: those that come back from an attempt were taken before.
         """
-        account = self._of[task.uid]
-        book = account.of
-        if book.waiting <= book.most_waiting and account.waiting <= book.tenant_most_waiting:
-            return None
-        rules = book.rules
-        full = rules.overflow.high_water if rules.overflow is not None else None
-        for scope, most, path in (
-            (account.of, rules.quota.waiting, "spec.quota.waiting"),
-            (account.of, full, "spec.overflow.highWater"),
-            (account, rules.tenant_quota.waiting, "spec.quota.perTenant.waiting"),
-        ):
-            if most is not None and scope.waiting > most:
-                return f"{scope} holds {scope.waiting} waiting Tasks, more than its {path} of {most}."
-        return None
+        return admission.over_waiting(self._of[task.uid])
 
     def over_payload(self, task: Task) -> str | None:
         """Say whose bound of payload bytes the Task, counted already, exceeds; None if none."""
-        if not task.payload_bytes:
-            return None
-        account = self._of[task.uid]
-        for scope in (account.of, account):
-            most = scope.bounds.payload_bytes
-            if most is not None and scope.payload_bytes > most:
-                path = f"{scope.path}.payloadBytes"
-                return f"{scope} holds {scope.payload_bytes} bytes of payload, more than its {path} of {most}."
-        return None
+        return admission.over_payload(self._of[task.uid]) if task.payload_bytes else None
 
     def findings(self, tasks: Iterable[tuple[Task, bool]]) -> Iterator[str]:
         """Count anew from all Tasks, each with whether it is leased; yield what the books say otherwise."""

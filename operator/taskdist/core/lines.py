@@ -18,13 +18,36 @@ if TYPE_CHECKING:
     from taskdist.core.blockers import Blocker
 
 
+class KeyCount:
+    """How many Tasks of one line have one concurrency key, and the sum of the times at which they began to wait."""
+
+    __slots__ = ("since", "tasks")
+
+    def __init__(self) -> None:
+        self.tasks = 0
+        self.since = 0.0
+
+
 class Line:
     """Eligible Tasks of one shape, band and tenant, in order.
 
     While it stands in a group, `lead` is its first Task and `stamp` that of its own entry there.
     """
 
-    __slots__ = ("band", "group", "heap", "lead", "live", "parked", "shape", "share", "since", "stamp", "tenant")
+    __slots__ = (
+        "band",
+        "group",
+        "heap",
+        "keys",
+        "lead",
+        "live",
+        "parked",
+        "shape",
+        "share",
+        "since",
+        "stamp",
+        "tenant",
+    )
 
     def __init__(self, shape: Shape, band: int, tenant: str) -> None:
         self.shape = shape
@@ -34,6 +57,8 @@ class Line:
         self.live = 0
         # The sum of the times at which its Tasks began to wait.
         self.since = 0.0
+        # By concurrency key, for those that ask why its Tasks wait. None as long as none of them had one.
+        self.keys: dict[str, KeyCount] | None = None
         self.share: Share[Group] | None = None
         self.group: Group | None = None
         self.lead: TaskRecord | None = None
@@ -53,6 +78,18 @@ class Line:
         if group is not None and group.parked is not None:
             return group.parked
         return share.parked or (share.parent.parked if share.parent is not None else None)
+
+    def count_key(self, key: str, tasks: int, since: float) -> None:
+        """So many more of its Tasks have this concurrency key, or fewer."""
+        if self.keys is None:
+            self.keys = {}
+        count = self.keys.get(key)
+        if count is None:
+            count = self.keys[key] = KeyCount()
+        count.tasks += tasks
+        count.since += since
+        if not count.tasks:
+            del self.keys[key]
 
     def first(self) -> TaskEntry | None:
         heap = self.heap

@@ -7,16 +7,20 @@ that may run it. Refuses to know how any of that is found out.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from taskdist.core import order
+from taskdist.api import Reason
+from taskdist.core import order, remedies
 from taskdist.core.arrivals import Arrivals, Load, Owner, Stream
 from taskdist.core.blockers import Blocker, NoToken
-from taskdist.core.budgets import Short, own, taken
+from taskdist.core.budgets import Short, taken
 from taskdist.core.classes import AgentClass, Shape
 from taskdist.core.decisions import Explanation
 from taskdist.core.estimates import Estimates
+from taskdist.core.filters import FILTERS, PREFERRED
 from taskdist.core.forecast import Backlog, Forecast, backlog, doubt, forecast
+from taskdist.core.limits import Limits
+from taskdist.core.line_limits import LineLimits
 from taskdist.core.matching import Catalogue
 from taskdist.core.model import TOP, Key
 from taskdist.core.passing import Passing, Rival
@@ -25,32 +29,68 @@ from taskdist.core.position import Ahead, ahead
 if TYPE_CHECKING:
     from taskdist.core.records import TaskRecord
 
+# Agents that are there, and those that could be, refuse the Task: it has no place among those that wait for them.
+_REFUSED: Final = frozenset(check.reason for number, check in enumerate(FILTERS) if number != PREFERRED)
+
 
 def with_outlook(
     found: Explanation,
     record: "TaskRecord",
     catalogue: Catalogue,
+    limits: Limits,
+    asked: LineLimits,
     estimates: Estimates,
     arrivals: Arrivals,
     now: float,
 ) -> Explanation:
-    """The explanation with the Task's position and expected start. Without history there is a position alone."""
+    """The explanation with the Task's position and expected start. Without history there is a position alone, and
+    neither where waiting is in vain."""
     if record.line is None or record.line.share is None or record.shape.closed is not None:
+        return found
+    blocker = limits.holding(record.task, record.level, now)
+    if found.reason in _REFUSED or _nowhere(found, record, catalogue) or (blocker is not None and blocker.final):
         return found
 
     def price(shape: Shape) -> float:
         return estimates.expected(catalogue.queue(shape.queue_key), shape.need.type) * shape.need.slots
 
-    before = ahead(record, catalogue.shapes.values(), price)
-    found = replace(found, position=before.position, position_exact=before.exact)
+    before = ahead(record, catalogue.shapes.values(), price, blocker, asked.shared)
+    found = replace(
+        found,
+        position=before.position,
+        position_exact=before.exact,
+        rivals=max(before.position, before.rivals),
+    )
+    if found.reason is Reason.QUEUED and before.of_own_level:
+        found = _promoted(found, record, catalogue, now)
     start = _start(record, before, catalogue, estimates, arrivals, now)
-    blocker = record.line.blocker
     if start is not None and blocker is not None:
-        paced = _paced(record, own(blocker, record.task), before, arrivals, now)
+        paced = _paced(record, blocker, before, arrivals, now)
         start = None if paced is None else _later(start, paced)
     if start is None:
         return found
     return replace(found, start=now + start.mean, start_interval=(now + start.low, now + start.high))
+
+
+def _nowhere(found: Explanation, record: "TaskRecord", catalogue: Catalogue) -> bool:
+    """Whether no agent is ready for the Task and no pool may start one."""
+    return found.reason is Reason.NO_AGENT and not any(
+        catalogue.pools[key].maximum for key, _ in record.shape.candidates
+    )
+
+
+def _promoted(found: Explanation, record: "TaskRecord", catalogue: Catalogue, now: float) -> Explanation:
+    """Say how the Task passes others of its level, if a higher priority does that: time or dependants may have lifted
+    it as far already."""
+    task, queue = record.task, catalogue.queue(record.task.queue_key)
+    raised = replace(task, priority=min(TOP, task.priority + 1))
+    if order.level(queue, raised, now, record.lift) <= record.level:
+        return found
+    return replace(
+        found,
+        unblock="Wait; raise the Task's priority or the pool's size to start it sooner.",
+        command=remedies.promote(task) or found.command,
+    )
 
 
 def _later(one: Forecast, other: Forecast) -> Forecast:

@@ -23,6 +23,7 @@ from taskdist.core.shares import LOOK, even
 from taskdist.core.waiting import in_hurry
 
 if TYPE_CHECKING:
+    from taskdist.core.blockers import Blocker
     from taskdist.core.lines import Group, Line
     from taskdist.core.records import TaskEntry, TaskRecord
     from taskdist.core.shares import Share
@@ -37,16 +38,17 @@ class Ahead:
 
     `higher` are those of higher bands, `of_own` how many of these are of its queue and tenant. In its own band: its
     lane, the others of its queue and other queues; `vt` is the virtual time of its lane when its turn comes, `turn`
-    that of its queue.
+    that of its queue. `rivals` are all that compete for the same agents, those behind it and itself included.
     """
 
-    __slots__ = ("exact", "higher", "lane", "lanes", "of_own", "queue", "queues", "tasks", "turn", "vt")
+    __slots__ = ("exact", "higher", "lane", "lanes", "of_own", "queue", "queues", "rivals", "tasks", "turn", "vt")
 
     def __init__(self, higher: dict[Shape, float], lane: "Lane", queue: "Turns", queues: "list[Turns]") -> None:
         self.higher = higher
         self.tasks = dict(higher)
         self.exact = True
         self.of_own = 0.0
+        self.rivals = 1
         self.lane = lane
         self.queue = queue
         self.lanes = list(queue.lanes.values())
@@ -58,6 +60,11 @@ class Ahead:
     def position(self) -> int:
         """From 1, the Task itself included."""
         return 1 + round(sum(self.tasks.values()))
+
+    @property
+    def of_own_level(self) -> int:
+        """How many of those before it are not of a higher band: these it would pass at a higher level."""
+        return round(sum(self.tasks.values()) - sum(self.higher.values()))
 
     def own(self, record: "TaskRecord") -> float:
         """About how many of the Task's queue and tenant go before it."""
@@ -174,8 +181,17 @@ class _TooMany(Exception):
     """More are before it than are counted one by one."""
 
 
-def ahead(record: "TaskRecord", shapes: Iterable[Shape], price: Callable[[Shape], float]) -> Ahead:
-    """Return who goes before a Task that stands in a line. `price` is what a grant of a class is charged."""
+def ahead(
+    record: "TaskRecord",
+    shapes: Iterable[Shape],
+    price: Callable[[Shape], float],
+    mine: "Blocker | None" = None,
+    held: "Callable[[Line], Blocker | None]" = lambda line: None,
+) -> Ahead:
+    """Return who goes before a Task that stands in a line.
+
+    `price` is what a grant of a class is charged, `mine` the limit that holds the Task, `held` that of a line.
+    """
     line = record.line
     assert line is not None, "only Tasks that stand in a line have a position"
     assert line.share is not None, "a line of an open class has a share"
@@ -185,19 +201,22 @@ def ahead(record: "TaskRecord", shapes: Iterable[Shape], price: Callable[[Shape]
     prices: dict[Shape, float] = {}
     higher: dict[Shape, float] = {}
     band_of_own, of_own = line.band, 0.0
-    mine = None if line.blocker is None else line.blocker.limit
+    rivals = 0
     for shape in shapes:
         if not shape.eligible or shape.closed is not None or pools.isdisjoint(shape.pools):
             continue
         before = 0
         for other in shape.lines.values():
             band, share = other.band, other.share
-            if band < band_of_own or share is None or share.parent is None:
+            if share is None or share.parent is None:
                 continue
             # Not those that a limit holds, unless it holds this Task just as well.
-            blocker = other.blocker
-            held = blocker is not None and (mine is None or blocker.limit is not mine)
-            if (held or shape.profile is None) and share is not own:
+            blocker = held(other)
+            apart = blocker is not None and (mine is None or blocker.limit is not mine.limit)
+            if (apart or shape.profile is None) and share is not own:
+                continue
+            rivals += other.live
+            if band < band_of_own:
                 continue
             if band > band_of_own:
                 before += other.live
@@ -220,6 +239,7 @@ def ahead(record: "TaskRecord", shapes: Iterable[Shape], price: Callable[[Shape]
     found = Ahead(higher, turns.lanes.pop(own.key), turns, list(queues.values()))
     place, so_far = record.place(), sum(higher.values())
     found.of_own = of_own
+    found.rivals = rivals
     try:
         taken = _counted(place, found, prices.__getitem__, so_far)
     except _TooMany:

@@ -1,15 +1,17 @@
 """The commands that would unblock a Task, ready to be pasted into a shell.
 
 Owns how kubectl and taskdist are called for what explanations advise. Each changes one thing, by names and numbers that
-are known here; where only time or new code helps there is none. Refuses to run anything.
+are known here. None promises for others: that agents have a skill, a label or a place, that a budget has more, that a
+pool was meant to serve a queue. Where only time, new code or somebody who knows helps there is none. Refuses to run
+anything.
 """
 
 import json
 from shlex import join
 from typing import Any
 
-from taskdist.api import GROUP, POOL_LABEL, VERSION, OrderPolicy, Priority
-from taskdist.core.model import TOP, Budget, Key, Pool, Queue, Task
+from taskdist.api import GROUP, POOL_LABEL, Priority
+from taskdist.core.model import TOP, Budget, Key, Pool, Task
 
 
 def taskdist(verb: str, task: Task, name: str | None = None) -> str:
@@ -50,11 +52,6 @@ def budget(each: Budget) -> dict[str, Any]:
     return {"name": each.name, "kind": "Concurrent", "limit": each.limit}
 
 
-def create_queue(key: Key, pools: list[str]) -> str:
-    """Create a queue that these pools serve."""
-    return _apply(key, "TaskQueue", {"pools": pools}) if pools else ""
-
-
 def pods(pool: Key) -> str:
     return join(["kubectl", "get", "pods", "-n", pool[0], "-l", f"{POOL_LABEL}={pool[1]}"])
 
@@ -74,20 +71,9 @@ def grow(pool: Pool, agents: int) -> str:
     return patch_pool(pool.key, scaling={"maxReplicas": pool.maximum + 1}) if agents >= pool.maximum else ""
 
 
-def promote(task: Task, queue: Queue) -> str:
-    """One level up, as far as anybody may go and the queue cares."""
-    if task.priority >= TOP or queue.policy is not OrderPolicy.PRIORITY:
+def promote(task: Task) -> str:
+    """One level up, as far as anybody may go."""
+    if task.priority >= TOP:
         return ""
     name = next(each for each in Priority if each.level == task.priority + 1)
     return patch_task(task, priority=name.value)
-
-
-def _apply(key: Key, kind: str, spec: dict[str, Any]) -> str:
-    namespace, name = key
-    body = {
-        "apiVersion": f"{GROUP}/{VERSION}",
-        "kind": kind,
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": spec,
-    }
-    return f"{join(['echo', json.dumps(body, separators=(',', ':'))])} | kubectl apply -f -"

@@ -89,7 +89,7 @@ class Standing:
             shape = self._catalogue.shape_of(task)
             record = self._tasks[task.uid] = TaskRecord(task, shape, self._counts_of(shape, task))
             record.since = min(now, task.created)
-            self._limits.enter(task)
+            self._count_in(task, now)
             self._rank(record)
             self._came(record)
         else:
@@ -99,7 +99,7 @@ class Standing:
             former = record.task
             if not record.counted:
                 record.counted = True
-                self._limits.enter(task)
+                self._count_in(task, now)
             elif former is not task:
                 for uid in self._limits.change(former, task):
                     self._try_again(uid, now)
@@ -116,6 +116,12 @@ class Standing:
         if self._dependencies:
             self._heed_dependants(record)
         return record
+
+    def _count_in(self, task: Task, now: float) -> None:
+        """The limits count the Task. One that it goes before of its ordering key is not to go meanwhile."""
+        displaced = self._limits.enter(task)
+        if displaced is not None:
+            self._try_again(displaced, now)
 
     def _came(self, record: TaskRecord) -> None:
         """The Task is new, or new in its queue."""

@@ -54,13 +54,19 @@ class Turns:
         self._sequences: dict[SequenceKey, Sequence] = {}
         self._stamp = 0
 
-    def enter(self, task: Task) -> None:
+    def enter(self, task: Task) -> str | None:
+        """The Task has come. Return whose turn it was until now, if that is over."""
         key = _key(task)
         sequence = self._sequences.get(key)
         if sequence is None:
             sequence = self._sequences[key] = Sequence()
+        led = None if sequence.leased else sequence.first()
         self._stamp += 1
         sequence.put((_STARTED if task.attempted else _NEW, task.created, task.uid, self._stamp, task.name))
+        if led is None:
+            return None
+        first = sequence.first()
+        return led[2] if first is not None and first[2] != led[2] else None
 
     def leave(self, task: Task) -> list[str]:
         """The Task has ended for good. Return whose turn it is now, if that changed."""
@@ -103,6 +109,12 @@ class Turns:
         sequence = self._sequences.get(_key(task))
         first = sequence.first() if sequence is not None else None
         return ("", 0) if sequence is None or first is None else (first[4], len(sequence.entries))
+
+    def first(self, task: Task) -> str | None:
+        """Return the uid of the Task that goes first of the key, if that is another one."""
+        sequence = self._sequences.get(_key(task))
+        first = sequence.first() if sequence is not None else None
+        return None if first is None or first[2] == task.uid else first[2]
 
     def sizes(self) -> Iterator[tuple[SequenceKey, tuple[set[str], int]]]:
         """Yield, by key: the uids of its Tasks and how many of them are leased."""

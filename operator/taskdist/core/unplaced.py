@@ -5,7 +5,7 @@ its route's clock) is added to that. Refuses to look at single agents, but for t
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from taskdist.core.decisions import Explanation
 from taskdist.core.failing import command, told_of, words
 from taskdist.core.filters import FILTERS, PREFERRED, Need, Offer, prospective, refusal
 from taskdist.core.matching import Catalogue
-from taskdist.core.model import REGION, ZONE, Pool, Task
+from taskdist.core.model import Key, Task
 from taskdist.core.routes import opens_at
 from taskdist.core.words import clock, duration
 
@@ -47,12 +47,11 @@ def of_shape(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]" = (), t
     namespace, queue = shape.queue_key
     match shape.closed:
         case Reason.QUEUE_NOT_FOUND:
-            known = sorted(name for space, name in catalogue.pools if space == namespace)
             return Explanation(
                 shape.closed,
-                f"TaskQueue {queue} does not exist in namespace {namespace}.",
-                f"Create TaskQueue {queue}, or create the Task again with another queue.",
-                command=remedies.create_queue(shape.queue_key, known),
+                f"TaskQueue {queue} does not exist in namespace {namespace}{_there_are(namespace, catalogue.queues)}.",
+                f"Create TaskQueue {queue} with the pools that are to serve it, or create the Task again with another "
+                "queue.",
             )
         case Reason.QUEUE_PAUSED:
             return Explanation(
@@ -76,9 +75,10 @@ def of_shape(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]" = (), t
                 names, where = shape.route.pools, f"Route {shape.route.name} of TaskQueue {queue}"
             return Explanation(
                 shape.closed,
-                f"{where} names {_pools(names)}: no such AgentPool in namespace {namespace}.",
+                f"{where} names {_pools(names)}: no such AgentPool in namespace {namespace}"
+                f"{_there_are(namespace, catalogue.pools)}.",
                 "Create the pool, or name another one.",
-                command=_name_another(shape, catalogue, task),
+                command=_let_go(shape, catalogue, task),
             )
         case _:
             return _of_agents(shape, catalogue, holds, task)
@@ -100,17 +100,21 @@ def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
-def _name_another(shape: Shape, catalogue: Catalogue, task: Task | None) -> str:
-    """Let the Task go where its queue's go, or the queue where there is a pool."""
-    queue = catalogue.queue(shape.queue_key)
-    if task is not None and shape.pool is not None:
-        if any((task.namespace, name) in catalogue.pools for name in queue.pools):
-            return remedies.patch_task(task, pool=None)
+def _let_go(shape: Shape, catalogue: Catalogue, task: Task | None) -> str:
+    """Let the Task go where its queue's go, if there is such a pool: which other one serves as well is not known."""
+    names = catalogue.queue(shape.queue_key).pools
+    if task is None or shape.pool is None or not any((task.namespace, name) in catalogue.pools for name in names):
         return ""
-    known = sorted(name for namespace, name in catalogue.pools if namespace == shape.queue_key[0])
-    if shape.route is not None:
-        return remedies.patch_task(task, pool=known[0]) if task is not None and known else ""
-    return remedies.patch_queue(shape.queue_key, pools=known[:16]) if known else ""
+    return remedies.patch_task(task, pool=None)
+
+
+def _there_are(namespace: str, known: Iterable[Key]) -> str:
+    """Name some that are there, for those who mistyped."""
+    names = sorted(name for space, name in known if space == namespace)
+    if not names:
+        return ", and no other"
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"; there are: {', '.join(names[:8])}{more}"
 
 
 def _of_agents(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]", task: Task | None) -> Explanation:
@@ -130,7 +134,7 @@ def _of_agents(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]", task
         )
     if held or any(kind.open for kind in capable):
         rejections = _refused(shape.need, known) + _held_back(guarded) + _failing(shape, catalogue)
-        return _of_room(shape, catalogue, capable, held, pools, rejections, task, guarded)
+        return _of_room(shape, catalogue, capable, held, pools, rejections, guarded)
     if any(agent.tripped for agent in guarded):
         return _of_breakers(guarded, pools, _refused(shape.need, known) + _held_back(guarded))
     # Pools of which no agent is known are judged by what they declare: they may yet grow.
@@ -166,7 +170,7 @@ def _of_agents(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]", task
             rejections=_refused(shape.need, known),
             command=remedies.grow(empty, 0) if not empty.maximum else remedies.pods(empty.key),
         )
-    return _of_filters(shape, catalogue, known, unknown, pools)
+    return _of_filters(shape, known, unknown, pools)
 
 
 def _held_back(guarded: "Sequence[AgentRecord]") -> tuple[tuple[str, int], ...]:
@@ -210,9 +214,7 @@ def _refused(need: Need, known: Sequence[tuple[Offer, int]]) -> tuple[tuple[str,
     return tuple((each.short, refused[number]) for number, each in enumerate(FILTERS) if refused[number])
 
 
-def _of_filters(
-    shape: Shape, catalogue: Catalogue, known: Sequence[tuple[Offer, int]], unknown: Sequence[Offer], pools: str
-) -> Explanation:
+def _of_filters(shape: Shape, known: Sequence[tuple[Offer, int]], unknown: Sequence[Offer], pools: str) -> Explanation:
     """Every offer is refused: name the furthest filter that any of them reached, the least that has to change."""
     need = shape.need
     judged = [(refusal(need, offer), offer) for offer in [*(offer for offer, _ in known), *unknown]]
@@ -223,44 +225,10 @@ def _of_filters(
     if known:
         counts = ", ".join(f"{agents} {short}" for short, agents in rejections)
         message += f" Of {sum(agents for _, agents in rejections)} agents: {counts}."
-    pool = catalogue.pools[nearest[0].pool]
-    return Explanation(
-        check.reason, message, check.mend, rejections=rejections, command=_fit(check.reason, shape, pool)
-    )
-
-
-def _fit(reason: Reason, shape: Shape, pool: Pool) -> str:
-    """The command that makes the nearest pool pass the filter, where a field does it."""
-    need = shape.need
-    match reason:
-        case Reason.SKILL_MISSING:
-            return remedies.patch_pool(pool.key, skills=sorted(pool.skills | need.skills))
-        case Reason.LABELS_MISMATCH:
-            labels = {each.key: min(each.values) for each in need.selector if each.operator == "In"}
-            labels |= {each.key: "true" for each in need.selector if each.operator == "Exists"}
-            wrong = any(each.operator in ("NotIn", "DoesNotExist") for each in need.selector)
-            return "" if wrong else remedies.patch_pool(pool.key, template={"metadata": {"labels": labels}})
-        case Reason.ZONE_MISMATCH | Reason.REGION_MISMATCH:
-            key, allowed = _places(need, reason)
-            # Its pods go there, and say so where Kubernetes does not copy the label from the node.
-            there = {key: allowed[0]}
-            return remedies.patch_pool(
-                pool.key, template={"metadata": {"labels": there}, "spec": {"nodeSelector": there}}
-            )
-        case Reason.UNFENCED:
-            return remedies.patch_queue(shape.queue_key, reclaim="Confirmed")
-        case Reason.TOO_LARGE:
-            short = {name: amount for name, amount in need.resources if dict(pool.resources).get(name, 0) < amount}
-            spec = {"slots": need.slots} if pool.slots < need.slots else {}
-            return remedies.patch_pool(pool.key, **spec, **({"resources": short} if short else {}))
-        case _:
-            return ""
-
-
-def _places(need: Need, reason: Reason) -> tuple[str, tuple[str, ...]]:
-    """The label that says where an agent is, and what the Task allows there."""
-    assert need.placement is not None, "a filter of places refuses only where the Task names some"
-    return (ZONE, need.placement.zones) if reason is Reason.ZONE_MISMATCH else (REGION, need.placement.regions)
+    # What agents are and have is their own word: saying otherwise would not change it.
+    unfenced = check.reason is Reason.UNFENCED
+    command = remedies.patch_queue(shape.queue_key, reclaim="Confirmed") if unfenced else ""
+    return Explanation(check.reason, message, check.mend, rejections=rejections, command=command)
 
 
 def _of_room(
@@ -270,7 +238,6 @@ def _of_room(
     held: "Sequence[Hold]",
     pools: str,
     rejections: tuple[tuple[str, int], ...],
-    task: Task | None,
     guarded: "Sequence[AgentRecord]",
 ) -> Explanation:
     need, profile = shape.need, shape.profile
@@ -305,19 +272,27 @@ def _of_room(
             rejections=rejections,
             command=grow,
         )
-    if fits or taken >= slots:
-        promote = remedies.promote(task, catalogue.queue(shape.queue_key)) if task is not None else ""
+    if fits:
         return Explanation(
             Reason.QUEUED,
-            f"The {agents} capable agents of {pools} have {taken} of {slots} slots busy; others are served first.",
-            "Wait; raise the Task's priority or the pool's size to start it sooner.",
+            f"An agent of {pools} has room for it: it starts unless another goes first.",
+            "Wait a moment.",
             rejections=rejections,
-            command=promote or grow,
+        )
+    if taken >= slots:
+        plural = agents != 1
+        return Explanation(
+            Reason.QUEUED,
+            f"The {agents} capable agent{'s' if plural else ''} of {pools} {'have' if plural else 'has'} {taken} of "
+            f"{slots} slots busy.",
+            "Wait for running Tasks to end, or raise the pool's size.",
+            rejections=rejections,
+            command=grow,
         )
     return Explanation(
         Reason.NO_FREE_SLOTS,
-        f"None of the {agents} capable agents of {pools} has {_wanted(need)} free at once; "
-        f"{slots - taken} of {slots} slots are free on all of them.",
+        f"No capable agent of {pools} has {_wanted(need)} free at once; {slots - taken} of {slots} slots are free on "
+        f"{agents} of them.",
         "Wait for running Tasks to end, or raise the pool's size.",
         rejections=rejections,
         command=grow,

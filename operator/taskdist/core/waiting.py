@@ -66,6 +66,8 @@ class WaitingIndex:
         heappush(heap, entry)
         line.live += 1
         line.since += record.since
+        if task.concurrency_key is not None:
+            line.count_key(task.concurrency_key, 1, record.since)
         if heap[0][4] == stamp:
             self._lead(line, entry)
         self._want(line, shape.demand, 1)
@@ -77,6 +79,8 @@ class WaitingIndex:
         record.line, record.stamp = None, 0
         line.live -= 1
         line.since -= record.since
+        if record.task.concurrency_key is not None:
+            line.count_key(record.task.concurrency_key, -1, -record.since)
         self._want(line, line.shape.demand, -1)
         if led:
             self._lead(line, line.first())
@@ -246,6 +250,7 @@ class WaitingIndex:
                         if len(heads) != group.lines or not heads:
                             yield f"a group of band {at} and profile {number} counts {group.lines}, not {len(heads)}"
                         for head in heads:
+                            yield from _keys_of(head[5])
                             first = head[5].first()
                             if first is None or head[:4] != first[:4]:
                                 yield f"a line of band {at} and profile {number} stands under another than its first"
@@ -394,6 +399,12 @@ def _leader(line: Line) -> TaskRecord:
     lead = line.lead
     assert lead is not None, "a line without Tasks stands in no group"
     return lead
+
+
+def _keys_of(line: Line) -> Iterator[str]:
+    keys = Counter(each.task.concurrency_key for each in line.tasks() if each.task.concurrency_key is not None)
+    if keys != {key: count.tasks for key, count in (line.keys or {}).items()}:
+        yield f"a line of queue {line.shape.queue_key} counts other concurrency keys than its Tasks have"
 
 
 def _place(line: Line) -> Place:

@@ -40,11 +40,13 @@ class Mend:
 
     `change` is to be merged into the flawed object, or into `on` if that is another one: null takes a field away, lists
     are whole, but for containers, which are told apart by name. With a `kind` in it, it is a whole new manifest.
+    `declares`: it says what agents are or have, which has to be made true first; so there is no command for it.
     """
 
     words: str
     change: Obj | None = None
     on: "Manifest | None" = None
+    declares: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def told(by: Rule, flaw: Flaw) -> Finding:
         spec = mend.change["spec"]
         if on.kind == Task.kind and not set(spec) <= set(MUTABLE_FIELDS):
             words += " A Task that is there cannot be changed like that: delete it, and create another."
-        elif "template" not in spec:
+        elif "template" not in spec and not mend.declares:
             command = remedies.patch(f"{on.kind.lower()}s", (on.namespace, on.name), spec)
     return Finding(
         by.id,

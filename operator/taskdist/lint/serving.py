@@ -177,7 +177,7 @@ def no_capable_pool(setup: Setup) -> Iterator[Flaw]:
         if path is not None:
             pool = refused.pools[0]
             change = _made_capable(refused, pool)
-            mend = Mend(refused.check.mend, change, pool.manifest if change is not None else None)
+            mend = Mend(refused.check.mend, change, pool.manifest if change is not None else None, declares=True)
             yield Flaw(doc.manifest, path, refused.message, mend)
 
 
@@ -197,7 +197,8 @@ def larger_than_any_agent(setup: Setup) -> Iterator[Flaw]:
         change = {"slots": slots, **({"resources": resources} if resources else {})}
         many = doc.task.slots > pool.shape.slots
         path = "spec.slots" if many else "spec.resources"
-        yield Flaw(doc.manifest, path, refused.message, Mend(refused.check.mend, {"spec": change}, pool.manifest))
+        mend = Mend(refused.check.mend, {"spec": change}, pool.manifest, declares=True)
+        yield Flaw(doc.manifest, path, refused.message, mend)
 
 
 def _made_capable(refused: _Refusal, pool: PoolDoc) -> dict[str, Any] | None:

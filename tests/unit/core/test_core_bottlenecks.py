@@ -85,7 +85,7 @@ def first(core: Core, now: float = 100.0) -> Holdup:
             ],
             Reason.QUEUED,
             f"label {ZONE}",
-            "",
+            "kubectl scale agentpools.taskdist.dev/p -n ns --replicas=3",
             id="zone",
         ),
         pytest.param(
@@ -151,7 +151,7 @@ def first(core: Core, now: float = 100.0) -> Holdup:
             ],
             Reason.KEY_IN_USE,
             "spec.concurrencyLimit",
-            '{"spec":{"concurrencyLimit":2}}',
+            "",
             id="concurrency-key",
         ),
         pytest.param([TaskWaiting(make_task("t").build())], Reason.NO_AGENT, "an agent", "kubectl", id="no-agent"),
@@ -166,7 +166,7 @@ def first(core: Core, now: float = 100.0) -> Holdup:
             [QueueApplied(replace(PLAIN, pools=("none",))), TaskWaiting(make_task("t").build())],
             Reason.POOL_NOT_FOUND,
             "a pool",
-            "patch",
+            "",
             id="no-pool",
         ),
     ],
@@ -174,7 +174,7 @@ def first(core: Core, now: float = 100.0) -> Holdup:
 def test_what_holds(events: Sequence[Event], reason: Reason, what: str, command: str) -> None:
     found = first(core_of(*events))
     assert (found.reason, found.what, found.tasks) == (reason, what, 1)
-    assert command in found.found.command
+    assert command in found.found.command if command else not found.found.command
     assert found.found.unblock
 
 

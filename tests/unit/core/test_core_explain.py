@@ -48,7 +48,7 @@ AGENT = AgentReady(make_agent("a").slots(2).build())
             [AGENT, TaskWaiting(PLAIN.skills("gpu", "io").build()), AgentReady(make_agent("b").skills("io").build())],
             Reason.SKILL_MISSING,
             "No agent of pool p has skill gpu; they offer: io. Of 2 agents: 2 without the skills.",
-            "Add the skill to a pool or remove it from the Task.",
+            "Run agents that have the skill, in a pool whose spec.skills says so, or create the Task again without it.",
             id="a-skill-that-nobody-has",
         ),
         pytest.param(
@@ -83,14 +83,14 @@ AGENT = AgentReady(make_agent("a").slots(2).build())
             [AgentReady(make_agent("a").zone("z3").build()), TaskWaiting(PLAIN.placed(zones=("z1", "z2")).build())],
             Reason.ZONE_MISMATCH,
             "No agent of pool p is in zones z1, z2; they are in: z3. Of 1 agents: 1 in other zones.",
-            "add one to the Task's zones",
+            "create the Task again with one of theirs",
             id="zones",
         ),
         pytest.param(
             [AGENT, TaskWaiting(PLAIN.placed(regions=("r1",)).build())],
             Reason.REGION_MISMATCH,
             "No agent of pool p is in region r1; they are in: none.",
-            "add one to the Task's regions",
+            "create the Task again with one of theirs",
             id="regions",
         ),
         pytest.param(
@@ -101,7 +101,7 @@ AGENT = AgentReady(make_agent("a").slots(2).build())
             ],
             Reason.TOO_EXPENSIVE,
             "No agent of pool p costs 2.5 an hour or less; the cheapest costs 3. Of 1 agents: 1 too expensive.",
-            "Raise the Task's maxCostPerHour",
+            "again with a higher maxCostPerHour",
             id="cost",
         ),
         pytest.param(
@@ -112,7 +112,7 @@ AGENT = AgentReady(make_agent("a").slots(2).build())
             ],
             Reason.QUALITY_TOO_LOW,
             "No agent of pool p has a quality of 0.6 or more; the best has 0.5.",
-            "Lower the Task's minQuality",
+            "again with a lower minQuality",
             id="quality",
         ),
         pytest.param(
@@ -138,7 +138,7 @@ AGENT = AgentReady(make_agent("a").slots(2).build())
             [AGENT, TaskWaiting(PLAIN.slots(3).build())],
             Reason.TOO_LARGE,
             "No agent of pool p has 3 slots in all; the largest has 2.",
-            "Raise the slots",
+            "raise slots or resources of a pool whose pods have the room",
             id="too-many-slots",
         ),
         pytest.param(
@@ -196,28 +196,28 @@ AGENT = AgentReady(make_agent("a").slots(2).build())
         pytest.param(
             [AGENT, TaskLeased(make_task("x").slots(2).build(), "a"), TaskWaiting(PLAIN.build())],
             Reason.QUEUED,
-            "The 1 capable agents of pool p have 2 of 2 slots busy",
-            "priority",
+            "The 1 capable agent of pool p has 2 of 2 slots busy.",
+            "raise the pool's size",
             id="all-are-busy",
         ),
         pytest.param(
             [AGENT, TaskLeased(make_task("x").build(), "a"), TaskWaiting(PLAIN.slots(2).build())],
             Reason.NO_FREE_SLOTS,
-            "None of the 1 capable agents of pool p has 2 slots free at once; 1 of 2 slots are free",
+            "No capable agent of pool p has 2 slots free at once; 1 of 2 slots are free on 1 of them.",
             "Wait for running Tasks to end",
             id="too-little-room-at-once",
         ),
         pytest.param(
             [TaskWaiting(PLAIN.queue("none").build())],
             Reason.QUEUE_NOT_FOUND,
-            "TaskQueue none does not exist in namespace ns.",
+            "TaskQueue none does not exist in namespace ns; there are: q.",
             "Create TaskQueue none",
             id="no-such-queue",
         ),
         pytest.param(
             [TaskWaiting(PLAIN.pool("none").build())],
             Reason.POOL_NOT_FOUND,
-            "The Task names pool none: no such AgentPool in namespace ns.",
+            "The Task names pool none: no such AgentPool in namespace ns; there are: p.",
             "Create the pool",
             id="no-such-pool",
         ),
@@ -257,7 +257,7 @@ def test_all_missing_pools_are_named() -> None:
     _, reason, message, _ = explained(TaskWaiting(PLAIN.build()), queue=make_queue().pools("x", "y"), pools=())
     assert (reason, message) == (
         Reason.POOL_NOT_FOUND,
-        "TaskQueue q names pools x, y: no such AgentPool in namespace ns.",
+        "TaskQueue q names pools x, y: no such AgentPool in namespace ns, and no other.",
     )
 
 

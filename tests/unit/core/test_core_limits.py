@@ -136,7 +136,7 @@ CASES = [
         task("t", concurrency_key="k"),
         Reason.KEY_IN_USE,
         "Queue q runs 1 of at most 1 Tasks of the concurrency key k.",
-        "Wait for one of them to end, or raise spec.concurrencyLimit of TaskQueue q.",
+        "Wait for one of them to end; if more may run at once, raise spec.concurrencyLimit of TaskQueue q.",
     ),
     Case(
         "a queue that is not there keeps keys apart",

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import make_agent, make_pool, make_queue, make_task
@@ -67,6 +67,7 @@ def waiting(draw: st.DrawFn) -> list[Task]:
     return tasks
 
 
+@settings(deadline=None)
 @given(waiting())
 def test_it_is_the_place_in_which_the_core_hands_out(tasks: list[Task]) -> None:
     core = core_with(tasks)
@@ -76,6 +77,7 @@ def test_it_is_the_place_in_which_the_core_hands_out(tasks: list[Task]) -> None:
     assert found == {uid: place for place, uid in enumerate(order, 1)}
 
 
+@settings(deadline=None)
 @given(waiting(), st.integers(0, 30))
 def test_so_it_is_when_shares_were_charged_before(tasks: list[Task], served: int) -> None:
     """Some are served first, so that virtual times differ."""
@@ -87,6 +89,7 @@ def test_so_it_is_when_shares_were_charged_before(tasks: list[Task], served: int
     assert found == {uid: place for place, uid in enumerate(handed_out(core), 1)}
 
 
+@settings(deadline=None)
 @given(waiting(), st.data())
 def test_so_it_is_among_those_that_one_limit_holds(tasks: list[Task], data: st.DataObject) -> None:
     """All take of one budget, which another one holds; those that take nothing wait for room."""

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from builders import NAMESPACE, make_agent, make_pool, make_queue
 from checkers import Mirror
+from oracle import Oracle
 from taskdist.api import (
     Delivery,
     OnDependencyFailure,
@@ -65,6 +66,7 @@ from taskdist.core.model import (
     Timeouts,
     TokenRate,
 )
+from truth import untrue
 
 POOLS, QUEUES, SKILLS, TYPES = ("p1", "p2", "p3"), ("q1", "q2", "q3"), ("gpu", "io"), ("work", "rest")
 TENANTS = ("x", "y")
@@ -272,6 +274,8 @@ class CoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.core, self.twin = Core(), Core()
+        # All that the core was told and asked, to make another one like it.
+        self.told_so_far: list[tuple[Event | None, float, int | None]] = []
         self.mirror = Mirror()
         self.names = itertools.count()
         # Ends and moves that were decided and are yet to be recorded; dead letters.
@@ -296,6 +300,7 @@ class CoreMachine(RuleBasedStateMachine):
     def told(self, event: Event) -> list[Decision]:
         if isinstance(event, TaskWaiting | TaskLeased | TaskHeld | TaskGone):
             self.verdicts.pop(event.uid if isinstance(event, TaskGone) else event.task.uid, None)
+        self.told_so_far.append((event, self.now, None))
         answers = self.core.handle(event, self.now)
         assert answers == self.twin.handle(event, self.now)
         self.mirror.take(event, self.now)
@@ -541,6 +546,7 @@ class CoreMachine(RuleBasedStateMachine):
             bound = step if limit is None or step is None else min(step, limit)
             kept = self.kept() | self.resting()
             decisions = self.core.decide(self.now, bound)
+            self.told_so_far.append((None, self.now, bound))
             assert decisions == self.twin.decide(self.now, bound)
             assert bound is None or len(decisions) <= bound
             kept |= self.kept() | self.resting()
@@ -594,8 +600,25 @@ class CoreMachine(RuleBasedStateMachine):
         if wake is not None:
             half = self.now + (wake - self.now) / 2
             assert not self.core.decide(half), "something to say before the wake that was announced"
+            self.told_so_far.append((None, half, None))
             assert not self.twin.decide(half)
             self.now = half
+
+    @precondition(lambda self: self.mirror.waiting.keys() - self.mirror.ending)
+    @rule(data=st.data())
+    def take_away_what_is_named(self, data: st.DataObject) -> None:
+        """What an explanation names, once it is gone, lets the Task go, or another reason is shown."""
+        copy = Core()
+        for event, now, limit in self.told_so_far:
+            if event is None:
+                copy.decide(now, limit)
+            else:
+                copy.handle(event, now)
+        uid = self.some(data, self.mirror.waiting.keys() - self.mirror.ending)
+        assert copy.explain(uid, self.now) == self.core.explain(uid, self.now)
+        leased = {each: task for each, (task, _) in self.mirror.leased.items()}
+        mirror = self.mirror
+        Oracle(copy, uid, self.now, mirror.queues, mirror.pools, mirror.waiting, leased).run()
 
     def holds_are_justified(self) -> None:
         pools = Counter(hold.agent.pool for hold in self.core._holds)
@@ -646,6 +669,8 @@ class CoreMachine(RuleBasedStateMachine):
             assert found.unblock, found
             reasons[task.queue_key, found.reason] += 1
             assert found.position is None or 1 <= found.position <= len(self.mirror.waiting)
+            broken = untrue(self.mirror, task, found.reason, self.now)
+            assert not broken, (uid, broken, found)
         assert self.core.waiting_by_reason(self.now) == reasons
         self.waiting_times_add_up()
         assert all(self.core.explain(uid, self.now) is None for uid in self.mirror.leased)
