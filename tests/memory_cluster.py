@@ -80,10 +80,11 @@ class MemoryCluster:
         obj = copy.deepcopy(self.objects[(str(TASKS), self.namespace, name)])
         return WatchEvent(type, obj | {"status": obj["status"] | status})
 
-    async def get(self, resource: Resource, name: str) -> Obj:
-        self._raise("get")
+    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Obj:
+        # Leases lie elsewhere, and other rights may be needed for them.
+        self._raise(f"get {resource}" if namespace else "get")
         try:
-            return copy.deepcopy(self.objects[(str(resource), self.namespace, name)])
+            return copy.deepcopy(self.objects[(str(resource), namespace or self.namespace, name)])
         except KeyError:
             raise not_found(resource, name) from None
 

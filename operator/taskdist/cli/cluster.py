@@ -44,7 +44,9 @@ class Cluster(Protocol):
         """What a suggested command needs so that it means this cluster and namespace, too."""
         ...
 
-    async def get(self, resource: Resource, name: str) -> Obj: ...
+    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Obj:
+        """In the namespace meant, or another one."""
+        ...
 
     async def list(
         self,
@@ -92,8 +94,8 @@ class KubeCluster:
     def options(self) -> str:
         return self._options
 
-    async def get(self, resource: Resource, name: str) -> Obj:
-        return await self._client.get(resource, name, self._in(resource))
+    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Obj:
+        return await self._client.get(resource, name, namespace or self._in(resource))
 
     async def list(
         self,

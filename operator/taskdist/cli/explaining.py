@@ -12,12 +12,13 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from taskdist.api import POOL_LABEL, Phase, Priority, Reason
 from taskdist.cli import parse, show
 from taskdist.cli.cluster import Cluster, status_of
+from taskdist.cli.leading import Leadership, leadership
 from taskdist.cli.run import OK, Problem, note
 from taskdist.cli.waiting import attempt_line, phase_of, settled
 from taskdist.core import Core
@@ -77,8 +78,6 @@ class Answer:
 
     reason: str
     explanation: Explanation
-    waiting: int = 0
-    """How many Tasks wait in the namespace."""
 
 
 def events(snapshot: Snapshot) -> tuple[list[Event], list[str]]:
@@ -176,7 +175,6 @@ def answer(task: Obj, snapshot: Snapshot, now: float) -> tuple[Answer, list[str]
         core.handle(event, now)
     for each, seconds in history(snapshot)[0]:
         core.learn(each, seconds)
-    waiting = sum(1 for event in made if isinstance(event, TaskWaiting | TaskHeld))
     recorded = _recorded(task)
     # What fits now is handed out first: only then the engine knows which limits hold the rest.
     given = next((d for d in core.decide(now) if isinstance(d, Assign) and d.task_uid == uid_of(task)), None)
@@ -185,23 +183,20 @@ def answer(task: Obj, snapshot: Snapshot, now: float) -> tuple[Answer, list[str]
     held = explanation is not None and explanation.reason is Reason.BUDGET_SHORT
     if recorded is not None and recorded.reason in ONLY_THE_OPERATOR_KNOWS and (given or explanation) and not held:
         known = explanation or recorded
-        return Answer(
-            str(recorded.reason), replace(known, message=recorded.message, unblock="", command=""), waiting
-        ), skipped
+        return Answer(str(recorded.reason), replace(known, message=recorded.message, unblock="", command="")), skipped
     if given is not None:
         explanation = Explanation(
             Reason.QUEUED,
             f"Agent {given.agent_name} has room for it now: it should start at once.",
-            "If this stays, the operator does not run or the agent is not connected: look at their pods.",
-            position=1,
+            "If this stays, the agent is not connected to the operator: look at the logs of both.",
         )
     if explanation is None:
         status = status_of(task)
         explanation = recorded or Explanation(
             Reason.QUEUED, str(status.get("message") or "The operator has not looked at it yet.")
         )
-        return Answer(str(status.get("reason") or explanation.reason), explanation, waiting), skipped
-    return Answer(str(explanation.reason), explanation, waiting), skipped
+        return Answer(str(status.get("reason") or explanation.reason), explanation), skipped
+    return Answer(str(explanation.reason), explanation), skipped
 
 
 def _recorded(task: Obj) -> Explanation | None:
@@ -236,7 +231,9 @@ async def explain(
         why, skipped = answer(task, snapshot, now)
         for line in skipped:
             note(f"warning: {line}")
-        story |= _waiting(task, why)
+        leader = await leadership(cluster, snapshot.pods, now)
+        story |= _waiting(task, why if leader.leads is not False else _leaderless(why, leader, now))
+        story["operator"] = leader.document()
         if stalled := _stalled_pools(task, snapshot):
             story["stalled"] = stalled
         if change is not None:
@@ -272,7 +269,7 @@ def _waiting(task: Obj, why: Answer) -> dict[str, Any]:
     if found.rejections:
         story["rejections"] = [{"agents": agents, "why": short} for short, agents in found.rejections]
     if found.position is not None:
-        story |= {"position": found.position, "position_exact": found.position_exact, "waiting": why.waiting}
+        story |= {"position": found.position, "position_exact": found.position_exact, "waiting": found.rivals}
         story["expected_start"] = _course(found.start, found.start_interval)
     return story
 
@@ -292,14 +289,26 @@ def _stalled_pools(task: Obj, snapshot: Snapshot) -> str:
     return "; ".join(told)
 
 
+def _leaderless(why: Answer, leader: Leadership, now: float) -> Answer:
+    """Nothing starts while nobody leads: that is said first, and then what would hold the Task even so."""
+    found = why.explanation
+    besides = "" if why.reason == Reason.QUEUED else f" Besides: {found.message}"
+    return Answer(
+        Reason.NO_LEADER,
+        Explanation(
+            Reason.NO_LEADER,
+            f"{leader.message(now)}{besides}",
+            "Look at the operator's pods: whether they are there and ready, and what they log.",
+            command=leader.command,
+            rejections=found.rejections,
+        ),
+    )
+
+
 def _course(start: float | None, interval: tuple[float, float] | None) -> dict[str, str] | str:
     if start is None or interval is None:
         return "unknown"
-    return {"at": _utc(start), "earliest": _utc(interval[0]), "latest": _utc(interval[1])}
-
-
-def _utc(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return {"at": show.utc(start), "earliest": show.utc(interval[0]), "latest": show.utc(interval[1])}
 
 
 # What would be if.
@@ -408,7 +417,9 @@ def _print(story: dict[str, Any], now: float) -> None:
                 pairs.append(("Waits", f"since {_local(value)}, for {show.age(value, show.now())}"))
             case "position":
                 about = "" if story["position_exact"] else "about "
-                pairs.append(("Position", f"{about}{value} of {story['waiting']} waiting"))
+                pairs.append(("Position", f"{about}{value} of {story['waiting']} that wait for the same agents"))
+            case "operator":
+                pairs.append(("Unknown", value.get("unknown", "")))
             case "route":
                 pairs.append(("Route", _way(value)))
             case "energy_wh":

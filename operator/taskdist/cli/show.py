@@ -112,6 +112,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def utc(seconds: float) -> str:
+    """A moment as the API writes it, in whole seconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
 def _width() -> int:
     """Columns of the terminal. A pipe has no width: folding lines there would take from a script what it wants."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNBOUNDED

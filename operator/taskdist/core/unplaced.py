@@ -227,8 +227,8 @@ def _of_filters(shape: Shape, known: Sequence[tuple[Offer, int]], unknown: Seque
         message += f" Of {sum(agents for _, agents in rejections)} agents: {counts}."
     # What agents are and have is their own word: saying otherwise would not change it.
     unfenced = check.reason is Reason.UNFENCED
-    command = remedies.patch_queue(shape.queue_key, reclaim="Confirmed") if unfenced else ""
-    return Explanation(check.reason, message, check.mend, rejections=rejections, command=command)
+    done = remedies.patch_queue(shape.queue_key, reclaim="Confirmed") if unfenced else ""
+    return Explanation(check.reason, message, check.mend, rejections=rejections, command=done)
 
 
 def _of_room(

@@ -10,7 +10,7 @@ from memory_cluster import ASSIGNED, FAILED_STATUS, SUCCEEDED, MemoryCluster, ca
 from taskdist.cli.explaining import Snapshot, changed, events
 from taskdist.cli.run import OK, USAGE
 from taskdist.core.events import AgentReady, PodSeen, PoolApplied, QueueApplied, TaskHeld, TaskLeased, TaskWaiting
-from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES
+from taskdist.kube import AGENTPOOLS, LEASES, PODS, TASKQUEUES, ApiError
 from taskdist.simulation.what_if import Change
 
 
@@ -122,7 +122,54 @@ def test_why_it_waits(cluster: MemoryCluster, arrange: Any, reason: str, words: 
 def test_what_could_run_now_points_at_the_operator(cluster: MemoryCluster) -> None:
     story = explain(cluster)
     assert "Agent p-0 has room for it now" in story["message"]
-    assert "the operator does not run" in story["unblock"]
+    assert "the agent is not connected" in story["unblock"]
+    assert "position" not in story
+
+
+def lease(cluster: MemoryCluster, seconds_ago: float, **fields: Any) -> None:
+    spec = {"holderIdentity": "taskdist-0", "leaseDurationSeconds": 5, "renewTime": past(seconds_ago)}
+    cluster.add(LEASES, {"metadata": {"name": "taskdist", "namespace": "taskdist-system"}, "spec": spec | fields})
+
+
+@pytest.mark.parametrize("fields", [{}, {"holderIdentity": "", "leaseDurationSeconds": 1}], ids=["over", "let go"])
+def test_that_nobody_leads_is_said_first_and_since_when(cluster: MemoryCluster, fields: dict[str, Any]) -> None:
+    lease(cluster, 300, **fields)
+    cluster.task("a", skills=["gpu"])
+    story = explain(cluster)
+    assert story["reason"] == "NoLeader"
+    assert "Lease taskdist-system/taskdist was last renewed at" in story["message"]
+    assert "5m ago" in story["message"]
+    assert "Besides: No agent of pool p has skill gpu" in story["message"]
+    assert story["command"] == "kubectl get pods -n taskdist-system -l app.kubernetes.io/component=operator"
+    assert story["operator"]["leads"] is False
+    assert "position" not in story
+
+
+def test_a_leader_is_not_mentioned_to_people(cluster: MemoryCluster) -> None:
+    lease(cluster, 1)
+    cluster.task("b", ASSIGNED | {"agentUid": "uid-p-0"})
+    story = explain(cluster)
+    assert (story["reason"], story["operator"]["leads"]) == ("Queued", True)
+    assert "Unknown" not in call(cluster, "explain", "a").out
+
+
+def test_whether_somebody_leads_is_called_unknown_where_it_is(cluster: MemoryCluster) -> None:
+    cluster.task("b", ASSIGNED | {"agentUid": "uid-p-0"})
+    assert "there is no Lease taskdist-system/taskdist" in call(cluster, "explain", "a").out
+    cluster.errors[f"get {LEASES}"] = ApiError(403, "Forbidden", "no")
+    outcome = call(cluster, "explain", "a")
+    assert "you may not read Lease taskdist-system/taskdist" in outcome.out
+    assert outcome.code == OK
+
+
+def test_the_agents_tell_whose_lease_it_is(cluster: MemoryCluster) -> None:
+    """The installation is named in the audience of their tokens; the chart's own name may be part of the Lease's."""
+    token = {"serviceAccountToken": {"audience": "taskdist.dev/ops/blue"}}
+    pod(cluster)
+    cluster.objects[(str(PODS), "ns", "p-0")]["spec"]["volumes"] = [{"projected": {"sources": [token]}}]
+    spec = {"holderIdentity": "x", "leaseDurationSeconds": 5, "renewTime": past(60)}
+    cluster.add(LEASES, {"metadata": {"name": "blue-taskdist", "namespace": "ops"}, "spec": spec})
+    assert "Lease ops/blue-taskdist" in explain(cluster)["message"]
 
 
 def test_position_counts_those_ahead(cluster: MemoryCluster) -> None:
@@ -131,7 +178,18 @@ def test_position_counts_those_ahead(cluster: MemoryCluster) -> None:
     cluster.task("first", priority="High")
     cluster.task("last", priority="Low")
     assert [explain(cluster, name)["position"] for name in ("first", "a", "last")] == [1, 2, 3]
-    assert "2 of 3 waiting" in call(cluster, "why", "a").out
+    # Neither those of other queues that other agents serve.
+    cluster.add(TASKQUEUES, {"metadata": {"name": "far"}, "spec": {"pools": ["elsewhere"]}})
+    cluster.task("far", queue="far")
+    assert "2 of 3 that wait for the same agents" in call(cluster, "why", "a").out
+
+
+def test_what_can_never_run_has_no_position(cluster: MemoryCluster) -> None:
+    for name, spec in {"a": {"skills": ["gpu"]}, "b": {"slots": 99}, "c": {"queue": "x"}}.items():
+        cluster.task(name, **spec)
+        story = explain(cluster, name)
+        assert "position" not in story
+        assert "expected_start" not in story
 
 
 @pytest.mark.parametrize(
@@ -279,7 +337,7 @@ def test_the_expected_start_is_learnt_from_tasks_that_ended(busy: MemoryCluster)
     assert 10 < (expected["at"] - datetime.now(UTC)).total_seconds() < 20
     assert expected["earliest"] < expected["at"] < expected["latest"]
     words = call(busy, "explain", "waits-2").out
-    assert "3 of 3 waiting" in words
+    assert "3 of 3 that wait for the same agents" in words
     assert "in about 1" in words
     assert "four times in five" in words
 
@@ -295,7 +353,7 @@ def test_agents_that_may_not_run_it_are_counted_by_why(cluster: MemoryCluster) -
     pod(cluster, "p-1")
     story = explain(cluster)
     assert story["rejections"] == [{"agents": 2, "why": "without the skills"}]
-    assert story["command"].startswith("kubectl patch agentpools.taskdist.dev p -n ns")
+    assert story["command"] == ""
     assert "2       without the skills" in call(cluster, "explain", "a").out
 
 
