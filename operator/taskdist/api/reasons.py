@@ -60,7 +60,6 @@ class Reason(StrEnum):
     BUDGET_NOT_FOUND = "BudgetNotFound"
     BREAKER_OPEN = "BreakerOpen"  # the agents that could take it fail, and are held by their circuit breakers
     SLOW_START = "SlowStart"  # the agents with free slots are new, and get more as time goes
-    NO_LEADER = "NoLeader"  # no operator leads: said by the command, as nobody is there to write it
 
     # Why an attempt ended without a result.
     HANDLER_ERROR = "HandlerError"

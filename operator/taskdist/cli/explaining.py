@@ -57,6 +57,8 @@ ONLY_THE_OPERATOR_KNOWS = frozenset(
     }
 )
 _NUMBER = re.compile(r"[+-]?\d{1,6}")
+# No reason of a status: nobody is there to write it.
+NO_LEADER = "NoLeader"
 ENDED_LOOKED_AT = 1000
 """How many ended Tasks are read to learn how long they take: there may be very many."""
 
@@ -294,9 +296,9 @@ def _leaderless(why: Answer, leader: Leadership, now: float) -> Answer:
     found = why.explanation
     besides = "" if why.reason == Reason.QUEUED else f" Besides: {found.message}"
     return Answer(
-        Reason.NO_LEADER,
+        NO_LEADER,
         Explanation(
-            Reason.NO_LEADER,
+            found.reason,
             f"{leader.message(now)}{besides}",
             "Look at the operator's pods: whether they are there and ready, and what they log.",
             command=leader.command,

@@ -185,7 +185,8 @@ def test_position_counts_those_ahead(cluster: MemoryCluster) -> None:
 
 
 def test_what_can_never_run_has_no_position(cluster: MemoryCluster) -> None:
-    for name, spec in {"a": {"skills": ["gpu"]}, "b": {"slots": 99}, "c": {"queue": "x"}}.items():
+    specs: dict[str, dict[str, Any]] = {"a": {"skills": ["gpu"]}, "b": {"slots": 99}, "c": {"queue": "x"}}
+    for name, spec in specs.items():
         cluster.task(name, **spec)
         story = explain(cluster, name)
         assert "position" not in story
