@@ -80,9 +80,9 @@ def test_it_is_the_place_in_which_the_core_hands_out(tasks: list[Task]) -> None:
 @settings(deadline=None)
 @given(waiting(), st.integers(0, 30))
 def test_so_it_is_when_shares_were_charged_before(tasks: list[Task], served: int) -> None:
-    """Some are served first, so that virtual times differ."""
+    """Some are served first, so that virtual times differ; by an agent that is large enough for all."""
     core = core_with(tasks)
-    core.handle(AgentReady(make_agent("first").slots(max(1, served)).build()), NOW)
+    core.handle(AgentReady(make_agent("first").slots(max(2, served)).build()), NOW)
     started = {each.task_uid for each in core.decide(NOW) if isinstance(each, Assign)}
     left = [task for task in tasks if task.uid not in started]
     found = positions(core, left)
