@@ -102,7 +102,7 @@ def test_the_mend_of_another_object_says_so() -> None:
     done = lint("-", input="---\n".join(objects))
     assert done.code == FAILED
     assert "stdin:" in done.out
-    assert "remove it from the Task. In AgentPool p:\n      spec:\n        skills:\n        - b\n" in done.out
+    assert "create the Task again without it. In AgentPool p:\n      spec:\n        skills:\n        - b\n" in done.out
 
 
 def test_findings_that_are_alike_are_told_once() -> None:
