@@ -1,9 +1,10 @@
 """The TaskQueue kind: where Tasks wait, and by which rules they leave."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from taskdist.api.budgets import Budget
 from taskdist.api.leasing import Delivery, Dispatch, Reclaim
@@ -326,6 +327,21 @@ class TaskQueueSpec(Model):
         return list(dict.fromkeys([*self.pools, *routed]))
 
 
+class LimitLevel(Model):
+    """What was left of a rate or a budget at some time."""
+
+    name: Annotated[str, StringConstraints(max_length=100)] = Field(
+        description="Which limit: `rate.queue`, `budgets/NAME`, `rate.perTenant/TENANT`, or `rate.perTenant` for each "
+        "tenant that is not named."
+    )
+    level: float = Field(description="How much was left; below 0 where attempts took ahead.")
+    capacity: Annotated[int, Field(ge=0)] = Field(description="How much there is at most: the limit or burst.")
+    per_second: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="How much comes back a second; 0 where it comes back with the end of attempts."
+    )
+    at: datetime | None = Field(default=None, description="When that was so.")
+
+
 class TaskQueueStatus(Model):
     """What the queue holds now."""
 
@@ -337,6 +353,11 @@ class TaskQueueStatus(Model):
     dead_lettered: Annotated[int, Field(ge=0)] = Field(default=0, description="Dead letters.")
     accepting: bool = Field(
         default=True, description="Whether new Tasks are taken: the API server refuses them otherwise."
+    )
+    limits: Annotated[list[LimitLevel], Field(max_length=64)] = Field(
+        default_factory=list,
+        description="What is left of its rates and budgets, of up to 32: told anew where it is another than time alone "
+        "makes of it, at most every 10 s.",
     )
     conditions: Annotated[list[Condition], Field(max_length=8)] = Field(
         default_factory=list,

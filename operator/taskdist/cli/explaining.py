@@ -13,10 +13,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from taskdist.api import POOL_LABEL, Phase, Priority, Reason
-from taskdist.cli import parse, show
+from taskdist.cli import levels, parse, show
 from taskdist.cli.cluster import Cluster, status_of
 from taskdist.cli.leading import Leadership, leadership
 from taskdist.cli.run import OK, Problem, note
@@ -42,20 +42,20 @@ from taskdist.protocol.observations import TaskRecord
 from taskdist.simulation.what_if import Change, Course, what_if
 from taskdist.simulation.what_if import Snapshot as Moment
 
-# What agents announce on the link (types, whether they can be fenced), what a former leader left, how many tokens are
-# there or left of a budget, which agent is held for whom and which gets less than it offers is not on the API.
+# What agents announce on the link (types, whether they can be fenced), what a former leader left, which agent is held
+# for whom and which gets less than it offers is not on the API.
 ONLY_THE_OPERATOR_KNOWS = frozenset(
     {
         Reason.NO_HANDLER,
         Reason.UNFENCED,
         Reason.RECOVERING,
-        Reason.RATE_LIMITED,
-        Reason.BUDGET_SHORT,
         Reason.AGENT_HELD,
         Reason.BREAKER_OPEN,
         Reason.SLOW_START,
     }
 )
+# What is left of rates and budgets is in queues' status, if the operator has told it.
+LEFT = frozenset({Reason.RATE_LIMITED, Reason.BUDGET_SHORT})
 _NUMBER = re.compile(r"[+-]?\d{1,6}")
 # No reason of a status: nobody is there to write it.
 NO_LEADER = "NoLeader"
@@ -177,15 +177,36 @@ def answer(task: Obj, snapshot: Snapshot, now: float) -> tuple[Answer, list[str]
         core.handle(event, now)
     for each, seconds in history(snapshot)[0]:
         core.learn(each, seconds)
+    rules = {each.queue.key: each.queue for each in made if isinstance(each, QueueApplied)}
+    told = levels.told(snapshot.queues, [*snapshot.tasks, *snapshot.ended])
+    for key, known in told.items():
+        core.recall_levels(key, known)
+    missing = next((levels.unknown(each.task, rules, told) for each in made if _is_of(each, task)), [])
     recorded = _recorded(task)
-    # What fits now is handed out first: only then the engine knows which limits hold the rest.
+    # What fits now is handed out first: only then the engine knows what is left for the rest.
     given = next((d for d in core.decide(now) if isinstance(d, Assign) and d.task_uid == uid_of(task)), None)
     explanation = core.explain(uid_of(task), now)
-    # Who holds a budget is on the API, what is left of a rate is not: what is found here is newer.
-    held = explanation is not None and explanation.reason is Reason.BUDGET_SHORT
-    if recorded is not None and recorded.reason in ONLY_THE_OPERATOR_KNOWS and (given or explanation) and not held:
-        known = explanation or recorded
-        return Answer(str(recorded.reason), replace(known, message=recorded.message, unblock="", command="")), skipped
+    only = ONLY_THE_OPERATOR_KNOWS | LEFT if missing else ONLY_THE_OPERATOR_KNOWS
+    # Who holds a budget is on the API: what is found of it here is newer.
+    found = explanation is not None and explanation.reason in LEFT
+    if recorded is not None and recorded.reason in only and (given or explanation) and not found:
+        kept = replace(explanation or recorded, message=recorded.message, unblock="", command="")
+        if recorded.reason in LEFT:
+            kept = replace(kept, message=f"{recorded.message} (as the operator wrote it)", start=None)
+        return Answer(str(recorded.reason), kept), skipped
+    if missing:
+        left = f"How much is left of {' and '.join(missing)} is not known"
+        if given is not None:
+            return Answer(
+                Reason.QUEUED,
+                Explanation(
+                    Reason.QUEUED,
+                    f"Agent {given.agent_name} has room for it now. {left}: if there is enough, it starts at once.",
+                    "Wait: the operator tells levels of rates and budgets in the status of queues.",
+                ),
+            ), skipped
+        if explanation is not None:
+            explanation = replace(explanation, message=f"{explanation.message} {left}.", start=None)
     if given is not None:
         explanation = Explanation(
             Reason.QUEUED,
@@ -199,6 +220,10 @@ def answer(task: Obj, snapshot: Snapshot, now: float) -> tuple[Answer, list[str]
         )
         return Answer(str(status.get("reason") or explanation.reason), explanation), skipped
     return Answer(str(explanation.reason), explanation), skipped
+
+
+def _is_of(event: Event, task: Obj) -> TypeGuard[TaskWaiting | TaskHeld]:
+    return isinstance(event, TaskWaiting | TaskHeld) and event.task.uid == uid_of(task)
 
 
 def _recorded(task: Obj) -> Explanation | None:
@@ -360,9 +385,13 @@ def _compared(task: Obj, snapshot: Snapshot, change: Change, now: float) -> dict
         if seconds is not None:
             services[each.queue_key, each.type].append(seconds)
     try:
-        found = what_if(Moment(now, made, since, services), uid_of(task), change)
+        told = levels.told(snapshot.queues, [*snapshot.tasks, *snapshot.ended])
+        found = what_if(Moment(now, made, since, services, told), uid_of(task), change)
     except KeyError as error:
         raise Problem(f"{error.args[0]}: no such AgentPool in the namespace, or no such waiting Task") from None
+    rules = {each.queue.key: each.queue for each in made if isinstance(each, QueueApplied)}
+    for limit in next((levels.unknown(one.task, rules, told) for one in made if _is_of(one, task)), []):
+        note(f"warning: how much is left of {limit} is not known: it is played as if that were full")
     return {"as_it_is": _played(found.before), "changed": _played(found.after)}
 
 

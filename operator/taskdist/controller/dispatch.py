@@ -18,6 +18,7 @@ from taskdist.api import Reason
 from taskdist.controller.auditor import Auditor
 from taskdist.controller.bridge import PodFact, PoolView
 from taskdist.controller.door import Doors
+from taskdist.controller.levels import ToldLevels
 from taskdist.controller.status import Held, PoolFacts, QueueFacts
 from taskdist.controller.tally import Tally
 from taskdist.core import Core, views
@@ -149,6 +150,7 @@ class Dispatcher:
         self._told_queues: dict[Key, QueueFacts] = {}
         # When the facts of a pool or queue were last told (boot time).
         self._told_at: dict[tuple[str, Key], float] = {}
+        self._levels = ToldLevels()
         self._tally = tally if tally is not None else Tally()
         self._queue_watch, self._pool_watch = Watch(), Watch()
         # What holds most waiting time of queues and of what pools could serve, as of the last look.
@@ -225,6 +227,7 @@ class Dispatcher:
         self._told_queues.clear()
         self._told_at.clear()
         self._auditor.forget()
+        self._levels = ToldLevels()
 
     # -- what happened in the cluster ------------------------------------------------------------------------------
 
@@ -242,6 +245,7 @@ class Dispatcher:
         self._doors.dropped(key)
         self._told_queues.pop(key, None)
         self._told_at.pop(("queue", key), None)
+        self._levels.forget(key)
         self._input(lambda m, now: m.queue_deleted(key, now))
 
     def pool_applied(self, pool: Pool) -> None:
@@ -357,8 +361,9 @@ class Dispatcher:
         return facts
 
     def _queue_facts(self, key: Key, counts: tuple[int, int]) -> QueueFacts:
-        held = _held(self._queue_holds.get(key))
-        return QueueFacts(*counts, self._tally.dead_letters(key), self._doors.closed(key), held)
+        held, core, wall = _held(self._queue_holds.get(key)), self.core, self._clocks().wall
+        levels = () if core is None else self._levels.of(key, core.levels(key, wall), wall)
+        return QueueFacts(*counts, self._tally.dead_letters(key), self._doors.closed(key), held, levels)
 
     def _pool_facts(self, view: views.PoolView, core: Core) -> PoolFacts:
         performance, bottleneck = self._performance(view.key, core), _held(self._pool_holds.get(view.key))

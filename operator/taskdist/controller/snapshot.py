@@ -57,6 +57,11 @@ def snapshot(
         breakers=breakers,
         slots_busy=busy,
         slots_total=total,
+        limits={
+            (*key, each.name): (each.level, each.capacity)
+            for key, levels in core.all_levels(read_clocks().wall).items()
+            for each in levels
+        },
         link_sessions=stats.sessions,
         leader=epoch is not None,
         epoch=epoch or 0,

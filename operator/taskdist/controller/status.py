@@ -13,6 +13,7 @@ from typing import Any
 from taskdist.api import AgentPool, Condition, Reason, TaskQueue
 from taskdist.controller.pods import selector_string
 from taskdist.core import failing
+from taskdist.core.levels import Level
 from taskdist.core.performance import PoolPerformance
 from taskdist.core.views import BreakerView, FailingPods
 
@@ -213,6 +214,7 @@ class QueueFacts:
     dead_letters: int = 0
     closed: str = ""
     bottleneck: Held | None = None
+    limits: tuple[Level, ...] = ()  # what is left of its rates and budgets, as of a while ago
 
     def presses_beyond(self, told: "QueueFacts") -> bool:
         """Whether status must say this at once: more than figures has changed since these facts were told."""
@@ -264,6 +266,17 @@ def queue_status(queue: TaskQueue, facts: QueueFacts, verdict: Verdict, wall: fl
         "leased": facts.leased,
         "deadLettered": facts.dead_letters,
         "accepting": not facts.closed,
+        "limits": [
+            {
+                "name": each.name,
+                "level": round(each.level, 3),
+                "capacity": each.capacity,
+                "perSecond": each.per_second,
+                "at": _wire(each.at),
+            }
+            for each in facts.limits
+        ]
+        or None,
         "conditions": [c.to_wire() for c in merge_conditions(queue.status.conditions, conditions, wall)],
     }
 

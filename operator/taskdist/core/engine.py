@@ -16,6 +16,7 @@ from taskdist.core.bottlenecks import Holdups, holdups
 from taskdist.core.decisions import Decision, Explanation, Retry, Undrain
 from taskdist.core.fleet import differs
 from taskdist.core.granting import Granting
+from taskdist.core.levels import Level
 from taskdist.core.line_limits import LineLimits
 from taskdist.core.model import Key, Queue, Task
 from taskdist.core.outlook import with_outlook
@@ -342,7 +343,19 @@ class Core(Granting):
         """Take in what the pool's status tells of its types: it was seen in a former life."""
         self._performance.recall(pool, told)
 
+    def recall_levels(self, queue: Key, told: Iterable[Level]) -> None:
+        """Take in what the queue's status tells of its rates and budgets, once its Tasks are known."""
+        self._limits.recall(queue, told)
+
     # Views.
+
+    def levels(self, queue: Key, now: float) -> tuple[Level, ...]:
+        """Return what is left of the queue's rates and budgets."""
+        return self._limits.levels(queue, now)
+
+    def all_levels(self, now: float) -> dict[Key, tuple[Level, ...]]:
+        """Return the same of each queue that has any."""
+        return {key: found for key in self._catalogue.queues if (found := self._limits.levels(key, now))}
 
     def explain(self, uid: str, now: float) -> Explanation | None:
         """Say why the Task waits, its position and when it is expected to start; None if it does not wait.

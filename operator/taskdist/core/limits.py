@@ -27,6 +27,7 @@ from taskdist.core.blockers import (
 )
 from taskdist.core.budgets import Short
 from taskdist.core.claims import Claims
+from taskdist.core.levels import Level, levels, recall
 from taskdist.core.model import EMERGENCY, Key, Queue, Task, TokenRate
 from taskdist.core.order import is_emergency
 from taskdist.core.turns import Turns
@@ -202,8 +203,16 @@ class Limits(Claims):
 
     def full_keys(self, queue: Key) -> list[FullKey]:
         """Return the concurrency keys of the queue that are held as often as may be."""
-        book = self._books.get(queue)
-        return [] if book is None else book.full_keys()
+        return self._books[queue].full_keys() if queue in self._books else []
+
+    def levels(self, queue: Key, now: float) -> tuple[Level, ...]:
+        """Return what is left of the queue's rates and budgets."""
+        return levels(self._books[queue], now) if queue in self._books else ()
+
+    def recall(self, queue: Key, told: Iterable[Level]) -> None:
+        """So much was left of the queue's rates; its Tasks are known by now."""
+        if queue in self._books:
+            recall(self._books[queue], told)
 
     def claim_stands(self, task: Task, level: int, now: float) -> bool:
         """Whether budgets alone hold the waiting Task, which has a claim, and its claim still is the first."""

@@ -71,6 +71,12 @@ class Bucket:
         self._tokens = tokens - amount
         self._at = now
 
+    def fill(self, tokens: float, now: float) -> None:
+        """So many tokens were there at that time, as somebody else says."""
+        self._tokens = min(float(self.rate.burst), tokens)
+        self._at = now
+        self._peaks = []
+
     def give_back(self, now: float, amount: float = 1.0, *, since: float) -> None:
         """The taker did not start after all, or used less than it took at `since`; below zero: it used more."""
         tokens = self.tokens(now)

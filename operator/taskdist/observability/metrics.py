@@ -54,6 +54,8 @@ class Snapshot:
     """Agents whose circuit breaker is in this state: Open or HalfOpen."""
     slots_busy: Mapping[PoolKey, int] = field(default_factory=dict)
     slots_total: Mapping[PoolKey, int] = field(default_factory=dict)
+    limits: Mapping[tuple[str, str, str], tuple[float, int]] = field(default_factory=dict)
+    """By namespace, queue and limit: what is left of a rate or budget, and how much there is at most."""
     link_sessions: int = 0
     leader: bool = False
     epoch: int = 0
@@ -238,6 +240,17 @@ class _Gauges(Collector):
             for pool, count in sorted(by_pool.items()):
                 slots.add_metric((*pool, state), count)
         yield slots
+        level = GaugeMetricFamily(
+            "taskdist_limit_level", "What is left of a rate or budget.", labels=("namespace", "queue", "limit")
+        )
+        capacity = GaugeMetricFamily(
+            "taskdist_limit_capacity", "The most that is there of it.", labels=("namespace", "queue", "limit")
+        )
+        for limit, (left, most) in sorted(now.limits.items()):
+            level.add_metric(limit, left)
+            capacity.add_metric(limit, most)
+        yield level
+        yield capacity
         yield GaugeMetricFamily("taskdist_link_sessions", "Agents connected now.", now.link_sessions)
         yield GaugeMetricFamily(
             "taskdist_api_silent_seconds",

@@ -13,6 +13,7 @@ from math import inf, log1p, nextafter
 
 from taskdist.core import Core, events
 from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Retry, Scale, Spill, Undrain
+from taskdist.core.levels import Level
 from taskdist.core.model import Agent, Key, Pool, Queue, Task
 from taskdist.simulation.chance import Chance
 from taskdist.simulation.figures import percentile
@@ -29,12 +30,14 @@ START_SECONDS = 10.0
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A moment. `since` says when the attempts that run began, by the Task's uid (wall clock, seconds); `services`
-    how long ended attempts took, by queue and type."""
+    how long ended attempts took, by queue and type; `levels` what was left of queues' rates and budgets, which count
+    as full where they are not told."""
 
     now: float
     events: Sequence[events.Event]
     since: Mapping[str, float] = field(default_factory=dict)
     services: Mapping[tuple[Key, str], Sequence[float]] = field(default_factory=dict)
+    levels: Mapping[Key, Sequence[Level]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,8 @@ class _Forward:
         """Return when the Task starts; infinite if it does not."""
         for event in self._snapshot.events:
             self._begin(event)
+        for key, levels in self._snapshot.levels.items():
+            self._core.recall_levels(key, levels)
         while True:
             for decision in self._core.decide(self._now):
                 if isinstance(decision, Assign) and decision.task_uid == uid:

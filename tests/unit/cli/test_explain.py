@@ -410,3 +410,64 @@ def test_a_pool_that_is_not_there_cannot_grow(busy: MemoryCluster) -> None:
 def test_a_task_that_can_never_run_is_not_said_to_be_queued(cluster: MemoryCluster) -> None:
     cluster.task("a", deadline="2030-02-30T00:00:00Z")
     assert explain(cluster)["reason"] == "InvalidSpec"
+
+
+def limited(cluster: MemoryCluster, seconds_ago: float | None, level: float = 0.0, **spec: Any) -> None:
+    """One Task of a queue of one start in ten seconds; its level as told so long ago, or not at all."""
+    queue(cluster, rate={"queue": {"perSecond": 0.1, "burst": 5}}, **spec)
+    if seconds_ago is not None:
+        told = {"name": "rate.queue", "level": level, "capacity": 5, "perSecond": 0.1, "at": past(seconds_ago)}
+        cluster.objects[(str(TASKQUEUES), "ns", "q")]["status"] = {"limits": [told]}
+
+
+def test_a_rate_is_played_on_from_what_the_operator_told(cluster: MemoryCluster) -> None:
+    limited(cluster, 4.0)
+    story = explain(cluster)
+    assert story["reason"] == "RateLimited"
+    assert "Queue q may start 0.1 attempts a second, 5 at once; the next in" in story["message"]
+    assert "start at once" not in story["message"]
+    limited(cluster, 11.0)
+    assert "it should start at once" in explain(cluster)["message"]
+
+
+def test_what_was_assigned_since_has_taken_its_part(cluster: MemoryCluster) -> None:
+    limited(cluster, 30.0, level=1.0)
+    pool(cluster, slots=9)
+    for number in range(5):
+        cluster.task(f"b{number}", ASSIGNED | {"agentUid": "uid-p-0", "assignedAt": past(20)})
+    assert explain(cluster)["reason"] == "RateLimited"
+
+
+def test_the_expected_start_does_not_move_with_the_clock(busy: MemoryCluster) -> None:
+    pool(busy, slots=9)
+    limited(busy, 2.0)
+    first = datetime.fromisoformat(explain(busy, "waits-2")["expected_start"]["at"])
+    # Asked again later, with the same words of the operator: the third token is there 30 s after those.
+    told = busy.objects[(str(TASKQUEUES), "ns", "q")]["status"]["limits"][0]
+    told["at"] = (datetime.fromisoformat(told["at"]) - timedelta(seconds=3)).isoformat()
+    again = datetime.fromisoformat(explain(busy, "waits-2")["expected_start"]["at"])
+    assert (first - again).total_seconds() == pytest.approx(3.0, abs=1.5)
+    played = json.loads(call(busy, "explain", "waits-2", "--json", "--what-if", "priority=High").out)["what_if"]
+    assert (datetime.fromisoformat(played["as_it_is"]["expected_start"]["at"]) - first).total_seconds() < 5
+    changed = datetime.fromisoformat(played["changed"]["expected_start"]["at"])
+    assert (changed - datetime.now(UTC)).total_seconds() > 3
+
+
+def test_a_level_that_nobody_told_is_called_unknown(cluster: MemoryCluster) -> None:
+    limited(cluster, None)
+    story = explain(cluster)
+    assert "How much is left of spec.rate.queue of TaskQueue q is not known" in story["message"]
+    assert "it should start at once" not in story["message"]
+    assert "expected_start" not in story
+    outcome = call(cluster, "explain", "a", "--what-if", "agents=+1")
+    assert "how much is left of spec.rate.queue of TaskQueue q is not known" in outcome.err
+
+
+def test_odd_levels_are_as_good_as_none(cluster: MemoryCluster) -> None:
+    queue(cluster, rate={"queue": {"perSecond": 0.1, "burst": 5}})
+    odd = [
+        {"name": "rate.queue", "level": 1, "capacity": 5},
+        {"name": "rate.none", "level": 1, "capacity": 5, "at": None},
+    ]
+    cluster.objects[(str(TASKQUEUES), "ns", "q")]["status"] = {"limits": odd}
+    assert "is not known" in explain(cluster)["message"]
