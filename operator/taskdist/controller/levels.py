@@ -1,7 +1,8 @@
 """When the levels of rates and budgets are told in a queue's status: coarsely, as each of them is a write.
 
 A level that only time changes is known to who reads it: what comes back a second stands beside it. So it is told anew
-where it is another than that says, at most every `EVERY` seconds for a queue, and for so many queues a second.
+where it is another than that says, and at most every `EVERY` seconds for a queue. How many statuses are written over
+all is bounded by who looks at them.
 """
 
 from collections.abc import Iterable
@@ -10,8 +11,6 @@ from taskdist.core.levels import TENANT, Level
 from taskdist.core.model import Key
 
 EVERY = 10.0
-A_SECOND = 2.0
-"""Over all queues: two writes a second."""
 TOLERANCE = 0.05
 """Of the capacity, and at least one."""
 
@@ -21,27 +20,17 @@ class ToldLevels:
 
     def __init__(self) -> None:
         self._told: dict[Key, tuple[Level, ...]] = {}
-        self._turn = 0.0
-        # Queues that have something to tell, in the order in which they came to that.
-        self._line: dict[Key, None] = {}
 
     def of(self, key: Key, levels: tuple[Level, ...], now: float) -> tuple[Level, ...]:
         """Return what is to be told of the queue: what was told last, until it is wrong and another write is due."""
         told = self._told.get(key)
-        if not (levels if told is None else self._due(told, levels, now)):
-            self._line.pop(key, None)
-            return told or ()
-        self._line.setdefault(key)
-        if now < self._turn <= now + EVERY or next(iter(self._line)) != key:
-            return told or ()
-        del self._line[key]
-        self._turn = now + 1 / A_SECOND
+        if told is not None and not self._due(told, levels, now):
+            return told
         self._told[key] = levels
         return levels
 
     def forget(self, key: Key) -> None:
         self._told.pop(key, None)
-        self._line.pop(key, None)
 
     @staticmethod
     def _due(told: tuple[Level, ...], levels: tuple[Level, ...], now: float) -> bool:
