@@ -271,9 +271,10 @@ class Dispatcher:
         self._input(lambda m, now: m.task_deleted(uid, now))
 
     def pod_observed(self, pod: PodRecord) -> None:
-        if pod.foreign and pod.uid not in self._pods:
+        if pod.foreign:
             # Whoever puts the label on a pod of their own gets no agent, and is not to lose that pod to a pool that
-            # shrinks. One that was the pool's is followed on, whatever becomes of its label.
+            # shrinks. One that was a pool's and was given another's label is as one that lost it.
+            self.pod_gone(pod)
             return
         key = (pod.namespace, pod.pool)
         before = self._pods.get(pod.uid)

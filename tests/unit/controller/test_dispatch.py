@@ -237,7 +237,7 @@ async def test_a_pod_that_appears_or_ends_has_its_pool_looked_at() -> None:
         assert room.effects.closed[-1] == "the pod is gone"
 
 
-async def test_a_foreign_pod_is_nobodys_and_one_that_becomes_so_is_followed_on() -> None:
+async def test_a_foreign_pod_is_nobodys_and_one_that_becomes_so_is_lost() -> None:
     async with leading() as room:
         pod = PodRecord("p1", "ns", "pod", "pool", 1.0)
 
@@ -249,7 +249,12 @@ async def test_a_foreign_pod_is_nobodys_and_one_that_becomes_so_is_followed_on()
         room.dispatcher.pod_observed(replace(pod, uid="foreign", name="foreign", foreign=True))
         assert seen() == before
         room.dispatcher.pod_observed(pod)
-        room.dispatcher.pod_observed(replace(pod, foreign=True, ready=True))
+        assert seen() == [*before, "pod"]
+        room.dispatcher.pod_observed(replace(pod, pool="another", foreign=True))
+        assert seen() == before
+        other = room.dispatcher.pool_view(("ns", "another"))
+        assert other is None or other.pods == ()
+        room.dispatcher.pod_observed(pod)
         assert seen() == [*before, "pod"]
 
 
