@@ -123,6 +123,11 @@ class KubeEffects:
         """Use this leadership's writer; None: nothing may be written."""
         self._writer = writer
 
+    @property
+    def writes(self) -> tuple[int, int]:
+        """How many writes wait for a place, and how many are under way."""
+        return (0, 0) if self._writer is None else (self._writer.queued, self._writer.in_flight)
+
     async def write_status(self, action: WriteStatus) -> WriteOutcome:
         writer = self._writer
         if writer is None:

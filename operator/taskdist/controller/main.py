@@ -36,7 +36,7 @@ from taskdist.controller.relay import Relay
 from taskdist.controller.retention import Retention
 from taskdist.controller.seen import SeenPool, SeenQueue, SpecVersion, is_new_spec, seen_pool, seen_queue
 from taskdist.controller.settings import Settings
-from taskdist.controller.snapshot import snapshot
+from taskdist.controller.snapshot import snapshot, with_ends
 from taskdist.controller.tally import Tally
 from taskdist.controller.trust import (
     BundleMaps,
@@ -303,6 +303,7 @@ class _Operator:
 
     def _snapshot(self) -> Snapshot:
         now = snapshot(self._dispatcher, self._tally, self._elector.leading(), self._asides.count())
+        now = with_ends(now, self._effects.writes, (self._queues, self._pools, self._pods, self._tasks))
         return replace(now, api_silent_seconds=self._reach.silent_for)
 
     async def _synced(self) -> None:

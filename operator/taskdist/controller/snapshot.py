@@ -1,10 +1,13 @@
 """What the metrics show of this moment, taken from the machine that runs. Asked at each scrape."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
 
 from taskdist.api import AgentPool, BreakerState, Priority, Reason, TaskQueue
 from taskdist.controller.dispatch import Dispatcher, read_clocks
 from taskdist.controller.tally import Tally
+from taskdist.kube import Informer
 from taskdist.observability.metrics import QueueLevel, Snapshot
 
 
@@ -70,3 +73,9 @@ def snapshot(
         audit_findings=dispatcher.audit_findings,
         set_aside=set_aside or {},
     )
+
+
+def with_ends(found: Snapshot, writes: tuple[int, int], informers: Iterable[Informer[Any]]) -> Snapshot:
+    """Return the snapshot with how writing and watching go, on whichever replica."""
+    counts = {str(each.resource): asdict(each.counts) for each in informers}
+    return replace(found, writes=writes, informers=counts)

@@ -174,11 +174,7 @@ def _held(wire: Iterable[pb.HeldLease]) -> tuple[m.HeldLease, ...]:
 
 
 def _decode_ping(wire: pb.Ping) -> m.Ping:
-    return m.Ping(
-        boot=_seconds("ping.boot", wire.boot),
-        busy_slots=_slots("ping.busy_slots", wire.busy_slots),
-        load=max(0.0, wire.load) if math.isfinite(wire.load) else 0.0,
-    )
+    return m.Ping(_seconds("ping.boot", wire.boot))
 
 
 def _decode_progress(wire: pb.Progress) -> m.Progress:
@@ -226,7 +222,7 @@ def _decode_reauthenticate(wire: pb.Reauthenticate) -> Reauthenticate:
 
 _ENCODE_FROM_AGENT: dict[type, Callable[[Any], pb.FromAgent]] = {
     m.Hello: _encode_hello,
-    m.Ping: lambda x: pb.FromAgent(ping=pb.Ping(boot=x.boot, busy_slots=x.busy_slots, load=x.load)),
+    m.Ping: lambda x: pb.FromAgent(ping=pb.Ping(boot=x.boot)),
     m.Started: lambda x: pb.FromAgent(started=pb.Started(lease=_lease(x.lease), since_start=x.since_start)),
     m.Progress: lambda x: pb.FromAgent(
         progress=pb.Progress(lease=_lease(x.lease), fraction=x.fraction, message=_text(x.message, MAX_PROGRESS_MESSAGE))

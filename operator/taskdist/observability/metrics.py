@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 import taskdist
@@ -63,6 +63,10 @@ class Snapshot:
     """For how long the API server has not answered; of every replica, whether or not it leads."""
     unknown_writes: int = 0
     """Status writes whose outcome is not known yet."""
+    writes: tuple[int, int] = (0, 0)
+    """Status writes that wait for a place, and those under way."""
+    informers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By resource: what has happened to the view of it since the start, by word. `differences` is a bug."""
     conservation_error: int = 0
     """Tasks that the API server has, less those that wait, are leased or have ended. Anything but 0 is a bug."""
     audit_findings: int = 0
@@ -259,6 +263,28 @@ class _Gauges(Collector):
         )
         yield GaugeMetricFamily("taskdist_leader", "1 where this replica leads.", int(now.leader))
         yield GaugeMetricFamily("taskdist_leader_epoch", "Number of the last leadership of this replica.", now.epoch)
+        writes = GaugeMetricFamily(
+            "taskdist_status_writes", "Status writes that wait for a place, or are under way.", labels=("state",)
+        )
+        for state, count in zip(("queued", "in_flight"), now.writes, strict=True):
+            writes.add_metric((state,), count)
+        yield writes
+        events = CounterMetricFamily(
+            "taskdist_informer_events", "What happened to the views of the API server.", labels=("resource", "event")
+        )
+        differences = CounterMetricFamily(
+            "taskdist_informer_differences",
+            "Objects that a comparison found wrong in a view. Must read 0.",
+            labels=("resource",),
+        )
+        for resource, counts in sorted(now.informers.items()):
+            for event, count in counts.items():
+                if event == "differences":
+                    differences.add_metric((resource,), count)
+                else:
+                    events.add_metric((resource, event), count)
+        yield events
+        yield differences
         yield GaugeMetricFamily(
             "taskdist_unknown_writes", "Status writes whose outcome is not known yet.", now.unknown_writes
         )

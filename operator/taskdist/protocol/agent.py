@@ -209,8 +209,7 @@ class AgentEnd:
             out.append(SendUp(message))
 
     def _ping(self, boot: float, out: list[AgentAction]) -> None:
-        busy = self.busy_slots
-        self._send(Ping(boot, busy, busy / self._slots if self._slots else 0.0), out)
+        self._send(Ping(boot), out)
         self._next_ping = boot + self._ping_seconds
 
     # --- leases ---

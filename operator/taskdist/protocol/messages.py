@@ -98,8 +98,6 @@ class Ping:
     """Sent every second or so; `boot` is the agent's own time of sending, echoed by grants and renewals."""
 
     boot: float
-    busy_slots: int = 0
-    load: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,6 @@ BY_FIELD: dict[str, st.SearchStrategy[Any]] = {
     "ran": st.booleans(),
     "instance_id": st.text(min_size=1, max_size=64),
     "slots": slots,
-    "busy_slots": slots,
     "boot": seconds,
     "ping_boot": seconds,
     "lease_seconds": seconds,
@@ -71,7 +70,6 @@ BY_FIELD: dict[str, st.SearchStrategy[Any]] = {
     "since_start": seconds,
     "retry_after": st.floats(1, 3600),
     "ping_seconds": seconds,
-    "load": seconds,
     "resources": resources,
     "used": st.dictionaries(texts.filter(bool), st.integers(0, 10**9), max_size=4).map(
         lambda d: tuple(sorted(d.items()))
@@ -192,7 +190,6 @@ def hello(**changes: Any) -> pb.FromAgent:
             id="held for ever",
         ),
         pytest.param(pb.FromAgent(ping=pb.Ping(boot=math.nan)), "ping.boot", id="ping NaN"),
-        pytest.param(pb.FromAgent(ping=pb.Ping(boot=1, busy_slots=9999)), "ping.busy_slots", id="ping busy"),
         pytest.param(pb.FromAgent(started=pb.Started()), "started.lease", id="started nothing"),
         pytest.param(
             pb.FromAgent(started=pb.Started(lease=pb.LeaseName(task_uid="a", attempt=0))), "attempt", id="attempt 0"
@@ -242,7 +239,6 @@ def test_a_result_that_cannot_stand_on_a_task_is_a_permanent_failure(body: bytes
             m.Progress(LEASE, 0.0),
             id="fraction NaN",
         ),
-        pytest.param(pb.FromAgent(ping=pb.Ping(boot=1.0, load=math.inf)), m.Ping(1.0, load=0.0), id="load infinite"),
         pytest.param(pb.FromAgent(result=pb.Result(lease=WIRE_LEASE)), m.Result(LEASE, b"{}"), id="empty body"),
         pytest.param(
             pb.FromAgent(failure=pb.Failure(lease=WIRE_LEASE, message="x" * 9000)),

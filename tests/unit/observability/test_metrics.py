@@ -29,6 +29,9 @@ FULL = Snapshot(
     unknown_writes=1,
     conservation_error=-1,
     audit_findings=2,
+    limits={("ns", "q", "budgets/b"): (1.5, 4)},
+    writes=(7, 3),
+    informers={"pods": {"expired": 2, "differences": 1}},
 )
 
 
@@ -59,6 +62,12 @@ FULL = Snapshot(
         ("taskdist_unknown_writes", {}, 1),
         ("taskdist_conservation_error", {}, -1),
         ("taskdist_audit_findings", {}, 2),
+        ("taskdist_limit_level", {"namespace": "ns", "queue": "q", "limit": "budgets/b"}, 1.5),
+        ("taskdist_limit_capacity", {"namespace": "ns", "queue": "q", "limit": "budgets/b"}, 4),
+        ("taskdist_status_writes", {"state": "queued"}, 7),
+        ("taskdist_status_writes", {"state": "in_flight"}, 3),
+        ("taskdist_informer_events_total", {"resource": "pods", "event": "expired"}, 2),
+        ("taskdist_informer_differences_total", {"resource": "pods"}, 1),
     ],
 )
 def test_gauges_come_from_the_snapshot(name: str, labels: dict[str, str], value: float) -> None:

@@ -419,7 +419,7 @@ def test_progress_is_written_after_two_seconds_and_then_twice_a_minute() -> None
     written: list[tuple[int, float]] = []
     for second in range(1, 70):
         desk.at(begin + second)
-        desk.says(1, Ping(desk.t, 1, 0.0))
+        desk.says(1, Ping(desk.t))
         desk.says(1, Progress(A1, second / 100))
         desk.at(desk.t)
         if desk.writes[-1].resource_version == 11 + len(written) and "progress" in desk.writes[-1].status:

@@ -154,14 +154,10 @@ class TypeList(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Ping(_message.Message):
-    __slots__ = ("boot", "busy_slots", "load")
+    __slots__ = ("boot",)
     BOOT_FIELD_NUMBER: _ClassVar[int]
-    BUSY_SLOTS_FIELD_NUMBER: _ClassVar[int]
-    LOAD_FIELD_NUMBER: _ClassVar[int]
     boot: float
-    busy_slots: int
-    load: float
-    def __init__(self, boot: _Optional[float] = ..., busy_slots: _Optional[int] = ..., load: _Optional[float] = ...) -> None: ...
+    def __init__(self, boot: _Optional[float] = ...) -> None: ...
 
 class Started(_message.Message):
     __slots__ = ("lease", "since_start")
