@@ -6,9 +6,11 @@ control plane runs already (then that one is used, and stays), everything ends w
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import signal
+import socket
 import textwrap
 import time
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from taskdist.local.stack import Stack, StackError
 
 NODE_SECONDS = 30.0
 LOOK_SECONDS = 0.5
+LINK_PORT = "link-port"
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 AGENT = '''"""A first agent. Change it, then have it started anew: kubectl delete pod -l taskdist.dev/pool=hello"""
@@ -70,6 +73,7 @@ def run(directory: Path, say: Say) -> int:
     former = [signal.signal(each, _interrupt) for each in STOPS]
     try:
         stack.up(say)
+        (directory / LINK_PORT).write_text(str(stack.link_port))
         _await_node(stack)
         say(next_steps(stack, directory.resolve(), time.monotonic() - began))
         while not (ended := stack.ended()):
@@ -99,9 +103,20 @@ def _stack(directory: Path) -> Stack:
         plane = ControlPlane.load(directory)
     except ControlPlaneError:
         ControlPlane.stop_at(directory)  # What a crash or a restart of the machine left behind.
-        return Stack.local(directory, root(), stays=False)
+        return Stack.local(directory, root(), stays=False, link_port=former_port(directory))
     plane.bind_started()
-    return Stack.on(plane, root(), {})
+    return Stack.on(plane, root(), {}, former_port(directory))
+
+
+def former_port(directory: Path) -> int:
+    """Where agents that are there already dial the operator, as their pods say; 0 if that is not known or not free."""
+    with contextlib.suppress(OSError, ValueError, OverflowError), socket.socket() as probe:
+        port = int((directory / LINK_PORT).read_text())
+        # As the operator does: what just ended keeps nobody out.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+        return port
+    return 0
 
 
 def root() -> Path:

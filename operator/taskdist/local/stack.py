@@ -85,6 +85,7 @@ class Stack:
         plane: ControlPlane | None = None,
         operator_env: Mapping[str, str] | None = None,
         stays: bool = True,
+        link_port: int = 0,
     ) -> None:
         self._root = root
         self._directory = directory
@@ -100,21 +101,21 @@ class Stack:
         self._brought: list[Brought] = []
         self._node: subprocess.Popen[bytes] | None = None
         self.operators: list[Operator] = []
-        self.link_port = 0
+        self.link_port = link_port
 
     @classmethod
-    def local(cls, directory: Path, root: Path, *, stays: bool = True) -> Stack:
+    def local(cls, directory: Path, root: Path, *, stays: bool = True, link_port: int = 0) -> Stack:
         """A control plane, an operator and a node on this machine, all under `directory`.
 
         `stays`: they outlive this process until `down`; otherwise they end with it in any case.
         """
-        return cls(root, directory, "", stays=stays)
+        return cls(root, directory, "", stays=stays, link_port=link_port)
 
     @classmethod
-    def on(cls, plane: ControlPlane, root: Path, operator_env: Mapping[str, str]) -> Stack:
+    def on(cls, plane: ControlPlane, root: Path, operator_env: Mapping[str, str], link_port: int = 0) -> Stack:
         """An operator and a node on a control plane that runs already and stays. Settings of the operator may be added
         or changed by `operator_env`."""
-        return cls(root, plane.directory, "", plane, operator_env)
+        return cls(root, plane.directory, "", plane, operator_env, link_port=link_port)
 
     @classmethod
     def current(cls, root: Path, image: str) -> Stack:
@@ -296,7 +297,8 @@ class Stack:
         plane = self._plane
         self._apply_manifests(say)
         kubeconfig = plane.kubeconfig_for(OPERATOR_NAMESPACE, SERVICE_ACCOUNT)
-        (self.link_port,) = free_ports(1)
+        if not self.link_port:
+            (self.link_port,) = free_ports(1)
         say(f"starting the operator as ServiceAccount {OPERATOR_NAMESPACE}/{SERVICE_ACCOUNT}")
         self._operator_env = {
             **_plain_environment(),

@@ -49,7 +49,7 @@ def test_what_it_prints_runs_a_task_and_ctrl_c_leaves_nothing(tmp_path: Path) ->
         process.wait()
     assert log.read_text().endswith("stopping\n")
     assert sorted(each.name for each in where.iterdir() if each.name != "__pycache__") == [
-        *("hello.py", "hello.yaml", "log", "pods")
+        *("hello.py", "hello.yaml", "link-port", "log", "pods")
     ]
     assert left_of(where) == []
 
