@@ -240,8 +240,10 @@ class AgentEnd:
             if held.name.task_uid == grant.lease.task_uid and held.runs:
                 self._kill(held, boot, "a newer attempt was granted", out)
                 return "an older attempt of the Task still runs here and is being killed"
-        if self.busy_slots + grant.slots > self._slots:
-            return f"needs {grant.slots} slots, {self._slots - self.busy_slots} of {self._slots} are free"
+        # By its own offer: what its pool allows may have changed since the welcome, and the operator keeps it.
+        slots = self._offer.slots
+        if self.busy_slots + grant.slots > slots:
+            return f"needs {grant.slots} slots, {max(0, slots - self.busy_slots)} of {slots} are free"
         return short_of(grant, self._offer.resources, self._held.values())
 
     def _lease_end(self, ping_boot: float, lease_seconds: float, boot: float) -> float:

@@ -209,6 +209,8 @@ class Attempts(Fates):
         unwritten = lease.stage in UNHEARD and not lease.recorded
         if unwritten and lease.stage not in (Stage.WRITING, Stage.DOUBTED):
             self._take_back(entry, now)
+            if delay:
+                self._later(entry, delay, now)
             self._advance(entry, now)
             return
         started = self._may_have_run(lease)

@@ -89,6 +89,15 @@ def test_named_resources_are_counted_as_slots_are(offers: dict[str, int], asks: 
         assert kinds(answer) == ([StartWork] if "disk" not in asks else [])
 
 
+def test_room_is_counted_by_what_the_agent_offers_and_not_by_an_old_welcome() -> None:
+    """Its pool was not known when it was welcomed, or has been changed since: the operator counts by the pool."""
+    end = AgentEnd("i1", Offer(slots=2), AgentSettings(silence_seconds=1e6))
+    end.connected(100.0)
+    end.received(Welcome(5, 0), 100.0)
+    assert kinds(end.received(grant(), 100.1)) == [StartWork]
+    assert kinds(end.received(grant(B), 100.1)) == [StartWork]
+
+
 def test_a_grant_starts_work_and_its_start_and_result_are_told() -> None:
     end = agent()
     assert kinds(end.received(grant(), 100.1)) == [StartWork]

@@ -295,6 +295,26 @@ def test_what_never_ran_is_given_back(delivery: Delivery) -> None:
     assert (desk.phase, desk.write().status["failures"]) == ("Pending", 0)
 
 
+def test_what_a_lazy_queue_sent_in_vain_is_sent_again_after_a_while_and_not_at_once() -> None:
+    """Else an agent that goes on refusing it would be asked as fast as the link is."""
+    desk = Desk(replace(QUEUE, dispatch=Dispatch.LAZY))
+
+    def sent() -> list[Grant]:
+        for read in [action for action in desk.out if isinstance(action, ReadTask)]:
+            desk.do("read_done", read.token, Found(record()))
+        return desk.sent(Grant)
+
+    desk.connect(1)
+    desk.do("task_observed", record())
+    assert [grant.lease for grant in sent()] == [A1]
+    desk.says(1, Stopped(A1, "no room", ran=False))
+    assert sent() == []
+    desk.at(desk.t + 0.9)
+    assert sent() == []
+    desk.at(desk.t + 0.1)
+    assert [grant.lease for grant in sent()] == [A1]
+
+
 def test_cancel_and_suspend_wait_for_the_stop() -> None:
     changes: list[tuple[dict[str, Any], str]] = [({"cancel": True}, "Cancelled"), ({"suspended": True}, "Pending")]
     for change, phase in changes:
