@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from doubles import CoreDouble
 from taskdist.api import Delivery, Dispatch, Phase, Reason, Reclaim, Strategy
-from taskdist.core import AgentState
+from taskdist.core import AgentState, decisions
+from taskdist.core.decisions import Decision
 from taskdist.core.model import Budget, Route, RouteStep, TokenRate
 from taskdist.protocol.messages import (
     PROTOCOL_VERSION,
@@ -446,3 +448,34 @@ def test_progress_is_written_after_two_seconds_and_then_twice_a_minute() -> None
             written.append((second, desk.writes[-1].status["progress"]["fraction"]))
             desk.answer_to(10 + len(written), Written(assigned(11 + len(written)), b"{}"))
     assert written == [(2, 0.01), (32, 0.31), (62, 0.61)]
+
+
+def test_a_cancel_that_was_lost_on_the_way_is_said_again() -> None:
+    desk = running()
+    desk.do("task_observed", assigned(12, cancel=True))
+    assert [cancel.lease for cancel in desk.sent(Cancel)] == [A1]
+    desk.do("disconnected", 1)
+    desk.connect(2, 1, A1)
+    assert [cancel.lease for cancel in desk.sent(Cancel)] == [A1]
+
+
+class WantsTheFirstGone(CoreDouble):
+    """It has one agent deleted, as idle, with the first decision."""
+
+    said = False
+
+    def decide(self, now: float, limit: int | None = None) -> list[Decision]:
+        if self.said:
+            return super().decide(now, limit)
+        self.said = True
+        return [decisions.DeletePod("u1", "ns", "p-1", Reason.FIXED_SIZE, "one too many")]
+
+
+def test_no_agent_is_deleted_that_may_hold_what_a_former_leader_did_not_record() -> None:
+    """Lazy: it passes for idle until it has said what it holds."""
+    desk = Desk(replace(QUEUE, dispatch=Dispatch.LAZY), record(), core=WantsTheFirstGone())
+    assert not [action for action in desk.out if isinstance(action, DeletePod)]
+    desk.connect(2, 2)
+    assert not [action for action in desk.out if isinstance(action, DeletePod)]
+    desk.connect(1)
+    assert [action.uid for action in desk.out if isinstance(action, DeletePod)] == ["u1"]
