@@ -231,10 +231,11 @@ class Api:
         self.pods_past.setdefault(pod.uid, []).append((self._clock(), pod))
         self.watch("pod", pod.uid, pod)
 
-    def remove_pod(self, uid: str) -> None:
+    def remove_pod(self, uid: str, *, lost: bool = False) -> None:
+        """The pod is no more; `lost`: it is out of sight only, and nothing is known of its agent."""
         if self.pods.pop(uid, None) is not None:
             self.pods_past[uid].append((self._clock(), None))
-            self.watch("pod", uid, None)
+            self.watch("lost pod" if lost else "pod", uid, None)
 
     def annotate(self, uid: str, key: str, value: str | None) -> None:
         pod = self.pods.get(uid)

@@ -88,14 +88,22 @@ class Bounds:
                 raise Violation("twins", f"{same} of one idempotency key run at once")
 
     def _running(self, work: Work) -> list[Work]:
-        """All that runs now and is not killed with its machine's first breath."""
+        """All that runs now and is not killed with its machine's first breath.
+
+        A Task that was deleted while nobody led is in no list: the next leader hears of it from its agent.
+        """
         machines = self.world.agents.values()
         return [
             each
             for machine in machines
             for each in machine.works.values()
             if each is work or (each.active and not machine.suspended and not (each.woke and each.dying))
+            if not self._unknown_to(work.grant.lease.epoch, each)
         ]
+
+    def _unknown_to(self, epoch: int, work: Work) -> bool:
+        lease = work.grant.lease
+        return lease.epoch < epoch and self.world.api.tasks[lease.task_uid].deleted
 
     def _task(self, work: Work) -> Task:
         return self.world.api.last_record(work.grant.lease.task_uid).task
@@ -146,7 +154,12 @@ class Bounds:
     def landed(self, action: WriteStatus) -> None:
         """An assignment stands: within its leadership, starts and amounts stay within what time brings."""
         shared = self.world.plan.shared
-        if not shared or action.status.get("phase") != "Assigned" or not (shared.rate or shared.spent):
+        if (
+            not shared
+            or self.world.plan.has("operator_clock")
+            or action.status.get("phase") != "Assigned"
+            or not (shared.rate or shared.spent)
+        ):
             return
         epoch, task = action.status["epoch"], self.world.api.last_record(action.uid).task
         granted = self._granted.setdefault(epoch, [])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from doubles import CoreDouble
 from taskdist.api import Phase, Reason
 from taskdist.core.decisions import Assign, Decision, Fail, Spill
-from taskdist.core.events import Event, TaskGone, TaskHeld, TaskLeased, TaskWaiting
+from taskdist.core.events import AgentNotReady, AgentReady, Event, TaskGone, TaskHeld, TaskLeased, TaskWaiting
 from taskdist.core.model import Task
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class WatchedCore(CoreDouble):
         self._fate_epoch = epoch
         self._heard: dict[str, Task] = {}
         self._leased: set[str] = set()
+        self.ready: set[str] = set()  # agents that take work, as it was told
 
     def handle(self, event: Event, now: float) -> list[Decision]:
         if isinstance(event, TaskWaiting | TaskHeld | TaskLeased):
@@ -48,6 +49,10 @@ class WatchedCore(CoreDouble):
         elif isinstance(event, TaskGone):
             self._heard.pop(event.uid, None)
             self._leased.discard(event.uid)
+        elif isinstance(event, AgentReady):
+            self.ready.add(event.agent.uid)
+        elif isinstance(event, AgentNotReady):
+            self.ready.discard(event.uid)
         return super().handle(event, now)
 
     def decide(self, now: float, limit: int | None = None) -> list[Decision]:

@@ -72,6 +72,7 @@ class AgentMachine:
         self.pod = pod
         self.rate = 1.0 + world.rng.uniform(-0.003, 0.003)
         self.offset = world.rng.uniform(0, 1000)
+        self.wall_off = 0.0  # how far its wall clock is ahead
         self.instances = 0
         self.seen = 0  # the highest epoch that welcomed this instance
         self.end: AgentEnd | None = None
@@ -84,6 +85,7 @@ class AgentMachine:
         self.unreachable_until = 0.0
         self.tick_at = float("inf")
         self.stopping = False
+        self.hidden = False  # its pod is out of the operators' sight
 
     def boot(self) -> float:
         t = self.world.t
@@ -94,8 +96,6 @@ class AgentMachine:
     # --- the process ---
 
     def start(self) -> None:
-        from faults.world import AGENT
-
         if self.gone or self.stopping:
             return
         self.instances += 1
@@ -103,8 +103,8 @@ class AgentMachine:
         world = self.world
         plan = world.plan
         devices = ((DEVICE, plan.devices),) if plan.devices else ()
-        offer = Offer(slots=plan.slots, resources=devices, fenced=plan.fenced, started=world.t)
-        self.end = world.agent_class(f"{self.pod}-i{self.instances}", offer, AGENT)
+        offer = Offer(slots=plan.slots, resources=devices, fenced=plan.fenced, started=world.t + self.wall_off)
+        self.end = world.agent_class(f"{self.pod}-i{self.instances}", offer, world.timings.agent)
         world.say(self.pod, f"instance {self.instances} starts")
         world.after(0.02, self._dial, self.end)
 
@@ -392,12 +392,20 @@ class AgentMachine:
         self.world.api.remove_pod(self.pod)
         self.world.after(1.0, self.world.fill)
 
+    def hide(self) -> None:
+        if not self.gone and not self.hidden and self.pod in self.world.api.pods:
+            self.world.say(self.pod, "is out of sight")
+            self.hidden = True
+            self.world.api.remove_pod(self.pod, lost=True)
+            self.world.after(1.0, self.world.fill)
+
     def delete(self) -> None:
         """The pod is deleted: told to stop, then killed, then gone."""
         pod = self.world.api.pods.get(self.pod)
-        if pod is None or pod.deleting or self.gone:
+        if self.gone or self.stopping or (pod is None and not self.hidden) or (pod is not None and pod.deleting):
             return
-        self.world.api.put_pod(replace(pod, deleting=True))
+        if pod is not None:
+            self.world.api.put_pod(replace(pod, deleting=True))
         self.stopping = True
         self.world.after(0.1, self._sigterm)
         self.world.after(4.0, self.die, 0.1)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from faults import switched_off as off
+from faults import switched_off_too as too
 from faults.plan import FAULTS
+from faults.shared import Shared
 from taskdist.api import Delivery, Dispatch, OnExhausted, Reclaim
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.leader import Leader
@@ -30,6 +32,7 @@ class Mutant:
 STRICT = {"dispatch": Dispatch.STRICT, "reclaim": Reclaim.LEASE, "delivery": Delivery.AT_LEAST_ONCE, "fenced": True}
 LETTERS = {"on_exhausted": OnExhausted.DEAD_LETTER, "agent_deaths": 1}
 LONG = STRICT | {"long_work": 1.0, "stubborn": 1.0, "pods": 2, "failing": False}
+KEYS = {"tasks": 4, "shared": Shared(concurrency=1), "overflow": None, "fateful": 0.0}
 
 MUTANTS: tuple[Mutant, ...] = (
     # names and epochs
@@ -309,5 +312,61 @@ MUTANTS: tuple[Mutant, ...] = (
         ("overdue",),
         agent=off.TakesWhatComesTooLate,
         plan=STRICT | {"execution": 3.0, "longest": 4.0, "long_work": 1.0, "stubborn": 1.0},
+    ),
+    # since the audit
+    Mutant(
+        "an unanswered assignment frees what it took",
+        ("key", "unrecorded"),
+        leader=too.FreesWhatIsInDoubt,
+        faults=("lost_answers", "slow_writes"),
+        least=3,
+        plan=STRICT | KEYS | {"long_work": 0.7},
+    ),
+    Mutant(
+        "a pod out of sight passes for dead",
+        ("overlap", "cancel", "death"),
+        leader=too.TakesAbsenceForDeath,
+        faults=("label_lost",),
+        plan=LONG,
+    ),
+    Mutant(
+        "a former lease is timed by the present queue",
+        ("overlap",),
+        leader=too.TimesByThePresentQueue,
+        plan=LONG
+        | {
+            "longest": 40.0,
+            "faults": [(3.0, "queue_edited", 0.5), (4.0, "step_down", 0.5), (4.1, "cut", 14.0), (4.1, "cut", 14.0)],
+        },
+    ),
+    Mutant(
+        "an agent drains for good",
+        ("unusable",),
+        agent=too.DrainedForGood,
+        plan=LONG
+        | {"pods": 2, "usable": True, "elastic": False, "faults": [(2.0, "rolled", 4.0), (4.0, "step_down", 0.5)]},
+    ),
+    Mutant(
+        "an agent counts no slots",
+        ("slots",),
+        agent=too.CountsNoSlots,
+        faults=("cut",),
+        plan=LONG | {"reclaim": Reclaim.FAST, "tasks": 3, "slots": 1, "pods": 2},
+    ),
+    Mutant(
+        "an agent counts no named resources",
+        ("resources",),
+        agent=too.CountsNoResources,
+        faults=("cut",),
+        plan=LONG | {"reclaim": Reclaim.FAST, "tasks": 4, "slots": 3, "shared": Shared(devices=1)},
+    ),
+    Mutant(
+        "leases that are not in the books take no room",
+        ("slots", "capacity"),
+        leader=too.SendsBesideStrangers,
+        agent=too.CountsNoSlots,
+        faults=("cut", "suspend_machine"),
+        least=3,
+        plan=LONG | {"tasks": 3, "slots": 1, "pods": 2, "fenced": False, "reclaim": Reclaim.FAST},
     ),
 )

@@ -63,6 +63,7 @@ class Operator:
         self.name = f"op{number}"
         self.rate = 1.0 + world.rng.uniform(-0.003, 0.003)
         self.offset = world.rng.uniform(0, 1000)
+        self.wall_off = 0.0  # how far its wall clock is ahead
         self.alive = True
         self.frozen = False
         self.inbox: list[tuple[str, tuple[Any, ...]]] = []
@@ -77,64 +78,63 @@ class Operator:
 
     def now(self) -> Now:
         t = self.world.t
-        return Now(t * self.rate + self.offset, t)
+        return Now(t * self.rate + self.offset, t + self.wall_off)
 
     # --- election ---
 
     def campaign(self) -> None:
-        from faults.world import RENEW_SECONDS
-
         if not self.alive:
             return
         if self.frozen:
             self.inbox.append(("campaign", ()))
             return
         self._try_to_lead()
-        self.world.after(RENEW_SECONDS, self.campaign)
+        self.world.after(self.world.timings.renew, self.campaign)
 
     def _try_to_lead(self) -> None:
-        from faults.world import ELECTION_SECONDS, GIVE_UP_SECONDS, LEADER
-
         world, t = self.world, self.world.t
+        election = world.timings.election
         reachable = t >= self.partitioned_until
         if self.leader is not None and self.leader.over:
             world.after(0.1, self._released, self.leader)  # what it told its agents goes out; then it campaigns anew
             return
         mine = world.lease_holder is self and self.leader is not None
-        if mine and reachable and t <= world.lease_renewed + ELECTION_SECONDS:
+        if mine and reachable and t <= world.lease_renewed + election:
             world.lease_renewed = self.last_renewal = t
             self._sure_until()
             return
         if self.leader is not None:
-            if world.lease_holder is not self or t > self.last_renewal + ELECTION_SECONDS:
+            if world.lease_holder is not self or t > self.last_renewal + election:
                 self._stop_leading()
-            elif t >= self.last_renewal + GIVE_UP_SECONDS:
+            elif t >= self.last_renewal + world.timings.give_up:
                 self.step("renewal_failing")
             return
-        free = world.lease_holder is None or t > world.lease_renewed + ELECTION_SECONDS
+        free = world.lease_holder is None or t > world.lease_renewed + election
         if reachable and free and t >= max(self.resigned_until, world.no_election_until):
             world.lease_holder, world.lease_renewed, self.last_renewal = self, t, t
             world.lease_epoch += 1
             world.say(self.name, f"leads, epoch {world.lease_epoch}")
-            self.leader = world.leader_class(world.make_core(world.lease_epoch), world.lease_epoch, LEADER)
+            self.leader = world.leader_class(
+                world.make_core(world.lease_epoch), world.lease_epoch, world.timings.leader
+            )
             self._sure_until()
             listed = t - 2.0 if world.plan.stale_lists else t
             for queue in world.queues:
                 self.step("queue_applied", queue)
-            self.step("pool_applied", world.pool)
+            if world.pool_there:
+                self.step("pool_applied", world.pool)
             pods = world.api.list_pods(listed)
             for pod in pods:
                 self.step("pod_observed", pod)
             if self.number:  # as one that has looked on; the first one has not
                 for uid in sorted(world.api.pods_past.keys() - {pod.uid for pod in pods}):
-                    self.step("pod_gone", uid)
+                    if not world.agents[uid].hidden:
+                        self.step("pod_gone", uid)
             self.step("recover", world.api.list_tasks(listed))
 
     def _sure_until(self) -> None:
-        from faults.world import ELECTION_SECONDS
-
         if self.leader is not None:
-            self.sure_until = self.now().boot + (ELECTION_SECONDS - 0.1) * self.rate
+            self.sure_until = self.now().boot + self.world.timings.sure * self.rate
             self.leader.leading_until(self.sure_until)
 
     def _stop_leading(self) -> None:
@@ -256,7 +256,8 @@ class Operator:
         if kind == "task":
             event = ("task_observed", value) if value is not None else ("task_deleted", uid)
         else:
-            event = ("pod_observed", value) if value is not None else ("pod_gone", uid)
+            gone = "pod_gone" if kind == "pod" else "pod_lost"
+            event = ("pod_observed", value) if value is not None else (gone, uid)
         self.world.after(at - self.world.t, self.feed, *event)
 
     # --- actions ---
@@ -297,7 +298,11 @@ class Operator:
 
     def _delete(self, leader: Leader, action: DeletePod) -> None:
         """The port tries until it is done or the leadership ends: it marks the pod, then deletes what it marked."""
-        if action.uid not in self.world.agents or self.leader is not leader:
+        machine = self.world.agents.get(action.uid)
+        if machine is None or self.leader is not leader:
+            return
+        if machine.gone:
+            self.world.after(0.01, self.feed, "pod_absent", action.uid)
             return
         if self.world.t < self.partitioned_until or self.frozen:
             self.world.after(0.5, self._delete, leader, action)
@@ -306,9 +311,10 @@ class Operator:
 
     def _mark(self, leader: Leader, action: DeletePod) -> None:
         pod = self.world.api.pods.get(action.uid)
-        if pod is None:
+        if pod is None and not self.world.agents[action.uid].hidden:
             return
-        self.world.api.put_pod(replace(pod, removed_by=action.epoch))
+        if pod is not None:
+            self.world.api.put_pod(replace(pod, removed_by=action.epoch))
         self.world.after(0.005, self._delete_marked, leader, action)
 
     def _delete_marked(self, leader: Leader, action: DeletePod) -> None:

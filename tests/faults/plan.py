@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from faults import shared
 from faults.shared import Shared
+from faults.trouble import FAULTS as TROUBLE
 from taskdist.api import Delivery, Dispatch, OnExhausted, OnOverflow, Reclaim
 
 FAULTS = (
@@ -35,10 +36,12 @@ FAULTS = (
 )
 
 
-# Faults under which shared bounds are known to break.
-PENDING = ("lost_answers", "partition", "delete")
 # How many of the histories have Tasks that share something.
 SHARE = 0.15
+# How many have faults of this kind beside the others.
+SHIPPED = 0.04
+USABLE = 0.3
+TROUBLED = 0.12
 
 
 @dataclass(slots=True)
@@ -70,11 +73,17 @@ class Plan:
     letters: float = 0.6  # how often the owner of a dead letter redrives or cancels it
     fateful: float = 0.0  # how often a Task that waits is ended or moved
     shared: Shared | None = None  # what its Tasks share
+    shipped: bool = False  # the timings that are shipped
+    usable: bool = False  # at the end each agent that lives takes work
     stale_lists: bool = False  # the mutant of recovery: lists as a cache would show them
 
     @property
     def devices(self) -> int:
         return 0 if self.shared is None else self.shared.devices
+
+    def has(self, *kinds: str) -> bool:
+        """Whether a fault of one of these kinds is drawn."""
+        return any(kind in kinds for _, kind, _ in self.faults)
 
     @property
     def faultless(self) -> bool:
@@ -120,13 +129,30 @@ def make_plan(seed: int, kinds: tuple[str, ...] = FAULTS, least: int = 0, **fixe
     more = random.Random(seed * 104729 + 7)
     if more.random() < SHARE and not fixed and not plan.gentle:
         _share(plan, more)
-        kinds = tuple(kind for kind in kinds if kind not in PENDING)
     for _ in range(max(least, rng.choice((0, 1, 1, 2, 2, 3, 4)))):
         plan.faults.append((rng.uniform(0.05, 9.0), rng.choice(kinds), rng.choice((0.5, 2.0, 4.0, 8.0, 14.0))))
+    if more.random() < SHIPPED and not fixed:
+        plan.shipped = True
+        if more.random() < 0.5:
+            _kill_the_leader(plan, more)
+    plan.usable = more.random() < USABLE and not fixed
+    if more.random() < TROUBLED and not plan.gentle and kinds is FAULTS and not fixed:
+        for _ in range(more.choice((1, 1, 2, 3))):
+            kind = more.choice(tuple(TROUBLE))
+            plan.faults.append((more.uniform(0.05, 9.0), kind, more.choice((0.5, 2.0, 8.0, 14.0))))
     for name, value in fixed.items():
         setattr(plan, name, value)
     plan.faults.sort()
     return plan
+
+
+def _kill_the_leader(plan: Plan, rng: random.Random) -> None:
+    """One leader is killed, and nothing else happens that may cost an attempt: with what is shipped, that does not."""
+    plan.gentle, plan.reclaim, plan.fenced, plan.shared = True, Reclaim.LEASE, True, None
+    plan.long_work, plan.longest = 0.8, 40.0
+    plan.faults = [(rng.uniform(1.0, 9.0), "operator_crash", rng.choice((0.5, 4.0)))]
+    if rng.random() < 0.5:
+        plan.faults.append((rng.uniform(0.05, 9.0), rng.choice(("slow_watch", "priority")), 4.0))
 
 
 def _share(plan: Plan, rng: random.Random) -> None:

@@ -17,38 +17,14 @@ from faults.machines import AgentMachine
 from faults.operators import Operator
 from faults.plan import Plan
 from faults.shared import DEVICE
+from faults.timings import QUICK, SHIPPED
+from faults.trouble import FAULTS
 from taskdist.api import Phase, Reclaim
 from taskdist.core import Core
 from taskdist.core.model import Limits, Overflow, Pool, Queue, RetryPolicy, Task, Timeouts
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.leader import Leader
 from taskdist.protocol.observations import PodRecord
-from taskdist.protocol.settings import AgentSettings, LeaderSettings
-
-LEASE_SECONDS = 6.0
-HOLD_SECONDS = 20.0
-ELECTION_SECONDS = 5.0  # how long a leadership lasts without renewal
-RENEW_SECONDS = 1.5
-GIVE_UP_SECONDS = 3.0  # without renewal for so long, the leader says that it fails
-LIVENESS_SECONDS = 200.0  # after the last fault, by when every Task must be over
-
-LEADER = LeaderSettings(
-    ping_seconds=2.0,
-    margin=0.8,
-    drift=0.01,
-    fast_takeover_seconds=3.0,
-    delete_again_seconds=5.0,
-    refused_seconds=1.0,
-    timeout_margin=2.0,
-)
-AGENT = AgentSettings(
-    fence_seconds=2.0,
-    kill_seconds=0.5,
-    cancel_grace_seconds=2.0,
-    silence_seconds=4.0,
-    stop_cancel_seconds=1.0,
-    farewell_seconds=2.0,
-)
 
 
 class World:
@@ -67,6 +43,7 @@ class World:
         self.seed = seed
         self.rng = random.Random(seed)
         self.plan = plan
+        self.timings = SHIPPED if plan.shipped else QUICK
         self.leader_class = leader
         self.agent_class = agent
         self.lines: list[str] | None = [] if trace else None
@@ -82,8 +59,8 @@ class World:
             dispatch=plan.dispatch,
             delivery=plan.delivery,
             reclaim=plan.reclaim,
-            lease_seconds=LEASE_SECONDS,
-            hold_seconds=HOLD_SECONDS,
+            lease_seconds=self.timings.lease,
+            hold_seconds=self.timings.hold,
             retry=RetryPolicy(
                 limit=3,
                 initial_seconds=0.5,
@@ -127,10 +104,12 @@ class World:
         self.lease_epoch = 0
         self.operators = [Operator(self, n) for n in range(plan.operators)]
         self.done = False
+        self.queue_there = self.pool_there = True
 
     @property
     def queues(self) -> tuple[Queue, ...]:
-        return (self.queue, replace(self.queue, name=OTHER_QUEUE, overflow=None))
+        mine = (self.queue,) if self.queue_there else ()
+        return (*mine, replace(self.queue, name=OTHER_QUEUE, overflow=None))
 
     def make_core(self, epoch: int) -> Core:
         return (FatefulCore if self.plan.fateful else WatchedCore)(self, epoch)  # type: ignore[return-value]
@@ -173,7 +152,7 @@ class World:
             if task.suspend and not task.deleted:
                 task.suspend = False
                 self.api.touch(task)
-        self._look(self.t + LIVENESS_SECONDS)
+        self._look(self.t + self.timings.liveness)
 
     def _look(self, deadline: float) -> None:
         if self.check.all_over():
@@ -238,7 +217,7 @@ class World:
             return
         self._ordinal += 1
         uid = f"pod{self._ordinal}"
-        self.api.put_pod(PodRecord(uid, "ns", f"p-{self._ordinal}", "p", self.t, ready=True))
+        self.api.put_pod(PodRecord(uid, "ns", f"p-{self._ordinal}", "p", self.t, ready=True, may_run=True))
         machine = AgentMachine(self, uid)
         self.agents[uid] = machine
         self.after(0.2, machine.start)
@@ -292,6 +271,8 @@ class World:
             machine.die(min(lasts, 3.0))
         elif kind == "pod_deleted" and machine is not None:
             machine.delete()
+        elif kind in FAULTS:
+            FAULTS[kind](self, lasts)
         elif kind == "suspend_machine" and machine is not None:
             machine.suspend(lasts)
         elif kind == "lower_size" and self.plan.elastic is False and self.pool.minimum > 1:
@@ -316,8 +297,49 @@ class World:
     def resize(self, replicas: int) -> None:
         self.pool = replace(self.pool, minimum=replicas, maximum=replicas)
         self.wanted = replicas
+        self._tell_of_pool()
+
+    def set_ready(self, uid: str, ready: bool) -> None:
+        pod = self.api.pods.get(uid)
+        if pod is not None:
+            self.api.put_pod(replace(pod, ready=ready))
+
+    def edit_queue(self, queue: Queue) -> None:
+        self.queue = queue
+        self._tell_of_queue()
+
+    def show_queue(self, there: bool) -> None:
+        self.queue_there = there
+        self._tell_of_queue()
+
+    def edit_pool(self, pool: Pool) -> None:
+        self.pool = pool
+        self._tell_of_pool()
+
+    def show_pool(self, there: bool) -> None:
+        self.pool_there = there
+        self._tell_of_pool()
+
+    def _tell_of_queue(self) -> None:
         for operator in self.operators:
+            self.after(self.watch_delay(), self._hear_of_queue, operator)
+
+    def _tell_of_pool(self) -> None:
+        for operator in self.operators:
+            self.after(self.watch_delay(), self._hear_of_pool, operator)
+
+    def _hear_of_queue(self, operator: Operator) -> None:
+        """However late it comes, it is the queue as it stands: an older state of it is never taken for a newer."""
+        if self.queue_there:
+            operator.feed("queue_applied", self.queue)
+        else:
+            operator.feed("queue_deleted", self.queue.key)
+
+    def _hear_of_pool(self, operator: Operator) -> None:
+        if self.pool_there:
             operator.feed("pool_applied", self.pool)
+        else:
+            operator.feed("pool_deleted", self.pool.key)
 
     def _resume(self, task: StoredTask) -> None:
         if task.suspend and not task.deleted:
