@@ -35,6 +35,8 @@ _log = structlog.get_logger("taskdist.operator")
 
 # Before a step of a takeover that the API server did not answer is tried again, in seconds.
 AGAIN_SECONDS = 0.5
+# How many listed objects are taken in at one turn of the loop.
+TURN_OBJECTS = 200
 # How long a takeover waits for the newest queues and pools, in seconds.
 DECLARED_SECONDS = 1.0
 # How many reconciling threads of former leaderships may hang before the process ends.
@@ -220,8 +222,10 @@ class Leadership:
         for namespace in self._parts.settings.watch_namespaces or (None,):
             page = await self._parts.client.list(informer.resource, namespace, label_selector=selector)
             listed = {obj["metadata"]["uid"] for obj in page.items}
-            for obj in page.items:
+            for number, obj in enumerate(page.items, 1):
                 informer.apply_own(obj)
+                if number % TURN_OBJECTS == 0:
+                    await asyncio.sleep(0)  # the Lease has to be renewed meanwhile
             for entry in list(informer.store.entries()):
                 here = namespace is None or entry.namespace == namespace
                 if here and entry.uid not in listed and int(entry.version) <= int(page.resource_version):

@@ -12,6 +12,9 @@ The argument, each line being one the tests switch off:
 4. Taking the lease always raises the epoch, also for an identity that held it before, and after a release.
 5. A renewal without an answer extends nothing until a later one is answered.
 6. A leader ends by its own clock, whether or not the server answers; to go on is to be elected again.
+7. The one exception is a leader that was held up itself (a pause, or work that kept the process busy) and so asked
+   nothing in time: it does nothing, and may renew late, in one try. That succeeds only where nobody took the lease
+   meanwhile, as taking it raises the epoch, and changes the version that the renewal names.
 
 A holder that is known to be dead is not waited for: it writes nothing more, and 3 and 4 deal with what it had sent.
 
@@ -25,6 +28,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+
+HELD_UP = 0.25
+"""Who comes back to the election so many seconds later than it was due was held up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +168,9 @@ class Election:
         self._renewed = -math.inf
         self._end = -math.inf
         self._next = -math.inf
+        self._due = math.inf
+        self._held_up = False
+        self._late_until: float | None = None
         self._resigning = False
         self._released = False
         self._notices: list[Notice] = []
@@ -182,12 +191,12 @@ class Election:
 
         To be asked at each use: a process that was frozen finds its time over here before any timer tells it.
         """
-        return self._epoch if self._role is Role.LEADER and now < self._gives_up else None
+        return self._epoch if self._role is Role.LEADER and now < self._sure_until else None
 
     @property
     def leads_until(self) -> float:
         """The time up to which `leading` is sure to say yes; 0 when it says no."""
-        return self._gives_up if self._role is Role.LEADER else 0.0
+        return self._sure_until if self._role is Role.LEADER else 0.0
 
     def notices(self) -> list[Notice]:
         """What has happened since the last call, in order."""
@@ -198,8 +207,25 @@ class Election:
 
     def next(self, now: float) -> Action:
         """The one thing to do at `now`."""
+        self._come_back(now)
+        action = self._act(now)
+        # Whoever waits comes back then; whoever asks, when the answer is there or its time is over.
+        self._due = action.until if isinstance(action, Wait) else now + action.timeout
+        return action
+
+    def _come_back(self, now: float) -> None:
+        """Notice a hold-up: due before the leadership's end, and back after it."""
+        if self._due + HELD_UP < now and self._due < self._gives_up <= now:
+            self._held_up = True
+        self._due = now
+
+    def _act(self, now: float) -> Action:
         if self._role is Role.LEADER and now >= self._gives_up:
-            self._stop(now, self._end, "the lease could not be renewed in time")
+            if self._held_up:
+                self._held_up, self._late_until = False, now + self.timing.renew_deadline
+                self._fresh, self._next = False, now
+            if now >= self._gives_up:
+                self._stop(now, self._end, "the lease could not be renewed in time")
         if self._role is Role.STOPPING:
             if now < self._end:
                 return Wait(self._end)
@@ -269,6 +295,7 @@ class Election:
 
     def read(self, record: Record | None, now: float) -> None:
         """The record as the server has it at some moment before `now`; None: there is none."""
+        self._come_back(now)
         self._see(record, now)
         if self._role is Role.LEADER and (
             record is None or record.holder != self.identity or record.epoch != self._epoch
@@ -279,6 +306,7 @@ class Election:
 
     def written(self, action: Write, record: Record, sent: float, now: float) -> None:
         """The write was done; `sent` is the time just before it was sent."""
+        self._come_back(now)
         self._see(record, now)
         if action.purpose == "release":
             self._released = True
@@ -299,6 +327,7 @@ class Election:
 
     def refused(self, action: Write, now: float) -> None:
         """The record was not at the version named, exists already, or is gone: look before anything else."""
+        self._come_back(now)
         self._fresh = False
         if action.purpose == "release":
             self._released = True
@@ -308,6 +337,9 @@ class Election:
 
     def failed(self, action: Read | Write, sent: float, now: float) -> None:
         """No answer, no connection, or a server's fault: whether a write was done is unknown until the next read."""
+        self._come_back(now)
+        if self._late_until is not None:
+            self._late_until = now  # there is no second late try
         self._fresh = False
         if isinstance(action, Write) and action.purpose == "release":
             self._released = True
@@ -344,8 +376,12 @@ class Election:
     # -- within ----------------------------------------------------------------------------------------------------
 
     @property
-    def _gives_up(self) -> float:
+    def _sure_until(self) -> float:
         return self._renewed + self.timing.renew_deadline
+
+    @property
+    def _gives_up(self) -> float:
+        return self._sure_until if self._late_until is None else self._late_until
 
     def _see(self, record: Record | None, now: float) -> None:
         before = self._record
@@ -359,6 +395,7 @@ class Election:
 
     def _renew(self, sent: float) -> None:
         self._renewed = sent
+        self._held_up, self._late_until = False, None
         self._end = sent + self.timing.own_end
         self._next = sent + self.timing.retry
 

@@ -119,15 +119,20 @@ def test_a_leadership_that_is_over_before_it_knows_leaves_nothing_behind(
         now = metrics(operator)
         return now["taskdist_leader"] == 1 and now["taskdist_leader_epoch"] > after
 
+    def freeze() -> None:
+        operator.process.send_signal(signal.SIGSTOP)
+        stopped = time.monotonic()
+        until(lambda: time.monotonic() > stopped + float(TIMINGS["TASKDIST_LEASE_SECONDS"]) + 1, "its Lease is over")
+
     epoch = metrics(operator)["taskdist_leader_epoch"]
-    operator.process.send_signal(signal.SIGSTOP)
-    stopped = time.monotonic()
-    until(lambda: time.monotonic() > stopped + float(TIMINGS["TASKDIST_LEASE_SECONDS"]) + 1, "its Lease is over")
+    freeze()
+    operator.process.send_signal(signal.SIGCONT)
+    until(lambda: leads(operator, sessions=2), "it leads on", timeout=20)
+    assert metrics(operator)["taskdist_leader_epoch"] == epoch, "nobody had led meanwhile"
+    freeze()
+    cluster.delete(LEASE)
     operator.process.send_signal(signal.SIGCONT)
     until(lambda: leads_anew(epoch), "the same process leads again", timeout=20)
-    epoch = metrics(operator)["taskdist_leader_epoch"]
-    cluster.delete(LEASE)
-    until(lambda: leads_anew(epoch), "it leads under a new Lease", timeout=20)
     until(lambda: leads(operator, sessions=2), "all agents are there")
     room.task("after")
     room.ended("after")
