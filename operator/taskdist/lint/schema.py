@@ -69,10 +69,11 @@ def _string(schema: Schema, value: str, path: str) -> Iterator[Problem]:
         yield Problem(path, "it is empty" if not value else f"it has {len(value)} characters", "Write it out.")
     elif longest is not None and len(value) > longest:
         yield Problem(path, f"it has {len(value)} characters, more than {longest}", "Shorten it.")
+    elif schema.get("format") == "date-time":
+        if not (re.search(schema.get("pattern", ""), value) and _time(value)):
+            yield Problem(path, f"{_shown(value)} is no time", 'Write it like "2030-01-31T12:00:00Z".')
     elif "pattern" in schema and not re.search(schema["pattern"], value):
         yield Problem(path, f"{_shown(value)} does not match {schema['pattern']}", "Choose other characters.")
-    elif schema.get("format") == "date-time" and not _time(value):
-        yield Problem(path, f"{_shown(value)} is no time", 'Write it like "2030-01-31T12:00:00Z".')
 
 
 def _number(schema: Schema, value: float, path: str) -> Iterator[Problem]:
@@ -160,6 +161,6 @@ def _shown(value: Any) -> str:
 
 def _time(text: str) -> bool:
     try:
-        return "T" in text.upper() and datetime.fromisoformat(text).tzinfo is not None
+        return datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
