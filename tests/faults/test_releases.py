@@ -13,7 +13,7 @@ from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.leader import Leader
 from taskdist.protocol.messages import PROTOCOL_VERSION, Refused
 
-SEEDS = 40
+SEEDS = 25
 
 
 def rolling(core: Any, epoch: int, settings: Any) -> Leader:

@@ -99,7 +99,7 @@ async def _closed(connection: Connection) -> None:
 async def test_a_stranger_that_does_not_come_to_a_call_is_cut(
     greeting: Callable[[int], Awaitable[Connection]],
 ) -> None:
-    async with serving(greeting_seconds=1.0) as link, link.dial() as stream:
+    async with serving(greeting_seconds=0.5) as link, link.dial() as stream:
         pinging = asyncio.create_task(_pinging(stream))
         await _closed(await greeting(link.port))
         assert link.recorder.count("disconnected") == 0, "an agent with a session is not touched"
