@@ -11,7 +11,7 @@ from typing import NamedTuple
 from taskdist.core.blockers import Blocker, FullKey
 from taskdist.core.limits import Limits
 from taskdist.core.lines import KeyCount, Line
-from taskdist.core.model import Key
+from taskdist.core.model import EMERGENCY, Key
 from taskdist.core.records import TaskRecord
 
 
@@ -29,7 +29,8 @@ class LineLimits:
     def __init__(self, limits: Limits, claimants: Iterable[TaskRecord], now: float) -> None:
         self._limits = limits
         self._now = now
-        # By queue: its full concurrency keys.
+        # By queue: whether it has any quota or rate; and its full concurrency keys.
+        self._limited: dict[Key, bool] = {}
         self._full: dict[Key, dict[str, FullKey]] = {}
         self._claimants: dict[Line, list[TaskRecord]] = {}
         for record in claimants:
@@ -38,12 +39,23 @@ class LineLimits:
 
     def shared(self, line: Line) -> Blocker | None:
         """Return what holds all Tasks of the line alike, or all of those whose concurrency key is free."""
+        shape = line.shape
+        limited = self._limited.get(shape.queue_key)
+        # Most queues have no limit at all: then there is nothing to ask, however many lines there are.
+        if limited is not None and not limited and not shape.budgets and line.level < EMERGENCY:
+            return None
         first = line.first()
-        return None if first is None else self._limits.holding_all(first[5].task, line.level, self._now)
+        if first is None:
+            return None
+        if limited is None:
+            self._limited[shape.queue_key] = self._limits.limited(first[5].task)
+        return self._limits.holding_all(first[5].task, line.level, self._now)
 
     def of(self, line: Line) -> list[Held]:
         """Return by which limits how many of the line's Tasks are held; the others wait for room alone."""
         shared = self.shared(line)
+        if shared is None and line.keys is None:
+            return []
         if shared is not None and not shared.after_keys:
             return [Held(shared, line.live, line.since)]
         found: list[Held] = []
