@@ -278,7 +278,7 @@ class _Operator:
             name=settings.lease_name,
             on_started=self._lead,
             on_stopping=self._stop_leading,
-            on_stopped=self._stopped_leading,
+            on_stopped=lambda: _log.info("not leading any more"),
             identity=Identity(settings.pod_name, settings.pod_uid),
             timing=settings.timing,
             floor=lambda: self._epochs.seen,
@@ -319,9 +319,6 @@ class _Operator:
         if self._leadership is not None:
             self._leadership.end()
             await self._leadership.quiet()
-
-    def _stopped_leading(self) -> None:
-        _log.info("not leading any more")
 
     def _who_leads(self) -> str:
         """What an agent is told that dialled a replica which does not lead."""
