@@ -162,9 +162,17 @@ class Api:
         asked = task.cancel or task.redrive > task.status.get("redrives", 0)
         if phase.terminal or (phase is Phase.DEAD_LETTERED and not asked):
             return True
-        names = task.spec.get("parents", ()) if phase is Phase.PENDING and not task.cancel else ()
-        parents = [each for each in self.tasks.values() if each.name in names and not each.deleted]
-        return any(not self.phase(each.uid).terminal and self.over(each) for each in parents)
+        if phase is not Phase.PENDING or task.cancel:
+            return False
+        return any(self._waits_for_ever(task, name) for name in task.spec.get("parents", ()))
+
+    def _waits_for_ever(self, task: StoredTask, parent: str) -> bool:
+        """On a dead letter, on who waits so itself, or on a name whose Task was gone before this one was seen."""
+        named = [each for each in self.tasks.values() if each.name == parent]
+        pinned = any(pin["name"] == parent for pin in task.status.get("dependencies", ()))
+        if all(each.deleted for each in named):
+            return bool(named) and not pinned
+        return any(not each.deleted and not self.phase(each.uid).terminal and self.over(each) for each in named)
 
     def write(
         self,
