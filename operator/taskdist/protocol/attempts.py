@@ -278,6 +278,10 @@ class Attempts(Fates):
             self._write_spill(entry, ending)
             return
         attempt = max(record.attempt, lease.name.attempt if lease is not None else 0)
+        # A former leader's word of the same end may have come since, and have counted more of it.
+        same = lease is not None and record.attempt == lease.name.attempt and record.phase is not Phase.ASSIGNED
+        counted = same and record.epoch < self.epoch
+        costs = None if counted else ending.spent
         attempts, dropped = status.with_attempt(record.attempts, ending.attempt, record.dropped_attempts)
         if ending.phase is Phase.PENDING:
             patch = status.waiting(
@@ -291,7 +295,7 @@ class Attempts(Fates):
                 agent_uid=lease.agent_uid if lease is not None else record.agent_uid,
                 dropped=dropped,
                 deaths=ending.deaths,
-                spent=ending.spent,
+                spent=costs,
                 put_off=ending.put_off,
             )
         else:
@@ -314,6 +318,6 @@ class Attempts(Fates):
                 deaths=ending.deaths,
                 # As a dead letter it waits for what is asked of it from now on.
                 redrives=max(record.redrive, record.redrives) if dead else record.redrives,
-                spent=ending.spent,
+                spent=costs,
             )
         self._write(entry, Ask.ENDING, patch)

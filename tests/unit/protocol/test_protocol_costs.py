@@ -9,7 +9,7 @@ from taskdist.api import Dispatch, Phase, Reason
 from taskdist.core.model import Pool, Queue
 from taskdist.core.spending import Spent
 from taskdist.protocol.messages import Failure, HeldLease, LeaseName, Result, Started, Stopped
-from taskdist.protocol.observations import Found, PodRecord, ReadTask, Refused, Unknown, WriteStatus, Written
+from taskdist.protocol.observations import Conflict, Found, PodRecord, ReadTask, Refused, Unknown, WriteStatus, Written
 from unit.protocol.desk import A1, EPOCH, POOL, QUEUE, Desk, assigned, record
 
 # A slot costs 1 a second, and takes 2 Wh.
@@ -156,6 +156,17 @@ def test_what_a_former_leader_did_not_record_counts_from_when_it_is_heard_of() -
     assert not {"cost", "energyWh"} & write.status.keys()
     desk.do("write_done", write.token, Written(assigned(epoch=EPOCH - 1, assigned_at=1000.0)))
     assert (desk.phase, desk.costs()) == ("Succeeded", (4.0, 8.0))
+
+
+def test_a_former_leader_s_late_word_of_the_same_end_stays() -> None:
+    """It lands while this leader records the lease, and knows better how long the attempt ran."""
+    desk = Desk(LAZY, record(), pool=PRICED)
+    desk.connect(1, 1, FORMER, held=(HeldLease(FORMER, "ns", "task-a", 15.0, 120.0),))
+    (recording,) = [write for write in desk.writes if write.status["phase"] == "Assigned"]
+    desk.says(1, Failure(FORMER, Reason.HANDLER_ERROR, "it broke", True))
+    late = record(12, attempt=1, epoch=EPOCH - 1, failures=1, agent_uid="u1", spent=Spent(9.0, 18.0))
+    desk.do("write_done", recording.token, Conflict(late))
+    assert (desk.phase, desk.costs()) == ("Pending", (None, None))
 
 
 def test_a_redrive_leaves_what_was_spent() -> None:
