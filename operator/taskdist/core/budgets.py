@@ -105,7 +105,7 @@ class Purse:
         """So much was spent at `since` and not used; below zero: so much was used beyond what was spent."""
         terms = self.terms
         if terms is not None and terms.rate is not None:
-            self.tokens(terms.rate, now).give_back(now, float(amount), since=since)
+            self.tokens(terms.rate, now).give_back(now, amount=float(amount), since=since)
 
 
 class Claim:

@@ -77,7 +77,7 @@ class Bucket:
         self._at = now
         self._peaks = []
 
-    def give_back(self, now: float, amount: float = 1.0, *, since: float) -> None:
+    def give_back(self, now: float, *, since: float, amount: float = 1.0) -> None:
         """The taker did not start after all, or used less than it took at `since`; below zero: it used more."""
         tokens = self.tokens(now)
         if amount > 0.0:

@@ -26,7 +26,7 @@ def test_what_is_given_back_is_what_would_be_there(
     for at, amount in takes:
         bucket.take(at, amount)
     since, amount = takes[0]
-    bucket.give_back(back, amount, since=since)
+    bucket.give_back(back, amount=amount, since=since)
     assert bucket.tokens(back) == pytest.approx(left)
 
 
@@ -57,7 +57,7 @@ def test_over_any_window_what_stands_is_at_most_what_there_was_and_what_came(
             standing.append((now, amount))
         elif what == "back" and standing:
             since, amount = standing.pop(number % len(standing))
-            bucket.give_back(now, amount, since=since)
+            bucket.give_back(now, amount=amount, since=since)
         assert bucket.tokens(now) <= burst
     for n, (first, _) in enumerate(standing):
         total = 0.0
