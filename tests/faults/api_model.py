@@ -99,7 +99,7 @@ class Api:
                     failures=failures,
                     not_before=_seconds(status.get("retryAfter")),
                     deaths=tuple(status.get("lostAgents") or ()),
-                    attempted=bool(status.get("startedAt")),
+                    attempted=convert._attempted(status),
                     spilled=bool(status.get("spilledTo")),
                     **spec,
                 ),

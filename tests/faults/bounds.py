@@ -134,10 +134,12 @@ class Bounds:
     def assigned(self, epoch: int, task: Task, known: dict[str, Task], leased: set[str]) -> None:
         """A core assigns the Task; `known` are all that it was told of, `leased` those that it has for leased."""
         shared = self.world.plan.shared
+        if shared and task.ordering_key is not None:
+            self._in_turn(epoch, task, known, leased)
         self._decided[epoch, task.uid] = self.world.t
-        if not shared or task.ordering_key is None:
-            return
-        begun = self._begun(task.uid)
+
+    def _in_turn(self, epoch: int, task: Task, known: dict[str, Task], leased: set[str]) -> None:
+        begun = self._begun(task.uid) or (epoch, task.uid) in self._decided  # then it keeps its turn
         for other in known.values():
             if other.uid == task.uid or other.ordering_key != task.ordering_key:
                 continue

@@ -438,6 +438,8 @@ class Sessions(Presence):
             return
         if entry.gone:
             self._final(session.pod, name, Verdict.GONE, "the Task was deleted")
+        elif entry.record.phase not in (Phase.PENDING, Phase.ASSIGNED):
+            self._final(session.pod, name, Verdict.ALREADY_FINAL, "the Task has ended")
         if message.since_start:
             self._note_start(lease, message.since_start, now)
         if message.used:

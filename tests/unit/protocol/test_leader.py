@@ -479,3 +479,12 @@ def test_no_agent_is_deleted_that_may_hold_what_a_former_leader_did_not_record()
     assert not [action for action in desk.out if isinstance(action, DeletePod)]
     desk.connect(1)
     assert [action.uid for action in desk.out if isinstance(action, DeletePod)] == ["u1"]
+
+
+@pytest.mark.parametrize("phase", [Phase.FAILED, Phase.DEAD_LETTERED])
+def test_a_failure_of_a_task_that_another_has_ended_meanwhile_gets_its_final_reply(phase: Phase) -> None:
+    """A former leader's word of its end landed late: without a reply the agent would keep the outcome for ever."""
+    desk = running()
+    desk.do("task_observed", replace(assigned(12), phase=phase))
+    desk.says(1, Failure(A1, Reason.HANDLER_ERROR, "it broke", True))
+    assert [(final.lease, final.verdict) for final in desk.sent(Final)] == [(A1, Verdict.ALREADY_FINAL)]
