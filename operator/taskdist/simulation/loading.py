@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from taskdist.simulation.scenario import Policy, PoolManifest, QueueManifest, Scenario, varied
-from taskdist.simulation.template import TemplateError, check_template
+from taskdist.simulation.template import TemplateError, check_overrides, check_template
 from taskdist.simulation.traces import Row, TraceError, read_swf, read_trace
 
 Where = tuple[str | int, ...]
@@ -51,8 +51,10 @@ def load(path: Path) -> Loaded:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError([((), f"{path}: {getattr(error, 'strerror', None) or error}")]) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ScenarioError([((), f"{path} is no YAML: {error}")]) from None
+    except RecursionError:
+        raise ScenarioError([((), f"{path} is no YAML: it is nested too deeply")]) from None
     return parse(given, path.parent)
 
 
@@ -78,6 +80,7 @@ def parse(given: Any, folder: Path) -> Loaded:
         except TraceError as error:
             problems.append(((*where, "trace" if stream.arrivals.trace else "swf"), str(error)))
             continue
+        problems += _lines(scenario, number, rows[number])
         if stream.service is None and any(row.service is None for row in rows[number]):
             problems.append(
                 ((*where[:3], "service"), "not all lines of the trace have a service: say it here for the others")
@@ -226,9 +229,42 @@ def _streams(scenario: Scenario, queues: dict[str, Any]) -> Iterator[Problem]:
         if stream.after is not None and stream.after.stream not in others:
             yield (*at, "after", "stream"), _unknown(stream.after.stream, others)
         try:
-            check_template(stream.task, queues)
+            check_template(stream.task, queues, [pool.metadata.name for pool in scenario.pools])
         except TemplateError as error:
             yield (*at, "task", *error.path), error.message
+
+
+def _lines(scenario: Scenario, number: int, rows: Sequence[Row]) -> Iterator[Problem]:
+    """What lines of a trace say of their Tasks that no Task can be: the first line of each mistake."""
+    stream = scenario.workload.streams[number]
+    source = stream.arrivals.trace or stream.arrivals.swf
+    queues = [queue.metadata.name for queue in scenario.queues]
+    pools = [pool.metadata.name for pool in scenario.pools]
+    try:
+        check_template(stream.task, queues, pools)
+    except TemplateError:
+        return  # told already, and all lines would say it again
+    seen: set[tuple[tuple[str, str | int], ...]] = set()
+    told: set[str] = set()
+    for row in sorted(rows, key=lambda each: each.line):
+        given = tuple(row.task.items())
+        if given in seen:
+            continue
+        seen.add(given)
+        try:
+            check_overrides(stream.task, row.task, queues, pools)
+        except TemplateError as error:
+            field = str(error.path[0]) if error.path else "task"
+            if field in told:
+                continue
+            told.add(field)
+            value = f"{row.task[field]!r}: " if field in row.task else ""
+            fix = "; mend the line"
+            if stream.arrivals.swf:
+                fix = "; leave processorsAsSlots out, or the job"
+            kind = "trace" if stream.arrivals.trace else "swf"
+            message = f"{source.file if source else ''}, line {row.line}, {field}: {value}{error.message}{fix}"
+            yield ("workload", "streams", number, "arrivals", kind), message
 
 
 def _ignored(model: type[BaseModel], given: Any, where: Where) -> Iterator[Problem]:

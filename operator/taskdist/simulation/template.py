@@ -42,7 +42,7 @@ class TemplateError(ValueError):
         self.message = message
 
 
-def check_template(template: Template, queues: Collection[str]) -> None:
+def check_template(template: Template, queues: Collection[str], pools: Collection[str]) -> None:
     """Check every value that chance may choose.
 
     Raises:
@@ -71,8 +71,33 @@ def check_template(template: Template, queues: Collection[str]) -> None:
                     if each["loc"][:1] in ((field,), ()):
                         said = each["msg"].removeprefix("Value error, ")
                         raise TemplateError((field, *path, *each["loc"][1:]), said) from None
-            if field == "queue" and value not in queues:
-                raise TemplateError((field, *path), f"no queue {value}; there are: {', '.join(sorted(queues))}")
+            _check_name(field, value, queues, pools, path)
+
+
+def check_overrides(
+    template: Template, overrides: dict[str, str | int], queues: Collection[str], pools: Collection[str]
+) -> None:
+    """Check what one line of a trace says of its Task, with the rest of it from a template that was checked.
+
+    Raises:
+        TemplateError: for the first field that is wrong.
+    """
+    plain = {field: _options(field, value)[0][2] for field, value in template.items()}
+    try:
+        TaskSpec.model_validate({field: value for field, value in plain.items() if field in _SPEC} | overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise TemplateError(first["loc"], first["msg"].removeprefix("Value error, ")) from None
+    for field, value in overrides.items():
+        _check_name(field, value, queues, pools)
+
+
+def _check_name(
+    field: str, value: Any, queues: Collection[str], pools: Collection[str], path: tuple[str | int, ...] = ()
+) -> None:
+    there = {"queue": queues, "pool": pools}.get(field)
+    if there is not None and value is not None and value not in there:
+        raise TemplateError((field, *path), f"no {field} {value}; there are: {', '.join(sorted(there))}")
 
 
 def _options(field: str, value: Any) -> list[tuple[tuple[str | int, ...], float, Any]]:

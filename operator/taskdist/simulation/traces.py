@@ -4,7 +4,8 @@ Owns the two formats and what to say of a line that is not in them. Refuses to m
 """
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
@@ -14,6 +15,8 @@ from taskdist.simulation.arrivals import Swf, Trace
 COLUMNS = ("time", "service", "deadline", "queue", "type", "priority", "slots", "pool", "tenant")
 _NUMBERS = ("time", "service", "deadline")
 _WHOLE = ("slots",)
+LONGEST = 10 * 365 * 86400.0
+"""Seconds. Beyond this a time is taken for one of another unit: the longest published traces are of some four years."""
 
 
 class TraceError(ValueError):
@@ -24,13 +27,14 @@ class TraceError(ValueError):
 class Row:
     """One arrival. Times in seconds: `time` from the start, `service` at speed 1, `deadline` from the arrival on.
 
-    `task` holds fields of the Task that go before those of the stream's template.
+    `task` holds fields of the Task that go before those of the stream's template. `line` is where it stands in the file.
     """
 
     time: float
     service: float | None
     deadline: float | None
     task: dict[str, str | int]
+    line: int = field(default=0, compare=False)
 
 
 def read_trace(trace: Trace, folder: Path) -> list[Row]:
@@ -44,7 +48,13 @@ def read_trace(trace: Trace, folder: Path) -> list[Row]:
         raise TraceError(f"columns: {', '.join(sorted(unknown))} is no field; fields are {', '.join(COLUMNS)}")
     with _open(folder / trace.file) as lines:
         reader = csv.DictReader(lines)
-        header = reader.fieldnames or []
+        try:
+            header = reader.fieldnames or []
+            _readable(header, f"{trace.file}, line 1")
+            records = [(reader.line_num, record) for record in reader]
+        except csv.Error as error:
+            line = reader.reader.line_num
+            raise TraceError(f"{trace.file}, line {line}: {error}; give plain lines of comma-separated text") from None
         places = {field: trace.columns.get(field, field) for field in COLUMNS}
         missing = [name for field, name in places.items() if field in ("time", *trace.columns) and name not in header]
         if missing:
@@ -53,14 +63,15 @@ def read_trace(trace: Trace, folder: Path) -> list[Row]:
                 "name the columns there, or say with `columns` what they are called"
             )
         rows = [
-            _row({field: record.get(name) or "" for field, name in places.items()}, trace, reader.line_num)
-            for record in reader
+            _row({field: record.get(name) or "" for field, name in places.items()}, trace, line)
+            for line, record in records
         ]
     return sorted(rows, key=lambda row: row.time)
 
 
 def _row(cells: dict[str, str], trace: Trace, line: int) -> Row:
     where = f"{trace.file}, line {line}"
+    _readable(cells.values(), where)
     numbers = {field: _number(cells[field], f"{where}, {field}") for field in _NUMBERS if cells[field].strip()}
     if "time" not in numbers:
         raise TraceError(f"{where}: the time is empty")
@@ -70,7 +81,10 @@ def _row(cells: dict[str, str], trace: Trace, line: int) -> Row:
         if field in _NUMBERS or not text:
             continue
         task[field] = _whole(text, f"{where}, {field}") if field in _WHOLE else text
-    return Row(numbers["time"] * trace.stretch, numbers.get("service"), numbers.get("deadline"), task)
+    at = numbers["time"] * trace.stretch
+    for name, seconds in (("time", at), ("service", numbers.get("service")), ("deadline", numbers.get("deadline"))):
+        _in_seconds(seconds, f"{where}, {name}", "count it from the start of the trace" if name == "time" else "")
+    return Row(at, numbers.get("service"), numbers.get("deadline"), task, line)
 
 
 def read_swf(swf: Swf, folder: Path) -> list[Row]:
@@ -81,7 +95,7 @@ def read_swf(swf: Swf, folder: Path) -> list[Row]:
     Raises:
         TraceError: the file is missing, or a line cannot be read.
     """
-    found: list[tuple[float, float, int]] = []
+    found: list[tuple[float, float, int, int]] = []
     with _open(folder / swf.file) as lines:
         for number, line in enumerate(lines, 1):
             text = line.partition(";")[0].split()
@@ -93,24 +107,42 @@ def read_swf(swf: Swf, folder: Path) -> list[Row]:
             submitted, ran = _number(text[1], f"{where}, field 2", -1), _number(text[3], f"{where}, field 4", -1)
             if submitted < 0 or ran < 0:
                 continue
+            _in_seconds(ran, f"{where}, field 4")
             # Asked for, or else what it got.
             processors = [_whole(text[at], f"{where}, field {at + 1}") for at in (7, 4)]
-            found.append((submitted, ran, next((each for each in processors if each > 0), 1)))
+            found.append((submitted, ran, next((each for each in processors if each > 0), 1), number))
     if not found:
         return []
-    first = min(submitted for submitted, _, _ in found)
+    first = min(submitted for submitted, *_ in found)
     rows = [
-        Row((submitted - first) * swf.stretch, ran, None, {"slots": slots} if swf.processors_as_slots else {})
-        for submitted, ran, slots in found
+        Row((submitted - first) * swf.stretch, ran, None, {"slots": slots} if swf.processors_as_slots else {}, line)
+        for submitted, ran, slots, line in found
     ]
+    for row in rows:
+        _in_seconds(row.time, f"{swf.file}, line {row.line}, field 2")
     return sorted(rows, key=lambda row: row.time)
 
 
 def _open(path: Path) -> TextIO:
     try:
-        return path.open(newline="", encoding="utf-8")
+        # Comments may be of any encoding; bytes that are no UTF-8 are found where they would be used.
+        return path.open(newline="", encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise TraceError(f"{path}: {error.strerror or error}; files are looked for beside the scenario") from None
+
+
+def _readable(texts: Iterable[str], where: str) -> None:
+    for text in texts:
+        if not text.isascii() and any("\ud800" <= each <= "\udfff" for each in text):
+            raise TraceError(f"{where}: it is not UTF-8 text; save the file as UTF-8")
+
+
+def _in_seconds(value: float | None, where: str, or_else: str = "") -> None:
+    if value is not None and value > LONGEST:
+        how = "divide it, or say `stretch: 0.000001` for microseconds" if "service" not in where else "divide it"
+        raise TraceError(
+            f"{where}: {value:g} s is more than ten years. Times are in seconds: {how}{f'; {or_else}' * bool(or_else)}"
+        )
 
 
 def _number(text: str, where: str, least: float = 0.0) -> float:

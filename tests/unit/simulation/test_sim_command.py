@@ -102,3 +102,28 @@ def test_a_scenario_that_is_not_there() -> None:
     done = run("/nonexistent/none.yaml")
     assert done.exit_code == 2
     assert "No such file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param(b"a: [" * 3000, "no YAML", id="nested-deeply"),
+        pytest.param(b"a: 2030-13-45", "no YAML", id="a-day-that-is-none"),
+        pytest.param(b"a: M\xfcller", "utf-8", id="another-encoding"),
+        pytest.param(b"1: a\nqueues: []\n", "Keys should be strings", id="a-number-for-a-field"),
+    ],
+)
+def test_a_file_that_is_no_scenario_is_told(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+    done = run(str(path))
+    assert done.exit_code == 2, done.output
+    assert words in done.stderr
+
+
+def test_a_trace_without_a_task_is_played(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("time\n")
+    (tmp_path / "empty.yaml").write_text(yaml.safe_dump(scenario(stream({"trace": "t.csv"}))))
+    done = run(str(tmp_path / "empty.yaml"), "--json", "--report", str(tmp_path / "out.html"))
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["tasks"] == 0
