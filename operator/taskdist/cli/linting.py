@@ -129,7 +129,11 @@ def _texts(paths: Sequence[str]) -> Iterable[tuple[str, str, bool]]:
     """Source, text, and whether the file itself was named."""
     for path in paths:
         if path == STDIN:
-            yield "stdin", sys.stdin.read(), True
+            text = _decoded(sys.stdin.buffer.read(), "standard input")
+            if not text.strip():
+                complain("standard input is empty: did the command before it fail? Nothing was reviewed")
+                raise typer.Exit(USAGE)
+            yield "stdin", text, True
             continue
         place = Path(path)
         if not place.exists():
@@ -138,10 +142,20 @@ def _texts(paths: Sequence[str]) -> Iterable[tuple[str, str, bool]]:
         files = _manifests_below(place) if place.is_dir() else [place]
         for file in files:
             try:
-                yield str(file), file.read_text(encoding="utf-8"), file == place
-            except (OSError, UnicodeDecodeError) as error:
-                complain(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}")
+                content = file.read_bytes()
+            except OSError as error:
+                complain(f"{file} cannot be read: {error.strerror}")
                 raise typer.Exit(USAGE) from None
+            yield str(file), _decoded(content, str(file)), file == place
+
+
+def _decoded(content: bytes, source: str) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        complain(f"{source} cannot be read: line {line} is not UTF-8 text")
+        raise typer.Exit(USAGE) from None
 
 
 def _manifests_below(folder: Path) -> list[Path]:

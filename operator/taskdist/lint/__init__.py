@@ -10,7 +10,8 @@ cluster: who calls it brings the text and the time.
 """
 
 from taskdist.lint.findings import Finding, Rule, Severity
-from taskdist.lint.manifests import Manifest, Unreadable, live, read
+from taskdist.lint.manifests import Manifest, live, read
+from taskdist.lint.reading import Unreadable
 from taskdist.lint.review import RULES, review, unreadable
 
 __all__ = [

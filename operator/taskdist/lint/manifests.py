@@ -1,7 +1,6 @@
 """From text to manifests: what kind, whose name, and on which line each field stands.
 
-Owns reading YAML as kubectl reads it. Documents that are none of ours are passed over. Refuses to open files, and to
-judge what a manifest says.
+Owns which documents are ours; others are passed over. Refuses to open files, and to judge what a manifest says.
 """
 
 import re
@@ -12,29 +11,12 @@ from typing import Any
 import yaml
 
 from taskdist.api.meta import GROUP
+from taskdist.lint.reading import documents
 
 Obj = dict[str, Any]
 Step = str | int
 
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
-
-
-class Unreadable(ValueError):
-    """The text is no YAML. `line` is where it ceases to be, from 1."""
-
-    def __init__(self, message: str, line: int) -> None:
-        super().__init__(message)
-        self.line = line
-
-
-class _Loader(yaml.SafeLoader):
-    """Times stay text, as they do for kubectl: the API has no other form of them."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,24 +84,7 @@ def read(text: str, source: str, namespace: str = "") -> list[Manifest]:
     Raises:
         Unreadable: it is no YAML.
     """
-    found: list[Manifest] = []
-    try:
-        loader = _Loader(text)
-        while loader.check_node():
-            node = loader.get_node()
-            if node is not None:
-                found += _manifests(loader.construct_document(node), node, source, namespace)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise Unreadable(error.problem or str(error), mark.line + 1 if mark else 1) from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise Unreadable(f"the character U+{ord(text[error.position]):04X} is not allowed", line) from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise Unreadable(str(error).splitlines()[0], 1) from None
-    except RecursionError:
-        raise Unreadable("it is nested too deeply", 1) from None
-    return found
+    return [made for document, node in documents(text) for made in _manifests(document, node, source, namespace)]
 
 
 def live(obj: Obj, kind: str, api_version: str) -> Manifest:
@@ -127,14 +92,18 @@ def live(obj: Obj, kind: str, api_version: str) -> Manifest:
     return _manifest({"apiVersion": api_version, "kind": kind, **obj}, None, "", "")
 
 
-def _manifests(document: Any, node: yaml.Node, source: str, namespace: str) -> Iterator[Manifest]:
+def _manifests(document: Any, node: yaml.Node | None, source: str, namespace: str) -> Iterator[Manifest]:
     if not isinstance(document, dict) or "apiVersion" not in document or "kind" not in document:
         return
-    if document["kind"] == "List" and isinstance(document.get("items"), list):
-        items = _below(node, "items")
+    if isinstance(document.get("items"), list):
+        # A list of one kind says kind and version once for all.
+        kind = str(document["kind"])
+        common = {} if kind == "List" else {"apiVersion": document["apiVersion"], "kind": kind.removesuffix("List")}
+        items = _below(node, "items") if node is not None else None
         for number, item in enumerate(document["items"]):
             inner = _below(items[1], number) if items else None
-            yield from _manifests(item, inner[1] if inner else node, source, namespace)
+            if isinstance(item, dict):
+                yield from _manifests(common | item, inner[1] if inner else node, source, namespace)
         return
     made = _manifest(document, node, source, namespace)
     if made.ours or made.kind == "ResourceQuota":

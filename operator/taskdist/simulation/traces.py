@@ -5,7 +5,8 @@ Owns the two formats and what to say of a line that is not in them. Refuses to m
 
 import csv
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as member
 from pathlib import Path
 from typing import TextIO
 
@@ -27,14 +28,14 @@ class TraceError(ValueError):
 class Row:
     """One arrival. Times in seconds: `time` from the start, `service` at speed 1, `deadline` from the arrival on.
 
-    `task` holds fields of the Task that go before those of the stream's template. `line` is where it stands in the file.
+    `task` holds fields of the Task that go before those of the stream's template. `line` is its place in the file.
     """
 
     time: float
     service: float | None
     deadline: float | None
     task: dict[str, str | int]
-    line: int = field(default=0, compare=False)
+    line: int = member(default=0, compare=False)
 
 
 def read_trace(trace: Trace, folder: Path) -> list[Row]:

@@ -160,11 +160,18 @@ def test_wrong_usage(arguments: list[str], words: str) -> None:
     assert words in done.err
 
 
+@pytest.mark.parametrize("empty", ["", " \n\n"])
+def test_an_empty_standard_input_is_said(empty: str) -> None:
+    done = lint("-", input=empty)
+    assert (done.code, done.out) == (USAGE, "")
+    assert "standard input is empty" in done.err
+
+
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
     done = lint(tmp_path)
     assert done.code == USAGE
-    assert "not UTF-8" in done.err
+    assert "line 1 is not UTF-8" in done.err
 
 
 def test_the_samples_have_no_errors_and_no_warnings() -> None:

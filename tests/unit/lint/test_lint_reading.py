@@ -78,7 +78,10 @@ def test_times_stay_text() -> None:
     [
         pytest.param("a: 1\nb: [1, 2\n", 3, id="a-bracket-that-stays-open"),
         pytest.param("a: 1\n\tb: 2\n", 2, id="a-tab"),
-        pytest.param("a: !!python/object:os.system x\n", 1, id="a-tag-that-nobody-should-load"),
+        pytest.param("a: !!int x\n", 1, id="a-word-that-is-no-number"),
+        pytest.param("a: 1\nb: {x: .nan}\n", 2, id="no-number-of-json"),
+        pytest.param("a: 1\nb: &a {x: *a}\n", 2, id="what-holds-itself"),
+        pytest.param('{"a": 1,\n"b": True}\n', 2, id="json-that-is-python"),
         pytest.param("a: 1\nb: \x07\n", 2, id="a-bell"),
         pytest.param("[" * 5000, 1, id="thousands-of-brackets"),
     ],
@@ -97,11 +100,18 @@ def test_many_of_one_generated_name_are_all_reviewed() -> None:
     assert flaws("defined-twice", one, one) == []
 
 
-def test_a_payload_that_holds_itself_is_refused() -> None:
-    head = "apiVersion: taskdist.dev/v1alpha1\nkind: Task\nmetadata: {name: t}\n"
-    text = f"{head}spec: {{queue: q, type: t, payload: &a {{x: *a}}}}"
-    (found,) = review(read(text, "a.yaml"), NOW, disabled={"queue-not-found"})
-    assert (found.rule, found.path) == ("invalid-value", "spec")
+def test_a_tag_of_another_language_makes_nothing() -> None:
+    head = "apiVersion: taskdist.dev/v1alpha1\nkind: Task\nspec: "
+    (found,) = read(f"{head}{{type: !!python/object/apply:os.getcwd x}}", "a.yaml")
+    assert found.body["spec"] == {"type": "x"}
+
+
+def test_a_list_of_one_kind_says_it_once() -> None:
+    text = (
+        "apiVersion: taskdist.dev/v1alpha1\nkind: TaskQueueList\nitems:\n- metadata: {name: q}\n  spec: {weight: 0}\n"
+    )
+    (found,) = read(text, "a.yaml")
+    assert (found.title, found.place("spec.weight")) == ("TaskQueue q", "a.yaml:5")
 
 
 def test_keys_of_maps_are_judged_as_the_models_do() -> None:
