@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
-from taskdist.lint import agents, delivery, keeping, kinship, limits, order, routing, serving, times, writing
+from taskdist.lint import agents, delivery, keeping, kinship, limits, order, routing, serving, templates, times, writing
 from taskdist.lint.findings import Finding, Flaw, Rule, Severity, rule
 from taskdist.lint.manifests import Manifest
 from taskdist.lint.setup import Setup
@@ -30,6 +30,7 @@ RULES: tuple[Rule, ...] = (
     *kinship.RULES,
     *keeping.RULES,
     *agents.RULES,
+    *templates.RULES,
 )
 
 

@@ -63,6 +63,22 @@ def problems(schema: Schema, value: Any, path: str = "") -> Iterator[Problem]:
         yield from _object(schema, value, path)
 
 
+def metadata_problems(metadata: Any) -> Iterator[Problem]:
+    """Yield what is no text in labels and annotations: the schemas of custom resources say nothing of metadata."""
+    for name in ("labels", "annotations"):
+        held = metadata.get(name) if isinstance(metadata, dict) else None
+        if held is None:
+            continue
+        if not isinstance(held, dict):
+            yield Problem(f"metadata.{name}", f"it is {_named(held)}, not an object", "Write names and values.")
+            continue
+        for key, value in held.items():
+            if value is not None and not isinstance(value, str):
+                quoted = f'Put it in quotes: "{_shown(value)}".' if isinstance(value, int | float) else "Write text."
+                message = f"{_shown(value)} is {_named(value)}, not a string"
+                yield Problem(f"metadata.{name}.{key}", message, quoted)
+
+
 def _string(schema: Schema, value: str, path: str) -> Iterator[Problem]:
     shortest, longest = schema.get("minLength", 0), schema.get("maxLength")
     if len(value) < shortest:

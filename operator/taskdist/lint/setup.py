@@ -169,6 +169,7 @@ class Setup:
         if manifest.kind not in known:
             return
         found = list(schema.problems(known[manifest.kind], manifest.body))
+        found += schema.metadata_problems(manifest.body.get("metadata"))
         self.problems += [(manifest, each) for each in found]
         if any(not each.unknown for each in found):
             return
