@@ -305,8 +305,8 @@ class Keepers:
         It is written on the version that was observed. A late one, of a leadership that is over, conflicts with what
         the next one wrote; where that has nothing to write yet, it sees the late one and mends it.
         """
-        metadata, old = obj.metadata, obj.status.to_wire()
-        if {k: v for k, v in {**old, **new}.items() if v is not None} == old:
+        metadata = obj.metadata
+        if _says(obj, new):
             return
         if not self._may_act():
             raise NotLeading("leadership is not sure now")
@@ -339,8 +339,7 @@ class Keepers:
         written = self._written.get((kind, key))
         if before is None or written is None or _version(before) != _version(now):
             return True
-        status = now.status.to_wire()
-        return any(status.get(field) != value for field, value in written.items())
+        return not _says(now, written)
 
     def _ask_queues_of(self, pool: Key) -> None:
         for key, queue in self._queues.items():
@@ -365,6 +364,13 @@ def _is_newer(obj: AgentPool | TaskQueue, known: AgentPool | TaskQueue | None) -
     if known is None or known.metadata.uid != obj.metadata.uid:
         return True
     return is_newer(obj.metadata.resource_version, known.metadata.resource_version)
+
+
+def _says(obj: AgentPool | TaskQueue, status: dict[str, Any]) -> bool:
+    """Whether the object's status says all this. Both are read by the model: absent and empty are the same to it."""
+    before = obj.status.to_wire()
+    after = {field: value for field, value in {**before, **status}.items() if value is not None}
+    return type(obj.status).model_validate(after).to_wire() == before
 
 
 def _version(obj: AgentPool | TaskQueue) -> SpecVersion:
