@@ -237,7 +237,11 @@ def _recorded(task: Obj) -> Explanation | None:
 
 async def why(cluster: Cluster, task: Obj) -> tuple[str, str]:
     """Return the reason why this waiting Task waits, and its message."""
-    found, _ = answer(task, await _snapshot(cluster), time.time())
+    snapshot, now = await _snapshot(cluster), time.time()
+    found, _ = answer(task, snapshot, now)
+    leader = await leadership(cluster, snapshot.pods, now)
+    if leader.leads is False:
+        found = _leaderless(found, leader, now)
     return found.reason, found.explanation.message
 
 

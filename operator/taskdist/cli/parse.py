@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from taskdist.api import GROUP
 from taskdist.api.task import MAX_PAYLOAD_BYTES
 from taskdist.protocol import values
 
@@ -97,6 +98,13 @@ def amounts(items: list[str]) -> dict[str, int]:
             raise Malformed(f"{item!r} is no resource: write NAME=NUMBER, as in gpu=1")
         result[name] = int(number)
     return result
+
+
+def name(text: str) -> str:
+    """`task/NAME` and `task.taskdist.dev/NAME`, as kubectl and `-o name` write it, is NAME."""
+    kind, slash, rest = text.partition("/")
+    known = {"tk", *(word + group for word in ("task", "tasks") for group in ("", f".{GROUP}"))}
+    return rest if slash and kind in known else text
 
 
 def labels(items: list[str]) -> dict[str, str]:

@@ -5,11 +5,14 @@ from typing import Annotated
 import typer
 
 from taskdist.api import Reason
+from taskdist.cli import parse
 from taskdist.cli.cluster import Target
 from taskdist.cli.options import Context, Kubeconfig, Namespace, Timeout, examples
 from taskdist.cli.run import USAGE, complain, run
 
-Names = Annotated[list[str], typer.Argument(metavar="NAME…", help="Names of Tasks.", show_default=False)]
+Names = Annotated[
+    list[str], typer.Argument(metavar="NAME…", help="Names of Tasks.", show_default=False, parser=parse.name)
+]
 
 
 def add(app: typer.Typer, program: str) -> None:
@@ -91,7 +94,8 @@ def add(app: typer.Typer, program: str) -> None:
     def redrive(
         ctx: typer.Context,
         names: Annotated[
-            list[str] | None, typer.Argument(metavar="[NAME…]", help="Names of dead letters.", show_default=False)
+            list[str] | None,
+            typer.Argument(metavar="[NAME…]", help="Names of dead letters.", show_default=False, parser=parse.name),
         ] = None,
         everything: Annotated[bool, typer.Option("--all", help="All dead letters; instead of names.")] = False,
         queue: Annotated[

@@ -21,7 +21,9 @@ from taskdist.cli.options import (
 )
 from taskdist.cli.run import USAGE, complain, run
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the Task.", show_default=False)]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the Task, or task/NAME.", show_default=False, parser=parse.name)
+]
 # Panels of the help: there are too many options for one.
 ORDER = "When it runs"
 NEEDS = "What it needs of an agent"
@@ -329,7 +331,8 @@ def add(app: typer.Typer, program: str) -> None:
     def get(
         ctx: typer.Context,
         names: Annotated[
-            list[str] | None, typer.Argument(metavar="[NAME…]", help="Only these Tasks.", show_default=False)
+            list[str] | None,
+            typer.Argument(metavar="[NAME…]", help="Only these Tasks.", show_default=False, parser=parse.name),
         ] = None,
         queue: Annotated[
             str | None, typer.Option("--queue", "-q", metavar="QUEUE", help="Only Tasks of this queue.")
@@ -435,9 +438,7 @@ def add(app: typer.Typer, program: str) -> None:
 
     def explain(
         ctx: typer.Context,
-        name: Annotated[
-            str, typer.Argument(metavar="NAME", help="Name of the Task, or task/NAME.", show_default=False)
-        ],
+        name: Name,
         what_if: Annotated[
             list[str] | None,
             typer.Option(
@@ -464,7 +465,7 @@ def add(app: typer.Typer, program: str) -> None:
             ctx,
             Target(namespace, context, kubeconfig),
             lambda cluster: explaining.explain(
-                cluster, _bare(name), output or (Output.JSON if as_json else None), change, agents
+                cluster, name, output or (Output.JSON if as_json else None), change, agents
             ),
         )
 
@@ -475,9 +476,3 @@ def add(app: typer.Typer, program: str) -> None:
     )
     app.command("explain", epilog=shown)(explain)
     app.command("why", epilog=shown, help="The same as explain.")(explain)
-
-
-def _bare(name: str) -> str:
-    """`task/NAME`, as kubectl has it, is NAME."""
-    kind, slash, rest = name.partition("/")
-    return rest if slash and kind in ("task", "tasks", "tk", "tasks.taskdist.dev") else name

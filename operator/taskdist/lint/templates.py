@@ -38,13 +38,15 @@ _BELOW = {
     ),
 }
 _SPEC = "spec.template.spec"
+PODS_HAVE_NOT = "pods have no such field here: no pod is made, and the pool stalls (InvalidTemplate)"
 
 
-@rule(Severity.WARNING)
+@rule(Severity.ERROR)
 def unknown_pod_field(setup: Setup) -> Iterator[Flaw]:
     """A field of a pod template that pods do not have.
 
-    Mostly a slip of the pen. The pool takes it, as it takes fields of newer Kubernetes; the pods are made without it.
+    Mostly a slip of the pen. The AgentPool is taken, as its schema leaves the template to the API server; its pods are
+    not made: the pool stalls.
     """
     for pool in setup.pools.values():
         for path, held, known in _parts(pool.pod):
@@ -62,7 +64,7 @@ def unknown_pod_field(setup: Setup) -> Iterator[Flaw]:
                     words = f"Move it to {_SPEC}."
                 else:
                     continue
-                yield Flaw(pool.manifest, f"{path}.{name}", "pods have no such field here: it is dropped", Mend(words))
+                yield Flaw(pool.manifest, f"{path}.{name}", PODS_HAVE_NOT, Mend(words))
 
 
 @rule(Severity.ERROR)

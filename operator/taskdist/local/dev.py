@@ -11,6 +11,7 @@ import shlex
 import shutil
 import signal
 import socket
+import sys
 import textwrap
 import time
 from collections.abc import Callable
@@ -152,6 +153,8 @@ def next_steps(stack: Stack, directory: Path, seconds: float) -> str:
     lines = [f"export KUBECONFIG={shlex.quote(str(stack.kubeconfig))}"]
     if shutil.which("kubectl") is None:
         lines.append(f"alias kubectl={shlex.quote(str(stack.kubectl_binary))}")
+    if shutil.which("taskdist") is None:
+        lines.append(f"alias taskdist={shlex.quote(str(Path(sys.executable).parent / 'taskdist'))}")
     lines += [
         f"kubectl apply -f {shlex.quote(str(objects))}",
         """taskdist submit hello --type hello --payload '{"name": "you"}' --wait""",
@@ -162,5 +165,5 @@ def next_steps(stack: Stack, directory: Path, seconds: float) -> str:
         f"ready after {seconds:.0f} s. In a second terminal:\n\n{commands}\n\n"
         f"The agent is {agent}: change it as you like.\n"
         f"Logs are in {stack.logs}, those of agents in {directory / 'pods' / 'logs'}.\n"
-        "Ctrl-C ends all of it."
+        f"Ctrl-C ends {'operator and node; the control plane stays' if stack.borrowed else 'all of it'}."
     )

@@ -128,6 +128,11 @@ class Stack:
         return self._directory is not None
 
     @property
+    def borrowed(self) -> bool:
+        """Whether its control plane was there before it, and stays."""
+        return not self._owns_plane
+
+    @property
     def kubeconfig(self) -> Path | None:
         """The administrator's. None: whatever kubectl itself finds, which may be several files."""
         return self._plane.kubeconfig if self._plane is not None else None

@@ -345,6 +345,15 @@ def test_get_filters(cluster: MemoryCluster, arguments: list[str], names: list[s
     assert [each["metadata"]["name"] for each in items] == names
 
 
+@pytest.mark.parametrize("form", ["task.taskdist.dev/a", "tasks.taskdist.dev/a", "task/a", "tk/a", "a"])
+@pytest.mark.parametrize("command", ["get", "result", "explain", "logs", "suspend", "cancel"])
+def test_a_name_is_taken_as_it_is_printed(cluster: MemoryCluster, command: str, form: str) -> None:
+    cluster.task("a")
+    outcome = call(cluster, command, form)
+    assert "not found" not in outcome.err
+    assert "no task" not in outcome.err
+
+
 def test_get_by_labels_and_names_for_a_script(cluster: MemoryCluster) -> None:
     call(cluster, "submit", "q", "-t", "t", "--name", "a", "--label", "batch=nightly", "--label", "x=")
     cluster.task("b")

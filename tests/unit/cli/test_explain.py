@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from memory_cluster import ASSIGNED, FAILED_STATUS, SUCCEEDED, MemoryCluster, call
-from taskdist.cli.explaining import Snapshot, changed, events
+from taskdist.cli.explaining import Snapshot, changed, events, why
 from taskdist.cli.run import OK, USAGE
 from taskdist.core.events import AgentReady, PodSeen, PoolApplied, QueueApplied, TaskHeld, TaskLeased, TaskWaiting
 from taskdist.kube import AGENTPOOLS, LEASES, PODS, TASKQUEUES, ApiError
@@ -471,3 +471,10 @@ def test_odd_levels_are_as_good_as_none(cluster: MemoryCluster) -> None:
     ]
     cluster.objects[(str(TASKQUEUES), "ns", "q")]["status"] = {"limits": odd}
     assert "is not known" in explain(cluster)["message"]
+
+
+async def test_who_waits_for_a_task_hears_that_nobody_leads(cluster: MemoryCluster) -> None:
+    lease(cluster, 300)
+    reason, message = await why(cluster, cluster.task("a"))
+    assert reason == "NoLeader"
+    assert "5m ago" in message
