@@ -35,6 +35,9 @@ from taskdist.protocol.convert import template_hash
 
 # How long an answer that is no word on a template (a quota, a policy, a webhook that is down) is not asked for again.
 UNDECIDED_SECONDS = 30.0
+# The longest pause before a status is mended that something else goes on to write over, and how long it must have been
+# left alone to be mended at once again; in seconds.
+MOST_MEND_SECONDS, CALM_SECONDS = 60.0, 180.0
 
 _log = structlog.get_logger("taskdist.keepers")
 
@@ -73,6 +76,8 @@ class Keepers:
         # What this release cannot read, as the API server has it: by kind and key.
         self._odd: dict[tuple[str, Key], tuple[dict[str, Any], Unreadable]] = {}
         self._written: dict[tuple[str, Key], dict[str, Any]] = {}
+        # How often in a row something else wrote over a status, and when last (monotonic time).
+        self._overwritten: dict[tuple[str, Key], tuple[int, float]] = {}
         self._verdicts: dict[Key, tuple[SpecVersion, Verdict]] = {}
         # Of specs on which the API server gave no word: until when it is not asked again.
         self._undecided: dict[Key, tuple[SpecVersion, float]] = {}
@@ -111,8 +116,8 @@ class Keepers:
             if not _is_newer(pool, before):
                 return
             self._pools[key] = pool
-            if self._odd.pop(("pool", key), None) is not None or self._is_news("pool", key, before, pool):
-                self._pool_work.ask(key)
+            was_odd = self._odd.pop(("pool", key), None) is not None
+            self._look_if_news("pool", key, None if was_odd else before, pool)
         if new:
             self._ask_queues_of(key)
 
@@ -121,6 +126,7 @@ class Keepers:
         self._pools.pop(key, None)
         self._odd.pop(("pool", key), None)
         self._written.pop(("pool", key), None)
+        self._overwritten.pop(("pool", key), None)
         self._verdicts.pop(key, None)
         self._undecided.pop(key, None)
         self._failing.pop(key, None)
@@ -140,13 +146,14 @@ class Keepers:
             if not _is_newer(queue, before):
                 return
             self._queues[key] = queue
-            if self._odd.pop(("queue", key), None) is not None or self._is_news("queue", key, before, queue):
-                self._queue_work.ask(key)
+            was_odd = self._odd.pop(("queue", key), None) is not None
+            self._look_if_news("queue", key, None if was_odd else before, queue)
 
     def queue_deleted(self, key: Key) -> None:
         self._queues.pop(key, None)
         self._odd.pop(("queue", key), None)
         self._written.pop(("queue", key), None)
+        self._overwritten.pop(("queue", key), None)
 
     def look_at_pool(self, key: Key) -> None:
         """Something about the pool changed: its size, its pods, its agents."""
@@ -321,9 +328,10 @@ class Keepers:
             except ApiError as error:
                 if not error.is_conflict:
                     raise
-                # Something newer is there, and counts. The watch may take a while to bring it.
-                self._written.pop((kind, key), None)
+                # Something newer is there, and counts. The watch may take a while to bring it, or may have brought it
+                # while this was under way, when it was no news.
                 there = await self._client.get(resource, key[1], key[0])
+                self._mend(kind, key)
         except KubeError as error:
             self._written.pop((kind, key), None)
             if not (isinstance(error, ApiError) and error.is_not_found):
@@ -334,12 +342,41 @@ class Keepers:
             elif kind == "queue" and key in self._queues:
                 self.queue_seen(there)
 
-    def _is_news(self, kind: str, key: Key, before: AgentPool | TaskQueue | None, now: AgentPool | TaskQueue) -> bool:
-        """Whether this is more than the echo of what was written here: that would be one write after another."""
+    def _look_if_news(
+        self, kind: str, key: Key, before: AgentPool | TaskQueue | None, now: AgentPool | TaskQueue
+    ) -> None:
+        """Look at it unless this is the echo of what was written here: that would be one write after another."""
         written = self._written.get((kind, key))
         if before is None or written is None or _version(before) != _version(now):
-            return True
-        return not _says(now, written)
+            self._work(kind).ask(key)
+        elif not _says(now, written):
+            self._mend(kind, key)
+
+    def _mend(self, kind: str, key: Key) -> None:
+        """Look again at what somebody else wrote over: at once, and with growing pauses if it goes on.
+
+        Two that each put the status right, as two installations over one namespace do, would fill the API server.
+        """
+        count, last = self._overwritten.get((kind, key), (0, 0.0))
+        now = time.monotonic()
+        count = count + 1 if count and now < last + CALM_SECONDS else 1
+        self._overwritten[kind, key] = (count, now)
+        if count == 3:
+            _log.warning(
+                "something else writes this status as well: does a second installation serve the namespace?",
+                kind=kind,
+                namespace=key[0],
+                name=key[1],
+            )
+        pause = min(MOST_MEND_SECONDS, 2.0 ** (count - 2)) if count > 1 else 0.0
+        look = self.look_at_pool if kind == "pool" else self.look_at_queue
+        if pause:
+            asyncio.get_running_loop().call_later(pause, look, key)
+        else:
+            look(key)
+
+    def _work(self, kind: str) -> WorkQueue[Key]:
+        return self._pool_work if kind == "pool" else self._queue_work
 
     def _ask_queues_of(self, pool: Key) -> None:
         for key, queue in self._queues.items():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
+from taskdist.controller import keepers
 from taskdist.controller.bridge import PoolView
-from taskdist.controller.keepers import Keepers
 from taskdist.controller.pods import LinkInfo
 from taskdist.controller.status import PoolFacts, QueueFacts
 from taskdist.core.model import Key
@@ -24,13 +25,15 @@ FALSE: dict[str, dict[str, Any]] = {"queue": {"accepting": False, "waiting": 9},
 
 
 class Facts:
-    """What the dispatch loop says: always the same."""
+    """What the dispatch loop says: the same until a test changes it."""
+
+    number = 0
 
     async def pool_view(self, key: Key, version: Any) -> PoolView:
-        return PoolView(PoolFacts(), ())
+        return PoolView(PoolFacts(ready=self.number), ())
 
     async def queue_facts(self, key: Key, version: Any) -> QueueFacts:
-        return QueueFacts()
+        return QueueFacts(waiting=self.number)
 
 
 class Server:
@@ -43,9 +46,11 @@ class Server:
         metadata = {"namespace": "ns", "name": "it", "uid": "u", "generation": 1}
         self.object: dict[str, Any] = {"metadata": metadata, "spec": SPECS[kind], "status": {}}
         self.version = 7
-        self.keepers = Keepers(
+        self.facts = Facts()
+        self.before_patch: Callable[[], None] = lambda: None
+        self.keepers = keepers.Keepers(
             cast("Any", self),
-            cast("Any", Facts()),
+            cast("Any", self.facts),
             LinkInfo("link:1", "link", "audience"),
             "system",
             self._publish,
@@ -80,6 +85,7 @@ class Server:
         await work.idle()
 
     async def patch(self, resource: Any, name: str, body: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
+        self.before_patch()
         self.writes.append(body["metadata"])
         if body["metadata"] != {"uid": "u", "resourceVersion": str(self.version)}:
             raise ApiError(409, "Conflict", "the object has been modified")
@@ -109,13 +115,42 @@ async def test_it_is_written_on_the_version_that_was_observed_and_once(server: S
     assert len(server.writes) == 1, "its echo says nothing new"
 
 
-async def test_what_another_wrote_over_it_is_mended(server: Server) -> None:
+async def test_what_another_wrote_over_it_is_mended(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keepers, "MOST_MEND_SECONDS", 0.0)
     right = server.status
     for _ in range(3):
         server.overwrite(FALSE[server.kind])
         server.tell()
         await server.settle()
         assert server.status == right
+
+
+async def test_two_that_write_over_each_other_do_so_with_growing_pauses(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(
+        asyncio.get_running_loop(), "call_later", lambda pause, look, key: pauses.append(pause), raising=False
+    )
+    for _ in range(10):
+        server.overwrite(FALSE[server.kind])
+        server.tell()
+        await server.settle()
+    assert len(server.writes) == 2, "the first is mended at once"
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+
+
+async def test_a_label_that_is_set_while_status_is_written_does_not_keep_it_from_being_written(server: Server) -> None:
+    def label() -> None:
+        server.before_patch = lambda: None
+        server.version += 1
+        server.tell()
+
+    server.before_patch = label
+    server.facts.number = 3
+    (server.keepers.look_at_pool if server.kind == "pool" else server.keepers.look_at_queue)(KEY)
+    await server.settle()
+    assert server.status["readyReplicas" if server.kind == "pool" else "waiting"] == 3
 
 
 async def test_a_conflict_is_followed_by_a_write_on_what_is_there(server: Server) -> None:
