@@ -84,6 +84,54 @@ class Reports:
             time.sleep(PROGRESS_SECONDS)
 
 
+class Paced:
+    """Passes on the progress of one attempt on the event loop, as Reports does it where there is none."""
+
+    def __init__(self, send: Callable[[float, str], None]) -> None:
+        self._send = send
+        self._latest: tuple[float, str] | None = None
+        self._pause: asyncio.TimerHandle | None = None
+
+    def put(self, fraction: float, message: str) -> None:
+        self._latest = (fraction, message)
+        if self._pause is None:
+            self._next()
+
+    def drop(self) -> None:
+        """The attempt is over: its last report is not worth sending."""
+        self._latest = None
+        if self._pause is not None:
+            self._pause.cancel()
+
+    def _next(self) -> None:
+        self._pause = None
+        if self._latest is None:
+            return
+        from asyncio import get_running_loop  # one runs, so it is loaded: a worker of commands has none
+
+        latest, self._latest = self._latest, None
+        self._pause = get_running_loop().call_later(PROGRESS_SECONDS, self._next)
+        self._send(*latest)
+
+
+def retry_after(header: str) -> float | None:
+    """Seconds from now that a Retry-After asks for, as a number or a date (RFC 9110); None if it is neither."""
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    from datetime import UTC
+    from email.utils import parsedate_to_datetime
+
+    try:
+        date = parsedate_to_datetime(header)
+        # The older formats do not name the zone; it is always GMT.
+        date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+        return max(0.0, date.timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
 def least(after: float) -> float:
     """The seconds after which another try is asked for, as they can be said: at least one, and a number."""
     return min(max(1.0, after), 1e9) if after == after else 1.0

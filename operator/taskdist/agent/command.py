@@ -150,7 +150,7 @@ class Command:
             return {"outcome": "cancelled", "message": f"the command ended with {code} after SIGTERM"}, b""
         if code != 0:
             used = {"used": usage.of_failure(bytes(output.kept))}
-            said = "\n".join(line for line in errors.tail.splitlines() if not line.startswith(SIGNS))
+            said = "\n".join(line for line in errors.tail.splitlines() if _said(line) is None)
             if code == EX_TEMPFAIL and heard.throttled is not None:
                 message = said or "the command is throttled"
                 return _failed(message, reason="Throttled") | used | {"retryAfter": heard.throttled}, b""
@@ -169,18 +169,29 @@ class _Heard:
         if not text.strip():
             return
         self.throttled = None
-        if not text.startswith(SIGNS):
+        said = _said(text)
+        if said is None:
             return
-        word, _, rest = text.strip().partition(" ")
-        number, _, message = rest.strip().partition(" ")
-        try:
-            value = float(number)
-        except ValueError:
-            return
-        if word == "$throttled" and value >= 0:
+        word, value, message = said
+        if word == "$throttled":
             self.throttled = least(value)
-        elif word == "$progress" and value == value:
-            self._report(min(1.0, max(0.0, value)), message.strip()[:1024])
+        else:
+            self._report(min(1.0, max(0.0, value)), message)
+
+
+def _said(line: str) -> tuple[str, float, str] | None:
+    """Return the sign, number and words of a line that is meant for the worker; None if it is only a line."""
+    if not line.startswith(SIGNS):
+        return None
+    sign, _, rest = line.strip().partition(" ")
+    number, _, message = rest.strip().partition(" ")
+    try:
+        value = float(number)
+    except ValueError:
+        return None
+    if value != value or (sign == "$throttled" and value < 0):
+        return None
+    return sign, value, message.strip()[:1024]
 
 
 def _feed(pipe: IO[bytes], payload: bytes) -> None:

@@ -1,11 +1,11 @@
 """Runs work by asking a local HTTP endpoint: for agents that are servers already, in any language.
 
 POST {type, payload, task, namespace, uid, attempt}, and `parents` where the Task depends on others: 2xx with a JSON
-object is the result, 4xx a failure that is not worth a retry (but 408, 425 and 429, which ask for one), anything else a
-failure that is. 429 and 503 with Retry-After put the Task off and are no failure. An answer of type
-application/x-ndjson is read as it comes: lines {"$progress": 0.4, "message": "words"}, then the result. What the
-attempt used of budgets may stand in any JSON answer as `$budgets`; it is not part of the result. A cancel closes the
-request.
+object is the result, 3xx and 4xx a failure that is not worth a retry (but 408, 425 and 429, which ask for one;
+redirects are not followed), anything else a failure that is. 429 and 503 with Retry-After put the Task off and are no
+failure. An answer of type application/x-ndjson is read as it comes: lines {"$progress": 0.4, "message": "words"}, then
+the result. What the attempt used of budgets may stand in any JSON answer as `$budgets`; it is not part of the result. A
+cancel closes the request.
 
 It cannot be fenced: whether the server stops when its client hangs up is the server's choice. So it says so, and only
 queues that accept overlap or wait for the pod's end give it work.
@@ -13,18 +13,17 @@ queues that accept overlap or wait for the pod's end give it work.
 
 import asyncio
 import json
-import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 import aiohttp
 
 from taskdist.agent import parents, usage
-from taskdist.agent.attempt import PROGRESS_SECONDS, least
+from taskdist.agent.attempt import Paced, least, retry_after
 from taskdist.agent.results import too_large
-from taskdist.agent.vital import vital_task
+from taskdist.agent.vital import vital, vital_task
 from taskdist.agent.work import Offered, WorkEvents
 from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
@@ -143,7 +142,7 @@ class HttpEndpoint:
         text = answer.decode("utf-8", errors="replace").strip()[:_MAX_ERROR_TEXT]
         message = f"POST {self._url} answered {response.status}" + (f": {text}" if text else "")
         used = usage.of_failure(answer)
-        after = _retry_after(response.headers.get("retry-after", "")) if response.status in _THROTTLED else None
+        after = retry_after(response.headers.get("retry-after", "")) if response.status in _THROTTLED else None
         if after is not None:
             return _Failure(Reason.THROTTLED, message, True, used, least(after))
         retryable = response.status >= 500 or response.status in _TRY_LATER
@@ -152,21 +151,23 @@ class HttpEndpoint:
     async def _follow(self, stream: aiohttp.StreamReader, lease: LeaseName) -> bytes:
         """Pass on the progress that comes line by line; return the first line that is none, which is the result."""
         assert self._events is not None
-        told = float("-inf")
+        reports = Paced(vital(self._events.broke, partial(self._events.progress, lease)))
         rest = b""
-        while len(rest) <= MAX_RESULT_BYTES:
-            part = await stream.readany()
-            *lines, rest = (rest + part).split(b"\n") if part else (rest, b"")
-            for line in lines:
-                progress = _progress(line)
-                if progress is None and line.strip():
-                    return line
-                if progress is not None and time.monotonic() - told >= PROGRESS_SECONDS:
-                    told = time.monotonic()
-                    self._events.progress(lease, *progress)
-            if not part:
-                break
-        return rest
+        try:
+            while len(rest) <= MAX_RESULT_BYTES:
+                part = await stream.readany()
+                *lines, rest = (rest + part).split(b"\n") if part else (rest, b"")
+                for line in lines:
+                    report = _report(line)
+                    if report is None and line.strip():
+                        return line
+                    if report is not None and (progress := _progress(report)) is not None:
+                        reports.put(*progress)
+                if not part:
+                    break
+            return rest
+        finally:
+            reports.drop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,28 +185,29 @@ class _Failure:
     retry_after: float = 0.0
 
 
-def _progress(line: bytes) -> tuple[float, str] | None:
-    """Return the report that this line is; None if it is none."""
+def _report(line: bytes) -> dict[str, Any] | None:
+    """Return the object if this line is a report, be it one that cannot be read: it is never the result."""
     if PROGRESS_KEY.encode() not in line:
         return None
     try:
-        value = parse_object(line)
-        fraction = float(value[PROGRESS_KEY])
-    except (ValueError, TypeError, KeyError):
+        value = json.loads(line.decode("utf-8", errors="replace"))
+    except (ValueError, RecursionError):
         return None
-    return min(1.0, max(0.0, fraction)), str(value.get("message", ""))[:1024]
+    return value if isinstance(value, dict) and PROGRESS_KEY in value else None
 
 
-def _retry_after(header: str) -> float | None:
-    """Seconds from now that a Retry-After asks for, as a number or a date (RFC 9110); None if it is neither."""
+def _progress(report: dict[str, Any]) -> tuple[float, str] | None:
+    """Return what a report says; None if that cannot be read."""
     try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+        fraction = float(report[PROGRESS_KEY])
     except (ValueError, TypeError, OverflowError):
         return None
+    if fraction != fraction:
+        return None
+    message = report.get("message")
+    # Half a surrogate pair is a text in Python and none on the link.
+    text = "" if message is None else str(message)[:1024].encode("utf-8", errors="replace").decode()
+    return min(1.0, max(0.0, fraction)), text
 
 
 async def _read(stream: aiohttp.StreamReader, limit: int) -> bytes:

@@ -7,12 +7,12 @@ it says that it is not fenced. A lease is reported as stopped when its handler r
 import asyncio
 import queue
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 from taskdist.agent import parents
-from taskdist.agent.attempt import PROGRESS_SECONDS
+from taskdist.agent.attempt import Paced
 from taskdist.agent.invoke import Cancelled, Failed, Outcome, Returned, bounded, invoke
 from taskdist.agent.sdk import Agent, Context
 from taskdist.agent.vital import vital
@@ -26,7 +26,8 @@ from taskdist.protocol.messages import Grant, LeaseName
 class _Job:
     grant: Grant
     context: Context
-    reported: float = field(default=float("-inf"))
+    reports: Paced
+    said: tuple[float, str] | None = None  # the latest report that the event loop has not taken yet
 
 
 class InProcess:
@@ -41,6 +42,7 @@ class InProcess:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._jobs: dict[LeaseName, _Job] = {}
+        self._saying = threading.Lock()
 
     async def open(self, events: WorkEvents) -> Offered:
         self._events = events
@@ -65,7 +67,9 @@ class InProcess:
             agent=self._name,
             parents=parents.encode(grant.parents),
         )
-        job = _Job(grant, context)
+        assert self._events is not None
+        reports = Paced(vital(self._events.broke, partial(self._events.progress, lease)))
+        job = _Job(grant, context, reports)
         self._jobs[lease] = job
         self._queue.put(job)
 
@@ -102,10 +106,11 @@ class InProcess:
                 self._tell(job, outcome)
 
     def _report(self, job: _Job, fraction: float, message: str) -> None:
-        now = time.monotonic()
-        if now - job.reported >= PROGRESS_SECONDS:
-            job.reported = now
-            self._call(self._tell_progress, job, fraction, message)
+        with self._saying:
+            waits = job.said is not None
+            job.said = (fraction, message)
+        if not waits:
+            self._call(self._tell_progress, job)
 
     def _tell(self, job: _Job, outcome: Outcome) -> None:
         self._call(self._ended, job, outcome)
@@ -122,13 +127,16 @@ class InProcess:
         if self._events is not None:
             self._events.started(job.grant.lease)
 
-    def _tell_progress(self, job: _Job, fraction: float, message: str) -> None:
-        if self._events is not None and job.grant.lease in self._jobs:
-            self._events.progress(job.grant.lease, fraction, message)
+    def _tell_progress(self, job: _Job) -> None:
+        with self._saying:
+            said, job.said = job.said, None
+        if said is not None and job.grant.lease in self._jobs:
+            job.reports.put(*said)
 
     def _ended(self, job: _Job, outcome: Outcome) -> None:
         lease = job.grant.lease
         self._jobs.pop(lease, None)
+        job.reports.drop()
         assert self._events is not None
         used = job.context.usage
         if isinstance(outcome, Returned):

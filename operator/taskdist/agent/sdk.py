@@ -29,10 +29,12 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import TypeAdapter
 from structlog.typing import FilteringBoundLogger
 
+from taskdist.agent.attempt import retry_after
 from taskdist.agent.logs import make_logger
 from taskdist.agent.parents import ParentResult, decode
 
 WORKER_ENV = "TASKDIST_WORKER"
+THROTTLED_SECONDS = 30.0
 
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 _WORD = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -46,12 +48,14 @@ class Throttled(Exception):
     """Raise it when what the handler needs takes no more for now, as a provider's 429 says.
 
     The Task is tried again after `after` seconds (at least one). That is no failure and costs no retry, unless it adds
-    up to more than the `retry.throttledSeconds` of its queue.
+    up to more than the `retry.throttledSeconds` of its queue. `after` may be the text of a Retry-After header as well:
+    seconds or a date; a text that is neither counts as 30 seconds.
     """
 
-    def __init__(self, message: str = "", *, after: float = 30.0) -> None:
+    def __init__(self, message: str = "", *, after: float | str = THROTTLED_SECONDS) -> None:
         super().__init__(message)
-        self.after = float(after)
+        seconds = retry_after(after) if isinstance(after, str) else float(after)
+        self.after = THROTTLED_SECONDS if seconds is None else seconds
 
 
 class Context:

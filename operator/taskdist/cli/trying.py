@@ -1,7 +1,11 @@
 """`agent try`: one handler, one payload, here and now."""
 
 import asyncio
+import contextlib
 import json
+import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from taskdist.agent.options import AgentOptions, OptionError
@@ -23,7 +27,8 @@ def run(options: AgentOptions, type: str, payload: dict[str, Any]) -> int:
     try:
         options.check()
         executor = make_executor(options, make_logger(agent="try"))
-        tried = asyncio.run(try_once(executor, type, body, _report))
+        with _stdout_on_stderr():
+            tried = asyncio.run(try_once(executor, type, body, _report))
     except OptionError as error:
         complain(str(error))
         return USAGE
@@ -39,6 +44,20 @@ def run(options: AgentOptions, type: str, payload: dict[str, Any]) -> int:
     return FAILED
 
 
+@contextlib.contextmanager
+def _stdout_on_stderr() -> Iterator[None]:
+    """Let what a handler prints, here or in a worker, go to stderr: stdout is for the result."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def _report(fraction: float, message: str) -> None:
     note(f"{fraction:4.0%}  {message}".rstrip())
 
@@ -49,7 +68,10 @@ def _ending(tried: Tried) -> str:
         return "it was stopped"
     what = "its Task would fail at once"
     if tried.reason is Reason.THROTTLED:
-        what = f"its Task would be tried again after {tried.retry_after:g} s"
+        what = (
+            f"its Task would be tried again after {tried.retry_after:g} s, unless its queue delivers at most once "
+            "or its retry.throttledSeconds is used up"
+        )
     elif tried.retryable:
         what = "its Task would be tried again, as its queue's retry says"
     return f"{tried.reason}: {tried.message}\n{what}"

@@ -8,6 +8,7 @@ from email.utils import formatdate
 import pytest
 from aiohttp import web
 
+from agents.peer import until
 from taskdist.agent.boottime import boottime
 from taskdist.agent.http import HttpEndpoint
 from taskdist.api import Reason
@@ -29,8 +30,11 @@ class Server:
         self.hang = False
         self.hung_up = asyncio.Event()
         self.url = ""
+        # Of a stream: what comes after the first waits for `go_on`.
+        self.parts: list[bytes] = []
+        self.go_on = asyncio.Event()
 
-    async def handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(await request.json())
         if self.hang:
             self.hanging.set()
@@ -38,6 +42,13 @@ class Server:
                 await asyncio.Event().wait()
             finally:
                 self.hung_up.set()
+        if self.parts:
+            stream = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
+            await stream.prepare(request)
+            for part in self.parts:
+                await stream.write(part)
+                await self.go_on.wait()
+            return stream
         return web.Response(status=self.status, body=self.body, headers=self.headers)
 
 
@@ -159,7 +170,27 @@ async def test_a_server_that_is_throttled_says_when(
         pytest.param(b'{"x":1}', None, ("finished", b'{"x":1}'), id="result-alone"),
         pytest.param(b'{"$progress":7}\n\n', (1.0, ""), ("failed", Reason.HANDLER_ERROR), id="no-result"),
         pytest.param(b"", None, ("failed", Reason.HANDLER_ERROR), id="nothing"),
-        pytest.param(b'{"$progress":"x"}\n', None, ("finished", b'{"$progress":"x"}'), id="no-report"),
+        *(
+            pytest.param(line + b'\n{"x":1}', None, ("finished", b'{"x":1}'), id=f"a-report-with-{name}-is-left-out")
+            for name, line in {
+                "null": b'{"$progress":null}',
+                "words": b'{"$progress":"40%"}',
+                "no-number": b'{"$progress":NaN}',
+                "a-number-that-is-too-large": b'{"$progress":1%s}' % (b"0" * 400),
+                "an-array": b'{"$progress":[0.4]}',
+            }.items()
+        ),
+        *(
+            pytest.param(line + b'\n{"x":1}', (0.4, said), ("finished", b'{"x":1}'), id=f"a-report-with-{name}")
+            for name, line, said in (
+                ("half-a-surrogate", b'{"$progress":0.4,"message":"a\\ud800"}', "a?"),
+                ("text-that-is-no-utf8", b'{"$progress":0.4,"message":"a\xff"}', "a\ufffd"),
+                ("no-message", b'{"$progress":0.4,"message":null}', ""),
+                ("something-else-in-it", b'{"$progress":0.4,"message":"a","n":1e999}', "a"),
+            )
+        ),
+        pytest.param(b'{"$progress":null}', None, ("failed", Reason.HANDLER_ERROR), id="a-bad-report-at-the-end"),
+        pytest.param(b'{"x":"$progress"}', None, ("finished", b'{"x":"$progress"}'), id="the-word-elsewhere"),
         pytest.param(b"nonsense\n{}\n", None, ("failed", Reason.RESULT_REFUSED), id="no-json"),
         pytest.param(b"x" * 200_000, None, ("failed", Reason.RESULT_TOO_LARGE), id="too-large"),
     ],
@@ -176,6 +207,22 @@ async def test_a_server_reports_progress_in_a_stream(
     told = events.find(LEASE, "progress")
     assert (told and told[1]) == progress
     await endpoint.close()
+
+
+async def test_of_reports_that_come_at_once_the_last_is_told_after_a_pause(server: Server) -> None:
+    server.parts = [b'{"$progress":0.1}\n{"$progress":0.2}\n{"$progress":0.3}\n', b'{"x":1}\n']
+    events, endpoint = Recorder(), HttpEndpoint(server.url)
+    await endpoint.open(events)
+    endpoint.start(GRANT, boottime() + 10)
+    await until(lambda: (told := _fractions(events)) and told[-1] == 0.3, "the last is told")
+    server.go_on.set()
+    assert (await events.ended(LEASE))[0] == "finished"
+    assert _fractions(events) == [0.1, 0.3]
+    await endpoint.close()
+
+
+def _fractions(events: Recorder) -> list[float]:
+    return [args[0] for kind, _, args in events.told if kind == "progress"]
 
 
 @pytest.mark.parametrize("way", ["cancel", "kill", "close"])

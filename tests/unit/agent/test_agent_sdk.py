@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict  # pydantic wants it before Python 3.12
 
-from taskdist.agent import Agent, Context, Permanent
+from taskdist.agent import Agent, Context, Permanent, Throttled
 from taskdist.agent.invoke import MAX_MESSAGE, Cancelled, Failed, Returned, bounded, encode_result, invoke
 from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
@@ -136,6 +138,26 @@ def test_exceptions(make: Any, error: BaseException, message: str, retryable: bo
     # The loop of the async handlers is still good.
     agent.task("echo")(by_model_async)
     assert isinstance(invoke(agent, b'{"path":"a"}', make_context("echo"), runner), Returned)
+
+
+@pytest.mark.parametrize(
+    ("after", "low", "high"),
+    [
+        pytest.param(7, 7, 7, id="seconds"),
+        pytest.param("7", 7, 7, id="seconds-of-a-header"),
+        pytest.param("date", 20, 40, id="date-of-a-header"),
+        pytest.param("date without zone", 20, 40, id="date-in-an-older-format"),
+        pytest.param("Fri, 31 Dec 1999 23:59:59 GMT", 0, 0, id="a-date-that-is-past"),
+        pytest.param("soon", 30, 30, id="neither-is-the-default"),
+        pytest.param("", 30, 30, id="empty-is-the-default"),
+    ],
+)
+def test_throttled_takes_what_a_provider_says(after: float | str, low: float, high: float) -> None:
+    if after == "date":
+        after = formatdate(time.time() + 40, usegmt=True)
+    elif after == "date without zone":
+        after = time.asctime(time.gmtime(time.time() + 40))
+    assert low <= Throttled(after=after).after <= high
 
 
 def test_an_unknown_type_is_another_agents_work(runner: asyncio.Runner) -> None:

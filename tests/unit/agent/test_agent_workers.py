@@ -198,6 +198,52 @@ async def test_a_clean_handler_keeps_its_worker() -> None:
         assert b.pool.worker_pids == workers
 
 
+POOLS = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+from taskdist.agent import Agent
+
+agent, lazy, _kept = Agent(), ThreadPoolExecutor(4), []
+
+
+@agent.task("use")
+def use(payload: dict) -> dict:
+    return {"sum": sum(lazy.map(abs, range(4)))}
+
+
+@agent.task("leave")
+def leave(payload: dict) -> None:
+    lazy.submit(time.sleep, 60)
+
+
+@agent.task("make")
+def make(payload: dict) -> None:
+    _kept.append(ThreadPoolExecutor(1))
+    _kept[0].submit(int).result()
+"""
+
+
+@pytest.mark.parametrize(
+    ("type_", "kept"),
+    [
+        pytest.param("use", True, id="idle-threads-of-the-modules-executor-stay"),
+        pytest.param("leave", False, id="what-they-go-on-with-ends"),
+        pytest.param("make", False, id="an-executor-of-the-attempt-ends"),
+    ],
+)
+async def test_an_executor_that_the_module_made_may_start_its_threads_in_an_attempt(
+    type_: str, kept: bool, tmp_path: Path
+) -> None:
+    module = tmp_path / "pools.py"
+    module.write_text(POOLS)
+    async with bench(target=[str(module)]) as b:
+        for _ in range(2):
+            workers = b.pool.worker_pids
+            assert (await b.run(type_))[0] == "finished"
+            assert (await b.run("use")) == ("finished", (b'{"sum":6}',))
+            assert (b.pool.worker_pids == workers) is kept
+
+
 def framed(head: bytes) -> bytes:
     return struct.pack(">II", len(head), 0) + head
 
@@ -338,6 +384,12 @@ def shell(script: str) -> list[str]:
             (Reason.HANDLER_ERROR, "the command exited with status 65: bad input", False),
             id="EX_DATAERR-is-permanent",
         ),
+        pytest.param(
+            shell("echo '$throttled 30s' >&2; echo '$progress 0.4 half' >&2; echo '$progress half' >&2; exit 75"),
+            "failed",
+            (Reason.HANDLER_ERROR, "the command exited with status 75: $throttled 30s\n$progress half", True),
+            id="lines-for-the-worker-that-it-does-not-understand",
+        ),
         pytest.param(shell("kill -9 $$"), "failed", lambda r, m, again: "SIGKILL" in m and again, id="killed"),
         pytest.param(
             shell("echo nonsense"), "failed", lambda r, m, again: r is Reason.RESULT_REFUSED and not again, id="no-json"
@@ -399,6 +451,8 @@ async def test_a_handler_says_what_it_used_of_budgets(fails: bool, kind: str) ->
         pytest.param("printf 'why\\n$throttled 2.5' >&2; exit 75", Reason.THROTTLED, 2.5, id="no-end-of-line"),
         pytest.param("echo why >&2; echo '$throttled 0' >&2; exit 75", Reason.THROTTLED, 1.0, id="at-least-a-second"),
         pytest.param("echo why >&2; echo '$throttled soon' >&2; exit 75", Reason.HANDLER_ERROR, 0.0, id="no-number"),
+        pytest.param("echo '$throttled 30s why' >&2; exit 75", Reason.HANDLER_ERROR, 0.0, id="no-number-alone"),
+        pytest.param("echo '$throttled -1 why' >&2; exit 75", Reason.HANDLER_ERROR, 0.0, id="negative"),
         pytest.param("echo '$throttled 30' >&2; echo why >&2; exit 75", Reason.HANDLER_ERROR, 0.0, id="not-the-last"),
         pytest.param("echo why >&2; echo '$throttled 30' >&2; exit 1", Reason.HANDLER_ERROR, 0.0, id="another-status"),
         pytest.param("echo why >&2; exit 75", Reason.HANDLER_ERROR, 0.0, id="no-line"),
@@ -410,7 +464,7 @@ async def test_a_command_that_is_throttled_says_when(script: str, reason: Reason
         kind, (found, message, retryable) = await b.ended(lease)
         assert (kind, found, retryable, b.events.retry_after[lease]) == ("failed", reason, True, after)
         assert "why" in message
-        assert "$throttled 30" not in message
+        assert "$throttled 30\n" not in f"{message}\n"
 
 
 async def test_a_command_reports_progress_in_lines(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """`agent try`: a handler is run once, as in a pod, with nothing around it."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,7 +39,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
             (f"{SAMPLE}:agent", "--type", "throttled", "--payload", '{"after": 20}'),
             1,
             "",
-            "would be tried again after 20 s",
+            "would be tried again after 20 s, unless its queue delivers at most once",
             id="throttled",
         ),
         pytest.param((f"{SAMPLE}:agent", "--type", "nope"), 1, "", "no handler for type 'nope'", id="another-type"),
@@ -59,3 +62,28 @@ def test_a_handler_is_tried(
     assert found[0] == code, found
     assert out in found[1]
     assert err in found[2]
+
+
+CHATTY = """
+import os
+from taskdist.agent import Agent
+
+agent = Agent()
+
+
+@agent.task("talk")
+def talk(payload: dict) -> dict:
+    print("said by print", flush=True)
+    os.system("echo said by a child")
+    return {"x": 1}
+"""
+
+
+def test_stdout_holds_the_result_alone(tmp_path: Path) -> None:
+    module = tmp_path / "chatty.py"
+    module.write_text(CHATTY)
+    program = [sys.executable, "-m", "taskdist.cli.main", "agent", "try", f"{module}:agent", "--type", "talk"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout) == {"x": 1}
+    assert "said by print" in done.stderr
+    assert "said by a child" in done.stderr
