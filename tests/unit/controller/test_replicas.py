@@ -7,9 +7,10 @@ from typing import Any, cast
 import pytest
 
 from taskdist.api import POOL_LABEL, AgentPool, Reason
+from taskdist.controller import keepers as module
 from taskdist.controller.bridge import PodFact, PoolView
 from taskdist.controller.keepers import Keepers
-from taskdist.controller.pods import LinkInfo, build_pod
+from taskdist.controller.pods import LinkInfo, build_pod, check_template
 from taskdist.controller.replicas import Outcome, Replicas
 from taskdist.controller.status import PoolFacts
 from taskdist.core.model import Trouble
@@ -281,6 +282,49 @@ async def test_each_spec_is_judged_once_and_strictly() -> None:
     for generation in (3, 3, 4, 4):
         await room.keep(make_pool(generation))
     assert room.server.dry_runs == [True, True]
+
+
+@pytest.mark.parametrize("seconds", [60.0, 0.0], ids=["it is fresh", "it is old"])
+async def test_the_api_server_s_refusal_is_asked_for_anew_after_a_while(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REFUSED_SECONDS", seconds)
+    room, looked = Room(), asyncio.Event()
+    monkeypatch.setattr(room.keepers, "look_at_pool", lambda key: looked.set())
+    room.server.verdict = INVALID
+    for _ in range(3):
+        await room.keep(make_pool())
+    assert len(room.server.dry_runs) == (1 if seconds else 3)
+    assert [reason for reason, _ in room.told] == [Reason.INVALID_TEMPLATE], "the same is told once"
+    if seconds:
+        return
+    async with asyncio.timeout(10):
+        await looked.wait()
+    room.server.verdict = Unanswered("no answer")
+    with pytest.raises(KubeError):
+        await room.keep(make_pool())
+    assert room.server.conditions["Stalled"][:2] == ("True", "InvalidTemplate"), "no answer is no better word"
+    room.server.verdict = None
+    for _ in range(3):
+        await room.keep(make_pool())
+    assert room.server.conditions["Stalled"][0] == "False"
+    assert len(room.server.dry_runs) == 5, "what is accepted stays so"
+
+
+async def test_what_this_operator_itself_refuses_is_not_judged_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REFUSED_SECONDS", 0.0)
+    judged: list[AgentPool] = []
+
+    def counted(pool: AgentPool) -> None:
+        judged.append(pool)
+        check_template(pool)
+
+    monkeypatch.setattr(module, "check_template", counted)
+    room = Room()
+    for _ in range(3):
+        await room.keep(make_pool(env=["A=B"]))
+    assert len(judged) == 1
+    assert room.server.dry_runs == []
 
 
 @pytest.mark.parametrize("answer", [QUOTA, DENIED], ids=["a quota", "a webhook that denies it"])
