@@ -212,6 +212,22 @@ async def test_pods_that_end_again_and_again_are_replaced_with_a_growing_pause()
     assert (await room.replicas.make_missing(make_pool(), (), 1)).again is None
 
 
+@pytest.mark.parametrize(("quiet", "pauses"), [(599.0, True), (600.0, False)])
+async def test_pods_that_ended_long_ago_make_no_pause_while_agents_are_not_ready(quiet: float, pauses: bool) -> None:
+    room = Room()
+
+    async def end(uid: str) -> float | None:
+        await room.replicas.remove_ended(make_pool(), (PodFact(uid, "p-3-9", False, True, False),))
+        return (await room.replicas.make_missing(make_pool(), (), 1)).again
+
+    for number in range(12):
+        await end(f"u-{number}")
+        room.now += 300.0
+    room.now += quiet - 300.0
+    assert (await end("u-last") is not None) is pauses
+    assert await end("u-another") is not None, "it counts anew"
+
+
 async def test_a_keeper_looks_again_when_the_pause_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     room = Room()
     room.facts = PoolFacts(desired=1)
