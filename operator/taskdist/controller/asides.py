@@ -16,6 +16,9 @@ from taskdist.observability.events import Subject
 
 T = TypeVar("T")
 
+# How many objects are remembered for having been told of: nobody says of one that could never be read that it is gone.
+MOST_TOLD = 10_000
+
 _log = structlog.get_logger("taskdist.asides")
 
 
@@ -31,7 +34,7 @@ class Asides:
         self._announce = announce
         self._leads = leads
         self._informers: tuple[tuple[str, Informer[Any]], ...] = ()
-        self._told: dict[tuple[str, str], str] = {}
+        self._told: dict[tuple[str, str], str] = {}  # the oldest first
         self._on_aside: dict[str, Callable[[str], None]] = {}
 
     def hear(
@@ -72,7 +75,10 @@ class Asides:
     def _tell(self, kind: str, aside: Aside) -> None:
         if not self._leads() or self._told.get((kind, aside.uid)) == aside.message:
             return
+        self._told.pop((kind, aside.uid), None)
         self._told[kind, aside.uid] = aside.message
+        if len(self._told) > MOST_TOLD:
+            del self._told[next(iter(self._told))]
         _log.warning(
             "set aside", kind=kind, namespace=aside.namespace, name=aside.name, reason=aside.reason, why=aside.message
         )

@@ -5,6 +5,7 @@ and which of them goes is the core's decision; a keeper only creates what is mis
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,6 +39,8 @@ UNDECIDED_SECONDS = 30.0
 # The longest pause before a status is mended that something else goes on to write over, and how long it must have been
 # left alone to be mended at once again; in seconds.
 MOST_MEND_SECONDS, CALM_SECONDS = 60.0, 180.0
+# How long the API server's refusal of a template holds: it may come of what others mend, such as a LimitRange.
+REFUSED_SECONDS = 60.0
 
 _log = structlog.get_logger("taskdist.keepers")
 
@@ -78,7 +81,8 @@ class Keepers:
         self._written: dict[tuple[str, Key], dict[str, Any]] = {}
         # How often in a row something else wrote over a status, and when last (monotonic time).
         self._overwritten: dict[tuple[str, Key], tuple[int, float]] = {}
-        self._verdicts: dict[Key, tuple[SpecVersion, Verdict]] = {}
+        # With the time until which each holds.
+        self._verdicts: dict[Key, tuple[SpecVersion, Verdict, float]] = {}
         # Of specs on which the API server gave no word: until when it is not asked again.
         self._undecided: dict[Key, tuple[SpecVersion, float]] = {}
         # By pool: for which cause pods were last told not to come up.
@@ -230,39 +234,44 @@ class Keepers:
     async def _judge(self, pool: AgentPool) -> tuple[Verdict, KubeError | None]:
         """Say whether the spec can be used, and what kept the API server from saying its part.
 
-        It is asked once for each spec. What is no word on the spec (a quota, a policy, no answer) stalls nothing: the
-        pods themselves may be refused for it, and that is then in status.
+        It is asked once for each spec, and now and then of one that it refuses. What is no word on the spec (a quota, a
+        policy, no answer) stalls nothing: the pods themselves may be refused for it, and that is then in status.
         """
         key, version = (pool.metadata.namespace, pool.metadata.name), _version(pool)
-        known = self._verdicts.get(key)
-        if known and known[0] == version:
-            return known[1], None
+        former = Verdict()
+        if (known := self._verdicts.get(key)) and known[0] == version:
+            former = known[1]
+            if time.monotonic() < known[2]:
+                return former, None
         asked = self._undecided.get(key)
         if asked and asked[0] == version and time.monotonic() < asked[1]:
             return Verdict(), None
         try:
-            verdict = await self._ask(pool)
+            verdict, holds = await self._ask(pool)
         except KubeError as error:
             if isinstance(error, ApiError) and (error.is_forbidden or error.is_denied):
                 self._undecided[key] = (version, time.monotonic() + UNDECIDED_SECONDS)
                 return Verdict(), None
-            return Verdict(), error
-        self._verdicts[key] = (version, verdict)
-        if not verdict.accepted:
+            return former, error
+        self._verdicts[key] = (version, verdict, time.monotonic() + holds)
+        if holds < math.inf:
+            asyncio.get_running_loop().call_later(holds, self.look_at_pool, key)
+        if not verdict.accepted and verdict != former:
             self._announce(subject(pool), verdict.reason, verdict.message, "Validate", True)
         return verdict, None
 
-    async def _ask(self, pool: AgentPool) -> Verdict:
+    async def _ask(self, pool: AgentPool) -> tuple[Verdict, float]:
+        """Return the verdict on the pool's spec, and for how many seconds it holds."""
         if pool.metadata.namespace == self._own_namespace:
-            return Verdict(
-                Reason.FORBIDDEN_NAMESPACE,
+            said = (
                 f"pools in the operator's own namespace {self._own_namespace} are refused, as agents could then read "
-                "its certificate authority; create the pool in another namespace",
+                "its certificate authority; create the pool in another namespace"
             )
+            return Verdict(Reason.FORBIDDEN_NAMESPACE, said), math.inf
         try:
             check_template(pool)
         except InvalidTemplate as error:
-            return Verdict(Reason.INVALID_TEMPLATE, str(error))
+            return Verdict(Reason.INVALID_TEMPLATE, str(error)), math.inf
         pod = build_pod(pool, f"{pool.metadata.name}-dry-run", self._link)
         try:
             # Misspelt fields too: they would be dropped without a word.
@@ -270,8 +279,9 @@ class Keepers:
         except ApiError as error:
             if not error.is_invalid or error.is_denied:
                 raise
-            return Verdict(Reason.INVALID_TEMPLATE, f"the API server refuses a pod of spec.template: {error.message}")
-        return Verdict()
+            said = f"the API server refuses a pod of spec.template: {error.message}"
+            return Verdict(Reason.INVALID_TEMPLATE, said), REFUSED_SECONDS
+        return Verdict(), math.inf
 
     def _tell_failing(self, pool: AgentPool, facts: PoolFacts) -> None:
         """Once for each cause, as long as it lasts."""

@@ -49,6 +49,7 @@ def check_template(pool: AgentPool) -> None:
     Raises:
         InvalidTemplate: with the field and the fix.
     """
+    _check_metadata(pool.spec.template.metadata)
     spec = pool.spec.template.spec
     where = "spec.template.spec"
     containers = _objects(spec, "containers", where)
@@ -77,6 +78,27 @@ def check_template(pool: AgentPool) -> None:
             raise InvalidTemplate(
                 f"{where}.env: TASKDIST_HEALTH_PORT is {value!r}: write a port, 1 to 65535, in quotes"
             )
+
+
+def _check_metadata(metadata: Object) -> None:
+    """Refuse what the operator reads off pods as its own word, such as that one is to be deleted."""
+    for field in ("labels", "annotations"):
+        where, found = f"spec.template.metadata.{field}", metadata.get(field)
+        if not (found is None or isinstance(found, dict)):
+            raise InvalidTemplate(f"{where} must be an object, and is {_kind(found)}")
+        for key in found or {}:
+            # These labels are set to what is true, whatever the template says.
+            if _is_ours(key) and not (field == "labels" and key in (POOL_LABEL, TEMPLATE_LABEL)):
+                raise InvalidTemplate(f"{where}: {key[:100]} is the operator's; remove it, or take another prefix")
+
+
+def _is_ours(key: str) -> bool:
+    prefix, slash, _ = key.partition("/")
+    return bool(slash) and (prefix == GROUP or prefix.endswith(f".{GROUP}"))
+
+
+def _of_the_user(found: dict[str, str] | None) -> dict[str, str]:
+    return {key: value for key, value in (found or {}).items() if not _is_ours(key)}
 
 
 def _objects(of: Object, name: str, where: str) -> list[Object]:
@@ -121,12 +143,12 @@ def build_pod(pool: AgentPool, name: str, link: LinkInfo) -> Object:
             "name": name,
             "namespace": pool.metadata.namespace,
             "labels": {
-                **(metadata.get("labels") or {}),
+                **_of_the_user(metadata.get("labels")),
                 **MANAGED_BY,
                 POOL_LABEL: pool.metadata.name,
                 TEMPLATE_LABEL: template_hash(pool),
             },
-            "annotations": dict(metadata.get("annotations") or {}),
+            "annotations": _of_the_user(metadata.get("annotations")),
             "ownerReferences": [
                 {
                     "apiVersion": f"{GROUP}/{VERSION}",

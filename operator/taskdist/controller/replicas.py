@@ -27,6 +27,8 @@ CREATE_CONCURRENCY = 10
 # How many names of others are stepped over in one go: each costs two requests.
 MOST_FOREIGN = 20
 FOREIGN_SECONDS = 1.0
+# When no pod of a pool has ended for so long, those that did say nothing any more; longer than the longest pause.
+QUIET_SECONDS = 600.0
 
 Publish = Callable[[str], Awaitable[None]]
 _log = structlog.get_logger("taskdist.replicas")
@@ -54,11 +56,15 @@ class Outcome:
 
 
 class _Ends:
-    """Pods of one pool that ended for good although agents never end: how many since it had all that it wants."""
+    """Pods of one pool that ended for good although agents never end: how many since it had all that it wants.
+
+    Or since none did for a while: an agent that is not ready for another cause must not keep it for ever.
+    """
 
     def __init__(self) -> None:
         self.uids: set[str] = set()
         self.count = 0
+        self.last = 0.0
         self.pause_until = 0.0
 
 
@@ -101,8 +107,8 @@ class Replicas:
     async def remove_ended(self, pool: AgentPool, pods: tuple[PodFact, ...]) -> None:
         """Take away pods that have ended for good, evicted or refused by their node, say: others take their places.
 
-        The first is replaced at once. Each further one makes the pause longer, until all agents are ready: a node that
-        refuses such pods would get one after the other.
+        The first is replaced at once. Each further one makes the pause longer, until all agents are ready, or none
+        has ended for a while: a node that refuses such pods would get one after the other.
         """
         self._note_ends(_key(pool), {pod.uid for pod in pods if pod.ended})
         for pod in pods:
@@ -117,12 +123,16 @@ class Replicas:
         if not uids and key not in self._ends:
             return
         ends = self._ends.setdefault(key, _Ends())
+        now = self._clock()
+        if now - ends.last >= QUIET_SECONDS:
+            ends.count = 0
         new, ends.uids = uids - ends.uids, uids
         if new and ends.count:
             pause = self._backoff.wait(ends.count - 1, self._rng)
-            ends.pause_until = self._clock() + pause
+            ends.pause_until = now + pause
             _log.warning("pods of the pool end again and again", namespace=key[0], pool=key[1], next_in=round(pause, 1))
-        ends.count += bool(new)
+        if new:
+            ends.count, ends.last = ends.count + 1, now
 
     async def make_missing(self, pool: AgentPool, pods: tuple[PodFact, ...], wanted: int) -> Outcome:
         """Make pods until so many serve. One first, then twice as many each time: what is refused is refused once."""

@@ -131,7 +131,7 @@ def _timing(lease: float, renew: float, retry: float, allow_short_leases: bool) 
         raise SettingsError(
             f"TASKDIST_LEASE_SECONDS is {lease:g}: after the death of a leader agents could be without one for "
             f"{succession.longest:.3g} s, and with a queue's leaseSeconds of {DEFAULT_LEASE_SECONDS} (the default) "
-            f"they would have stopped their work by then. Set it to {succession.longest_leadership:g} or less, with "
+            f"they would have stopped their work by then. Set it to {succession.longest_leadership} or less, with "
             "TASKDIST_RENEW_SECONDS below it; or set TASKDIST_ALLOW_SHORT_LEASES=true to accept that a killed leader "
             "costs attempts"
         )

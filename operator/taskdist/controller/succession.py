@@ -8,6 +8,7 @@ asks its work to stop. Where it holds, a killed leader costs no attempt.
 """
 
 import itertools
+import math
 from dataclasses import dataclass, field
 
 from taskdist.api.taskqueue import TaskQueueSpec
@@ -48,7 +49,7 @@ class Succession:
         return next(seconds for seconds in itertools.count(1) if self.outlasted_by(seconds))
 
     @property
-    def longest_leadership(self) -> float:
-        """The longest election lease that queues of the default `leaseSeconds` outlast, rounded down to a tenth."""
+    def longest_leadership(self) -> int:
+        """The longest election lease that queues of the default `leaseSeconds` outlast; a Lease has whole seconds."""
         left = DEFAULT_LEASE_SECONDS - self.agent.fence(DEFAULT_LEASE_SECONDS) - self.beside_the_lease
-        return max(0.0, int((left / (1 + self.timing.drift)) * 10 - 1e-9) / 10)
+        return max(0, math.ceil(left / (1 + self.timing.drift)) - 1)

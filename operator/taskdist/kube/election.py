@@ -56,9 +56,14 @@ class Timing:
         return self.lease * (1 - self.drift)
 
     @property
+    def duration(self) -> int:
+        """The lease as the record says it, which holds whole seconds only."""
+        return math.ceil(self.lease)
+
+    @property
     def patience(self) -> float:
         """How long a challenger respects a record that does not change."""
-        return self.lease * (1 + self.drift)
+        return self.duration * (1 + self.drift)
 
     @property
     def request(self) -> float:

@@ -258,7 +258,7 @@ class LeaderElector:
             "leaseTransitions": action.epoch,
             "renewTime": now,
             "acquireTime": now if action.purpose == "acquire" else old.get("acquireTime", now),
-            "leaseDurationSeconds": 1 if action.purpose == "release" else math.ceil(self._election.timing.lease),
+            "leaseDurationSeconds": 1 if action.purpose == "release" else self._election.timing.duration,
         }
         return {"apiVersion": LEASES.api_version, "kind": "Lease", "metadata": metadata, "spec": spec}
 

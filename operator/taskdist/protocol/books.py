@@ -1,6 +1,7 @@
 """What the operator's end keeps: Tasks, leases, sessions, and the times at which something is due. No rule is here."""
 
 import heapq
+import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
@@ -202,6 +203,9 @@ class Timers:
         self._count = 0
 
     def add(self, at: float, kind: str, uid: str, mark: int = 0) -> None:
+        """Have it taken at `at`. What is no number is never due: it would hide all that stands behind it."""
+        if math.isnan(at):
+            return
         self._count += 1
         heapq.heappush(self._heap, (at, self._count, kind, uid, mark))
 

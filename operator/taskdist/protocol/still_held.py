@@ -6,8 +6,9 @@ hello does not name the lease, and that ends it.
 """
 
 from collections.abc import Mapping
+from typing import Annotated
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from taskdist.api import GROUP, Delivery, Phase, Reclaim
 from taskdist.core.model import Task
@@ -17,6 +18,11 @@ PREFIX = f"held.{GROUP}/"
 # As many of one pod are read. More than that at once is not this operator's work.
 MOST_OF_A_POD = 64
 
+# Whoever may change pods can write such an annotation: what no leader ever writes is no note.
+_Seconds = Annotated[float, Field(ge=0, le=604800, allow_inf_nan=False)]
+_Amount = Annotated[int, Field(ge=0, le=1_000_000_000)]
+_Number = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
 
 class _Held(BaseModel):
     """One annotation's value."""
@@ -24,16 +30,16 @@ class _Held(BaseModel):
     name: str
     queue: str
     tenant: str
-    slots: int
-    attempt: int
-    epoch: int
+    slots: Annotated[int, Field(ge=1, le=1000)]
+    attempt: _Number
+    epoch: _Number
     pool: str
-    leaseSeconds: float
-    holdSeconds: float
-    resources: tuple[tuple[str, int], ...] = ()
+    leaseSeconds: _Seconds
+    holdSeconds: _Seconds
+    resources: tuple[tuple[str, _Amount], ...] = ()
     concurrencyKey: str | None = None
     orderingKey: str | None = None
-    budgets: tuple[tuple[str, str, int], ...] = ()
+    budgets: tuple[tuple[str, str, _Amount], ...] = ()
     idempotency: tuple[str, str] | None = None
 
 
@@ -89,7 +95,7 @@ def _record(held: _Held, uid: str, namespace: str, pod_uid: str, pod_name: str) 
         held.queue,
         "",
         0.0,
-        slots=max(1, held.slots),
+        slots=held.slots,
         tenant=held.tenant,
         resources=held.resources,
         concurrency_key=held.concurrencyKey,

@@ -1,9 +1,13 @@
 """Objects that are set aside are told of, once for each thing that is wrong, by the replica that leads."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from taskdist.api import Reason
+from taskdist.controller import asides as module
 from taskdist.controller.asides import Asides
 from taskdist.kube import Added, Aside, Informer, Store
 from unit.kube.fakes import make
@@ -58,3 +62,15 @@ def test_a_replica_that_does_not_lead_is_silent_until_it_does() -> None:
     assert uids == ["uid-a"], "a leadership that begins hears of it again"
     assert [event[:3] for event in told.events] == [("TaskQueue", "a", Reason.UNREADABLE)]
     assert told.asides.count() == {("TaskQueue", Reason.UNREADABLE): 1}
+
+
+def test_objects_that_come_and_go_are_not_remembered_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_TOLD", 3)
+    told = Told()
+    hear = told.asides.hear("Task", lambda change: None)
+    for number in range(10):
+        hear(replace(odd(number), uid=f"uid-{number}"))
+    assert len(told.events) == 10
+    assert len(told.asides._told) == 3
+    hear(replace(odd(11), uid="uid-9"))
+    assert len(told.events) == 10, "the latest are"

@@ -1,5 +1,6 @@
 """The pods of a pool: names, injected parts, refused templates."""
 
+import re
 from typing import Any
 
 import pytest
@@ -152,6 +153,36 @@ def test_building_leaves_the_pool_alone() -> None:
 def test_template_that_clashes_is_refused_with_the_fix(pod_spec: dict[str, Any], names: str) -> None:
     with pytest.raises(InvalidTemplate, match=names):
         check_template(make_pool(pod_spec))
+
+
+@pytest.mark.parametrize(
+    ("field", "key"),
+    [
+        ("annotations", "taskdist.dev/removed-by"),
+        ("annotations", "taskdist.dev/pool"),
+        ("annotations", "held.taskdist.dev/x"),
+        ("annotations", "other.taskdist.dev/x"),
+        ("labels", "taskdist.dev/other"),
+    ],
+)
+def test_what_only_the_operator_writes_on_pods_is_refused_and_never_copied(field: str, key: str) -> None:
+    pool = make_pool()
+    pool.spec.template.metadata = {field: {"mine.dev/x": "1", "nottaskdist.dev/x": "1", "taskdist.dev": "1"}}
+    check_template(pool)
+    users = dict(pool.spec.template.metadata[field])
+    pool.spec.template.metadata[field][key] = "7"
+    with pytest.raises(InvalidTemplate, match=rf"^spec\.template\.metadata\.{field}: {re.escape(key)} is"):
+        check_template(pool)
+    copied = build_pod(pool, "p-3-0", LINK)["metadata"][field]
+    assert key not in copied
+    assert users.items() <= copied.items()
+
+
+def test_metadata_of_another_form_is_refused() -> None:
+    pool = make_pool()
+    pool.spec.template.metadata = {"annotations": ["a"]}
+    with pytest.raises(InvalidTemplate, match="annotations must be an object, and is a list"):
+        check_template(pool)
 
 
 @pytest.mark.parametrize(

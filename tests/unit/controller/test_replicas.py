@@ -7,9 +7,10 @@ from typing import Any, cast
 import pytest
 
 from taskdist.api import POOL_LABEL, AgentPool, Reason
+from taskdist.controller import keepers as module
 from taskdist.controller.bridge import PodFact, PoolView
 from taskdist.controller.keepers import Keepers
-from taskdist.controller.pods import LinkInfo, build_pod
+from taskdist.controller.pods import LinkInfo, build_pod, check_template
 from taskdist.controller.replicas import Outcome, Replicas
 from taskdist.controller.status import PoolFacts
 from taskdist.core.model import Trouble
@@ -211,6 +212,22 @@ async def test_pods_that_end_again_and_again_are_replaced_with_a_growing_pause()
     assert (await room.replicas.make_missing(make_pool(), (), 1)).again is None
 
 
+@pytest.mark.parametrize(("quiet", "pauses"), [(599.0, True), (600.0, False)])
+async def test_pods_that_ended_long_ago_make_no_pause_while_agents_are_not_ready(quiet: float, pauses: bool) -> None:
+    room = Room()
+
+    async def end(uid: str) -> float | None:
+        await room.replicas.remove_ended(make_pool(), (PodFact(uid, "p-3-9", False, True, False),))
+        return (await room.replicas.make_missing(make_pool(), (), 1)).again
+
+    for number in range(12):
+        await end(f"u-{number}")
+        room.now += 300.0
+    room.now += quiet - 300.0
+    assert (await end("u-last") is not None) is pauses
+    assert await end("u-another") is not None, "it counts anew"
+
+
 async def test_a_keeper_looks_again_when_the_pause_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     room = Room()
     room.facts = PoolFacts(desired=1)
@@ -281,6 +298,49 @@ async def test_each_spec_is_judged_once_and_strictly() -> None:
     for generation in (3, 3, 4, 4):
         await room.keep(make_pool(generation))
     assert room.server.dry_runs == [True, True]
+
+
+@pytest.mark.parametrize("seconds", [60.0, 0.0], ids=["it is fresh", "it is old"])
+async def test_the_api_server_s_refusal_is_asked_for_anew_after_a_while(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REFUSED_SECONDS", seconds)
+    room, looked = Room(), asyncio.Event()
+    monkeypatch.setattr(room.keepers, "look_at_pool", lambda key: looked.set())
+    room.server.verdict = INVALID
+    for _ in range(3):
+        await room.keep(make_pool())
+    assert len(room.server.dry_runs) == (1 if seconds else 3)
+    assert [reason for reason, _ in room.told] == [Reason.INVALID_TEMPLATE], "the same is told once"
+    if seconds:
+        return
+    async with asyncio.timeout(10):
+        await looked.wait()
+    room.server.verdict = Unanswered("no answer")
+    with pytest.raises(KubeError):
+        await room.keep(make_pool())
+    assert room.server.conditions["Stalled"][:2] == ("True", "InvalidTemplate"), "no answer is no better word"
+    room.server.verdict = None
+    for _ in range(3):
+        await room.keep(make_pool())
+    assert room.server.conditions["Stalled"][0] == "False"
+    assert len(room.server.dry_runs) == 5, "what is accepted stays so"
+
+
+async def test_what_this_operator_itself_refuses_is_not_judged_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REFUSED_SECONDS", 0.0)
+    judged: list[AgentPool] = []
+
+    def counted(pool: AgentPool) -> None:
+        judged.append(pool)
+        check_template(pool)
+
+    monkeypatch.setattr(module, "check_template", counted)
+    room = Room()
+    for _ in range(3):
+        await room.keep(make_pool(env=["A=B"]))
+    assert len(judged) == 1
+    assert room.server.dry_runs == []
 
 
 @pytest.mark.parametrize("answer", [QUOTA, DENIED], ids=["a quota", "a webhook that denies it"])

@@ -57,6 +57,7 @@ def test_a_successor_is_there_before_any_agent_asks_its_work_to_stop(seed: int) 
         pytest.param(Timing(5, 3, 1), 15, id="shipped"),
         pytest.param(Timing(3, 2, 0.4), 12, id="quick"),
         pytest.param(Timing(15, 10, 2), 26, id="slow"),
+        pytest.param(Timing(5.01, 3, 1), 16, id="a fraction, which a Lease cannot hold"),
     ],
 )
 def test_the_least_lease_is_the_shortest_that_outlasts_a_change(timing: Timing, least: int) -> None:
@@ -68,6 +69,7 @@ def test_the_least_lease_is_the_shortest_that_outlasts_a_change(timing: Timing, 
 
 def test_the_advice_to_shorten_the_leader_s_lease_is_good_advice() -> None:
     advised = Succession(Timing(15, 10, 1)).longest_leadership
+    assert advised == 5
     assert Succession(Timing(advised, 3, 1)).outlasted_by(DEFAULT_LEASE_SECONDS)
     assert not Succession(Timing(advised + 0.2, 3, 1)).outlasted_by(DEFAULT_LEASE_SECONDS)
 

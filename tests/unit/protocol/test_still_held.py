@@ -1,5 +1,7 @@
 """Keys of a Task that was deleted while it runs stay held, for the next leader too, until its agent stopped it."""
 
+import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 from taskdist.api import Phase
 from taskdist.core.model import Budget, Queue, Task
 from taskdist.protocol import still_held
+from taskdist.protocol.books import Timers
 from taskdist.protocol.messages import Cancel, LeaseName, Stopped
 from taskdist.protocol.observations import AnnotatePod, PodRecord, TaskRecord, Written
 from unit.protocol.desk import A1, EPOCH, POOL, QUEUE, Desk
@@ -114,3 +117,29 @@ def test_without_such_a_note_it_is_free(key: str) -> None:
 )
 def test_a_note_that_makes_no_sense_is_left_out(value: str) -> None:
     assert still_held.read({still_held.annotation("a"): value, "other": "{}"}, "ns", "u1", "p-1") == ()
+
+
+BEYOND = [
+    *({field: number} for field in ("leaseSeconds", "holdSeconds") for number in (math.nan, math.inf, -1, 1e300)),
+    *({"slots": number} for number in (0, -1, 1001, 10**30)),
+    *({field: number} for field in ("attempt", "epoch") for number in (-1, 10**30)),
+    *({"resources": [["gpu", number]]} for number in (-1, 10**30)),
+    *({"budgets": [["q", "b", number]]} for number in (-1, 10**30)),
+]
+
+
+@pytest.mark.parametrize("wrong", BEYOND, ids=str)
+def test_a_note_with_a_number_that_no_leader_writes_is_left_out(wrong: dict[str, Any]) -> None:
+    (key, good), *_ = noted("budget").items()
+    assert len(still_held.read({key: good}, "ns", "u1", "p-1")) == 1
+    bad = json.dumps({**json.loads(good), **wrong})
+    assert still_held.read({key: bad}, "ns", "u1", "p-1") == ()
+
+
+def test_a_time_that_is_no_number_hides_no_timer() -> None:
+    timers = Timers()
+    timers.add(math.nan, "lease", "a")
+    timers.add(1.0, "lease", "b")
+    assert timers.next() == 1.0
+    assert timers.due(2.0) == ("lease", "b", 0)
+    assert timers.next() is None
