@@ -360,7 +360,7 @@ class Leader(Noted):
             self._timers.add(now.boot + self._settings.retry_seconds, "orphan", orphan.name.task_uid)
             return
         del self._orphans[orphan.pod, orphan.name]
-        if isinstance(outcome, Gone):
+        if isinstance(outcome, Gone) or self._forgotten(outcome.record):
             self._tell_gone(orphan.pod, orphan.name, orphan.outcome)
             return
         self._observe(outcome.record, now)
@@ -374,6 +374,10 @@ class Leader(Noted):
             self._listed(session, orphan.name, now)
         if orphan.name not in session.strangers:
             self._stranger_gone(session, orphan.name, now)
+
+    def _forgotten(self, record: TaskRecord) -> bool:
+        """Whether the Task is being deleted and over here: taken in, it would be forgotten and read again for ever."""
+        return record.deleting and not record.phase.terminal and record.task.uid not in self._tasks
 
     # --- time ---
 

@@ -69,6 +69,10 @@ class Leases(Kinship):
         else:
             self._time_lease(entry, lease)
 
+    def _stood_at_takeover(self, entry: Entry) -> bool:
+        """Whether what status shows of the Task now may have stood when this leader took over."""
+        return not self._taken_over
+
     def _adopt_held(self, record: TaskRecord, now: Now) -> None:
         """A former leader noted what a Task holds that was deleted while it ran: its agent may be stopping it yet."""
         uid = record.task.uid
