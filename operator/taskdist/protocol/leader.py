@@ -260,9 +260,10 @@ class Leader(Noted):
 
     def _on_pod_lost(self, uid: str, now: Now) -> None:
         pod = self._pods.pop(uid, None)
-        self._draining.discard(uid)
         self._removing.discard(uid)
-        if pod is not None and uid in self._leases:
+        if uid not in self._leases:
+            self._draining.discard(uid)  # one that holds anything may come back, and drains on
+        elif pod is not None:
             self._lost[uid] = pod
         self._refresh(uid, now)
         self.core.handle(PodGone(uid), now.wall)
