@@ -178,6 +178,7 @@ class Leader(Noted):
         if entry is None:
             self._see(record)
             if record.phase.terminal:
+                self._unread.discard(uid)
                 self._finals.add(uid)
                 return
             entry = self._tasks[uid] = Entry(record)
@@ -188,6 +189,8 @@ class Leader(Noted):
         entry.aside = False
         entry.gone = entry.gone or record.deleting
         self._advance(entry, now)
+        if entry.asked is None:
+            self._unread.discard(uid)
 
     def knows(self, uid: str) -> bool:
         """Whether this Task is in the books."""
@@ -198,8 +201,10 @@ class Leader(Noted):
         return self._input(partial(self._on_task_set_aside, uid), now)
 
     def _on_task_set_aside(self, uid: str, now: Now) -> None:
-        entry = self._tasks.get(uid)
-        if entry is not None:
+        if self._is_over(uid):
+            return
+        self._unread.add(uid)
+        if (entry := self._tasks.get(uid)) is not None:
             entry.aside = True
             self._advance(entry, now)
 
@@ -208,6 +213,7 @@ class Leader(Noted):
 
     def _on_task_deleted(self, uid: str, now: Now) -> None:
         self._finals.discard(uid)
+        self._unread.discard(uid)
         self._dead.pop(uid, None)
         entry = self._tasks.get(uid)
         if entry is not None:
@@ -378,7 +384,8 @@ class Leader(Noted):
 
     def _forgotten(self, record: TaskRecord) -> bool:
         """Whether the Task is being deleted and over here: taken in, it would be forgotten and read again for ever."""
-        return record.deleting and not record.phase.terminal and record.task.uid not in self._tasks
+        uid = record.task.uid
+        return record.deleting and not (record.phase.terminal or uid in self._tasks or uid in self._unread)
 
     # --- time ---
 

@@ -52,6 +52,7 @@ class Ledger(ABC):
         self._dead_before: set[str] = set()  # known to have died before the takeover; empty after it
         self._tasks: dict[str, Entry] = {}
         self._finals: set[str] = set()
+        self._unread: set[str] = set()  # set aside, not read since: what they were at the takeover may not be known
         self._lineage = Lineage()
         self._duplicates = Duplicates()
         self._dead: dict[str, Grave] = {}  # dead letters that nobody asks anything of
