@@ -362,9 +362,8 @@ class Leader(Noted):
         return record.attempt < lease.name.attempt
 
     def _orphan_read(self, orphan: Orphan, outcome: ReadOutcome, now: Now) -> None:
-        orphan.reading = False
         if isinstance(outcome, ReadFailed):
-            self._timers.add(now.boot + self._settings.retry_seconds, "orphan", orphan.name.task_uid)
+            self._put_off_orphan(orphan, now)
             return
         del self._orphans[orphan.pod, orphan.name]
         if isinstance(outcome, Gone) or self._forgotten(outcome.record):
@@ -405,9 +404,7 @@ class Leader(Noted):
         elif kind == "reasons":
             self._write_reasons(now)
         elif kind == "orphan":
-            for orphan in self._orphans.values():
-                if orphan.name.task_uid == uid and not orphan.reading:
-                    self._read_orphan(orphan)
+            self._read_orphan(self._orphan_pauses.pop(mark))
         elif (entry := self._tasks.get(uid)) is None:
             return
         elif kind == "advance":

@@ -63,6 +63,7 @@ class Ledger(ABC):
         self._removing: set[str] = set()  # marked by a former leader, and being deleted by this one
         self._orphans: dict[tuple[str, LeaseName], Orphan] = {}  # by the pod whose agent speaks of it
         self._orphan_reads: dict[int, Orphan] = {}
+        self._orphan_pauses: dict[int, Orphan] = {}  # by mark of the timer at whose end it is read again
         self._recovered = False  # nothing is decided before all that stands is known
         self._taken_over = False  # all that the lists of the takeover show has been looked at
         self._deferred: list[DeletePod] = []
