@@ -271,6 +271,7 @@ class Leader(Noted):
             self._draining.discard(uid)  # one that holds anything may come back, and drains on
         elif pod is not None:
             self._lost[uid] = pod
+        self._forget_lost(uid)
         self._refresh(uid, now)
         self.core.handle(PodGone(uid), now.wall)
         self._release_recovered(now)

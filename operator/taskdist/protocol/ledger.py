@@ -199,6 +199,13 @@ class Ledger(ABC):
         if not of_agent:
             self._leases.pop(lease.agent_uid, None)
             self._lost.pop(lease.agent_uid, None)
+            self._forget_lost(lease.agent_uid)
+
+    def _forget_lost(self, pod: str) -> None:
+        """Of an agent that is out of sight, not connected and holds nothing, nothing is kept."""
+        if pod not in self._pods and pod not in self._leases and pod not in self._by_pod:
+            self._heard.discard(pod)
+            self._last_confirmed.pop(pod, None)
 
     def _is_over(self, uid: str) -> bool:
         """Whether no attempt of the Task can be under way: it has ended, or is a dead letter."""

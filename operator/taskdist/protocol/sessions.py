@@ -154,6 +154,7 @@ class Sessions(Presence):
             lease = entry.lease
             if lease is not None and lease.stage is Stage.SENT and lease.reclaim is Reclaim.FAST:
                 self._attempt_over(entry, Reason.AGENT_LOST, "the connection to its agent was lost", now)
+        self._forget_lost(session.pod)
 
     def _drains(self, pod: str) -> bool:
         """Whether the agent gets no more work: it is to go, or its pod is going."""

@@ -1,5 +1,6 @@
 """Pods that go out of sight while their agents live: what is kept of them, and what they get once they are back."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -64,3 +65,33 @@ def test_an_agent_that_was_lost_while_it_drained_and_is_back_is_deleted_once_it_
         desk.at(desk.t + 30.0)
         deleted += [action.uid for action in desk.out if isinstance(action, DeletePod)]
     assert deleted == ["u1"]
+
+
+def lease_ends(desk: Desk) -> None:
+    desk.at(desk.t + 1000.0)
+    desk.answer(Written(record(13, attempt=1, epoch=EPOCH, agent_uid="u1")))
+
+
+def session_ends(desk: Desk) -> None:
+    desk.do("disconnected", 1)
+
+
+def pod_is_lost(desk: Desk) -> None:
+    desk.do("pod_lost", "u1")
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        pytest.param((finish, session_ends, pod_is_lost), id="its pod last"),
+        pytest.param((pod_is_lost, finish, session_ends), id="its session last"),
+        pytest.param((pod_is_lost, session_ends, lease_ends), id="its lease last"),
+    ],
+)
+def test_nothing_is_kept_of_an_agent_that_is_lost_for_good(ends: tuple[Callable[[Desk], None], ...]) -> None:
+    desk = busy()
+    leader = desk.leader
+    for end in ends:
+        assert ("u1" in leader._last_confirmed, "u1" in leader._heard) == (True, True)
+        end(desk)
+    assert (leader._last_confirmed, leader._heard) == ({}, set())
