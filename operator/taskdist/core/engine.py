@@ -225,14 +225,14 @@ class Core(Granting):
 
         def seen(agent: AgentRecord) -> None:
             agent.starting = agent.starting or (not agent.pod_seen and now - event.created < NEW)
-            agent.pod_seen = True
+            agent.pod_seen, agent.gone = True, False
             agent.namespace, agent.name, agent.created = event.namespace, event.name, event.created
             agent.template, agent.outdated, agent.trouble = event.template, outdated, event.trouble
 
         key = (event.namespace, event.pool)
         pool = self._catalogue.pools.get(key)
         outdated = pool is not None and differs(event.template, pool.template)
-        known = (agent.pod_seen, agent.created, agent.template, agent.outdated, agent.trouble)
+        known = (agent.pod_seen and not agent.gone, agent.created, agent.template, agent.outdated, agent.trouble)
         if known != (True, event.created, event.template, outdated, event.trouble):
             self._fleet.change(agent, now, seen)
         self._fleet.belong(agent, key, now)

@@ -214,11 +214,12 @@ class Fleet:
         return self.starts.get(pool, (USUAL_START, 0))[0]
 
     def gone(self, agent: AgentRecord, now: float) -> None:
-        """Its pod is gone. What it offered is no guide to the pool any more; its leases stand."""
+        """Its pod is gone, or out of sight. What it offered is no guide to the pool any more; its leases stand."""
 
         def what(agent: AgentRecord) -> None:
             agent.gone, agent.ready = True, False
             self._bound.dismiss(agent)
+            agent.offer = None  # should it come back, its next offer enrols it anew, even if it is the same
 
         self.change(agent, now, what)
 

@@ -47,7 +47,14 @@ class Attempts(Fates):
             self._advance_lease(entry, entry.lease, now)
 
     def _advance_gone(self, entry: Entry, now: Now) -> None:
-        """A deleted Task is terminal; its slots stay held until its agent confirms the stop or the lease ends."""
+        """A deleted Task is terminal; its slots stay held until its agent confirms the stop or the lease ends.
+
+        One that a former leader assigned may run yet, as long as the API server has it.
+        """
+        if entry.lease is None and entry.record.phase is Phase.ASSIGNED and self._stood_at_takeover(entry):
+            self._adopt_seen(entry, now)
+            if entry.uid not in self._tasks:
+                return
         if entry.outcome is not None:
             if not self._sure_it_is_gone(entry):
                 self._read(entry, Ask.IS_GONE)

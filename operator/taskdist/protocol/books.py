@@ -192,7 +192,7 @@ class Orphan:
     namespace: str
     task_name: str
     outcome: Result | Failure | None = None
-    reading: bool = False
+    pause: float = 0.0  # before it was read last, which then failed
 
 
 class Timers:

@@ -178,6 +178,7 @@ class Leader(Noted):
         if entry is None:
             self._see(record)
             if record.phase.terminal:
+                self._unread.discard(uid)
                 self._finals.add(uid)
                 return
             entry = self._tasks[uid] = Entry(record)
@@ -188,6 +189,8 @@ class Leader(Noted):
         entry.aside = False
         entry.gone = entry.gone or record.deleting
         self._advance(entry, now)
+        if entry.asked is None:
+            self._unread.discard(uid)
 
     def knows(self, uid: str) -> bool:
         """Whether this Task is in the books."""
@@ -198,8 +201,10 @@ class Leader(Noted):
         return self._input(partial(self._on_task_set_aside, uid), now)
 
     def _on_task_set_aside(self, uid: str, now: Now) -> None:
-        entry = self._tasks.get(uid)
-        if entry is not None:
+        if self._is_over(uid):
+            return
+        self._unread.add(uid)
+        if (entry := self._tasks.get(uid)) is not None:
             entry.aside = True
             self._advance(entry, now)
 
@@ -208,6 +213,7 @@ class Leader(Noted):
 
     def _on_task_deleted(self, uid: str, now: Now) -> None:
         self._finals.discard(uid)
+        self._unread.discard(uid)
         self._dead.pop(uid, None)
         entry = self._tasks.get(uid)
         if entry is not None:
@@ -260,10 +266,12 @@ class Leader(Noted):
 
     def _on_pod_lost(self, uid: str, now: Now) -> None:
         pod = self._pods.pop(uid, None)
-        self._draining.discard(uid)
         self._removing.discard(uid)
-        if pod is not None and uid in self._leases:
+        if uid not in self._leases:
+            self._draining.discard(uid)  # one that holds anything may come back, and drains on
+        elif pod is not None:
             self._lost[uid] = pod
+        self._forget_lost(uid)
         self._refresh(uid, now)
         self.core.handle(PodGone(uid), now.wall)
         self._release_recovered(now)
@@ -355,12 +363,11 @@ class Leader(Noted):
         return record.attempt < lease.name.attempt
 
     def _orphan_read(self, orphan: Orphan, outcome: ReadOutcome, now: Now) -> None:
-        orphan.reading = False
         if isinstance(outcome, ReadFailed):
-            self._timers.add(now.boot + self._settings.retry_seconds, "orphan", orphan.name.task_uid)
+            self._put_off_orphan(orphan, now)
             return
         del self._orphans[orphan.pod, orphan.name]
-        if isinstance(outcome, Gone):
+        if isinstance(outcome, Gone) or self._forgotten(outcome.record):
             self._tell_gone(orphan.pod, orphan.name, orphan.outcome)
             return
         self._observe(outcome.record, now)
@@ -374,6 +381,11 @@ class Leader(Noted):
             self._listed(session, orphan.name, now)
         if orphan.name not in session.strangers:
             self._stranger_gone(session, orphan.name, now)
+
+    def _forgotten(self, record: TaskRecord) -> bool:
+        """Whether the Task is being deleted and over here: taken in, it would be forgotten and read again for ever."""
+        uid = record.task.uid
+        return record.deleting and not (record.phase.terminal or uid in self._tasks or uid in self._unread)
 
     # --- time ---
 
@@ -393,9 +405,7 @@ class Leader(Noted):
         elif kind == "reasons":
             self._write_reasons(now)
         elif kind == "orphan":
-            for orphan in self._orphans.values():
-                if orphan.name.task_uid == uid and not orphan.reading:
-                    self._read_orphan(orphan)
+            self._read_orphan(self._orphan_pauses.pop(mark))
         elif (entry := self._tasks.get(uid)) is None:
             return
         elif kind == "advance":

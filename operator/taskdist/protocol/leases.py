@@ -54,7 +54,7 @@ class Leases(Kinship):
         self._set_lease(entry, lease)
         self._core_leased(entry, lease.agent_uid, now)
         session = self._by_pod.get(lease.agent_uid)
-        if name.epoch == self.epoch or (self._landed_late(record) and not (session and name in session.listed)):
+        if name.epoch == self.epoch or (self._landed_late(entry) and not (session and name in session.listed)):
             lease.stage = Stage.UNSENT  # what is not known to stand is never sent
             message = "it was assigned by a write that came late, and what it took may be another's by now"
             self._attempt_over(entry, Reason.GIVEN_BACK, message, now, counted=False)
@@ -68,6 +68,10 @@ class Leases(Kinship):
             self._settle(entry, lease, session, now)
         else:
             self._time_lease(entry, lease)
+
+    def _stood_at_takeover(self, entry: Entry) -> bool:
+        """Whether what status shows of the Task now may have stood when this leader took over."""
+        return not self._taken_over or entry.uid in self._unread
 
     def _adopt_held(self, record: TaskRecord, now: Now) -> None:
         """A former leader noted what a Task holds that was deleted while it ran: its agent may be stopping it yet."""
@@ -84,10 +88,11 @@ class Leases(Kinship):
         self._core_leased(entry, lease.agent_uid, now)
         self._time_lease(entry, lease)
 
-    def _landed_late(self, record: TaskRecord) -> bool:
+    def _landed_late(self, entry: Entry) -> bool:
         """Whether a former leader's assignment is in no list of the takeover: that one could not send it any more,
         as it only sends what it knows to be recorded, and its leadership was over by then."""
-        return self._taken_over and record.terms is not None and record.terms.recorded_first
+        terms = entry.record.terms
+        return not self._stood_at_takeover(entry) and terms is not None and terms.recorded_first
 
     def _foreign_until(self, lease: Lease) -> float:
         """A former leader's lease goes on, on hold, for at most hold seconds after the takeover."""

@@ -52,6 +52,7 @@ class Ledger(ABC):
         self._dead_before: set[str] = set()  # known to have died before the takeover; empty after it
         self._tasks: dict[str, Entry] = {}
         self._finals: set[str] = set()
+        self._unread: set[str] = set()  # set aside, not read since: what they were at the takeover may not be known
         self._lineage = Lineage()
         self._duplicates = Duplicates()
         self._dead: dict[str, Grave] = {}  # dead letters that nobody asks anything of
@@ -62,6 +63,7 @@ class Ledger(ABC):
         self._removing: set[str] = set()  # marked by a former leader, and being deleted by this one
         self._orphans: dict[tuple[str, LeaseName], Orphan] = {}  # by the pod whose agent speaks of it
         self._orphan_reads: dict[int, Orphan] = {}
+        self._orphan_pauses: dict[int, Orphan] = {}  # by mark of the timer at whose end it is read again
         self._recovered = False  # nothing is decided before all that stands is known
         self._taken_over = False  # all that the lists of the takeover show has been looked at
         self._deferred: list[DeletePod] = []
@@ -197,6 +199,13 @@ class Ledger(ABC):
         if not of_agent:
             self._leases.pop(lease.agent_uid, None)
             self._lost.pop(lease.agent_uid, None)
+            self._forget_lost(lease.agent_uid)
+
+    def _forget_lost(self, pod: str) -> None:
+        """Of an agent that is out of sight, not connected and holds nothing, nothing is kept."""
+        if pod not in self._pods and pod not in self._leases and pod not in self._by_pod:
+            self._heard.discard(pod)
+            self._last_confirmed.pop(pod, None)
 
     def _is_over(self, uid: str) -> bool:
         """Whether no attempt of the Task can be under way: it has ended, or is a dead letter."""

@@ -36,6 +36,9 @@ from taskdist.protocol.messages import (
 from taskdist.protocol.observations import CloseSession, Now, RaiseEpoch, ReadTask, Send
 from taskdist.protocol.presence import Presence
 
+# The longest pause, in seconds, before a Task that an agent speaks of and that cannot be read is asked for again.
+LONGEST_ORPHAN_PAUSE = 30.0
+
 
 class Sessions(Presence):
     """What the operator's end knows of agents."""
@@ -151,6 +154,7 @@ class Sessions(Presence):
             lease = entry.lease
             if lease is not None and lease.stage is Stage.SENT and lease.reclaim is Reclaim.FAST:
                 self._attempt_over(entry, Reason.AGENT_LOST, "the connection to its agent was lost", now)
+        self._forget_lost(session.pod)
 
     def _drains(self, pod: str) -> bool:
         """Whether the agent gets no more work: it is to go, or its pod is going."""
@@ -305,8 +309,19 @@ class Sessions(Presence):
 
     def _read_orphan(self, orphan: Orphan) -> None:
         self._token += 1
-        self._orphan_reads[self._token], orphan.reading = orphan, True
+        self._orphan_reads[self._token] = orphan
         self._out.append(ReadTask(self._token, orphan.name.task_uid, orphan.namespace, orphan.task_name))
+
+    def _put_off_orphan(self, orphan: Orphan, now: Now) -> None:
+        """It could not be read. Without a session nobody waits for the answer: the agent's next hello lists it."""
+        if orphan.pod not in self._by_pod:
+            del self._orphans[orphan.pod, orphan.name]
+            return
+        first = self._settings.retry_seconds
+        orphan.pause = min(2 * orphan.pause, LONGEST_ORPHAN_PAUSE) if orphan.pause else first
+        self._token += 1
+        self._orphan_pauses[self._token] = orphan
+        self._timers.add(now.boot + orphan.pause, "orphan", orphan.name.task_uid, self._token)
 
     def _tell_gone(self, pod: str, name: LeaseName, outcome: Result | Failure | None) -> None:
         if outcome is not None:

@@ -143,3 +143,32 @@ def test_what_may_have_been_sent_is_waited_for(terms: Terms | None, held: bool) 
     desk.do("task_observed", late(terms))
     assert desk.writes == []
     assert desk.leader.live().__next__()[0].phase is Phase.ASSIGNED
+
+
+@pytest.mark.parametrize("read_before", [False, True])
+def test_what_could_not_be_read_at_the_takeover_may_have_been_sent(read_before: bool) -> None:
+    desk = Desk(QUEUE, *([record()] if read_before else []))
+    desk.do("task_set_aside", "a")
+    desk.t += 10.0
+    desk.do("task_observed", late(LONG))
+    assert desk.writes == [], "its agent may run it for as long as it may hold it"
+    desk.at(2000.0)
+    assert desk.write().status["phase"] == "Pending"
+
+
+def test_a_task_that_was_read_in_between_is_known() -> None:
+    desk = Desk(replace(QUEUE, paused=True))
+    desk.do("task_set_aside", "a")
+    desk.do("task_observed", record())
+    desk.do("task_observed", late(LONG))
+    assert desk.write().status["reason"] == "GivenBack"
+
+
+def test_a_deleted_one_that_could_not_be_read_at_the_takeover_is_waited_for_too() -> None:
+    desk = Desk(QUEUE)
+    desk.do("task_set_aside", "a")
+    desk.do("task_observed", late(LONG, deleting=True))
+    assert desk.leader.stats().leases == {("ns", "q"): 1}
+    desk.do("task_deleted", "a")
+    desk.at(2000.0)
+    assert desk.leader.stats().leases == {}

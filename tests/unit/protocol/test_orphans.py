@@ -70,3 +70,36 @@ def test_a_read_that_failed_is_asked_again_for_each() -> None:
     desk.says(1, Stopped(FIRST))
     desk.says(2, Stopped(SECOND))
     assert desk.at(1010.0) == []
+
+
+def failing_reads(desk: Desk, asked: list[ReadTask], until: float) -> list[float]:
+    """Let each read fail until then; return when they were asked."""
+    times = []
+    while asked:
+        for read in asked:
+            times.append(desk.t - 1000.0)
+            desk.do("read_done", read.token, ReadFailed())
+        asked = []
+        while not asked and (wake := desk.leader.next_wake()) is not None and wake <= until:
+            desk.at(max(wake, desk.t))
+            asked = reads(desk)
+    return times
+
+
+def test_what_cannot_be_read_is_asked_for_ever_more_rarely() -> None:
+    desk = Desk(QUEUE)
+    desk.connect(1, 1, FIRST)
+    times = failing_reads(desk, reads(desk), 1130.0)
+    assert times == [0.0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 61.5, 91.5, 121.5]
+
+
+def test_what_cannot_be_read_is_not_asked_for_an_agent_that_left_and_is_once_it_is_back() -> None:
+    desk = Desk(QUEUE)
+    desk.connect(1, 1, FIRST)
+    asked = reads(desk)
+    desk.do("disconnected", 1)
+    assert failing_reads(desk, asked, 1100.0) == [0.0]
+    desk.connect(2, 1, FIRST)
+    (read,) = reads(desk)
+    desk.do("read_done", read.token, Gone())
+    assert [cancel.lease for cancel in desk.sent(Cancel)] == [FIRST]
