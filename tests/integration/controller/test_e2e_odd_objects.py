@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -119,6 +121,16 @@ def drawn(count: int) -> list[tuple[Object, Object, Object]]:
     return found
 
 
+@pytest.fixture
+def deep_encoding() -> Iterator[None]:
+    """Lets this process write objects that are nested more deeply than its own recursion limit."""
+    former = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)
+    yield
+    sys.setrecursionlimit(former)
+
+
+@pytest.mark.usefixtures("deep_encoding")
 def test_whatever_the_api_server_admits_stops_nobody(room: Room) -> None:
     admitted = {"Task": 0, "TaskQueue": 0, "AgentPool": 0}
 

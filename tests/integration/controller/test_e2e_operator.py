@@ -87,8 +87,15 @@ def test_agents_take_an_operator_whose_lease_was_made_anew(room: Room, cluster: 
     (status,) = room.ended("before")
     assert status["epoch"] > 1000
     room.delete("tasks", "before")
+    before = {e["metadata"]["uid"] for e in cluster.get("/apis/events.k8s.io/v1/events")["items"]}
     starts_anew(lambda: cluster.delete(LEASE))
-    room.event("AgentPool", "p", "EpochRaised")
+
+    def told() -> bool:
+        # On the pool of the agent that said so first: agents of other namespaces may be left from other tests.
+        events = cluster.get("/apis/events.k8s.io/v1/events")["items"]
+        return any(e["reason"] == "EpochRaised" and e["metadata"]["uid"] not in before for e in events)
+
+    until(told, "an Event EpochRaised")
     room.task("t")
     (status,) = room.ended("t")
     assert (status["phase"], status["agentUid"]) == ("Succeeded", uid)
