@@ -377,7 +377,7 @@ class AgentMachine:
         pod = self.world.api.pods.get(self.pod)
         if pod is not None:
             ended = (instance, *pod.ended_instances[:1])
-            self.world.api.put_pod(replace(pod, restarts=pod.restarts + 1, ended_instances=ended))
+            self.world.api.put_pod(replace(pod, ended_instances=ended))
 
     def die(self, noticed: float) -> None:
         if self.gone:

@@ -10,7 +10,6 @@ an ordering key takes part. Counts that are empty are forgotten.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from taskdist.core import admission, recount
 from taskdist.core.blockers import (
@@ -166,7 +165,7 @@ class Limits(Claims):
         emergency = task.priority >= EMERGENCY and is_emergency(book.rules, task)
         if not book.limited and not emergency and task.concurrency_key is None and not task.budgets:
             return None
-        found = self._first(account, book, task, emergency, level, now)
+        found = self._first(account, book, task, task.uid, task.concurrency_key, emergency, level, now)
         if found is not None and first and task.budgets and isinstance(found, Short):
             found.seen = self._decision
             if self._claimable(account, book, task, level, now):
@@ -182,21 +181,24 @@ class Limits(Claims):
 
         Nothing is taken, claimed, watched or kept by it: the answer is good for this moment.
         """
-        return self._holding(self._of[task.uid], task, level, now)
+        return self._holding(self._of[task.uid], task, task.uid, task.concurrency_key, level, now)
 
     def holding_all(self, task: Task, level: int, now: float) -> Blocker | None:
         """Likewise, what holds all Tasks like this one, whatever their concurrency keys; one with a claim aside."""
         account = self._of[task.uid]
         if not account.of.limited and not task.budgets and task.priority < EMERGENCY:
             return None
-        return self._holding(account, replace(task, uid="", concurrency_key=None), level, now)
+        return self._holding(account, task, "", None, level, now)
 
-    def _holding(self, account: Account, task: Task, level: int, now: float) -> Blocker | None:
+    def _holding(
+        self, account: Account, task: Task, uid: str, key: str | None, level: int, now: float
+    ) -> Blocker | None:
+        """`uid` and `key`: whose claim is its own, and the concurrency key that is asked for."""
         book = account.of
         emergency = task.priority >= EMERGENCY and is_emergency(book.rules, task)
-        if not book.limited and not emergency and task.concurrency_key is None and not task.budgets:
+        if not book.limited and not emergency and key is None and not task.budgets:
             return None
-        found = self._first(account, book, task, emergency, level, now)
+        found = self._first(account, book, task, uid, key, emergency, level, now)
         if isinstance(found, Short) and not found.watched:
             del found.purse.shorts[found.level, found.amount]
         return found
@@ -221,7 +223,7 @@ class Limits(Claims):
             return False
         account = self._of[task.uid]
         book = account.of
-        found = self._first(account, book, task, False, level, now)
+        found = self._first(account, book, task, task.uid, task.concurrency_key, False, level, now)
         if found is None:
             return True
         if not isinstance(found, Short):
@@ -446,7 +448,15 @@ class Limits(Claims):
         self._idle_bound = max(64, 2 * len(self._idle))
 
     def _first(
-        self, account: Account, book: Book, task: Task, emergency: bool, level: int, now: float
+        self,
+        account: Account,
+        book: Book,
+        task: Task,
+        uid: str,
+        key: str | None,
+        emergency: bool,
+        level: int,
+        now: float,
     ) -> Blocker | None:
         rules = book.rules
         if emergency and task.tenant not in rules.emergency:
@@ -461,14 +471,14 @@ class Limits(Claims):
             if account.emergency_full is None:
                 account.emergency_full = FullEmergency(account)
             return account.emergency_full
-        if task.concurrency_key is not None:
-            use = book.keys.get(task.concurrency_key)
+        if key is not None:
+            use = book.keys.get(key)
             if use is not None and use.held >= rules.concurrency_limit:
                 if use.blocker is None:
                     use.blocker = FullKey(use)
                 return use.blocker
         for queue, name, amount in task.budgets:
-            short = self._purse(task, queue, name).blocker(task.uid, level, amount, emergency, now)
+            short = self._purse(task, queue, name).blocker(uid, level, amount, emergency, now)
             if short is not None:
                 return short
         if book.limited and not emergency:

@@ -63,9 +63,9 @@ Obj = dict[str, Any]
 Value = TypeVar("Value", str, int)
 
 AGENT_CONTAINER = "agent"
+"""Name of the container that is the agent; without one of this name, the first container is."""
 # Where an agent tells its pod's probe whether it takes work.
 AGENT_READY_PATH = "/readyz"
-"""Name of the container that is the agent; without one of this name, the first container is."""
 
 _PHASES = {str(phase): phase for phase in Phase}
 _REASONS = {str(reason): reason for reason in Reason}
@@ -389,9 +389,6 @@ def pod_record(obj: Obj) -> PodRecord:
     over = status.get("phase") in ("Succeeded", "Failed")
     container = _agent_status(obj, status)
     state = container.get("state") or _NOTHING
-    # Between an end and the restart, `restartCount` does not count that end yet: it shows in the state, then in the
-    # last one. Counted here, the number of ends only grows, and grows as soon as the end is known.
-    ended = "terminated" in state or ("running" not in state and "terminated" in (container.get("lastState") or ()))
     return PodRecord(
         uid=metadata["uid"],
         namespace=metadata["namespace"],
@@ -411,7 +408,6 @@ def pod_record(obj: Obj) -> PodRecord:
         removed_by=_mark(metadata.get("annotations") or _NOTHING),
         may_run=bool((obj.get("spec") or _NOTHING).get("nodeName"))
         and not ("terminated" in state or (over and "running" not in state)),
-        restarts=(container.get("restartCount") or 0) + (1 if ended else 0),
         ended_instances=tuple(
             name
             for each in (state, container.get("lastState") or _NOTHING)

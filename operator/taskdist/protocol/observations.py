@@ -81,7 +81,6 @@ class PodRecord:
     ready: bool = False
     deleting: bool = False
     ended: bool = False  # phase Succeeded or Failed: its containers are gone for good
-    restarts: int = 0
     ended_instances: tuple[str, ...] = ()
     template: str = ""  # names what it was made from
     topology: tuple[tuple[str, str], ...] = ()  # its labels of zone and region, its node's if nobody else set them

@@ -289,7 +289,11 @@ class Sessions(Presence):
             if (entry := self._tasks.get(uid)) is not None:
                 self._advance(entry, now)
         deferred, self._deferred = self._deferred, []
-        self._out += [action for action in deferred if action.uid not in self._leases]
+        for action in deferred:
+            if action.uid in self._leases:
+                self._removing.discard(action.uid)  # it is not idle: it goes once it holds nothing
+            else:
+                self._out.append(action)
 
     # --- Tasks that are not known here ---
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from taskdist.api import POOL_LABEL, REMOVED_BY_ANNOTATION, Phase, Reclaim
+from taskdist.api import POOL_LABEL, REMOVED_BY_ANNOTATION, Dispatch, Phase, Reclaim
 from taskdist.protocol import convert
-from taskdist.protocol.messages import Ping, Renew, Result
+from taskdist.protocol.messages import LeaseName, Ping, Renew, Result
 from taskdist.protocol.observations import DeletePod, PodRecord, WriteStatus, Written
-from unit.protocol.desk import A1, EPOCH, QUEUE, Desk, assigned, running
+from unit.protocol.desk import A1, EPOCH, QUEUE, Desk, assigned, record, running
 
 CONFIRMED = replace(QUEUE, reclaim=Reclaim.CONFIRMED)
 U1 = PodRecord("u1", "ns", "p-1", "p", 0.0, ready=True, may_run=True)
@@ -163,6 +163,27 @@ def test_nothing_is_deleted_before_it_is_known_what_is_held_there() -> None:
     assert deletions(desk) == []
     desk.at(1121.2)
     desk.answer(Written(replace(assigned(30), phase=Phase.PENDING)))
+    assert deletions(desk) == [("u1", EPOCH)]
+
+
+def test_a_marked_pod_that_turns_out_to_hold_something_is_deleted_once_it_does_not() -> None:
+    """What a former leader sent without recording it is known once its agent says so."""
+    lazy = replace(QUEUE, dispatch=Dispatch.LAZY)
+    desk = Desk(lazy, pods=0)
+    desk.leader = type(desk.leader)(desk.leader.core, EPOCH)
+    desk.do("queue_applied", lazy)
+    desk.do("pod_observed", replace(U1, removed_by=EPOCH - 1))
+    desk.do("recover", [record()])
+    former = LeaseName("a", 1, EPOCH - 1)
+    desk.connect(1, 1, former)
+    desk.answer(Written(assigned(11, epoch=EPOCH - 1)))
+    for _ in range(13):  # until nobody else can hold such a lease any more
+        desk.says(1, Ping(desk.t))
+        assert deletions(desk) == []
+        desk.at(desk.t + 10.0)
+    assert deletions(desk) == []
+    desk.says(1, Result(former, b"{}"))
+    desk.answer(Written(record(12, phase=Phase.SUCCEEDED, attempt=1, epoch=EPOCH, agent_uid="u1")))
     assert deletions(desk) == [("u1", EPOCH)]
 
 

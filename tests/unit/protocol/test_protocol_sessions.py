@@ -110,8 +110,8 @@ def test_a_drain_between_the_welcome_and_the_first_word_is_told() -> None:
 # --- which process has ended, and which speaks ---
 
 
-def ended(*instances: str, restarts: int = 1, **more: Any) -> PodRecord:
-    return replace(POD, restarts=restarts, ended_instances=instances, **more)
+def ended(*instances: str, **more: Any) -> PodRecord:
+    return replace(POD, ended_instances=instances, **more)
 
 
 def test_the_end_of_the_present_instance_is_its_death() -> None:
@@ -124,7 +124,6 @@ def test_the_end_of_the_present_instance_is_its_death() -> None:
     "pod",
     [
         pytest.param(ended("i0"), id="of the one before"),
-        pytest.param(ended("i0", restarts=5), id="restarts that were not seen"),
         pytest.param(ended(), id="one that left no name"),
     ],
 )
@@ -142,7 +141,7 @@ def test_a_late_word_of_an_end_spares_the_successor() -> None:
     desk.connect(7, 1, instance="i2")
     desk.do("pod_observed", ended("i"))
     assert not [a for a in desk.out if isinstance(a, CloseSession)]
-    desk.do("pod_observed", ended("i2", "i", restarts=2))
+    desk.do("pod_observed", ended("i2", "i"))
     assert [a.session for a in desk.out if isinstance(a, CloseSession)] == [7]
 
 
