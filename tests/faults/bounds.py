@@ -159,6 +159,8 @@ class Bounds:
         if (
             not shared
             or self.world.plan.has("operator_clock")
+            # A queue that is made again is a new one, with full buckets.
+            or self.world.plan.has("queue_deleted")
             or action.status.get("phase") != "Assigned"
             or not (shared.rate or shared.spent)
         ):
