@@ -72,12 +72,16 @@ test: test-binaries compiled ## all tests, with the core as production has it: u
 	PYTHONPATH=$(COMPILED) $(PY) -m pytest tests/faults -q -m "not long"
 	PYTHONPATH=$(COMPILED) $(PY) -m pytest tests/integration -q
 
-# A million takes the better part of an hour.
-HISTORIES ?= 250000
 .PHONY: test-long
-test-long: compiled ## what takes longer: more histories of the lease protocol (HISTORIES), long simulations, the headline
+test-long: compiled ## what takes longer: long simulations, the headline
 	PYTHONPATH=$(COMPILED) $(PY) -m pytest tests/unit -q -n 2 -m long --timeout 1800
-	PYTHONPATH=$(COMPILED) TASKDIST_HISTORIES=$(HISTORIES) $(PY) -m pytest tests/faults -q --timeout 7200
+
+# Those before 100,000 are played by make test. A million takes more than an hour.
+HISTORIES ?= 1000000
+SEED ?= 100000
+.PHONY: histories
+histories: compiled ## more histories of the lease protocol: HISTORIES of them, from SEED on
+	PYTHONPATH=$(COMPILED) TASKDIST_HISTORIES=$(HISTORIES) TASKDIST_SEED=$(SEED) $(PY) -m pytest tests/faults/test_histories.py -q -k no_history --timeout 0
 
 .PHONY: bench-core
 bench-core: compiled ## decisions a second, growth with size, bytes a Task; JSON on the last line
