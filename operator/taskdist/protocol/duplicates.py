@@ -6,9 +6,10 @@ ends as it did, even if it is deleted before that is written. Says which Tasks a
 nothing.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from taskdist.api import Phase
+from taskdist.core.model import Task
 from taskdist.protocol.observations import TaskRecord
 
 # (namespace, queue, idempotency key)
@@ -37,6 +38,14 @@ class _Member:
 class _Group:
     first: str = ""
     members: dict[str, _Member] = field(default_factory=dict)  # by uid; none that ended as a duplicate
+
+
+def out_of_turns(task: Task) -> Task:
+    """The Task as the core is to see it while it follows another: it has no turn of its ordering key, as it never runs.
+
+    With one, an older duplicate would hold up the very Task that it waits for.
+    """
+    return task if task.ordering_key is None else replace(task, ordering_key=None)
 
 
 class Duplicates:

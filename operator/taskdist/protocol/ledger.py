@@ -14,7 +14,7 @@ from taskdist.core.model import Agent, Key, Pool, Queue
 from taskdist.protocol import status, still_held
 from taskdist.protocol.books import Ask, Entry, Grave, Lease, Orphan, Session, Timers
 from taskdist.protocol.dependencies import Lineage
-from taskdist.protocol.duplicates import Duplicates
+from taskdist.protocol.duplicates import Duplicates, out_of_turns
 from taskdist.protocol.messages import Final, LeaseName, ToAgent, Verdict
 from taskdist.protocol.observations import (
     Action,
@@ -168,6 +168,8 @@ class Ledger(ABC):
 
     def _core_held(self, entry: Entry, reason: Reason, now: Now) -> None:
         task = self._lineage.resolved(entry.record.task)
+        if reason is Reason.DUPLICATE:
+            task = out_of_turns(task)
         if entry.core != "held" or entry.told != task or entry.held_for is not reason:
             self._begins_to_wait(entry, "held", now)
             entry.core, entry.told, entry.held_for = "held", task, reason

@@ -287,6 +287,21 @@ def test_of_several_that_wait_one_is_run_and_the_others_say_that_they_wait_for_i
     assert told == [("c", "Duplicate")]
 
 
+def test_a_duplicate_has_no_turn_of_the_ordering_key_that_it_shares_with_the_first() -> None:
+    """Both are of one second, and the one that comes later goes first by its uid."""
+    first, other = (replace(each, task=replace(each.task, ordering_key="o")) for each in (twin("b", 10), twin("a", 11)))
+    desk = Desk(QUEUE, first)
+    desk.do("task_observed", other)
+    assert reason(desk, "a") is Reason.DUPLICATE
+    desk.connect(1)
+    assert (desk.write().uid, desk.phase) == ("b", "Assigned")
+    gone = Desk(QUEUE, first)
+    gone.do("task_observed", other)
+    gone.do("task_deleted", "b")
+    gone.connect(1)
+    assert (gone.write().uid, gone.phase) == ("a", "Assigned"), "it has a turn once it is run itself"
+
+
 def test_a_task_with_a_key_is_recorded_before_it_is_sent_in_any_queue() -> None:
     desk = Desk(replace(QUEUE, dispatch=Dispatch.LAZY), twin("a", 10))
     desk.connect(1)
