@@ -97,7 +97,9 @@ def test_submit_get_explain_result(
 
     code, out, err = command("explain", "a", "-o", "json")
     assert code == OK, err
-    assert json.loads(out)["reason"] == "NoAgent"
+    # No operator runs here; where one has run for other tests, its Lease says so, and that comes first.
+    story = json.loads(out)
+    assert story["reason"] == ("NoLeader" if story["operator"]["leads"] is False else "NoAgent")
 
     code, _, err = command("result", "a")
     assert code == FAILED
