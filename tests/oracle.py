@@ -160,7 +160,10 @@ class Oracle:
             pool = self.pools.get((NAMESPACE, name))
             if pool is None:
                 continue
-            self.tell(PoolApplied(replace(pool, cost_per_hour=0.0, quality=1.0, slow_start=0.0, breaker=None)))
+            pool = replace(pool, cost_per_hour=0.0, quality=1.0, slow_start=0.0, breaker=None)
+            if not pool.elastic:  # one of fixed size drains what it has too many
+                pool = replace(pool, minimum=pool.minimum + 1, maximum=pool.maximum + 1)
+            self.tell(PoolApplied(pool))
             uid = f"new-{self.made}-{name}"
             own = task.agent if task.agent is not None else uid
             self.tell(PodSeen(uid, NAMESPACE, own, name, self.now))
