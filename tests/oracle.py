@@ -161,8 +161,8 @@ class Oracle:
             if pool is None:
                 continue
             pool = replace(pool, cost_per_hour=0.0, quality=1.0, slow_start=0.0, breaker=None)
-            if not pool.elastic:  # one of fixed size drains what it has too many
-                pool = replace(pool, minimum=pool.minimum + 1, maximum=pool.maximum + 1)
+            # One that has more than it needs would drain what is added.
+            pool = replace(pool, minimum=99, maximum=99)
             self.tell(PoolApplied(pool))
             uid = f"new-{self.made}-{name}"
             own = task.agent if task.agent is not None else uid

@@ -146,7 +146,7 @@ class Limits(Claims):
         return task.ordering_key is None or self._turns.mine(task)
 
     def first_in_turn(self, task: Task) -> str | None:
-        """Return the uid of the Task that goes first of its ordering key, if that is another one."""
+        """Return the uid of the Task that goes next of its ordering key, if that is another one."""
         return None if task.ordering_key is None else self._turns.first(task)
 
     def turn(self, task: Task) -> tuple[str, int]:

@@ -20,14 +20,17 @@ SequenceKey = tuple[str, str, str]
 
 
 class Sequence:
-    """The Tasks of one key. An entry is dead unless `entries` holds it under its uid."""
+    """The Tasks of one key. An entry is dead unless `entries` holds it under its uid.
+
+    `leased` are the uids of those that have a lease: one at most, but for leases that were found at a change of leader.
+    """
 
     __slots__ = ("entries", "heap", "leased")
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
         self.heap: list[Entry] = []
-        self.leased = 0
+        self.leased: list[str] = []
 
     def put(self, entry: Entry) -> None:
         self.entries[entry[2]] = entry
@@ -45,6 +48,10 @@ class Sequence:
                 return entry
             heappop(heap)
         return None
+
+    def holder(self) -> Entry | None:
+        """The Task for which all others of the key wait: one that has a lease, else the first."""
+        return self.entries[self.leased[0]] if self.leased else self.first()
 
 
 class Turns:
@@ -83,7 +90,7 @@ class Turns:
         return [] if following is None else [following[2]]
 
     def take(self, task: Task) -> None:
-        self._sequences[_key(task)].leased += 1
+        self._sequences[_key(task)].leased.append(task.uid)
 
     def give_back(self, task: Task) -> None:
         """The attempt is over. The turn stays with it.
@@ -92,7 +99,7 @@ class Turns:
         none waits for a Task that waits for it.
         """
         sequence = self._sequences[_key(task)]
-        sequence.leased -= 1
+        sequence.leased.remove(task.uid)
         self._stamp += 1
         sequence.put((-self._stamp, task.created, task.uid, self._stamp, task.name))
 
@@ -105,13 +112,13 @@ class Turns:
         return not sequence.leased and (first is None or first[2] == task.uid)
 
     def ahead(self, task: Task) -> tuple[str, int]:
-        """Return the name of the Task whose turn it is, and how many of the key have not ended."""
+        """Return the name of the Task for which the others of the key wait, and how many of them have not ended."""
         sequence = self._sequences.get(_key(task))
-        first = sequence.first() if sequence is not None else None
-        return ("", 0) if sequence is None or first is None else (first[4], len(sequence.entries))
+        holder = sequence.holder() if sequence is not None else None
+        return ("", 0) if sequence is None or holder is None else (holder[4], len(sequence.entries))
 
     def first(self, task: Task) -> str | None:
-        """Return the uid of the Task that goes first of the key, if that is another one."""
+        """Return the uid of the Task that goes next of the key, if that is another one."""
         sequence = self._sequences.get(_key(task))
         first = sequence.first() if sequence is not None else None
         return None if first is None or first[2] == task.uid else first[2]
@@ -119,7 +126,7 @@ class Turns:
     def sizes(self) -> Iterator[tuple[SequenceKey, tuple[set[str], int]]]:
         """Yield, by key: the uids of its Tasks and how many of them are leased."""
         for key, sequence in self._sequences.items():
-            yield key, (set(sequence.entries), sequence.leased)
+            yield key, (set(sequence.entries), len(sequence.leased))
 
 
 def _key(task: Task) -> SequenceKey:

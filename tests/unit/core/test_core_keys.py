@@ -307,3 +307,16 @@ def test_one_that_timed_out_makes_way() -> None:
     world.told(ordered("a", 1.0, suspended=True, waiting_limit=5.0), ordered("b", 2.0))
     assert world.starts(6.0) == []
     assert world.ends("a", 7.0) == ["b"]
+
+
+def test_of_an_ordering_key_the_one_with_a_lease_is_named_though_an_older_one_goes_next() -> None:
+    """A lease that was found at a change of leader, and an older Task that was heard of after it."""
+    world = World()
+    world.told(TaskLeased(ordered("younger", 2.0), "a"), ordered("older", 1.0), ordered("last", 3.0))
+    assert world.starts() == []
+    for uid in ("older", "last"):
+        found = world.core.explain(uid, 0.0)
+        assert found is not None
+        assert found.reason is Reason.OUT_OF_TURN
+        assert "it is the turn of younger; 3 of them have not ended" in found.message
+    assert world.ends("younger") == ["older"]
