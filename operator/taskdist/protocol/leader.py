@@ -123,6 +123,8 @@ class Leader(Noted):
         if self._recovering:
             self._timers.add(now.boot + self._settings.beyond(longest), "recovered", "")
             self._release_recovered(now)
+        else:
+            self._lost_unheard.clear()
 
     def _may_run_unrecorded(self, record: TaskRecord, queue: Queue) -> bool:
         """Lazy: status may not show what a former leader sent."""
@@ -229,6 +231,7 @@ class Leader(Noted):
     def _on_pod_observed(self, pod: PodRecord, now: Now) -> None:
         self._pods[pod.uid] = pod
         self._lost.pop(pod.uid, None)
+        self._lost_unheard.discard(pod.uid)
         if pod.going or pod.ended:
             self.core.handle(PodGone(pod.uid), now.wall)
         else:
@@ -250,6 +253,7 @@ class Leader(Noted):
     def _on_pod_gone(self, uid: str, now: Now) -> None:
         self._pods.pop(uid, None)
         self._lost.pop(uid, None)
+        self._lost_unheard.discard(uid)
         self._draining.discard(uid)
         self._removing.discard(uid)
         if not self._taken_over:
@@ -267,6 +271,8 @@ class Leader(Noted):
     def _on_pod_lost(self, uid: str, now: Now) -> None:
         pod = self._pods.pop(uid, None)
         self._removing.discard(uid)
+        if pod is not None and uid not in self._heard and (self._recovering or not self._taken_over):
+            self._lost_unheard.add(uid)
         if uid not in self._leases:
             self._draining.discard(uid)  # one that holds anything may come back, and drains on
         elif pod is not None:

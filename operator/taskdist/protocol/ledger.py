@@ -71,6 +71,7 @@ class Ledger(ABC):
         self._timers = Timers()
         self._last_confirmed: dict[str, Session] = {}  # by pod
         self._heard: set[str] = set()  # pods whose agent was confirmed by this leadership
+        self._lost_unheard: set[str] = set()  # out of sight before they were heard; empty once nothing is recovering
         self._told: dict[str, Agent] = {}  # agents that the core has for ready
         self._sure_until = float("inf")
         self._late: list[Callable[[Now], None]] = []  # inputs that came after that

@@ -121,6 +121,7 @@ class Sessions(Presence):
         session.confirmed = True
         pod = session.pod
         self._heard.add(pod)
+        self._lost_unheard.discard(pod)
         former = self._by_pod.get(pod)
         if former is not None and former is not session:
             self._replace(former)
@@ -281,9 +282,11 @@ class Sessions(Presence):
         self._end_recovery(now)
 
     def _all_heard(self) -> bool:
-        return all(uid in self._heard for uid, pod in self._pods.items() if not pod.ended)
+        """Whether each agent that may hold a former leader's lease has said so. Out of sight is not dead."""
+        return not self._lost_unheard and all(uid in self._heard or pod.dead for uid, pod in self._pods.items())
 
     def _end_recovery(self, now: Now) -> None:
+        self._lost_unheard.clear()
         uids, self._recovering = self._recovering, set()
         for uid in sorted(uids):
             if (entry := self._tasks.get(uid)) is not None:

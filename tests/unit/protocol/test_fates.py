@@ -1,5 +1,6 @@
 """What is decided of Tasks that wait, and what becomes of dead letters: written as decided, or decided anew."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -199,6 +200,35 @@ def test_a_decision_for_a_task_that_a_former_leader_may_have_sent_waits() -> Non
     assert writes(desk) == []
     for pod in (1, 2):
         desk.connect(pod, pod)
+    assert desk.write().status["reason"] == "WaitedTooLong"
+
+
+FAILED_BY_PHASE = PodRecord("u1", "ns", "p-1", "p", 0.0, ended=True)  # and its node has said nothing
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        pytest.param(("pod_lost", "u1"), id="out of sight"),
+        pytest.param(("pod_observed", FAILED_BY_PHASE), id="failed by its phase alone"),
+    ],
+)
+@pytest.mark.parametrize(
+    "word",
+    [
+        pytest.param(lambda desk: desk.connect(1), id="until it is back"),
+        pytest.param(lambda desk: desk.do("pod_gone", "u1"), id="until it is dead"),
+        pytest.param(lambda desk: desk.at(desk.t + 1.1 * QUEUE.hold_seconds), id="until what it held is over"),
+    ],
+)
+def test_and_waits_for_an_agent_that_may_live_unseen(away: tuple[str, Any], word: Callable[[Desk], Any]) -> None:
+    core = Scripted()
+    desk = Desk(replace(QUEUE, dispatch=Dispatch.LAZY), record(), core=core)
+    core.script = [LATE]
+    desk.do(*away)
+    desk.connect(2, 2)
+    assert writes(desk) == []
+    word(desk)
     assert desk.write().status["reason"] == "WaitedTooLong"
 
 
