@@ -36,6 +36,8 @@ class Checker:
         self.in_hand: dict[str, LeaseName] = {}
         self.answered: set[str] = set()  # Tasks whose owners have answered a dead letter
         self.died: set[str] = set()  # pods whose process ended
+        self.began_leading: dict[int, float] = {}  # by epoch
+        self.met: set[tuple[int, str]] = set()  # by epoch: pods whose agents have spoken to that leader
         self.redriven: dict[str, int] = {}  # how often each Task had run when it was last redriven
         # By Task: the last attempt that was counted in its cost, what that was before, and since when it was assigned.
         self.paid: dict[str, tuple[int, float, float]] = {}
@@ -140,8 +142,9 @@ class Checker:
 
     # --- what is written ---
 
-    def heard(self, message: FromAgent) -> None:
+    def heard(self, epoch: int, pod: str, message: FromAgent) -> None:
         """The operator got a message: a result in hand beats a cancel from now on."""
+        self.met.add((epoch, pod))
         if isinstance(message, Result) and self.world.api.phase(message.lease.task_uid) is not Phase.DEAD_LETTERED:
             self.in_hand[message.lease.task_uid] = message.lease
 
@@ -228,12 +231,23 @@ class Checker:
 
     def _ended(self, action: WriteStatus) -> None:
         """A Task ends without a result only once nothing of it runs that this leadership knows of."""
-        phase, reason = action.status["phase"], action.status["reason"]
+        phase, reason, epoch = action.status["phase"], action.status["reason"], action.status["epoch"]
         for work in self.works.get(action.uid, ()):
-            known = work.grant.lease.epoch == action.status["epoch"] or reason in REASONS
+            known = work.grant.lease.epoch == epoch or (reason in REASONS and not self._without_trace(work, epoch))
             runs = work.active and not work.machine.suspended and not work.woke
             if known and runs and self.world.plan.reclaim is not Reclaim.FAST:
                 raise Violation("cancel", f"{action.uid} is {phase} ({reason}) while {work.grant.lease} runs")
+
+    def _without_trace(self, work: Work, epoch: int) -> bool:
+        """Whether nothing told this leadership that it runs: no status (Lazy), no pod in a list, no word of its agent.
+
+        A new leader waits for the agents of all pods that it sees before it decides on what may run unrecorded. A pod
+        that was out of sight before cannot be waited for: to hand its Task out again is waived, and so is to end it.
+        """
+        lease, machine = work.grant.lease, work.machine
+        unseen = machine.hidden_at < self.began_leading[epoch] and (epoch, machine.pod) not in self.met
+        recorded = (*lease, machine.pod) in self.recorded
+        return self.world.plan.dispatch is Dispatch.LAZY and lease.epoch < epoch and unseen and not recorded
 
     def _decided(self, action: WriteStatus, before: TaskRecord) -> None:
         """What is decided of a waiting Task is written only of the Task that it was decided of."""

@@ -86,6 +86,7 @@ class AgentMachine:
         self.tick_at = float("inf")
         self.stopping = False
         self.hidden = False  # its pod is out of the operators' sight
+        self.hidden_at = float("inf")
 
     def boot(self) -> float:
         t = self.world.t
@@ -122,7 +123,7 @@ class AgentMachine:
         operator = world.rng.choice(there)
         assert operator.leader is not None
         world.sessions += 1
-        self.stream = Stream(world.sessions, operator, operator.leader)
+        self.stream = Stream(world.sessions, self.pod, operator, operator.leader)
         self.act(end.connected(self.boot()))
 
     def act(self, actions: list[AgentAction]) -> None:
@@ -395,7 +396,7 @@ class AgentMachine:
     def hide(self) -> None:
         if not self.gone and not self.hidden and self.pod in self.world.api.pods:
             self.world.say(self.pod, "is out of sight")
-            self.hidden = True
+            self.hidden, self.hidden_at = True, self.world.t
             self.world.api.remove_pod(self.pod, lost=True)
             self.world.after(1.0, self.world.fill)
 

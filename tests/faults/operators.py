@@ -41,10 +41,11 @@ if TYPE_CHECKING:
 class Stream:
     """One session: two ordered channels. A cut loses what is under way; either end hears of it in its own time."""
 
-    __slots__ = ("agent_left", "cut", "down_at", "id", "leader", "op_told", "operator", "up_at")
+    __slots__ = ("agent_left", "cut", "down_at", "id", "leader", "op_told", "operator", "pod", "up_at")
 
-    def __init__(self, number: int, operator: Operator, leader: Leader) -> None:
+    def __init__(self, number: int, pod: str, operator: Operator, leader: Leader) -> None:
         self.id = number
+        self.pod = pod
         self.operator = operator
         self.leader = leader
         self.up_at = 0.0
@@ -113,6 +114,7 @@ class Operator:
         if reachable and free and t >= max(self.resigned_until, world.no_election_until):
             world.lease_holder, world.lease_renewed, self.last_renewal = self, t, t
             world.lease_epoch += 1
+            world.check.began_leading[world.lease_epoch] = t
             world.say(self.name, f"leads, epoch {world.lease_epoch}")
             self.leader = world.leader_class(
                 world.make_core(world.lease_epoch), world.lease_epoch, world.timings.leader
@@ -213,7 +215,7 @@ class Operator:
             stream = args[0]
             if self.leader is stream.leader:
                 if method == "received" and not self.leader.over and self.now().boot < self.sure_until:
-                    self.world.check.heard(args[1])
+                    self.world.check.heard(self.leader.epoch, stream.pod, args[1])
                 self.step(method, stream.id, *args[1:])
         else:
             if method == "pod_gone":

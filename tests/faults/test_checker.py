@@ -1,0 +1,71 @@
+"""What the checker excuses, and that it excuses nothing beside it."""
+
+import pytest
+
+from faults.checker import Checker
+from faults.machines import AgentMachine, Work
+from faults.plan import Plan
+from faults.violation import Violation
+from faults.world import World
+from taskdist.api import Dispatch
+from taskdist.protocol.messages import Grant, LeaseName, Ping
+from taskdist.protocol.observations import WriteStatus
+
+FORMER, PRESENT = 1, 2
+LEASE = LeaseName("t0", 1, FORMER)
+
+
+def unseen(dispatch: Dispatch = Dispatch.LAZY) -> tuple[Checker, Work]:
+    """A former leader sent the Task unrecorded, its pod went out of sight, then another began to lead."""
+    world = World(0, Plan(dispatch=dispatch))
+    machine = AgentMachine(world, "pod1")
+    work = Work(machine, Grant(LEASE, "ns", "task-0", "work", 1, 0.0, 6.0, 20.0), 1, 10.0, stubborn=False)
+    check = world.check
+    check.works["t0"] = [work]
+    machine.hidden, machine.hidden_at = True, 2.0
+    check.began_leading |= {FORMER: 0.0, PRESENT: 3.0}
+    return check, work
+
+
+def ends(check: Checker, epoch: int = PRESENT, reason: str = "WaitedTooLong") -> None:
+    status = {"phase": "Failed", "reason": reason, "attempt": 0, "epoch": epoch}
+    check._ended(WriteStatus(1, "t0", "ns", "task-0", 101, status))
+
+
+def test_what_runs_without_a_trace_may_be_ended_as_what_waits() -> None:
+    check, _ = unseen()
+    ends(check)
+
+
+def test_not_in_a_queue_that_records_first() -> None:
+    check, _ = unseen(Dispatch.STRICT)
+    with pytest.raises(Violation, match="cancel"):
+        ends(check)
+
+
+def test_not_what_was_recorded() -> None:
+    check, _ = unseen()
+    check.recorded.add((*LEASE, "pod1"))
+    with pytest.raises(Violation, match="cancel"):
+        ends(check)
+
+
+def test_not_by_the_leader_that_sent_it() -> None:
+    check, _ = unseen()
+    with pytest.raises(Violation, match="cancel"):
+        ends(check, FORMER)
+
+
+@pytest.mark.parametrize("since", [3.5, float("inf")])
+def test_not_while_its_pod_was_in_sight_when_the_leadership_began(since: float) -> None:
+    check, work = unseen()
+    work.machine.hidden_at = since
+    with pytest.raises(Violation, match="cancel"):
+        ends(check)
+
+
+def test_not_once_its_agent_has_spoken_to_this_leader() -> None:
+    check, _ = unseen()
+    check.heard(PRESENT, "pod1", Ping(0.0))
+    with pytest.raises(Violation, match="cancel"):
+        ends(check)
