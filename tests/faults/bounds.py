@@ -26,8 +26,11 @@ class Bounds:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._decided: dict[tuple[int, str], float] = {}  # by epoch and uid: when a core assigned it last
-        self._granted: dict[int, list[tuple[float, Task]]] = {}  # by epoch: assignments that stand, by their decision
+        self._queues: Counter[int] = Counter()  # by epoch: how often its core was told that the queue is gone
+        # By epoch and uid: when a core assigned it last, and in which of these queues.
+        self._decided: dict[tuple[int, str], tuple[float, int]] = {}
+        # By epoch and queue: assignments that stand, by their decision.
+        self._granted: dict[tuple[int, int], list[tuple[float, Task]]] = {}
 
     # --- at once ---
 
@@ -136,7 +139,7 @@ class Bounds:
         shared = self.world.plan.shared
         if shared and task.ordering_key is not None:
             self._in_turn(epoch, task, known, leased)
-        self._decided[epoch, task.uid] = self.world.t
+        self._decided[epoch, task.uid] = self.world.t, self._queues[epoch]
 
     def _in_turn(self, epoch: int, task: Task, known: dict[str, Task], leased: set[str]) -> None:
         begun = self._begun(task.uid) or (epoch, task.uid) in self._decided  # then it keeps its turn
@@ -153,21 +156,24 @@ class Bounds:
 
     # --- over time ---
 
+    def queue_deleted(self, epoch: int) -> None:
+        """A core is told that the queue is gone: one that is made again is a new one, with full buckets."""
+        self._queues[epoch] += 1
+
     def landed(self, action: WriteStatus) -> None:
-        """An assignment stands: within its leadership, starts and amounts stay within what time brings."""
+        """An assignment stands: within its leadership and queue, starts and amounts stay within what time brings."""
         shared = self.world.plan.shared
         if (
             not shared
             or self.world.plan.has("operator_clock")
-            # A queue that is made again is a new one, with full buckets.
-            or self.world.plan.has("queue_deleted")
             or action.status.get("phase") != "Assigned"
             or not (shared.rate or shared.spent)
         ):
             return
         epoch, task = action.status["epoch"], self.world.api.last_record(action.uid).task
-        granted = self._granted.setdefault(epoch, [])
-        granted.append((self._decided[epoch, action.uid], task))
+        at, queue = self._decided[epoch, action.uid]
+        granted = self._granted.setdefault((epoch, queue), [])
+        granted.append((at, task))
         granted.sort(key=lambda each: each[0])
         self._rate("rate", shared.rate, [(at, 1) for at, _ in granted])
         mine = [(at, 1) for at, t in granted if t.tenant == task.tenant]

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 from doubles import CoreDouble
 from taskdist.api import Phase, Reason
 from taskdist.core.decisions import Assign, Decision, Fail, Spill
-from taskdist.core.events import AgentNotReady, AgentReady, Event, TaskGone, TaskHeld, TaskLeased, TaskWaiting
+from taskdist.core.events import (
+    AgentNotReady,
+    AgentReady,
+    Event,
+    QueueDeleted,
+    TaskGone,
+    TaskHeld,
+    TaskLeased,
+    TaskWaiting,
+)
 from taskdist.core.model import Task
 
 if TYPE_CHECKING:
@@ -53,6 +62,8 @@ class WatchedCore(CoreDouble):
             self.ready.add(event.agent.uid)
         elif isinstance(event, AgentNotReady):
             self.ready.discard(event.uid)
+        elif isinstance(event, QueueDeleted):  # only the one is ever deleted
+            self._fate_world.check.bounds.queue_deleted(self._fate_epoch)
         return super().handle(event, now)
 
     def decide(self, now: float, limit: int | None = None) -> list[Decision]:
