@@ -59,11 +59,13 @@ class AgentOptions:
         if not self.address:
             raise OptionError("say where the operator is: --address HOST:PORT or TASKDIST_ADDRESS")
         if self.health_port is not None and not 0 <= self.health_port <= 65535:
-            raise OptionError(f"the probes' port must be from 0 to 65535, not {self.health_port}")
+            raise OptionError(f"TASKDIST_HEALTH_PORT or --health-port must be from 0 to 65535, not {self.health_port}")
         if not 1 <= self.slots <= 1000:
-            raise OptionError(f"slots must be from 1 to 1000, not {self.slots}")
+            raise OptionError(f"TASKDIST_SLOTS or --slots must be from 1 to 1000, not {self.slots}")
         if not 0 <= self.grace_seconds < math.inf:  # false for NaN too
-            raise OptionError("the grace is in seconds, not negative")
+            raise OptionError(
+                f"the grace, TASKDIST_GRACE_SECONDS, is in seconds and not negative, not {self.grace_seconds}"
+            )
 
 
 def options_from_env(env: Mapping[str, str] | None = None) -> AgentOptions:
@@ -175,8 +177,9 @@ def split_amounts(text: str, origin: str) -> tuple[tuple[str, int], ...]:
     """`gpu=2` → named resources in whole numbers."""
     amounts = []
     for key, value in split_pairs(text, origin):
-        if not value.isdecimal() or int(value) < 1:
-            raise OptionError(f"{origin}: {key}={value} is not a whole number of at least 1")
+        # Longer ones int() would refuse with an error of its own; what is too much for the link is said by its codec.
+        if not value.isdecimal() or len(value) > 18 or int(value) < 1:
+            raise OptionError(f"{origin}: {key}={value[:40]} is not a whole number of at least 1 (18 digits at most)")
         amounts.append((key, int(value)))
     return tuple(amounts)
 

@@ -1,16 +1,25 @@
 """What the operator is told from outside: one frozen value, read from the environment once, at the start."""
 
+import math
 import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from taskdist.controller.succession import DEFAULT_LEASE_SECONDS, Succession
 from taskdist.kube import Timing
+from taskdist.observability.logs import LEVELS
+
+# Of the leader election: below, renewals would fill the API server; above, nobody would wait for a successor.
+LEAST_SECONDS: Final = 0.05
+MOST_SECONDS: Final = 3600.0
+MOST_WRITES: Final = 1000
+_PORTS: Final = {"TASKDIST_LINK_PORT": 7443, "TASKDIST_METRICS_PORT": 8080, "TASKDIST_HEALTH_PORT": 8081}
 
 
 class SettingsError(Exception):
-    """A setting is missing or makes no sense; the message names it and says what to set."""
+    """A setting is missing, makes no sense or contradicts another; the message names it and says what to set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,84 +64,135 @@ class Settings:
         """Read TASKDIST_* variables.
 
         Raises:
-            SettingsError: one is missing or malformed.
+            SettingsError: one is missing or malformed, or two contradict each other.
         """
-
-        def need(name: str, hint: str) -> str:
-            value = env.get(name, "")
-            if not value:
-                raise SettingsError(f"{name} is not set: {hint}")
-            return value
-
-        def number(name: str, default: float) -> float:
-            value = env.get(name, "")
-            if not value:
-                return default
-            try:
-                parsed = float(value)
-            except ValueError:
-                raise SettingsError(f"{name} is {value!r}: set it to a number") from None
-            if parsed < 0:
-                raise SettingsError(f"{name} is {value!r}: it must not be negative")
-            return parsed
-
-        def flag(name: str) -> bool:
-            value = env.get(name, "").lower()
-            if value not in ("", "true", "false"):
-                raise SettingsError(f"{name} is {value!r}: set it to true or false")
-            return value == "true"
-
-        namespace = need("TASKDIST_NAMESPACE", "set it to the namespace the operator runs in")
+        read = _Environment(env)
+        namespace = read.needed("TASKDIST_NAMESPACE", "set it to the namespace the operator runs in")
         lease_name = env.get("TASKDIST_LEASE", "taskdist")
-        link_port = int(number("TASKDIST_LINK_PORT", 7443))
-        address = env.get("TASKDIST_LINK_ADDRESS") or f"taskdist.{namespace}.svc:{link_port}"
-        if not address.rsplit(":", 1)[-1].isdigit():
-            raise SettingsError(f"TASKDIST_LINK_ADDRESS is {address!r}: set it to host:port, as agents dial it")
-        allow_short_leases = flag("TASKDIST_ALLOW_SHORT_LEASES")
-        shipped = Timing()
-        timing = _timing(
-            number("TASKDIST_LEASE_SECONDS", shipped.lease),
-            number("TASKDIST_RENEW_SECONDS", shipped.renew_deadline),
-            number("TASKDIST_RETRY_SECONDS", shipped.retry),
-            allow_short_leases,
-        )
+        ports = {name: read.whole(name, default, 1, 65535) for name, default in _PORTS.items()}
+        _check_ports(ports)
+        link_port = ports["TASKDIST_LINK_PORT"]
+        allow_short_leases = read.flag("TASKDIST_ALLOW_SHORT_LEASES")
         return cls(
             namespace=namespace,
             pod_name=env.get("TASKDIST_POD_NAME") or socket.gethostname(),
             pod_uid=env.get("TASKDIST_POD_UID", ""),
-            link_address=address,
+            link_address=read.address("TASKDIST_LINK_ADDRESS", f"taskdist.{namespace}.svc:{link_port}"),
             audience=env.get("TASKDIST_AUDIENCE") or f"taskdist.dev/{namespace}/{lease_name}",
             watch_namespaces=tuple(n.strip() for n in env.get("TASKDIST_WATCH_NAMESPACES", "").split(",") if n.strip()),
             link_port=link_port,
-            metrics_port=int(number("TASKDIST_METRICS_PORT", 8080)),
-            health_port=int(number("TASKDIST_HEALTH_PORT", 8081)),
+            metrics_port=ports["TASKDIST_METRICS_PORT"],
+            health_port=ports["TASKDIST_HEALTH_PORT"],
             host=env.get("TASKDIST_HOST", "0.0.0.0"),
             ca_secret=env.get("TASKDIST_CA_SECRET", "taskdist-ca"),
             lease_name=lease_name,
-            log_level=env.get("TASKDIST_LOG_LEVEL", "info"),
+            log_level=read.one_of("TASKDIST_LOG_LEVEL", "info", LEVELS),
             kubeconfig=env.get("KUBECONFIG") or None,
-            write_concurrency=int(number("TASKDIST_WRITE_CONCURRENCY", 32)) or 32,
-            timing=timing,
+            write_concurrency=read.whole("TASKDIST_WRITE_CONCURRENCY", 32, 1, MOST_WRITES),
+            timing=_timing(read, allow_short_leases),
             allow_short_leases=allow_short_leases,
         )
 
 
-def _timing(lease: float, renew: float, retry: float, allow_short_leases: bool) -> Timing:
-    """The leader election's times, if they fit together and queues' leases outlast a change of leader."""
+@dataclass(frozen=True, slots=True)
+class _Environment:
+    """Values of variables within their bounds. An empty variable is one that is not set."""
+
+    env: Mapping[str, str]
+
+    def needed(self, name: str, hint: str) -> str:
+        value = self.env.get(name, "")
+        if not value:
+            raise SettingsError(f"{name} is not set: {hint}")
+        return value
+
+    def seconds(self, name: str, default: float) -> float:
+        value = self.env.get(name, "")
+        if not value:
+            return default
+        try:
+            parsed = float(value)
+        except ValueError:
+            parsed = math.nan
+        if not LEAST_SECONDS <= parsed <= MOST_SECONDS:  # true for no NaN
+            raise SettingsError(
+                f"{name} is {_shown(value)}: set it to a number of seconds from {LEAST_SECONDS:g} to {MOST_SECONDS:g}"
+            )
+        return parsed
+
+    def whole(self, name: str, default: int, least: int, most: int) -> int:
+        value = self.env.get(name, "")
+        if not value:
+            return default
+        try:
+            parsed = int(value)
+        except ValueError:
+            parsed = least - 1
+        if not least <= parsed <= most:
+            raise SettingsError(f"{name} is {_shown(value)}: set it to a whole number from {least} to {most}")
+        return parsed
+
+    def flag(self, name: str) -> bool:
+        return self.one_of(name, "false", ("true", "false")) == "true"
+
+    def one_of(self, name: str, default: str, words: tuple[str, ...]) -> str:
+        value = self.env.get(name, "") or default
+        if value.lower() not in words:
+            choice = f"{', '.join(words[:-1])} or {words[-1]}"
+            raise SettingsError(f"{name} is {_shown(value)}: set it to {choice}")
+        return value.lower()
+
+    def address(self, name: str, default: str) -> str:
+        value = self.env.get(name, "") or default
+        host, _, port = value.rpartition(":")
+        # Five digits at the most: int() refuses thousands of them with an error of its own.
+        if not host or not port.isdecimal() or len(port) > 5 or not 1 <= int(port) <= 65535:
+            raise SettingsError(f"{name} is {_shown(value)}: set it to host:port, as agents dial it")
+        return value
+
+
+def _shown(value: str) -> str:
+    return repr(value if len(value) <= 80 else f"{value[:80]}…")
+
+
+def _check_ports(ports: Mapping[str, int]) -> None:
+    """Refuse one port for two servers: all of them listen on one address."""
+    taken: dict[int, str] = {}
+    for name, port in ports.items():
+        other = taken.setdefault(port, name)
+        if other != name:
+            raise SettingsError(f"{name} is {port}, and so is {other}: set one of them to another port")
+
+
+def _timing(read: _Environment, allow_short_leases: bool) -> Timing:
+    """Return the leader election's times, if they fit together and queues' leases outlast a change of leader."""
+    shipped = Timing()
+    lease = read.seconds("TASKDIST_LEASE_SECONDS", shipped.lease)
+    renew = read.seconds("TASKDIST_RENEW_SECONDS", shipped.renew_deadline)
+    retry = read.seconds("TASKDIST_RETRY_SECONDS", shipped.retry)
     try:
         timing = Timing(lease, renew, retry)
     except ValueError:
         raise SettingsError(
-            "the leader's times must satisfy 0 < TASKDIST_RETRY_SECONDS < TASKDIST_RENEW_SECONDS < 0.98 of "
-            f"TASKDIST_LEASE_SECONDS; they are {retry:g}, {renew:g} and {lease:g}"
+            "the leader's times must satisfy TASKDIST_RETRY_SECONDS < TASKDIST_RENEW_SECONDS < 0.98 of "
+            f"TASKDIST_LEASE_SECONDS; they are {retry:g}, {renew:g} and {lease:g}. Set what was set by hand so, or "
+            f"leave all three unset: {shipped.retry:g}, {shipped.renew_deadline:g} and {shipped.lease:g}"
         ) from None
     succession = Succession(timing)
     if not allow_short_leases and not succession.outlasted_by(DEFAULT_LEASE_SECONDS):
+        most = succession.longest_leadership
+        if retry < most * (1 - shipped.drift):
+            mend = f"Set TASKDIST_LEASE_SECONDS to {most} or less, with TASKDIST_RENEW_SECONDS below 0.98 of it"
+        else:
+            # No lease goes with so long a pause between renewals.
+            mend = (
+                "Leave TASKDIST_LEASE_SECONDS, TASKDIST_RENEW_SECONDS and TASKDIST_RETRY_SECONDS unset "
+                f"({shipped.lease:g}, {shipped.renew_deadline:g} and {shipped.retry:g})"
+            )
         raise SettingsError(
-            f"TASKDIST_LEASE_SECONDS is {lease:g}: after the death of a leader agents could be without one for "
-            f"{succession.longest:.3g} s, and with a queue's leaseSeconds of {DEFAULT_LEASE_SECONDS} (the default) "
-            f"they would have stopped their work by then. Set it to {succession.longest_leadership} or less, with "
-            "TASKDIST_RENEW_SECONDS below it; or set TASKDIST_ALLOW_SHORT_LEASES=true to accept that a killed leader "
-            "costs attempts"
+            f"TASKDIST_LEASE_SECONDS is {lease:g} and TASKDIST_RETRY_SECONDS is {retry:g}: after the death of a "
+            f"leader agents could be without one for {succession.longest:.3g} s, and with a queue's leaseSeconds of "
+            f"{DEFAULT_LEASE_SECONDS} (the default) they would have stopped their work by then. {mend}; or set "
+            "TASKDIST_ALLOW_SHORT_LEASES=true to accept that a killed leader costs attempts"
         )
     return timing

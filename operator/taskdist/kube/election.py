@@ -47,8 +47,9 @@ class Timing:
     """How much faster or slower than true time a clock may run, as a share."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.retry < self.renew_deadline < self.own_end:
-            raise ValueError(f"need 0 < retry < renew_deadline < lease × (1 - drift), got {self}")
+        # False for NaN too; an endless lease would be one that no challenger can wait for.
+        if not (0 < self.retry < self.renew_deadline < self.own_end < math.inf and self.drift >= 0):
+            raise ValueError(f"need 0 < retry < renew_deadline < lease × (1 - drift), all finite, got {self}")
 
     @property
     def own_end(self) -> float:

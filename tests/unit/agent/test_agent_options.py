@@ -96,11 +96,20 @@ def test_flags(argv: list[str], env: dict[str, str], expected: dict[str, Any]) -
         pytest.param({"TASKDIST_SLOTS": "many"}, "TASKDIST_SLOTS='many' is not a number", id="slots"),
         pytest.param({"TASKDIST_LABELS": "zone"}, "TASKDIST_LABELS: 'zone' is not KEY=VALUE", id="labels"),
         pytest.param({"TASKDIST_RESOURCES": "gpu=-1"}, "not a whole number", id="resources"),
+        pytest.param({"TASKDIST_RESOURCES": "gpu=" + "9" * 5000}, "TASKDIST_RESOURCES: gpu=9", id="5000 digits"),
     ],
 )
 def test_variables_that_cannot_be_read(env: dict[str, str], said: str) -> None:
     with pytest.raises(OptionError, match=said):
         options_from_env(env)
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e400", "-1", "9" * 5000])
+@pytest.mark.parametrize("name", ["TASKDIST_SLOTS", "TASKDIST_HEALTH_PORT", "TASKDIST_GRACE_SECONDS"])
+def test_numbers_that_make_no_sense_are_named(name: str, value: str) -> None:
+    env = {"TASKDIST_MODULE": "m:a", "TASKDIST_ADDRESS": "op:1", name: value}
+    with pytest.raises(OptionError, match=name):
+        options_from_env(env).check()
 
 
 @pytest.mark.parametrize(

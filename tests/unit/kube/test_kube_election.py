@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -368,6 +369,9 @@ class TestResign:
         pytest.param({"lease": 10, "renew_deadline": 10, "retry": 2}, id="no time to stop"),
         pytest.param({"lease": 15, "renew_deadline": 2, "retry": 2}, id="no time to retry"),
         pytest.param({"lease": 15, "renew_deadline": 10, "retry": 0}, id="no pause"),
+        pytest.param({"lease": math.inf, "renew_deadline": 10, "retry": 2}, id="a lease without end"),
+        pytest.param({"lease": math.nan, "renew_deadline": 10, "retry": 2}, id="a lease that is no number"),
+        pytest.param({"lease": 15, "renew_deadline": 10, "retry": 2, "drift": -0.1}, id="clocks without error"),
     ],
 )
 def test_timing_that_cannot_work_is_refused(wrong: dict[str, float]) -> None:
