@@ -56,14 +56,14 @@ class HttpEndpoint:
         self._http = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
         return Offered(types=self._types, fenced=False)
 
-    def start(self, grant: Grant, deadline: float) -> None:
+    def start(self, grant: Grant, _deadline: float) -> None:
         assert self._events is not None
         self._requests[grant.lease] = vital_task(self._events.broke, self._run(grant))
 
     def fence(self, lease: LeaseName, deadline: float) -> None:
         """There is nothing that could keep a fence."""
 
-    def cancel(self, lease: LeaseName, reason: str) -> None:
+    def cancel(self, lease: LeaseName, _reason: str) -> None:
         self.kill(lease)
 
     def kill(self, lease: LeaseName) -> None:

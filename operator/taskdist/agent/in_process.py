@@ -55,7 +55,7 @@ class InProcess:
             threading.Thread(target=self._work, name=f"taskdist-handler-{number}", daemon=True).start()
         return Offered(types=tuple(sorted(self._agent.handlers)), fenced=False)
 
-    def start(self, grant: Grant, deadline: float) -> None:
+    def start(self, grant: Grant, _deadline: float) -> None:
         lease = grant.lease
         context = Context(
             task=grant.name,

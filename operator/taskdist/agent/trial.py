@@ -44,16 +44,16 @@ class _Events:
     def started(self, lease: LeaseName) -> None:
         """Nobody waits to hear that."""
 
-    def progress(self, lease: LeaseName, fraction: float, message: str) -> None:
+    def progress(self, _lease: LeaseName, fraction: float, message: str) -> None:
         self._report(fraction, message)
 
-    def finished(self, lease: LeaseName, body: bytes, used: Any = None) -> None:
+    def finished(self, _lease: LeaseName, body: bytes, used: Any = None) -> None:
         refused = refusal(body)
         self._over(Tried(body, used=used) if refused is None else Tried(None, *refused))
 
     def failed(
         self,
-        lease: LeaseName,
+        _lease: LeaseName,
         reason: Reason,
         message: str,
         retryable: bool,
@@ -62,7 +62,7 @@ class _Events:
     ) -> None:
         self._over(Tried(None, reason, message, retryable, retry_after, used))
 
-    def stopped(self, lease: LeaseName) -> None:
+    def stopped(self, _lease: LeaseName) -> None:
         self._over(Tried())
 
     def broke(self, error: BaseException) -> None:

@@ -178,7 +178,7 @@ def _column(column: Column, priority: int) -> dict[str, Any]:
 class _Dumper(yaml.SafeDumper):
     """Writes repeated parts out instead of referring to them."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, _data: Any) -> bool:
         return True
 
 

@@ -41,7 +41,7 @@ class Asides:
         self,
         kind: str,
         on_change: Callable[[Change[T]], None],
-        on_aside: Callable[[str], None] = lambda uid: None,
+        on_aside: Callable[[str], None] = lambda _uid: None,
     ) -> Callable[[Event[T]], None]:
         """Return what an informer is to tell. Changes go on to `on_change`, uids of what is set aside to `on_aside`."""
         self._on_aside[kind] = on_aside

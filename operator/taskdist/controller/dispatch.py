@@ -116,7 +116,7 @@ class Dispatcher:
         overtaken: Callable[[], None],
         clocks: Callable[[], Now] = read_clocks,
         tally: Tally | None = None,
-        raise_epoch: Callable[[RaiseEpoch], None] = lambda action: None,
+        raise_epoch: Callable[[RaiseEpoch], None] = lambda _action: None,
     ) -> None:
         """Nothing is done before `lead`.
 

@@ -315,7 +315,7 @@ class _Operator:
         leadership = Leadership(epoch, self._parts, self._who_leads, self._part_failed)
         self._leadership = leadership.begin(self._leadership)
 
-    async def _stop_leading(self, deadline: float) -> None:
+    async def _stop_leading(self, _deadline: float) -> None:
         if self._leadership is not None:
             self._leadership.end()
             await self._leadership.quiet()

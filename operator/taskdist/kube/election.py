@@ -152,7 +152,7 @@ class Election:
         identity: str,
         timing: Timing,
         floor: Callable[[], int] = lambda: 0,
-        is_dead: Callable[[str], bool] = lambda holder: False,
+        is_dead: Callable[[str], bool] = lambda _holder: False,
     ) -> None:
         """`identity` must be this process's alone (a random part), or two processes take each other for themselves.
 

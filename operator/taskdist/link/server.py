@@ -103,7 +103,7 @@ class LinkServer:
         queue_bytes: int = QUEUE_BYTES,
         greeting_seconds: float = GREETING_SECONDS,
         most_connections: int = MOST_CONNECTIONS,
-        on_refused: Callable[[str], None] = lambda reason: None,
+        on_refused: Callable[[str], None] = lambda _reason: None,
     ) -> None:
         self._sessions = sessions
         self._authenticator = authenticator

@@ -171,7 +171,7 @@ def number(value: float) -> float | int:
 class _Dumper(yaml.SafeDumper):
     """Writes repeated parts out instead of referring to them."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, _data: Any) -> bool:
         return True
 
 

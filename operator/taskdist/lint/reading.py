@@ -187,7 +187,7 @@ class _Loader(yaml.SafeLoader):
             return _meaning(value)[0]
         return str(super().resolve(kind, value, (False, False)))  # type: ignore[no-untyped-call]
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:  # noqa: ARG002 (PyYAML names it)
         """Keys are text in the end; of two alike the last counts."""
         self.flatten_mapping(node)
         made: dict[Hashable, Any] = {}

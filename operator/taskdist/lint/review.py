@@ -9,7 +9,7 @@ from taskdist.lint.setup import Setup
 
 
 @rule(Severity.ERROR)
-def not_yaml(setup: Setup) -> Iterator[Flaw]:
+def not_yaml(_setup: Setup) -> Iterator[Flaw]:
     """A file that is no YAML.
 
     Nothing of it is reviewed, and kubectl refuses it.

@@ -95,7 +95,7 @@ def run(directory: Path, say: Say) -> int:
     return 1
 
 
-def _interrupt(number: int, frame: object) -> None:
+def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 

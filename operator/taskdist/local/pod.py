@@ -29,9 +29,9 @@ SERVICE_ACCOUNT_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _LOG = logging.getLogger("taskdist.local")
 
 _RESTART: Mapping[str, Callable[[int], bool]] = {
-    "Always": lambda code: True,
+    "Always": lambda _code: True,
     "OnFailure": lambda code: code != 0,
-    "Never": lambda code: False,
+    "Never": lambda _code: False,
 }
 
 _RETRY_SECONDS = 0.25

@@ -199,7 +199,7 @@ class Recorder:
         instance: str,
         aggregator: Aggregator | None = None,
         clock: Callable[[], float] = time.time,
-        on_lost: Callable[[Entry, Exception], None] = lambda entry, error: None,
+        on_lost: Callable[[Entry, Exception], None] = lambda _entry, _error: None,
     ) -> None:
         """`instance`: which replica this is (its pod's name). `on_lost` hears of Events that could not be written."""
         self._create = create

@@ -38,7 +38,7 @@ class Regular(Part):
 
     per_second: Positive
 
-    def times(self, draw: Draw) -> Iterator[float]:
+    def times(self, _draw: Draw) -> Iterator[float]:
         return (number / self.per_second for number in count())
 
 
@@ -49,7 +49,7 @@ class Burst(Part):
     count: Annotated[int, Field(ge=1)]
     every: Positive | None = None
 
-    def times(self, draw: Draw) -> Iterator[float]:
+    def times(self, _draw: Draw) -> Iterator[float]:
         at = self.at
         while True:
             for _ in range(self.count):

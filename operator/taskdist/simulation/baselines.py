@@ -246,7 +246,7 @@ class Push(Baseline):
         self._turn[kind] = turn + 1
         return able[turn % len(able)]
 
-    def _weighted(self, kind: Class, able: list[_Server]) -> _Server:
+    def _weighted(self, _kind: Class, able: list[_Server]) -> _Server:
         # Smooth weighted round-robin, as in nginx: each is owed its weight, the one owed most pays for all.
         total, best = 0.0, able[0]
         for server in able:
@@ -258,15 +258,15 @@ class Push(Baseline):
         best.share -= total
         return best
 
-    def _random(self, kind: Class, able: list[_Server]) -> _Server:
+    def _random(self, _kind: Class, able: list[_Server]) -> _Server:
         return able[int(self._draw() * len(able))]
 
-    def _power_of_two(self, kind: Class, able: list[_Server]) -> _Server:
+    def _power_of_two(self, _kind: Class, able: list[_Server]) -> _Server:
         first = able[int(self._draw() * len(able))]
         second = able[int(self._draw() * len(able))]
         return second if second.load < first.load else first
 
-    def _least_loaded(self, kind: Class, able: list[_Server]) -> _Server:
+    def _least_loaded(self, _kind: Class, able: list[_Server]) -> _Server:
         # From a random place on, so that ties go to all alike.
         start = int(self._draw() * len(able))
         best, least = able[start], able[start].load
@@ -331,7 +331,7 @@ class CentralFifo(Baseline):
     def _joined(self) -> None:
         self._fastest.clear()
 
-    def _left(self, server: _Server) -> None:
+    def _left(self, _server: _Server) -> None:
         self._fastest.clear()
 
     def _freed(self, server: _Server) -> None:

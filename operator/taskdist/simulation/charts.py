@@ -59,7 +59,7 @@ def over_time(
     step = marks[1] - marks[0] if len(marks) > 1 else max(highest, 1.0)
     ceiling = top if top is not None else max(ceil(highest / step - 1e-9) * step, step)
     plot = _Plot(span, (0.0, ceiling))
-    parts = [_frame(plot, ticks(0.0, ceiling), words, label)]
+    parts = [_frame(plot, ticks(0.0, ceiling), words)]
     bins = max((len(each.values) for each in layers), default=0)
     edges = [span[0] + (span[1] - span[0]) * number / bins for number in range(bins + 1)] if bins else []
     below = [0.0] * bins
@@ -199,7 +199,7 @@ class _Plot:
         return HEIGHT - BOTTOM - (value - low) / ((high - low) or inf) * (HEIGHT - TOP - BOTTOM)
 
 
-def _frame(plot: _Plot, marks: Sequence[float], words: Words, label: str) -> str:
+def _frame(plot: _Plot, marks: Sequence[float], words: Words) -> str:
     rows = "".join(
         f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{plot.y(mark):.1f}" y2="{plot.y(mark):.1f}"/>'
         f'<text class="tick" x="{LEFT - 6}" y="{plot.y(mark) + 4:.1f}" text-anchor="end">{escape(words(mark))}</text>'

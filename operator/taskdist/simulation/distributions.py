@@ -38,7 +38,7 @@ class Constant(Part):
     def mean(self) -> float:
         return self.value
 
-    def quantile(self, uniform: float) -> float:
+    def quantile(self, _uniform: float) -> float:
         return self.value
 
 

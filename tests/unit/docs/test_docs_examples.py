@@ -103,7 +103,7 @@ def test_files_that_commands_name_exist(name_and_words: tuple[str, list[str]]) -
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.id)
-def test_python_examples_make_an_agent(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_examples_make_an_agent(block: Block) -> None:
     # As a worker imports it: not as the main program.
     scope: dict[str, Any] = {"__name__": "example"}
     exec(compile(block.text, block.id, "exec"), scope)
