@@ -21,10 +21,6 @@ class CompileCore(BuildHookInterface[Any]):
     """Adds the compiled modules beside their sources."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        manifest = Path(self.root, "manifests", "install.yaml")
-        if version != "editable" and manifest.exists():
-            # For `taskdist dev run`; the image is built without it.
-            build_data["force_include"][str(manifest)] = "taskdist/local/manifests/install.yaml"
         if os.environ.get("TASKDIST_COMPILE") != "1" or version == "editable":
             return
         # Needed for this only.

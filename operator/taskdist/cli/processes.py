@@ -3,6 +3,7 @@
 import os
 import shlex
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -226,6 +227,13 @@ def _directory(given: Path | None) -> Path:
 
 
 def _add_dev(dev: typer.Typer, program: str) -> None:
+    @dev.callback()
+    def there() -> None:
+        # A wheel of its own: images of the operator and of agents are without it.
+        if find_spec("taskdist.local") is None:
+            complain(f"{program} dev is not installed here: pip install 'taskdist[local]'")
+            raise typer.Exit(FAILED)
+
     @dev.command(
         epilog=examples(
             ("the fastest way to a running Task: start it, and follow what it prints", f"{program} dev run"),

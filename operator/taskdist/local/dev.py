@@ -127,7 +127,7 @@ def root() -> Path:
         if (candidate / "manifests" / "install.yaml").exists():
             return candidate
     raise StackError(
-        "manifests/install.yaml is neither in the package nor in a checkout around it: install taskdist anew"
+        "manifests/install.yaml is neither in the package nor in a checkout around it: install taskdist[local] anew"
     )
 
 

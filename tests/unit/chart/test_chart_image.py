@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+import taskdist
 
 ROOT = Path(__file__).parents[3]
 
@@ -69,15 +72,41 @@ def test_wheels_are_checked_by_hash() -> None:
     assert all("--require-hashes" in each and "--only-binary :all:" in each for each in installs)
 
 
-def test_all_that_is_copied_exists_and_is_not_ignored() -> None:
-    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    for step in steps():
-        if step.word == "COPY" and "--from" not in step.rest:
-            for source in step.rest.split()[:-1]:
-                assert source in allowed
-    for path in allowed:
-        if path != "manifests/samples/agents":
-            assert (ROOT / path).exists()
+def test_what_is_copied_is_what_is_not_ignored_and_is_there() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    allowed = {line[1:] for line in ignored if line.startswith("!")}
+    copies = [step.rest for step in steps() if step.word == "COPY" and "--from" not in step.rest]
+    assert {source for rest in copies for source in rest.split()[:-1]} == allowed
+    assert {"operator/taskdist", "requirements-runtime.lock"} <= allowed
+    assert not [path for path in sorted(allowed) if not (ROOT / path).exists()]
+    assert ignored[1] == "*"  # all else is ignored
+
+
+def distributed(*parts: str) -> set[str]:
+    """What the wheel of the project in this folder holds."""
+    found = WheelBuilder(str(ROOT.joinpath(*parts))).recurse_included_files()
+    return {each.distribution_path for each in found}
+
+
+def test_what_runs_on_ones_own_machine_is_in_a_wheel_of_its_own_and_not_in_the_image() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert ignored.index("operator/taskdist/local") > ignored.index("!operator/taskdist")
+    image, local = distributed(), distributed("packages", "taskdist-local")
+    assert {"taskdist/cli/main.py", "taskdist/agent/__main__.py", "taskdist/controller/main.py"} <= image
+    assert not [path for path in sorted(image) if path.startswith("taskdist/local/")]
+    assert {"taskdist/local/dev.py", "taskdist/local/manifests/install.yaml"} <= local
+    assert not [path for path in sorted(local) if not path.startswith("taskdist/local/")]
+
+
+def test_both_wheels_have_one_version() -> None:
+    import tomllib
+
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    local = tomllib.loads((ROOT / "packages" / "taskdist-local" / "pyproject.toml").read_text())["project"]
+    assert whole["version"] == local["version"] == taskdist.__version__
+    assert local["dependencies"] == [f"taskdist=={whole['version']}"]
+    assert whole["optional-dependencies"]["local"] == [f"taskdist-local=={whole['version']}"]
+    assert local["requires-python"] == whole["requires-python"]
 
 
 def pins(name: str) -> dict[str, str]:

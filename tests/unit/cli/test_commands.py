@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -666,6 +667,16 @@ def test_an_operator_without_settings_is_told_which(cluster: MemoryCluster, monk
     outcome = call(cluster, "operator")
     assert outcome.code == USAGE
     assert "TASKDIST_NAMESPACE is not set" in outcome.err
+
+
+@pytest.mark.parametrize("command", ["run", "up", "down", "status", "node"])
+def test_dev_says_what_to_install_where_it_is_not(
+    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, command: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "taskdist.local", None)
+    outcome = call(cluster, "dev", command, "--dir", str(tmp_path))
+    assert (outcome.code, outcome.out) == (FAILED, "")
+    assert "pip install 'taskdist[local]'" in outcome.err
 
 
 def test_dev_says_how_to_start(cluster: MemoryCluster, tmp_path: Any) -> None:
