@@ -37,9 +37,9 @@ class PoolView:
 class Facts(Protocol):
     """What the dispatch loop answers, on its own loop. None: this operator does not lead any more."""
 
-    def pool_view(self, key: Key) -> PoolView | None: ...
+    def tell_pool(self, key: Key) -> PoolView | None: ...
 
-    def queue_facts(self, key: Key) -> QueueFacts | None: ...
+    def tell_queue(self, key: Key) -> QueueFacts | None: ...
 
 
 class NoFacts(Exception):
@@ -76,11 +76,11 @@ class Bridge:
         self._queue_version = queue_version
         self._loop = loop
 
-    async def pool_view(self, key: Key, version: SpecVersion) -> PoolView:
-        return await self._ask(self._facts.pool_view, self._pool_version, key, version)
+    async def tell_pool(self, key: Key, version: SpecVersion) -> PoolView:
+        return await self._ask(self._facts.tell_pool, self._pool_version, key, version)
 
-    async def queue_facts(self, key: Key, version: SpecVersion) -> QueueFacts:
-        return await self._ask(self._facts.queue_facts, self._queue_version, key, version)
+    async def tell_queue(self, key: Key, version: SpecVersion) -> QueueFacts:
+        return await self._ask(self._facts.tell_queue, self._queue_version, key, version)
 
     async def _ask(
         self,

@@ -5,26 +5,23 @@ take time are tasks whose answers come back as inputs. Without leadership there 
 """
 
 import asyncio
-import heapq
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
-from taskdist.api import Reason
 from taskdist.controller.auditor import Auditor
 from taskdist.controller.bridge import PodFact, PoolView
 from taskdist.controller.door import Doors
-from taskdist.controller.levels import ToldLevels
-from taskdist.controller.status import Held, PoolFacts, QueueFacts
+from taskdist.controller.status import QueueFacts
 from taskdist.controller.tally import Tally
-from taskdist.core import Core, views
-from taskdist.core.bottlenecks import Bottleneck, Watch
+from taskdist.controller.telling import Telling
+from taskdist.core import Core
+from taskdist.core.bottlenecks import Bottleneck
 from taskdist.core.model import Key, Pool, Queue
-from taskdist.core.performance import PoolPerformance, TypePerformance
+from taskdist.core.performance import TypePerformance
 from taskdist.kube import boottime
 from taskdist.protocol.leader import Leader
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Refused, ToAgent
@@ -51,13 +48,6 @@ _log = structlog.get_logger("taskdist.dispatch")
 
 # How often pools and queues whose numbers changed have their status looked at, in seconds.
 LOOK_SECONDS = 1.0
-# How many pools and queues at most have status written at one look because of figures alone, over all of them. Each
-# write costs the API server what a Task's costs, and a Task starts no sooner for it.
-FIGURES_A_LOOK = 10
-# How often it is asked what holds Tasks up, in seconds.
-BOTTLENECK_SECONDS = 5.0
-# How often what is known of how a pool's agents do is told, in seconds.
-PERFORMANCE_SECONDS = 60.0
 # How many pods whose end was seen are remembered.
 MOST_DEAD_PODS = 10_000
 # How soon after something happened it is asked whether a queue is full now, in seconds: a burst is looked at as one.
@@ -143,22 +133,10 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
         self._looker: asyncio.TimerHandle | None = None
-        self._dirty_pools: set[Key] = set()
-        self._told: dict[Key, PoolFacts] = {}
-        # When what is known of how a pool's agents do was last told (boot time).
-        self._told_performance: dict[Key, float] = {}
-        self._told_queues: dict[Key, QueueFacts] = {}
-        # When the facts of a pool or queue were last told (boot time).
-        self._told_at: dict[tuple[str, Key], float] = {}
-        self._levels = ToldLevels()
         self._tally = tally if tally is not None else Tally()
-        self._queue_watch, self._pool_watch = Watch(), Watch()
-        # What holds most waiting time of queues and of what pools could serve, as of the last look.
-        self._queue_holds: Mapping[Key, Bottleneck] = {}
-        self._pool_holds: Mapping[Key, Bottleneck] = {}
-        self._watched_at = 0.0
         self._auditor = Auditor()
         self._doors = Doors()
+        self._telling = Telling(clocks, self._tally, self._doors)
         self._door_look: asyncio.TimerHandle | None = None
 
     @property
@@ -186,9 +164,8 @@ class Dispatcher:
         """
         self._leader = leader
         self._stopping = False
-        self._queue_watch, self._pool_watch = Watch(), Watch()
-        self._queue_holds, self._pool_holds = {}, {}
         self._doors = Doors()
+        self._telling = Telling(self._clocks, self._tally, self._doors)
         for key in closed:
             self._doors.restore(key)
         for queue in queues:
@@ -222,12 +199,8 @@ class Dispatcher:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._told.clear()
-        self._told_performance.clear()
-        self._told_queues.clear()
-        self._told_at.clear()
         self._auditor.forget()
-        self._levels = ToldLevels()
+        self._telling = Telling(self._clocks, self._tally, self._doors)
 
     # -- what happened in the cluster ------------------------------------------------------------------------------
 
@@ -243,20 +216,16 @@ class Dispatcher:
 
     def queue_deleted(self, key: Key) -> None:
         self._doors.dropped(key)
-        self._told_queues.pop(key, None)
-        self._told_at.pop(("queue", key), None)
-        self._levels.forget(key)
+        self._telling.queue_deleted(key)
         self._input(lambda m, now: m.queue_deleted(key, now))
 
     def pool_applied(self, pool: Pool) -> None:
         self._input(lambda m, now: m.pool_applied(pool, now))
-        self._dirty_pools.add(pool.key)
+        self._telling.pool_changed(pool.key)
 
     def pool_deleted(self, key: Key) -> None:
         self._input(lambda m, now: m.pool_deleted(key, now))
-        self._told.pop(key, None)
-        self._told_performance.pop(key, None)
-        self._told_at.pop(("pool", key), None)
+        self._telling.pool_deleted(key)
 
     def task_observed(self, record: TaskRecord) -> None:
         self._input(lambda m, now: m.task_observed(record, now))
@@ -284,7 +253,7 @@ class Dispatcher:
         if before is None or (before.going, before.ended) != (pod.going, pod.ended):
             self._effects.look_at({key}, set())
         else:
-            self._dirty_pools.add(key)
+            self._telling.pool_changed(key)
 
     def pod_gone(self, pod: PodRecord) -> None:
         """The pod is gone from the view; `pod` is the last that was seen of it."""
@@ -316,7 +285,7 @@ class Dispatcher:
             self._effects.close(session, "not leading")
             return
         self._input(lambda m, now: m.connected(session, identity, hello, now))
-        self._dirty_pools.add((identity.namespace, identity.pool))
+        self._telling.pool_changed((identity.namespace, identity.pool))
 
     def received(self, session: int, message: FromAgent) -> None:
         self._observer.received(message)
@@ -327,52 +296,33 @@ class Dispatcher:
 
     # -- facts for the reconciling loop ----------------------------------------------------------------------------
 
-    def pool_view(self, key: Key) -> PoolView | None:
+    def tell_pool(self, key: Key) -> PoolView | None:
+        """Return what status is to say of the pool, with its pods. It counts as told."""
         core = self.core
         if core is None:
             return None
-        view = core.pool_view(key)
+        draining = core.pool_view(key).draining
         pods = tuple(
-            PodFact(uid, pod.name, pod.going, pod.ended, uid in view.draining)
+            PodFact(uid, pod.name, pod.going, pod.ended, uid in draining)
             for uid in sorted(self._pools_pods.get(key, ()))
             if (pod := self._pods.get(uid)) is not None
         )
-        facts = self._pool_facts(view, core)
-        if key not in self._told or facts.performance is not self._told[key].performance:
-            self._told_performance[key] = self._clocks().boot
-        self._told[key] = facts
-        self._told_at["pool", key] = self._clocks().boot
+        facts = self._telling.pool(core, key)
+        self._telling.told_pool(key, facts)
         return PoolView(facts, pods)
 
-    def _performance(self, key: Key, core: Core) -> PoolPerformance:
-        """What the pool is to tell of how agents do: what was told last, until that is old. Each Task changes it."""
-        told = self._told.get(key)
-        recent = self._clocks().boot < self._told_performance.get(key, 0.0) + PERFORMANCE_SECONDS
-        if told is not None and told.performance.types and recent:
-            return told.performance
-        return core.performance(key)
-
-    def queue_facts(self, key: Key) -> QueueFacts | None:
+    def tell_queue(self, key: Key) -> QueueFacts | None:
+        """Return what status is to say of the queue. It counts as told."""
         core = self.core
         if core is None:
             return None
-        facts = self._queue_facts(key, core.queue_counts().get(key, (0, 0)))
-        self._told_queues[key] = facts
-        self._told_at["queue", key] = self._clocks().boot
+        facts = self._telling.queue(core, key)
+        self._telling.told_queue(key, facts)
         return facts
-
-    def _queue_facts(self, key: Key, counts: tuple[int, int]) -> QueueFacts:
-        held, core, wall = _held(self._queue_holds.get(key)), self.core, self._clocks().wall
-        levels = () if core is None else self._levels.of(key, core.levels(key, wall), wall)
-        return QueueFacts(*counts, self._tally.dead_letters(key), self._doors.closed(key), held, levels)
-
-    def _pool_facts(self, view: views.PoolView, core: Core) -> PoolFacts:
-        performance, bottleneck = self._performance(view.key, core), _held(self._pool_holds.get(view.key))
-        return _facts(view, core.breakers(view.key), performance, bottleneck)
 
     def bottlenecks(self) -> tuple[Mapping[Key, Bottleneck], Mapping[Key, Bottleneck]]:
         """By queue and by pool: what holds most waiting time, where anything does for long."""
-        return self._queue_holds, self._pool_holds
+        return self._telling.bottlenecks()
 
     @property
     def audit_findings(self) -> int:
@@ -500,58 +450,8 @@ class Dispatcher:
         if core is None:
             return
         self._auditor.look(core)
-        wall = self._clocks().wall
-        if not self._watched_at <= wall < self._watched_at + BOTTLENECK_SECONDS:
-            self._watched_at = wall
-            of_queues, of_pools = core.holdups(wall)
-            self._queue_holds = self._queue_watch.look(of_queues, wall)
-            self._pool_holds = self._pool_watch.look(of_pools, wall)
-        pools, queues, stale = set[Key](), set[Key](), list[tuple[float, bool, Key]]()
-        dirty, self._dirty_pools = self._dirty_pools, set()
-        for key in dirty | self._told.keys():
-            told, facts = self._told.get(key), self._pool_facts(core.pool_view(key), core)
-            # A message alone is no reason to write: it may name numbers that change with every Task.
-            if told is None or facts.presses_beyond(told):
-                pools.add(key)
-            elif replace(facts, reason=told.reason, message=told.message) != told:
-                stale.append((self._told_at.get(("pool", key), 0.0), True, key))
-        counts = core.queue_counts()
-        for key in counts.keys() | self._tally.all_dead_letters().keys() | self._told_queues.keys():
-            last, now = self._told_queues.get(key), self._queue_facts(key, counts.get(key, (0, 0)))
-            if last is None or now.presses_beyond(last):
-                queues.add(key)
-            elif now != last:
-                stale.append((self._told_at.get(("queue", key), 0.0), False, key))
-        # Those that were told of longest ago come first, so that each gets its turn.
-        for _, of_pool, key in heapq.nsmallest(FIGURES_A_LOOK, stale):
-            (pools if of_pool else queues).add(key)
+        self._telling.watch(core)
+        pools, queues = self._telling.take_due(core)
         if pools or queues:
             self._effects.look_at(pools, queues)
         self._looker = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
-
-
-def _held(found: Bottleneck | None) -> Held | None:
-    return None if found is None else Held(found.holdup.reason, found.holdup.what, found.message)
-
-
-def _facts(
-    view: views.PoolView,
-    breakers: tuple[views.BreakerView, ...],
-    performance: PoolPerformance,
-    bottleneck: Held | None,
-) -> PoolFacts:
-    return PoolFacts(
-        view.desired,
-        view.reason,
-        view.message,
-        view.ready,
-        view.slots,
-        view.busy_slots,
-        view.surge,
-        view.outdated,
-        breakers,
-        performance,
-        bottleneck,
-        view.failing,
-        view.reason is Reason.PODS_FAILING,
-    )

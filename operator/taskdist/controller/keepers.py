@@ -207,7 +207,7 @@ class Keepers:
         if pool is None or pool.metadata.deletion_timestamp is not None:
             return
         try:
-            view = await self._bridge.pool_view(key, _version(pool))
+            view = await self._bridge.tell_pool(key, _version(pool))
         except NoFacts:
             return
         verdict, undecided = await self._judge(pool)
@@ -298,7 +298,7 @@ class Keepers:
         if queue is None or queue.metadata.deletion_timestamp is not None:
             return
         try:
-            facts = await self._bridge.queue_facts(key, _version(queue))
+            facts = await self._bridge.tell_queue(key, _version(queue))
         except NoFacts:
             return
         missing = [p for p in queue.spec.all_pools if not self._exists((queue.metadata.namespace, p))]

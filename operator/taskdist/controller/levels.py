@@ -21,13 +21,14 @@ class ToldLevels:
     def __init__(self) -> None:
         self._told: dict[Key, tuple[Level, ...]] = {}
 
-    def of(self, key: Key, levels: tuple[Level, ...], now: float) -> tuple[Level, ...]:
+    def due(self, key: Key, levels: tuple[Level, ...], now: float) -> tuple[Level, ...]:
         """Return what is to be told of the queue: what was told last, until it is wrong and another write is due."""
         told = self._told.get(key)
-        if told is not None and not self._due(told, levels, now):
-            return told
+        return told if told is not None and not self._due(told, levels, now) else levels
+
+    def told(self, key: Key, levels: tuple[Level, ...]) -> None:
+        """Status says this of the queue now."""
         self._told[key] = levels
-        return levels
 
     def forget(self, key: Key) -> None:
         self._told.pop(key, None)

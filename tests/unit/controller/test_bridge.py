@@ -21,17 +21,17 @@ class Loop:
     def version(self, key: Key) -> SpecVersion | None:
         return self.seen
 
-    def pool_view(self, key: Key) -> PoolView | None:
+    def tell_pool(self, key: Key) -> PoolView | None:
         return PoolView(PoolFacts(), ()) if self.leads else None
 
-    def queue_facts(self, key: Key) -> QueueFacts | None:
+    def tell_queue(self, key: Key) -> QueueFacts | None:
         return QueueFacts(1, 2) if self.leads else None
 
 
 async def ask(side: Loop, version: SpecVersion) -> None:
     bridge = Bridge(side, side.version, side.version, asyncio.get_running_loop())
-    assert await bridge.pool_view(KEY, version) == PoolView(PoolFacts(), ())
-    assert await bridge.queue_facts(KEY, version) == QueueFacts(1, 2)
+    assert await bridge.tell_pool(KEY, version) == PoolView(PoolFacts(), ())
+    assert await bridge.tell_queue(KEY, version) == QueueFacts(1, 2)
 
 
 @pytest.mark.parametrize("seen", [SpecVersion("u", 2), SpecVersion("u", 3)], ids=["this", "a newer"])
@@ -47,7 +47,7 @@ async def test_of_this_spec_or_a_newer_one_there_are_facts(seen: SpecVersion) ->
 async def test_what_was_not_seen_yet_has_none(seen: SpecVersion | None) -> None:
     side = Loop(seen)
     bridge = Bridge(side, side.version, side.version, asyncio.get_running_loop())
-    for question in (bridge.pool_view, bridge.queue_facts):
+    for question in (bridge.tell_pool, bridge.tell_queue):
         with pytest.raises(Behind):
             await question(KEY, SpecVersion("u", 2))
 

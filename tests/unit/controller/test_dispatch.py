@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from taskdist.api import Phase, Priority, Reason
-from taskdist.controller import dispatch
+from taskdist.controller import dispatch, telling
 from taskdist.controller.dispatch import Dispatcher
 from taskdist.controller.snapshot import snapshot
 from taskdist.controller.status import QueueFacts
@@ -215,13 +215,33 @@ async def test_a_newer_leaders_work_is_reported_once() -> None:
 
 async def test_facts_are_nobodys_without_leadership() -> None:
     room = Room()
-    assert room.dispatcher.pool_view(("ns", "pool")) is None
-    assert room.dispatcher.queue_facts(("ns", "q")) is None
+    assert room.dispatcher.tell_pool(("ns", "pool")) is None
+    assert room.dispatcher.tell_queue(("ns", "q")) is None
     async with leading() as led:
-        assert led.dispatcher.queue_facts(("ns", "q")) == QueueFacts(1, 0)
-        view = led.dispatcher.pool_view(("ns", "pool"))
+        assert led.dispatcher.tell_queue(("ns", "q")) == QueueFacts(1, 0)
+        view = led.dispatcher.tell_pool(("ns", "pool"))
         assert view is not None
         assert view.facts.desired == 1
+
+
+async def test_a_question_is_no_telling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 3600.0)
+    room = Room()
+    core = Core()
+    room.dispatcher.lead(
+        Leader(core, 1, LeaderSettings()), [Queue("ns", "q", ("pool",))], [Pool("ns", "pool")], [RECORD]
+    )
+    try:
+        said = room.dispatcher._telling
+        for _ in range(2):
+            assert said.queue(core, ("ns", "q")) == QueueFacts(1, 0)
+            assert said.pool(core, ("ns", "pool")).desired == 1
+            assert said.take_due(core)[1] == {("ns", "q")}, "nothing was told of it yet"
+        room.dispatcher.tell_queue(("ns", "q"))
+        room.dispatcher.tell_pool(("ns", "pool"))
+        assert said.take_due(core) == (set(), set())
+    finally:
+        await room.dispatcher.forget()
 
 
 async def test_a_pod_that_appears_or_ends_has_its_pool_looked_at() -> None:
@@ -242,7 +262,7 @@ async def test_a_foreign_pod_is_nobodys_and_one_that_becomes_so_is_lost() -> Non
         pod = PodRecord("p1", "ns", "pod", "pool", 1.0)
 
         def seen() -> list[str]:
-            view = room.dispatcher.pool_view(("ns", "pool"))
+            view = room.dispatcher.tell_pool(("ns", "pool"))
             return [each.name for each in view.pods] if view is not None else []
 
         before = seen()
@@ -252,7 +272,7 @@ async def test_a_foreign_pod_is_nobodys_and_one_that_becomes_so_is_lost() -> Non
         assert seen() == [*before, "pod"]
         room.dispatcher.pod_observed(replace(pod, pool="another", foreign=True))
         assert seen() == before
-        other = room.dispatcher.pool_view(("ns", "another"))
+        other = room.dispatcher.tell_pool(("ns", "another"))
         assert other is None or other.pods == ()
         room.dispatcher.pod_observed(pod)
         assert seen() == [*before, "pod"]
@@ -307,7 +327,7 @@ async def test_what_a_pool_tells_of_its_types_changes_once_a_minute() -> None:
     try:
 
         def told() -> dict[str, int]:
-            view = dispatcher.pool_view(POOL)
+            view = dispatcher.tell_pool(POOL)
             assert view is not None
             return {each.type: each.attempts for each in view.facts.performance.types}
 
@@ -361,7 +381,7 @@ async def test_a_breaker_that_opens_is_told_and_its_pool_looked_at() -> None:
         (notice,) = room.effects.pool_notices
         assert (notice.namespace, notice.pool, notice.reason, notice.warning) == (*POOL, Reason.BREAKER_OPEN, True)
         assert ({POOL}, set()) in room.effects.looked
-        view = room.dispatcher.pool_view(POOL)
+        view = room.dispatcher.tell_pool(POOL)
         assert view is not None
         assert [each.name for each in view.facts.breakers] == ["pod0"]
         taken = snapshot(room.dispatcher, room.tally, 1)
@@ -376,20 +396,20 @@ KEY = ("ns", "q")
 async def test_a_queue_that_becomes_full_is_looked_at_at_once_and_again_when_it_is_not() -> None:
     async with leading() as room:
         room.dispatcher.queue_applied(Queue("ns", "q", ("pool",), overflow=Overflow(2, 1)))
-        assert room.dispatcher.queue_facts(KEY) == QueueFacts(1, 0)
+        assert room.dispatcher.tell_queue(KEY) == QueueFacts(1, 0)
         room.effects.looked.clear()
         second = replace(RECORD, task=replace(RECORD.task, uid="t2", name="b"))
         room.dispatcher.task_observed(second)
         await room.effects.until_looked_at(KEY)
         assert room.dispatcher.accepting() == {KEY: False}
-        facts = room.dispatcher.queue_facts(KEY)
+        facts = room.dispatcher.tell_queue(KEY)
         assert facts is not None
         assert facts.waiting == 2
         assert "highWater is 2" in facts.closed
         room.effects.looked.clear()
         room.dispatcher.task_deleted("t2")
         await room.effects.until_looked_at(KEY)
-        assert room.dispatcher.queue_facts(KEY) == QueueFacts(1, 0)
+        assert room.dispatcher.tell_queue(KEY) == QueueFacts(1, 0)
 
 
 async def test_a_door_is_of_the_spec_that_was_seen_last() -> None:
@@ -397,7 +417,7 @@ async def test_a_door_is_of_the_spec_that_was_seen_last() -> None:
         for drained in (True, False):
             room.effects.looked.clear()
             room.dispatcher.queue_applied(Queue("ns", "q", ("pool",), drained=drained))
-            facts = room.dispatcher.queue_facts(KEY)
+            facts = room.dispatcher.tell_queue(KEY)
             assert facts is not None
             assert bool(facts.closed) is drained
             assert KEY in {key for _, queues in room.effects.looked for key in queues}
@@ -409,7 +429,7 @@ async def test_a_new_leader_s_first_word_on_a_door_is_of_the_spec_that_is() -> N
         Leader(Core(), 1, LeaderSettings()), [Queue("ns", "q", ("pool",))], [Pool("ns", "pool")], [RECORD], [KEY]
     )
     try:
-        assert room.dispatcher.queue_facts(KEY) == QueueFacts(1, 0)
+        assert room.dispatcher.tell_queue(KEY) == QueueFacts(1, 0)
     finally:
         await room.dispatcher.forget()
 
@@ -432,7 +452,7 @@ async def test_a_queue_that_a_former_leader_closed_opens_only_below_its_low_mark
 async def test_dead_letters_are_among_a_queue_s_numbers() -> None:
     async with leading() as room:
         room.tally.seen(replace(RECORD, task=replace(RECORD.task, uid="t2"), phase=Phase.DEAD_LETTERED))
-        assert room.dispatcher.queue_facts(KEY) == QueueFacts(1, 0, 1)
+        assert room.dispatcher.tell_queue(KEY) == QueueFacts(1, 0, 1)
 
 
 async def test_gauges_are_counted_and_not_walked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -464,15 +484,15 @@ async def test_what_holds_tasks_for_long_is_told_of_their_queue_and_pool(monkeyp
     monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.005)
     async with leading() as room:
         room.dispatcher.queue_applied(Queue("ns", "q", ("pool",), paused=True))
-        assert room.dispatcher.queue_facts(KEY) == QueueFacts(1, 0)
-        assert room.dispatcher.pool_view(("ns", "pool")) is not None
+        assert room.dispatcher.tell_queue(KEY) == QueueFacts(1, 0)
+        assert room.dispatcher.tell_pool(("ns", "pool")) is not None
         # The Task has waited for 99 s: what holds it is said once it has been seen to hold it for 30 s.
         async with asyncio.timeout(5):
             while not room.dispatcher.bottlenecks()[0]:
                 room.now = Now(room.now.boot + 1.0, room.now.wall + 1.0)
                 await asyncio.sleep(0.005)
         assert room.now.wall >= 130.0
-        facts, view = room.dispatcher.queue_facts(KEY), room.dispatcher.pool_view(("ns", "pool"))
+        facts, view = room.dispatcher.tell_queue(KEY), room.dispatcher.tell_pool(("ns", "pool"))
         assert facts is not None
         assert view is not None
         assert facts.bottleneck is not None
@@ -489,18 +509,18 @@ async def test_what_holds_tasks_for_long_is_told_of_their_queue_and_pool(monkeyp
         assert now.waiting_seconds[*KEY, Reason.QUEUE_PAUSED] > 99.0
         await room.dispatcher.forget()
         room.lead(2)
-        assert room.dispatcher.queue_facts(KEY) == QueueFacts(1, 0), "another leader sees for itself"
+        assert room.dispatcher.tell_queue(KEY) == QueueFacts(1, 0), "another leader sees for itself"
 
 
 async def test_figures_alone_are_told_of_a_bounded_number_of_queues_at_a_look_and_each_gets_its_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(dispatch, "LOOK_SECONDS", 3600.0)
-    keys = [("ns", f"q{n}") for n in range(3 * dispatch.FIGURES_A_LOOK)]
+    keys = [("ns", f"q{n}") for n in range(3 * telling.FIGURES_A_LOOK)]
     async with leading() as room:
         for key in keys:
             room.dispatcher.queue_applied(Queue(*key, ("pool",)))
-            assert room.dispatcher.queue_facts(key) == QueueFacts()
+            assert room.dispatcher.tell_queue(key) == QueueFacts()
             task = Task(f"uid-{key[1]}", "ns", f"t-{key[1]}", key[1], "echo", 1.0)
             room.dispatcher.task_observed(TaskRecord(task, 20))
         told: list[Key] = []
@@ -509,18 +529,18 @@ async def test_figures_alone_are_told_of_a_bounded_number_of_queues_at_a_look_an
             room.now = Now(room.now.boot + 1.0, room.now.wall)
             room.dispatcher._look()
             (looked,) = [queues & set(keys) for _, queues in room.effects.looked]
-            assert len(looked) == dispatch.FIGURES_A_LOOK
+            assert len(looked) == telling.FIGURES_A_LOOK
             for key in looked:
-                assert room.dispatcher.queue_facts(key) == QueueFacts(1, 0)
+                assert room.dispatcher.tell_queue(key) == QueueFacts(1, 0)
             told += looked
         assert sorted(told) == sorted(keys)
 
 
 async def test_a_queue_that_closes_is_told_at_once_whatever_figures_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "LOOK_SECONDS", 3600.0)
-    monkeypatch.setattr(dispatch, "FIGURES_A_LOOK", 0)
+    monkeypatch.setattr(telling, "FIGURES_A_LOOK", 0)
     async with leading() as room:
-        assert room.dispatcher.queue_facts(KEY) is not None
+        assert room.dispatcher.tell_queue(KEY) is not None
         monkeypatch.setattr(room.dispatcher._doors, "closed", lambda key: "full")
         room.effects.looked.clear()
         room.dispatcher._look()

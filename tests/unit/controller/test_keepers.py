@@ -34,11 +34,11 @@ class Facts:
     def __init__(self) -> None:
         self.asked = 0
 
-    async def pool_view(self, key: Any, version: Any) -> PoolView:
+    async def tell_pool(self, key: Any, version: Any) -> PoolView:
         self.asked += 1
         return PoolView(PoolFacts(**{**_fields(FACTS), "busy_slots": self.asked, "desired": 0}), ())
 
-    async def queue_facts(self, key: Any, version: Any) -> QueueFacts:
+    async def tell_queue(self, key: Any, version: Any) -> QueueFacts:
         self.asked += 1
         return QueueFacts(self.asked, 1, 2, "full", HELD)
 

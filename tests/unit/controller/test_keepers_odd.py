@@ -29,10 +29,10 @@ class Server:
 
 
 class NoFacts:
-    async def pool_view(self, key: Any, version: Any) -> Any:
+    async def tell_pool(self, key: Any, version: Any) -> Any:
         raise NotLeading
 
-    queue_facts = pool_view
+    tell_queue = tell_pool
 
 
 def keepers(server: Server) -> Keepers:

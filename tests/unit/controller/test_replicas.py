@@ -111,7 +111,7 @@ class Room:
         assert warning
         self.told.append((reason, message))
 
-    async def pool_view(self, key: Any, version: Any) -> PoolView:
+    async def tell_pool(self, key: Any, version: Any) -> PoolView:
         return PoolView(self.facts, self.seen())
 
     def seen(self) -> tuple[PodFact, ...]:

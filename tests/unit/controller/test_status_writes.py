@@ -29,10 +29,10 @@ class Facts:
 
     number = 0
 
-    async def pool_view(self, key: Key, version: Any) -> PoolView:
+    async def tell_pool(self, key: Key, version: Any) -> PoolView:
         return PoolView(PoolFacts(ready=self.number), ())
 
-    async def queue_facts(self, key: Key, version: Any) -> QueueFacts:
+    async def tell_queue(self, key: Key, version: Any) -> QueueFacts:
         return QueueFacts(waiting=self.number)
 
 
