@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 from agents.peer import Peer, until
-from taskdist.agent.boottime import boottime
 from taskdist.agent.logs import make_logger
 from taskdist.agent.pool import WorkerPool
 from taskdist.agent.processes import adopt_orphans
 from taskdist.agent.supervisor import Supervisor
 from taskdist.agent.work import Offered
+from taskdist.common.boottime import boottime
 from taskdist.protocol.agent import AgentEnd, Offer
 from taskdist.protocol.messages import Hello, Ping
 

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from taskdist.agent.boottime import boottime
 from taskdist.agent.supervisor import LinkLost
 from taskdist.api import Reason
+from taskdist.common.boottime import boottime
 from taskdist.protocol.messages import (
     Cancel,
     Failure,

@@ -13,13 +13,14 @@ from typing import Any, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from taskdist.agent.boottime import BootTimer, boottime
+from taskdist.agent.boot_timer import BootTimer
 from taskdist.agent.invoke import bounded
 from taskdist.agent.results import refusal
 from taskdist.agent.usage import Used, tidy
 from taskdist.agent.vital import vital
 from taskdist.agent.work import Executor, Offered, StartError
 from taskdist.api import Reason
+from taskdist.common.boottime import boottime
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.messages import FromAgent, LeaseName, Refused, ToAgent, Welcome
 from taskdist.protocol.settings import AgentSettings

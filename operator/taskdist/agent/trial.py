@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from taskdist.agent.boottime import boottime
 from taskdist.agent.results import refusal
 from taskdist.agent.work import Executor
 from taskdist.api import Reason
+from taskdist.common.boottime import boottime
 from taskdist.protocol.messages import Grant, LeaseName
 
 LEASE = LeaseName("00000000-0000-0000-0000-000000000000", 1, 1)

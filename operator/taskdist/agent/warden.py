@@ -14,8 +14,9 @@ import os
 import select
 import subprocess
 
-from taskdist.agent.boottime import BootTimer, boottime
+from taskdist.agent.boot_timer import BootTimer
 from taskdist.agent.processes import kill_group, module_environment, python_module
+from taskdist.common.boottime import boottime
 
 
 class Warden:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import structlog
 
+from taskdist.common.boottime import boottime
 from taskdist.controller.auditor import Auditor
 from taskdist.controller.bridge import PodFact, PoolView
 from taskdist.controller.door import Doors
@@ -22,7 +23,6 @@ from taskdist.core import Core
 from taskdist.core.bottlenecks import Bottleneck
 from taskdist.core.model import Key, Pool, Queue
 from taskdist.core.performance import TypePerformance
-from taskdist.kube import boottime
 from taskdist.protocol.leader import Leader
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Refused, ToAgent
 from taskdist.protocol.observations import (

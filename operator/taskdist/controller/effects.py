@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import structlog
 
 from taskdist.api import REMOVED_BY_ANNOTATION, AgentPool, Reason, Task, Unreadable
+from taskdist.common.backoff import Backoff
 from taskdist.controller.payloads import RecentPayloads
 from taskdist.core.model import Key, Parent
 from taskdist.kube import PODS, ApiError, Client, Informer, KubeError, StatusWriter, Write
 from taskdist.kube import writer as written
-from taskdist.kube.backoff import Backoff
 from taskdist.observability.events import Subject
 from taskdist.protocol import convert
 from taskdist.protocol.dependencies import within_bounds

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from taskdist.api import POOL_LABEL, AgentPool, Dispatch, Reason, Task, TaskQueue
+from taskdist.common.boottime import boottime
 from taskdist.controller.asides import Asides
 from taskdist.controller.bridge import Bridge
 from taskdist.controller.collector import settle_collector
@@ -63,7 +64,6 @@ from taskdist.kube import (
     KubeError,
     LeaderElector,
     Updated,
-    boottime,
 )
 from taskdist.link.auth import Authenticator
 from taskdist.link.ca import DamagedAuthority

@@ -14,12 +14,12 @@ from enum import Enum, auto
 import structlog
 
 from taskdist.api import GROUP, POOL_LABEL, AgentPool, Reason
+from taskdist.common.backoff import Backoff
 from taskdist.controller.bridge import PodFact
 from taskdist.controller.effects import Announce
 from taskdist.controller.pods import LinkInfo, Object, build_pod, free_names
 from taskdist.core.model import Key
 from taskdist.kube import PODS, ApiError, Client
-from taskdist.kube.backoff import Backoff
 from taskdist.observability.events import Subject
 
 # How many pods are asked for at a time, at most.

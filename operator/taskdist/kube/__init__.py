@@ -10,14 +10,13 @@ The judgements (what an event does to a view, when a leadership begins and ends)
 room knows the project's resources by name only; it refuses policy, models, metrics and log formats.
 """
 
-from taskdist.kube.backoff import Backoff
 from taskdist.kube.client import Client, OnRequest, Page, PatchType, WatchEvent, status_operations, status_patch
 from taskdist.kube.credentials import Access, Credentials
 from taskdist.kube.election import Election, Timing
 from taskdist.kube.errors import ApiError, ConfigurationError, HistoryWentBack, KubeError, Unanswered, Unreachable
 from taskdist.kube.identity import Identity
 from taskdist.kube.informer import Counts, Informer, Settings
-from taskdist.kube.leader import LeaderElector, boottime
+from taskdist.kube.leader import LeaderElector
 from taskdist.kube.resources import (
     AGENTPOOLS,
     CONFIGMAPS,
@@ -62,7 +61,6 @@ __all__ = [
     "Answer",
     "ApiError",
     "Aside",
-    "Backoff",
     "Change",
     "Client",
     "ConfigurationError",
@@ -102,7 +100,6 @@ __all__ = [
     "WatchEvent",
     "Write",
     "Written",
-    "boottime",
     "name_of",
     "namespace_of",
     "status_operations",

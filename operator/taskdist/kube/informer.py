@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from taskdist.kube.backoff import Backoff
+from taskdist.common.backoff import Backoff
 from taskdist.kube.client import Client, WatchEvent
 from taskdist.kube.errors import ApiError, HistoryWentBack, KubeError, Unanswered
 from taskdist.kube.resources import Obj, Resource, uid_of, version_of

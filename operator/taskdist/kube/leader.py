@@ -11,11 +11,11 @@ import datetime
 import logging
 import math
 import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from taskdist.kube.backoff import Backoff
+from taskdist.common.backoff import Backoff
+from taskdist.common.boottime import boottime
 from taskdist.kube.client import Client
 from taskdist.kube.election import Election, Read, Record, Started, Stopped, Stopping, Timing, Wait, Write
 from taskdist.kube.errors import ApiError, KubeError
@@ -28,11 +28,6 @@ STOPPING_SECONDS = 10.0
 """How long `on_stopping` may last beyond its deadline before `run` fails."""
 
 WATCH_AGAIN = Backoff(first=0.5, most=30.0)
-
-
-def boottime() -> float:
-    """Seconds on a clock that also runs while the machine is suspended, where the platform has one."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class LeaderElector:

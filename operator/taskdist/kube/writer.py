@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from taskdist.kube.backoff import Backoff
+from taskdist.common.backoff import Backoff
 from taskdist.kube.client import Client, PatchType, status_operations, status_patch
 from taskdist.kube.errors import ApiError, KubeError, Unanswered
 from taskdist.kube.resources import Obj, Resource, uid_of, version_of

@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 
 from agents.peer import until
-from taskdist.agent.boottime import boottime
 from taskdist.agent.http import HttpEndpoint
 from taskdist.api import Reason
+from taskdist.common.boottime import boottime
 from taskdist.protocol.messages import Grant, LeaseName
 from unit.agent.recorder import Recorder
 

@@ -4,8 +4,8 @@ import asyncio
 from pathlib import Path
 
 from agents.peer import TIMEOUT, until
-from taskdist.agent.boottime import boottime
 from taskdist.agent.in_process import InProcess
+from taskdist.common.boottime import boottime
 from taskdist.protocol.messages import Grant, LeaseName
 from unit.agent.recorder import Recorder
 

@@ -12,12 +12,12 @@ from aiohttp import web
 
 from agents.peer import TIMEOUT
 from taskdist.agent import Context, ParentResult, parents
-from taskdist.agent.boottime import boottime
 from taskdist.agent.http import HttpEndpoint
 from taskdist.agent.in_process import InProcess
 from taskdist.agent.logs import make_logger
 from taskdist.agent.pool import WorkerPool
 from taskdist.agent.work import Executor
+from taskdist.common.boottime import boottime
 from taskdist.protocol import messages
 from taskdist.protocol.messages import Grant, LeaseName
 from unit.agent.recorder import Recorder

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -15,12 +16,13 @@ import pytest
 
 from agents.host import SAMPLE
 from agents.peer import Peer, until
-from taskdist.agent.boottime import BootTimer, boottime
+from taskdist.agent.boot_timer import BootTimer
 from taskdist.agent.logs import make_logger
 from taskdist.agent.pool import WorkerPool
 from taskdist.agent.supervisor import EXIT_CANNOT_START, EXIT_OK, EXIT_REFUSED, Supervisor
 from taskdist.agent.work import Offered
 from taskdist.api import Reason
+from taskdist.common.boottime import boottime
 from taskdist.protocol.agent import AgentEnd, AgentSettings, Offer
 from taskdist.protocol.messages import Drain, Draining, Failure, Hello, Ping, Refused, Result, Started, Stopped
 
@@ -315,3 +317,9 @@ def test_a_timer_on_the_leases_clock() -> None:
         os.read(timer.fd, 8)
     timer.clear()
     timer.close()
+
+
+def test_without_the_clock_there_is_no_timer_and_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME")
+    with pytest.raises(OSError, match="an agent needs a Linux kernel"):
+        BootTimer()

@@ -15,11 +15,11 @@ import pytest
 
 from agents.peer import TIMEOUT, until
 from taskdist.agent import frames
-from taskdist.agent.boottime import boottime
 from taskdist.agent.logs import make_logger
 from taskdist.agent.pool import WorkerPool
 from taskdist.agent.work import Offered, StartError
 from taskdist.api import Reason
+from taskdist.common.boottime import boottime
 from taskdist.protocol.messages import Grant, LeaseName
 from unit.agent.recorder import Recorder
 

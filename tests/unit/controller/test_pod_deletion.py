@@ -5,9 +5,9 @@ from typing import Any, cast
 import pytest
 
 from taskdist.api import REMOVED_BY_ANNOTATION, Reason
+from taskdist.common.backoff import Backoff
 from taskdist.controller.effects import KubeEffects
 from taskdist.kube import ApiError, Unanswered
-from taskdist.kube.backoff import Backoff
 from taskdist.protocol.observations import DeletePod
 
 ACTION = DeletePod("u1", "ns", "p-1", Reason.IDLE, "", 3)

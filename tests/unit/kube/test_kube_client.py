@@ -17,7 +17,6 @@ from taskdist.kube import (
     TOKENREVIEWS,
     Answer,
     ApiError,
-    Backoff,
     Client,
     Obj,
     PatchType,
@@ -293,10 +292,3 @@ async def test_each_exchange_is_observed() -> None:
         ("list", "pods", "200"),
         ("watch", "pods", "unanswered"),
     ]
-
-
-def test_backoff_grows_to_its_most_and_never_beyond() -> None:
-    backoff, rng = Backoff(first=0.1, most=3, factor=2, jitter=0.5), random.Random(1)
-    for attempt in (*range(20), 10_000):
-        full = min(3, 0.1 * 2 ** min(attempt, 64))
-        assert full * 0.5 <= backoff.wait(attempt, rng) <= full

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from taskdist.kube import ApiError, Client, LeaderElector, Obj, Timing, Unreachable, boottime, leader
+from taskdist.common.boottime import boottime
+from taskdist.kube import ApiError, Client, LeaderElector, Obj, Timing, Unreachable, leader
 from taskdist.kube.client import WatchEvent
 from unit.kube.fakes import CONFLICT, status
 

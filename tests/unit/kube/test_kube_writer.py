@@ -7,10 +7,10 @@ import random
 
 import pytest
 
+from taskdist.common.backoff import Backoff
 from taskdist.kube import (
     TASKS,
     Answer,
-    Backoff,
     Client,
     Conflict,
     Gone,

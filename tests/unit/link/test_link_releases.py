@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from faults.releases import OldAgent, OldLeader
-from taskdist.agent.boottime import boottime
 from taskdist.agent.logs import make_logger
 from taskdist.agent.supervisor import EXIT_OK, Supervisor
 from taskdist.agent.transport import Endpoint, GrpcConnector
 from taskdist.agent.work import Offered, WorkEvents
 from taskdist.api import Phase
+from taskdist.common.boottime import boottime
 from taskdist.core import Core
 from taskdist.core.model import Pool, Queue
 from taskdist.link.auth import Authenticator, PodOwner

@@ -1,13 +1,15 @@
-"""The clock of leases, CLOCK_BOOTTIME, and a timer on it. It goes on while the machine sleeps, as leases do.
+"""A timer on the clock of leases (`common.boottime`).
 
 Timers of asyncio and poll() count CLOCK_MONOTONIC, which stands still in suspend: with them, work would go on after
 its lease ended during a suspend. A timerfd on CLOCK_BOOTTIME fires at once on resume.
 """
 
 import ctypes
+import errno
 import os
 import time
 
+_NEEDS_LINUX = "timerfd_create(CLOCK_BOOTTIME) failed: an agent needs a Linux kernel"
 _TFD_TIMER_ABSTIME = 1
 _TFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -20,19 +22,17 @@ class _Itimerspec(ctypes.Structure):
     _fields_ = (("interval", _Timespec), ("value", _Timespec))
 
 
-def boottime() -> float:
-    """Seconds since boot, suspend included. Only differences on one machine mean anything."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 class BootTimer:
     """A file descriptor that turns readable at a boot time. The standard library has no timerfd before 3.13."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self.fd: int = self._libc.timerfd_create(time.CLOCK_BOOTTIME, _TFD_FLAGS)
+        try:
+            self.fd: int = self._libc.timerfd_create(time.CLOCK_BOOTTIME, _TFD_FLAGS)
+        except AttributeError as error:  # of the C library or of `time`
+            raise OSError(errno.ENOSYS, _NEEDS_LINUX) from error
         if self.fd < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create(CLOCK_BOOTTIME) failed: a Linux kernel is needed")
+            raise OSError(ctypes.get_errno(), _NEEDS_LINUX)
 
     def set(self, boot: float | None) -> None:
         """Fire at `boot` (at once if that is past); None disarms."""
