@@ -29,12 +29,13 @@ from taskdist.agent.vital import vital, vital_task
 from taskdist.agent.warden import Warden
 from taskdist.agent.work import Offered, StartError, WorkEvents
 from taskdist.api import Reason
+from taskdist.common.backoff import Backoff
 from taskdist.protocol.messages import Grant, LeaseName
 
 # Workers that are kept idle beyond those that work, as far as there are slots: starting one takes a tenth of a second.
 SPARE_WORKERS = 8
 # Seconds between attempts to start a worker after one could not start: doubled up to the second.
-RESPAWN_SECONDS = (0.5, 15.0)
+RESPAWN = Backoff(first=0.5, most=15.0)
 # The reader sees the end of a dead worker's socket at once, unless a process that fled its group holds it.
 LAST_WORDS_SECONDS = 1.0
 DEATH_POLL_SECONDS = 0.002
@@ -97,7 +98,7 @@ class WorkerPool:
         self._attending: set[asyncio.Task[None]] = set()
         self._closing = False
         self._types: asyncio.Future[tuple[str, ...] | None] | None = None
-        self._respawn_seconds = 0.0
+        self._failed_starts = 0  # since a worker was last ready
         self._respawn: asyncio.TimerHandle | None = None
         self._warden: Warden | None = None
         self._warden_pidfd = -1
@@ -314,12 +315,10 @@ class WorkerPool:
             job = self._waiting.popleft()
             del self._jobs[job.grant.lease]
             self._told.failed(job.grant.lease, Reason.HANDLER_CRASHED, f"a worker could not start: {how}", True)
-        first, last = RESPAWN_SECONDS
-        self._respawn_seconds = min(last, max(first, self._respawn_seconds * 2))
+        pause = RESPAWN.full(self._failed_starts)
+        self._failed_starts += 1
         if self._respawn is None:
-            self._respawn = asyncio.get_running_loop().call_later(
-                self._respawn_seconds, vital(self._told.broke, self._try_again)
-            )
+            self._respawn = asyncio.get_running_loop().call_later(pause, vital(self._told.broke, self._try_again))
 
     def _try_again(self) -> None:
         self._respawn = None
@@ -359,7 +358,7 @@ class WorkerPool:
         match heard:
             case said.Ready(types):
                 worker.ready = True
-                self._respawn_seconds = 0.0
+                self._failed_starts = 0
                 if self._types is not None and not self._types.done():
                     self._types.set_result(types)
                 if worker.job is None and worker not in self._idle:

@@ -20,6 +20,7 @@ from taskdist.agent.usage import Used, tidy
 from taskdist.agent.vital import vital
 from taskdist.agent.work import Executor, Offered, StartError
 from taskdist.api import Reason
+from taskdist.common.backoff import Backoff
 from taskdist.common.boottime import boottime
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.messages import FromAgent, LeaseName, Refused, ToAgent, Welcome
@@ -71,14 +72,14 @@ class Supervisor:
         log: FilteringBoundLogger,
         *,
         settings: AgentSettings | None = None,
-        backoff: tuple[float, float] | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
         self._make_end = make_end
         self._executor = executor
         self._connector = connector
         self._log = log
         self._settings = settings or AgentSettings()
-        self._backoff = backoff or (FIRST_REDIAL_SECONDS, self._settings.redial_seconds)
+        self._backoff = backoff or Backoff(FIRST_REDIAL_SECONDS, self._settings.redial_seconds)
         self._random = random.Random()
         self._end: AgentEnd | None = None
         self._session: Session | None = None
@@ -153,8 +154,7 @@ class Supervisor:
     # --- the link ---
 
     async def _keep_linked(self) -> None:
-        first, last = self._backoff
-        delay = first
+        attempt = 0
         said: set[str] = set()
         while True:
             try:
@@ -169,9 +169,9 @@ class Supervisor:
                 # Something has changed: another replica leads, say. The same again is not worth a line each time.
                 self._log.warning("no session with the operator", why=why)
                 said.add(why)
-                delay = first
-            await asyncio.sleep(delay * self._random.uniform(0.5, 1.0))
-            delay = min(last, delay * 2)
+                attempt = 0
+            await asyncio.sleep(self._backoff.wait(attempt, self._random))
+            attempt += 1
 
     async def _hold(self, session: Session) -> str:
         """Hold one session until it is over; return why it is."""

@@ -8,9 +8,10 @@ from typing import Any
 from taskdist.api import Phase
 from taskdist.cli.cluster import Cluster, status_of
 from taskdist.cli.run import FAILED, OK, TIMED_OUT, Problem, note
+from taskdist.common.backoff import Backoff
 from taskdist.kube import TASKS, ApiError, KubeError, Obj, name_of, uid_of
 
-MOST_PAUSE = 5.0
+AGAIN = Backoff(first=0.25, most=5.0)
 WHY_SECONDS = (3.0, 10.0, 30.0)
 """When it is asked why a Task does not start; the last is repeated. Each question lists the namespace's Tasks."""
 _NUMBERS = re.compile(r"\d+")
@@ -134,7 +135,7 @@ async def _follow(
     cluster: Cluster, name: str, uid: str, told: Callable[[Obj], None], over: Callable[[Obj], bool]
 ) -> Obj:
     fields = f"metadata.name={name}"
-    pause = 0.0
+    failures = 0
     known = False
     while True:
         try:
@@ -145,7 +146,7 @@ async def _follow(
                 )
             obj = page.items[0]
             uid = uid or uid_of(obj)
-            known, pause = True, 0.0
+            known, failures = True, 0
             if uid_of(obj) != uid:
                 raise Problem(f"task {name} was deleted, and another was made under its name")
             told(obj)
@@ -165,5 +166,5 @@ async def _follow(
             # Before anything was seen, an error is more likely a wrong address than a hiccup.
             if lasting or not known:
                 raise
-            pause = min(max(pause * 2, 0.25), MOST_PAUSE)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(AGAIN.full(failures))
+            failures += 1

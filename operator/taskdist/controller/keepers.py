@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from taskdist.api import AgentPool, Reason, TaskQueue, Unreadable
+from taskdist.common.backoff import Backoff
 from taskdist.controller.bridge import Bridge, NoFacts, NotLeading
 from taskdist.controller.effects import Announce
 from taskdist.controller.pods import InvalidTemplate, LinkInfo, build_pod, check_template
@@ -38,7 +39,7 @@ from taskdist.protocol.convert import template_hash
 UNDECIDED_SECONDS = 30.0
 # The longest pause before a status is mended that something else goes on to write over, and how long it must have been
 # left alone to be mended at once again; in seconds.
-MOST_MEND_SECONDS, CALM_SECONDS = 60.0, 180.0
+MENDING, CALM_SECONDS = Backoff(first=1.0, most=60.0), 180.0
 # How long the API server's refusal of a template holds: it may come of what others mend, such as a LimitRange.
 REFUSED_SECONDS = 60.0
 
@@ -378,7 +379,7 @@ class Keepers:
                 namespace=key[0],
                 name=key[1],
             )
-        pause = min(MOST_MEND_SECONDS, 2.0 ** (count - 2)) if count > 1 else 0.0
+        pause = MENDING.full(count - 2) if count > 1 else 0.0
         look = self.look_at_pool if kind == "pool" else self.look_at_queue
         if pause:
             asyncio.get_running_loop().call_later(pause, look, key)

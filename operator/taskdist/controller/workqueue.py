@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from taskdist.common.backoff import Backoff
+
 K = TypeVar("K", bound=Hashable)
 
 
@@ -15,7 +17,7 @@ class WorkQueue(Generic[K]):
     """Runs `work(key)` for each key asked for. Lives on one event loop.
 
     Args:
-        work: raises to be run again, after `initial` seconds doubling up to `maximum`.
+        work: raises to be run again, after a wait that grows with each failure in a row.
         failed: told of each failure.
     """
 
@@ -24,13 +26,11 @@ class WorkQueue(Generic[K]):
         work: Callable[[K], Awaitable[None]],
         failed: Callable[[K, Exception], None],
         *,
-        initial: float = 0.2,
-        maximum: float = 30.0,
+        backoff: Backoff | None = None,
     ) -> None:
         self._work = work
         self._failed = failed
-        self._initial = initial
-        self._maximum = maximum
+        self._backoff = backoff or Backoff(first=0.2, most=30.0)
         self._asked: dict[K, asyncio.Event] = {}
         self._runs: dict[K, asyncio.Task[None]] = {}
         self._ended = False
@@ -68,7 +68,7 @@ class WorkQueue(Generic[K]):
         await asyncio.gather(*self._runs.values(), return_exceptions=True)
 
     async def _run(self, key: K, asked: asyncio.Event) -> None:
-        delay = self._initial
+        failures = 0
         try:
             while asked.is_set() and not self._ended:
                 asked.clear()
@@ -77,14 +77,14 @@ class WorkQueue(Generic[K]):
                 except Exception as error:  # any failure is retried: the work is idempotent
                     self._failed(key, error)
                     try:
-                        async with asyncio.timeout(delay):
+                        async with asyncio.timeout(self._backoff.full(failures)):
                             await asked.wait()
                     except TimeoutError:
                         pass
                     asked.set()
-                    delay = min(self._maximum, delay * 2)
+                    failures += 1
                 else:
-                    delay = self._initial
+                    failures = 0
         finally:
             self._asked.pop(key, None)
             self._runs.pop(key, None)

@@ -14,11 +14,12 @@ import secrets
 import signal
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 
+from taskdist.common.backoff import Backoff
 from taskdist.local import probes, processes
 from taskdist.local.environment import Invocation, Missing
 from taskdist.local.podstatus import Container, timestamp
@@ -31,15 +32,11 @@ MOST_LAST_WORDS = 4096
 
 
 @dataclass(frozen=True)
-class Backoff:
-    """Seconds before a restart: doubling from `first` to `most`, from the start again after `forget` of running."""
+class Restarts:
+    """Seconds before a restart; from the first again after `forget` of running."""
 
-    first: float = 0.2
-    most: float = 10.0
+    backoff: Backoff = field(default_factory=lambda: Backoff(first=0.2, most=10.0))
     forget: float = 30.0
-
-    def delay(self, failures: int) -> float:
-        return min(self.most, self.first * 2.0 ** min(failures, 30))
 
 
 class Stop:
@@ -94,7 +91,7 @@ class Life:
         stop: Stop,
         changed: Callable[[], None],
         session: aiohttp.ClientSession,
-        backoff: Backoff,
+        restarts: Restarts,
     ) -> None:
         self._spec = spec
         self.status = status
@@ -110,7 +107,7 @@ class Life:
         self._stop = stop
         self._changed = changed
         self._session = session
-        self._backoff = backoff
+        self._restarts = restarts
         self._unhealthy = asyncio.Event()
         self._invocation: Invocation | None = None
 
@@ -125,7 +122,7 @@ class Life:
             except Missing as missing:
                 self.status.wait("CreateContainerConfigError", str(missing))
                 self._changed()
-                await self._stop.sleep(self._backoff.delay(2))
+                await self._stop.sleep(self._restarts.backoff.full(2))
                 continue
             await self._once()
             ended = self.status.terminated
@@ -133,8 +130,8 @@ class Life:
             self._changed()
             if self._stop.ordered.is_set() or not self._restart(int(ended["exitCode"])):
                 return
-            failures = 0 if loop.time() - began > self._backoff.forget else failures
-            delay = self._backoff.delay(failures)
+            failures = 0 if loop.time() - began > self._restarts.forget else failures
+            delay = self._restarts.backoff.full(failures)
             failures += 1
             self.status.wait("CrashLoopBackOff", f"back-off {delay:g} s restarting container {self.status.name}")
             self._changed()

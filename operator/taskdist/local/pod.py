@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 
 from taskdist.local import volumes
-from taskdist.local.container import Backoff, Life, Stop
+from taskdist.local.container import Life, Restarts, Stop
 from taskdist.local.environment import Invocation, Lookup, Missing, invocation
 from taskdist.local.mounts import MountMap
 from taskdist.local.podstatus import Container, compose, resumed, timestamp
@@ -51,7 +51,7 @@ class Surroundings:
     mark: str
     environment: Mapping[str, str]
     entrypoints: Mapping[str, tuple[str, ...]]
-    backoff: Backoff
+    restarts: Restarts
     lookup: Callable[[str, str, str], Awaitable[Object | None]]
     """(kind, namespace, name) → the ConfigMap or Secret as last seen, asked for if never seen."""
 
@@ -225,7 +225,7 @@ class Pod:
             stop=self._stop,
             changed=self._dirty.set,
             session=self._node.probes,
-            backoff=self._node.backoff,
+            restarts=self._node.restarts,
         )
 
     def _mounts(self, spec: Object) -> dict[str, Path]:

@@ -40,7 +40,7 @@ import aiohttp
 
 from taskdist.api import LOG_PATH_ANNOTATION
 from taskdist.local.addresses import Addresses
-from taskdist.local.container import Backoff
+from taskdist.local.container import Restarts
 from taskdist.local.locks import hold
 from taskdist.local.pod import Pod, Surroundings
 from taskdist.local.podstatus import condition, timestamp
@@ -83,7 +83,7 @@ class Settings:
     """For volumes and logs; a temporary one by default, which goes with the runner."""
     environment: Mapping[str, str] = field(default_factory=container_environment)
     entrypoints: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"taskdist": ("taskdist",)})
-    backoff: Backoff = field(default_factory=Backoff)
+    restarts: Restarts = field(default_factory=Restarts)
 
 
 class NodeRuns(OSError):
@@ -141,7 +141,7 @@ class PodRunner:
             mark=mark,
             environment=self._settings.environment,
             entrypoints=self._settings.entrypoints,
-            backoff=self._settings.backoff,
+            restarts=self._settings.restarts,
             lookup=self._lookup,
         )
         try:

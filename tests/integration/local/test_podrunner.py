@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from taskdist.common.backoff import Backoff
 from taskdist.local import guard
 from taskdist.local.addresses import Addresses
-from taskdist.local.container import Backoff
+from taskdist.local.container import Restarts
 from taskdist.local.controlplane import ControlPlane
 from taskdist.local.podrunner import NodeRuns, PodRunner, Settings, running
 from taskdist.local.rest import MERGE_PATCH, Access, ApiError, AsyncClient, Client
@@ -29,7 +30,7 @@ Object = dict[str, Any]
 
 @pytest_asyncio.fixture
 async def node(control_plane: ControlPlane, tmp_path: Path) -> AsyncIterator[PodRunner]:
-    settings = Settings(directory=tmp_path / "node", backoff=Backoff(first=0.02, most=0.1))
+    settings = Settings(directory=tmp_path / "node", restarts=Restarts(Backoff(first=0.02, most=0.1)))
     async with running(control_plane.access, settings) as runner:
         yield runner
 
@@ -394,7 +395,7 @@ async def test_a_node_runs_once(control_plane: ControlPlane) -> None:
 async def test_a_node_started_again_gives_its_pods_their_addresses_and_ends_those_that_were_to_go(
     control_plane: ControlPlane, pods: Pods, tmp_path: Path
 ) -> None:
-    settings = Settings(name="again", directory=tmp_path, backoff=Backoff(first=0.02, most=0.1))
+    settings = Settings(name="again", directory=tmp_path, restarts=Restarts(Backoff(first=0.02, most=0.1)))
     where = {"nodeSelector": {"kubernetes.io/hostname": "again"}}
     stubborn = "trap '' TERM; while :; do sleep 0.05; done"
     async with running(control_plane.access, settings) as first:

@@ -22,6 +22,7 @@ from taskdist.agent.pool import WorkerPool
 from taskdist.agent.supervisor import EXIT_CANNOT_START, EXIT_OK, EXIT_REFUSED, Supervisor
 from taskdist.agent.work import Offered
 from taskdist.api import Reason
+from taskdist.common.backoff import Backoff
 from taskdist.common.boottime import boottime
 from taskdist.protocol.agent import AgentEnd, AgentSettings, Offer
 from taskdist.protocol.messages import Drain, Draining, Failure, Hello, Ping, Refused, Result, Started, Stopped
@@ -41,7 +42,7 @@ class Bench:
             return AgentEnd("test", Offer(slots=slots, types=offered.types, fenced=offered.fenced), settings)
 
         self.supervisor = Supervisor(
-            make_end, self.pool, self.peer, make_logger(agent="test"), settings=settings, backoff=(0.01, 0.05)
+            make_end, self.pool, self.peer, make_logger(agent="test"), settings=settings, backoff=Backoff(0.01, 0.05)
         )
         self.running = asyncio.create_task(self.supervisor.run())
 

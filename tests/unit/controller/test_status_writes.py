@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
+from taskdist.common.backoff import Backoff
 from taskdist.controller import keepers
 from taskdist.controller.bridge import PoolView
 from taskdist.controller.pods import LinkInfo
@@ -116,7 +118,7 @@ async def test_it_is_written_on_the_version_that_was_observed_and_once(server: S
 
 
 async def test_what_another_wrote_over_it_is_mended(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keepers, "MOST_MEND_SECONDS", 0.0)
+    monkeypatch.setattr(keepers, "MENDING", Backoff(first=0.0, most=0.0))
     right = server.status
     for _ in range(3):
         server.overwrite(FALSE[server.kind])
@@ -138,6 +140,13 @@ async def test_two_that_write_over_each_other_do_so_with_growing_pauses(
         await server.settle()
     assert len(server.writes) == 2, "the first is mended at once"
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    # A day of it: two to the number of times is no float any more.
+    for key in server.keepers._overwritten:
+        server.keepers._overwritten[key] = (1500, time.monotonic())
+    server.overwrite(FALSE[server.kind])
+    server.tell()
+    await server.settle()
+    assert pauses[9:] == [60.0]
 
 
 async def test_a_label_that_is_set_while_status_is_written_does_not_keep_it_from_being_written(server: Server) -> None:

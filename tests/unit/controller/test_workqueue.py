@@ -2,7 +2,10 @@
 
 import asyncio
 
+from taskdist.common.backoff import Backoff
 from taskdist.controller.workqueue import WorkQueue
+
+BRISK = Backoff(first=0.001, most=0.01)
 
 
 class Work:
@@ -13,7 +16,7 @@ class Work:
         self.most = 0
         self.failures = 0
         self.seen: list[Exception] = []
-        self.queue = WorkQueue[str](self.work, lambda _, error: self.seen.append(error), initial=0.001, maximum=0.01)
+        self.queue = WorkQueue[str](self.work, lambda _, error: self.seen.append(error), backoff=BRISK)
 
     async def work(self, key: str) -> None:
         self.running += 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskdist.local.container import Backoff, Stop
+from taskdist.local.container import Stop
 from taskdist.local.environment import Missing
 from taskdist.local.podstatus import Container, compose, condition, phase, resumed
 from taskdist.local.probes import Tally, port_of
@@ -124,11 +124,6 @@ def test_ports_go_by_number_or_name() -> None:
     assert [port_of(port, spec) for port in (8080, "http", "81")] == [8080, 80, 81]
     with pytest.raises(Missing, match="no port named 'x'"):
         port_of("x", spec)
-
-
-def test_back_off_doubles_up_to_its_most() -> None:
-    backoff = Backoff(first=1, most=5)
-    assert [backoff.delay(failures) for failures in (0, 1, 2, 3, 1000)] == [1, 2, 4, 5, 5]
 
 
 async def test_an_order_to_stop_can_be_tightened_but_not_loosened() -> None:
