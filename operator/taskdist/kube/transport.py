@@ -106,6 +106,12 @@ class HttpTransport:
         )
         # aiohttp sends PUT and DELETE again by itself when a kept-alive connection turns out dead. The first may have
         # been done, and the second's 409 or 404 would then be told as the outcome. There is no public switch.
+        if not isinstance(getattr(session, "_retry_connection", None), bool):
+            await session.close()
+            raise RuntimeError(
+                f"aiohttp {aiohttp.__version__} cannot be kept from sending a PUT or DELETE twice: install the version "
+                "that requirements-runtime.lock names"
+            )
         session._retry_connection = False
         self._session = session
 

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 
 from taskdist.kube import Access, ApiError, Credentials, HttpTransport, Request, Unanswered, Unreachable
@@ -120,6 +121,19 @@ async def test_a_connection_that_dies_after_the_request_is_not_tried_again(metho
         with pytest.raises(Unanswered):
             await transport.exchange(Request(method, "/", body=b"{}"))
     assert seen == 2
+
+
+async def test_a_library_without_the_switch_for_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+
+    class Other:
+        async def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr(aiohttp, "ClientSession", lambda **_: Other())
+    with pytest.raises(RuntimeError, match="sending a PUT or DELETE twice"):
+        await HttpTransport(Fixed("http://127.0.0.1:1")).open()
+    assert closed == [True]
 
 
 async def test_silence_is_unanswered_in_time() -> None:
