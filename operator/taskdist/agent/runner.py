@@ -1,7 +1,6 @@
 """The agent's composition root: builds the supervisor from options and lets it run. Nothing is decided here."""
 
 import asyncio
-import os
 import secrets
 import shlex
 import shutil
@@ -19,7 +18,7 @@ from taskdist.agent.logs import make_logger
 from taskdist.agent.options import AgentOptions, OptionError
 from taskdist.agent.pool import WorkerPool
 from taskdist.agent.processes import adopt_orphans
-from taskdist.agent.supervisor import EXIT_CANNOT_START, Supervisor
+from taskdist.agent.supervisor import EXIT_CANNOT_START, EXIT_USAGE, Supervisor
 from taskdist.agent.transport import Endpoint, GrpcConnector, fault
 from taskdist.agent.work import Executor, Offered
 from taskdist.protocol import instances
@@ -126,4 +125,4 @@ def main(argv: list[str]) -> int:
         return run_agent(options_from_args(argv))
     except OptionError as error:
         print(f"taskdist agent: {error}", file=sys.stderr)
-        return os.EX_USAGE
+        return EXIT_USAGE

@@ -31,8 +31,10 @@ FIRST_REDIAL_SECONDS = 0.1
 # A wake that is due already is not due again at once: what it waits for may need a moment.
 SHORTEST_WAKE_SECONDS = 0.005
 
+# How an agent's process ends; docs/agents.md has them. What is wrong in a call is 2, as for every command.
 EXIT_OK = 0
 EXIT_CANNOT_START = 1
+EXIT_USAGE = 2
 EXIT_REFUSED = 3
 EXIT_BROKEN = 4
 

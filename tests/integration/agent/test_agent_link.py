@@ -15,7 +15,7 @@ import pytest
 from agents.peer import until
 from agents.server import LinkPeer, link_peer
 from taskdist.agent.logs import make_logger
-from taskdist.agent.supervisor import LinkLost
+from taskdist.agent.supervisor import EXIT_USAGE, LinkLost
 from taskdist.agent.transport import Endpoint, GrpcConnector, token_end
 from taskdist.local.controlplane import free_ports
 from taskdist.protocol.messages import Draining, Hello, Ping, Progress, Result, Started, Stopped
@@ -140,7 +140,7 @@ def _runs(pid: int) -> bool:
 
 async def test_options_that_make_no_agent(peer: LinkPeer) -> None:
     async with agent(peer, ["-m", "taskdist.agent"]) as process:
-        assert await asyncio.wait_for(process.wait(), WAIT) == os.EX_USAGE
+        assert await asyncio.wait_for(process.wait(), WAIT) == EXIT_USAGE
 
 
 # --- the transport by itself ---

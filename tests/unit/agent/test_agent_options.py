@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 
 from taskdist.agent.health import HealthServer
 from taskdist.agent.options import AgentOptions, OptionError, options_from_args, options_from_env
-from taskdist.agent.runner import make_end, make_executor, run_agent
+from taskdist.agent.runner import main, make_end, make_executor, run_agent
+from taskdist.agent.supervisor import EXIT_USAGE
 from taskdist.agent.work import Offered
+from taskdist.cli.main import build
+from taskdist.cli.run import USAGE
 from taskdist.protocol.agent import AgentSettings
 from taskdist.protocol.instances import instance_of
 from taskdist.protocol.messages import Hello
@@ -133,6 +137,33 @@ def test_options_are_checked(change: dict[str, Any], said: str) -> None:
             options.check()
     else:
         options.check()
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        pytest.param([], "say what runs the work", id="nothing to run"),
+        pytest.param(["--command", "no-such-program-anywhere"], "no-such-program-anywhere", id="no such program"),
+        pytest.param(["--no-such-option"], "--no-such-option", id="no such option"),
+    ],
+)
+def test_wrong_usage_ends_both_commands_with_one_status(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TASKDIST_ADDRESS", "localhost:1")
+
+    def status(run: Callable[[], int]) -> int:
+        try:
+            return run()
+        except SystemExit as end:
+            return int(end.code or 0)
+
+    for command in (
+        lambda: main(argv),
+        lambda: build("taskdist")(["agent", *argv], standalone_mode=True, prog_name="taskdist"),
+    ):
+        assert status(command) == USAGE == EXIT_USAGE
+        assert said in capsys.readouterr().err
 
 
 def test_a_command_that_does_not_exist() -> None:
