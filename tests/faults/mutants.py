@@ -27,6 +27,7 @@ class Mutant:
     faults: tuple[str, ...] = FAULTS
     least: int = 2
     plan: dict[str, Any] = field(default_factory=dict)
+    sound: dict[str, Any] = field(default_factory=dict)  # of the plan, with the line on: where the world itself is off
 
 
 STRICT = {"dispatch": Dispatch.STRICT, "reclaim": Reclaim.LEASE, "delivery": Delivery.AT_LEAST_ONCE, "fenced": True}
@@ -174,6 +175,7 @@ MUTANTS: tuple[Mutant, ...] = (
         faults=("operator_crash", "step_down", "pod_death"),
         least=3,
         plan=LONG | {"stale_lists": True},
+        sound={"stale_lists": False},
     ),
     # reclaim
     Mutant(
