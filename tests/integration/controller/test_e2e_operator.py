@@ -104,14 +104,14 @@ def test_agents_take_an_operator_whose_lease_was_made_anew(room: Room, cluster: 
 
 BROKEN = """
 import asyncio
-from taskdist.controller import main, settings
+from taskdist.controller import main, settings, wiring
 
 async def breaks(metrics):
     while "kopf" not in {thread.name for thread in __import__("threading").enumerate()}:
         await asyncio.sleep(0.01)
     raise RuntimeError("as the test wants it")
 
-main.measure_loop_lag = breaks
+wiring.measure_loop_lag = breaks
 raise SystemExit(main.run(settings.Settings.from_env()))
 """
 

@@ -1,0 +1,72 @@
+"""CONTRIBUTING's rules of form that no linter knows."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[3] / "operator" / "taskdist"
+# Not in order yet.
+LATE_ATTRIBUTES = ("core", "protocol", "local/podrunner.py")
+LONG_FILES = ("core", "protocol", "cli/explaining.py", "kube/client.py")
+
+
+def sources(but: tuple[str, ...]) -> list[Path]:
+    known = [path for path in sorted(PACKAGE.rglob("*.py")) if "_pb2" not in path.name]
+    assert len(known) > 200
+    skipped = tuple(PACKAGE / each for each in but)
+    return [path for path in known if not any(path.is_relative_to(each) for each in skipped)]
+
+
+def test_files_stay_below_500_lines() -> None:
+    lines = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in sources(LONG_FILES)}
+    assert {path: count for path, count in lines.items() if count >= 500} == {}
+
+
+def assigned(function: ast.AST) -> dict[str, int]:
+    """Attributes of self that are assigned there, with their lines."""
+    return {
+        node.attr: node.lineno
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+
+
+def late_attributes(tree: ast.AST) -> Iterator[str]:
+    """Attributes that a method makes, and neither `__init__` nor the class's body."""
+    for cls in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        methods = [node for node in cls.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        known = {name for method in methods if method.name in ("__init__", "__new__") for name in assigned(method)}
+        for node in cls.body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            known |= {target.id for target in targets if isinstance(target, ast.Name)}
+        for method in methods:
+            for name, line in assigned(method).items():
+                if name not in known:
+                    yield f"{cls.name}.{name}, line {line}"
+
+
+def test_attributes_are_born_in_init() -> None:
+    found = {
+        str(path.relative_to(PACKAGE)): late
+        for path in sources(LATE_ATTRIBUTES)
+        if (late := list(late_attributes(ast.parse(path.read_text()))))
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "late"),
+    [
+        pytest.param("def __init__(self): self.a = 1\n def f(self): self.a = 2", [], id="born in __init__"),
+        pytest.param("a: int\n def f(self): self.a = 2", [], id="declared in the body"),
+        pytest.param("def __init__(self): pass\n async def f(self): self.a = 2", ["C.a, line 3"], id="born later"),
+        pytest.param("def f(self):\n  with x() as self.a: pass", ["C.a, line 3"], id="by a with"),
+    ],
+)
+def test_the_finder_of_late_attributes_finds_them(body: str, late: list[str]) -> None:
+    assert list(late_attributes(ast.parse(f"class C:\n {body}"))) == late
