@@ -23,7 +23,7 @@ env: .venv/.ready ## make .venv from the lock file
 # What runs in production: the core compiled, in a copy of the package, so that no stale module hides a source.
 COMPILED := $(CURDIR)/build/compiled
 
-build/core/.ready: $(wildcard operator/taskdist/core/*.py operator/taskdist/api/*.py) hatch_build.py .venv/.ready
+build/core/.ready: $(shell find operator/taskdist/core operator/taskdist/api -name '*.py') hatch_build.py .venv/.ready
 	@command -v $${CC:-gcc} >/dev/null || { echo "a C compiler is missing, which make compiled needs: install gcc and the C library's headers (Debian: gcc libc6-dev)"; exit 1; }
 	@$(PY) -c 'import pathlib, sys, sysconfig; sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' || { echo "Python's headers are missing, which make compiled needs (Debian: python3-dev)"; exit 1; }
 	@echo "compiling the core: about a minute"

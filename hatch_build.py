@@ -14,7 +14,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = "operator"
 # Left as they are: positions are counted over generators of nested tuples, at which mypyc is four times slower.
-PLAIN = ("position",)
+PLAIN = ("taskdist/core/forecasting/position.py",)
 
 
 class CompileCore(BuildHookInterface[Any]):
@@ -29,8 +29,8 @@ class CompileCore(BuildHookInterface[Any]):
         from setuptools.command.build_ext import build_ext
 
         source, target = Path(self.root, ROOT), Path(self.root, "build", "core")
-        found = (path for path in source.glob("taskdist/core/[a-z]*.py") if path.stem not in PLAIN)
-        files = sorted(path.relative_to(source) for path in found)
+        found = (path.relative_to(source) for path in source.glob("taskdist/core/**/[a-z]*.py"))
+        files = sorted(path for path in found if path.as_posix() not in PLAIN)
         former = Path.cwd()
         # mypy goes by the settings of the checkout, modules are named as seen from the source root.
         os.environ["MYPYPATH"], os.environ["MYPY_CACHE_DIR"] = str(source), str(target / "types")

@@ -5,6 +5,7 @@ Nothing here uses the core's indices: what is so is kept as plain values, and ev
 
 from collections.abc import Collection
 from dataclasses import replace
+from math import inf
 
 from state import EDGE, Bucket, State
 from taskdist.api import BreakerState, OnHopeless, OnOverflow, Phase, Reason, Strategy
@@ -123,13 +124,11 @@ class Mirror(State):
         if not over:
             for name, rate in self.rates(task):
                 bucket = self.buckets.setdefault(name, Bucket.full(rate, now))
-                bucket.add(1.0, now)
-                if uid not in self.paid:
-                    # Found by a new leader: it is not known who paid.
-                    bucket.least -= 1.0
+                # Found by a new leader: it is not known who paid.
+                bucket.give_back(1.0, self.paid.get(uid, -inf), now)
             for purse, amount in self.spent.get(uid, {}).items():
-                self._come_back(purse, amount, now)
-        self.paid.discard(uid)
+                self._come_back(purse, amount, self.paid[uid], now)
+        self.paid.pop(uid, None)
         self.spent.pop(uid, None)
 
     def _correct(self, uid: str, used: tuple[tuple[str, str, int], ...], now: float) -> None:
@@ -138,14 +137,14 @@ class Mirror(State):
         for queue, name, amount in used:
             purse = ((self.leased[uid][0].namespace, queue), name) if uid in self.leased else None
             if purse is not None and purse in spent:
-                self._come_back(purse, spent[purse] - amount, now)
+                self._come_back(purse, spent[purse] - amount, self.paid[uid], now)
                 spent[purse] = amount
 
-    def _come_back(self, purse: tuple[Key, str], amount: int, now: float) -> None:
-        """To a budget that has a rate still; how full it was meanwhile nobody asks."""
+    def _come_back(self, purse: tuple[Key, str], amount: int, since: float, now: float) -> None:
+        """To a budget that has a rate still."""
         rules = self.queues.get(purse[0])
         if rules is not None and any(each.name == purse[1] and each.rate is not None for each in rules.budgets):
-            self.purses[purse].add(amount, now)
+            self.purses[purse].give_back(amount, since, now)
 
     def _end(self, uid: str, phase: Phase | None) -> None:
         former = self.ended.get(uid)
@@ -243,13 +242,13 @@ class Mirror(State):
             elif full and theirs == step and self.busy(rival) / self.agents[rival].slots > fraction:
                 broken.append(f"Task {uid} goes to {agent}, although {rival} is fuller")
         for name, rate in self.rates(task):
-            self.buckets.setdefault(name, Bucket.full(rate, now)).add(-1.0, now)
+            self.buckets.setdefault(name, Bucket.full(rate, now)).take(1.0, now)
         for name, amount, _, purse in self.spending(task, now):
-            purse.add(-amount, now)
+            purse.take(amount, now)
             self.spent.setdefault(uid, {})[name] = amount
         del self.waiting[uid]
         self.fresh.discard(uid)
-        self.paid.add(uid)
+        self.paid[uid] = now
         self.leased[uid] = (task, agent)
         return broken
 

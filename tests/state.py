@@ -4,6 +4,7 @@ Every question is answered by looking at everything: slow and plain on purpose. 
 """
 
 from dataclasses import dataclass, field
+from math import inf
 
 from taskdist.api import OnDependencyFailure, OrderPolicy, Phase, Strategy
 from taskdist.core.model import (
@@ -34,6 +35,10 @@ class Bucket:
     least: float
     most: float
     at: float
+    # How many were there right before each take: (time, at least, at most).
+    levels: list[tuple[float, float, float]] = field(default_factory=list)
+    # When its terms changed last.
+    changed: float = -inf
 
     @classmethod
     def full(cls, rate: TokenRate, now: float) -> "Bucket":
@@ -45,13 +50,34 @@ class Bucket:
         self.most = min(self.rate.burst, self.most + more)
         self.at = now
 
-    def add(self, tokens: float, now: float) -> None:
+    def take(self, tokens: float, now: float) -> None:
         self.settle(now)
-        self.least = min(self.rate.burst, self.least + tokens)
-        self.most = min(self.rate.burst, self.most + tokens)
+        self.levels.append((now, self.least, self.most))
+        self.least -= tokens
+        self.most -= tokens
+
+    def give_back(self, tokens: float, since: float, now: float) -> None:
+        """So many were taken at `since` in vain; below zero: so many more. It never held more than its burst."""
+        self.settle(now)
+        if tokens <= 0.0:
+            self.least += tokens
+            self.most += tokens
+            return
+        if since <= self.changed:
+            self.most = min(self.rate.burst, self.most + tokens)
+            return
+        later = [level for level in self.levels if level[0] > since]
+        most = max([self.most, *(level[2] for level in later)])
+        least = max([self.least, *(level[1] for level in later)])
+        # The fuller it may have been meanwhile, the less of it comes back.
+        fewest = max(0.0, min(tokens, self.rate.burst - most))
+        self.least += fewest
+        self.most = min(self.rate.burst, self.most + max(0.0, min(tokens, self.rate.burst - least)))
+        self.levels = [(at, low + fewest * (at > since), high + tokens * (at > since)) for at, low, high in self.levels]
 
     def doubt(self, rate: TokenRate, now: float) -> None:
         self.settle(now)
+        self.changed = now
         self.rate = rate
         self.least, self.most = min(self.least, rate.burst), rate.burst
 
@@ -67,9 +93,9 @@ class State:
     leased: dict[str, tuple[Task, str]] = field(default_factory=dict)
     # How Tasks ended, or None for those deleted before; dead letters too, which have not.
     ended: dict[str, Phase | None] = field(default_factory=dict)
-    # Of the leased: whose attempt has failed, and who took tokens.
+    # Of the leased: whose attempt has failed, and when who took tokens.
     failed: set[str] = field(default_factory=set)
-    paid: set[str] = field(default_factory=set)
+    paid: dict[str, float] = field(default_factory=dict)
     # Of the waiting: of whom it was decided that they end or go elsewhere, and who of them counts no more.
     ending: set[str] = field(default_factory=set)
     turned_away: set[str] = field(default_factory=set)

@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from taskdist.api import Phase, Reason
+from taskdist.core.cost import Spent
 from taskdist.core.model import Parent, Task
-from taskdist.core.spending import Spent
 from taskdist.protocol import convert, still_held
 from taskdist.protocol.messages import ParentResult
 from taskdist.protocol.observations import PodRecord, TaskRecord

@@ -3,9 +3,9 @@
 from typing import Any
 
 from taskdist.api import Reason
+from taskdist.core.cost import spent
 from taskdist.core.decisions import Drain
 from taskdist.core.events import TaskGone
-from taskdist.core.spending import spent
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.books import Ask, Lease, Stage
 from taskdist.protocol.held import Held

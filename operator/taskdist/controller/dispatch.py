@@ -20,9 +20,10 @@ from taskdist.controller.status import QueueFacts
 from taskdist.controller.tally import Tally
 from taskdist.controller.telling import Telling
 from taskdist.core import Core
-from taskdist.core.bottlenecks import Bottleneck
+from taskdist.core.agents.performance import TypePerformance
+from taskdist.core.explaining.bottlenecks import Bottleneck
 from taskdist.core.model import Key, Pool, Queue
-from taskdist.core.performance import TypePerformance
+from taskdist.core.agents.performance import TypePerformance
 from taskdist.protocol.leader import Leader
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Refused, ToAgent
 from taskdist.protocol.observations import (

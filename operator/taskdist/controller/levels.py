@@ -7,7 +7,7 @@ all is bounded by who looks at them.
 
 from collections.abc import Iterable
 
-from taskdist.core.levels import TENANT, Level
+from taskdist.core.limits.levels import TENANT, Level
 from taskdist.core.model import Key
 
 EVERY = 10.0

@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 from taskdist.controller.retention import Keep
+from taskdist.core.agents.performance import TypePerformance
 from taskdist.core.model import Pool, Queue
-from taskdist.core.performance import TypePerformance
 from taskdist.kube import Added, Updated
 from taskdist.protocol import convert
 

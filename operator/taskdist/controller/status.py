@@ -12,9 +12,9 @@ from typing import Any
 
 from taskdist.api import AgentPool, Condition, Reason, TaskQueue
 from taskdist.controller.pods import selector_string
-from taskdist.core import failing
-from taskdist.core.levels import Level
-from taskdist.core.performance import PoolPerformance
+from taskdist.core.agents.performance import PoolPerformance
+from taskdist.core.fleet import failing
+from taskdist.core.limits.levels import Level
 from taskdist.core.views import BreakerView, FailingPods
 
 Object = dict[str, Any]

@@ -14,9 +14,9 @@ from taskdist.controller.levels import ToldLevels
 from taskdist.controller.status import Held, PoolFacts, QueueFacts
 from taskdist.controller.tally import Tally
 from taskdist.core import Core, views
-from taskdist.core.bottlenecks import Bottleneck, Watch
+from taskdist.core.agents.performance import PoolPerformance
+from taskdist.core.explaining.bottlenecks import Bottleneck, Watch
 from taskdist.core.model import Key
-from taskdist.core.performance import PoolPerformance
 from taskdist.protocol.observations import Now
 
 # How many pools and queues at most have status written at one look because of figures alone, over all of them. Each

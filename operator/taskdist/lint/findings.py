@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from taskdist.api.task import MUTABLE_FIELDS, Task
-from taskdist.core import remedies
+from taskdist.core import commands
 
 if TYPE_CHECKING:
     from taskdist.lint.manifests import Manifest
@@ -141,7 +141,7 @@ def told(by: Rule, flaw: Flaw) -> Finding:
         if on.kind == Task.kind and not set(spec) <= set(MUTABLE_FIELDS):
             words += " A Task that is there cannot be changed like that: delete it, and create another."
         elif "template" not in spec and not mend.declares:
-            command = remedies.patch(f"{on.kind.lower()}s", (on.namespace, on.name), spec)
+            command = commands.patch(f"{on.kind.lower()}s", (on.namespace, on.name), spec)
     return Finding(
         by.id,
         flaw.severity or by.severity,

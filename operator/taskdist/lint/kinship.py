@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from taskdist.api import Reason
-from taskdist.core.dependencies import Dependencies
 from taskdist.core.model import Key
+from taskdist.core.ordering.dependencies import Dependencies
 from taskdist.lint.findings import Flaw, Mend, Severity, patch, rule
 from taskdist.lint.setup import Setup, TaskDoc
 

@@ -5,9 +5,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from taskdist.api import BudgetKind, Route
-from taskdist.core import remedies
+from taskdist.core import commands
+from taskdist.core.fleet.routes import opens_at
 from taskdist.core.model import Match
-from taskdist.core.routes import opens_at
 from taskdist.lint.findings import Flaw, Mend, Severity, number, patch, rule
 from taskdist.lint.setup import QueueDoc, Setup
 
@@ -185,7 +185,7 @@ def task_above_budget(setup: Setup) -> Iterator[Flaw]:
                 if owner is None or budget.name != name or most is None or amount <= most:
                     continue
                 field = "limit" if budget.rate is None else "burst"
-                written = [remedies.budget(each) for each in owner.rules.budgets]
+                written = [commands.budget(each) for each in owner.rules.budgets]
                 raised = [{**each, field: amount} if each["name"] == name else each for each in written]
                 mend = Mend(f"Raise {field}.", patch("spec.budgets", raised), owner.manifest)
                 message = f"{amount} of the budget {queue}/{name}; its {field} is {most}"

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from taskdist.api import GROUP, VERSION, Reason
-from taskdist.core import filters
+from taskdist.core.agents import filters
 from taskdist.core.model import Requirement
 from taskdist.lint.findings import Flaw, Mend, Severity, patch, rule
 from taskdist.lint.manifests import Manifest

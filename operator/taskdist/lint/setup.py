@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from taskdist.api import AgentPoolSpec, OrderPolicy, Phase, TaskQueueSpec, TaskSpec
-from taskdist.core import filters
+from taskdist.core.agents import filters
+from taskdist.core.fleet.routes import NONE, route_of
 from taskdist.core.model import Key, Pool, Queue, Task, Timeouts
 from taskdist.core.order import is_emergency
-from taskdist.core.routes import NONE, route_of
 from taskdist.lint import schema
 from taskdist.lint.manifests import Manifest, Obj
 from taskdist.protocol import convert

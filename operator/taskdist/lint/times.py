@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from taskdist.core.retry import back_off
+from taskdist.core.engine.retry import back_off
 from taskdist.lint.findings import Flaw, Mend, Severity, number, patch, rule
 from taskdist.lint.setup import Setup
 

@@ -5,9 +5,9 @@ the one next thing. Each rule of the lease protocol is a small method of its own
 """
 
 from taskdist.api import Delivery, Phase, Reason
+from taskdist.core.cost import Spent, spent
 from taskdist.core.decisions import Fail, Retry
 from taskdist.core.events import AttemptFailed
-from taskdist.core.spending import Spent, spent
 from taskdist.protocol import status, still_held
 from taskdist.protocol.books import LIVE, UNHEARD, Ask, Ending, Entry, Lease, Stage
 from taskdist.protocol.fates import Fates

@@ -7,8 +7,8 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from taskdist.api import Delivery, Phase, Reason, Reclaim
+from taskdist.core.cost import Spent
 from taskdist.core.model import Key, Pool, Task
-from taskdist.core.spending import Spent
 from taskdist.protocol.duplicates import Original
 from taskdist.protocol.messages import PROTOCOL_VERSION, AgentIdentity, Failure, Hello, LeaseName, Result
 from taskdist.protocol.observations import TaskRecord, Terms

@@ -34,6 +34,8 @@ from taskdist.api import (
     taskqueue,
 )
 from taskdist.api.task import MAX_PAYLOAD_BYTES
+from taskdist.core.agents.performance import TypePerformance
+from taskdist.core.cost import NOTHING, Spent
 from taskdist.core.model import (
     NORMAL,
     TOPOLOGY,
@@ -52,8 +54,6 @@ from taskdist.core.model import (
     Timeouts,
     TokenRate,
 )
-from taskdist.core.performance import TypePerformance
-from taskdist.core.spending import NOTHING, Spent
 from taskdist.protocol import reading, still_held, wishes
 from taskdist.protocol.instances import instance_of
 from taskdist.protocol.observations import Fault, PodRecord, TaskRecord, Terms

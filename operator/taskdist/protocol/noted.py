@@ -4,7 +4,7 @@ A reason is written once it has held for a while, and so many are written a seco
 are outside the three writes of a Task's life.
 """
 
-from taskdist.core.words import text
+from taskdist.core.explaining.wording import text
 from taskdist.protocol import status
 from taskdist.protocol.books import Ask, Entry
 from taskdist.protocol.observations import Now

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from taskdist.api import Delivery, Phase, Reason, Reclaim
+from taskdist.core.cost import NOTHING, Spent
 from taskdist.core.model import Parent, Task, Trouble
-from taskdist.core.spending import NOTHING, Spent
 from taskdist.protocol.messages import LeaseName, ParentResult, ToAgent
 
 

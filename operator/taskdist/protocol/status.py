@@ -11,7 +11,7 @@ from typing import Any
 
 from taskdist.api import Dispatch, Phase, Reason, Strategy
 from taskdist.api.task import MAX_ATTEMPT_BYTES, MAX_ATTEMPT_RECORDS
-from taskdist.core.spending import Spent
+from taskdist.core.cost import Spent
 from taskdist.protocol.observations import Terms
 
 MAX_MESSAGE = 4096

@@ -14,11 +14,11 @@ from heapq import heappop, heappush
 
 from taskdist.api import Reason
 from taskdist.core import events
+from taskdist.core.agents.filters import Need, covers, need_of, offer_of, refusal
 from taskdist.core.decisions import Assign, Decision
-from taskdist.core.filters import Need, covers, need_of, offer_of, refusal
+from taskdist.core.engine.retry import after_failure
+from taskdist.core.fleet.routes import NONE, route_of
 from taskdist.core.model import Agent, Key, Pool, Queue, Task
-from taskdist.core.retry import after_failure
-from taskdist.core.routes import NONE, route_of
 from taskdist.simulation.chance import Sequence
 from taskdist.simulation.scenario import Policy
 

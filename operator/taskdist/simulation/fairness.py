@@ -7,9 +7,9 @@ DEC-TR-301, 1984). Refuses to judge shorter times, in which a few Tasks decide.
 
 from collections.abc import Iterable, Mapping
 
-from taskdist.core.filters import need_of
+from taskdist.core.agents.filters import need_of
+from taskdist.core.fleet.routes import NONE, route_of
 from taskdist.core.model import Key, Queue, Task
-from taskdist.core.routes import NONE, route_of
 from taskdist.simulation.gates import Gates
 from taskdist.simulation.levels import Levels
 from taskdist.simulation.record import Record

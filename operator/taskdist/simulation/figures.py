@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
-from taskdist.core.spending import share
+from taskdist.core.cost import share
 from taskdist.simulation.fairness import fairness, weight
 from taskdist.simulation.gates import Gates
 from taskdist.simulation.inversions import Checker

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from taskdist.core.filters import Need, Offer, covers, need_of, offer_of, refusal
+from taskdist.core.agents.filters import Need, Offer, covers, need_of, offer_of, refusal
+from taskdist.core.fleet.routes import NONE, route_of
 from taskdist.core.model import EMERGENCY, Key, Task
-from taskdist.core.routes import NONE, route_of
 from taskdist.simulation.gates import Gates, Name
 from taskdist.simulation.levels import Levels, base
 from taskdist.simulation.record import AgentLife, Record, Step, TaskLife

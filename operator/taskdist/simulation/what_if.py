@@ -13,7 +13,7 @@ from math import inf, log1p, nextafter
 
 from taskdist.core import Core, events
 from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Retry, Scale, Spill, Undrain
-from taskdist.core.levels import Level
+from taskdist.core.limits.levels import Level
 from taskdist.core.model import Agent, Key, Pool, Queue, Task
 from taskdist.simulation.chance import Chance
 from taskdist.simulation.figures import percentile

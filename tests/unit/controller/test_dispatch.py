@@ -16,8 +16,8 @@ from taskdist.controller.snapshot import snapshot
 from taskdist.controller.status import QueueFacts
 from taskdist.controller.tally import Tally
 from taskdist.core import Core
+from taskdist.core.agents.performance import TypePerformance
 from taskdist.core.model import Breaker, Key, Overflow, Pool, Queue, Task
-from taskdist.core.performance import TypePerformance
 from taskdist.observability.metrics import Snapshot
 from taskdist.protocol.leader import Leader, LeaderSettings
 from taskdist.protocol.messages import (

@@ -11,7 +11,7 @@ from taskdist.controller.bridge import PoolView
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.pods import LinkInfo
 from taskdist.controller.status import Held, PoolFacts, QueueFacts
-from taskdist.core.performance import PoolPerformance, TypePerformance
+from taskdist.core.agents.performance import PoolPerformance, TypePerformance
 from taskdist.core.views import BreakerView
 
 HELD = Held(Reason.QUEUE_PAUSED, "spec.paused", "it is paused")

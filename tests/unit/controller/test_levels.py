@@ -1,7 +1,7 @@
 """Levels are told coarsely: what time alone brings is no news, and a queue's are told every now and then."""
 
 from taskdist.controller.levels import EVERY, ToldLevels
-from taskdist.core.levels import Level
+from taskdist.core.limits.levels import Level
 
 KEY = ("ns", "q")
 

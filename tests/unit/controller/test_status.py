@@ -6,8 +6,8 @@ import pytest
 
 from taskdist.api import AgentPool, BreakerState, Reason, TaskQueue
 from taskdist.controller.status import Held, PoolFacts, QueueFacts, Verdict, pool_status, queue_status
+from taskdist.core.agents.performance import AgentPerformance, PoolPerformance, TypePerformance
 from taskdist.core.model import Trouble
-from taskdist.core.performance import AgentPerformance, PoolPerformance, TypePerformance
 from taskdist.core.views import BreakerView, FailingPods
 from taskdist.protocol import convert
 

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import make_task
-from taskdist.core.alarms import Alarms, Watch
-from taskdist.core.classes import Shape
-from taskdist.core.filters import need_of
-from taskdist.core.records import TaskRecord
+from taskdist.core.agents.filters import need_of
+from taskdist.core.engine.wakeups import Wakeups
+from taskdist.core.fleet.equivalence import Shape
+from taskdist.core.ordering.lines import TaskRecord
+from taskdist.core.primitives.alarms import Alarms
 
 NAMES = [f"t{number}" for number in range(5)]
 TIMES = st.integers(0, 9).map(float)
@@ -33,7 +34,7 @@ def record(name: str) -> TaskRecord:
 
 @given(STEPS)
 def test_a_watch_rings_for_whom_it_was_set_last(steps: list[tuple[str, str, float]]) -> None:
-    watch, records = Watch(), {name: record(name) for name in NAMES}
+    watch, records = Wakeups(), {name: record(name) for name in NAMES}
     expected: dict[str, float] = {}
     for step, name, at in steps:
         if step == "due":
@@ -72,7 +73,7 @@ def test_alarms_ring_for_what_was_set_last(steps: list[tuple[str, str, float]]) 
 
 
 def test_heaps_do_not_grow_with_what_was_set_before() -> None:
-    watch, alarms, one = Watch(), Alarms(), record("t")
+    watch, alarms, one = Wakeups(), Alarms(), record("t")
     for number in range(10_000):
         watch.set(one, float(number))
         alarms.set("t", float(number))

@@ -8,9 +8,9 @@ import pytest
 from builders import NAMESPACE, make_agent, make_pool, make_queue, make_task
 from taskdist.api import Reason
 from taskdist.core import Core
-from taskdist.core.bottlenecks import HELD, Holdup, Watch
 from taskdist.core.decisions import Assign, Explanation
 from taskdist.core.events import AgentReady, Event, PoolApplied, QueueApplied, TaskGone, TaskLeased, TaskWaiting
+from taskdist.core.explaining.bottlenecks import HELD, Holdup, Watch
 from taskdist.core.model import Budget, Limits, TokenRate
 
 QUEUE, POOL = (NAMESPACE, "q"), (NAMESPACE, "p")

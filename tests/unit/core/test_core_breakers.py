@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from builders import NAMESPACE, make_agent, make_pool, make_queue, make_task
 from taskdist.api import BreakerState, Phase, Reason
 from taskdist.core import Core
-from taskdist.core.breakers import Votes, most_open, open_seconds
+from taskdist.core.agents.circuit_breaker import Votes, most_open, open_seconds
 from taskdist.core.decisions import Assign, BreakerTurned, Decision
 from taskdist.core.events import (
     AgentNotReady,

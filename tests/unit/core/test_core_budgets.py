@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from builders import NAMESPACE, make_agent, make_pool, make_queue, make_task
@@ -487,6 +487,14 @@ steps = st.lists(
 )
 
 
+# What comes back is less where the bucket would have been full meanwhile: two of the four tokens here.
+@example(
+    [
+        *(("comes", ("tokens",), amount, 1, "q", later, 1) for amount, later in ((1, 0.0), (4, 0.0), (5, 0.5))),
+        *(("comes", ("tokens",), 1, 1, "q", later, 1) for later in (0.0, 0.0, 0.0, 1.0)),
+        ("ends", ("tokens",), 1, 1, "q", 0.0, 1),
+    ]
+)
 @given(steps)
 def test_what_comes_with_time_is_for_the_first_in_order(
     steps: list[tuple[str, tuple[str, ...], int, int, str, float, int]],

@@ -24,8 +24,8 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.lines import Line
 from taskdist.core.model import Breaker, Limits, Overflow, Parent, Route, RouteStep, Task, Timeouts, TokenRate
+from taskdist.core.ordering.lines import Line
 
 KEY = (NAMESPACE, "p")
 
@@ -397,7 +397,7 @@ def inspected(core: Core, most: int) -> tuple[list[str], int]:
         pytest.param(lambda c: setattr(c._tasks["t0"], "gate", Reason.SUSPENDED), "exactly one", id="in-two-places"),
         pytest.param(lambda c: setattr(c._tasks["t3"], "line", None), "exactly one place", id="a-task-in-no-place"),
         pytest.param(lambda c: c._tasks["t3"].line.heap.clear(), "lost count", id="a-task-that-nobody-finds"),
-        pytest.param(lambda c: c._tasks["t3"].shape.lines.clear(), "a forgotten line", id="a-line-lost"),
+        pytest.param(lambda c: c._waiting._lines.clear(), "a forgotten line", id="a-line-lost"),
         pytest.param(lambda c: setattr(c._tasks["t3"].shape, "eligible", 9), "another length", id="a-class-miscounted"),
         pytest.param(lambda c: setattr(c._tasks["t3"].shape, "tasks", 9), "by their shapes", id="a-class-too-large"),
         pytest.param(lambda c: setattr(c._fleet.agents["a"], "busy", 1), "busy slots", id="a-slot-given-twice"),

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskdist.api import OnDependencyFailure, Phase, Reason
-from taskdist.core.dependencies import LONGEST_CHAIN, Dependencies, Gate
 from taskdist.core.model import EMERGENCY, NORMAL, TOP, Parent, Task
+from taskdist.core.ordering.dependencies import LONGEST_CHAIN, Dependencies, Gate
 
 FAIL, SKIP, RUN = OnDependencyFailure.FAIL, OnDependencyFailure.SKIP, OnDependencyFailure.RUN
 

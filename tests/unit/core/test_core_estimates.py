@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import make_queue
-from taskdist.core.estimates import MEMORY, Estimates
 from taskdist.core.model import Queue
+from taskdist.core.primitives.service_times import MEMORY, Estimates
 
 QUEUE = Queue("ns", "q", expected_service=7.0)
 
 
 def test_the_queues_word_counts_until_something_is_seen() -> None:
     estimates = Estimates()
-    assert (estimates.expected(QUEUE, "work"), estimates.of(QUEUE.key, "work")) == (7.0, None)
+    assert estimates.expected(QUEUE.key, "work", QUEUE.expected_service) == 7.0
+    assert estimates.of(QUEUE.key, "work") is None
     estimates.observe(QUEUE.key, "work", 2.0)
-    assert estimates.expected(QUEUE, "work") == 2.0
-    assert estimates.expected(QUEUE, "other") == 7.0
-    assert estimates.expected(make_queue("other").build(), "work") == 10.0
+    assert estimates.expected(QUEUE.key, "work", QUEUE.expected_service) == 2.0
+    assert estimates.expected(QUEUE.key, "other", QUEUE.expected_service) == 7.0
+    assert estimates.expected(("ns", "other"), "work", 10.0) == 10.0
 
 
 @given(st.lists(st.floats(0.0, 1e6), min_size=1, max_size=MEMORY))
@@ -52,7 +52,7 @@ def test_it_follows_a_change_within_its_memory() -> None:
         estimates.observe(QUEUE.key, "work", 1.0)
     for _ in range(3 * MEMORY):
         estimates.observe(QUEUE.key, "work", 9.0)
-    assert estimates.expected(QUEUE, "work") > 8.5
+    assert estimates.expected(QUEUE.key, "work", QUEUE.expected_service) > 8.5
 
 
 def test_the_type_seen_longest_ago_is_forgotten_first() -> None:

@@ -16,8 +16,8 @@ from taskdist.api import Phase, Reason
 from taskdist.core import Core
 from taskdist.core.decisions import Assign, Explanation
 from taskdist.core.events import AgentReady, Event, PoolApplied, QueueApplied, TaskGone, TaskLeased, TaskWaiting
+from taskdist.core.explaining.wording import clock, duration, text
 from taskdist.core.model import EMERGENCY, TOP, Budget, Limits, Parent, Queue, Route, RouteStep, Task, TokenRate
-from taskdist.core.words import clock, duration, text
 
 PLAIN = make_task("t").build()
 OTHER = make_task("o").build()

@@ -7,11 +7,11 @@ import pytest
 from builders import NAMESPACE, PoolBuilder, make_agent, make_pool, make_queue, make_task
 from taskdist.api import Reason
 from taskdist.core import Core
+from taskdist.core.agents.roster import AgentRecord
 from taskdist.core.decisions import Decision, Scale
 from taskdist.core.events import AgentNotReady, AgentReady, PodGone, PodSeen, PoolApplied, QueueApplied, TaskWaiting
-from taskdist.core.failing import allowed, command, told_of, words
+from taskdist.core.fleet.failing import allowed, command, told_of, words
 from taskdist.core.model import Trouble
-from taskdist.core.roster import AgentRecord
 from taskdist.core.views import FailingPods
 
 P = (NAMESPACE, "p")

@@ -6,7 +6,17 @@ import pytest
 
 from builders import AgentBuilder, TaskBuilder, make_agent, make_pool, make_task
 from taskdist.api import Reason
-from taskdist.core.filters import FILTERS, Offer, covers, holds, need_of, offer_of, prospective, refusal, tasks_at_once
+from taskdist.core.agents.filters import (
+    FILTERS,
+    Offer,
+    covers,
+    holds,
+    need_of,
+    offer_of,
+    prospective,
+    refusal,
+    tasks_at_once,
+)
 from taskdist.core.model import Pool, Requirement
 
 

@@ -7,7 +7,7 @@ from builders import NAMESPACE, make_agent, make_pool, make_queue, make_task
 from taskdist.core import Core
 from taskdist.core.decisions import Assign
 from taskdist.core.events import AgentReady, PodGone, PoolApplied, QueueApplied, TaskGone, TaskWaiting
-from taskdist.core.masks import OrTree, bits
+from taskdist.core.primitives.bitsets import OrTree, bits
 
 
 @given(st.sets(st.integers(0, 200)))

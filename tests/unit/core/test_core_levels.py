@@ -8,7 +8,7 @@ from builders import make_agent, make_pool, make_queue, make_task
 from taskdist.core import Core
 from taskdist.core.decisions import Assign
 from taskdist.core.events import AgentReady, PoolApplied, QueueApplied, TaskLeased, TaskWaiting
-from taskdist.core.levels import TENANTS, Level
+from taskdist.core.limits.levels import TENANTS, Level
 from taskdist.core.model import Budget, Queue, Task, TokenRate
 
 QUEUE = make_queue().build()

@@ -8,8 +8,8 @@ import pytest
 
 from builders import NAMESPACE, make_queue, make_task
 from taskdist.api import OrderPolicy, Reason
-from taskdist.core.blockers import Blocker, Scope
-from taskdist.core.limits import Limits
+from taskdist.core.limits.blockers import Blocker, Scope
+from taskdist.core.limits.limits import Limits
 from taskdist.core.model import EMERGENCY, NORMAL, Overflow, Queue, Task, TokenRate
 from taskdist.core.model import Limits as Bounds
 

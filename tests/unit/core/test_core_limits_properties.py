@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from builders import NAMESPACE, make_queue, make_task
 from taskdist.api import OrderPolicy
-from taskdist.core.blockers import (
+from taskdist.core.limits.blockers import (
     Blocker,
     FewSlots,
     Forbidden,
@@ -22,7 +22,7 @@ from taskdist.core.blockers import (
     FullSlots,
     NoToken,
 )
-from taskdist.core.limits import Limits
+from taskdist.core.limits.limits import Limits
 from taskdist.core.model import EMERGENCY, Key, Queue, Task, TokenRate
 from taskdist.core.model import Limits as Bounds
 

@@ -11,6 +11,15 @@ from hypothesis import strategies as st
 from builders import NAMESPACE, make_agent, make_pool, make_queue, make_task
 from taskdist.api import Phase, Reason
 from taskdist.core import Core
+from taskdist.core.agents.performance import (
+    TOLD,
+    Conduct,
+    Performance,
+    Track,
+    TypePerformance,
+    nine_in_ten,
+    weakest,
+)
 from taskdist.core.decisions import Assign
 from taskdist.core.events import (
     AgentReady,
@@ -20,15 +29,6 @@ from taskdist.core.events import (
     QueueApplied,
     TaskGone,
     TaskWaiting,
-)
-from taskdist.core.performance import (
-    TOLD,
-    Conduct,
-    Performance,
-    Track,
-    TypePerformance,
-    nine_in_ten,
-    weakest,
 )
 
 FAST, SLOW = (NAMESPACE, "fast"), (NAMESPACE, "slow")
@@ -250,8 +250,9 @@ def test_a_deadline_is_judged_by_what_was_told() -> None:
     world.core.recall(SLOW, [TypePerformance("work", 60, 10.0, 0.0, 1.0)])
     assert world.goes(8.0) == "slow"
     shape = next(each for each in world.core._catalogue.shapes.values() if each.need.type == "work")
-    ranks = {kind.offer.pool: kind.rank(shape, 8.0) for kind in world.core._catalogue.classes.values()}
+    kinds = world.core._catalogue.classes.values()
+    ranks = {kind.offer.pool: kind.rank(shape.work, shape.estimate, 8.0) for kind in kinds}
     assert ranks[FAST] > ranks[SLOW]
-    free: dict[Any, int] = {kind.offer.pool: kind.rank(shape, inf) for kind in world.core._catalogue.classes.values()}
+    free: dict[Any, int] = {kind.offer.pool: kind.rank(shape.work, shape.estimate, inf) for kind in kinds}
     assert free[FAST] < 1000
     assert free[SLOW] < 0

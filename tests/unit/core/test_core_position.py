@@ -11,8 +11,8 @@ from taskdist.api import OrderPolicy
 from taskdist.core import Core
 from taskdist.core.decisions import Assign
 from taskdist.core.events import AgentNotReady, AgentReady, PoolApplied, QueueApplied, TaskLeased, TaskWaiting
+from taskdist.core.forecasting.position import EXACT
 from taskdist.core.model import EMERGENCY, Budget, Queue, Task
-from taskdist.core.position import EXACT
 
 NOW = 1000.0
 QUEUES = (

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskdist.core.limits.token_bucket import PEAKS, Bucket
 from taskdist.core.model import TokenRate
-from taskdist.core.rates import PEAKS, Bucket
 
 
 @pytest.mark.parametrize(

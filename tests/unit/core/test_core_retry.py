@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from builders import QueueBuilder, make_queue, make_task
 from taskdist.api import Delivery, OnExhausted, Phase, Reason
 from taskdist.core.decisions import Fail, Retry
+from taskdist.core.engine.retry import after_failure, back_off, jittered
 from taskdist.core.events import AttemptFailed
 from taskdist.core.model import Queue, RetryPolicy
-from taskdist.core.retry import after_failure, back_off, jittered
 
 ONCE = make_queue().delivery(Delivery.AT_MOST_ONCE)
 

@@ -10,7 +10,7 @@ from taskdist.core.decisions import Assign, Decision, DeletePod, Drain
 from taskdist.core.events import AgentDrained, AgentReady, PodGone, PodSeen, PoolApplied, QueueApplied, TaskGone
 from taskdist.core.events import TaskWaiting as Waiting
 from taskdist.core.model import Pool
-from taskdist.core.scaling import at_once, surge
+from taskdist.core.scaling.sizing import at_once, surge
 
 KEY = (NAMESPACE, "p")
 

@@ -23,8 +23,8 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
+from taskdist.core.fleet.routes import matches, opened, opens_at, reached, route_of, taken
 from taskdist.core.model import EMERGENCY, Match, Queue, Requirement, Route, RouteStep, Task
-from taskdist.core.routes import matches, opened, opens_at, reached, route_of, taken
 
 PLAIN = make_task("t").build()
 STEPS = (RouteStep(("p",)), RouteStep(("q",), 10.0), RouteStep(("r",), 20.0))

@@ -8,7 +8,6 @@ import pytest
 from builders import NAMESPACE, AgentBuilder, PoolBuilder, TaskBuilder, make_agent, make_pool, make_queue, make_task
 from taskdist.api import Reason
 from taskdist.core import AgentState, Core
-from taskdist.core.classes import Demand
 from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Scale, Undrain
 from taskdist.core.events import (
     AgentDrained,
@@ -25,9 +24,10 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
+from taskdist.core.fleet.equivalence import Demand
 from taskdist.core.model import Limits
-from taskdist.core.scaling import Layout, Sizing, Target, agents, in_turn, victims, work
-from taskdist.core.scaling import zone as zone_of
+from taskdist.core.scaling.sizing import Layout, Sizing, Target, agents, in_turn, victims, work
+from taskdist.core.scaling.sizing import zone as zone_of
 
 P, P2 = (NAMESPACE, "p"), (NAMESPACE, "p2")
 ZONE = "topology.kubernetes.io/zone"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import PoolBuilder, make_pool
-from taskdist.core.spending import NOTHING, Spent, share, spent
+from taskdist.core.cost import NOTHING, Spent, share, spent
 
 DEAR = make_pool().worth(cost_per_hour=3.6, watts_busy=180.0)
 

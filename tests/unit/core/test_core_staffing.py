@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskdist.core.staffing import LATE, STEP, WINDOW, Haste, Inflow, Usual, for_arrivals, for_backlog
+from taskdist.core.primitives.inflow import WINDOW, Inflow
+from taskdist.core.scaling.staffing import LATE, STEP, Haste, Usual, for_arrivals, for_backlog
 
 
 def erlang_late(servers: int, load: float, service: float, target: float) -> float:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from builders import AgentBuilder, PoolBuilder, QueueBuilder, TaskBuilder, make_agent, make_pool, make_queue, make_task
 from taskdist.api import Phase, Reason, Strategy
 from taskdist.core import Core
+from taskdist.core.agents.rings import HashRing, Roll, around, in_turn
 from taskdist.core.decisions import Assign
 from taskdist.core.events import (
     AgentReady,
@@ -25,8 +26,7 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.pickers import BOUND
-from taskdist.core.rings import HashRing, Roll, around, in_turn
+from taskdist.core.placement.pickers import BOUND
 
 PLENTY = 999
 

@@ -26,6 +26,8 @@ from taskdist.api import (
 )
 from taskdist.api.nesting import MAX_DEPTH, loads
 from taskdist.api.task import MAX_PAYLOAD_BYTES
+from taskdist.core.agents.performance import TypePerformance
+from taskdist.core.cost import Spent
 from taskdist.core.model import (
     Breaker,
     Budget,
@@ -45,8 +47,6 @@ from taskdist.core.model import (
     Timeouts,
     TokenRate,
 )
-from taskdist.core.performance import TypePerformance
-from taskdist.core.spending import Spent
 from taskdist.protocol import convert
 from taskdist.protocol.convert import template_hash
 from taskdist.protocol.observations import PodRecord, TaskRecord

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from taskdist.api import Dispatch, Phase, Reason
+from taskdist.core.cost import Spent
 from taskdist.core.model import Pool, Queue
-from taskdist.core.spending import Spent
 from taskdist.protocol.messages import Failure, HeldLease, LeaseName, Result, Started, Stopped
 from taskdist.protocol.observations import Conflict, Found, PodRecord, ReadTask, Refused, Unknown, WriteStatus, Written
 from unit.protocol.desk import A1, EPOCH, POOL, QUEUE, Desk, assigned, record

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from taskdist.api import Delivery, Phase, Reason, Reclaim, Strategy, TaskStatus
 from taskdist.api.task import MAX_ATTEMPT_BYTES, MAX_ATTEMPT_RECORDS
-from taskdist.core.spending import Spent
+from taskdist.core.cost import Spent
 from taskdist.protocol import status
 from taskdist.protocol.observations import Terms
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from sim_worlds import playing, stream
 
+from taskdist.core.cost import NOTHING, share, spent
 from taskdist.core.model import Agent, Pool, Queue, Task
-from taskdist.core.spending import NOTHING, share, spent
 from taskdist.simulation.fairness import fairness as fairness_of
 from taskdist.simulation.fairness import jain, rivalries
 from taskdist.simulation.figures import arrival_window, figures, percentile, summary

@@ -9,7 +9,7 @@ from sim_worlds import playing, stream
 from test_sim_figures import agent, made, task
 
 from builders import make_pool
-from taskdist.core.filters import covers, need_of, offer_of, refusal
+from taskdist.core.agents.filters import covers, need_of, offer_of, refusal
 from taskdist.core.model import Agent, Match, Requirement, Route, RouteStep, Task
 from taskdist.simulation.inversions import inversions
 from taskdist.simulation.record import Outcome, Record, Step, TaskLife

@@ -1,0 +1,404 @@
+"""The agents with room, in the order in which they are to be chosen.
+
+Owns who is free and who is least loaded: by busy fraction, then by busy time per slot so far, then by uid.
+Refuses to know Tasks beyond the slots and resources they take.
+"""
+
+from collections import OrderedDict
+from heapq import heapify, heappop, heappush
+from math import inf, log
+from sys import maxsize
+from typing import Final
+
+from taskdist.core.agents.circuit_breaker import Evidence
+from taskdist.core.agents.filters import Offer
+from taskdist.core.agents.performance import PACE_MEMORY, STEP, TO_JUDGE, TYPES, Conduct, Track, nine_in_ten
+from taskdist.core.agents.rings import HashRing, Roll
+from taskdist.core.model import Agent, Key, Trouble
+from taskdist.core.primitives.hashing import scatter
+from taskdist.core.primitives.service_times import Estimate
+
+# What a class is set back for each step by which an attempt is expected to end late.
+LATE: Final = 1_000_000
+# The mean of a class's pace is not believed before so many attempts.
+PACES_TO_JUDGE: Final = 20
+
+Resources = tuple[tuple[str, int], ...]
+# The queue and type of a Task.
+Work = tuple[Key, str]
+# When the attempt is expected to end, as of its grant; the Task's uid; what it holds: slots and named resources.
+Lease = tuple[float, str, int, tuple[tuple[str, int], ...]]
+
+
+class AgentRecord:
+    """A pod of a pool and the agent in it, as far as known: either may be seen before the other."""
+
+    __slots__ = (
+        "busy",
+        "busy_seconds",
+        "cap",
+        "conduct",
+        "created",
+        "deleting",
+        "drained",
+        "draining",
+        "enrolled",
+        "evidence",
+        "gone",
+        "home",
+        "idle_since",
+        "kept",
+        "kind",
+        "leases",
+        "name",
+        "namespace",
+        "offer",
+        "open_in",
+        "outdated",
+        "pod_seen",
+        "pool",
+        "probed",
+        "ready",
+        "resources_free",
+        "resting",
+        "rosters",
+        "since",
+        "slots",
+        "soonest",
+        "stamp",
+        "starting",
+        "template",
+        "tripped",
+        "trouble",
+        "uid",
+        "warm",
+        "weight",
+    )
+
+    def __init__(self, uid: str, now: float) -> None:
+        self.uid = uid
+        self.namespace = ""
+        self.name = ""
+        # Its pool, and that with its agents.
+        self.pool: Key | None = None
+        self.home: PoolMembers | None = None
+        self.created = now
+        # What its pod was made from; `outdated`: its pool's agents are made from something else by now.
+        self.template = ""
+        self.outdated = False
+        self.pod_seen = False
+        self.gone = False
+        self.ready = False
+        # We chose it to go; `drained`: it has been told and holds nothing; `deleting`: its deletion was decided.
+        self.draining = False
+        self.drained = False
+        self.deleting = False
+        # Held for a Task that needs much room at once.
+        self.kept = False
+        # Its pool could do without it: it gets nothing new as long as the others have room.
+        self.resting = False
+        # Its pod was seen from its creation on: when it is ready, that tells how long agents take to start.
+        self.starting = False
+        # What keeps its pod from coming up; says nothing while it is ready.
+        self.trouble: Trouble | None = None
+        # Its circuit breaker is open, or half open. It takes a further Task only while fewer of its slots than `cap`
+        # are busy; `warm`: it was ready before, in this life of the core.
+        self.tripped = False
+        self.probed = False
+        self.cap = maxsize
+        self.warm = False
+        # What was seen of it, and what its breaker is judged by; None before its first attempt ended.
+        self.conduct: Conduct | None = None
+        self.evidence: Evidence | None = None
+        self.offer: Agent | None = None
+        # Of the offer; 0 while there is none.
+        self.slots = 0
+        self.kind: AgentClass | None = None
+        # Under which namespace and name it is enrolled.
+        self.enrolled: Key | None = None
+        # The class that counts it as open.
+        self.open_in: AgentClass | None = None
+        # What it holds, and when the first of that is expected to end.
+        self.leases: dict[str, Lease] = {}
+        self.soonest = inf
+        self.busy = 0
+        self.resources_free: dict[str, int] = {}
+        # Busy time per slot up to `since`, in seconds; `weight` orders agents of the same busy fraction.
+        self.busy_seconds = 0.0
+        self.since = now
+        self.idle_since = now
+        self.weight = 0.0
+        self.stamp = 0
+        self.rosters: list[Roster] = []
+
+    @property
+    def open(self) -> bool:
+        """Whether new work may go there."""
+        return self.serving and not self.kept and not self.tripped and not self.resting
+
+    @property
+    def serving(self) -> bool:
+        """Whether it is ready and to stay."""
+        return self.ready and not self.draining and not self.deleting and not self.gone
+
+    @property
+    def holdable(self) -> bool:
+        """Whether work may go there if it is held for it."""
+        return self.serving and not self.tripped and self.cap >= self.slots
+
+    @property
+    def counted(self) -> bool:
+        """Whether it counts towards the pool's size: a pod that is there to stay."""
+        return (self.pod_seen or self.ready) and not self.gone and not self.draining and not self.deleting
+
+    @property
+    def failing(self) -> bool:
+        """Whether its pod does not come up."""
+        return self.trouble is not None and not self.ready
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it was chosen to go and may yet be kept."""
+        return self.draining and not self.deleting and not self.gone
+
+    def settle(self, now: float) -> None:
+        """Book the busy time until now. Called before `busy` or the offer changes."""
+        if now > self.since:
+            if self.busy and self.slots:
+                self.busy_seconds += (now - self.since) * self.busy / self.slots
+            self.since = now
+
+    def fits(self, wanted: tuple[tuple[str, int], ...]) -> bool:
+        if not wanted:
+            return True
+        free = self.resources_free
+        return all(free.get(name, 0) >= amount for name, amount in wanted)
+
+
+Entry = tuple[float, str, int, AgentRecord]
+# So often it is drawn before those that are there are counted: two thirds of a bucket's entries at most are dead.
+DRAWS: Final = 24
+
+
+class Roster:
+    """The open agents of one class that have some named resources free, in buckets by busy slots.
+
+    All agents of a class have as many slots, so the lowest bucket holds both the least loaded agents and those
+    with the most room. Agents in a bucket gather busy time at one rate: their order does not change as time goes.
+    """
+
+    __slots__ = ("_buckets", "_live", "_occupied", "kind", "leaf", "masks", "resources", "room", "servable", "slots")
+
+    def __init__(self, kind: "AgentClass", resources: tuple[tuple[str, int], ...], leaf: int) -> None:
+        self.kind = kind
+        self.slots = kind.offer.slots
+        self.resources = resources
+        self.leaf = leaf
+        # By number of free slots: the profiles that such an agent can serve.
+        self.masks = [0] * (self.slots + 1)
+        self._buckets: list[list[Entry]] = [[] for _ in range(self.slots)]
+        self._live = [0] * self.slots
+        self._occupied = 0
+        # The most free slots that any of its agents has; the profiles that it could take a Task of now.
+        self.room = 0
+        self.servable = 0
+
+    def _show(self, occupied: int) -> None:
+        """Those of its buckets that hold agents are these now."""
+        self._occupied = occupied
+        self.room = self.slots + 1 - (occupied & -occupied).bit_length() if occupied else 0
+        self.servable = self.masks[self.room]
+
+    def attach(self, profile: int, slots: int) -> None:
+        for free in range(slots, self.slots + 1):
+            self.masks[free] |= 1 << profile
+        self._show(self._occupied)
+
+    def detach(self, profile: int) -> None:
+        self.masks = [mask & ~(1 << profile) for mask in self.masks]
+        self._show(self._occupied)
+
+    def join(self, agent: AgentRecord) -> None:
+        """Enter the agent where it belongs now, if it has room."""
+        busy = agent.busy
+        if busy >= self.slots or busy >= agent.cap or (self.resources and not agent.fits(self.resources)):
+            return
+        bucket, live = self._buckets[busy], self._live[busy]
+        if len(bucket) > 8 + 2 * live:
+            bucket[:] = [entry for entry in bucket if entry[3].stamp == entry[2]]
+            heapify(bucket)
+        heappush(bucket, (agent.weight, agent.uid, agent.stamp, agent))
+        self._live[busy] = live + 1
+        agent.rosters.append(self)
+        if not live:
+            self._show(self._occupied | 1 << busy)
+
+    def leave(self, busy: int) -> None:
+        """An agent that stood at this many busy slots is no longer as it was entered (its stamp tells)."""
+        live = self._live[busy] = self._live[busy] - 1
+        if not live:
+            self._buckets[busy].clear()
+            self._show(self._occupied & ~(1 << busy))
+
+    def best(self) -> tuple[float, Entry]:
+        """Return the busy fraction and entry of the agent to choose. The roster must not be empty."""
+        busy = self.slots - self.room
+        bucket = self._buckets[busy]
+        while bucket[0][3].stamp != bucket[0][2]:
+            heappop(bucket)
+        return busy / self.slots, bucket[0]
+
+    def fullest(self, slots: int) -> tuple[float, Entry]:
+        """Return the busy fraction and entry of the busiest agent that still has so many slots free; of several that
+        are as busy, the one with the least busy time. There must be one."""
+        busy = (self._occupied & ((1 << (self.slots - slots + 1)) - 1)).bit_length() - 1
+        bucket = self._buckets[busy]
+        while bucket[0][3].stamp != bucket[0][2]:
+            heappop(bucket)
+        return busy / self.slots, bucket[0]
+
+    def roomy(self, slots: int) -> int:
+        """Return how many of its agents have so many slots free."""
+        return sum(self._live[: self.slots - slots + 1])
+
+    def draw(self, slots: int, chance: int) -> AgentRecord:
+        """Return one of those with so many slots free, each as likely as the others for an evenly spread `chance`."""
+        left = chance % self.roomy(slots)
+        chance //= self.roomy(slots)
+        for busy in range(self.slots - slots + 1):
+            live = self._live[busy]
+            if left >= live:
+                left -= live
+                continue
+            bucket = self._buckets[busy]
+            for _ in range(DRAWS):
+                agent = bucket[chance % len(bucket)]
+                if agent[3].stamp == agent[2]:
+                    return agent[3]
+                chance = scatter(chance)
+            there = sorted([entry[:2] for entry in bucket if entry[3].stamp == entry[2]])
+            found = there[left]
+            return next(entry[3] for entry in bucket if entry[:2] == found and entry[3].stamp == entry[2])
+        raise AssertionError("no agent of the roster has room")
+
+    def agents(self) -> list[AgentRecord]:
+        """Return its agents, in no particular order."""
+        return [entry[3] for bucket in self._buckets for entry in bucket if entry[3].stamp == entry[2]]
+
+
+class AgentClass:
+    """Agents that no filter can tell apart. `members` are those whose offer is known, ready or not.
+
+    `open` counts those that new work may go to, `taken` the busy ones among their slots.
+    """
+
+    __slots__ = (
+        "_paces",
+        "members",
+        "number",
+        "offer",
+        "open",
+        "pace",
+        "ring",
+        "roll",
+        "rosters",
+        "swiftness",
+        "taken",
+        "tracks",
+    )
+
+    def __init__(self, number: int, offer: Offer) -> None:
+        self.number = number
+        self.offer = offer
+        self.members: dict[str, AgentRecord] = {}
+        self.open = 0
+        self.taken = 0
+        self.rosters: dict[Resources, Roster] = {}
+        # How long its agents take, as a multiple of what is expected of the type over all agents, on average; and that
+        # in steps of a fifth, so that classes as good as alike are not told apart by chance.
+        self.pace = 1.0
+        self.swiftness = 0
+        self._paces = 0
+        # By what Tasks do: the same, of each.
+        self.tracks: OrderedDict[Work, Track] = OrderedDict()
+        # Its members in order, kept from when a strategy first asks for it.
+        self.roll: Roll | None = None
+        self.ring: HashRing | None = None
+
+    def join(self, agent: AgentRecord) -> None:
+        self.members[agent.uid] = agent
+        if self.roll is not None:
+            self.roll.add(agent.uid)
+        if self.ring is not None:
+            self.ring.add(agent.uid, agent.name)
+
+    def leave(self, agent: AgentRecord) -> None:
+        del self.members[agent.uid]
+        if self.roll is not None:
+            self.roll.remove(agent.uid)
+        if self.ring is not None:
+            self.ring.remove(agent.uid)
+
+    @property
+    def judged(self) -> float:
+        """Its pace as far as it is believed."""
+        return self.pace if self._paces >= PACES_TO_JUDGE else 1.0
+
+    def observed(self, work: Work, seconds: float, ratio: float) -> None:
+        """An attempt took so long, so many times as long as expected."""
+        track = self.tracks.get(work)
+        if track is None:
+            if len(self.tracks) >= TYPES:
+                self.tracks.popitem(last=False)
+            track = self.tracks[work] = Track()
+        else:
+            self.tracks.move_to_end(work)
+        track.add(seconds, ratio)
+        self._paces = min(self._paces + 1, PACE_MEMORY)
+        self.pace += (ratio - self.pace) / self._paces
+        if self._paces >= PACES_TO_JUDGE:
+            self.swiftness = round(log(self.pace) / STEP) if self.pace > 0 else -1000
+
+    def rank(self, work: Work, known: Estimate | None, left: float) -> int:
+        """Order classes for Tasks of this queue and type that have to end in `left` seconds: lower is better.
+
+        `left` is infinite for those without a deadline, `known` is what such Tasks take over all agents.
+
+        Where nine attempts in ten end in time goes before where they do not, those nearer to it before those farther
+        off, in steps of a fifth; else the swifter at the type. A deadline that is over decides nothing. A class of
+        which too little is known is taken to be in time, so that it is tried.
+        """
+        track = self.tracks.get(work)
+        swiftness = track.swiftness if track is not None and track.sure else self.swiftness
+        if left == inf or left <= 0.0:
+            return swiftness
+        if track is not None and track.seconds.count >= TO_JUDGE:
+            long = nine_in_ten(track.seconds.mean, track.seconds.variance)
+        elif self._paces >= PACES_TO_JUDGE and known is not None and known.count >= TO_JUDGE:
+            long = nine_in_ten(known.mean, known.variance) * self.pace
+        else:
+            return swiftness
+        return swiftness if long <= left else swiftness + LATE * (1 + round(log(long / left) / STEP))
+
+
+class PoolMembers:
+    """The agents and pods of one pool. `counted` is how many are there to stay."""
+
+    __slots__ = ("agents", "busy", "counted", "draining", "failing", "idle", "outdated", "ready", "resting")
+
+    def __init__(self) -> None:
+        self.agents: dict[str, AgentRecord] = {}
+        self.busy = 0
+        self.counted = 0
+        # Of those, how many are ready.
+        self.ready = 0
+        # Counted ones that hold nothing.
+        self.idle: dict[str, AgentRecord] = {}
+        # Counted ones whose pods do not come up.
+        self.failing: dict[str, AgentRecord] = {}
+        # Counted ones that are to be replaced.
+        self.outdated: dict[str, AgentRecord] = {}
+        # Counted ones that get nothing new as long as the others have room.
+        self.resting: dict[str, AgentRecord] = {}
+        # Those that were chosen to go and whose deletion was not decided yet.
+        self.draining: dict[str, AgentRecord] = {}

@@ -1,0 +1,263 @@
+"""Who goes next, and to which agent.
+
+The engine's third layer: the first Task in order that no limit holds gets the best agent that has room for it; those
+before it are set aside under what holds them. Held agents are filled behind the Task that they are held for. Refuses to
+say how large pools are.
+"""
+
+from collections.abc import Iterator
+from math import inf
+from typing import Final
+
+from taskdist.api import Reason, Strategy
+from taskdist.core import order
+from taskdist.core.agents.roster import AgentRecord
+from taskdist.core.decisions import Assign, Decision
+from taskdist.core.engine.timeouts import Timing
+from taskdist.core.fleet.routes import taken
+from taskdist.core.limits.blockers import Blocker
+from taskdist.core.limits.budgets import Short
+from taskdist.core.model import Task
+from taskdist.core.ordering.fair_sharing import Share
+from taskdist.core.ordering.lines import Group, Line, TaskRecord
+from taskdist.core.placement.pickers import picker
+from taskdist.core.placement.reservations import has_room
+from taskdist.core.placement.strategies import Strategies, strategy_of
+from taskdist.core.scaling.autoscaler import Resizer
+
+# Named once: compiled code finds a constant at once, the member of a class by asking the class.
+ADAPTIVE: Final = Strategy.ADAPTIVE
+ASSIGNED: Final = Reason.ASSIGNED
+# No name of a tenant.
+ALL: Final = "/"
+
+
+class Granting(Timing):
+    """Hands out what is free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._strategies = Strategies(self._fleet.agents, self._catalogue.pools, picker)
+        self._resizer = Resizer(self._catalogue, self._fleet)
+
+    def _place_free(self, decisions: list[Decision], most: int, now: float) -> bool:
+        """Give the slots that are free to the first Tasks that fit. Return whether there was room to say it all."""
+        if self._holds:
+            self._holds.let_go(now)
+        more = True
+        while more:
+            if not self._place_open(decisions, most, now):
+                return False
+            # Who was set aside last may have taken the place of another's claim.
+            more = bool(self._limits.claims) and self._let_claims_go(now)
+        return True
+
+    def _place_open(self, decisions: list[Decision], most: int, now: float) -> bool:
+        """Do so while budgets keep nothing in vain, which each grant may change, as it takes room."""
+        if self._limits.claims:
+            self._let_claims_go(now)
+        while (record := self._first(self._fleet.free.union, now, claims=True)) is not None:
+            if len(decisions) >= most:
+                return False
+            decisions.append(self._assign(record, now))
+            if self._limits.claims:
+                self._let_claims_go(now)
+        return True
+
+    def _place_held(self, decisions: list[Decision], most: int, now: float) -> bool:
+        """Give slots of agents that are held. Return whether there was room to say it all."""
+        for record, agent in self._backfill(now):
+            if len(decisions) >= most:
+                return False
+            decisions.append(self._assign(record, now, agent))
+        return True
+
+    def _let_claims_go(self, now: float) -> bool:
+        """Let go what budgets keep for Tasks that do not wait for them alone any more; return whether there is any."""
+        found = False
+        for uid in list(self._limits.claims):
+            record = self._tasks.get(uid)
+            if record is None or not self._claims_rightly(record, now):
+                self._parking.open(self._limits.drop_claim(uid))
+                found = True
+        return found
+
+    def _claims_rightly(self, record: TaskRecord, now: float) -> bool:
+        """Whether the Task, which has a claim, has room, and nothing but budgets holds it."""
+        profile = record.shape.profile
+        if record.line is None or profile is None:
+            return False
+        room = self._fleet.free.union >> profile.number & 1
+        return (
+            bool(room)
+            and self._limits.in_turn(record.task)
+            and self._limits.claim_stands(record.task, record.level, now)
+        )
+
+    def _first(self, free: int, now: float, claims: bool = False) -> TaskRecord | None:
+        """Return the first Task in order, of those of the given profiles, that no limit holds; park those before it.
+
+        `claims`: these are all profiles that have room, so that who waits for budgets alone gets a claim on them.
+        """
+        overtaken = self._waiting.overtaken
+        while (record := self._waiting.best(free, now)) is not None:
+            if overtaken:
+                for each in overtaken:
+                    self._parking.key_free(each.task, now)
+                overtaken.clear()
+            elif not self._set_aside(record, now, claims):
+                return record
+        return None
+
+    def _set_aside(self, record: TaskRecord, now: float, claims: bool = False) -> bool:
+        """Park the Task if a limit holds it, or let others be judged before it; return whether it is not to go yet."""
+        if record.task.ordering_key is not None and not self._limits.in_turn(record.task):
+            tried = record.trying
+            self._park(record, Reason.OUT_OF_TURN)
+            if tried:
+                self._parking.key_free(record.task, now)
+            return True
+        blocker = self._limits.blocker(record.task, record.level, now, first=claims)
+        if claims and record.task.budgets:
+            rivals = self._rivals(record, blocker)
+            if rivals:
+                self._parking.open(rivals)
+                return True
+        if blocker is None:
+            return False
+        if isinstance(blocker, Short):
+            self._set_group_aside(record, blocker, now)
+            return True
+        if not blocker.whole:
+            self._park(record, blocker.reason)
+        self._parking.add(record, blocker, now)
+        return True
+
+    def _set_group_aside(self, record: TaskRecord, short: Short, now: float) -> None:
+        """Park all of the Task's group if there is not enough for the one that takes least, else those like it."""
+        line = record.line
+        assert line is not None, "what is found stands in a line"
+        assert line.group is not None, "and that in a group"
+        least = self._limits.least(short, line.group.least(short), now)
+        if least is None:
+            self._parking.add(record, short, now, alone=True)
+            return
+        self._parking.add(record, least, now)
+        if least is not short and not self._parking.holds(short):
+            self._limits.spare(short)
+
+    def _rivals(self, record: TaskRecord, blocker: Blocker | None) -> list[Blocker]:
+        """Return what is to open before the Task takes of its budgets, or is set aside because of them."""
+        if blocker is None:
+            return self._limits.rivals(record.task, record.level)
+        claim = blocker.claim if isinstance(blocker, Short) else None
+        first = None if claim is None or claim.uid == record.task.uid else self._tasks.get(claim.uid)
+        if first is None or first.line is None or record.line is None or first.line.share is not record.line.share:
+            return []
+        # It came later and goes before: in their own share the order decides.
+        return self._limits.drop_claim(first.task.uid) if record.before(first) else []
+
+    def _set_all_aside(self, now: float) -> bool:
+        """Park what limits hold, be there room or not, and leave out what quotas would not let start beside the rest:
+        pools are not to grow for it. Return whether there was any."""
+        found = False
+        left: dict[str, dict[str, int]] = {}
+        for share in self._waiting.tenants():
+            while (record := self._waiting.first_of(share)) is not None and self._set_aside(record, now):
+                found = True
+            if (
+                record is not None
+                and self._limits.limited(record.task)
+                and not order.is_emergency(record.shape.queue, record.task)
+            ):
+                found = self._leave_out(share, record.task, left) or found
+        return found
+
+    def _leave_out(self, share: Share[Group, Line], task: Task, left: dict[str, dict[str, int]]) -> bool:
+        """Count as excess what quotas have no room for. `left`: what they have room for, by queue of each tenant, and
+        of the queue itself under the name of all, which no tenant has."""
+        assert share.parent is not None, "a tenant's share is one of its queue's"
+        name, tenant = share.parent.key, task.tenant
+        rooms = left.get(name)
+        if rooms is None:
+            rooms = left[name] = {ALL: self._limits.room(task)[0]}
+        own = rooms.get(tenant)
+        if own is None:
+            own = self._limits.room(task)[1]
+        wanted = share.wanted
+        taken = min(min(wanted, own), rooms[ALL])
+        rooms[ALL] -= taken
+        rooms[tenant] = own - taken
+        excess = wanted - taken
+        if not excess:
+            return False
+        for demand, tasks in share.demands.items():
+            over = min(tasks, excess)
+            demand.excess += over
+            excess -= over
+        return True
+
+    def _park(self, record: TaskRecord, reason: Reason) -> None:
+        self._withdraw(record)
+        record.gate, record.trying = reason, False
+        self._count_gated(record, reason)
+
+    def _backfill(self, now: float) -> Iterator[tuple[TaskRecord, AgentRecord]]:
+        """Say what goes to agents that are held: whom they are held for, or what is expected to end before that."""
+        self._holds.make(now)
+        for hold in self._holds:
+            agent, holder = hold.agent, hold.record
+            while agent.kind is not None and agent.busy < agent.slots:
+                if has_room(agent, holder) and self._may_go(holder, now):
+                    yield holder, agent
+                    break
+                free = 0
+                for roster in agent.kind.rosters.values():
+                    if agent.fits(roster.resources):
+                        free |= roster.masks[agent.slots - agent.busy]
+                record = self._first(free, now)
+                if record is None or now + self._service(record) > hold.fits_at:
+                    break
+                yield record, agent
+
+    def _may_go(self, record: TaskRecord, now: float) -> bool:
+        """Whether no limit holds the eligible Task."""
+        task = record.task
+        return self._limits.in_turn(task) and self._limits.blocker(task, record.level, now) is None
+
+    def _assign(self, record: TaskRecord, now: float, agent: AgentRecord | None = None) -> Assign:
+        task, shape = record.task, record.shape
+        strategy, score = strategy_of(shape, agent), 0.0
+        if agent is None:
+            profile = shape.profile
+            assert profile is not None, "a Task of a closed shape was found"
+            self._estimate(shape)
+            left = inf if task.deadline is None else task.deadline - now
+            if strategy is ADAPTIVE and task.placement is None and task.sticky_key is None:
+                agent = profile.choose(shape, left)
+                score = agent.busy / agent.slots
+                message = f"Adaptive: quickest and least busy, {agent.busy} of {agent.slots} slots."
+            else:
+                choice = self._strategies.choose(task, shape, profile, left)
+                agent, score, message = choice.agent, choice.score, choice.message
+        else:
+            message = "It has room there while the agent is held, as what needs much room at once waits for it."
+        assert agent.pool is not None
+        service = self._service(record)
+        if self._catalogue.timed and not task.attempted and not self._limits.concerns(task):
+            since = max(task.created, task.not_before)
+            self._resizer.started(agent.pool, now - since, shape.demand)
+        self._waiting.charge(record, agent.pool, service, now)
+        charge, record.charge = record.charge, None
+        record.trying = False
+        self._lift(record, now)
+        record.charge = charge
+        record.relaxed, record.patience = False, inf
+        self._limits.grant(task, now)
+        if task.concurrency_key is not None and self._limits.key_open(task):
+            self._parking.key_free(task, now)
+        record.fresh = False
+        self._lease(record, agent, now + service, now)
+        pool = agent.pool[1]
+        rule, step = taken(shape.route, pool)
+        return Assign(task.uid, agent.uid, agent.name, pool, ASSIGNED, message, rule, step, strategy, score)

@@ -1,0 +1,461 @@
+"""The core's state machine: takes events, gives decisions.
+
+The engine's top layer: what each event changes, and the order of the steps of a decision. Below it are where Tasks
+stand (`standing`), what time brings (`timing`) and who goes next (`granting`); order, matching, accounting, retry,
+sizing and words are rooms of their own. Refuses I/O, clocks and chance: the same events at the same times give the
+same decisions.
+"""
+
+from collections.abc import Callable, Iterable
+from sys import maxsize
+from typing import Any, Final
+
+from taskdist.api import Phase, Reason
+from taskdist.core import events, order
+from taskdist.core.agents.performance import Conduct, PoolPerformance, TypePerformance, weakest
+from taskdist.core.agents.roster import AgentRecord
+from taskdist.core.decisions import Decision, Explanation, Retry, Undrain
+from taskdist.core.engine import audit
+from taskdist.core.engine.cycle import Granting
+from taskdist.core.engine.retry import after_failure
+from taskdist.core.explaining import reasons
+from taskdist.core.explaining.bottlenecks import Holdups, holdups
+from taskdist.core.fleet.fleet import differs
+from taskdist.core.forecasting.expected_start import with_outlook
+from taskdist.core.limits.levels import Level
+from taskdist.core.model import Key, Queue, Task
+from taskdist.core.ordering.line_limits import LineLimits
+from taskdist.core.ordering.lines import TaskRecord
+from taskdist.core.views import AgentState, BreakerView, PoolView
+
+# What a queue says of order: if any of it changes, its Tasks stand elsewhere.
+_ORDER: Final = (
+    "policy",
+    "level",
+    "critical_path_first",
+    "aging_step",
+    "max_queue_seconds",
+    "on_hopeless",
+    "timeouts",
+    "routes",
+)
+
+# Named once: compiled code finds a constant at once, the member of a class by asking the class.
+SUCCEEDED: Final = Phase.SUCCEEDED
+DEAD_LETTERED: Final = Phase.DEAD_LETTERED
+# A pod of less than so many seconds is new when it is first seen.
+NEW: Final = 5.0
+
+
+class Core(Granting):
+    """Which agent runs which Task and when, what follows a failure, how large pools are, and why a Task waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ended = 0
+        self._inspection = audit.Inspection(self._tasks, self._waiting, self._catalogue, self._fleet)
+        # When a decision was cut short by its limit: there is more to say at once.
+        self._cut_at: float | None = None
+        self._handlers: dict[type[Any], Callable[[Any, float], list[Decision] | None]] = {
+            events.QueueApplied: self._queue_applied,
+            events.QueueDeleted: self._queue_deleted,
+            events.PoolApplied: self._pool_applied,
+            events.PoolDeleted: self._pool_deleted,
+            events.TaskWaiting: self._task_waiting,
+            events.TaskHeld: self._task_held,
+            events.TaskLeased: self._task_leased,
+            events.TaskGone: self._task_gone,
+            events.TaskEnded: self._task_ended,
+            events.AttemptFailed: self._attempt_failed,
+            events.AttemptUsed: self._attempt_used,
+            events.PodSeen: self._pod_seen,
+            events.PodGone: self._pod_gone,
+            events.AgentReady: self._agent_ready,
+            events.AgentNotReady: self._agent_not_ready,
+            events.AgentDrained: self._agent_drained,
+        }
+
+    # Events.
+
+    def handle(self, event: events.Event, now: float) -> list[Decision]:
+        """Take an event. Only `AttemptFailed` of a known Task is answered, by one `Retry` or `Fail`."""
+        return self._handlers[type(event)](event, now) or []
+
+    def _queue_applied(self, event: events.QueueApplied, now: float) -> None:
+        former, queue = self._catalogue.queue(event.queue.key), event.queue
+        self._catalogue.apply_queue(queue)
+        if former.routes != queue.routes:
+            self._strategies.forget(queue.key)
+        self._parking.open(self._limits.apply_queue(queue))
+        self._limits.settle(queue.key, now)
+        self._rules_changed(former, queue, now)
+
+    def _queue_deleted(self, event: events.QueueDeleted, now: float) -> None:
+        former = self._catalogue.queue(event.key)
+        self._catalogue.drop_queue(event.key)
+        self._strategies.forget(event.key)
+        self._parking.open(self._limits.drop_queue(event.key))
+        self._rules_changed(former, self._catalogue.queue(event.key), now)
+
+    def _rules_changed(self, former: Queue, queue: Queue, now: float) -> None:
+        """Let the queue's waiting Tasks stand where its present rules say."""
+        if any(getattr(former, name) != getattr(queue, name) for name in _ORDER):
+            records = [each for each in self._tasks.values() if each.task.queue_key == queue.key]
+            moving = {each for each in records if each.agent is None and not each.held and each.ending is None}
+            # All before the first stands anew, so that no line of theirs outlives the rules of its share.
+            for record in records:
+                if record in moving:
+                    self._lift(record, now)
+            for record in records:
+                moves = record in moving
+                if moves:
+                    record.shape = self._catalogue.shape_of(record.task, relaxed=record.relaxed)
+                self._rank(record)
+                self._heed_dependants(record)
+                if moves:
+                    self._stand(record, now)
+                elif record.ending is not None and record.task.parents:
+                    # Until its end is recorded it may go on: it lends its parents what its queue says now.
+                    self._dependencies.add(record.task, order.base_level(queue, record.task))
+            self._dependencies_changed(now)
+        self._waiting.reweigh(queue)
+        if former.concurrency_limit != queue.concurrency_limit:
+            self._parking.keys_free(queue.key, now)
+
+    def _pool_applied(self, event: events.PoolApplied, now: float) -> None:
+        former = self._catalogue.pools.get(event.pool.key)
+        self._catalogue.apply_pool(event.pool)
+        if former is None or former.template != event.pool.template:
+            self._fleet.made_from(event.pool.key, event.pool.template)
+        self._guard.changed(former, event.pool, now)
+
+    def _pool_deleted(self, event: events.PoolDeleted, now: float) -> None:
+        self._catalogue.drop_pool(event.key)
+        self._resizer.forget(event.key, now)
+        self._guard.dropped(event.key, now)
+        self._performance.forget(event.key)
+
+    def _task_waiting(self, event: events.TaskWaiting, now: float) -> None:
+        self._stand(self._record(event.task, now), now)
+        if self._dependencies:
+            self._dependencies_changed(now)
+
+    def _task_held(self, event: events.TaskHeld, now: float) -> None:
+        record = self._record(event.task, now)
+        if event.task.parents:
+            # Whatever it waits for, it is not its parents: it does not lift them.
+            self._dependencies.remove(event.task.uid)
+            self._dependencies_changed(now)
+        record.held = True
+        self._held[event.task.namespace] += 1
+        self._gate(record, event.reason)
+
+    def _task_leased(self, event: events.TaskLeased, now: float) -> None:
+        record = self._record(event.task, now, over=True)
+        record.fresh = False
+        self._limits.grant(record.task, now, token=False)
+        first = self._limits.first_in_turn(record.task)
+        if first is not None:
+            self._try_again(first, now)
+        self._lease(record, self._fleet.obtain(event.agent_uid, now), now + self._service(record), now)
+        self._dependencies_changed(now)
+
+    def _task_gone(self, event: events.TaskGone, now: float) -> None:
+        record = self._tasks.get(event.uid)
+        if record is not None:
+            if event.phase is SUCCEEDED and record.agent is not None:
+                self._observe(record, record.agent, True, now)
+            self._lift(record, now)
+            del self._tasks[event.uid]
+            record.fresh = False
+            self._ended += 1
+            if record.task.parents:
+                self._dependencies.remove(event.uid)
+            self._leave(record, now)
+        if self._dependencies:
+            if event.phase is not DEAD_LETTERED:
+                self._parent_over(event.uid, event.phase, now)
+            self._dependencies_changed(now)
+
+    def _observe(self, record: TaskRecord, agent: AgentRecord, succeeded: bool, now: float) -> None:
+        """An attempt ended: learn of its type, of its agent, and of the agents like that.
+
+        When one that was found began is not known, so neither is how long it took.
+        """
+        task, shape, charge = record.task, record.shape, record.charge
+        since = None if charge is None else charge.since
+        seconds = None if charge is None else now - charge.since
+        if seconds is not None:
+            known, kind = self._estimate(shape), agent.kind
+            ratio = seconds / known.mean if known is not None and known.mean > 0 else 1.0
+            if succeeded and known is not None and kind is not None:
+                kind.observed(shape.work, seconds, ratio)
+            conduct = agent.conduct
+            if conduct is None:
+                conduct = agent.conduct = Conduct()
+            speed = 1.0 if kind is None or kind.pace <= 0.0 else 1.0 / kind.pace
+            conduct.add(succeeded, ratio, task.slots * seconds / (ratio or 1.0), task.slots * seconds * speed)
+            if succeeded:
+                self._estimates.observe(shape.queue_key, task.type, seconds)
+        if agent.pool is not None:
+            book = self._performance.book(agent.pool, task.type)
+            book.add(seconds, succeeded)
+            self._guard.ended(agent, task, book, not succeeded, since, now)
+
+    def _task_ended(self, event: events.TaskEnded, now: float) -> None:
+        self._parent_over(event.uid, event.phase, now)
+
+    def _attempt_failed(self, event: events.AttemptFailed, now: float) -> list[Decision] | None:
+        record = self._tasks.get(event.uid)
+        if record is None:
+            return None
+        decision = after_failure(record.task, self._catalogue.queue(record.task.queue_key), event, now)
+        put_off = isinstance(decision, Retry) and decision.put_off > 0.0
+        # That it is throttled says nothing against the agent.
+        if event.counted and not put_off and record.agent is not None and not record.failed:
+            self._observe(record, record.agent, False, now)
+        record.failed = True
+        return [decision]
+
+    def _attempt_used(self, event: events.AttemptUsed, now: float) -> None:
+        record = self._tasks.get(event.uid)
+        if record is not None and record.agent is not None:
+            self._parking.open(self._limits.correct(record.task, event.used, now))
+
+    def _pod_seen(self, event: events.PodSeen, now: float) -> None:
+        agent = self._fleet.obtain(event.uid, now)
+
+        def seen(agent: AgentRecord) -> None:
+            agent.starting = agent.starting or (not agent.pod_seen and now - event.created < NEW)
+            agent.pod_seen, agent.gone = True, False
+            agent.namespace, agent.name, agent.created = event.namespace, event.name, event.created
+            agent.template, agent.outdated, agent.trouble = event.template, outdated, event.trouble
+
+        key = (event.namespace, event.pool)
+        pool = self._catalogue.pools.get(key)
+        outdated = pool is not None and differs(event.template, pool.template)
+        known = (agent.pod_seen and not agent.gone, agent.created, agent.template, agent.outdated, agent.trouble)
+        if known != (True, event.created, event.template, outdated, event.trouble):
+            self._fleet.change(agent, now, seen)
+        self._fleet.belong(agent, key, now)
+
+    def _pod_gone(self, event: events.PodGone, now: float) -> None:
+        agent = self._fleet.agents.get(event.uid)
+        if agent is not None:
+            self._fleet.gone(agent, now)
+
+    def _agent_ready(self, event: events.AgentReady, now: float) -> None:
+        agent = self._fleet.obtain(event.agent.uid, now)
+        self._fleet.offer(agent, event.agent, now)
+        if agent.starting:
+            self._fleet.started(agent, now)
+        self._guard.came(agent, now)
+
+    def _agent_not_ready(self, event: events.AgentNotReady, now: float) -> None:
+        agent = self._fleet.agents.get(event.uid)
+        if agent is not None and agent.ready:
+
+            def not_ready(agent: AgentRecord) -> None:
+                agent.ready = False
+
+            self._fleet.change(agent, now, not_ready)
+
+    def _agent_drained(self, event: events.AgentDrained, now: float) -> None:
+        agent = self._fleet.agents.get(event.uid)
+        if agent is not None and agent.draining:
+            agent.drained = True
+
+    # Decisions.
+
+    def decide(self, now: float, limit: int | None = None) -> list[Decision]:
+        """Say what should happen now: first who runs what, best first, then how pools change.
+
+        At most `limit` decisions; if it cut them short, `next_wake` is not in the future.
+        """
+        self._bring_forward(now)
+        self._cut_at = None
+        decisions: list[Decision] = []
+        most = limit if limit is not None else maxsize
+        said = self._pronounce(decisions, most) and self._guard.tell(decisions, most)
+        if not (said and self._place_and_size(decisions, most, now)):
+            self._cut_at = now
+        return decisions
+
+    def _pronounce(self, decisions: list[Decision], most: int) -> bool:
+        """Say what was decided of Tasks that are not to run. Return whether there was room to say it all."""
+        while self._verdicts:
+            if len(decisions) >= most:
+                return False
+            verdict = self._verdicts.popleft()
+            record = self._tasks.get(verdict.task_uid)
+            if record is not None and record.ending is verdict:
+                decisions.append(verdict)
+        return True
+
+    def _place_and_size(self, decisions: list[Decision], most: int, now: float) -> bool:
+        """Place all that fits, then judge the sizes of pools by what is left. Return whether all was said."""
+        placing = True
+        while placing:
+            if not self._place_free(decisions, most, now):
+                return False
+            if self._holds:
+                if not self._place_held(decisions, most, now):
+                    return False
+                placing = bool(decisions) and self._holds.let_go(now)
+            else:
+                placing = False
+            if self._resizer.rests and self._resizer.rouse(self._waiting.profiles, now):
+                placing = True
+            # What is left of an agent that was let go is for all, before sizes are judged.
+            if not placing:
+                # Only once all that fits is placed is waiting work a lack of room.
+                room = most - len(decisions)
+                changes = self._resizer.decide(now, self._waiting.profiles, self._held, room, self._set_all_aside)
+                decisions += changes
+                if len(changes) >= room:
+                    return False
+                # Who is kept after all can take of it at once.
+                placing = any(isinstance(change, Undrain) for change in changes)
+        return True
+
+    def next_wake(self) -> float | None:
+        """When `decide` could say something new without an event: a gate opens by time, a surplus has held."""
+        times = (
+            self._cut_at,
+            self._wakeups.next(),
+            self._limits.next_due(),
+            self._guard.next_due(),
+            self._resizer.wake(),
+        )
+        return min((time for time in times if time is not None), default=None)
+
+    def learn(self, task: Task, seconds: float | None) -> None:
+        """Take in what was before this life: such a Task came, and unless None succeeded within so many seconds.
+
+        It is not a Task to this core; what is expected of its like is all that changes.
+        """
+        queue, at = self._catalogue.queue(task.queue_key), max(task.created, task.not_before)
+        expected = self._estimates.expected(queue.key, task.type, queue.expected_service)
+        latest_start = order.latest_start(queue, task, expected)
+        level, shape, owner = order.base_level(queue, task), self._catalogue.shape_of(task), order.owner(queue, task)
+        self._arrivals.add(level, shape, owner, latest_start - at, at)
+        if seconds is not None:
+            self._estimates.observe(task.queue_key, task.type, seconds)
+
+    def recall(self, pool: Key, told: Iterable[TypePerformance]) -> None:
+        """Take in what the pool's status tells of its types: it was seen in a former life."""
+        self._performance.recall(pool, told)
+
+    def recall_levels(self, queue: Key, told: Iterable[Level]) -> None:
+        """Take in what the queue's status tells of its rates and budgets, once its Tasks are known."""
+        self._limits.recall(queue, told)
+
+    # Views.
+
+    def levels(self, queue: Key, now: float) -> tuple[Level, ...]:
+        """Return what is left of the queue's rates and budgets."""
+        return self._limits.levels(queue, now)
+
+    def all_levels(self, now: float) -> dict[Key, tuple[Level, ...]]:
+        """Return the same of each queue that has any."""
+        return {key: found for key in self._catalogue.queues if (found := self._limits.levels(key, now))}
+
+    def explain(self, uid: str, now: float) -> Explanation | None:
+        """Say why the Task waits, its position and when it is expected to start; None if it does not wait.
+
+        The position costs a look at the lines that compete with it; `why` does without.
+        """
+        found, record = self.why(uid, now), self._tasks.get(uid)
+        if found is None or record is None:
+            return found
+        return with_outlook(
+            found,
+            record,
+            self._catalogue,
+            self._limits,
+            self._line_limits(now),
+            self._estimates,
+            self._arrivals,
+            now,
+        )
+
+    def why(self, uid: str, now: float) -> Explanation | None:
+        """Say why the Task waits, without its position; None if it does not wait. The cost is that of one decision."""
+        record = self._tasks.get(uid)
+        if record is None or record.agent is not None:
+            return None
+        return reasons.why(record, self._catalogue, self._limits, self._dependencies, self._holds, now)
+
+    def waiting_by_reason(self, now: float) -> dict[tuple[Key, Reason], int]:
+        """Count waiting Tasks by queue and the reason that `explain` gives, each class of like Tasks at once."""
+        return reasons.by_reason(self._catalogue, self._line_limits(now), self._holds)
+
+    def holdups(self, now: float) -> tuple[Holdups, Holdups]:
+        """Return what holds waiting Tasks, and for how long in all: by queue, and by pool that could serve them."""
+        return holdups(self._catalogue, self._line_limits(now), self._holds, now)
+
+    def _line_limits(self, now: float) -> LineLimits:
+        claimants = [self._tasks[uid] for uid in self._limits.claims if uid in self._tasks]
+        return LineLimits(self._waiting, self._limits, claimants, now)
+
+    def queue_counts(self) -> dict[Key, tuple[int, int]]:
+        """Return by queue how many Tasks wait and how many are leased. Queues without Tasks are left out."""
+        found: dict[Key, tuple[int, int]] = {}
+        for (key, _), (waiting, leased) in self._counts.items():
+            if waiting or leased:
+                before = found.get(key, (0, 0))
+                found[key] = (before[0] + waiting, before[1] + leased)
+        return found
+
+    def pool_view(self, key: Key) -> PoolView:
+        """Return the pool as it is now. For an unknown pool: what is left of it, and 0 desired."""
+        return self._resizer.view(key)
+
+    def breakers(self, pool: Key) -> tuple[BreakerView, ...]:
+        """Return the circuit breakers of the pool's agents that are not closed."""
+        return self._guard.breakers(pool)
+
+    def performance(self, pool: Key) -> PoolPerformance:
+        """Return what was seen of the pool's agents and of types there. Costs a look at each agent."""
+        conducts = [
+            (agent.name, agent.conduct)
+            for agent in self._fleet.members(pool).agents.values()
+            if agent.conduct is not None and not agent.gone
+        ]
+        held = sum([conduct.held for _, conduct in conducts], 0.0)
+        accepted = sum([conduct.accepted for _, conduct in conducts], 0.0)
+        efficiency = accepted / held if held > 0.0 else 1.0
+        return PoolPerformance(efficiency, self._performance.of(pool), weakest(conducts))
+
+    def agent_uids_busy(self) -> dict[str, int]:
+        """Return by agent how many of its slots are busy; agents that hold nothing are left out."""
+        return {uid: agent.busy for uid, agent in self._fleet.agents.items() if agent.leases}
+
+    def agent_states(self) -> dict[Key, dict[AgentState, int]]:
+        """Return by pool how many agents are in each state."""
+        return self._fleet.states()
+
+    def level_counts(self) -> dict[tuple[Key, int], tuple[int, int]]:
+        """Return by queue and level of the Tasks' own how many wait and how many are leased."""
+        return {key: (waiting, leased) for key, (waiting, leased) in self._counts.items() if waiting or leased}
+
+    def inspect(self, most: int) -> list[str] | None:
+        """Audit about so many things more; return what the whole round found once it is over, None before.
+
+        It sees less than `audit`, which counts anew from all Tasks at once, and never takes long.
+        """
+        if not self._inspection.running:
+            self._inspection.begin(self.level_counts(), self._accepted - self._ended)
+            return None
+        return self._inspection.step(most)
+
+    def audit(self) -> list[str]:
+        """Compare the books with each other; return what does not hold, nothing when sound. Costs a full pass."""
+        outstanding = self._accepted - self._ended
+        counted = ((each.task, each.agent is not None) for each in self._tasks.values() if each.counted)
+        return [
+            *audit.findings(self._tasks, self.level_counts(), outstanding, self._waiting, self._catalogue, self._fleet),
+            *self._limits.findings(counted),
+            *self._dependencies.findings(),
+            *self._guard.findings(),
+        ]

@@ -1,0 +1,129 @@
+"""What time alone brings to Tasks and agents, and what comes of those that came into full queues.
+
+The engine's second layer: a gate opens, a level rises, a route's next step is reached, patience or the time to wait is
+over, a breaker lets an agent be tried. Refuses to hand anything out.
+"""
+
+from collections.abc import Iterable
+from math import inf
+
+from taskdist.api import OnHopeless, OnOverflow, Phase, Reason
+from taskdist.core.decisions import Fail, Spill
+from taskdist.core.engine.task_states import RUN, Standing
+from taskdist.core.fleet.probation import Guard
+from taskdist.core.model import Task
+from taskdist.core.ordering.lines import TaskRecord
+
+
+class Timing(Standing):
+    """Moves Tasks as time passes. The first call looks at what an earlier life accepted: it turns none of it away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._guard = Guard(self._fleet, self._catalogue)
+        self._begun = False
+
+    def _bring_forward(self, now: float) -> None:
+        """Let happen what time alone brings, and judge the Tasks that came."""
+        # What is there when this life begins was accepted in another one.
+        if self._fresh:
+            came, self._fresh = self._fresh, []
+            fresh = []
+            for record in came:
+                if record.fresh:
+                    record.fresh = False
+                    fresh.append(record)
+            if self._begun:
+                self._turn_away(fresh, now)
+        self._begun = True
+        self._guard.due(now)
+        if due := self._wakeups.due(now):
+            self._ring(due, now)
+        if opened := self._limits.due(now):
+            self._parking.open(opened)
+        self._parking.regroup(now)
+
+    def _ring(self, due: list[TaskRecord], now: float) -> None:
+        """Let happen what is due for these Tasks: one kind after the other, each in the order of its times."""
+        several = len(due) > 1
+        if several:
+            due.sort(key=lambda each: each.task.uid)
+        expired = [each for each in due if each.expires <= now]
+        if several:
+            expired.sort(key=lambda each: each.expires)
+        for record in expired:
+            self._expired(record, now)
+        opened = [each for each in due if each.opens <= now]
+        if several:
+            opened.sort(key=lambda each: each.opens)
+        for record in opened:
+            self._try_again(record.task.uid, now)
+        risen = [each for each in due if each.rises <= now]
+        if several:
+            risen.sort(key=lambda each: each.rises)
+        for record in risen:
+            record.rises = inf
+            self._rise(record, now)
+        moved = [each for each in due if each.moves <= now]
+        if several:
+            moved.sort(key=lambda each: each.moves)
+        for record in moved:
+            record.moves = inf
+            route = record.shape.route
+            if route is not None and (record.line is not None or record.blocker is not None):
+                self._move_on(record, route, now)
+        for record in due:
+            # Whatever else holds it by now holds it all the same.
+            stands = record.line is not None or record.blocker is not None
+            if stands and record.shape.patient and record.patience <= now:
+                self._relax(record, now)
+            if record.impatient <= now:
+                record.impatient = inf
+                self._holds.ask(record)
+            self._heed_time(record)
+
+    def _expired(self, record: TaskRecord, now: float) -> None:
+        task = record.task
+        queue = self._catalogue.queue(task.queue_key)
+        phase = Phase.FAILED
+        if task.deadline is not None and queue.on_hopeless is not RUN and now > record.hopeless_from:
+            reason = Reason.DEADLINE_HOPELESS
+            late = now - record.hopeless_from
+            message = f"Its deadline cannot be met any more: it had to start {late:.1f} s ago, by what its type takes."
+            if queue.on_hopeless is OnHopeless.DEAD_LETTER:
+                phase = Phase.DEAD_LETTERED
+        else:
+            reason = Reason.WAITED_TOO_LONG
+            message = f"It waited for {now - task.created:.0f} s without a start, longer than it or its queue allows."
+        self._end(record, Fail(task.uid, task.failures, reason, message, phase, task.deaths), now)
+
+    def _end(self, record: TaskRecord, decision: Fail | Spill, now: float) -> None:
+        """The waiting Task is not handed out any more."""
+        self._lift(record, now)
+        self._gate(record, decision.reason)
+        self._verdict(record, decision)
+
+    def _turn_away(self, fresh: Iterable[TaskRecord], now: float) -> None:
+        """Reject or spill what came into full queues past the API server's check: the newest first."""
+        over = [each for each in fresh if each.agent is None and not each.held and self._too_many(each.task)]
+        if not over:
+            return
+        for record in sorted(over, key=lambda each: (each.task.created, each.task.uid), reverse=True):
+            task = record.task
+            queue = self._catalogue.queue(task.queue_key)
+            full = self._too_many(task)
+            if full is None:
+                continue
+            # It makes room at once for those before it.
+            self._leave(record, now)
+            overflow = queue.overflow
+            target = overflow.spill_to if overflow is not None and overflow.action is OnOverflow.SPILL else None
+            if target is not None and not task.spilled and (task.namespace, target) in self._catalogue.queues:
+                message = f"{full} It waits in queue {target} instead."
+                self._end(record, Spill(task.uid, target, Reason.QUEUE_FULL, message), now)
+            else:
+                message = f"{full} Create the Task again once there is room."
+                self._end(record, Fail(task.uid, 0, Reason.QUEUE_FULL, message), now)
+
+    def _too_many(self, task: Task) -> str | None:
+        return None if task.attempted else self._limits.over_waiting(task) or self._limits.over_payload(task)

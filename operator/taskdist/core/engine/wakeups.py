@@ -1,0 +1,67 @@
+"""When time alone changes something for a Task: its start time, its next level, the end of its wait.
+
+Owns a heap that forgets by leaving entries dead and drops them when they are the half. Refuses to know what is due.
+"""
+
+from heapq import heapify, heappop, heappush
+from math import inf
+
+from taskdist.core.ordering.lines import TaskRecord
+
+# (when, stamp, record). Dead unless its record still bears the stamp.
+Wakeup = tuple[float, int, TaskRecord]
+
+
+class Wakeups:
+    """The next time at which something is due for each Task, and the earliest of all.
+
+    Each record knows when, and by which entry, so that nothing has to be looked up.
+    """
+
+    __slots__ = ("_heap", "_live", "_stamp")
+
+    def __init__(self) -> None:
+        self._heap: list[Wakeup] = []
+        self._live = 0
+        self._stamp = 0
+
+    def set(self, record: TaskRecord, at: float) -> None:
+        """Something is due for the Task then; if that is infinite, nothing is."""
+        if record.due == at:
+            return
+        self.clear(record)
+        if at < inf:
+            self._stamp += 1
+            self._live += 1
+            record.alarm, record.due = self._stamp, at
+            heappush(self._heap, (at, self._stamp, record))
+            if len(self._heap) > 64 + 2 * self._live:
+                self._heap = [entry for entry in self._heap if entry[2].alarm == entry[1]]
+                heapify(self._heap)
+
+    def clear(self, record: TaskRecord) -> None:
+        if record.alarm:
+            record.alarm, record.due = 0, inf
+            self._live -= 1
+
+    def next(self) -> float | None:
+        """Return the earliest time, None if nothing is set."""
+        heap = self._heap
+        while heap:
+            entry = heap[0]
+            if entry[2].alarm == entry[1]:
+                return entry[0]
+            heappop(heap)
+        return None
+
+    def due(self, now: float) -> list[TaskRecord]:
+        """Take and return those for which something is due by now."""
+        heap = self._heap
+        found: list[TaskRecord] = []
+        while heap and heap[0][0] <= now:
+            entry = heappop(heap)
+            record = entry[2]
+            if record.alarm == entry[1]:
+                self.clear(record)
+                found.append(record)
+        return found

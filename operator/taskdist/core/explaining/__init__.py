@@ -1,0 +1,1 @@
+"""Why a Task waits and what would unblock it, in words and commands."""

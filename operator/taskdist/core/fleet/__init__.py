@@ -1,0 +1,1 @@
+"""Which agents may serve which Tasks, and which of them have room."""

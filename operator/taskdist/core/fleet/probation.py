@@ -1,0 +1,297 @@
+"""Agents that get less work than they offer: those whose circuit breaker is open or half open, and those that are new.
+
+Owns the state of breakers and of slow starts, and their times. An open breaker gives the agent nothing. A half-open one
+gives it one Task at a time; so many successes close it, a failure opens it again for twice as long. A new agent takes a
+further Task only while fewer slots are busy than its time has opened, rounded down: 1 + (slots − 1) × age ÷
+slowStartSeconds (as slow start in nginx and Envoy). Of a pool's ready agents no more than `most_open` are held at once;
+where fewer are ready than before, those are let go that opened the fewest times in a row. Refuses to judge: that is the
+breaker's rule.
+"""
+
+from collections import deque
+from heapq import heappop, heappush
+from math import inf, nextafter
+from sys import maxsize
+
+from taskdist.api import BreakerState, Reason
+from taskdist.core.agents.circuit_breaker import CHANCE, Evidence, most_open, open_seconds
+from taskdist.core.agents.performance import TypeBook
+from taskdist.core.agents.roster import AgentRecord
+from taskdist.core.decisions import BreakerTurned, Decision
+from taskdist.core.fleet.catalogue import Catalogue
+from taskdist.core.fleet.fleet import Fleet
+from taskdist.core.model import Breaker, Key, Pool, Task
+from taskdist.core.views import BreakerView
+
+
+class Ward:
+    """An agent whose breaker is not closed. `since`: when it took its present state; `times`: openings in a row."""
+
+    __slots__ = ("agent", "doubt", "passed", "pool", "since", "state", "times", "until")
+
+    def __init__(self, agent: AgentRecord, pool: Key) -> None:
+        self.agent = agent
+        self.pool = pool
+        self.state = BreakerState.OPEN
+        self.times = 0
+        # Half open: probes that succeeded, and how likely an agent like the others had failed all those since then.
+        self.passed = 0
+        self.doubt = 1.0
+        self.since = 0.0
+        self.until = 0.0
+
+
+class Start:
+    """An agent that is new, ready since then."""
+
+    __slots__ = ("agent", "seconds", "since")
+
+    def __init__(self, agent: AgentRecord, since: float, seconds: float) -> None:
+        self.agent = agent
+        self.since = since
+        self.seconds = seconds
+
+    def cap(self, now: float) -> int:
+        """How many slots may be busy by now."""
+        slots = self.agent.slots
+        return max(1, min(slots, 1 + int((slots - 1) * (now - self.since) / self.seconds + 1e-6)))
+
+    def next(self, now: float) -> float:
+        """When that is one more."""
+        return self.since + self.seconds * self.cap(now) / (self.agent.slots - 1)
+
+
+class Guard:
+    """All of them."""
+
+    def __init__(self, fleet: Fleet, catalogue: Catalogue) -> None:
+        self._fleet = fleet
+        self._catalogue = catalogue
+        self._wards: dict[str, Ward] = {}
+        self._starts: dict[str, Start] = {}
+        # (when, uid): look at the agent then. What is no more is found nothing of.
+        self._times: list[tuple[float, str]] = []
+        self._turned: deque[BreakerTurned] = deque()
+        # The fleet's version at which no pool had more held than may be.
+        self._settled = -1
+        self._ready: dict[Key, tuple[int, int]] = {}
+
+    # What happens.
+
+    def came(self, agent: AgentRecord, now: float) -> None:
+        """The agent is ready with what it offers."""
+        new, agent.warm = not agent.warm, True
+        pool = self._pool(agent)
+        # Pods that are older than this life of the core were at work before it; the API server stamps whole seconds.
+        new = new and agent.created > (self._fleet.origin or 0.0) - 1.0
+        if new and pool is not None and pool.slow_start and agent.slots > 1:
+            self._starts[agent.uid] = Start(agent, now, pool.slow_start)
+            self._look(agent, now)
+
+    def ended(
+        self, agent: AgentRecord, task: Task, book: TypeBook, failed: bool, since: float | None, now: float
+    ) -> None:
+        """An attempt of the Task, begun at that time, ended."""
+        pool = self._pool(agent)
+        rules = None if pool is None else pool.breaker
+        if pool is None or rules is None:
+            return
+        # A Task that failed before may fail anywhere: it says nothing of who tries it again.
+        first = task.failures == 0
+        if first:
+            book.votes.cast(agent.uid, failed, now)
+        ward = self._ward(agent)
+        if ward is not None:
+            probe = ward.state is BreakerState.HALF_OPEN and since is not None and since >= ward.since
+            if probe and (first or not failed):
+                odds = book.votes.odds(agent.uid, now, rules.window_seconds) if failed else None
+                self._probed(ward, rules, odds, now)
+            return
+        if not first:
+            return
+        evidence = agent.evidence
+        if evidence is None:
+            evidence = agent.evidence = Evidence()
+        evidence.add(failed, book.votes, rules, now)
+        if failed:
+            found = evidence.condemns(agent.uid, rules, now)
+            if found is not None and self._held(pool.key) < most_open(rules, self._ready_of(pool.key)):
+                ward = self._wards[agent.uid] = Ward(agent, pool.key)
+                why = f"{found[0]} of its last {found[1]} attempts failed, where other agents of the pool succeed"
+                self._open(ward, rules, why, now)
+
+    def changed(self, former: Pool | None, pool: Pool, now: float) -> None:
+        """The pool's rules are these now."""
+        if pool.breaker is None and former is not None and former.breaker is not None:
+            self._close_all(pool.key, "the pool's breaker is off", now)
+        if not pool.slow_start:
+            for start in [each for each in self._starts.values() if each.agent.pool == pool.key]:
+                del self._starts[start.agent.uid]
+                self._apply(start.agent, now)
+
+    def dropped(self, pool: Key, now: float) -> None:
+        """The pool is gone: nobody asks what its agents get."""
+        self._close_all(pool, "the pool is gone", now)
+
+    # What time brings.
+
+    def due(self, now: float) -> None:
+        """Let happen what time brings, and hold no more than may be."""
+        while self._times and self._times[0][0] <= now:
+            agent = self._fleet.agents.get(heappop(self._times)[1])
+            if agent is not None:
+                self._look(agent, now)
+        if (self._wards or self._starts) and self._fleet.version != self._settled:
+            self._settle(now)
+            self._settled = self._fleet.version
+
+    def next_due(self) -> float | None:
+        return self._times[0][0] if self._times else None
+
+    def tell(self, decisions: list[Decision], most: int) -> bool:
+        """Say what became of breakers. Return whether there was room to say it all."""
+        while self._turned:
+            if len(decisions) >= most:
+                return False
+            decisions.append(self._turned.popleft())
+        return True
+
+    # Views.
+
+    def breakers(self, pool: Key) -> tuple[BreakerView, ...]:
+        """Return the breakers of the pool that are not closed, by the names of their agents."""
+        found = [
+            BreakerView(ward.agent.uid, ward.agent.name, ward.state, ward.since, ward.until)
+            for ward in self._wards.values()
+            if ward.pool == pool
+        ]
+        return tuple(sorted(found, key=lambda each: (each.name, each.uid)))
+
+    def findings(self) -> list[str]:
+        """Return every broken invariant in words."""
+        broken = []
+        for uid, agent in self._fleet.agents.items():
+            ward, start = self._wards.get(uid), self._starts.get(uid)
+            if agent.tripped != (ward is not None and ward.agent is agent and ward.state is BreakerState.OPEN):
+                broken.append(f"agent {uid}: tripped is {agent.tripped}, which its breaker is not")
+            held = (ward is not None and ward.agent is agent) or (start is not None and start.agent is agent)
+            if (agent.cap != maxsize) != held or (self._catalogue.guarded.get(uid) is agent) != held:
+                broken.append(f"agent {uid} may have {agent.cap} slots busy, which nobody says")
+        return broken
+
+    # How it is done.
+
+    def _pool(self, agent: AgentRecord) -> Pool | None:
+        return None if agent.pool is None else self._catalogue.pools.get(agent.pool)
+
+    def _ward(self, agent: AgentRecord) -> Ward | None:
+        """Return its breaker if that is not closed. One that was forgotten and came back is another agent."""
+        ward = self._wards.get(agent.uid)
+        return ward if ward is not None and ward.agent is agent else None
+
+    def _open(self, ward: Ward, rules: Breaker, why: str, now: float) -> None:
+        ward.times += 1
+        seconds = open_seconds(rules, ward.times)
+        ward.state, ward.since, ward.until = BreakerState.OPEN, now, now + seconds
+        ward.passed, ward.doubt = 0, 1.0
+        if ward.agent.evidence is not None:
+            ward.agent.evidence.clear()
+        heappush(self._times, (ward.until, ward.agent.uid))
+        self._apply(ward.agent, now)
+        self._turn(ward, BreakerState.OPEN, f"{why}; it gets no Tasks for {seconds:g} s.")
+
+    def _probed(self, ward: Ward, rules: Breaker, odds: float | None, now: float) -> None:
+        """A probe ended; `odds` of one that failed: how likely others fail at it."""
+        if odds is None:
+            ward.passed += 1
+            ward.doubt = 1.0
+            if ward.passed >= rules.probes:
+                self._close(ward, f"{ward.passed} attempts to probe it succeeded", now)
+            return
+        ward.doubt *= odds
+        if ward.doubt <= CHANCE + 1e-9:
+            self._open(ward, rules, "an attempt to probe it failed", now)
+
+    def _close(self, ward: Ward, why: str, now: float) -> None:
+        del self._wards[ward.agent.uid]
+        if ward.agent.evidence is not None:
+            ward.agent.evidence.clear()
+        self._apply(ward.agent, now)
+        self._turn(ward, BreakerState.CLOSED, f"{why}; it gets Tasks as any other agent.")
+
+    def _close_all(self, pool: Key, why: str, now: float) -> None:
+        for ward in [each for each in self._wards.values() if each.pool == pool]:
+            self._close(ward, why, now)
+
+    def _turn(self, ward: Ward, state: BreakerState, why: str) -> None:
+        agent = ward.agent
+        reason = Reason.BREAKER_CLOSED if state is BreakerState.CLOSED else Reason.BREAKER_OPEN
+        message = f"Agent {agent.name}: {why}"
+        self._turned.append(BreakerTurned(agent.uid, agent.name, ward.pool, state, reason, message))
+
+    def _look(self, agent: AgentRecord, now: float) -> None:
+        """Do what is due for the agent."""
+        ward = self._ward(agent)
+        if ward is not None and ward.state is BreakerState.OPEN and ward.until <= now:
+            ward.state, ward.since = BreakerState.HALF_OPEN, now
+        start = self._starts.get(agent.uid)
+        if start is not None:
+            if start.cap(now) >= agent.slots:
+                del self._starts[agent.uid]
+            else:
+                # Strictly later, or rounding could have it looked at without end.
+                heappush(self._times, (max(start.next(now), nextafter(now, inf)), agent.uid))
+        self._apply(agent, now)
+
+    def _apply(self, agent: AgentRecord, now: float) -> None:
+        """Let the agent have what its breaker and its age allow."""
+        ward, known = self._ward(agent), self._fleet.agents.get(agent.uid) is agent
+        start = self._starts.get(agent.uid)
+        cap = maxsize if start is None else start.cap(now)
+        tripped = probed = False
+        if ward is not None:
+            cap, tripped, probed = 1, ward.state is BreakerState.OPEN, ward.state is BreakerState.HALF_OPEN
+        if known and cap != maxsize:
+            self._catalogue.guarded[agent.uid] = agent
+        else:
+            self._catalogue.guarded.pop(agent.uid, None)
+        if not known or (agent.cap, agent.tripped, agent.probed) == (cap, tripped, probed):
+            return
+
+        def held_back(agent: AgentRecord) -> None:
+            agent.cap, agent.tripped, agent.probed = cap, tripped, probed
+
+        self._fleet.change(agent, now, held_back)
+
+    def _held(self, pool: Key) -> int:
+        """How many of the pool's ready agents their breakers hold."""
+        return sum(ward.pool == pool and ward.agent.serving for ward in self._wards.values())
+
+    def _ready_of(self, pool: Key) -> int:
+        known = self._ready.get(pool)
+        if known is None or known[0] != self._fleet.version:
+            ready = sum(agent.serving for agent in self._fleet.members(pool).agents.values())
+            known = self._ready[pool] = (self._fleet.version, ready)
+        return known[1]
+
+    def _settle(self, now: float) -> None:
+        """Forget agents that are no more; let go of those held longest where too many are."""
+        agents = self._fleet.agents
+        for uid in [uid for uid, start in self._starts.items() if agents.get(uid) is not start.agent]:
+            del self._starts[uid]
+            self._catalogue.guarded.pop(uid, None)
+        for uid in [uid for uid, ward in self._wards.items() if agents.get(uid) is not ward.agent]:
+            del self._wards[uid]
+            self._catalogue.guarded.pop(uid, None)
+        for key in sorted({ward.pool for ward in self._wards.values()}):
+            pool = self._catalogue.pools.get(key)
+            if pool is None or pool.breaker is None:
+                continue
+            over = self._held(key) - most_open(pool.breaker, self._ready_of(key))
+            if over > 0:
+                least = sorted(
+                    (ward for ward in self._wards.values() if ward.pool == key and ward.agent.serving),
+                    key=lambda ward: (ward.times, ward.since, ward.agent.uid),
+                )
+                for ward in least[:over]:
+                    self._close(ward, "too few other agents of its pool are ready", now)

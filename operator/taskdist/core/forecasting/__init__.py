@@ -1,0 +1,1 @@
+"""When a waiting Task is expected to start, and how many go before it."""

@@ -1,0 +1,90 @@
+"""Who passes a Task that waits: work that comes after it, at its own level, and is served before it.
+
+Owns the model of what the order lets pass. Within its account a Task is passed by those that have to start sooner. Of
+another tenant, or another queue, as much passes as its share is entitled to before our turn comes, and is there by
+then: what waits now beyond that waits behind us, and what comes is served first only as far as the entitlement is not
+used up (generalized processor sharing: Parekh and Gallager 1993). What passes in our own account puts our turn off, and
+so lets more of the others pass.
+
+Refuses to know Tasks: amounts in slot-seconds and virtual times in, slot-seconds out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from taskdist.core.forecasting.arrivals import NO_LOAD, Load
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A share beside ours: what waits of it, to how much it is `entitled` until our turn, what comes of it."""
+
+    backlog: float
+    entitled: float
+    weight: float
+    load: Load
+
+    def served(self, seconds: float, delay: float) -> float:
+        """Return what of it is served before our turn, if that is so many seconds away and was put off by `delay` of
+        virtual time."""
+        return min(self.backlog + self.load.work * seconds, max(0.0, self.entitled + delay * self.weight))
+
+    def passed(self, seconds: float, delay: float) -> float:
+        """Return what of that is not among what waits and was counted as ahead."""
+        return self.served(seconds, delay) - self.served(0.0, 0.0)
+
+    def limited(self, seconds: float, delay: float) -> bool:
+        """Whether it is its share that bounds it, so that how much comes makes no difference."""
+        return self.served(seconds, delay) < self.backlog + self.load.work * seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """What passes one Task. `reach` is how far off its latest start is, `slacks` how far off that of others like it was
+    when they came, in seconds; `tenants` are the others of its queue, `queues` other queues."""
+
+    load: Load = NO_LOAD
+    reach: float = 0.0
+    slacks: tuple[float, ...] = ()
+    weight: float = 1.0
+    tenants: Sequence[Rival] = ()
+    queue_weight: float = 1.0
+    queues: Sequence[Rival] = ()
+    # The variance of what a tenant's running Tasks take, beyond what they were charged.
+    running: float = 0.0
+
+    def part(self, seconds: float) -> float:
+        """Return for which part of so many seconds those that come of its own account go before it, on average."""
+        if not self.slacks or seconds <= 0:
+            return 0.0
+        # One that comes after t seconds goes first if t + its slack is less than what we reach.
+        times = sum(min(seconds, max(0.0, self.reach - slack)) for slack in self.slacks)
+        return times / len(self.slacks) / seconds
+
+    def work(self, seconds: float) -> float:
+        """Return the work that passes within so many seconds."""
+        return sum(self._work(seconds))
+
+    def _work(self, seconds: float) -> tuple[float, float]:
+        own = self.load.work * seconds * self.part(seconds)
+        ours = own + sum(each.passed(seconds, own / self.weight) for each in self.tenants)
+        return ours, sum(each.passed(seconds, ours / self.queue_weight) for each in self.queues)
+
+    def variance(self, seconds: float) -> float:
+        """Return the variance of that: of what comes by chance, and of the rates, which are estimates."""
+        part = self.part(seconds)
+        found = part * seconds * self.load.variance + (part * seconds) ** 2 * self.load.error
+        own = self.load.work * seconds * part
+        ours, _ = self._work(seconds)
+        for rivals, delay in ((self.tenants, own / self.weight), (self.queues, ours / self.queue_weight)):
+            for rival in rivals:
+                if not rival.limited(seconds, delay):
+                    found += rival.load.variance * seconds + rival.load.error * seconds**2
+        # Where shares decide, they are as uncertain as what runs: each is charged by an estimate until it has ended.
+        tied = [each for each in self.tenants if each.limited(seconds, own / self.weight)]
+        ratio = sum(each.weight for each in tied) / self.weight
+        return found + self.running * (len(tied) + ratio * ratio)
+
+
+NOTHING: Final = Passing()

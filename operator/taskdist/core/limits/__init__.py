@@ -1,0 +1,1 @@
+"""What may run at once: quotas, rates, budgets, concurrency and ordering keys."""

@@ -1,0 +1,96 @@
+"""Which limits hold the Tasks of a line, counted by class: what explanations, metrics and forecasts ask.
+
+Parking notes a limit only once a Task was tried, and none is tried while all agents are busy. So the limits themselves
+are asked here, at any moment and without taking anything. All Tasks of a line are alike to them but for two things:
+their concurrency keys, of which only the full ones are looked at, and the claims on budgets, which are few.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from taskdist.core.fleet.equivalence import Shape
+from taskdist.core.limits.blockers import Blocker, FullKey
+from taskdist.core.limits.limits import Limits
+from taskdist.core.model import EMERGENCY, Key
+from taskdist.core.ordering.index import WaitingIndex
+from taskdist.core.ordering.lines import KeyCount, Line, TaskRecord
+
+
+class Held(NamedTuple):
+    """So many Tasks of a line wait for this limit; `since` is the sum of the times at which they began to wait."""
+
+    blocker: Blocker
+    tasks: int
+    since: float
+
+
+class LineLimits:
+    """Answers for one moment. `claimants` are the waiting Tasks for which budgets keep something."""
+
+    def __init__(self, waiting: WaitingIndex, limits: Limits, claimants: Iterable[TaskRecord], now: float) -> None:
+        self._waiting = waiting
+        self._limits = limits
+        self._now = now
+        # By queue: whether it has any quota or rate; and its full concurrency keys.
+        self._limited: dict[Key, bool] = {}
+        self._full: dict[Key, dict[str, FullKey]] = {}
+        self._claimants: dict[Line, list[TaskRecord]] = {}
+        for record in claimants:
+            if record.line is not None:
+                self._claimants.setdefault(record.line, []).append(record)
+
+    def lines(self, shape: Shape) -> list[Line]:
+        """Return the lines in which the shape's eligible Tasks stand."""
+        return self._waiting.lines(shape)
+
+    def shared(self, line: Line) -> Blocker | None:
+        """Return what holds all Tasks of the line alike, or all of those whose concurrency key is free."""
+        shape = line.shape
+        limited = self._limited.get(shape.queue_key)
+        # Most queues have no limit at all: then there is nothing to ask, however many lines there are.
+        if limited is not None and not limited and not shape.budgets and line.level < EMERGENCY:
+            return None
+        first = line.first()
+        if first is None:
+            return None
+        if limited is None:
+            self._limited[shape.queue_key] = self._limits.limited(first[5].task)
+        return self._limits.holding_all(first[5].task, line.level, self._now)
+
+    def of(self, line: Line) -> list[Held]:
+        """Return by which limits how many of the line's Tasks are held; the others wait for room alone."""
+        shared = self.shared(line)
+        if shared is None and line.keys is None:
+            return []
+        if shared is not None and not shared.after_keys:
+            return [Held(shared, line.live, line.since)]
+        found: list[Held] = []
+        tasks, since = line.live, line.since
+        for full, count in self._by_key(line):
+            found.append(Held(full, count.tasks, count.since))
+            tasks -= count.tasks
+            since -= count.since
+        if shared is None:
+            return found
+        for record in self._claimants.get(line, ()):
+            own = self._limits.holding(record.task, record.level, self._now)
+            if own is None or own.after_keys:
+                tasks -= 1
+                since -= record.since
+                if own is not None:
+                    found.append(Held(own, 1, record.since))
+        if tasks:
+            found.append(Held(shared, tasks, since))
+        return found
+
+    def _by_key(self, line: Line) -> list[tuple[FullKey, KeyCount]]:
+        """Return the full concurrency keys that Tasks of the line have, with how many do."""
+        keys, queue = line.keys, line.shape.queue_key
+        if not keys:
+            return []
+        full = self._full.get(queue)
+        if full is None:
+            full = self._full[queue] = {each.use.key: each for each in self._limits.full_keys(queue)}
+        if len(keys) < len(full):
+            return [(full[key], count) for key, count in keys.items() if key in full]
+        return [(each, keys[key]) for key, each in full.items() if key in keys]

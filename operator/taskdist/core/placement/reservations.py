@@ -1,0 +1,218 @@
+"""Room for large Tasks: an agent kept from others until one that needs much at once fits.
+
+A Task that has waited `hold_after` for room on one agent gets the agent on which it is expected to fit first. That
+agent takes nothing else but what is expected to end before then (backfill, as in Lifka: The ANL/IBM SP Scheduling
+System, JSSPP 1995; a promise to the first in order only, which is its EASY variant). One hold for a pool at a time, so
+that large Tasks do not stop the small. Refuses to grant: it says what is held and what may go there meanwhile.
+"""
+
+from collections.abc import Callable, Container, Iterator
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import Final
+
+from taskdist.core.agents.roster import AgentRecord, Resources
+from taskdist.core.fleet.equivalence import Profile
+from taskdist.core.fleet.fleet import Fleet
+from taskdist.core.model import Key
+from taskdist.core.order import Place
+from taskdist.core.ordering.lines import TaskRecord
+
+
+class Hold:
+    """An agent that is held for a Task, which is expected to fit there by `fits_at`."""
+
+    __slots__ = ("agent", "fits_at", "pool", "record")
+
+    def __init__(self, record: TaskRecord, pool: Key, agent: AgentRecord, fits_at: float) -> None:
+        self.record = record
+        self.pool = pool
+        self.agent = agent
+        self.fits_at = fits_at
+
+
+# So many of the impatient are looked at for who gets a pool's agent held.
+LOOK: Final = 64
+# Seconds after which it is looked again where nothing could be held.
+AGAIN: Final = 1.0
+# Whether a limit holds the Task, for longer than it takes a token to come.
+Limited = Callable[[TaskRecord, float], bool]
+# (agent classes that may serve, slots, resources)
+Need = tuple[int, int, Resources]
+
+
+def needs_much(record: TaskRecord) -> bool:
+    """Whether room for the Task may be there in all and yet on no agent."""
+    return record.task.slots > 1 or bool(record.task.resources)
+
+
+class Holds:
+    """All holds, and the Tasks that have waited long enough for one."""
+
+    def __init__(self, fleet: Fleet, limited: Limited) -> None:
+        self._fleet = fleet
+        self._limited = limited
+        self._by_pool: dict[Key, Hold] = {}
+        self._impatient: dict[str, TaskRecord] = {}
+        # Those in order. An entry is dead if its Task is gone, or stands elsewhere by now.
+        self._order: list[tuple[int, Place, str]] = []
+        # Until then nothing is found that could be held, if the fleet's version is still the one seen.
+        self._nothing_before = 0.0
+        self._seen = -1
+        # The needs that were looked for in vain at the last look. Nothing but what begins a new look changes that.
+        self._vain: set[Need] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._by_pool or self._impatient)
+
+    def __iter__(self) -> Iterator[Hold]:
+        return iter(list(self._by_pool.values()))
+
+    def ask(self, record: TaskRecord) -> None:
+        """The Task has waited long enough."""
+        self._impatient[record.task.uid] = record
+        profile = record.shape.profile
+        if profile is not None and _need(profile) not in self._vain:
+            self._nothing_before = 0.0
+        self._push(record)
+
+    def forget(self, record: TaskRecord) -> None:
+        """The Task does not wait for room any more: if it comes back, it waits anew. What is held for it is let go."""
+        self._impatient.pop(record.task.uid, None)
+
+    def rise(self, record: TaskRecord) -> None:
+        """The Task's level or chain may be another now."""
+        if record.task.uid in self._impatient:
+            self._push(record)
+
+    def _push(self, record: TaskRecord) -> None:
+        heappush(self._order, _entry(record))
+        if len(self._order) > 64 + 2 * len(self._impatient):
+            self._order = [_entry(each) for each in self._impatient.values()]
+            heapify(self._order)
+
+    def let_go(self, now: float) -> bool:
+        """Let go what is held in vain; return whether anything was. An agent without room is not missed by anybody."""
+        found = False
+        for hold in list(self._by_pool.values()):
+            agent, record = hold.agent, hold.record
+            if agent.busy >= agent.slots and agent.ready and record.line is not None:
+                continue
+            if (
+                record.line is None
+                or not _may_serve(agent, record)
+                or agent.pool != hold.pool
+                or self._limited(record, now)
+            ):
+                del self._by_pool[hold.pool]
+                found = True
+                self._nothing_before = 0.0
+                # One that died is forgotten.
+                if self._fleet.agents.get(agent.uid) is agent:
+                    self._fleet.change(agent, now, _free)
+        return found
+
+    def make(self, now: float) -> None:
+        """Hold what the first of the impatient need. Where there was nothing to hold, look again after a while."""
+        if not self._impatient or len(self._by_pool) >= len(self._fleet.pools):
+            return
+        if now >= self._nothing_before or self._fleet.version != self._seen:
+            self._nothing_before, self._seen = now + AGAIN, self._fleet.version
+            served = {hold.record.task.uid for hold in self._by_pool.values()}
+            self._vain = vain = set[Need]()
+            looked: dict[str, TaskRecord] = {}
+            while len(looked) < LOOK and len(self._by_pool) < len(self._fleet.pools):
+                record = self._next(looked)
+                if record is None:
+                    break
+                looked[record.task.uid] = record
+                profile = record.shape.profile
+                if profile is None or record.task.uid in served:
+                    continue
+                need = _need(profile)
+                if need in vain:
+                    continue
+                if not self._limited(record, now) and not self._hold(record, profile, now):
+                    vain.add(need)
+            for record in looked.values():
+                heappush(self._order, _entry(record))
+
+    def _next(self, looked: Container[str]) -> TaskRecord | None:
+        """Take out and return the next of the impatient, in order, that was not looked at."""
+        while self._order:
+            entry = heappop(self._order)
+            record = self._impatient.get(entry[2])
+            if record is None or entry[2] in looked:
+                continue
+            if record.line is None:
+                del self._impatient[entry[2]]
+            elif entry != _entry(record):
+                heappush(self._order, _entry(record))
+            else:
+                return record
+        return None
+
+    def _hold(self, record: TaskRecord, profile: Profile, now: float) -> bool:
+        """Hold the agent on which the Task fits first, in a pool without a hold; return whether there is one."""
+        fits_at = inf
+        best: AgentRecord | None = None
+        for kind in {roster.kind for roster in profile.rosters}:
+            if kind.offer.pool in self._by_pool:
+                continue
+            for agent in kind.members.values():
+                # Nothing fits before the first of what it holds has ended, unless there is room now.
+                if agent.open and agent.holdable and (agent.soonest <= fits_at or has_room(agent, record)):
+                    at = self._fits_at(record, agent, now)
+                    if best is None or at < fits_at or (at == fits_at and agent.uid < best.uid):
+                        fits_at, best = at, agent
+        if best is None or fits_at == inf:
+            return False
+        agent = best
+        assert agent.pool is not None
+        self._by_pool[agent.pool] = Hold(record, agent.pool, agent, fits_at)
+        self._fleet.change(agent, now, _keep)
+        return True
+
+    @staticmethod
+    def _fits_at(record: TaskRecord, agent: AgentRecord, now: float) -> float:
+        """Return when the Task is expected to fit on the agent, infinity if never."""
+        task = record.task
+        if has_room(agent, record):
+            return now
+        wanted, needed = task.resources, task.slots - agent.slots + agent.busy
+        free = dict(agent.resources_free) if wanted else {}
+        for end, _, slots, resources in sorted(agent.leases.values()):
+            needed -= slots
+            if wanted:
+                for name, amount in resources:
+                    free[name] = free.get(name, 0) + amount
+            if needed <= 0 and all(free.get(name, 0) >= amount for name, amount in wanted):
+                return max(now, end)
+        return inf
+
+
+def _need(profile: Profile) -> Need:
+    """Return what alone decides where room can be held: which agents may serve, and what room is needed."""
+    return (profile.key[0], profile.key[1], profile.key[2])
+
+
+def _entry(record: TaskRecord) -> tuple[int, Place, str]:
+    return (-record.level, record.place(), record.task.uid)
+
+
+def has_room(agent: AgentRecord, record: TaskRecord) -> bool:
+    return agent.slots - agent.busy >= record.task.slots and agent.fits(record.task.resources)
+
+
+def _may_serve(agent: AgentRecord, record: TaskRecord) -> bool:
+    """Whether the agent may take the Task once it fits: its queue may have been paused since, its pool gone."""
+    shape, kind = record.shape, agent.kind
+    return agent.holdable and shape.closed is None and kind is not None and bool(shape.serving >> kind.number & 1)
+
+
+def _keep(agent: AgentRecord) -> None:
+    agent.kept = True
+
+
+def _free(agent: AgentRecord) -> None:
+    agent.kept = False

@@ -1,0 +1,201 @@
+"""Which agent is taken of those that may run a Task and have room: one interface, a strategy for each word of the API.
+
+Owns the choice and its words. A preference of the Task goes before any strategy, a sticky key before all but a ring.
+`Adaptive`, where the Task says no more than that, is the index's own order and does not come here. Strategies that
+rank classes cost as much as there are classes; those that look at single agents look at no more than `LOOK`, in an
+order that follows from uids. Refuses clocks and chance: what is drawn follows from the Task's uid and its attempt.
+"""
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from taskdist.api import Strategy
+from taskdist.core.agents.filters import worth
+from taskdist.core.agents.roster import AgentRecord, Roster
+from taskdist.core.fleet.equivalence import Contest, Profile, Shape
+from taskdist.core.model import Key, Pool, Task
+from taskdist.core.primitives.hashing import hashed
+
+# So many agents at most are looked at one by one.
+LOOK: Final = 64
+# Of so many sticky keys it is known where they were last.
+STICKY: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The agent, and why this one: by which strategy, the score that decided, words."""
+
+    agent: AgentRecord
+    strategy: Strategy
+    score: float
+    message: str
+
+
+class Ask:
+    """For whom an agent is wanted: the Task, its class, the rosters that compete, and those of them that have room."""
+
+    __slots__ = ("competing", "left", "profile", "rosters", "shape", "slots", "task")
+
+    def __init__(
+        self,
+        task: Task,
+        shape: Shape,
+        profile: Profile,
+        competing: list[Roster],
+        rosters: list[Roster],
+        left: float,
+    ) -> None:
+        self.task = task
+        self.shape = shape
+        self.profile = profile
+        self.slots = profile.slots
+        self.competing = competing
+        self.rosters = rosters
+        # Seconds until its deadline, infinite without one.
+        self.left = left
+
+    def fits(self, agent: AgentRecord) -> bool:
+        """Whether the member of one of the rosters' classes has room."""
+        return (
+            agent.open
+            and agent.busy < agent.cap
+            and agent.slots - agent.busy >= self.slots
+            and agent.fits(self.shape.need.resources)
+        )
+
+
+class Picker(ABC):
+    """How one agent is taken.
+
+    Where it remembers anything, that is of one contest: turns, and what agents are owed, tell of picks among the same
+    agents, and the picks of another step would upset them.
+    """
+
+    @abstractmethod
+    def pick(self, ask: Ask) -> tuple[AgentRecord, float]:
+        """Return the agent and the score by which it was taken. One has room."""
+
+    def words(self, agent: AgentRecord, score: float) -> str:
+        """Say what the score is, before the Task is there."""
+        return f"{agent.busy} of its {agent.slots} slots are busy"
+
+
+def contest_of(shape: Shape, agent: AgentRecord | None = None) -> Contest:
+    """Return who competes for Tasks of the class now: the agents of the earliest step that has room or, where it is
+    known whose one is given, those of that agent's step."""
+    contests = shape.contests
+    if len(contests) == 1:
+        return contests[0]
+    tier = 0
+    if agent is not None and agent.kind is not None:
+        while tier < len(shape.tiers) and not shape.tiers[tier] >> agent.kind.number & 1:
+            tier += 1
+    elif shape.profile is not None:
+        tier = shape.profile.tier()
+    return contests[min(tier, len(contests) - 1)]
+
+
+def strategy_of(shape: Shape, agent: AgentRecord | None = None) -> Strategy:
+    """Return how agents are picked for Tasks of the class: by the word of the step that competes, else of the queue."""
+    strategy = shape.strategy
+    return contest_of(shape, agent).strategy if strategy is None else strategy
+
+
+def least_busy(rosters: list[Roster]) -> tuple[float, AgentRecord]:
+    """Return the least busy agent with its busy fraction: then by busy time so far, then by uid."""
+    busy, entry = min([roster.best() for roster in rosters])
+    return busy, entry[3]
+
+
+class Strategies:
+    """The strategies of all queues and of the steps of their routes, with what they remember."""
+
+    def __init__(
+        self,
+        agents: Mapping[str, AgentRecord],
+        pools: Mapping[Key, Pool],
+        made: Callable[[Strategy, Mapping[Key, Pool]], Picker],
+    ) -> None:
+        """`agents` by uid and `pools` as they stand; `made` makes the strategy of a contest."""
+        self._agents = agents
+        self._pools = pools
+        self._made = made
+        self._pickers: dict[Contest, Picker] = {}
+        # By queue and key: the uid of the agent that had it last.
+        self._last: OrderedDict[tuple[Key, str], str] = OrderedDict()
+
+    def forget(self, queue: Key) -> None:
+        """The queue is gone or follows other rules: what its strategies remember is of no use."""
+        for contest in [contest for contest in self._pickers if contest.queue == queue]:
+            del self._pickers[contest]
+
+    def choose(self, task: Task, shape: Shape, profile: Profile, left: float) -> Choice:
+        """Return who is to run the Task, which has to end in `left` seconds. There must be an agent with room."""
+        contest = contest_of(shape)
+        strategy = contest.strategy
+        competing = profile.nearest()
+        rosters = [roster for roster in competing if roster.room >= profile.slots]
+        preferred = 0
+        if task.placement is not None and task.placement.preferred:
+            rosters, preferred = self._preferred(task, rosters)
+        ask = Ask(task, shape, profile, competing, rosters, left)
+        sticky = _sticky(task, strategy)
+        agent = None if sticky is None else self._where_last(ask, sticky)
+        if agent is not None:
+            score, words = 1.0, f"it had the last Task of {'type' if task.sticky_key is None else 'stickyKey'} {sticky}"
+        else:
+            picker = self._picker(contest)
+            agent, score = picker.pick(ask)
+            words = picker.words(agent, score)
+        if sticky is not None:
+            self._note(shape.queue_key, sticky, agent.uid)
+        if preferred:
+            words += f"; it meets preferences of weight {preferred}"
+        return Choice(agent, strategy, score, f"{strategy.value}: {words}.")
+
+    @staticmethod
+    def _preferred(task: Task, rosters: list[Roster]) -> tuple[list[Roster], int]:
+        """Return the rosters that meet most of what the Task prefers, and how much that is."""
+        assert task.placement is not None
+        values = [worth(task.placement.preferred, roster.kind.offer) for roster in rosters]
+        most = max(values)
+        return [roster for roster, value in zip(rosters, values, strict=True) if value == most], most
+
+    def _where_last(self, ask: Ask, key: str) -> AgentRecord | None:
+        uid = self._last.get((ask.shape.queue_key, key))
+        agent = None if uid is None else self._agents.get(uid)
+        if agent is None or not ask.fits(agent):
+            return None
+        kinds = [roster.kind for roster in ask.rosters]
+        return agent if agent.kind in kinds else None
+
+    def _note(self, queue: Key, key: str, uid: str) -> None:
+        last = self._last
+        last[queue, key] = uid
+        last.move_to_end((queue, key))
+        if len(last) > STICKY:
+            last.popitem(last=False)
+
+    def _picker(self, contest: Contest) -> Picker:
+        found = self._pickers.get(contest)
+        if found is None:
+            found = self._pickers[contest] = self._made(contest.strategy, self._pools)
+        return found
+
+
+def _sticky(task: Task, strategy: Strategy) -> str | None:
+    """Return the key by which it goes where the last one went. On a ring keys have homes of their own."""
+    if strategy is Strategy.CONSISTENT_HASH:
+        return None
+    if task.sticky_key is not None:
+        return task.sticky_key
+    return task.type if strategy is Strategy.AFFINITY else None
+
+
+def draws(task: Task, number: int) -> int:
+    """Return a number that follows from the Task and its attempt, another one for each `number`."""
+    return hashed(task.uid, str(task.failures), str(len(task.deaths)), str(number))

@@ -1,0 +1,1 @@
+"""Data structures and statistics that know nothing of Tasks or agents."""

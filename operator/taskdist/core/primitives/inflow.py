@@ -1,0 +1,74 @@
+"""What comes of late: how many a second, how long each takes, how many would be served at a time.
+
+Sums that fade exponentially: what came a `WINDOW` ago weighs 1/e of what comes now. Refuses to know what it is that
+comes.
+"""
+
+from math import exp
+from typing import Final
+
+# Arrivals are averaged over about so many seconds; of the first ones it is not believed that they are usual.
+WINDOW: Final = 300.0
+SETTLED: Final = 120.0
+# The present rate is averaged over no fewer seconds.
+LEAST_HORIZON: Final = 1.0
+USUAL_HORIZON: Final = 10.0
+
+
+class Inflow:
+    """Tasks that come, each with the seconds that it is expected to take: sums that fade."""
+
+    __slots__ = ("_at", "_begun", "_horizon", "_lately", "_seconds", "_tasks")
+
+    def __init__(self) -> None:
+        # Over so many seconds the present rate is averaged.
+        self._horizon = USUAL_HORIZON
+        self._begun = -1.0
+        self._at = 0.0
+        self._tasks = 0.0
+        self._seconds = 0.0
+        self._lately = 0.0
+
+    def add(self, seconds: float, at: float) -> None:
+        """A Task came then."""
+        if self._begun < 0.0:
+            self._begun = self._at = at
+        elif at > self._at:
+            passed = at - self._at
+            fade = exp(-passed / WINDOW)
+            self._tasks *= fade
+            self._seconds *= fade
+            self._lately *= exp(-passed / self._horizon)
+            self._at = at
+        self._tasks += 1.0
+        self._seconds += seconds
+        self._lately += 1.0
+
+    def rate(self, now: float) -> float:
+        """Return how many come a second at present."""
+        return self._lately * exp(min(0.0, self._at - now) / self._horizon) / self._horizon
+
+    def look_ahead(self, seconds: float) -> None:
+        """The present rate is asked for to look so far ahead: it is averaged over as long, lest chance is followed."""
+        horizon = max(LEAST_HORIZON, seconds)
+        if horizon != self._horizon:
+            self._lately *= horizon / self._horizon
+            self._horizon = horizon
+
+    @property
+    def tasks(self) -> float:
+        """How many came lately, in weights that fade."""
+        return self._tasks
+
+    @property
+    def service(self) -> float:
+        """Seconds that one takes on average; 0 before the first one came."""
+        return self._seconds / self._tasks if self._tasks > 0.0 else 0.0
+
+    def load(self, now: float) -> float:
+        """Return how many of them are being served at a time, if none waits."""
+        if self._begun < 0.0:
+            return 0.0
+        fade = exp(min(0.0, self._at - now) / WINDOW)
+        seen = 1.0 - exp(-max(SETTLED, now - self._begun) / WINDOW)
+        return self._seconds * fade / (WINDOW * seen)

@@ -1,0 +1,1 @@
+"""How many agents each pool should have."""
