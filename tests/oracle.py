@@ -120,7 +120,8 @@ class Oracle:
                     lambda each: _key(each) == _key(task) and (each.uid in self.leased or self.waits_no_longer(each))
                 )
             case Reason.QUEUE_NOT_FOUND:
-                self.tell(QueueApplied(Queue(*task.queue_key, pools=tuple(name for _, name in self.pools))))
+                pools = tuple(name for _, name in self.pools) or ("p",)
+                self.tell(QueueApplied(Queue(*task.queue_key, pools=pools)))
             case Reason.POOL_NOT_FOUND:
                 names = [task.pool] if task.pool is not None else _named(found.message)
                 for name in names:
