@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,13 +12,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from integration.controller.room import Room, beats, is_ready, metrics
+from integration.controller.room import Object, Room, beats, is_ready, metrics
 from patience import until
 from taskdist.local.controlplane import free_ports
 from taskdist.local.rest import MERGE_PATCH, Client
 from taskdist.local.stack import OPERATOR_NAMESPACE, Operator
 
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/taskdist"
+POOL = "taskdist.dev/pool"
 
 
 def leads(operator: Operator) -> bool:
@@ -85,21 +87,28 @@ def test_agents_take_an_operator_whose_lease_was_made_anew(room: Room, cluster: 
     starts_anew(lambda: cluster.request("PATCH", LEASE, many, content_type=MERGE_PATCH))
     room.task("before")
     (status,) = room.ended("before")
-    assert status["epoch"] > 1000
+    former = status["epoch"]
+    assert former > 1000
     room.delete("tasks", "before")
-    before = {e["metadata"]["uid"] for e in cluster.get("/apis/events.k8s.io/v1/events")["items"]}
-    starts_anew(lambda: cluster.delete(LEASE))
 
-    def told() -> bool:
-        # On the pool of the agent that said so first: agents of other namespaces may be left from other tests.
+    def raised() -> dict[str, Object]:
         events = cluster.get("/apis/events.k8s.io/v1/events")["items"]
-        return any(e["reason"] == "EpochRaised" and e["metadata"]["uid"] not in before for e in events)
+        return {e["metadata"]["uid"]: e for e in events if e["reason"] == "EpochRaised"}
 
-    until(told, "an Event EpochRaised")
+    # It is told on the pool of the agent that says so first: of another namespace, if other tests have left any.
+    pods = cluster.get("/api/v1/pods", labelSelector=POOL)["items"]
+    pools = {("AgentPool", p["metadata"]["namespace"], p["metadata"]["labels"][POOL]) for p in pods}
+    before = raised()
+    starts_anew(lambda: cluster.delete(LEASE))
+    new = until(lambda: [e for e in raised().values() if e["metadata"]["uid"] not in before], "an Event EpochRaised")
+    assert {tuple(e["regarding"][key] for key in ("kind", "namespace", "name")) for e in new} <= pools
+    told = re.match(r"the agent has seen epoch (\d+) of another leadership, this one has (\d+): ", new[0]["note"])
+    assert told is not None, new[0]["note"]
+    assert int(told[2]) < int(told[1]) <= former
     room.task("t")
     (status,) = room.ended("t")
     assert (status["phase"], status["agentUid"]) == ("Succeeded", uid)
-    assert status["epoch"] > 1001
+    assert status["epoch"] > former
 
 
 BROKEN = """

@@ -15,7 +15,7 @@ import pytest
 
 from integration.controller.conftest import TIMINGS
 from integration.controller.proxy import Proxy
-from integration.controller.room import Room, beats, metrics
+from integration.controller.room import Object, Room, beats, metrics
 from patience import until
 from taskdist.local.rest import Client
 from taskdist.local.stack import OPERATOR_NAMESPACE, Operator, Stack
@@ -124,11 +124,22 @@ def test_a_leadership_that_is_over_before_it_knows_leaves_nothing_behind(
         stopped = time.monotonic()
         until(lambda: time.monotonic() > stopped + float(TIMINGS["TASKDIST_LEASE_SECONDS"]) + 1, "its Lease is over")
 
-    epoch = metrics(operator)["taskdist_leader_epoch"]
-    freeze()
-    operator.process.send_signal(signal.SIGCONT)
-    until(lambda: leads(operator, sessions=2), "it leads on", timeout=20)
-    # Mostly of the same epoch, as nobody had led meanwhile; on a busy machine the late renewal may come too late.
+    def goes_on() -> bool:
+        """Whether the first that becomes of its Lease after a pause is that it is renewed late: nobody else led."""
+        freeze()
+        held = cluster.get(LEASE)["spec"]
+        operator.process.send_signal(signal.SIGCONT)
+
+        def changed() -> Object | None:
+            now: Object = cluster.get(LEASE)["spec"]
+            return now if now["renewTime"] != held["renewTime"] else None
+
+        now = until(changed, "it writes its Lease", timeout=20)
+        until(lambda: leads(operator, sessions=2), "it leads, with its agents", timeout=20)
+        return all(now[key] == held[key] for key in ("holderIdentity", "leaseTransitions"))
+
+    # One try is all that it has, and the machine may be too busy for that: hardly each time.
+    assert any(goes_on() for _ in range(3)), "nobody else led, and yet its leadership did not outlast a pause"
     epoch = metrics(operator)["taskdist_leader_epoch"]
     freeze()
     cluster.delete(LEASE)
