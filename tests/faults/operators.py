@@ -75,6 +75,7 @@ class Operator:
         self.resigned_until = 0.0
         self.streams: dict[int, tuple[Stream, AgentMachine]] = {}
         self.told_at: dict[str, float] = {}
+        self.buried: set[str] = set()  # Tasks that an answer has shown to be gone
         self.tick_at = float("inf")
 
     def now(self) -> Now:
@@ -260,7 +261,17 @@ class Operator:
         else:
             gone = "pod_gone" if kind == "pod" else "pod_lost"
             event = ("pod_observed", value) if value is not None else (gone, uid)
-        self.world.after(at - self.world.t, self.feed, *event)
+        self.world.after(at - self.world.t, self._hear, uid, *event)
+
+    def _hear(self, uid: str, *event: Any) -> None:
+        if uid not in self.buried:
+            self.feed(*event)
+
+    def _bury(self, uid: str) -> None:
+        """As the informer does: it is out of the view before the answer is told, and nothing heard late revives it."""
+        if uid not in self.buried:
+            self.buried.add(uid)
+            self.feed("task_deleted", uid)
 
     # --- actions ---
 
@@ -394,6 +405,8 @@ class Operator:
                 outcome = Refused("too large", too_large=True)
             case rule:
                 outcome = Refused(str(rule))
+        if isinstance(outcome, Gone):
+            self._bury(action.uid)
         self.feed("answer", leader, "write_done", action.token, outcome)
 
     def _look_again(self, leader: Leader, action: WriteStatus, state: dict[str, Any]) -> None:
@@ -403,6 +416,8 @@ class Operator:
             return
         task = self.world.api.tasks[action.uid]
         outcome = Gone() if task.deleted else Unknown(self.world.api.record(task))
+        if task.deleted:
+            self._bury(action.uid)
         self.feed("answer", leader, "write_done", action.token, outcome)
 
     def _read(self, leader: Leader, action: ReadTask) -> None:
@@ -413,6 +428,7 @@ class Operator:
             outcome = ReadFailed()
         elif task is None or task.deleted:
             outcome = Gone()
+            world.after(0.003, self._bury, action.uid)
         else:
             outcome = Found(world.api.record(task), b"{}", world.api.results(action.parents))
         world.after(0.003, self.feed, "answer", leader, "read_done", action.token, outcome)

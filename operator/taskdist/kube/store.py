@@ -230,6 +230,8 @@ class Store(Generic[T]):
         exists and does not match the selector as of the version held."""
         known = self._by_uid.get(uid)
         if known is None:
+            if for_good:
+                self._bury(uid, None)  # the watch may not have brought it yet
             return []
         return _gone(self._drop(known, None if for_good else known.version), seen=False)
 

@@ -256,6 +256,13 @@ def test_forgotten_for_good_stays_forgotten() -> None:
     assert store.forget("uid-a") == []
 
 
+def test_so_does_what_a_read_showed_to_be_gone_before_it_was_heard_of() -> None:
+    store = fresh()
+    assert store.forget("uid-a") == []
+    assert store.put(A1) == []
+    assert list(store) == []
+
+
 def test_forgotten_as_unselected_may_come_back() -> None:
     store = fresh()
     store.put(A2)
