@@ -83,7 +83,9 @@ def test_status_is_there_from_the_start_and_has_its_subresource(kind: crd.Kind) 
 @pytest.mark.parametrize("kind", KINDS)
 def test_columns_name_fields_that_exist(kind: crd.Kind) -> None:
     known = {path for path, _ in nodes(root_schema(kind))}
-    for column in crd.definition(kind)["spec"]["versions"][0]["additionalPrinterColumns"]:
+    columns = crd.definition(kind)["spec"]["versions"][0]["additionalPrinterColumns"]
+    assert len(columns) > 3
+    for column in columns:
         path = column["jsonPath"].replace('[?(@.type=="Ready")]', "[]")
         assert path in known | {".metadata.creationTimestamp"}, column["name"]
 
@@ -91,6 +93,7 @@ def test_columns_name_fields_that_exist(kind: crd.Kind) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_rules_stand_on_fields_that_exist(kind: crd.Kind) -> None:
     known = {path for path, _ in nodes(root_schema(kind))}
+    assert kind.rules
     assert {each["fieldPath"] for each in kind.rules if "fieldPath" in each} <= known
 
 
@@ -131,7 +134,9 @@ def test_all_of_a_tasks_spec_but_the_named_fields_is_immutable() -> None:
 
 
 def test_files_hold_one_definition_each_that_says_not_to_edit_it() -> None:
-    for kind in crd.kinds():
+    kinds = list(crd.kinds())
+    assert len(kinds) == 3
+    for kind in kinds:
         text = crd.render(kind)
         assert text.startswith("# Generated")
         assert yaml.safe_load(text) == crd.definition(kind)

@@ -14,9 +14,11 @@ MODELS = {"Task": Task, "TaskQueue": TaskQueue, "AgentPool": AgentPool}
 
 
 def documents() -> list[dict[str, Any]]:
-    """Of our kinds; others are the API server's to judge."""
+    """Of our kinds, of each at least one; others are the API server's to judge."""
     every = [document for file in FILES for document in yaml.safe_load_all(file.read_text())]
-    return [document for document in every if document["apiVersion"].startswith("taskdist.dev/")]
+    ours = [document for document in every if document["apiVersion"].startswith("taskdist.dev/")]
+    assert {document["kind"] for document in ours} == MODELS.keys()
+    return ours
 
 
 def test_a_hard_cap_for_when_the_operator_is_away_is_among_them() -> None:

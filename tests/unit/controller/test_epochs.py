@@ -97,7 +97,7 @@ def test_pods_that_come_again_and_again_change_the_leader_twice_a_minute_at_most
             world.run()
         world.t += 0.1
     gaps = [later - earlier for earlier, later in zip(world.begun, world.begun[1:], strict=False)]
-    assert world.begun
+    assert len(gaps) >= 1
     assert all(gap > PAUSE_SECONDS - 0.2 for gap in gaps)
 
 

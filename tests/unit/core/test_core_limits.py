@@ -466,7 +466,9 @@ def test_an_idle_tenant_keeps_its_debt() -> None:
     limits = limits_of(queue(tenant_rate=TokenRate(0.1, 1)), (first,))
     limits.release(first, 1.0)
     limits.leave(first)
-    assert all(account.idle for account in limits._books[QUEUE].accounts.values())
+    accounts = limits._books[QUEUE].accounts.values()
+    assert accounts
+    assert all(account.idle for account in accounts)
     found = ask(limits, second, 2.0)
     assert found is not None
     assert found.opens_at(2.0) == 10.0

@@ -72,7 +72,9 @@ def test_queries_name_metrics_that_exist() -> None:
 
 
 def variables(*files: str) -> set[str]:
-    return {name for file in files for name in _VARIABLE.findall((SOURCE / file).read_text())}
+    found = {name for file in files for name in _VARIABLE.findall((SOURCE / file).read_text())}
+    assert len(found) > 20
+    return found
 
 
 def test_each_setting_has_a_row_and_each_row_a_setting() -> None:

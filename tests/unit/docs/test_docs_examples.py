@@ -86,20 +86,28 @@ def targets() -> set[str]:
     return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
+def made(page: Path) -> set[str]:
+    """The targets of make that the page names."""
+    return set(re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE))
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_make_targets_exist(page: Path) -> None:
-    text = page.read_text()
-    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE))
-    assert named <= targets()
+    assert made(page) <= targets()
 
 
-@pytest.mark.parametrize(
-    "name_and_words", [c for c in commands() if c[1][0] in ("helm", "kubectl")], ids=lambda c: c[0]
-)
-def test_files_that_commands_name_exist(name_and_words: tuple[str, list[str]]) -> None:
-    for word in name_and_words[1]:
-        if word.startswith(("charts/", "manifests/", "crds/")):
-            assert (ROOT / word).exists()
+NAMED_FILES = [
+    pytest.param(word, id=f"{word} in {name}")
+    for name, words in commands()
+    if words[0] in ("helm", "kubectl")
+    for word in words
+    if word.startswith(("charts/", "manifests/", "crds/"))
+]
+
+
+@pytest.mark.parametrize("word", NAMED_FILES)
+def test_files_that_commands_name_exist(word: str) -> None:
+    assert (ROOT / word).exists()
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.id)
@@ -122,14 +130,26 @@ def test_the_readme_s_agent_answers() -> None:
     assert told == [(0.5, "thinking of words")]
 
 
+def links(page: Path) -> list[str]:
+    """Where the page's links to files of this repository lead."""
+    found = re.findall(r"\]\(([^)]+)\)", page.read_text())
+    return [target.partition("#")[0] for target in found if "://" not in target and not target.startswith("#")]
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
-        if "://" not in target and not target.startswith("#"):
-            assert (page.parent / target.partition("#")[0]).exists(), target
+    assert [target for target in links(page) if not (page.parent / target).exists()] == []
+
+
+def test_pages_have_what_these_tests_look_for() -> None:
+    every = pages()
+    assert {"verify", "test", "demo"} <= {target for page in every for target in made(page)}
+    assert sum(len(links(page)) for page in every) > 50
 
 
 def test_the_navigation_has_each_page() -> None:
     text = (ROOT / "mkdocs.yml").read_text()
-    for page in (ROOT / "docs").rglob("*.md"):
+    every = list((ROOT / "docs").rglob("*.md"))
+    assert len(every) > 10
+    for page in every:
         assert str(page.relative_to(ROOT / "docs")) in text

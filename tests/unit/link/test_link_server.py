@@ -376,6 +376,7 @@ async def test_a_fresh_token_carries_it_on(link: Link) -> None:
         pinging = asyncio.create_task(_pinging(stream))
         await asyncio.sleep(1.6)
         assert link.recorder.count("disconnected") == 0
+        assert link.recorder.said()
         assert not any(isinstance(each, Reauthenticate) for each in link.recorder.said())
         pinging.cancel()
 

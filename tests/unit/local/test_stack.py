@@ -102,6 +102,7 @@ def test_somebodys_namespace_is_neither_used_nor_removed(cluster: Cluster) -> No
     with pytest.raises(StackError, match="has a namespace demo already"):
         stack.make_namespace("demo")
     stack.down()
+    assert cluster.calls()
     assert not [call for call in cluster.calls() if "demo" in call.split()]
 
 
@@ -146,6 +147,7 @@ def test_a_tag_that_looks_like_a_number_stays_a_word(cluster: Cluster) -> None:
 def test_several_kubeconfigs_are_left_to_kubectl(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", "/one:/two")
     assert bring_up().kubeconfig is None
+    assert cluster.calls("kubectl", "helm")
     assert not [call for call in cluster.calls("kubectl", "helm") if "--kubeconfig" in call]
 
 

@@ -9,7 +9,7 @@ from taskdist.api import Dispatch, Phase, Reason
 from taskdist.core.cost import Spent
 from taskdist.core.model import Pool, Queue
 from taskdist.protocol.messages import Failure, HeldLease, LeaseName, Result, Started, Stopped
-from taskdist.protocol.observations import Conflict, Found, PodRecord, ReadTask, Refused, Unknown, WriteStatus, Written
+from taskdist.protocol.observations import Conflict, Found, PodRecord, ReadTask, Refused, Unknown, Written
 from unit.protocol.desk import A1, EPOCH, POOL, QUEUE, Desk, assigned, record
 
 # A slot costs 1 a second, and takes 2 Wh.
@@ -185,7 +185,6 @@ def test_an_agent_is_of_another_size_when_it_says_so() -> None:
     desk.t = 1010.0
     desk.says(1, Result(A1, b"{}"))
     assert desk.costs() == (5.0, 10.0), "half of it"
-    assert all(isinstance(write, WriteStatus) for write in desk.writes)
 
 
 def test_an_attempt_whose_end_a_former_leader_has_told_meanwhile_is_not_paid_for_again() -> None:

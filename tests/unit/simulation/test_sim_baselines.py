@@ -106,7 +106,7 @@ def test_slots_and_resources_are_never_overbooked(policy: str) -> None:
         stream({"burst": {"at": 0, "count": 5}}, 2, task={"resources": {"gpu": 1}}),
     ]
     record = playing(*tasks, pools={"p": {"replicas": 2, "slots": 4, "resources": {"gpu": 1}}}, policy=policy)
-    assert all(life.outcome is Outcome.COMPLETED for life in record.tasks)
+    assert {life.outcome for life in record.tasks} == {Outcome.COMPLETED}
     for each in record.log:
         holding = [
             life
@@ -128,7 +128,7 @@ def test_the_queue_of_a_dead_agent_goes_to_others(policy: str) -> None:
         faults={"agentDeath": {"every": 5, "replaceAfter": 1}},
         queue={"retry": {"limit": 50, "initialSeconds": 0}},
     )
-    assert all(life.outcome is Outcome.COMPLETED for life in record.tasks)
+    assert {life.outcome for life in record.tasks} == {Outcome.COMPLETED}
     assert record.known == 0
 
 

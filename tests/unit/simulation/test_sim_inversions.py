@@ -164,7 +164,7 @@ def test_the_core_inverts_nothing_with_routes_and_budgets() -> None:
         seed=3,
     )
     assert inversions(record) == []
-    assert all(life.outcome is Outcome.COMPLETED for life in record.tasks)
+    assert {life.outcome for life in record.tasks} == {Outcome.COMPLETED}
     chained = [life.attempts[0].agent.pool for life in record.tasks if life.task.labels]
     assert set(chained) == {"p", "g"}
     assert {life.attempts[0].agent.pool for life in record.tasks if not life.task.labels} == {"g"}

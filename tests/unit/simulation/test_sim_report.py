@@ -163,7 +163,9 @@ def points(drawing: str) -> list[tuple[float, float]]:
 def test_charts_stay_within_their_frame() -> None:
     layers = [Series("a", "c0", [0, 5, 1e6]), Series("b", "c1", [1, 1, 1])]
     for stacked in (True, False):
-        for x, y in points(over_time(layers, (0, 9), "x", stacked=stacked, words=count)):
+        drawn = points(over_time(layers, (0, 9), "x", stacked=stacked, words=count))
+        assert len(drawn) >= 6
+        for x, y in drawn:
             assert 0 <= x <= 560
             assert 0 <= y <= 230
 
