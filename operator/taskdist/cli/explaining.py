@@ -12,7 +12,6 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any, TypeGuard
 
 from taskdist.api import POOL_LABEL, Phase, Priority, Reason
@@ -20,7 +19,8 @@ from taskdist.cli import levels, parse, show
 from taskdist.cli.cluster import Cluster, status_of
 from taskdist.cli.leading import Leadership, leadership
 from taskdist.cli.run import OK, Problem, note
-from taskdist.cli.waiting import attempt_line, phase_of, settled
+from taskdist.cli.show_explanation import print_story
+from taskdist.cli.waiting import phase_of, settled
 from taskdist.core import Core
 from taskdist.core.decisions import Assign, Explanation
 from taskdist.core.events import (
@@ -284,7 +284,7 @@ async def explain(
     if output:
         show.document(story, output)
     else:
-        _print(story, now)
+        print_story(story, now)
     return OK
 
 
@@ -433,73 +433,3 @@ def _running(status: dict[str, Any]) -> dict[str, Any]:
     if progress := status.get("progress"):
         told["progress"] = f"{progress.get('fraction', 0):.0%} {progress.get('message', '')}".rstrip()
     return told
-
-
-def _way(route: dict[str, Any]) -> str:
-    """By which way it came to its agent, in one line."""
-    rule = f"{route['rule']}, step {route['step']}: " if route.get("rule") else ""
-    picked = f" by {route['strategy']}, score {route.get('score') or 0:g}" if route.get("strategy") else ""
-    return f"{rule}pool {route.get('pool', '')}{picked}"
-
-
-def _print(story: dict[str, Any], now: float) -> None:
-    pairs: list[tuple[str, str]] = []
-    for key, value in story.items():
-        match key:
-            case "attempts" | "waiting" | "position_exact" | "rejections" | "what_if":
-                continue
-            case "since":
-                pairs.append(("Waits", f"since {_local(value)}, for {show.age(value, show.now())}"))
-            case "position":
-                about = "" if story["position_exact"] else "about "
-                pairs.append(("Position", f"{about}{value} of {story['waiting']} that wait for the same agents"))
-            case "operator":
-                pairs.append(("Unknown", value.get("unknown", "")))
-            case "route":
-                pairs.append(("Route", _way(value)))
-            case "energy_wh":
-                pairs.append(("Energy", f"{value:g} Wh"))
-            case "expected_start":
-                pairs.append(("Expected", _expected(value, now)))
-            case _:
-                pairs.append((key.capitalize(), str(value)))
-    show.fields(pairs)
-    if "rejections" in story:
-        print("Agents that may not run it:")
-        show.table(("AGENTS", "WHY"), [(str(each["agents"]), each["why"]) for each in story["rejections"]])
-    if "what_if" in story:
-        print("What if:")
-        show.table(
-            ("", "STARTS"),
-            [
-                ("as it is", _expected_share(story["what_if"]["as_it_is"], now)),
-                ("changed", _expected_share(story["what_if"]["changed"], now)),
-            ],
-            head=False,
-        )
-    for each in story.get("attempts", ()):
-        print(f"  {attempt_line(each)}")
-
-
-def _expected(course: dict[str, str] | str, now: float) -> str:
-    """In words and local time: when, and between which times four of five such Tasks start."""
-    if isinstance(course, str):
-        return "unknown: nothing tells yet how long Tasks take there, or no agent is ready"
-    at, low, high = (datetime.fromisoformat(course[key]).timestamp() for key in ("at", "earliest", "latest"))
-    if high <= now + 1:
-        return "at once"
-    spans = " to ".join(show.span(max(0.0, each - now)) for each in (low, high))
-    return f"in about {show.span(max(0.0, at - now))}, at {_local(course['at'])}; four times in five in {spans}"
-
-
-def _expected_share(played: dict[str, Any], now: float) -> str:
-    if not played["starts"]:
-        return "not at all"
-    share = "" if played["starts"] == 1 else f" (in {played['starts']:.0%} of the runs it starts at all)"
-    return _expected(played["expected_start"], now) + share
-
-
-def _local(timestamp: str) -> str:
-    """A time as the clock on the wall shows it; with the date, if that is not today's."""
-    then, today = datetime.fromisoformat(timestamp).astimezone(), show.now().astimezone()
-    return then.strftime("%H:%M:%S" if then.date() == today.date() else "%Y-%m-%d %H:%M:%S")

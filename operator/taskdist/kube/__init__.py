@@ -10,7 +10,7 @@ The judgements (what an event does to a view, when a leadership begins and ends)
 room knows the project's resources by name only; it refuses policy, models, metrics and log formats.
 """
 
-from taskdist.kube.client import Client, OnRequest, Page, PatchType, WatchEvent, status_operations, status_patch
+from taskdist.kube.client import Client, OnRequest, Page, PatchType, WatchEvent
 from taskdist.kube.credentials import Access, Credentials
 from taskdist.kube.election import Election, Timing
 from taskdist.kube.errors import ApiError, ConfigurationError, HistoryWentBack, KubeError, Unanswered, Unreachable
@@ -38,6 +38,7 @@ from taskdist.kube.resources import (
     uid_of,
     version_of,
 )
+from taskdist.kube.status_bodies import status_operations, status_patch
 from taskdist.kube.store import Added, Aside, Change, Deleted, Difference, Entry, Event, Store, Updated
 from taskdist.kube.transport import Answer, HttpTransport, Request, Transport
 from taskdist.kube.writer import Conflict, Gone, NotSeen, Outcome, Refused, StatusWriter, Unknown, Write, Written

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskdist.common.backoff import Backoff
-from taskdist.kube.client import Client, PatchType, status_operations, status_patch
+from taskdist.kube.client import Client, PatchType
 from taskdist.kube.errors import ApiError, KubeError, Unanswered
 from taskdist.kube.resources import Obj, Resource, uid_of, version_of
+from taskdist.kube.status_bodies import status_operations, status_patch
 from taskdist.kube.store import is_newer
 
 

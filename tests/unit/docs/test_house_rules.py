@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[3] / "operator" / "taskdist"
 # Not in order yet.
 LATE_ATTRIBUTES = ("core", "protocol", "local/podrunner.py")
-LONG_FILES = ("core", "protocol", "cli/explaining.py", "kube/client.py")
+LONG_FILES = ("core", "protocol")
 
 
 def sources(but: tuple[str, ...]) -> list[Path]:
