@@ -8,6 +8,8 @@ from hashlib import blake2b
 from typing import Final
 
 _MASK: Final = (1 << 64) - 1
+GAMMA: Final = 0x9E3779B97F4A7C15
+"""From one number of SplitMix64 to the next: 2^64 over the golden ratio, made odd."""
 
 
 def hashed(*words: str) -> int:
@@ -27,7 +29,7 @@ def points(word: str, number: int) -> list[int]:
 def scatter(number: int) -> int:
     """Return the next number of a sequence without a pattern: the mixing step of SplitMix64 (Steele, Lea and Flood,
     "Fast splittable pseudorandom number generators", OOPSLA 2014)."""
-    number = (number + 0x9E3779B97F4A7C15) & _MASK
+    number = (number + GAMMA) & _MASK
     number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & _MASK
     return number ^ (number >> 31)
