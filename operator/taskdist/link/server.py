@@ -193,7 +193,7 @@ class LinkServer:
             return
         wire = codec.encode_to_agent(message).SerializeToString()
         if isinstance(message, Renew):  # the answer to a ping: as long as the agent has leases
-            found.throttle.charge(len(wire) / BYTES_PER_MESSAGE)
+            found.throttle.charge(len(wire) / BYTES_PER_MESSAGE, time.monotonic())
         found.refused = isinstance(message, Refused)
         if not found.outbox.put(wire):
             found.end(End.OVERFLOW, "too much waits for this agent to read it: read faster, then connect again")
@@ -229,8 +229,8 @@ class LinkServer:
         # No await between admission and here: whoever ends the pod from now on finds the session.
         now = time.monotonic()
         pod = admission.identity.pod_uid
-        throttle = self._throttles.setdefault(pod, Throttle(now))
-        throttle.charge(MESSAGES_PER_SESSION)
+        throttle = self._throttles.setdefault(pod, Throttle())
+        throttle.charge(MESSAGES_PER_SESSION, now)
         session = Session(admission.identity, now, now + admission.seconds, Outbox(*self._queue), throttle)
         group = self._by_pod.setdefault(pod, set())
         group.add(session)
@@ -331,7 +331,7 @@ class LinkServer:
             return
         if not isinstance(message, Hello):
             raise BadMessage("the first message of a session is Hello")
-        session.throttle.charge(MESSAGES_PER_LEASE * len(message.leases))
+        session.throttle.charge(float(MESSAGES_PER_LEASE * len(message.leases)), time.monotonic())
         session.number = next(self._numbers)
         self._by_number[session.number] = session
         with _fatal("an agent's hello could not be handled"):

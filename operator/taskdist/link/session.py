@@ -5,17 +5,19 @@ No gRPC and no clock of its own: the server moves the bytes, passes the time in,
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
 
+from taskdist.core.model import TokenRate
+from taskdist.core.rates import Bucket
 from taskdist.protocol.messages import AgentIdentity
 
 QUEUE_MESSAGES = 4096
 QUEUE_BYTES = 16 * 1024 * 1024
 RATE = 1000.0  # messages a second that an agent may send for long
-BURST = 2000.0
+BURST = 2000
+_READING = TokenRate(RATE, BURST)
 BYTES_PER_MESSAGE = 4096  # a large message counts as several
-MESSAGES_PER_SESSION = 20  # what beginning one costs, beside its hello
+MESSAGES_PER_SESSION = 20.0  # what beginning one costs, beside its hello
 MESSAGES_PER_LEASE = 2  # each lease in a hello: one that is not known here is read from the API server
 
 
@@ -32,25 +34,30 @@ class End(Enum):
     STOPPING = "stopping"
 
 
-@dataclass(slots=True)
 class Throttle:
-    """A token bucket of one pod, however many sessions it has. `take` returns how many seconds to wait before reading
-    on; `charge` is for what a message brings about beside its own size, in messages."""
+    """How fast the messages of one pod may be read, however many sessions it has: a token a message."""
 
-    filled: float
-    tokens: float = BURST
+    __slots__ = ("_bucket",)
+
+    def __init__(self) -> None:
+        self._bucket = Bucket(_READING)
 
     def take(self, size: int, now: float) -> float:
-        self.tokens = min(BURST, self.tokens + (now - self.filled) * RATE) - 1 - size / BYTES_PER_MESSAGE
-        self.filled = now
-        return max(0.0, -self.tokens / RATE)
+        """A message of so many bytes was read: return how many seconds to wait before reading on."""
+        self.charge(1.0 + size / BYTES_PER_MESSAGE, now)
+        return max(0.0, self._bucket.opens_at(0.0) - now)
 
-    def charge(self, messages: float) -> None:
-        self.tokens -= messages
+    def charge(self, messages: float, now: float) -> None:
+        """Take for what a message brings about beside its own size, in messages."""
+        self._bucket.take(now, messages)
+
+    def left(self, now: float) -> float:
+        """How many messages may be read at once; below zero: how many were read ahead."""
+        return self._bucket.tokens(now)
 
     def is_full(self, now: float) -> bool:
         """Whether nothing of it is spent: it may be forgotten."""
-        return self.tokens + (now - self.filled) * RATE >= BURST
+        return self._bucket.full(now)
 
 
 class Outbox:

@@ -12,11 +12,13 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from taskdist.api import GROUP, VERSION, Reason
+from taskdist.core.model import TokenRate
+from taskdist.core.rates import Bucket
 
 CONTROLLER = f"{GROUP}/operator"
 # Bounds of the API: a note beyond 1024 bytes is refused, and with it the Event.
@@ -89,29 +91,6 @@ class _Series:
     held: Entry | None = None
 
 
-@dataclass(slots=True)
-class _Bucket:
-    """Token bucket: `burst` at once, `per_second` in the long run."""
-
-    burst: float
-    per_second: float
-    level: float = field(init=False)
-    at: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.level = self.burst
-
-    def wait(self, now: float) -> float:
-        """Seconds until there is a token; 0 means that one was taken."""
-        self.level = min(self.burst, self.level + max(now - self.at, 0.0) * self.per_second)
-        self.at = now
-        if self.level >= 1:
-            self.level -= 1
-            return 0.0
-        # A little more than needed, so that rounding cannot make the caller come in vain.
-        return (1 - self.level) / self.per_second + 1e-6
-
-
 class Aggregator:
     """Decides which Event goes out when. Pure: time comes in as `now`, entries go out.
 
@@ -122,7 +101,7 @@ class Aggregator:
     def __init__(self, *, window: float = 60.0, burst: int = 50, per_second: float = 5.0, most: int = 1000) -> None:
         self._window = window
         self._most = most
-        self._bucket = _Bucket(burst, per_second)
+        self._bucket = Bucket(TokenRate(per_second, burst))
         self._series: OrderedDict[tuple[str, Reason, str], _Series] = OrderedDict()
         self._queue: list[Entry] = []
         self.dropped = 0
@@ -153,9 +132,9 @@ class Aggregator:
         self._close(now)
         out: list[Entry] = []
         while self._queue:
-            wait = self._bucket.wait(now)
-            if wait:
-                return out, now + wait
+            if not self._bucket.has_token(now):
+                return out, self._bucket.opens_at()
+            self._bucket.take(now)
             out.append(self._queue.pop(0))
         ends = next(iter(self._series.values())).opened + self._window if self._series else None
         return out, ends
@@ -199,13 +178,15 @@ class Recorder:
         instance: str,
         aggregator: Aggregator | None = None,
         clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
         on_lost: Callable[[Entry, Exception], None] = lambda _entry, _error: None,
     ) -> None:
         """`instance`: which replica this is (its pod's name). `on_lost` hears of Events that could not be written."""
         self._create = create
         self._instance = instance
         self._aggregator = aggregator if aggregator is not None else Aggregator()
-        self._clock = clock
+        # Pauses must not last longer because somebody sets the clock back.
+        self._clock, self._timer = clock, timer
         self._on_lost = on_lost
         self._woken = asyncio.Event()
         # Unique in the namespace across replicas and restarts without asking anybody.
@@ -220,18 +201,18 @@ class Recorder:
     def record(self, subject: Subject, reason: Reason, message: str, *, action: str, warning: bool = True) -> None:
         """Something happened to `subject`. `action`: what was done about it, one word (Retry, Scale). Never waits."""
         now = self._clock()
-        self._aggregator.offer(Entry(subject, reason, message, action, warning, now, now), now)
+        self._aggregator.offer(Entry(subject, reason, message, action, warning, now, now), self._timer())
         self._woken.set()
 
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
             self._woken.clear()
-            entries, again = self._aggregator.take(self._clock())
+            entries, again = self._aggregator.take(self._timer())
             for entry in entries:
                 await self._write(entry)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if again is None else max(again - self._clock(), 0.0)):
+                async with asyncio.timeout(None if again is None else max(again - self._timer(), 0.0)):
                     await self._woken.wait()
 
     async def flush(self, timeout: float = 2.0) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -9,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from agents.peer import until
-from taskdist.link.session import BURST
+from taskdist.link.session import BURST, RATE
 from taskdist.protocol import messages as m
 from unit.link.client import WAIT, hello
 from unit.link.test_link_server import LEASE, Link, _pinging, serving
@@ -24,11 +25,11 @@ async def link() -> AsyncIterator[Link]:
 async def test_a_pod_has_one_budget_for_all_its_sessions(link: Link) -> None:
     async with link.dial():
         throttle = link.server._throttles["uid-pod-a"]
-        throttle.tokens = -1e6  # as after a flood
+        throttle.charge(1e6, time.monotonic())  # as after a flood
         async with link.dial("other"), link.dial():
             assert link.server._throttles["uid-pod-a"] is throttle
-            assert throttle.tokens < -1e5
-            assert link.server._throttles["uid-pod-b"].tokens > 0
+            assert throttle.left(time.monotonic()) < -1e5
+            assert link.server._throttles["uid-pod-b"].left(time.monotonic()) > 0
 
 
 async def test_a_hello_is_charged_by_the_leases_it_lists(link: Link) -> None:
@@ -37,10 +38,11 @@ async def test_a_hello_is_charged_by_the_leases_it_lists(link: Link) -> None:
     spent = []
     for leases in ((), names):
         async with link.dial(greeted=False) as stream:
+            asked = time.monotonic()
             await stream.say(replace(hello(), leases=leases))
             await stream.hear()
             (throttle,) = link.server._throttles.values()
-            spent.append(BURST - throttle.tokens)
+            spent.append(BURST - throttle.left(asked))
         await until(lambda: not link.server._throttles, "the pod is forgotten once its budget is full")
     assert spent[0] < 50
     assert spent[1] > 1900
@@ -50,12 +52,15 @@ async def test_answers_to_pings_are_charged_by_their_length(link: Link) -> None:
     names = tuple(m.LeaseName(f"{n:036}", 1, 1) for n in range(1000))
     async with link.dial():
         (throttle,) = link.server._throttles.values()
-        before = throttle.tokens
+        begun = time.monotonic()
+        throttle.charge(BURST / 2, begun)  # so that there is room for what comes meanwhile
+        before = throttle.left(begun)
         link.server.send(1, m.Renew(1, 1.0, names))
         link.server.send(
             1, m.Grant(LEASE, "ns", "t", "type", 1, 1.0, 15.0, 120.0, (), b'{"a":"' + b"x" * 65_000 + b'"}')
         )
-        assert 5 < before - throttle.tokens < 15
+        now = time.monotonic()
+        assert 5 < before + (now - begun) * RATE - throttle.left(now) < 15
     await until(lambda: not link.server._throttles, "the pod is forgotten once its budget is full")
 
 

@@ -51,7 +51,7 @@ async def test_who_waits_is_woken_and_told_of_the_end() -> None:
 
 
 async def test_the_first_reason_stands() -> None:
-    session = Session(AgentIdentity("u", "p", "ns", "pool"), 0.0, 1.0, Outbox(), Throttle(0.0))
+    session = Session(AgentIdentity("u", "p", "ns", "pool"), 0.0, 1.0, Outbox(), Throttle())
     assert session.open
     session.end(End.SILENT, "first")
     session.end(End.TOKEN, "second")
@@ -61,7 +61,7 @@ async def test_the_first_reason_stands() -> None:
 @given(st.lists(st.tuples(st.floats(0, 0.01), st.integers(0, 200_000)), min_size=1, max_size=300))
 def test_a_flood_is_held_to_the_rate(messages: list[tuple[float, int]]) -> None:
     """Who waits as told never gets more through than the burst and the rate allow."""
-    throttle = Throttle(0.0)
+    throttle = Throttle()
     now = through = 0.0
     for gap, size in messages:
         now += gap
@@ -72,13 +72,13 @@ def test_a_flood_is_held_to_the_rate(messages: list[tuple[float, int]]) -> None:
 
 
 def test_an_agent_at_work_is_not_held_back() -> None:
-    throttle = Throttle(0.0)
+    throttle = Throttle()
     assert not any(throttle.take(200, n / 500) for n in range(10_000))
 
 
 def test_a_pod_is_forgotten_once_nothing_of_its_budget_is_spent() -> None:
-    throttle = Throttle(0.0)
+    throttle = Throttle()
     assert throttle.is_full(0.0)
-    throttle.charge(RATE)
+    throttle.charge(RATE, 0.0)
     assert not throttle.is_full(0.9)
     assert throttle.is_full(1.0)

@@ -104,6 +104,19 @@ def test_the_rate_is_kept_and_nothing_is_forgotten() -> None:
     assert [len(aggregator.take(at)[0]) for at in (0.05, 0.11, 0.5)] == [0, 1, 2]
 
 
+@given(st.floats(0.01, 1000), st.floats(0, 1e6))
+def test_who_comes_when_told_does_not_come_in_vain(per_second: float, at: float) -> None:
+    aggregator = Aggregator(burst=1, per_second=per_second)
+    for number in range(3):
+        aggregator.offer(entry(at, uid=f"u{number}"), at)
+    entries, again = aggregator.take(at)
+    while len(entries) < 3:
+        assert again is not None
+        told, again = aggregator.take(again)
+        assert told
+        entries += told
+
+
 def test_a_flood_is_dropped_and_counted() -> None:
     aggregator = Aggregator(most=10, burst=1, per_second=0.001)
     for number in range(100):
@@ -208,3 +221,18 @@ async def test_the_end_waits_only_so_long() -> None:
     recorder.record(subject(), Reason.AGENT_LOST, "one", action="Retry")
     await asyncio.wait_for(recorder.flush(timeout=0.01), 10)
     assert port.events == []
+
+
+async def test_a_clock_that_is_set_back_holds_nothing_back() -> None:
+    port, wall = Port(), [1e9]
+    port.open.set()
+    recorder = Recorder(port.create, instance="i", aggregator=Aggregator(window=0.05), clock=lambda: wall[0])
+    running = asyncio.create_task(recorder.run())
+    for message in ("first", "again"):
+        recorder.record(subject("u1"), Reason.AGENT_LOST, message, action="Retry")
+        await asyncio.sleep(0)
+        wall[0] -= 3600
+    await port.until(2)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert [event["note"] for event in port.events] == ["first", "again"]
