@@ -12,12 +12,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from taskdist.link.certificates import Signed, general_names, make_authority, make_certificate, named
 
 DAY = 86400.0
 BACKDATED = 3600.0  # clocks of agents may be behind by as much
@@ -94,14 +93,14 @@ def rotate(state: Authority | None, names: Sequence[str], now: float, settings: 
     """
     if state is None or state.current.ends <= now:
         # Nobody can trust anything yet, or any more: there is nothing to overlap with.
-        current = make_authority(now, settings)
-        return Authority(current, sign(current, names, now, settings))
+        current = _authority(now, settings)
+        return Authority(current, _sign(current, names, now, settings))
     state = _stage_next(state, now, settings)
     state = _switch(state, names, now, settings)
     if state.retired is not None and now >= state.retired_until:
         state = replace(state, retired=None, retired_until=0.0)
     if _serving_is_due(state.serving, names, now, settings):
-        state = replace(state, serving=sign(state.current, names, now, settings))
+        state = replace(state, serving=_sign(state.current, names, now, settings))
     return state
 
 
@@ -132,7 +131,7 @@ def _stage_next(state: Authority, now: float, settings: AuthoritySettings) -> Au
         return state
     if state.next is None and now < _renewal(state.current, settings):
         return state
-    return replace(state, next=make_authority(now, settings), next_published=None)
+    return replace(state, next=_authority(now, settings), next_published=None)
 
 
 def _switch_time(state: Authority, settings: AuthoritySettings) -> float:
@@ -153,7 +152,7 @@ def _switch(state: Authority, names: Sequence[str], now: float, settings: Author
         return state
     return Authority(
         current=state.next,
-        serving=sign(state.next, names, now, settings),
+        serving=_sign(state.next, names, now, settings),
         retired=state.current.certificate,
         retired_until=now + settings.overlap_seconds,
     )
@@ -162,102 +161,34 @@ def _switch(state: Authority, names: Sequence[str], now: float, settings: Author
 def _serving_is_due(serving: Pair, names: Sequence[str], now: float, settings: AuthoritySettings) -> bool:
     certificate = x509.load_pem_x509_certificate(serving.certificate)
     listed = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return set(listed) != set(_general_names(names)) or now >= serving.ends - settings.serving_seconds / 3
+    return set(listed) != set(general_names(names)) or now >= serving.ends - settings.serving_seconds / 3
 
 
 # --- certificates ---
 
 
-def make_authority(now: float, settings: AuthoritySettings) -> Pair:
+def _authority(now: float, settings: AuthoritySettings) -> Pair:
     """Make a self-signed authority that may sign serving certificates and nothing below them."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    # The name differs with each authority: where two have one name, some verifiers try only the first.
-    serial = x509.random_serial_number()
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"taskdist link authority {serial:x}"[:64])])
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    certificate = (
-        _builder(name, name, key.public_key(), now, now + settings.authority_seconds, serial)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-        .add_extension(identifier, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return _pair(certificate, key)
+    return _pair(make_authority("taskdist link authority {serial}", *_life(now, now + settings.authority_seconds)))
 
 
-def sign(authority: Pair, names: Sequence[str], now: float, settings: AuthoritySettings) -> Pair:
+def _sign(authority: Pair, names: Sequence[str], now: float, settings: AuthoritySettings) -> Pair:
     """Make a serving certificate for these DNS names and IP addresses; it never outlives its authority."""
-    issuer = x509.load_pem_x509_certificate(authority.certificate)
-    issuer_key = serialization.load_pem_private_key(authority.key, None)
-    assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "taskdist link")])
-    ends = min(now + settings.serving_seconds, issuer.not_valid_after_utc.timestamp())
-    authority_identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
-    certificate = (
-        _builder(subject, issuer.subject, key.public_key(), now, ends, x509.random_serial_number())
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(_general_names(names)), critical=False)
-        .add_extension(authority_identifier, critical=False)
-        .sign(issuer_key, hashes.SHA256())
-    )
-    return _pair(certificate, key)
-
-
-def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: ec.EllipticCurvePublicKey,
-    now: float,
-    ends: float,
-    serial: int,
-) -> x509.CertificateBuilder:
-    begins = datetime.fromtimestamp(now, UTC).replace(microsecond=0)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(serial)
-        .not_valid_before(begins - timedelta(seconds=BACKDATED))
-        .not_valid_after(datetime.fromtimestamp(ends, UTC).replace(microsecond=0))
-    )
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _general_names(names: Sequence[str]) -> list[x509.GeneralName]:
     if not names:
         raise ValueError("a serving certificate needs at least one DNS name or IP address")
-    return [_general_name(name) for name in dict.fromkeys(names)]
+    ends = min(now + settings.serving_seconds, authority.ends)
+    signer = Signed.from_pem(authority.certificate, authority.key)
+    usages = [ExtendedKeyUsageOID.SERVER_AUTH]
+    return _pair(make_certificate(signer, named("taskdist link"), usages, names, *_life(now, ends)))
 
 
-def _general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
+def _life(now: float, ends: float) -> tuple[datetime, datetime]:
+    begins = datetime.fromtimestamp(now, UTC).replace(microsecond=0)
+    return begins - timedelta(seconds=BACKDATED), datetime.fromtimestamp(ends, UTC)
 
 
-def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:
-    return Pair(
-        certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-    )
+def _pair(signed: Signed) -> Pair:
+    return Pair(signed.certificate_pem, signed.key_pem)
 
 
 # --- as stored ---
@@ -306,11 +237,11 @@ def from_secret(data: Mapping[str, bytes]) -> Authority | None:
 
 
 def _load(data: Mapping[str, bytes], name: str) -> Pair:
-    certificate = _certificate(data[f"{name}.crt"])
-    key = serialization.load_pem_private_key(data[f"{name}.key"], None)
-    if x509.load_pem_x509_certificate(certificate).public_key() != key.public_key():
+    pair = Pair(data[f"{name}.crt"], data[f"{name}.key"])
+    signed = Signed.from_pem(pair.certificate, pair.key)
+    if signed.certificate.public_key() != signed.key.public_key():
         raise ValueError(f"{name}.crt and {name}.key do not belong together")
-    return Pair(certificate, data[f"{name}.key"])
+    return pair
 
 
 def _certificate(pem: bytes) -> bytes:

@@ -7,18 +7,27 @@ authority for anything that outlives a demo or a test run.
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from taskdist.link.certificates import (
+    Signed,
+    make_authority,
+    make_certificate,
+    named,
+    new_key,
+    private_pem,
+    public_pem,
+)
 
 _LIFETIME = datetime.timedelta(days=30)
 _CLOCK_SKEW = datetime.timedelta(minutes=5)
+_NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "127.0.0.1")
 
 
 @dataclass(frozen=True)
@@ -37,21 +46,13 @@ class Authority:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._pair = KeyPair(directory / "ca.crt", directory / "ca.key")
         if self._pair.key.exists():
-            key = serialization.load_pem_private_key(self._pair.key.read_bytes(), None)
-            if not isinstance(key, ec.EllipticCurvePrivateKey):
-                raise ValueError(f"{self._pair.key} is not an elliptic-curve key")
-            self._key = key
-            self._certificate = x509.load_pem_x509_certificate(self._pair.certificate.read_bytes())
+            try:
+                self._signed = Signed.from_pem(self._pair.certificate.read_bytes(), self._pair.key.read_bytes())
+            except ValueError as error:
+                raise ValueError(f"{self._pair.key}: {error}") from error
         else:
-            self._key = ec.generate_private_key(ec.SECP256R1())
-            name = _name("taskdist-local-ca")
-            builder = (
-                _builder(name, name, self._key.public_key())
-                .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-                .add_extension(_usage(authority=True), critical=True)
-            )
-            self._certificate = builder.sign(self._key, hashes.SHA256())
-            self._write(self._pair, self._key, self._certificate)
+            self._signed = make_authority("taskdist-local-ca", *_life())
+            self._write(self._pair, self._signed)
 
     @property
     def certificate(self) -> Path:
@@ -60,58 +61,35 @@ class Authority:
 
     def server(self, name: str) -> KeyPair:
         """A certificate for a server on loopback."""
-        hosts = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
-        alternatives: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
-        alternatives.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
         # etcd dials itself with its server certificate, so it has to do as a client's too.
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        return self._sign(name, _name(name), usages, x509.SubjectAlternativeName(alternatives))
+        return self._sign(name, named(name), usages, _NAMES)
 
     def client(self, user: str, groups: tuple[str, ...] = ()) -> KeyPair:
         """A certificate by which kube-apiserver knows a user and its groups."""
         file = user.replace(":", "-").replace("/", "-")
-        return self._sign(file, _name(user, groups), [ExtendedKeyUsageOID.CLIENT_AUTH], None)
+        return self._sign(file, named(user, groups), [ExtendedKeyUsageOID.CLIENT_AUTH], ())
 
     def _sign(
-        self,
-        file: str,
-        subject: x509.Name,
-        usages: list[x509.ObjectIdentifier],
-        alternatives: x509.SubjectAlternativeName | None,
+        self, file: str, subject: x509.Name, usages: Sequence[x509.ObjectIdentifier], names: Sequence[str]
     ) -> KeyPair:
-        key = ec.generate_private_key(ec.SECP256R1())
-        builder = (
-            _builder(subject, self._certificate.subject, key.public_key())
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(authority=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        )
-        if alternatives is not None:
-            builder = builder.add_extension(alternatives, critical=False)
         pair = KeyPair(self._directory / f"{file}.crt", self._directory / f"{file}.key")
-        self._write(pair, key, builder.sign(self._key, hashes.SHA256()))
+        self._write(pair, make_certificate(self._signed, subject, usages, names, *_life()))
         return pair
 
     @staticmethod
-    def _write(pair: KeyPair, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
-        write_private(pair.key, private_pem(key))
-        pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    def _write(pair: KeyPair, signed: Signed) -> None:
+        write_private(pair.key, signed.key_pem)
+        pair.certificate.write_bytes(signed.certificate_pem)
 
 
 def signing_key(directory: Path) -> KeyPair:
     """The key by which ServiceAccount tokens are signed; `certificate` holds its public half."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = new_key()
     pair = KeyPair(directory / "service-account.pub", directory / "service-account.key")
     write_private(pair.key, private_pem(key))
-    public = serialization.PublicFormat.SubjectPublicKeyInfo
-    pair.certificate.write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, public))
+    pair.certificate.write_bytes(public_pem(key))
     return pair
-
-
-def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-    )
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -120,33 +98,6 @@ def write_private(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _name(common: str, organizations: tuple[str, ...] = ()) -> x509.Name:
-    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, each) for each in organizations]
-    return x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, common)])
-
-
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _life() -> tuple[datetime.datetime, datetime.datetime]:
     now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _CLOCK_SKEW)
-        .not_valid_after(now + _LIFETIME)
-    )
-
-
-def _usage(authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=authority,
-        crl_sign=authority,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    return now - _CLOCK_SKEW, now + _LIFETIME
