@@ -7,8 +7,8 @@ import asyncio
 from collections import deque
 from enum import Enum
 
+from taskdist.core.limits.token_bucket import Bucket
 from taskdist.core.model import TokenRate
-from taskdist.core.rates import Bucket
 from taskdist.protocol.messages import AgentIdentity
 
 QUEUE_MESSAGES = 4096

@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from taskdist.api import GROUP, VERSION, Reason
+from taskdist.core.limits.token_bucket import Bucket
 from taskdist.core.model import TokenRate
-from taskdist.core.rates import Bucket
 
 CONTROLLER = f"{GROUP}/operator"
 # Bounds of the API: a note beyond 1024 bytes is refused, and with it the Event.

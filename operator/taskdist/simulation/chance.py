@@ -6,7 +6,7 @@ numbers), and their differences are the policies' alone. The core's SplitMix64 i
 Refuses to know distributions.
 """
 
-from taskdist.core.chance import GAMMA, hashed, scatter
+from taskdist.core.primitives.hashing import GAMMA, hashed, scatter
 
 _HALF_OPEN = 2.0**-53
 

@@ -1,6 +1,6 @@
 """Numbers without a source of chance are those of the generator that they are said to be of."""
 
-from taskdist.core.chance import GAMMA, scatter
+from taskdist.core.primitives.hashing import GAMMA, scatter
 
 
 def test_scatter_steps_as_splitmix64_does() -> None:
