@@ -17,35 +17,48 @@ ROOT = "operator"
 PLAIN = ("taskdist/core/forecasting/position.py",)
 
 
+def translate(root: Path, target: Path) -> list[Any]:
+    """Write the core as C into `target`; return what a C compiler makes modules of. Exits where mypyc refuses it."""
+    # Needed for this only.
+    from mypyc.build import mypycify
+
+    source = root / ROOT
+    found = (path.relative_to(source) for path in source.glob("taskdist/core/**/[a-z]*.py"))
+    files = sorted(path for path in found if path.as_posix() not in PLAIN)
+    # mypy goes by the settings of the checkout, modules are named as seen from the source root.
+    os.environ["MYPYPATH"], os.environ["MYPY_CACHE_DIR"] = str(source), str(target / "types")
+    former = Path.cwd()
+    os.chdir(source)
+    try:
+        modules: list[Any] = mypycify(
+            ["--config-file", str(root / "pyproject.toml"), *map(str, files)],
+            target_dir=str(target),
+            group_name="taskdist_core",
+            opt_level="2",
+            debug_level="0",
+        )
+    finally:
+        os.chdir(former)
+    return modules
+
+
 class CompileCore(BuildHookInterface[Any]):
     """Adds the compiled modules beside their sources."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if os.environ.get("TASKDIST_COMPILE") != "1" or version == "editable":
             return
-        # Needed for this only.
-        from mypyc.build import mypycify
         from setuptools import Distribution
         from setuptools.command.build_ext import build_ext
 
-        source, target = Path(self.root, ROOT), Path(self.root, "build", "core")
-        found = (path.relative_to(source) for path in source.glob("taskdist/core/**/[a-z]*.py"))
-        files = sorted(path for path in found if path.as_posix() not in PLAIN)
+        target = Path(self.root, "build", "core")
+        modules = translate(Path(self.root), target)
+        command = build_ext(Distribution({"name": "taskdist", "ext_modules": modules}))
+        command.build_lib, command.build_temp = str(target / "lib"), str(target / "objects")
+        command.ensure_finalized()
         former = Path.cwd()
-        # mypy goes by the settings of the checkout, modules are named as seen from the source root.
-        os.environ["MYPYPATH"], os.environ["MYPY_CACHE_DIR"] = str(source), str(target / "types")
-        os.chdir(source)
+        os.chdir(Path(self.root, ROOT))
         try:
-            modules = mypycify(
-                ["--config-file", str(Path(self.root, "pyproject.toml")), *map(str, files)],
-                target_dir=str(target),
-                group_name="taskdist_core",
-                opt_level="2",
-                debug_level="0",
-            )
-            command = build_ext(Distribution({"name": "taskdist", "ext_modules": modules}))
-            command.build_lib, command.build_temp = str(target / "lib"), str(target / "objects")
-            command.ensure_finalized()
             command.run()
         finally:
             os.chdir(former)
@@ -54,3 +67,9 @@ class CompileCore(BuildHookInterface[Any]):
             build_data["force_include"][str(path)] = str(path.relative_to(target / "lib"))
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
+
+
+if __name__ == "__main__":
+    # As far as it goes without a C compiler: what mypyc refuses, it refuses here.
+    here = Path(__file__).resolve().parent
+    translate(here, here / "build" / "translated")
