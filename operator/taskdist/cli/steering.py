@@ -17,121 +17,137 @@ Names = Annotated[
 
 def add(app: typer.Typer, program: str) -> None:
     """Add the commands. `program` is what users type to get here; examples are written with it."""
+    app.command(epilog=_cancel_examples(program))(cancel)
+    app.command(epilog=_suspend_examples(program))(suspend)
+    app.command(epilog=_resume_examples(program))(resume)
+    app.command(epilog=_redrive_examples(program))(redrive)
 
-    @app.command(
-        epilog=examples(
-            ("end it, wherever it stands", f"{program} cancel analyse-x7k2p"),
-            ("and wait until nothing of it runs", f"{program} cancel analyse-x7k2p --wait"),
-        )
+
+def cancel(
+    ctx: typer.Context,
+    names: Names,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Stay until they have ended.")] = False,
+    timeout: Timeout = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Cancel Tasks, waiting or running. This cannot be taken back.
+
+    A running handler is asked to stop, and killed if it does not. A result that is already in hand still counts.
+    """
+    from taskdist.cli import changing
+
+    run(
+        ctx,
+        Target(namespace, context, kubeconfig),
+        lambda cluster: changing.change(
+            cluster, names, "cancel", True, "cancelled", wait=wait or timeout is not None, timeout=timeout
+        ),
     )
-    def cancel(
-        ctx: typer.Context,
-        names: Names,
-        wait: Annotated[bool, typer.Option("--wait", "-w", help="Stay until they have ended.")] = False,
-        timeout: Timeout = None,
-        namespace: Namespace = None,
-        context: Context = None,
-        kubeconfig: Kubeconfig = None,
-    ) -> None:
-        """Cancel Tasks, waiting or running. This cannot be taken back.
 
-        A running handler is asked to stop, and killed if it does not. A result that is already in hand still counts.
-        """
-        from taskdist.cli import changing
 
-        run(
-            ctx,
-            Target(namespace, context, kubeconfig),
-            lambda cluster: changing.change(
-                cluster, names, "cancel", True, "cancelled", wait=wait or timeout is not None, timeout=timeout
-            ),
-        )
+def suspend(
+    ctx: typer.Context,
+    names: Names,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Hold Tasks back. A waiting one keeps its place; a running one is stopped and waits again."""
+    from taskdist.cli import changing
 
-    @app.command(epilog=examples(("hold it back for now", f"{program} suspend analyse-x7k2p")))
-    def suspend(
-        ctx: typer.Context,
-        names: Names,
-        namespace: Namespace = None,
-        context: Context = None,
-        kubeconfig: Kubeconfig = None,
-    ) -> None:
-        """Hold Tasks back. A waiting one keeps its place; a running one is stopped and waits again."""
-        from taskdist.cli import changing
-
-        run(
-            ctx,
-            Target(namespace, context, kubeconfig),
-            lambda cluster: changing.change(cluster, names, "suspend", True, "suspended"),
-        )
-
-    @app.command(epilog=examples(("let it go on", f"{program} resume analyse-x7k2p")))
-    def resume(
-        ctx: typer.Context,
-        names: Names,
-        namespace: Namespace = None,
-        context: Context = None,
-        kubeconfig: Kubeconfig = None,
-    ) -> None:
-        """Let suspended Tasks go on."""
-        from taskdist.cli import changing
-
-        run(
-            ctx,
-            Target(namespace, context, kubeconfig),
-            lambda cluster: changing.change(cluster, names, "suspend", False, "resumed"),
-        )
-
-    @app.command(
-        epilog=examples(
-            ("try one again, from its first attempt", f"{program} redrive analyse-x7k2p"),
-            ("what would be tried again?", f"{program} redrive --all --queue code --dry-run"),
-            (
-                "all whose handler raised an error, once that is mended",
-                f"{program} redrive --all --queue code --reason HandlerError",
-            ),
-        )
+    run(
+        ctx,
+        Target(namespace, context, kubeconfig),
+        lambda cluster: changing.change(cluster, names, "suspend", True, "suspended"),
     )
-    def redrive(
-        ctx: typer.Context,
-        names: Annotated[
-            list[str] | None,
-            typer.Argument(metavar="[NAME…]", help="Names of dead letters.", show_default=False, parser=parse.name),
-        ] = None,
-        everything: Annotated[bool, typer.Option("--all", help="All dead letters; instead of names.")] = False,
-        queue: Annotated[
-            str | None, typer.Option("--queue", "-q", metavar="QUEUE", help="With --all: only those of this queue.")
-        ] = None,
-        reason: Annotated[
-            Reason | None,
-            typer.Option(
-                "--reason",
-                metavar="REASON",
-                case_sensitive=False,
-                help="With --all: only those that ended, or whose last attempt failed, for this reason.",
-            ),
-        ] = None,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
-        namespace: Namespace = None,
-        context: Context = None,
-        kubeconfig: Kubeconfig = None,
-    ) -> None:
-        """Let dead letters wait again, with their failures forgotten.
 
-        A dead letter is a Task that failed for good in a queue that keeps such Tasks (DeadLettered). This raises its
-        spec.redrive by one; the history of its attempts stays. List them with get --phase DeadLettered.
-        """
-        from taskdist.cli import changing
 
-        if bool(names) == everything:
-            complain("say which: names of dead letters, or --all (perhaps with --queue)")
-            raise typer.Exit(USAGE)
-        if names and (queue or reason):
-            complain("--queue and --reason narrow --all down: leave them out, or the names")
-            raise typer.Exit(USAGE)
-        run(
-            ctx,
-            Target(namespace, context, kubeconfig),
-            lambda cluster: changing.redrive(
-                cluster, names or (), queue=queue, reason=reason.value if reason else None, dry_run=dry_run
-            ),
-        )
+def resume(
+    ctx: typer.Context,
+    names: Names,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Let suspended Tasks go on."""
+    from taskdist.cli import changing
+
+    run(
+        ctx,
+        Target(namespace, context, kubeconfig),
+        lambda cluster: changing.change(cluster, names, "suspend", False, "resumed"),
+    )
+
+
+def redrive(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME…]", help="Names of dead letters.", show_default=False, parser=parse.name),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters; instead of names.")] = False,
+    queue: Annotated[
+        str | None, typer.Option("--queue", "-q", metavar="QUEUE", help="With --all: only those of this queue.")
+    ] = None,
+    reason: Annotated[
+        Reason | None,
+        typer.Option(
+            "--reason",
+            metavar="REASON",
+            case_sensitive=False,
+            help="With --all: only those that ended, or whose last attempt failed, for this reason.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Let dead letters wait again, with their failures forgotten.
+
+    A dead letter is a Task that failed for good in a queue that keeps such Tasks (DeadLettered). This raises its
+    spec.redrive by one; the history of its attempts stays. List them with get --phase DeadLettered.
+    """
+    from taskdist.cli import changing
+
+    if bool(names) == everything:
+        complain("say which: names of dead letters, or --all (perhaps with --queue)")
+        raise typer.Exit(USAGE)
+    if names and (queue or reason):
+        complain("--queue and --reason narrow --all down: leave them out, or the names")
+        raise typer.Exit(USAGE)
+    run(
+        ctx,
+        Target(namespace, context, kubeconfig),
+        lambda cluster: changing.redrive(
+            cluster, names or (), queue=queue, reason=reason.value if reason else None, dry_run=dry_run
+        ),
+    )
+
+
+def _cancel_examples(program: str) -> str:
+    return examples(
+        ("end it, wherever it stands", f"{program} cancel analyse-x7k2p"),
+        ("and wait until nothing of it runs", f"{program} cancel analyse-x7k2p --wait"),
+    )
+
+
+def _suspend_examples(program: str) -> str:
+    return examples(("hold it back for now", f"{program} suspend analyse-x7k2p"))
+
+
+def _resume_examples(program: str) -> str:
+    return examples(("let it go on", f"{program} resume analyse-x7k2p"))
+
+
+def _redrive_examples(program: str) -> str:
+    return examples(
+        ("try one again, from its first attempt", f"{program} redrive analyse-x7k2p"),
+        ("what would be tried again?", f"{program} redrive --all --queue code --dry-run"),
+        (
+            "all whose handler raised an error, once that is mended",
+            f"{program} redrive --all --queue code --reason HandlerError",
+        ),
+    )
