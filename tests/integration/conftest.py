@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from taskdist.kube import ApiError
 from taskdist.local.controlplane import ControlPlane
-from taskdist.local.rest import ApiError, Client
+from taskdist.local.rest import Client
 
 CRDS = Path(__file__).parents[2] / "crds"
 
@@ -69,7 +70,7 @@ def _served(cluster: Client, path: str) -> bool:
     try:
         cluster.get(path)
     except ApiError as error:
-        if error.code not in (404, 429):
+        if error.status not in (404, 429):
             raise
         return False
     return True

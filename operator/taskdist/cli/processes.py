@@ -265,9 +265,9 @@ def _add_dev(dev: typer.Typer, program: str) -> None:
     def up(directory: Directory = None) -> None:
         """Start a control plane that stays, with taskdist's kinds installed. Prints the variable to set."""
         from taskdist.api.crd import definition, kinds
+        from taskdist.kube import KubeError
         from taskdist.local.binaries import BinaryNotFound
         from taskdist.local.controlplane import ControlPlane, ControlPlaneError
-        from taskdist.local.rest import ApiError
 
         where = _directory(directory)
         try:
@@ -282,7 +282,7 @@ def _add_dev(dev: typer.Typer, program: str) -> None:
                 made = definition(kind)
                 path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{made['metadata']['name']}"
                 plane.client.apply(path, made)
-        except (BinaryNotFound, ControlPlaneError, ApiError, OSError) as error:
+        except (BinaryNotFound, ControlPlaneError, KubeError, OSError) as error:
             complain(str(error))
             raise typer.Exit(FAILED) from None
         print(f"export KUBECONFIG={shlex.quote(str(plane.kubeconfig))}")

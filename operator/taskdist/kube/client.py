@@ -42,6 +42,7 @@ class PatchType(StrEnum):
     MERGE = "application/merge-patch+json"
     APPLY = "application/apply-patch+yaml"
     JSON = "application/json-patch+json"
+    STRATEGIC = "application/strategic-merge-patch+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +370,7 @@ class Client:
         outcome = "200"
         try:
             async with self._transport.stream(request, stall) as lines:
-                events = _events(lines, request)
+                events = watch_events(lines, request)
                 try:
                     yield events
                 finally:
@@ -444,7 +445,8 @@ class Client:
             self._on_request(verb, label, outcome, seconds)
 
 
-async def _events(lines: AsyncIterator[bytes], request: Request) -> AsyncGenerator[WatchEvent, None]:
+async def watch_events(lines: AsyncIterator[bytes], request: Request) -> AsyncGenerator[WatchEvent, None]:
+    """The events that the lines of a watch tell. Raises as `Client.watch` does."""
     async for line in lines:
         event = _object(line, request)
         kind, obj = event.get("type"), event.get("object")

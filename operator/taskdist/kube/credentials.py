@@ -175,6 +175,17 @@ class Credentials:
         return self._tls[1]
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Credentials that were loaded once and last as long as they are needed."""
+
+    access: Access
+    max_age: None = None
+
+    def load(self) -> Access:
+        return self.access
+
+
 def _blank() -> Configuration:
     # The class's own call would hand out a copy of whatever default some other library has set.
     configuration: Configuration = type.__call__(Configuration)

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import aiohttp
 from yarl import URL
 
-from taskdist.kube.credentials import Access, Credentials
+from taskdist.kube.credentials import Access, Credentials, Loaded
 from taskdist.kube.errors import ApiError, Unanswered, Unreachable
 
 CONNECT_SECONDS = 5.0
@@ -72,7 +72,9 @@ class Transport(Protocol):
 class HttpTransport:
     """aiohttp under the port: a pool of kept-alive connections."""
 
-    def __init__(self, credentials: Credentials, *, connections: int = 100, user_agent: str = "taskdist") -> None:
+    def __init__(
+        self, credentials: Credentials | Loaded, *, connections: int = 100, user_agent: str = "taskdist"
+    ) -> None:
         self._credentials = credentials
         self._connections = connections
         self._user_agent = user_agent

@@ -14,11 +14,12 @@ import signal
 import sys
 from pathlib import Path
 
+from taskdist.kube import KubeError
 from taskdist.local import demo
 from taskdist.local.binaries import BINARIES, CONTROL_PLANE, BinaryNotFound, Finder, to_stderr
 from taskdist.local.controlplane import ControlPlane, ControlPlaneError
 from taskdist.local.podrunner import PodRunner, Settings
-from taskdist.local.rest import Access, ApiError
+from taskdist.local.rest import access_of
 
 # The checkout: the demo installs its manifests and runs its samples.
 ROOT = Path(__file__).resolve().parents[3]
@@ -53,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 async def run_node(options: argparse.Namespace) -> None:
     """Serve until SIGINT or SIGTERM."""
     settings = Settings(name=options.node, pods=options.pods, directory=options.dir)
-    runner = PodRunner(Access.from_kubeconfig(options.kubeconfig), settings)
+    runner = PodRunner(access_of(options.kubeconfig), settings)
     serving = asyncio.create_task(runner.run())
     for stop in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(stop, serving.cancel)
@@ -95,7 +96,7 @@ def main(arguments: list[str]) -> int:
             case "podrunner":
                 logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
                 asyncio.run(run_node(options))
-    except (BinaryNotFound, ControlPlaneError, ApiError, OSError, ValueError) as error:
+    except (BinaryNotFound, ControlPlaneError, KubeError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -20,10 +20,10 @@ from pathlib import Path
 import aiohttp
 
 from taskdist.common.backoff import Backoff
+from taskdist.kube import Obj
 from taskdist.local import probes, processes
 from taskdist.local.environment import Invocation, Missing
 from taskdist.local.podstatus import Container, timestamp
-from taskdist.local.rest import Object
 
 # Names the file of a container's last words: where a container runtime would mount one of its own.
 LAST_WORDS = "TASKDIST_TERMINATION_LOG"
@@ -77,7 +77,7 @@ class Life:
 
     def __init__(
         self,
-        spec: Object,
+        spec: Obj,
         status: Container,
         *,
         prepare: Callable[[], Invocation],
@@ -247,7 +247,7 @@ class Life:
             if liveness is not None:
                 group.create_task(self._watch(liveness, self._set_alive))
 
-    async def _started(self, probe: Object) -> bool:
+    async def _started(self, probe: Obj) -> bool:
         tally = probes.Tally.of(probe)
         await asyncio.sleep(float(probe.get("initialDelaySeconds") or 0))
         while True:
@@ -255,7 +255,7 @@ class Life:
                 return verdict
             await asyncio.sleep(float(probe.get("periodSeconds") or 10))
 
-    async def _watch(self, probe: Object, act: Callable[[bool], None]) -> None:
+    async def _watch(self, probe: Obj, act: Callable[[bool], None]) -> None:
         tally = probes.Tally.of(probe)
         await asyncio.sleep(float(probe.get("initialDelaySeconds") or 0))
         while True:
@@ -265,7 +265,7 @@ class Life:
                 act(verdict)
             await asyncio.sleep(float(probe.get("periodSeconds") or 10))
 
-    async def _check(self, probe: Object) -> str:
+    async def _check(self, probe: Obj) -> str:
         try:
             return await probes.check(probe, self._spec, self._address, self._start_quietly, self._session)
         except Missing as missing:

@@ -21,14 +21,16 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from taskdist.kube import Access, KubeError
 from taskdist.local import guard, processes
 from taskdist.local.binaries import find
 from taskdist.local.certificates import Authority, KeyPair, signing_key
-from taskdist.local.rest import Access, ApiError, Client, write_kubeconfig
+from taskdist.local.rest import Client, access_of, write_kubeconfig
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 
@@ -152,10 +154,10 @@ class ControlPlane:
     ) -> None:
         self.stop()
 
-    @property
+    @cached_property
     def access(self) -> Access:
         """As administrator."""
-        return Access.from_kubeconfig(self.kubeconfig)
+        return access_of(self.kubeconfig)
 
     @property
     def client(self) -> Client:
@@ -325,7 +327,7 @@ class ControlPlane:
             try:
                 if ready():
                     return
-            except (ApiError, OSError) as error:
+            except KubeError as error:
                 why = error
             time.sleep(0.05)
         raise ControlPlaneError(f"{name} is not ready after {_MINUTES_READY} min ({why}):\n{self._tail(name)}")

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from taskdist.kube import KubeError
 from taskdist.local.controlplane import ControlPlane, ControlPlaneError
-from taskdist.local.rest import ApiError
 from taskdist.local.stack import Stack, StackError
 
 NODE_SECONDS = 30.0
@@ -138,7 +138,7 @@ def _await_node(stack: Stack) -> None:
             node = stack.plane.client.get("/api/v1/nodes/local")
             if any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions") or ()):
                 return
-        except (ApiError, OSError):
+        except KubeError:
             pass
         time.sleep(0.1)
     raise StackError(stack.ended() or f"the node is not ready after {NODE_SECONDS:.0f} s: see {stack.logs}")

@@ -12,10 +12,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from taskdist.kube import Obj
 from taskdist.local.mounts import MountMap
-from taskdist.local.rest import Object
 
-Lookup = Callable[[str, str], Object | None]
+Lookup = Callable[[str, str], Obj | None]
 """(kind, name) → the ConfigMap or Secret in the pod's namespace, or None."""
 
 
@@ -32,8 +32,8 @@ class Invocation:
 
 
 def invocation(
-    pod: Object,
-    container: Object,
+    pod: Obj,
+    container: Obj,
     lookup: Lookup,
     mounts: MountMap,
     base: Mapping[str, str],
@@ -58,7 +58,7 @@ def image_name(image: str) -> str:
     return image.split("@")[0].rsplit("/", 1)[-1].split(":")[0]
 
 
-def variables(pod: Object, container: Object, lookup: Lookup) -> dict[str, str]:
+def variables(pod: Obj, container: Obj, lookup: Lookup) -> dict[str, str]:
     """The variables that the container declares, later ones over earlier ones, with `$(NAME)` filled in."""
     result: dict[str, str] = {}
     for source in container.get("envFrom") or ():
@@ -77,7 +77,7 @@ def variables(pod: Object, container: Object, lookup: Lookup) -> dict[str, str]:
     return result
 
 
-def _value_from(pod: Object, container: Object, origin: Object, lookup: Lookup) -> str | None:
+def _value_from(pod: Obj, container: Obj, origin: Obj, lookup: Lookup) -> str | None:
     if reference := origin.get("fieldRef"):
         return field(pod, reference["fieldPath"])
     if reference := origin.get("resourceFieldRef"):
@@ -93,7 +93,7 @@ def _value_from(pod: Object, container: Object, origin: Object, lookup: Lookup) 
     raise Missing(f"valueFrom {', '.join(origin)} is not understood on this node")
 
 
-def data_of(kind: str, reference: Object, lookup: Lookup) -> dict[str, bytes]:
+def data_of(kind: str, reference: Obj, lookup: Lookup) -> dict[str, bytes]:
     """The content of a ConfigMap or Secret by key; empty if it is missing and optional. Raises Missing."""
     name = reference.get("name") or reference.get("secretName") or ""
     found = lookup(kind, name)
@@ -121,7 +121,7 @@ def expand(text: str, values: Mapping[str, str]) -> str:
 _SUBSCRIPT = re.compile(r"^metadata\.(labels|annotations)\['(.+)'\]$")
 
 
-def field(pod: Object, path: str) -> str:
+def field(pod: Obj, path: str) -> str:
     """A field of the pod as the downward API gives it. Raises Missing for one it does not have."""
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
     if match := _SUBSCRIPT.match(path):
@@ -149,7 +149,7 @@ def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def resource(container: Object, reference: Object) -> str:
+def resource(container: Obj, reference: Obj) -> str:
     """A request or limit of the container in units of the divisor, rounded up; 0 where it has none."""
     section, _, name = reference["resource"].partition(".")
     value = ((container.get("resources") or {}).get(section) or {}).get(name, "0")

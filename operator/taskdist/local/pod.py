@@ -17,12 +17,13 @@ from typing import Any
 
 import aiohttp
 
+from taskdist.kube import ApiError, KubeError, Obj
 from taskdist.local import volumes
 from taskdist.local.container import Life, Restarts, Stop
 from taskdist.local.environment import Invocation, Lookup, Missing, invocation
 from taskdist.local.mounts import MountMap
 from taskdist.local.podstatus import Container, compose, resumed, timestamp
-from taskdist.local.rest import STRATEGIC_MERGE_PATCH, ApiError, AsyncClient, Object, write_kubeconfig
+from taskdist.local.rest import STRATEGIC_MERGE_PATCH, AsyncClient, write_kubeconfig
 
 SERVICE_ACCOUNT_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -52,7 +53,7 @@ class Surroundings:
     environment: Mapping[str, str]
     entrypoints: Mapping[str, tuple[str, ...]]
     restarts: Restarts
-    lookup: Callable[[str, str, str], Awaitable[Object | None]]
+    lookup: Callable[[str, str, str], Awaitable[Obj | None]]
     """(kind, namespace, name) → the ConfigMap or Secret as last seen, asked for if never seen."""
 
 
@@ -65,7 +66,7 @@ class _Token:
 class Pod:
     """One pod's life. `run` is its task; `update`, `vanish` and `refresh` may be called while it runs."""
 
-    def __init__(self, pod: Object, address: str, node: Surroundings) -> None:
+    def __init__(self, pod: Obj, address: str, node: Surroundings) -> None:
         self._node = node
         self._address = address
         self._pod = self._with_address(pod)
@@ -88,8 +89,8 @@ class Pod:
             for each in spec["containers"]
         ]
         self._started_at: str = status.get("startTime") or timestamp()
-        self._conditions: list[Object] = list(status.get("conditions") or ())
-        self._written: Object | None = None
+        self._conditions: list[Obj] = list(status.get("conditions") or ())
+        self._written: Obj | None = None
         self._stop = Stop()
         self._gone = False
         # An earlier run of the node saw it end, and only its deletion is left to do.
@@ -97,7 +98,7 @@ class Pod:
         self._ended = False
         self._dirty = asyncio.Event()
         self._stale = asyncio.Event()
-        self._objects: dict[tuple[str, str], Object | None] = {}
+        self._objects: dict[tuple[str, str], Obj | None] = {}
         self._tokens: dict[tuple[str, int], _Token] = {}
         self._files: dict[str, dict[str, bytes]] = {}
         self.update(pod)
@@ -117,7 +118,7 @@ class Pod:
         """Whether the object was seen to be gone."""
         return self._gone
 
-    def update(self, pod: Object) -> None:
+    def update(self, pod: Obj) -> None:
         """The object changed."""
         before, self._pod = self._pod, self._with_address(pod)
         metadata = pod["metadata"]
@@ -193,7 +194,7 @@ class Pod:
     def _restart_init(self, code: int) -> bool:
         return code != 0 and self._policy != "Never"
 
-    def _life(self, spec: Object, status: Container, restart: Callable[[int], bool]) -> Life:
+    def _life(self, spec: Obj, status: Container, restart: Callable[[int], bool]) -> Life:
         root = self._folder / "root" / spec["name"]
         mounts = MountMap(root, self._mounts(spec))
         mounts.build()
@@ -228,7 +229,7 @@ class Pod:
             restarts=self._node.restarts,
         )
 
-    def _mounts(self, spec: Object) -> dict[str, Path]:
+    def _mounts(self, spec: Obj) -> dict[str, Path]:
         by_name = {volume["name"]: volume for volume in self._pod["spec"].get("volumes") or ()}
         return {
             mount["mountPath"]: volumes.place(by_name[mount["name"]], self._folder / "volumes")
@@ -257,7 +258,7 @@ class Pod:
                     raise Missing("; ".join(refused))
                 await self._render()
                 return True
-            except (Missing, ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            except (Missing, KubeError, OSError) as error:
                 for container in (*self._inits, *self._containers):
                     container.wait("ContainerCreating", str(error))
                 self._dirty.set()
@@ -279,7 +280,7 @@ class Pod:
             self._stale.clear()
             try:
                 await self._render()
-            except (Missing, ApiError, aiohttp.ClientError, TimeoutError, OSError):
+            except (Missing, KubeError, OSError):
                 # What stands in the files stays; a token still has a fifth of its life to try again.
                 for token in self._tokens.values():
                     token.refresh_at = max(token.refresh_at, loop.time() + 2)
@@ -324,7 +325,7 @@ class Pod:
     def _lookup(self) -> Lookup:
         return lambda kind, name: self._objects.get((kind, name))
 
-    def _with_address(self, pod: Object) -> Object:
+    def _with_address(self, pod: Obj) -> Obj:
         """The pod as its containers see it: the address is known here before it is written."""
         return {**pod, "status": {**(pod.get("status") or {}), "podIP": self._address, "hostIP": "127.0.0.1"}}
 
@@ -368,17 +369,17 @@ class Pod:
             try:
                 return await call()
             except ApiError as error:
-                if error.code in (404, 409):  # Gone, or another pod's by now.
+                if error.status in (404, 409):  # Gone, or another pod's by now.
                     return None
-                if error.code < 500 and error.code != 429:
+                if error.status < 500 and error.status != 429:
                     raise
-            except (aiohttp.ClientError, TimeoutError, OSError):
+            except KubeError:
                 pass
             await asyncio.sleep(_RETRY_SECONDS)
         return None
 
 
-def _named_by_env(spec: Object) -> set[tuple[str, str]]:
+def _named_by_env(spec: Obj) -> set[tuple[str, str]]:
     """(kind, name) of what the containers' variables come from."""
     found = set()
     for container in (*(spec.get("initContainers") or ()), *spec["containers"]):

@@ -39,21 +39,14 @@ from pathlib import Path
 import aiohttp
 
 from taskdist.api import LOG_PATH_ANNOTATION
+from taskdist.kube import Access, ApiError, KubeError, Obj
 from taskdist.local.addresses import Addresses
 from taskdist.local.container import Restarts
 from taskdist.local.locks import hold
 from taskdist.local.pod import Pod, Surroundings
 from taskdist.local.podstatus import condition, timestamp
 from taskdist.local.processes import Guard, new_mark
-from taskdist.local.rest import (
-    APPLY_PATCH,
-    FIELD_MANAGER,
-    STRATEGIC_MERGE_PATCH,
-    Access,
-    ApiError,
-    AsyncClient,
-    Object,
-)
+from taskdist.local.rest import APPLY_PATCH, FIELD_MANAGER, STRATEGIC_MERGE_PATCH, AsyncClient
 
 _LOG = logging.getLogger("taskdist.local")
 
@@ -102,8 +95,8 @@ class PodRunner:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._over: set[str] = set()
         self._bound: set[str] = set()
-        self._waiting: dict[str, Object] = {}
-        self._objects: dict[tuple[str, str, str], Object] = {}
+        self._waiting: dict[str, Obj] = {}
+        self._objects: dict[tuple[str, str, str], Obj] = {}
         self._schedule = asyncio.Event()
         self._refused: dict[str, str] = {}
         self.ready = asyncio.Event()
@@ -129,7 +122,7 @@ class PodRunner:
     async def _run(self) -> None:
         mark = new_mark()
         guard = Guard(mark)
-        self._client = AsyncClient(self._access)
+        self._client = await AsyncClient(self._access).open()
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         probes = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         self._surroundings = Surroundings(
@@ -157,7 +150,7 @@ class PodRunner:
                 finally:
                     await self._end_all()
         finally:
-            with contextlib.suppress(ApiError, aiohttp.ClientError, TimeoutError, OSError):
+            with contextlib.suppress(KubeError):
                 await self._register(ready=False)
             await probes.close()
             await self._client.close()
@@ -185,7 +178,7 @@ class PodRunner:
             "kubernetes.io/arch": machine,
             **self._settings.labels,
         }
-        node: Object = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": self._labels}}
+        node: Obj = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": self._labels}}
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         path = f"/api/v1/nodes/{name}"
         made = await self._client.request("PATCH", path, node, content_type=APPLY_PATCH, query=query)
@@ -226,10 +219,10 @@ class PodRunner:
         await self._client.request("PATCH", f"{path}/status", {"status": status}, content_type=STRATEGIC_MERGE_PATCH)
 
     async def _follow(
-        self, path: str, on_event: Callable[[str, Object], None], on_synced: Callable[[], None] = lambda: None
+        self, path: str, on_event: Callable[[str, Obj], None], on_synced: Callable[[], None] = lambda: None
     ) -> None:
         """List and watch for ever. Whatever went away while nobody watched is told as deleted."""
-        known: dict[str, Object] = {}
+        known: dict[str, Obj] = {}
         while True:
             try:
                 listing = await self._client.request("GET", path, query={"resourceVersion": "0"})
@@ -251,12 +244,12 @@ class PodRunner:
                             known[item["metadata"]["uid"]] = item
                         if event["type"] != "BOOKMARK":
                             on_event(event["type"], item)
-            except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            except KubeError as error:
                 _LOG.info("%s: listing again (%s)", path, error)
                 await asyncio.sleep(0.2)
 
-    def _on_object(self, kind: str) -> Callable[[str, Object], None]:
-        def changed(event: str, item: Object) -> None:
+    def _on_object(self, kind: str) -> Callable[[str, Obj], None]:
+        def changed(event: str, item: Obj) -> None:
             metadata = item["metadata"]
             key = (kind, metadata["namespace"], metadata["name"])
             if event == "DELETED":
@@ -269,20 +262,20 @@ class PodRunner:
 
         return changed
 
-    async def _lookup(self, kind: str, namespace: str, name: str) -> Object | None:
+    async def _lookup(self, kind: str, namespace: str, name: str) -> Obj | None:
         if (found := self._objects.get((kind, namespace, name))) is not None:
             return found
         # The pod may have been seen before the object it was created after.
         try:
             plural = _PATHS[kind].rsplit("/", 1)[-1]
-            answer: Object = await self._client.request("GET", f"/api/v1/namespaces/{namespace}/{plural}/{name}")
+            answer: Obj = await self._client.request("GET", f"/api/v1/namespaces/{namespace}/{plural}/{name}")
         except ApiError as error:
-            if error.code == 404:
+            if error.status == 404:
                 return None
             raise
         return answer
 
-    def _on_pod(self, event: str, pod: Object) -> None:
+    def _on_pod(self, event: str, pod: Obj) -> None:
         uid, spec = pod["metadata"]["uid"], pod["spec"]
         node = spec.get("nodeName")
         if event == "DELETED":
@@ -305,7 +298,7 @@ class PodRunner:
             self._waiting[uid] = pod
         self._schedule.set()
 
-    def _adopt(self, pod: Object) -> None:
+    def _adopt(self, pod: Obj) -> None:
         uid = pod["metadata"]["uid"]
         self._bound.discard(uid)
         address = self._address(pod)
@@ -330,7 +323,7 @@ class PodRunner:
         pods = await self._client.request("GET", "/api/v1/pods", query=query)
         return [address for pod in pods["items"] if (address := (pod.get("status") or {}).get("podIP"))]
 
-    def _address(self, pod: Object) -> str:
+    def _address(self, pod: Obj) -> str:
         if pod["spec"].get("hostNetwork"):
             return "127.0.0.1"
         return self.addresses.take((pod.get("status") or {}).get("podIP") or "")
@@ -357,22 +350,22 @@ class PodRunner:
                         self._waiting.pop(uid, None)
                 except ApiError as error:
                     self._bound.discard(uid)
-                    if error.code not in (404, 409):  # Gone, or bound by somebody else.
+                    if error.status not in (404, 409):  # Gone, or bound by somebody else.
                         _LOG.warning("pod %s not bound: %s", pod["metadata"]["name"], error)
                     self._waiting.pop(uid, None)
-                except (aiohttp.ClientError, TimeoutError, OSError):
+                except KubeError:
                     self._bound.discard(uid)  # Perhaps it was bound after all: then its event comes.
                     await asyncio.sleep(0.2)
                     self._schedule.set()
 
-    def _misfit(self, pod: Object, room: int) -> str:
+    def _misfit(self, pod: Obj, room: int) -> str:
         wanted = pod["spec"].get("nodeSelector") or {}
         wrong = [f"{key}={value}" for key, value in wanted.items() if self._labels.get(key) != value]
         if wrong:
             return f"node {self._settings.name} does not match the node selector: {', '.join(sorted(wrong))}"
         return "" if room > 0 else f"node {self._settings.name} has its {self._settings.pods} pods already"
 
-    async def _refuse(self, uid: str, pod: Object, why: str) -> None:
+    async def _refuse(self, uid: str, pod: Obj, why: str) -> None:
         if self._refused.get(uid) == why:
             return
         earlier = (pod.get("status") or {}).get("conditions") or ()
@@ -382,7 +375,7 @@ class PodRunner:
         await self._client.request("PATCH", path, body, content_type=STRATEGIC_MERGE_PATCH)
         self._refused[uid] = why
 
-    async def _bind(self, pod: Object) -> None:
+    async def _bind(self, pod: Obj) -> None:
         metadata = pod["metadata"]
         names = [each["name"] for each in pod["spec"]["containers"]]
         log = self.log_path(metadata["namespace"], metadata["name"], "agent" if "agent" in names else names[0])

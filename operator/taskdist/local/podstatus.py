@@ -9,7 +9,7 @@ import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from taskdist.local.rest import Object
+from taskdist.kube import Obj
 
 
 @dataclass
@@ -22,12 +22,12 @@ class Container:
     identity: str = ""
     started: bool = False
     ready: bool = False
-    state: Object = field(default_factory=lambda: {"waiting": {"reason": "PodInitializing"}})
-    last_state: Object = field(default_factory=dict)
+    state: Obj = field(default_factory=lambda: {"waiting": {"reason": "PodInitializing"}})
+    last_state: Obj = field(default_factory=dict)
 
     @property
-    def terminated(self) -> Object | None:
-        ended: Object | None = self.state.get("terminated")
+    def terminated(self) -> Obj | None:
+        ended: Obj | None = self.state.get("terminated")
         return ended
 
     @property
@@ -64,7 +64,7 @@ class Container:
         }
         self.started = self.ready = False
 
-    def status(self) -> Object:
+    def status(self) -> Obj:
         return {
             "name": self.name,
             "image": self.image,
@@ -78,7 +78,7 @@ class Container:
         }
 
 
-def resumed(name: str, image: str, earlier: Sequence[Object], restart: Callable[[int], bool]) -> Container:
+def resumed(name: str, image: str, earlier: Sequence[Obj], restart: Callable[[int], bool]) -> Container:
     """A container as it is before this node starts it. If an earlier run of the node had it, that run is over: its
     process died with the node. Where the policy restarts it, that is a restart; otherwise it stays ended."""
     for status in earlier:
@@ -95,7 +95,7 @@ def resumed(name: str, image: str, earlier: Sequence[Object], restart: Callable[
     return Container(name, image)
 
 
-def _over(status: Object) -> Object:
+def _over(status: Obj) -> Obj:
     state = status.get("state") or {}
     if "terminated" in state:
         return dict(state)
@@ -122,16 +122,16 @@ def phase(policy: str, inits: Sequence[Container], containers: Sequence[Containe
 
 
 def compose(
-    pod: Object,
+    pod: Obj,
     inits: Sequence[Container],
     containers: Sequence[Container],
     *,
     address: str,
     started_at: str,
     stopping: bool,
-    earlier: Sequence[Object],
+    earlier: Sequence[Obj],
     now: str,
-) -> Object:
+) -> Obj:
     """The whole status. `earlier` are the conditions as last written: their times stay while their status does."""
     spec = pod["spec"]
     policy = spec.get("restartPolicy") or "Always"
@@ -159,7 +159,7 @@ def compose(
     }
 
 
-def condition(kind: str, true: bool, reason: str, message: str, earlier: Sequence[Object], now: str) -> Object:
+def condition(kind: str, true: bool, reason: str, message: str, earlier: Sequence[Obj], now: str) -> Obj:
     """A condition; its transition time is the earlier one's unless the status changed."""
     status = "True" if true else "False"
     since = now

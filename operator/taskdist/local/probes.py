@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from taskdist.kube import Obj
 from taskdist.local import processes
 from taskdist.local.environment import Missing
-from taskdist.local.rest import Object
 
 Starter = Callable[[list[str]], subprocess.Popen[bytes]]
 """Starts a command as the container would: its variables, its directory, its marks."""
@@ -34,7 +34,7 @@ class Tally:
     _last: bool | None = None
 
     @classmethod
-    def of(cls, probe: Object) -> Tally:
+    def of(cls, probe: Obj) -> Tally:
         return cls(int(probe.get("failureThreshold") or 3), int(probe.get("successThreshold") or 1))
 
     def add(self, success: bool) -> bool | None:
@@ -46,7 +46,7 @@ class Tally:
         return self.verdict
 
 
-async def check(probe: Object, container: Object, address: str, start: Starter, session: aiohttp.ClientSession) -> str:
+async def check(probe: Obj, container: Obj, address: str, start: Starter, session: aiohttp.ClientSession) -> str:
     """One check. Returns why it failed, or an empty string. Raises Missing for a kind that is not understood."""
     seconds = float(probe.get("timeoutSeconds") or 1)
     if (action := probe.get("httpGet")) is not None:
@@ -58,7 +58,7 @@ async def check(probe: Object, container: Object, address: str, start: Starter, 
     raise Missing("the node knows exec, httpGet and tcpSocket probes only")
 
 
-def port_of(port: int | str, container: Object) -> int:
+def port_of(port: int | str, container: Obj) -> int:
     """A port by number, or by its name among the container's ports. Raises Missing."""
     if isinstance(port, int):
         return port
@@ -70,7 +70,7 @@ def port_of(port: int | str, container: Object) -> int:
     raise Missing(f"container {container['name']} has no port named {port!r}")
 
 
-async def _http(action: Object, container: Object, address: str, seconds: float, session: aiohttp.ClientSession) -> str:
+async def _http(action: Obj, container: Obj, address: str, seconds: float, session: aiohttp.ClientSession) -> str:
     scheme = str(action.get("scheme") or "HTTP").lower()
     host, port = action.get("host") or address, port_of(action["port"], container)
     path = str(action.get("path") or "/")

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from taskdist.kube import Obj
 from taskdist.local.environment import Lookup, Missing, data_of, field, resource
-from taskdist.local.rest import Object
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ _PLAIN = ("emptyDir", "hostPath")
 _RENDERED = ("configMap", "secret", "downwardAPI", "projected")
 
 
-def refused(pod: Object) -> list[str]:
+def refused(pod: Obj) -> list[str]:
     """What this node cannot give, a sentence each."""
     known = (*_PLAIN, *_RENDERED)
     return [
@@ -44,21 +44,21 @@ def refused(pod: Object) -> list[str]:
     ]
 
 
-def place(volume: Object, folder: Path) -> Path:
+def place(volume: Obj, folder: Path) -> Path:
     """The directory of a volume: below `folder`, or the host's own for a host path."""
     if host := volume.get("hostPath"):
         return Path(host["path"])
     return folder / str(volume["name"])
 
 
-def sources(volume: Object) -> list[Object]:
+def sources(volume: Obj) -> list[Obj]:
     """What a rendered volume is put together from; a plain one is its own single source."""
     if projected := volume.get("projected"):
         return list(projected.get("sources") or ())
     return [{kind: volume[kind]} for kind in ("configMap", "secret", "downwardAPI") if volume.get(kind) is not None]
 
 
-def references(pod: Object) -> set[tuple[str, str]]:
+def references(pod: Obj) -> set[tuple[str, str]]:
     """(kind, name) of each ConfigMap and Secret whose change changes a volume."""
     found = set()
     for volume in pod["spec"].get("volumes") or ():
@@ -70,7 +70,7 @@ def references(pod: Object) -> set[tuple[str, str]]:
     return found
 
 
-def tokens(pod: Object) -> list[TokenRequest]:
+def tokens(pod: Obj) -> list[TokenRequest]:
     """The tokens that the pod's volumes ask for."""
     return [
         TokenRequest(
@@ -84,7 +84,7 @@ def tokens(pod: Object) -> list[TokenRequest]:
     ]
 
 
-def render(pod: Object, volume: Object, lookup: Lookup, token: Token) -> dict[str, bytes] | None:
+def render(pod: Obj, volume: Obj, lookup: Lookup, token: Token) -> dict[str, bytes] | None:
     """The files of a volume by relative path, or None for one that is a plain directory. Raises Missing."""
     if not volume.keys() & set(_RENDERED):
         return None
@@ -102,7 +102,7 @@ def render(pod: Object, volume: Object, lookup: Lookup, token: Token) -> dict[st
     return files
 
 
-def _picked(kind: str, reference: Object, lookup: Lookup) -> dict[str, bytes]:
+def _picked(kind: str, reference: Obj, lookup: Lookup) -> dict[str, bytes]:
     content = data_of(kind, reference, lookup)
     items = reference.get("items")
     if not items:
@@ -116,7 +116,7 @@ def _picked(kind: str, reference: Object, lookup: Lookup) -> dict[str, bytes]:
     return files
 
 
-def _downward(pod: Object, item: Object) -> bytes:
+def _downward(pod: Obj, item: Obj) -> bytes:
     if reference := item.get("fieldRef"):
         return field(pod, reference["fieldPath"]).encode()
     reference = item["resourceFieldRef"]

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from taskdist.kube import ApiError
 from taskdist.local.binaries import find
-from taskdist.local.rest import ApiError, Client
+from taskdist.local.rest import Client
 
 pytestmark = pytest.mark.usefixtures("crds")
 
@@ -34,7 +35,7 @@ def _published(cluster: Client) -> dict[str, Any]:
         try:
             found: dict[str, Any] = cluster.get("/openapi/v3/apis/taskdist.dev/v1alpha1")["components"]["schemas"]
         except ApiError as error:
-            if error.code != 404:
+            if error.status != 404:
                 raise
             found = {}
         if all(f"dev.taskdist.v1alpha1.{kind}" in found for kind in ("Task", "TaskQueue", "AgentPool")):

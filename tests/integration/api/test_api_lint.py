@@ -10,7 +10,8 @@ import pytest
 from lint_cases import CASES, WRITING, Case
 from lint_sets import flaws
 from taskdist.api.crd import kinds
-from taskdist.local.rest import ApiError, Client
+from taskdist.kube import ApiError
+from taskdist.local.rest import Client
 
 pytestmark = pytest.mark.usefixtures("crds")
 
@@ -31,7 +32,7 @@ def test_what_is_refused(cluster: Client, namespace: str, case: Case) -> None:
     flaw = flaws(case.rule, *case.bad)[0]
     with pytest.raises(ApiError) as caught:
         dry_run(cluster, namespace, flaw.at.body)
-    assert caught.value.code in (400, 422)
+    assert caught.value.status in (400, 422)
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.id)

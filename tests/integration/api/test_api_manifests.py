@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from taskdist.local.rest import MERGE_PATCH, ApiError, Client
+from taskdist.kube import ApiError
+from taskdist.local.rest import MERGE_PATCH, Client
 
 pytestmark = pytest.mark.usefixtures("crds")
 
@@ -329,7 +330,7 @@ BAD: dict[str, Bad] = {
 def test_a_bad_manifest_is_refused_with_field_and_fix(bad: Bad, cluster: Client, namespace: str) -> None:
     with pytest.raises(ApiError) as refusal:
         create(cluster, namespace, bad.plural, bad.spec, bad.name)
-    assert refusal.value.code in (400, 422)
+    assert refusal.value.status in (400, 422)
     for words in bad.says:
         assert words in str(refusal.value)
 
@@ -692,7 +693,7 @@ def _try_change(change: Change, plural: str, cluster: Client, namespace: str) ->
         return
     with pytest.raises(ApiError) as refusal:
         patch(cluster, where, {"spec": change.spec})
-    assert refusal.value.code == 422
+    assert refusal.value.status == 422
     for words in change.says:
         assert words in str(refusal.value)
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from taskdist.api import Phase
-from taskdist.local.rest import MERGE_PATCH, ApiError, Client
+from taskdist.kube import ApiError
+from taskdist.local.rest import MERGE_PATCH, Client
 
 pytestmark = pytest.mark.usefixtures("crds")
 
@@ -155,7 +156,7 @@ def test_refused(before: list[Object], change: Object, says: str, tasks: Tasks) 
     stood = tasks.create(*before).get("status")
     with pytest.raises(ApiError) as refusal:
         tasks.patch({"status": change})
-    assert refusal.value.code == 422
+    assert refusal.value.status == 422
     assert says in str(refusal.value)
     assert tasks.get()["status"] == stood
 

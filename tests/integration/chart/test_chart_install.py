@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from patience import until
-from taskdist.local.rest import ApiError, Client
+from taskdist.kube import ApiError
+from taskdist.local.rest import Client
 
 # The first use of helm may build it.
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("crds")]

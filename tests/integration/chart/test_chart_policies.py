@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from patience import until
+from taskdist.kube import ApiError
 from taskdist.local.binaries import find
 from taskdist.local.controlplane import ControlPlane
-from taskdist.local.rest import MERGE_PATCH, Access, ApiError, Client
+from taskdist.local.rest import MERGE_PATCH, Client, access_of
 
 # The first use of helm may build it.
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("crds")]
@@ -145,7 +146,7 @@ def test_a_closed_queue_refuses_with_its_name_its_depth_and_what_to_do_and_other
     soon(lambda: admin.refuses(CLOSED, queue="full"), "the door is closed")
     with pytest.raises(ApiError) as refused:
         admin.submit(name(), queue="full")
-    assert refused.value.code == 403
+    assert refused.value.status == 403
     assert f"TaskQueue full takes no new Tasks now; 123 wait in it. {words}" in str(refused.value)
     admin.submit(name(), queue="beside")
     admin.submit(name(), queue="that-is-not-there")
@@ -174,7 +175,7 @@ def somebody(cluster: Client, control_plane: ControlPlane, where: str) -> Door:
     account = f"user-{secrets.token_hex(4)}"
     cluster.create(f"/api/v1/namespaces/{where}/serviceaccounts", {"metadata": {"name": account}})
     grant(cluster, where, account, ["tasks"], ["create", "get", "patch"])
-    door = Door(Client(Access.from_kubeconfig(control_plane.kubeconfig_for(where, account))), where)
+    door = Door(Client(access_of(control_plane.kubeconfig_for(where, account))), where)
     soon(door.lets_pass, "the account may create Tasks")
     return door
 
@@ -211,7 +212,7 @@ def test_what_is_guarded_takes_the_verb_use(
     account = account_of(user)
     with pytest.raises(ApiError) as refused:
         user.submit(name(), **spec)
-    assert refused.value.code == 403
+    assert refused.value.status == 403
     needs = f'{USE} on {resource}.taskdist.dev "{granted}"'
     assert f'user "system:serviceaccount:{where}:{account}" may not' in str(refused.value)
     assert f"in namespace {where}: {needs}" in str(refused.value)

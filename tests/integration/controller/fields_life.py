@@ -14,7 +14,7 @@ from typing import Any
 from integration.controller.lab import PLAIN, Lab, Register
 from integration.controller.room import SCRIPT, WORKER, Object, container, metrics
 from patience import until
-from taskdist.local.rest import Access, AsyncClient
+from taskdist.local.rest import AsyncClient, access_of
 
 case = Register()
 
@@ -237,7 +237,7 @@ def a_lazy_queue_does_not_record_what_is_over_soon(lab: Lab) -> None:
     async def phases(name: str, queue: str) -> list[str]:
         kubeconfig = lab.room.stack.kubeconfig
         assert kubeconfig is not None
-        client = AsyncClient(Access.from_kubeconfig(kubeconfig))
+        client = await AsyncClient(access_of(kubeconfig)).open()
         seen: list[str] = []
         try:
             version = (await client.request("GET", lab.room.path("tasks")))["metadata"]["resourceVersion"]

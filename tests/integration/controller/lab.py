@@ -13,7 +13,7 @@ from integration.controller.room import Object, Room, beats, metrics
 from patience import until
 from taskdist.api import AgentPool, Task, TaskQueue, rules
 from taskdist.api.schema import Schema, structural
-from taskdist.local.rest import ApiError
+from taskdist.kube import ApiError
 
 PLAIN = "plain"
 SOLO = "solo"
@@ -179,7 +179,7 @@ class Lab:
             try:
                 self.room.get("tasks", name)
             except ApiError as error:
-                return error.code == 404
+                return error.status == 404
             return False
 
         until(deleted, f"Task {name} is removed", timeout)

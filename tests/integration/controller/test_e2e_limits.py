@@ -8,7 +8,7 @@ import pytest
 
 from integration.controller.room import Object, Room, metrics
 from patience import until
-from taskdist.local.rest import ApiError
+from taskdist.kube import ApiError
 
 
 def refusal(room: Room, queue: str, payload: Object | None = None) -> str:
@@ -22,7 +22,7 @@ def refusal(room: Room, queue: str, payload: Object | None = None) -> str:
     try:
         room.client.request("POST", room.path("tasks"), body, query={"dryRun": "All"})
     except ApiError as error:
-        if error.code != 403:
+        if error.status != 403:
             raise
         return str(error)
     return ""

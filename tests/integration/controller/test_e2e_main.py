@@ -30,7 +30,7 @@ spec: {{queue: q, type: echo, payload: {{answer: 42}}}}
 
 
 async def test_a_task_costs_three_writes_in_its_whole_life(shared: Room, control_plane: ControlPlane) -> None:
-    client = AsyncClient(control_plane.access)
+    client = await AsyncClient(control_plane.access).open()
     seen: dict[str, set[str]] = {}
     names = {f"write-{i}" for i in range(10)}
     try:

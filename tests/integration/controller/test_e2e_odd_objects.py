@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from integration.controller.room import Object, Room, container, metrics
 from odd_objects import POOLS, QUEUES, TASKS
 from patience import until
-from taskdist.local.rest import ApiError, Client
+from taskdist.kube import ApiError
+from taskdist.local.rest import Client
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from taskdist.kube import ApiError
 from taskdist.link.auth import Authenticator, PodOwner
 from taskdist.link.keeper import Conflict
 from taskdist.local.controlplane import ControlPlane
-from taskdist.local.rest import ApiError, AsyncClient
+from taskdist.local.rest import AsyncClient
 
 AUDIENCE = "taskdist.dev/test"
 
@@ -94,7 +95,7 @@ class Api:
         try:
             pod = await self.client.request("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")
         except ApiError as error:
-            if error.code == 404:
+            if error.status == 404:
                 return None
             raise
         metadata = pod["metadata"]
@@ -114,7 +115,7 @@ class Api:
         try:
             secret = await self.client.request("GET", f"/api/v1/namespaces/{self.namespace}/secrets/taskdist-ca")
         except ApiError as error:
-            if error.code == 404:
+            if error.status == 404:
                 return None
             raise
         data = {key: base64.b64decode(value) for key, value in (secret.get("data") or {}).items()}
@@ -132,7 +133,7 @@ class Api:
         try:
             answer = await self.client.request(method, path, body)
         except ApiError as error:
-            if error.code == 409:
+            if error.status == 409:
                 raise Conflict(str(error)) from error
             raise
         return str(answer["metadata"]["resourceVersion"])
@@ -148,7 +149,7 @@ class Api:
         try:
             await self.client.request("PUT", f"{path}/taskdist-ca", body)
         except ApiError as error:
-            if error.code != 404:
+            if error.status != 404:
                 raise
             await self.client.request("POST", path, body)
         return True
@@ -162,7 +163,7 @@ class Api:
 @pytest.fixture
 async def api(control_plane: ControlPlane, crds: list[str], namespace: str) -> AsyncIterator[Api]:
     assert crds
-    client = AsyncClient(control_plane.access)
+    client = await AsyncClient(control_plane.access).open()
     try:
         yield Api(client, namespace)
     finally:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from patience import until
+from taskdist.kube import ApiError
 from taskdist.local import guard
 from taskdist.local.controlplane import ControlPlane, ControlPlaneError
-from taskdist.local.rest import Access, ApiError, Client
+from taskdist.local.rest import Client, access_of
 
 OWNER = """
 import sys
@@ -49,11 +50,11 @@ def names(pid: int, text: str) -> bool:
 def test_a_service_account_has_its_own_rights_and_no_others(
     control_plane: ControlPlane, cluster: Client, namespace: str
 ) -> None:
-    client = Client(Access.from_kubeconfig(control_plane.kubeconfig_for(namespace, "default")))
+    client = Client(access_of(control_plane.kubeconfig_for(namespace, "default")))
     path = f"/api/v1/namespaces/{namespace}/pods"
     with pytest.raises(ApiError) as refused:
         client.get(path)
-    assert refused.value.code == 403
+    assert refused.value.status == 403
     rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
     cluster.create(
         f"{rbac}/roles",
@@ -79,7 +80,7 @@ def test_a_service_account_has_its_own_rights_and_no_others(
 
 
 def test_a_certificate_makes_a_user(control_plane: ControlPlane) -> None:
-    client = Client(Access.from_kubeconfig(control_plane.kubeconfig_for_user("alice", ["team-a"])))
+    client = Client(access_of(control_plane.kubeconfig_for_user("alice", ["team-a"])))
     review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
     user = client.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", review)["status"]["userInfo"]
     assert (user["username"], user["groups"]) == ("alice", ["team-a", "system:authenticated"])
@@ -93,7 +94,7 @@ def test_files_with_keys_are_their_owners_only(control_plane: ControlPlane) -> N
 
 def test_attached_is_used_and_left_alone(control_plane: ControlPlane, namespace: str) -> None:
     with ControlPlane.attach(control_plane.kubeconfig) as attached:
-        account = Client(Access.from_kubeconfig(attached.kubeconfig_for(namespace, "default")))
+        account = Client(access_of(attached.kubeconfig_for(namespace, "default")))
         with pytest.raises(ApiError, match="Forbidden"):
             account.get("/api/v1/nodes")
         with pytest.raises(ControlPlaneError, match="not ours"):

@@ -16,12 +16,13 @@ import pytest
 import pytest_asyncio
 
 from taskdist.common.backoff import Backoff
+from taskdist.kube import ApiError
 from taskdist.local import guard
 from taskdist.local.addresses import Addresses
 from taskdist.local.container import Restarts
 from taskdist.local.controlplane import ControlPlane
 from taskdist.local.podrunner import NodeRuns, PodRunner, Settings, running
-from taskdist.local.rest import MERGE_PATCH, Access, ApiError, AsyncClient, Client
+from taskdist.local.rest import MERGE_PATCH, AsyncClient, Client, access_of
 
 AUDIENCE = "taskdist.dev/test"
 QUICK = {"initialDelaySeconds": 0, "periodSeconds": 1, "failureThreshold": 1}
@@ -37,7 +38,7 @@ async def node(control_plane: ControlPlane, tmp_path: Path) -> AsyncIterator[Pod
 
 @pytest_asyncio.fixture
 async def client(control_plane: ControlPlane) -> AsyncIterator[AsyncClient]:
-    client = AsyncClient(control_plane.access)
+    client = await AsyncClient(control_plane.access).open()
     yield client
     await client.close()
 
@@ -66,7 +67,7 @@ class Pods:
         try:
             found: Object = await self.client.request("GET", f"{self.path}/{name}")
         except ApiError as error:
-            if error.code == 404:
+            if error.status == 404:
                 return None
             raise
         return found
@@ -346,7 +347,7 @@ def environment_of(pid: int) -> dict[str, str]:
 
 
 def whoami(kubeconfig: Path) -> str:
-    review = Client(Access.from_kubeconfig(kubeconfig)).create(
+    review = Client(access_of(kubeconfig)).create(
         "/apis/authentication.k8s.io/v1/selfsubjectreviews",
         {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"},
     )
