@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from taskdist.api.meta import Condition, LabelKey, Model, ObjectMeta, Word
+from taskdist.api.meta import AS_SET, Amounts, Condition, LabelKey, Model, ObjectMeta, Word, as_map
 from taskdist.api.reasons import Reason
 
 
@@ -142,18 +142,18 @@ class AgentPoolSpec(Model):
     slots: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1, description="How many slots an agent has: how many Tasks of one slot it runs at once."
     )
-    resources: Annotated[dict[Word, Annotated[int, Field(ge=1, le=1_000_000_000)]], Field(max_length=16)] = Field(
+    resources: Amounts = Field(
         default_factory=dict, description="Named resources that an agent may offer at most, as whole numbers."
     )
     skills: Annotated[list[Word], Field(max_length=64)] = Field(
         default_factory=list,
         description="Skills that agents of this pool may offer. An agent that names none offers all of them.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
+        json_schema_extra=AS_SET,
     )
     reported_labels: Annotated[list[LabelKey], Field(max_length=32)] = Field(
         default_factory=list,
         description="Keys of labels that an agent may report of itself, beside the labels of its pod.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
+        json_schema_extra=AS_SET,
     )
     cost_per_hour: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
         default=0, description="What an agent costs an hour, in a currency of your choice."
@@ -243,12 +243,12 @@ class AgentPoolStatus(Model):
     breakers: Annotated[list[BreakerStatus], Field(max_length=32)] = Field(
         default_factory=list,
         description="Those agents; the first by name where there are many.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["agent"]},
+        json_schema_extra=as_map("agent"),
     )
     performance: Annotated[list[TypePerformance], Field(max_length=32)] = Field(
         default_factory=list,
         description="What agents did at each type; of many, those tried most. Taken over when the operator restarts.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        json_schema_extra=as_map("type"),
     )
     efficiency: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="Accepted work ÷ (slot-seconds held × speed), of all agents lately."
@@ -256,13 +256,13 @@ class AgentPoolStatus(Model):
     weakest: Annotated[list[AgentPerformance], Field(max_length=8)] = Field(
         default_factory=list,
         description="The agents of least efficiency, of those with at least 10 attempts, the least first.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["agent"]},
+        json_schema_extra=as_map("agent"),
     )
     conditions: Annotated[list[Condition], Field(max_length=8)] = Field(
         default_factory=list,
         description="Ready, Reconciling, Stalled; Healthy: whether all breakers are closed, and if not, whose; and "
         "Bottleneck: what holds most waiting time of Tasks that it could serve.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        json_schema_extra=as_map("type"),
     )
 
 

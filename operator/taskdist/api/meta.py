@@ -22,6 +22,8 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=50, pattern=r"^
 Word = Annotated[
     str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
 ]
+# Amounts of named resources.
+Amounts = Annotated[dict[Word, Annotated[int, Field(ge=1, le=1_000_000_000)]], Field(max_length=16)]
 LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=317)]
 LabelValue = Annotated[str, StringConstraints(max_length=63)]
 Message = Annotated[str, StringConstraints(max_length=4096)]
@@ -32,6 +34,13 @@ ANY_JSON_OBJECT: dict[str, Any] = {
     "additionalProperties": {"nullable": True, "x-kubernetes-preserve-unknown-fields": True},
     "maxProperties": 16384,
 }
+# A list whose entries are unique: server-side apply merges it entry by entry.
+AS_SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
+
+
+def as_map(key: str) -> dict[str, Any]:
+    """The schema of a list whose entries are told apart by one of their fields: apply merges it entry by entry."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
 class Model(BaseModel):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from taskdist.api.meta import LabelKey, LabelValue, Model, Name, SelectorRequirement, Word
+from taskdist.api.meta import AS_SET, LabelKey, LabelValue, Model, Name, SelectorRequirement, Word
 from taskdist.api.strategies import Strategy
 from taskdist.api.task import Priority
 
@@ -21,17 +21,17 @@ class RouteMatch(Model):
     types: Annotated[list[Word], Field(max_length=32)] = Field(
         default_factory=list,
         description="Types of Tasks, of which the Task must have one.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
+        json_schema_extra=AS_SET,
     )
     levels: Annotated[list[Priority], Field(max_length=6)] = Field(
         default_factory=list,
         description="Priorities, of which the Task must have one in its spec: waiting does not change its route.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
+        json_schema_extra=AS_SET,
     )
     tenants: Annotated[list[Word], Field(max_length=64)] = Field(
         default_factory=list,
         description="Tenants, of which the Task must be of one.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
+        json_schema_extra=AS_SET,
     )
     min_slots: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="The Task must ask for at least so many slots."
@@ -45,7 +45,7 @@ class RouteStep(Model):
     """Pools whose agents compete for the Task."""
 
     pools: Annotated[list[Name], Field(min_length=1, max_length=16)] = Field(
-        description="AgentPools, in the same namespace.", json_schema_extra={"x-kubernetes-list-type": "set"}
+        description="AgentPools, in the same namespace.", json_schema_extra=AS_SET
     )
     after_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = Field(
         default=0,

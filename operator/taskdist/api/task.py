@@ -8,7 +8,19 @@ from pydantic import Field, StringConstraints
 
 from taskdist.api.budgets import BudgetUse
 from taskdist.api.leasing import LeaseTerms
-from taskdist.api.meta import ANY_JSON_OBJECT, Condition, LabelSelector, Message, Model, Name, ObjectMeta, Word
+from taskdist.api.meta import (
+    ANY_JSON_OBJECT,
+    AS_SET,
+    Amounts,
+    Condition,
+    LabelSelector,
+    Message,
+    Model,
+    Name,
+    ObjectMeta,
+    Word,
+    as_map,
+)
 from taskdist.api.reasons import Phase, Reason
 from taskdist.api.strategies import Strategy
 
@@ -134,7 +146,7 @@ class TaskSpec(Model):
     depends_on: Annotated[list[Dependency], Field(max_length=MAX_DEPENDENCIES)] = Field(
         default_factory=list,
         description="Tasks that have to end first; the handler gets their results.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        json_schema_extra=as_map("name"),
     )
     on_dependency_failure: OnDependencyFailure = Field(
         default=OnDependencyFailure.FAIL,
@@ -151,18 +163,18 @@ class TaskSpec(Model):
     slots: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1, description="How many slots of one agent the Task occupies."
     )
-    resources: Annotated[dict[Word, Annotated[int, Field(ge=1, le=1_000_000_000)]], Field(max_length=16)] = Field(
+    resources: Amounts = Field(
         default_factory=dict, description="Named resources of one agent that the Task occupies, as whole numbers."
     )
     skills: Annotated[list[Word], Field(max_length=32)] = Field(
         default_factory=list,
         description="Skills that the agent must have.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
+        json_schema_extra=AS_SET,
     )
     budgets: Annotated[list[BudgetUse], Field(max_length=8)] = Field(
         default_factory=list,
         description="What each attempt takes of budgets that Tasks share.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        json_schema_extra=as_map("name"),
     )
     agent_selector: LabelSelector | None = Field(
         default=None, description="Labels that the agent must carry. Agents carry the labels of their pods."
@@ -275,7 +287,7 @@ class TaskStatus(Model):
     lost_agents: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=16)] = Field(
         default_factory=list,
         description="Uids of the pods that died while they ran it.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
+        json_schema_extra=AS_SET,
     )
     redrives: Annotated[int, Field(ge=0)] = Field(default=0, description="Up to which spec.redrive it was redriven.")
     spilled_to: Annotated[str, Field(max_length=63)] = Field(
@@ -287,7 +299,7 @@ class TaskStatus(Model):
     dependencies: Annotated[list[DependencyStatus], Field(max_length=MAX_DEPENDENCIES)] = Field(
         default_factory=list,
         description="The Tasks that it depends on, as they are pinned.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        json_schema_extra=as_map("name"),
     )
     pool: Annotated[str, Field(max_length=63)] = Field(default="", description="Pool of the assigned agent.")
     agent: Annotated[str, Field(max_length=253)] = Field(default="", description="Pod of the assigned agent.")
@@ -323,7 +335,7 @@ class TaskStatus(Model):
     attempts: Annotated[list[AttemptRecord], Field(max_length=MAX_ATTEMPT_RECORDS)] = Field(
         default_factory=list,
         description="The attempts that ended without a result, oldest first; redriving keeps them.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["attempt"]},
+        json_schema_extra=as_map("attempt"),
     )
     dropped_attempts: Annotated[int, Field(ge=0)] = Field(
         default=0, description="How many of the oldest attempts are not in that list any more, for lack of room."
@@ -331,7 +343,7 @@ class TaskStatus(Model):
     conditions: Annotated[list[Condition], Field(max_length=8)] = Field(
         default_factory=list,
         description="Complete, Failed and DeadLettered, so that `kubectl wait` can be used.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        json_schema_extra=as_map("type"),
     )
 
 

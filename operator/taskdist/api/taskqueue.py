@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from taskdist.api.budgets import Budget
 from taskdist.api.leasing import Delivery, Dispatch, Reclaim
-from taskdist.api.meta import Condition, Model, Name, ObjectMeta, Word
+from taskdist.api.meta import AS_SET, Condition, Model, Name, ObjectMeta, Word, as_map
 from taskdist.api.reasons import FAILURES
 from taskdist.api.routes import Route
 from taskdist.api.strategies import Strategy
@@ -79,7 +79,7 @@ class Tenants(Model):
     weights: Annotated[list[TenantWeight], Field(max_length=256)] = Field(
         default_factory=list,
         description="Weights of tenants: while several wait, slot time is shared in these proportions.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        json_schema_extra=as_map("name"),
     )
     default_weight: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1, description="Weight of tenants that are not named."
@@ -87,7 +87,7 @@ class Tenants(Model):
     emergency: Annotated[list[Word], Field(max_length=256)] = Field(
         default_factory=list,
         description="Tenants whose Tasks may use the level Emergency.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
+        json_schema_extra=AS_SET,
     )
     emergency_leased: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=10, description="How many Tasks of the level Emergency each of them may have running at once."
@@ -204,7 +204,7 @@ class Retry(Model):
     reasons: Annotated[list[FailureWord], Field(max_length=32)] = Field(
         default_factory=list,
         description="Reasons of failures that are tried again, such as HandlerError or LeaseExpired; empty: all.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
+        json_schema_extra=AS_SET,
     )
     agent_deaths: Annotated[int, Field(ge=1, le=16)] = Field(
         default=3, description="After so many agents died while they ran it, the Task counts as poisoned and is over."
@@ -225,17 +225,17 @@ class TaskQueueSpec(Model):
 
     pools: Annotated[list[Name], Field(min_length=1, max_length=16)] = Field(
         description="AgentPools, in the same namespace, whose agents run the queue's Tasks but for those with a route.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
+        json_schema_extra=AS_SET,
     )
     routes: Annotated[list[Route], Field(max_length=16)] = Field(
         default_factory=list,
         description="Where certain Tasks go instead; the first route that matches a Task is taken.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        json_schema_extra=as_map("name"),
     )
     budgets: Annotated[list[Budget], Field(max_length=32)] = Field(
         default_factory=list,
         description="Amounts that Tasks share, of this queue and of others in the namespace.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        json_schema_extra=as_map("name"),
     )
     paused: bool = Field(default=False, description="Hand out nothing; what runs goes on, new Tasks are kept.")
     drained: bool = Field(default=False, description="Take no new Tasks; those that are there are worked off.")
@@ -363,7 +363,7 @@ class TaskQueueStatus(Model):
         default_factory=list,
         description="Ready, Reconciling, Stalled; Accepting: whether new Tasks are taken, and if not, why; Bottleneck: "
         "what holds most waiting time.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        json_schema_extra=as_map("type"),
     )
 
 
