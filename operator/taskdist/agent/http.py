@@ -13,7 +13,6 @@ queues that accept overlap or wait for the pod's end give it work.
 
 import asyncio
 import json
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -22,6 +21,7 @@ import aiohttp
 
 from taskdist.agent import parents, usage
 from taskdist.agent.attempt import Paced, least, retry_after
+from taskdist.agent.outcomes import Failed, Returned
 from taskdist.agent.results import too_large
 from taskdist.agent.vital import vital, vital_task
 from taskdist.agent.work import Offered, WorkEvents
@@ -85,22 +85,23 @@ class HttpEndpoint:
         assert self._events is not None
         try:
             self._events.started(lease)
-            end = await self._ask(grant)
+            end, used = await self._ask(grant)
         except asyncio.CancelledError:
             self._events.stopped(lease)
             return
         except Exception as error:
             # Whatever it is, the attempt is over; a URL of user code's making can be wrong in many ways.
             message = bounded(f"POST {self._url} failed: {str(error) or type(error).__name__}")
-            end = _Failure(Reason.HANDLER_ERROR, message, True)
+            end, used = Failed(Reason.HANDLER_ERROR, message), None
         finally:
             self._requests.pop(lease, None)
-        if isinstance(end, _Failure):
-            self._events.failed(lease, end.reason, end.message, end.retryable, end.used, end.retry_after)
+        if isinstance(end, Failed):
+            self._events.failed(lease, end, used)
         else:
-            self._events.finished(lease, end.body, end.used)
+            self._events.finished(lease, end.body, used)
 
-    async def _ask(self, grant: Grant) -> "_Result | _Failure":
+    async def _ask(self, grant: Grant) -> tuple[Returned | Failed, Any]:
+        """Return how the attempt ended, and what the endpoint says it used."""
         assert self._http is not None
         lease = grant.lease
         about = {
@@ -122,31 +123,32 @@ class HttpEndpoint:
                 answer = await self._follow(response.content, lease)
                 if not answer:
                     message = f"POST {self._url} answered {response.status}, and ended without a result"
-                    return _Failure(Reason.HANDLER_ERROR, message, True)
+                    return Failed(Reason.HANDLER_ERROR, message), None
             else:
                 answer = await _read(response.content, MAX_RESULT_BYTES + 1)
         if not ok:
             return self._refused(response, answer)
         if len(answer) > MAX_RESULT_BYTES:
-            return _Failure(*too_large(f"POST {self._url} answered more than that: {len(answer)} bytes"), False)
+            return Failed(*too_large(f"POST {self._url} answered more than that: {len(answer)} bytes"), False), None
         answer = answer.strip() or b"{}"
         try:
             parse_object(answer)
         except ValueError as error:
             what = "but not with a JSON object that can be kept as it is"
             message = bounded(f"POST {self._url} answered {response.status}, {what}: {error}")
-            return _Failure(Reason.RESULT_REFUSED, message, False)
-        return _Result(*usage.of_result(answer))
+            return Failed(Reason.RESULT_REFUSED, message, False), None
+        body, used = usage.of_result(answer)
+        return Returned(body), used
 
-    def _refused(self, response: aiohttp.ClientResponse, answer: bytes) -> "_Failure":
+    def _refused(self, response: aiohttp.ClientResponse, answer: bytes) -> tuple[Failed, Any]:
         text = answer.decode("utf-8", errors="replace").strip()[:_MAX_ERROR_TEXT]
         message = f"POST {self._url} answered {response.status}" + (f": {text}" if text else "")
         used = usage.of_failure(answer)
         after = retry_after(response.headers.get("retry-after", "")) if response.status in _THROTTLED else None
         if after is not None:
-            return _Failure(Reason.THROTTLED, message, True, used, least(after))
+            return Failed(Reason.THROTTLED, message, True, least(after)), used
         retryable = response.status >= 500 or response.status in _TRY_LATER
-        return _Failure(Reason.HANDLER_ERROR, message, retryable, used)
+        return Failed(Reason.HANDLER_ERROR, message, retryable), used
 
     async def _follow(self, stream: aiohttp.StreamReader, lease: LeaseName) -> bytes:
         """Pass on the progress that comes line by line; return the first line that is none, which is the result."""
@@ -168,21 +170,6 @@ class HttpEndpoint:
             return rest
         finally:
             reports.drop()
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    body: bytes
-    used: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    reason: Reason
-    message: str
-    retryable: bool
-    used: Any = None
-    retry_after: float = 0.0
 
 
 def _report(line: bytes) -> dict[str, Any] | None:

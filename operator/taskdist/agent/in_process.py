@@ -13,7 +13,8 @@ from functools import partial
 
 from taskdist.agent import parents
 from taskdist.agent.attempt import Paced
-from taskdist.agent.invoke import Cancelled, Failed, Outcome, Returned, bounded, invoke
+from taskdist.agent.invoke import bounded, invoke
+from taskdist.agent.outcomes import Cancelled, Failed, Outcome, Returned
 from taskdist.agent.sdk import Agent, Context
 from taskdist.agent.vital import vital
 from taskdist.agent.work import Offered, StartError, WorkEvents
@@ -142,7 +143,6 @@ class InProcess:
         if isinstance(outcome, Returned):
             self._events.finished(lease, outcome.body, used)
         elif isinstance(outcome, Failed):
-            failed = (outcome.reason, outcome.message, outcome.retryable)
-            self._events.failed(lease, *failed, used, outcome.retry_after)
+            self._events.failed(lease, outcome, used)
         else:
             self._events.stopped(lease)

@@ -9,13 +9,13 @@ import json
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from taskdist.agent.attempt import least
+from taskdist.agent.outcomes import Cancelled, Failed, Outcome, Returned
 from taskdist.agent.remains import SETTLE_SECONDS
 from taskdist.agent.results import too_large
 from taskdist.agent.sdk import Agent, Context, Handler, Permanent, Throttled
@@ -24,31 +24,6 @@ from taskdist.api.task import MAX_RESULT_BYTES
 from taskdist.protocol import values
 
 MAX_MESSAGE = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """The handler returned; `body` is a JSON object within bounds."""
-
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    reason: Reason
-    message: str
-    retryable: bool = True
-    retry_after: float = 0.0  # seconds; with the reason Throttled
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """It ended because it was told to; there is no result."""
-
-    message: str = ""
-
-
-Outcome = Returned | Failed | Cancelled
 
 
 def bounded(message: str) -> str:

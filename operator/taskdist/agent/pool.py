@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from structlog.typing import FilteringBoundLogger
 
 from taskdist.agent import frames, parents, said
+from taskdist.agent.outcomes import Cancelled, Failed, Returned
 from taskdist.agent.processes import (
     children,
     describe_exit,
@@ -301,7 +302,7 @@ class WorkerPool:
                 self._told.stopped(lease)
             else:
                 self._log.warning("worker died", task=job.grant.name, attempt=lease.attempt, how=how)
-                self._told.failed(lease, Reason.HANDLER_CRASHED, f"{how} while it ran the attempt", True)
+                self._told.failed(lease, Failed(Reason.HANDLER_CRASHED, f"{how} while it ran the attempt"))
         self._fill()
 
     def _could_not_start(self, how: str) -> None:
@@ -314,7 +315,7 @@ class WorkerPool:
         while self._waiting:
             job = self._waiting.popleft()
             del self._jobs[job.grant.lease]
-            self._told.failed(job.grant.lease, Reason.HANDLER_CRASHED, f"a worker could not start: {how}", True)
+            self._told.failed(job.grant.lease, Failed(Reason.HANDLER_CRASHED, f"a worker could not start: {how}"))
         pause = RESPAWN.full(self._failed_starts)
         self._failed_starts += 1
         if self._respawn is None:
@@ -397,11 +398,11 @@ class WorkerPool:
 
     def _tell_end(self, lease: LeaseName, end: said.Ended) -> None:
         match end.outcome:
-            case said.Returned(body):
+            case Returned(body):
                 self._told.finished(lease, body, end.used)
-            case said.Failed(reason, message, retryable, retry_after):
-                self._told.failed(lease, reason, message, retryable, end.used, retry_after)
-            case said.Cancelled():
+            case Failed() as failed:
+                self._told.failed(lease, failed, end.used)
+            case Cancelled():
                 self._told.stopped(lease)
 
     def _rest(self, worker: _Worker) -> None:

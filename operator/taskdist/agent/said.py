@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskdist.agent.frames import Frame
+from taskdist.agent.outcomes import Cancelled, Failed, Outcome, Returned
 from taskdist.api import Reason
 
 _REASONS = frozenset(str(reason) for reason in Reason)
@@ -44,29 +45,11 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    reason: Reason
-    message: str
-    retryable: bool
-    retry_after: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """It ended because it was told to; there is no result."""
-
-
-@dataclass(frozen=True, slots=True)
 class Ended:
     """The attempt is over. `left`: what of it still is in the worker, in words; `used`: as the handler said it."""
 
     serial: int
-    outcome: Returned | Failed | Cancelled
+    outcome: Outcome
     left: tuple[str, ...] = ()
     used: Any = field(default=None)
 
@@ -95,7 +78,7 @@ def read(frame: Frame) -> Said:
             raise _nonsense("kind", "one of ours", kind)
 
 
-def _outcome(head: dict[str, Any], body: bytes) -> Returned | Failed | Cancelled:
+def _outcome(head: dict[str, Any], body: bytes) -> Outcome:
     match head.get("outcome"):
         case "returned":
             return Returned(body)

@@ -15,11 +15,11 @@ from structlog.typing import FilteringBoundLogger
 
 from taskdist.agent.boot_timer import BootTimer
 from taskdist.agent.invoke import bounded
+from taskdist.agent.outcomes import Failed
 from taskdist.agent.results import refusal
 from taskdist.agent.usage import Used, tidy
 from taskdist.agent.vital import vital
 from taskdist.agent.work import Executor, Offered, StartError
-from taskdist.api import Reason
 from taskdist.common.backoff import Backoff
 from taskdist.common.boottime import boottime
 from taskdist.protocol.agent import AgentEnd
@@ -306,27 +306,20 @@ class Supervisor:
         """Pass a result on, once it is sure that the link and the Task's status can carry it."""
         refused = refusal(body)
         if refused is not None:
-            self.failed(lease, *refused, False, used)
+            self.failed(lease, Failed(*refused, retryable=False), used)
             return
         self._log.info("task finished", **_about(lease), bytes=len(body))
         self._act(self._protocol.finished(lease, body, boottime(), self._used(lease, used)))
 
-    def failed(
-        self,
-        lease: LeaseName,
-        reason: Reason,
-        message: str,
-        retryable: bool,
-        used: Any = None,
-        retry_after: float = 0.0,
-    ) -> None:
-        message = bounded(message)  # whatever ran it: it is logged, and kept until it is answered
+    def failed(self, lease: LeaseName, failed: Failed, used: Any = None) -> None:
+        reason, retryable = failed.reason, failed.retryable
+        message = bounded(failed.message)  # whatever ran it: it is logged, and kept until it is answered
         self._log.warning("task failed", **_about(lease), reason=reason, message=message, retryable=retryable)
         boot = boottime()
         # The clock first: what the second line of the fence killed did not crash, its time was over.
         self._act(self._protocol.tick(boot))
-        used = self._used(lease, used)
-        self._act(self._protocol.failed(lease, reason, message, retryable, boot, used, retry_after))
+        told = self._used(lease, used)
+        self._act(self._protocol.failed(lease, reason, message, retryable, boot, told, failed.retry_after))
 
     def stopped(self, lease: LeaseName) -> None:
         self._log.info("task stopped", **_about(lease))

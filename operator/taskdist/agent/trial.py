@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from taskdist.agent.outcomes import Failed
 from taskdist.agent.results import refusal
 from taskdist.agent.work import Executor
-from taskdist.api import Reason
 from taskdist.common.boottime import boottime
 from taskdist.protocol.messages import Grant, LeaseName
 
@@ -27,10 +27,7 @@ class Tried:
     """How it ended: with a result, for a reason, or, with neither, because it was stopped."""
 
     result: bytes | None = None
-    reason: Reason | None = None
-    message: str = ""
-    retryable: bool = False
-    retry_after: float = 0.0
+    failed: Failed | None = None
     used: Any = None
 
 
@@ -49,18 +46,10 @@ class _Events:
 
     def finished(self, _lease: LeaseName, body: bytes, used: Any = None) -> None:
         refused = refusal(body)
-        self._over(Tried(body, used=used) if refused is None else Tried(None, *refused))
+        self._over(Tried(body, used=used) if refused is None else Tried(failed=Failed(*refused, retryable=False)))
 
-    def failed(
-        self,
-        _lease: LeaseName,
-        reason: Reason,
-        message: str,
-        retryable: bool,
-        used: Any = None,
-        retry_after: float = 0.0,
-    ) -> None:
-        self._over(Tried(None, reason, message, retryable, retry_after, used))
+    def failed(self, _lease: LeaseName, failed: Failed, used: Any = None) -> None:
+        self._over(Tried(failed=failed, used=used))
 
     def stopped(self, _lease: LeaseName) -> None:
         self._over(Tried())

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from taskdist.api import Reason
+from taskdist.agent.outcomes import Failed
 from taskdist.protocol.messages import Grant, LeaseName
 
 
@@ -22,8 +22,7 @@ class Offered:
 class WorkEvents(Protocol):
     """What an executor tells of a lease. Exactly one of the last three ends it; called on the event loop.
 
-    `used` is what the handler says the attempt used of budgets, as it said it. `retry_after`: with the reason
-    Throttled, after how many seconds it asks for another try.
+    `used` is what the handler says the attempt used of budgets, as it said it.
     """
 
     def started(self, lease: LeaseName) -> None: ...
@@ -32,15 +31,7 @@ class WorkEvents(Protocol):
 
     def finished(self, lease: LeaseName, body: bytes, used: Any = None) -> None: ...
 
-    def failed(
-        self,
-        lease: LeaseName,
-        reason: Reason,
-        message: str,
-        retryable: bool,
-        used: Any = None,
-        retry_after: float = 0.0,
-    ) -> None: ...
+    def failed(self, lease: LeaseName, failed: Failed, used: Any = None) -> None: ...
 
     def stopped(self, lease: LeaseName) -> None:
         """Nothing of it runs any more and there is no result."""

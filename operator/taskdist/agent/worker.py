@@ -40,7 +40,8 @@ class Handlers:
         # Here and not at the first attempt, which would wait for it.
         import asyncio
 
-        from taskdist.agent.invoke import Failed, Returned, invoke
+        from taskdist.agent.invoke import invoke
+        from taskdist.agent.outcomes import Failed, Returned
         from taskdist.agent.sdk import Context
 
         self._invoke, self._context, self._returned, self._failed = invoke, Context, Returned, Failed

@@ -64,14 +64,15 @@ def _report(fraction: float, message: str) -> None:
 
 def _ending(tried: Tried) -> str:
     """What would become of a Task whose attempt ended so."""
-    if tried.reason is None:
+    failed = tried.failed
+    if failed is None:
         return "it was stopped"
     what = "its Task would fail at once"
-    if tried.reason is Reason.THROTTLED:
+    if failed.reason is Reason.THROTTLED:
         what = (
-            f"its Task would be tried again after {tried.retry_after:g} s, unless its queue delivers at most once "
+            f"its Task would be tried again after {failed.retry_after:g} s, unless its queue delivers at most once "
             "or its retry.throttledSeconds is used up"
         )
-    elif tried.retryable:
+    elif failed.retryable:
         what = "its Task would be tried again, as its queue's retry says"
-    return f"{tried.reason}: {tried.message}\n{what}"
+    return f"{failed.reason}: {failed.message}\n{what}"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from agents.peer import until
-from taskdist.api import Reason
+from taskdist.agent.outcomes import Failed
 from taskdist.protocol.messages import LeaseName
 
 
@@ -27,18 +27,10 @@ class Recorder:
         self.used[lease] = used
         self.told.append(("finished", lease, (body,)))
 
-    def failed(
-        self,
-        lease: LeaseName,
-        reason: Reason,
-        message: str,
-        retryable: bool,
-        used: Any = None,
-        retry_after: float = 0.0,
-    ) -> None:
+    def failed(self, lease: LeaseName, failed: Failed, used: Any = None) -> None:
         self.used[lease] = used
-        self.retry_after[lease] = retry_after
-        self.told.append(("failed", lease, (reason, message, retryable)))
+        self.retry_after[lease] = failed.retry_after
+        self.told.append(("failed", lease, (failed.reason, failed.message, failed.retryable)))
 
     def stopped(self, lease: LeaseName) -> None:
         self.told.append(("stopped", lease, ()))

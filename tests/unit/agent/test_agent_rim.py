@@ -9,6 +9,7 @@ import pytest
 
 from agents.peer import Peer, until
 from taskdist.agent.logs import make_logger
+from taskdist.agent.outcomes import Failed
 from taskdist.agent.supervisor import EXIT_BROKEN, Supervisor
 from taskdist.agent.transport import fault
 from taskdist.agent.work import Offered, WorkEvents
@@ -126,7 +127,7 @@ async def test_texts_with_half_a_pair_and_without_end_are_carried() -> None:
         lease = await b.grant("t", uid="a")
         b.events.progress(lease, 0.5, "\ud800")
         assert not fault(await b.peer.wait_for(Progress, lease))
-        b.events.failed(lease, Reason.HANDLER_ERROR, "\udfff" + "x" * 2_000_000, True)
+        b.events.failed(lease, Failed(Reason.HANDLER_ERROR, "\udfff" + "x" * 2_000_000))
         assert not fault(await b.peer.wait_for(Failure, lease))
 
 
@@ -134,7 +135,7 @@ async def test_texts_with_half_a_pair_and_without_end_are_carried() -> None:
 async def test_when_to_try_again_is_carried(after: float) -> None:
     async with bench() as b:
         lease = await b.grant("t")
-        b.events.failed(lease, Reason.THROTTLED, "busy", True, None, after)
+        b.events.failed(lease, Failed(Reason.THROTTLED, "busy", True, after))
         failure = await b.peer.wait_for(Failure, lease)
         assert failure.retry_after == after
         assert not fault(failure)

@@ -6,6 +6,7 @@ import pytest
 
 from taskdist.agent import said
 from taskdist.agent.frames import Frame
+from taskdist.agent.outcomes import Cancelled, Failed, Returned
 from taskdist.api import Reason
 
 END: dict[str, Any] = {"kind": "end", "serial": 1, "left": [], "outcome": "returned"}
@@ -17,12 +18,12 @@ GOOD: dict[str, tuple[dict[str, Any], said.Said]] = {
     "broken": ({"kind": "broken", "message": "why"}, said.Broken("why")),
     "started": ({"kind": "started", "serial": 3}, said.Started(3)),
     "progress": ({"kind": "progress", "serial": 1, "fraction": 1, "message": ""}, said.Progress(1, 1.0, "")),
-    "returned": (END | {"used": {"b": 1}}, said.Ended(1, said.Returned(b"{}"), used={"b": 1})),
+    "returned": (END | {"used": {"b": 1}}, said.Ended(1, Returned(b"{}"), used={"b": 1})),
     "failed": (
         FAILED | {"left": ["thread x"]},
-        said.Ended(1, said.Failed(Reason.HANDLER_ERROR, "m", True), ("thread x",)),
+        said.Ended(1, Failed(Reason.HANDLER_ERROR, "m", True), ("thread x",)),
     ),
-    "cancelled": (END | {"outcome": "cancelled"}, said.Ended(1, said.Cancelled())),
+    "cancelled": (END | {"outcome": "cancelled"}, said.Ended(1, Cancelled())),
 }
 BAD: dict[str, tuple[Any, str]] = {
     "no object": ([], "the head"),

@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict  # pydantic wants it before Python 3.12
 
 from taskdist.agent import Agent, Context, Permanent, Throttled
-from taskdist.agent.invoke import MAX_MESSAGE, Cancelled, Failed, Returned, bounded, encode_result, invoke
+from taskdist.agent.invoke import MAX_MESSAGE, bounded, encode_result, invoke
+from taskdist.agent.outcomes import Cancelled, Failed, Returned
 from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
 
