@@ -260,6 +260,20 @@ MUTANTS: tuple[Mutant, ...] = (
         plan=LONG | {"dispatch": Dispatch.LAZY, "fateful": 0.8},
     ),
     Mutant(
+        "an agent out of sight is not waited for at the takeover",
+        ("cancel",),
+        leader=too.ForgetsTheUnseen,
+        plan=LONG
+        | {
+            "dispatch": Dispatch.LAZY,
+            "fateful": 0.8,
+            "tasks": 3,
+            "slots": 3,
+            "pods": 1,
+            "faults": [(1.5, "cut", 8.0), (1.6, "step_down", 0.5), (3.8, "forced", 8.0)],
+        },
+    ),
+    Mutant(
         "the core is not told of a move", ("liveness",), leader=off.DoesNotTellOfMoves, plan=STRICT | {"fateful": 0.5}
     ),
     Mutant("redrives are ignored", ("liveness",), leader=off.IgnoresRedrives, plan=LETTERS),

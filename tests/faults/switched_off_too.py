@@ -27,6 +27,14 @@ class TakesAbsenceForDeath(Leader):
         self._on_pod_gone(uid, now)
 
 
+class ForgetsTheUnseen(Leader):
+    """An agent that was not heard, and whose pod is out of sight, is not waited for at the takeover."""
+
+    def _all_heard(self) -> bool:
+        self._lost_unheard.clear()
+        return super()._all_heard()
+
+
 class TimesByThePresentQueue(Leader):
     """A former leader's lease is timed by the queue as it is now."""
 
