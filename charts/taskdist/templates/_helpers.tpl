@@ -79,14 +79,15 @@ rights. Rendered without a cluster nothing is known of any namespace; every clus
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, patch, delete]
-# The certificate authorities' public half, where agents read it. Creation cannot be bound to a name.
+# The certificate authorities' public half, where agents read it. It says which installation serves the namespace, and
+# is watched for another one's claim. Creation cannot be bound to a name.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [create]
 - apiGroups: [""]
   resources: [configmaps]
   resourceNames: [taskdist-ca]
-  verbs: [get, update, patch]
+  verbs: [get, list, watch, update, patch]
 - apiGroups: ["", events.k8s.io]
   resources: [events]
   verbs: [create, patch]

@@ -113,6 +113,7 @@ class Reason(StrEnum):
     PODS_FAILING = "PodsFailing"  # pods of the pool do not come up
     NO_BOTTLENECK = "NoBottleneck"  # nothing holds Tasks for long
     BREAKER_CLOSED = "BreakerClosed"
+    NAMESPACE_TAKEN = "NamespaceTaken"  # another installation serves it
     EPOCH_RAISED = "EpochRaised"  # agents had seen a later leadership than the present one
     UNKNOWN_VALUE = "UnknownValue"  # set aside: it holds a word that this release does not know
     UNREADABLE = "Unreadable"  # set aside: it holds what this release cannot read

@@ -28,11 +28,18 @@ class Asides:
     Args:
         announce: records a Kubernetes Event.
         leads: whether this operator leads now: one of several replicas is enough to say it.
+        serves: whether a namespace is this installation's now; of others another one speaks.
     """
 
-    def __init__(self, announce: Callable[[Subject, Reason, str, str, bool], None], leads: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        announce: Callable[[Subject, Reason, str, str, bool], None],
+        leads: Callable[[], bool],
+        serves: Callable[[str], bool] = lambda _namespace: True,
+    ) -> None:
         self._announce = announce
         self._leads = leads
+        self._serves = serves
         self._informers: tuple[tuple[str, Informer[Any]], ...] = ()
         self._told: dict[tuple[str, str], str] = {}  # the oldest first
         self._on_aside: dict[str, Callable[[str], None]] = {}
@@ -73,7 +80,7 @@ class Asides:
         return Counter((kind, each.reason) for kind, informer in self._informers for each in informer.store.aside())
 
     def _tell(self, kind: str, aside: Aside) -> None:
-        if not self._leads() or self._told.get((kind, aside.uid)) == aside.message:
+        if not (self._leads() and self._serves(aside.namespace)) or self._told.get((kind, aside.uid)) == aside.message:
             return
         self._told.pop((kind, aside.uid), None)
         self._told[kind, aside.uid] = aside.message

@@ -107,6 +107,7 @@ class Dispatcher:
         clocks: Callable[[], Now] = read_clocks,
         tally: Tally | None = None,
         raise_epoch: Callable[[RaiseEpoch], None] = lambda _action: None,
+        serves: Callable[[str], bool] = lambda _namespace: True,
     ) -> None:
         """Nothing is done before `lead`.
 
@@ -115,6 +116,8 @@ class Dispatcher:
             leads_until: the boot time up to which leadership is sure; asked before anything is done in its name.
             overtaken: told once when the machine has ended its leadership by itself: it saw a newer one's work.
             raise_epoch: told when only a leadership of a higher epoch will be heard.
+            serves: whether a namespace is this installation's; the same for as long as a leadership lasts. What is in
+                others never enters the machine, so that nothing is decided or written there.
         """
         self._effects = effects
         self._observer = observer
@@ -122,6 +125,7 @@ class Dispatcher:
         self._leads_until = leads_until
         self._overtaken = overtaken
         self._raise_epoch = raise_epoch
+        self._serves = serves
         self._stopping = False
         self._leader: Leader | None = None
         self._pods: dict[str, PodRecord] = {}
@@ -169,14 +173,15 @@ class Dispatcher:
         for key in closed:
             self._doors.restore(key)
         for queue in queues:
-            self._take_queue(queue)
+            if self._serves(queue.key[0]):
+                self._take_queue(queue)
         for pool in pools:
             self.pool_applied(pool)
         for of_pool, told in performance:
             leader.core.recall(of_pool, told)
         for pod in list(self._pods.values()):
             self.pod_observed(pod)
-        known = list(tasks)
+        known = [record for record in tasks if self._serves(record.task.namespace)]
         for uid in sorted({record.agent_uid for record in known} & self._dead_pods.keys()):
             self._input(lambda m, now, uid=uid: m.pod_gone(uid, now))  # type: ignore[misc]
         self._input(lambda m, now: m.recover(known, now))
@@ -205,6 +210,8 @@ class Dispatcher:
     # -- what happened in the cluster ------------------------------------------------------------------------------
 
     def queue_applied(self, queue: Queue) -> None:
+        if not self._serves(queue.key[0]):
+            return
         self._take_queue(queue)
         # What status says next is to be of this spec.
         if queue.key in self._doors.watched:
@@ -220,6 +227,8 @@ class Dispatcher:
         self._input(lambda m, now: m.queue_deleted(key, now))
 
     def pool_applied(self, pool: Pool) -> None:
+        if not self._serves(pool.namespace):
+            return
         self._input(lambda m, now: m.pool_applied(pool, now))
         self._telling.pool_changed(pool.key)
 
@@ -228,6 +237,8 @@ class Dispatcher:
         self._telling.pool_deleted(key)
 
     def task_observed(self, record: TaskRecord) -> None:
+        if not self._serves(record.task.namespace):
+            return
         self._input(lambda m, now: m.task_observed(record, now))
 
     def task_set_aside(self, uid: str) -> None:
@@ -249,6 +260,8 @@ class Dispatcher:
         before = self._pods.get(pod.uid)
         self._pods[pod.uid] = pod
         self._pools_pods.setdefault(key, set()).add(pod.uid)
+        if not self._serves(pod.namespace):
+            return
         self._input(lambda m, now: m.pod_observed(pod, now))
         if before is None or (before.going, before.ended) != (pod.going, pod.ended):
             self._effects.look_at({key}, set())
@@ -283,6 +296,11 @@ class Dispatcher:
         if self._leader is None:
             self._effects.send(session, Refused("NotLeading", "this replica does not lead; dial again", retry=True))
             self._effects.close(session, "not leading")
+            return
+        if not self._serves(identity.namespace):
+            why = f"namespace {identity.namespace} is served by another installation"
+            self._effects.send(session, Refused("NotServed", f"{why}; dial again", retry=True))
+            self._effects.close(session, why)
             return
         self._input(lambda m, now: m.connected(session, identity, hello, now))
         self._telling.pool_changed((identity.namespace, identity.pool))

@@ -54,6 +54,7 @@ class Keepers:
         announce: records a Kubernetes Event.
         least_lease: what a shorter `leaseSeconds` of a queue counts as.
         may_act: whether leadership is sure now; asked before each write of status.
+        serves: whether a namespace is this installation's, for as long as it leads; what is in others is not taken in.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Keepers:
         announce: Announce,
         may_act: Callable[[], bool],
         least_lease: int = 0,
+        serves: Callable[[str], bool] = lambda _namespace: True,
     ) -> None:
         self._client = client
         self._least_lease = least_lease
@@ -75,6 +77,7 @@ class Keepers:
         self._replicas = Replicas(client, link, publish_trust, announce)
         self._announce = announce
         self._may_act = may_act
+        self._serves = serves
         self._pools: dict[Key, AgentPool] = {}
         self._queues: dict[Key, TaskQueue] = {}
         # What this release cannot read, as the API server has it: by kind and key.
@@ -110,6 +113,8 @@ class Keepers:
     def pool_seen(self, body: dict[str, Any]) -> None:
         """The pool exists, with this content."""
         key = (str(body["metadata"]["namespace"]), str(body["metadata"]["name"]))
+        if not self._serves(key[0]):
+            return
         new, before = not self._exists(key), self._pools.get(key)
         try:
             pool = reading.agent_pool(body)
@@ -141,6 +146,8 @@ class Keepers:
     def queue_seen(self, body: dict[str, Any]) -> None:
         """The queue exists, with this content."""
         key = (str(body["metadata"]["namespace"]), str(body["metadata"]["name"]))
+        if not self._serves(key[0]):
+            return
         before = self._queues.get(key)
         try:
             queue = reading.task_queue(body)

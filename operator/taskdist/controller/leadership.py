@@ -19,6 +19,7 @@ from taskdist.controller.dispatch import Dispatcher
 from taskdist.controller.effects import KubeEffects
 from taskdist.controller.handlers import KopfThread
 from taskdist.controller.keepers import Keepers
+from taskdist.controller.ownership import Ownership
 from taskdist.controller.reaper import Reaper
 from taskdist.controller.seen import SeenPool, SeenQueue
 from taskdist.controller.settings import Settings
@@ -66,6 +67,7 @@ class Parts:
     reaper: Reaper
     open_keepers: Callable[[], Awaitable[tuple[Keepers, Callable[[], Awaitable[None]]]]]
     asides: Asides
+    ownership: Ownership
 
 
 class Leadership:
@@ -170,7 +172,9 @@ class Leadership:
             declared.cancel()
         if not parts.certificates.present:  # else it serves, and is seen to beside all else
             await self._answered(parts.certificates.refresh)
+        parts.ownership.begin()
         self._work(scope, parts.certificates.run(), "certificates")
+        self._work(scope, parts.ownership.run(), "ownership")
         scope.callback(parts.effects.write_with, None)
         parts.effects.write_with(writer)
         scope.push_async_callback(parts.dispatcher.forget)

@@ -114,5 +114,4 @@ class _Process:
     def _unready(self) -> str | None:
         if (problem := self._reach.problem()) is not None:
             return problem
-        ready = self._operator is not None and self._operator.ready
-        return None if ready else "waiting for the first lists of the API server"
+        return "waiting for the API server" if self._operator is None else self._operator.unready()

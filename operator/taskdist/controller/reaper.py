@@ -41,6 +41,7 @@ class Reaper:
     Args:
         may_act: whether leadership is sure now; asked before each deletion.
         deleted: told of each Task that was deleted.
+        serves: whether a namespace is this installation's now; Tasks in others are another's to delete.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class Reaper:
         may_act: Callable[[], bool],
         deleted: Callable[[TaskRecord], None],
         wall: Callable[[], float] = time.time,
+        serves: Callable[[str], bool] = lambda _namespace: True,
     ) -> None:
         self._client = client
         self._retention = retention
         self._may_act = may_act
         self._deleted = deleted
         self._wall = wall
+        self._serves = serves
         self._rests_until = 0.0
 
     async def run(self) -> None:
@@ -75,7 +78,10 @@ class Reaper:
 
         async def one(record: TaskRecord) -> None:
             async with gate:
-                if self._may_act() and self._wall() >= self._rests_until:
+                if not self._serves(record.task.namespace):
+                    self._retention.again(record.task.uid, self._wall() + AGAIN_SECONDS)
+                    del left[record.task.uid]
+                elif self._may_act() and self._wall() >= self._rests_until:
                     await self._delete(record)
                     del left[record.task.uid]
 

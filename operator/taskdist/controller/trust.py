@@ -7,11 +7,9 @@ import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import structlog
-
 from taskdist.api import GROUP, AgentPool
 from taskdist.controller.pods import CA_CONFIGMAP, MANAGED_BY
-from taskdist.kube import CONFIGMAPS, PODS, SECRETS, TOKENREVIEWS, ApiError, Client
+from taskdist.kube import CONFIGMAPS, PODS, SECRETS, TOKENREVIEWS, ApiError, Client, KubeError
 from taskdist.link.auth import PodOwner
 from taskdist.link.keeper import Conflict
 from taskdist.protocol import convert
@@ -21,7 +19,8 @@ CA_KEY = "ca.crt"
 # On the bundle: the audience of the installation that wrote it, which names its namespace and Lease.
 INSTALLATION_ANNOTATION = f"{GROUP}/installation"
 FIELD_MANAGER = "taskdist"
-_log = structlog.get_logger("taskdist.trust")
+# How often a ConfigMap is looked at again that somebody else has just written.
+MOST_TRIES = 5
 
 Object = dict[str, Any]
 
@@ -97,10 +96,18 @@ class SecretStore:
         return str(answer["metadata"]["resourceVersion"])
 
 
+class OtherInstallation(KubeError):
+    """The namespace is served by another installation."""
+
+
+class Contended(KubeError):
+    """Somebody else writes the ConfigMap again and again."""
+
+
 class BundleMaps:
     """The bundle as a ConfigMap in each namespace that has a pool.
 
-    Each says whose it is. Two installations over one namespace would take it from each other, and each names the other.
+    Each says whose it is. One that is another installation's is left as it is: who may take it is asked elsewhere.
 
     Args:
         namespaces: those that have one now.
@@ -113,13 +120,50 @@ class BundleMaps:
         self._installation = installation
 
     async def publish(self, bundle: bytes) -> bool:
+        failed: KubeError | None = None
         for namespace in sorted(set(self._namespaces())):
-            await self.publish_in(namespace, bundle)
+            try:
+                await self.publish_in(namespace, bundle)
+            except OtherInstallation:
+                pass
+            except (ApiError, Contended) as error:  # of this namespace: the others get theirs
+                failed = failed or error
+        if failed is not None:
+            raise failed
         return True
 
     async def publish_in(self, namespace: str, bundle: bytes) -> None:
-        """Write the bundle into this namespace unless it stands there already."""
-        text, whose = bundle.decode(), {INSTALLATION_ANNOTATION: self._installation}
+        """Write the bundle into this namespace unless it stands there already. Raises OtherInstallation."""
+        for _ in range(MOST_TRIES):
+            if await self._published(namespace, bundle.decode()):
+                return
+        raise Contended(f"ConfigMap {CA_CONFIGMAP} in namespace {namespace} keeps changing")
+
+    async def _published(self, namespace: str, text: str) -> bool:
+        whose = {INSTALLATION_ANNOTATION: self._installation}
+        try:
+            present = await self._client.get(CONFIGMAPS, CA_CONFIGMAP, namespace)
+        except ApiError as error:
+            if not error.is_not_found:
+                raise
+            return await self._created(namespace, text, whose)
+        metadata = present["metadata"]
+        owner = (metadata.get("annotations") or {}).get(INSTALLATION_ANNOTATION, "")
+        if owner not in ("", self._installation):
+            raise OtherInstallation(f"namespace {namespace} is served by another installation, {owner}")
+        if (present.get("data") or {}).get(CA_KEY) == text and owner:
+            return True
+        version = metadata["resourceVersion"]
+        change = {"metadata": {"resourceVersion": version, "annotations": whose}, "data": {CA_KEY: text}}
+        try:
+            await self._client.patch(CONFIGMAPS, CA_CONFIGMAP, change, namespace)
+        except ApiError as error:
+            if error.is_conflict or error.is_not_found:
+                return False
+            raise
+        return True
+
+    async def _created(self, namespace: str, text: str, whose: Mapping[str, str]) -> bool:
         body: Object = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -127,30 +171,14 @@ class BundleMaps:
             "data": {CA_KEY: text},
         }
         try:
-            present = await self._client.get(CONFIGMAPS, CA_CONFIGMAP, namespace)
-        except ApiError as error:
-            if not error.is_not_found:
-                raise
-        else:
-            other = (present["metadata"].get("annotations") or {}).get(INSTALLATION_ANNOTATION, "")
-            if (present.get("data") or {}).get(CA_KEY) != text or other != self._installation:
-                if other not in ("", self._installation):
-                    # It may be gone, and this one installed in its place: so it is told, and nothing is stopped for it.
-                    _log.warning(
-                        "the namespace was served by another installation; told again, that one still runs",
-                        namespace=namespace,
-                        other=other,
-                        this=self._installation,
-                    )
-                change = {"metadata": {"annotations": whose}, "data": {CA_KEY: text}}
-                await self._client.patch(CONFIGMAPS, CA_CONFIGMAP, change, namespace)
-            return
-        try:
             await self._client.create(CONFIGMAPS, body, namespace, field_manager=FIELD_MANAGER)
         except ApiError as error:
+            if error.is_already_exists:
+                return False
             # A namespace that is being deleted takes nothing new, and needs nothing.
-            if not (error.is_already_exists or error.is_forbidden or error.is_not_found):
+            if not (error.is_forbidden or error.is_not_found):
                 raise
+        return True
 
 
 def token_review(client: Client) -> "Callable[[str, Sequence[str]], Any]":

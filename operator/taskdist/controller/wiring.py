@@ -23,8 +23,9 @@ from taskdist.controller.epochs import Epochs, went_back
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.leadership import Leadership, Parts
 from taskdist.controller.observer import MetricsObserver
+from taskdist.controller.ownership import Bundle, Ownership, seen_bundle
 from taskdist.controller.payloads import RecentPayloads
-from taskdist.controller.pods import LinkInfo
+from taskdist.controller.pods import CA_CONFIGMAP, LinkInfo
 from taskdist.controller.reach import Reach
 from taskdist.controller.reaper import Reaper
 from taskdist.controller.relay import Relay
@@ -44,6 +45,7 @@ from taskdist.controller.trust import (
 from taskdist.core.model import Key
 from taskdist.kube import (
     AGENTPOOLS,
+    CONFIGMAPS,
     EVENTS,
     PODS,
     TASKQUEUES,
@@ -103,10 +105,10 @@ class Operator:
         self._fail = fail
         self._loop = asyncio.get_running_loop()
         self._leadership: Leadership | None = None
-        self.ready = False
+        self._ready = False
         namespaces = list(settings.watch_namespaces) or None
         self._recorder = Recorder(self._create_event, instance=settings.pod_name)
-        self._asides = Asides(self._announce, lambda: self._dispatcher.leader is not None)
+        self._asides = Asides(self._announce, lambda: self._dispatcher.leader is not None, self._serves)
         hear = self._asides.hear
         on_task = hear(Task.kind, self._task_event, lambda uid: self._dispatcher.task_set_aside(uid))
         self._tasks: Informer[TaskRecord] = Informer(
@@ -136,9 +138,29 @@ class Operator:
         )
         self._asides.watch(Task=self._tasks, Pod=self._pods, TaskQueue=self._queues, AgentPool=self._pools)
         self._observer = MetricsObserver(self._metrics, read_clocks)
-        self._tally, self._retention = Tally(), Retention()
-        self._reaper = Reaper(client, self._retention, self._may_act, self._expired)
-        self._bundles = BundleMaps(client, lambda: (p.pool.namespace for p in self._pools.store), settings.audience)
+        self._marks: Informer[Bundle] = Informer(
+            client,
+            CONFIGMAPS,
+            transform=seen_bundle,
+            on_event=lambda _event: None,
+            namespaces=namespaces,
+            # The rights are on this name alone, and the API server finds them by this selector.
+            field_selector=f"metadata.name={CA_CONFIGMAP}",
+        )
+        self._informers = (self._queues, self._pools, self._pods, self._tasks, self._marks)
+        self._ownership = Ownership(
+            client,
+            self._marks,
+            settings.audience,
+            lambda: self._certificates.bundle(),
+            self._may_act,
+            lambda why: self._elector.step_down(why),
+            self._tell_taken,
+            boottime,
+        )
+        self._tally, self._retention = Tally(self._serves), Retention()
+        self._reaper = Reaper(client, self._retention, self._may_act, self._expired, serves=self._serves)
+        self._bundles = BundleMaps(client, self._pool_namespaces, settings.audience)
         self._authenticator = Authenticator(
             token_review(client),
             settings.audience,
@@ -172,6 +194,7 @@ class Operator:
             self._overtaken,
             tally=self._tally,
             raise_epoch=self._epochs.on_agent,
+            serves=self._serves,
         )
         self._certificates = CertificateKeeper(
             SecretStore(client, settings.namespace, settings.ca_secret), self._bundles, settings.link_names
@@ -213,6 +236,7 @@ class Operator:
             self._reaper,
             self._open_keepers,
             self._asides,
+            self._ownership,
         )
         self._metrics.observe(self._snapshot)
 
@@ -221,9 +245,7 @@ class Operator:
     async def run(self, stopping: asyncio.Event) -> None:
         """Run all parts, and campaign once all is listed, until `stopping` is set. Raises what a part failed with."""
         async with asyncio.TaskGroup() as group:
-            running = [
-                group.create_task(informer.run()) for informer in (self._queues, self._pools, self._pods, self._tasks)
-            ]
+            running = [group.create_task(informer.run()) for informer in self._informers]
             running.append(group.create_task(measure_loop_lag(self._metrics)))
             running.append(group.create_task(self._recorder.run()))
             running.append(group.create_task(self._serve_link()))
@@ -231,11 +253,11 @@ class Operator:
             synced = group.create_task(self._synced())
             await asyncio.wait({synced, stopper}, return_when=asyncio.FIRST_COMPLETED)
             if not stopping.is_set():
-                self.ready = True
+                self._ready = True
                 settle_collector()
                 election = group.create_task(self._elector.run())
                 await stopper
-                self.ready = False
+                self._ready = False
                 self._elector.resign()
                 await election
             for task in (*running, synced):
@@ -248,6 +270,12 @@ class Operator:
             await self._leadership.closed()
         await self._link.stop(LINK_STOP_SECONDS)
         await self._recorder.flush()
+
+    def unready(self) -> str | None:
+        """Say what keeps it from its work; None where nothing does."""
+        if not self._ready:
+            return "waiting for the first lists of the API server"
+        return None if self._elector.leading() is None else self._ownership.problem(self._pool_namespaces())
 
     @property
     def silent_for(self) -> float:
@@ -262,11 +290,11 @@ class Operator:
 
     def _snapshot(self) -> Snapshot:
         now = snapshot(self._dispatcher, self._tally, self._elector.leading(), self._asides.count())
-        now = with_ends(now, self._effects.writes, (self._queues, self._pools, self._pods, self._tasks))
+        now = with_ends(now, self._effects.writes, self._informers)
         return replace(now, api_silent_seconds=self._reach.silent_for)
 
     async def _synced(self) -> None:
-        await asyncio.gather(*(i.synced() for i in (self._queues, self._pools, self._pods, self._tasks)))
+        await asyncio.gather(*(i.synced() for i in self._informers))
 
     # -- leadership ------------------------------------------------------------------------------------------------
 
@@ -306,6 +334,7 @@ class Operator:
             self._announce_from_thread,
             self._may_act,
             settings.least_lease,
+            self._serves,
         )
 
         async def close() -> None:
@@ -405,6 +434,17 @@ class Operator:
     def _may_act(self) -> bool:
         """Whether this process is sure to lead now. Asked from either thread, right before a request is sent."""
         return boottime() < self._elector.leads_until
+
+    def _serves(self, namespace: str) -> bool:
+        return self._ownership.serves(namespace)
+
+    def _pool_namespaces(self) -> set[str]:
+        return {seen.pool.namespace for seen in self._pools.store}
+
+    def _tell_taken(self, namespace: str, message: str) -> None:
+        for key in [seen.pool.key for seen in self._pools.store if seen.pool.namespace == namespace]:
+            subject = Subject(AgentPool.kind, *key, self._pool_uid(key))
+            self._announce(subject, Reason.NAMESPACE_TAKEN, message, "Refuse", True)
 
     def _look_at(self, pools: set[Key], queues: set[Key]) -> None:
         if self._leadership is not None:

@@ -100,6 +100,8 @@ MAY = [
     ("patch", "pods", "", ELSEWHERE, ""),
     ("create", "configmaps", "", ELSEWHERE, ""),
     ("patch", "configmaps", "", ELSEWHERE, "taskdist-ca"),
+    ("list", "configmaps", "", "", "taskdist-ca"),
+    ("watch", "configmaps", "", ELSEWHERE, "taskdist-ca"),
     ("create", "events", "events.k8s.io", ELSEWHERE, ""),
     ("create", "tokenreviews", "authentication.k8s.io", "", ""),
     ("create", "leases", "coordination.k8s.io", NAMESPACE, ""),

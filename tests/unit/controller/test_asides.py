@@ -19,9 +19,9 @@ def odd(version: int, message: str = "spec.x") -> Aside:
 
 class Told:
     def __init__(self) -> None:
-        self.leads = True
+        self.leads = self.serves = True
         self.events: list[tuple[str, str, Reason, str, bool]] = []
-        self.asides = Asides(self.announce, lambda: self.leads)
+        self.asides = Asides(self.announce, lambda: self.leads, lambda namespace: self.serves)
 
     def announce(self, subject: Any, reason: Reason, message: str, action: str, warning: bool) -> None:
         self.events.append((subject.kind, subject.name, reason, message, warning))
@@ -39,6 +39,17 @@ def test_it_is_told_once_for_each_thing_that_is_wrong() -> None:
     assert uids == ["uid-a"] * 3
     hear(Added("x"))
     assert changes == [Added("x")]
+
+
+def test_nothing_is_told_of_another_installation_s_objects() -> None:
+    told = Told()
+    told.serves = False
+    hear = told.asides.hear("Task", lambda change: None)
+    hear(odd(1))
+    assert told.events == []
+    told.serves = True
+    hear(odd(2))
+    assert len(told.events) == 1
 
 
 def test_a_replica_that_does_not_lead_is_silent_until_it_does() -> None:

@@ -144,8 +144,16 @@ class Room:
         self.overtaken = 0
         self.tally = Tally()
         self.now = Now(5.0, 100.0)
+        # Namespaces that another installation serves.
+        self.others: set[str] = set()
         self.dispatcher = Dispatcher(
-            self.effects, self.effects, lambda: math.inf, self._overtaken, lambda: self.now, self.tally
+            self.effects,
+            self.effects,
+            lambda: math.inf,
+            self._overtaken,
+            lambda: self.now,
+            self.tally,
+            serves=lambda namespace: namespace not in self.others,
         )
 
     def _overtaken(self) -> None:
@@ -190,6 +198,55 @@ async def test_a_waiting_task_is_written_then_granted_with_its_payload() -> None
     (write,) = room.effects.writes
     assert (write.status["phase"], write.status["agentUid"]) == ("Assigned", "p1")
     assert isinstance(room.effects.sent[0], Welcome)
+
+
+@pytest.mark.parametrize("known_before", [pytest.param(True, id="recovered"), pytest.param(False, id="observed")])
+async def test_nothing_is_done_in_a_namespace_that_another_installation_serves(known_before: bool) -> None:
+    room = Room()
+    room.others.add("ns")
+    own = TaskRecord(Task("t2", "own", "a", "q", "echo", 1.0), 10)
+    queues = [Queue(namespace, "q", ("pool",), drained=True) for namespace in ("ns", "own")]
+    pools, records = [Pool("ns", "pool"), Pool("own", "pool")], [RECORD, own]
+    leader = Leader(Core(), 1, LeaderSettings())
+    if known_before:
+        room.dispatcher.pod_observed(PodRecord("p1", "ns", "pod", "pool", 1.0, ready=True))
+        closed = [queue.key for queue in queues]
+        room.dispatcher.lead(leader, queues, pools, records, closed, [(pool.key, ()) for pool in pools])
+    else:
+        room.dispatcher.lead(leader, [], [], [])
+        for queue in queues:
+            room.dispatcher.queue_applied(queue)
+        for pool in pools:
+            room.dispatcher.pool_applied(pool)
+        room.dispatcher.pod_observed(PodRecord("p1", "ns", "pod", "pool", 1.0, ready=True))
+        for record in records:
+            room.dispatcher.task_observed(record)
+    assert leader.knows("t2")
+    assert not leader.knows("t1")
+    assert leader.core.queue_counts().keys() == {("own", "q")}
+    unheard_of, there = (replace(leader.core.pool_view((ns, "pool")), key=("", "")) for ns in ("no", "own"))
+    assert replace(leader.core.pool_view(("ns", "pool")), key=("", "")) == unheard_of != there
+    assert room.dispatcher.accepting().keys() == {("own", "q")}
+    room.dispatcher.connected(7, AGENT, HELLO)
+    (answer,) = room.effects.sent
+    assert isinstance(answer, Refused)
+    assert answer.retry
+    assert answer.message == "namespace ns is served by another installation; dial again"
+    assert len(room.effects.closed) == 1
+    room.dispatcher.queue_deleted(("ns", "q"))
+    room.dispatcher.pool_deleted(("ns", "pool"))
+    room.dispatcher.task_deleted("t1")
+    assert not room.effects.writes
+    # The next leadership serves it.
+    await room.dispatcher.forget()
+    room.others.clear()
+    room.effects.sent.clear()
+    room.lead(2)
+    room.connect()
+    grant = await room.effects.until_sent(Grant)
+    assert isinstance(grant, Grant)
+    assert grant.lease.task_uid == "t1"
+    await room.dispatcher.forget()
 
 
 async def test_the_end_of_a_leadership_tells_agents_to_hold_and_nothing_after() -> None:

@@ -111,3 +111,30 @@ async def test_the_echo_of_an_own_write_is_no_reason_for_another(kind: str, spec
     await work.idle()
     assert facts.asked == 3
     await keepers.close()
+
+
+async def test_pools_and_queues_of_another_installation_are_left_to_it() -> None:
+    server, facts = Server(), Facts()
+    nothing = cast("Any", None)
+    keepers = server.keepers = Keepers(
+        cast("Any", server),
+        cast("Any", facts),
+        nothing,
+        "system",
+        nothing,
+        nothing,
+        lambda: True,
+        0,
+        lambda name: False,
+    )
+    server.apply("queue", pools=["pool"])
+    server.apply("pool", template="odd")
+    server.apply("pool", template={"spec": {"containers": [{"name": "a", "image": "i"}]}})
+    keepers.look_at_pool(("ns", "pool"))
+    keepers.look_at_queue(("ns", "queue"))
+    keepers.pool_deleted(("ns", "pool"))
+    keepers.queue_deleted(("ns", "queue"))
+    assert not keepers._pool_work._runs
+    assert not keepers._queue_work._runs
+    await keepers.close()
+    assert (facts.asked, server.writes) == (0, 0)

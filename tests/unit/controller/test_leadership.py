@@ -20,7 +20,7 @@ from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Answer, Client, I
 from taskdist.kube.transport import Request
 from unit.kube.fakes import GONE, Script, Step, listing, make
 
-OPEN = {"certificates", "effects", "dispatch", "link", "retention", "kopf"}
+OPEN = {"certificates", "ownership", "effects", "dispatch", "link", "retention", "kopf"}
 
 
 class Nothing(tuple[Any, ...]):
@@ -137,6 +137,9 @@ class World:
             reaper=cast(Any, SimpleNamespace(run=lambda: self.forever("retention"))),
             open_keepers=self.open_keepers,
             asides=Asides(lambda subject, reason, message, action, warning: None, lambda: True),
+            ownership=cast(
+                Any, SimpleNamespace(begin=lambda: self.note("whose"), run=lambda: self.forever("ownership"))
+            ),
         )
 
     def leadership(self, epoch: int = 1) -> Leadership:
@@ -256,6 +259,15 @@ async def test_pods_are_listed_when_the_tasks_have_been() -> None:
     led.end()
     await asyncio.wait_for(led.closed(), 10)
     assert world.log.index("list tasks") < world.log.index("list pods")
+
+
+async def test_whose_the_namespaces_are_is_settled_before_anything_is_decided() -> None:
+    world = World()
+    led = world.leadership().begin(None)
+    await world.until(lambda: world.open == OPEN)
+    led.end()
+    await asyncio.wait_for(led.closed(), 10)
+    assert world.log.index("list pods") < world.log.index("whose") < world.log.index("+dispatch")
 
 
 async def test_a_takeover_that_fails_closes_what_it_opened_and_ends_the_process() -> None:

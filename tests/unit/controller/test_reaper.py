@@ -42,7 +42,7 @@ class Server:
 class Room:
     def __init__(self, count: int = 1) -> None:
         self.now = 1000.0
-        self.leads = True
+        self.leads = self.serves = True
         self.server = Server()
         self.deleted: list[str] = []
         self.retention = Retention()
@@ -55,6 +55,7 @@ class Room:
             lambda: self.leads,
             lambda record: self.deleted.append(record.task.uid),
             lambda: self.now,
+            lambda namespace: self.serves,
         )
 
 
@@ -63,6 +64,17 @@ async def test_what_is_due_is_deleted_once_in_the_version_that_was_judged() -> N
     await room.reaper.round()
     await room.reaper.round()
     assert room.server.calls == [("ns", "t0", "u0", "40")]
+    assert room.deleted == ["u0"]
+
+
+async def test_tasks_in_another_installation_s_namespaces_are_left_to_it() -> None:
+    room = Room()
+    room.serves = False
+    await room.reaper.round()
+    assert room.server.calls == []
+    room.serves = True
+    room.now += AGAIN_SECONDS
+    await room.reaper.round()
     assert room.deleted == ["u0"]
 
 

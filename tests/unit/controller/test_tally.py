@@ -57,6 +57,20 @@ def test_numbers_are_those_of_what_is_there(history: list[tuple[str, Phase | Non
     assert not tally._dead_letters
 
 
+def test_what_is_in_another_installation_s_namespaces_is_not_told() -> None:
+    others: set[str] = set()
+    tally = Tally(lambda namespace: namespace not in others)
+    for uid in "abc":
+        tally.seen(record(uid, Phase.DEAD_LETTERED))
+    task = Task("d", "elsewhere", "d", "q", "t", 1.0)
+    tally.seen(TaskRecord(task, 1, Phase.DEAD_LETTERED))
+    others.add("ns")
+    assert (tally.accepted, tally.all_dead_letters()) == (1, {("elsewhere", "q"): 1})
+    tally.gone("a")
+    others.clear()
+    assert (tally.accepted, tally.all_dead_letters()) == (3, {("elsewhere", "q"): 1, ("ns", "q"): 2})
+
+
 def test_what_was_accepted_is_all_that_there_is_but_what_is_deleted_before_its_end() -> None:
     tally = Tally()
     for uid, phase in (("a", Phase.PENDING), ("b", Phase.SUCCEEDED), ("c", Phase.DEAD_LETTERED)):
