@@ -251,8 +251,12 @@ def unowned(shared: Room) -> Iterator[Object]:
 def test_an_agent_that_is_turned_away_says_why_and_stays_unready(shared: Room, unowned: Object) -> None:
     log = shared.stack.directory / "pods" / "logs" / shared.namespace / "unowned" / "agent.log"
     until(lambda: log.exists() and "belongs to no AgentPool" in log.read_text(), "its log says why")
-    conditions = shared.status("pods", "unowned").get("conditions") or []
-    assert not [c for c in conditions if c["type"] == "Ready" and c["status"] == "True"]
+
+    def ready() -> list[str]:
+        conditions = shared.status("pods", "unowned").get("conditions") or []
+        return [c["status"] for c in conditions if c["type"] == "Ready"]
+
+    until(lambda: ready() == ["False"], "its status says that it is not ready")
 
 
 def test_the_operator_serves_on_after_all_of_this(shared: Room) -> None:

@@ -157,6 +157,7 @@ def test_two_operators_one_leads_and_hands_over_when_it_is_told_to_end(
     def hand_over() -> None:
         idle = metrics(second)
         writes = [k for k, v in idle.items() if k.startswith("taskdist_api_requests_total") and "tasks" in k and v]
+        assert writes, "it lists them"
         assert not [k for k in writes if "patch" in k or "put" in k], "only the leader writes"
         assert idle["taskdist_link_sessions"] == 0
         assert [leads(first), leads(second)] == [True, False]
@@ -173,6 +174,7 @@ def test_two_operators_one_leads_and_hands_over_when_it_is_told_to_end(
     run_through(room, tmp_path / "beats", 60, hand_over)
     assert metrics(second)["taskdist_conservation_error"] == 0
     said = [json.loads(line) for line in second.log.read_text().splitlines() if line.startswith("{")]
+    assert "info" in {line.get("level") for line in said}
     assert not [line for line in said if line.get("level") == "error"], "nothing went wrong in its log"
 
 

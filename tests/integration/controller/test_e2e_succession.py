@@ -189,6 +189,7 @@ def test_an_operator_outlives_its_api_server(
     # kopf calls a request that it tries again an error.
     assert not [line for line in said if line["level"] == "error" and not line["logger"].startswith("kopf")]
     assert not [line for line in said if "Traceback" in str(line)]
+    assert "info" in {line["level"] for line in said}
     operator.stop()
     assert operator.process.returncode == 0
 
