@@ -16,8 +16,9 @@ from taskdist.agent.processes import adopt_orphans
 from taskdist.agent.supervisor import Supervisor
 from taskdist.agent.work import Offered
 from taskdist.common.boottime import boottime
-from taskdist.protocol.agent import AgentEnd, Offer
+from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.messages import Hello, Ping
+from taskdist.protocol.settings import Offer
 
 SAMPLE = Path(__file__).parent / "sample.py"
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from faults.machines import AgentMachine, Work
     from faults.operators import Operator
     from faults.world import World
-    from taskdist.protocol.leader import Leader
+    from taskdist.protocol.operator import Leader
 
 
 class Checker:
@@ -120,7 +120,7 @@ class Checker:
     @property
     def _agents_keep_limits(self) -> bool:
         """Not in a test that is about the operator's own watch."""
-        return getattr(self.world.agent_class, "keeps_limits", True)
+        return self.world.agents_know_limits
 
     def _still_runs(self, work: Work, kind: str) -> None:
         if kind == "overlong" and not self._agents_keep_limits:
@@ -326,7 +326,7 @@ class Checker:
         core, away = cast(WatchedCore, leader.core), set()
         for machine in world.agents.values():
             pod = world.api.pods.get(machine.pod)
-            if machine.gone or machine.stopping or pod is None or machine.pod in leader._draining:
+            if machine.gone or machine.stopping or pod is None or machine.pod in leader.state.draining:
                 continue
             if machine.end is None or not machine.end.ready or machine.pod not in core.ready:
                 away.add(machine.pod)

@@ -12,7 +12,8 @@ from faults.api_model import TOO_LARGE
 from faults.operators import Stream, short
 from faults.shared import DEVICE
 from taskdist.api import Reason
-from taskdist.protocol.agent import AgentEnd, Offer
+from taskdist.protocol.agent import AgentEnd
+from taskdist.protocol.agent.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
 from taskdist.protocol.messages import (
     AgentIdentity,
     Cancel,
@@ -24,8 +25,8 @@ from taskdist.protocol.messages import (
     ToAgent,
     Welcome,
 )
+from taskdist.protocol.settings import Offer
 from taskdist.protocol.timeouts import TIMED_OUT
-from taskdist.protocol.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
 
 if TYPE_CHECKING:
     from faults.world import World
@@ -90,8 +91,8 @@ class AgentMachine:
 
     def boot(self) -> float:
         t = self.world.t
-        if not getattr(self.world.agent_class, "counts_suspend", True):
-            t -= self.slept  # the mutant's clock
+        if not self.world.clocks_count_suspend:
+            t -= self.slept
         return t * self.rate + self.offset
 
     # --- the process ---
@@ -105,7 +106,7 @@ class AgentMachine:
         plan = world.plan
         devices = ((DEVICE, plan.devices),) if plan.devices else ()
         offer = Offer(slots=plan.slots, resources=devices, fenced=plan.fenced, started=world.t + self.wall_off)
-        self.end = world.agent_class(f"{self.pod}-i{self.instances}", offer, world.timings.agent)
+        self.end = world.make_end(f"{self.pod}-i{self.instances}", offer, world.timings.agent)
         world.say(self.pod, f"instance {self.instances} starts")
         world.after(0.02, self._dial, self.end)
 

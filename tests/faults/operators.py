@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from taskdist.protocol.leader import Leader
 from taskdist.protocol.messages import (
     ToAgent,
 )
@@ -32,6 +31,7 @@ from taskdist.protocol.observations import (
     WriteStatus,
     Written,
 )
+from taskdist.protocol.operator import Leader
 
 if TYPE_CHECKING:
     from faults.machines import AgentMachine
@@ -117,8 +117,8 @@ class Operator:
             world.lease_epoch += 1
             world.check.began_leading[world.lease_epoch] = t
             world.say(self.name, f"leads, epoch {world.lease_epoch}")
-            self.leader = world.leader_class(
-                world.make_core(world.lease_epoch), world.lease_epoch, world.timings.leader
+            self.leader = world.make_leader(
+                world.make_core(world.lease_epoch), world.lease_epoch, world.leader_settings
             )
             self._sure_until()
             listed = t - 2.0 if world.plan.stale_lists else t
@@ -288,7 +288,7 @@ class Operator:
                 self._write(leader, action)
             case ReadTask(at=at) if at and action.token % 2:
                 # What the watch has just brought, whatever has become of the Task since.
-                seen = leader._tasks[action.uid].record
+                seen = leader.state.tasks[action.uid].record
                 assert seen.resource_version == at
                 found = Found(seen, b"{}")
                 world.after(0.0001, self.feed, "answer", leader, "read_done", action.token, found)

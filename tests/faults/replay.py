@@ -11,7 +11,7 @@ from faults.world import World
 def main(seed: int, mutant: str = "") -> int:
     if mutant:
         one = next(m for m in MUTANTS if mutant in m.name)
-        world = World(seed, make_plan(seed, one.faults, one.least, **one.plan), one.leader, one.agent, trace=True)
+        world = one.history(seed, trace=True)
     else:
         world = World(seed, make_plan(seed), trace=True)
     print(world.plan)

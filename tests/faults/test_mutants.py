@@ -3,23 +3,23 @@
 The same histories pass with the line on: so it is the line that keeps the promise, and the checker that sees it.
 """
 
+from dataclasses import fields
+
 import pytest
 
 from faults.mutants import MUTANTS, Mutant
 from faults.plan import make_plan
-from faults.switched_off import KeepsNoLimitUnseen
 from faults.violation import Violation
 from faults.world import World
+from taskdist.protocol.rules import ALL, Rules
 
 SEEDS = 4000
 
 
 def violated(seed: int, mutant: Mutant, *, off: bool) -> str:
     """Return the kind of promise that this history breaks, if any."""
-    plan = make_plan(seed, mutant.faults, mutant.least, **(mutant.plan if off else mutant.plan | mutant.sound))
-    world = World(seed, plan, mutant.leader, mutant.agent) if off else World(seed, plan)
     try:
-        world.run()
+        mutant.history(seed, off=off).run()
     except Violation as violation:
         return violation.kind
     return ""
@@ -29,7 +29,13 @@ def test_the_operator_s_watch_alone_keeps_limits() -> None:
     """Agents that know of no limits: whatever they run too long is stopped all the same."""
     for seed in range(300):
         plan = make_plan(seed, execution=2.0, progress=None, longest=160.0, long_work=0.5, fenced=True)
-        World(seed, plan, agent=KeepsNoLimitUnseen).run()
+        World(seed, plan, rules=Rules(agents_keep_limits=False), agents_know_limits=False).run()
+
+
+def test_each_line_is_switched_off_by_a_mutant() -> None:
+    names = [line.name for line in fields(Rules)]
+    assert [name for name in names if all(getattr(mutant.rules, name) for mutant in MUTANTS)] == []
+    assert [name for name in names if not getattr(ALL, name)] == []
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))

@@ -6,35 +6,31 @@ from typing import Any
 import pytest
 
 from faults.plan import make_plan
-from faults.releases import OldAgent, OldLeader
+from faults.releases import EndsWhenRefused, OldAgent, OldLeader, saying
 from faults.violation import Violation
 from faults.world import World
 from taskdist.protocol.agent import AgentEnd
-from taskdist.protocol.leader import Leader
-from taskdist.protocol.messages import PROTOCOL_VERSION, Refused
+from taskdist.protocol.agent.work import AgentAction
+from taskdist.protocol.messages import PROTOCOL_VERSION
+from taskdist.protocol.operator import Leader
 
 SEEDS = 25
 
 
-def rolling(core: Any, epoch: int, settings: Any) -> Leader:
+def rolling(core: Any, epoch: int, settings: Any, **more: Any) -> Leader:
     """An upgrade and a rollback: each leadership is of the other release."""
-    return (OldLeader if epoch % 2 else Leader)(core, epoch, settings)
+    return (OldLeader if epoch % 2 else Leader)(core, epoch, settings, **more)
 
 
-def mixed(instance: str, *more: Any) -> AgentEnd:
-    return (OldAgent if instance < "pod2" else AgentEnd)(instance, *more)
+def mixed(instance: str, *args: Any, **more: Any) -> AgentEnd:
+    return (OldAgent if instance < "pod2" else AgentEnd)(instance, *args, **more)
 
 
 class Stubborn(AgentEnd):
     """It says its own version only."""
 
-    def _refused(self, refused: Refused, out: Any) -> None:
-        super()._refused(refused, out)
-        self._version = PROTOCOL_VERSION
-
-
-class EndsWhenRefused(AgentEnd):
-    _refused = OldAgent._refused
+    def connected(self, boot: float) -> list[AgentAction]:
+        return saying(super().connected(boot), protocol_version=PROTOCOL_VERSION)
 
 
 def play(seed: int, leader: Any, agent: Any, **plan: Any) -> str:

@@ -6,8 +6,9 @@ here: the world tells it what truly runs, which neither end can see.
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from faults.api_model import Api, StoredTask
@@ -23,8 +24,9 @@ from taskdist.api import Phase, Reclaim
 from taskdist.core import Core
 from taskdist.core.model import Limits, Overflow, Pool, Queue, RetryPolicy, Task, Timeouts
 from taskdist.protocol.agent import AgentEnd
-from taskdist.protocol.leader import Leader
 from taskdist.protocol.observations import PodRecord
+from taskdist.protocol.operator import Leader
+from taskdist.protocol.rules import ALL, Rules
 
 
 class World:
@@ -34,18 +36,38 @@ class World:
         self,
         seed: int,
         plan: Plan,
-        leader: type[Leader] = Leader,
-        agent: type[AgentEnd] = AgentEnd,
+        leader: Callable[..., Leader] = Leader,
+        agent: Callable[..., AgentEnd] = AgentEnd,
         *,
+        rules: Rules = ALL,
+        settings: Mapping[str, float] | None = None,
+        clocks_count_suspend: bool = True,
+        agents_know_limits: bool = True,
         trace: bool = False,
     ) -> None:
+        """Prepare a history.
+
+        Args:
+            seed: all that is drawn follows from it.
+            plan: what there is and what goes wrong.
+            leader: makes the operator's end.
+            agent: makes the agent's end.
+            rules: lines of the protocol that both ends keep.
+            settings: of leaders, instead of the world's.
+            clocks_count_suspend: whether agents' clocks do, as CLOCK_BOOTTIME does.
+            agents_know_limits: whether agents are expected to keep the limits of attempts by themselves.
+            trace: whether all that happens is written down.
+        """
         self.t = 0.0
         self.seed = seed
         self.rng = random.Random(seed)
         self.plan = plan
         self.timings = SHIPPED if plan.shipped else QUICK
-        self.leader_class = leader
-        self.agent_class = agent
+        self.make_leader = partial(leader, rules=rules)
+        self.make_end = partial(agent, rules=rules)
+        self.leader_settings = replace(self.timings.leader, **(settings or {}))  # type: ignore[arg-type]
+        self.clocks_count_suspend = clocks_count_suspend
+        self.agents_know_limits = agents_know_limits
         self.lines: list[str] | None = [] if trace else None
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0

@@ -22,8 +22,9 @@ from taskdist.agent.supervisor import EXIT_CANNOT_START, EXIT_USAGE, Supervisor
 from taskdist.agent.transport import Endpoint, GrpcConnector, fault
 from taskdist.agent.work import Executor, Offered
 from taskdist.protocol import instances
-from taskdist.protocol.agent import AgentEnd, AgentSettings, Offer
+from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.messages import PROTOCOL_VERSION, Hello
+from taskdist.protocol.settings import AgentSettings, Offer
 
 
 def run_agent(options: AgentOptions) -> int:

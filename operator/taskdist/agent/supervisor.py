@@ -23,9 +23,9 @@ from taskdist.agent.work import Executor, Offered, StartError
 from taskdist.common.backoff import Backoff
 from taskdist.common.boottime import boottime
 from taskdist.protocol.agent import AgentEnd
+from taskdist.protocol.agent.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
 from taskdist.protocol.messages import FromAgent, LeaseName, Refused, ToAgent, Welcome
 from taskdist.protocol.settings import AgentSettings
-from taskdist.protocol.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
 
 FIRST_REDIAL_SECONDS = 0.1
 # A wake that is due already is not due again at once: what it waits for may need a moment.

@@ -23,7 +23,6 @@ from taskdist.core import Core
 from taskdist.core.agents.performance import TypePerformance
 from taskdist.core.explaining.bottlenecks import Bottleneck
 from taskdist.core.model import Key, Pool, Queue
-from taskdist.protocol.leader import Leader
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Refused, ToAgent
 from taskdist.protocol.observations import (
     Action,
@@ -43,6 +42,7 @@ from taskdist.protocol.observations import (
     WriteOutcome,
     WriteStatus,
 )
+from taskdist.protocol.operator import Leader
 
 _log = structlog.get_logger("taskdist.dispatch")
 

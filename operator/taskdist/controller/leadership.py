@@ -29,8 +29,9 @@ from taskdist.core.model import Key
 from taskdist.kube import PODS, TASKS, ApiError, Client, Informer, KubeError, StatusWriter
 from taskdist.link.keeper import CertificateKeeper
 from taskdist.link.server import LinkServer
-from taskdist.protocol.leader import Leader, LeaderSettings
 from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.operator import Leader
+from taskdist.protocol.settings import LeaderSettings
 
 _log = structlog.get_logger("taskdist.operator")
 

@@ -18,8 +18,8 @@ from taskdist.agent import transport
 from taskdist.agent.logs import make_logger
 from taskdist.agent.supervisor import LinkLost, Supervisor
 from taskdist.agent.transport import Endpoint, GrpcConnector
-from taskdist.protocol.agent import AgentSettings
 from taskdist.protocol.messages import Hello
+from taskdist.protocol.settings import AgentSettings
 
 
 @pytest.fixture

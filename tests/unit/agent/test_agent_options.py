@@ -17,10 +17,10 @@ from taskdist.agent.supervisor import EXIT_USAGE
 from taskdist.agent.work import Offered
 from taskdist.cli.main import build
 from taskdist.cli.run import USAGE
-from taskdist.protocol.agent import AgentSettings
+from taskdist.protocol.agent.work import SendUp
 from taskdist.protocol.instances import instance_of
 from taskdist.protocol.messages import Hello
-from taskdist.protocol.work import SendUp
+from taskdist.protocol.settings import AgentSettings
 
 GOOD = AgentOptions(module="m:agent", address="host:1")
 

@@ -15,8 +15,9 @@ from taskdist.agent.transport import fault
 from taskdist.agent.work import Offered, WorkEvents
 from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
-from taskdist.protocol.agent import AgentEnd, AgentSettings, Offer
+from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.messages import Failure, Grant, LeaseName, Ping, Progress, Result, Started
+from taskdist.protocol.settings import AgentSettings, Offer
 
 
 class Scripted:

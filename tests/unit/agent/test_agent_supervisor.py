@@ -24,8 +24,9 @@ from taskdist.agent.work import Offered
 from taskdist.api import Reason
 from taskdist.common.backoff import Backoff
 from taskdist.common.boottime import boottime
-from taskdist.protocol.agent import AgentEnd, AgentSettings, Offer
+from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.messages import Drain, Draining, Failure, Hello, Ping, Refused, Result, Started, Stopped
+from taskdist.protocol.settings import AgentSettings, Offer
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = AgentSettings(silence_seconds=1.0, cancel_grace_seconds=0.3, farewell_seconds=0.5)

@@ -19,7 +19,6 @@ from taskdist.core import Core
 from taskdist.core.agents.performance import TypePerformance
 from taskdist.core.model import Breaker, Key, Overflow, Pool, Queue, Task
 from taskdist.observability.metrics import Snapshot
-from taskdist.protocol.leader import Leader, LeaderSettings
 from taskdist.protocol.messages import (
     AgentIdentity,
     Failure,
@@ -51,6 +50,8 @@ from taskdist.protocol.observations import (
     WriteStatus,
     Written,
 )
+from taskdist.protocol.operator import Leader
+from taskdist.protocol.settings import LeaderSettings
 
 RECORD = TaskRecord(Task("t1", "ns", "a", "q", "echo", 1.0), 10)
 AGENT = AgentIdentity("p1", "pod", "ns", "pool", "u")

@@ -18,8 +18,7 @@ from taskdist.core import Core
 from taskdist.core.model import Pool, Queue
 from taskdist.link.auth import Authenticator, PodOwner
 from taskdist.link.server import LinkServer
-from taskdist.protocol.agent import AgentEnd, Offer
-from taskdist.protocol.leader import Leader
+from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Grant, Hello, LeaseName
 from taskdist.protocol.observations import (
     Action,
@@ -32,6 +31,8 @@ from taskdist.protocol.observations import (
     WriteStatus,
     Written,
 )
+from taskdist.protocol.operator import Leader
+from taskdist.protocol.settings import Offer
 from unit.link.certificates import Certificates
 from unit.link.tokens import status_of, token_of
 from unit.protocol.desk import EPOCH, assigned, record

@@ -6,7 +6,6 @@ from doubles import CoreDouble
 from taskdist.api import Phase
 from taskdist.core import Core
 from taskdist.core.model import Pool, Queue, Task
-from taskdist.protocol.leader import Leader, LeaderSettings
 from taskdist.protocol.messages import (
     PROTOCOL_VERSION,
     AgentIdentity,
@@ -18,6 +17,8 @@ from taskdist.protocol.messages import (
     ToAgent,
 )
 from taskdist.protocol.observations import Action, Now, PodRecord, Send, TaskRecord, WriteStatus, Written
+from taskdist.protocol.operator import Leader
+from taskdist.protocol.settings import LeaderSettings
 
 EPOCH = 3
 QUEUE = Queue("ns", "q", pools=("p",))
@@ -44,9 +45,10 @@ class Desk:
         pods: int = 2,
         core: Core | CoreDouble | None = None,
         pool: Pool = POOL,
+        leadership: str = "",
     ) -> None:
         self.t = 1000.0
-        self.leader = Leader(core or Core(), EPOCH, LeaderSettings())  # type: ignore[arg-type]
+        self.leader = Leader(core or Core(), EPOCH, LeaderSettings(), leadership)  # type: ignore[arg-type]
         self.out: list[Action] = []
         self.writes: list[WriteStatus] = []
         self.do("queue_applied", queue)

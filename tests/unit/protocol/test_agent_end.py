@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from taskdist.api import Reason
-from taskdist.protocol.agent import AgentEnd, AgentSettings, Offer
+from taskdist.protocol.agent import AgentEnd
+from taskdist.protocol.agent.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
 from taskdist.protocol.messages import (
     Cancel,
     Drain,
@@ -26,7 +27,7 @@ from taskdist.protocol.messages import (
     Verdict,
     Welcome,
 )
-from taskdist.protocol.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
+from taskdist.protocol.settings import AgentSettings, Offer
 
 A = LeaseName("a", 1, 5)
 B = LeaseName("b", 1, 5)

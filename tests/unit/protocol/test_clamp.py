@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from taskdist.core.model import Pool
-from taskdist.protocol.clamp import clamp
 from taskdist.protocol.messages import PROTOCOL_VERSION, AgentIdentity, Hello
+from taskdist.protocol.operator.clamp import clamp
 
 POOL = Pool(
     "ns",

@@ -90,8 +90,8 @@ def pod_is_lost(desk: Desk) -> None:
 )
 def test_nothing_is_kept_of_an_agent_that_is_lost_for_good(ends: tuple[Callable[[Desk], None], ...]) -> None:
     desk = busy()
-    leader = desk.leader
+    state = desk.leader.state
     for end in ends:
-        assert ("u1" in leader._last_confirmed, "u1" in leader._heard) == (True, True)
+        assert ("u1" in state.last_confirmed, "u1" in state.heard) == (True, True)
         end(desk)
-    assert (leader._last_confirmed, leader._heard) == ({}, set())
+    assert (state.last_confirmed, state.heard) == ({}, set())

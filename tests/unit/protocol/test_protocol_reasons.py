@@ -3,8 +3,9 @@
 from builders import make_task
 from taskdist.api import Reason
 from taskdist.core import Core
-from taskdist.protocol.leader import Leader, LeaderSettings
 from taskdist.protocol.observations import Action, NotSent, Now, TaskRecord, WriteOutcome, WriteStatus, Written
+from taskdist.protocol.operator import Leader
+from taskdist.protocol.settings import LeaderSettings
 
 SETTINGS = LeaderSettings()
 HOLD, RATE = SETTINGS.reason_seconds, SETTINGS.reasons_per_second

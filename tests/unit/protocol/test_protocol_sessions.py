@@ -7,8 +7,8 @@ import pytest
 
 from taskdist.api import Delivery
 from taskdist.core import Core
-from taskdist.protocol.agent import AgentEnd, AgentSettings, Offer
-from taskdist.protocol.leader import Leader, LeaderSettings
+from taskdist.protocol.agent import AgentEnd
+from taskdist.protocol.agent.work import Disconnect, Exit, SendUp
 from taskdist.protocol.messages import (
     OLDEST_VERSION,
     PROTOCOL_VERSION,
@@ -35,7 +35,8 @@ from taskdist.protocol.observations import (
     WriteStatus,
     Written,
 )
-from taskdist.protocol.work import Disconnect, Exit, SendUp
+from taskdist.protocol.operator import Leader
+from taskdist.protocol.settings import AgentSettings, LeaderSettings, Offer
 from unit.protocol.desk import A1, EPOCH, QUEUE, Desk, assigned, record, running
 
 A = LeaseName("a", 1, 5)
@@ -229,9 +230,7 @@ def test_a_draining_agent_gets_no_more_work() -> None:
 
 
 def named(leadership: str) -> Desk:
-    desk = Desk()
-    desk.leader._leadership = leadership
-    return desk
+    return Desk(leadership=leadership)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 from taskdist.api import Phase
 from taskdist.core.model import Budget, Queue, Task
 from taskdist.protocol import still_held
-from taskdist.protocol.books import Timers
 from taskdist.protocol.messages import Cancel, LeaseName, Stopped
 from taskdist.protocol.observations import AnnotatePod, PodRecord, TaskRecord, Written
+from taskdist.protocol.operator.timers import TimerKind, Timers
 from unit.protocol.desk import A1, EPOCH, POOL, QUEUE, Desk
 
 KEYS: dict[str, tuple[Queue, dict[str, Any], tuple[str, str] | None]] = {
@@ -138,8 +138,8 @@ def test_a_note_with_a_number_that_no_leader_writes_is_left_out(wrong: dict[str,
 
 def test_a_time_that_is_no_number_hides_no_timer() -> None:
     timers = Timers()
-    timers.add(math.nan, "lease", "a")
-    timers.add(1.0, "lease", "b")
+    timers.add(math.nan, TimerKind.LEASE, "a")
+    timers.add(1.0, TimerKind.LEASE, "b")
     assert timers.next() == 1.0
-    assert timers.due(2.0) == ("lease", "b", 0)
+    assert timers.due(2.0) == (TimerKind.LEASE, "b", 0)
     assert timers.next() is None

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.core.model import Queue, Timeouts
-from taskdist.protocol.agent import AgentEnd, AgentSettings, Offer
+from taskdist.protocol.agent import AgentEnd
+from taskdist.protocol.agent.work import AgentAction, CancelWork, KillWork, SendUp
 from taskdist.protocol.messages import (
     Cancel,
     Failure,
@@ -28,8 +29,8 @@ from taskdist.protocol.messages import (
     Welcome,
 )
 from taskdist.protocol.observations import WriteStatus, Written
+from taskdist.protocol.settings import AgentSettings, Offer
 from taskdist.protocol.timeouts import Due, next_due
-from taskdist.protocol.work import AgentAction, CancelWork, KillWork, SendUp
 from unit.protocol.desk import A1, EPOCH, QUEUE, Desk, assigned, record, running
 
 A = LeaseName("a", 1, 5)

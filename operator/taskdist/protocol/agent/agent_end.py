@@ -11,7 +11,8 @@ second attempt of a Task that still runs are refused, and the operator grants ag
 from dataclasses import replace
 
 from taskdist.api import Reason
-from taskdist.protocol.held import Held, Stage, short_of
+from taskdist.protocol.agent.held import Held, Stage, short_of
+from taskdist.protocol.agent.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
 from taskdist.protocol.messages import (
     OLDEST_VERSION,
     PROTOCOL_VERSION,
@@ -37,17 +38,27 @@ from taskdist.protocol.messages import (
     ToAgent,
     Welcome,
 )
+from taskdist.protocol.rules import ALL, Rules
 from taskdist.protocol.settings import AgentSettings, Offer
-from taskdist.protocol.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
-
-__all__ = ["AgentEnd", "AgentSettings", "Offer"]
+from taskdist.protocol.timeouts import Due
 
 
 class AgentEnd:
     """One agent process. All methods return what is to be done now; `boot` is this machine's CLOCK_BOOTTIME."""
 
-    def __init__(self, instance_id: str, offer: Offer, settings: AgentSettings | None = None) -> None:
+    def __init__(
+        self, instance_id: str, offer: Offer, settings: AgentSettings | None = None, rules: Rules = ALL
+    ) -> None:
+        """Begin without a session.
+
+        Args:
+            instance_id: random for each start of the process.
+            offer: what the agent can take.
+            settings: times and bounds.
+            rules: all of them, but in tests.
+        """
         self._instance = instance_id
+        self._rules = rules
         self._offer = offer
         self._settings = settings or AgentSettings()
         self._epoch = 0  # the highest seen
@@ -153,7 +164,7 @@ class AgentEnd:
 
     def _announced(self) -> list[Held]:
         """Exactly what is held. Less, and the operator would hand out again what still runs here."""
-        return list(self._held.values())
+        return list(self._held.values()) if self._rules.hello_lists_all else []
 
     def _welcome(self, message: Welcome, boot: float, out: list[AgentAction]) -> None:
         if self._refuses(message.epoch):
@@ -165,7 +176,7 @@ class AgentEnd:
         self._epoch, self._leadership = message.epoch, message.leadership
         self._version = PROTOCOL_VERSION
         self._welcomed = True
-        self._drained = message.draining
+        self._drained = message.draining or (self._drained and not self._rules.drain_ends_with_session)
         self._slots = message.slots
         self._ping_seconds = message.ping_seconds
         for held in self._held.values():
@@ -182,11 +193,12 @@ class AgentEnd:
 
     def _end_hold(self, held: Held) -> None:
         """A hold ends with the next welcome: the leader that welcomes counts from this hello on."""
-        held.until = min(held.until, self._hello_boot + held.grant.lease_seconds)
+        if self._rules.hold_ends_with_welcome:
+            held.until = min(held.until, self._hello_boot + held.grant.lease_seconds)
 
     def _refuses(self, epoch: int) -> bool:
         """A leader that was frozen cannot speak from the past."""
-        return epoch < self._epoch
+        return epoch < self._epoch and self._rules.agents_refuse_the_past
 
     def _is_another(self, welcome: Welcome) -> bool:
         """Two leaderships of one epoch would give one name to two leases."""
@@ -242,13 +254,15 @@ class AgentEnd:
                 return "an older attempt of the Task still runs here and is being killed"
         # By its own offer: what its pool allows may have changed since the welcome, and the operator keeps it.
         slots = self._offer.slots
-        if self.busy_slots + grant.slots > slots:
+        if self.busy_slots + grant.slots > slots and self._rules.agents_count_slots:
             return f"needs {grant.slots} slots, {max(0, slots - self.busy_slots)} of {slots} are free"
+        if not self._rules.agents_count_resources:
+            return ""
         return short_of(grant, self._offer.resources, self._held.values())
 
     def _lease_end(self, ping_boot: float, lease_seconds: float, boot: float) -> float:
         """Count from this agent's own time of sending the ping: so however late a message comes, the end stays."""
-        return min(ping_boot, boot) + lease_seconds
+        return (min(ping_boot, boot) if self._rules.lease_counts_from_ping else boot) + lease_seconds
 
     def _renew(self, message: Renew, boot: float) -> None:
         if self._refuses(message.epoch):
@@ -280,18 +294,16 @@ class AgentEnd:
         held = self._held.get(message.lease)
         if held is None:
             return
-        if self._drops_on(message) and not held.runs:
-            del self._held[message.lease]
-        elif held.runs:
+        if not held.runs:
+            if self._rules.results_are_dropped:
+                del self._held[message.lease]
+        else:
             self._kill(held, boot, message.message or message.verdict, out)
-
-    def _drops_on(self, message: Final) -> bool:
-        return True
 
     def _cancel(self, held: Held, reason: Reason, message: str, kill_at: float, out: list[AgentAction]) -> None:
         held.kill_at = min(held.kill_at, kill_at)
         if held.stage in (Stage.STARTING, Stage.RUNNING):
-            if (due := held.limit()) is not None:
+            if (due := self._limit(held)) is not None:
                 held.kill_at = min(held.kill_at, due.at + due.grace)  # no reason to stop prolongs the run
             held.stage = Stage.CANCELLING
             held.message = message
@@ -381,13 +393,15 @@ class AgentEnd:
 
     def _failed_by_time(self, lease: LeaseName, used: tuple[tuple[str, int], ...]) -> Failure | None:
         held = self._held.get(lease)
+        if not self._rules.late_result_fails:
+            return None
         due = held.overdue if held is not None and held.runs else None
         return None if due is None else Failure(lease, due.reason, due.message, used=used)
 
     def _keep(self, held: Held) -> None:
         """Keep the outcome until its final reply; beyond the bound the oldest goes, and its Task is tried again."""
         kept = self.kept
-        if len(kept) > self._settings.max_kept:
+        if len(kept) > (self._settings.max_kept if self._rules.results_are_kept else 0):
             del self._held[kept[0]]
 
     # --- the agent's own end ---
@@ -445,9 +459,13 @@ class AgentEnd:
             )
             self._cancel(held, why[0], why[1], kill_at, out)
 
+    def _limit(self, held: Held) -> Due | None:
+        """Return what time limit of the work comes next."""
+        return held.limit() if self._rules.agents_keep_limits else None
+
     def _keep_limits(self, held: Held, boot: float, out: list[AgentAction]) -> None:
         """What runs longer than it may is asked to stop, then killed; it has failed in any case."""
-        due = held.limit()
+        due = self._limit(held)
         if due is not None and boot >= due.at:
             held.overdue = due
             self._cancel(held, due.reason, due.message, boot + due.grace, out)
@@ -461,7 +479,7 @@ class AgentEnd:
             kill_at = min(kill_at, self._stop_at)
         if held.stage is Stage.KILLED:
             kill_at = held.kill_at
-        return cancel_at, kill_at
+        return cancel_at, kill_at if self._rules.work_is_killed else float("inf")
 
     def _stopping_first(self, held: Held) -> bool:
         return self._stop_at is not None and self._stop_at <= held.until
@@ -483,7 +501,7 @@ class AgentEnd:
             wakes.append(min(kill_at, held.kill_at))
             if held.stage in (Stage.STARTING, Stage.RUNNING):
                 wakes.append(cancel_at)
-            if (due := held.limit()) is not None:
+            if (due := self._limit(held)) is not None:
                 wakes.append(due.at)
         if self._connected:
             wakes.append(self._heard + self._settings.silence_seconds)

@@ -1,7 +1,5 @@
-"""What the operator's end keeps: Tasks, leases, sessions, and the times at which something is due. No rule is here."""
+"""The records that a leadership keeps of Tasks, leases and sessions. No rule is here."""
 
-import heapq
-import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
@@ -9,9 +7,9 @@ from typing import NamedTuple
 from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.core.cost import Spent
 from taskdist.core.model import Key, Pool, Task
-from taskdist.protocol.duplicates import Original
-from taskdist.protocol.messages import PROTOCOL_VERSION, AgentIdentity, Failure, Hello, LeaseName, Result
+from taskdist.protocol.messages import PROTOCOL_VERSION, AgentIdentity, Failure, HeldLease, Hello, LeaseName, Result
 from taskdist.protocol.observations import TaskRecord, Terms
+from taskdist.protocol.operator.duplicates import Original
 from taskdist.protocol.status import Status
 
 
@@ -106,6 +104,15 @@ class Ending:
     spill_to: str = ""
 
 
+class CoreState(Enum):
+    """How the core holds a Task, as it was last told."""
+
+    ABSENT = auto()  # it does not know of it
+    WAITING = auto()
+    HELD = auto()  # it waits for something that is not the core's business
+    LEASED = auto()
+
+
 class Ask(Enum):
     """What a write or read under way is for."""
 
@@ -125,8 +132,8 @@ class Entry:
 
     record: TaskRecord
     lease: Lease | None = None
-    core: str = ""  # how the core holds it: waiting, held, leased or not at all
-    told: object = None  # the Task as the core was last told
+    core: CoreState = CoreState.ABSENT
+    told: Task | None = None  # the Task as the core was last told
     held_for: Reason | None = None  # why it was last told to hold it
     asked: Ask | None = None
     asked_version: int = 0  # of the Task, for which the last write was
@@ -147,6 +154,11 @@ class Entry:
     @property
     def uid(self) -> str:
         return self.record.task.uid
+
+    @property
+    def may_still_run(self) -> bool:
+        """Whether an agent may have it in hand, and its attempt's end is not decided."""
+        return self.lease is not None and self.lease.stage in LIVE and self.ending is None
 
 
 class Grave(NamedTuple):
@@ -179,6 +191,10 @@ class Session:
     def pod(self) -> str:
         return self.identity.pod_uid
 
+    def held(self, name: LeaseName) -> HeldLease | None:
+        """Return what its hello says of this lease, None if it does not name it."""
+        return next((held for held in self.hello.held if held.lease == name), None)
+
 
 @dataclass(slots=True)
 class Orphan:
@@ -193,28 +209,3 @@ class Orphan:
     task_name: str
     outcome: Result | Failure | None = None
     pause: float = 0.0  # before it was read last, which then failed
-
-
-class Timers:
-    """Due times, the earliest first. Whoever is woken checks whether anything is due: timers are never taken back."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, str, str, int]] = []
-        self._count = 0
-
-    def add(self, at: float, kind: str, uid: str, mark: int = 0) -> None:
-        """Have it taken at `at`. What is no number is never due: it would hide all that stands behind it."""
-        if math.isnan(at):
-            return
-        self._count += 1
-        heapq.heappush(self._heap, (at, self._count, kind, uid, mark))
-
-    def due(self, now: float) -> tuple[str, str, int] | None:
-        """Take the next one that is due, as (kind, uid, mark)."""
-        if self._heap and self._heap[0][0] <= now:
-            _, _, kind, uid, mark = heapq.heappop(self._heap)
-            return kind, uid, mark
-        return None
-
-    def next(self) -> float | None:
-        return self._heap[0][0] if self._heap else None

@@ -1,0 +1,244 @@
+"""What became of a write or a read, and what follows from that.
+
+The one place where an outcome is believed. An answer that says nothing (not sent, unknown) is followed by another try;
+nothing is ever concluded from silence."""
+
+from taskdist.api import Phase, Reason
+from taskdist.core.events import AttemptFailed
+from taskdist.protocol import status
+from taskdist.protocol.messages import Result, Verdict
+from taskdist.protocol.observations import (
+    Conflict,
+    Found,
+    Gone,
+    NotSent,
+    Now,
+    ReadFailed,
+    ReadOutcome,
+    Refused,
+    TaskRecord,
+    Unknown,
+    WriteOutcome,
+    Written,
+)
+from taskdist.protocol.operator.books import Ask, Ending, Entry, Lease, Stage
+from taskdist.protocol.operator.outbox import Outbox
+from taskdist.protocol.operator.removals import Removals
+from taskdist.protocol.operator.state import State
+from taskdist.protocol.operator.tasks import Tasks
+from taskdist.protocol.operator.timers import TimerKind
+from taskdist.protocol.rules import Rules
+from taskdist.protocol.settings import LeaderSettings
+
+
+class Answers:
+    """Takes in the answers to writes and reads."""
+
+    def __init__(
+        self, state: State, out: Outbox, removals: Removals, tasks: Tasks, settings: LeaderSettings, rules: Rules
+    ) -> None:
+        self._state = state
+        self._out = out
+        self._removals = removals
+        self._tasks = tasks
+        self._view = tasks.view
+        self._endings = tasks.endings
+        self._leases = tasks.leases
+        self._letters = tasks.letters
+        self._settings = settings
+        self._rules = rules
+
+    # --- to reads ---
+
+    def read_done(self, token: int, outcome: ReadOutcome, now: Now) -> None:
+        """Take in what a read brought."""
+        if (asked := self._out.answered(token)) is None:
+            return
+        entry, ask = asked
+        lease = entry.lease
+        match outcome:
+            case ReadFailed():
+                self._state.put_off(entry, self._settings.retry_seconds, now)
+            case Gone():
+                entry.gone = entry.gone_sure = True
+            case Found(record, payload, parents):
+                self._tasks.learn(entry, record)
+                if not record.deleting:
+                    entry.gone = False
+                else:
+                    entry.gone = entry.gone_sure = True
+                if ask is Ask.PAYLOAD and lease is not None and self._to_be_sent(entry, lease):
+                    if self._still_wanted(entry.record, lease):
+                        self._leases.offer(entry, lease, payload, now, parents)
+                    else:
+                        self._view.take_back(entry, now)
+        self._tasks.advance(entry, now)
+
+    def _to_be_sent(self, entry: Entry, lease: Lease) -> bool:
+        """Whether nothing has come between; what has, its next step deals with."""
+        waits = not entry.gone and entry.outcome is None and entry.record.phase in (Phase.PENDING, Phase.ASSIGNED)
+        return waits and lease.stage is Stage.UNSENT and self._leases.stop_reason(entry, lease) is None
+
+    def _still_wanted(self, record: TaskRecord, lease: Lease) -> bool:
+        """Whether what was read still is what the lease was made for."""
+        if lease.recorded:
+            return (record.attempt, record.epoch) == (lease.name.attempt, lease.name.epoch)
+        return record.attempt < lease.name.attempt
+
+    # --- to writes ---
+
+    def write_done(self, token: int, outcome: WriteOutcome, now: Now) -> None:
+        """Take in what became of a write."""
+        if (asked := self._out.answered(token)) is None:
+            return
+        entry, ask = asked
+        match outcome:
+            case Written(record):
+                self._tasks.learn(entry, record)
+            case Conflict(record):
+                if record.resource_version <= entry.asked_version:
+                    # What stands is no newer than what the write was for: at once it would only end the same.
+                    self._state.put_off(entry, self._settings.retry_seconds, now)
+                self._tasks.learn(entry, record)
+            case Unknown(record) if record is not None:
+                self._tasks.learn(entry, record)
+            case Gone():
+                entry.gone = entry.gone_sure = True
+            case _:
+                pass
+        match ask:
+            case Ask.ASSIGN:
+                self._assign_written(entry, outcome, now)
+            case Ask.RECORD:
+                self._record_written(entry, outcome, now)
+            case Ask.OUTCOME:
+                self._outcome_written(entry, outcome, now)
+            case Ask.ENDING:
+                self._ending_written(entry, outcome, now)
+            case Ask.REDRIVE:
+                self._letters.written(entry, outcome, now)
+            case _ if isinstance(outcome, Unknown | NotSent | Refused):
+                self._state.put_off(entry, self._settings.retry_seconds, now)
+            case _:
+                pass
+        self._tasks.advance(entry, now)
+
+    def _assign_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+        lease = entry.lease
+        if lease is None or lease.stage is not Stage.WRITING:
+            return
+        match outcome:
+            case Written(_, payload, parents):
+                self._leases.stands(entry, lease, now)
+                wanted = self._leases.stop_reason(entry, lease) is None and not entry.gone and entry.outcome is None
+                if wanted and parents is not None:
+                    self._leases.offer(entry, lease, payload, now, parents)
+            case Conflict() if self._leases.shows(entry, lease):
+                self._leases.stands(entry, lease, now)  # an earlier sending landed, and the Task was changed since
+            case Conflict() | Unknown() if self._is_believed(outcome):
+                lease.stage = Stage.UNSENT
+            case Conflict() | Gone():
+                self._view.take_back(entry, now)  # nothing is on its way any more
+            case Refused(message):
+                self._view.take_back(entry, now)
+                self._out.notice(entry, Reason.CREATE_REFUSED, f"the API server refuses the assignment: {message}")
+                self._state.put_off(entry, self._settings.refused_seconds, now)
+            case Unknown():
+                self._assign_unknown(entry, lease, now)
+            case NotSent():
+                lease.stage = Stage.DOUBTED if lease.doubted else Stage.PLANNED
+                self._state.put_off(entry, self._settings.retry_seconds, now)
+
+    def _is_believed(self, outcome: Conflict | Unknown) -> bool:
+        """Whether an answer that does not show the assignment is taken for one that does: never, with all rules on."""
+        if isinstance(outcome, Conflict):
+            return not self._rules.conflict_takes_back
+        return not self._rules.unknown_is_doubted
+
+    def _assign_unknown(self, entry: Entry, lease: Lease, now: Now) -> None:
+        """It may stand, or land late: nothing is sent, and nothing that it took is free, until that is known."""
+        if not self._rules.doubt_keeps_what_it_took:
+            self._view.take_back(entry, now)
+            return
+        lease.stage, lease.doubted = Stage.DOUBTED, True
+        self._state.put_off(entry, self._settings.retry_seconds, now)
+
+    def _record_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+        lease = entry.lease
+        if lease is None:
+            return
+        match outcome:
+            case Written():
+                lease.recorded = True
+            case Refused(message):
+                self._out.notice(
+                    entry, Reason.CREATE_REFUSED, f"the API server refuses the record: {message}", lease.name
+                )
+                lease.record_at = now.boot + self._settings.refused_seconds
+                self._state.timers.add(lease.record_at, TimerKind.ADVANCE, entry.uid)
+            case Unknown() | NotSent():
+                lease.record_at = now.boot + self._settings.retry_seconds
+                self._state.timers.add(lease.record_at, TimerKind.ADVANCE, entry.uid)
+            case _:
+                if (entry.record.attempt, entry.record.epoch) == lease.name[1:]:
+                    lease.recorded = True
+
+    def _outcome_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+        result = entry.outcome
+        if result is None:
+            return
+        match outcome:
+            case Refused(message, too_large) if self._rules.refusal_is_final:
+                self._result_refused(entry, result, message, too_large, now)
+            case Refused() | Unknown() | NotSent():
+                self._state.put_off(entry, self._settings.retry_seconds, now)
+            case _:
+                pass
+
+    def _result_refused(self, entry: Entry, result: Result, message: str, too_large: bool, now: Now) -> None:
+        """Refused for good: the Task ends as failed with that reason, without the body."""
+        entry.outcome = None
+        reason = Reason.RESULT_TOO_LARGE if too_large else Reason.RESULT_REFUSED
+        said = status.clip(f"the API server refuses the result: {message}")
+        ending = self._endings.verdict(entry, AttemptFailed(entry.uid, reason, said, retryable=False), now)
+        lease = entry.lease if entry.lease is not None and entry.lease.name == result.lease else None
+        agent, started_at = (lease.agent_name, lease.started_at) if lease is not None else ("", entry.outcome_start)
+        ending.attempt = status.attempt_record(result.lease.attempt, reason, said, agent, now.wall, started_at)
+        ending.reply, ending.reply_to = result.lease, entry.outcome_pod
+        ending.spent = self._endings.spent(entry, result.lease, now)
+        entry.ending = ending
+        if lease is not None:
+            lease.stage = Stage.OVER
+        self._out.notice(entry, reason, said, result.lease)
+
+    def _ending_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+        ending, lease = entry.ending, entry.lease
+        if ending is None:
+            return
+        match outcome:
+            case Written(record) if record.phase is Phase.PENDING:
+                entry.ending = entry.told = None
+                self._view.drop_lease(entry)
+                if lease is not None:
+                    if ending.reply is not None:
+                        self._out.final(ending.reply_to, ending.reply, Verdict.ACCEPTED)
+                    if not entry.gone and entry.outcome is None:
+                        self._tasks.place(entry, now)
+                    self._removals.check(lease.agent_uid, now)
+            case Written(record) if record.phase is ending.phase:
+                self._tell_end(entry, ending)
+            case Refused(message):
+                self._out.notice(entry, ending.reason, f"the API server refuses the end of the attempt: {message}")
+                self._state.put_off(entry, self._settings.refused_seconds, now)
+            case Unknown() | NotSent():
+                self._state.put_off(entry, self._settings.retry_seconds, now)
+            case _:
+                pass
+
+    def _tell_end(self, entry: Entry, ending: Ending) -> None:
+        """Of a failed attempt there was an Event: one more is worth it where none ran, or a person is to act."""
+        if ending.phase is Phase.DEAD_LETTERED:
+            text = f"a dead letter ({ending.reason}): raise spec.redrive to let it wait again. {ending.message}"
+            self._out.notice(entry, Reason.DEAD_LETTERED, text)
+        elif ending.phase is Phase.FAILED and (ending.on is not None or entry.record.fault is not None):
+            self._out.notice(entry, ending.reason, ending.message)

@@ -1,0 +1,126 @@
+"""What the core is told of each Task, so that it decides on what is true.
+
+It decides nothing itself: whoever knows how a Task stands says so here, and here it is told once."""
+
+from taskdist.api import Phase, Reason
+from taskdist.core import Core
+from taskdist.core.events import TaskGone, TaskHeld, TaskLeased, TaskWaiting
+from taskdist.protocol import still_held
+from taskdist.protocol.observations import AnnotatePod, Now
+from taskdist.protocol.operator.books import CoreState, Entry, Lease
+from taskdist.protocol.operator.duplicates import out_of_turns
+from taskdist.protocol.operator.outbox import Outbox
+from taskdist.protocol.operator.removals import Removals
+from taskdist.protocol.operator.state import State
+from taskdist.protocol.operator.timers import TimerKind
+from taskdist.protocol.rules import Rules
+
+
+class CoreView:
+    """Keeps the core's picture of each Task in step with the books, and the leases in the books by agent."""
+
+    def __init__(self, core: Core, state: State, out: Outbox, removals: Removals, rules: Rules) -> None:
+        self._core = core
+        self._state = state
+        self._out = out
+        self._removals = removals
+        self._rules = rules
+
+    # --- what the core is told ---
+
+    def waiting(self, entry: Entry, now: Now) -> None:
+        """The Task waits for an agent."""
+        task = self._state.lineage.resolved(entry.record.task)
+        if entry.core is CoreState.WAITING and entry.told == task:
+            return
+        if task.spilled and not self._rules.moves_are_told:
+            return
+        self._begins_to_wait(entry, CoreState.WAITING, now)
+        entry.core, entry.told = CoreState.WAITING, task
+        self._core.handle(TaskWaiting(task), now.wall)
+
+    def held(self, entry: Entry, reason: Reason, now: Now) -> None:
+        """The Task waits for something that is not the core's business."""
+        task = self._state.lineage.resolved(entry.record.task)
+        if reason is Reason.DUPLICATE:
+            task = out_of_turns(task)
+        if entry.core is not CoreState.HELD or entry.told != task or entry.held_for is not reason:
+            self._begins_to_wait(entry, CoreState.HELD, now)
+            entry.core, entry.told, entry.held_for = CoreState.HELD, task, reason
+            self._core.handle(TaskHeld(task, reason), now.wall)
+
+    def _begins_to_wait(self, entry: Entry, how: CoreState, now: Now) -> None:
+        """Have its reason looked at soon, and then as long as it waits so."""
+        if entry.core is not how:
+            entry.waits += 1
+            entry.noted = None
+            self._state.timers.add(now.boot + 1.0, TimerKind.REASON, entry.uid, entry.waits)
+
+    def leased(self, entry: Entry, agent_uid: str, now: Now) -> None:
+        """The Task has a lease that the core did not decide on."""
+        entry.core = CoreState.LEASED
+        self._core.handle(TaskLeased(entry.record.task, agent_uid), now.wall)
+
+    # --- leases in the books ---
+
+    def set_lease(self, entry: Entry, lease: Lease) -> None:
+        """The Task has this lease now."""
+        entry.lease = lease
+        self._state.leases.setdefault(lease.agent_uid, {})[entry.uid] = entry
+
+    def drop_lease(self, entry: Entry) -> None:
+        """Forget the lease; the caller tells the core what the Task is instead, then whether its agent is drained."""
+        lease = entry.lease
+        if lease is None:
+            return
+        entry.lease = None
+        of_agent = self._state.leases.get(lease.agent_uid, {})
+        of_agent.pop(entry.uid, None)
+        if not of_agent:
+            self._state.leases.pop(lease.agent_uid, None)
+            self._state.lost.pop(lease.agent_uid, None)
+            self._state.forget_lost(lease.agent_uid)
+
+    def take_back(self, entry: Entry, now: Now) -> None:
+        """The assumption does not stand, and nothing of it was sent. What the Task is instead is for its next step."""
+        lease = entry.lease
+        if lease is None:
+            return
+        self.drop_lease(entry)
+        if not entry.gone:
+            self.held(entry, Reason.RECOVERING, now)
+        self._removals.check(lease.agent_uid, now)
+
+    # --- Tasks that are over ---
+
+    def leave(self, entry: Entry, now: Now) -> None:
+        """The Task is a dead letter: it holds nothing, and the core forgets it."""
+        pod = entry.lease.agent_uid if entry.lease is not None else ""
+        self.drop_lease(entry)
+        self._state.recovering.discard(entry.uid)
+        if entry.core is not CoreState.ABSENT:
+            entry.core, entry.told = CoreState.ABSENT, None
+            if self._rules.letters_leave_the_core:
+                self._core.handle(TaskGone(entry.uid, Phase.DEAD_LETTERED), now.wall)
+        if pod:
+            self._removals.check(pod, now)
+
+    def forget(self, entry: Entry, now: Now, *, final: bool) -> None:
+        """The Task is terminal or deleted, and nothing of it runs."""
+        pod = entry.lease.agent_uid if entry.lease else ""
+        if (noted := self._state.pods.get(entry.noted_on)) is not None:
+            key = still_held.annotation(entry.uid)
+            self._out.add(AnnotatePod(noted.uid, noted.namespace, noted.name, key, None))
+        self.drop_lease(entry)
+        del self._state.tasks[entry.uid]
+        self._state.recovering.discard(entry.uid)
+        self._state.lineage.over(entry.record, deleted=not final)
+        if final:
+            self._state.finals.add(entry.uid)
+        else:
+            self._state.duplicates.deleted(entry.uid)
+        if entry.core is not CoreState.ABSENT:
+            phase = entry.record.phase if entry.record.phase.terminal else None
+            self._core.handle(TaskGone(entry.uid, phase), now.wall)
+        if pod:
+            self._removals.check(pod, now)

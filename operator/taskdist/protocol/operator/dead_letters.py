@@ -1,0 +1,122 @@
+"""Dead letters: Tasks that ended for want of attempts, and wait until someone asks something of them.
+
+One of them is out of the core and out of the books: only its version is kept, until a newer view of it asks for
+something. What that is follows from the view alone, so that a write without an answer is just looked at again."""
+
+from collections import Counter
+
+from taskdist.api import Phase, Reason
+from taskdist.core.model import Key
+from taskdist.protocol import status
+from taskdist.protocol.observations import (
+    NotSent,
+    Now,
+    Refused,
+    TaskRecord,
+    Unknown,
+    WriteOutcome,
+    Written,
+)
+from taskdist.protocol.operator.books import (
+    Ask,
+    Entry,
+    Grave,
+)
+from taskdist.protocol.operator.core_view import CoreView
+from taskdist.protocol.operator.endings import Endings
+from taskdist.protocol.operator.lease_clock import LeaseClock
+from taskdist.protocol.operator.outbox import Outbox
+from taskdist.protocol.operator.state import State
+from taskdist.protocol.rules import Rules
+from taskdist.protocol.settings import LeaderSettings
+
+
+class DeadLetters:
+    """Redrives, cancels and burials of dead letters."""
+
+    def __init__(
+        self,
+        state: State,
+        out: Outbox,
+        view: CoreView,
+        endings: Endings,
+        clock: LeaseClock,
+        settings: LeaderSettings,
+        rules: Rules,
+    ) -> None:
+        self._state = state
+        self._out = out
+        self._view = view
+        self._endings = endings
+        self._clock = clock
+        self._settings = settings
+        self._rules = rules
+
+    def counts(self) -> dict[Key, int]:
+        """Return by queue how many dead letters there are. Queues without are left out."""
+        return dict(Counter(grave.queue for grave in self._state.dead.values()))
+
+    def advance(self, entry: Entry, now: Now) -> None:
+        """It holds nothing, and waits for a redrive, a cancel or its deletion."""
+        if entry.may_still_run and entry.outcome is None:
+            self._clock.ask_to_stop(entry, Reason.CANCELLED, "the Task is a dead letter", now)
+            return
+        self._endings.answer(entry)
+        entry.outcome = entry.ending = None
+        self._view.leave(entry, now)
+        record = entry.record
+        if record.cancel:
+            self._out.write(entry, Ask.REDRIVE, self._cancelled(record, now))
+        elif self._to_redrive(record):
+            why = f" ({record.reason})" if record.reason else ""
+            message = f"Redriven: it waits again as if it had never failed. It was a dead letter{why}."
+            patch = status.redriven(self._state.epoch, record.redrive, message=message, wall=now.wall)
+            if not self._rules.redrive_resets_failures:
+                del patch["failures"]
+            self._out.write(entry, Ask.REDRIVE, patch)
+        else:
+            self._bury(entry)
+
+    def _to_redrive(self, record: TaskRecord) -> bool:
+        return record.redrive > record.redrives and self._rules.redrives_are_done
+
+    def _cancelled(self, record: TaskRecord, now: Now) -> status.Status:
+        return status.ended(
+            Phase.CANCELLED,
+            record.attempt,
+            self._state.epoch,
+            reason=Reason.CANCELLED,
+            message="cancelled as a dead letter",
+            wall=now.wall,
+            redrives=1,  # it was one: its condition is to say that it is no more
+        )
+
+    def _bury(self, entry: Entry) -> None:
+        del self._state.tasks[entry.uid]
+        self._state.dead[entry.uid] = Grave(entry.record.resource_version, entry.record.task.queue_key)
+
+    def exhume(self, record: TaskRecord) -> bool:
+        """Whether this view of a dead letter is newer than what is known; it is then looked at as any Task."""
+        grave = self._state.dead.get(record.task.uid)
+        if grave is None:
+            return True
+        if not self._is_newer(grave, record):
+            return False
+        del self._state.dead[record.task.uid]
+        return True
+
+    def _is_newer(self, grave: Grave, record: TaskRecord) -> bool:
+        return record.resource_version > grave.resource_version or not self._rules.newer_letters_only
+
+    def written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+        """Take in what became of the write that redrives or cancels it."""
+        match outcome:
+            case Written(record) if record.phase is Phase.PENDING:
+                self._out.notice(entry, Reason.REDRIVEN, "a dead letter that waits again, as asked", warning=False)
+            case Refused(message):
+                self._out.notice(entry, Reason.REDRIVEN, f"the API server refuses to redrive or cancel it: {message}")
+                self._state.put_off(entry, self._settings.refused_seconds, now)
+            case Unknown() | NotSent():
+                self._state.put_off(entry, self._settings.retry_seconds, now)
+            case _:
+                pass

@@ -1,0 +1,97 @@
+"""What a leadership asks for, in order. It decides nothing."""
+
+from taskdist.api import Reason
+from taskdist.protocol import status
+from taskdist.protocol.messages import Final, LeaseName, ToAgent, Verdict
+from taskdist.protocol.observations import Action, Notice, ReadTask, Send, WriteStatus
+from taskdist.protocol.operator.books import Ask, Entry
+from taskdist.protocol.operator.state import State
+from taskdist.protocol.rules import Rules
+
+
+class Outbox:
+    """The actions that are to be taken, in order: messages, writes, reads, notices.
+
+    At most one write or read of a Task is under way, so no answer is taken for another's: whoever asks for one has seen
+    that none is.
+    """
+
+    def __init__(self, state: State, rules: Rules) -> None:
+        self._state = state
+        self._rules = rules
+        self._actions: list[Action] = []
+        self._token = 0
+        self._asks: dict[int, str] = {}  # by token of a write or read under way: which Task it is about
+
+    def add(self, action: Action) -> None:
+        self._actions.append(action)
+
+    def take(self) -> list[Action]:
+        """Return what is to be done, and forget it."""
+        actions, self._actions = self._actions, []
+        return actions
+
+    def drop(self) -> None:
+        """Nothing of it is to be done any more."""
+        self._actions.clear()
+
+    def next_token(self) -> int:
+        """Return a number that no write, read or pause of this leadership has had."""
+        self._token += 1
+        return self._token
+
+    def send(self, pod: str, message: ToAgent) -> None:
+        """Tell the agent, if it has a session."""
+        session = self._state.by_pod.get(pod)
+        if session is not None:
+            self.add(Send(session.id, message))
+
+    def final(self, pod: str, name: LeaseName, verdict: Verdict, message: str = "") -> None:
+        """The final reply. Without a session none is given: the agent says it again when it is back."""
+        if self._rules.results_are_answered:
+            self.send(pod, Final(name, verdict, message))
+
+    def notice(
+        self, entry: Entry, reason: Reason, message: str, lease: LeaseName | None = None, *, warning: bool = True
+    ) -> None:
+        """Tell whoever looks at the Task."""
+        task = entry.record.task
+        text = status.clip(message, status.MAX_NOTICE)
+        self.add(Notice(task.uid, task.namespace, task.name, reason, text, warning, lease))
+
+    def write(self, entry: Entry, ask: Ask, patch: status.Status, body: bytes | None = None) -> None:
+        """Write the Task's status, and what is known of its parents with it; `body` is its result."""
+        token = self._ask(entry, ask)
+        task, version = entry.record.task, entry.record.resource_version
+        entry.asked_version = version
+        parents = self._state.lineage.parents(task) if ask is Ask.ASSIGN else ()
+        if self._state.lineage.unwritten(task):
+            patch = patch | self._state.lineage.patch(task)
+        first = entry.ending.copy_of if ask is Ask.ENDING and entry.ending is not None else None
+        original = None
+        if first is not None:
+            patch, original = patch | {"duplicateOf": first.name}, (first.uid, first.name)
+        self.add(
+            WriteStatus(token, task.uid, task.namespace, task.name, version, patch, body, parents, result_of=original)
+        )
+
+    def read(self, entry: Entry, ask: Ask, *, at: int = 0) -> None:
+        """Read the Task from the API server; a view of it `at` this version will do as well."""
+        token = self._ask(entry, ask)
+        task = entry.record.task
+        parents = self._state.lineage.parents(task) if ask is Ask.PAYLOAD else ()
+        self.add(ReadTask(token, task.uid, task.namespace, task.name, parents, at))
+
+    def answered(self, token: int) -> tuple[Entry, Ask] | None:
+        """The answer has come: return whose it is, and what was asked for; None if nobody waits for it any more."""
+        entry = self._state.tasks.get(self._asks.pop(token, ""))
+        if entry is None or entry.asked is None:
+            return None
+        ask, entry.asked = entry.asked, None
+        return entry, ask
+
+    def _ask(self, entry: Entry, ask: Ask) -> int:
+        token = self.next_token()
+        self._asks[token] = entry.uid
+        entry.asked = ask
+        return token

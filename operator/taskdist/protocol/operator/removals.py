@@ -1,0 +1,60 @@
+"""How an agent's pod goes: it drains, then it holds no lease, then it is deleted.
+
+Which agent goes is the core's decision."""
+
+from taskdist.api import Reason
+from taskdist.core import Core
+from taskdist.core.events import AgentDrained
+from taskdist.protocol.messages import Drain
+from taskdist.protocol.observations import DeletePod, Now
+from taskdist.protocol.operator.outbox import Outbox
+from taskdist.protocol.operator.state import State
+from taskdist.protocol.rules import Rules
+
+
+class Removals:
+    """From the core's decision that an agent is to go to the deletion of its pod."""
+
+    def __init__(self, core: Core, state: State, out: Outbox, rules: Rules) -> None:
+        self._core = core
+        self._state = state
+        self._out = out
+        self._rules = rules
+
+    def begin(self, pod: str, now: Now) -> None:
+        """The core has chosen the agent as a victim."""
+        self._state.draining.add(pod)
+        self._out.send(pod, Drain())
+        self.check(pod, now)
+
+    def undo(self, pod: str) -> None:
+        """The core would keep it after all."""
+        self._state.draining.discard(pod)
+        self._out.send(pod, Drain(undo=True))
+
+    def check(self, pod: str, now: Now) -> None:
+        """Its agent may hold nothing any more: then the core hears that it is drained, and decides to delete it."""
+        if pod in self._state.draining and (pod not in self._state.leases or not self._rules.victims_drain_first):
+            self._state.draining.discard(pod)
+            self._core.handle(AgentDrained(pod), now.wall)
+        self.finish_removal(pod)
+
+    def finish_removal(self, uid: str) -> None:
+        """Delete what a former leader marked and may not have deleted, once nothing is held there."""
+        pod = self._state.pods.get(uid)
+        if pod is None or pod.removed_by in (0, self._state.epoch) or pod.deleting or uid in self._state.removing:
+            return
+        if self._state.taken_over and uid not in self._state.leases:
+            self._state.removing.add(uid)
+            message = f"leadership {pod.removed_by} had decided to delete it"
+            self.delete(DeletePod(uid, pod.namespace, pod.name, Reason.IDLE, message, self._state.epoch))
+
+    def delete(self, action: DeletePod) -> None:
+        """Have the pod deleted.
+
+        An agent that may hold a former leader's unrecorded lease is not idle: it goes once that is known.
+        """
+        if self._state.recovering and action.uid not in self._state.heard:
+            self._state.deferred.append(action)
+        else:
+            self._out.add(action)

@@ -1,0 +1,214 @@
+"""The way of each Task to its one end.
+
+Level-triggered: every input changes what is known of a Task, then `advance` looks at all that is known and asks for the
+one next thing. What that is stands in the part that owns it."""
+
+from taskdist.api import Phase, Reason
+from taskdist.core import Core
+from taskdist.protocol import still_held
+from taskdist.protocol.messages import Verdict
+from taskdist.protocol.observations import AnnotatePod, Now, TaskRecord
+from taskdist.protocol.operator.books import Ask, Ending, Entry, Stage
+from taskdist.protocol.operator.core_view import CoreView
+from taskdist.protocol.operator.dead_letters import DeadLetters
+from taskdist.protocol.operator.endings import Endings
+from taskdist.protocol.operator.kinship import Kinship
+from taskdist.protocol.operator.lease_clock import LeaseClock
+from taskdist.protocol.operator.leases import Leases
+from taskdist.protocol.operator.outbox import Outbox
+from taskdist.protocol.operator.outcomes import Outcomes
+from taskdist.protocol.operator.presence import Presence
+from taskdist.protocol.operator.removals import Removals
+from taskdist.protocol.operator.settling import Settling
+from taskdist.protocol.operator.state import State
+from taskdist.protocol.operator.takeover import Takeover
+from taskdist.protocol.rules import Rules
+from taskdist.protocol.settings import LeaderSettings
+
+
+class Tasks:
+    """Looks at a Task and hands it to the part whose turn it is. It is the whole that those parts may ask."""
+
+    def __init__(
+        self,
+        core: Core,
+        state: State,
+        out: Outbox,
+        removals: Removals,
+        presence: Presence,
+        settings: LeaderSettings,
+        rules: Rules,
+    ) -> None:
+        self._state = state
+        self._out = out
+        self._rules = rules
+        view = self.view = CoreView(core, state, out, removals, rules)
+        endings = self.endings = Endings(core, state, out, view, self, rules)
+        clock = self.clock = LeaseClock(state, out, endings, settings, rules)
+        leases = self.leases = Leases(state, out, view, endings, clock, presence, self, settings, rules)
+        self.kinship = Kinship(state, out, view, self)
+        self._outcomes = Outcomes(state, out, view, endings, leases, self, rules)
+        self.letters = DeadLetters(state, out, view, endings, clock, settings, rules)
+        self.settling = Settling(state, out, endings, clock, presence, self, settings, rules)
+        self.takeover = Takeover(
+            state, out, view, removals, endings, clock, leases, self.settling, self, settings, rules
+        )
+
+    # --- what is seen of them ---
+
+    def observe(self, record: TaskRecord, now: Now) -> None:
+        """A Task is there, new or changed."""
+        uid = record.task.uid
+        if uid in self._state.finals or not self.letters.exhume(record):
+            return
+        entry = self._state.tasks.get(uid)
+        if entry is None:
+            self._see(record)
+            if record.phase.terminal:
+                self._state.unread.discard(uid)
+                self._state.finals.add(uid)
+                return
+            entry = self._state.tasks[uid] = Entry(record)
+        elif not self._is_newer(entry, record):
+            return
+        else:
+            self.learn(entry, record)
+        entry.aside = False
+        entry.gone = entry.gone or record.deleting
+        self.advance(entry, now)
+        if entry.asked is None:
+            self._state.unread.discard(uid)
+
+    def learn(self, entry: Entry, record: TaskRecord) -> None:
+        """A view of the Task has come with an answer. Older views of the same Task are ignored."""
+        if self._is_newer(entry, record):
+            entry.record = record
+            self._see(record)
+
+    def _is_newer(self, entry: Entry, record: TaskRecord) -> bool:
+        return record.resource_version > entry.record.resource_version or not self._rules.newer_views_only
+
+    def _see(self, record: TaskRecord) -> None:
+        """A Task is new or changed: others may depend on it, or on its key."""
+        self._state.lineage.seen(record)
+        self._state.duplicates.seen(record)
+
+    def set_aside(self, uid: str, now: Now) -> None:
+        """The Task is there, in a state that cannot be read: it is looked at again once it is observed."""
+        if self._state.is_over(uid):
+            return
+        self._state.unread.add(uid)
+        if (entry := self._state.tasks.get(uid)) is not None:
+            entry.aside = True
+            self.advance(entry, now)
+
+    def deleted(self, uid: str, now: Now) -> None:
+        """The API server has the Task no more."""
+        self._state.finals.discard(uid)
+        self._state.unread.discard(uid)
+        self._state.dead.pop(uid, None)
+        entry = self._state.tasks.get(uid)
+        if entry is not None:
+            entry.gone = True
+            self.advance(entry, now)
+        else:
+            self._state.lineage.deleted(uid)
+            self._state.duplicates.deleted(uid)
+
+    # --- the one next thing ---
+
+    def advance(self, entry: Entry, now: Now) -> None:
+        """Look at all that is known of the Task, and ask for the one next thing."""
+        if self._state.over or entry.asked is not None or entry.uid not in self._state.tasks:
+            return
+        if entry.record.epoch > self._state.epoch:
+            self._state.over = True  # a newer leader has written: this one is from the past
+            return
+        if now.boot < entry.not_until:
+            return
+        if entry.aside and not entry.gone:
+            self._leave_aside(entry, now)
+            return
+        if entry.gone:
+            self._advance_gone(entry, now)
+        elif entry.record.phase.terminal:
+            self._advance_terminal(entry, now)
+        elif entry.record.phase is Phase.DEAD_LETTERED:
+            self.letters.advance(entry, now)
+        elif entry.outcome is not None:
+            self._outcomes.advance(entry, entry.outcome, now)
+        elif entry.ending is not None:
+            self.endings.write(entry, entry.ending, now)
+        elif entry.lease is None:
+            self.place(entry, now)
+        else:
+            self.leases.advance(entry, entry.lease, now)
+
+    def place(self, entry: Entry, now: Now) -> None:
+        """Nothing holds the Task: it waits, ends, or status shows an assignment that is not in the books."""
+        record = entry.record
+        if record.phase is Phase.ASSIGNED:
+            self.takeover.adopt_seen(entry, now)
+        elif record.cancel:
+            self.view.held(entry, Reason.CANCELLED, now)
+            entry.ending = Ending(Phase.CANCELLED, Reason.CANCELLED, "cancelled while it waited")
+            self.advance(entry, now)
+        elif record.fault is not None:
+            self.view.held(entry, record.fault.reason, now)
+            entry.ending = Ending(Phase.FAILED, *record.fault)
+            self.advance(entry, now)
+        elif entry.uid in self._state.recovering:
+            self.view.held(entry, Reason.RECOVERING, now)
+        elif (original := self._state.duplicates.original(entry.uid)) is not None:
+            self.kinship.follow(entry, original, now)
+        else:
+            self.view.waiting(entry, now)
+            self.kinship.keep_pins(entry, now)
+
+    def _leave_aside(self, entry: Entry, now: Now) -> None:
+        """Its present state cannot be read: nothing is begun or written. A lease goes on, and its outcome waits."""
+        if entry.lease is not None and entry.lease.stage is Stage.PLANNED:
+            self.view.take_back(entry, now)
+        if entry.lease is None:
+            self.view.held(entry, Reason.UNREADABLE, now)
+
+    def _advance_gone(self, entry: Entry, now: Now) -> None:
+        """A deleted Task is terminal; its slots stay held until its agent confirms the stop or the lease ends.
+
+        One that a former leader assigned may run yet, as long as the API server has it.
+        """
+        if entry.lease is None and entry.record.phase is Phase.ASSIGNED and self._state.stood_at_takeover(entry):
+            self.takeover.adopt_seen(entry, now)
+            if entry.uid not in self._state.tasks:
+                return
+        if entry.outcome is not None:
+            if not entry.gone_sure and self._rules.read_before_gone:
+                self._out.read(entry, Ask.IS_GONE)
+                return
+            self._out.final(entry.outcome_pod, entry.outcome.lease, Verdict.GONE, "the Task was deleted")
+            self.view.forget(entry, now, final=False)
+        elif entry.may_still_run and self._rules.deleted_holds_slots:
+            self._note_held(entry)
+            self.clock.ask_to_stop(entry, Reason.CANCELLED, "the Task was deleted", now)
+        else:
+            if entry.ending is not None and entry.ending.reply is not None:
+                self._out.final(entry.ending.reply_to, entry.ending.reply, Verdict.GONE, "the Task was deleted")
+            self.view.forget(entry, now, final=False)
+
+    def _note_held(self, entry: Entry) -> None:
+        """Have the next leader know of keys that are not free though their Task is gone."""
+        lease, record = entry.lease, entry.record
+        pod = self._state.pods.get(lease.agent_uid) if lease is not None else None
+        if lease is None or pod is None or entry.noted_on or not still_held.holds_keys(record):
+            return
+        entry.noted_on = pod.uid
+        _, attempt, epoch = lease.name
+        value = still_held.written(record, attempt, epoch, lease.pool, lease.lease_seconds, lease.hold_seconds)
+        self._out.add(AnnotatePod(pod.uid, pod.namespace, pod.name, still_held.annotation(entry.uid), value))
+
+    def _advance_terminal(self, entry: Entry, now: Now) -> None:
+        if entry.may_still_run and entry.outcome is None:
+            self.clock.ask_to_stop(entry, Reason.CANCELLED, "the Task has ended", now)
+            return
+        self.endings.answer(entry)
+        self.view.forget(entry, now, final=True)

@@ -1,0 +1,69 @@
+"""Why Tasks wait, noted in their status.
+
+A reason is written once it has held for a while, and so many are written a second, the first that came due first: they
+are outside the three writes of a Task's life."""
+
+from taskdist.core import Core
+from taskdist.core.explaining.wording import text
+from taskdist.protocol import status
+from taskdist.protocol.observations import Now
+from taskdist.protocol.operator.books import Ask, CoreState, Entry
+from taskdist.protocol.operator.outbox import Outbox
+from taskdist.protocol.operator.state import State
+from taskdist.protocol.operator.timers import TimerKind
+from taskdist.protocol.settings import LeaderSettings
+
+# With more Tasks than these, status tells reasons without position and expected start: those cost too much there to be
+# worked out while others wait for a decision. Whoever asks is told them by the command.
+OUTLOOK_TASKS = 10_000
+
+
+class WaitReasons:
+    """When which reason is written."""
+
+    def __init__(self, core: Core, state: State, out: Outbox, settings: LeaderSettings) -> None:
+        self._core = core
+        self._state = state
+        self._out = out
+        self._settings = settings
+        self._line: dict[str, int] = {}  # Tasks whose reason is to be written, the first come first
+        self._slot = self._wake = 0.0  # when the next one may be written, and the last wake for it
+
+    def look(self, entry: Entry, waits: int, now: Now) -> None:
+        """See whether the reason why a Task waits has held for a while and is not written yet."""
+        if waits != entry.waits or not self._waits(entry):
+            return  # it began to wait anew since, or waits no more
+        hold = self._settings.reason_seconds
+        self._state.timers.add(now.boot + hold, TimerKind.REASON, entry.uid, entry.waits)
+        explanation = self._core.why(entry.uid, now.wall)
+        if explanation is None:
+            return
+        if entry.noted is None or entry.noted[0] is not explanation.reason:
+            entry.noted = (explanation.reason, now.boot)
+        elif entry.record.reason is not explanation.reason and now.boot >= entry.noted[1] + hold:
+            self._line.setdefault(entry.uid, entry.waits)
+            self.write(now)
+
+    def write(self, now: Now) -> None:
+        """Write reasons in the order in which they came due, so many a second and no more (a bucket of one second)."""
+        line, every = self._line, 1 / self._settings.reasons_per_second
+        while line and now.boot >= self._slot:
+            uid = next(iter(line))
+            entry, waits = self._state.tasks.get(uid), line.pop(uid)
+            if entry is None or entry.waits != waits or not self._waits(entry):
+                continue
+            if entry.asked is not None or entry.ending is not None or entry.aside or now.boot < entry.not_until:
+                continue  # it is looked at again
+            near = len(self._state.tasks) <= OUTLOOK_TASKS
+            explanation = self._core.explain(uid, now.wall) if near else self._core.why(uid, now.wall)
+            if explanation is None or entry.noted is None or entry.noted[0] is not explanation.reason:
+                continue
+            self._slot = max(self._slot, now.boot - 1.0) + every
+            self._out.write(entry, Ask.NOTE, status.explained(explanation.reason, text(explanation)))
+        if line and self._slot > self._wake:
+            self._wake = self._slot
+            self._state.timers.add(self._wake, TimerKind.REASONS)
+
+    @staticmethod
+    def _waits(entry: Entry) -> bool:
+        return entry.core in (CoreState.WAITING, CoreState.HELD) and entry.lease is None
