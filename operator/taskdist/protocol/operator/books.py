@@ -40,6 +40,9 @@ class Lease:
     pool: str
     queue: Key
     terms: Terms  # as granted
+    reclaim: Reclaim = field(init=False)
+    delivery: Delivery = field(init=False)
+    lazy: bool = field(init=False)  # its agent hears of it before it is recorded
     lease_seconds: float  # as its agent counts it
     hold_seconds: float
     message: str = ""
@@ -66,18 +69,9 @@ class Lease:
     agent_slots: int = 1
     route: Status | None = None  # by which way it came to the agent; None: status has it
 
-    @property
-    def reclaim(self) -> Reclaim:
-        return self.terms.reclaim
-
-    @property
-    def delivery(self) -> Delivery:
-        return self.terms.delivery
-
-    @property
-    def lazy(self) -> bool:
-        """Whether its agent hears of it before it is recorded."""
-        return not self.terms.recorded_first
+    def __post_init__(self) -> None:
+        self.reclaim, self.delivery = self.terms.reclaim, self.terms.delivery
+        self.lazy = not self.terms.recorded_first
 
 
 @dataclass(slots=True)
@@ -131,6 +125,7 @@ class Entry:
     """A Task that is not known to be over. At most one write or read of it is under way at a time."""
 
     record: TaskRecord
+    uid: str = field(init=False)
     lease: Lease | None = None
     core: CoreState = CoreState.ABSENT
     told: Task | None = None  # the Task as the core was last told
@@ -151,9 +146,8 @@ class Entry:
     waits: int = 0  # counts the times it began to wait: timers of earlier ones are void
     noted: tuple[Reason, float] | None = None
 
-    @property
-    def uid(self) -> str:
-        return self.record.task.uid
+    def __post_init__(self) -> None:
+        self.uid = self.record.task.uid
 
     @property
     def may_still_run(self) -> bool:

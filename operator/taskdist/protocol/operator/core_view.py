@@ -5,6 +5,7 @@ It decides nothing itself: whoever knows how a Task stands says so here, and her
 from taskdist.api import Phase, Reason
 from taskdist.core import Core
 from taskdist.core.events import TaskGone, TaskHeld, TaskLeased, TaskWaiting
+from taskdist.core.model import Task
 from taskdist.protocol import still_held
 from taskdist.protocol.observations import AnnotatePod, Now
 from taskdist.protocol.operator.books import CoreState, Entry, Lease
@@ -30,7 +31,7 @@ class CoreView:
 
     def waiting(self, entry: Entry, now: Now) -> None:
         """The Task waits for an agent."""
-        task = self._state.lineage.resolved(entry.record.task)
+        task = self._resolved(entry.record.task)
         if entry.core is CoreState.WAITING and entry.told == task:
             return
         if task.spilled and not self._rules.moves_are_told:
@@ -41,13 +42,17 @@ class CoreView:
 
     def held(self, entry: Entry, reason: Reason, now: Now) -> None:
         """The Task waits for something that is not the core's business."""
-        task = self._state.lineage.resolved(entry.record.task)
+        task = self._resolved(entry.record.task)
         if reason is Reason.DUPLICATE:
             task = out_of_turns(task)
         if entry.core is not CoreState.HELD or entry.told != task or entry.held_for is not reason:
             self._begins_to_wait(entry, CoreState.HELD, now)
             entry.core, entry.told, entry.held_for = CoreState.HELD, task, reason
             self._core.handle(TaskHeld(task, reason), now.wall)
+
+    def _resolved(self, task: Task) -> Task:
+        """The Task with its parents as far as they are known."""
+        return self._state.lineage.resolved(task) if task.parents else task
 
     def _begins_to_wait(self, entry: Entry, how: CoreState, now: Now) -> None:
         """Have its reason looked at soon, and then as long as it waits so."""

@@ -8,20 +8,8 @@ from collections import Counter
 from taskdist.api import Phase, Reason
 from taskdist.core.model import Key
 from taskdist.protocol import status
-from taskdist.protocol.observations import (
-    NotSent,
-    Now,
-    Refused,
-    TaskRecord,
-    Unknown,
-    WriteOutcome,
-    Written,
-)
-from taskdist.protocol.operator.books import (
-    Ask,
-    Entry,
-    Grave,
-)
+from taskdist.protocol.observations import NotSent, Now, Refused, TaskRecord, Unknown, WriteOutcome, Written
+from taskdist.protocol.operator.books import Ask, Entry, Grave
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.endings import Endings
 from taskdist.protocol.operator.lease_clock import LeaseClock

@@ -12,30 +12,10 @@ from functools import partial
 
 from taskdist.api import BreakerState, Phase
 from taskdist.core import Core
-from taskdist.core.decisions import (
-    Assign,
-    BreakerTurned,
-    Decision,
-    DeletePod,
-    Drain,
-    Fail,
-    Scale,
-    Spill,
-    Undrain,
-)
-from taskdist.core.events import (
-    PoolApplied,
-    PoolDeleted,
-    QueueApplied,
-    QueueDeleted,
-)
+from taskdist.core.decisions import Assign, BreakerTurned, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
+from taskdist.core.events import PoolApplied, PoolDeleted, QueueApplied, QueueDeleted
 from taskdist.core.model import Key, Pool, Queue
-from taskdist.protocol.messages import (
-    AgentIdentity,
-    FromAgent,
-    Hello,
-    Hold,
-)
+from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Hold
 from taskdist.protocol.observations import (
     Action,
     Now,
@@ -49,11 +29,7 @@ from taskdist.protocol.observations import (
 )
 from taskdist.protocol.observations import DeletePod as DeletePodAction
 from taskdist.protocol.operator.answers import Answers
-from taskdist.protocol.operator.books import (
-    CoreState,
-    Entry,
-    Stage,
-)
+from taskdist.protocol.operator.books import CoreState, Entry, Stage
 from taskdist.protocol.operator.hearing import Hearing
 from taskdist.protocol.operator.orphans import Orphans
 from taskdist.protocol.operator.outbox import Outbox
@@ -336,14 +312,19 @@ class Leader:
     def _decided(self, now: Now) -> list[Action]:
         """Let the core decide on what is new, and return all that is to be done."""
         self._last = now
-        self._tasks.kinship.look_again(now)
+        self._look_again(now)
         while self._may_decide() and self._may_act(now) and (decisions := self.core.decide(now.wall)):
             for decision in decisions:
                 self._carry_out(decision, now)
-            self._tasks.kinship.look_again(now)
+            self._look_again(now)
         if self.state.over:
             self._out.drop()
         return self._out.take()
+
+    def _look_again(self, now: Now) -> None:
+        """Have those Tasks looked at for which another Task has changed."""
+        if self.state.lineage.again or self.state.duplicates.again:
+            self._tasks.kinship.look_again(now)
 
     def _may_decide(self) -> bool:
         return self.state.recovered or not self._rules.recovery_comes_first

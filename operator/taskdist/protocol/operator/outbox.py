@@ -1,6 +1,7 @@
 """What a leadership asks for, in order. It decides nothing."""
 
 from taskdist.api import Reason
+from taskdist.core.model import Parent
 from taskdist.protocol import status
 from taskdist.protocol.messages import Final, LeaseName, ToAgent, Verdict
 from taskdist.protocol.observations import Action, Notice, ReadTask, Send, WriteStatus
@@ -64,9 +65,11 @@ class Outbox:
         token = self._ask(entry, ask)
         task, version = entry.record.task, entry.record.resource_version
         entry.asked_version = version
-        parents = self._state.lineage.parents(task) if ask is Ask.ASSIGN else ()
-        if self._state.lineage.unwritten(task):
-            patch = patch | self._state.lineage.patch(task)
+        parents: tuple[Parent, ...] = ()
+        if task.parents:
+            parents = self._state.lineage.parents(task) if ask is Ask.ASSIGN else ()
+            if self._state.lineage.unwritten(task):
+                patch = patch | self._state.lineage.patch(task)
         first = entry.ending.copy_of if ask is Ask.ENDING and entry.ending is not None else None
         original = None
         if first is not None:
@@ -79,7 +82,7 @@ class Outbox:
         """Read the Task from the API server; a view of it `at` this version will do as well."""
         token = self._ask(entry, ask)
         task = entry.record.task
-        parents = self._state.lineage.parents(task) if ask is Ask.PAYLOAD else ()
+        parents = self._state.lineage.parents(task) if task.parents and ask is Ask.PAYLOAD else ()
         self.add(ReadTask(token, task.uid, task.namespace, task.name, parents, at))
 
     def answered(self, token: int) -> tuple[Entry, Ask] | None:

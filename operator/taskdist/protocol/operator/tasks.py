@@ -59,7 +59,7 @@ class Tasks:
     def observe(self, record: TaskRecord, now: Now) -> None:
         """A Task is there, new or changed."""
         uid = record.task.uid
-        if uid in self._state.finals or not self.letters.exhume(record):
+        if uid in self._state.finals or (uid in self._state.dead and not self.letters.exhume(record)):
             return
         entry = self._state.tasks.get(uid)
         if entry is None:
@@ -91,7 +91,8 @@ class Tasks:
     def _see(self, record: TaskRecord) -> None:
         """A Task is new or changed: others may depend on it, or on its key."""
         self._state.lineage.seen(record)
-        self._state.duplicates.seen(record)
+        if record.idempotency is not None:
+            self._state.duplicates.seen(record)
 
     def set_aside(self, uid: str, now: Now) -> None:
         """The Task is there, in a state that cannot be read: it is looked at again once it is observed."""
@@ -159,11 +160,12 @@ class Tasks:
             self.advance(entry, now)
         elif entry.uid in self._state.recovering:
             self.view.held(entry, Reason.RECOVERING, now)
-        elif (original := self._state.duplicates.original(entry.uid)) is not None:
+        elif record.idempotency is not None and (original := self._state.duplicates.original(entry.uid)) is not None:
             self.kinship.follow(entry, original, now)
         else:
             self.view.waiting(entry, now)
-            self.kinship.keep_pins(entry, now)
+            if record.task.parents:
+                self.kinship.keep_pins(entry, now)
 
     def _leave_aside(self, entry: Entry, now: Now) -> None:
         """Its present state cannot be read: nothing is begun or written. A lease goes on, and its outcome waits."""
