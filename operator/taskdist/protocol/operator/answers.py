@@ -1,7 +1,8 @@
 """What became of a write or a read, and what follows from that.
 
 The one place where an outcome is believed. An answer that says nothing (not sent, unknown) is followed by another try;
-nothing is ever concluded from silence."""
+nothing is ever concluded from silence.
+"""
 
 from taskdist.api import Phase, Reason
 from taskdist.core.events import AttemptFailed

@@ -1,6 +1,7 @@
 """What the core is told of each Task, so that it decides on what is true.
 
-It decides nothing itself: whoever knows how a Task stands says so here, and here it is told once."""
+It decides nothing itself: whoever knows how a Task stands says so here, and here it is told once.
+"""
 
 from taskdist.api import Phase, Reason
 from taskdist.core import Core

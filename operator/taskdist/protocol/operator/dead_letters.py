@@ -1,7 +1,8 @@
 """Dead letters: Tasks that ended for want of attempts, and wait until someone asks something of them.
 
 One of them is out of the core and out of the books: only its version is kept, until a newer view of it asks for
-something. What that is follows from the view alone, so that a write without an answer is just looked at again."""
+something. What that is follows from the view alone, so that a write without an answer is just looked at again.
+"""
 
 from collections import Counter
 

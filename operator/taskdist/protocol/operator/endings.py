@@ -1,7 +1,8 @@
 """How attempts and Tasks end without a result, and what is written of it.
 
 The core decides whether a Task is tried again, ends, or waits in another queue; here that is written if it is still the
-Task that the core saw. What follows from a write's answer is not decided here."""
+Task that the core saw. What follows from a write's answer is not decided here.
+"""
 
 from taskdist.api import Delivery, Phase, Reason
 from taskdist.core import Core

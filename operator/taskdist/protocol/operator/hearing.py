@@ -1,6 +1,7 @@
 """What agents say of their leases: that work started, got on, ended, stopped.
 
-An agent can only speak of its own leases. What follows from an outcome is not decided here."""
+An agent can only speak of its own leases. What follows from an outcome is not decided here.
+"""
 
 from taskdist.api import Phase, Reason
 from taskdist.core import Core

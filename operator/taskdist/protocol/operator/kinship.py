@@ -2,7 +2,8 @@
 
 Owns when it is written what a Task depends on, and how a duplicate waits and ends. Pins are written when they are made;
 how parents ended goes with the Task's next write or, if there is none within a second, by a write of its own. Those
-writes are the only ones beyond the three of a Task's life, and only Tasks with parents have them."""
+writes are the only ones beyond the three of a Task's life, and only Tasks with parents have them.
+"""
 
 from taskdist.api import Reason
 from taskdist.protocol.observations import Now

@@ -339,8 +339,8 @@ class Leader:
                 self._tasks.endings.spill(decision, now)
             case Scale(pool, replicas, reason, message):
                 self._out.add(ScalePool(*pool, replicas, reason, message))
-            case Drain(agent_uid=pod):
-                self._removals.begin(pod, now)
+            case Drain():
+                self._removals.begin(decision, now)
             case Undrain(agent_uid=pod):
                 self._removals.undo(pod)
             case DeletePod(uid, namespace, name, reason, message):

@@ -1,6 +1,7 @@
 """How long leases run, on this machine's clock, and what happens when one runs out or an attempt passes a limit.
 
-The operator counts from its receipt of a ping, plus a margin: so an agent has stopped before the lease ends here."""
+The operator counts from its receipt of a ping, plus a margin: so an agent has stopped before the lease ends here.
+"""
 
 from taskdist.api import Reason, Reclaim
 from taskdist.protocol.messages import Cancel

@@ -1,6 +1,7 @@
 """A lease from the core's decision until it is in its agent's hands: in which order it is written and sent.
 
-How long it is counted and what follows from its end is not decided here."""
+How long it is counted and what follows from its end is not decided here.
+"""
 
 from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.core.decisions import Assign
@@ -114,7 +115,7 @@ class Leases:
             return
         stop = self.stop_reason(entry, lease)
         if stop is not None:
-            if lease.stage in UNHEARD:
+            if lease.stage in UNHEARD or not self._rules.stop_is_awaited:
                 self._endings.attempt_over(entry, stop, "stopped before it was sent", now, counted=False)
             else:
                 self._clock.ask_to_stop(entry, stop, "the Task was cancelled" if record.cancel else "suspended", now)

@@ -1,6 +1,7 @@
 """Leases that an agent speaks of and whose Task is not known here.
 
-Each is read where its agent says that the Task is, as often as it takes; what follows is not decided here."""
+Each is read where its agent says that the Task is, as often as it takes; what follows is not decided here.
+"""
 
 from taskdist.api import Reason
 from taskdist.protocol.messages import Cancel, Failure, LeaseName, Result, Verdict

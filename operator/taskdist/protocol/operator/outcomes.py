@@ -1,6 +1,7 @@
 """Results: which one is accepted, and what is written of it.
 
-A late or forged one is refused by its lease's name. The final reply follows from the write's answer."""
+A late or forged one is refused by its lease's name. The final reply follows from the write's answer.
+"""
 
 from taskdist.api import Phase, Reason
 from taskdist.protocol import status

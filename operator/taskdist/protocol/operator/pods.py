@@ -1,6 +1,7 @@
 """What is seen of agents' pods, and what follows for the leases that they hold.
 
-Only what Kubernetes confirms counts as an agent's death: a session that ends is none."""
+Only what Kubernetes confirms counts as an agent's death: a session that ends is none.
+"""
 
 from taskdist.api import Reason
 from taskdist.core import Core

@@ -1,7 +1,8 @@
 """Whether an agent is there, takes work, and what it offers.
 
 An agent is one pod's present session. It takes work while its pod lives and is ready; it offers what it says, within
-what its pool allows."""
+what its pool allows.
+"""
 
 from taskdist.core import Core
 from taskdist.core.events import AgentNotReady, AgentReady

@@ -1,9 +1,11 @@
 """How an agent's pod goes: it drains, then it holds no lease, then it is deleted.
 
-Which agent goes is the core's decision."""
+Which agent goes is the core's decision.
+"""
 
 from taskdist.api import Reason
 from taskdist.core import Core
+from taskdist.core.decisions import Drain as Victim
 from taskdist.core.events import AgentDrained
 from taskdist.protocol.messages import Drain
 from taskdist.protocol.observations import DeletePod, Now
@@ -21,11 +23,14 @@ class Removals:
         self._out = out
         self._rules = rules
 
-    def begin(self, pod: str, now: Now) -> None:
-        """The core has chosen the agent as a victim."""
-        self._state.draining.add(pod)
-        self._out.send(pod, Drain())
-        self.check(pod, now)
+    def begin(self, victim: Victim, now: Now) -> None:
+        """The core has chosen the agent: it gets no more work."""
+        uid = victim.agent_uid
+        self._state.draining.add(uid)
+        self._out.send(uid, Drain())
+        self.check(uid, now)
+        if not self._rules.victims_drain_first and (pod := self._state.pods.get(uid)) is not None:
+            self._out.add(DeletePod(uid, pod.namespace, pod.name, victim.reason, victim.message, self._state.epoch))
 
     def undo(self, pod: str) -> None:
         """The core would keep it after all."""
@@ -34,7 +39,7 @@ class Removals:
 
     def check(self, pod: str, now: Now) -> None:
         """Its agent may hold nothing any more: then the core hears that it is drained, and decides to delete it."""
-        if pod in self._state.draining and (pod not in self._state.leases or not self._rules.victims_drain_first):
+        if pod in self._state.draining and pod not in self._state.leases:
             self._state.draining.discard(pod)
             self._core.handle(AgentDrained(pod), now.wall)
         self.finish_removal(pod)

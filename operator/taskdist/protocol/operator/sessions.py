@@ -1,7 +1,8 @@
 """Agents' sessions: who is welcomed, which session counts, and what its hello lists.
 
 A session counts from the agent's first word after the welcome: only then is it known that its sender lives, has seen
-this epoch, and has given up its former session."""
+this epoch, and has given up its former session.
+"""
 
 from taskdist.api import Phase, Reason, Reclaim
 from taskdist.protocol.messages import (

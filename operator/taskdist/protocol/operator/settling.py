@@ -1,6 +1,7 @@
 """Leases in the books, compared with what their agents say that they hold.
 
-Whatever a hello does not list does not run there."""
+Whatever a hello does not list does not run there.
+"""
 
 from taskdist.api import Delivery, Reason
 from taskdist.protocol.messages import Cancel

@@ -1,6 +1,7 @@
 """What a former leader left: Tasks, assignments in status, leases that it sent and did not record.
 
-Its leases go on, on hold, until their agents announce them or their time is over."""
+Its leases go on, on hold, until their agents announce them or their time is over.
+"""
 
 from collections.abc import Iterable
 

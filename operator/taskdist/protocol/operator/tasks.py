@@ -1,7 +1,8 @@
 """The way of each Task to its one end.
 
 Level-triggered: every input changes what is known of a Task, then `advance` looks at all that is known and asks for the
-one next thing. What that is stands in the part that owns it."""
+one next thing. What that is stands in the part that owns it.
+"""
 
 from taskdist.api import Phase, Reason
 from taskdist.core import Core

@@ -1,7 +1,8 @@
 """Why Tasks wait, noted in their status.
 
 A reason is written once it has held for a while, and so many are written a second, the first that came due first: they
-are outside the three writes of a Task's life."""
+are outside the three writes of a Task's life.
+"""
 
 from taskdist.core import Core
 from taskdist.core.explaining.wording import text
