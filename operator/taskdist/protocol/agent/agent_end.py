@@ -1,18 +1,18 @@
-"""The agent's end of the lease protocol: which work may run here, until when, and what the operator must still hear.
+"""The agent's end of the lease protocol: which work may run here, and what the operator must still hear.
 
-It owns the fence: work is asked to stop before its lease ends and killed by its end, counted from this agent's own
-time of sending the ping that a grant or renewal echoes. It keeps results until their final reply. It starts no
-process, reads no clock and opens no connection: time, messages and what became of the work come in, actions go out.
+It keeps results until their final reply. It starts no process, reads no clock and opens no connection: time, messages
+and what became of the work come in, actions go out.
 
-Of several ends the earliest holds. Every doubt is settled by not running: a late grant, a leader from the past and a
-second attempt of a Task that still runs are refused, and the operator grants again.
+Every doubt is settled by not running: a late grant, a leader from the past and a second attempt of a Task that still
+runs are refused, and the operator grants again.
 """
 
 from dataclasses import replace
 
 from taskdist.api import Reason
+from taskdist.protocol.agent.fence import Fence
 from taskdist.protocol.agent.held import Held, Stage, short_of
-from taskdist.protocol.agent.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
+from taskdist.protocol.agent.work import AgentAction, Disconnect, Exit, SendUp, StartWork
 from taskdist.protocol.messages import (
     OLDEST_VERSION,
     PROTOCOL_VERSION,
@@ -40,7 +40,6 @@ from taskdist.protocol.messages import (
 )
 from taskdist.protocol.rules import ALL, Rules
 from taskdist.protocol.settings import AgentSettings, Offer
-from taskdist.protocol.timeouts import Due
 
 
 class AgentEnd:
@@ -61,6 +60,7 @@ class AgentEnd:
         self._rules = rules
         self._offer = offer
         self._settings = settings or AgentSettings()
+        self._fence = Fence(self._settings, rules)
         self._epoch = 0  # the highest seen
         self._leadership = ""  # the name that came with it
         self._version = PROTOCOL_VERSION  # the newest that the next hello offers
@@ -73,7 +73,6 @@ class AgentEnd:
         self._next_ping = 0.0
         self._heard = 0.0
         self._drained = False  # by the present leader's word
-        self._stop_at: float | None = None  # told to stop: all work ends by then
         self._exited = False
 
     # --- what others may ask ---
@@ -81,7 +80,7 @@ class AgentEnd:
     @property
     def ready(self) -> bool:
         """Whether new work may come: connected, welcomed and not on the way out."""
-        return self._welcomed and not self._drained and self._stop_at is None
+        return self._welcomed and not self._drained and self._fence.stop_at is None
 
     @property
     def leases(self) -> tuple[LeaseName, ...]:
@@ -152,7 +151,7 @@ class AgentEnd:
             types=offer.types,
             labels=offer.labels,
             fenced=offer.fenced,
-            draining=self._stop_at is not None,
+            draining=self._fence.stop_at is not None,
             leases=tuple(h.name for h in held),
             software=offer.software,
             held=tuple(h.announced for h in held),
@@ -188,7 +187,7 @@ class AgentEnd:
                 self._say_outcome(held, held.outcome, boot, out)
             elif held.started is not None:
                 self._send(Started(held.name, boot - held.started), out)
-        if self._stop_at is not None:
+        if self._fence.stop_at is not None:
             self._send(Draining(), out)
 
     def _end_hold(self, held: Held) -> None:
@@ -236,21 +235,21 @@ class AgentEnd:
             return
         if name.epoch > self._epoch:
             self._epoch, self._leadership = name.epoch, ""
-        until = self._lease_end(grant.ping_boot, grant.lease_seconds, boot)
+        until = self._fence.lease_end(grant.ping_boot, grant.lease_seconds, boot)
         self._held[name] = Held(grant, grant.ping_boot, until)
         out.append(StartWork(grant))
 
     def _refusal(self, grant: Grant, boot: float, out: list[AgentAction]) -> str:
         if self._refuses(grant.lease.epoch):
             return f"granted by epoch {grant.lease.epoch}, but this agent has seen {self._epoch}"
-        end = self._lease_end(grant.ping_boot, grant.lease_seconds, boot)
+        end = self._fence.lease_end(grant.ping_boot, grant.lease_seconds, boot)
         if boot >= end - self._settings.fence(grant.lease_seconds):
             return "arrived too late to run before its lease ends"
-        if self._stop_at is not None:
+        if self._fence.stop_at is not None:
             return "the agent is stopping"
         for held in self._held.values():
             if held.name.task_uid == grant.lease.task_uid and held.runs:
-                self._kill(held, boot, "a newer attempt was granted", out)
+                self._fence.kill(held, boot, "a newer attempt was granted", out)
                 return "an older attempt of the Task still runs here and is being killed"
         # By its own offer: what its pool allows may have changed since the welcome, and the operator keeps it.
         slots = self._offer.slots
@@ -260,17 +259,13 @@ class AgentEnd:
             return ""
         return short_of(grant, self._offer.resources, self._held.values())
 
-    def _lease_end(self, ping_boot: float, lease_seconds: float, boot: float) -> float:
-        """Count from this agent's own time of sending the ping: so however late a message comes, the end stays."""
-        return (min(ping_boot, boot) if self._rules.lease_counts_from_ping else boot) + lease_seconds
-
     def _renew(self, message: Renew, boot: float) -> None:
         if self._refuses(message.epoch):
             return
         for name in message.leases:
             held = self._held.get(name)
             if held is not None and held.runs:
-                held.until = max(held.until, self._lease_end(message.ping_boot, held.grant.lease_seconds, boot))
+                held.until = max(held.until, self._fence.lease_end(message.ping_boot, held.grant.lease_seconds, boot))
                 held.renewed = max(held.renewed, min(message.ping_boot, boot))
         for name in [n for n, h in self._held.items() if h.stage is Stage.STOPPED and h.told < message.ping_boot]:
             del self._held[name]
@@ -288,7 +283,7 @@ class AgentEnd:
         if held is None:
             self._send(Stopped(message.lease, "not held"), out)
         elif held.runs:
-            self._cancel(held, message.reason, message.message, boot + self._settings.cancel_grace_seconds, out)
+            self._fence.cancel(held, message.reason, message.message, boot + self._settings.cancel_grace_seconds, out)
 
     def _final(self, message: Final, boot: float, out: list[AgentAction]) -> None:
         held = self._held.get(message.lease)
@@ -298,22 +293,7 @@ class AgentEnd:
             if self._rules.results_are_dropped:
                 del self._held[message.lease]
         else:
-            self._kill(held, boot, message.message or message.verdict, out)
-
-    def _cancel(self, held: Held, reason: Reason, message: str, kill_at: float, out: list[AgentAction]) -> None:
-        held.kill_at = min(held.kill_at, kill_at)
-        if held.stage in (Stage.STARTING, Stage.RUNNING):
-            if (due := self._limit(held)) is not None:
-                held.kill_at = min(held.kill_at, due.at + due.grace)  # no reason to stop prolongs the run
-            held.stage = Stage.CANCELLING
-            held.message = message
-            out.append(CancelWork(held.name, reason, message))
-
-    def _kill(self, held: Held, boot: float, message: str, out: list[AgentAction]) -> None:
-        held.stage = Stage.KILLED
-        held.message = held.message or message
-        held.kill_at = boot + self._settings.kill_again_seconds
-        out.append(KillWork(held.name))
+            self._fence.kill(held, boot, message.message or message.verdict, out)
 
     # --- what became of the work ---
 
@@ -370,7 +350,7 @@ class AgentEnd:
             held.stage, held.outcome = Stage.STOPPED, Stopped(lease, held.message)
             held.told = boot if self._welcomed else held.told
             self._send(held.outcome, out)
-            if self._stop_at is not None:
+            if self._fence.stop_at is not None:
                 self._next_ping = boot  # its answer proves that the stop was heard
         return self._checked(boot, out)
 
@@ -409,8 +389,8 @@ class AgentEnd:
     def stop_requested(self, boot: float, grace: float) -> list[AgentAction]:
         """Take no new work, finish within `grace` seconds what can be finished, give back the rest, then exit."""
         out: list[AgentAction] = []
-        if self._stop_at is None:
-            self._stop_at = boot + grace
+        if self._fence.stop_at is None:
+            self._fence.stop_at = boot + grace
             self._send(Draining(), out)
         return self._checked(boot, out)
 
@@ -431,82 +411,34 @@ class AgentEnd:
         """Do what time asks for, after every input: a late tick alone never lets work outlive its lease."""
         for held in self._held.values():
             if held.runs:
-                self._keep_limits(held, boot, out)  # first: what its lease's end kills may be overdue as well
-                self._fence(held, boot, out)
+                self._fence.check(held, boot, out)
         if self._connected and boot >= self._heard + self._settings.silence_seconds:
             self._connected = self._welcomed = False
             out.append(Disconnect("the operator is silent"))
         if self._welcomed and boot >= self._next_ping:
             self._ping(boot, out)
-        if self._stop_at is not None and not self._exited and self._may_exit(boot):
+        if self._fence.stop_at is not None and not self._exited and self._may_exit(boot):
             self._exited = True
             out.append(Exit("stopped: nothing is held" if not self._held else "stopped: the grace is over"))
         return out
 
-    def _fence(self, held: Held, boot: float, out: list[AgentAction]) -> None:
-        lease_seconds = held.grant.lease_seconds
-        cancel_at, kill_at = self._fence_times(held)
-        if boot >= min(kill_at, held.kill_at):
-            self._kill(held, boot, "its lease ended", out)
-        elif boot >= cancel_at and held.stage is not Stage.CANCELLING and held.stage is not Stage.KILLED:
-            why = (
-                (Reason.GIVEN_BACK, "the agent stops")
-                if self._stopping_first(held)
-                else (
-                    Reason.LEASE_EXPIRED,
-                    f"no renewal came within {lease_seconds:g} s",
-                )
-            )
-            self._cancel(held, why[0], why[1], kill_at, out)
-
-    def _limit(self, held: Held) -> Due | None:
-        """Return what time limit of the work comes next."""
-        return held.limit() if self._rules.agents_keep_limits else None
-
-    def _keep_limits(self, held: Held, boot: float, out: list[AgentAction]) -> None:
-        """What runs longer than it may is asked to stop, then killed; it has failed in any case."""
-        due = self._limit(held)
-        if due is not None and boot >= due.at:
-            held.overdue = due
-            self._cancel(held, due.reason, due.message, boot + due.grace, out)
-
-    def _fence_times(self, held: Held) -> tuple[float, float]:
-        """Return when to ask the work to stop, and when to kill it. A killed one is killed again until it is gone."""
-        settings, seconds = self._settings, held.grant.lease_seconds
-        cancel_at, kill_at = held.until - settings.fence(seconds), held.until - settings.kill(seconds)
-        if self._stop_at is not None:
-            cancel_at = min(cancel_at, self._stop_at - settings.stop_cancel_seconds)
-            kill_at = min(kill_at, self._stop_at)
-        if held.stage is Stage.KILLED:
-            kill_at = held.kill_at
-        return cancel_at, kill_at if self._rules.work_is_killed else float("inf")
-
-    def _stopping_first(self, held: Held) -> bool:
-        return self._stop_at is not None and self._stop_at <= held.until
-
     def _may_exit(self, boot: float) -> bool:
-        assert self._stop_at is not None
+        assert self._fence.stop_at is not None
         if not self._held:
             return True
         running = any(held.runs for held in self._held.values())
-        return not running and boot >= self._stop_at + self._settings.farewell_seconds
+        return not running and boot >= self._fence.stop_at + self._settings.farewell_seconds
 
     def next_wake(self) -> float | None:
         """Return the boot time by which `tick` must be called, None if only an input changes anything."""
         wakes: list[float] = []
         for held in self._held.values():
-            if not held.runs:
-                continue
-            cancel_at, kill_at = self._fence_times(held)
-            wakes.append(min(kill_at, held.kill_at))
-            if held.stage in (Stage.STARTING, Stage.RUNNING):
-                wakes.append(cancel_at)
-            if (due := self._limit(held)) is not None:
-                wakes.append(due.at)
+            if held.runs:
+                wakes += self._fence.wakes(held)
         if self._connected:
             wakes.append(self._heard + self._settings.silence_seconds)
         if self._welcomed:
             wakes.append(self._next_ping)
-        if self._stop_at is not None and not self._exited:
-            wakes.append(self._stop_at + self._settings.farewell_seconds)
+        if self._fence.stop_at is not None and not self._exited:
+            wakes.append(self._fence.stop_at + self._settings.farewell_seconds)
         return min(wakes, default=None)
