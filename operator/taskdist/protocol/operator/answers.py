@@ -33,7 +33,10 @@ from taskdist.protocol.settings import LeaderSettings
 
 
 class Answers:
-    """Takes in the answers to writes and reads."""
+    """Believes what became of writes and reads, and asks for what follows.
+
+    An answer that does not tell (no answer, not sent) is followed by another try, never by a conclusion.
+    """
 
     def __init__(
         self, state: State, out: Outbox, removals: Removals, tasks: Tasks, settings: LeaderSettings, rules: Rules
@@ -76,12 +79,12 @@ class Answers:
         self._tasks.advance(entry, now)
 
     def _to_be_sent(self, entry: Entry, lease: Lease) -> bool:
-        """Whether nothing has come between; what has, its next step deals with."""
+        """Return whether the Task still is as it was when its payload was asked for."""
         waits = not entry.gone and entry.outcome is None and entry.record.phase in (Phase.PENDING, Phase.ASSIGNED)
         return waits and lease.stage is Stage.UNSENT and self._leases.stop_reason(entry, lease) is None
 
     def _still_wanted(self, record: TaskRecord, lease: Lease) -> bool:
-        """Whether what was read still is what the lease was made for."""
+        """Return whether the Task that was read still is the one that the lease was made for."""
         if lease.recorded:
             return (record.attempt, record.epoch) == (lease.name.attempt, lease.name.epoch)
         return record.attempt < lease.name.attempt
@@ -125,6 +128,7 @@ class Answers:
         self._tasks.advance(entry, now)
 
     def _assign_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+        """The write of an assignment was answered: only one that stands is sent."""
         lease = entry.lease
         if lease is None or lease.stage is not Stage.WRITING:
             return
@@ -165,6 +169,7 @@ class Answers:
         self._state.put_off(entry, self._settings.retry_seconds, now)
 
     def _record_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+        """The write that records what was sent before (Lazy) was answered."""
         lease = entry.lease
         if lease is None:
             return
@@ -185,6 +190,7 @@ class Answers:
                     lease.recorded = True
 
     def _outcome_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+        """The write of a result was answered. Where it stands, the Task's next step tells the agent."""
         result = entry.outcome
         if result is None:
             return
@@ -213,6 +219,7 @@ class Answers:
         self._out.notice(entry, reason, said, result.lease)
 
     def _ending_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+        """The write of an attempt's or Task's end was answered: what waits again is told to the core."""
         ending, lease = entry.ending, entry.lease
         if ending is None:
             return
@@ -237,7 +244,7 @@ class Answers:
                 pass
 
     def _tell_end(self, entry: Entry, ending: Ending) -> None:
-        """Of a failed attempt there was an Event: one more is worth it where none ran, or a person is to act."""
+        """Record an Event for an end that nothing else tells of: no attempt ran, or a person is to act."""
         if ending.phase is Phase.DEAD_LETTERED:
             text = f"a dead letter ({ending.reason}): raise spec.redrive to let it wait again. {ending.message}"
             self._out.notice(entry, Reason.DEAD_LETTERED, text)

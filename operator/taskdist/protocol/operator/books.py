@@ -32,7 +32,10 @@ UNWRITTEN = frozenset({Stage.PLANNED, Stage.WRITING, Stage.DOUBTED})
 
 @dataclass(slots=True)
 class Lease:
-    """One attempt on one agent. `until` is on this machine's CLOCK_BOOTTIME: by then the agent has stopped it."""
+    """One attempt of a Task on one agent, as the operator counts it.
+
+    Times named `until` and `…_boot` are on this machine's CLOCK_BOOTTIME; by `until` the agent has stopped the work.
+    """
 
     name: LeaseName
     agent_uid: str
@@ -76,10 +79,10 @@ class Lease:
 
 @dataclass(slots=True)
 class Ending:
-    """A decided end of an attempt or Task, still to be written. Then the agent `reply_to` hears of `reply`.
+    """The decided end of an attempt or Task that is not written yet.
 
-    `on` is the Task as it stood when its fate was decided while it waited: should it change before that is written, the
-    core decides anew.
+    Once it is written, the agent `reply_to` hears the final reply to `reply`. `on` is the Task as it stood when the
+    core decided while it waited: if the Task changes before that is written, the core decides anew.
     """
 
     phase: Phase
@@ -122,7 +125,10 @@ class Ask(Enum):
 
 @dataclass(slots=True)
 class Entry:
-    """A Task that is not known to be over. At most one write or read of it is under way at a time."""
+    """One Task that has not ended, with its lease, its outcome and what is under way for it.
+
+    At most one write or read of it is under way at a time: `asked` says for what.
+    """
 
     record: TaskRecord
     uid: str = field(init=False)
@@ -156,7 +162,7 @@ class Entry:
 
 
 class Grave(NamedTuple):
-    """A dead letter: all that is kept of it is what tells newer views from older ones, and where it is counted."""
+    """A dead letter that nobody asks anything of: its version tells newer views of it from older ones."""
 
     resource_version: int
     queue: Key
@@ -164,7 +170,10 @@ class Grave(NamedTuple):
 
 @dataclass(slots=True)
 class Session:
-    """One stream. Until the agent's first word after the welcome it is only a claim."""
+    """One stream of an agent.
+
+    It is only a claim until its agent is heard after the welcome (`confirmed`).
+    """
 
     id: int
     identity: AgentIdentity
@@ -192,9 +201,10 @@ class Session:
 
 @dataclass(slots=True)
 class Orphan:
-    """A lease that an agent speaks of and whose Task is unknown here: it is read before the agent hears so.
+    """A lease that an agent speaks of and whose Task is not known here: the Task is read before the agent hears so.
 
-    It is read where this agent says that the Task is. What another agent says of the same Task is read for that one.
+    It is read in the namespace and under the name that this agent gave. What another agent says of the same Task is
+    another orphan.
     """
 
     name: LeaseName

@@ -19,7 +19,10 @@ from taskdist.protocol.rules import Rules
 
 
 class CoreView:
-    """Keeps the core's picture of each Task in step with the books, and the leases in the books by agent."""
+    """Tells the core how each Task stands: waiting, held, leased or gone.
+
+    Owns the index of leases by agent, which changes with it. It decides nothing, and tells the core nothing twice.
+    """
 
     def __init__(self, core: Core, state: State, out: Outbox, removals: Removals, rules: Rules) -> None:
         self._core = core

@@ -21,7 +21,10 @@ from taskdist.protocol.settings import LeaderSettings
 
 
 class DeadLetters:
-    """Redrives, cancels and burials of dead letters."""
+    """Dead letters: their redrive, their cancel, and what is kept of them until then.
+
+    One that nobody asks anything of is out of the core and out of the books.
+    """
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class DeadLetters:
             self._bury(entry)
 
     def _to_redrive(self, record: TaskRecord) -> bool:
+        """Return whether a redrive was asked for that has not been done."""
         return record.redrive > record.redrives and self._rules.redrives_are_done
 
     def _cancelled(self, record: TaskRecord, now: Now) -> status.Status:
@@ -81,11 +85,12 @@ class DeadLetters:
         )
 
     def _bury(self, entry: Entry) -> None:
+        """Keep of it only what tells newer views from older ones."""
         del self._state.tasks[entry.uid]
         self._state.dead[entry.uid] = Grave(entry.record.resource_version, entry.record.task.queue_key)
 
     def exhume(self, record: TaskRecord) -> bool:
-        """Whether this view of a dead letter is newer than what is known; it is then looked at as any Task."""
+        """Return whether this view of a dead letter is newer than what is known; then it is looked at as any Task."""
         grave = self._state.dead.get(record.task.uid)
         if grave is None:
             return True

@@ -33,7 +33,10 @@ class _Child:
 
 
 class Lineage:
-    """Who depends on whom. `again` collects the Tasks whose parents are not what they were; who reads it clears it."""
+    """The parents of Tasks: which Task each name means, and how it ended.
+
+    `again` collects the Tasks whose parents are not what they were; whoever reads it clears it.
+    """
 
     def __init__(self) -> None:
         self.again: dict[str, None] = {}

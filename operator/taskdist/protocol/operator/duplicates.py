@@ -18,7 +18,7 @@ Scope = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """The Task that is run for its like. `phase` says how it ended, None as long as it has not."""
+    """The Task that is run for a duplicate. `phase` says how it ended, None until then."""
 
     uid: str
     name: str
@@ -49,7 +49,10 @@ def out_of_turns(task: Task) -> Task:
 
 
 class Duplicates:
-    """All Tasks with an idempotency key. `again` collects those whose original changed; who reads it clears it."""
+    """Groups of Tasks with one idempotency key: one is run, the others end as it does.
+
+    `again` collects the Tasks whose original changed; whoever reads it clears it.
+    """
 
     def __init__(self) -> None:
         self.again: dict[str, None] = {}

@@ -23,7 +23,11 @@ from taskdist.protocol.timeouts import TIMED_OUT
 
 
 class Endings:
-    """Ends that are decided and not written yet: of attempts that failed, and of Tasks that wait."""
+    """Ends attempts and Tasks without a result: asks the core what follows, and writes it.
+
+    Owns what an attempt's end means (whether it counts, what it cost) and whether a decision still holds when it is
+    written. It does not decide on retries, and does not read the answers to its writes.
+    """
 
     def __init__(self, core: Core, state: State, out: Outbox, view: CoreView, whole: Whole, rules: Rules) -> None:
         self._core = core
@@ -49,7 +53,20 @@ class Endings:
         died: str = "",
         put_off: float = 0.0,
     ) -> None:
-        """The present attempt ended without a result: nothing of it runs any more."""
+        """The present attempt ended without a result, and nothing of it runs any more.
+
+        Args:
+            entry: its Task.
+            reason: why it ended; written with the attempt.
+            message: the same for people.
+            now: the time of the input.
+            retryable: whether another try may fare better.
+            counted: whether it counts as a failure.
+            reply: the lease of the failure that its agent reported, which wants a final reply.
+            delay: seconds before the next try, at least.
+            died: uid of the pod whose death ended it.
+            put_off: seconds after which its handler asked for another try.
+        """
         lease = entry.lease
         if lease is None or entry.ending is not None:
             return
@@ -98,11 +115,11 @@ class Endings:
         self._whole.advance(entry, now)
 
     def over_as_asked(self, entry: Entry, reason: Reason, message: str, now: Now) -> None:
-        """It stopped because it was asked to. Only what had passed a limit of its own counts as a failure."""
+        """The attempt stopped as it was asked to. Only one that had passed a limit of its own counts as a failure."""
         self.attempt_over(entry, reason, message, now, counted=reason in TIMED_OUT)
 
     def may_have_run(self, lease: Lease) -> bool:
-        """Under at-most-once, whatever may have run is never tried again."""
+        """Return whether user code may have run. Under at-most-once such an attempt is never tried again."""
         return lease.stage not in UNHEARD and self._rules.at_most_once_is_kept
 
     def verdict(self, entry: Entry, failed: AttemptFailed, now: Now) -> Ending:
@@ -121,7 +138,7 @@ class Endings:
         raise AssertionError(f"the core gave no answer to a failed attempt of {entry.uid}")
 
     def spent(self, entry: Entry, name: LeaseName, now: Now) -> Spent | None:
-        """What the Task has cost with this attempt, which ends now; None where nothing is to be added.
+        """Return what the Task has cost with this attempt, which ends now; None where nothing is to be added.
 
         It is fixed with the attempt's end: that may be written more than once, and status may have it already.
         """
@@ -228,13 +245,13 @@ class Endings:
         self._out.write(entry, Ask.ENDING, patch)
 
     def _still_decided(self, entry: Entry, ending: Ending) -> bool:
-        """Whether the Task is what the core decided on: waiting, and unchanged."""
+        """Return whether the Task is what the core decided on: waiting, and unchanged."""
         if ending.on is None or not self._rules.decision_needs_its_task:
             return True
         return entry.record.phase is Phase.PENDING and entry.record.task == ending.on
 
     def _may_be_sent(self, entry: Entry) -> bool:
-        """Whether a former leader may have sent it without recording it (Lazy)."""
+        """Return whether a former leader may have sent it without recording it (Lazy)."""
         return entry.uid in self._state.recovering and self._rules.end_waits_for_recovery
 
     def _write_spill(self, entry: Entry, ending: Ending) -> None:

@@ -35,7 +35,10 @@ from taskdist.protocol.rules import Rules
 
 
 class Hearing:
-    """Takes in the messages of agents."""
+    """Takes in the messages of agents: started, progress, results, failures, stops, capacity.
+
+    An agent is heard of its own leases only. A Task that is not known here is read before an answer is given.
+    """
 
     def __init__(
         self,
@@ -97,6 +100,7 @@ class Hearing:
                 self._sessions.disconnect(session, now)
 
     def _ping(self, session: Session, message: Ping, now: Now) -> None:
+        """Renew the agent's leases, but for those that are to end."""
         session.ping_boot, session.ping_receipt = message.boot, now.boot
         names = []
         for entry in self._state.leases.get(session.pod, {}).values():
@@ -107,6 +111,7 @@ class Hearing:
         self._out.add(Send(session.id, Renew(self._state.epoch, message.boot, tuple(names))))
 
     def _progress(self, session: Session, message: Progress, now: Now) -> None:
+        """Keep a report of progress: it is written now and then."""
         lease = self._state.own_lease(session, message.lease)
         if lease is None or lease.stage is not Stage.SENT:
             return
@@ -117,6 +122,7 @@ class Hearing:
             self._state.timers.add(lease.progress_at, TimerKind.ADVANCE, message.lease.task_uid)
 
     def _result(self, session: Session, message: Result, now: Now) -> None:
+        """Take a result that may be accepted, and answer any other at once."""
         name = message.lease
         entry = self._state.tasks.get(name.task_uid)
         if entry is None:
@@ -139,8 +145,11 @@ class Hearing:
         self._tasks.advance(entry, now)
 
     def _note_use(self, entry: Entry, lease: Lease, used: tuple[tuple[str, int], ...], now: Now) -> None:
-        """What the attempt used of budgets, as its agent says, which can only speak of its own: what is stale is not
-        asked. A name alone is a budget of the Task's own queue."""
+        """Tell the core what the attempt used of budgets, as its agent says.
+
+        An agent can only speak of its own attempt: what is stale is not asked. A name alone is a budget of the Task's
+        queue.
+        """
         if lease.stage in UNHEARD:
             return
         task = entry.record.task
@@ -154,7 +163,10 @@ class Hearing:
             self._out.notice(entry, Reason.BUDGET_NOT_FOUND, text, lease.name)
 
     def _may_come_late(self, entry: Entry, name: LeaseName, session: Session) -> bool:
-        """A lease that is over, while nothing newer is known to be granted. Its next step has the last word."""
+        """Return whether a result of a lease that is over may still be accepted: nothing newer is known to be granted.
+
+        The Task's next step has the last word.
+        """
         lease = entry.lease
         if not self._rules.stale_results_are_refused:
             return True
@@ -163,6 +175,7 @@ class Hearing:
         return name.attempt == entry.record.attempt or self._state.maybe_unrecorded(entry, name, session.pod)
 
     def _failure(self, session: Session, message: Failure, now: Now) -> None:
+        """The attempt failed: its agent gets the final reply once that is written."""
         name = message.lease
         entry = self._state.tasks.get(name.task_uid)
         if entry is None:
@@ -190,6 +203,7 @@ class Hearing:
         )
 
     def _stopped(self, session: Session, message: Stopped, now: Now) -> None:
+        """Nothing of the attempt runs any more, and it left no outcome."""
         lease = self._state.own_lease(session, message.lease)
         entry = self._state.tasks.get(message.lease.task_uid)
         if lease is None or entry is None or lease.stage not in LIVE or entry.outcome is not None:
@@ -229,6 +243,6 @@ class Hearing:
             self._sessions.stranger_gone(session, orphan.name, now)
 
     def _forgotten(self, record: TaskRecord) -> bool:
-        """Whether the Task is being deleted and over here: taken in, it would be forgotten and read again for ever."""
+        """Return whether the Task is being deleted and over here: taken in, it would be read again for ever."""
         uid = record.task.uid
         return record.deleting and not (record.phase.terminal or uid in self._state.tasks or uid in self._state.unread)

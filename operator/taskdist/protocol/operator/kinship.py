@@ -20,7 +20,10 @@ PINS_SECONDS = 1.0
 
 
 class Kinship:
-    """What a Task has from others: pins of its parents, and the end of the Task that is run for it."""
+    """Tasks that wait for other Tasks: dependents for their parents, duplicates for the Task that is run for them.
+
+    Owns when it is written what a Task depends on, and how a duplicate waits and ends.
+    """
 
     def __init__(self, state: State, out: Outbox, view: CoreView, whole: Whole) -> None:
         self._state = state

@@ -141,6 +141,7 @@ class Leader:
     # --- the cluster ---
 
     def queue_applied(self, queue: Queue, now: Now) -> list[Action]:
+        """A queue is there, new or changed."""
         return self._input(partial(self._on_queue_applied, queue), now)
 
     def _on_queue_applied(self, queue: Queue, now: Now) -> None:
@@ -148,6 +149,7 @@ class Leader:
         self.core.handle(QueueApplied(queue), now.wall)
 
     def queue_deleted(self, key: Key, now: Now) -> list[Action]:
+        """A queue is no more."""
         return self._input(partial(self._on_queue_deleted, key), now)
 
     def _on_queue_deleted(self, key: Key, now: Now) -> None:
@@ -155,6 +157,7 @@ class Leader:
         self.core.handle(QueueDeleted(key), now.wall)
 
     def pool_applied(self, pool: Pool, now: Now) -> list[Action]:
+        """A pool is there, new or changed."""
         return self._input(partial(self._on_pool_applied, pool), now)
 
     def _on_pool_applied(self, pool: Pool, now: Now) -> None:
@@ -165,6 +168,7 @@ class Leader:
                 self._presence.refresh(session.pod, now)
 
     def pool_deleted(self, key: Key, now: Now) -> list[Action]:
+        """A pool is no more."""
         return self._input(partial(self._on_pool_deleted, key), now)
 
     def _on_pool_deleted(self, key: Key, now: Now) -> None:
@@ -175,6 +179,7 @@ class Leader:
                 self._presence.refresh(session.pod, now)
 
     def task_observed(self, record: TaskRecord, now: Now) -> list[Action]:
+        """A Task is there, new or changed. Older views than the last are ignored."""
         return self._input(partial(self._tasks.observe, record), now)
 
     def knows(self, uid: str) -> bool:
@@ -186,9 +191,11 @@ class Leader:
         return self._input(partial(self._tasks.set_aside, uid), now)
 
     def task_deleted(self, uid: str, now: Now) -> list[Action]:
+        """A Task is no more."""
         return self._input(partial(self._tasks.deleted, uid), now)
 
     def pod_observed(self, pod: PodRecord, now: Now) -> list[Action]:
+        """A pool's pod is there, new or changed."""
         return self._input(partial(self._pods.observed, pod), now)
 
     def pod_gone(self, uid: str, now: Now) -> list[Action]:
@@ -206,9 +213,11 @@ class Leader:
     # --- the link ---
 
     def connected(self, session: int, identity: AgentIdentity, hello: Hello, now: Now) -> list[Action]:
+        """A stream has opened, and this is its hello. `session` is a number that only grows."""
         return self._input(partial(self._sessions.connect, session, identity, hello), now)
 
     def received(self, session: int, message: FromAgent, now: Now) -> list[Action]:
+        """A message came on this stream."""
         return self._input(partial(self._on_received, session, message), now)
 
     def _on_received(self, session: int, message: FromAgent, now: Now) -> None:
@@ -217,6 +226,7 @@ class Leader:
             self._hearing.hear(known, message, now)
 
     def disconnected(self, session: int, now: Now) -> list[Action]:
+        """The stream has ended."""
         return self._input(partial(self._on_disconnected, session), now)
 
     def _on_disconnected(self, session: int, now: Now) -> None:
@@ -227,9 +237,11 @@ class Leader:
     # --- answers ---
 
     def write_done(self, token: int, outcome: WriteOutcome, now: Now) -> list[Action]:
+        """A write that was asked for under this token was answered."""
         return self._input(partial(self._answers.write_done, token, outcome), now)
 
     def read_done(self, token: int, outcome: ReadOutcome, now: Now) -> list[Action]:
+        """A read that was asked for under this token was answered."""
         return self._input(partial(self._on_read_done, token, outcome), now)
 
     def _on_read_done(self, token: int, outcome: ReadOutcome, now: Now) -> None:
@@ -330,6 +342,7 @@ class Leader:
         return self.state.recovered or not self._rules.recovery_comes_first
 
     def _carry_out(self, decision: Decision, now: Now) -> None:
+        """Turn a decision of the core into writes, messages and other actions."""
         match decision:
             case Assign():
                 self._tasks.leases.assign(decision, now)

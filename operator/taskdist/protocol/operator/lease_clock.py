@@ -17,7 +17,10 @@ from taskdist.protocol.timeouts import Due, next_due
 
 
 class LeaseClock:
-    """The time of leases: their end, the request to stop, and the limits of attempts."""
+    """The operator's clock of leases: when one ends, when work is asked to stop, whether an attempt keeps its limits.
+
+    It errs towards waiting: too late costs time, too early costs overlap.
+    """
 
     def __init__(self, state: State, out: Outbox, endings: Endings, settings: LeaderSettings, rules: Rules) -> None:
         self._state = state
@@ -35,7 +38,7 @@ class LeaseClock:
             self._state.timers.add(lease.until, TimerKind.LEASE, entry.uid, lease.name.attempt)
 
     def bound(self, lease: Lease, receipt: float) -> float:
-        """The operator counts from its receipt of the ping, which is never before the agent's sending, and a margin."""
+        """Return until when a lease counts here: from the receipt of its ping, plus a margin."""
         return receipt + self._settings.beyond(lease.lease_seconds)
 
     def lease_due(self, entry: Entry, attempt: int, now: Now) -> None:
@@ -56,6 +59,7 @@ class LeaseClock:
             self._lease_ended(entry, lease, now)
 
     def _lease_ended(self, entry: Entry, lease: Lease, now: Now) -> None:
+        """Nothing renewed it: its attempt is over, unless its queue waits for confirmed death."""
         if lease.reclaim is Reclaim.CONFIRMED and self._waits_for_death(lease):
             pod = self._state.pods.get(lease.agent_uid) or self._state.lost.get(lease.agent_uid)
             if pod is not None:
@@ -74,6 +78,7 @@ class LeaseClock:
         self._endings.attempt_over(entry, Reason.LEASE_EXPIRED, message, now)
 
     def _waits_for_death(self, lease: Lease) -> bool:
+        """Return whether the agent's pod may still be there."""
         if not self._rules.confirmed_waits_for_death:
             return False
         return lease.agent_uid in self._state.pods or lease.agent_uid in self._state.lost
@@ -96,7 +101,7 @@ class LeaseClock:
             lease.started_at = self.start_of(lease.assigned_at, since or 1e-6, now)
 
     def start_of(self, assigned_at: float, since: float, now: Now) -> float:
-        """Wall-clock time of a start so many seconds ago, 0 if that is not known; never before the assignment."""
+        """Return the wall-clock time of a start so many seconds ago, at the earliest the assignment; 0: not known."""
         return max(assigned_at, now.wall - since) if since else 0.0
 
     def watch(self, uid: str, lease: Lease) -> None:
@@ -109,6 +114,7 @@ class LeaseClock:
             )
 
     def _limit(self, lease: Lease) -> Due | None:
+        """Return which limit of the attempt is passed first, None if it has none or has not started."""
         if lease.started_boot is None:
             return None
         return next_due(lease.execution_seconds, lease.progress_seconds, lease.started_boot, lease.reported_boot)

@@ -26,7 +26,11 @@ DEFAULTS = Queue("", "")
 
 
 class Leases:
-    """Leases that are made, written, sent, and recorded later where that is their queue's way."""
+    """Leases from the core's decision until they are in their agents' hands.
+
+    Owns the order of writing and sending: Strict writes first, Lazy sends first and records what still runs a little
+    later. It does not count their time, and does not decide what follows from their end.
+    """
 
     def __init__(
         self,
@@ -71,8 +75,10 @@ class Leases:
         return Terms(queue.lease_seconds, queue.hold_seconds, queue.reclaim, queue.delivery, not lazy)
 
     def terms_of_old(self, record: TaskRecord) -> Terms:
-        """The rules of a lease that stands in status without them, as another release wrote it: no shorter than the
-        defaults, no faster than its queue says by now."""
+        """Return the rules of a lease that another release wrote without them.
+
+        They are no shorter than the defaults, and no faster than its queue says by now.
+        """
         terms = self.terms(record)
         return Terms(
             max(terms.lease_seconds, DEFAULTS.lease_seconds),

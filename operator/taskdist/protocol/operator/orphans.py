@@ -18,7 +18,10 @@ LONGEST_ORPHAN_PAUSE = 30.0
 
 
 class Orphans:
-    """Tasks that are read before an agent hears that there are none."""
+    """Leases that agents speak of and whose Tasks are not known here.
+
+    Each such Task is read, as often as it takes, before its agent hears "no such Task".
+    """
 
     def __init__(self, state: State, out: Outbox, settings: LeaderSettings, rules: Rules) -> None:
         self._state = state

@@ -11,10 +11,9 @@ from taskdist.protocol.rules import Rules
 
 
 class Outbox:
-    """The actions that are to be taken, in order: messages, writes, reads, notices.
+    """Collects the actions of one input, in order: messages, writes, reads, notices.
 
-    At most one write or read of a Task is under way, so no answer is taken for another's: whoever asks for one has seen
-    that none is.
+    Owns the tokens by which answers find their Task. Whoever asks for a write or read has seen that none is under way.
     """
 
     def __init__(self, state: State, rules: Rules) -> None:
@@ -25,6 +24,7 @@ class Outbox:
         self._asks: dict[int, str] = {}  # by token of a write or read under way: which Task it is about
 
     def add(self, action: Action) -> None:
+        """Have this done after what was added before."""
         self._actions.append(action)
 
     def take(self) -> list[Action]:
@@ -48,7 +48,7 @@ class Outbox:
             self.add(Send(session.id, message))
 
     def final(self, pod: str, name: LeaseName, verdict: Verdict, message: str = "") -> None:
-        """The final reply. Without a session none is given: the agent says it again when it is back."""
+        """Send the final reply. Without a session none is sent: the agent says it again when it is back."""
         if self._rules.results_are_answered:
             self.send(pod, Final(name, verdict, message))
 

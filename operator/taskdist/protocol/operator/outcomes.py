@@ -18,7 +18,10 @@ from taskdist.protocol.rules import Rules
 
 
 class Outcomes:
-    """Outcomes in hand that are not written yet."""
+    """Writes the results that agents report, and refuses those that are not theirs to report.
+
+    A result is accepted while no newer attempt was granted; a late or forged one is refused by its lease's name.
+    """
 
     def __init__(
         self, state: State, out: Outbox, view: CoreView, endings: Endings, leases: Leases, whole: Whole, rules: Rules
@@ -72,7 +75,7 @@ class Outcomes:
         self._out.write(entry, Ask.OUTCOME, patch, outcome.body)
 
     def _acceptable(self, entry: Entry, name: LeaseName, pod: str) -> bool:
-        """A result is accepted while no newer attempt was granted, and only from the agent that the lease names."""
+        """Return whether no newer attempt was granted, and the lease names this agent."""
         lease, record = entry.lease, entry.record
         if not self._rules.result_beats_cancel and record.cancel and lease is not None:
             return False
@@ -87,7 +90,7 @@ class Outcomes:
         return self._state.maybe_unrecorded(entry, name, pod)
 
     def _granted(self, lease: Lease) -> bool:
-        """Whether a newer attempt stands in status or was sent. One that is only meant gives way to a late result."""
+        """Return whether the attempt stands in status or was sent. A planned one gives way to a late result."""
         return lease.recorded or lease.stage not in UNHEARD
 
     def _agent_of(self, entry: Entry) -> tuple[str, str, str] | None:

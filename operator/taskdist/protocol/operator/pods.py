@@ -16,7 +16,11 @@ from taskdist.protocol.rules import Rules
 
 
 class Pods:
-    """Takes in pods that are there, gone, or out of sight."""
+    """Takes in the pods of agents as the API server shows them.
+
+    Owns what counts as an agent's death: only what Kubernetes confirms, never a session that ends or a pod out of
+    sight.
+    """
 
     def __init__(
         self, core: Core, state: State, removals: Removals, presence: Presence, tasks: Tasks, rules: Rules

@@ -18,7 +18,11 @@ from taskdist.protocol.settings import LeaderSettings
 
 
 class Presence:
-    """Tells the core which agents take work, and what each offers."""
+    """Tells the core which agents take work, and what each offers.
+
+    An agent takes work while its pod lives and is ready, and its session counts. It offers what it says, within what
+    its pool allows.
+    """
 
     def __init__(self, core: Core, state: State, out: Outbox, settings: LeaderSettings, rules: Rules) -> None:
         self._core = core
@@ -40,6 +44,7 @@ class Presence:
             self._core.handle(AgentNotReady(pod), now.wall)
 
     def _ready_agent(self, pod: str) -> Agent | None:
+        """Return the agent as the core may have it, None if it takes no work."""
         session, record = self._state.by_pod.get(pod), self._state.pods.get(pod)
         if session is None or session.leaving or self.crowded(session):
             return None
@@ -51,8 +56,10 @@ class Presence:
         return agent if agent is not None and agent.slots > 0 else None
 
     def crowded(self, session: Session) -> bool:
-        """Whether leases run there that are not in the books: it is not known how much room they leave, so they are
-        stopped first."""
+        """Return whether leases run there that are not in the books.
+
+        How much room they leave is not known: they are stopped before anything is sent.
+        """
         return bool(session.strangers) and self._rules.strangers_take_room
 
     def clamped(self, session: Session) -> Agent | None:
@@ -83,7 +90,7 @@ class Presence:
         self._out.add(CloseSession(former.id, "the agent's session is over"))
 
     def instance_ended(self, pod: PodRecord) -> bool:
-        """Whether the present instance is known to have ended: by its name, never by comparing clocks or counts.
+        """Return whether the present instance is known to have ended, by its name, never by comparing clocks or counts.
 
         Status comes late: a restart that it shows may be the one that brought the present instance.
         """

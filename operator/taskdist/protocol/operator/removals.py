@@ -15,7 +15,10 @@ from taskdist.protocol.rules import Rules
 
 
 class Removals:
-    """From the core's decision that an agent is to go to the deletion of its pod."""
+    """Deletes the pods of agents that are to go: each drains, holds no lease, then is deleted.
+
+    Which agent goes is the core's decision.
+    """
 
     def __init__(self, core: Core, state: State, out: Outbox, rules: Rules) -> None:
         self._core = core
@@ -38,7 +41,7 @@ class Removals:
         self._out.send(pod, Drain(undo=True))
 
     def check(self, pod: str, now: Now) -> None:
-        """Its agent may hold nothing any more: then the core hears that it is drained, and decides to delete it."""
+        """Tell the core of a draining agent that holds nothing any more: it then decides to delete it."""
         if pod in self._state.draining and pod not in self._state.leases:
             self._state.draining.discard(pod)
             self._core.handle(AgentDrained(pod), now.wall)

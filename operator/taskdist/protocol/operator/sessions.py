@@ -30,7 +30,10 @@ from taskdist.protocol.settings import LeaderSettings
 
 
 class Sessions:
-    """Streams of agents as they come and go; one of each pod counts."""
+    """Streams of agents: who is welcomed or refused, and which session of a pod counts.
+
+    A session counts from its agent's first word after the welcome. Whatever its hello does not list does not run there.
+    """
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class Sessions:
             self.confirm(session, now)
 
     def _refusal(self, identity: AgentIdentity, hello: Hello) -> Refused | None:
+        """Return why the agent cannot be spoken to: by its version, or because its pod has ended."""
         if spoken_version(hello.protocol_version, hello.oldest_version) is None:
             message = (
                 f"the agent speaks version {hello.protocol_version} of the link, the operator {OLDEST_VERSION} to "
@@ -95,8 +99,11 @@ class Sessions:
         return None
 
     def _refusal_of_epoch(self, identity: AgentIdentity, hello: Hello) -> Refused | None:
-        """An agent that has seen a later leadership, or another of this epoch, must not be spoken to: this one's Lease
-        was made anew or is of a backup, and names of leases would mean two things."""
+        """Return why an agent that has seen another leadership cannot be spoken to.
+
+        If that one is later or of this epoch, names of leases would mean two things: the Lease was made anew, or is of
+        a backup.
+        """
         if not self._rules.epochs_only_grow:
             return None
         seen = max((hello.highest_epoch, *(name.epoch for name in hello.leases)))
@@ -146,7 +153,7 @@ class Sessions:
         self._takeover.release_recovered(now)
 
     def _is_past(self, session: Session) -> bool:
-        """Whether its sender has begun a later session since, or has ended: its first word came late.
+        """Return whether its sender has begun a later session since, or has ended: its first word came late.
 
         A sender that speaks after its welcome was alive when its hello was read here. The next session of its pod is
         dialled after it gave this one up, or after its process ended: so that hello is read later. No clock is asked.

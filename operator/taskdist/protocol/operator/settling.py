@@ -18,7 +18,10 @@ from taskdist.protocol.settings import LeaderSettings
 
 
 class Settling:
-    """What becomes of a lease when its agent is back."""
+    """Compares the leases in the books with what a hello says that its agent holds.
+
+    What both have runs on, what the agent does not list is over, and a grant that never arrived is sent again.
+    """
 
     def __init__(
         self,
@@ -99,6 +102,6 @@ class Settling:
             self._endings.attempt_over(entry, Reason.AGENT_LOST, "its agent started anew without it", now, died=who)
 
     def _never_arrived(self, lease: Lease, same: bool) -> bool:
-        """Whether the grant was lost on the way: it is then sent again under the same name."""
+        """Return whether the grant was lost on the way: it is then sent again under the same name."""
         own = lease.stage is Stage.SENT and lease.name.epoch == self._state.epoch
         return own and same and not lease.acknowledged and lease.delivery is not Delivery.AT_MOST_ONCE

@@ -16,7 +16,7 @@ from taskdist.protocol.operator.timers import TimerKind, Timers
 class State:
     """All that one leadership knows: Tasks, leases, agents, queues, pools, and when something is due.
 
-    The parts of the operator's end share it and change it; what it answers itself are plain questions about it.
+    The parts of the operator's end share it, and each changes what it owns. State itself only answers plain questions.
     """
 
     epoch: int
@@ -56,55 +56,58 @@ class State:
     timers: Timers = field(default_factory=Timers)
 
     def queue_of(self, record: TaskRecord) -> Queue:
-        """The Task's queue, or default rules: Tasks outlive their queue."""
+        """Return the Task's queue, or default rules: Tasks outlive their queue."""
         key = record.task.queue_key
         return self.queues.get(key) or Queue(*key)
 
     def is_lazy(self, queue: Queue, record: TaskRecord) -> bool:
-        """Whether the agent hears of a lease before it is recorded. A Task with a key or a budget is recorded first in
-        any queue: what runs unrecorded while the leader changes would not hold its key, nor its part of the budget."""
+        """Return whether the agent hears of a lease before it is recorded.
+
+        A Task with a key or a budget is recorded first in any queue: what runs unrecorded while the leader changes
+        would not hold its key, nor its part of the budget.
+        """
         task = record.task
         keyed = any(key is not None for key in (task.concurrency_key, task.ordering_key, record.idempotency))
         keyed = keyed or bool(task.budgets)
         return queue.dispatch is Dispatch.LAZY and queue.delivery is not Delivery.AT_MOST_ONCE and not keyed
 
     def is_over(self, uid: str) -> bool:
-        """Whether no attempt of the Task can be under way: it has ended, or is a dead letter."""
+        """Return whether no attempt of the Task can be under way: it has ended, or is a dead letter."""
         return uid in self.finals or uid in self.dead
 
     def drains(self, pod: str) -> bool:
-        """Whether the agent gets no more work: it is to go, or its pod is going."""
+        """Return whether the agent gets no more work: it is to go, or its pod is going."""
         record = self.pods.get(pod)
         return pod in self.draining or (record is not None and (record.going or record.ended))
 
     def confirmed_dead(self, pod: str) -> bool:
-        """Whether the agent is known to have ended. That no list shows its pod says nothing: its label may be gone."""
+        """Return whether the agent is known to have ended. A pod in no list says nothing: its label may be gone."""
         record = self.pods.get(pod)
         dead = record.dead if record is not None else pod in self.dead_before
         return pod not in self.by_pod and dead
 
     def is_away(self, pod: str) -> bool:
-        """Whether the agent is not expected to take what was not sent to it yet."""
+        """Return whether the agent is not expected to take what was not sent to it yet."""
         record = self.pods.get(pod)
         return pod not in self.by_pod and (record is None or record.ended)
 
     def own_lease(self, session: Session, name: LeaseName) -> Lease | None:
-        """The lease in the books that this agent may speak of."""
+        """Return the lease in the books of which this agent may speak, None if the name means no such lease."""
         entry = self.tasks.get(name.task_uid)
         lease = entry.lease if entry is not None else None
         return lease if lease is not None and lease.name == name and lease.agent_uid == session.pod else None
 
     def slots_of(self, agent: str, pool: Pool | None) -> int:
-        """How many slots the agent has; those that its pool gives where it has not said so yet."""
+        """Return how many slots the agent has; what its pool gives where it has not said so yet."""
         told = self.told.get(agent)
         return told.slots if told is not None else pool.slots if pool is not None else 1
 
     def stood_at_takeover(self, entry: Entry) -> bool:
-        """Whether what status shows of the Task now may have stood when this leader took over."""
+        """Return whether what status shows of the Task now may have stood when this leader took over."""
         return not self.taken_over or entry.uid in self.unread
 
     def maybe_unrecorded(self, entry: Entry, name: LeaseName, pod: str) -> bool:
-        """Whether it may be a lease that a former leader sent without recording it (Lazy)."""
+        """Return whether it may be a lease that a former leader sent without recording it (Lazy)."""
         record, session = entry.record, self.by_pod.get(pod)
         queue = self.queue_of(record)
         return (
@@ -127,7 +130,7 @@ class State:
         self.timers.add(entry.not_until, TimerKind.ADVANCE, entry.uid)
 
     def forget_lost(self, pod: str) -> None:
-        """Of an agent that is out of sight, not connected and holds nothing, nothing is kept."""
+        """Keep nothing of an agent that is out of sight, not connected and holds nothing."""
         if pod not in self.pods and pod not in self.leases and pod not in self.by_pod:
             self.heard.discard(pod)
             self.last_confirmed.pop(pod, None)

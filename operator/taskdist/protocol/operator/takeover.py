@@ -25,7 +25,11 @@ from taskdist.protocol.settings import LeaderSettings
 
 
 class Takeover:
-    """From the lists of a takeover to the moment when nothing of a former leader can come to light any more."""
+    """Takes over what a former leader left: Tasks, assignments in status, leases that it sent unrecorded.
+
+    Its leases go on, on hold, until their agents announce them or their time is over. What may run unrecorded is waited
+    for before it is decided on.
+    """
 
     def __init__(
         self,
@@ -90,7 +94,7 @@ class Takeover:
             self._state.lost_unheard.clear()
 
     def _may_run_unrecorded(self, record: TaskRecord, queue: Queue) -> bool:
-        """Lazy: status may not show what a former leader sent."""
+        """Return whether a former leader may have sent it though status does not show that (Lazy)."""
         return self._state.is_lazy(queue, record) and record.phase is Phase.PENDING
 
     # --- leases ---
@@ -126,13 +130,16 @@ class Takeover:
             self._clock.start(entry, lease)
 
     def _landed_late(self, entry: Entry) -> bool:
-        """Whether a former leader's assignment is in no list of the takeover: that one could not send it any more,
-        as it only sends what it knows to be recorded, and its leadership was over by then."""
+        """Return whether a former leader's assignment is in no list of the takeover.
+
+        That leader could not send it any more: it only sends what it knows to be recorded, and its leadership was over
+        by then.
+        """
         terms = entry.record.terms
         return not self._state.stood_at_takeover(entry) and terms is not None and terms.recorded_first
 
     def _foreign_until(self, lease: Lease) -> float:
-        """A former leader's lease goes on, on hold, for at most hold seconds after the takeover."""
+        """Return until when a former leader's lease may run: on hold, for at most hold seconds after the takeover."""
         if not self._rules.takeover_waits:
             return self._state.takeover
         if lease.reclaim is Reclaim.FAST:
@@ -184,7 +191,7 @@ class Takeover:
         self.end_recovery(now)
 
     def _all_heard(self) -> bool:
-        """Whether each agent that may hold a former leader's lease has said so. Out of sight is not dead."""
+        """Return whether each agent that may hold a former leader's lease has said so. Out of sight is not dead."""
         if self._state.lost_unheard and self._rules.unseen_is_waited_for:
             return False
         return all(uid in self._state.heard or pod.dead for uid, pod in self._state.pods.items())

@@ -28,7 +28,11 @@ from taskdist.protocol.settings import LeaderSettings
 
 
 class Tasks:
-    """Looks at a Task and hands it to the part whose turn it is. It is the whole that those parts may ask."""
+    """Takes each Task its next step, whatever the input was.
+
+    Every input changes what is known of a Task; `advance` then looks at all of it and calls the one part whose turn it
+    is. It composes the parts that deal with Tasks, and is the `Whole` that they may ask.
+    """
 
     def __init__(
         self,
@@ -210,6 +214,7 @@ class Tasks:
         self._out.add(AnnotatePod(pod.uid, pod.namespace, pod.name, still_held.annotation(entry.uid), value))
 
     def _advance_terminal(self, entry: Entry, now: Now) -> None:
+        """The Task has ended: what runs of it is asked to stop, then it is forgotten."""
         if entry.may_still_run and entry.outcome is None:
             self.clock.ask_to_stop(entry, Reason.CANCELLED, "the Task has ended", now)
             return

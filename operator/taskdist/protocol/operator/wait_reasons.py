@@ -20,7 +20,10 @@ OUTLOOK_TASKS = 10_000
 
 
 class WaitReasons:
-    """When which reason is written."""
+    """Writes why Tasks wait, each once its reason has held for a while.
+
+    Only so many are written a second, the first that came due first: they are beyond the three writes of a Task's life.
+    """
 
     def __init__(self, core: Core, state: State, out: Outbox, settings: LeaderSettings) -> None:
         self._core = core
