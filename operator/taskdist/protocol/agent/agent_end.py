@@ -360,7 +360,7 @@ class AgentEnd:
         if held is not None and held.runs:
             held.stage, held.outcome, held.kill_at = Stage.DONE, outcome, float("inf")
             self._say_outcome(held, outcome, boot, out)
-            self._keep(held)
+            self._keep_within_bound()
         return self._checked(boot, out)
 
     def _say_outcome(
@@ -378,8 +378,8 @@ class AgentEnd:
         due = held.overdue if held is not None and held.runs else None
         return None if due is None else Failure(lease, due.reason, due.message, used=used)
 
-    def _keep(self, held: Held) -> None:
-        """Keep the outcome until its final reply; beyond the bound the oldest goes, and its Task is tried again."""
+    def _keep_within_bound(self) -> None:
+        """Outcomes are kept until their final reply; beyond the bound the oldest goes, and its Task is tried again."""
         kept = self.kept
         if len(kept) > (self._settings.max_kept if self._rules.results_are_kept else 0):
             del self._held[kept[0]]

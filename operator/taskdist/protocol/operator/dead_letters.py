@@ -51,7 +51,7 @@ class DeadLetters:
     def advance(self, entry: Entry, now: Now) -> None:
         """It holds nothing, and waits for a redrive, a cancel or its deletion."""
         if entry.may_still_run and entry.outcome is None:
-            self._clock.ask_to_stop(entry, Reason.CANCELLED, "the Task is a dead letter", now)
+            self._clock.ask_to_stop(entry, Reason.CANCELLED, "the Task is a dead letter")
             return
         self._endings.answer(entry)
         entry.outcome = entry.ending = None

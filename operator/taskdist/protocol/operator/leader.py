@@ -125,7 +125,7 @@ class Leader:
         if self._rules.unsure_leader_waits:
             self._sure_until = boot
 
-    def renewal_failing(self, now: Now) -> list[Action]:
+    def renewal_failing(self, now: Now) -> list[Action]:  # noqa: ARG002 - as each input, it says when it came
         """The leadership cannot be renewed: tell each agent to hold, once, and do nothing any more."""
         if self.state.over:
             return []

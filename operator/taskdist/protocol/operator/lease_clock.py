@@ -83,7 +83,7 @@ class LeaseClock:
             return False
         return lease.agent_uid in self._state.pods or lease.agent_uid in self._state.lost
 
-    def ask_to_stop(self, entry: Entry, reason: Reason, message: str, now: Now) -> None:
+    def ask_to_stop(self, entry: Entry, reason: Reason, message: str) -> None:
         """Tell its agent to stop. Once asked, the lease is not renewed any more: so the end comes in any case."""
         lease = entry.lease
         if lease is None or lease.cancelling is not None or lease.stage is not Stage.SENT:
@@ -127,6 +127,6 @@ class LeaseClock:
         lease.watched = False
         due = self._limit(lease)
         if due is not None and now.boot >= due.at + due.grace + self._settings.timeout_margin:
-            self.ask_to_stop(entry, due.reason, due.message, now)
+            self.ask_to_stop(entry, due.reason, due.message)
         else:
             self.watch(entry.uid, lease)

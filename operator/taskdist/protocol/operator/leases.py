@@ -124,7 +124,7 @@ class Leases:
             if lease.stage in UNHEARD or not self._rules.stop_is_awaited:
                 self._endings.attempt_over(entry, stop, "stopped before it was sent", now, counted=False)
             else:
-                self._clock.ask_to_stop(entry, stop, "the Task was cancelled" if record.cancel else "suspended", now)
+                self._clock.ask_to_stop(entry, stop, "the Task was cancelled" if record.cancel else "suspended")
         elif lease.stage is Stage.PLANNED:
             self._begin(entry, lease, now)
         elif lease.stage is Stage.UNSENT:

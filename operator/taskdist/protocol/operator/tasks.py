@@ -196,7 +196,7 @@ class Tasks:
             self.view.forget(entry, now, final=False)
         elif entry.may_still_run and self._rules.deleted_holds_slots:
             self._note_held(entry)
-            self.clock.ask_to_stop(entry, Reason.CANCELLED, "the Task was deleted", now)
+            self.clock.ask_to_stop(entry, Reason.CANCELLED, "the Task was deleted")
         else:
             if entry.ending is not None and entry.ending.reply is not None:
                 self._out.final(entry.ending.reply_to, entry.ending.reply, Verdict.GONE, "the Task was deleted")
@@ -216,7 +216,7 @@ class Tasks:
     def _advance_terminal(self, entry: Entry, now: Now) -> None:
         """The Task has ended: what runs of it is asked to stop, then it is forgotten."""
         if entry.may_still_run and entry.outcome is None:
-            self.clock.ask_to_stop(entry, Reason.CANCELLED, "the Task has ended", now)
+            self.clock.ask_to_stop(entry, Reason.CANCELLED, "the Task has ended")
             return
         self.endings.answer(entry)
         self.view.forget(entry, now, final=True)
