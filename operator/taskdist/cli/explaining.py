@@ -36,9 +36,9 @@ from taskdist.core.events import (
 from taskdist.core.model import Agent, Key, Pool, Task
 from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Obj, name_of, namespace_of, uid_of
 from taskdist.protocol import convert
+from taskdist.protocol.dependencies import Lineage
+from taskdist.protocol.duplicates import Duplicates, out_of_turns
 from taskdist.protocol.observations import TaskRecord
-from taskdist.protocol.operator.dependencies import Lineage
-from taskdist.protocol.operator.duplicates import Duplicates, out_of_turns
 from taskdist.simulation.what_if import Change, Course, what_if
 from taskdist.simulation.what_if import Snapshot as Moment
 

@@ -20,6 +20,7 @@ from taskdist.kube import PODS, ApiError, Client, Informer, KubeError, StatusWri
 from taskdist.kube import writer as written
 from taskdist.observability.events import Subject
 from taskdist.protocol import convert
+from taskdist.protocol.dependencies import within_bounds
 from taskdist.protocol.messages import ParentResult, ToAgent
 from taskdist.protocol.observations import (
     AnnotatePod,
@@ -41,7 +42,6 @@ from taskdist.protocol.observations import (
     WriteStatus,
     Written,
 )
-from taskdist.protocol.operator.dependencies import within_bounds
 
 _log = structlog.get_logger("taskdist.effects")
 

@@ -6,9 +6,9 @@ import pytest
 
 from taskdist.api import Phase
 from taskdist.core.model import Parent, Task
+from taskdist.protocol.dependencies import MAX_PARENT_RESULTS, Lineage, within_bounds
 from taskdist.protocol.messages import ParentResult
 from taskdist.protocol.observations import TaskRecord
-from taskdist.protocol.operator.dependencies import MAX_PARENT_RESULTS, Lineage, within_bounds
 
 OK, BAD = Phase.SUCCEEDED, Phase.FAILED
 

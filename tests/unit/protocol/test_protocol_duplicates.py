@@ -9,8 +9,8 @@ import pytest
 
 from taskdist.api import Phase
 from taskdist.core.model import Task
+from taskdist.protocol.duplicates import Duplicates, Original
 from taskdist.protocol.observations import TaskRecord
-from taskdist.protocol.operator.duplicates import Duplicates, Original
 
 
 def record(uid: str, created: float = 0.0, phase: Phase = Phase.PENDING, attempt: int = 0, of: str = "") -> TaskRecord:

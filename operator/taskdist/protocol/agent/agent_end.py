@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from taskdist.api import Reason
 from taskdist.protocol.agent.fence import Fence
-from taskdist.protocol.agent.held import Held, Stage, short_of
+from taskdist.protocol.agent.held import Held, WorkStage, short_of
 from taskdist.protocol.agent.work import AgentAction, Disconnect, Exit, SendUp, StartWork
 from taskdist.protocol.messages import (
     OLDEST_VERSION,
@@ -90,7 +90,7 @@ class AgentEnd:
     @property
     def kept(self) -> tuple[LeaseName, ...]:
         """Leases whose outcome waits for its final reply."""
-        return tuple(name for name, held in self._held.items() if held.stage is Stage.DONE)
+        return tuple(name for name, held in self._held.items() if held.stage is WorkStage.DONE)
 
     @property
     def busy_slots(self) -> int:
@@ -267,7 +267,7 @@ class AgentEnd:
             if held is not None and held.runs:
                 held.until = max(held.until, self._fence.lease_end(message.ping_boot, held.grant.lease_seconds, boot))
                 held.renewed = max(held.renewed, min(message.ping_boot, boot))
-        for name in [n for n, h in self._held.items() if h.stage is Stage.STOPPED and h.told < message.ping_boot]:
+        for name in [n for n, h in self._held.items() if h.stage is WorkStage.STOPPED and h.told < message.ping_boot]:
             del self._held[name]
 
     def _hold(self, message: Hold) -> None:
@@ -300,8 +300,8 @@ class AgentEnd:
     def started(self, lease: LeaseName, boot: float) -> list[AgentAction]:
         out: list[AgentAction] = []
         held = self._held.get(lease)
-        if held is not None and held.stage is Stage.STARTING:
-            held.stage = Stage.RUNNING
+        if held is not None and held.stage is WorkStage.STARTING:
+            held.stage = WorkStage.RUNNING
             held.started = held.reported = boot
             self._send(Started(lease), out)
         return self._checked(boot, out)
@@ -309,7 +309,7 @@ class AgentEnd:
     def progress(self, lease: LeaseName, fraction: float, message: str, boot: float) -> list[AgentAction]:
         out: list[AgentAction] = []
         held = self._held.get(lease)
-        if held is not None and held.stage is Stage.RUNNING:
+        if held is not None and held.stage is WorkStage.RUNNING:
             held.reported = boot
             self._send(Progress(lease, min(max(fraction, 0.0), 1.0), message), out)
         return self._checked(boot, out)
@@ -335,7 +335,7 @@ class AgentEnd:
     ) -> list[AgentAction]:
         """The handler failed; one that was being stopped anyway just stopped."""
         held = self._held.get(lease)
-        if held is not None and held.stage in (Stage.CANCELLING, Stage.KILLED):
+        if held is not None and held.stage in (WorkStage.CANCELLING, WorkStage.KILLED):
             return self.stopped(lease, boot, used)
         return self._done(lease, Failure(lease, reason, message, retryable, used=used, retry_after=retry_after), boot)
 
@@ -347,7 +347,7 @@ class AgentEnd:
         out: list[AgentAction] = []
         held = self._held.get(lease)
         if held is not None and held.runs:
-            held.stage, held.outcome = Stage.STOPPED, Stopped(lease, held.message)
+            held.stage, held.outcome = WorkStage.STOPPED, Stopped(lease, held.message)
             held.told = boot if self._welcomed else held.told
             self._send(held.outcome, out)
             if self._fence.stop_at is not None:
@@ -358,7 +358,7 @@ class AgentEnd:
         out: list[AgentAction] = []
         held = self._held.get(lease)
         if held is not None and held.runs:
-            held.stage, held.outcome, held.kill_at = Stage.DONE, outcome, float("inf")
+            held.stage, held.outcome, held.kill_at = WorkStage.DONE, outcome, float("inf")
             self._say_outcome(held, outcome, boot, out)
             self._keep_within_bound()
         return self._checked(boot, out)

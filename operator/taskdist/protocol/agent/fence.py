@@ -5,7 +5,7 @@ ping that a grant or renewal echoes. Of several ends the earliest holds.
 """
 
 from taskdist.api import Reason
-from taskdist.protocol.agent.held import Held, Stage
+from taskdist.protocol.agent.held import Held, WorkStage
 from taskdist.protocol.agent.work import AgentAction, CancelWork, KillWork
 from taskdist.protocol.rules import Rules
 from taskdist.protocol.settings import AgentSettings
@@ -29,7 +29,7 @@ class Fence:
         """Return when running work is to be looked at."""
         cancel_at, kill_at = self._times(held)
         wakes = [min(kill_at, held.kill_at)]
-        if held.stage in (Stage.STARTING, Stage.RUNNING):
+        if held.stage in (WorkStage.STARTING, WorkStage.RUNNING):
             wakes.append(cancel_at)
         if (due := self._limit(held)) is not None:
             wakes.append(due.at)
@@ -42,16 +42,16 @@ class Fence:
     def cancel(self, held: Held, reason: Reason, message: str, kill_at: float, out: list[AgentAction]) -> None:
         """Ask the work to stop; it is killed at `kill_at` if it has not by then."""
         held.kill_at = min(held.kill_at, kill_at)
-        if held.stage in (Stage.STARTING, Stage.RUNNING):
+        if held.stage in (WorkStage.STARTING, WorkStage.RUNNING):
             if (due := self._limit(held)) is not None:
                 held.kill_at = min(held.kill_at, due.at + due.grace)  # no reason to stop prolongs the run
-            held.stage = Stage.CANCELLING
+            held.stage = WorkStage.CANCELLING
             held.message = message
             out.append(CancelWork(held.name, reason, message))
 
     def kill(self, held: Held, boot: float, message: str, out: list[AgentAction]) -> None:
         """Kill the work, again and again until nothing of it runs."""
-        held.stage = Stage.KILLED
+        held.stage = WorkStage.KILLED
         held.message = held.message or message
         held.kill_at = boot + self._settings.kill_again_seconds
         out.append(KillWork(held.name))
@@ -62,7 +62,7 @@ class Fence:
         cancel_at, kill_at = self._times(held)
         if boot >= min(kill_at, held.kill_at):
             self.kill(held, boot, "its lease ended", out)
-        elif boot >= cancel_at and held.stage is not Stage.CANCELLING and held.stage is not Stage.KILLED:
+        elif boot >= cancel_at and held.stage is not WorkStage.CANCELLING and held.stage is not WorkStage.KILLED:
             why = (
                 (Reason.GIVEN_BACK, "the agent stops")
                 if self._stopping_first(held)
@@ -91,7 +91,7 @@ class Fence:
         if self.stop_at is not None:
             cancel_at = min(cancel_at, self.stop_at - settings.stop_cancel_seconds)
             kill_at = min(kill_at, self.stop_at)
-        if held.stage is Stage.KILLED:
+        if held.stage is WorkStage.KILLED:
             kill_at = held.kill_at
         return cancel_at, kill_at if self._rules.work_is_killed else float("inf")
 

@@ -8,7 +8,7 @@ from taskdist.protocol.messages import Failure, Grant, HeldLease, LeaseName, Res
 from taskdist.protocol.timeouts import Due, next_due
 
 
-class Stage(Enum):
+class WorkStage(Enum):
     """Where a held lease stands. DONE keeps an outcome, STOPPED the news that there is none: nothing runs any more."""
 
     STARTING = auto()
@@ -26,7 +26,7 @@ class Held:
     grant: Grant
     renewed: float  # the ping time that the last grant or renewal echoed
     until: float
-    stage: Stage = Stage.STARTING
+    stage: WorkStage = WorkStage.STARTING
     kill_at: float = field(default=float("inf"))  # after a cancel or kill: when to kill (again)
     outcome: Result | Failure | Stopped | None = None
     told: float = field(default=float("inf"))  # when the stop was last said: a renewal of a later ping proves it heard
@@ -41,7 +41,7 @@ class Held:
 
     @property
     def runs(self) -> bool:
-        return self.stage is not Stage.DONE and self.stage is not Stage.STOPPED
+        return self.stage is not WorkStage.DONE and self.stage is not WorkStage.STOPPED
 
     @property
     def announced(self) -> HeldLease:
@@ -59,7 +59,7 @@ class Held:
 
     def limit(self) -> Due | None:
         """Return what time limit of its work comes next."""
-        if self.stage is not Stage.RUNNING or self.started is None:
+        if self.stage is not WorkStage.RUNNING or self.started is None:
             return None
         return next_due(self.grant.execution_seconds, self.grant.progress_seconds, self.started, self.reported)
 

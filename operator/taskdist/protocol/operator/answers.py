@@ -22,8 +22,8 @@ from taskdist.protocol.observations import (
     WriteOutcome,
     Written,
 )
-from taskdist.protocol.operator.books import Ask, Ending, Entry, Lease, Stage
-from taskdist.protocol.operator.outbox import Outbox
+from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.books import Ask, Ending, Lease, LeaseStage, TaskEntry
 from taskdist.protocol.operator.removals import Removals
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.tasks import Tasks
@@ -39,7 +39,7 @@ class Answers:
     """
 
     def __init__(
-        self, state: State, out: Outbox, removals: Removals, tasks: Tasks, settings: LeaderSettings, rules: Rules
+        self, state: State, out: Actions, removals: Removals, tasks: Tasks, settings: LeaderSettings, rules: Rules
     ) -> None:
         self._state = state
         self._out = out
@@ -78,10 +78,10 @@ class Answers:
                         self._view.take_back(entry, now)
         self._tasks.advance(entry, now)
 
-    def _to_be_sent(self, entry: Entry, lease: Lease) -> bool:
+    def _to_be_sent(self, entry: TaskEntry, lease: Lease) -> bool:
         """Return whether the Task still is as it was when its payload was asked for."""
         waits = not entry.gone and entry.outcome is None and entry.record.phase in (Phase.PENDING, Phase.ASSIGNED)
-        return waits and lease.stage is Stage.UNSENT and self._leases.stop_reason(entry, lease) is None
+        return waits and lease.stage is LeaseStage.UNSENT and self._leases.stop_reason(entry, lease) is None
 
     def _still_wanted(self, record: TaskRecord, lease: Lease) -> bool:
         """Return whether the Task that was read still is the one that the lease was made for."""
@@ -127,10 +127,10 @@ class Answers:
                 pass
         self._tasks.advance(entry, now)
 
-    def _assign_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+    def _assign_written(self, entry: TaskEntry, outcome: WriteOutcome, now: Now) -> None:
         """The write of an assignment was answered: only one that stands is sent."""
         lease = entry.lease
-        if lease is None or lease.stage is not Stage.WRITING:
+        if lease is None or lease.stage is not LeaseStage.WRITING:
             return
         match outcome:
             case Written(_, payload, parents):
@@ -141,7 +141,7 @@ class Answers:
             case Conflict() if self._leases.shows(entry, lease):
                 self._leases.stands(entry, lease, now)  # an earlier sending landed, and the Task was changed since
             case Conflict() | Unknown() if self._is_believed(outcome):
-                lease.stage = Stage.UNSENT
+                lease.stage = LeaseStage.UNSENT
             case Conflict() | Gone():
                 self._view.take_back(entry, now)  # nothing is on its way any more
             case Refused(message):
@@ -151,7 +151,7 @@ class Answers:
             case Unknown():
                 self._assign_unknown(entry, lease, now)
             case NotSent():
-                lease.stage = Stage.DOUBTED if lease.doubted else Stage.PLANNED
+                lease.stage = LeaseStage.DOUBTED if lease.doubted else LeaseStage.PLANNED
                 self._state.put_off(entry, self._settings.retry_seconds, now)
 
     def _is_believed(self, outcome: Conflict | Unknown) -> bool:
@@ -160,15 +160,15 @@ class Answers:
             return not self._rules.conflict_takes_back
         return not self._rules.unknown_is_doubted
 
-    def _assign_unknown(self, entry: Entry, lease: Lease, now: Now) -> None:
+    def _assign_unknown(self, entry: TaskEntry, lease: Lease, now: Now) -> None:
         """It may stand, or land late: nothing is sent, and nothing that it took is free, until that is known."""
         if not self._rules.doubt_keeps_what_it_took:
             self._view.take_back(entry, now)
             return
-        lease.stage, lease.doubted = Stage.DOUBTED, True
+        lease.stage, lease.doubted = LeaseStage.DOUBTED, True
         self._state.put_off(entry, self._settings.retry_seconds, now)
 
-    def _record_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+    def _record_written(self, entry: TaskEntry, outcome: WriteOutcome, now: Now) -> None:
         """The write that records what was sent before (Lazy) was answered."""
         lease = entry.lease
         if lease is None:
@@ -189,7 +189,7 @@ class Answers:
                 if (entry.record.attempt, entry.record.epoch) == lease.name[1:]:
                     lease.recorded = True
 
-    def _outcome_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+    def _outcome_written(self, entry: TaskEntry, outcome: WriteOutcome, now: Now) -> None:
         """The write of a result was answered. Where it stands, the Task's next step tells the agent."""
         result = entry.outcome
         if result is None:
@@ -202,7 +202,7 @@ class Answers:
             case _:
                 pass
 
-    def _result_refused(self, entry: Entry, result: Result, message: str, too_large: bool, now: Now) -> None:
+    def _result_refused(self, entry: TaskEntry, result: Result, message: str, too_large: bool, now: Now) -> None:
         """Refused for good: the Task ends as failed with that reason, without the body."""
         entry.outcome = None
         reason = Reason.RESULT_TOO_LARGE if too_large else Reason.RESULT_REFUSED
@@ -215,10 +215,10 @@ class Answers:
         ending.spent = self._endings.spent(entry, result.lease, now)
         entry.ending = ending
         if lease is not None:
-            lease.stage = Stage.OVER
+            lease.stage = LeaseStage.OVER
         self._out.notice(entry, reason, said, result.lease)
 
-    def _ending_written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+    def _ending_written(self, entry: TaskEntry, outcome: WriteOutcome, now: Now) -> None:
         """The write of an attempt's or Task's end was answered: what waits again is told to the core."""
         ending, lease = entry.ending, entry.lease
         if ending is None:
@@ -243,7 +243,7 @@ class Answers:
             case _:
                 pass
 
-    def _tell_end(self, entry: Entry, ending: Ending) -> None:
+    def _tell_end(self, entry: TaskEntry, ending: Ending) -> None:
         """Record an Event for an end that nothing else tells of: no attempt ran, or a person is to act."""
         if ending.phase is Phase.DEAD_LETTERED:
             text = f"a dead letter ({ending.reason}): raise spec.redrive to let it wait again. {ending.message}"

@@ -7,13 +7,13 @@ from typing import NamedTuple
 from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.core.cost import Spent
 from taskdist.core.model import Key, Pool, Task
+from taskdist.protocol.duplicates import Original
 from taskdist.protocol.messages import PROTOCOL_VERSION, AgentIdentity, Failure, HeldLease, Hello, LeaseName, Result
 from taskdist.protocol.observations import TaskRecord, Terms
-from taskdist.protocol.operator.duplicates import Original
 from taskdist.protocol.status import Status
 
 
-class Stage(Enum):
+class LeaseStage(Enum):
     """Where a lease stands, as the operator knows it."""
 
     PLANNED = auto()  # decided by the core, nothing written, nothing sent
@@ -25,9 +25,9 @@ class Stage(Enum):
     OVER = auto()  # nothing of it runs; the write that says so does not stand yet
 
 
-LIVE = frozenset({Stage.SENT, Stage.FOREIGN})
-UNHEARD = frozenset({Stage.PLANNED, Stage.WRITING, Stage.DOUBTED, Stage.UNSENT})
-UNWRITTEN = frozenset({Stage.PLANNED, Stage.WRITING, Stage.DOUBTED})
+LIVE = frozenset({LeaseStage.SENT, LeaseStage.FOREIGN})
+UNHEARD = frozenset({LeaseStage.PLANNED, LeaseStage.WRITING, LeaseStage.DOUBTED, LeaseStage.UNSENT})
+UNWRITTEN = frozenset({LeaseStage.PLANNED, LeaseStage.WRITING, LeaseStage.DOUBTED})
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Lease:
     lease_seconds: float  # as its agent counts it
     hold_seconds: float
     message: str = ""
-    stage: Stage = Stage.PLANNED
+    stage: LeaseStage = LeaseStage.PLANNED
     until: float = 0.0
     recorded: bool = False
     replaces: int = 0  # the version of the Task that its assignment is written on
@@ -124,7 +124,7 @@ class Ask(Enum):
 
 
 @dataclass(slots=True)
-class Entry:
+class TaskEntry:
     """One Task that has not ended, with its lease, its outcome and what is under way for it.
 
     At most one write or read of it is under way at a time: `asked` says for what.
@@ -161,7 +161,7 @@ class Entry:
         return self.lease is not None and self.lease.stage in LIVE and self.ending is None
 
 
-class Grave(NamedTuple):
+class DeadLetter(NamedTuple):
     """A dead letter that nobody asks anything of: its version tells newer views of it from older ones."""
 
     resource_version: int

@@ -8,10 +8,10 @@ from taskdist.core import Core
 from taskdist.core.events import TaskGone, TaskHeld, TaskLeased, TaskWaiting
 from taskdist.core.model import Task
 from taskdist.protocol import still_held
+from taskdist.protocol.duplicates import out_of_turns
 from taskdist.protocol.observations import AnnotatePod, Now
-from taskdist.protocol.operator.books import CoreState, Entry, Lease
-from taskdist.protocol.operator.duplicates import out_of_turns
-from taskdist.protocol.operator.outbox import Outbox
+from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.books import CoreState, Lease, TaskEntry
 from taskdist.protocol.operator.removals import Removals
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.timers import TimerKind
@@ -24,7 +24,7 @@ class CoreView:
     Owns the index of leases by agent, which changes with it. It decides nothing, and tells the core nothing twice.
     """
 
-    def __init__(self, core: Core, state: State, out: Outbox, removals: Removals, rules: Rules) -> None:
+    def __init__(self, core: Core, state: State, out: Actions, removals: Removals, rules: Rules) -> None:
         self._core = core
         self._state = state
         self._out = out
@@ -33,7 +33,7 @@ class CoreView:
 
     # --- what the core is told ---
 
-    def waiting(self, entry: Entry, now: Now) -> None:
+    def waiting(self, entry: TaskEntry, now: Now) -> None:
         """The Task waits for an agent."""
         task = self._resolved(entry.record.task)
         if entry.core is CoreState.WAITING and entry.told == task:
@@ -44,7 +44,7 @@ class CoreView:
         entry.core, entry.told = CoreState.WAITING, task
         self._core.handle(TaskWaiting(task), now.wall)
 
-    def held(self, entry: Entry, reason: Reason, now: Now) -> None:
+    def held(self, entry: TaskEntry, reason: Reason, now: Now) -> None:
         """The Task waits for something that is not the core's business."""
         task = self._resolved(entry.record.task)
         if reason is Reason.DUPLICATE:
@@ -58,26 +58,26 @@ class CoreView:
         """The Task with its parents as far as they are known."""
         return self._state.lineage.resolved(task) if task.parents else task
 
-    def _begins_to_wait(self, entry: Entry, how: CoreState, now: Now) -> None:
+    def _begins_to_wait(self, entry: TaskEntry, how: CoreState, now: Now) -> None:
         """Have its reason looked at soon, and then as long as it waits so."""
         if entry.core is not how:
             entry.waits += 1
             entry.noted = None
             self._state.timers.add(now.boot + 1.0, TimerKind.REASON, entry.uid, entry.waits)
 
-    def leased(self, entry: Entry, agent_uid: str, now: Now) -> None:
+    def leased(self, entry: TaskEntry, agent_uid: str, now: Now) -> None:
         """The Task has a lease that the core did not decide on."""
         entry.core = CoreState.LEASED
         self._core.handle(TaskLeased(entry.record.task, agent_uid), now.wall)
 
     # --- leases in the books ---
 
-    def set_lease(self, entry: Entry, lease: Lease) -> None:
+    def set_lease(self, entry: TaskEntry, lease: Lease) -> None:
         """The Task has this lease now."""
         entry.lease = lease
         self._state.leases.setdefault(lease.agent_uid, {})[entry.uid] = entry
 
-    def drop_lease(self, entry: Entry) -> None:
+    def drop_lease(self, entry: TaskEntry) -> None:
         """Forget the lease; the caller tells the core what the Task is instead, then whether its agent is drained."""
         lease = entry.lease
         if lease is None:
@@ -90,7 +90,7 @@ class CoreView:
             self._state.lost.pop(lease.agent_uid, None)
             self._state.forget_lost(lease.agent_uid)
 
-    def take_back(self, entry: Entry, now: Now) -> None:
+    def take_back(self, entry: TaskEntry, now: Now) -> None:
         """The assumption does not stand, and nothing of it was sent. What the Task is instead is for its next step."""
         lease = entry.lease
         if lease is None:
@@ -102,7 +102,7 @@ class CoreView:
 
     # --- Tasks that are over ---
 
-    def leave(self, entry: Entry, now: Now) -> None:
+    def leave(self, entry: TaskEntry, now: Now) -> None:
         """The Task is a dead letter: it holds nothing, and the core forgets it."""
         pod = entry.lease.agent_uid if entry.lease is not None else ""
         self.drop_lease(entry)
@@ -114,7 +114,7 @@ class CoreView:
         if pod:
             self._removals.check(pod, now)
 
-    def forget(self, entry: Entry, now: Now, *, final: bool) -> None:
+    def forget(self, entry: TaskEntry, now: Now, *, final: bool) -> None:
         """The Task is terminal or deleted, and nothing of it runs."""
         pod = entry.lease.agent_uid if entry.lease else ""
         if (noted := self._state.pods.get(entry.noted_on)) is not None:

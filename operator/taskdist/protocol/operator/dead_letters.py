@@ -10,11 +10,11 @@ from taskdist.api import Phase, Reason
 from taskdist.core.model import Key
 from taskdist.protocol import status
 from taskdist.protocol.observations import NotSent, Now, Refused, TaskRecord, Unknown, WriteOutcome, Written
-from taskdist.protocol.operator.books import Ask, Entry, Grave
+from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.books import Ask, DeadLetter, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.endings import Endings
 from taskdist.protocol.operator.lease_clock import LeaseClock
-from taskdist.protocol.operator.outbox import Outbox
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.rules import Rules
 from taskdist.protocol.settings import LeaderSettings
@@ -29,7 +29,7 @@ class DeadLetters:
     def __init__(
         self,
         state: State,
-        out: Outbox,
+        out: Actions,
         view: CoreView,
         endings: Endings,
         clock: LeaseClock,
@@ -46,9 +46,9 @@ class DeadLetters:
 
     def counts(self) -> dict[Key, int]:
         """Return by queue how many dead letters there are. Queues without are left out."""
-        return dict(Counter(grave.queue for grave in self._state.dead.values()))
+        return dict(Counter(letter.queue for letter in self._state.dead.values()))
 
-    def advance(self, entry: Entry, now: Now) -> None:
+    def advance(self, entry: TaskEntry, now: Now) -> None:
         """It holds nothing, and waits for a redrive, a cancel or its deletion."""
         if entry.may_still_run and entry.outcome is None:
             self._clock.ask_to_stop(entry, Reason.CANCELLED, "the Task is a dead letter")
@@ -67,7 +67,7 @@ class DeadLetters:
                 del patch["failures"]
             self._out.write(entry, Ask.REDRIVE, patch)
         else:
-            self._bury(entry)
+            self._put_away(entry)
 
     def _to_redrive(self, record: TaskRecord) -> bool:
         """Return whether a redrive was asked for that has not been done."""
@@ -84,25 +84,25 @@ class DeadLetters:
             redrives=1,  # it was one: its condition is to say that it is no more
         )
 
-    def _bury(self, entry: Entry) -> None:
+    def _put_away(self, entry: TaskEntry) -> None:
         """Keep of it only what tells newer views from older ones."""
         del self._state.tasks[entry.uid]
-        self._state.dead[entry.uid] = Grave(entry.record.resource_version, entry.record.task.queue_key)
+        self._state.dead[entry.uid] = DeadLetter(entry.record.resource_version, entry.record.task.queue_key)
 
-    def exhume(self, record: TaskRecord) -> bool:
+    def reopen(self, record: TaskRecord) -> bool:
         """Return whether this view of a dead letter is newer than what is known; then it is looked at as any Task."""
-        grave = self._state.dead.get(record.task.uid)
-        if grave is None:
+        letter = self._state.dead.get(record.task.uid)
+        if letter is None:
             return True
-        if not self._is_newer(grave, record):
+        if not self._is_newer(letter, record):
             return False
         del self._state.dead[record.task.uid]
         return True
 
-    def _is_newer(self, grave: Grave, record: TaskRecord) -> bool:
-        return record.resource_version > grave.resource_version or not self._rules.newer_letters_only
+    def _is_newer(self, letter: DeadLetter, record: TaskRecord) -> bool:
+        return record.resource_version > letter.resource_version or not self._rules.newer_letters_only
 
-    def written(self, entry: Entry, outcome: WriteOutcome, now: Now) -> None:
+    def written(self, entry: TaskEntry, outcome: WriteOutcome, now: Now) -> None:
         """Take in what became of the write that redrives or cancels it."""
         match outcome:
             case Written(record) if record.phase is Phase.PENDING:

@@ -13,9 +13,9 @@ from taskdist.core.model import Pool
 from taskdist.protocol import status
 from taskdist.protocol.messages import LeaseName, Verdict
 from taskdist.protocol.observations import Now, TaskRecord
-from taskdist.protocol.operator.books import UNHEARD, Ask, Ending, Entry, Lease, Stage
+from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.books import UNHEARD, Ask, Ending, Lease, LeaseStage, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
-from taskdist.protocol.operator.outbox import Outbox
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.whole import Whole
 from taskdist.protocol.rules import Rules
@@ -29,7 +29,7 @@ class Endings:
     written. It does not decide on retries, and does not read the answers to its writes.
     """
 
-    def __init__(self, core: Core, state: State, out: Outbox, view: CoreView, whole: Whole, rules: Rules) -> None:
+    def __init__(self, core: Core, state: State, out: Actions, view: CoreView, whole: Whole, rules: Rules) -> None:
         self._core = core
         self._state = state
         self._out = out
@@ -41,7 +41,7 @@ class Endings:
 
     def attempt_over(
         self,
-        entry: Entry,
+        entry: TaskEntry,
         reason: Reason,
         message: str,
         now: Now,
@@ -71,14 +71,14 @@ class Endings:
         if lease is None or entry.ending is not None:
             return
         unwritten = (lease.stage in UNHEARD or not self._rules.failures_are_recorded) and not lease.recorded
-        if unwritten and lease.stage not in (Stage.WRITING, Stage.DOUBTED):
+        if unwritten and lease.stage not in (LeaseStage.WRITING, LeaseStage.DOUBTED):
             self._view.take_back(entry, now)
             if delay:
                 self._state.put_off(entry, delay, now)
             self._whole.advance(entry, now)
             return
         started = self.may_have_run(lease)
-        lease.stage = Stage.OVER
+        lease.stage = LeaseStage.OVER
         record = entry.record
         if entry.gone or record.phase not in (Phase.PENDING, Phase.ASSIGNED):
             self._whole.advance(entry, now)
@@ -114,7 +114,7 @@ class Endings:
         entry.ending.spent = cost
         self._whole.advance(entry, now)
 
-    def over_as_asked(self, entry: Entry, reason: Reason, message: str, now: Now) -> None:
+    def over_as_asked(self, entry: TaskEntry, reason: Reason, message: str, now: Now) -> None:
         """The attempt stopped as it was asked to. Only one that had passed a limit of its own counts as a failure."""
         self.attempt_over(entry, reason, message, now, counted=reason in TIMED_OUT)
 
@@ -122,7 +122,7 @@ class Endings:
         """Return whether user code may have run. Under at-most-once such an attempt is never tried again."""
         return lease.stage not in UNHEARD and self._rules.at_most_once_is_kept
 
-    def verdict(self, entry: Entry, failed: AttemptFailed, now: Now) -> Ending:
+    def verdict(self, entry: TaskEntry, failed: AttemptFailed, now: Now) -> Ending:
         """Ask the core whether the Task is tried again."""
         decided = self._core.handle(failed, now.wall)
         for decision in decided:
@@ -137,7 +137,7 @@ class Endings:
                 return ending
         raise AssertionError(f"the core gave no answer to a failed attempt of {entry.uid}")
 
-    def spent(self, entry: Entry, name: LeaseName, now: Now) -> Spent | None:
+    def spent(self, entry: TaskEntry, name: LeaseName, now: Now) -> Spent | None:
         """Return what the Task has cost with this attempt, which ends now; None where nothing is to be added.
 
         It is fixed with the attempt's end: that may be written more than once, and status may have it already.
@@ -177,13 +177,13 @@ class Endings:
         entry.ending = ending
         self._whole.advance(entry, now)
 
-    def void(self, entry: Entry) -> None:
+    def void(self, entry: TaskEntry) -> None:
         """The decision is no more; what the Task is instead, the core hears with its next step."""
         entry.ending = entry.told = None
 
     # --- writing them ---
 
-    def write(self, entry: Entry, ending: Ending, now: Now) -> None:
+    def write(self, entry: TaskEntry, ending: Ending, now: Now) -> None:
         """Write what was decided, if it still is what was decided on."""
         lease, record = entry.lease, entry.record
         if not self._still_decided(entry, ending):
@@ -244,21 +244,21 @@ class Endings:
             )
         self._out.write(entry, Ask.ENDING, patch)
 
-    def _still_decided(self, entry: Entry, ending: Ending) -> bool:
+    def _still_decided(self, entry: TaskEntry, ending: Ending) -> bool:
         """Return whether the Task is what the core decided on: waiting, and unchanged."""
         if ending.on is None or not self._rules.decision_needs_its_task:
             return True
         return entry.record.phase is Phase.PENDING and entry.record.task == ending.on
 
-    def _may_be_sent(self, entry: Entry) -> bool:
+    def _may_be_sent(self, entry: TaskEntry) -> bool:
         """Return whether a former leader may have sent it without recording it (Lazy)."""
         return entry.uid in self._state.recovering and self._rules.end_waits_for_recovery
 
-    def _write_spill(self, entry: Entry, ending: Ending) -> None:
+    def _write_spill(self, entry: TaskEntry, ending: Ending) -> None:
         patch = status.spilled(ending.spill_to, self._state.epoch, reason=ending.reason, message=ending.message)
         self._out.write(entry, Ask.ENDING, patch)
 
-    def answer(self, entry: Entry) -> None:
+    def answer(self, entry: TaskEntry) -> None:
         """The Task is over: whoever reported an outcome or failure that is not answered yet hears so."""
         record, outcome, ending = entry.record, entry.outcome, entry.ending
         if outcome is not None:

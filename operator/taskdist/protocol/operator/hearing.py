@@ -23,9 +23,9 @@ from taskdist.protocol.messages import (
     Verdict,
 )
 from taskdist.protocol.observations import CloseSession, Gone, Now, ReadFailed, ReadOutcome, Send, TaskRecord
-from taskdist.protocol.operator.books import LIVE, UNHEARD, Entry, Lease, Orphan, Session, Stage
+from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.books import LIVE, UNHEARD, Lease, LeaseStage, Orphan, Session, TaskEntry
 from taskdist.protocol.operator.orphans import Orphans
-from taskdist.protocol.operator.outbox import Outbox
 from taskdist.protocol.operator.presence import Presence
 from taskdist.protocol.operator.sessions import Sessions
 from taskdist.protocol.operator.state import State
@@ -44,7 +44,7 @@ class Hearing:
         self,
         core: Core,
         state: State,
-        out: Outbox,
+        out: Actions,
         presence: Presence,
         tasks: Tasks,
         orphans: Orphans,
@@ -105,7 +105,7 @@ class Hearing:
         names = []
         for entry in self._state.leases.get(session.pod, {}).values():
             lease = entry.lease
-            if lease is not None and lease.stage is Stage.SENT and lease.cancelling is None and not entry.ending:
+            if lease is not None and lease.stage is LeaseStage.SENT and lease.cancelling is None and not entry.ending:
                 names.append(lease.name)
                 lease.until = max(lease.until, self._clock.bound(lease, now.boot))
         self._out.add(Send(session.id, Renew(self._state.epoch, message.boot, tuple(names))))
@@ -113,7 +113,7 @@ class Hearing:
     def _progress(self, session: Session, message: Progress, now: Now) -> None:
         """Keep a report of progress: it is written now and then."""
         lease = self._state.own_lease(session, message.lease)
-        if lease is None or lease.stage is not Stage.SENT:
+        if lease is None or lease.stage is not LeaseStage.SENT:
             return
         lease.reported_boot = now.boot
         lease.progress = status.progress(message.fraction, message.message, now.wall)
@@ -144,7 +144,7 @@ class Hearing:
             self._note_use(entry, lease, message.used, now)
         self._tasks.advance(entry, now)
 
-    def _note_use(self, entry: Entry, lease: Lease, used: tuple[tuple[str, int], ...], now: Now) -> None:
+    def _note_use(self, entry: TaskEntry, lease: Lease, used: tuple[tuple[str, int], ...], now: Now) -> None:
         """Tell the core what the attempt used of budgets, as its agent says.
 
         An agent can only speak of its own attempt: what is stale is not asked. A name alone is a budget of the Task's
@@ -162,7 +162,7 @@ class Hearing:
             text = f"attempt {lease.name.attempt} says what it used of {unknown}, of which the Task takes nothing"
             self._out.notice(entry, Reason.BUDGET_NOT_FOUND, text, lease.name)
 
-    def _may_come_late(self, entry: Entry, name: LeaseName, session: Session) -> bool:
+    def _may_come_late(self, entry: TaskEntry, name: LeaseName, session: Session) -> bool:
         """Return whether a result of a lease that is over may still be accepted: nothing newer is known to be granted.
 
         The Task's next step has the last word.
@@ -212,7 +212,7 @@ class Hearing:
         if lease.cancelling is not None:
             self._endings.over_as_asked(entry, lease.cancelling, text or "stopped", now)
         elif not message.ran and not lease.acknowledged:
-            lease.stage = Stage.UNSENT  # no user code ran: not even at-most-once minds another try
+            lease.stage = LeaseStage.UNSENT  # no user code ran: not even at-most-once minds another try
             delay = 0.0 if session.leaving else 1.0
             lease.recorded = lease.recorded or not lease.lazy
             self._endings.attempt_over(entry, Reason.GIVEN_BACK, text or "refused", now, counted=False, delay=delay)

@@ -6,11 +6,11 @@ writes are the only ones beyond the three of a Task's life, and only Tasks with 
 """
 
 from taskdist.api import Reason
+from taskdist.protocol.duplicates import Original
 from taskdist.protocol.observations import Now
-from taskdist.protocol.operator.books import Ask, Ending, Entry
+from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.books import Ask, Ending, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
-from taskdist.protocol.operator.duplicates import Original
-from taskdist.protocol.operator.outbox import Outbox
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.timers import TimerKind
 from taskdist.protocol.operator.whole import Whole
@@ -25,13 +25,13 @@ class Kinship:
     Owns when it is written what a Task depends on, and how a duplicate waits and ends.
     """
 
-    def __init__(self, state: State, out: Outbox, view: CoreView, whole: Whole) -> None:
+    def __init__(self, state: State, out: Actions, view: CoreView, whole: Whole) -> None:
         self._state = state
         self._out = out
         self._view = view
         self._whole = whole
 
-    def keep_pins(self, entry: Entry, now: Now) -> None:
+    def keep_pins(self, entry: TaskEntry, now: Now) -> None:
         """Have status say what is known of the Task's parents."""
         task = entry.record.task
         if not self._state.lineage.unwritten(task):
@@ -46,7 +46,7 @@ class Kinship:
         entry.pins_due = 0.0
         self._out.write(entry, Ask.NOTE, {})
 
-    def follow(self, entry: Entry, original: Original, now: Now) -> None:
+    def follow(self, entry: TaskEntry, original: Original, now: Now) -> None:
         """Another Task is run for this one: it waits for that one's end, and ends so."""
         self._view.held(entry, Reason.DUPLICATE, now)
         if original.phase is not None:

@@ -28,11 +28,11 @@ from taskdist.protocol.observations import (
     WriteOutcome,
 )
 from taskdist.protocol.observations import DeletePod as DeletePodAction
+from taskdist.protocol.operator.actions import Actions
 from taskdist.protocol.operator.answers import Answers
-from taskdist.protocol.operator.books import CoreState, Entry, Stage
+from taskdist.protocol.operator.books import CoreState, LeaseStage, TaskEntry
 from taskdist.protocol.operator.hearing import Hearing
 from taskdist.protocol.operator.orphans import Orphans
-from taskdist.protocol.operator.outbox import Outbox
 from taskdist.protocol.operator.pods import Pods
 from taskdist.protocol.operator.presence import Presence
 from taskdist.protocol.operator.removals import Removals
@@ -94,7 +94,7 @@ class Leader:
         self._sure_until = float("inf")
         self._late: list[Callable[[Now], None]] = []  # inputs that came after that
         self._last = Now(0.0, 0.0)
-        out = self._out = Outbox(self.state, rules)
+        out = self._out = Actions(self.state, rules)
         self._removals = Removals(core, self.state, out, rules)
         self._presence = Presence(core, self.state, out, settings, rules)
         tasks = self._tasks = Tasks(core, self.state, out, self._removals, self._presence, settings, rules)
@@ -275,7 +275,7 @@ class Leader:
                 if (entry := self.state.tasks.get(timer.uid)) is not None:
                     self._fire_of_task(kind, entry, timer.mark, now)
 
-    def _fire_of_task(self, kind: TimerKind, entry: Entry, mark: int, now: Now) -> None:
+    def _fire_of_task(self, kind: TimerKind, entry: TaskEntry, mark: int, now: Now) -> None:
         match kind:
             case TimerKind.ADVANCE:
                 self._tasks.advance(entry, now)
@@ -382,7 +382,7 @@ class Leader:
         counted = sum(waiting + leased for waiting, leased in self.core.queue_counts().values())
         placed = gone = dead = unknown = 0
         for entry in self.state.tasks.values():
-            unknown += entry.lease is not None and entry.lease.stage is Stage.DOUBTED
+            unknown += entry.lease is not None and entry.lease.stage is LeaseStage.DOUBTED
             if entry.core is not CoreState.ABSENT:
                 placed += 1
                 gone += entry.gone

@@ -6,9 +6,9 @@ The operator counts from its receipt of a ping, plus a margin: so an agent has s
 from taskdist.api import Reason, Reclaim
 from taskdist.protocol.messages import Cancel
 from taskdist.protocol.observations import DeletePod, Now
-from taskdist.protocol.operator.books import UNWRITTEN, Entry, Lease, Stage
+from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.books import UNWRITTEN, Lease, LeaseStage, TaskEntry
 from taskdist.protocol.operator.endings import Endings
-from taskdist.protocol.operator.outbox import Outbox
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.timers import TimerKind
 from taskdist.protocol.rules import Rules
@@ -22,7 +22,7 @@ class LeaseClock:
     It errs towards waiting: too late costs time, too early costs overlap.
     """
 
-    def __init__(self, state: State, out: Outbox, endings: Endings, settings: LeaderSettings, rules: Rules) -> None:
+    def __init__(self, state: State, out: Actions, endings: Endings, settings: LeaderSettings, rules: Rules) -> None:
         self._state = state
         self._out = out
         self._endings = endings
@@ -31,7 +31,7 @@ class LeaseClock:
 
     # --- until when a lease runs ---
 
-    def start(self, entry: Entry, lease: Lease) -> None:
+    def start(self, entry: TaskEntry, lease: Lease) -> None:
         """Have a look when the lease ends, unless that is arranged already."""
         if not lease.timed:
             lease.timed = True
@@ -41,24 +41,24 @@ class LeaseClock:
         """Return until when a lease counts here: from the receipt of its ping, plus a margin."""
         return receipt + self._settings.beyond(lease.lease_seconds)
 
-    def lease_due(self, entry: Entry, attempt: int, now: Now) -> None:
+    def lease_due(self, entry: TaskEntry, attempt: int, now: Now) -> None:
         """The lease may have run out: renewals since put that off."""
         lease = entry.lease
         if lease is None or lease.name.attempt != attempt or not lease.timed:
             return
         lease.timed = False
-        if lease.stage is Stage.OVER or lease.stage in UNWRITTEN:
+        if lease.stage is LeaseStage.OVER or lease.stage in UNWRITTEN:
             return
         if now.boot < lease.until:
             self.start(entry, lease)
-        elif lease.stage is Stage.UNSENT:
+        elif lease.stage is LeaseStage.UNSENT:
             self._endings.attempt_over(
                 entry, Reason.GIVEN_BACK, "its agent did not come back to take it", now, counted=False
             )
         else:
             self._lease_ended(entry, lease, now)
 
-    def _lease_ended(self, entry: Entry, lease: Lease, now: Now) -> None:
+    def _lease_ended(self, entry: TaskEntry, lease: Lease, now: Now) -> None:
         """Nothing renewed it: its attempt is over, unless its queue waits for confirmed death."""
         if lease.reclaim is Reclaim.CONFIRMED and self._waits_for_death(lease):
             pod = self._state.pods.get(lease.agent_uid) or self._state.lost.get(lease.agent_uid)
@@ -83,10 +83,10 @@ class LeaseClock:
             return False
         return lease.agent_uid in self._state.pods or lease.agent_uid in self._state.lost
 
-    def ask_to_stop(self, entry: Entry, reason: Reason, message: str) -> None:
+    def ask_to_stop(self, entry: TaskEntry, reason: Reason, message: str) -> None:
         """Tell its agent to stop. Once asked, the lease is not renewed any more: so the end comes in any case."""
         lease = entry.lease
-        if lease is None or lease.cancelling is not None or lease.stage is not Stage.SENT:
+        if lease is None or lease.cancelling is not None or lease.stage is not LeaseStage.SENT:
             return
         lease.cancelling = reason
         self._out.send(lease.agent_uid, Cancel(lease.name, reason, message))
@@ -119,7 +119,7 @@ class LeaseClock:
             return None
         return next_due(lease.execution_seconds, lease.progress_seconds, lease.started_boot, lease.reported_boot)
 
-    def limit_due(self, entry: Entry, attempt: int, now: Now) -> None:
+    def limit_due(self, entry: TaskEntry, attempt: int, now: Now) -> None:
         """Its agent keeps the limits by itself: only one that does not is told to."""
         lease = entry.lease
         if lease is None or lease.name.attempt != attempt:

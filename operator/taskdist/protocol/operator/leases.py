@@ -9,11 +9,11 @@ from taskdist.core.model import Queue
 from taskdist.protocol import status
 from taskdist.protocol.messages import Grant, LeaseName, ParentResult
 from taskdist.protocol.observations import Now, Send, TaskRecord, Terms
-from taskdist.protocol.operator.books import UNHEARD, Ask, CoreState, Entry, Lease, Stage
+from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.books import UNHEARD, Ask, CoreState, Lease, LeaseStage, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.endings import Endings
 from taskdist.protocol.operator.lease_clock import LeaseClock
-from taskdist.protocol.operator.outbox import Outbox
 from taskdist.protocol.operator.presence import Presence
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.timers import TimerKind
@@ -35,7 +35,7 @@ class Leases:
     def __init__(
         self,
         state: State,
-        out: Outbox,
+        out: Actions,
         view: CoreView,
         endings: Endings,
         clock: LeaseClock,
@@ -88,7 +88,7 @@ class Leases:
             recorded_first=False,
         )
 
-    def new(self, entry: Entry, name: LeaseName, agent: str, agent_name: str, pool: str, terms: Terms) -> Lease:
+    def new(self, entry: TaskEntry, name: LeaseName, agent: str, agent_name: str, pool: str, terms: Terms) -> Lease:
         """Return a lease of the Task that is not in the books yet."""
         queue = self._state.queue_of(entry.record)
         prices = self._state.pools.get((entry.record.task.namespace, pool))
@@ -109,13 +109,13 @@ class Leases:
 
     # --- its next step ---
 
-    def advance(self, entry: Entry, lease: Lease, now: Now) -> None:
+    def advance(self, entry: TaskEntry, lease: Lease, now: Now) -> None:
         """Take the next step of a Task that has a lease, and no outcome or end."""
         record = entry.record
-        if lease.stage is Stage.DOUBTED:
+        if lease.stage is LeaseStage.DOUBTED:
             self._resolve(entry, lease, now)
             return
-        if lease.stage is Stage.PLANNED and record.phase is Phase.ASSIGNED:
+        if lease.stage is LeaseStage.PLANNED and record.phase is Phase.ASSIGNED:
             self._view.take_back(entry, now)
             self._whole.advance(entry, now)
             return
@@ -125,14 +125,14 @@ class Leases:
                 self._endings.attempt_over(entry, stop, "stopped before it was sent", now, counted=False)
             else:
                 self._clock.ask_to_stop(entry, stop, "the Task was cancelled" if record.cancel else "suspended")
-        elif lease.stage is Stage.PLANNED:
+        elif lease.stage is LeaseStage.PLANNED:
             self._begin(entry, lease, now)
-        elif lease.stage is Stage.UNSENT:
+        elif lease.stage is LeaseStage.UNSENT:
             self.offer(entry, lease, None, now)
-        elif lease.stage is Stage.SENT:
+        elif lease.stage is LeaseStage.SENT:
             self._keep_record(entry, lease, now)
 
-    def stop_reason(self, entry: Entry, lease: Lease) -> Reason | None:
+    def stop_reason(self, entry: TaskEntry, lease: Lease) -> Reason | None:
         """Return why the Task is not to run, if it is not."""
         if entry.record.cancel:
             return Reason.CANCELLED
@@ -142,7 +142,7 @@ class Leases:
             return Reason.SUSPENDED
         return None
 
-    def _begin(self, entry: Entry, lease: Lease, now: Now) -> None:
+    def _begin(self, entry: TaskEntry, lease: Lease, now: Now) -> None:
         """Strict: written before it is sent. Lazy: sent, and recorded if it still runs a little later."""
         if lease.agent_uid not in self._state.by_pod or entry.record.attempt >= lease.name.attempt:
             self._view.take_back(entry, now)
@@ -150,24 +150,24 @@ class Leases:
             return
         lease.assigned_at = now.wall
         if lease.lazy or not self._rules.written_before_sent:
-            lease.stage = Stage.UNSENT
+            lease.stage = LeaseStage.UNSENT
             lease.until = now.boot + lease.lease_seconds
             self._clock.start(entry, lease)
             # Only the payload is wanted. What the decision was made of need not be read again: Lazy sends without a
             # write that would fail where the Task has changed since.
             self._out.read(entry, Ask.PAYLOAD, at=entry.record.resource_version)
             return
-        lease.stage, lease.replaces = Stage.WRITING, entry.record.resource_version
+        lease.stage, lease.replaces = LeaseStage.WRITING, entry.record.resource_version
         self._out.write(entry, Ask.ASSIGN, self._assignment(lease))
 
-    def _resolve(self, entry: Entry, lease: Lease, now: Now) -> None:
+    def _resolve(self, entry: TaskEntry, lease: Lease, now: Now) -> None:
         """Find out what became of an assignment whose write was not answered.
 
         A newer version tells: the write is in it, or can land no more. Without one the same is written once more on the
         same version, so that whichever of the two lands first leaves no room for the other.
         """
         if self.in_doubt(entry, lease):
-            lease.stage = Stage.WRITING
+            lease.stage = LeaseStage.WRITING
             self._out.write(entry, Ask.ASSIGN, self._assignment(lease))
             return
         if self.shows(entry, lease):
@@ -176,20 +176,20 @@ class Leases:
             self._view.take_back(entry, now)
         self._whole.advance(entry, now)
 
-    def in_doubt(self, entry: Entry, lease: Lease) -> bool:
+    def in_doubt(self, entry: TaskEntry, lease: Lease) -> bool:
         """Whether its write may stand, and nothing newer tells."""
-        return lease.stage is Stage.DOUBTED and entry.record.resource_version <= lease.replaces
+        return lease.stage is LeaseStage.DOUBTED and entry.record.resource_version <= lease.replaces
 
-    def shows(self, entry: Entry, lease: Lease) -> bool:
+    def shows(self, entry: TaskEntry, lease: Lease) -> bool:
         """Whether status shows the assignment."""
         if not self._rules.late_assignment_is_adopted:
             return False
         record = entry.record
         return record.phase is Phase.ASSIGNED and (record.attempt, record.epoch) == lease.name[1:]
 
-    def stands(self, entry: Entry, lease: Lease, now: Now) -> None:
+    def stands(self, entry: TaskEntry, lease: Lease, now: Now) -> None:
         """The assignment is in status: from now on it may be sent."""
-        lease.recorded, lease.stage = True, Stage.UNSENT
+        lease.recorded, lease.stage = True, LeaseStage.UNSENT
         lease.until = now.boot + lease.lease_seconds
         self._clock.start(entry, lease)
 
@@ -209,7 +209,7 @@ class Leases:
     # --- sending it ---
 
     def offer(
-        self, entry: Entry, lease: Lease, payload: bytes | None, now: Now, parents: tuple[ParentResult, ...] = ()
+        self, entry: TaskEntry, lease: Lease, payload: bytes | None, now: Now, parents: tuple[ParentResult, ...] = ()
     ) -> None:
         """Send the grant if the agent is there; else it waits for the agent as long as its lease would have run."""
         session = self._state.by_pod.get(lease.agent_uid)
@@ -225,7 +225,7 @@ class Leases:
             self._out.read(entry, Ask.PAYLOAD)
             return
         task = entry.record.task
-        lease.stage = Stage.SENT
+        lease.stage = LeaseStage.SENT
         lease.until = self._clock.bound(lease, session.ping_receipt)
         lease.progress_at = now.boot + self._settings.first_progress_seconds
         self._clock.start(entry, lease)
@@ -249,7 +249,7 @@ class Leases:
         )
         self._out.add(Send(session.id, grant))
 
-    def _keep_record(self, entry: Entry, lease: Lease, now: Now) -> None:
+    def _keep_record(self, entry: TaskEntry, lease: Lease, now: Now) -> None:
         """Record what a Lazy queue sent and still runs, and progress now and then."""
         if lease.lazy and not lease.recorded:
             if now.boot >= lease.record_at:

@@ -6,8 +6,8 @@ Each is read where its agent says that the Task is, as often as it takes; what f
 from taskdist.api import Reason
 from taskdist.protocol.messages import Cancel, Failure, LeaseName, Result, Verdict
 from taskdist.protocol.observations import Now, ReadTask
+from taskdist.protocol.operator.actions import Actions
 from taskdist.protocol.operator.books import Orphan, Session
-from taskdist.protocol.operator.outbox import Outbox
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.timers import TimerKind
 from taskdist.protocol.rules import Rules
@@ -23,7 +23,7 @@ class Orphans:
     Each such Task is read, as often as it takes, before its agent hears "no such Task".
     """
 
-    def __init__(self, state: State, out: Outbox, settings: LeaderSettings, rules: Rules) -> None:
+    def __init__(self, state: State, out: Actions, settings: LeaderSettings, rules: Rules) -> None:
         self._state = state
         self._out = out
         self._settings = settings

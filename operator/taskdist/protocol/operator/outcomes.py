@@ -7,11 +7,11 @@ from taskdist.api import Phase, Reason
 from taskdist.protocol import status
 from taskdist.protocol.messages import LeaseName, Result, Verdict
 from taskdist.protocol.observations import Now
-from taskdist.protocol.operator.books import UNHEARD, Ask, Entry, Lease
+from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.books import UNHEARD, Ask, Lease, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.endings import Endings
 from taskdist.protocol.operator.leases import Leases
-from taskdist.protocol.operator.outbox import Outbox
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.whole import Whole
 from taskdist.protocol.rules import Rules
@@ -24,7 +24,7 @@ class Outcomes:
     """
 
     def __init__(
-        self, state: State, out: Outbox, view: CoreView, endings: Endings, leases: Leases, whole: Whole, rules: Rules
+        self, state: State, out: Actions, view: CoreView, endings: Endings, leases: Leases, whole: Whole, rules: Rules
     ) -> None:
         self._state = state
         self._out = out
@@ -34,7 +34,7 @@ class Outcomes:
         self._whole = whole
         self._rules = rules
 
-    def advance(self, entry: Entry, outcome: Result, now: Now) -> None:
+    def advance(self, entry: TaskEntry, outcome: Result, now: Now) -> None:
         """Write the Task's end with this result, or refuse the result."""
         if not self._acceptable(entry, outcome.lease, entry.outcome_pod):
             self._out.final(entry.outcome_pod, outcome.lease, Verdict.STALE, "a newer attempt was granted")
@@ -74,7 +74,7 @@ class Outcomes:
             self._out.final(entry.outcome_pod, outcome.lease, Verdict.ACCEPTED)
         self._out.write(entry, Ask.OUTCOME, patch, outcome.body)
 
-    def _acceptable(self, entry: Entry, name: LeaseName, pod: str) -> bool:
+    def _acceptable(self, entry: TaskEntry, name: LeaseName, pod: str) -> bool:
         """Return whether no newer attempt was granted, and the lease names this agent."""
         lease, record = entry.lease, entry.record
         if not self._rules.result_beats_cancel and record.cancel and lease is not None:
@@ -93,7 +93,7 @@ class Outcomes:
         """Return whether the attempt stands in status or was sent. A planned one gives way to a late result."""
         return lease.recorded or lease.stage not in UNHEARD
 
-    def _agent_of(self, entry: Entry) -> tuple[str, str, str] | None:
+    def _agent_of(self, entry: TaskEntry) -> tuple[str, str, str] | None:
         session = self._state.by_pod.get(entry.outcome_pod)
         if session is None:
             return None

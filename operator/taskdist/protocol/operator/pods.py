@@ -7,7 +7,7 @@ from taskdist.api import Reason
 from taskdist.core import Core
 from taskdist.core.events import PodGone, PodSeen
 from taskdist.protocol.observations import Now, PodRecord
-from taskdist.protocol.operator.books import UNWRITTEN, Stage
+from taskdist.protocol.operator.books import UNWRITTEN, LeaseStage
 from taskdist.protocol.operator.presence import Presence
 from taskdist.protocol.operator.removals import Removals
 from taskdist.protocol.operator.state import State
@@ -100,9 +100,9 @@ class Pods:
             return
         for entry in list(self._state.leases.get(pod, {}).values()):
             lease = entry.lease
-            if lease is None or lease.stage is Stage.OVER or lease.stage in UNWRITTEN:
+            if lease is None or lease.stage is LeaseStage.OVER or lease.stage in UNWRITTEN:
                 continue
-            if lease.stage is Stage.UNSENT:
+            if lease.stage is LeaseStage.UNSENT:
                 self._endings.attempt_over(entry, Reason.GIVEN_BACK, message, now, counted=False)
             elif lease.cancelling is not None:
                 self._endings.over_as_asked(entry, lease.cancelling, message, now)

@@ -9,9 +9,9 @@ from taskdist.core.events import AgentNotReady, AgentReady
 from taskdist.core.model import Agent
 from taskdist.protocol.messages import Hello
 from taskdist.protocol.observations import CloseSession, Now, PodRecord
+from taskdist.protocol.operator.actions import Actions
 from taskdist.protocol.operator.books import Session
 from taskdist.protocol.operator.clamp import clamp
-from taskdist.protocol.operator.outbox import Outbox
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.rules import Rules
 from taskdist.protocol.settings import LeaderSettings
@@ -24,7 +24,7 @@ class Presence:
     its pool allows.
     """
 
-    def __init__(self, core: Core, state: State, out: Outbox, settings: LeaderSettings, rules: Rules) -> None:
+    def __init__(self, core: Core, state: State, out: Actions, settings: LeaderSettings, rules: Rules) -> None:
         self._core = core
         self._state = state
         self._out = out

@@ -9,7 +9,7 @@ from taskdist.core.decisions import Drain as Victim
 from taskdist.core.events import AgentDrained
 from taskdist.protocol.messages import Drain
 from taskdist.protocol.observations import DeletePod, Now
-from taskdist.protocol.operator.outbox import Outbox
+from taskdist.protocol.operator.actions import Actions
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.rules import Rules
 
@@ -20,7 +20,7 @@ class Removals:
     Which agent goes is the core's decision.
     """
 
-    def __init__(self, core: Core, state: State, out: Outbox, rules: Rules) -> None:
+    def __init__(self, core: Core, state: State, out: Actions, rules: Rules) -> None:
         self._core = core
         self._state = state
         self._out = out

@@ -19,9 +19,9 @@ from taskdist.protocol.messages import (
     spoken_version,
 )
 from taskdist.protocol.observations import CloseSession, Now, RaiseEpoch, Send
-from taskdist.protocol.operator.books import Session, Stage
+from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.books import LeaseStage, Session
 from taskdist.protocol.operator.orphans import Orphans
-from taskdist.protocol.operator.outbox import Outbox
 from taskdist.protocol.operator.presence import Presence
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.tasks import Tasks
@@ -38,7 +38,7 @@ class Sessions:
     def __init__(
         self,
         state: State,
-        out: Outbox,
+        out: Actions,
         presence: Presence,
         tasks: Tasks,
         orphans: Orphans,
@@ -173,7 +173,7 @@ class Sessions:
         self._presence.refresh(session.pod, now)
         for entry in list(self._state.leases.get(session.pod, {}).values()):
             lease = entry.lease
-            if lease is not None and lease.stage is Stage.SENT and lease.reclaim is Reclaim.FAST:
+            if lease is not None and lease.stage is LeaseStage.SENT and lease.reclaim is Reclaim.FAST:
                 self._endings.attempt_over(entry, Reason.AGENT_LOST, "the connection to its agent was lost", now)
         self._state.forget_lost(session.pod)
 
@@ -207,5 +207,5 @@ class Sessions:
         self._presence.refresh(session.pod, now)
         if not session.strangers:
             for entry in list(self._state.leases.get(session.pod, {}).values()):
-                if entry.lease is not None and entry.lease.stage is Stage.UNSENT:
+                if entry.lease is not None and entry.lease.stage is LeaseStage.UNSENT:
                     self._tasks.advance(entry, now)

@@ -6,10 +6,10 @@ Whatever a hello does not list does not run there.
 from taskdist.api import Delivery, Reason
 from taskdist.protocol.messages import Cancel
 from taskdist.protocol.observations import Now
-from taskdist.protocol.operator.books import LIVE, Entry, Lease, Session, Stage
+from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.books import LIVE, Lease, LeaseStage, Session, TaskEntry
 from taskdist.protocol.operator.endings import Endings
 from taskdist.protocol.operator.lease_clock import LeaseClock
-from taskdist.protocol.operator.outbox import Outbox
 from taskdist.protocol.operator.presence import Presence
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.whole import Whole
@@ -26,7 +26,7 @@ class Settling:
     def __init__(
         self,
         state: State,
-        out: Outbox,
+        out: Actions,
         endings: Endings,
         clock: LeaseClock,
         presence: Presence,
@@ -43,12 +43,12 @@ class Settling:
         self._settings = settings
         self._rules = rules
 
-    def settle(self, entry: Entry, lease: Lease, session: Session, now: Now, same: bool = False) -> None:
+    def settle(self, entry: TaskEntry, lease: Lease, session: Session, now: Now, same: bool = False) -> None:
         """Compare a lease in the books with what its agent says it holds."""
         listed = lease.name in session.listed
-        if lease.stage is Stage.UNSENT:
+        if lease.stage is LeaseStage.UNSENT:
             self._whole.advance(entry, now)
-        elif lease.stage is Stage.OVER:
+        elif lease.stage is LeaseStage.OVER:
             if listed:
                 self._out.send(session.pod, Cancel(lease.name, Reason.LEASE_EXPIRED, "its lease ended"))
         elif lease.stage in LIVE and listed:
@@ -56,10 +56,10 @@ class Settling:
         elif lease.stage in LIVE:
             self._unlisted(entry, lease, now, same, session.former)
 
-    def _keep(self, entry: Entry, lease: Lease, session: Session, now: Now) -> None:
+    def _keep(self, entry: TaskEntry, lease: Lease, session: Session, now: Now) -> None:
         """The agent holds it: it runs on. From the welcome on the agent counts from this hello, hold or not."""
-        if lease.stage is Stage.FOREIGN:
-            lease.stage = Stage.SENT
+        if lease.stage is LeaseStage.FOREIGN:
+            lease.stage = LeaseStage.SENT
             if (agent := self._presence.clamped(session)) is not None and agent.slots:
                 lease.agent_slots = agent.slots
             lease.progress_at = now.boot + self._settings.first_progress_seconds
@@ -83,14 +83,14 @@ class Settling:
         else:
             lease.lease_seconds = max(lease.lease_seconds, lease.hold_seconds)
 
-    def _unlisted(self, entry: Entry, lease: Lease, now: Now, same: bool, died: bool = False) -> None:
+    def _unlisted(self, entry: TaskEntry, lease: Lease, now: Now, same: bool, died: bool = False) -> None:
         """The agent is back without it: nothing of it runs there. `died`: another instance of it was heard before."""
         if not (same or self._rules.new_instance_ends_leases):
             return
         if lease.cancelling is not None:
             self._endings.over_as_asked(entry, lease.cancelling, "stopped", now)
         elif self._never_arrived(lease, same):
-            lease.stage = Stage.UNSENT
+            lease.stage = LeaseStage.UNSENT
             self._whole.advance(entry, now)
         elif same:
             self._endings.attempt_over(
@@ -103,5 +103,5 @@ class Settling:
 
     def _never_arrived(self, lease: Lease, same: bool) -> bool:
         """Return whether the grant was lost on the way: it is then sent again under the same name."""
-        own = lease.stage is Stage.SENT and lease.name.epoch == self._state.epoch
+        own = lease.stage is LeaseStage.SENT and lease.name.epoch == self._state.epoch
         return own and same and not lease.acknowledged and lease.delivery is not Delivery.AT_MOST_ONCE

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 
 from taskdist.api import Delivery, Dispatch, Phase
 from taskdist.core.model import Agent, Key, Pool, Queue
+from taskdist.protocol.dependencies import Lineage
+from taskdist.protocol.duplicates import Duplicates
 from taskdist.protocol.messages import LeaseName
 from taskdist.protocol.observations import DeletePod, Now, PodRecord, TaskRecord
-from taskdist.protocol.operator.books import Entry, Grave, Lease, Session
-from taskdist.protocol.operator.dependencies import Lineage
-from taskdist.protocol.operator.duplicates import Duplicates
+from taskdist.protocol.operator.books import DeadLetter, Lease, Session, TaskEntry
 from taskdist.protocol.operator.timers import TimerKind, Timers
 
 
@@ -30,14 +30,14 @@ class State:
     pools: dict[Key, Pool] = field(default_factory=dict)
 
     # Tasks by uid
-    tasks: dict[str, Entry] = field(default_factory=dict)  # those that are not over
+    tasks: dict[str, TaskEntry] = field(default_factory=dict)  # those that are not over
     finals: set[str] = field(default_factory=set)  # those that have ended
-    dead: dict[str, Grave] = field(default_factory=dict)  # dead letters that nobody asks anything of
+    dead: dict[str, DeadLetter] = field(default_factory=dict)  # dead letters that nobody asks anything of
     unread: set[str] = field(default_factory=set)  # set aside since: what they were at the takeover may not be known
     recovering: set[str] = field(default_factory=set)  # a former leader may have sent them without recording it
     lineage: Lineage = field(default_factory=Lineage)
     duplicates: Duplicates = field(default_factory=Duplicates)
-    leases: dict[str, dict[str, Entry]] = field(default_factory=dict)  # Tasks with a lease, by pod
+    leases: dict[str, dict[str, TaskEntry]] = field(default_factory=dict)  # Tasks with a lease, by pod
 
     # Pods by uid, and their agents
     pods: dict[str, PodRecord] = field(default_factory=dict)
@@ -102,11 +102,11 @@ class State:
         told = self.told.get(agent)
         return told.slots if told is not None else pool.slots if pool is not None else 1
 
-    def stood_at_takeover(self, entry: Entry) -> bool:
+    def stood_at_takeover(self, entry: TaskEntry) -> bool:
         """Return whether what status shows of the Task now may have stood when this leader took over."""
         return not self.taken_over or entry.uid in self.unread
 
-    def maybe_unrecorded(self, entry: Entry, name: LeaseName, pod: str) -> bool:
+    def maybe_unrecorded(self, entry: TaskEntry, name: LeaseName, pod: str) -> bool:
         """Return whether it may be a lease that a former leader sent without recording it (Lazy)."""
         record, session = entry.record, self.by_pod.get(pod)
         queue = self.queue_of(record)
@@ -124,7 +124,7 @@ class State:
             )
         )
 
-    def put_off(self, entry: Entry, seconds: float, now: Now) -> None:
+    def put_off(self, entry: TaskEntry, seconds: float, now: Now) -> None:
         """Nothing is done about the Task for so many seconds; then its next step is taken."""
         entry.not_until = now.boot + seconds
         self.timers.add(entry.not_until, TimerKind.ADVANCE, entry.uid)

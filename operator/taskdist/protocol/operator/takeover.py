@@ -9,12 +9,12 @@ from taskdist.api import Phase, Reason, Reclaim
 from taskdist.core.model import Queue
 from taskdist.protocol.messages import LeaseName
 from taskdist.protocol.observations import Now, TaskRecord
-from taskdist.protocol.operator.books import Entry, Lease, Session, Stage
+from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.books import Lease, LeaseStage, Session, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.endings import Endings
 from taskdist.protocol.operator.lease_clock import LeaseClock
 from taskdist.protocol.operator.leases import Leases
-from taskdist.protocol.operator.outbox import Outbox
 from taskdist.protocol.operator.removals import Removals
 from taskdist.protocol.operator.settling import Settling
 from taskdist.protocol.operator.state import State
@@ -34,7 +34,7 @@ class Takeover:
     def __init__(
         self,
         state: State,
-        out: Outbox,
+        out: Actions,
         view: CoreView,
         removals: Removals,
         endings: Endings,
@@ -71,7 +71,7 @@ class Takeover:
             if record.phase.terminal:
                 self._state.finals.add(uid)
                 continue
-            entry = self._state.tasks[uid] = Entry(record)
+            entry = self._state.tasks[uid] = TaskEntry(record)
             queue = self._state.queue_of(record)
             if self._may_run_unrecorded(record, queue):
                 self._state.recovering.add(uid)
@@ -99,7 +99,7 @@ class Takeover:
 
     # --- leases ---
 
-    def adopt_seen(self, entry: Entry, now: Now) -> None:
+    def adopt_seen(self, entry: TaskEntry, now: Now) -> None:
         """An assignment seen in status that the core does not hold is sent under its own name or reclaimed."""
         record = entry.record
         name = LeaseName(entry.uid, record.attempt, record.epoch)
@@ -115,11 +115,11 @@ class Takeover:
         self._view.leased(entry, lease.agent_uid, now)
         session = self._state.by_pod.get(lease.agent_uid)
         if name.epoch == self._state.epoch or (self._landed_late(entry) and not (session and name in session.listed)):
-            lease.stage = Stage.UNSENT  # what is not known to stand is never sent
+            lease.stage = LeaseStage.UNSENT  # what is not known to stand is never sent
             message = "it was assigned by a write that came late, and what it took may be another's by now"
             self._endings.attempt_over(entry, Reason.GIVEN_BACK, message, now, counted=False)
             return
-        lease.stage = Stage.FOREIGN
+        lease.stage = LeaseStage.FOREIGN
         lease.until = self._foreign_until(lease)
         if not self._state.taken_over and self._state.confirmed_dead(lease.agent_uid):
             message = "its agent was gone when a new leader took over"
@@ -129,7 +129,7 @@ class Takeover:
         else:
             self._clock.start(entry, lease)
 
-    def _landed_late(self, entry: Entry) -> bool:
+    def _landed_late(self, entry: TaskEntry) -> bool:
         """Return whether a former leader's assignment is in no list of the takeover.
 
         That leader could not send it any more: it only sends what it knows to be recorded, and its leadership was over
@@ -156,21 +156,21 @@ class Takeover:
             or record.epoch > self._state.epoch
         ):
             return
-        entry = self._state.tasks[uid] = Entry(record, gone=True, gone_sure=True, noted_on=record.agent_uid)
+        entry = self._state.tasks[uid] = TaskEntry(record, gone=True, gone_sure=True, noted_on=record.agent_uid)
         self._state.duplicates.seen(record)
         name = LeaseName(uid, record.attempt, record.epoch)
         lease = self._leases.new(entry, name, record.agent_uid, record.agent_name, record.pool, record.terms)
-        lease.recorded, lease.stage = True, Stage.FOREIGN
+        lease.recorded, lease.stage = True, LeaseStage.FOREIGN
         lease.until = self._foreign_until(lease)
         self._view.set_lease(entry, lease)
         self._view.leased(entry, lease.agent_uid, now)
         self._clock.start(entry, lease)
 
-    def adopt_unrecorded(self, entry: Entry, name: LeaseName, session: Session, now: Now) -> None:
+    def adopt_unrecorded(self, entry: TaskEntry, name: LeaseName, session: Session, now: Now) -> None:
         """A former leader sent it without recording it (Lazy): it is recorded now."""
         who = session.identity
         lease = self._leases.new(entry, name, who.pod_uid, who.pod_name, who.pool, self._leases.terms(entry.record))
-        lease.stage, lease.acknowledged = Stage.SENT, True
+        lease.stage, lease.acknowledged = LeaseStage.SENT, True
         lease.assigned_at, lease.record_at = now.wall, now.boot
         lease.progress_at = now.boot + self._settings.first_progress_seconds
         self._settling.as_held(lease, session)

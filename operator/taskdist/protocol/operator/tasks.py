@@ -9,14 +9,14 @@ from taskdist.core import Core
 from taskdist.protocol import still_held
 from taskdist.protocol.messages import Verdict
 from taskdist.protocol.observations import AnnotatePod, Now, TaskRecord
-from taskdist.protocol.operator.books import Ask, Ending, Entry, Stage
+from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.books import Ask, Ending, LeaseStage, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.dead_letters import DeadLetters
 from taskdist.protocol.operator.endings import Endings
 from taskdist.protocol.operator.kinship import Kinship
 from taskdist.protocol.operator.lease_clock import LeaseClock
 from taskdist.protocol.operator.leases import Leases
-from taskdist.protocol.operator.outbox import Outbox
 from taskdist.protocol.operator.outcomes import Outcomes
 from taskdist.protocol.operator.presence import Presence
 from taskdist.protocol.operator.removals import Removals
@@ -38,7 +38,7 @@ class Tasks:
         self,
         core: Core,
         state: State,
-        out: Outbox,
+        out: Actions,
         removals: Removals,
         presence: Presence,
         settings: LeaderSettings,
@@ -64,7 +64,7 @@ class Tasks:
     def observe(self, record: TaskRecord, now: Now) -> None:
         """A Task is there, new or changed."""
         uid = record.task.uid
-        if uid in self._state.finals or (uid in self._state.dead and not self.letters.exhume(record)):
+        if uid in self._state.finals or (uid in self._state.dead and not self.letters.reopen(record)):
             return
         entry = self._state.tasks.get(uid)
         if entry is None:
@@ -73,7 +73,7 @@ class Tasks:
                 self._state.unread.discard(uid)
                 self._state.finals.add(uid)
                 return
-            entry = self._state.tasks[uid] = Entry(record)
+            entry = self._state.tasks[uid] = TaskEntry(record)
         elif not self._is_newer(entry, record):
             return
         else:
@@ -84,13 +84,13 @@ class Tasks:
         if entry.asked is None:
             self._state.unread.discard(uid)
 
-    def learn(self, entry: Entry, record: TaskRecord) -> None:
+    def learn(self, entry: TaskEntry, record: TaskRecord) -> None:
         """A view of the Task has come with an answer. Older views of the same Task are ignored."""
         if self._is_newer(entry, record):
             entry.record = record
             self._see(record)
 
-    def _is_newer(self, entry: Entry, record: TaskRecord) -> bool:
+    def _is_newer(self, entry: TaskEntry, record: TaskRecord) -> bool:
         return record.resource_version > entry.record.resource_version or not self._rules.newer_views_only
 
     def _see(self, record: TaskRecord) -> None:
@@ -123,7 +123,7 @@ class Tasks:
 
     # --- the one next thing ---
 
-    def advance(self, entry: Entry, now: Now) -> None:
+    def advance(self, entry: TaskEntry, now: Now) -> None:
         """Look at all that is known of the Task, and ask for the one next thing."""
         if self._state.over or entry.asked is not None or entry.uid not in self._state.tasks:
             return
@@ -150,7 +150,7 @@ class Tasks:
         else:
             self.leases.advance(entry, entry.lease, now)
 
-    def place(self, entry: Entry, now: Now) -> None:
+    def place(self, entry: TaskEntry, now: Now) -> None:
         """Nothing holds the Task: it waits, ends, or status shows an assignment that is not in the books."""
         record = entry.record
         if record.phase is Phase.ASSIGNED:
@@ -172,14 +172,14 @@ class Tasks:
             if record.task.parents:
                 self.kinship.keep_pins(entry, now)
 
-    def _leave_aside(self, entry: Entry, now: Now) -> None:
+    def _leave_aside(self, entry: TaskEntry, now: Now) -> None:
         """Its present state cannot be read: nothing is begun or written. A lease goes on, and its outcome waits."""
-        if entry.lease is not None and entry.lease.stage is Stage.PLANNED:
+        if entry.lease is not None and entry.lease.stage is LeaseStage.PLANNED:
             self.view.take_back(entry, now)
         if entry.lease is None:
             self.view.held(entry, Reason.UNREADABLE, now)
 
-    def _advance_gone(self, entry: Entry, now: Now) -> None:
+    def _advance_gone(self, entry: TaskEntry, now: Now) -> None:
         """A deleted Task is terminal; its slots stay held until its agent confirms the stop or the lease ends.
 
         One that a former leader assigned may run yet, as long as the API server has it.
@@ -202,7 +202,7 @@ class Tasks:
                 self._out.final(entry.ending.reply_to, entry.ending.reply, Verdict.GONE, "the Task was deleted")
             self.view.forget(entry, now, final=False)
 
-    def _note_held(self, entry: Entry) -> None:
+    def _note_held(self, entry: TaskEntry) -> None:
         """Have the next leader know of keys that are not free though their Task is gone."""
         lease, record = entry.lease, entry.record
         pod = self._state.pods.get(lease.agent_uid) if lease is not None else None
@@ -213,7 +213,7 @@ class Tasks:
         value = still_held.written(record, attempt, epoch, lease.pool, lease.lease_seconds, lease.hold_seconds)
         self._out.add(AnnotatePod(pod.uid, pod.namespace, pod.name, still_held.annotation(entry.uid), value))
 
-    def _advance_terminal(self, entry: Entry, now: Now) -> None:
+    def _advance_terminal(self, entry: TaskEntry, now: Now) -> None:
         """The Task has ended: what runs of it is asked to stop, then it is forgotten."""
         if entry.may_still_run and entry.outcome is None:
             self.clock.ask_to_stop(entry, Reason.CANCELLED, "the Task has ended")

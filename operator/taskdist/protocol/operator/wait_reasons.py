@@ -8,8 +8,8 @@ from taskdist.core import Core
 from taskdist.core.explaining.wording import text
 from taskdist.protocol import status
 from taskdist.protocol.observations import Now
-from taskdist.protocol.operator.books import Ask, CoreState, Entry
-from taskdist.protocol.operator.outbox import Outbox
+from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.books import Ask, CoreState, TaskEntry
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.timers import TimerKind
 from taskdist.protocol.settings import LeaderSettings
@@ -25,7 +25,7 @@ class WaitReasons:
     Only so many are written a second, the first that came due first: they are beyond the three writes of a Task's life.
     """
 
-    def __init__(self, core: Core, state: State, out: Outbox, settings: LeaderSettings) -> None:
+    def __init__(self, core: Core, state: State, out: Actions, settings: LeaderSettings) -> None:
         self._core = core
         self._state = state
         self._out = out
@@ -33,7 +33,7 @@ class WaitReasons:
         self._line: dict[str, int] = {}  # Tasks whose reason is to be written, the first come first
         self._slot = self._wake = 0.0  # when the next one may be written, and the last wake for it
 
-    def look(self, entry: Entry, waits: int, now: Now) -> None:
+    def look(self, entry: TaskEntry, waits: int, now: Now) -> None:
         """See whether the reason why a Task waits has held for a while and is not written yet."""
         if waits != entry.waits or not self._waits(entry):
             return  # it began to wait anew since, or waits no more
@@ -69,5 +69,5 @@ class WaitReasons:
             self._state.timers.add(self._wake, TimerKind.REASONS)
 
     @staticmethod
-    def _waits(entry: Entry) -> bool:
+    def _waits(entry: TaskEntry) -> bool:
         return entry.core in (CoreState.WAITING, CoreState.HELD) and entry.lease is None

@@ -5,12 +5,12 @@ from taskdist.core.model import Parent
 from taskdist.protocol import status
 from taskdist.protocol.messages import Final, LeaseName, ToAgent, Verdict
 from taskdist.protocol.observations import Action, Notice, ReadTask, Send, WriteStatus
-from taskdist.protocol.operator.books import Ask, Entry
+from taskdist.protocol.operator.books import Ask, TaskEntry
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.rules import Rules
 
 
-class Outbox:
+class Actions:
     """Collects the actions of one input, in order: messages, writes, reads, notices.
 
     Owns the tokens by which answers find their Task. Whoever asks for a write or read has seen that none is under way.
@@ -53,14 +53,14 @@ class Outbox:
             self.send(pod, Final(name, verdict, message))
 
     def notice(
-        self, entry: Entry, reason: Reason, message: str, lease: LeaseName | None = None, *, warning: bool = True
+        self, entry: TaskEntry, reason: Reason, message: str, lease: LeaseName | None = None, *, warning: bool = True
     ) -> None:
         """Tell whoever looks at the Task."""
         task = entry.record.task
         text = status.clip(message, status.MAX_NOTICE)
         self.add(Notice(task.uid, task.namespace, task.name, reason, text, warning, lease))
 
-    def write(self, entry: Entry, ask: Ask, patch: status.Status, body: bytes | None = None) -> None:
+    def write(self, entry: TaskEntry, ask: Ask, patch: status.Status, body: bytes | None = None) -> None:
         """Write the Task's status, and what is known of its parents with it; `body` is its result."""
         token = self._ask(entry, ask)
         task, version = entry.record.task, entry.record.resource_version
@@ -78,14 +78,14 @@ class Outbox:
             WriteStatus(token, task.uid, task.namespace, task.name, version, patch, body, parents, result_of=original)
         )
 
-    def read(self, entry: Entry, ask: Ask, *, at: int = 0) -> None:
+    def read(self, entry: TaskEntry, ask: Ask, *, at: int = 0) -> None:
         """Read the Task from the API server; a view of it `at` this version will do as well."""
         token = self._ask(entry, ask)
         task = entry.record.task
         parents = self._state.lineage.parents(task) if task.parents and ask is Ask.PAYLOAD else ()
         self.add(ReadTask(token, task.uid, task.namespace, task.name, parents, at))
 
-    def answered(self, token: int) -> tuple[Entry, Ask] | None:
+    def answered(self, token: int) -> tuple[TaskEntry, Ask] | None:
         """The answer has come: return whose it is, and what was asked for; None if nobody waits for it any more."""
         entry = self._state.tasks.get(self._asks.pop(token, ""))
         if entry is None or entry.asked is None:
@@ -93,7 +93,7 @@ class Outbox:
         ask, entry.asked = entry.asked, None
         return entry, ask
 
-    def _ask(self, entry: Entry, ask: Ask) -> int:
+    def _ask(self, entry: TaskEntry, ask: Ask) -> int:
         token = self.next_token()
         self._asks[token] = entry.uid
         entry.asked = ask

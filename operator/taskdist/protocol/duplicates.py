@@ -1,4 +1,4 @@
-"""The operator's end: Tasks of one queue with the same idempotency key. One of them is run, the others end as it does.
+"""Tasks of one queue with the same idempotency key. One of them is run, the others end as it does.
 
 Owns who that one is: a Task that was begun before all others, then the oldest, then the first by uid. Once chosen it
 stays so until it is deleted; then the key is free, and the next of those that wait is chosen. Who was there at its end
