@@ -13,7 +13,7 @@ from taskdist.api import Reason, Strategy
 from taskdist.core import order
 from taskdist.core.agents.roster import AgentRecord
 from taskdist.core.decisions import Assign, Decision
-from taskdist.core.engine.timeouts import Timing
+from taskdist.core.engine.task_states import TaskStates
 from taskdist.core.fleet.routes import taken
 from taskdist.core.limits.blockers import Blocker
 from taskdist.core.limits.budgets import Short
@@ -32,15 +32,22 @@ ASSIGNED: Final = Reason.ASSIGNED
 ALL: Final = "/"
 
 
-class Granting(Timing):
+class Cycle:
     """Hands out what is free."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._strategies = Strategies(self._fleet.agents, self._catalogue.pools, picker)
-        self._resizer = Resizer(self._catalogue, self._fleet)
+    def __init__(self, states: TaskStates) -> None:
+        self._states = states
+        self._catalogue = states.catalogue
+        self._fleet = states.fleet
+        self._holds = states.holds
+        self._limits = states.limits
+        self._parking = states.parking
+        self._tasks = states.tasks
+        self._waiting = states.waiting
+        self.strategies = Strategies(self._fleet.agents, self._catalogue.pools, picker)
+        self.resizer = Resizer(self._catalogue, self._fleet)
 
-    def _place_free(self, decisions: list[Decision], most: int, now: float) -> bool:
+    def place(self, decisions: list[Decision], most: int, now: float) -> bool:
         """Give the slots that are free to the first Tasks that fit. Return whether there was room to say it all."""
         if self._holds:
             self._holds.let_go(now)
@@ -64,9 +71,9 @@ class Granting(Timing):
                 self._let_claims_go(now)
         return True
 
-    def _place_held(self, decisions: list[Decision], most: int, now: float) -> bool:
+    def backfill(self, decisions: list[Decision], most: int, now: float) -> bool:
         """Give slots of agents that are held. Return whether there was room to say it all."""
-        for record, agent in self._backfill(now):
+        for record, agent in self._for_held(now) if self._holds else ():
             if len(decisions) >= most:
                 return False
             decisions.append(self._assign(record, now, agent))
@@ -157,7 +164,7 @@ class Granting(Timing):
         # It came later and goes before: in their own share the order decides.
         return self._limits.drop_claim(first.task.uid) if record.before(first) else []
 
-    def _set_all_aside(self, now: float) -> bool:
+    def set_all_aside(self, now: float) -> bool:
         """Park what limits hold, be there room or not, and leave out what quotas would not let start beside the rest:
         pools are not to grow for it. Return whether there was any."""
         found = False
@@ -198,11 +205,11 @@ class Granting(Timing):
         return True
 
     def _park(self, record: TaskRecord, reason: Reason) -> None:
-        self._withdraw(record)
+        self._states.withdraw(record)
         record.gate, record.trying = reason, False
-        self._count_gated(record, reason)
+        self._states.count_gated(record, reason)
 
-    def _backfill(self, now: float) -> Iterator[tuple[TaskRecord, AgentRecord]]:
+    def _for_held(self, now: float) -> Iterator[tuple[TaskRecord, AgentRecord]]:
         """Say what goes to agents that are held: whom they are held for, or what is expected to end before that."""
         self._holds.make(now)
         for hold in self._holds:
@@ -216,7 +223,7 @@ class Granting(Timing):
                     if agent.fits(roster.resources):
                         free |= roster.masks[agent.slots - agent.busy]
                 record = self._first(free, now)
-                if record is None or now + self._service(record) > hold.fits_at:
+                if record is None or now + self._states.service(record) > hold.fits_at:
                     break
                 yield record, agent
 
@@ -231,33 +238,33 @@ class Granting(Timing):
         if agent is None:
             profile = shape.profile
             assert profile is not None, "a Task of a closed shape was found"
-            self._estimate(shape)
+            self._states.estimate(shape)
             left = inf if task.deadline is None else task.deadline - now
             if strategy is ADAPTIVE and task.placement is None and task.sticky_key is None:
                 agent = profile.choose(shape, left)
                 score = agent.busy / agent.slots
                 message = f"Adaptive: quickest and least busy, {agent.busy} of {agent.slots} slots."
             else:
-                choice = self._strategies.choose(task, shape, profile, left)
+                choice = self.strategies.choose(task, shape, profile, left)
                 agent, score, message = choice.agent, choice.score, choice.message
         else:
             message = "It has room there while the agent is held, as what needs much room at once waits for it."
         assert agent.pool is not None
-        service = self._service(record)
+        service = self._states.service(record)
         if self._catalogue.timed and not task.attempted and not self._limits.concerns(task):
             since = max(task.created, task.not_before)
-            self._resizer.started(agent.pool, now - since, shape.demand)
+            self.resizer.started(agent.pool, now - since, shape.demand)
         self._waiting.charge(record, agent.pool, service, now)
         charge, record.charge = record.charge, None
         record.trying = False
-        self._lift(record, now)
+        self._states.lift(record, now)
         record.charge = charge
         record.relaxed, record.patience = False, inf
         self._limits.grant(task, now)
         if task.concurrency_key is not None and self._limits.key_open(task):
             self._parking.key_free(task, now)
         record.fresh = False
-        self._lease(record, agent, now + service, now)
+        self._states.lease(record, agent, now + service, now)
         pool = agent.pool[1]
         rule, step = taken(shape.route, pool)
         return Assign(task.uid, agent.uid, agent.name, pool, ASSIGNED, message, rule, step, strategy, score)

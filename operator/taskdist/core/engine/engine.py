@@ -16,8 +16,10 @@ from taskdist.core.agents.performance import Conduct, PoolPerformance, TypePerfo
 from taskdist.core.agents.roster import AgentRecord
 from taskdist.core.decisions import Decision, Explanation, Retry, Undrain
 from taskdist.core.engine import audit
-from taskdist.core.engine.cycle import Granting
+from taskdist.core.engine.cycle import Cycle
 from taskdist.core.engine.retry import after_failure
+from taskdist.core.engine.task_states import TaskStates
+from taskdist.core.engine.timeouts import Timeouts
 from taskdist.core.explaining import reasons
 from taskdist.core.explaining.bottlenecks import Holdups, holdups
 from taskdist.core.fleet.fleet import differs
@@ -47,11 +49,31 @@ DEAD_LETTERED: Final = Phase.DEAD_LETTERED
 NEW: Final = 5.0
 
 
-class Core(Granting):
+class Core:
     """Which agent runs which Task and when, what follows a failure, how large pools are, and why a Task waits."""
 
     def __init__(self) -> None:
-        super().__init__()
+        states = self._states = TaskStates()
+        self._arrivals = states.arrivals
+        self._catalogue = states.catalogue
+        self._counts = states.counts
+        self._dependencies = states.dependencies
+        self._estimates = states.estimates
+        self._fleet = states.fleet
+        self._held = states.held
+        self._holds = states.holds
+        self._limits = states.limits
+        self._parking = states.parking
+        self._performance = states.performance
+        self._tasks = states.tasks
+        self._verdicts = states.verdicts
+        self._waiting = states.waiting
+        self._wakeups = states.wakeups
+        self._timeouts = Timeouts(states)
+        self._guard = self._timeouts.guard
+        self._cycle = Cycle(states)
+        self._strategies = self._cycle.strategies
+        self._resizer = self._cycle.resizer
         self._ended = 0
         self._inspection = audit.Inspection(self._tasks, self._waiting, self._catalogue, self._fleet)
         # When a decision was cut short by its limit: there is more to say at once.
@@ -105,19 +127,19 @@ class Core(Granting):
             # All before the first stands anew, so that no line of theirs outlives the rules of its share.
             for record in records:
                 if record in moving:
-                    self._lift(record, now)
+                    self._states.lift(record, now)
             for record in records:
                 moves = record in moving
                 if moves:
                     record.shape = self._catalogue.shape_of(record.task, relaxed=record.relaxed)
-                self._rank(record)
-                self._heed_dependants(record)
+                self._states.rank(record)
+                self._states.heed_dependants(record)
                 if moves:
-                    self._stand(record, now)
+                    self._states.stand(record, now)
                 elif record.ending is not None and record.task.parents:
                     # Until its end is recorded it may go on: it lends its parents what its queue says now.
                     self._dependencies.add(record.task, order.base_level(queue, record.task))
-            self._dependencies_changed(now)
+            self._states.dependencies_changed(now)
         self._waiting.reweigh(queue)
         if former.concurrency_limit != queue.concurrency_limit:
             self._parking.keys_free(queue.key, now)
@@ -136,46 +158,46 @@ class Core(Granting):
         self._performance.forget(event.key)
 
     def _task_waiting(self, event: events.TaskWaiting, now: float) -> None:
-        self._stand(self._record(event.task, now), now)
+        self._states.stand(self._states.record(event.task, now), now)
         if self._dependencies:
-            self._dependencies_changed(now)
+            self._states.dependencies_changed(now)
 
     def _task_held(self, event: events.TaskHeld, now: float) -> None:
-        record = self._record(event.task, now)
+        record = self._states.record(event.task, now)
         if event.task.parents:
             # Whatever it waits for, it is not its parents: it does not lift them.
             self._dependencies.remove(event.task.uid)
-            self._dependencies_changed(now)
+            self._states.dependencies_changed(now)
         record.held = True
         self._held[event.task.namespace] += 1
-        self._gate(record, event.reason)
+        self._states.gate(record, event.reason)
 
     def _task_leased(self, event: events.TaskLeased, now: float) -> None:
-        record = self._record(event.task, now, over=True)
+        record = self._states.record(event.task, now, over=True)
         record.fresh = False
         self._limits.grant(record.task, now, token=False)
         first = self._limits.first_in_turn(record.task)
         if first is not None:
-            self._try_again(first, now)
-        self._lease(record, self._fleet.obtain(event.agent_uid, now), now + self._service(record), now)
-        self._dependencies_changed(now)
+            self._states.try_again(first, now)
+        self._states.lease(record, self._fleet.obtain(event.agent_uid, now), now + self._states.service(record), now)
+        self._states.dependencies_changed(now)
 
     def _task_gone(self, event: events.TaskGone, now: float) -> None:
         record = self._tasks.get(event.uid)
         if record is not None:
             if event.phase is SUCCEEDED and record.agent is not None:
                 self._observe(record, record.agent, True, now)
-            self._lift(record, now)
+            self._states.lift(record, now)
             del self._tasks[event.uid]
             record.fresh = False
             self._ended += 1
             if record.task.parents:
                 self._dependencies.remove(event.uid)
-            self._leave(record, now)
+            self._states.leave(record, now)
         if self._dependencies:
             if event.phase is not DEAD_LETTERED:
-                self._parent_over(event.uid, event.phase, now)
-            self._dependencies_changed(now)
+                self._states.parent_over(event.uid, event.phase, now)
+            self._states.dependencies_changed(now)
 
     def _observe(self, record: TaskRecord, agent: AgentRecord, succeeded: bool, now: float) -> None:
         """An attempt ended: learn of its type, of its agent, and of the agents like that.
@@ -186,7 +208,7 @@ class Core(Granting):
         since = None if charge is None else charge.since
         seconds = None if charge is None else now - charge.since
         if seconds is not None:
-            known, kind = self._estimate(shape), agent.kind
+            known, kind = self._states.estimate(shape), agent.kind
             ratio = seconds / known.mean if known is not None and known.mean > 0 else 1.0
             if succeeded and known is not None and kind is not None:
                 kind.observed(shape.work, seconds, ratio)
@@ -203,7 +225,7 @@ class Core(Granting):
             self._guard.ended(agent, task, book, not succeeded, since, now)
 
     def _task_ended(self, event: events.TaskEnded, now: float) -> None:
-        self._parent_over(event.uid, event.phase, now)
+        self._states.parent_over(event.uid, event.phase, now)
 
     def _attempt_failed(self, event: events.AttemptFailed, now: float) -> list[Decision] | None:
         record = self._tasks.get(event.uid)
@@ -272,16 +294,30 @@ class Core(Granting):
 
         At most `limit` decisions; if it cut them short, `next_wake` is not in the future.
         """
-        self._bring_forward(now)
-        self._cut_at = None
         decisions: list[Decision] = []
         most = limit if limit is not None else maxsize
-        said = self._pronounce(decisions, most) and self._guard.tell(decisions, most)
-        if not (said and self._place_and_size(decisions, most, now)):
-            self._cut_at = now
+        # 1. Let time pass: gates open, levels rise, waits expire, rates refill; full queues turn away what came.
+        self._timeouts.bring_forward(now)
+        # 2. Say which Tasks end without having run, and which agents their circuit breakers shut or try again.
+        complete = self._tell_endings(decisions, most) and self._guard.tell(decisions, most)
+        while complete:
+            # 3. Place: the first Task in order that no limit holds gets the best agent with room, until none fits.
+            # 4. Backfill agents that are held for a large Task with what ends before that Task could start.
+            complete = self._cycle.place(decisions, most, now) and self._cycle.backfill(decisions, most, now)
+            # 5. Let go what is held in vain and rouse agents that rest: what they have room for is placed (3).
+            if not complete or self._release(now, anew=bool(decisions)):
+                continue
+            # 6. Size the pools: only once all that fits is placed is waiting work a lack of room.
+            changes = self._size(most - len(decisions), now)
+            decisions += changes
+            complete = len(decisions) < most
+            # 7. An agent that is kept after all may take of what waits (3); else all is said.
+            if not any(isinstance(change, Undrain) for change in changes):
+                break
+        self._cut_at = None if complete else now
         return decisions
 
-    def _pronounce(self, decisions: list[Decision], most: int) -> bool:
+    def _tell_endings(self, decisions: list[Decision], most: int) -> bool:
         """Say what was decided of Tasks that are not to run. Return whether there was room to say it all."""
         while self._verdicts:
             if len(decisions) >= most:
@@ -292,31 +328,15 @@ class Core(Granting):
                 decisions.append(verdict)
         return True
 
-    def _place_and_size(self, decisions: list[Decision], most: int, now: float) -> bool:
-        """Place all that fits, then judge the sizes of pools by what is left. Return whether all was said."""
-        placing = True
-        while placing:
-            if not self._place_free(decisions, most, now):
-                return False
-            if self._holds:
-                if not self._place_held(decisions, most, now):
-                    return False
-                placing = bool(decisions) and self._holds.let_go(now)
-            else:
-                placing = False
-            if self._resizer.rests and self._resizer.rouse(self._waiting.profiles, now):
-                placing = True
-            # What is left of an agent that was let go is for all, before sizes are judged.
-            if not placing:
-                # Only once all that fits is placed is waiting work a lack of room.
-                room = most - len(decisions)
-                changes = self._resizer.decide(now, self._waiting.profiles, self._held, room, self._set_all_aside)
-                decisions += changes
-                if len(changes) >= room:
-                    return False
-                # Who is kept after all can take of it at once.
-                placing = any(isinstance(change, Undrain) for change in changes)
-        return True
+    def _release(self, now: float, anew: bool) -> bool:
+        """Let go agents that are held in vain, if any work was placed `anew`, and rouse those that rest; return whether
+        there were any."""
+        released = anew and bool(self._holds) and self._holds.let_go(now)
+        return (self._resizer.rests and self._resizer.rouse(self._waiting.profiles, now)) or released
+
+    def _size(self, most: int, now: float) -> list[Decision]:
+        """Say how pools change for what waits without what limits hold: at most so many decisions."""
+        return self._resizer.decide(now, self._waiting.profiles, self._held, most, self._cycle.set_all_aside)
 
     def next_wake(self) -> float | None:
         """When `decide` could say something new without an event: a gate opens by time, a surplus has held."""
@@ -445,13 +465,13 @@ class Core(Granting):
         It sees less than `audit`, which counts anew from all Tasks at once, and never takes long.
         """
         if not self._inspection.running:
-            self._inspection.begin(self.level_counts(), self._accepted - self._ended)
+            self._inspection.begin(self.level_counts(), self._states.accepted - self._ended)
             return None
         return self._inspection.step(most)
 
     def audit(self) -> list[str]:
         """Compare the books with each other; return what does not hold, nothing when sound. Costs a full pass."""
-        outstanding = self._accepted - self._ended
+        outstanding = self._states.accepted - self._ended
         counted = ((each.task, each.agent is not None) for each in self._tasks.values() if each.counted)
         return [
             *audit.findings(self._tasks, self.level_counts(), outstanding, self._waiting, self._catalogue, self._fleet),

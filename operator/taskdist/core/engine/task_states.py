@@ -39,109 +39,109 @@ def _until(task: Task) -> Reason:
     return Reason.BACKING_OFF if task.failures or task.deaths else Reason.SCHEDULED
 
 
-class Standing:
+class TaskStates:
     """Each Task's record, and all that is kept by where it stands."""
 
     def __init__(self) -> None:
-        self._tasks: dict[str, TaskRecord] = {}
+        self.tasks: dict[str, TaskRecord] = {}
         # By queue and the Tasks' own level: how many wait, how many are leased. Records hold on to what counts them.
-        self._counts: dict[tuple[Key, int], list[int]] = {}
+        self.counts: dict[tuple[Key, int], list[int]] = {}
         # By namespace: how many Tasks wait for something outside, perhaps for an agent that was not heard of yet.
-        self._held: Counter[str] = Counter()
-        self._accepted = 0
-        self._waiting = WaitingIndex(lambda key: self._catalogue.queue(key))
-        self._fleet = Fleet()
-        self._catalogue = Catalogue(
+        self.held: Counter[str] = Counter()
+        self.accepted = 0
+        self.waiting = WaitingIndex(lambda key: self.catalogue.queue(key))
+        self.fleet = Fleet()
+        self.catalogue = Catalogue(
             self._rehome,
-            self._waiting.redirect,
-            self._fleet.resized,
-            self._fleet.relabelled,
-            self._fleet.renamed,
+            self.waiting.redirect,
+            self.fleet.resized,
+            self.fleet.relabelled,
+            self.fleet.renamed,
         )
-        self._fleet.bind(self._catalogue)
-        self._performance = Performance()
-        self._estimates = Estimates()
-        self._arrivals = Arrivals()
-        self._limits = Limits()
-        self._parking = Parking(self._waiting, self._unpark)
-        self._dependencies = Dependencies()
+        self.fleet.bind(self.catalogue)
+        self.performance = Performance()
+        self.estimates = Estimates()
+        self.arrivals = Arrivals()
+        self.limits = Limits()
+        self.parking = Parking(self.waiting, self._unpark)
+        self.dependencies = Dependencies()
         # What time alone brings to Tasks.
-        self._wakeups = Wakeups()
-        self._holds = Holds(self._fleet, self._limited)
+        self.wakeups = Wakeups()
+        self.holds = Holds(self.fleet, self._limited)
         # Tasks that ended without having run, as far as that was not said yet; Tasks that are new since `decide`.
-        self._verdicts: deque[Fail | Spill] = deque()
-        self._fresh: list[TaskRecord] = []
+        self.verdicts: deque[Fail | Spill] = deque()
+        self.fresh: list[TaskRecord] = []
 
     def _rehome(self, shape: Shape, profile: Profile | None) -> None:
         """The shape's Tasks are of this profile from now on."""
-        self._waiting.rehome(shape, profile)
+        self.waiting.rehome(shape, profile)
         if shape.tasks:
-            self._parking.moved()
+            self.parking.moved()
 
-    def _record(self, task: Task, now: float, over: bool = False) -> TaskRecord:
+    def record(self, task: Task, now: float, over: bool = False) -> TaskRecord:
         """Return the Task's record with these values, standing nowhere: one of `_gate`, `_stand`, `_lease` follows.
 
         A lease that it had came to nothing if it has neither failed nor is `over`: its grant is as if it never was.
         """
-        record = self._tasks.get(task.uid)
+        record = self.tasks.get(task.uid)
         if record is None:
-            self._accepted += 1
-            shape = self._catalogue.shape_of(task)
-            record = self._tasks[task.uid] = TaskRecord(task, shape, self._counts_of(shape, task))
+            self.accepted += 1
+            shape = self.catalogue.shape_of(task)
+            record = self.tasks[task.uid] = TaskRecord(task, shape, self._counts_of(shape, task))
             record.since = min(now, task.created)
             self._count_in(task, now)
-            self._rank(record)
+            self.rank(record)
             self._came(record)
         else:
             if record.agent is not None:
                 record.since = now
-            self._lift(record, now, over=over or record.failed)
+            self.lift(record, now, over=over or record.failed)
             former = record.task
             if not record.counted:
                 record.counted = True
                 self._count_in(task, now)
             elif former is not task:
-                for uid in self._limits.change(former, task):
-                    self._try_again(uid, now)
+                for uid in self.limits.change(former, task):
+                    self.try_again(uid, now)
             # Its class may have been forgotten while it was leased, even if nothing of it changed.
-            record.shape = self._catalogue.shape_of(task, relaxed=record.relaxed)
+            record.shape = self.catalogue.shape_of(task, relaxed=record.relaxed)
             if former is not task:
                 if former.queue != task.queue:
                     self._came(record)
                 record.task = task
                 record.counts = self._counts_of(record.shape, task)
                 if (former.queue, former.deadline) != (task.queue, task.deadline):
-                    self._rank(record)
+                    self.rank(record)
         record.ending = None
-        if self._dependencies:
-            self._heed_dependants(record)
+        if self.dependencies:
+            self.heed_dependants(record)
         return record
 
     def _count_in(self, task: Task, now: float) -> None:
         """The limits count the Task. One that it goes before of its ordering key is not to go meanwhile."""
-        displaced = self._limits.enter(task)
+        displaced = self.limits.enter(task)
         if displaced is not None:
-            self._try_again(displaced, now)
+            self.try_again(displaced, now)
 
     def _came(self, record: TaskRecord) -> None:
         """The Task is new, or new in its queue."""
         if not record.fresh:
             record.fresh = True
-            self._fresh.append(record)
+            self.fresh.append(record)
 
-    def _estimate(self, shape: Shape) -> Estimate | None:
+    def estimate(self, shape: Shape) -> Estimate | None:
         """Return what is known of the Tasks' type."""
         found = shape.estimate
         if found is None or found.forgotten:
-            found = shape.estimate = self._estimates.of(shape.queue_key, shape.need.type)
-            if found is None and (told := self._performance.known(shape.pools, shape.need.type)) is not None:
-                found = shape.estimate = self._estimates.begin(shape.queue_key, shape.need.type, told)
+            found = shape.estimate = self.estimates.of(shape.queue_key, shape.need.type)
+            if found is None and (told := self.performance.known(shape.pools, shape.need.type)) is not None:
+                found = shape.estimate = self.estimates.begin(shape.queue_key, shape.need.type, told)
         return found
 
-    def _rank(self, record: TaskRecord) -> None:
+    def rank(self, record: TaskRecord) -> None:
         """Fix the Task's latest start, by what its type takes as far as is known now."""
         task, shape = record.task, record.shape
-        queue, known = shape.queue, self._estimate(shape)
+        queue, known = shape.queue, self.estimate(shape)
         mean = least = queue.expected_service
         if known is not None:
             mean = known.mean
@@ -150,24 +150,24 @@ class Standing:
         record.latest_start = order.latest_start(queue, task, mean)
         record.hopeless_from = order.hopeless_from(queue, task, least)
 
-    def _service(self, record: TaskRecord) -> float:
+    def service(self, record: TaskRecord) -> float:
         """Return for how long an attempt of the Task is expected to hold its slots, in seconds."""
-        known = self._estimate(record.shape)
+        known = self.estimate(record.shape)
         return record.shape.queue.expected_service if known is None else known.mean
 
-    def _lift(self, record: TaskRecord, now: float, over: bool = True) -> None:
+    def lift(self, record: TaskRecord, now: float, over: bool = True) -> None:
         """Take the Task from where it stands. `over` is False for a grant that did not come about."""
         task = record.task
         if record.agent is not None:
             agent, record.agent = record.agent, None
             record.counts[1] -= 1
-            self._waiting.settle(record, now)
-            self._fleet.release(agent, task.uid, now)
+            self.waiting.settle(record, now)
+            self.fleet.release(agent, task.uid, now)
             record.failed = False
-            if opened := self._limits.release(task, now) if over else self._limits.refund(task, now):
-                self._parking.open(opened)
+            if opened := self.limits.release(task, now) if over else self.limits.refund(task, now):
+                self.parking.open(opened)
             if task.concurrency_key is not None:
-                self._parking.key_free(task, now)
+                self.parking.key_free(task, now)
             record.eligible_since = -1.0
         else:
             record.counts[0] -= 1
@@ -177,55 +177,55 @@ class Standing:
                 if record.blocker is None:
                     record.eligible_since = -1.0
                 self._ungate(record, record.gate)
-                self._held[task.namespace] -= record.held
+                self.held[task.namespace] -= record.held
                 record.gate, record.held = None, False
-                self._parking.leave(record)
+                self.parking.leave(record)
             else:
-                self._withdraw(record)
+                self.withdraw(record)
                 if record.trying:
                     record.trying = False
-                    self._parking.key_free(task, now)
+                    self.parking.key_free(task, now)
 
-    def _withdraw(self, record: TaskRecord) -> None:
-        self._waiting.remove(record)
+    def withdraw(self, record: TaskRecord) -> None:
+        self.waiting.remove(record)
         shape = record.shape
         shape.eligible -= 1
         shape.eligible_since = shape.eligible_since - record.since if shape.eligible else 0.0
-        if self._holds:
-            self._holds.forget(record)
+        if self.holds:
+            self.holds.forget(record)
 
     def _counts_of(self, shape: Shape, task: Task) -> list[int]:
         key = (shape.queue_key, task.priority)
-        found = self._counts.get(key)
+        found = self.counts.get(key)
         if found is None:
-            found = self._counts[key] = [0, 0]
+            found = self.counts[key] = [0, 0]
         return found
 
-    def _stand(self, record: TaskRecord, now: float) -> None:
+    def stand(self, record: TaskRecord, now: float) -> None:
         """Put a waiting Task behind what holds it, or among those that may run."""
         queue = record.shape.queue
         self._expire(record, queue)
         self._place(record, queue, now)
         if record.ending is None:
-            self._heed_time(record)
+            self.heed_time(record)
 
     def _place(self, record: TaskRecord, queue: Queue, now: float) -> None:
         task = record.task
         # One that is suspended waits for its parents all the same, and lifts them.
-        held = self._dependencies.add(task, order.base_level(queue, task)) if task.parents else None
+        held = self.dependencies.add(task, order.base_level(queue, task)) if task.parents else None
         if task.suspended:
-            self._gate(record, Reason.SUSPENDED)
+            self.gate(record, Reason.SUSPENDED)
             return
         if held is not None:
-            self._gate(record, held.reason)
+            self.gate(record, held.reason)
             if held.phase is not None:
-                self._verdict(record, Fail(task.uid, task.failures, held.reason, held.message, held.phase, task.deaths))
+                self.verdict(record, Fail(task.uid, task.failures, held.reason, held.message, held.phase, task.deaths))
             return
         if task.not_before > now:
-            self._gate(record, _until(task))
+            self.gate(record, _until(task))
             record.opens = task.not_before
-        elif task.ordering_key is not None and not self._limits.in_turn(task):
-            self._gate(record, Reason.OUT_OF_TURN)
+        elif task.ordering_key is not None and not self.limits.in_turn(task):
+            self.gate(record, Reason.OUT_OF_TURN)
         else:
             # A new one came when it was created, even if it is heard of only now.
             since = min(now, max(task.created, task.not_before)) if record.fresh else now
@@ -243,27 +243,27 @@ class Standing:
                 owner = (share.parent.key, share.key)
             else:
                 owner = order.owner(queue, task)
-            self._arrivals.add(record.level, record.shape, owner, record.latest_start - since, since)
-            if self._catalogue.timed and record.shape.demand is not None:
-                record.shape.demand.inflow.add(self._service(record), since)
+            self.arrivals.add(record.level, record.shape, owner, record.latest_start - since, since)
+            if self.catalogue.timed and record.shape.demand is not None:
+                record.shape.demand.inflow.add(self.service(record), since)
 
     def _take_step(self, record: TaskRecord, route: Route, now: float) -> None:
         """Give the Task, which stands nowhere, the shape of the step that its wait has opened."""
         step = reached(route, record.eligible_since, now)
         if step != record.shape.step:
-            record.shape = self._catalogue.shape_of(record.task, step, record.relaxed)
+            record.shape = self.catalogue.shape_of(record.task, step, record.relaxed)
         record.moves = opens_at(route, step + 1, record.eligible_since)
 
-    def _move_on(self, record: TaskRecord, route: Route, now: float) -> None:
+    def move_on(self, record: TaskRecord, route: Route, now: float) -> None:
         """The next step of its route opens to the waiting Task."""
         shape = record.shape
         if record.line is not None:
-            self._withdraw(record)
+            self.withdraw(record)
         else:
             # Parked on its own: what holds it is found again there.
             assert record.gate is not None
             self._ungate(record, record.gate)
-            self._parking.leave(record)
+            self.parking.leave(record)
             record.gate = None
         shape.tasks -= 1
         self._take_step(record, route, now)
@@ -280,14 +280,14 @@ class Standing:
             record.patience = since + placement.wait
         if record.patience <= now:
             record.relaxed = True
-            record.shape = self._catalogue.shape_of(record.task, relaxed=True)
+            record.shape = self.catalogue.shape_of(record.task, relaxed=True)
 
-    def _relax(self, record: TaskRecord, now: float) -> None:
+    def relax(self, record: TaskRecord, now: float) -> None:
         """The Task has waited long enough for an agent that it prefers."""
-        self._lift(record, now)
+        self.lift(record, now)
         record.relaxed = True
-        record.shape = self._catalogue.shape_of(record.task, relaxed=True)
-        self._stand(record, now)
+        record.shape = self.catalogue.shape_of(record.task, relaxed=True)
+        self.stand(record, now)
 
     def _expire(self, record: TaskRecord, queue: Queue) -> None:
         """Work out when the Task has waited too long."""
@@ -298,32 +298,32 @@ class Standing:
             # At that time it can still be met.
             record.expires = min(record.expires, nextafter(record.hopeless_from, inf))
 
-    def _heed_time(self, record: TaskRecord) -> None:
+    def heed_time(self, record: TaskRecord) -> None:
         """Watch for the first of what time brings the Task."""
         # Two by two, as that is compiled to a comparison.
         due = min(min(min(record.expires, record.opens), min(record.rises, record.impatient)), record.moves)
         if record.shape.patient and (record.line is not None or record.blocker is not None):
             due = min(due, record.patience)
-        self._wakeups.set(record, due)
+        self.wakeups.set(record, due)
 
     def _unwatch(self, record: TaskRecord) -> None:
         record.expires = record.opens = record.rises = record.impatient = record.moves = inf
-        self._wakeups.clear(record)
+        self.wakeups.clear(record)
 
-    def _verdict(self, record: TaskRecord, decision: Fail | Spill) -> None:
+    def verdict(self, record: TaskRecord, decision: Fail | Spill) -> None:
         """What is decided of a waiting Task stands until its `TaskGone` or `TaskWaiting`, whatever else happens."""
         record.ending = decision
         self._unwatch(record)
-        self._verdicts.append(decision)
+        self.verdicts.append(decision)
 
-    def _gate(self, record: TaskRecord, gate: Reason) -> None:
+    def gate(self, record: TaskRecord, gate: Reason) -> None:
         record.counts[0] += 1
         record.gate = gate
         record.shape.tasks += 1
-        self._count_gated(record, gate)
+        self.count_gated(record, gate)
 
     @staticmethod
-    def _count_gated(record: TaskRecord, gate: Reason) -> None:
+    def count_gated(record: TaskRecord, gate: Reason) -> None:
         shape = record.shape
         shape.gated[gate] += 1
         shape.gated_since[gate] = shape.gated_since.get(gate, 0.0) + record.since
@@ -344,7 +344,7 @@ class Standing:
 
     def _enter_line(self, record: TaskRecord, queue: Queue, now: float) -> None:
         self._level(record, queue, now)
-        self._waiting.add(record, now)
+        self.waiting.add(record, now)
 
     def _level(self, record: TaskRecord, queue: Queue, now: float) -> None:
         """Work out the Task's level, and when it goes up by one."""
@@ -360,74 +360,74 @@ class Standing:
         self._ungate(record, record.gate)
         record.gate = None
         self._enter(record, record.shape.queue, now)
-        self._heed_time(record)
+        self.heed_time(record)
 
-    def _lease(self, record: TaskRecord, agent: AgentRecord, ends: float, now: float) -> None:
+    def lease(self, record: TaskRecord, agent: AgentRecord, ends: float, now: float) -> None:
         record.counts[1] += 1
         record.agent = agent
         record.failed = False
-        self._fleet.lease(agent, record.task, ends, now)
+        self.fleet.lease(agent, record.task, ends, now)
         if record.task.parents:
-            self._dependencies.remove(record.task.uid)
+            self.dependencies.remove(record.task.uid)
 
     def _limited(self, record: TaskRecord, now: float) -> bool:
         """Whether a limit holds the eligible Task that time alone does not open."""
-        if not self._limits.in_turn(record.task):
+        if not self.limits.in_turn(record.task):
             return True
-        blocker = self._limits.blocker(record.task, record.level, now)
+        blocker = self.limits.blocker(record.task, record.level, now)
         return blocker is not None and blocker.opens_at(now) is None
 
-    def _leave(self, record: TaskRecord, now: float) -> None:
+    def leave(self, record: TaskRecord, now: float) -> None:
         """The waiting Task counts no more."""
         if record.counted:
             record.counted = False
-            for uid in self._limits.leave(record.task):
-                self._try_again(uid, now)
+            for uid in self.limits.leave(record.task):
+                self.try_again(uid, now)
 
-    def _parent_over(self, uid: str, phase: Phase | None, now: float) -> None:
-        for child in self._dependencies.ended(uid, phase):
-            self._try_again(child, now)
-        self._dependencies_changed(now)
+    def parent_over(self, uid: str, phase: Phase | None, now: float) -> None:
+        for child in self.dependencies.ended(uid, phase):
+            self.try_again(child, now)
+        self.dependencies_changed(now)
 
-    def _dependencies_changed(self, now: float) -> None:
+    def dependencies_changed(self, now: float) -> None:
         """Let Tasks stand where those that depend on them lift them, and those whose gate changed, before or behind."""
-        for uid in self._dependencies.take_changed():
-            record = self._tasks.get(uid)
+        for uid in self.dependencies.take_changed():
+            record = self.tasks.get(uid)
             if record is not None:
                 self._lifted(record, now)
-        for uid in self._dependencies.take_regated():
-            self._try_again(uid, now)
+        for uid in self.dependencies.take_regated():
+            self.try_again(uid, now)
 
     def _lifted(self, record: TaskRecord, now: float) -> None:
-        self._heed_dependants(record)
-        self._rise(record, now)
+        self.heed_dependants(record)
+        self.rise(record, now)
 
-    def _heed_dependants(self, record: TaskRecord) -> None:
+    def heed_dependants(self, record: TaskRecord) -> None:
         """Take over what the Tasks that wait for this one make of it."""
         uid = record.task.uid
-        record.lift = self._dependencies.level(uid, 0)
-        first = self._catalogue.queue(record.task.queue_key).critical_path_first
-        record.chain = self._dependencies.chain(uid) if first else 0
+        record.lift = self.dependencies.level(uid, 0)
+        first = self.catalogue.queue(record.task.queue_key).critical_path_first
+        record.chain = self.dependencies.chain(uid) if first else 0
 
-    def _rise(self, record: TaskRecord, now: float) -> None:
+    def rise(self, record: TaskRecord, now: float) -> None:
         """The Task's level or chain may be another now."""
-        queue = self._catalogue.queue(record.task.queue_key)
+        queue = self.catalogue.queue(record.task.queue_key)
         if record.line is not None:
             level = record.level
-            self._waiting.remove(record)
+            self.waiting.remove(record)
             self._enter_line(record, queue, now)
-            self._holds.rise(record)
+            self.holds.rise(record)
             if record.trying and record.level < level:
                 # Others that wait for its key may go before it now.
-                self._parking.key_free(record.task, now)
+                self.parking.key_free(record.task, now)
         elif record.blocker is not None:
             self._level(record, queue, now)
-            self._parking.move(record, now)
-        self._heed_time(record)
+            self.parking.move(record, now)
+        self.heed_time(record)
 
-    def _try_again(self, uid: str, now: float) -> None:
+    def try_again(self, uid: str, now: float) -> None:
         """What held the Task may hold it no more."""
-        record = self._tasks.get(uid)
+        record = self.tasks.get(uid)
         if record is not None and record.agent is None and not record.held and record.ending is None:
-            self._lift(record, now)
-            self._stand(record, now)
+            self.lift(record, now)
+            self.stand(record, now)

@@ -1,6 +1,6 @@
 """What time alone brings to Tasks and agents, and what comes of those that came into full queues.
 
-The engine's second layer: a gate opens, a level rises, a route's next step is reached, patience or the time to wait is
+A gate opens, a level rises, a route's next step is reached, patience or the time to wait is
 over, a breaker lets an agent be tried. Refuses to hand anything out.
 """
 
@@ -9,25 +9,31 @@ from math import inf
 
 from taskdist.api import OnHopeless, OnOverflow, Phase, Reason
 from taskdist.core.decisions import Fail, Spill
-from taskdist.core.engine.task_states import RUN, Standing
+from taskdist.core.engine.task_states import RUN, TaskStates
 from taskdist.core.fleet.probation import Guard
 from taskdist.core.model import Task
 from taskdist.core.ordering.lines import TaskRecord
 
 
-class Timing(Standing):
+class Timeouts:
     """Moves Tasks as time passes. The first call looks at what an earlier life accepted: it turns none of it away."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._guard = Guard(self._fleet, self._catalogue)
+    def __init__(self, states: TaskStates) -> None:
+        self._states = states
+        self._catalogue = states.catalogue
+        self._fleet = states.fleet
+        self._holds = states.holds
+        self._limits = states.limits
+        self._parking = states.parking
+        self._wakeups = states.wakeups
+        self.guard = Guard(self._fleet, self._catalogue)
         self._begun = False
 
-    def _bring_forward(self, now: float) -> None:
+    def bring_forward(self, now: float) -> None:
         """Let happen what time alone brings, and judge the Tasks that came."""
         # What is there when this life begins was accepted in another one.
-        if self._fresh:
-            came, self._fresh = self._fresh, []
+        if self._states.fresh:
+            came, self._states.fresh = self._states.fresh, []
             fresh = []
             for record in came:
                 if record.fresh:
@@ -36,7 +42,7 @@ class Timing(Standing):
             if self._begun:
                 self._turn_away(fresh, now)
         self._begun = True
-        self._guard.due(now)
+        self.guard.due(now)
         if due := self._wakeups.due(now):
             self._ring(due, now)
         if opened := self._limits.due(now):
@@ -57,13 +63,13 @@ class Timing(Standing):
         if several:
             opened.sort(key=lambda each: each.opens)
         for record in opened:
-            self._try_again(record.task.uid, now)
+            self._states.try_again(record.task.uid, now)
         risen = [each for each in due if each.rises <= now]
         if several:
             risen.sort(key=lambda each: each.rises)
         for record in risen:
             record.rises = inf
-            self._rise(record, now)
+            self._states.rise(record, now)
         moved = [each for each in due if each.moves <= now]
         if several:
             moved.sort(key=lambda each: each.moves)
@@ -71,16 +77,16 @@ class Timing(Standing):
             record.moves = inf
             route = record.shape.route
             if route is not None and (record.line is not None or record.blocker is not None):
-                self._move_on(record, route, now)
+                self._states.move_on(record, route, now)
         for record in due:
             # Whatever else holds it by now holds it all the same.
             stands = record.line is not None or record.blocker is not None
             if stands and record.shape.patient and record.patience <= now:
-                self._relax(record, now)
+                self._states.relax(record, now)
             if record.impatient <= now:
                 record.impatient = inf
                 self._holds.ask(record)
-            self._heed_time(record)
+            self._states.heed_time(record)
 
     def _expired(self, record: TaskRecord, now: float) -> None:
         task = record.task
@@ -99,9 +105,9 @@ class Timing(Standing):
 
     def _end(self, record: TaskRecord, decision: Fail | Spill, now: float) -> None:
         """The waiting Task is not handed out any more."""
-        self._lift(record, now)
-        self._gate(record, decision.reason)
-        self._verdict(record, decision)
+        self._states.lift(record, now)
+        self._states.gate(record, decision.reason)
+        self._states.verdict(record, decision)
 
     def _turn_away(self, fresh: Iterable[TaskRecord], now: float) -> None:
         """Reject or spill what came into full queues past the API server's check: the newest first."""
@@ -115,7 +121,7 @@ class Timing(Standing):
             if full is None:
                 continue
             # It makes room at once for those before it.
-            self._leave(record, now)
+            self._states.leave(record, now)
             overflow = queue.overflow
             target = overflow.spill_to if overflow is not None and overflow.action is OnOverflow.SPILL else None
             if target is not None and not task.spilled and (task.namespace, target) in self._catalogue.queues:
