@@ -495,6 +495,15 @@ steps = st.lists(
         ("ends", ("tokens",), 1, 1, "q", 0.0, 1),
     ]
 )
+# The first of its group asks for more than there ever is: the next one, of a higher level than `06`, has the claim.
+@example(
+    [
+        *(("comes", ("tokens",), amount, 1, "q", 0.0, 1) for amount in (1, 1, 1, 1, 8)),
+        ("comes", ("tokens",), 9, 2, "q", 0.0, 1),
+        ("comes", ("tokens",), 1, 1, "q", 4.0, 1),
+        ("comes", ("tokens",), 2, 2, "q", 0.0, 1),
+    ]
+)
 @given(steps)
 def test_what_comes_with_time_is_for_the_first_in_order(
     steps: list[tuple[str, tuple[str, ...], int, int, str, float, int]],

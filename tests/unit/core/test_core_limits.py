@@ -697,7 +697,7 @@ def test_nothing_is_kept_of_what_is_gone() -> None:
     assert len(limits._books) == 1
     # Buckets are kept until they are full again; they are looked through when they have doubled.
     assert len(limits._accounts) == len(limits._idle) <= 66
-    assert not limits._rates
+    assert not limits._active.timed
     book = limits._books[QUEUE]
     assert not book.keys
     assert len(book.watched) <= 66

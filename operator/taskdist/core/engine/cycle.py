@@ -56,18 +56,18 @@ class Cycle:
             if not self._place_open(decisions, most, now):
                 return False
             # Who was set aside last may have taken the place of another's claim.
-            more = bool(self._limits.claims) and self._let_claims_go(now)
+            more = bool(self._limits.budgets.claims) and self._let_claims_go(now)
         return True
 
     def _place_open(self, decisions: list[Decision], most: int, now: float) -> bool:
         """Do so while budgets keep nothing in vain, which each grant may change, as it takes room."""
-        if self._limits.claims:
+        if self._limits.budgets.claims:
             self._let_claims_go(now)
         while (record := self._first(self._fleet.free.union, now, claims=True)) is not None:
             if len(decisions) >= most:
                 return False
             decisions.append(self._assign(record, now))
-            if self._limits.claims:
+            if self._limits.budgets.claims:
                 self._let_claims_go(now)
         return True
 
@@ -82,10 +82,10 @@ class Cycle:
     def _let_claims_go(self, now: float) -> bool:
         """Let go what budgets keep for Tasks that do not wait for them alone any more; return whether there is any."""
         found = False
-        for uid in list(self._limits.claims):
+        for uid in list(self._limits.budgets.claims):
             record = self._tasks.get(uid)
             if record is None or not self._claims_rightly(record, now):
-                self._parking.open(self._limits.drop_claim(uid))
+                self._parking.open(self._limits.budgets.drop_claim(uid))
                 found = True
         return found
 
@@ -145,24 +145,25 @@ class Cycle:
         line = record.line
         assert line is not None, "what is found stands in a line"
         assert line.group is not None, "and that in a group"
-        least = self._limits.least(short, line.group.least(short), now)
-        if least is None:
+        least = self._limits.budgets.least(short, line.group.least(short), now)
+        # What asks for more than there can ever be holds up none of the others: the first of these is yet to claim.
+        if least is None or short.never:
             self._parking.add(record, short, now, alone=True)
             return
         self._parking.add(record, least, now)
         if least is not short and not self._parking.holds(short):
-            self._limits.spare(short)
+            self._limits.budgets.spare(short)
 
     def _rivals(self, record: TaskRecord, blocker: Blocker | None) -> list[Blocker]:
         """Return what is to open before the Task takes of its budgets, or is set aside because of them."""
         if blocker is None:
-            return self._limits.rivals(record.task, record.level)
+            return self._limits.budgets.rivals(record.task, record.level)
         claim = blocker.claim if isinstance(blocker, Short) else None
         first = None if claim is None or claim.uid == record.task.uid else self._tasks.get(claim.uid)
         if first is None or first.line is None or record.line is None or first.line.share is not record.line.share:
             return []
         # It came later and goes before: in their own share the order decides.
-        return self._limits.drop_claim(first.task.uid) if record.before(first) else []
+        return self._limits.budgets.drop_claim(first.task.uid) if record.before(first) else []
 
     def set_all_aside(self, now: float) -> bool:
         """Park what limits hold, be there room or not, and leave out what quotas would not let start beside the rest:

@@ -242,7 +242,7 @@ class Core:
     def _attempt_used(self, event: events.AttemptUsed, now: float) -> None:
         record = self._tasks.get(event.uid)
         if record is not None and record.agent is not None:
-            self._parking.open(self._limits.correct(record.task, event.used, now))
+            self._parking.open(self._limits.budgets.correct(record.task, event.used, now))
 
     def _pod_seen(self, event: events.PodSeen, now: float) -> None:
         agent = self._fleet.obtain(event.uid, now)
@@ -415,7 +415,7 @@ class Core:
         return holdups(self._catalogue, self._line_limits(now), self._holds, now)
 
     def _line_limits(self, now: float) -> LineLimits:
-        claimants = [self._tasks[uid] for uid in self._limits.claims if uid in self._tasks]
+        claimants = [self._tasks[uid] for uid in self._limits.budgets.claims if uid in self._tasks]
         return LineLimits(self._waiting, self._limits, claimants, now)
 
     def queue_counts(self) -> dict[Key, tuple[int, int]]:

@@ -20,13 +20,13 @@ from taskdist.core.agents.filters import (
 )
 from taskdist.core.agents.roster import AgentClass, AgentRecord, Roster
 from taskdist.core.fleet.equivalence import Candidates, Contest, Demand, Profile, Shape, ShapeKey, contest_of
-from taskdist.core.fleet.profiles import Pairing
+from taskdist.core.fleet.profiles import Profiles
 from taskdist.core.fleet.routes import NONE, opened, route_of
 from taskdist.core.model import EMERGENCY, ZONE, Agent, Key, Pool, Queue, Route, Task
 from taskdist.core.order import is_emergency
 
 
-class Catalogue(Pairing):
+class Catalogue:
     """The interned classes, kept right as queues, pools and agents come, change and go."""
 
     def __init__(
@@ -44,7 +44,11 @@ class Catalogue(Pairing):
         anew, because selectors ask for a further label and agents that were alike may differ now. `renamed(agent)` does
         so for one, because Tasks ask for it by its name.
         """
-        super().__init__(rehome, redirect, resized)
+        self._pairing = Profiles(rehome, redirect, resized)
+        self.profiles = self._pairing.profiles
+        self.demands = self._pairing.demands
+        self._by_number = self._pairing.by_number
+        self._census = self._pairing.census
         self.queues: dict[Key, Queue] = {}
         self.pools: dict[Key, Pool] = {}
         self.shapes: dict[ShapeKey, Shape] = {}
@@ -71,6 +75,11 @@ class Catalogue(Pairing):
         self._sweep_classes_at = 256
 
     # Queues and pools.
+
+    @property
+    def version(self) -> int:
+        """Grows whenever a pool or the set of demands changes."""
+        return self._pairing.version
 
     def queue(self, key: Key) -> Queue:
         """Return the queue's rules; defaults where it does not exist."""
@@ -105,7 +114,7 @@ class Catalogue(Pairing):
             self._resolve_namespace(key[0])
 
     def _pools_changed(self) -> None:
-        self.version += 1
+        self._pairing.version += 1
         self.timed = any(pool.target_queue > 0.0 for pool in self.pools.values())
 
     def count(self, pool: Key, agents: int) -> None:
@@ -186,8 +195,8 @@ class Catalogue(Pairing):
     def _sweep(self) -> None:
         """Forget shapes without Tasks, so that the table follows what is there."""
         for shape in [shape for shape in self.shapes.values() if not shape.tasks]:
-            self._place(shape, None)
-            self._demand(shape, ())
+            self._pairing.place(shape, None)
+            self._pairing.want(shape, ())
             del self.shapes[shape.key]
             of_queue = self._by_queue[shape.queue_key]
             del of_queue[shape.key]
@@ -309,8 +318,8 @@ class Catalogue(Pairing):
 
     def _settle(self, shape: Shape) -> None:
         """Put the shape's Tasks where its state says."""
-        self._place(shape, None if shape.closed else self._profile(shape))
-        self._demand(shape, () if shape.closed else self._candidates(shape))
+        self._pairing.place(shape, None if shape.closed else self._pairing.of(shape))
+        self._pairing.want(shape, () if shape.closed else self._candidates(shape))
 
     def kinds(self, pool: Key) -> list[AgentClass]:
         """Return the classes of the pool's agents, without those that have no member now."""
@@ -409,7 +418,7 @@ class Catalogue(Pairing):
             if shape.route is not None and shape.queue_key[0] == kind.offer.pool[0]:
                 self._resolve(shape)
             elif kind.offer.pool in shape.pools and not shape.closed:
-                self._demand(shape, self._candidates(shape))
+                self._pairing.want(shape, self._candidates(shape))
 
     def _sweep_classes(self) -> None:
         """Forget classes without agents: agents may report ever new amounts of a resource."""

@@ -1,6 +1,6 @@
 """Puts shapes under the profile of what serves them, and under the demand of what could.
 
-The lower layer of `matching`: profiles and demands come with the first shape that needs them and go with the last; a
+Profiles and demands come with the first shape that needs them and go with the last; a
 class of agents has a roster for each set of resources that a profile asks for. Refuses to know what serves whom.
 """
 
@@ -10,7 +10,7 @@ from taskdist.core.agents.roster import AgentClass, Resources, Roster
 from taskdist.core.fleet.equivalence import Candidates, Census, Demand, Profile, ProfileKey, Shape
 
 
-class Pairing:
+class Profiles:
     """Profiles and demands, by what makes them."""
 
     def __init__(
@@ -23,8 +23,8 @@ class Pairing:
         self.demands: dict[Candidates, Demand] = {}
         # Grows whenever a pool or the set of demands changes.
         self.version = 0
-        self._by_number: dict[int, AgentClass] = {}
-        self._census = Census()
+        self.by_number: dict[int, AgentClass] = {}
+        self.census = Census()
         self._rehome = rehome
         self._redirect = redirect
         self._resized = resized
@@ -32,7 +32,7 @@ class Pairing:
         self._free_leaves: list[int] = []
         self._leaves = 0
 
-    def _demand(self, shape: Shape, candidates: Candidates) -> None:
+    def want(self, shape: Shape, candidates: Candidates) -> None:
         if candidates == shape.candidates:
             return
         former, demand = shape.demand, None
@@ -50,7 +50,7 @@ class Pairing:
                 del self.demands[former.candidates]
                 self.version += 1
 
-    def _place(self, shape: Shape, profile: Profile | None) -> None:
+    def place(self, shape: Shape, profile: Profile | None) -> None:
         former = shape.profile
         if profile is former:
             return
@@ -63,14 +63,14 @@ class Pairing:
             if not former.shapes:
                 self._retire(former)
 
-    def _profile(self, shape: Shape) -> Profile:
+    def of(self, shape: Shape) -> Profile:
         key = (shape.serving, shape.need.slots, shape.need.resources, shape.tiers, shape.taking)
         profile = self.profiles.get(key)
         if profile is None:
             number = self._free_profiles.pop() if self._free_profiles else len(self.profiles)
-            kinds = [kind for kind in self._by_number.values() if shape.serving >> kind.number & 1]
+            kinds = [kind for kind in self.by_number.values() if shape.serving >> kind.number & 1]
             rosters = [self._roster(kind, shape.need.resources) for kind in kinds]
-            profile = self.profiles[key] = Profile(number, key, rosters, self._census)
+            profile = self.profiles[key] = Profile(number, key, rosters, self.census)
             for roster in rosters:
                 roster.attach(number, profile.slots)
                 self._resized(roster)

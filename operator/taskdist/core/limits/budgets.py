@@ -219,6 +219,12 @@ class Short(Blocker):
         terms = self.purse.terms
         return terms is not None and terms.rate is not None and self.amount <= terms.rate.burst
 
+    @property
+    def never(self) -> bool:
+        """Whether more is asked for of a rate than its burst, so that waiting is in vain."""
+        terms = self.purse.terms
+        return terms is not None and terms.rate is not None and self.amount > terms.rate.burst
+
     def open(self, now: float) -> bool:
         terms, claim = self.purse.terms, self.claim
         if claim is not None and self.ever:

@@ -6,31 +6,45 @@ when a limit that held some may hold them no longer. Refuses to judge: what hold
 
 from collections.abc import Iterable
 
+from taskdist.core.limits.active import ActiveBlockers
 from taskdist.core.limits.blockers import Blocker, Book
 from taskdist.core.limits.budgets import Claim, Purse, Short
 from taskdist.core.model import Key, Queue, Task
-from taskdist.core.primitives.alarms import Alarms
 
 
 class Claims:
     """The budgets of all queues. One that nobody defines holds all that name it."""
 
-    def __init__(self) -> None:
-        self._books: dict[Key, Book] = {}
+    def __init__(self, books: dict[Key, Book], active: ActiveBlockers) -> None:
+        """`books` are those of all queues, by key: one is made where a Task names a queue that is not there."""
+        self._books = books
+        self._active = active
         # By queue and name: what is there of the budgets that Tasks have named.
-        self._purses: dict[Key, dict[str, Purse]] = {}
-        # When tokens come that were waited for, by the limit's name.
-        self._alarms = Alarms()
-        self._rates: dict[str, Blocker] = {}
+        self.purses: dict[Key, dict[str, Purse]] = {}
         # What leased attempts have spent of budgets, by uid, queue and name: none that was granted in another life.
-        self._spent: dict[str, dict[tuple[str, str], int]] = {}
+        self.spent: dict[str, dict[tuple[str, str], int]] = {}
         # When leased attempts took tokens, by uid: as above.
-        self._took: dict[str, float] = {}
+        self.took: dict[str, float] = {}
         # What is kept of budgets for waiting Tasks, by uid; and how often `due` was asked.
         self.claims: dict[str, Claim] = {}
-        self._decision = 0
-        # Limits that are there no more, yet to be reported.
-        self._closed: list[Blocker] = []
+        self.decision = 0
+
+    def due(self, now: float) -> list[Blocker]:
+        """Return what holds no Task any more since the last call, or may not by now: a decision begins."""
+        self.decision += 1
+        active = self._active
+        if not active.closed and not active.timed:
+            return []
+        opened = active.take_closed()
+        while (blocker := active.ring(now)) is not None:
+            claim = blocker.claim if isinstance(blocker, Short) else None
+            if claim is None:
+                opened.append(active.report(blocker))
+            elif claim.open(now):
+                opened += self.behind(claim)
+            else:
+                active.wait(blocker, now)
+        return opened
 
     def rivals(self, task: Task, level: int) -> list[Blocker]:
         """Report what holds Tasks that are to be judged before this one takes of its budgets.
@@ -40,11 +54,11 @@ class Claims:
         """
         found: list[Blocker] = []
         for queue, name, _ in task.budgets:
-            purse = self._purse(task, queue, name)
+            purse = self.purse(task, queue, name)
             for short in list(purse.shorts.values()) if purse.shorts else ():
                 waits = short.watched and short.ever and short.level >= level
-                if waits and short.seen != self._decision and short.claim is None:
-                    found.append(self._report(short))
+                if waits and short.seen != self.decision and short.claim is None:
+                    found.append(self._active.report(short))
         return found
 
     def drop_claim(self, uid: str) -> list[Blocker]:
@@ -59,17 +73,17 @@ class Claims:
         if isinstance(found, Short):
             found.seen = short.seen
         if found is not None:
-            self._hand_out(found, now)
+            self._active.hand_out(found, now)
         return found
 
     def spare(self, short: Short) -> None:
         """Nothing is parked under it after all: it stays only if it rings for a claim."""
         if short.claim is None or not short.rings:
-            self._report(short)
+            self._active.report(short)
 
     def correct(self, task: Task, used: Iterable[tuple[str, str, int]], now: float) -> list[Blocker]:
         """The leased attempt used so much, whatever it spent at its grant. Return the blockers that may have opened."""
-        spent = self._spent.get(task.uid)
+        spent = self.spent.get(task.uid)
         opened: list[Blocker] = []
         if spent is None:
             return opened
@@ -77,15 +91,15 @@ class Claims:
             before = spent.get((queue, name))
             if before is not None and before != amount:
                 spent[queue, name] = amount
-                purse = self._purse(task, queue, name)
-                opened += self._settle_up(purse, before - amount, now, self._took[task.uid])
+                purse = self.purse(task, queue, name)
+                opened += self.settle_up(purse, before - amount, now, self.took[task.uid])
         return opened
 
-    def _purse(self, task: Task, queue: str, name: str) -> Purse:
+    def purse(self, task: Task, queue: str, name: str) -> Purse:
         key = (task.namespace, queue)
-        purses = self._purses.get(key)
+        purses = self.purses.get(key)
         if purses is None:
-            purses = self._purses[key] = {}
+            purses = self.purses[key] = {}
         purse = purses.get(name)
         if purse is None:
             book = self._books.get(key)
@@ -94,24 +108,24 @@ class Claims:
             purse = purses[name] = Purse(book, name)
         return purse
 
-    def _opened(self, purse: Purse, now: float) -> list[Blocker]:
+    def opened(self, purse: Purse, now: float) -> list[Blocker]:
         """Report what lets some Task go that it held."""
         claim = purse.claim
         if claim is not None and claim.open(now):
-            return self._behind(claim)
-        return [self._report(each) for each in list(purse.shorts.values()) if each.watched and each.open(now)]
+            return self.behind(claim)
+        return [self._active.report(each) for each in list(purse.shorts.values()) if each.watched and each.open(now)]
 
-    def _settle_up(self, purse: Purse, amount: int, now: float, since: float) -> list[Blocker]:
+    def settle_up(self, purse: Purse, amount: int, now: float, since: float) -> list[Blocker]:
         """So much of what was spent at `since` comes back to the budget; below zero: so much more is gone."""
         purse.give_back(amount, now, since)
-        opened = self._opened(purse, now)
-        self._await_all(purse, now)
+        opened = self.opened(purse, now)
+        self.await_all(purse, now)
         return opened
 
-    def _may_claim(self, task: Task, level: int, now: float) -> bool:
+    def may_claim(self, task: Task, level: int, now: float) -> bool:
         """Whether nothing but time keeps the budgets from the Task, and no claim of others of its level or above."""
         for queue, name, amount in task.budgets:
-            purse = self._purse(task, queue, name)
+            purse = self.purse(task, queue, name)
             terms, claim = purse.terms, purse.claim
             if terms is None or (terms.rate is None and not purse.enough(terms, amount, now)):
                 return False
@@ -121,23 +135,23 @@ class Claims:
                 return False
         return True
 
-    def _claim(self, task: Task, level: int, now: float) -> None:
+    def claim(self, task: Task, level: int, now: float) -> None:
         """Keep for the Task what it takes of every rate: while it waits for one, others must not use up the next.
 
         Who of a lower level had a claim on one of them has it no more, and loses it on the others in `claim_stands`.
         """
-        purses = [(self._purse(task, queue, name), amount) for queue, name, amount in task.budgets]
+        purses = [(self.purse(task, queue, name), amount) for queue, name, amount in task.budgets]
         parts = [
             (purse, amount) for purse, amount in purses if purse.terms is not None and purse.terms.rate is not None
         ]
         claim = self.claims[task.uid] = Claim(task.uid, task.name, level, parts)
         for purse, _ in parts:
             purse.claim = claim
-        self._await_all(parts[0][0], now)
+        self.await_all(parts[0][0], now)
 
     def _drop(self, claim: Claim) -> list[Blocker]:
         """The Task has started, or the claim was in vain: report all that waited for it."""
-        opened = self._behind(claim)
+        opened = self.behind(claim)
         for purse, _ in claim.parts:
             if purse.claim is claim:
                 purse.claim = None
@@ -145,65 +159,34 @@ class Claims:
             del self.claims[claim.uid]
         return opened
 
-    def _behind(self, claim: Claim) -> list[Blocker]:
+    def behind(self, claim: Claim) -> list[Blocker]:
         """Report all that waits for the claim, the Task itself and those that may go before it among them."""
         opened: list[Blocker] = []
         for purse, _ in claim.parts:
             behind = [each for each in purse.shorts.values() if each.watched and each.ever and each.claim is claim]
-            opened += [self._report(each) for each in behind]
+            opened += [self._active.report(each) for each in behind]
         return opened
 
-    def _await_all(self, purse: Purse, now: float) -> None:
+    def await_all(self, purse: Purse, now: float) -> None:
         """What was spent of it has changed: those that wait for more of it wait for another time."""
         claim = purse.claim
         for each, _ in ((purse, 0),) if claim is None else claim.parts:
             for short in each.shorts.values():
                 if short.watched:
-                    self._await(short, now)
+                    self._active.wait(short, now)
 
-    def _hand_out(self, blocker: Blocker, now: float) -> None:
-        if not blocker.watched:
-            blocker.watched = True
-            blocker.book.watched[blocker] = None
-            if blocker.timed:
-                self._await(blocker, now)
-
-    def _await(self, blocker: Blocker, now: float) -> None:
-        """Let time report the blocker, if it is time that opens it."""
-        if isinstance(blocker, Short) and not blocker.rings:
-            if self._rates.pop(blocker.name, None) is not None:
-                self._alarms.clear(blocker.name)
-            return
-        opens = blocker.opens_at(now)
-        if opens is not None:
-            self._rates[blocker.name] = blocker
-            self._alarms.set(blocker.name, opens)
-
-    def _report(self, blocker: Blocker) -> Blocker:
-        blocker.watched = False
-        del blocker.book.watched[blocker]
-        if blocker.timed and self._rates.pop(blocker.name, None) is not None:
-            self._alarms.clear(blocker.name)
-        if isinstance(blocker, Short):
-            # Amounts may be many: only those that are waited for are kept.
-            del blocker.purse.shorts[blocker.level, blocker.amount]
-        return blocker
-
-    def _report_all(self, book: Book) -> list[Blocker]:
-        return [self._report(each) for each in list(book.watched)]
-
-    def _forget_purses(self, book: Book) -> None:
+    def forget_purses(self, book: Book) -> None:
         """Forget budgets that nobody defines and no Task names. Who was held there is gone."""
         key = book.rules.key
-        purses = self._purses.get(key, {})
+        purses = self.purses.get(key, {})
         for name, purse in list(purses.items()):
             if purse.users or purse.terms is not None:
                 continue
-            self._closed += [self._report(each) for each in list(purse.shorts.values()) if each.watched]
+            self._active.closed += [self._active.report(each) for each in list(purse.shorts.values()) if each.watched]
             if purse.missing is not None and purse.missing.watched:
-                self._closed.append(self._report(purse.missing))
+                self._active.closed.append(self._active.report(purse.missing))
             del purses[name]
         if not purses:
-            self._purses.pop(key, None)
+            self.purses.pop(key, None)
             if not book.accounts and not book.applied:
                 self._books.pop(key, None)

@@ -12,6 +12,7 @@ an ordering key takes part. Counts that are empty are forgotten.
 from collections.abc import Iterable, Iterator
 
 from taskdist.core.limits import admission, audit
+from taskdist.core.limits.active import ActiveBlockers
 from taskdist.core.limits.blockers import (
     Account,
     Blocker,
@@ -32,11 +33,13 @@ from taskdist.core.model import EMERGENCY, Key, Queue, Task, TokenRate
 from taskdist.core.order import is_emergency
 
 
-class Limits(Claims):
+class Limits:
     """All limits of all queues. A queue that was never applied, or is gone, has none but the defaults for keys."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self._books: dict[Key, Book] = {}
+        self._active = ActiveBlockers()
+        self.budgets = Claims(self._books, self._active)
         self._accounts: dict[tuple[str, str, str], Account] = {}
         # The same by the uids of Tasks between `enter` and `leave`: each is asked about several times in a decision.
         self._of: dict[str, Account] = {}
@@ -57,8 +60,8 @@ class Limits(Claims):
         if book.rules == queue:
             return []
         book.apply(queue)
-        opened = self._report_all(book)
-        self._forget_purses(book)
+        opened = self._active.report_all(book)
+        self.budgets.forget_purses(book)
         return opened
 
     def settle(self, key: Key, now: float) -> None:
@@ -67,7 +70,7 @@ class Limits(Claims):
         for scope in () if book is None else (book, *book.accounts.values()):
             if scope.rate is not None and scope.bucket is not None:
                 scope.tokens(scope.rate, now)
-        for purse in self._purses.get(key, {}).values():
+        for purse in self.budgets.purses.get(key, {}).values():
             terms = purse.terms
             if terms is not None and terms.rate is not None and purse.bucket is not None:
                 purse.tokens(terms.rate, now)
@@ -79,13 +82,13 @@ class Limits(Claims):
             return []
         book.applied = False
         book.apply(Queue(*key))
-        opened = self._report_all(book)
+        opened = self._active.report_all(book)
         for account in list(book.accounts.values()):
             if account.idle:
                 del self._idle[account]
                 self._close(account)
-        self._forget_purses(book)
-        if not book.accounts and key not in self._purses:
+        self.budgets.forget_purses(book)
+        if not book.accounts and key not in self.budgets.purses:
             self._books.pop(key, None)
         return opened
 
@@ -105,7 +108,7 @@ class Limits(Claims):
             account.payload_bytes += task.payload_bytes
             book.payload_bytes += task.payload_bytes
         for queue, name, _ in task.budgets:
-            self._purse(task, queue, name).users += 1
+            self.budgets.purse(task, queue, name).users += 1
         return self._turns.enter(task) if task.ordering_key is not None else None
 
     def leave(self, task: Task) -> list[str]:
@@ -119,10 +122,10 @@ class Limits(Claims):
             book.payload_bytes -= task.payload_bytes
         turns = self._turns.leave(task) if task.ordering_key is not None else []
         for queue, name, _ in task.budgets:
-            purse = self._purse(task, queue, name)
+            purse = self.budgets.purse(task, queue, name)
             purse.users -= 1
             if not purse.users and purse.terms is None:
-                self._forget_purses(purse.book)
+                self.budgets.forget_purses(purse.book)
         if not account.waiting and not account.leased:
             self._empty(account)
         return turns
@@ -167,13 +170,13 @@ class Limits(Claims):
             return None
         found = self._first(account, book, task, task.uid, task.concurrency_key, emergency, level, now)
         if found is not None and first and task.budgets and isinstance(found, Short):
-            found.seen = self._decision
+            found.seen = self.budgets.decision
             if self._claimable(account, book, task, level, now):
-                self._claim(task, level, now)
+                self.budgets.claim(task, level, now)
         if found is not None:
             if isinstance(found, FullSlots):
                 found.want(task.slots)
-            self._hand_out(found, now)
+            self._active.hand_out(found, now)
         return found
 
     def holding(self, task: Task, level: int, now: float) -> Blocker | None:
@@ -209,16 +212,16 @@ class Limits(Claims):
 
     def levels(self, queue: Key, now: float) -> tuple[Level, ...]:
         """Return what is left of the queue's rates and budgets."""
-        return levels(self._books[queue], self._purses.get(queue, {}), now) if queue in self._books else ()
+        return levels(self._books[queue], self.budgets.purses.get(queue, {}), now) if queue in self._books else ()
 
     def recall(self, queue: Key, told: Iterable[Level]) -> None:
         """So much was left of the queue's rates; its Tasks are known by now."""
         if queue in self._books:
-            recall(self._books[queue], self._purses.get(queue, {}), told)
+            recall(self._books[queue], self.budgets.purses.get(queue, {}), told)
 
     def claim_stands(self, task: Task, level: int, now: float) -> bool:
         """Whether budgets alone hold the waiting Task, which has a claim, and its claim still is the first."""
-        claim = self.claims[task.uid]
+        claim = self.budgets.claims[task.uid]
         if claim.level != level or any(purse.claim is not claim for purse, _ in claim.parts):
             return False
         account = self._of[task.uid]
@@ -277,19 +280,19 @@ class Limits(Claims):
         if task.ordering_key is not None:
             self._turns.take(task)
         for queue, name, amount in task.budgets:
-            purse = self._purse(task, queue, name)
+            purse = self.budgets.purse(task, queue, name)
             if purse.take(amount, now, spend=token):
-                self._spent.setdefault(task.uid, {})[queue, name] = amount
-                self._took[task.uid] = now
-                self._await_all(purse, now)
+                self.budgets.spent.setdefault(task.uid, {})[queue, name] = amount
+                self.budgets.took[task.uid] = now
+                self.budgets.await_all(purse, now)
         if token and book.limited:
             rules = book.rules
             if rules.rate is not None:
                 self._take(book, rules.rate, now)
-                self._took[task.uid] = now
+                self.budgets.took[task.uid] = now
             if rules.tenant_rate is not None:
                 self._take(account, rules.tenant_rate, now)
-                self._took[task.uid] = now
+                self.budgets.took[task.uid] = now
 
     def release(self, task: Task, now: float) -> list[Blocker]:
         """The attempt is over and the Task waits again (until it leaves). Return the blockers that may have opened."""
@@ -313,12 +316,12 @@ class Limits(Claims):
             self._turns.give_back(task)
         opened: list[Blocker] = []
         for queue, name, amount in task.budgets:
-            purse = self._purse(task, queue, name)
+            purse = self.budgets.purse(task, queue, name)
             purse.held -= amount
-            opened += self._opened(purse, now)
-        if self._took:
-            self._took.pop(task.uid, None)
-            self._spent.pop(task.uid, None)
+            opened += self.budgets.opened(purse, now)
+        if self.budgets.took:
+            self.budgets.took.pop(task.uid, None)
+            self.budgets.spent.pop(task.uid, None)
         if not book.watched:
             return opened
         held = (
@@ -329,12 +332,12 @@ class Limits(Claims):
             account.emergency_full,
             None if use is None else use.blocker,
         )
-        opened += [self._report(each) for each in held if each is not None and each.watched and each.open(now)]
+        opened += [self._active.report(each) for each in held if each is not None and each.watched and each.open(now)]
         return opened
 
     def refund(self, task: Task, now: float) -> list[Blocker]:
         """The grant could not be written: like `release`, and its tokens are returned."""
-        spent, since = self._spent.get(task.uid, {}), self._took.get(task.uid, now)
+        spent, since = self.budgets.spent.get(task.uid, {}), self.budgets.took.get(task.uid, now)
         opened = self.release(task, now)
         account = self._of[task.uid]
         for scope in (account.of, account):
@@ -342,11 +345,11 @@ class Limits(Claims):
                 scope.tokens(scope.rate, now).give_back(now, since=since)
                 if scope.no_token is not None and scope.no_token.watched:
                     if scope.no_token.open(now):
-                        opened.append(self._report(scope.no_token))
+                        opened.append(self._active.report(scope.no_token))
                     else:
-                        self._await(scope.no_token, now)
+                        self._active.wait(scope.no_token, now)
         for (queue, name), amount in spent.items():
-            opened += self._settle_up(self._purse(task, queue, name), amount, now, since)
+            opened += self.budgets.settle_up(self.budgets.purse(task, queue, name), amount, now, since)
         return opened
 
     # Time.
@@ -358,24 +361,11 @@ class Limits(Claims):
         """
         if len(self._idle) > self._idle_bound:
             self._sweep(now)
-        self._decision += 1
-        if not self._closed and not self._rates:
-            return []
-        opened, self._closed = self._closed, []
-        while (name := self._alarms.due(now)) is not None:
-            blocker = self._rates[name]
-            claim = blocker.claim if isinstance(blocker, Short) else None
-            if claim is None:
-                opened.append(self._report(blocker))
-            elif claim.open(now):
-                opened += self._behind(claim)
-            else:
-                self._await(blocker, now)
-        return opened
+        return self.budgets.due(now)
 
     def next_due(self) -> float | None:
         """Return when `due` has something to say, without an event before."""
-        return self._alarms.next()
+        return self._active.next_due()
 
     # Views.
 
@@ -396,11 +386,11 @@ class Limits(Claims):
         leased = {task.uid for task, running in counted if running}
         if self._of.keys() != {task.uid for task, _ in counted}:
             yield "accounts are kept of other Tasks than are counted"
-        if not self._spent.keys() <= leased:
+        if not self.budgets.spent.keys() <= leased:
             yield "what was spent is kept of Tasks that are not leased"
-        if not self._spent.keys() <= self._took.keys() <= leased:
+        if not self.budgets.spent.keys() <= self.budgets.took.keys() <= leased:
             yield "when tokens were taken is kept of other Tasks than are leased"
-        yield from audit.findings(counted, self._books, self._purses, self._turns)
+        yield from audit.findings(counted, self._books, self.budgets.purses, self._turns)
 
     # Below.
 
@@ -433,10 +423,10 @@ class Limits(Claims):
                 account.forbidden,
             )
             # Other objects will stand for these limits: what is parked under these would wait for ever.
-            self._closed += [self._report(each) for each in own if each is not None and each.watched]
+            self._active.closed += [self._active.report(each) for each in own if each is not None and each.watched]
         del book.accounts[account.name]
         del self._accounts[*book.rules.key, account.name]
-        if not book.accounts and not book.applied and book.rules.key not in self._purses:
+        if not book.accounts and not book.applied and book.rules.key not in self.budgets.purses:
             del self._books[book.rules.key]
 
     def _sweep(self, now: float) -> None:
@@ -478,7 +468,7 @@ class Limits(Claims):
                     use.blocker = FullKey(use)
                 return use.blocker
         for queue, name, amount in task.budgets:
-            short = self._purse(task, queue, name).blocker(uid, level, amount, emergency, now)
+            short = self.budgets.purse(task, queue, name).blocker(uid, level, amount, emergency, now)
             if short is not None:
                 return short
         if book.limited and not emergency:
@@ -491,12 +481,12 @@ class Limits(Claims):
             bucket = scope.tokens(rate, now)
         bucket.take(now)
         if scope.no_token is not None and scope.no_token.watched:
-            self._await(scope.no_token, now)
+            self._active.wait(scope.no_token, now)
 
     def _claimable(self, account: Account, book: Book, task: Task, level: int, now: float) -> bool:
         """Whether nothing but time holds the Task, which a budget holds, and no claim of others. Else it would keep a
         budget from all while it waits for something else."""
-        if not self._may_claim(task, level, now):
+        if not self.budgets.may_claim(task, level, now):
             return False
         rules = book.rules
         return no_token(book, rules.rate, now) is None and no_token(account, rules.tenant_rate, now) is None
