@@ -11,13 +11,14 @@ from builders import NAMESPACE, make_agent, make_pool, make_queue, make_task
 from checkers import Mirror
 from taskdist.api import Phase, Reason
 from taskdist.core import Core
-from taskdist.core.decisions import Assign
+from taskdist.core.decisions import Assign, Drain
 from taskdist.core.events import (
     AgentNotReady,
     AgentReady,
     AttemptFailed,
     AttemptUsed,
     Event,
+    PodSeen,
     PoolApplied,
     QueueApplied,
     QueueDeleted,
@@ -551,3 +552,20 @@ def test_what_comes_with_time_is_for_the_first_in_order(
             break
         now = wake
         decided()
+
+
+def test_an_agent_stays_for_a_task_that_only_waits_for_what_time_brings() -> None:
+    """It is what lets the Task claim. Without it another one would wait for room, and the agent be called back."""
+    core, rate = Core(), Budget("tokens", rate=TokenRate(0.25, 4))
+    core.handle(QueueApplied(rules(rate)), 0.0)
+    core.handle(PoolApplied(replace(make_pool().slots(1).elastic(0, 4).build(), scale_down_delay=0.0)), 0.0)
+    core.handle(TaskWaiting(task("first", 4, "tokens", priority=3)), 0.0)
+    core.handle(PodSeen("a", NAMESPACE, "a", "p", 0.0), 0.0)
+    core.handle(AgentReady(make_agent("a").slots(1).build()), 0.0)
+    assert [each.task_uid for each in core.decide(0.0) if isinstance(each, Assign)] == ["first"]
+    core.handle(TaskGone("first", Phase.SUCCEEDED), 1.0)
+    core.handle(TaskWaiting(task("large", 4, "tokens", priority=3)), 1.0)
+    core.handle(TaskWaiting(task("small", 1, "tokens", created=1.0)), 1.0)
+    told = [each for now in (1.0, 4.0, 8.0) for each in core.decide(now)]
+    assert not [each for each in told if isinstance(each, Drain)]
+    assert [each.task_uid for each in core.decide(16.0) if isinstance(each, Assign)] == ["large"]

@@ -14,6 +14,7 @@ from taskdist.core import order
 from taskdist.core.agents.roster import AgentRecord
 from taskdist.core.decisions import Assign, Decision
 from taskdist.core.engine.task_states import TaskStates
+from taskdist.core.fleet.equivalence import Demand
 from taskdist.core.fleet.routes import taken
 from taskdist.core.limits.blockers import Blocker
 from taskdist.core.limits.budgets import Short
@@ -87,6 +88,17 @@ class Cycle:
             if record is None or not self._claims_rightly(record, now):
                 self._parking.open(self._limits.budgets.drop_claim(uid))
                 found = True
+        return found
+
+    def claimed_demands(self) -> list[Demand]:
+        """Return where the Tasks want room for which budgets keep something, of those that are not counted there."""
+        found: list[Demand] = []
+        for uid in self._limits.budgets.claims:
+            record = self._tasks.get(uid)
+            if record is not None and record.line is not None and record.line.blocker is not None:
+                demand = record.shape.demand
+                if demand is not None:
+                    found.append(demand)
         return found
 
     def _claims_rightly(self, record: TaskRecord, now: float) -> bool:

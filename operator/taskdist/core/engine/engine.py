@@ -78,6 +78,8 @@ class Core:
         self._inspection = audit.Inspection(self._tasks, self._waiting, self._catalogue, self._fleet)
         # When a decision was cut short by its limit: there is more to say at once.
         self._cut_at: float | None = None
+        # Whether nothing has come since all was said: only time can bring something new.
+        self._at_rest = False
         self._handlers: dict[type[Any], Callable[[Any, float], list[Decision] | None]] = {
             events.QueueApplied: self._queue_applied,
             events.QueueDeleted: self._queue_deleted,
@@ -101,6 +103,7 @@ class Core:
 
     def handle(self, event: events.Event, now: float) -> list[Decision]:
         """Take an event. Only `AttemptFailed` of a known Task is answered, by one `Retry` or `Fail`."""
+        self._at_rest = False
         return self._handlers[type(event)](event, now) or []
 
     def _queue_applied(self, event: events.QueueApplied, now: float) -> None:
@@ -295,6 +298,8 @@ class Core:
         At most `limit` decisions; if it cut them short, `next_wake` is not in the future.
         """
         decisions: list[Decision] = []
+        if self._at_rest and ((wake := self.next_wake()) is None or now < wake):
+            return decisions
         most = limit if limit is not None else maxsize
         # 1. Let time pass: gates open, levels rise, waits expire, rates refill; full queues turn away what came.
         self._timeouts.bring_forward(now)
@@ -315,6 +320,7 @@ class Core:
             if not any(isinstance(change, Undrain) for change in changes):
                 break
         self._cut_at = None if complete else now
+        self._at_rest = complete
         return decisions
 
     def _tell_endings(self, decisions: list[Decision], most: int) -> bool:
@@ -335,8 +341,18 @@ class Core:
         return (self._resizer.rests and self._resizer.rouse(self._waiting.profiles, now)) or released
 
     def _size(self, most: int, now: float) -> list[Decision]:
-        """Say how pools change for what waits without what limits hold: at most so many decisions."""
-        return self._resizer.decide(now, self._waiting.profiles, self._held, most, self._cycle.set_all_aside)
+        """Say how pools change for what waits without what limits hold: at most so many decisions.
+
+        A Task that only time keeps from its budgets counts, as long as an agent has room for it: were that agent to go,
+        others would take of the budgets, and the agent would be called back for it at once.
+        """
+        claimed = self._cycle.claimed_demands()
+        for demand in claimed:
+            demand.tasks += 1
+        changes = self._resizer.decide(now, self._waiting.profiles, self._held, most, self._cycle.set_all_aside)
+        for demand in claimed:
+            demand.tasks -= 1
+        return changes
 
     def next_wake(self) -> float | None:
         """When `decide` could say something new without an event: a gate opens by time, a surplus has held."""
@@ -354,6 +370,7 @@ class Core:
 
         It is not a Task to this core; what is expected of its like is all that changes.
         """
+        self._at_rest = False
         queue, at = self._catalogue.queue(task.queue_key), max(task.created, task.not_before)
         expected = self._estimates.expected(queue.key, task.type, queue.expected_service)
         latest_start = order.latest_start(queue, task, expected)
@@ -364,10 +381,12 @@ class Core:
 
     def recall(self, pool: Key, told: Iterable[TypePerformance]) -> None:
         """Take in what the pool's status tells of its types: it was seen in a former life."""
+        self._at_rest = False
         self._performance.recall(pool, told)
 
     def recall_levels(self, queue: Key, told: Iterable[Level]) -> None:
         """Take in what the queue's status tells of its rates and budgets, once its Tasks are known."""
+        self._at_rest = False
         self._limits.recall(queue, told)
 
     # Views.
