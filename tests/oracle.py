@@ -24,7 +24,7 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.model import REGION, ZONE, Agent, Limits, Pool, Queue, Task
+from taskdist.core.model import REGION, ZONE, Agent, Pool, Queue, Quota, Task
 
 # Ended already, or yet to be recorded so: there is nothing to lift.
 OVER = frozenset(
@@ -185,8 +185,8 @@ class Oracle:
         if "level Emergency" in message:
             return replace(queue, emergency_leased=99)
         if message.startswith("Queue"):
-            return replace(queue, quota=Limits(waiting=queue.quota.waiting))
-        return replace(queue, tenant_quota=Limits(waiting=queue.tenant_quota.waiting))
+            return replace(queue, quota=Quota(waiting=queue.quota.waiting))
+        return replace(queue, tenant_quota=Quota(waiting=queue.tenant_quota.waiting))
 
     def obey(self, words: list[str]) -> bool:
         """Do what the command would; False for one that only shows something."""

@@ -16,7 +16,7 @@ from taskdist.controller.collector import settle_collector
 from taskdist.core import Core
 from taskdist.core.decisions import Assign
 from taskdist.core.events import AgentReady, PodSeen, PoolApplied, QueueApplied, TaskGone, TaskWaiting
-from taskdist.core.model import Agent, Budget, Limits, Pool, Queue, Task, TokenRate
+from taskdist.core.model import Agent, Budget, Pool, Queue, Quota, Task, TokenRate
 
 NAMESPACE, SLOTS, AGENTS, WAITING, STARTS = "bench", 4, 500, 20_000, 300
 TENANTS, LEVELS, TYPES = 8, 5, (10, 1_000)
@@ -37,9 +37,9 @@ def some(chance: random.Random) -> Fields:
 
 
 CASES = {
-    "quota": Case({"quota": Limits(leased=100)}),
-    "quota, two slots": Case({"quota": Limits(slots=200)}, lambda chance: {"slots": 2}),
-    "tenants' quota": Case({"tenant_quota": Limits(leased=12)}),
+    "quota": Case({"quota": Quota(leased=100)}),
+    "quota, two slots": Case({"quota": Quota(slots=200)}, lambda chance: {"slots": 2}),
+    "tenants' quota": Case({"tenant_quota": Quota(leased=12)}),
     "rate": Case({"rate": TokenRate(10.0, 10)}, opens=0.1),
     "budget held": Case({"budgets": (Budget("b", 100),)}, lambda chance: {"budgets": (("q", "b", 1),)}),
     "budget in time": Case(
@@ -49,8 +49,8 @@ CASES = {
     "budget in time, 200 amounts": Case({"budgets": (Budget("b", rate=TokenRate(5_000.0, 5_000)),)}, some, 0.1),
     "one key": Case({"concurrency_limit": 100}, lambda chance: {"concurrency_key": "k"}),
     "100 keys": Case({}, lambda chance: {"concurrency_key": f"k{chance.randrange(100)}"}),
-    "fifo, quota": Case({"quota": Limits(leased=100), "policy": OrderPolicy.FIFO}),
-    "fifo, tenants' quota": Case({"tenant_quota": Limits(leased=12), "policy": OrderPolicy.FIFO}),
+    "fifo, quota": Case({"quota": Quota(leased=100), "policy": OrderPolicy.FIFO}),
+    "fifo, tenants' quota": Case({"tenant_quota": Quota(leased=12), "policy": OrderPolicy.FIFO}),
 }
 
 

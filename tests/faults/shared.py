@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from taskdist.api import OnDependencyFailure
-from taskdist.core.model import Budget, Limits, Queue, TokenRate
+from taskdist.core.model import Budget, Queue, Quota, TokenRate
 
 KINDS = (
     "concurrency",
@@ -27,7 +27,7 @@ KINDS = (
     "twins",
 )
 HELD, SPENT, DEVICE = "held", "spent", "gpu"
-UNBOUNDED = Limits()
+UNBOUNDED = Quota()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class Shared:
 
     concurrency: int = 0  # Tasks of one concurrency key at once; 0: no Task has one
     ordering: bool = False
-    quota: Limits = UNBOUNDED
-    tenant_quota: Limits = UNBOUNDED
+    quota: Quota = UNBOUNDED
+    tenant_quota: Quota = UNBOUNDED
     rate: TokenRate | None = None
     tenant_rate: TokenRate | None = None
     held: int = 0  # limit of a budget that is held
@@ -101,8 +101,8 @@ def draw(rng: random.Random) -> Shared:
     return Shared(
         concurrency=rng.choice((1, 1, 2)) if "concurrency" in kinds else 0,
         ordering="ordering" in kinds,
-        quota=rng.choice((Limits(leased=1), Limits(leased=2), Limits(slots=2))) if "quota" in kinds else UNBOUNDED,
-        tenant_quota=rng.choice((Limits(leased=1), Limits(slots=2))) if "tenants" in kinds else UNBOUNDED,
+        quota=rng.choice((Quota(leased=1), Quota(leased=2), Quota(slots=2))) if "quota" in kinds else UNBOUNDED,
+        tenant_quota=rng.choice((Quota(leased=1), Quota(slots=2))) if "tenants" in kinds else UNBOUNDED,
         rate=TokenRate(rng.choice((0.2, 1.0)), burst) if "rate" in kinds else None,
         tenant_rate=TokenRate(rng.choice((0.2, 1.0)), 1) if {"tenants", "rate"} <= kinds else None,
         held=rng.choice((1, 2, 3)) if "budget" in kinds else 0,

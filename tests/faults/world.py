@@ -22,7 +22,7 @@ from faults.timings import QUICK, SHIPPED
 from faults.trouble import FAULTS
 from taskdist.api import Phase, Reclaim
 from taskdist.core import Core
-from taskdist.core.model import Limits, Overflow, Pool, Queue, RetryPolicy, Task, Timeouts
+from taskdist.core.model import Overflow, Pool, Queue, Quota, RetryPolicy, Task, Timeouts
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.observations import PodRecord
 from taskdist.protocol.operator import Leader
@@ -94,7 +94,7 @@ class World:
             ),
             timeouts=Timeouts(plan.waiting, plan.execution, plan.progress),
             overflow=Overflow(1, 0, plan.overflow, OTHER_QUEUE) if plan.overflow is not None else None,
-            quota=Limits(waiting=1) if plan.overflow is not None else Limits(),
+            quota=Quota(waiting=1) if plan.overflow is not None else Quota(),
         )
         if plan.shared is not None:
             self.queue = plan.shared.rules(self.queue)

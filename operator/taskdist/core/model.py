@@ -148,7 +148,7 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Quota:
     """Upper bounds of what may be there at once; None: not bounded."""
 
     waiting: int | None = None
@@ -259,8 +259,8 @@ class Queue:
     max_queue_seconds: float = 3600.0
     expected_service: float = 10.0
     hold_after: float = 60.0  # 0: never
-    quota: Limits = field(default_factory=Limits)
-    tenant_quota: Limits = field(default_factory=Limits)
+    quota: Quota = field(default_factory=Quota)
+    tenant_quota: Quota = field(default_factory=Quota)
     rate: TokenRate | None = None
     tenant_rate: TokenRate | None = None
     concurrency_limit: int = 1

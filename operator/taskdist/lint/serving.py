@@ -209,7 +209,7 @@ def _made_capable(refused: _Refusal, pool: PoolDoc) -> dict[str, Any] | None:
             return patch("spec.skills", sorted(pool.shape.skills | need.skills))
         case Reason.LABELS_MISMATCH:
             labels = dict(pool.shape.labels)
-            wanted = [each for each in need.selector if not filters.holds(each, labels)]
+            wanted = [each for each in need.selector if not filters.fulfils(each, labels)]
             if all(each.operator in ("In", "Exists") for each in wanted):
                 return patch("spec.template.metadata.labels", {each.key: _value(each) for each in wanted})
     return None

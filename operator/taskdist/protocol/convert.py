@@ -41,12 +41,12 @@ from taskdist.core.model import (
     TOPOLOGY,
     Breaker,
     Budget,
-    Limits,
     Match,
     Overflow,
     Parent,
     Pool,
     Queue,
+    Quota,
     RetryPolicy,
     Route,
     RouteStep,
@@ -476,8 +476,8 @@ def _route(route: api.Route) -> Route:
     )
 
 
-def _limits(limits: taskqueue.Limits | None) -> Limits:
-    return Limits(limits.waiting, limits.leased, limits.slots, limits.payload_bytes) if limits else Limits()
+def _limits(limits: taskqueue.Limits | None) -> Quota:
+    return Quota(limits.waiting, limits.leased, limits.slots, limits.payload_bytes) if limits else Quota()
 
 
 def _rate(rate: taskqueue.TokenRate | None) -> TokenRate | None:

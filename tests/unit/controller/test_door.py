@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskdist.controller.door import Cause, Doors, closed_by, marks, words
-from taskdist.core.model import Limits, Overflow, Queue
+from taskdist.core.model import Overflow, Queue, Quota
 
 PLAIN = Queue("ns", "q", ("p",))
 TANK = replace(PLAIN, overflow=Overflow(high_water=10, low_water=4))
-QUOTA = replace(PLAIN, quota=Limits(waiting=20))
-BYTES = replace(PLAIN, quota=Limits(payload_bytes=1000))
+QUOTA = replace(PLAIN, quota=Quota(waiting=20))
+BYTES = replace(PLAIN, quota=Quota(payload_bytes=1000))
 OPEN: frozenset[Cause] = frozenset()
 
 
@@ -35,7 +35,7 @@ OPEN: frozenset[Cause] = frozenset()
         pytest.param(PLAIN, 0, 0, {Cause.DRAINED}, OPEN, id="not drained any more"),
         pytest.param(replace(PLAIN, paused=True), 0, 0, OPEN, OPEN, id="a paused queue takes Tasks"),
         pytest.param(
-            replace(TANK, quota=Limits(payload_bytes=1000)),
+            replace(TANK, quota=Quota(payload_bytes=1000)),
             5,
             1000,
             OPEN,
@@ -45,7 +45,7 @@ OPEN: frozenset[Cause] = frozenset()
         pytest.param(
             replace(PLAIN, overflow=Overflow(5, 9)), 4, 0, {Cause.OVERFLOW}, OPEN, id="a low mark above the high one"
         ),
-        pytest.param(replace(PLAIN, quota=Limits(waiting=1)), 0, 0, {Cause.WAITING}, OPEN, id="the smallest quota"),
+        pytest.param(replace(PLAIN, quota=Quota(waiting=1)), 0, 0, {Cause.WAITING}, OPEN, id="the smallest quota"),
     ],
 )
 def test_closed_by(
@@ -56,7 +56,7 @@ def test_closed_by(
 
 queues = st.builds(
     lambda high, low, waiting, size, drained: replace(
-        PLAIN, overflow=Overflow(high, low) if high else None, quota=Limits(waiting, None, None, size), drained=drained
+        PLAIN, overflow=Overflow(high, low) if high else None, quota=Quota(waiting, None, None, size), drained=drained
     ),
     st.integers(0, 30),
     st.integers(0, 30),

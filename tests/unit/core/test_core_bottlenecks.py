@@ -11,7 +11,7 @@ from taskdist.core import Core
 from taskdist.core.decisions import Assign, Explanation
 from taskdist.core.events import AgentReady, Event, PoolApplied, QueueApplied, TaskGone, TaskLeased, TaskWaiting
 from taskdist.core.explaining.bottlenecks import HELD, Holdup, Watch
-from taskdist.core.model import Budget, Limits, TokenRate
+from taskdist.core.model import Budget, Quota, TokenRate
 
 QUEUE, POOL = (NAMESPACE, "q"), (NAMESPACE, "p")
 PLAIN = make_queue().build()
@@ -121,7 +121,7 @@ def first(core: Core, now: float = 100.0) -> Holdup:
         ),
         pytest.param(
             [
-                QueueApplied(replace(PLAIN, quota=Limits(leased=1))),
+                QueueApplied(replace(PLAIN, quota=Quota(leased=1))),
                 AgentReady(ONE.build()),
                 TaskLeased(make_task("x").build(), "a"),
                 TaskWaiting(make_task("t").build()),
@@ -193,7 +193,7 @@ def test_what_is_wanted_so_is_none(event: Event) -> None:
 def test_waiting_time_counts_not_the_number_of_tasks() -> None:
     """Three new Tasks behind a quota have waited for less than one that has been there for long."""
     core = core_of(
-        QueueApplied(replace(PLAIN, tenant_quota=Limits(leased=1))),
+        QueueApplied(replace(PLAIN, tenant_quota=Quota(leased=1))),
         AgentReady(ONE.build()),
         TaskLeased(replace(X, tenant="red"), "a"),
         *[TaskWaiting(replace(T, uid=f"new{n}", tenant="red", created=98.0)) for n in range(3)],

@@ -27,7 +27,7 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.model import EMERGENCY, Budget, Limits, Queue, Task, TokenRate
+from taskdist.core.model import EMERGENCY, Budget, Queue, Quota, Task, TokenRate
 
 HELD = Budget("slots", 4)
 SPENT = Budget("tokens", rate=TokenRate(2.0, 8))
@@ -365,7 +365,7 @@ def test_who_passes_one_that_waits_for_a_rate(fields: dict[str, Any], starts: li
         pytest.param(TaskHeld(task("large", 8, "tokens", created=0.5), Reason.RECOVERING), id="held-outside"),
         pytest.param(TaskLeased(task("large", 8, "tokens", created=0.5), "a"), id="found-to-run"),
         pytest.param(QueueApplied(rules(HELD, SPENT, paused=True)), id="queue-paused"),
-        pytest.param(QueueApplied(rules(HELD, SPENT, quota=Limits(leased=1))), id="quota-full"),
+        pytest.param(QueueApplied(rules(HELD, SPENT, quota=Quota(leased=1))), id="quota-full"),
         pytest.param(QueueApplied(rules(HELD, SPENT, rate=TokenRate(0.001))), id="queue-without-a-token"),
         pytest.param(QueueApplied(rules(HELD, Budget("tokens", rate=TokenRate(2.0, 7)))), id="never-enough"),
     ],

@@ -24,7 +24,7 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.model import Breaker, Limits, Overflow, Parent, Route, RouteStep, Task, Timeouts, TokenRate
+from taskdist.core.model import Breaker, Overflow, Parent, Quota, Route, RouteStep, Task, Timeouts, TokenRate
 from taskdist.core.ordering.lines import Line
 
 KEY = (NAMESPACE, "p")
@@ -147,11 +147,11 @@ SPILLS = Overflow(1, 1, OnOverflow.SPILL, "spare")
             "cannot",
             id="before-one-that-was-started",
         ),
-        pytest.param([rules(quota=Limits(leased=1)), waits("t"), runs("u")], 0.0, "quota", id="over-the-quota"),
-        pytest.param([rules(quota=Limits(slots=1)), waits("t"), runs("u")], 0.0, "slots", id="over-the-slots"),
-        pytest.param([rules(tenant_quota=Limits(leased=1)), waits("t"), runs("u")], 0.0, "tenant", id="of-its-tenant"),
+        pytest.param([rules(quota=Quota(leased=1)), waits("t"), runs("u")], 0.0, "quota", id="over-the-quota"),
+        pytest.param([rules(quota=Quota(slots=1)), waits("t"), runs("u")], 0.0, "slots", id="over-the-slots"),
+        pytest.param([rules(tenant_quota=Quota(leased=1)), waits("t"), runs("u")], 0.0, "tenant", id="of-its-tenant"),
         pytest.param(
-            [rules(tenant_quota=Limits(leased=1)), waits("t"), runs("u", tenant="y")], 0.0, "", id="of-another-tenant"
+            [rules(tenant_quota=Quota(leased=1)), waits("t"), runs("u", tenant="y")], 0.0, "", id="of-another-tenant"
         ),
         pytest.param([waits("t", concurrency_key="k"), runs("u", concurrency_key="k")], 0.0, "key", id="key-in-use"),
         pytest.param([waits("t", concurrency_key="k"), runs("u", concurrency_key="l")], 0.0, "", id="another-key"),
@@ -253,7 +253,7 @@ def test_grants_without_a_token_are_found() -> None:
         pytest.param([rules(overflow=Overflow(1, 1)), waits("u"), waits("t")], ends(Reason.QUEUE_FULL), "", id="full"),
         pytest.param([rules(overflow=Overflow(1, 1)), waits("t")], ends(Reason.QUEUE_FULL), "is not", id="not-full"),
         pytest.param(
-            [rules(quota=Limits(payload_bytes=5)), waits("u", payload_bytes=3), waits("t", payload_bytes=3)],
+            [rules(quota=Quota(payload_bytes=5)), waits("u", payload_bytes=3), waits("t", payload_bytes=3)],
             ends(Reason.QUEUE_FULL),
             "",
             id="too-many-bytes",

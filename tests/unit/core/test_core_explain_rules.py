@@ -17,7 +17,7 @@ from taskdist.core import Core
 from taskdist.core.decisions import Assign, Explanation
 from taskdist.core.events import AgentReady, Event, PoolApplied, QueueApplied, TaskGone, TaskLeased, TaskWaiting
 from taskdist.core.explaining.wording import clock, duration, text
-from taskdist.core.model import EMERGENCY, TOP, Budget, Limits, Parent, Queue, Route, RouteStep, Task, TokenRate
+from taskdist.core.model import EMERGENCY, TOP, Budget, Parent, Queue, Quota, Route, RouteStep, Task, TokenRate
 
 PLAIN = make_task("t").build()
 OTHER = make_task("o").build()
@@ -138,7 +138,7 @@ def explained(queue: Queue, events: Sequence[Event], slots: int = 4, now: float 
             id="key-in-use",
         ),
         pytest.param(
-            rules(quota=Limits(leased=1)),
+            rules(quota=Quota(leased=1)),
             [runs(), waits()],
             Reason.QUOTA_EXCEEDED,
             "Queue q runs 1 of at most 1 Tasks.",
@@ -147,7 +147,7 @@ def explained(queue: Queue, events: Sequence[Event], slots: int = 4, now: float 
             id="quota-of-the-queue",
         ),
         pytest.param(
-            rules(tenant_quota=Limits(slots=2)),
+            rules(tenant_quota=Quota(slots=2)),
             [runs(tenant="x"), waits(tenant="x", slots=2)],
             Reason.QUOTA_EXCEEDED,
             "Tenant x of queue q occupies 1 of at most 2 slots.",
@@ -156,7 +156,7 @@ def explained(queue: Queue, events: Sequence[Event], slots: int = 4, now: float 
             id="quota-of-the-tenant",
         ),
         pytest.param(
-            rules(quota=Limits(slots=2)),
+            rules(quota=Quota(slots=2)),
             [waits(slots=3)],
             Reason.QUOTA_EXCEEDED,
             "may occupy 2 slots in all",
@@ -309,7 +309,7 @@ def explained(queue: Queue, events: Sequence[Event], slots: int = 4, now: float 
             id="queued-at-the-top",
         ),
         pytest.param(
-            rules(quota=Limits(leased=1)),
+            rules(quota=Quota(leased=1)),
             [runs(slots=4), waits()],
             Reason.QUOTA_EXCEEDED,
             "Queue q runs 1 of at most 1 Tasks.",
@@ -571,7 +571,7 @@ def test_reasons_are_counted_as_they_are_told(
     fields: list[dict[str, Any]], leased: int | None, rate: TokenRate | None
 ) -> None:
     core = Core()
-    queue = rules(emergency=frozenset("x"), tenant_quota=Limits(leased=leased), rate=rate)
+    queue = rules(emergency=frozenset("x"), tenant_quota=Quota(leased=leased), rate=rate)
     for event in (
         PoolApplied(make_pool().slots(4).fixed(1).build()),
         QueueApplied(queue),

@@ -10,7 +10,7 @@ from taskdist.core.agents.filters import (
     FILTERS,
     Offer,
     covers,
-    holds,
+    fulfils,
     need_of,
     offer_of,
     prospective,
@@ -42,7 +42,7 @@ def offered(builder: AgentBuilder, pool: Pool | None = None) -> Offer:
 )
 def test_requirements(requirement: tuple[str, ...], labels: dict[str, str], expected: bool) -> None:
     operator, *values = requirement
-    assert holds(Requirement("zone", operator, frozenset(values)), labels) is expected
+    assert fulfils(Requirement("zone", operator, frozenset(values)), labels) is expected
 
 
 @pytest.mark.parametrize(

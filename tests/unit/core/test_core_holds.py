@@ -9,7 +9,7 @@ from taskdist.api import Phase
 from taskdist.core import Core
 from taskdist.core.decisions import Assign
 from taskdist.core.events import AgentReady, Event, PoolApplied, QueueApplied, TaskGone, TaskWaiting
-from taskdist.core.model import Limits
+from taskdist.core.model import Quota
 
 LARGE = replace(make_queue("large").build(), hold_after=1.0)
 OFFER = make_agent("a").slots(2).build()
@@ -60,7 +60,7 @@ def test_a_hold_is_worth_what_its_task_may_do_now(change: list[Event], started: 
 def test_what_a_limit_parks_is_no_fault_of_the_books() -> None:
     core = Core()
     for event in (
-        QueueApplied(replace(make_queue().build(), quota=Limits(leased=0))),
+        QueueApplied(replace(make_queue().build(), quota=Quota(leased=0))),
         PoolApplied(make_pool().build()),
         AgentReady(make_agent("a").build()),
         TaskWaiting(make_task("t").build()),

@@ -20,7 +20,7 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.model import Limits, Parent, Queue, Task
+from taskdist.core.model import Parent, Queue, Quota, Task
 
 
 def task(uid: str, **fields: Any) -> Task:
@@ -140,7 +140,7 @@ def test_the_cancel_of_the_one_that_was_woken_wakes_the_next() -> None:
         pytest.param(queue(), {"created": 1.0, "ordering_key": "o"}, {"created": 2.0}, id="an-older-one-has-the-turn"),
         pytest.param(queue(), {"created": 1.0, "slots": 9}, {"created": 2.0}, id="it-fits-no-agent-now"),
         pytest.param(
-            queue(quota=Limits(slots=4)),
+            queue(quota=Quota(slots=4)),
             {"created": 1.0, "slots": 4},
             {"created": 2.0},
             id="the-quota-of-slots-is-short",
@@ -162,7 +162,7 @@ def test_others_go_on_if_the_one_that_was_woken_cannot(
 
 
 def test_those_of_another_tenant_go_on_if_the_quota_of_the_one_that_was_woken_is_full() -> None:
-    world = World(queue(tenant_quota=Limits(leased=1)))
+    world = World(queue(tenant_quota=Quota(leased=1)))
     world.told(task("x", tenant="c"))
     assert world.starts() == ["x"]
     world.told(task("first", created=1), task("second", tenant="b", created=2))

@@ -20,7 +20,7 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.model import Limits, Queue, Route, RouteStep, Task, TokenRate
+from taskdist.core.model import Queue, Quota, Route, RouteStep, Task, TokenRate
 
 PLENTY = 20.0
 
@@ -61,7 +61,7 @@ class World:
         return found
 
     def held(self) -> dict[str, str]:
-        return {hold.agent.uid: hold.record.task.uid for hold in self.core._holds}
+        return {hold.agent.uid: hold.record.task.uid for hold in self.core._reservations}
 
 
 def test_after_its_time_it_gets_the_agent_on_which_it_fits_first() -> None:
@@ -153,8 +153,8 @@ def test_others_go_there_only_if_they_are_expected_to_end_before(seconds: float,
         pytest.param([task("big", queue="large", slots=2, suspended=True)], id="it-is-suspended"),
         pytest.param([QueueApplied(queue("large", paused=True))], id="its-queue-is-paused"),
         pytest.param([QueueApplied(queue("large", pools=()))], id="its-queue-goes-elsewhere"),
-        pytest.param([QueueApplied(queue("large", quota=Limits(slots=1)))], id="its-quota-forbids-it"),
-        pytest.param([QueueApplied(queue("large", tenant_quota=Limits(leased=0)))], id="its-tenants-quota-is-full"),
+        pytest.param([QueueApplied(queue("large", quota=Quota(slots=1)))], id="its-quota-forbids-it"),
+        pytest.param([QueueApplied(queue("large", tenant_quota=Quota(leased=0)))], id="its-tenants-quota-is-full"),
         pytest.param([AgentNotReady("a")], id="the-agent-is-silent"),
         pytest.param([PodGone("a")], id="the-agent-is-gone"),
     ],

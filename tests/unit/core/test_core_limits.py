@@ -11,7 +11,7 @@ from taskdist.api import OrderPolicy, Reason
 from taskdist.core.limits.blockers import Blocker, Scope
 from taskdist.core.limits.limits import Limits
 from taskdist.core.model import EMERGENCY, NORMAL, Overflow, Queue, Task, TokenRate
-from taskdist.core.model import Limits as Bounds
+from taskdist.core.model import Quota as Bounds
 
 QUEUE = (NAMESPACE, "q")
 
@@ -702,7 +702,7 @@ def test_nothing_is_kept_of_what_is_gone() -> None:
     assert not book.keys
     assert len(book.watched) <= 66
     assert len(told) >= 900
-    assert list(limits._turns.sizes()) == []
+    assert list(limits._ordering_keys.sizes()) == []
     assert list(limits.findings([])) == []
     limits.drop_queue(QUEUE)
     assert not limits._books

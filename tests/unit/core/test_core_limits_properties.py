@@ -24,7 +24,7 @@ from taskdist.core.limits.blockers import (
 )
 from taskdist.core.limits.limits import Limits
 from taskdist.core.model import EMERGENCY, Key, Queue, Task, TokenRate
-from taskdist.core.model import Limits as Bounds
+from taskdist.core.model import Quota as Bounds
 
 QUEUES, TENANTS, KEYS = ("q", "r"), ("a", "b"), ("k", "l")
 # What holds: its kind, the queue, and the tenant or the key.

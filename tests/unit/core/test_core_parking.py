@@ -10,7 +10,7 @@ from taskdist.api import OrderPolicy, Phase
 from taskdist.core import Core
 from taskdist.core.decisions import Assign
 from taskdist.core.events import AgentReady, PoolApplied, QueueApplied, TaskGone, TaskWaiting
-from taskdist.core.model import Budget, Limits, Queue, Task, TokenRate
+from taskdist.core.model import Budget, Queue, Quota, Task, TokenRate
 
 TENANTS, LEVELS, CLASSES = "abc", (0, 1), 40
 
@@ -39,12 +39,12 @@ def parked(core: Core) -> int:
 @pytest.mark.parametrize(
     ("rules", "fields", "pieces"),
     [
-        pytest.param(queue(quota=Limits(leased=1)), {}, 6, id="quota"),
-        pytest.param(queue(quota=Limits(leased=1)), {"slots": 2}, 6, id="quota-of-large-Tasks"),
-        pytest.param(queue(quota=Limits(slots=2)), {"slots": 2}, 6, id="quota-of-slots"),
-        pytest.param(queue(tenant_quota=Limits(leased=1)), {"slots": 2}, 6, id="tenants-quota-of-large-Tasks"),
+        pytest.param(queue(quota=Quota(leased=1)), {}, 6, id="quota"),
+        pytest.param(queue(quota=Quota(leased=1)), {"slots": 2}, 6, id="quota-of-large-Tasks"),
+        pytest.param(queue(quota=Quota(slots=2)), {"slots": 2}, 6, id="quota-of-slots"),
+        pytest.param(queue(tenant_quota=Quota(leased=1)), {"slots": 2}, 6, id="tenants-quota-of-large-Tasks"),
         pytest.param(queue(rate=TokenRate(1.0, 1)), {"slots": 2}, 6, id="rate-of-large-Tasks"),
-        pytest.param(queue(quota=Limits(leased=1), policy=OrderPolicy.FIFO), {}, 1, id="quota-of-a-fifo-queue"),
+        pytest.param(queue(quota=Quota(leased=1), policy=OrderPolicy.FIFO), {}, 1, id="quota-of-a-fifo-queue"),
         pytest.param(queue(budgets=(Budget("b", 1),)), {"budgets": (("q", "b", 1),)}, 6, id="budget"),
         pytest.param(
             queue(budgets=(Budget("b", rate=TokenRate(1.0, 1)),)), {"budgets": (("q", "b", 1),)}, 6, id="budget-in-time"
@@ -146,7 +146,7 @@ def test_the_first_of_many_amounts_goes_when_there_is_enough_for_it() -> None:
     ("rules", "fields"),
     [
         pytest.param(queue(), {"budgets": (("q", "none", 1),)}, id="groups"),
-        pytest.param(queue(tenant_quota=Limits(leased=0), policy=OrderPolicy.FIFO), {"tenant": "a"}, id="lines"),
+        pytest.param(queue(tenant_quota=Quota(leased=0), policy=OrderPolicy.FIFO), {"tenant": "a"}, id="lines"),
     ],
 )
 def test_what_comes_and_goes_under_a_closed_limit_leaves_nothing(rules: Queue, fields: dict[str, Any]) -> None:

@@ -51,7 +51,6 @@ from taskdist.core.model import (
     Agent,
     Breaker,
     Budget,
-    Limits,
     Match,
     Overflow,
     Parent,
@@ -59,6 +58,7 @@ from taskdist.core.model import (
     Pool,
     Preference,
     Queue,
+    Quota,
     Requirement,
     Route,
     RouteStep,
@@ -77,9 +77,9 @@ def mostly(plain: Any, others: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]
     return st.one_of(st.just(plain), st.just(plain), st.just(plain), others)
 
 
-def limits(most: int) -> st.SearchStrategy[Limits]:
+def limits(most: int) -> st.SearchStrategy[Quota]:
     few = mostly(None, st.integers(1, most))
-    return st.builds(Limits, mostly(None, st.integers(2, 8)), few, few, mostly(None, st.integers(4, 12)))
+    return st.builds(Quota, mostly(None, st.integers(2, 8)), few, few, mostly(None, st.integers(4, 12)))
 
 
 skills = mostly(frozenset(), st.frozensets(st.sampled_from(SKILLS), max_size=2))
@@ -158,8 +158,8 @@ queues = st.builds(
     max_queue_seconds=st.sampled_from((20.0, 3600.0)),
     expected_service=st.sampled_from((1.0, 10.0)),
     hold_after=mostly(0.0, st.sampled_from((5.0, 30.0))),
-    quota=mostly(Limits(), limits(4)),
-    tenant_quota=mostly(Limits(), limits(3)),
+    quota=mostly(Quota(), limits(4)),
+    tenant_quota=mostly(Quota(), limits(3)),
     rate=rates,
     tenant_rate=rates,
     concurrency_limit=st.integers(1, 2),
@@ -573,7 +573,7 @@ class CoreMachine(RuleBasedStateMachine):
             self.verdicts[decision.task_uid] = decision
 
     def kept(self) -> set[str]:
-        return {hold.agent.uid for hold in self.core._holds} | self.core._catalogue.guarded.keys()
+        return {hold.agent.uid for hold in self.core._reservations} | self.core._catalogue.guarded.keys()
 
     def resting(self) -> set[str]:
         return {agent.uid for agent in self.core._fleet.agents.values() if agent.resting}
@@ -621,9 +621,9 @@ class CoreMachine(RuleBasedStateMachine):
         Oracle(copy, uid, self.now, mirror.queues, mirror.pools, mirror.waiting, leased).run()
 
     def holds_are_justified(self) -> None:
-        pools = Counter(hold.agent.pool for hold in self.core._holds)
+        pools = Counter(hold.agent.pool for hold in self.core._reservations)
         assert all(number == 1 for number in pools.values())
-        for hold in self.core._holds:
+        for hold in self.core._reservations:
             task = self.mirror.waiting[hold.record.task.uid]
             queue = self.mirror.queue(task)
             assert task.slots > 1 or task.resources

@@ -22,7 +22,7 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.model import EMERGENCY, TOP, Limits, Overflow, Queue, Task, Timeouts, TokenRate
+from taskdist.core.model import EMERGENCY, TOP, Overflow, Queue, Quota, Task, Timeouts, TokenRate
 
 
 def task(uid: str, **fields: Any) -> Task:
@@ -150,7 +150,7 @@ def test_a_queue_with_an_order_of_its_own_competes_at_one_level_and_ignores_its_
         ),
         pytest.param({}, {"suspended": True}, Reason.SUSPENDED, id="suspended"),
         pytest.param({"paused": True}, {}, Reason.QUEUE_PAUSED, id="paused"),
-        pytest.param({"quota": Limits(leased=0)}, {}, Reason.QUOTA_EXCEEDED, id="quota"),
+        pytest.param({"quota": Quota(leased=0)}, {}, Reason.QUOTA_EXCEEDED, id="quota"),
         pytest.param({"rate": TokenRate(0.1, 0)}, {}, Reason.RATE_LIMITED, id="rate"),
         pytest.param({"concurrency_limit": 0}, {"concurrency_key": "k"}, Reason.QUEUED, id="key-never-used"),
     ],
@@ -276,7 +276,7 @@ def test_a_grant_that_was_not_written_costs_nothing() -> None:
 
 def test_a_queue_that_its_own_limit_held_does_not_save_up() -> None:
     """It had one Task at a time running for long while the other queue had the rest; then its quota goes."""
-    tight = queue("r", quota=Limits(leased=1), expected_service=10.0)
+    tight = queue("r", quota=Quota(leased=1), expected_service=10.0)
     world = World(queue(expected_service=10.0), tight)
     world.told(TaskLeased(task("far", queue="r"), "elsewhere"))
     world.told(
@@ -284,7 +284,7 @@ def test_a_queue_that_its_own_limit_held_does_not_save_up() -> None:
     )
     assert world.order(seconds=10.0, most=50) == "a" * 50
     (running,) = (uid for uid, record in world.core._tasks.items() if record.agent is not None and uid != "far")
-    world.told(TaskGone(running, Phase.SUCCEEDED), QueueApplied(replace(tight, quota=Limits())), now=500.0)
+    world.told(TaskGone(running, Phase.SUCCEEDED), QueueApplied(replace(tight, quota=Quota())), now=500.0)
     served = world.order(500.0, seconds=10.0, most=20)
     assert abs(served.count("b") - 10) <= 1
 
@@ -404,8 +404,8 @@ def test_emergencies_skip_rates_and_leave_a_debt() -> None:
 @pytest.mark.parametrize(
     ("rules", "fields", "reason"),
     [
-        pytest.param({"quota": Limits(leased=1)}, {}, Reason.QUOTA_EXCEEDED, id="the-queues-quota"),
-        pytest.param({"tenant_quota": Limits(slots=1)}, {}, Reason.QUOTA_EXCEEDED, id="the-tenants-quota"),
+        pytest.param({"quota": Quota(leased=1)}, {}, Reason.QUOTA_EXCEEDED, id="the-queues-quota"),
+        pytest.param({"tenant_quota": Quota(slots=1)}, {}, Reason.QUOTA_EXCEEDED, id="the-tenants-quota"),
         pytest.param({"emergency_leased": 1}, {}, Reason.QUOTA_EXCEEDED, id="the-cap"),
         pytest.param({}, {"concurrency_key": "k"}, Reason.KEY_IN_USE, id="keys"),
         pytest.param({}, {"ordering_key": "k"}, Reason.OUT_OF_TURN, id="order"),
@@ -570,8 +570,8 @@ def test_leased_tasks_of_a_queue_that_is_gone_finish_under_defaults() -> None:
     ("rules", "fields", "agents"),
     [
         pytest.param({}, {}, 5, id="nothing-holds-them"),
-        pytest.param({"quota": Limits(leased=1)}, {}, 1, id="quota"),
-        pytest.param({"tenant_quota": Limits(slots=1)}, {}, 1, id="tenants-quota"),
+        pytest.param({"quota": Quota(leased=1)}, {}, 1, id="quota"),
+        pytest.param({"tenant_quota": Quota(slots=1)}, {}, 1, id="tenants-quota"),
         pytest.param({"rate": TokenRate(0.001, 1)}, {}, 1, id="rate"),
         pytest.param({}, {"concurrency_key": "k"}, 1, id="key"),
         pytest.param({}, {"ordering_key": "o"}, 1, id="order"),

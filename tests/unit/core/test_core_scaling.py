@@ -25,7 +25,7 @@ from taskdist.core.events import (
     TaskWaiting,
 )
 from taskdist.core.fleet.equivalence import Demand
-from taskdist.core.model import Limits
+from taskdist.core.model import Quota
 from taskdist.core.scaling.sizing import Layout, Sizing, Target, agents, in_turn, victims, work
 from taskdist.core.scaling.sizing import zone as zone_of
 
@@ -229,14 +229,14 @@ class TestSizing:
 @pytest.mark.parametrize(
     ("quota", "tenant_quota", "expected"),
     [
-        pytest.param(Limits(leased=3), Limits(), 3, id="of-the-queue"),
-        pytest.param(Limits(slots=3), Limits(), 3, id="of-its-slots"),
-        pytest.param(Limits(), Limits(leased=2), 4, id="of-each-of-two-tenants"),
-        pytest.param(Limits(leased=3), Limits(leased=2), 3, id="both"),
-        pytest.param(Limits(leased=99), Limits(), 20, id="wide-enough"),
+        pytest.param(Quota(leased=3), Quota(), 3, id="of-the-queue"),
+        pytest.param(Quota(slots=3), Quota(), 3, id="of-its-slots"),
+        pytest.param(Quota(), Quota(leased=2), 4, id="of-each-of-two-tenants"),
+        pytest.param(Quota(leased=3), Quota(leased=2), 3, id="both"),
+        pytest.param(Quota(leased=99), Quota(), 20, id="wide-enough"),
     ],
 )
-def test_pools_grow_for_no_more_than_quotas_let_start(quota: Limits, tenant_quota: Limits, expected: int) -> None:
+def test_pools_grow_for_no_more_than_quotas_let_start(quota: Quota, tenant_quota: Quota, expected: int) -> None:
     queue = replace(make_queue().pools("p").build(), quota=quota, tenant_quota=tenant_quota)
     core = core_with(make_pool().elastic(0, 30), QueueApplied(queue))
     for number in range(20):
@@ -249,7 +249,7 @@ def test_pools_grow_for_no_more_than_quotas_let_start(quota: Limits, tenant_quot
         core.handle(event, 1.0)
     assert len([each for each in core.decide(1.0) if isinstance(each, Assign)]) == expected
     assert core.pool_view(P).desired == expected
-    core.handle(QueueApplied(replace(queue, quota=Limits(), tenant_quota=Limits())), 2.0)
+    core.handle(QueueApplied(replace(queue, quota=Quota(), tenant_quota=Quota())), 2.0)
     assert sizes(core.decide(2.0)) == ({"p": 20} if expected < 20 else {})
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskdist.api import Phase
-from taskdist.core.model import Budget, Limits, Queue, Task, TokenRate
+from taskdist.core.model import Budget, Queue, Quota, Task, TokenRate
 from taskdist.protocol.messages import Final, Grant, Result, Verdict
 from taskdist.protocol.observations import (
     Conflict,
@@ -24,8 +24,8 @@ from unit.protocol.desk import A1, EPOCH, POOL, QUEUE, Desk
 SCARCE: dict[str, tuple[Queue, dict[str, Any]]] = {
     "concurrency key": (QUEUE, {"concurrency_key": "k"}),
     "ordering key": (QUEUE, {"ordering_key": "k"}),
-    "quota": (replace(QUEUE, quota=Limits(leased=1)), {}),
-    "tenant quota": (replace(QUEUE, tenant_quota=Limits(slots=1)), {}),
+    "quota": (replace(QUEUE, quota=Quota(leased=1)), {}),
+    "tenant quota": (replace(QUEUE, tenant_quota=Quota(slots=1)), {}),
     "budget": (replace(QUEUE, budgets=(Budget("b", 1),)), {"budgets": (("q", "b", 1),)}),
     "budget that refills": (
         replace(QUEUE, budgets=(Budget("b", rate=TokenRate(0.001, 1)),)),

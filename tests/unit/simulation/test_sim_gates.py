@@ -9,7 +9,7 @@ from sim_worlds import playing, starts, stream
 from test_sim_figures import NS, agent, made, task
 
 from taskdist.api import OnDependencyFailure, OrderPolicy
-from taskdist.core.model import EMERGENCY, NORMAL, TOP, Budget, Limits, Parent, Queue, TokenRate
+from taskdist.core.model import EMERGENCY, NORMAL, TOP, Budget, Parent, Queue, Quota, TokenRate
 from taskdist.simulation.figures import figures
 from taskdist.simulation.gates import Gates, without
 from taskdist.simulation.inversions import Checker, inversions
@@ -88,16 +88,16 @@ OPEN = {
     # Name: queue, Tasks that ran before, the waiting one's fields → when it was eligible, of 0 to 20.
     "nothing limits": (QUEUE, [running("x", 2, 8)], {}, [(0, 20)]),
     "leased": (
-        limits(quota=Limits(leased=1)),
+        limits(quota=Quota(leased=1)),
         [running("x", 2, 8), running("y", 9, 12)],
         {},
         [(0, 2), (8, 9), (12, 20)],
     ),
-    "leased by two": (limits(quota=Limits(leased=2)), [running("x", 2, 8), running("y", 5, 12)], {}, [(0, 5), (8, 20)]),
-    "slots": (limits(quota=Limits(slots=3)), [running("x", 2, 8, slots=2)], {"slots": 2}, [(0, 2), (8, 20)]),
-    "slots that suffice": (limits(quota=Limits(slots=3)), [running("x", 2, 8, slots=2)], {}, [(0, 20)]),
-    "another tenant": (limits(tenant_quota=Limits(leased=1)), [running("x", 2, 8, tenant="b")], {}, [(0, 20)]),
-    "its tenant": (limits(tenant_quota=Limits(leased=1)), [running("x", 2, 8)], {}, [(0, 2), (8, 20)]),
+    "leased by two": (limits(quota=Quota(leased=2)), [running("x", 2, 8), running("y", 5, 12)], {}, [(0, 5), (8, 20)]),
+    "slots": (limits(quota=Quota(slots=3)), [running("x", 2, 8, slots=2)], {"slots": 2}, [(0, 2), (8, 20)]),
+    "slots that suffice": (limits(quota=Quota(slots=3)), [running("x", 2, 8, slots=2)], {}, [(0, 20)]),
+    "another tenant": (limits(tenant_quota=Quota(leased=1)), [running("x", 2, 8, tenant="b")], {}, [(0, 20)]),
+    "its tenant": (limits(tenant_quota=Quota(leased=1)), [running("x", 2, 8)], {}, [(0, 2), (8, 20)]),
     "a key": (QUEUE, [running("x", 2, 8, concurrency_key="k")], {"concurrency_key": "k"}, [(0, 2), (8, 20)]),
     "another key": (QUEUE, [running("x", 2, 8, concurrency_key="k")], {"concurrency_key": "l"}, [(0, 20)]),
     "a key for two": (
@@ -246,7 +246,7 @@ def test_queues_with_a_level_of_their_own_compete_at_it() -> None:
 GATED = {
     "its turn was not come": ({"ordering_key": "o"}, QUEUE, {"ordering_key": "o"}),
     "its key was held": ({"concurrency_key": "k"}, QUEUE, {"concurrency_key": "k"}),
-    "its tenant's quota was full": ({"tenant": "t"}, limits(tenant_quota=Limits(leased=1)), {"tenant": "t"}),
+    "its tenant's quota was full": ({"tenant": "t"}, limits(tenant_quota=Quota(leased=1)), {"tenant": "t"}),
     "its tenant's rate was short": ({"tenant": "t"}, limits(tenant_rate=TokenRate(0.01)), {"tenant": "t"}),
     "a budget may be kept for others": (
         {"budgets": (("q", "b", 1),)},

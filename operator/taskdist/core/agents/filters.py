@@ -105,7 +105,7 @@ def prospective(pool: Pool) -> Offer:
     )
 
 
-def holds(requirement: Requirement, labels: dict[str, str]) -> bool:
+def fulfils(requirement: Requirement, labels: dict[str, str]) -> bool:
     """Whether the labels meet the requirement, with the meaning that Kubernetes gives the four operators."""
     present = requirement.key in labels
     match requirement.operator:
@@ -150,7 +150,7 @@ def label(offer: Offer, key: str) -> str | None:
 def meets(selector: Iterable[Requirement], offer: Offer) -> bool:
     """Whether the agent's labels meet all requirements."""
     labels = dict(offer.labels)
-    return all(holds(requirement, labels) for requirement in selector)
+    return all(fulfils(requirement, labels) for requirement in selector)
 
 
 def worth(preferred: Iterable[Preference], offer: Offer) -> int:
@@ -216,7 +216,7 @@ def _say_labels(need: Need, offers: Sequence[Offer]) -> str:
     unmet = [
         requirement
         for requirement in need.selector
-        if not any(holds(requirement, dict(offer.labels)) for offer in offers)
+        if not any(fulfils(requirement, dict(offer.labels)) for offer in offers)
     ]
     if not unmet:
         return f"meets all of: {'; '.join(map(_requirement, need.selector))}"

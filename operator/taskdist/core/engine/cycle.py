@@ -24,7 +24,7 @@ from taskdist.core.ordering.lines import Group, Line, TaskRecord
 from taskdist.core.placement.pickers import picker
 from taskdist.core.placement.reservations import has_room
 from taskdist.core.placement.strategies import Strategies, strategy_of
-from taskdist.core.scaling.autoscaler import Resizer
+from taskdist.core.scaling.autoscaler import Autoscaler
 
 # Named once: compiled code finds a constant at once, the member of a class by asking the class.
 ADAPTIVE: Final = Strategy.ADAPTIVE
@@ -40,18 +40,18 @@ class Cycle:
         self._states = states
         self._catalogue = states.catalogue
         self._fleet = states.fleet
-        self._holds = states.holds
+        self._reservations = states.reservations
         self._limits = states.limits
         self._parking = states.parking
         self._tasks = states.tasks
         self._waiting = states.waiting
         self.strategies = Strategies(self._fleet.agents, self._catalogue.pools, picker)
-        self.resizer = Resizer(self._catalogue, self._fleet)
+        self.autoscaler = Autoscaler(self._catalogue, self._fleet)
 
     def place(self, decisions: list[Decision], most: int, now: float) -> bool:
         """Give the slots that are free to the first Tasks that fit. Return whether there was room to say it all."""
-        if self._holds:
-            self._holds.let_go(now)
+        if self._reservations:
+            self._reservations.let_go(now)
         more = True
         while more:
             if not self._place_open(decisions, most, now):
@@ -74,7 +74,7 @@ class Cycle:
 
     def backfill(self, decisions: list[Decision], most: int, now: float) -> bool:
         """Give slots of agents that are held. Return whether there was room to say it all."""
-        for record, agent in self._for_held(now) if self._holds else ():
+        for record, agent in self._for_held(now) if self._reservations else ():
             if len(decisions) >= most:
                 return False
             decisions.append(self._assign(record, now, agent))
@@ -224,8 +224,8 @@ class Cycle:
 
     def _for_held(self, now: float) -> Iterator[tuple[TaskRecord, AgentRecord]]:
         """Say what goes to agents that are held: whom they are held for, or what is expected to end before that."""
-        self._holds.make(now)
-        for hold in self._holds:
+        self._reservations.make(now)
+        for hold in self._reservations:
             agent, holder = hold.agent, hold.record
             while agent.kind is not None and agent.busy < agent.slots:
                 if has_room(agent, holder) and self._may_go(holder, now):
@@ -266,7 +266,7 @@ class Cycle:
         service = self._states.service(record)
         if self._catalogue.timed and not task.attempted and not self._limits.concerns(task):
             since = max(task.created, task.not_before)
-            self.resizer.started(agent.pool, now - since, shape.demand)
+            self.autoscaler.started(agent.pool, now - since, shape.demand)
         self._waiting.charge(record, agent.pool, service, now)
         charge, record.charge = record.charge, None
         record.trying = False

@@ -61,7 +61,7 @@ class Core:
         self._estimates = states.estimates
         self._fleet = states.fleet
         self._held = states.held
-        self._holds = states.holds
+        self._reservations = states.reservations
         self._limits = states.limits
         self._parking = states.parking
         self._performance = states.performance
@@ -73,7 +73,7 @@ class Core:
         self._guard = self._timeouts.guard
         self._cycle = Cycle(states)
         self._strategies = self._cycle.strategies
-        self._resizer = self._cycle.resizer
+        self._autoscaler = self._cycle.autoscaler
         self._ended = 0
         self._inspection = audit.Inspection(self._tasks, self._waiting, self._catalogue, self._fleet)
         # When a decision was cut short by its limit: there is more to say at once.
@@ -156,7 +156,7 @@ class Core:
 
     def _pool_deleted(self, event: events.PoolDeleted, now: float) -> None:
         self._catalogue.drop_pool(event.key)
-        self._resizer.forget(event.key, now)
+        self._autoscaler.forget(event.key, now)
         self._guard.dropped(event.key, now)
         self._performance.forget(event.key)
 
@@ -337,8 +337,8 @@ class Core:
     def _release(self, now: float, anew: bool) -> bool:
         """Let go agents that are held in vain, if any work was placed `anew`, and rouse those that rest; return whether
         there were any."""
-        released = anew and bool(self._holds) and self._holds.let_go(now)
-        return (self._resizer.rests and self._resizer.rouse(self._waiting.profiles, now)) or released
+        released = anew and bool(self._reservations) and self._reservations.let_go(now)
+        return (self._autoscaler.rests and self._autoscaler.rouse(self._waiting.profiles, now)) or released
 
     def _size(self, most: int, now: float) -> list[Decision]:
         """Say how pools change for what waits without what limits hold: at most so many decisions.
@@ -349,7 +349,7 @@ class Core:
         claimed = self._cycle.claimed_demands()
         for demand in claimed:
             demand.tasks += 1
-        changes = self._resizer.decide(now, self._waiting.profiles, self._held, most, self._cycle.set_all_aside)
+        changes = self._autoscaler.decide(now, self._waiting.profiles, self._held, most, self._cycle.set_all_aside)
         for demand in claimed:
             demand.tasks -= 1
         return changes
@@ -361,7 +361,7 @@ class Core:
             self._wakeups.next(),
             self._limits.next_due(),
             self._guard.next_due(),
-            self._resizer.wake(),
+            self._autoscaler.wake(),
         )
         return min((time for time in times if time is not None), default=None)
 
@@ -423,15 +423,15 @@ class Core:
         record = self._tasks.get(uid)
         if record is None or record.agent is not None:
             return None
-        return reasons.why(record, self._catalogue, self._limits, self._dependencies, self._holds, now)
+        return reasons.why(record, self._catalogue, self._limits, self._dependencies, self._reservations, now)
 
     def waiting_by_reason(self, now: float) -> dict[tuple[Key, Reason], int]:
         """Count waiting Tasks by queue and the reason that `explain` gives, each class of like Tasks at once."""
-        return reasons.by_reason(self._catalogue, self._line_limits(now), self._holds)
+        return reasons.by_reason(self._catalogue, self._line_limits(now), self._reservations)
 
     def holdups(self, now: float) -> tuple[Holdups, Holdups]:
         """Return what holds waiting Tasks, and for how long in all: by queue, and by pool that could serve them."""
-        return holdups(self._catalogue, self._line_limits(now), self._holds, now)
+        return holdups(self._catalogue, self._line_limits(now), self._reservations, now)
 
     def _line_limits(self, now: float) -> LineLimits:
         claimants = [self._tasks[uid] for uid in self._limits.budgets.claims if uid in self._tasks]
@@ -448,7 +448,7 @@ class Core:
 
     def pool_view(self, key: Key) -> PoolView:
         """Return the pool as it is now. For an unknown pool: what is left of it, and 0 desired."""
-        return self._resizer.view(key)
+        return self._autoscaler.view(key)
 
     def breakers(self, pool: Key) -> tuple[BreakerView, ...]:
         """Return the circuit breakers of the pool's agents that are not closed."""

@@ -25,7 +25,7 @@ from taskdist.core.ordering.dependencies import Dependencies
 from taskdist.core.ordering.index import WaitingIndex
 from taskdist.core.ordering.lines import TaskRecord
 from taskdist.core.ordering.parking import Parking
-from taskdist.core.placement.reservations import Holds, needs_much
+from taskdist.core.placement.reservations import Reservations, needs_much
 from taskdist.core.primitives.service_times import Estimate, Estimates
 
 # Named once: compiled code finds a constant at once, the member of a class by asking the class.
@@ -67,7 +67,7 @@ class TaskStates:
         self.dependencies = Dependencies()
         # What time alone brings to Tasks.
         self.wakeups = Wakeups()
-        self.holds = Holds(self.fleet, self._limited)
+        self.reservations = Reservations(self.fleet, self._limited)
         # Tasks that ended without having run, as far as that was not said yet; Tasks that are new since `decide`.
         self.verdicts: deque[Fail | Spill] = deque()
         self.fresh: list[TaskRecord] = []
@@ -191,8 +191,8 @@ class TaskStates:
         shape = record.shape
         shape.eligible -= 1
         shape.eligible_since = shape.eligible_since - record.since if shape.eligible else 0.0
-        if self.holds:
-            self.holds.forget(record)
+        if self.reservations:
+            self.reservations.forget(record)
 
     def _counts_of(self, shape: Shape, task: Task) -> list[int]:
         key = (shape.queue_key, task.priority)
@@ -416,7 +416,7 @@ class TaskStates:
             level = record.level
             self.waiting.remove(record)
             self._enter_line(record, queue, now)
-            self.holds.rise(record)
+            self.reservations.rise(record)
             if record.trying and record.level < level:
                 # Others that wait for its key may go before it now.
                 self.parking.key_free(record.task, now)

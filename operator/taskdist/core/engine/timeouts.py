@@ -22,7 +22,7 @@ class Timeouts:
         self._states = states
         self._catalogue = states.catalogue
         self._fleet = states.fleet
-        self._holds = states.holds
+        self._reservations = states.reservations
         self._limits = states.limits
         self._parking = states.parking
         self._wakeups = states.wakeups
@@ -85,7 +85,7 @@ class Timeouts:
                 self._states.relax(record, now)
             if record.impatient <= now:
                 record.impatient = inf
-                self._holds.ask(record)
+                self._reservations.ask(record)
             self._states.heed_time(record)
 
     def _expired(self, record: TaskRecord, now: float) -> None:

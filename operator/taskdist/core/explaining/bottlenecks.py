@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from taskdist.api import Reason
-from taskdist.core.agents.filters import FILTERS, Need, Offer, holds, refusal
+from taskdist.core.agents.filters import FILTERS, Need, Offer, fulfils, refusal
 from taskdist.core.decisions import Explanation
 from taskdist.core.explaining.reasons import of_limit
 from taskdist.core.explaining.unschedulable import of_shape, served
@@ -37,7 +37,7 @@ from taskdist.core.model import Key
 from taskdist.core.ordering.line_limits import LineLimits
 
 if TYPE_CHECKING:
-    from taskdist.core.placement.reservations import Hold
+    from taskdist.core.placement.reservations import Reservation
 
 # It has to last, and its Tasks have to wait on average, for so many seconds.
 HELD: Final = 30.0
@@ -92,7 +92,9 @@ class Bottleneck:
 Holdups = Mapping[Key, list[Holdup]]
 
 
-def holdups(catalogue: Catalogue, limits: LineLimits, held: "Iterable[Hold]", now: float) -> tuple[Holdups, Holdups]:
+def holdups(
+    catalogue: Catalogue, limits: LineLimits, held: "Iterable[Reservation]", now: float
+) -> tuple[Holdups, Holdups]:
     """Return what holds Tasks of each queue, and Tasks that each pool could serve: most waiting time first."""
     queues: dict[Key, dict[tuple[Reason, str], Holdup]] = {}
     pools: dict[Key, dict[tuple[Reason, str], Holdup]] = {}
@@ -121,7 +123,7 @@ def _ordered(found: dict[Key, dict[tuple[Reason, str], Holdup]]) -> Holdups:
 
 
 def _of_shape(
-    shape: Shape, catalogue: Catalogue, limits: LineLimits, held: "list[Hold]", now: float
+    shape: Shape, catalogue: Catalogue, limits: LineLimits, held: "list[Reservation]", now: float
 ) -> Iterable[Holdup]:
     """Yield what holds Tasks of one class."""
     for gate in _GATES:
@@ -240,7 +242,7 @@ def _lacking(need: Need, reason: Reason, offers: list[Offer]) -> str:
             unmet = {
                 each.key
                 for each in need.selector
-                if not offers or any(not holds(each, dict(offer.labels)) for offer in offers)
+                if not offers or any(not fulfils(each, dict(offer.labels)) for offer in offers)
             }
             return _named("label", sorted(unmet))
         case Reason.NO_HANDLER:

@@ -30,7 +30,7 @@ from taskdist.core.ordering.line_limits import LineLimits
 
 if TYPE_CHECKING:
     from taskdist.core.ordering.lines import TaskRecord
-    from taskdist.core.placement.reservations import Hold
+    from taskdist.core.placement.reservations import Reservation
 
 
 def why(
@@ -38,7 +38,7 @@ def why(
     catalogue: Catalogue,
     limits: Limits,
     dependencies: Dependencies,
-    holds: "Iterable[Hold]",
+    reservations: "Iterable[Reservation]",
     now: float,
 ) -> Explanation:
     """Why a Task that waits is not running."""
@@ -53,7 +53,7 @@ def why(
             return of_turn(task, *limits.turn(task))
         return of_gate(task, record.gate, now)
     # A class that is closed or that no agent serves waits for that first, whatever its limits.
-    held = list(holds)
+    held = list(reservations)
     if served(record.shape, catalogue, held):
         blocker = limits.holding(task, record.level, now)
         if blocker is not None:
@@ -66,7 +66,9 @@ def why(
     return found if mine is None else of_own_hold(found, record, mine, now)
 
 
-def by_reason(catalogue: Catalogue, limits: LineLimits, holds: "Iterable[Hold]") -> dict[tuple[Key, Reason], int]:
+def by_reason(
+    catalogue: Catalogue, limits: LineLimits, reservations: "Iterable[Reservation]"
+) -> dict[tuple[Key, Reason], int]:
     """Count waiting Tasks by queue and the reason that `why` gives, each class of like Tasks at once."""
     counted: dict[tuple[Key, Reason], int] = {}
 
@@ -74,7 +76,7 @@ def by_reason(catalogue: Catalogue, limits: LineLimits, holds: "Iterable[Hold]")
         if tasks:
             counted[queue, reason] = counted.get((queue, reason), 0) + tasks
 
-    held = list(holds)
+    held = list(reservations)
     for shape in catalogue.shapes.values():
         if shape.eligible:
             free = shape.eligible

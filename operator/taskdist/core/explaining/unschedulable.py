@@ -24,23 +24,25 @@ from taskdist.core.model import Key, Task
 if TYPE_CHECKING:
     from taskdist.core.agents.roster import AgentRecord
     from taskdist.core.ordering.lines import TaskRecord
-    from taskdist.core.placement.reservations import Hold
+    from taskdist.core.placement.reservations import Reservation
 
 
-def served(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]") -> bool:
+def served(shape: Shape, catalogue: Catalogue, reservations: "Sequence[Reservation]") -> bool:
     """Whether the class is open and agents may run it, so that what limits hold waits for these."""
     if shape.closed is not None:
         return False
     capable = (kind for key in shape.pools for kind in catalogue.kinds(key) if shape.serving >> kind.number & 1)
-    return any(kind.open for kind in capable) or any(_capable(shape, hold) for hold in holds)
+    return any(kind.open for kind in capable) or any(_capable(shape, hold) for hold in reservations)
 
 
-def _capable(shape: Shape, hold: "Hold") -> bool:
+def _capable(shape: Shape, hold: "Reservation") -> bool:
     kind = hold.agent.kind
     return kind is not None and bool(shape.serving >> kind.number & 1)
 
 
-def of_shape(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]" = (), task: Task | None = None) -> Explanation:
+def of_shape(
+    shape: Shape, catalogue: Catalogue, reservations: "Sequence[Reservation]" = (), task: Task | None = None
+) -> Explanation:
     """Why a Task of this shape that no gate holds is not running: the same for all of them.
 
     With a Task of it, the command that unblocks that one is said too.
@@ -82,7 +84,7 @@ def of_shape(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]" = (), t
                 command=_let_go(shape, catalogue, task),
             )
         case _:
-            return _of_agents(shape, catalogue, holds, task)
+            return _of_agents(shape, catalogue, reservations, task)
 
 
 def with_route(found: Explanation, record: "TaskRecord", now: float) -> Explanation:
@@ -118,11 +120,13 @@ def _there_are(namespace: str, known: Iterable[Key]) -> str:
     return f"; there are: {', '.join(names[:8])}{more}"
 
 
-def _of_agents(shape: Shape, catalogue: Catalogue, holds: "Sequence[Hold]", task: Task | None) -> Explanation:
+def _of_agents(
+    shape: Shape, catalogue: Catalogue, reservations: "Sequence[Reservation]", task: Task | None
+) -> Explanation:
     pools = _pools([key[1] for key in shape.pools])
     kinds = [kind for key in shape.pools for kind in catalogue.kinds(key)]
     capable = [kind for kind in kinds if shape.serving >> kind.number & 1]
-    held = [hold for hold in holds if _capable(shape, hold)]
+    held = [hold for hold in reservations if _capable(shape, hold)]
     known = [(kind.offer, len(kind.members)) for kind in kinds]
     guarded = [agent for agent in catalogue.guarded.values() if agent.kind in capable]
     if shape.patient and (free := _would_do(shape, kinds)):
@@ -236,7 +240,7 @@ def _of_room(
     shape: Shape,
     catalogue: Catalogue,
     capable: Sequence[AgentClass],
-    held: "Sequence[Hold]",
+    held: "Sequence[Reservation]",
     pools: str,
     rejections: tuple[tuple[str, int], ...],
     guarded: "Sequence[AgentRecord]",
@@ -300,7 +304,7 @@ def _of_room(
     )
 
 
-def of_own_hold(found: Explanation, record: "TaskRecord", hold: "Hold", now: float) -> Explanation:
+def of_own_hold(found: Explanation, record: "TaskRecord", hold: "Reservation", now: float) -> Explanation:
     """The same reason as its like have, in words of its own: its wait has an end in sight."""
     agent = hold.agent
     return replace(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Final
 
-from taskdist.core.agents.filters import holds
+from taskdist.core.agents.filters import fulfils
 from taskdist.core.model import Match, Queue, Route, Task
 
 # The number of the route of a Task that has none.
@@ -35,7 +35,7 @@ def matches(match: Match, task: Task, labels: dict[str, str]) -> bool:
         and (not match.tenants or task.tenant in match.tenants)
         and task.slots >= match.min_slots
         and (match.max_slots is None or task.slots <= match.max_slots)
-        and all(holds(requirement, labels) for requirement in match.labels)
+        and all(fulfils(requirement, labels) for requirement in match.labels)
     )
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from taskdist.core.limits.blockers import Book, Scope
 from taskdist.core.limits.budgets import Purse
-from taskdist.core.limits.ordering_keys import SequenceKey, Turns
+from taskdist.core.limits.ordering_keys import OrderingKeys, SequenceKey
 from taskdist.core.model import EMERGENCY, Key, Task
 
 K = TypeVar("K")
@@ -18,7 +18,7 @@ def findings(
     tasks: Iterable[tuple[Task, bool]],
     books: Mapping[Key, Book],
     purses: Mapping[Key, Mapping[str, Purse]],
-    turns: Turns,
+    turns: OrderingKeys,
 ) -> Iterator[str]:
     """Yield in words what differs from the Tasks, each of which comes with whether it is leased."""
     queues: dict[Key, Counts] = {}

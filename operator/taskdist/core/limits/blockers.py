@@ -36,7 +36,7 @@ class Scope:
         self.no_token: NoToken | None = None
 
     @property
-    def bounds(self) -> model.Limits:
+    def bounds(self) -> model.Quota:
         """Its quotas."""
         return self.book.rules.quota
 
@@ -66,7 +66,7 @@ class Scope:
     def __str__(self) -> str:
         return f"Queue {self.book.rules.name}"
 
-    def held(self, bounds: model.Limits, slots: int) -> "Blocker | None":
+    def held(self, bounds: model.Quota, slots: int) -> "Blocker | None":
         """Return which quota forbids that a Task of so many slots starts; None if none does."""
         if bounds.leased is not None and self.leased >= bounds.leased:
             if self.full is None:
@@ -173,7 +173,7 @@ class Account(Scope):
         return self.name
 
     @property
-    def bounds(self) -> model.Limits:
+    def bounds(self) -> model.Quota:
         return self.of.rules.tenant_quota
 
     @property

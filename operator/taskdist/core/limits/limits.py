@@ -28,7 +28,7 @@ from taskdist.core.limits.blockers import (
 from taskdist.core.limits.budgets import Short
 from taskdist.core.limits.claims import Claims
 from taskdist.core.limits.levels import Level, levels, recall
-from taskdist.core.limits.ordering_keys import Turns
+from taskdist.core.limits.ordering_keys import OrderingKeys
 from taskdist.core.model import EMERGENCY, Key, Queue, Task, TokenRate
 from taskdist.core.order import is_emergency
 
@@ -43,7 +43,7 @@ class Limits:
         self._accounts: dict[tuple[str, str, str], Account] = {}
         # The same by the uids of Tasks between `enter` and `leave`: each is asked about several times in a decision.
         self._of: dict[str, Account] = {}
-        self._turns = Turns()
+        self._ordering_keys = OrderingKeys()
         # Empty accounts that are kept for their buckets, and how many there may be before they are looked through.
         self._idle: dict[Account, None] = {}
         self._idle_bound = 64
@@ -109,7 +109,7 @@ class Limits:
             book.payload_bytes += task.payload_bytes
         for queue, name, _ in task.budgets:
             self.budgets.purse(task, queue, name).users += 1
-        return self._turns.enter(task) if task.ordering_key is not None else None
+        return self._ordering_keys.enter(task) if task.ordering_key is not None else None
 
     def leave(self, task: Task) -> list[str]:
         """The waiting Task has ended for good, or is deleted. Return the uids whose turn it is now."""
@@ -120,7 +120,7 @@ class Limits:
         if task.payload_bytes:
             account.payload_bytes -= task.payload_bytes
             book.payload_bytes -= task.payload_bytes
-        turns = self._turns.leave(task) if task.ordering_key is not None else []
+        turns = self._ordering_keys.leave(task) if task.ordering_key is not None else []
         for queue, name, _ in task.budgets:
             purse = self.budgets.purse(task, queue, name)
             purse.users -= 1
@@ -146,15 +146,15 @@ class Limits:
 
         To be asked at the grant too: an older one may have come since, for which it waits then.
         """
-        return task.ordering_key is None or self._turns.mine(task)
+        return task.ordering_key is None or self._ordering_keys.mine(task)
 
     def first_in_turn(self, task: Task) -> str | None:
         """Return the uid of the Task that goes next of its ordering key, if that is another one."""
-        return None if task.ordering_key is None else self._turns.first(task)
+        return None if task.ordering_key is None else self._ordering_keys.first(task)
 
     def turn(self, task: Task) -> tuple[str, int]:
         """Return whose turn it is of the Task's ordering key, by name, and how many of the key have not ended."""
-        return ("", 0) if task.ordering_key is None else self._turns.ahead(task)
+        return ("", 0) if task.ordering_key is None else self._ordering_keys.ahead(task)
 
     def blocker(self, task: Task, level: int, now: float, *, first: bool = False) -> Blocker | None:
         """Return the first limit that holds the waiting Task; None if it may be granted.
@@ -278,7 +278,7 @@ class Limits:
                 use = book.keys[task.concurrency_key] = KeyUse(book, task.concurrency_key)
             use.held += 1
         if task.ordering_key is not None:
-            self._turns.take(task)
+            self._ordering_keys.take(task)
         for queue, name, amount in task.budgets:
             purse = self.budgets.purse(task, queue, name)
             if purse.take(amount, now, spend=token):
@@ -313,7 +313,7 @@ class Limits:
             if not use.held:
                 del book.keys[task.concurrency_key]
         if task.ordering_key is not None:
-            self._turns.give_back(task)
+            self._ordering_keys.give_back(task)
         opened: list[Blocker] = []
         for queue, name, amount in task.budgets:
             purse = self.budgets.purse(task, queue, name)
@@ -390,7 +390,7 @@ class Limits:
             yield "what was spent is kept of Tasks that are not leased"
         if not self.budgets.spent.keys() <= self.budgets.took.keys() <= leased:
             yield "when tokens were taken is kept of other Tasks than are leased"
-        yield from audit.findings(counted, self._books, self.budgets.purses, self._turns)
+        yield from audit.findings(counted, self._books, self.budgets.purses, self._ordering_keys)
 
     # Below.
 

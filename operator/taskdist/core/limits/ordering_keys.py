@@ -54,7 +54,7 @@ class Sequence:
         return self.entries[self.leased[0]] if self.leased else self.first()
 
 
-class Turns:
+class OrderingKeys:
     """All Tasks with an ordering key that have not ended. Calls with Tasks without one are mistakes."""
 
     def __init__(self) -> None:

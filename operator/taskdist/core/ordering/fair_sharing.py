@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from taskdist.core.fleet.equivalence import Demand
     from taskdist.core.limits.blockers import Blocker
 
-Group = TypeVar("Group")
-Line = TypeVar("Line")
+GroupT = TypeVar("GroupT")
+LineT = TypeVar("LineT")
 # Of so many shares at most, the first in their order, it is asked who is in a hurry.
 LOOK: Final = 8
 
@@ -36,7 +36,7 @@ def tally(demands: "dict[Demand, int]", demand: "Demand", tasks: int) -> None:
         del demands[demand]
 
 
-class Share(Generic[Group, Line]):
+class Share(Generic[GroupT, LineT]):
     """A band, a queue in it, or a tenant of that: a node of a tree whose leaves hold groups by profile.
 
     `mask` are the profiles that anything below waits for, without what is parked. `order` are its children with such
@@ -62,7 +62,7 @@ class Share(Generic[Group, Line]):
         "weight",
     )
 
-    def __init__(self, key: str, parent: "Share[Group, Line] | None" = None, weight: float = 1.0) -> None:
+    def __init__(self, key: str, parent: "Share[GroupT, LineT] | None" = None, weight: float = 1.0) -> None:
         self.key = key
         self.parent = parent
         self.weight = weight
@@ -74,17 +74,17 @@ class Share(Generic[Group, Line]):
         self.pending = 0.0
         self.mask = 0
         self._counts: dict[int, int] = {}
-        self.children: dict[str, Share[Group, Line]] = {}
-        self.order: list[Share[Group, Line]] = []
-        self.groups: dict[int, Group] = {}
+        self.children: dict[str, Share[GroupT, LineT]] = {}
+        self.order: list[Share[GroupT, LineT]] = []
+        self.groups: dict[int, GroupT] = {}
         # By set of profiles: which line's turn it is of these groups. Whoever changes a group's first forgets that.
-        self.firsts: dict[int, Line] = {}
+        self.firsts: dict[int, LineT] = {}
         # How many Tasks want room where, of those in lines that are not parked themselves; and their sum.
         self.demands: dict[Demand, int] = {}
         self.wanted = 0
         self.parked: Blocker | None = None
 
-    def child(self, key: str, weight: float) -> "Share[Group, Line]":
+    def child(self, key: str, weight: float) -> "Share[GroupT, LineT]":
         found = self.children.get(key)
         if found is None:
             if len(self.children) > 64 and len(self.children) > 4 * len(self.order):
@@ -190,7 +190,7 @@ class Share(Generic[Group, Line]):
                 parent.lose(low.bit_length() - 1)
                 bits ^= low
 
-    def _at(self, parent: "Share[Group, Line]") -> int:
+    def _at(self, parent: "Share[GroupT, LineT]") -> int:
         """Return where its virtual time puts it among the parent's others, or where it stands."""
         order, vt, key = parent.order, self.vt, self.key
         low, high = 0, len(order)
@@ -203,7 +203,7 @@ class Share(Generic[Group, Line]):
                 high = middle
         return low
 
-    def pick(self, free: int) -> "Share[Group, Line]":
+    def pick(self, free: int) -> "Share[GroupT, LineT]":
         """Return the child that lags most of those with work for the given profiles. There must be one."""
         for child in self.order:
             if child.mask & free:

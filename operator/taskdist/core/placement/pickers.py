@@ -111,7 +111,7 @@ class Spread(Ranked):
         return f"{score:.0%} of its zone's slots are busy"
 
 
-class Performance(Ranked):
+class BestPerforming(Ranked):
     """The class with the least observed service time beside what is expected of the type; then the least busy.
 
     Weighting servers by their rate is the fastest-server-first rule (Armony, "Dynamic routing in large-scale service
@@ -389,7 +389,7 @@ def picker(strategy: Strategy, pools: Mapping[Key, Pool]) -> Picker:
         case Strategy.PACK:
             return Pack()
         case Strategy.PERFORMANCE:
-            return Performance()
+            return BestPerforming()
         case Strategy.ZONE_AWARE:
             return ZoneAware()
         case Strategy.COST:

@@ -19,7 +19,7 @@ from taskdist.core.order import Place
 from taskdist.core.ordering.lines import TaskRecord
 
 
-class Hold:
+class Reservation:
     """An agent that is held for a Task, which is expected to fit there by `fits_at`."""
 
     __slots__ = ("agent", "fits_at", "pool", "record")
@@ -46,13 +46,13 @@ def needs_much(record: TaskRecord) -> bool:
     return record.task.slots > 1 or bool(record.task.resources)
 
 
-class Holds:
+class Reservations:
     """All holds, and the Tasks that have waited long enough for one."""
 
     def __init__(self, fleet: Fleet, limited: Limited) -> None:
         self._fleet = fleet
         self._limited = limited
-        self._by_pool: dict[Key, Hold] = {}
+        self._by_pool: dict[Key, Reservation] = {}
         self._impatient: dict[str, TaskRecord] = {}
         # Those in order. An entry is dead if its Task is gone, or stands elsewhere by now.
         self._order: list[tuple[int, Place, str]] = []
@@ -65,7 +65,7 @@ class Holds:
     def __bool__(self) -> bool:
         return bool(self._by_pool or self._impatient)
 
-    def __iter__(self) -> Iterator[Hold]:
+    def __iter__(self) -> Iterator[Reservation]:
         return iter(list(self._by_pool.values()))
 
     def ask(self, record: TaskRecord) -> None:
@@ -169,7 +169,7 @@ class Holds:
             return False
         agent = best
         assert agent.pool is not None
-        self._by_pool[agent.pool] = Hold(record, agent.pool, agent, fits_at)
+        self._by_pool[agent.pool] = Reservation(record, agent.pool, agent, fits_at)
         self._fleet.change(agent, now, _keep)
         return True
 

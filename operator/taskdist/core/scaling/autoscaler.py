@@ -41,7 +41,7 @@ BREATH: Final = 0.25
 MANY: Final = 1000
 
 
-class _Ward:
+class _PoolState:
     """A pool with its size over time. `wanted` is what it wanted when last looked at, None if that says nothing, and
     `most` what it might have then.
 
@@ -60,7 +60,7 @@ class _Ward:
         self.grown = -inf
 
 
-class Resizer:
+class Autoscaler:
     """The sizes of all pools over time."""
 
     def __init__(self, catalogue: Catalogue, fleet: Fleet) -> None:
@@ -70,7 +70,7 @@ class Resizer:
         self._sizes: dict[Key, Sizing] = {}
         # As of the catalogue's version `_seen`; the layout if any pool is elastic.
         self._seen = -1
-        self._wards: list[_Ward] = []
+        self._wards: list[_PoolState] = []
         self._layout: Layout | None = None
         # The catalogue's and fleet's versions at which no pool changes for as long as all want more than they may have.
         self._still: tuple[int, int] | None = None
@@ -211,7 +211,7 @@ class Resizer:
         """Pools or demands are others now."""
         catalogue, pools = self._catalogue, self._catalogue.pools
         self._seen = catalogue.version
-        self._wards = [_Ward(pool, self._sizes.setdefault(key, Sizing())) for key, pool in pools.items()]
+        self._wards = [_PoolState(pool, self._sizes.setdefault(key, Sizing())) for key, pool in pools.items()]
         elastic = any(pool.elastic for pool in pools.values())
         self._layout = Layout(pools, in_turn(catalogue.demands.values())) if elastic else None
 
