@@ -12,7 +12,7 @@ from typing import Any
 
 from builders import NAMESPACE
 from taskdist.api import Phase, Priority, Reason
-from taskdist.core import Core
+from taskdist.core import Core, order
 from taskdist.core.decisions import Assign, Decision, Explanation, Fail, Spill
 from taskdist.core.events import (
     AgentReady,
@@ -153,6 +153,8 @@ class Oracle:
         """One more agent that can do all, in a pool that may serve the Task: of its name, if it asks for one."""
         queue = self.queues.get(task.queue_key)
         names = [task.pool] if task.pool is not None else list(queue.pools) if queue is not None else []
+        if order.is_emergency(queue or Queue(*task.queue_key), task):
+            names += [name for _, name in self.pools]
         for route in queue.routes if queue is not None else ():
             names += [name for step in route.steps for name in step.pools]
         self.made += 1
