@@ -36,7 +36,8 @@ def refusals() -> set[str]:
     words = set(re.findall(r'NotAdmitted\(\s*Refusal\.\w+,\s*"(\w+)"', link))
     assert len(words) > 10
     everywhere = "".join(
-        (SOURCE / room).read_text() for room in ("link/server.py", "protocol/sessions.py", "controller/dispatch.py")
+        (SOURCE / room).read_text()
+        for room in ("link/server.py", "protocol/operator/sessions.py", "controller/dispatch.py")
     )
     return words | set(re.findall(r'\bRefused\(\s*"(\w+)"', everywhere))
 

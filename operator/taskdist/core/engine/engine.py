@@ -12,11 +12,12 @@ from typing import Any, Final
 
 from taskdist.api import Phase, Reason
 from taskdist.core import events, order
-from taskdist.core.agents.performance import Conduct, PoolPerformance, TypePerformance, weakest
+from taskdist.core.agents.performance import PoolPerformance, TypePerformance, weakest
 from taskdist.core.agents.roster import AgentRecord
 from taskdist.core.decisions import Decision, Explanation, Retry, Undrain
 from taskdist.core.engine import audit
 from taskdist.core.engine.cycle import Cycle
+from taskdist.core.engine.learning import Learning
 from taskdist.core.engine.retry import after_failure
 from taskdist.core.engine.task_states import TaskStates
 from taskdist.core.engine.timeouts import Timeouts
@@ -27,7 +28,6 @@ from taskdist.core.forecasting.expected_start import with_outlook
 from taskdist.core.limits.levels import Level
 from taskdist.core.model import Key, Queue, Task
 from taskdist.core.ordering.line_limits import LineLimits
-from taskdist.core.ordering.lines import TaskRecord
 from taskdist.core.views import AgentState, BreakerView, PoolView
 
 # What a queue says of order: if any of it changes, its Tasks stand elsewhere.
@@ -72,6 +72,7 @@ class Core:
         self._timeouts = Timeouts(states)
         self._guard = self._timeouts.guard
         self._cycle = Cycle(states)
+        self._learning = Learning(states, self._guard)
         self._strategies = self._cycle.strategies
         self._autoscaler = self._cycle.autoscaler
         self._ended = 0
@@ -189,7 +190,7 @@ class Core:
         record = self._tasks.get(event.uid)
         if record is not None:
             if event.phase is SUCCEEDED and record.agent is not None:
-                self._observe(record, record.agent, True, now)
+                self._learning.ended(record, record.agent, True, now)
             self._states.lift(record, now)
             del self._tasks[event.uid]
             record.fresh = False
@@ -202,31 +203,6 @@ class Core:
                 self._states.parent_over(event.uid, event.phase, now)
             self._states.dependencies_changed(now)
 
-    def _observe(self, record: TaskRecord, agent: AgentRecord, succeeded: bool, now: float) -> None:
-        """An attempt ended: learn of its type, of its agent, and of the agents like that.
-
-        When one that was found began is not known, so neither is how long it took.
-        """
-        task, shape, charge = record.task, record.shape, record.charge
-        since = None if charge is None else charge.since
-        seconds = None if charge is None else now - charge.since
-        if seconds is not None:
-            known, kind = self._states.estimate(shape), agent.kind
-            ratio = seconds / known.mean if known is not None and known.mean > 0 else 1.0
-            if succeeded and known is not None and kind is not None:
-                kind.observed(shape.work, seconds, ratio)
-            conduct = agent.conduct
-            if conduct is None:
-                conduct = agent.conduct = Conduct()
-            speed = 1.0 if kind is None or kind.pace <= 0.0 else 1.0 / kind.pace
-            conduct.add(succeeded, ratio, task.slots * seconds / (ratio or 1.0), task.slots * seconds * speed)
-            if succeeded:
-                self._estimates.observe(shape.queue_key, task.type, seconds)
-        if agent.pool is not None:
-            book = self._performance.book(agent.pool, task.type)
-            book.add(seconds, succeeded)
-            self._guard.ended(agent, task, book, not succeeded, since, now)
-
     def _task_ended(self, event: events.TaskEnded, now: float) -> None:
         self._states.parent_over(event.uid, event.phase, now)
 
@@ -238,7 +214,7 @@ class Core:
         put_off = isinstance(decision, Retry) and decision.put_off > 0.0
         # That it is throttled says nothing against the agent.
         if event.counted and not put_off and record.agent is not None and not record.failed:
-            self._observe(record, record.agent, False, now)
+            self._learning.ended(record, record.agent, False, now)
         record.failed = True
         return [decision]
 
@@ -371,13 +347,7 @@ class Core:
         It is not a Task to this core; what is expected of its like is all that changes.
         """
         self._at_rest = False
-        queue, at = self._catalogue.queue(task.queue_key), max(task.created, task.not_before)
-        expected = self._estimates.expected(queue.key, task.type, queue.expected_service)
-        latest_start = order.latest_start(queue, task, expected)
-        level, shape, owner = order.base_level(queue, task), self._catalogue.shape_of(task), order.owner(queue, task)
-        self._arrivals.add(level, shape, owner, latest_start - at, at)
-        if seconds is not None:
-            self._estimates.observe(task.queue_key, task.type, seconds)
+        self._learning.came(task, seconds)
 
     def recall(self, pool: Key, told: Iterable[TypePerformance]) -> None:
         """Take in what the pool's status tells of its types: it was seen in a former life."""

@@ -118,12 +118,17 @@ class Book(Scope):
         super().__init__()
         # Whether these are the queue's own rules, or defaults because it does not exist.
         self.applied = applied
+        self.rules = rules
         self.accounts: dict[str, Account] = {}
         self.keys: dict[str, KeyUse] = {}
         # By name: the budgets that are defined.
         self.budgets: dict[str, model.Budget] = {}
         # Blockers that were handed out since they last were reported.
         self.watched: dict[Blocker, None] = {}
+        # More than so many that wait are too many, of all and of a tenant.
+        self.most_waiting = self.tenant_most_waiting = inf
+        # Whether there is anything to ask about at a grant, besides keys and the level Emergency.
+        self.limited = False
         self.apply(rules)
 
     def full_keys(self) -> "list[FullKey]":
@@ -140,11 +145,9 @@ class Book(Scope):
         self.rules = rules
         self.budgets = {each.name: each for each in rules.budgets}
         full = rules.overflow.high_water if rules.overflow is not None else None
-        # More than so many that wait are too many, of all and of a tenant.
         self.most_waiting = min((each for each in (rules.quota.waiting, full) if each is not None), default=inf)
         self.tenant_most_waiting = inf if rules.tenant_quota.waiting is None else rules.tenant_quota.waiting
         bounds = (rules.quota.leased, rules.quota.slots, rules.tenant_quota.leased, rules.tenant_quota.slots)
-        # Whether there is anything to ask about at a grant, besides keys and the level Emergency.
         self.limited = any(each is not None for each in (*bounds, rules.rate, rules.tenant_rate))
 
 
@@ -190,6 +193,13 @@ class Account(Scope):
 
     def __str__(self) -> str:
         return f"Tenant {self.name} of queue {self.of.rules.name}"
+
+    def watched_blockers(self) -> "list[Blocker]":
+        """Return the tenant's own limits that hold Tasks."""
+        if not self.of.watched:
+            return []
+        own = (self.full, self.slots_full, self.few, self.no_token, self.emergency_full, self.forbidden)
+        return [each for each in own if each is not None and each.watched]
 
 
 class KeyUse:

@@ -413,17 +413,8 @@ class Limits:
 
     def _close(self, account: Account) -> None:
         book = account.of
-        if book.watched:
-            own = (
-                account.full,
-                account.slots_full,
-                account.few,
-                account.no_token,
-                account.emergency_full,
-                account.forbidden,
-            )
-            # Other objects will stand for these limits: what is parked under these would wait for ever.
-            self._active.closed += [self._active.report(each) for each in own if each is not None and each.watched]
+        # Other objects will stand for these limits: what is parked under these would wait for ever.
+        self._active.closed += [self._active.report(each) for each in account.watched_blockers()]
         del book.accounts[account.name]
         del self._accounts[*book.rules.key, account.name]
         if not book.accounts and not book.applied and book.rules.key not in self.budgets.purses:
