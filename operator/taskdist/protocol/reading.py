@@ -24,7 +24,7 @@ _EARLIEST, _LATEST = -62135596800.0, 253370764800.0
 
 def moment(text: str) -> float:
     """Read RFC 3339, with `t` and `z` in lower case too. Raises ValueError."""
-    moment = datetime.fromisoformat(text.upper() if text[-1] == "z" else text)
+    moment = datetime.fromisoformat(text.upper() if text[-1:] == "z" else text)
     stamp = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     return min(max(stamp, _EARLIEST), _LATEST)
 

@@ -10,7 +10,7 @@ from builders import make_pool, make_queue, make_task
 from taskdist.core.fleet.catalogue import Catalogue
 from taskdist.core.fleet.equivalence import Shape
 from taskdist.core.forecasting.arrivals import BLOCK, NO_LOAD, WINDOW, Arrivals, Load
-from taskdist.core.forecasting.forecast import LEAST_LEFT, Backlog, backlog, forecast, gamma_interval
+from taskdist.core.forecasting.forecast import FARTHEST, LEAST_LEFT, Backlog, backlog, forecast, gamma_interval
 from taskdist.core.forecasting.overtaking import Passing, Rival
 from taskdist.core.primitives.service_times import Estimate
 
@@ -60,6 +60,14 @@ def test_without_history_nothing_is_said() -> None:
     assert forecast(exactly(3), exactly(1), 0, QUIET) is None
     # Most of it is known: better than nothing.
     assert forecast(backlog(1, 1, 1.0, None) + exactly(5), exactly(1), 4, QUIET) is not None
+
+
+@pytest.mark.parametrize("tasks", [10, 1_000, 100_000, 10_000_000])
+def test_what_lies_too_far_off_is_not_forecast(tasks: int) -> None:
+    """Times beyond the year 9999 cannot be written, and whoever writes reasons would fail."""
+    found = forecast(backlog(tasks, 1, 86_400.0, sure(86_400.0, 0.0)), exactly(1), 1, [(math.inf, Load(1.0))])
+    assert found is None or found.high <= FARTHEST
+    assert (found is None) == (tasks >= 1_000)
 
 
 def test_higher_levels_take_their_part() -> None:

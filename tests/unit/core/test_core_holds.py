@@ -84,3 +84,23 @@ def test_one_that_comes_back_waits_anew_for_a_hold() -> None:
     assert not core._fleet.agents["a"].kept
     assert assigned(core, 5.5) == []
     assert core._fleet.agents["a"].kept
+
+
+def test_who_waits_already_gets_an_agent_held_once_the_queue_says_so() -> None:
+    core = Core()
+    for event in (
+        QueueApplied(replace(LARGE, hold_after=0.0)),
+        QueueApplied(make_queue().build()),
+        PoolApplied(make_pool().slots(2).build()),
+        AgentReady(OFFER),
+        TaskWaiting(make_task("busy").build()),
+    ):
+        core.handle(event, 0.0)
+    assert assigned(core, 0.0) == ["busy"]
+    core.handle(TaskWaiting(make_task("two").queue("large").slots(2).build()), 0.0)
+    assert assigned(core, 50.0) == []
+    assert not core._fleet.agents["a"].kept
+    core.handle(QueueApplied(LARGE), 50.0)
+    assert assigned(core, 50.0) == []
+    assert assigned(core, 51.0) == []
+    assert core._fleet.agents["a"].kept

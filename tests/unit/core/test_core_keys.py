@@ -320,3 +320,14 @@ def test_of_an_ordering_key_the_one_with_a_lease_is_named_though_an_older_one_go
         assert found.reason is Reason.OUT_OF_TURN
         assert "it is the turn of younger; 3 of them have not ended" in found.message
     assert world.ends("younger") == ["older"]
+
+
+def test_who_is_parked_under_a_key_asks_who_holds_it_now() -> None:
+    """The key was given back and taken again: it is another use of it, which is as full as the first."""
+    world = World()
+    world.told(*(task(f"k{number}", created=float(number)) for number in range(4)))
+    assert world.starts() == ["k0"]
+    assert world.ends("k0") == ["k1"]
+    parked = world.core._tasks["k2"].blocker
+    assert parked is not None
+    assert not parked.open(0.0)

@@ -37,6 +37,7 @@ _ORDER: Final = (
     "critical_path_first",
     "aging_step",
     "max_queue_seconds",
+    "hold_after",
     "on_hopeless",
     "timeouts",
     "routes",
@@ -238,7 +239,8 @@ class Core:
         known = (agent.pod_seen and not agent.gone, agent.created, agent.template, agent.outdated, agent.trouble)
         if known != (True, event.created, event.template, outdated, event.trouble):
             self._fleet.change(agent, now, seen)
-        self._fleet.belong(agent, key, now)
+        if agent.pool != key:
+            self._fleet.belong(agent, key, now)
 
     def _pod_gone(self, event: events.PodGone, now: float) -> None:
         agent = self._fleet.agents.get(event.uid)

@@ -28,6 +28,8 @@ from taskdist.core.primitives.service_times import MEMORY, TENTH, Estimate
 
 # What arrivals leave of the slots is not known better than this: a wait without end is not forecast.
 LEAST_LEFT: Final = 0.05
+# Nobody plans by what lies farther off, and times beyond some thousand years cannot be written.
+FARTHEST: Final = 10 * 365.25 * 86_400
 # Of the work ahead, so much must be of types that were observed.
 LEAST_SEEN: Final = 0.5
 
@@ -113,7 +115,8 @@ def forecast(
         variance += load.variance * lasts + load.error * lasts**2
     # At the speed at which work goes down when its turn comes, as far as that can be told.
     drain = max((spare(1.1 * mean) - spare(0.9 * mean)) / (0.2 * mean), LEAST_LEFT * capacity)
-    return gamma_interval(mean, variance / drain**2)
+    found = gamma_interval(mean, variance / drain**2)
+    return found if found.high <= FARTHEST else None
 
 
 def _lasting(phases: Sequence[tuple[float, Load]], seconds: float) -> Iterator[tuple[Load, float]]:

@@ -393,14 +393,18 @@ class FullKey(Blocker):
         super().__init__(use.book, None)
         self.use = use
 
+    @property
+    def held(self) -> int:
+        """How many Tasks of the key run: it may have been given back and taken by others since it was found full."""
+        use = self.book.keys.get(self.use.key)
+        return 0 if use is None else use.held
+
     def open(self, now: float) -> bool:
-        return self.use.held < self.book.rules.concurrency_limit
+        return self.held < self.book.rules.concurrency_limit
 
     def describe(self, now: float) -> Words:
         rules = self.book.rules
-        # It may have been given back and taken by others since.
-        use = self.book.keys.get(self.use.key)
-        held, most = 0 if use is None else use.held, rules.concurrency_limit
+        held, most = self.held, rules.concurrency_limit
         said = f"Queue {rules.name} runs {held} of at most {most} Tasks of the concurrency key {self.use.key}"
         if held < most:
             return (f"{said}; others of the key go first.", "Wait for those to run and end.")
