@@ -50,8 +50,9 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What of a Task's word on where it runs few Tasks say. Zones and regions are those allowed, nearest first; empty:
-    any. `wait`: seconds in which only agents may run it that meet one of the preferences."""
+    """Where a Task may run, beyond its selector. Zones and regions: those allowed, nearest first; empty: any.
+
+    `wait`: seconds in which only agents may run it that meet one of the preferences."""
 
     zones: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()

@@ -61,7 +61,7 @@ class World:
         return found
 
     def held(self) -> dict[str, str]:
-        return {hold.agent.uid: hold.record.task.uid for hold in self.core._reservations}
+        return {reservation.agent.uid: reservation.record.task.uid for reservation in self.core._reservations}
 
 
 def test_after_its_time_it_gets_the_agent_on_which_it_fits_first() -> None:

@@ -573,7 +573,7 @@ class CoreMachine(RuleBasedStateMachine):
             self.verdicts[decision.task_uid] = decision
 
     def kept(self) -> set[str]:
-        return {hold.agent.uid for hold in self.core._reservations} | self.core._catalogue.guarded.keys()
+        return {reservation.agent.uid for reservation in self.core._reservations} | self.core._catalogue.guarded.keys()
 
     def resting(self) -> set[str]:
         return {agent.uid for agent in self.core._fleet.agents.values() if agent.resting}
@@ -621,19 +621,19 @@ class CoreMachine(RuleBasedStateMachine):
         Oracle(copy, uid, self.now, mirror.queues, mirror.pools, mirror.waiting, leased).run()
 
     def holds_are_justified(self) -> None:
-        pools = Counter(hold.agent.pool for hold in self.core._reservations)
+        pools = Counter(reservation.agent.pool for reservation in self.core._reservations)
         assert all(number == 1 for number in pools.values())
-        for hold in self.core._reservations:
-            task = self.mirror.waiting[hold.record.task.uid]
+        for reservation in self.core._reservations:
+            task = self.mirror.waiting[reservation.record.task.uid]
             queue = self.mirror.queue(task)
             assert task.slots > 1 or task.resources
             assert queue.hold_after
             assert self.now - task.created >= queue.hold_after
             assert self.mirror.eligible(task, self.now)
             assert not self.mirror.limited(task, self.now)
-            assert self.mirror.open(hold.agent.uid)
-            assert self.mirror.suits(task, hold.agent.uid)
-            assert not self.mirror.fits(task, hold.agent.uid) or self.mirror.short_of_tokens(task, self.now)[0]
+            assert self.mirror.open(reservation.agent.uid)
+            assert self.mirror.suits(task, reservation.agent.uid)
+            assert not self.mirror.fits(task, reservation.agent.uid) or self.mirror.short_of_tokens(task, self.now)[0]
 
     @invariant()
     def books_are_sound(self) -> None:

@@ -39,7 +39,7 @@ class Conduct:
     """What was seen of one agent, over at most `MEMORY` attempts.
 
     `pace`: how long it takes, as a multiple of what is expected of the type; `success`: the share of its attempts that
-    succeeded. Their sum of both kinds of work is kept apart, so that the score weighs attempts by what they took.
+    succeeded. `accepted` and `held` are averages of slot-seconds, so that long attempts weigh more in `efficiency`.
     """
 
     __slots__ = ("accepted", "attempts", "held", "pace", "paces", "success")

@@ -22,7 +22,7 @@ Place = tuple[int, str]
 
 
 class Roll:
-    """Uids in their order."""
+    """The members of a class sorted by uid, for strategies that take turns."""
 
     __slots__ = ("uids",)
 

@@ -34,7 +34,7 @@ ALL: Final = "/"
 
 
 class Cycle:
-    """Hands out what is free."""
+    """Places waiting Tasks on agents, first in order first, until nothing more fits."""
 
     def __init__(self, states: TaskStates) -> None:
         self._states = states
@@ -61,7 +61,7 @@ class Cycle:
         return True
 
     def _place_open(self, decisions: list[Decision], most: int, now: float) -> bool:
-        """Do so while budgets keep nothing in vain, which each grant may change, as it takes room."""
+        """Place Tasks; before each, let go of claims that are no longer for budgets alone."""
         if self._limits.budgets.claims:
             self._let_claims_go(now)
         while (record := self._first(self._fleet.free.union, now, claims=True)) is not None:
@@ -225,8 +225,8 @@ class Cycle:
     def _for_held(self, now: float) -> Iterator[tuple[TaskRecord, AgentRecord]]:
         """Say what goes to agents that are held: whom they are held for, or what is expected to end before that."""
         self._reservations.make(now)
-        for hold in self._reservations:
-            agent, holder = hold.agent, hold.record
+        for reservation in self._reservations:
+            agent, holder = reservation.agent, reservation.record
             while agent.kind is not None and agent.busy < agent.slots:
                 if has_room(agent, holder) and self._may_go(holder, now):
                     yield holder, agent
@@ -236,7 +236,7 @@ class Cycle:
                     if agent.fits(roster.resources):
                         free |= roster.masks[agent.slots - agent.busy]
                 record = self._first(free, now)
-                if record is None or now + self._states.service(record) > hold.fits_at:
+                if record is None or now + self._states.service(record) > reservation.fits_at:
                     break
                 yield record, agent
 

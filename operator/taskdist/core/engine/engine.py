@@ -1,9 +1,9 @@
 """The core's state machine: takes events, gives decisions.
 
-The engine's top layer: what each event changes, and the order of the steps of a decision. Below it are where Tasks
-stand (`standing`), what time brings (`timing`) and who goes next (`granting`); order, matching, accounting, retry,
-sizing and words are rooms of their own. Refuses I/O, clocks and chance: the same events at the same times give the
-same decisions.
+What each event changes, and the order of the steps of a decision. The engine's other files: `task_states` (where each
+Task stands), `timeouts` (what time brings), `cycle` (the next Task and its agent), `retry` (what follows a failure),
+`wakeups`, `learning` and `audit`. Refuses I/O, clocks and chance: the same events at the same times give the same
+decisions.
 """
 
 from collections.abc import Callable, Iterable
@@ -368,7 +368,7 @@ class Core:
         return self._limits.levels(queue, now)
 
     def all_levels(self, now: float) -> dict[Key, tuple[Level, ...]]:
-        """Return the same of each queue that has any."""
+        """Return by queue what is left of its rates and budgets; queues without any are left out."""
         return {key: found for key in self._catalogue.queues if (found := self._limits.levels(key, now))}
 
     def explain(self, uid: str, now: float) -> Explanation | None:

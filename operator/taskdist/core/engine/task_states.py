@@ -40,7 +40,7 @@ def _until(task: Task) -> Reason:
 
 
 class TaskStates:
-    """Each Task's record, and all that is kept by where it stands."""
+    """Moves each Task between its gate, its line, a limit and a lease, and keeps all counts of that."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, TaskRecord] = {}
@@ -79,7 +79,7 @@ class TaskStates:
             self.parking.moved()
 
     def record(self, task: Task, now: float, over: bool = False) -> TaskRecord:
-        """Return the Task's record with these values, standing nowhere: one of `_gate`, `_stand`, `_lease` follows.
+        """Return the Task's record with these values, standing nowhere: `gate`, `stand` or `lease` follows.
 
         A lease that it had came to nothing if it has neither failed nor is `over`: its grant is as if it never was.
         """

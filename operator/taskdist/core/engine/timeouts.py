@@ -16,7 +16,10 @@ from taskdist.core.ordering.lines import TaskRecord
 
 
 class Timeouts:
-    """Moves Tasks as time passes. The first call looks at what an earlier life accepted: it turns none of it away."""
+    """Moves Tasks as time passes.
+
+    Its first call turns no Task away: those were accepted before a change of leader.
+    """
 
     def __init__(self, states: TaskStates) -> None:
         self._states = states

@@ -273,7 +273,7 @@ def _named(kind: str, names: list[str]) -> str:
 
 
 class Watch:
-    """What is said of queues or of pools: another thing only once it has held most for `HELD`, or nothing has."""
+    """Damps bottlenecks: a new one is told, or the last one dropped, only once that has held for `HELD` seconds."""
 
     __slots__ = ("_said", "_since")
 

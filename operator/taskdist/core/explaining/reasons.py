@@ -62,7 +62,7 @@ def why(
     if found.reason is Reason.AFFINITY_WAIT:
         return of_patience(found, record, now)
     found = with_route(found, record, now)
-    mine = next((hold for hold in held if hold.record is record), None)
+    mine = next((reservation for reservation in held if reservation.record is record), None)
     return found if mine is None else of_own_hold(found, record, mine, now)
 
 

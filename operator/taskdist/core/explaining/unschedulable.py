@@ -32,11 +32,11 @@ def served(shape: Shape, catalogue: Catalogue, reservations: "Sequence[Reservati
     if shape.closed is not None:
         return False
     capable = (kind for key in shape.pools for kind in catalogue.kinds(key) if shape.serving >> kind.number & 1)
-    return any(kind.open for kind in capable) or any(_capable(shape, hold) for hold in reservations)
+    return any(kind.open for kind in capable) or any(_capable(shape, reservation) for reservation in reservations)
 
 
-def _capable(shape: Shape, hold: "Reservation") -> bool:
-    kind = hold.agent.kind
+def _capable(shape: Shape, reservation: "Reservation") -> bool:
+    kind = reservation.agent.kind
     return kind is not None and bool(shape.serving >> kind.number & 1)
 
 
@@ -126,7 +126,7 @@ def _of_agents(
     pools = _pools([key[1] for key in shape.pools])
     kinds = [kind for key in shape.pools for kind in catalogue.kinds(key)]
     capable = [kind for kind in kinds if shape.serving >> kind.number & 1]
-    held = [hold for hold in reservations if _capable(shape, hold)]
+    held = [reservation for reservation in reservations if _capable(shape, reservation)]
     known = [(kind.offer, len(kind.members)) for kind in kinds]
     guarded = [agent for agent in catalogue.guarded.values() if agent.kind in capable]
     if shape.patient and (free := _would_do(shape, kinds)):
@@ -247,13 +247,15 @@ def _of_room(
 ) -> Explanation:
     need, profile = shape.need, shape.profile
     agents = sum(kind.open for kind in capable) + len(held)
-    slots = sum(kind.open * kind.offer.slots for kind in capable) + sum(hold.agent.slots for hold in held)
-    taken = sum(kind.taken for kind in capable) + sum(min(hold.agent.busy, hold.agent.slots) for hold in held)
+    slots = sum(kind.open * kind.offer.slots for kind in capable) + sum(reservation.agent.slots for reservation in held)
+    taken = sum(kind.taken for kind in capable) + sum(
+        min(reservation.agent.busy, reservation.agent.slots) for reservation in held
+    )
     fits = profile is not None and any(roster.room >= need.slots for roster in profile.rosters)
     grow = _more(shape, catalogue)
-    roomy = [hold for hold in held if hold.agent.slots - hold.agent.busy >= need.slots]
+    roomy = [reservation for reservation in held if reservation.agent.slots - reservation.agent.busy >= need.slots]
     if roomy and not fits:
-        names = ", ".join(f"{hold.agent.name} for {hold.record.task.name}" for hold in roomy[:4])
+        names = ", ".join(f"{reservation.agent.name} for {reservation.record.task.name}" for reservation in roomy[:4])
         return Explanation(
             Reason.AGENT_HELD,
             f"The free agents of {pools} are held for Tasks that need much room at once: {names}.",
@@ -304,14 +306,14 @@ def _of_room(
     )
 
 
-def of_own_hold(found: Explanation, record: "TaskRecord", hold: "Reservation", now: float) -> Explanation:
+def of_own_hold(found: Explanation, record: "TaskRecord", reservation: "Reservation", now: float) -> Explanation:
     """The same reason as its like have, in words of its own: its wait has an end in sight."""
-    agent = hold.agent
+    agent = reservation.agent
     return replace(
         found,
         message=f"Agent {agent.name} is held for it: it needs {_wanted(record.shape.need)} at once, and "
         f"{max(0, agent.slots - agent.busy)} of {agent.slots} slots are free there. Expected in "
-        f"{duration(max(0.0, hold.fits_at - now))}.",
+        f"{duration(max(0.0, reservation.fits_at - now))}.",
         unblock="Wait for the Tasks on that agent to end.",
         command="",
     )

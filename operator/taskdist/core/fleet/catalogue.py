@@ -1,6 +1,6 @@
 """Who may serve whom: which equivalence classes of agents fit which of Tasks.
 
-Interns the classes (of `classes`) and keeps them right as queues, pools and agents come, change and go. Each pair is
+Interns shapes and agent classes, and keeps what serves what right as queues, pools and agents change. Each pair is
 tried against the filters once. Refuses to know which Tasks wait in which order, or which agents are free.
 """
 

@@ -1,9 +1,8 @@
-"""Equivalence classes of Tasks and of agents.
+"""Equivalence classes of Tasks, and what is known of each class.
 
-A `Shape` is all Tasks that no rule can tell apart but by order. An `AgentClass` is all agents that no filter can tell
-apart. A `Profile` is all shapes that the same agent classes serve, with the same room and of the same budgets: one bit
-says whether any of them can be placed, and a limit holds all that a tenant has of one. Refuses to know which class fits
-which: `matching` keeps that.
+A `Shape` is all Tasks that no rule can tell apart but by order. A `Profile` is all shapes that the same agent classes
+serve, with the same room, route tiers and budgets: one bit says whether any of them can be placed, and a limit holds
+all that a tenant has of one. Refuses to know which class fits which: `catalogue` keeps that.
 """
 
 from collections import Counter
@@ -47,7 +46,10 @@ class Demand:
 
 
 class Census:
-    """Which skills Tasks ask for, and how often classes got other members: what tells which skills are scarce."""
+    """The skills that Tasks ask for. `version` counts the changes of skills and members.
+
+    If it is another, the scarcity of skills has to be worked out anew.
+    """
 
     __slots__ = ("asked", "version")
 
@@ -157,8 +159,10 @@ ShapeKey = tuple[Key, str | None, str, int, Resources, frozenset[str], tuple[obj
 
 
 class Contest(NamedTuple):
-    """Whose agents compete, and how one of them is picked: those of a step of a route, counted from 1; step 0: all that
-    may serve, or, on a route, those of none of its steps."""
+    """One competition for Tasks: a queue's route step and its strategy. Pickers keep their memory by it.
+
+    Steps count from 1. Step 0: outside of any route step.
+    """
 
     queue: Key
     rule: str

@@ -3,9 +3,9 @@
 Owns the state of breakers and of slow starts, and their times. An open breaker gives the agent nothing. A half-open one
 gives it one Task at a time; so many successes close it, a failure opens it again for twice as long. A new agent takes a
 further Task only while fewer slots are busy than its time has opened, rounded down: 1 + (slots − 1) × age ÷
-slowStartSeconds (as slow start in nginx and Envoy). Of a pool's ready agents no more than `most_open` are held at once;
-where fewer are ready than before, those are let go that opened the fewest times in a row. Refuses to judge: that is the
-breaker's rule.
+slowStartSeconds (as slow start in nginx and Envoy). Of a pool's ready agents no more than `most_open_percent` are held
+at once; where fewer are ready than before, those are let go that opened the fewest times in a row. Refuses to judge:
+that is the breaker's rule.
 """
 
 from collections import deque
@@ -25,7 +25,10 @@ from taskdist.core.views import BreakerView
 
 
 class Ward:
-    """An agent whose breaker is not closed. `since`: when it took its present state; `times`: openings in a row."""
+    """A circuit breaker that is open or half open.
+
+    `since`: when it took its present state; `times`: how often in a row it opened.
+    """
 
     __slots__ = ("agent", "doubt", "passed", "pool", "since", "state", "times", "until")
 
@@ -42,7 +45,7 @@ class Ward:
 
 
 class Start:
-    """An agent that is new, ready since then."""
+    """The slow start of a new agent: its slots open one after the other over `seconds`, from `since` on."""
 
     __slots__ = ("agent", "seconds", "since")
 
@@ -62,7 +65,7 @@ class Start:
 
 
 class Guard:
-    """All of them."""
+    """Caps the slots of agents whose breaker is not closed, and of new agents that start slowly."""
 
     def __init__(self, fleet: Fleet, catalogue: Catalogue) -> None:
         self._fleet = fleet

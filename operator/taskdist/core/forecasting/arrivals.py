@@ -47,7 +47,7 @@ NO_LOAD: Final = Load()
 
 
 class Flow:
-    """Slots asked for by what arrives of one class at one level."""
+    """The arrival rate of one shape, or of one tenant, at one level: in slots, as fading sums over blocks of time."""
 
     __slots__ = ("block", "number", "slots", "squares")
 
@@ -79,7 +79,7 @@ class Flow:
 
 
 class Account:
-    """What arrives of one tenant at one level: how much, and how soon each of the last had to start."""
+    """The arrivals of one tenant at one level, and how soon each of the last had to start."""
 
     __slots__ = ("flow", "slacks")
 
@@ -90,7 +90,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Slots a second, and the variance of that over a second, of one account; the slacks of some of its Tasks."""
+    """The arrival rate of one tenant at one level, read from its account.
+
+    `slots` a second, the variance of that over a second, and the slacks of some of its Tasks.
+    """
 
     slots: float = 0.0
     variance: float = 0.0
@@ -105,7 +108,7 @@ Prospect = tuple[list[Load], list[dict[str, float]]]
 
 
 class Arrivals:
-    """All that comes."""
+    """Recent arrivals by shape and level, and by tenant: the rates at which forecasts expect more."""
 
     def __init__(self) -> None:
         self._shapes: dict[Shape, list[Flow | None]] = {}

@@ -44,8 +44,10 @@ def with_outlook(
     arrivals: Arrivals,
     now: float,
 ) -> Explanation:
-    """The explanation with the Task's position and expected start. Without history there is a position alone, and
-    neither where waiting is in vain."""
+    """Add position and expected start. Without history only the position.
+
+    Nothing where waiting is in vain, or where the Task stands in no line.
+    """
     if record.line is None or record.line.share is None or record.shape.closed is not None:
         return found
     blocker = limits.holding(record.task, record.level, now)

@@ -1,4 +1,4 @@
-"""Who passes a Task that waits: work that comes after it, at its own level, and is served before it.
+"""The work that comes later than a Task at its own level and still starts before it.
 
 Owns the model of what the order lets pass. Within its account a Task is passed by those that have to start sooner. Of
 another tenant, or another queue, as much passes as its share is entitled to before our turn comes, and is there by
@@ -18,7 +18,7 @@ from taskdist.core.forecasting.arrivals import NO_LOAD, Load
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """A share beside ours: what waits of it, to how much it is `entitled` until our turn, what comes of it."""
+    """A competing share: its `backlog`, what it is `entitled` to until our turn, and its arrivals (`load`)."""
 
     backlog: float
     entitled: float

@@ -33,7 +33,7 @@ SAMPLE: Final = 512
 
 
 class Ahead:
-    """Who goes before a Task: how many of each class. Whether they were counted or estimated.
+    """The Tasks that go before one Task: how many of each shape, and whether counted or estimated.
 
     `higher` are those of higher bands, `of_own` how many of these are of its queue and tenant. In its own band: its
     lane, the others of its queue and other queues; `vt` is the virtual time of its lane when its turn comes, `turn`
@@ -80,7 +80,10 @@ class Ahead:
 
 
 class Lane:
-    """A tenant's lines that compete. `cost` says what a Task of each costs it, in virtual time of weight 1."""
+    """A copy of one tenant's share, with its lines that compete, for counting ahead without touching the index.
+
+    `cost`: what all Tasks of these lines cost, in slot-seconds.
+    """
 
     __slots__ = ("cost", "key", "lines", "live", "vt", "weight")
 
@@ -116,7 +119,7 @@ class Lane:
 
 
 class Turns:
-    """A queue's lanes that compete, by tenant, and its own share. `pending` is what is under way of it."""
+    """The same of a queue: its lanes by tenant. `pending`: slot-seconds charged for its running Tasks."""
 
     __slots__ = ("key", "lanes", "pending", "vt", "weight")
 

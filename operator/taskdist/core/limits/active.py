@@ -10,7 +10,7 @@ from taskdist.core.primitives.alarms import Alarms
 
 
 class ActiveBlockers:
-    """All blockers that were handed out and not yet reported, and the times at which some of them open."""
+    """Limits that hold Tasks now, with the alarms of those that time opens."""
 
     def __init__(self) -> None:
         # When tokens come that were waited for, by the limit's name.

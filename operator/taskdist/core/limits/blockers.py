@@ -19,7 +19,7 @@ Words = tuple[str, str]
 
 
 class Scope:
-    """What is there now of one queue, or of one tenant in it."""
+    """The usage of one queue, or of one tenant in it, with its token bucket and the limits that held Tasks."""
 
     __slots__ = ("bucket", "few", "full", "leased", "no_token", "payload_bytes", "slots", "slots_full", "waiting")
 
@@ -100,7 +100,7 @@ class Scope:
 
 
 class Book(Scope):
-    """One queue: its rules, what is there of it in all, by tenant and by key."""
+    """The usage of one queue: in all, by tenant (`accounts`) and by concurrency key (`keys`), with its rules."""
 
     __slots__ = (
         "accounts",
@@ -152,7 +152,7 @@ class Book(Scope):
 
 
 class Account(Scope):
-    """One tenant of one queue."""
+    """The usage of one tenant of one queue."""
 
     __slots__ = ("emergency", "emergency_full", "forbidden", "idle", "name", "of")
 
@@ -215,12 +215,13 @@ class KeyUse:
 
 
 class Blocker(ABC):
-    """One limit that holds Tasks. `watched`: it was handed out and not yet reported.
+    """A limit that holds Tasks: those of its tenant, unless that is None.
 
-    `whole`: it holds all Tasks alike in queue and profile, of its tenant unless that is None; all of other profiles as
-    well unless it asks for something of theirs: their slots (`by_slots`) or budgets (`by_budgets`).
-    `timed`: time alone opens it, and `name` is what its alarm is called.
-    `after_keys`: it is judged only for Tasks whose concurrency key is free.
+    `watched`: it was handed out and not yet reported, so some Task may be parked under it.
+    `whole`: it parks a share, group or line; else single Tasks.
+    `by_slots`, `by_budgets`: it holds only profiles that ask for as many slots, or take of the budget.
+    `timed`: time alone opens it, by the alarm `name`.
+    `after_keys`: it is asked only once the Task's concurrency key is free.
     """
 
     __slots__ = ("book", "name", "tenant", "watched")
@@ -240,7 +241,7 @@ class Blocker(ABC):
 
     @property
     def limit(self) -> object:
-        """What it is of: the same for all blockers that let go of what there is of one thing."""
+        """The thing that is used up: one object for all blockers that wait for the same."""
         return self
 
     @property

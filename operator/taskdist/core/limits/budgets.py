@@ -21,7 +21,7 @@ from taskdist.core.model import Budget, TokenRate
 
 
 class Purse:
-    """What is there of one budget."""
+    """The usage of one budget: what is held, its bucket, its claim, and the amounts that are waited for."""
 
     __slots__ = ("book", "bucket", "claim", "held", "missing", "name", "shorts", "users")
 
@@ -35,7 +35,7 @@ class Purse:
         self.users = 0
         # What holds Tasks, by their level and the amount that they take; the level only matters where time opens it.
         self.shorts: dict[tuple[int, int], Short] = {}
-        # For whom what comes is kept.
+        # The Task for which what comes is kept.
         self.claim: Claim | None = None
         self.missing: NoBudget | None = None
 
@@ -109,7 +109,10 @@ class Purse:
 
 
 class Claim:
-    """What is kept for one Task of the budgets that it takes of, until there is enough of all."""
+    """A Task's reservation of budgets: nobody of its level or below takes of them before it has started.
+
+    Only those that go before it in its own share do.
+    """
 
     __slots__ = ("level", "name", "parts", "uid")
 
@@ -201,7 +204,7 @@ class Short(Blocker):
 
     @property
     def rings(self) -> bool:
-        """Whether time opens it: what waits for another's claim hears of that."""
+        """True if an alarm is to be set for it. Those behind another's claim are reported with that claim."""
         claim = self.claim
         if claim is None or self.level != claim.level:
             return claim is None
@@ -215,13 +218,13 @@ class Short(Blocker):
 
     @property
     def ever(self) -> bool:
-        """Whether so much of a rate can ever be there."""
+        """True if the budget is a rate whose burst can cover this amount."""
         terms = self.purse.terms
         return terms is not None and terms.rate is not None and self.amount <= terms.rate.burst
 
     @property
     def never(self) -> bool:
-        """Whether more is asked for of a rate than its burst, so that waiting is in vain."""
+        """True if the budget is a rate and the amount exceeds its burst: waiting is in vain."""
         terms = self.purse.terms
         return terms is not None and terms.rate is not None and self.amount > terms.rate.burst
 
@@ -269,7 +272,7 @@ class Short(Blocker):
 
 
 class Amounts:
-    """How many lines take how much of one budget: the least that any takes is found at once."""
+    """A multiset of amounts whose minimum is found at once: by how many lines each is taken."""
 
     __slots__ = ("_counts", "_heap")
 

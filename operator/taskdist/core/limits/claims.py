@@ -1,7 +1,7 @@
 """What Tasks take of shared budgets, and what is kept of these for whom.
 
-The lower layer of `limits`. Owns each queue's book, who spent what, the claims, and which limits wait for a time. Says
-when a limit that held some may hold them no longer. Refuses to judge: what holds a Task is said above.
+The accounts of shared budgets: purses, what attempts spent, claims. `limits` asks it and judges. Says when a limit that
+held some may hold them no longer.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from taskdist.core.model import Key, Queue, Task
 
 
 class Claims:
-    """The budgets of all queues. One that nobody defines holds all that name it."""
+    """Usage and claims of all budgets. A budget that no queue defines holds every Task that names it."""
 
     def __init__(self, books: dict[Key, Book], active: ActiveBlockers) -> None:
         """`books` are those of all queues, by key: one is made where a Task names a queue that is not there."""
@@ -62,7 +62,7 @@ class Claims:
         return found
 
     def drop_claim(self, uid: str) -> list[Blocker]:
-        """Nothing is kept for the Task any more. Return the blockers that may have opened: all behind it."""
+        """Drop the Task's claim. Return the blockers that may have opened: all behind it."""
         return self._drop(self.claims[uid])
 
     def least(self, short: Short, amount: int, now: float) -> Blocker | None:
@@ -77,12 +77,12 @@ class Claims:
         return found
 
     def spare(self, short: Short) -> None:
-        """Nothing is parked under it after all: it stays only if it rings for a claim."""
+        """Withdraw the blocker: nothing was parked under it. It stays only as the alarm of a claim."""
         if short.claim is None or not short.rings:
             self._active.report(short)
 
     def correct(self, task: Task, used: Iterable[tuple[str, str, int]], now: float) -> list[Blocker]:
-        """The leased attempt used so much, whatever it spent at its grant. Return the blockers that may have opened."""
+        """Charge what the leased attempt used in place of what it spent at its grant. Return what may have opened."""
         spent = self.spent.get(task.uid)
         opened: list[Blocker] = []
         if spent is None:
@@ -116,7 +116,7 @@ class Claims:
         return [self._active.report(each) for each in list(purse.shorts.values()) if each.watched and each.open(now)]
 
     def settle_up(self, purse: Purse, amount: int, now: float, since: float) -> list[Blocker]:
-        """So much of what was spent at `since` comes back to the budget; below zero: so much more is gone."""
+        """Return so much of what was spent at `since` to the budget; below zero: take so much more."""
         purse.give_back(amount, now, since)
         opened = self.opened(purse, now)
         self.await_all(purse, now)
@@ -150,7 +150,7 @@ class Claims:
         self.await_all(parts[0][0], now)
 
     def _drop(self, claim: Claim) -> list[Blocker]:
-        """The Task has started, or the claim was in vain: report all that waited for it."""
+        """Drop the claim, as its Task has started or it was in vain. Report all that waited for it."""
         opened = self.behind(claim)
         for purse, _ in claim.parts:
             if purse.claim is claim:
@@ -168,7 +168,7 @@ class Claims:
         return opened
 
     def await_all(self, purse: Purse, now: float) -> None:
-        """What was spent of it has changed: those that wait for more of it wait for another time."""
+        """Set the alarms of this purse anew, and of all purses of its claim: the amount left has changed."""
         claim = purse.claim
         for each, _ in ((purse, 0),) if claim is None else claim.parts:
             for short in each.shorts.values():

@@ -21,7 +21,9 @@ TENANTS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """So much was left at that time (wall clock, seconds). `name` says which limit of the queue's spec it is.
+    """How much of a rate or budget was left at a time (wall clock, seconds).
+
+    `name` says which limit of the queue's spec it is.
 
     `per_second` of it come back, up to `capacity`; 0 where it comes back with the end of attempts.
     """

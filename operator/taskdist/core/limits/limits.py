@@ -34,7 +34,7 @@ from taskdist.core.order import is_emergency
 
 
 class Limits:
-    """All limits of all queues. A queue that was never applied, or is gone, has none but the defaults for keys."""
+    """Asks every limit of every queue whether a Task may start. Without a queue: keys, budgets, the level Emergency."""
 
     def __init__(self) -> None:
         self._books: dict[Key, Book] = {}
@@ -51,7 +51,7 @@ class Limits:
     # Queues.
 
     def apply_queue(self, queue: Queue) -> list[Blocker]:
-        """The queue's rules are these now. Return the blockers that may have opened by that."""
+        """Adopt the queue's rules. Return the blockers that may have opened by that."""
         book = self._books.get(queue.key)
         if book is None:
             self._books[queue.key] = Book(queue, applied=True)
@@ -65,7 +65,7 @@ class Limits:
         return opened
 
     def settle(self, key: Key, now: float) -> None:
-        """The queue's rules have changed by now: what came into its buckets until then came at the former rates."""
+        """Fill the queue's buckets up to now at the former rates, as its rules change."""
         book = self._books.get(key)
         for scope in () if book is None else (book, *book.accounts.values()):
             if scope.rate is not None and scope.bucket is not None:
@@ -76,7 +76,7 @@ class Limits:
                 purse.tokens(terms.rate, now)
 
     def drop_queue(self, key: Key) -> list[Blocker]:
-        """The queue is gone: its Tasks go on without limits. Return the blockers that have opened."""
+        """Drop the queue's limits: its Tasks go on without. Return the blockers that have opened."""
         book = self._books.get(key)
         if book is None or not book.applied:
             return []
@@ -95,7 +95,7 @@ class Limits:
     # A Task's life.
 
     def enter(self, task: Task) -> str | None:
-        """The Task was accepted: it waits, until it is granted. Return the uid whose turn is over by that, if any."""
+        """Count an accepted Task, waiting until it is granted. Return the uid whose turn is over by that, if any."""
         account = self._accounts.get((task.namespace, task.queue, task.tenant)) or self._account(task)
         self._of[task.uid] = account
         if account.idle:
@@ -112,7 +112,7 @@ class Limits:
         return self._ordering_keys.enter(task) if task.ordering_key is not None else None
 
     def leave(self, task: Task) -> list[str]:
-        """The waiting Task has ended for good, or is deleted. Return the uids whose turn it is now."""
+        """Stop counting a waiting Task that ended for good or is deleted. Return the uids whose turn it is."""
         account = self._of.pop(task.uid)
         book = account.of
         account.waiting -= 1
@@ -131,7 +131,7 @@ class Limits:
         return turns
 
     def change(self, former: Task, task: Task) -> list[str]:
-        """The waiting Task has other values, or waits in another queue. Return the uids whose turn it is now, or over.
+        """Count the waiting Task with other values, or in another queue. Return whose turn is now or over, by uid.
 
         In its queue it keeps its place among those of its ordering key.
         """
@@ -215,7 +215,7 @@ class Limits:
         return levels(self._books[queue], self.budgets.purses.get(queue, {}), now) if queue in self._books else ()
 
     def recall(self, queue: Key, told: Iterable[Level]) -> None:
-        """So much was left of the queue's rates; its Tasks are known by now."""
+        """Fill the queue's buckets with what was left of its rates. Its Tasks have to be known by now."""
         if queue in self._books:
             recall(self._books[queue], self.budgets.purses.get(queue, {}), told)
 
@@ -261,7 +261,7 @@ class Limits:
         return use is None or use.held < book.rules.concurrency_limit
 
     def grant(self, task: Task, now: float, *, token: bool = True) -> None:
-        """The waiting Task is leased now, whatever its limits. `token` False: it was leased before this life."""
+        """Count the Task as leased, whatever its limits, and take tokens. `token` False: none, it was leased before."""
         account = self._of[task.uid]
         book = account.of
         account.waiting -= 1
@@ -295,7 +295,7 @@ class Limits:
                 self.budgets.took[task.uid] = now
 
     def release(self, task: Task, now: float) -> list[Blocker]:
-        """The attempt is over and the Task waits again (until it leaves). Return the blockers that may have opened."""
+        """Release the slots and keys of an attempt: the Task waits again. Return the blockers that may have opened."""
         account = self._of[task.uid]
         book = account.of
         account.waiting += 1
@@ -336,7 +336,7 @@ class Limits:
         return opened
 
     def refund(self, task: Task, now: float) -> list[Blocker]:
-        """The grant could not be written: like `release`, and its tokens are returned."""
+        """Release an attempt whose grant could not be written, and return its tokens. Return what may have opened."""
         spent, since = self.budgets.spent.get(task.uid, {}), self.budgets.took.get(task.uid, now)
         opened = self.release(task, now)
         account = self._of[task.uid]
@@ -404,7 +404,7 @@ class Limits:
         return account
 
     def _empty(self, account: Account) -> None:
-        """The tenant has no Tasks there any more. Its bucket must not be full again by coming back."""
+        """Close the account without Tasks, or keep it for its bucket: that must not be full again by coming back."""
         if account.bucket is None or account.of.rules.tenant_rate is None:
             self._close(account)
         else:

@@ -50,7 +50,7 @@ class Sequence:
         return None
 
     def holder(self) -> Entry | None:
-        """The Task for which all others of the key wait: one that has a lease, else the first."""
+        """Return the Task for which all others of the key wait: one that has a lease, else the first."""
         return self.entries[self.leased[0]] if self.leased else self.first()
 
 
@@ -62,7 +62,7 @@ class OrderingKeys:
         self._stamp = 0
 
     def enter(self, task: Task) -> str | None:
-        """The Task has come. Return whose turn it was until now, if that is over."""
+        """Take in a Task that came. Return whose turn it was until now, if that is over."""
         key = _key(task)
         sequence = self._sequences.get(key)
         if sequence is None:
@@ -76,7 +76,7 @@ class OrderingKeys:
         return led[2] if first is not None and first[2] != led[2] else None
 
     def leave(self, task: Task) -> list[str]:
-        """The Task has ended for good. Return whose turn it is now, if that changed."""
+        """Take out a Task that ended for good. Return whose turn it is now, if that changed."""
         key = _key(task)
         sequence = self._sequences[key]
         led = sequence.first()
@@ -93,7 +93,7 @@ class OrderingKeys:
         self._sequences[_key(task)].leased.append(task.uid)
 
     def give_back(self, task: Task) -> None:
-        """The attempt is over. The turn stays with it.
+        """End the Task's attempt. The turn stays with the Task.
 
         Leases found at a change of leader may be several of one key: the last one that is over goes on first, so that
         none waits for a Task that waits for it.

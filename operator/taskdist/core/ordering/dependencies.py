@@ -40,7 +40,11 @@ class Gate:
 
 @dataclass(slots=True)
 class _Node:
-    """A Task with parents. `parents` by uid are those that it waits for or that are over; `links` those it lifts."""
+    """A Task with parents.
+
+    `parents`: by uid, those that it waits for or that are over. `waits`: those that have not ended. `links`: those that
+    it lends its level and chain to.
+    """
 
     task: Task
     level: int

@@ -23,7 +23,7 @@ LOOK: Final = 8
 
 
 def even(vt: float, weight: float, least: float, pending: float) -> bool:
-    """Whether a share of this virtual time and weight is before the least one by no more than what is under way."""
+    """True if two virtual times differ by no more than the error of running work, so that a deadline may decide."""
     return vt - pending / weight <= least
 
 

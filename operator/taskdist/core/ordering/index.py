@@ -1,8 +1,8 @@
 """The Tasks that wait, in order, such that the first one that fits somewhere is found without looking at the others.
 
 Owns where each eligible Task stands. A level is two bands: Tasks whose deadline can be met, and below them those that
-are too late. In a band, queues and in them tenants take turns (`shares`); a tenant's Tasks of one shape stand in a
-line by latest start, and its lines of one profile in a group. Bands, queues and tenants know by masks for which
+are too late. In a band, queues and in them tenants take turns (`fair_sharing`); a tenant's Tasks of one shape stand in
+a line by latest start, and its lines of one profile in a group. Bands, queues and tenants know by masks for which
 profiles they have Tasks, so that "nothing here fits" is one `and`. Refuses to know why a Task is not eligible: such
 Tasks are not here, or stand in what was parked under its blocker.
 """

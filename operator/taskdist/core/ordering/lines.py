@@ -95,9 +95,14 @@ class TaskRecord:
         self.hopeless_from = 0.0
         # Since when nothing of its own holds it, which its route's steps count from; below zero: something does.
         self.eligible_since = -1.0
-        # When it has waited too long, may start at the earliest, goes up by a level, is to have an agent held, comes to
-        # the next step of its route; infinite where it never is. `due` is the first of these, `alarm` the stamp of its
-        # entry.
+        # Times; infinite where it never is.
+        # `expires`: it has waited too long, or its deadline cannot be met any more.
+        # `opens`: it may start at the earliest.
+        # `rises`: it goes up by a level.
+        # `impatient`: an agent is to be held for it.
+        # `moves`: the next step of its route opens.
+        # `due`: the first of these, and of `patience` while that counts.
+        # `alarm`: the stamp of its entry among the wakeups.
         self.expires = self.opens = self.rises = self.impatient = self.moves = self.due = inf
         self.alarm = 0
         # Until when only agents may run it that it prefers, from when it could first be handed out, and whether that
@@ -290,7 +295,10 @@ class Charge:
 
 
 class Band:
-    """One band: its shares, and by pool the virtual time at which a queue was last served there."""
+    """Half of a level: Tasks that can meet their deadlines, or those that cannot.
+
+    `root`: its shares. `present`: by pool, the virtual time of the queue served last.
+    """
 
     __slots__ = ("present", "root")
 

@@ -30,7 +30,7 @@ _Key = tuple[str, str, str]
 
 
 class _Whole:
-    """What is parked under a limit that holds it as a whole."""
+    """The shares, groups and lines that one limit has parked."""
 
     __slots__ = ("_most", "groups", "lines", "shares")
 

@@ -47,7 +47,7 @@ def needs_much(record: TaskRecord) -> bool:
 
 
 class Reservations:
-    """All holds, and the Tasks that have waited long enough for one."""
+    """Reserves agents for large Tasks that waited `hold_after` seconds, one in a pool at a time."""
 
     def __init__(self, fleet: Fleet, limited: Limited) -> None:
         self._fleet = fleet
@@ -77,7 +77,10 @@ class Reservations:
         self._push(record)
 
     def forget(self, record: TaskRecord) -> None:
-        """The Task does not wait for room any more: if it comes back, it waits anew. What is held for it is let go."""
+        """Forget a Task that does not wait for room any more: if it comes back, it waits anew.
+
+        Its hold is let go by `let_go`, unless the Task stands in a line again by then.
+        """
         self._impatient.pop(record.task.uid, None)
 
     def rise(self, record: TaskRecord) -> None:
@@ -94,17 +97,17 @@ class Reservations:
     def let_go(self, now: float) -> bool:
         """Let go what is held in vain; return whether anything was. An agent without room is not missed by anybody."""
         found = False
-        for hold in list(self._by_pool.values()):
-            agent, record = hold.agent, hold.record
+        for reservation in list(self._by_pool.values()):
+            agent, record = reservation.agent, reservation.record
             if agent.busy >= agent.slots and agent.ready and record.line is not None:
                 continue
             if (
                 record.line is None
                 or not _may_serve(agent, record)
-                or agent.pool != hold.pool
+                or agent.pool != reservation.pool
                 or self._limited(record, now)
             ):
-                del self._by_pool[hold.pool]
+                del self._by_pool[reservation.pool]
                 found = True
                 self._nothing_before = 0.0
                 # One that died is forgotten.
@@ -118,7 +121,7 @@ class Reservations:
             return
         if now >= self._nothing_before or self._fleet.version != self._seen:
             self._nothing_before, self._seen = now + AGAIN, self._fleet.version
-            served = {hold.record.task.uid for hold in self._by_pool.values()}
+            served = {reservation.record.task.uid for reservation in self._by_pool.values()}
             self._vain = vain = set[Need]()
             looked: dict[str, TaskRecord] = {}
             while len(looked) < LOOK and len(self._by_pool) < len(self._fleet.pools):

@@ -64,7 +64,7 @@ class Estimate:
 
 
 class Estimates:
-    """All of them."""
+    """Service times by queue and type; the types seen longest ago are forgotten."""
 
     def __init__(self, types: int = TYPES) -> None:
         self._types = types

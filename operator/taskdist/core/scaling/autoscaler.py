@@ -1,6 +1,6 @@
-"""Turns sizes into decisions: announces a pool's new size, drains who is to go, pardons who is needed after all.
+"""Resizes pools: announces a new size, drains surplus agents, keeps a draining agent if work comes.
 
-Owns the state of each pool's sizing and of its victims. The rules of size and choice are `scaling`'s.
+Owns the state of each pool's sizing and of its victims. The rules of size and choice are `sizing`'s.
 """
 
 import sys
@@ -42,10 +42,10 @@ MANY: Final = 1000
 
 
 class _PoolState:
-    """A pool with its size over time. `wanted` is what it wanted when last looked at, None if that says nothing, and
-    `most` what it might have then.
+    """One pool at the last look: its rules, its sizing, and the size that it `wanted` then (None: do not compare).
 
-    `usual`: how many agents it mostly needs for what comes. `grown`: when one with a target was last said to grow.
+    `most`: how many agents it might have then. `usual`: how many agents it mostly needs for what comes. `grown`: when
+    one with a target was last said to grow.
     """
 
     __slots__ = ("grown", "key", "most", "pool", "sizing", "usual", "wanted")
@@ -70,7 +70,7 @@ class Autoscaler:
         self._sizes: dict[Key, Sizing] = {}
         # As of the catalogue's version `_seen`; the layout if any pool is elastic.
         self._seen = -1
-        self._wards: list[_PoolState] = []
+        self._states: list[_PoolState] = []
         self._layout: Layout | None = None
         # The catalogue's and fleet's versions at which no pool changes for as long as all want more than they may have.
         self._still: tuple[int, int] | None = None
@@ -110,7 +110,7 @@ class Autoscaler:
             self._look_at(self._rests_until)
             return decisions
         self._still, self._rests_until = None, -inf
-        members = [self._fleet.pools.get(ward.key, self._nobody) for ward in self._wards]
+        members = [self._fleet.pools.get(ward.key, self._nobody) for ward in self._states]
         most = self._most(members)
         load = None
         if self._layout is not None:
@@ -120,7 +120,7 @@ class Autoscaler:
             load = self._wanted(self._layout, busy, most, now)
             if self._grows(load) and set_aside(now):
                 load = self._wanted(self._layout, busy, most, now)
-        for number, ward in enumerate(self._wards):
+        for number, ward in enumerate(self._states):
             pool, sizing, here = ward.pool, ward.sizing, members[number]
             wanted = agents(load[number]) if load is not None and pool.elastic else 0
             still = wanted == ward.wanted and most[number] == ward.most and sizing.settled
@@ -140,14 +140,14 @@ class Autoscaler:
             followed = self._follow(pool, sizing.desired or 0, here, unheard, waiting, now)
             decisions += islice(followed, room - len(decisions))
         if self._layout is not None and self._layout.timed and not decisions and self._many(self._layout):
-            lapses = [at for ward in self._wards if (at := ward.sizing.wake(ward.pool)) is not None]
+            lapses = [at for ward in self._states if (at := ward.sizing.wake(ward.pool)) is not None]
             self._rests_until = min([now + BREATH, *lapses])
             self._rested = (self._catalogue.version, self._fleet.version)
         if overfull and not decisions:
-            settled = all(ward.sizing.settled for ward in self._wards)
+            settled = all(ward.sizing.settled for ward in self._states)
             if settled and all(
                 each.counted <= (ward.sizing.desired or 0) and not each.draining
-                for ward, each in zip(self._wards, members, strict=True)
+                for ward, each in zip(self._states, members, strict=True)
             ):
                 self._still = version
         return decisions
@@ -156,7 +156,7 @@ class Autoscaler:
         """Return for each pool how many agents it may have now."""
         return [
             allowed(ward.pool, ward.sizing.desired or 0, each.ready, len(each.failing))
-            for ward, each in zip(self._wards, members, strict=True)
+            for ward, each in zip(self._states, members, strict=True)
         ]
 
     def _wanted(self, layout: Layout, busy: Sequence[int], most: Sequence[int], now: float) -> list[float]:
@@ -166,8 +166,8 @@ class Autoscaler:
         found: list[float] = []
         # Time counts in steps: between them only what happens changes anything.
         step = now // STEP * STEP
-        starts = [self._fleet.start_seconds(ward.key) for ward in self._wards]
-        for ward, part, start in zip(self._wards, parts(layout, busy, most, starts, step), starts, strict=True):
+        starts = [self._fleet.start_seconds(ward.key) for ward in self._states]
+        for ward, part, start in zip(self._states, parts(layout, busy, most, starts, step), starts, strict=True):
             pool, desired = ward.pool, float(ward.sizing.desired or 0)
             here = self._fleet.members(ward.key)
             aim = pool.target_queue * ward.sizing.haste.part
@@ -201,7 +201,7 @@ class Autoscaler:
 
     def _grows(self, load: Sequence[float]) -> bool:
         """Whether any pool is to be larger than it was said to be."""
-        for ward, wanted in zip(self._wards, load, strict=True):
+        for ward, wanted in zip(self._states, load, strict=True):
             desired = ward.sizing.desired or 0
             if ward.pool.elastic and desired < ward.pool.maximum and agents(wanted) > desired:
                 return True
@@ -211,7 +211,7 @@ class Autoscaler:
         """Pools or demands are others now."""
         catalogue, pools = self._catalogue, self._catalogue.pools
         self._seen = catalogue.version
-        self._wards = [_PoolState(pool, self._sizes.setdefault(key, Sizing())) for key, pool in pools.items()]
+        self._states = [_PoolState(pool, self._sizes.setdefault(key, Sizing())) for key, pool in pools.items()]
         elastic = any(pool.elastic for pool in pools.values())
         self._layout = Layout(pools, in_turn(catalogue.demands.values())) if elastic else None
 
@@ -317,10 +317,10 @@ class Autoscaler:
         message = sizing.message
         if self._still is not None and self._layout is not None and sizing.reason is Reason.AT_MAXIMUM:
             # By how much it is too little is worked out when asked only.
-            here = [self._fleet.members(ward.key) for ward in self._wards]
+            here = [self._fleet.members(ward.key) for ward in self._states]
             most_now = self._most(here)
             load = work(self._layout, [each.busy for each in here], most_now)
-            for ward, wanted, bound in zip(self._wards, load, most_now, strict=True):
+            for ward, wanted, bound in zip(self._states, load, most_now, strict=True):
                 if ward.key == key:
                     message = target(ward.pool, agents(wanted), bound).message
         present = [agent for agent in members.agents.values() if not agent.gone]

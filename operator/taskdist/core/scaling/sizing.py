@@ -110,7 +110,7 @@ def work(layout: Layout, busy: Sequence[int], most: Sequence[int]) -> list[float
 
 
 class Part:
-    """What falls to one pool, in agents: what is busy, what waits, what comes; and how long each takes on average."""
+    """One pool's part of busy, waiting and coming work, in agents; and how long each takes on average."""
 
     __slots__ = ("_coming_seconds", "_coming_tasks", "_seconds", "busy", "coming", "rate", "waiting")
 
@@ -205,9 +205,9 @@ def target(pool: Pool, wanted: int, most: int) -> Target:
 
 
 class _Lately:
-    """The largest size wanted of late, or the least. Each has the last moment at which it was; the last is wanted now.
+    """A sliding-window minimum or maximum of target sizes (monotonic queue).
 
-    Those are left out that a later one makes void.
+    Each has the last moment at which it was wanted; the last is wanted now.
     """
 
     __slots__ = ("_history", "_least")

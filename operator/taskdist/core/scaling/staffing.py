@@ -58,9 +58,10 @@ def for_backlog(
 
 
 class Usual:
-    """The capacity that was needed for what comes, at the most of late: by that it does not follow each chance.
+    """The highest capacity that arrivals needed lately: pools do not shrink below it.
 
-    Of late is a `WINDOW`, and twice as long as a Task takes if that is more: so slowly does a queue forget.
+    This holds for pools with a target that have work. Lately: within a `WINDOW`, or within twice as long as a Task
+    takes if that is more.
     """
 
     __slots__ = ("_at", "_history")

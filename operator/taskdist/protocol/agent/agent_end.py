@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from taskdist.api import Reason
 from taskdist.protocol.agent.fence import Fence
-from taskdist.protocol.agent.held import Held, WorkStage, short_of
+from taskdist.protocol.agent.held import HeldWork, WorkStage, short_of
 from taskdist.protocol.agent.work import AgentAction, Disconnect, Exit, SendUp, StartWork
 from taskdist.protocol.messages import (
     OLDEST_VERSION,
@@ -64,7 +64,7 @@ class AgentEnd:
         self._epoch = 0  # the highest seen
         self._leadership = ""  # the name that came with it
         self._version = PROTOCOL_VERSION  # the newest that the next hello offers
-        self._held: dict[LeaseName, Held] = {}
+        self._held: dict[LeaseName, HeldWork] = {}
         self._connected = False
         self._welcomed = False
         self._slots = offer.slots
@@ -161,7 +161,7 @@ class AgentEnd:
             leadership=self._leadership,
         )
 
-    def _announced(self) -> list[Held]:
+    def _announced(self) -> list[HeldWork]:
         """Exactly what is held. Less, and the operator would hand out again what still runs here."""
         return list(self._held.values()) if self._rules.hello_lists_all else []
 
@@ -190,7 +190,7 @@ class AgentEnd:
         if self._fence.stop_at is not None:
             self._send(Draining(), out)
 
-    def _end_hold(self, held: Held) -> None:
+    def _end_hold(self, held: HeldWork) -> None:
         """A hold ends with the next welcome: the leader that welcomes counts from this hello on."""
         if self._rules.hold_ends_with_welcome:
             held.until = min(held.until, self._hello_boot + held.grant.lease_seconds)
@@ -236,7 +236,7 @@ class AgentEnd:
         if name.epoch > self._epoch:
             self._epoch, self._leadership = name.epoch, ""
         until = self._fence.lease_end(grant.ping_boot, grant.lease_seconds, boot)
-        self._held[name] = Held(grant, grant.ping_boot, until)
+        self._held[name] = HeldWork(grant, grant.ping_boot, until)
         out.append(StartWork(grant))
 
     def _refusal(self, grant: Grant, boot: float, out: list[AgentAction]) -> str:
@@ -364,7 +364,7 @@ class AgentEnd:
         return self._checked(boot, out)
 
     def _say_outcome(
-        self, held: Held, outcome: Result | Failure | Stopped, boot: float, out: list[AgentAction]
+        self, held: HeldWork, outcome: Result | Failure | Stopped, boot: float, out: list[AgentAction]
     ) -> None:
         """Say it, and how long ago the handler started: the operator's clock then tells when that was."""
         if held.started is not None and not isinstance(outcome, Stopped):

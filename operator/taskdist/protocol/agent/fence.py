@@ -5,7 +5,7 @@ ping that a grant or renewal echoes. Of several ends the earliest holds.
 """
 
 from taskdist.api import Reason
-from taskdist.protocol.agent.held import Held, WorkStage
+from taskdist.protocol.agent.held import HeldWork, WorkStage
 from taskdist.protocol.agent.work import AgentAction, CancelWork, KillWork
 from taskdist.protocol.rules import Rules
 from taskdist.protocol.settings import AgentSettings
@@ -20,12 +20,12 @@ class Fence:
         self._rules = rules
         self.stop_at: float | None = None  # the agent was told to stop: all work ends by then
 
-    def check(self, held: Held, boot: float, out: list[AgentAction]) -> None:
+    def check(self, held: HeldWork, boot: float, out: list[AgentAction]) -> None:
         """Do what time asks for."""
         self._keep_limits(held, boot, out)  # first: what its lease's end kills may be overdue as well
         self._keep_lease(held, boot, out)
 
-    def wakes(self, held: Held) -> list[float]:
+    def wakes(self, held: HeldWork) -> list[float]:
         """Return when running work is to be looked at."""
         cancel_at, kill_at = self._times(held)
         wakes = [min(kill_at, held.kill_at)]
@@ -39,7 +39,7 @@ class Fence:
         """Count from this agent's own time of sending the ping: so however late a message comes, the end stays."""
         return (min(ping_boot, boot) if self._rules.lease_counts_from_ping else boot) + lease_seconds
 
-    def cancel(self, held: Held, reason: Reason, message: str, kill_at: float, out: list[AgentAction]) -> None:
+    def cancel(self, held: HeldWork, reason: Reason, message: str, kill_at: float, out: list[AgentAction]) -> None:
         """Ask the work to stop; it is killed at `kill_at` if it has not by then."""
         held.kill_at = min(held.kill_at, kill_at)
         if held.stage in (WorkStage.STARTING, WorkStage.RUNNING):
@@ -49,14 +49,14 @@ class Fence:
             held.message = message
             out.append(CancelWork(held.name, reason, message))
 
-    def kill(self, held: Held, boot: float, message: str, out: list[AgentAction]) -> None:
+    def kill(self, held: HeldWork, boot: float, message: str, out: list[AgentAction]) -> None:
         """Kill the work, again and again until nothing of it runs."""
         held.stage = WorkStage.KILLED
         held.message = held.message or message
         held.kill_at = boot + self._settings.kill_again_seconds
         out.append(KillWork(held.name))
 
-    def _keep_lease(self, held: Held, boot: float, out: list[AgentAction]) -> None:
+    def _keep_lease(self, held: HeldWork, boot: float, out: list[AgentAction]) -> None:
         """Ask to stop what nobody renews, then kill it."""
         lease_seconds = held.grant.lease_seconds
         cancel_at, kill_at = self._times(held)
@@ -73,18 +73,18 @@ class Fence:
             )
             self.cancel(held, why[0], why[1], kill_at, out)
 
-    def _keep_limits(self, held: Held, boot: float, out: list[AgentAction]) -> None:
+    def _keep_limits(self, held: HeldWork, boot: float, out: list[AgentAction]) -> None:
         """What runs longer than it may is asked to stop, then killed; it has failed in any case."""
         due = self._limit(held)
         if due is not None and boot >= due.at:
             held.overdue = due
             self.cancel(held, due.reason, due.message, boot + due.grace, out)
 
-    def _limit(self, held: Held) -> Due | None:
+    def _limit(self, held: HeldWork) -> Due | None:
         """Return what time limit of the work comes next."""
         return held.limit() if self._rules.agents_keep_limits else None
 
-    def _times(self, held: Held) -> tuple[float, float]:
+    def _times(self, held: HeldWork) -> tuple[float, float]:
         """Return when to ask the work to stop, and when to kill it. A killed one is killed again until it is gone."""
         settings, seconds = self._settings, held.grant.lease_seconds
         cancel_at, kill_at = held.until - settings.fence(seconds), held.until - settings.kill(seconds)
@@ -95,5 +95,5 @@ class Fence:
             kill_at = held.kill_at
         return cancel_at, kill_at if self._rules.work_is_killed else float("inf")
 
-    def _stopping_first(self, held: Held) -> bool:
+    def _stopping_first(self, held: HeldWork) -> bool:
         return self.stop_at is not None and self.stop_at <= held.until

@@ -20,7 +20,7 @@ class WorkStage(Enum):
 
 
 @dataclass(slots=True)
-class Held:
+class HeldWork:
     """A lease in this agent's hands: running work, or what is left of it until the operator is known to have heard."""
 
     grant: Grant
@@ -64,7 +64,7 @@ class Held:
         return next_due(self.grant.execution_seconds, self.grant.progress_seconds, self.started, self.reported)
 
 
-def short_of(grant: Grant, offer: tuple[tuple[str, int], ...], held: Iterable[Held]) -> str:
+def short_of(grant: Grant, offer: tuple[tuple[str, int], ...], held: Iterable[HeldWork]) -> str:
     """Say which named resource is short for the grant, empty if none is.
 
     What an agent offers without naming it is its pool's word, and not known here.

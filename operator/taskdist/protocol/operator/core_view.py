@@ -34,7 +34,7 @@ class CoreView:
     # --- what the core is told ---
 
     def waiting(self, entry: TaskEntry, now: Now) -> None:
-        """The Task waits for an agent."""
+        """Tell the core that the Task waits for an agent."""
         task = self._resolved(entry.record.task)
         if entry.core is CoreState.WAITING and entry.told == task:
             return
@@ -45,7 +45,7 @@ class CoreView:
         self._core.handle(TaskWaiting(task), now.wall)
 
     def held(self, entry: TaskEntry, reason: Reason, now: Now) -> None:
-        """The Task waits for something that is not the core's business."""
+        """Tell the core that the Task waits for something that is not the core's business."""
         task = self._resolved(entry.record.task)
         if reason is Reason.DUPLICATE:
             task = out_of_turns(task)
@@ -55,7 +55,7 @@ class CoreView:
             self._core.handle(TaskHeld(task, reason), now.wall)
 
     def _resolved(self, task: Task) -> Task:
-        """The Task with its parents as far as they are known."""
+        """Return the Task with its parents as far as they are known."""
         return self._state.lineage.resolved(task) if task.parents else task
 
     def _begins_to_wait(self, entry: TaskEntry, how: CoreState, now: Now) -> None:
@@ -66,14 +66,14 @@ class CoreView:
             self._state.timers.add(now.boot + 1.0, TimerKind.REASON, entry.uid, entry.waits)
 
     def leased(self, entry: TaskEntry, agent_uid: str, now: Now) -> None:
-        """The Task has a lease that the core did not decide on."""
+        """Tell the core of a lease that it did not decide on."""
         entry.core = CoreState.LEASED
         self._core.handle(TaskLeased(entry.record.task, agent_uid), now.wall)
 
     # --- leases in the books ---
 
     def set_lease(self, entry: TaskEntry, lease: Lease) -> None:
-        """The Task has this lease now."""
+        """Give the Task this lease, in the books."""
         entry.lease = lease
         self._state.leases.setdefault(lease.agent_uid, {})[entry.uid] = entry
 
@@ -91,7 +91,7 @@ class CoreView:
             self._state.forget_lost(lease.agent_uid)
 
     def take_back(self, entry: TaskEntry, now: Now) -> None:
-        """The assumption does not stand, and nothing of it was sent. What the Task is instead is for its next step."""
+        """Drop a lease that was planned and never sent; the core holds the Task until its next step."""
         lease = entry.lease
         if lease is None:
             return
@@ -103,7 +103,7 @@ class CoreView:
     # --- Tasks that are over ---
 
     def leave(self, entry: TaskEntry, now: Now) -> None:
-        """The Task is a dead letter: it holds nothing, and the core forgets it."""
+        """Drop the lease of a dead letter, and have the core forget it if the rules say so."""
         pod = entry.lease.agent_uid if entry.lease is not None else ""
         self.drop_lease(entry)
         self._state.recovering.discard(entry.uid)
@@ -115,7 +115,7 @@ class CoreView:
             self._removals.check(pod, now)
 
     def forget(self, entry: TaskEntry, now: Now, *, final: bool) -> None:
-        """The Task is terminal or deleted, and nothing of it runs."""
+        """Forget a Task of which nothing runs, terminal (`final`) or deleted; tell the core that it is gone."""
         pod = entry.lease.agent_uid if entry.lease else ""
         if (noted := self._state.pods.get(entry.noted_on)) is not None:
             key = still_held.annotation(entry.uid)

@@ -21,7 +21,7 @@ from taskdist.protocol.operator.whole import Whole
 from taskdist.protocol.rules import Rules
 from taskdist.protocol.settings import LeaderSettings
 
-# What a queue says that says nothing.
+# The rules of a queue whose spec is empty.
 DEFAULTS = Queue("", "")
 
 
