@@ -37,12 +37,13 @@ class Bucket:
     at: float
     # How many were there right before each take: (time, at least, at most).
     levels: list[tuple[float, float, float]] = field(default_factory=list)
-    # When its terms changed last.
+    # When it was first used, and when its terms changed last.
+    born: float = -inf
     changed: float = -inf
 
     @classmethod
     def full(cls, rate: TokenRate, now: float) -> "Bucket":
-        return cls(rate, rate.burst, rate.burst, now)
+        return cls(rate, rate.burst, rate.burst, now, born=now)
 
     def settle(self, now: float) -> None:
         more = (now - self.at) * self.rate.per_second
@@ -63,7 +64,8 @@ class Bucket:
             self.least += tokens
             self.most += tokens
             return
-        if since <= self.changed:
+        if since < self.born or since <= self.changed:
+            # Whoever was granted under other terms, or none, may not have paid, and is given back all the same.
             self.most = min(self.rate.burst, self.most + tokens)
             return
         later = [level for level in self.levels if level[0] > since]

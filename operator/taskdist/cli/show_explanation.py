@@ -1,4 +1,4 @@
-"""What `explain` found, in words and local time. It asks nobody and finds out nothing."""
+"""The output of `explain`, in words and local time. Nothing is asked or found out here."""
 
 from datetime import datetime
 from typing import Any

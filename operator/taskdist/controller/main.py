@@ -49,7 +49,7 @@ def run(settings: Settings) -> int:
 
 
 class _Process:
-    """What there is before the operator and after it: signals, health, the way to the API server."""
+    """The process around the operator: signals, health, the way to the API server."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -20,7 +20,7 @@ import structlog
 
 from taskdist.api import GROUP
 from taskdist.controller.pods import CA_CONFIGMAP
-from taskdist.controller.trust import CA_KEY, INSTALLATION_ANNOTATION
+from taskdist.controller.trust import CA_KEY, INSTALLATION_ANNOTATION, is_other, owner_of
 from taskdist.kube import CONFIGMAPS, ApiError, Client, Informer, KubeError
 
 # The mark: the installation that asks whether the owner still serves the namespace.
@@ -58,9 +58,8 @@ class Bundle:
 def seen_bundle(obj: Object) -> Bundle:
     """Read what the ConfigMap says."""
     metadata = obj["metadata"]
-    said = metadata.get("annotations") or {}
-    owner, asked_by = said.get(INSTALLATION_ANNOTATION, ""), said.get(ASKED_ANNOTATION, "")
-    return Bundle(metadata["namespace"], metadata["resourceVersion"], owner, asked_by)
+    asked_by = (metadata.get("annotations") or {}).get(ASKED_ANNOTATION, "")
+    return Bundle(metadata["namespace"], metadata["resourceVersion"], owner_of(obj), asked_by)
 
 
 @dataclass(slots=True)
@@ -122,7 +121,7 @@ class Ownership:
         if not namespaces or not self._others.issuperset(namespaces):
             return None
         bundle = self._view.store.find(namespaces[0], CA_CONFIGMAP)
-        if bundle is None or not self._is_other(bundle):
+        if bundle is None or not is_other(bundle.owner, self._installation):
             return f"about to serve namespace {namespaces[0]}"
         return self._words(bundle)
 
@@ -147,11 +146,8 @@ class Ownership:
 
     # -- within ----------------------------------------------------------------------------------------------------
 
-    def _is_other(self, bundle: Bundle) -> bool:
-        return bundle.owner not in ("", self._installation)
-
     def _foreign(self) -> dict[str, Bundle]:
-        return {b.namespace: b for b in self._view.store if self._is_other(b)}
+        return {b.namespace: b for b in self._view.store if is_other(b.owner, self._installation)}
 
     def _compare(self) -> None:
         """Begin a new leadership where this one serves what it must not, or not what it may."""
@@ -221,7 +217,7 @@ class Ownership:
         return True
 
     def _leave(self, bundle: Bundle) -> None:
-        """The owner lives."""
+        """Leave the namespace to its owner, which has answered, and say so."""
         if self._is_news(bundle.namespace, bundle.owner):
             words = self._words(bundle)
             _log.error(words, namespace=bundle.namespace, other=short(bundle.owner), this=short(self._installation))

@@ -1,4 +1,4 @@
-"""What status is to say of pools and queues, what it said last, and which of them are to be told of anew.
+"""The facts that status tells of pools and queues: those of now, those told last, and whose are to be written anew.
 
 Questions (`pool`, `queue`) remember nothing. `told_pool` and `told_queue` do: they are called with what goes into
 status. It writes nothing itself, and goes by the clocks and the core that it is given.
@@ -29,7 +29,7 @@ PERFORMANCE_SECONDS = 60.0
 
 
 class Telling:
-    """Of one leadership: another one sees for itself."""
+    """Compares facts with those told last, for one leadership: the next one begins afresh."""
 
     def __init__(self, clocks: Callable[[], Now], tally: Tally, doors: Doors) -> None:
         self._clocks = clocks
@@ -72,7 +72,7 @@ class Telling:
         return QueueFacts(*counts, self._tally.dead_letters(key), self._doors.closed(key), held, levels)
 
     def _performance(self, core: Core, key: Key) -> PoolPerformance:
-        """What the pool is to tell of how agents do: what was told last, until that is old. Each Task changes it."""
+        """Return how the pool's agents do, as told last until that is old: each Task changes it."""
         told = self._pools.get(key)
         recent = self._clocks().boot < self._performance_at.get(key, 0.0) + PERFORMANCE_SECONDS
         if told is not None and told.performance.types and recent:

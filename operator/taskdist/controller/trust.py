@@ -25,6 +25,16 @@ MOST_TRIES = 5
 Object = dict[str, Any]
 
 
+def owner_of(configmap: Object) -> str:
+    """Return the installation that serves the bundle's namespace, as the bundle says; empty where it says none."""
+    return str((configmap["metadata"].get("annotations") or {}).get(INSTALLATION_ANNOTATION, ""))
+
+
+def is_other(owner: str, installation: str) -> bool:
+    """Whether that is an installation, and not this one."""
+    return owner not in ("", installation)
+
+
 class SeenPod(NamedTuple):
     """A pod as the protocol sees it, and who owns it."""
 
@@ -147,13 +157,12 @@ class BundleMaps:
             if not error.is_not_found:
                 raise
             return await self._created(namespace, text, whose)
-        metadata = present["metadata"]
-        owner = (metadata.get("annotations") or {}).get(INSTALLATION_ANNOTATION, "")
-        if owner not in ("", self._installation):
+        owner = owner_of(present)
+        if is_other(owner, self._installation):
             raise OtherInstallation(f"namespace {namespace} is served by another installation, {owner}")
         if (present.get("data") or {}).get(CA_KEY) == text and owner:
             return True
-        version = metadata["resourceVersion"]
+        version = present["metadata"]["resourceVersion"]
         change = {"metadata": {"resourceVersion": version, "annotations": whose}, "data": {CA_KEY: text}}
         try:
             await self._client.patch(CONFIGMAPS, CA_CONFIGMAP, change, namespace)

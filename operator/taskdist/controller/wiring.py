@@ -308,7 +308,7 @@ class Operator:
             await self._leadership.quiet()
 
     def _who_leads(self) -> str:
-        """What an agent is told that dialled a replica which does not lead."""
+        """Return the answer to an agent that dialled a replica which does not lead."""
         holder = self._elector.holder
         other = holder if holder != self._elector.identity else ""
         return f"this replica does not lead, {other or 'nobody'} does: dial again"

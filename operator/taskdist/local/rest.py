@@ -131,7 +131,7 @@ class Client:
         return _decoded(self._exchange(_request(method, path, body, content_type, query, self._timeout)))
 
     def _exchange(self, request: Request) -> Answer:
-        """What a Transport does, without an event loop: tests ask from within one."""
+        """One request by a Transport's rules, without an event loop: tests ask from within one."""
         server = urlsplit(self._access.server)
         headers = {"Accept": request.accept, "Content-Type": request.content_type}
         if self._access.authorization is not None:

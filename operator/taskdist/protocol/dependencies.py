@@ -1,4 +1,4 @@
-"""Whom Tasks depend on, from names to uids, and how those ended.
+"""The parents of Tasks: names resolved to uids, and how those ended.
 
 Owns the names of all Tasks of the view, ended ones included, and the pins: the first Task that is seen under the name
 of a parent is the parent, for good. Says which dependents are to be looked at again; what follows from a parent's end

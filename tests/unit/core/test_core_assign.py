@@ -238,7 +238,7 @@ def test_leases_stand_while_an_agent_is_silent() -> None:
     core.handle(AgentNotReady("a"), 1.0)
     core.handle(AgentReady(make_agent("a").build()), 2.0)
     assert granted(core, 2.0) == []
-    assert core.agent_uids_busy() == {"a": 1}
+    assert core._fleet.agents["a"].busy == 1
 
 
 def test_an_agent_with_more_on_it_than_it_has_room_for_gets_nothing_until_there_is_room() -> None:
@@ -313,5 +313,5 @@ def test_repeated_events_change_nothing() -> None:
     for event in repeats * 2:
         core.handle(event, 1.0)
     assert core.decide(1.0) == []
-    assert core.agent_uids_busy() == {"a": 2}
+    assert core._fleet.agents["a"].busy == 2
     assert core.audit() == []

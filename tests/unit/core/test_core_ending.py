@@ -60,7 +60,8 @@ def started(core: Core, now: float = 0.0, agents: int = 1) -> list[str]:
     """Give it agents of one slot, one after the other; return who was given to them."""
     found = []
     for _ in range(agents):
-        core.handle(AgentReady(make_agent(f"a{len(core.agent_uids_busy())}").build()), now)
+        busy = sum(bool(agent.leases) for agent in core._fleet.agents.values())
+        core.handle(AgentReady(make_agent(f"a{busy}").build()), now)
         found += [each.task_uid for each in about_tasks(core, now) if isinstance(each, Assign)]
     return found
 

@@ -573,7 +573,7 @@ def test_views() -> None:
     assert core.agent_states() == {
         P: {AgentState.BUSY: 1, AgentState.NOT_READY: 1, AgentState.STARTING: 1, AgentState.IDLE: 1}
     }
-    assert core.agent_uids_busy() == {"a": 1}
+    assert core._fleet.agents["a"].busy == 1
 
 
 def test_a_size_that_a_full_answer_left_out_is_said_with_the_next() -> None:

@@ -1,1 +1,1 @@
-"""What an agent is: what it offers, how busy it is, how well it does."""
+"""Agents: their offers, their free slots, their performance and circuit breakers."""

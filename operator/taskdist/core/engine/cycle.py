@@ -205,10 +205,10 @@ class Cycle:
         if own is None:
             own = self._limits.room(task)[1]
         wanted = share.wanted
-        taken = min(min(wanted, own), rooms[ALL])
-        rooms[ALL] -= taken
-        rooms[tenant] = own - taken
-        excess = wanted - taken
+        startable = min(min(wanted, own), rooms[ALL])
+        rooms[ALL] -= startable
+        rooms[tenant] = own - startable
+        excess = wanted - startable
         if not excess:
             return False
         for demand, tasks in share.demands.items():

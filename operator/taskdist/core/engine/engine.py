@@ -438,10 +438,6 @@ class Core:
         efficiency = accepted / held if held > 0.0 else 1.0
         return PoolPerformance(efficiency, self._performance.of(pool), weakest(conducts))
 
-    def agent_uids_busy(self) -> dict[str, int]:
-        """Return by agent how many of its slots are busy; agents that hold nothing are left out."""
-        return {uid: agent.busy for uid, agent in self._fleet.agents.items() if agent.leases}
-
     def agent_states(self) -> dict[Key, dict[AgentState, int]]:
         """Return by pool how many agents are in each state."""
         return self._fleet.states()

@@ -1,6 +1,6 @@
-"""What attempts and arrivals teach: how long types take, how agents do, how many Tasks come.
+"""Observations from attempts and arrivals: service times of types, performance of agents, arrival rates.
 
-Owns nothing but the rule of what is learned from what. Refuses to judge: what follows from it is decided elsewhere.
+Owns the rule which average an observation feeds. Refuses to judge: the averages are used elsewhere.
 """
 
 from taskdist.core import order

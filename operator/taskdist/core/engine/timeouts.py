@@ -1,7 +1,7 @@
-"""What time alone brings to Tasks and agents, and what comes of those that came into full queues.
+"""Changes by time alone, and the end of Tasks that came into full queues.
 
-A gate opens, a level rises, a route's next step is reached, patience or the time to wait is
-over, a breaker lets an agent be tried. Refuses to hand anything out.
+A gate opens, a level rises, a route's next step is reached, patience or the time to wait is over, a breaker lets an
+agent be tried. Refuses to hand anything out.
 """
 
 from collections.abc import Iterable

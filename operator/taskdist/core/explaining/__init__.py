@@ -1,1 +1,1 @@
-"""Why a Task waits and what would unblock it, in words and commands."""
+"""Explanations: the reason for which a Task waits, and the command that would unblock it."""

@@ -1,1 +1,1 @@
-"""Which agents may serve which Tasks, and which of them have room."""
+"""The fleet of agents and pods: classes of agents, shapes of Tasks, and their match."""

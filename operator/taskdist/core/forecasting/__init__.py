@@ -1,1 +1,1 @@
-"""When a waiting Task is expected to start, and how many go before it."""
+"""Forecasts: the position of a waiting Task and its expected start."""

@@ -1,1 +1,1 @@
-"""What may run at once: quotas, rates, budgets, concurrency and ordering keys."""
+"""Quotas, rates, budgets, concurrency and ordering keys: the limits on running Tasks."""

@@ -219,14 +219,17 @@ class Short(Blocker):
     @property
     def ever(self) -> bool:
         """True if the budget is a rate whose burst can cover this amount."""
-        terms = self.purse.terms
-        return terms is not None and terms.rate is not None and self.amount <= terms.rate.burst
+        return self._of_rate and not self.final
 
     @property
     def never(self) -> bool:
         """True if the budget is a rate and the amount exceeds its burst: waiting is in vain."""
+        return self._of_rate and self.final
+
+    @property
+    def _of_rate(self) -> bool:
         terms = self.purse.terms
-        return terms is not None and terms.rate is not None and self.amount > terms.rate.burst
+        return terms is not None and terms.rate is not None
 
     def open(self, now: float) -> bool:
         terms, claim = self.purse.terms, self.claim

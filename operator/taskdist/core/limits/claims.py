@@ -1,6 +1,6 @@
-"""What Tasks take of shared budgets, and what is kept of these for whom.
+"""Accounts of shared budgets: the usage of each, the spending of each attempt, the claims of waiting Tasks.
 
-The accounts of shared budgets: purses, what attempts spent, claims. `limits` asks it and judges. Says when a limit that
+`limits` asks it and judges. Says when a limit that
 held some may hold them no longer.
 """
 

@@ -1,1 +1,1 @@
-"""Which Task is next: fair sharing between queues and tenants, lines of like Tasks, dependencies, what is parked."""
+"""The order of waiting Tasks: fair sharing, lines of like Tasks, dependencies, parking under limits."""

@@ -1,1 +1,1 @@
-"""Which agent takes a Task: strategies, and agents that are held for Tasks that need much room."""
+"""The choice of an agent for a Task: strategies, and agents reserved for large Tasks."""

@@ -27,10 +27,9 @@ STICKY: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The agent, and why this one: by which strategy, the score that decided, words."""
+    """The agent, the score that decided, and the words for it."""
 
     agent: AgentRecord
-    strategy: Strategy
     score: float
     message: str
 
@@ -155,7 +154,7 @@ class Strategies:
             self._note(shape.queue_key, sticky, agent.uid)
         if preferred:
             words += f"; it meets preferences of weight {preferred}"
-        return Choice(agent, strategy, score, f"{strategy.value}: {words}.")
+        return Choice(agent, score, f"{strategy.value}: {words}.")
 
     @staticmethod
     def _preferred(task: Task, rosters: list[Roster]) -> tuple[list[Roster], int]:

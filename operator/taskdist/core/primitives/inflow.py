@@ -1,4 +1,4 @@
-"""What comes of late: how many a second, how long each takes, how many would be served at a time.
+"""Recent arrivals: their rate, their mean service time, and the load that they would be.
 
 Sums that fade exponentially: what came a `WINDOW` ago weighs 1/e of what comes now. Refuses to know what it is that
 comes.

@@ -1,1 +1,1 @@
-"""How many agents each pool should have."""
+"""Pool sizes: the number of agents that waiting and coming work needs."""

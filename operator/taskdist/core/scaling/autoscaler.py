@@ -110,7 +110,7 @@ class Autoscaler:
             self._look_at(self._rests_until)
             return decisions
         self._still, self._rests_until = None, -inf
-        members = [self._fleet.pools.get(ward.key, self._nobody) for ward in self._states]
+        members = [self._fleet.pools.get(state.key, self._nobody) for state in self._states]
         most = self._most(members)
         load = None
         if self._layout is not None:
@@ -120,34 +120,34 @@ class Autoscaler:
             load = self._wanted(self._layout, busy, most, now)
             if self._grows(load) and set_aside(now):
                 load = self._wanted(self._layout, busy, most, now)
-        for number, ward in enumerate(self._states):
-            pool, sizing, here = ward.pool, ward.sizing, members[number]
+        for number, state in enumerate(self._states):
+            pool, sizing, here = state.pool, state.sizing, members[number]
             wanted = agents(load[number]) if load is not None and pool.elastic else 0
-            still = wanted == ward.wanted and most[number] == ward.most and sizing.settled
+            still = wanted == state.wanted and most[number] == state.most and sizing.settled
             if still and here.counted <= (sizing.desired or 0) and not here.draining and not here.resting:
                 continue
             if len(decisions) >= room:
                 # Cut short before it was judged: it is no more at rest than it says.
-                ward.wanted = None
+                state.wanted = None
                 return decisions
-            ward.wanted, ward.most = wanted, most[number]
+            state.wanted, state.most = wanted, most[number]
             former = sizing.desired or 0
             if sizing.step(pool, target(pool, wanted, most[number]), here.counted, now):
                 if (sizing.desired or 0) > former and pool.target_queue > 0.0:
-                    ward.grown = now
-                decisions.append(Scale(ward.key, sizing.desired or 0, sizing.reason, sizing.message))
+                    state.grown = now
+                decisions.append(Scale(state.key, sizing.desired or 0, sizing.reason, sizing.message))
             unheard = held.get(pool.namespace, 0) > 0
             followed = self._follow(pool, sizing.desired or 0, here, unheard, waiting, now)
             decisions += islice(followed, room - len(decisions))
         if self._layout is not None and self._layout.timed and not decisions and self._many(self._layout):
-            lapses = [at for ward in self._states if (at := ward.sizing.wake(ward.pool)) is not None]
+            lapses = [at for state in self._states if (at := state.sizing.wake(state.pool)) is not None]
             self._rests_until = min([now + BREATH, *lapses])
             self._rested = (self._catalogue.version, self._fleet.version)
         if overfull and not decisions:
-            settled = all(ward.sizing.settled for ward in self._states)
+            settled = all(state.sizing.settled for state in self._states)
             if settled and all(
-                each.counted <= (ward.sizing.desired or 0) and not each.draining
-                for ward, each in zip(self._states, members, strict=True)
+                each.counted <= (state.sizing.desired or 0) and not each.draining
+                for state, each in zip(self._states, members, strict=True)
             ):
                 self._still = version
         return decisions
@@ -155,8 +155,8 @@ class Autoscaler:
     def _most(self, members: Sequence[PoolMembers]) -> list[int]:
         """Return for each pool how many agents it may have now."""
         return [
-            allowed(ward.pool, ward.sizing.desired or 0, each.ready, len(each.failing))
-            for ward, each in zip(self._states, members, strict=True)
+            allowed(state.pool, state.sizing.desired or 0, each.ready, len(each.failing))
+            for state, each in zip(self._states, members, strict=True)
         ]
 
     def _wanted(self, layout: Layout, busy: Sequence[int], most: Sequence[int], now: float) -> list[float]:
@@ -166,23 +166,23 @@ class Autoscaler:
         found: list[float] = []
         # Time counts in steps: between them only what happens changes anything.
         step = now // STEP * STEP
-        starts = [self._fleet.start_seconds(ward.key) for ward in self._states]
-        for ward, part, start in zip(self._states, parts(layout, busy, most, starts, step), starts, strict=True):
-            pool, desired = ward.pool, float(ward.sizing.desired or 0)
-            here = self._fleet.members(ward.key)
-            aim = pool.target_queue * ward.sizing.haste.part
+        starts = [self._fleet.start_seconds(state.key) for state in self._states]
+        for state, part, start in zip(self._states, parts(layout, busy, most, starts, step), starts, strict=True):
+            pool, desired = state.pool, float(state.sizing.desired or 0)
+            here = self._fleet.members(state.key)
+            aim = pool.target_queue * state.sizing.haste.part
             least = part.at_least(aim, start, max(0.0, float(here.counted - here.ready)))
             if pool.target_queue > 0.0 and desired > max(least, pool.minimum):
                 # It grows for what waits; it shrinks only below what it would soon grow to again.
-                if ward.usual.due(step):
-                    ward.usual.add(part.usual(pool.target_queue), part.coming_service, step)
+                if state.usual.due(step):
+                    state.usual.add(part.usual(pool.target_queue), part.coming_service, step)
                 if part.busy + part.waiting > 0.0:
-                    least = max(least, min(desired, ward.usual.most))
+                    least = max(least, min(desired, state.usual.most))
                     self._look_at(step + STEP)
-            elif least > desired and now < ward.grown + BREATH and self._many(layout):
+            elif least > desired and now < state.grown + BREATH and self._many(layout):
                 # What comes within a moment is taken together: each growth costs a look at all that waits.
                 least = desired
-                self._look_at(ward.grown + BREATH)
+                self._look_at(state.grown + BREATH)
             found.append(least)
         return found
 
@@ -201,9 +201,9 @@ class Autoscaler:
 
     def _grows(self, load: Sequence[float]) -> bool:
         """Whether any pool is to be larger than it was said to be."""
-        for ward, wanted in zip(self._states, load, strict=True):
-            desired = ward.sizing.desired or 0
-            if ward.pool.elastic and desired < ward.pool.maximum and agents(wanted) > desired:
+        for state, wanted in zip(self._states, load, strict=True):
+            desired = state.sizing.desired or 0
+            if state.pool.elastic and desired < state.pool.maximum and agents(wanted) > desired:
                 return True
         return False
 
@@ -317,12 +317,12 @@ class Autoscaler:
         message = sizing.message
         if self._still is not None and self._layout is not None and sizing.reason is Reason.AT_MAXIMUM:
             # By how much it is too little is worked out when asked only.
-            here = [self._fleet.members(ward.key) for ward in self._states]
+            here = [self._fleet.members(state.key) for state in self._states]
             most_now = self._most(here)
             load = work(self._layout, [each.busy for each in here], most_now)
-            for ward, wanted, bound in zip(self._states, load, most_now, strict=True):
-                if ward.key == key:
-                    message = target(ward.pool, agents(wanted), bound).message
+            for state, wanted, bound in zip(self._states, load, most_now, strict=True):
+                if state.key == key:
+                    message = target(state.pool, agents(wanted), bound).message
         present = [agent for agent in members.agents.values() if not agent.gone]
         ready = [agent for agent in present if agent.ready]
         return PoolView(

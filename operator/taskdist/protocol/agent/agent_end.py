@@ -67,7 +67,6 @@ class AgentEnd:
         self._held: dict[LeaseName, HeldWork] = {}
         self._connected = False
         self._welcomed = False
-        self._slots = offer.slots
         self._hello_boot = 0.0
         self._ping_seconds = 1.0
         self._next_ping = 0.0
@@ -176,7 +175,6 @@ class AgentEnd:
         self._version = PROTOCOL_VERSION
         self._welcomed = True
         self._drained = message.draining or (self._drained and not self._rules.drain_ends_with_session)
-        self._slots = message.slots
         self._ping_seconds = message.ping_seconds
         for held in self._held.values():
             self._end_hold(held)
@@ -395,10 +393,9 @@ class AgentEnd:
         return self._checked(boot, out)
 
     def capacity(self, slots: int, resources: tuple[tuple[str, int], ...], boot: float) -> list[AgentAction]:
-        """What the agent offers changed. Never more slots than the operator allowed until it says so anew."""
+        """Tell the operator what the agent offers from now on."""
         out: list[AgentAction] = []
         self._offer = replace(self._offer, slots=slots, resources=resources)
-        self._slots = min(self._slots, slots)
         self._send(Capacity(slots, resources), out)
         return self._checked(boot, out)
 

@@ -74,7 +74,7 @@ class Fence:
             self.cancel(held, why[0], why[1], kill_at, out)
 
     def _keep_limits(self, held: HeldWork, boot: float, out: list[AgentAction]) -> None:
-        """What runs longer than it may is asked to stop, then killed; it has failed in any case."""
+        """Ask work that exceeds its time-out to stop, then kill it; the attempt has failed in any case."""
         due = self._limit(held)
         if due is not None and boot >= due.at:
             held.overdue = due

@@ -1,4 +1,4 @@
-"""What a leadership asks for, in order. It decides nothing."""
+"""The actions of a leadership, in the order in which they are to be carried out. They are collected, not decided."""
 
 from taskdist.api import Reason
 from taskdist.core.model import Parent
