@@ -188,7 +188,8 @@ def add(app: typer.Typer, program: str) -> None:
     )
     def operator_() -> None:
         """Run the operator, as the chart's Deployment does. Its settings are TASKDIST_… variables."""
-        from taskdist.controller.settings import Settings, SettingsError
+        from taskdist.common.environment import SettingsError
+        from taskdist.controller.settings import Settings
 
         try:
             settings = Settings.from_env()

@@ -1,12 +1,12 @@
 """What the operator is told from outside: one frozen value, read from the environment once, at the start."""
 
-import math
 import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from taskdist.common.environment import Environment, SettingsError, distinct_ports
 from taskdist.controller.succession import DEFAULT_LEASE_SECONDS, Succession
 from taskdist.kube import Timing
 from taskdist.observability.logs import LEVELS
@@ -16,10 +16,6 @@ LEAST_SECONDS: Final = 0.05
 MOST_SECONDS: Final = 3600.0
 MOST_WRITES: Final = 1000
 _PORTS: Final = {"TASKDIST_LINK_PORT": 7443, "TASKDIST_METRICS_PORT": 8080, "TASKDIST_HEALTH_PORT": 8081}
-
-
-class SettingsError(Exception):
-    """A setting is missing, makes no sense or contradicts another; the message names it and says what to set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +62,11 @@ class Settings:
         Raises:
             SettingsError: one is missing or malformed, or two contradict each other.
         """
-        read = _Environment(env)
+        read = Environment(env)
         namespace = read.needed("TASKDIST_NAMESPACE", "set it to the namespace the operator runs in")
         lease_name = env.get("TASKDIST_LEASE", "taskdist")
         ports = {name: read.whole(name, default, 1, 65535) for name, default in _PORTS.items()}
-        _check_ports(ports)
+        distinct_ports(ports)
         link_port = ports["TASKDIST_LINK_PORT"]
         allow_short_leases = read.flag("TASKDIST_ALLOW_SHORT_LEASES")
         return cls(
@@ -94,82 +90,16 @@ class Settings:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Environment:
-    """Values of variables within their bounds. An empty variable is one that is not set."""
-
-    env: Mapping[str, str]
-
-    def needed(self, name: str, hint: str) -> str:
-        value = self.env.get(name, "")
-        if not value:
-            raise SettingsError(f"{name} is not set: {hint}")
-        return value
-
-    def seconds(self, name: str, default: float) -> float:
-        value = self.env.get(name, "")
-        if not value:
-            return default
-        try:
-            parsed = float(value)
-        except ValueError:
-            parsed = math.nan
-        if not LEAST_SECONDS <= parsed <= MOST_SECONDS:  # true for no NaN
-            raise SettingsError(
-                f"{name} is {_shown(value)}: set it to a number of seconds from {LEAST_SECONDS:g} to {MOST_SECONDS:g}"
-            )
-        return parsed
-
-    def whole(self, name: str, default: int, least: int, most: int) -> int:
-        value = self.env.get(name, "")
-        if not value:
-            return default
-        try:
-            parsed = int(value)
-        except ValueError:
-            parsed = least - 1
-        if not least <= parsed <= most:
-            raise SettingsError(f"{name} is {_shown(value)}: set it to a whole number from {least} to {most}")
-        return parsed
-
-    def flag(self, name: str) -> bool:
-        return self.one_of(name, "false", ("true", "false")) == "true"
-
-    def one_of(self, name: str, default: str, words: tuple[str, ...]) -> str:
-        value = self.env.get(name, "") or default
-        if value.lower() not in words:
-            choice = f"{', '.join(words[:-1])} or {words[-1]}"
-            raise SettingsError(f"{name} is {_shown(value)}: set it to {choice}")
-        return value.lower()
-
-    def address(self, name: str, default: str) -> str:
-        value = self.env.get(name, "") or default
-        host, _, port = value.rpartition(":")
-        # Five digits at the most: int() refuses thousands of them with an error of its own.
-        if not host or not port.isdecimal() or len(port) > 5 or not 1 <= int(port) <= 65535:
-            raise SettingsError(f"{name} is {_shown(value)}: set it to host:port, as agents dial it")
-        return value
+def _seconds(read: Environment, name: str, default: float) -> float:
+    return read.seconds(name, default, LEAST_SECONDS, MOST_SECONDS)
 
 
-def _shown(value: str) -> str:
-    return repr(value if len(value) <= 80 else f"{value[:80]}…")
-
-
-def _check_ports(ports: Mapping[str, int]) -> None:
-    """Refuse one port for two servers: all of them listen on one address."""
-    taken: dict[int, str] = {}
-    for name, port in ports.items():
-        other = taken.setdefault(port, name)
-        if other != name:
-            raise SettingsError(f"{name} is {port}, and so is {other}: set one of them to another port")
-
-
-def _timing(read: _Environment, allow_short_leases: bool) -> Timing:
+def _timing(read: Environment, allow_short_leases: bool) -> Timing:
     """Return the leader election's times, if they fit together and queues' leases outlast a change of leader."""
     shipped = Timing()
-    lease = read.seconds("TASKDIST_LEASE_SECONDS", shipped.lease)
-    renew = read.seconds("TASKDIST_RENEW_SECONDS", shipped.renew_deadline)
-    retry = read.seconds("TASKDIST_RETRY_SECONDS", shipped.retry)
+    lease = _seconds(read, "TASKDIST_LEASE_SECONDS", shipped.lease)
+    renew = _seconds(read, "TASKDIST_RENEW_SECONDS", shipped.renew_deadline)
+    retry = _seconds(read, "TASKDIST_RETRY_SECONDS", shipped.retry)
     try:
         timing = Timing(lease, renew, retry)
     except ValueError:

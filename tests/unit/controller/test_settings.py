@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from taskdist.controller.settings import LEAST_SECONDS, MOST_SECONDS, Settings, SettingsError
+from taskdist.common.environment import SettingsError
+from taskdist.controller.settings import LEAST_SECONDS, MOST_SECONDS, Settings
 
 GOOD = {"TASKDIST_NAMESPACE": "sys"}
 SECONDS = ("TASKDIST_LEASE_SECONDS", "TASKDIST_RENEW_SECONDS", "TASKDIST_RETRY_SECONDS")
