@@ -5,6 +5,7 @@
   or as `Aside` where an object could not be read.
 - `StatusWriter`: compare-and-swap writes of status, each ending in an `Outcome`.
 - `LeaderElector`: one leader at a time, each leadership with an epoch that only grows.
+- `Reviews`: whose a bearer token is, and what its holder may.
 
 The judgements (what an event does to a view, when a leadership begins and ends) are pure and apart from their I/O. This
 room knows the project's resources by name only; it refuses policy, models, metrics and log formats.
@@ -28,6 +29,7 @@ from taskdist.kube.resources import (
     PODS,
     SECRETS,
     SERVICEACCOUNTS,
+    SUBJECTACCESSREVIEWS,
     TASKQUEUES,
     TASKS,
     TOKENREVIEWS,
@@ -38,6 +40,7 @@ from taskdist.kube.resources import (
     uid_of,
     version_of,
 )
+from taskdist.kube.reviews import AccessError, Caller, NotAllowed, NotAuthenticated, NotReviewed, Reviews, Right
 from taskdist.kube.status_bodies import status_operations, status_patch
 from taskdist.kube.store import Added, Aside, Change, Deleted, Difference, Entry, Event, Store, Updated
 from taskdist.kube.transport import Answer, HttpTransport, Request, Transport
@@ -54,14 +57,17 @@ __all__ = [
     "PODS",
     "SECRETS",
     "SERVICEACCOUNTS",
+    "SUBJECTACCESSREVIEWS",
     "TASKQUEUES",
     "TASKS",
     "TOKENREVIEWS",
     "Access",
+    "AccessError",
     "Added",
     "Answer",
     "ApiError",
     "Aside",
+    "Caller",
     "Change",
     "Client",
     "ConfigurationError",
@@ -80,6 +86,9 @@ __all__ = [
     "Informer",
     "KubeError",
     "LeaderElector",
+    "NotAllowed",
+    "NotAuthenticated",
+    "NotReviewed",
     "NotSeen",
     "Obj",
     "OnRequest",
@@ -89,6 +98,8 @@ __all__ = [
     "Refused",
     "Request",
     "Resource",
+    "Reviews",
+    "Right",
     "Settings",
     "StatusWriter",
     "Store",
