@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 import taskdist
 from taskdist.cli.options import examples
-from taskdist.cli.run import FAILED, USAGE, complain, note
+from taskdist.cli.run import FAILED, USAGE, complain, extra, note
 
 
 class _RunUnlessNamed(TyperGroup):
@@ -189,15 +189,16 @@ def add(app: typer.Typer, program: str) -> None:
     def operator_() -> None:
         """Run the operator, as the chart's Deployment does. Its settings are TASKDIST_… variables."""
         from taskdist.common.environment import SettingsError
-        from taskdist.controller.settings import Settings
+
+        with extra("operator"):
+            from taskdist.controller.main import run as run_operator
+            from taskdist.controller.settings import Settings
 
         try:
             settings = Settings.from_env()
         except SettingsError as error:
             complain(str(error))
             raise typer.Exit(USAGE) from None
-        from taskdist.controller.main import run as run_operator
-
         raise typer.Exit(run_operator(settings))
 
     @app.command(rich_help_panel="Processes")

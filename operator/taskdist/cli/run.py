@@ -6,8 +6,8 @@ to do.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 import typer
@@ -56,6 +56,18 @@ def run(ctx: typer.Context, target: "Target", action: Callable[["Cluster"], Awai
         complain(said)
         code = FAILED
     raise typer.Exit(code)
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """For imports of a part whose libraries are an extra of the package: says what to install where they are not."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "taskdist").partition(".")[0] == "taskdist":
+            raise
+        complain(f"this needs {error.name}, which is not installed here: pip install 'taskdist[{name}]'")
+        raise typer.Exit(FAILED) from None
 
 
 def complain(message: str) -> None:

@@ -177,11 +177,12 @@ class HttpTransport:
     async def _send(self, access: Access, request: Request, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         if self._session is None:
             raise RuntimeError("the transport is not open")
-        headers = {"Accept": request.accept}
+        # Several may bear the same name: groups to act as.
+        headers = [("Accept", request.accept), *access.headers]
         if access.authorization is not None:
-            headers["Authorization"] = access.authorization
+            headers.append(("Authorization", access.authorization))
         if request.body is not None:
-            headers["Content-Type"] = request.content_type
+            headers.append(("Content-Type", request.content_type))
         query = f"?{request.query}" if request.query else ""
         return await self._session.request(
             request.method,

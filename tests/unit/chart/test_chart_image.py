@@ -104,7 +104,7 @@ def test_both_wheels_have_one_version() -> None:
     whole = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     local = tomllib.loads((ROOT / "packages" / "taskdist-local" / "pyproject.toml").read_text())["project"]
     assert whole["version"] == local["version"] == taskdist.__version__
-    assert local["dependencies"] == [f"taskdist=={whole['version']}"]
+    assert local["dependencies"] == [f"taskdist[operator]=={whole['version']}"]
     assert whole["optional-dependencies"]["local"] == [f"taskdist-local=={whole['version']}"]
     assert local["requires-python"] == whole["requires-python"]
 
@@ -123,5 +123,6 @@ def test_the_image_has_all_that_the_project_depends_on() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = {re.split(r"[<>=~!\[; ]", each)[0].lower() for each in project["dependencies"]}
+    wanted = project["dependencies"] + project["optional-dependencies"]["operator"]
+    names = {re.split(r"[<>=~!\[; ]", each)[0].lower() for each in wanted}
     assert names <= {name.lower() for name in pins("requirements-runtime.lock")}
