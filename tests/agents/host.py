@@ -18,7 +18,7 @@ from taskdist.agent.work import Offered
 from taskdist.common.boottime import boottime
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.messages import Hello, Ping
-from taskdist.protocol.settings import Offer
+from taskdist.protocol.settings import Capabilities
 
 SAMPLE = Path(__file__).parent / "sample.py"
 
@@ -31,7 +31,7 @@ async def main(mark: Path, lease_seconds: float, type_: str) -> None:
     peer.renewing = False
 
     def make_end(offered: Offered) -> AgentEnd:
-        return AgentEnd("host", Offer(slots=1, types=offered.types, fenced=offered.fenced))
+        return AgentEnd("host", Capabilities(slots=1, types=offered.types, fenced=offered.fenced))
 
     supervisor = Supervisor(make_end, pool, peer, log)
     running = asyncio.create_task(supervisor.run())

@@ -14,7 +14,7 @@ from taskdist.core.cost import Spent
 from taskdist.core.model import Parent, Task
 from taskdist.protocol import convert, still_held
 from taskdist.protocol.messages import ParentResult
-from taskdist.protocol.observations import PodRecord, TaskRecord
+from taskdist.protocol.observations import ObservedPod, ObservedTask, TaskName
 
 TOO_LARGE = b"too large"
 
@@ -36,9 +36,9 @@ class StoredTask:
     status: dict[str, Any] = field(default_factory=dict)
     body: bytes | None = None
     deleted: bool = False
-    record: TaskRecord | None = None
-    last: TaskRecord | None = None  # the record as it stood before its deletion
-    past: list[tuple[float, TaskRecord | None]] = field(default_factory=list)
+    record: ObservedTask | None = None
+    last: ObservedTask | None = None  # the record as it stood before its deletion
+    past: list[tuple[float, ObservedTask | None]] = field(default_factory=list)
 
 
 def _seconds(text: str | None) -> float:
@@ -62,9 +62,9 @@ class Api:
         self._clock = clock
         self._version = 100
         self.tasks: dict[str, StoredTask] = {}
-        self.pods: dict[str, PodRecord] = {}
+        self.pods: dict[str, ObservedPod] = {}
         self.annotations: dict[str, dict[str, str]] = {}  # by pod
-        self.pods_past: dict[str, list[tuple[float, PodRecord | None]]] = {}
+        self.pods_past: dict[str, list[tuple[float, ObservedPod | None]]] = {}
         self.watch: Callable[[str, str, Any], None] = lambda kind, uid, value: None
         self.writes: dict[str, int] = {}
 
@@ -79,14 +79,14 @@ class Api:
         task.past.append((self._clock(), record))
         self.watch("task", task.uid, record)
 
-    def record(self, task: StoredTask) -> TaskRecord:
+    def record(self, task: StoredTask) -> ObservedTask:
         if task.record is None:
             status = task.status
             failures = status.get("failures") or 0
             spec = task.spec
             if "parents" in spec:
                 spec = spec | {"parents": _parents(spec["parents"], status)}
-            task.record = TaskRecord(
+            task.record = ObservedTask(
                 task=Task(
                     uid=task.uid,
                     namespace="ns",
@@ -126,7 +126,7 @@ class Api:
             )
         return task.record
 
-    def last_record(self, uid: str) -> TaskRecord:
+    def last_record(self, uid: str) -> ObservedTask:
         """Return the Task as it stands, or stood when it was deleted."""
         record = self.tasks[uid].last
         assert record is not None
@@ -180,7 +180,7 @@ class Api:
         version: int,
         status: dict[str, Any],
         body: bytes | None,
-        result_of: tuple[str, str] | None = None,
+        result_of: TaskName | None = None,
     ) -> str:
         """Try a status write. Returns ok, gone, conflict, too large, or the rule that it breaks."""
         task = self.tasks.get(uid)
@@ -200,7 +200,7 @@ class Api:
         if rule:
             return rule
         task.status = new
-        if result_of is not None and (original := self.tasks.get(result_of[0])) is not None and not original.deleted:
+        if result_of is not None and (original := self.tasks.get(result_of.uid)) is not None and not original.deleted:
             body = original.body
         if body is not None:
             task.body = body
@@ -234,7 +234,7 @@ class Api:
 
     # --- pods ---
 
-    def put_pod(self, pod: PodRecord) -> None:
+    def put_pod(self, pod: ObservedPod) -> None:
         self.pods[pod.uid] = pod
         self.pods_past.setdefault(pod.uid, []).append((self._clock(), pod))
         self.watch("pod", pod.uid, pod)
@@ -258,11 +258,11 @@ class Api:
 
     # --- lists ---
 
-    def list_tasks(self, at: float) -> list[TaskRecord]:
+    def list_tasks(self, at: float) -> list[ObservedTask]:
         """All Tasks as they stood at this time."""
         return [r for task in self.tasks.values() if (r := _as_of(task.past, at)) is not None]
 
-    def list_pods(self, at: float) -> list[PodRecord]:
+    def list_pods(self, at: float) -> list[ObservedPod]:
         return [r for past in self.pods_past.values() if (r := _as_of(past, at)) is not None]
 
 

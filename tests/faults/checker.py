@@ -10,9 +10,9 @@ from faults.bounds import Bounds
 from faults.fates import REASONS, WatchedCore
 from faults.violation import Violation
 from taskdist.api import Delivery, Dispatch, Phase, Reason, Reclaim
+from taskdist.protocol.attempt_limits import TIMED_OUT, next_due
 from taskdist.protocol.messages import Cancel, Final, FromAgent, Grant, LeaseName, Result, Verdict
-from taskdist.protocol.observations import DeletePod, TaskRecord, WriteStatus
-from taskdist.protocol.timeouts import TIMED_OUT, next_due
+from taskdist.protocol.observations import ObservedTask, RemovePod, WriteStatus
 
 if TYPE_CHECKING:
     from faults.machines import AgentMachine, Work
@@ -160,7 +160,7 @@ class Checker:
         if message.message == "no such Task" and not self.world.api.tasks[message.lease.task_uid].deleted:
             raise Violation("gone", f"{machine.pod} heard that there is no {message.lease.task_uid}, and there is")
 
-    def landed(self, action: WriteStatus, before: TaskRecord) -> None:
+    def landed(self, action: WriteStatus, before: ObservedTask) -> None:
         phase = action.status.get("phase")
         uid = action.uid
         if action.status.get("reason") in REASONS and phase is not None:
@@ -211,7 +211,7 @@ class Checker:
             if name is not None and name[1:] == ended and not self._refused(name):
                 raise Violation("beaten", f"{uid} is Cancelled though the result of {name} was in hand")
 
-    def _cost(self, action: WriteStatus, before: TaskRecord) -> None:
+    def _cost(self, action: WriteStatus, before: ObservedTask) -> None:
         """Each attempt is paid for once, with the write that tells of its end, and no longer than it was assigned."""
         uid, status = action.uid, action.status
         if self.world.plan.has("pool_edited", "pool_deleted"):  # what a slot costs changes, or is not known
@@ -249,7 +249,7 @@ class Checker:
         recorded = (*lease, machine.pod) in self.recorded
         return self.world.plan.dispatch is Dispatch.LAZY and lease.epoch < epoch and unseen and not recorded
 
-    def _decided(self, action: WriteStatus, before: TaskRecord) -> None:
+    def _decided(self, action: WriteStatus, before: ObservedTask) -> None:
         """What is decided of a waiting Task is written only of the Task that it was decided of."""
         decided = self.world.decided.get((action.status["epoch"], action.uid))
         if decided is not None:  # its parents as they were known, whatever of them status told
@@ -289,7 +289,7 @@ class Checker:
             if not there and not task.deleted:
                 raise Violation("accepted", f"{machine.pod} heard that {final.lease} is accepted, and it is not")
 
-    def pod_deleted(self, action: DeletePod) -> None:
+    def pod_deleted(self, action: RemovePod) -> None:
         machine = self.world.agents.get(action.uid)
         if machine is None or action.reason is Reason.AGENT_LOST:
             return
@@ -300,7 +300,7 @@ class Checker:
             if work.active and not task.deleted and there == want:
                 raise Violation("victim", f"{machine.pod} is deleted while it runs {work.grant.lease}")
 
-    def deletion_lands(self, action: DeletePod) -> None:
+    def deletion_lands(self, action: RemovePod) -> None:
         """However late: no later leader has given work to the pod, which it saw marked."""
         machine = self.world.agents[action.uid]
         for work in machine.works.values():

@@ -14,6 +14,7 @@ from faults.shared import DEVICE
 from taskdist.api import Reason
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.agent.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
+from taskdist.protocol.attempt_limits import TIMED_OUT
 from taskdist.protocol.messages import (
     AgentIdentity,
     Cancel,
@@ -25,8 +26,7 @@ from taskdist.protocol.messages import (
     ToAgent,
     Welcome,
 )
-from taskdist.protocol.settings import Offer
-from taskdist.protocol.timeouts import TIMED_OUT
+from taskdist.protocol.settings import Capabilities
 
 if TYPE_CHECKING:
     from faults.world import World
@@ -105,7 +105,7 @@ class AgentMachine:
         world = self.world
         plan = world.plan
         devices = ((DEVICE, plan.devices),) if plan.devices else ()
-        offer = Offer(slots=plan.slots, resources=devices, fenced=plan.fenced, started=world.t + self.wall_off)
+        offer = Capabilities(slots=plan.slots, resources=devices, fenced=plan.fenced, started=world.t + self.wall_off)
         self.end = world.make_end(f"{self.pod}-i{self.instances}", offer, world.timings.agent)
         world.say(self.pod, f"instance {self.instances} starts")
         world.after(0.02, self._dial, self.end)

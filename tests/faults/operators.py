@@ -16,7 +16,6 @@ from taskdist.protocol.observations import (
     AnnotatePod,
     CloseSession,
     Conflict,
-    DeletePod,
     Found,
     Gone,
     Notice,
@@ -24,10 +23,11 @@ from taskdist.protocol.observations import (
     Now,
     ReadFailed,
     ReadTask,
-    Refused,
+    RemovePod,
     ScalePool,
     Send,
     Unknown,
+    WriteRefused,
     WriteStatus,
     Written,
 )
@@ -301,7 +301,7 @@ class Operator:
                     world.after(max(stream.down_at, world.t + 0.01) - world.t, machine.lost, stream)
             case AnnotatePod():
                 self._annotate(leader, action)
-            case DeletePod():
+            case RemovePod():
                 world.check.pod_deleted(action)
                 self._delete(leader, action)
             case ScalePool(replicas=replicas):
@@ -309,7 +309,7 @@ class Operator:
             case Notice():
                 pass
 
-    def _delete(self, leader: Leader, action: DeletePod) -> None:
+    def _delete(self, leader: Leader, action: RemovePod) -> None:
         """The port tries until it is done or the leadership ends: it marks the pod, then deletes what it marked."""
         machine = self.world.agents.get(action.uid)
         if machine is None or self.leader is not leader:
@@ -322,7 +322,7 @@ class Operator:
         else:
             self.world.after(self._lands_in(), self._mark, leader, action)
 
-    def _mark(self, leader: Leader, action: DeletePod) -> None:
+    def _mark(self, leader: Leader, action: RemovePod) -> None:
         pod = self.world.api.pods.get(action.uid)
         if pod is None and not self.world.agents[action.uid].hidden:
             return
@@ -330,7 +330,7 @@ class Operator:
             self.world.api.put_pod(replace(pod, removed_by=action.epoch))
         self.world.after(0.005, self._delete_marked, leader, action)
 
-    def _delete_marked(self, leader: Leader, action: DeletePod) -> None:
+    def _delete_marked(self, leader: Leader, action: RemovePod) -> None:
         if self.leader is not leader:
             return
         if self.frozen or self.now().boot >= self.sure_until:
@@ -338,7 +338,7 @@ class Operator:
         else:
             self.world.after(self._lands_in(), self._deletion_lands, action)
 
-    def _deletion_lands(self, action: DeletePod) -> None:
+    def _deletion_lands(self, action: RemovePod) -> None:
         self.world.check.deletion_lands(action)
         self.world.agents[action.uid].delete()
 
@@ -402,9 +402,9 @@ class Operator:
             case "conflict":
                 outcome = Gone() if task.deleted else Conflict(self.world.api.record(task))
             case "too large":
-                outcome = Refused("too large", too_large=True)
+                outcome = WriteRefused("too large", too_large=True)
             case rule:
-                outcome = Refused(str(rule))
+                outcome = WriteRefused(str(rule))
         if isinstance(outcome, Gone):
             self._bury(action.uid)
         self.feed("answer", leader, "write_done", action.token, outcome)

@@ -24,7 +24,7 @@ from taskdist.api import Phase, Reclaim
 from taskdist.core import Core
 from taskdist.core.model import Overflow, Pool, Queue, Quota, RetryPolicy, Task, Timeouts
 from taskdist.protocol.agent import AgentEnd
-from taskdist.protocol.observations import PodRecord
+from taskdist.protocol.observations import ObservedPod
 from taskdist.protocol.operator import Leader
 from taskdist.protocol.rules import ALL, Rules
 
@@ -239,7 +239,7 @@ class World:
             return
         self._ordinal += 1
         uid = f"pod{self._ordinal}"
-        self.api.put_pod(PodRecord(uid, "ns", f"p-{self._ordinal}", "p", self.t, ready=True, may_run=True))
+        self.api.put_pod(ObservedPod(uid, "ns", f"p-{self._ordinal}", "p", self.t, ready=True, may_run=True))
         machine = AgentMachine(self, uid)
         self.agents[uid] = machine
         self.after(0.2, machine.start)

@@ -24,7 +24,7 @@ from taskdist.agent.work import Executor, Offered
 from taskdist.protocol import instances
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.messages import PROTOCOL_VERSION, Hello
-from taskdist.protocol.settings import AgentSettings, Offer
+from taskdist.protocol.settings import AgentSettings, Capabilities
 
 
 def run_agent(options: AgentOptions) -> int:
@@ -67,7 +67,7 @@ def make_end(options: AgentOptions, started: float, settings: AgentSettings, off
     types = offered.types
     if options.types is not None:
         types = tuple(name for name in options.types if types is None or name in types)
-    offer = Offer(
+    offer = Capabilities(
         slots=options.slots,
         resources=options.resources,
         skills=options.skills,

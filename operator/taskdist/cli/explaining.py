@@ -38,7 +38,7 @@ from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Obj, name_of, nam
 from taskdist.protocol import convert
 from taskdist.protocol.dependencies import Lineage
 from taskdist.protocol.duplicates import Duplicates, out_of_turns
-from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.observations import ObservedTask
 from taskdist.simulation.what_if import Change, Course, what_if
 from taskdist.simulation.what_if import Snapshot as Moment
 
@@ -101,18 +101,18 @@ def events(snapshot: Snapshot) -> tuple[list[Event], list[str]]:
         pools[pool.key] = pool
         made.append(PoolApplied(pool))
     for obj in snapshot.pods:
-        pod = convert.pod_record(obj)
+        pod = convert.observed_pod(obj)
         if pod.ended or pod.deleting:
             continue
         made.append(PodSeen(pod.uid, pod.namespace, pod.name, pod.pool, pod.created, trouble=pod.trouble))
         owner = pools.get((pod.namespace, pod.pool))
         if pod.ready and owner is not None:
             made.append(AgentReady(_agent(obj, owner)))
-    records: list[TaskRecord] = []
+    records: list[ObservedTask] = []
     lineage, duplicates = Lineage(), Duplicates()
     for obj in snapshot.tasks:
         try:
-            record = convert.task_record(obj)
+            record = convert.observed_task(obj)
         except ValueError as error:
             skipped.append(f"Task {name_of(obj)} is left out: {error}")
             continue
@@ -140,7 +140,7 @@ def history(snapshot: Snapshot) -> tuple[list[tuple[Task, float | None]], dict[s
     since: dict[str, float] = {}
     for obj in [*snapshot.ended, *snapshot.tasks]:
         try:
-            record = convert.task_record(obj)
+            record = convert.observed_task(obj)
         except ValueError:
             continue  # said when it is read as an event
         status = status_of(obj)

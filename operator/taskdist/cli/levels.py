@@ -27,7 +27,7 @@ def told(queues: Iterable[Obj], tasks: Iterable[Obj]) -> dict[Key, list[Level]]:
             found[namespace_of(obj), name_of(obj)] = here
     for obj in tasks if found else ():
         try:
-            record = convert.task_record(obj)
+            record = convert.observed_task(obj)
         except ValueError:
             continue  # said where it is read as an event
         began = convert.seconds(status_of(obj).get("assignedAt"))

@@ -28,17 +28,17 @@ from taskdist.protocol.observations import (
     Action,
     AnnotatePod,
     CloseSession,
-    DeletePod,
     Notice,
     Now,
-    PodRecord,
+    ObservedPod,
+    ObservedTask,
     PoolNotice,
     RaiseEpoch,
     ReadOutcome,
     ReadTask,
+    RemovePod,
     ScalePool,
     Send,
-    TaskRecord,
     WriteOutcome,
     WriteStatus,
 )
@@ -66,7 +66,7 @@ class Effects(Protocol):
 
     async def read_task(self, action: ReadTask) -> ReadOutcome: ...
 
-    async def delete_pod(self, action: DeletePod) -> bool: ...
+    async def delete_pod(self, action: RemovePod) -> bool: ...
 
     async def annotate_pod(self, action: AnnotatePod) -> None: ...
 
@@ -128,7 +128,7 @@ class Dispatcher:
         self._serves = serves
         self._stopping = False
         self._leader: Leader | None = None
-        self._pods: dict[str, PodRecord] = {}
+        self._pods: dict[str, ObservedPod] = {}
         self._pools_pods: dict[Key, set[str]] = {}
         # Pods whose end was seen, also while another led: their leases need not be waited for.
         self._dead_pods: dict[str, None] = {}
@@ -158,7 +158,7 @@ class Dispatcher:
         leader: Leader,
         queues: Iterable[Queue],
         pools: Iterable[Pool],
-        tasks: Iterable[TaskRecord],
+        tasks: Iterable[ObservedTask],
         closed: Iterable[Key] = (),
         performance: Iterable[tuple[Key, tuple[TypePerformance, ...]]] = (),
     ) -> None:
@@ -236,7 +236,7 @@ class Dispatcher:
         self._input(lambda m, now: m.pool_deleted(key, now))
         self._telling.pool_deleted(key)
 
-    def task_observed(self, record: TaskRecord) -> None:
+    def task_observed(self, record: ObservedTask) -> None:
         if not self._serves(record.task.namespace):
             return
         self._input(lambda m, now: m.task_observed(record, now))
@@ -250,7 +250,7 @@ class Dispatcher:
     def task_deleted(self, uid: str) -> None:
         self._input(lambda m, now: m.task_deleted(uid, now))
 
-    def pod_observed(self, pod: PodRecord) -> None:
+    def pod_observed(self, pod: ObservedPod) -> None:
         if pod.foreign:
             # Whoever puts the label on a pod of their own gets no agent, and is not to lose that pod to a pool that
             # shrinks. One that was a pool's and was given another's label is as one that lost it.
@@ -268,7 +268,7 @@ class Dispatcher:
         else:
             self._telling.pool_changed(key)
 
-    def pod_gone(self, pod: PodRecord) -> None:
+    def pod_gone(self, pod: ObservedPod) -> None:
         """The pod is gone from the view; `pod` is the last that was seen of it."""
         uid = pod.uid
         if pod.dead:
@@ -402,7 +402,7 @@ class Dispatcher:
                 self._spawn(self._read(action))
             case CloseSession(session, reason):
                 self._effects.close(session, reason)
-            case DeletePod():
+            case RemovePod():
                 self._spawn(self._delete(action))
             case AnnotatePod():
                 self._spawn(self._effects.annotate_pod(action))
@@ -441,7 +441,7 @@ class Dispatcher:
         if self._leader is leader:
             self._input(lambda m, now: m.read_done(action.token, outcome, now))
 
-    async def _delete(self, action: DeletePod) -> None:
+    async def _delete(self, action: RemovePod) -> None:
         leader = self._leader
         if await self._effects.delete_pod(action) and self._leader is leader:
             self._input(lambda m, now: m.pod_absent(action.uid, now))

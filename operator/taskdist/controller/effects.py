@@ -25,20 +25,20 @@ from taskdist.protocol.messages import ParentResult, ToAgent
 from taskdist.protocol.observations import (
     AnnotatePod,
     Conflict,
-    DeletePod,
     Found,
     Gone,
     Notice,
     NotSent,
+    ObservedTask,
     PoolNotice,
     ReadFailed,
     ReadOutcome,
     ReadTask,
-    Refused,
+    RemovePod,
     ScalePool,
-    TaskRecord,
     Unknown,
     WriteOutcome,
+    WriteRefused,
     WriteStatus,
     Written,
 )
@@ -72,15 +72,15 @@ def is_ours(action: WriteStatus) -> Callable[[Object], bool]:
     return shows
 
 
-def _record(obj: Object) -> TaskRecord | None:
+def _record(obj: Object) -> ObservedTask | None:
     """The Task; None if its present state cannot be read: the view has set it aside, and has said so."""
     try:
-        return convert.task_record(obj)
+        return convert.observed_task(obj)
     except Unreadable:
         return None
 
 
-def _payload(record: TaskRecord, obj: Object) -> bytes:
+def _payload(record: ObservedTask, obj: Object) -> bytes:
     """What its agent gets. A Task that ends for what its spec holds gets to none."""
     return convert.payload(obj) if record.fault is None else b"{}"
 
@@ -99,7 +99,7 @@ class KubeEffects:
     def __init__(
         self,
         client: Client,
-        tasks: Informer[TaskRecord],
+        tasks: Informer[ObservedTask],
         link: Link,
         announce: Announce,
         pool_uid: Callable[[Key], str],
@@ -136,7 +136,7 @@ class KubeEffects:
         result = {} if action.body is None else {"result": json.loads(action.body)}
         if action.result_of is not None:
             try:
-                original = await writer.read(action.result_of[0], action.namespace, action.result_of[1])
+                original = await writer.read(action.result_of.uid, action.namespace, action.result_of.name)
             except KubeError:
                 return NotSent()
             if original is not None and (copied := convert.result(original)):
@@ -165,7 +165,7 @@ class KubeEffects:
                 return Gone()
             case written.Refused(status=code, message=message, final=final):
                 if final:
-                    return Refused(message, too_large=code == 413 or "too large" in message.lower())
+                    return WriteRefused(message, too_large=code == 413 or "too large" in message.lower())
                 _log.warning("a status write was put off", name=action.name, namespace=action.namespace, why=message)
                 return NotSent()
             case written.NotSeen(obj):
@@ -218,7 +218,7 @@ class KubeEffects:
             for each, obj in zip(parents, tasks, strict=True)
         )
 
-    async def delete_pod(self, action: DeletePod) -> bool:
+    async def delete_pod(self, action: RemovePod) -> bool:
         """Delete until it is done or leadership ends: the core asks once. Returns whether there was no such pod."""
         _log.info("deleting an agent", pod=action.name, namespace=action.namespace, reason=action.reason.value)
         marks = {"metadata": {"uid": action.uid, "annotations": {REMOVED_BY_ANNOTATION: str(action.epoch)}}}
@@ -228,7 +228,7 @@ class KubeEffects:
                 if not marked and self._may_act():
                     await self._client.patch(PODS, action.name, marks, action.namespace)
                     marked = True
-                # Asked again: only what was marked in time is deleted. See `DeletePod`.
+                # Asked again: only what was marked in time is deleted. See `RemovePod`.
                 if not self._may_act():
                     await asyncio.sleep(self._backoff.wait(attempt, self._rng))
                     continue

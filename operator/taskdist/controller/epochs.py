@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from taskdist.api import Reason
-from taskdist.protocol.observations import PoolNotice, RaiseEpoch, TaskRecord
+from taskdist.protocol.observations import ObservedTask, PoolNotice, RaiseEpoch
 
 # How long agents are waited for before the leadership is begun anew: each comes with what it has seen.
 GATHER_SECONDS = 1.0
@@ -82,7 +82,7 @@ class Epochs:
         self._begin_anew(f"agents have seen epoch {self.seen} of another leadership")
 
 
-def went_back(old: TaskRecord, new: TaskRecord) -> bool:
+def went_back(old: ObservedTask, new: ObservedTask) -> bool:
     """Whether a later version of a Task is of an earlier time: it had ended, or had a higher epoch.
 
     The rules of the CRD let no write do this: etcd was restored, and the books may be of another history.

@@ -29,7 +29,7 @@ from taskdist.core.model import Key
 from taskdist.kube import PODS, TASKS, ApiError, Client, Informer, KubeError, StatusWriter
 from taskdist.link.keeper import CertificateKeeper
 from taskdist.link.server import LinkServer
-from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.observations import ObservedTask
 from taskdist.protocol.operator import Leader
 from taskdist.protocol.settings import LeaderSettings
 
@@ -58,7 +58,7 @@ class Parts:
     client: Client
     queues: Informer[SeenQueue]
     pools: Informer[SeenPool]
-    tasks: Informer[TaskRecord]
+    tasks: Informer[ObservedTask]
     pods: Informer[SeenPod]
     dispatcher: Dispatcher
     effects: KubeEffects

@@ -7,11 +7,11 @@ from taskdist.observability.metrics import Metrics
 from taskdist.protocol.messages import FromAgent, LeaseName, Started
 from taskdist.protocol.observations import (
     Action,
-    DeletePod,
     Now,
+    ObservedTask,
     PoolNotice,
+    RemovePod,
     ScalePool,
-    TaskRecord,
     WriteOutcome,
     WriteStatus,
     Written,
@@ -30,7 +30,7 @@ class MetricsObserver:
         self._seen: dict[str, float] = {}
         self._assigned: dict[LeaseName, tuple[float, str, str]] = {}
 
-    def seen(self, record: TaskRecord) -> None:
+    def seen(self, record: ObservedTask) -> None:
         """A Task was created while this operator looked on."""
         if record.phase is Phase.PENDING and record.attempt == 0:
             if len(self._seen) >= MOST_TIMES:
@@ -72,7 +72,7 @@ class MetricsObserver:
         match action:
             case ScalePool():
                 self._metrics.decided("Scale", action.reason)
-            case DeletePod():
+            case RemovePod():
                 self._metrics.decided("DeletePod", action.reason)
             case PoolNotice():
                 self._metrics.decided("Breaker", action.reason)

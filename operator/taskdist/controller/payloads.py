@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from taskdist.api import Phase
-from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.observations import ObservedTask
 
 MOST_BYTES = 16 * 2**20
 """Of all payloads together. Where there is no room, a Task is read again, as one that has waited for long is."""
@@ -42,7 +42,7 @@ class RecentPayloads:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def seen(self, record: TaskRecord, payload: bytes) -> None:
+    def seen(self, record: ObservedTask, payload: bytes) -> None:
         """The watch has brought this version of a Task of a Lazy queue."""
         self.gone(record.task.uid)
         if record.phase is not Phase.PENDING or record.deleting:

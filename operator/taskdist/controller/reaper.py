@@ -13,7 +13,7 @@ import structlog
 from taskdist.controller.retention import Retention
 from taskdist.kube import TASKS, ApiError, KubeError
 from taskdist.kube.resources import Resource
-from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.observations import ObservedTask
 
 _log = structlog.get_logger("taskdist.retention")
 
@@ -49,7 +49,7 @@ class Reaper:
         client: Deleter,
         retention: Retention,
         may_act: Callable[[], bool],
-        deleted: Callable[[TaskRecord], None],
+        deleted: Callable[[ObservedTask], None],
         wall: Callable[[], float] = time.time,
         serves: Callable[[str], bool] = lambda _namespace: True,
     ) -> None:
@@ -76,7 +76,7 @@ class Reaper:
         left = {record.task.uid: record for record in self._retention.due(self._wall(), MOST_A_SECOND)}
         gate = asyncio.Semaphore(IN_FLIGHT)
 
-        async def one(record: TaskRecord) -> None:
+        async def one(record: ObservedTask) -> None:
             async with gate:
                 if not self._serves(record.task.namespace):
                     self._retention.again(record.task.uid, self._wall() + AGAIN_SECONDS)
@@ -92,7 +92,7 @@ class Reaper:
             for uid in left:
                 self._retention.again(uid, self._wall())
 
-    async def _delete(self, record: TaskRecord) -> None:
+    async def _delete(self, record: ObservedTask) -> None:
         task = record.task
         try:
             await self._client.delete(

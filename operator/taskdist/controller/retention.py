@@ -12,7 +12,7 @@ from heapq import heapify, heappop, heappush
 
 from taskdist.api import Phase
 from taskdist.core.model import Key
-from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.observations import ObservedTask
 
 # (due, uid, stamp)
 _Due = tuple[float, str, int]
@@ -56,7 +56,7 @@ class Retention:
     def __init__(self) -> None:
         self._keep: dict[Key, Keep] = {}
         # Ended Tasks and dead letters only.
-        self._kept: dict[str, TaskRecord] = {}
+        self._kept: dict[str, ObservedTask] = {}
         self._by_queue: dict[Key, set[str]] = {}
         self._by_name: dict[Key, str] = {}
         self._families: dict[Key, _Family] = {}
@@ -80,7 +80,7 @@ class Retention:
             for uid in self._by_queue.get(key, ()):
                 self._judge(uid)
 
-    def seen(self, record: TaskRecord) -> None:
+    def seen(self, record: ObservedTask) -> None:
         """The Task is there, in this state."""
         task = record.task
         self._forget(task.uid)
@@ -98,7 +98,7 @@ class Retention:
             self._related(name, family)
         self._judge(task.uid)
 
-    def gone(self, record: TaskRecord, now: float) -> None:
+    def gone(self, record: ObservedTask, now: float) -> None:
         """The Task is not there any more. One that had not ended ends now, for those it depends on."""
         task = record.task
         self._forget(task.uid)
@@ -118,9 +118,9 @@ class Retention:
 
     # -- what follows ----------------------------------------------------------------------------------------------
 
-    def due(self, now: float, most: int) -> list[TaskRecord]:
+    def due(self, now: float, most: int) -> list[ObservedTask]:
         """Return at most `most` Tasks whose time has come, the longest due first. Each is named once per state."""
-        found: list[TaskRecord] = []
+        found: list[ObservedTask] = []
         while self._heap and len(found) < most:
             at, uid, stamp = self._heap[0]
             if self._stamps.get(uid) == stamp:
@@ -170,7 +170,7 @@ class Retention:
         if self._by_name.get(name) == uid:
             del self._by_name[name]
 
-    def _parents(self, record: TaskRecord) -> list[tuple[Key, _Family, str, str]]:
+    def _parents(self, record: ObservedTask) -> list[tuple[Key, _Family, str, str]]:
         """The families of the Tasks that this one depends on; for each the uid that it is pinned to, and that or else
         the one of its name that is kept: empty as long as it is not known."""
         found = []

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from taskdist.api import Phase
 from taskdist.core.model import Key
-from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.observations import ObservedTask
 
 _LIVE = (Phase.PENDING, Phase.ASSIGNED)
 
@@ -23,13 +23,13 @@ class Tally:
     def __init__(self, serves: Callable[[str], bool] = lambda _namespace: True) -> None:
         self._serves = serves
         # As they were counted: what a deletion shows of a Task need not be what was seen of it last.
-        self._counted: dict[str, TaskRecord] = {}
+        self._counted: dict[str, ObservedTask] = {}
         self._accepted: dict[str, str] = {}  # uid to namespace
         self._in_namespace: Counter[str] = Counter()
         self._dead_letters: Counter[Key] = Counter()
         self._payload_bytes: Counter[Key] = Counter()
 
-    def seen(self, record: TaskRecord) -> None:
+    def seen(self, record: ObservedTask) -> None:
         """The Task is there, in this state."""
         self.gone(record.task.uid)
         if record.phase.terminal or not record.deleting:
@@ -65,7 +65,7 @@ class Tally:
         """By queue; queues without any are left out."""
         return {key: count for key, count in self._dead_letters.items() if self._serves(key[0])}
 
-    def _count(self, record: TaskRecord, sign: int) -> None:
+    def _count(self, record: ObservedTask, sign: int) -> None:
         live = record.phase in _LIVE
         counts, number = (self._payload_bytes, record.payload_bytes) if live else (self._dead_letters, 1)
         key = record.task.queue_key

@@ -13,7 +13,7 @@ from taskdist.kube import CONFIGMAPS, PODS, SECRETS, TOKENREVIEWS, ApiError, Cli
 from taskdist.link.auth import PodOwner
 from taskdist.link.keeper import Conflict
 from taskdist.protocol import convert
-from taskdist.protocol.observations import PodRecord
+from taskdist.protocol.observations import ObservedPod
 
 CA_KEY = "ca.crt"
 # On the bundle: the audience of the installation that wrote it, which names its namespace and Lease.
@@ -38,13 +38,13 @@ def is_other(owner: str, installation: str) -> bool:
 class SeenPod(NamedTuple):
     """A pod as the protocol sees it, and who owns it."""
 
-    record: PodRecord
+    record: ObservedPod
     owner: PodOwner
 
 
 def seen_pod(obj: Object) -> SeenPod:
     """Read a pod once for both."""
-    record = convert.pod_record(obj)
+    record = convert.observed_pod(obj)
     owner: Object = next(
         (
             o

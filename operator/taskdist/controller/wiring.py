@@ -67,7 +67,7 @@ from taskdist.link.server import LinkServer
 from taskdist.observability.events import Recorder, Subject
 from taskdist.observability.metrics import Metrics, Snapshot, measure_loop_lag
 from taskdist.protocol import convert
-from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.observations import ObservedTask
 
 _log = structlog.get_logger("taskdist.operator")
 
@@ -111,7 +111,7 @@ class Operator:
         self._asides = Asides(self._announce, lambda: self._dispatcher.leader is not None, self._serves)
         hear = self._asides.hear
         on_task = hear(Task.kind, self._task_event, lambda uid: self._dispatcher.task_set_aside(uid))
-        self._tasks: Informer[TaskRecord] = Informer(
+        self._tasks: Informer[ObservedTask] = Informer(
             client, TASKS, transform=self._task, on_event=on_task, namespaces=namespaces
         )
         self._pods: Informer[SeenPod] = Informer(
@@ -375,15 +375,15 @@ class Operator:
 
     # -- what the informers tell -----------------------------------------------------------------------------------
 
-    def _task(self, obj: dict[str, Any]) -> TaskRecord:
-        record = convert.task_record(obj)
+    def _task(self, obj: dict[str, Any]) -> ObservedTask:
+        record = convert.observed_task(obj)
         self._epochs.on_task(record.epoch)
         queue = self._queues.store.find(*record.task.queue_key)
         if queue is not None and queue.queue.dispatch is Dispatch.LAZY and record.fault is None:
             self._payloads.seen(record, convert.payload(obj))
         return record
 
-    def _task_event(self, event: Change[TaskRecord]) -> None:
+    def _task_event(self, event: Change[ObservedTask]) -> None:
         if isinstance(event, Deleted):
             self._tally.gone(event.old.task.uid)
             self._payloads.gone(event.old.task.uid)
@@ -474,7 +474,7 @@ class Operator:
     def _pool_uid(self, key: Key) -> str:
         return self._pools.store.uid_at(*key)
 
-    def _expired(self, record: TaskRecord) -> None:
+    def _expired(self, record: ObservedTask) -> None:
         # The series of a queue that is gone must not come back.
         if self._queues.store.find(*record.task.queue_key) is not None:
             self._metrics.deleted(*record.task.queue_key)

@@ -21,7 +21,7 @@ from taskdist.core.order import is_emergency
 from taskdist.lint import schema
 from taskdist.lint.manifests import Manifest, Obj
 from taskdist.protocol import convert
-from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.observations import ObservedTask
 
 CAP = "count/tasks.taskdist.dev"
 """The resource by which a ResourceQuota counts Tasks."""
@@ -64,7 +64,7 @@ class TaskDoc:
 
     manifest: Manifest
     task: Task
-    record: TaskRecord
+    record: ObservedTask
     begins: float
 
     @property
@@ -196,7 +196,7 @@ class Setup:
                 self.pools[key] = PoolDoc(manifest, spec, pool, _offer(pool, spec.template.spec))
             case "Task":
                 TaskSpec.model_validate(body["spec"])
-                record = convert.task_record(body)
+                record = convert.observed_task(body)
                 task = record.task if manifest.live else replace(record.task, created=self.now)
                 if record.phase in (Phase.PENDING, Phase.ASSIGNED):
                     self.tasks[key] = TaskDoc(manifest, task, record, max(self.now, task.not_before))

@@ -56,7 +56,7 @@ from taskdist.core.model import (
 )
 from taskdist.protocol import reading, still_held, wishes
 from taskdist.protocol.instances import instance_of
-from taskdist.protocol.observations import Fault, PodRecord, TaskRecord, Terms
+from taskdist.protocol.observations import Fault, ObservedPod, ObservedTask, Terms
 from taskdist.protocol.pod_trouble import trouble_of
 
 Obj = dict[str, Any]
@@ -105,17 +105,17 @@ def result(obj: Obj) -> bytes:
     return b"" if text is None else text.encode("utf-8", "replace")
 
 
-def task_record(obj: Obj) -> TaskRecord:
+def observed_task(obj: Obj) -> ObservedTask:
     """A Task with what its status says, without payload and result. Raises Unreadable."""
     try:
-        return _task_record(obj)
+        return _observed_task(obj)
     except Unreadable:
         raise
     except Exception as error:  # types and values that no schema of this release allows
         raise Unreadable(Reason.UNREADABLE, f"this release cannot read it: {error!r}"[:500]) from error
 
 
-def _task_record(obj: Obj) -> TaskRecord:
+def _observed_task(obj: Obj) -> ObservedTask:
     metadata, spec = obj["metadata"], obj["spec"]
     status = obj.get("status") or _NOTHING
     phase = status.get("phase") or "Pending"
@@ -132,7 +132,7 @@ def _task_record(obj: Obj) -> TaskRecord:
     if payload_bytes > MAX_PAYLOAD_BYTES:
         told = f"spec.payload is {payload_bytes} bytes of JSON, at most {MAX_PAYLOAD_BYTES} are sent: store the data"
         fault = Fault(Reason.PAYLOAD_TOO_LARGE, f"{told} elsewhere and pass a reference")
-    return TaskRecord(
+    return ObservedTask(
         task=Task(
             uid=metadata["uid"],
             namespace=metadata["namespace"],
@@ -205,27 +205,28 @@ def terms(status: Obj) -> Terms | None:
     told = status.get("lease")
     if not told:
         return None
-    seconds_of = told.get("leaseSeconds"), told.get("holdSeconds")
+    lease_seconds, hold_seconds = told.get("leaseSeconds"), told.get("holdSeconds")
     reclaim, delivery = _RECLAIMS.get(told.get("reclaim")), _DELIVERIES.get(told.get("delivery"))
     dispatch = _DISPATCHES.get(told.get("dispatch"))
-    if None in seconds_of or reclaim is None or delivery is None or dispatch is None:
+    if lease_seconds is None or hold_seconds is None or reclaim is None or delivery is None or dispatch is None:
         return None
-    return Terms(float(seconds_of[0]), float(seconds_of[1]), reclaim, delivery, dispatch is Dispatch.STRICT)
+    return Terms(float(lease_seconds), float(hold_seconds), reclaim, delivery, dispatch is Dispatch.STRICT)
 
 
 def _asked_times(spec: Obj) -> tuple[float | None, float, Fault | None]:
     """The deadline, the earliest start, and what is wrong with them."""
-    found: list[float | None] = []
-    fault = None
-    for field in ("deadline", "notBefore"):
-        text = spec.get(field)
-        try:
-            found.append(reading.moment(text) if text else None)
-        except ValueError:
-            found.append(None)
-            told = f"spec.{field} {text!r} is no time of RFC 3339: create the Task again with one like"
-            fault = Fault(Reason.INVALID_SPEC, f"{told} 2030-01-31T15:00:00Z")
-    return found[0], found[1] or 0.0, fault
+    deadline, wrong_deadline = _asked_time(spec, "deadline")
+    not_before, wrong_start = _asked_time(spec, "notBefore")
+    return deadline, not_before or 0.0, wrong_start or wrong_deadline
+
+
+def _asked_time(spec: Obj, field: str) -> tuple[float | None, Fault | None]:
+    text = spec.get(field)
+    try:
+        return (reading.moment(text) if text else None), None
+    except ValueError:
+        told = f"spec.{field} {text!r} is no time of RFC 3339: create the Task again with one like"
+        return None, Fault(Reason.INVALID_SPEC, f"{told} 2030-01-31T15:00:00Z")
 
 
 def _spent(status: Obj) -> Spent:
@@ -381,7 +382,7 @@ def template_hash(pool: AgentPool) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
 
-def pod_record(obj: Obj) -> PodRecord:
+def observed_pod(obj: Obj) -> ObservedPod:
     """A pod of a pool, and how its agent container does."""
     metadata = obj["metadata"]
     labels = metadata.get("labels") or _NOTHING
@@ -389,7 +390,7 @@ def pod_record(obj: Obj) -> PodRecord:
     over = status.get("phase") in ("Succeeded", "Failed")
     container = _agent_status(obj, status)
     state = container.get("state") or _NOTHING
-    return PodRecord(
+    return ObservedPod(
         uid=metadata["uid"],
         namespace=metadata["namespace"],
         name=metadata["name"],

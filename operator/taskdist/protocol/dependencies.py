@@ -10,13 +10,13 @@ was never seen here, that is so if the list at takeover does not hold it, or ano
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from taskdist.api import Phase
 from taskdist.api.task import MAX_RESULT_BYTES
 from taskdist.core.model import Key, Parent, Task
 from taskdist.protocol.messages import ParentResult
-from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.observations import ObservedTask
 from taskdist.protocol.status import Status
 
 Of = TypeVar("Of", str, Key)
@@ -32,6 +32,11 @@ class _Child:
     unseen: set[str]  # names of those that were not seen here
 
 
+class _Ended(NamedTuple):
+    key: Key  # namespace and name
+    phase: Phase
+
+
 class Lineage:
     """The parents of Tasks: which Task each name means, and how it ended.
 
@@ -41,7 +46,7 @@ class Lineage:
     def __init__(self) -> None:
         self.again: dict[str, None] = {}
         self._uids: dict[Key, str] = {}
-        self._over: dict[str, tuple[Key, Phase]] = {}  # ended Tasks and dead letters
+        self._over: dict[str, _Ended] = {}  # ended Tasks and dead letters
         self._children: dict[str, _Child] = {}
         self._dependents: dict[str, dict[str, None]] = {}  # by the parent's uid
         self._wanting: dict[Key, dict[str, None]] = {}  # by a name that no Task was seen under
@@ -49,7 +54,7 @@ class Lineage:
 
     # --- what happens to Tasks ---
 
-    def listed(self, records: Iterable[TaskRecord]) -> None:
+    def listed(self, records: Iterable[ObservedTask]) -> None:
         """This is all there is: a pin that it does not hold is gone."""
         known = list(records)
         for record in known:
@@ -61,7 +66,7 @@ class Lineage:
         self._complete = False
         self.again.clear()  # nobody was told anything yet
 
-    def seen(self, record: TaskRecord) -> None:
+    def seen(self, record: ObservedTask) -> None:
         """The Task exists, new or changed."""
         task = record.task
         uid, key = task.uid, (task.namespace, task.name)
@@ -74,7 +79,7 @@ class Lineage:
         for child in self._wanting.pop(key, ()):
             self.again[child] = None
 
-    def over(self, record: TaskRecord, *, deleted: bool) -> None:
+    def over(self, record: ObservedTask, *, deleted: bool) -> None:
         """Nothing of the Task runs any more: it ended as the record says or, `deleted`, before its end."""
         task = record.task
         self._forget(task.uid)
@@ -140,13 +145,13 @@ class Lineage:
         else:
             assert holder is not None
             self._dependents.setdefault(holder, {})[uid] = None
-            found = Parent(parent.name, holder, self._over[holder][1] if holder in self._over else None)
+            found = Parent(parent.name, holder, self._over[holder].phase if holder in self._over else None)
         child.parents[parent.name] = found
         child.unseen.discard(parent.name)
 
     def _end(self, uid: str, key: Key, phase: Phase) -> None:
-        if self._over.get(uid) != (key, phase):
-            self._over[uid] = (key, phase)
+        if self._over.get(uid) != (ended := _Ended(key, phase)):
+            self._over[uid] = ended
             self._tell(uid, phase)
         if phase.terminal:
             self._forget(uid)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from taskdist.api import Phase
 from taskdist.core.model import Task
-from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.observations import ObservedTask
 
 # (namespace, queue, idempotency key)
 Scope = tuple[str, str, str]
@@ -59,7 +59,7 @@ class Duplicates:
         self._groups: dict[Scope, _Group] = {}
         self._scopes: dict[str, Scope] = {}
 
-    def seen(self, record: TaskRecord) -> None:
+    def seen(self, record: ObservedTask) -> None:
         """The Task exists, new or changed."""
         if record.idempotency is None:
             return

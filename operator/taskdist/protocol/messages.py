@@ -26,6 +26,11 @@ def spoken_version(newest: int, oldest: int) -> int | None:
     return version if version >= max(oldest or newest, OLDEST_VERSION) else None
 
 
+def are_two_leaderships(one: str, other: str) -> bool:
+    """Return whether these names tell of two leaderships. An empty name is unknown, and tells nothing."""
+    return bool(one and other and one != other)
+
+
 class LeaseName(NamedTuple):
     """The name of a lease. A result under another name than the Task's latest attempt is stale."""
 

@@ -18,6 +18,13 @@ class Now(NamedTuple):
     wall: float
 
 
+class TaskName(NamedTuple):
+    """A Task of a namespace that is known: the uid tells it from others that bear its name later."""
+
+    uid: str
+    name: str
+
+
 class Terms(NamedTuple):
     """The rules of one lease, as it was granted: the queue may say others by now. Times in seconds."""
 
@@ -36,7 +43,7 @@ class Fault(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class TaskRecord:
+class ObservedTask:
     """A Task as the API server has it, without payload and result. `resource_version` is the server's, as a number."""
 
     task: Task
@@ -67,9 +74,14 @@ class TaskRecord:
     terms: Terms | None = None  # of the present attempt; None: there is none, or another release wrote it
     fault: Fault | None = None
 
+    @property
+    def lease_name(self) -> LeaseName:
+        """The name of the lease that status shows: that of the latest attempt."""
+        return LeaseName(self.task.uid, self.attempt, self.epoch)
+
 
 @dataclass(frozen=True, slots=True)
-class PodRecord:
+class ObservedPod:
     """A pool's pod. `ended_instances` are the agent processes that are known to have ended, by their instance ids: of
     the agent container's present state and of the one before."""
 
@@ -87,7 +99,7 @@ class PodRecord:
     trouble: Trouble | None = None  # what keeps it from coming up
     foreign: bool = False  # the pool that its label names did not make it
     may_run: bool = True  # it was bound to a node, and nothing says that the agent's container has ended
-    still_held: tuple[TaskRecord, ...] = ()  # deleted Tasks that its agent may still run, as a leader noted
+    still_held: tuple[ObservedTask, ...] = ()  # deleted Tasks that its agent may still run, as a leader noted
     removed_by: int = 0  # epoch of the leadership that marked it as to be deleted; 0: none did
 
     @property
@@ -114,7 +126,7 @@ class WriteStatus:
 
     `token` ties the answer to the request. `lease` is the lease that the write assigns, if it assigns one.
     `body` is merged as `status.result` (JSON bytes), kept apart so that the machine never parses it. `result_of` names
-    a Task of the same namespace (uid, name) whose result is merged instead, if it has one. The results of `parents`
+    a Task of the same namespace whose result is merged instead, if it has one. The results of `parents`
     are wanted with the answer.
     """
 
@@ -126,7 +138,7 @@ class WriteStatus:
     status: dict[str, Any]
     body: bytes | None = None
     parents: tuple[Parent, ...] = ()
-    result_of: tuple[str, str] | None = None
+    result_of: TaskName | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +169,7 @@ class CloseSession:
 
 
 @dataclass(frozen=True, slots=True)
-class DeletePod:
+class RemovePod:
     """Mark the pod with this epoch, then delete it, with its uid as precondition of both.
 
     The mark is what binds the deletion to a leadership. It is known to stand before the deletion is sent, and
@@ -234,7 +246,7 @@ Action = (
     | ReadTask
     | Send
     | CloseSession
-    | DeletePod
+    | RemovePod
     | AnnotatePod
     | ScalePool
     | PoolNotice
@@ -253,7 +265,7 @@ class Written:
     `parents` are the results that were asked for; None: they could not be read.
     """
 
-    record: TaskRecord
+    record: ObservedTask
     payload: bytes = b"{}"
     parents: tuple[ParentResult, ...] | None = ()
 
@@ -262,7 +274,7 @@ class Written:
 class Conflict:
     """Somebody else wrote: nothing of ours stands. `record` is the Task as read again."""
 
-    record: TaskRecord
+    record: ObservedTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +283,7 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class WriteRefused:
     """The API server refuses it for good (invalid, too large)."""
 
     message: str
@@ -282,7 +294,7 @@ class Refused:
 class Unknown:
     """No answer, and a later read did not show the write: it may still land. `record` is what was read, if anything."""
 
-    record: TaskRecord | None = None
+    record: ObservedTask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,12 +302,12 @@ class NotSent:
     """The write was never sent (no connection, no leadership, told to slow down): nothing of it can land."""
 
 
-WriteOutcome = Written | Conflict | Gone | Refused | Unknown | NotSent
+WriteOutcome = Written | Conflict | Gone | WriteRefused | Unknown | NotSent
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    record: TaskRecord
+    record: ObservedTask
     payload: bytes = field(default=b"{}")
     parents: tuple[ParentResult, ...] = ()
 

@@ -60,7 +60,7 @@ class AgentSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class Capabilities:
     """What the agent offers. `types` None: any type. `started`: Unix time at which its process started."""
 
     slots: int = 1

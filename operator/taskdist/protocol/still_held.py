@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from taskdist.api import GROUP, Delivery, Phase, Reclaim
 from taskdist.core.model import Task
-from taskdist.protocol.observations import TaskRecord, Terms
+from taskdist.protocol.messages import LeaseName
+from taskdist.protocol.observations import ObservedTask, Terms
 
 PREFIX = f"held.{GROUP}/"
 # As many of one pod are read. More than that at once is not this operator's work.
@@ -43,7 +44,7 @@ class _Held(BaseModel):
     idempotency: tuple[str, str] | None = None
 
 
-def holds_keys(record: TaskRecord) -> bool:
+def holds_keys(record: ObservedTask) -> bool:
     """Whether others wait for what it holds beside its place at the agent."""
     task = record.task
     return bool(task.concurrency_key or task.ordering_key or task.budgets or record.idempotency)
@@ -53,19 +54,19 @@ def annotation(uid: str) -> str:
     return PREFIX + uid
 
 
-def written(record: TaskRecord, attempt: int, epoch: int, pool: str, lease: float, hold: float) -> str:
-    """Return the annotation's value for a lease of this Task. `lease` and `hold` are its times, in seconds."""
+def written(record: ObservedTask, name: LeaseName, pool: str, lease_seconds: float, hold_seconds: float) -> str:
+    """Return the annotation's value for this lease of the Task."""
     task = record.task
     return _Held(
         name=task.name,
         queue=task.queue,
         tenant=task.tenant,
         slots=task.slots,
-        attempt=attempt,
-        epoch=epoch,
+        attempt=name.attempt,
+        epoch=name.epoch,
         pool=pool,
-        leaseSeconds=lease,
-        holdSeconds=hold,
+        leaseSeconds=lease_seconds,
+        holdSeconds=hold_seconds,
         resources=task.resources,
         concurrencyKey=task.concurrency_key,
         orderingKey=task.ordering_key,
@@ -74,9 +75,9 @@ def written(record: TaskRecord, attempt: int, epoch: int, pool: str, lease: floa
     ).model_dump_json(exclude_defaults=True)
 
 
-def read(annotations: Mapping[str, str], namespace: str, pod_uid: str, pod_name: str) -> tuple[TaskRecord, ...]:
+def read(annotations: Mapping[str, str], namespace: str, pod_uid: str, pod_name: str) -> tuple[ObservedTask, ...]:
     """Return what the pod's annotations say, as Tasks that are assigned to it. What makes no sense is left out."""
-    found: list[TaskRecord] = []
+    found: list[ObservedTask] = []
     for key, value in annotations.items():
         if key.startswith(PREFIX) and len(found) < MOST_OF_A_POD:
             try:
@@ -87,7 +88,7 @@ def read(annotations: Mapping[str, str], namespace: str, pod_uid: str, pod_name:
     return tuple(found)
 
 
-def _record(held: _Held, uid: str, namespace: str, pod_uid: str, pod_name: str) -> TaskRecord:
+def _record(held: _Held, uid: str, namespace: str, pod_uid: str, pod_name: str) -> ObservedTask:
     task = Task(
         uid,
         namespace,
@@ -102,7 +103,7 @@ def _record(held: _Held, uid: str, namespace: str, pod_uid: str, pod_name: str) 
         ordering_key=held.orderingKey,
         budgets=held.budgets,
     )
-    return TaskRecord(
+    return ObservedTask(
         task,
         0,
         Phase.ASSIGNED,

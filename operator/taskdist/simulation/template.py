@@ -170,4 +170,4 @@ class Maker:
             "spec": spec,
         }
         timeouts = spec.get("timeouts") or {}
-        return Prototype(convert.task_record(obj).task, timeouts.get("executionSeconds"))
+        return Prototype(convert.observed_task(obj).task, timeouts.get("executionSeconds"))

@@ -17,7 +17,7 @@ from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.messages import Failure, Grant, LeaseName, Ping, Progress, Result, Started
-from taskdist.protocol.settings import AgentSettings, Offer
+from taskdist.protocol.settings import AgentSettings, Capabilities
 
 
 class Scripted:
@@ -51,7 +51,7 @@ class Bench:
         self.peer, self.work = Peer(), Scripted()
         settings = AgentSettings(farewell_seconds=0.2)
         self.supervisor = Supervisor(
-            lambda offered: AgentEnd("test", Offer(slots=4, types=None, fenced=True), settings),
+            lambda offered: AgentEnd("test", Capabilities(slots=4, types=None, fenced=True), settings),
             self.work,
             self.peer,
             make_logger(agent="test"),

@@ -26,7 +26,7 @@ from taskdist.common.backoff import Backoff
 from taskdist.common.boottime import boottime
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.messages import Drain, Draining, Failure, Hello, Ping, Refused, Result, Started, Stopped
-from taskdist.protocol.settings import AgentSettings, Offer
+from taskdist.protocol.settings import AgentSettings, Capabilities
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = AgentSettings(silence_seconds=1.0, cancel_grace_seconds=0.3, farewell_seconds=0.5)
@@ -40,7 +40,7 @@ class Bench:
         self.pool = WorkerPool("module", [str(module)], slots, make_logger(agent="test"))
 
         def make_end(offered: Offered) -> AgentEnd:
-            return AgentEnd("test", Offer(slots=slots, types=offered.types, fenced=offered.fenced), settings)
+            return AgentEnd("test", Capabilities(slots=slots, types=offered.types, fenced=offered.fenced), settings)
 
         self.supervisor = Supervisor(
             make_end, self.pool, self.peer, make_logger(agent="test"), settings=settings, backoff=Backoff(0.01, 0.05)

@@ -36,16 +36,16 @@ from taskdist.protocol.messages import (
 from taskdist.protocol.observations import (
     Action,
     AnnotatePod,
-    DeletePod,
     Found,
     Notice,
     Now,
-    PodRecord,
+    ObservedPod,
+    ObservedTask,
     PoolNotice,
     ReadOutcome,
     ReadTask,
+    RemovePod,
     ScalePool,
-    TaskRecord,
     WriteOutcome,
     WriteStatus,
     Written,
@@ -53,7 +53,7 @@ from taskdist.protocol.observations import (
 from taskdist.protocol.operator import Leader
 from taskdist.protocol.settings import LeaderSettings
 
-RECORD = TaskRecord(Task("t1", "ns", "a", "q", "echo", 1.0), 10)
+RECORD = ObservedTask(Task("t1", "ns", "a", "q", "echo", 1.0), 10)
 AGENT = AgentIdentity("p1", "pod", "ns", "pool", "u")
 HELLO = Hello(1, "instance", 1, 0.0)
 
@@ -70,7 +70,7 @@ class Remembered:
         self.absent = False
         self.annotated: list[AnnotatePod] = []
         # Tasks other than the one that all tests know.
-        self.others: dict[str, TaskRecord] = {}
+        self.others: dict[str, ObservedTask] = {}
         self.news = asyncio.Event()
 
     async def write_status(self, action: WriteStatus) -> WriteOutcome:
@@ -90,7 +90,7 @@ class Remembered:
     async def read_task(self, action: ReadTask) -> ReadOutcome:
         return Found(RECORD)
 
-    async def delete_pod(self, action: DeletePod) -> bool:
+    async def delete_pod(self, action: RemovePod) -> bool:
         return self.absent
 
     async def annotate_pod(self, action: AnnotatePod) -> None:
@@ -166,7 +166,7 @@ class Room:
         )
 
     def connect(self) -> None:
-        self.dispatcher.pod_observed(PodRecord("p1", "ns", "pod", "pool", 1.0, ready=True))
+        self.dispatcher.pod_observed(ObservedPod("p1", "ns", "pod", "pool", 1.0, ready=True))
         self.dispatcher.connected(7, AGENT, HELLO)
         self.dispatcher.received(7, Ping(1.0))
 
@@ -205,12 +205,12 @@ async def test_a_waiting_task_is_written_then_granted_with_its_payload() -> None
 async def test_nothing_is_done_in_a_namespace_that_another_installation_serves(known_before: bool) -> None:
     room = Room()
     room.others.add("ns")
-    own = TaskRecord(Task("t2", "own", "a", "q", "echo", 1.0), 10)
+    own = ObservedTask(Task("t2", "own", "a", "q", "echo", 1.0), 10)
     queues = [Queue(namespace, "q", ("pool",), drained=True) for namespace in ("ns", "own")]
     pools, records = [Pool("ns", "pool"), Pool("own", "pool")], [RECORD, own]
     leader = Leader(Core(), 1, LeaderSettings())
     if known_before:
-        room.dispatcher.pod_observed(PodRecord("p1", "ns", "pod", "pool", 1.0, ready=True))
+        room.dispatcher.pod_observed(ObservedPod("p1", "ns", "pod", "pool", 1.0, ready=True))
         closed = [queue.key for queue in queues]
         room.dispatcher.lead(leader, queues, pools, records, closed, [(pool.key, ()) for pool in pools])
     else:
@@ -219,7 +219,7 @@ async def test_nothing_is_done_in_a_namespace_that_another_installation_serves(k
             room.dispatcher.queue_applied(queue)
         for pool in pools:
             room.dispatcher.pool_applied(pool)
-        room.dispatcher.pod_observed(PodRecord("p1", "ns", "pod", "pool", 1.0, ready=True))
+        room.dispatcher.pod_observed(ObservedPod("p1", "ns", "pod", "pool", 1.0, ready=True))
         for record in records:
             room.dispatcher.task_observed(record)
     assert leader.knows("t2")
@@ -304,7 +304,7 @@ async def test_a_question_is_no_telling(monkeypatch: pytest.MonkeyPatch) -> None
 
 async def test_a_pod_that_appears_or_ends_has_its_pool_looked_at() -> None:
     async with leading() as room:
-        pod = PodRecord("p1", "ns", "pod", "pool", 1.0)
+        pod = ObservedPod("p1", "ns", "pod", "pool", 1.0)
         room.dispatcher.pod_observed(pod)
         room.effects.looked.clear()
         room.dispatcher.pod_observed(replace(pod, ready=True))
@@ -317,7 +317,7 @@ async def test_a_pod_that_appears_or_ends_has_its_pool_looked_at() -> None:
 
 async def test_a_foreign_pod_is_nobodys_and_one_that_becomes_so_is_lost() -> None:
     async with leading() as room:
-        pod = PodRecord("p1", "ns", "pod", "pool", 1.0)
+        pod = ObservedPod("p1", "ns", "pod", "pool", 1.0)
 
         def seen() -> list[str]:
             view = room.dispatcher.tell_pool(("ns", "pool"))
@@ -341,7 +341,7 @@ async def test_a_pod_that_leaves_the_view_alive_keeps_its_session_and_its_lease(
         room.connect()
         grant = await room.effects.until_sent(Grant)
         assert isinstance(grant, Grant)
-        room.dispatcher.pod_gone(PodRecord("p1", "ns", "pod", "pool", 1.0, ready=True, may_run=True))
+        room.dispatcher.pod_gone(ObservedPod("p1", "ns", "pod", "pool", 1.0, ready=True, may_run=True))
         assert room.effects.closed == []
         assert len(room.effects.writes) == 1
         room.dispatcher.received(7, Result(grant.lease, b"{}"))
@@ -352,7 +352,7 @@ async def test_a_pod_that_leaves_the_view_alive_keeps_its_session_and_its_lease(
 async def test_an_end_that_was_seen_while_another_led_counts_at_the_takeover() -> None:
     room = Room()
     for uid, ended in (("p1", True), ("p2", False)):
-        pod = PodRecord(uid, "ns", uid, "pool", 1.0, may_run=True)
+        pod = ObservedPod(uid, "ns", uid, "pool", 1.0, may_run=True)
         room.dispatcher.pod_observed(pod)
         room.dispatcher.pod_gone(replace(pod, deleting=ended, may_run=not ended))
     held = [
@@ -405,7 +405,7 @@ async def test_what_a_pool_tells_of_its_types_changes_once_a_minute() -> None:
 
 async def test_a_breaker_that_opens_is_told_and_its_pool_looked_at() -> None:
     """Of five agents one fails where the others succeed, all connected to one leadership."""
-    tasks: list[TaskRecord] = []
+    tasks: list[ObservedTask] = []
     for n in range(40):
         task = replace(RECORD.task, uid=f"t{n}", name=f"t{n}", created=float(n))
         tasks.append(replace(RECORD, task=task))
@@ -417,7 +417,7 @@ async def test_a_breaker_that_opens_is_told_and_its_pool_looked_at() -> None:
         core = room.dispatcher.core
         assert core is not None
         for n in range(5):
-            room.dispatcher.pod_observed(PodRecord(f"p{n}", "ns", f"pod{n}", "pool", 1.0, ready=True))
+            room.dispatcher.pod_observed(ObservedPod(f"p{n}", "ns", f"pod{n}", "pool", 1.0, ready=True))
             identity = replace(AGENT, pod_uid=f"p{n}", pod_name=f"pod{n}")
             room.dispatcher.connected(7 + n, identity, replace(HELLO, instance_id=f"i{n}"))
             room.dispatcher.received(7 + n, Ping(1.0))
@@ -580,7 +580,7 @@ async def test_figures_alone_are_told_of_a_bounded_number_of_queues_at_a_look_an
             room.dispatcher.queue_applied(Queue(*key, ("pool",)))
             assert room.dispatcher.tell_queue(key) == QueueFacts()
             task = Task(f"uid-{key[1]}", "ns", f"t-{key[1]}", key[1], "echo", 1.0)
-            room.dispatcher.task_observed(TaskRecord(task, 20))
+            room.dispatcher.task_observed(ObservedTask(task, 20))
         told: list[Key] = []
         for _ in range(3):
             room.effects.looked.clear()
@@ -612,7 +612,7 @@ async def test_conservation_compares_what_the_api_server_has_with_what_the_leade
         def look(when: str) -> None:
             error[when] = snapshot(room.dispatcher, room.tally, 1).conservation_error
 
-        def seen(record: TaskRecord) -> None:
+        def seen(record: ObservedTask) -> None:
             room.tally.seen(record)
             room.dispatcher.task_observed(record)
 

@@ -17,9 +17,10 @@ from taskdist.protocol.messages import ParentResult
 from taskdist.protocol.observations import (
     Found,
     NotSent,
+    ObservedTask,
     ReadFailed,
     ReadTask,
-    TaskRecord,
+    TaskName,
     Unknown,
     WriteStatus,
     Written,
@@ -64,7 +65,7 @@ class View:
 def effects(server: Server) -> KubeEffects:
     made = KubeEffects(
         client=cast("Any", None),
-        tasks=cast("Informer[TaskRecord]", View()),
+        tasks=cast("Informer[ObservedTask]", View()),
         link=cast("Any", None),
         announce=lambda subject, reason, message, action, warning: None,
         pool_uid=lambda key: "",
@@ -76,7 +77,7 @@ def effects(server: Server) -> KubeEffects:
 
 
 ASSIGN = WriteStatus(1, "uid-c", "ns", "c", 5, {"phase": "Assigned"}, parents=(A, GONE))
-COPY = WriteStatus(1, "uid-c", "ns", "c", 5, {"phase": "Succeeded"}, result_of=("uid-a", "a"))
+COPY = WriteStatus(1, "uid-c", "ns", "c", 5, {"phase": "Succeeded"}, result_of=TaskName("uid-a", "a"))
 READ = ReadTask(1, "uid-c", "ns", "c", parents=(A, GONE))
 RESULTS = (ParentResult("a", "Succeeded", b'{"x":1}'), ParentResult("b", ""))
 

@@ -22,13 +22,13 @@ from taskdist.controller.trust import seen_pod
 from taskdist.kube import Added, Aside, Store
 from taskdist.protocol import convert, reading
 from taskdist.protocol.messages import Grant
-from taskdist.protocol.observations import Gone, TaskRecord, Written
+from taskdist.protocol.observations import Gone, ObservedTask, Written
 from unit.protocol.desk import QUEUE, Desk, assigned, record
 
 FUZZ = settings(max_examples=20, suppress_health_check=list(HealthCheck), deadline=None)
 
 KINDS: dict[str, tuple[Any, Callable[[Obj], Any]]] = {
-    "Task": (TASKS, convert.task_record),
+    "Task": (TASKS, convert.observed_task),
     "TaskQueue": (QUEUES, seen_queue),
     "AgentPool": (POOLS, seen_pool),
 }
@@ -106,7 +106,7 @@ def test_whatever_is_admitted_a_normal_task_is_served(
         seen = seen_queue(named(obj, name))
         desk.do("queue_applied", seen.queue)
         retention.queue_applied(seen.queue.key, seen.keep)
-    view: Store[TaskRecord] = Store(convert.task_record)
+    view: Store[ObservedTask] = Store(convert.observed_task)
     for number, obj in enumerate(tasks):
         obj["spec"]["queue"] = data.draw(st.sampled_from(["a", "0", "none"]))
         # What another leader wrote ends this one, and is not what is asked here.

@@ -13,10 +13,10 @@ from taskdist.controller.payloads import KEPT_SECONDS, OVERHEAD, RecentPayloads
 from taskdist.core.model import Parent, Task
 from taskdist.kube import Informer, StatusWriter
 from taskdist.protocol.messages import ParentResult
-from taskdist.protocol.observations import Found, Gone, ReadTask, TaskRecord
+from taskdist.protocol.observations import Found, Gone, ObservedTask, ReadTask
 
-RECORD = TaskRecord(Task("uid-a", "ns", "a", "q", "echo", 1.0), 7)
-OTHER = TaskRecord(Task("uid-b", "ns", "b", "q", "echo", 1.0), 8)
+RECORD = ObservedTask(Task("uid-a", "ns", "a", "q", "echo", 1.0), 7)
+OTHER = ObservedTask(Task("uid-b", "ns", "b", "q", "echo", 1.0), 8)
 
 
 class Clock:
@@ -36,7 +36,7 @@ class Clock:
         pytest.param([replace(RECORD, deleting=True)], 7, None, id="it is being deleted"),
     ],
 )
-def test_only_the_very_version_is_given(seen: list[TaskRecord], version: int, found: bytes | None) -> None:
+def test_only_the_very_version_is_given(seen: list[ObservedTask], version: int, found: bytes | None) -> None:
     payloads = RecentPayloads(Clock())
     for record in seen:
         payloads.seen(record, b"{}")
@@ -89,7 +89,7 @@ class View:
 def effects(server: Server, payloads: RecentPayloads) -> KubeEffects:
     made = KubeEffects(
         client=cast("Any", None),
-        tasks=cast("Informer[TaskRecord]", View()),
+        tasks=cast("Informer[ObservedTask]", View()),
         link=cast("Any", None),
         announce=lambda subject, reason, message, action, warning: None,
         pool_uid=lambda key: "",

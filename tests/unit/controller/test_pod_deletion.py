@@ -8,9 +8,9 @@ from taskdist.api import REMOVED_BY_ANNOTATION, Reason
 from taskdist.common.backoff import Backoff
 from taskdist.controller.effects import KubeEffects
 from taskdist.kube import ApiError, Unanswered
-from taskdist.protocol.observations import DeletePod
+from taskdist.protocol.observations import RemovePod
 
-ACTION = DeletePod("u1", "ns", "p-1", Reason.IDLE, "", 3)
+ACTION = RemovePod("u1", "ns", "p-1", Reason.IDLE, "", 3)
 MARK = ("patch", {"uid": "u1", "annotations": {REMOVED_BY_ANNOTATION: "3"}})
 DELETION = ("delete", "u1")
 CONFLICT, NOT_FOUND = (

@@ -10,7 +10,7 @@ from taskdist.controller.retention import Retention
 from taskdist.core.model import Task
 from taskdist.kube import ApiError, KubeError, Unreachable
 from taskdist.kube.resources import Resource
-from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.observations import ObservedTask
 
 Call = tuple[str, str, str, str]
 
@@ -48,7 +48,7 @@ class Room:
         self.retention = Retention()
         for i in range(count):
             task = Task(f"u{i}", "ns", f"t{i}", "q", "t", 1.0)
-            self.retention.seen(TaskRecord(task, 40 + i, Phase.SUCCEEDED, finished_at=100.0 + i, ttl=0))
+            self.retention.seen(ObservedTask(task, 40 + i, Phase.SUCCEEDED, finished_at=100.0 + i, ttl=0))
         self.reaper = Reaper(
             self.server,
             self.retention,

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from taskdist.api import Phase
 from taskdist.controller.retention import Keep, Retention
 from taskdist.core.model import Parent, Task
-from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.observations import ObservedTask
 
 Q = ("ns", "q")
 
@@ -24,13 +24,13 @@ def record(
     name: str = "",
     queue: str = "q",
     parents: tuple[Parent, ...] = (),
-) -> TaskRecord:
+) -> ObservedTask:
     task = Task(uid, "ns", name or uid, queue, "t", 1.0, parents=parents)
     ended = phase.terminal or phase is Phase.DEAD_LETTERED
-    return TaskRecord(task, 7, phase, finished_at=finished if ended else 0.0, ttl=ttl)
+    return ObservedTask(task, 7, phase, finished_at=finished if ended else 0.0, ttl=ttl)
 
 
-def child(uid: str, phase: Phase, finished: float = 0.0, pin: str = "a") -> TaskRecord:
+def child(uid: str, phase: Phase, finished: float = 0.0, pin: str = "a") -> ObservedTask:
     return record(uid, phase, finished, parents=(Parent("a", pin),))
 
 
@@ -54,7 +54,7 @@ def child(uid: str, phase: Phase, finished: float = 0.0, pin: str = "a") -> Task
         pytest.param(Keep(60), record("a", finished=0.0), None, id="no end is known"),
     ],
 )
-def test_due_at(keep: Keep, seen: TaskRecord, due: float | None) -> None:
+def test_due_at(keep: Keep, seen: ObservedTask, due: float | None) -> None:
     for queue_first in (True, False):
         retention = Retention()
         if queue_first:
@@ -80,7 +80,7 @@ def test_due_at(keep: Keep, seen: TaskRecord, due: float | None) -> None:
         pytest.param([child("c", Phase.SUCCEEDED, 150), child("d", Phase.PENDING)], None, id="one of two is left"),
     ],
 )
-def test_a_parent_is_kept_for_those_that_depend_on_it(children: list[TaskRecord], due: float | None) -> None:
+def test_a_parent_is_kept_for_those_that_depend_on_it(children: list[ObservedTask], due: float | None) -> None:
     parent = record("a", ttl=10)
     for order in ([parent, *children], [*children, parent]):
         retention = Retention()
@@ -173,7 +173,7 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.retention = Retention()
-        self.there: dict[str, TaskRecord] = {}
+        self.there: dict[str, ObservedTask] = {}
         self.keep = Keep()
         self.now = 1.0
         self.lives = 0
@@ -220,7 +220,7 @@ class Histories(RuleBasedStateMachine):
         self.keep = Keep(ended, dead)
         self.retention.queue_applied(Q, self.keep)
 
-    def expected(self, each: TaskRecord) -> float | None:
+    def expected(self, each: ObservedTask) -> float | None:
         uid, dead = each.task.uid, each.phase is Phase.DEAD_LETTERED
         ttl = self.keep.dead_letters if dead else self.keep.ended if each.ttl is None else each.ttl
         if ttl is None or not (each.phase.terminal or dead):

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from taskdist.api import Phase
 from taskdist.controller.tally import Tally
 from taskdist.core.model import Task
-from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.observations import ObservedTask
 
 
-def record(uid: str, phase: Phase, size: int = 10, queue: str = "q") -> TaskRecord:
-    return TaskRecord(Task(uid, "ns", uid, queue, "t", 1.0), 1, phase, payload_bytes=size)
+def record(uid: str, phase: Phase, size: int = 10, queue: str = "q") -> ObservedTask:
+    return ObservedTask(Task(uid, "ns", uid, queue, "t", 1.0), 1, phase, payload_bytes=size)
 
 
 def test_a_task_s_way() -> None:
@@ -37,7 +37,7 @@ states = st.tuples(
 @given(st.lists(states, max_size=40))
 def test_numbers_are_those_of_what_is_there(history: list[tuple[str, Phase | None, int, str]]) -> None:
     tally = Tally()
-    there: dict[str, TaskRecord] = {}
+    there: dict[str, ObservedTask] = {}
     for uid, phase, size, queue in history:
         if phase is None:
             tally.gone(uid)
@@ -63,7 +63,7 @@ def test_what_is_in_another_installation_s_namespaces_is_not_told() -> None:
     for uid in "abc":
         tally.seen(record(uid, Phase.DEAD_LETTERED))
     task = Task("d", "elsewhere", "d", "q", "t", 1.0)
-    tally.seen(TaskRecord(task, 1, Phase.DEAD_LETTERED))
+    tally.seen(ObservedTask(task, 1, Phase.DEAD_LETTERED))
     others.add("ns")
     assert (tally.accepted, tally.all_dead_letters()) == (1, {("elsewhere", "q"): 1})
     tally.gone("a")

@@ -25,14 +25,14 @@ from taskdist.protocol.observations import (
     CloseSession,
     Found,
     Now,
-    PodRecord,
+    ObservedPod,
     ReadTask,
     Send,
     WriteStatus,
     Written,
 )
 from taskdist.protocol.operator import Leader
-from taskdist.protocol.settings import Offer
+from taskdist.protocol.settings import Capabilities
 from unit.link.certificates import Certificates
 from unit.link.tokens import status_of, token_of
 from unit.protocol.desk import EPOCH, assigned, record
@@ -58,7 +58,7 @@ class Operator:
         )
         self.act(self.leader.queue_applied(Queue("ns", "q", pools=("p",)), self.now()))
         self.act(self.leader.pool_applied(Pool("ns", "p", slots=1, minimum=1, maximum=1), self.now()))
-        pod = PodRecord("uid-pod-a", "ns", "pod-a", "p", 0.0, ready=True)
+        pod = ObservedPod("uid-pod-a", "ns", "pod-a", "p", 0.0, ready=True)
         self.act(self.leader.pod_observed(pod, self.now()))
         self.act(self.leader.recover([record()], self.now()))
 
@@ -148,7 +148,7 @@ async def test_a_task_goes_its_way(
     port = await made.server.start()
     log = make_logger(agent="test")
     supervisor = Supervisor(
-        lambda offered: agent("i", Offer(fenced=offered.fenced)),
+        lambda offered: agent("i", Capabilities(fenced=offered.fenced)),
         Echo(),
         GrpcConnector(Endpoint(f"localhost:{port}", ca_file, token_file), log),
         log,

@@ -16,7 +16,7 @@ from taskdist.protocol.messages import (
     Started,
     ToAgent,
 )
-from taskdist.protocol.observations import Action, Now, PodRecord, Send, TaskRecord, WriteStatus, Written
+from taskdist.protocol.observations import Action, Now, ObservedPod, ObservedTask, Send, WriteStatus, Written
 from taskdist.protocol.operator import Leader
 from taskdist.protocol.settings import LeaderSettings
 
@@ -26,12 +26,12 @@ POOL = Pool("ns", "p", slots=1, minimum=2, maximum=2)
 A1 = LeaseName("a", 1, EPOCH)
 
 
-def record(version: int = 10, **fields: Any) -> TaskRecord:
+def record(version: int = 10, **fields: Any) -> ObservedTask:
     task = Task("a", "ns", "task-a", "q", "work", 0.0, suspended=fields.pop("suspended", False))
-    return TaskRecord(task, version, **fields)
+    return ObservedTask(task, version, **fields)
 
 
-def assigned(version: int = 11, pod: str = "u1", attempt: int = 1, epoch: int = EPOCH, **more: Any) -> TaskRecord:
+def assigned(version: int = 11, pod: str = "u1", attempt: int = 1, epoch: int = EPOCH, **more: Any) -> ObservedTask:
     return record(version, phase=Phase.ASSIGNED, attempt=attempt, epoch=epoch, agent_uid=pod, pool="p", **more)
 
 
@@ -41,7 +41,7 @@ class Desk:
     def __init__(
         self,
         queue: Queue = QUEUE,
-        *tasks: TaskRecord,
+        *tasks: ObservedTask,
         pods: int = 2,
         core: Core | CoreDouble | None = None,
         pool: Pool = POOL,
@@ -54,7 +54,7 @@ class Desk:
         self.do("queue_applied", queue)
         self.do("pool_applied", pool)
         for n in range(1, pods + 1):
-            self.do("pod_observed", PodRecord(f"u{n}", "ns", f"p-{n}", "p", 0.0, ready=True))
+            self.do("pod_observed", ObservedPod(f"u{n}", "ns", f"p-{n}", "p", 0.0, ready=True))
         self.do("recover", tasks)
 
     def do(self, method: str, *args: Any) -> list[Action]:

@@ -27,7 +27,7 @@ from taskdist.protocol.messages import (
     Verdict,
     Welcome,
 )
-from taskdist.protocol.settings import AgentSettings, Offer
+from taskdist.protocol.settings import AgentSettings, Capabilities
 
 A = LeaseName("a", 1, 5)
 B = LeaseName("b", 1, 5)
@@ -40,7 +40,7 @@ def grant(name: LeaseName = A, ping: float = 100.0, slots: int = 1) -> Grant:
 
 def agent(slots: int = 2, at: float = 100.0) -> AgentEnd:
     """An agent that is connected and welcomed by epoch 5 at this time."""
-    end = AgentEnd("i1", Offer(slots=slots), AgentSettings(silence_seconds=1e6))
+    end = AgentEnd("i1", Capabilities(slots=slots), AgentSettings(silence_seconds=1e6))
     end.connected(at)
     end.received(Welcome(5, slots), at)
     return end
@@ -55,7 +55,7 @@ def kinds(actions: list[AgentAction]) -> list[type]:
 
 
 def test_nothing_is_said_between_hello_and_welcome() -> None:
-    end = AgentEnd("i1", Offer(slots=2))
+    end = AgentEnd("i1", Capabilities(slots=2))
     first = end.connected(1.0)
     assert [type(m) for m in said(first)] == [Hello]
     assert end.tick(2.0) == []
@@ -76,7 +76,7 @@ def test_nothing_is_said_between_hello_and_welcome() -> None:
     ],
 )
 def test_named_resources_are_counted_as_slots_are(offers: dict[str, int], asks: dict[str, int], refused: str) -> None:
-    end = AgentEnd("i1", Offer(slots=2, resources=tuple(offers.items())), AgentSettings())
+    end = AgentEnd("i1", Capabilities(slots=2, resources=tuple(offers.items())), AgentSettings())
     end.connected(100.0)
     end.received(Welcome(5, 2), 100.0)
     end.received(replace(grant(), resources=(("gpu", 1),) if offers else ()), 100.1)
@@ -92,7 +92,7 @@ def test_named_resources_are_counted_as_slots_are(offers: dict[str, int], asks: 
 
 def test_room_is_counted_by_what_the_agent_offers_and_not_by_an_old_welcome() -> None:
     """Its pool was not known when it was welcomed, or has been changed since: the operator counts by the pool."""
-    end = AgentEnd("i1", Offer(slots=2), AgentSettings(silence_seconds=1e6))
+    end = AgentEnd("i1", Capabilities(slots=2), AgentSettings(silence_seconds=1e6))
     end.connected(100.0)
     end.received(Welcome(5, 0), 100.0)
     assert kinds(end.received(grant(), 100.1)) == [StartWork]
@@ -307,7 +307,7 @@ def test_an_idle_agent_exits_at_once() -> None:
 
 
 def test_silence_ends_the_session() -> None:
-    end = AgentEnd("i1", Offer())
+    end = AgentEnd("i1", Capabilities())
     end.connected(1.0)
     assert kinds(end.tick(7.0)) == [Disconnect]
 
@@ -321,7 +321,7 @@ def test_a_drain_makes_it_unready_until_it_is_undone() -> None:
 
 
 def test_kept_results_are_bounded() -> None:
-    end = AgentEnd("i1", Offer(slots=9), AgentSettings(max_kept=2, silence_seconds=1e6))
+    end = AgentEnd("i1", Capabilities(slots=9), AgentSettings(max_kept=2, silence_seconds=1e6))
     end.connected(100.0)
     end.received(Welcome(5, 9), 100.0)
     for uid in "abc":

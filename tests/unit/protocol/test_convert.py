@@ -49,7 +49,7 @@ from taskdist.core.model import (
 )
 from taskdist.protocol import convert
 from taskdist.protocol.convert import template_hash
-from taskdist.protocol.observations import PodRecord, TaskRecord
+from taskdist.protocol.observations import ObservedPod, ObservedTask
 
 META = {"uid": "u1", "namespace": "ns", "name": "a", "resourceVersion": "42"}
 
@@ -88,7 +88,7 @@ def test_time(text: str | None, expected: float) -> None:
 @pytest.mark.parametrize(
     ("obj", "expected"),
     [
-        pytest.param(task(), TaskRecord(task=plain(), resource_version=42, payload_bytes=2), id="as-small-as-can-be"),
+        pytest.param(task(), ObservedTask(task=plain(), resource_version=42, payload_bytes=2), id="as-small-as-can-be"),
         pytest.param(
             task(
                 {
@@ -125,7 +125,7 @@ def test_time(text: str | None, expected: float) -> None:
                 creationTimestamp="1970-01-01T00:01:40Z",
                 deletionTimestamp="1970-01-01T00:01:50Z",
             ),
-            TaskRecord(
+            ObservedTask(
                 task=plain(
                     created=100.0,
                     priority=Priority.HIGH.level,
@@ -169,22 +169,22 @@ def test_time(text: str | None, expected: float) -> None:
         ),
         pytest.param(
             task({"minQuality": 0, "waitForPreferredSeconds": 0, "zones": [], "preferred": []}),
-            TaskRecord(task=plain(), resource_version=42, payload_bytes=2),
+            ObservedTask(task=plain(), resource_version=42, payload_bytes=2),
             id="defaults-say-nothing-of-the-place",
         ),
         pytest.param(
             task(status={"cost": 1.5, "energyWh": 2}),
-            TaskRecord(task=plain(), resource_version=42, payload_bytes=2, spent=Spent(1.5, 2.0)),
+            ObservedTask(task=plain(), resource_version=42, payload_bytes=2, spent=Spent(1.5, 2.0)),
             id="what-it-has-cost",
         ),
         pytest.param(
             task(status={"energyWh": 2}),
-            TaskRecord(task=plain(), resource_version=42, payload_bytes=2, spent=Spent(None, 2.0)),
+            ObservedTask(task=plain(), resource_version=42, payload_bytes=2, spent=Spent(None, 2.0)),
             id="of-a-pool-that-says-no-price",
         ),
         pytest.param(
             task({"maxCostPerHour": 0}),
-            TaskRecord(task=plain(placement=Placement(max_cost=0.0)), resource_version=42, payload_bytes=2),
+            ObservedTask(task=plain(placement=Placement(max_cost=0.0)), resource_version=42, payload_bytes=2),
             id="only-what-costs-nothing",
         ),
         pytest.param(
@@ -206,7 +206,7 @@ def test_time(text: str | None, expected: float) -> None:
                     "spilledTo": "overflow",
                 }
             ),
-            TaskRecord(
+            ObservedTask(
                 task=plain(
                     failures=2, not_before=9.0, attempted=True, deaths=("x", "y"), spilled=True, queue="overflow"
                 ),
@@ -227,7 +227,7 @@ def test_time(text: str | None, expected: float) -> None:
         ),
         pytest.param(
             task(status={"phase": "Failed", "reason": "OfALaterRelease"}),
-            TaskRecord(task=plain(), resource_version=42, phase=Phase.FAILED, payload_bytes=2),
+            ObservedTask(task=plain(), resource_version=42, phase=Phase.FAILED, payload_bytes=2),
             id="reason-of-a-later-release",
         ),
         pytest.param(
@@ -235,7 +235,7 @@ def test_time(text: str | None, expected: float) -> None:
                 {"dependsOn": [{"name": "b"}, {"name": "c"}]},
                 {"dependencies": [{"name": "b", "uid": "ub", "phase": "Succeeded"}, {"name": "c", "uid": "uc"}]},
             ),
-            TaskRecord(
+            ObservedTask(
                 task=plain(parents=(Parent("b", "ub", Phase.SUCCEEDED), Parent("c", "uc"))),
                 resource_version=42,
                 payload_bytes=2,
@@ -244,23 +244,23 @@ def test_time(text: str | None, expected: float) -> None:
         ),
         pytest.param(
             task({"notBefore": "1970-01-01T00:00:20Z"}, {"retryAfter": "1970-01-01T00:00:09Z"}),
-            TaskRecord(task=plain(not_before=20.0), resource_version=42, payload_bytes=2),
+            ObservedTask(task=plain(not_before=20.0), resource_version=42, payload_bytes=2),
             id="the-later-of-not-before-and-back-off",
         ),
         pytest.param(
             task({"priority": "Urgent"}),
-            TaskRecord(task=plain(), resource_version=42, payload_bytes=2),
+            ObservedTask(task=plain(), resource_version=42, payload_bytes=2),
             id="level-of-another-release",
         ),
         pytest.param(
             task({"pool": None, "skills": None, "payload": None, "agentSelector": None}, {"retryAfter": None}),
-            TaskRecord(task=plain(), resource_version=42, payload_bytes=2),
+            ObservedTask(task=plain(), resource_version=42, payload_bytes=2),
             id="nulls-are-absent",
         ),
     ],
 )
-def test_task(obj: dict[str, Any], expected: TaskRecord) -> None:
-    assert convert.task_record(obj) == expected
+def test_task(obj: dict[str, Any], expected: ObservedTask) -> None:
+    assert convert.observed_task(obj) == expected
 
 
 ODD_TIMES = ("2030-01-01T00:00:00+99:99", "0000-01-01T00:00:00Z", "2030-01-01T00:00:00x5Z", "2030-02-30T00:00:00Z", "x")
@@ -269,7 +269,7 @@ ODD_TIMES = ("2030-01-01T00:00:00+99:99", "0000-01-01T00:00:00Z", "2030-01-01T00
 @pytest.mark.parametrize("field", ["deadline", "notBefore"])
 @pytest.mark.parametrize("text", ODD_TIMES)
 def test_a_time_that_no_release_can_read_is_what_its_task_ends_with(field: str, text: str) -> None:
-    record = convert.task_record(task({field: text}))
+    record = convert.observed_task(task({field: text}))
     assert record.fault is not None
     assert record.fault.reason is Reason.INVALID_SPEC
     assert f"spec.{field} {text!r}" in record.fault.message
@@ -280,7 +280,7 @@ def test_a_time_that_no_release_can_read_is_what_its_task_ends_with(field: str, 
 def test_a_payload_that_is_too_deep_is_what_its_task_ends_with(levels: int) -> None:
     text = '{"a":' * levels + "1" + "}" * levels
     obj = task({"payload": {"x": loads(text)}})
-    record = convert.task_record(obj)
+    record = convert.observed_task(obj)
     assert record.fault is not None
     assert record.fault.reason is Reason.PAYLOAD_TOO_DEEP
     with pytest.raises(Unreadable):
@@ -290,12 +290,12 @@ def test_a_payload_that_is_too_deep_is_what_its_task_ends_with(levels: int) -> N
 def test_a_payload_of_as_many_levels_as_are_allowed_is_sent() -> None:
     text = '{"a":' * MAX_DEPTH + "1" + "}" * MAX_DEPTH
     obj = task({"payload": json.loads(text)})
-    assert convert.task_record(obj).fault is None
+    assert convert.observed_task(obj).fault is None
     assert convert.payload(obj) == text.encode()
 
 
 def test_a_payload_that_is_too_large_is_what_its_task_ends_with() -> None:
-    fault = convert.task_record(task({"payload": {"a": "x" * MAX_PAYLOAD_BYTES}})).fault
+    fault = convert.observed_task(task({"payload": {"a": "x" * MAX_PAYLOAD_BYTES}})).fault
     assert fault is not None
     assert fault.reason is Reason.PAYLOAD_TOO_LARGE
 
@@ -317,7 +317,7 @@ def test_a_result_that_is_too_deep_is_no_result() -> None:
 )
 def test_a_word_of_a_newer_release_sets_a_task_aside(obj: dict[str, Any], words: str) -> None:
     with pytest.raises(Unreadable, match=words) as caught:
-        convert.task_record(obj)
+        convert.observed_task(obj)
     assert caught.value.reason is Reason.UNKNOWN_VALUE
 
 
@@ -371,7 +371,7 @@ def test_a_status_of_another_release_keeps_nobody_from_reading_the_spec(status: 
 
 def test_an_unknown_phase_is_neither_run_again_nor_lost() -> None:
     with pytest.raises(Unreadable, match=r"status.phase 'Lost'"):
-        convert.task_record(task(status={"phase": "Lost"}))
+        convert.observed_task(task(status={"phase": "Lost"}))
 
 
 def test_a_selector_reads_the_same_in_any_order() -> None:
@@ -382,7 +382,7 @@ def test_a_selector_reads_the_same_in_any_order() -> None:
             {"key": "spot", "operator": "DoesNotExist"},
         ]
     }
-    one = convert.task_record(task({"agentSelector": labels | expressions})).task.selector
+    one = convert.observed_task(task({"agentSelector": labels | expressions})).task.selector
     turned = {
         "matchLabels": dict(reversed(labels["matchLabels"].items())),
         "matchExpressions": list(reversed(expressions["matchExpressions"])),
@@ -393,7 +393,7 @@ def test_a_selector_reads_the_same_in_any_order() -> None:
         Requirement("spot", "DoesNotExist"),
         Requirement("zone", "In", frozenset({"a"})),
     )
-    assert convert.task_record(task({"agentSelector": turned})).task.selector == one
+    assert convert.observed_task(task({"agentSelector": turned})).task.selector == one
 
 
 JSON = st.recursive(
@@ -408,7 +408,7 @@ def test_the_payload_survives_and_its_size_is_that_of_its_bytes(value: dict[str,
     obj = task({"payload": value})
     body = convert.payload(obj)
     assert json.loads(body) == value
-    assert convert.task_record(obj).payload_bytes == len(body)
+    assert convert.observed_task(obj).payload_bytes == len(body)
 
 
 def test_a_payload_that_is_no_utf8_stops_nothing() -> None:
@@ -691,8 +691,8 @@ DEAD = {
     ],
 )
 def test_pod(obj: dict[str, Any], expected: dict[str, Any]) -> None:
-    plain = PodRecord(uid="u1", namespace="ns", name="a", pool="p", created=5.0, template="abc", may_run=False)
-    assert convert.pod_record(obj) == replace(plain, **expected)
+    plain = ObservedPod(uid="u1", namespace="ns", name="a", pool="p", created=5.0, template="abc", may_run=False)
+    assert convert.observed_pod(obj) == replace(plain, **expected)
 
 
 @pytest.mark.parametrize(
@@ -708,13 +708,13 @@ def test_pod(obj: dict[str, Any], expected: dict[str, Any]) -> None:
 def test_a_pod_that_only_has_a_pools_label_is_foreign(owners: list[dict[str, Any]], foreign: bool) -> None:
     obj = pod(["agent"], [])
     obj["metadata"] = obj["metadata"] | {"ownerReferences": owners}
-    assert convert.pod_record(obj).foreign is foreign
+    assert convert.observed_pod(obj).foreign is foreign
 
 
 def test_a_pod_says_where_it_is() -> None:
     labels = {"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "zone": "other"}
     obj = {"metadata": META | {"labels": labels}}
-    assert convert.pod_record(obj).topology == (
+    assert convert.observed_pod(obj).topology == (
         ("topology.kubernetes.io/zone", "z"),
         ("topology.kubernetes.io/region", "r"),
     )
@@ -722,7 +722,7 @@ def test_a_pod_says_where_it_is() -> None:
 
 def test_a_pod_without_status_or_labels() -> None:
     obj = {"metadata": META | {"deletionTimestamp": "1970-01-01T00:00:05Z"}}
-    assert convert.pod_record(obj) == PodRecord("u1", "ns", "a", "", 0.0, deleting=True, may_run=False)
+    assert convert.observed_pod(obj) == ObservedPod("u1", "ns", "a", "", 0.0, deleting=True, may_run=False)
 
 
 OWN_PROBE = {"httpGet": {"path": "/readyz", "port": 8088}, "periodSeconds": 1}
@@ -762,4 +762,4 @@ def test_what_the_agent_says_itself_is_not_waited_for_from_its_probe(
         agent["readinessProbe"] = probe
     if "gates" in change:
         obj["spec"]["readinessGates"] = change["gates"]
-    assert convert.pod_record(obj).ready is ready
+    assert convert.observed_pod(obj).ready is ready

@@ -8,11 +8,11 @@ import pytest
 from taskdist.api import POOL_LABEL, REMOVED_BY_ANNOTATION, Dispatch, Phase, Reclaim
 from taskdist.protocol import convert
 from taskdist.protocol.messages import LeaseName, Ping, Renew, Result
-from taskdist.protocol.observations import DeletePod, PodRecord, WriteStatus, Written
+from taskdist.protocol.observations import ObservedPod, RemovePod, WriteStatus, Written
 from unit.protocol.desk import A1, EPOCH, QUEUE, Desk, assigned, record, running
 
 CONFIRMED = replace(QUEUE, reclaim=Reclaim.CONFIRMED)
-U1 = PodRecord("u1", "ns", "p-1", "p", 0.0, ready=True, may_run=True)
+U1 = ObservedPod("u1", "ns", "p-1", "p", 0.0, ready=True, may_run=True)
 State = dict[str, dict[str, int]]
 RUNS: State = {"running": {}}
 OVER: State = {"terminated": {"exitCode": 0}}
@@ -52,7 +52,7 @@ def last_seen(
     ],
 )
 def test_death_is_what_its_node_has_said(obj: dict[str, Any], dead: bool) -> None:
-    assert convert.pod_record(obj).dead is dead
+    assert convert.observed_pod(obj).dead is dead
 
 
 def lost(queue: Any = QUEUE) -> Desk:
@@ -91,7 +91,7 @@ def test_its_lease_runs_to_its_end_before_another_may_have_the_task(queue: Any) 
     assert desk.writes[1:] == []
     desk.at(1016.1)
     if queue is CONFIRMED:
-        assert [action.uid for action in desk.out if isinstance(action, DeletePod)] == ["u1"]
+        assert [action.uid for action in desk.out if isinstance(action, RemovePod)] == ["u1"]
         desk.do("pod_absent", "u1")
         desk.at(1046.2)
     assert desk.write().status["reason"] == "LeaseExpired"
@@ -102,7 +102,7 @@ def test_confirmed_goes_on_waiting_for_a_pod_that_is_out_of_sight_and_there() ->
     desk.do("disconnected", 1)
     for n in range(1, 5):
         desk.at(1000.0 + 31.0 * n)
-        assert [type(action) for action in desk.out if not isinstance(action, DeletePod)][1:] == []
+        assert [type(action) for action in desk.out if not isinstance(action, RemovePod)][1:] == []
     assert not [write for write in desk.writes[1:] if isinstance(write, WriteStatus)]
     desk.do("pod_observed", replace(U1, deleting=True, may_run=False, ended=True))
     assert desk.write().status["reason"] == "AgentLost"
@@ -139,7 +139,7 @@ def test_at_a_takeover_an_agent_that_no_list_shows_is_waited_for_unless_it_was_s
 
 
 def deletions(desk: Desk) -> list[tuple[str, int]]:
-    return [(action.uid, action.epoch) for action in desk.out if isinstance(action, DeletePod)]
+    return [(action.uid, action.epoch) for action in desk.out if isinstance(action, RemovePod)]
 
 
 def test_a_pod_that_a_former_leader_marked_gets_no_work_and_is_deleted() -> None:
@@ -188,7 +188,7 @@ def test_a_marked_pod_that_turns_out_to_hold_something_is_deleted_once_it_does_n
 
 
 @pytest.mark.parametrize("pod", [replace(U1, removed_by=EPOCH), replace(U1, removed_by=EPOCH - 1, deleting=True)])
-def test_what_is_being_deleted_is_not_deleted_again(pod: PodRecord) -> None:
+def test_what_is_being_deleted_is_not_deleted_again(pod: ObservedPod) -> None:
     desk = Desk(QUEUE, pods=0)
     desk.do("pod_observed", pod)
     assert deletions(desk) == []
@@ -200,4 +200,4 @@ def test_what_is_being_deleted_is_not_deleted_again(pod: PodRecord) -> None:
 def test_a_mark_is_read_whatever_somebody_wrote(mark: str | None, epoch: int) -> None:
     obj = last_seen(RUNS)
     obj["metadata"]["annotations"] = None if mark is None else {REMOVED_BY_ANNOTATION: mark}
-    assert convert.pod_record(obj).removed_by == epoch
+    assert convert.observed_pod(obj).removed_by == epoch

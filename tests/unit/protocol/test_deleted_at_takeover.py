@@ -5,18 +5,18 @@ from typing import Any
 from taskdist.api import Delivery, Phase, Reclaim
 from taskdist.core.model import Task
 from taskdist.protocol.messages import Cancel, LeaseName, Stopped
-from taskdist.protocol.observations import Found, ReadTask, TaskRecord, Terms
+from taskdist.protocol.observations import Found, ObservedTask, ReadTask, Terms
 from unit.protocol.desk import EPOCH, QUEUE, Desk
 
 FORMER = LeaseName("a", 1, EPOCH - 1)
 TERMS = Terms(15.0, 120.0, Reclaim.LEASE, Delivery.AT_LEAST_ONCE, True)
 
 
-def keyed(uid: str, version: int, **more: Any) -> TaskRecord:
-    return TaskRecord(Task(uid, "ns", f"task-{uid}", "q", "work", 1.0, concurrency_key="k"), version, **more)
+def keyed(uid: str, version: int, **more: Any) -> ObservedTask:
+    return ObservedTask(Task(uid, "ns", f"task-{uid}", "q", "work", 1.0, concurrency_key="k"), version, **more)
 
 
-def deleted() -> TaskRecord:
+def deleted() -> ObservedTask:
     fields: dict[str, Any] = {"agent_uid": "u1", "agent_name": "p-1", "pool": "p", "terms": TERMS, "deleting": True}
     return keyed("a", 11, phase=Phase.ASSIGNED, attempt=1, epoch=EPOCH - 1, **fields)
 

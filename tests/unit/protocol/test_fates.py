@@ -18,11 +18,11 @@ from taskdist.protocol.observations import (
     Gone,
     Notice,
     NotSent,
-    PodRecord,
+    ObservedPod,
+    ObservedTask,
     ReadTask,
-    Refused,
-    TaskRecord,
     Unknown,
+    WriteRefused,
     WriteStatus,
     Written,
 )
@@ -50,7 +50,7 @@ class Scripted(CoreDouble):
         return script or super().decide(now, limit)
 
 
-def waiting(decision: Decision, *, before: TaskRecord | None = None) -> tuple[Desk, Scripted]:
+def waiting(decision: Decision, *, before: ObservedTask | None = None) -> tuple[Desk, Scripted]:
     """Task `a` waits, no agent is there, and the core has just decided."""
     core = Scripted()
     desk = Desk(QUEUE, before or record(), core=core)
@@ -60,7 +60,7 @@ def waiting(decision: Decision, *, before: TaskRecord | None = None) -> tuple[De
     return desk, core
 
 
-def dead(version: int = 12, **fields: Any) -> TaskRecord:
+def dead(version: int = 12, **fields: Any) -> ObservedTask:
     return record(version, phase=Phase.DEAD_LETTERED, **{"attempt": 1, "epoch": EPOCH, "agent_uid": "u1", **fields})
 
 
@@ -203,7 +203,7 @@ def test_a_decision_for_a_task_that_a_former_leader_may_have_sent_waits() -> Non
     assert desk.write().status["reason"] == "WaitedTooLong"
 
 
-FAILED_BY_PHASE = PodRecord("u1", "ns", "p-1", "p", 0.0, ended=True)  # and its node has said nothing
+FAILED_BY_PHASE = ObservedPod("u1", "ns", "p-1", "p", 0.0, ended=True)  # and its node has said nothing
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_a_cancel_before_the_dead_letter_is_written_ends_it_at_once() -> None:
 
 @pytest.mark.parametrize(
     "outcome",
-    [Unknown(None), NotSent(), Refused("no"), Conflict(dead(14, redrive=1))],
+    [Unknown(None), NotSent(), WriteRefused("no"), Conflict(dead(14, redrive=1))],
     ids=["unknown", "not-sent", "refused", "conflict"],
 )
 def test_a_redrive_that_does_not_stand_is_written_again(outcome: Any) -> None:
@@ -373,7 +373,7 @@ def test_a_result_that_comes_while_the_dead_letter_is_written_is_too_late_if_tha
 def test_a_result_of_before_a_redrive_is_accepted_while_no_newer_attempt_was_granted() -> None:
     desk = Desk(LETTERS, record(attempt=1, epoch=2, agent_uid="u1", redrive=1, redrives=1))
     old = LeaseName("a", 1, 2)
-    desk.do("pod_observed", PodRecord("u1", "ns", "p-1", "p", 0.0, ready=False))
+    desk.do("pod_observed", ObservedPod("u1", "ns", "p-1", "p", 0.0, ready=False))
     desk.connect(1, 1)
     desk.says(1, Result(old, b"{}"))
     status = desk.write().status

@@ -9,7 +9,7 @@ from taskdist.api import Delivery, Dispatch, Phase, Reclaim
 from taskdist.core.model import Queue
 from taskdist.protocol import convert
 from taskdist.protocol.messages import Grant, HeldLease, LeaseName
-from taskdist.protocol.observations import DeletePod, TaskRecord, Terms, Written
+from taskdist.protocol.observations import ObservedTask, RemovePod, Terms, Written
 from unit.protocol.desk import EPOCH, QUEUE, Desk, assigned, record
 
 OLD = LeaseName("a", 1, EPOCH - 1)
@@ -58,7 +58,7 @@ def test_a_lease_that_was_granted_fast_is_reclaimed_fast() -> None:
 def test_a_lease_that_waits_for_death_does_so_though_its_queue_does_not_any_more() -> None:
     desk = taken_over(QUEUE, LONG._replace(reclaim=Reclaim.CONFIRMED))
     desk.at(1700.0)
-    assert [action.uid for action in desk.out if isinstance(action, DeletePod)] == ["u1"]
+    assert [action.uid for action in desk.out if isinstance(action, RemovePod)] == ["u1"]
     assert desk.writes == []
 
 
@@ -112,7 +112,7 @@ def test_rules_that_are_not_all_understood_are_none(odd: dict[str, Any]) -> None
 # --- an assignment that lands after the takeover ---
 
 
-def late(terms: Terms | None, **more: Any) -> TaskRecord:
+def late(terms: Terms | None, **more: Any) -> ObservedTask:
     return assigned(20, epoch=EPOCH - 1, terms=terms, **more)
 
 

@@ -31,17 +31,17 @@ from taskdist.protocol.messages import (
 )
 from taskdist.protocol.observations import (
     Conflict,
-    DeletePod,
     Fault,
     Found,
     Gone,
     Notice,
     NotSent,
+    ObservedTask,
     ReadTask,
-    Refused,
+    RemovePod,
     Send,
-    TaskRecord,
     Unknown,
+    WriteRefused,
     WriteStatus,
     Written,
 )
@@ -111,7 +111,7 @@ def test_a_task_with_a_key_or_budget_is_recorded_first_in_a_lazy_queue_too(key: 
 SPENDING = replace(QUEUE, budgets=(Budget("b", rate=TokenRate(0.001, 10)),))
 
 
-def spends(uid: str, view: TaskRecord) -> TaskRecord:
+def spends(uid: str, view: ObservedTask) -> ObservedTask:
     """The same with a Task that takes all of the budget."""
     return replace(view, task=replace(view.task, uid=uid, name=f"task-{uid}", budgets=(("q", "b", 10),)))
 
@@ -160,7 +160,7 @@ def test_another_agent_cannot_say_what_an_attempt_used() -> None:
         pytest.param(Conflict(record(12)), "Assigned", id="conflict: decided anew on what stands"),
         pytest.param(NotSent(), "", id="not sent: tried again later"),
         pytest.param(Gone(), "", id="gone: forgotten"),
-        pytest.param(Refused("no"), "", id="refused: later"),
+        pytest.param(WriteRefused("no"), "", id="refused: later"),
         pytest.param(Unknown(record()), "", id="unknown: nothing is sent"),
         pytest.param(Conflict(record(12, cancel=True)), "Cancelled", id="cancelled in between"),
     ],
@@ -199,7 +199,7 @@ def test_a_result_is_written_then_acknowledged() -> None:
 def test_a_result_refused_for_good_ends_the_task_without_the_body() -> None:
     desk = running()
     desk.says(1, Result(A1, b'{"y":2}'))
-    desk.answer(Refused("too large", too_large=True))
+    desk.answer(WriteRefused("too large", too_large=True))
     write = desk.write()
     assert (write.status["phase"], write.status["reason"], write.body) == ("Failed", "ResultTooLarge", None)
 
@@ -255,7 +255,7 @@ def test_confirmed_deletes_the_pod_and_waits_for_its_end() -> None:
     desk = running(replace(QUEUE, reclaim=Reclaim.CONFIRMED))
     desk.do("disconnected", 1)
     desk.at(1020.0)
-    assert [a.uid for a in desk.out if isinstance(a, DeletePod)] == ["u1"]
+    assert [a.uid for a in desk.out if isinstance(a, RemovePod)] == ["u1"]
     desk.do("pod_gone", "u1")
     assert desk.write().status["reason"] == "AgentLost"
 
@@ -474,11 +474,11 @@ class WantsTheFirstGone(CoreDouble):
 def test_no_agent_is_deleted_that_may_hold_what_a_former_leader_did_not_record() -> None:
     """Lazy: it passes for idle until it has said what it holds."""
     desk = Desk(replace(QUEUE, dispatch=Dispatch.LAZY), record(), core=WantsTheFirstGone())
-    assert not [action for action in desk.out if isinstance(action, DeletePod)]
+    assert not [action for action in desk.out if isinstance(action, RemovePod)]
     desk.connect(2, 2)
-    assert not [action for action in desk.out if isinstance(action, DeletePod)]
+    assert not [action for action in desk.out if isinstance(action, RemovePod)]
     desk.connect(1)
-    assert [action.uid for action in desk.out if isinstance(action, DeletePod)] == ["u1"]
+    assert [action.uid for action in desk.out if isinstance(action, RemovePod)] == ["u1"]
 
 
 @pytest.mark.parametrize("phase", [Phase.FAILED, Phase.DEAD_LETTERED])

@@ -8,11 +8,11 @@ import pytest
 from taskdist.api import Phase
 from taskdist.core.model import Task
 from taskdist.protocol.messages import Ping, Result
-from taskdist.protocol.observations import DeletePod, PodRecord, TaskRecord, Written
+from taskdist.protocol.observations import ObservedPod, ObservedTask, RemovePod, Written
 from unit.protocol.desk import A1, EPOCH, POOL, QUEUE, Desk, assigned, record
 
-POD = PodRecord("u1", "ns", "p-1", "p", 0.0, ready=True)
-OTHER = TaskRecord(Task("b", "ns", "task-b", "q", "work", 0.0), 20)
+POD = ObservedPod("u1", "ns", "p-1", "p", 0.0, ready=True)
+OTHER = ObservedTask(Task("b", "ns", "task-b", "q", "work", 0.0), 20)
 ONE = replace(POOL, minimum=1, maximum=1)
 
 
@@ -59,11 +59,11 @@ def test_an_agent_that_was_lost_while_it_drained_and_is_back_is_deleted_once_it_
     desk.do("pod_lost", "u1")
     desk.do("pod_observed", POD)
     finish(desk)
-    deleted = [action.uid for action in desk.out if isinstance(action, DeletePod)]
+    deleted = [action.uid for action in desk.out if isinstance(action, RemovePod)]
     for _ in range(5):
         desk.says(1, Ping(desk.t))
         desk.at(desk.t + 30.0)
-        deleted += [action.uid for action in desk.out if isinstance(action, DeletePod)]
+        deleted += [action.uid for action in desk.out if isinstance(action, RemovePod)]
     assert deleted == ["u1"]
 
 

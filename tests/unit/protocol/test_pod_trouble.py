@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from taskdist.core.model import Trouble
-from taskdist.protocol.convert import pod_record
+from taskdist.protocol.convert import observed_pod
 
 AGAIN = "container agent ends again and again, last with exit code"
 
@@ -115,11 +115,11 @@ def scheduled(status: str, reason: str = "", message: str = "") -> list[dict[str
 )
 def test_trouble_of_a_pod(status: dict[str, Any], expected: Trouble | None) -> None:
     pod = {"metadata": {"uid": "u", "namespace": "ns", "name": "a"}, "status": status}
-    assert pod_record(pod).trouble == expected
+    assert observed_pod(pod).trouble == expected
 
 
 def test_it_is_cut_where_a_registry_tells_pages() -> None:
     status = {"containerStatuses": [container(waiting=waiting("ErrImagePull", "x" * 5000))]}
-    trouble = pod_record({"metadata": {"uid": "u", "namespace": "ns", "name": "a"}, "status": status}).trouble
+    trouble = observed_pod({"metadata": {"uid": "u", "namespace": "ns", "name": "a"}, "status": status}).trouble
     assert trouble is not None
     assert len(trouble.message) == 300

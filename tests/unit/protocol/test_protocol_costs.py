@@ -9,7 +9,7 @@ from taskdist.api import Dispatch, Phase, Reason
 from taskdist.core.cost import Spent
 from taskdist.core.model import Pool, Queue
 from taskdist.protocol.messages import Failure, HeldLease, LeaseName, Result, Started, Stopped
-from taskdist.protocol.observations import Conflict, Found, PodRecord, ReadTask, Refused, Unknown, Written
+from taskdist.protocol.observations import Conflict, Found, ObservedPod, ReadTask, Unknown, WriteRefused, Written
 from unit.protocol.desk import A1, EPOCH, POOL, QUEUE, Desk, assigned, record
 
 # A slot costs 1 a second, and takes 2 Wh.
@@ -117,7 +117,7 @@ def test_a_refused_result_is_paid_for_once() -> None:
     desk.t = 1005.0
     desk.says(1, Result(A1, b"{}"))
     desk.t = 1006.0
-    desk.answer(Refused("too large", too_large=True))
+    desk.answer(WriteRefused("too large", too_large=True))
     assert (desk.phase, desk.costs()) == ("Failed", (6.0, 12.0))
 
 
@@ -178,7 +178,7 @@ def test_a_redrive_leaves_what_was_spent() -> None:
 def test_an_agent_is_of_another_size_when_it_says_so() -> None:
     pool = replace(PRICED, slots=2, minimum=1, maximum=1)
     desk = Desk(QUEUE, pool=pool, pods=0)
-    desk.do("pod_observed", PodRecord("u1", "ns", "p-1", "p", 0.0, ready=True))
+    desk.do("pod_observed", ObservedPod("u1", "ns", "p-1", "p", 0.0, ready=True))
     desk.connect(1, slots=2)
     desk.do("task_observed", record())
     desk.answer(Written(assigned(assigned_at=1000.0), b"{}"))

@@ -8,29 +8,29 @@ from taskdist.api import Phase
 from taskdist.core.model import Parent, Task
 from taskdist.protocol.dependencies import MAX_PARENT_RESULTS, Lineage, within_bounds
 from taskdist.protocol.messages import ParentResult
-from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.observations import ObservedTask
 
 OK, BAD = Phase.SUCCEEDED, Phase.FAILED
 
 
 def record(
     name: str, phase: Phase = Phase.PENDING, *parents: str | Parent, uid: str = "", namespace: str = "ns"
-) -> TaskRecord:
+) -> ObservedTask:
     """A Task; a parent given as text is not pinned yet."""
     made = tuple(Parent(each) if isinstance(each, str) else each for each in parents)
-    return TaskRecord(Task(uid or f"u-{name}", namespace, name, "q", "work", 0.0, parents=made), 1, phase)
+    return ObservedTask(Task(uid or f"u-{name}", namespace, name, "q", "work", 0.0, parents=made), 1, phase)
 
 
 CHILD = record("c", Phase.PENDING, "a")
 
 
-def lineage(*records: TaskRecord) -> Lineage:
+def lineage(*records: ObservedTask) -> Lineage:
     made = Lineage()
     made.listed(records)
     return made
 
 
-def parent(made: Lineage, child: TaskRecord = CHILD) -> Parent:
+def parent(made: Lineage, child: ObservedTask = CHILD) -> Parent:
     return made.parents(child.task)[0]
 
 
@@ -46,7 +46,7 @@ def parent(made: Lineage, child: TaskRecord = CHILD) -> Parent:
     ],
 )
 @pytest.mark.parametrize("later", [False, True], ids=["listed", "seen later"])
-def test_names_are_resolved(listed: list[TaskRecord], expected: Parent, later: bool) -> None:
+def test_names_are_resolved(listed: list[ObservedTask], expected: Parent, later: bool) -> None:
     made = lineage(CHILD) if later else lineage(CHILD, *listed)
     if later:
         assert parent(made) == Parent("a")
@@ -67,7 +67,7 @@ def test_names_are_resolved(listed: list[TaskRecord], expected: Parent, later: b
         pytest.param(Parent("a", "old", OK), [record("a", BAD)], Parent("a", "old", OK), id="and its name taken"),
     ],
 )
-def test_a_new_leader_takes_pins_from_status(pin: Parent, listed: list[TaskRecord], expected: Parent) -> None:
+def test_a_new_leader_takes_pins_from_status(pin: Parent, listed: list[ObservedTask], expected: Parent) -> None:
     child = record("c", Phase.PENDING, pin)
     assert parent(lineage(child, *listed), child) == expected
     assert parent(lineage(*listed, child), child) == expected
@@ -167,7 +167,7 @@ def test_what_is_forgotten_leaves_nothing() -> None:
         pytest.param(Parent("a", "u-a"), [record("a", Phase.DEAD_LETTERED)], False, False, id="a dead letter"),
     ],
 )
-def test_what_status_lacks(stored: str | Parent, listed: list[TaskRecord], unwritten: bool, unpinned: bool) -> None:
+def test_what_status_lacks(stored: str | Parent, listed: list[ObservedTask], unwritten: bool, unpinned: bool) -> None:
     child = record("c", Phase.PENDING, stored)
     made = lineage(child, *listed)
     assert (made.unwritten(child.task), made.unpinned(child.task)) == (unwritten, unpinned)

@@ -10,15 +10,17 @@ import pytest
 from taskdist.api import Phase
 from taskdist.core.model import Task
 from taskdist.protocol.duplicates import Duplicates, Original
-from taskdist.protocol.observations import TaskRecord
+from taskdist.protocol.observations import ObservedTask
 
 
-def record(uid: str, created: float = 0.0, phase: Phase = Phase.PENDING, attempt: int = 0, of: str = "") -> TaskRecord:
+def record(
+    uid: str, created: float = 0.0, phase: Phase = Phase.PENDING, attempt: int = 0, of: str = ""
+) -> ObservedTask:
     task = Task(uid, "ns", f"task-{uid}", "q", "work", created)
-    return TaskRecord(task, 1, phase, attempt=attempt, idempotency=("q", "k"), duplicate_of=of)
+    return ObservedTask(task, 1, phase, attempt=attempt, idempotency=("q", "k"), duplicate_of=of)
 
 
-def duplicates(*records: TaskRecord) -> Duplicates:
+def duplicates(*records: ObservedTask) -> Duplicates:
     made = Duplicates()
     for each in records:
         made.seen(each)
@@ -38,7 +40,7 @@ def duplicates(*records: TaskRecord) -> Duplicates:
         ),
     ],
 )
-def test_who_is_first(records: list[TaskRecord], first: str) -> None:
+def test_who_is_first(records: list[ObservedTask], first: str) -> None:
     for order in (records, records[::-1]):
         made = duplicates(*order)
         assert made.original(first) is None
@@ -58,7 +60,7 @@ def test_who_is_first(records: list[TaskRecord], first: str) -> None:
         pytest.param(replace(record("b"), task=replace(record("b").task, namespace="other")), id="another namespace"),
     ],
 )
-def test_what_is_no_duplicate(other: TaskRecord) -> None:
+def test_what_is_no_duplicate(other: ObservedTask) -> None:
     made = duplicates(record("a"), other)
     assert made.original("a") is None
     assert made.original("b") is None

@@ -3,7 +3,7 @@
 from builders import make_task
 from taskdist.api import Reason
 from taskdist.core import Core
-from taskdist.protocol.observations import Action, NotSent, Now, TaskRecord, WriteOutcome, WriteStatus, Written
+from taskdist.protocol.observations import Action, NotSent, Now, ObservedTask, WriteOutcome, WriteStatus, Written
 from taskdist.protocol.operator import Leader
 from taskdist.protocol.settings import LeaderSettings
 
@@ -11,8 +11,8 @@ SETTINGS = LeaderSettings()
 HOLD, RATE = SETTINGS.reason_seconds, SETTINGS.reasons_per_second
 
 
-def record(number: int, **fields: object) -> TaskRecord:
-    return TaskRecord(make_task(f"t{number:04d}").build(), resource_version=number + 1, **fields)  # type: ignore[arg-type]
+def record(number: int, **fields: object) -> ObservedTask:
+    return ObservedTask(make_task(f"t{number:04d}").build(), resource_version=number + 1, **fields)  # type: ignore[arg-type]
 
 
 class Run:
@@ -37,7 +37,7 @@ class Run:
                 outcome: WriteOutcome = NotSent()
                 if self.answer:
                     seen = self.records[action.uid]
-                    stored = TaskRecord(seen.task, 1000 + len(self.written), reason=Reason(action.status["reason"]))
+                    stored = ObservedTask(seen.task, 1000 + len(self.written), reason=Reason(action.status["reason"]))
                     self.records[action.uid] = stored
                     outcome = Written(stored)
                 self.take(self.leader.write_done(action.token, outcome, self.time))

@@ -29,24 +29,24 @@ from taskdist.protocol.observations import (
     CloseSession,
     Conflict,
     Now,
-    PodRecord,
+    ObservedPod,
     RaiseEpoch,
     Send,
     WriteStatus,
     Written,
 )
 from taskdist.protocol.operator import Leader
-from taskdist.protocol.settings import AgentSettings, LeaderSettings, Offer
+from taskdist.protocol.settings import AgentSettings, Capabilities, LeaderSettings
 from unit.protocol.desk import A1, EPOCH, QUEUE, Desk, assigned, record, running
 
 A = LeaseName("a", 1, 5)
 WHO = AgentIdentity("u1", "p-1", "ns", "p")
-POD = PodRecord("u1", "ns", "p-1", "p", 0.0, ready=True)
+POD = ObservedPod("u1", "ns", "p-1", "p", 0.0, ready=True)
 
 
 def agent(held: bool = False) -> AgentEnd:
     """An agent that epoch 5 has welcomed, with work in its hands or not."""
-    end = AgentEnd("i1", Offer(slots=2), AgentSettings(silence_seconds=1e6))
+    end = AgentEnd("i1", Capabilities(slots=2), AgentSettings(silence_seconds=1e6))
     end.connected(100.0)
     end.received(Welcome(5, 2), 100.0)
     if held:
@@ -111,7 +111,7 @@ def test_a_drain_between_the_welcome_and_the_first_word_is_told() -> None:
 # --- which process has ended, and which speaks ---
 
 
-def ended(*instances: str, **more: Any) -> PodRecord:
+def ended(*instances: str, **more: Any) -> ObservedPod:
     return replace(POD, ended_instances=instances, **more)
 
 
@@ -128,7 +128,7 @@ def test_the_end_of_the_present_instance_is_its_death() -> None:
         pytest.param(ended(), id="one that left no name"),
     ],
 )
-def test_no_other_word_of_an_end_touches_a_live_agent(pod: PodRecord) -> None:
+def test_no_other_word_of_an_end_touches_a_live_agent(pod: ObservedPod) -> None:
     """Status comes late: a restart that it shows may be the one that brought the present instance."""
     desk = running()
     desk.do("pod_observed", pod)
@@ -268,7 +268,7 @@ def test_an_epoch_that_no_count_of_leaderships_explains_is_not_believed() -> Non
 
 
 def test_an_agent_says_the_highest_epoch_it_has_seen_and_whose_it_was() -> None:
-    end = AgentEnd("i1", Offer(slots=2), AgentSettings(silence_seconds=1e6))
+    end = AgentEnd("i1", Capabilities(slots=2), AgentSettings(silence_seconds=1e6))
     said = []
     for at, welcome in ((1.0, Welcome(5, 2, leadership="a")), (2.0, Welcome(7, 2, leadership="b")), (3.0, None)):
         hello = comes_back(end, at)
@@ -289,7 +289,7 @@ def test_an_agent_says_the_highest_epoch_it_has_seen_and_whose_it_was() -> None:
     ],
 )
 def test_an_agent_takes_one_leadership_of_an_epoch(welcome: Welcome, taken: bool) -> None:
-    end = AgentEnd("i1", Offer(slots=2), AgentSettings(silence_seconds=1e6))
+    end = AgentEnd("i1", Capabilities(slots=2), AgentSettings(silence_seconds=1e6))
     end.connected(1.0)
     end.received(Welcome(5, 2, leadership="a"), 1.0)
     comes_back(end, 2.0)
@@ -300,7 +300,7 @@ def test_an_agent_takes_one_leadership_of_an_epoch(welcome: Welcome, taken: bool
 
 def test_an_installation_made_anew_is_taken_after_one_change_of_leader() -> None:
     """Epoch 1 once more, at both ends: the agent has served epochs up to 17 of the installation before."""
-    end = AgentEnd("i1", Offer(slots=1), AgentSettings(silence_seconds=1e6))
+    end = AgentEnd("i1", Capabilities(slots=1), AgentSettings(silence_seconds=1e6))
     end.connected(1.0)
     end.received(Welcome(17, 1, leadership="before"), 1.0)
     epochs, welcomed = [1], False

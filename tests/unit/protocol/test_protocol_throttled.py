@@ -84,7 +84,7 @@ ATTEMPT = {"attempt": 1, "reason": "Throttled"}
     ],
 )
 def test_a_new_leader_reads_it_from_status(status: dict[str, Any], throttled: bool, put_off: float) -> None:
-    task = convert.task_record(stored(**status)).task
+    task = convert.observed_task(stored(**status)).task
     assert (task.throttled, task.put_off) == (throttled, put_off)
 
 

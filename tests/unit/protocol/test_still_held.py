@@ -11,7 +11,7 @@ from taskdist.api import Phase
 from taskdist.core.model import Budget, Queue, Task
 from taskdist.protocol import still_held
 from taskdist.protocol.messages import Cancel, LeaseName, Stopped
-from taskdist.protocol.observations import AnnotatePod, PodRecord, TaskRecord, Written
+from taskdist.protocol.observations import AnnotatePod, ObservedPod, ObservedTask, Written
 from taskdist.protocol.operator.timers import TimerKind, Timers
 from unit.protocol.desk import A1, EPOCH, POOL, QUEUE, Desk
 
@@ -24,10 +24,10 @@ KEYS: dict[str, tuple[Queue, dict[str, Any], tuple[str, str] | None]] = {
 OLD = LeaseName("a", 1, EPOCH - 1)
 
 
-def view(key: str, uid: str, version: int, **more: Any) -> TaskRecord:
+def view(key: str, uid: str, version: int, **more: Any) -> ObservedTask:
     _, fields, idempotency = KEYS[key]
     task = Task(uid, "ns", f"task-{uid}", "q", "work", {"a": 1.0, "b": 2.0}[uid], **fields)
-    return TaskRecord(task, version, idempotency=idempotency, **more)
+    return ObservedTask(task, version, idempotency=idempotency, **more)
 
 
 def notes(desk: Desk) -> list[AnnotatePod]:
@@ -45,7 +45,7 @@ def running(key: str) -> Desk:
 def noted(key: str) -> dict[str, str]:
     """What stands on u1 after Task `a` was deleted under a former leader."""
     record = view(key, "a", 11, phase=Phase.ASSIGNED, attempt=1, epoch=EPOCH - 1, agent_uid="u1")
-    return {still_held.annotation("a"): still_held.written(record, 1, EPOCH - 1, "p", 15.0, 120.0)}
+    return {still_held.annotation("a"): still_held.written(record, LeaseName("a", 1, EPOCH - 1), "p", 15.0, 120.0)}
 
 
 def successor(key: str, annotations: dict[str, str]) -> Desk:
@@ -56,7 +56,7 @@ def successor(key: str, annotations: dict[str, str]) -> Desk:
     desk.do("pool_applied", POOL)
     for n in (1, 2):
         held = still_held.read(annotations, "ns", "u1", "p-1") if n == 1 else ()
-        desk.do("pod_observed", PodRecord(f"u{n}", "ns", f"p-{n}", "p", 0.0, ready=True, still_held=held))
+        desk.do("pod_observed", ObservedPod(f"u{n}", "ns", f"p-{n}", "p", 0.0, ready=True, still_held=held))
     desk.do("recover", [view(key, "b", 20)])
     desk.connect(2, 2)
     return desk
@@ -79,9 +79,11 @@ def test_what_a_deleted_task_holds_is_noted_on_its_agent_s_pod_until_it_stopped(
 
 
 def test_a_task_without_a_key_costs_no_write() -> None:
-    desk = Desk(QUEUE, TaskRecord(Task("a", "ns", "task-a", "q", "work", 1.0), 10))
+    desk = Desk(QUEUE, ObservedTask(Task("a", "ns", "task-a", "q", "work", 1.0), 10))
     desk.connect(1)
-    desk.answer(Written(TaskRecord(Task("a", "ns", "task-a", "q", "work", 1.0), 11, Phase.ASSIGNED, attempt=1), b"{}"))
+    desk.answer(
+        Written(ObservedTask(Task("a", "ns", "task-a", "q", "work", 1.0), 11, Phase.ASSIGNED, attempt=1), b"{}")
+    )
     desk.do("task_deleted", "a")
     assert notes(desk) == []
 

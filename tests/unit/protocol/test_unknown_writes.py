@@ -13,10 +13,10 @@ from taskdist.protocol.observations import (
     Found,
     Gone,
     NotSent,
+    ObservedTask,
     ReadTask,
-    Refused,
-    TaskRecord,
     Unknown,
+    WriteRefused,
     Written,
 )
 from unit.protocol.desk import A1, EPOCH, POOL, QUEUE, Desk
@@ -49,11 +49,11 @@ class Contest:
         self.desk.connect(2, 2, slots=slots)
         assert self.assigning() == ["a"]
 
-    def task(self, uid: str, version: int, **more: Any) -> TaskRecord:
+    def task(self, uid: str, version: int, **more: Any) -> ObservedTask:
         created = {"a": 1.0, "b": 2.0}[uid]
-        return TaskRecord(Task(uid, "ns", f"task-{uid}", "q", "work", created, **self.fields), version, **more)
+        return ObservedTask(Task(uid, "ns", f"task-{uid}", "q", "work", created, **self.fields), version, **more)
 
-    def landed(self, version: int) -> TaskRecord:
+    def landed(self, version: int) -> ObservedTask:
         """Task `a` as its assignment shows it."""
         pod = str(self.desk.writes[0].status["agentUid"])
         return self.task("a", version, phase=Phase.ASSIGNED, attempt=1, epoch=EPOCH, agent_uid=pod, pool="p")
@@ -121,7 +121,7 @@ def test_once_it_can_land_no_more_what_it_took_is_free(what: str) -> None:
         pytest.param(lambda c: Conflict(c.landed(12)), ["a"], id="it had landed, and the Task was changed since"),
         pytest.param(lambda c: Conflict(c.task("a", 12)), ["a", "a", "a"], id="somebody else wrote: decided anew"),
         pytest.param(lambda c: Gone(), ["a", "a", "b"], id="the Task is gone"),
-        pytest.param(lambda c: Refused("no"), ["a", "a", "b"], id="refused"),
+        pytest.param(lambda c: WriteRefused("no"), ["a", "a", "b"], id="refused"),
     ],
 )
 def test_what_the_second_write_tells(outcome: Any, then: list[str]) -> None:
@@ -146,7 +146,7 @@ def test_the_agent_that_is_gone_meanwhile_gives_it_back_once_it_is_known_to_stan
 def test_a_late_result_ends_the_task_and_leaves_no_room_for_the_assignment() -> None:
     """The result of a former attempt comes while the next one is in doubt: both writes are on one version."""
     before: dict[str, Any] = {"attempt": 1, "epoch": EPOCH, "agent_uid": "u1"}
-    desk = Desk(QUEUE, TaskRecord(Task("a", "ns", "task-a", "q", "work", 1.0), 10, **before))
+    desk = Desk(QUEUE, ObservedTask(Task("a", "ns", "task-a", "q", "work", 1.0), 10, **before))
     desk.connect(1)
     assert desk.write().status["attempt"] == 2
     desk.answer(Unknown(None))
@@ -154,7 +154,7 @@ def test_a_late_result_ends_the_task_and_leaves_no_room_for_the_assignment() -> 
     desk.at(1000.6)
     assert (desk.phase, desk.write().resource_version) == ("Succeeded", 10)
     landed: dict[str, Any] = {"phase": Phase.ASSIGNED, "attempt": 2, "epoch": EPOCH, "agent_uid": "u1"}
-    desk.answer(Conflict(TaskRecord(Task("a", "ns", "task-a", "q", "work", 1.0), 11, **landed)))
+    desk.answer(Conflict(ObservedTask(Task("a", "ns", "task-a", "q", "work", 1.0), 11, **landed)))
     assert [final.verdict for final in desk.sent(Final)] == [Verdict.STALE], "the assignment was first"
     assert [action for action in desk.out if isinstance(action, ReadTask)] != [], "and is sent"
 
@@ -163,7 +163,7 @@ def test_an_assignment_of_ones_own_that_is_not_in_the_books_is_never_sent() -> N
     """It was refused, and landed all the same: what it took may be another's by now."""
     contest = doubtful("concurrency key")
     contest.desk.at(1000.6)
-    contest.answer(Refused("no"))
+    contest.answer(WriteRefused("no"))
     assert contest.assigning()[-1] == "b"
     contest.desk.do("task_observed", contest.landed(11))
     contest.desk.at(1010.0)

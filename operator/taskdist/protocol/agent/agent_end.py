@@ -8,10 +8,11 @@ runs are refused, and the operator grants again.
 """
 
 from dataclasses import replace
+from enum import Enum, auto
 
 from taskdist.api import Reason
 from taskdist.protocol.agent.fence import Fence
-from taskdist.protocol.agent.held import HeldWork, WorkStage, short_of
+from taskdist.protocol.agent.leased_work import LeasedWork, WorkStage, short_of
 from taskdist.protocol.agent.work import AgentAction, Disconnect, Exit, SendUp, StartWork
 from taskdist.protocol.messages import (
     OLDEST_VERSION,
@@ -37,16 +38,25 @@ from taskdist.protocol.messages import (
     Stopped,
     ToAgent,
     Welcome,
+    are_two_leaderships,
 )
 from taskdist.protocol.rules import ALL, Rules
-from taskdist.protocol.settings import AgentSettings, Offer
+from taskdist.protocol.settings import AgentSettings, Capabilities
+
+
+class LinkState(Enum):
+    """How the agent's end stands with the operator."""
+
+    DOWN = auto()  # no stream is open
+    GREETED = auto()  # hello was said: nothing else is, until the welcome
+    WELCOMED = auto()  # messages go both ways
 
 
 class AgentEnd:
     """One agent process. All methods return what is to be done now; `boot` is this machine's CLOCK_BOOTTIME."""
 
     def __init__(
-        self, instance_id: str, offer: Offer, settings: AgentSettings | None = None, rules: Rules = ALL
+        self, instance_id: str, offer: Capabilities, settings: AgentSettings | None = None, rules: Rules = ALL
     ) -> None:
         """Begin without a session.
 
@@ -64,9 +74,8 @@ class AgentEnd:
         self._epoch = 0  # the highest seen
         self._leadership = ""  # the name that came with it
         self._version = PROTOCOL_VERSION  # the newest that the next hello offers
-        self._held: dict[LeaseName, HeldWork] = {}
-        self._connected = False
-        self._welcomed = False
+        self._leases: dict[LeaseName, LeasedWork] = {}
+        self._link = LinkState.DOWN
         self._hello_boot = 0.0
         self._ping_seconds = 1.0
         self._next_ping = 0.0
@@ -78,41 +87,45 @@ class AgentEnd:
 
     @property
     def ready(self) -> bool:
-        """Whether new work may come: connected, welcomed and not on the way out."""
-        return self._welcomed and not self._drained and self._fence.stop_at is None
+        """Whether new work may come: welcomed and not on the way out."""
+        return self._is_welcomed and not self._drained and self._fence.stop_at is None
 
     @property
     def leases(self) -> tuple[LeaseName, ...]:
         """What is held: running work and kept outcomes."""
-        return tuple(self._held)
+        return tuple(self._leases)
 
     @property
     def kept(self) -> tuple[LeaseName, ...]:
         """Leases whose outcome waits for its final reply."""
-        return tuple(name for name, held in self._held.items() if held.stage is WorkStage.DONE)
+        return tuple(name for name, work in self._leases.items() if work.stage is WorkStage.DONE)
 
     @property
     def busy_slots(self) -> int:
-        return sum(held.grant.slots for held in self._held.values() if held.runs)
+        return sum(work.grant.slots for work in self._leases.values() if work.runs)
 
     @property
     def lease_ends(self) -> dict[LeaseName, float]:
         """When the lease of each work that may still run ends, for a second line of the fence."""
-        return {name: held.until for name, held in self._held.items() if held.runs}
+        return {name: work.until for name, work in self._leases.items() if work.runs}
+
+    @property
+    def _is_welcomed(self) -> bool:
+        return self._link is LinkState.WELCOMED
 
     # --- the session ---
 
     def connected(self, boot: float) -> list[AgentAction]:
         """A stream is open: say hello, and nothing else until the welcome."""
-        self._connected, self._welcomed = True, False
+        self._link = LinkState.GREETED
         self._hello_boot = self._heard = boot
         return [SendUp(self._hello(boot))]
 
     def disconnected(self, boot: float) -> list[AgentAction]:
         """The stream is gone. Leases run on to their end; outcomes are kept for the next session."""
-        self._connected = self._welcomed = False
-        for held in self._held.values():
-            held.told = float("inf")
+        self._link = LinkState.DOWN
+        for work in self._leases.values():
+            work.told = float("inf")
         return self._checked(boot, [])
 
     def received(self, message: ToAgent, boot: float) -> list[AgentAction]:
@@ -139,7 +152,7 @@ class AgentEnd:
 
     def _hello(self, boot: float) -> Hello:
         offer = self._offer
-        held = self._announced()
+        announced = self._announced()
         return Hello(
             protocol_version=self._version,
             instance_id=self._instance,
@@ -151,18 +164,18 @@ class AgentEnd:
             labels=offer.labels,
             fenced=offer.fenced,
             draining=self._fence.stop_at is not None,
-            leases=tuple(h.name for h in held),
+            leases=tuple(work.name for work in announced),
             software=offer.software,
-            held=tuple(h.announced for h in held),
+            held=tuple(work.announced for work in announced),
             started=offer.started,
             oldest_version=OLDEST_VERSION,
             highest_epoch=self._epoch,
             leadership=self._leadership,
         )
 
-    def _announced(self) -> list[HeldWork]:
+    def _announced(self) -> list[LeasedWork]:
         """Exactly what is held. Less, and the operator would hand out again what still runs here."""
-        return list(self._held.values()) if self._rules.hello_lists_all else []
+        return list(self._leases.values()) if self._rules.hello_lists_all else []
 
     def _welcome(self, message: Welcome, boot: float, out: list[AgentAction]) -> None:
         if self._refuses(message.epoch):
@@ -173,25 +186,25 @@ class AgentEnd:
             return
         self._epoch, self._leadership = message.epoch, message.leadership
         self._version = PROTOCOL_VERSION
-        self._welcomed = True
+        self._link = LinkState.WELCOMED
         self._drained = message.draining or (self._drained and not self._rules.drain_ends_with_session)
         self._ping_seconds = message.ping_seconds
-        for held in self._held.values():
-            self._end_hold(held)
+        for work in self._leases.values():
+            self._end_hold(work)
         self._ping(boot, out)
-        for held in self._held.values():
-            if held.outcome is not None:
-                held.told = boot
-                self._say_outcome(held, held.outcome, boot, out)
-            elif held.started is not None:
-                self._send(Started(held.name, boot - held.started), out)
+        for work in self._leases.values():
+            if work.outcome is not None:
+                work.told = boot
+                self._say_outcome(work, work.outcome, boot, out)
+            elif work.started is not None:
+                self._send(Started(work.name, boot - work.started), out)
         if self._fence.stop_at is not None:
             self._send(Draining(), out)
 
-    def _end_hold(self, held: HeldWork) -> None:
+    def _end_hold(self, work: LeasedWork) -> None:
         """A hold ends with the next welcome: the leader that welcomes counts from this hello on."""
         if self._rules.hold_ends_with_welcome:
-            held.until = min(held.until, self._hello_boot + held.grant.lease_seconds)
+            work.until = min(work.until, self._hello_boot + work.grant.lease_seconds)
 
     def _refuses(self, epoch: int) -> bool:
         """A leader that was frozen cannot speak from the past."""
@@ -199,22 +212,22 @@ class AgentEnd:
 
     def _is_another(self, welcome: Welcome) -> bool:
         """Two leaderships of one epoch would give one name to two leases."""
-        names = (self._leadership, welcome.leadership)
-        return welcome.epoch == self._epoch and all(names) and names[0] != names[1]
+        return welcome.epoch == self._epoch and are_two_leaderships(self._leadership, welcome.leadership)
 
     def _refused(self, refused: Refused, out: list[AgentAction]) -> None:
         """No refusal ends the agent while anything is in its hands: it comes again."""
-        self._welcomed = False
+        if self._link is LinkState.WELCOMED:
+            self._link = LinkState.GREETED
         if refused.reason == VERSION_REFUSED:
             self._version = self._version - 1 if self._version > OLDEST_VERSION else PROTOCOL_VERSION
-        elif not refused.retry and not self._held:
+        elif not refused.retry and not self._leases:
             self._exited = True
             out.append(Exit(f"refused for good: {refused.message}", refused=True))
         out.append(Disconnect(f"refused by the operator: {refused.reason}: {refused.message}"))
 
     def _send(self, message: FromAgent, out: list[AgentAction]) -> None:
         """Say it if there is a session. What must not be lost is kept and said again after the next welcome."""
-        if self._welcomed:
+        if self._is_welcomed:
             out.append(SendUp(message))
 
     def _ping(self, boot: float, out: list[AgentAction]) -> None:
@@ -225,7 +238,7 @@ class AgentEnd:
 
     def _grant(self, grant: Grant, boot: float, out: list[AgentAction]) -> None:
         name = grant.lease
-        if name in self._held:
+        if name in self._leases:
             return  # sent again under the same name: it is here already
         refusal = self._refusal(grant, boot, out)
         if refusal:
@@ -234,7 +247,7 @@ class AgentEnd:
         if name.epoch > self._epoch:
             self._epoch, self._leadership = name.epoch, ""
         until = self._fence.lease_end(grant.ping_boot, grant.lease_seconds, boot)
-        self._held[name] = HeldWork(grant, grant.ping_boot, until)
+        self._leases[name] = LeasedWork(grant, grant.ping_boot, until)
         out.append(StartWork(grant))
 
     def _refusal(self, grant: Grant, boot: float, out: list[AgentAction]) -> str:
@@ -245,9 +258,9 @@ class AgentEnd:
             return "arrived too late to run before its lease ends"
         if self._fence.stop_at is not None:
             return "the agent is stopping"
-        for held in self._held.values():
-            if held.name.task_uid == grant.lease.task_uid and held.runs:
-                self._fence.kill(held, boot, "a newer attempt was granted", out)
+        for work in self._leases.values():
+            if work.name.task_uid == grant.lease.task_uid and work.runs:
+                self._fence.kill(work, boot, "a newer attempt was granted", out)
                 return "an older attempt of the Task still runs here and is being killed"
         # By its own offer: what its pool allows may have changed since the welcome, and the operator keeps it.
         slots = self._offer.slots
@@ -255,60 +268,61 @@ class AgentEnd:
             return f"needs {grant.slots} slots, {max(0, slots - self.busy_slots)} of {slots} are free"
         if not self._rules.agents_count_resources:
             return ""
-        return short_of(grant, self._offer.resources, self._held.values())
+        return short_of(grant, self._offer.resources, self._leases.values())
 
     def _renew(self, message: Renew, boot: float) -> None:
         if self._refuses(message.epoch):
             return
         for name in message.leases:
-            held = self._held.get(name)
-            if held is not None and held.runs:
-                held.until = max(held.until, self._fence.lease_end(message.ping_boot, held.grant.lease_seconds, boot))
-                held.renewed = max(held.renewed, min(message.ping_boot, boot))
-        for name in [n for n, h in self._held.items() if h.stage is WorkStage.STOPPED and h.told < message.ping_boot]:
-            del self._held[name]
+            work = self._leases.get(name)
+            if work is not None and work.runs:
+                work.until = max(work.until, self._fence.lease_end(message.ping_boot, work.grant.lease_seconds, boot))
+                work.renewed = max(work.renewed, min(message.ping_boot, boot))
+        for name, work in list(self._leases.items()):
+            if work.stage is WorkStage.STOPPED and work.told < message.ping_boot:
+                del self._leases[name]
 
     def _hold(self, message: Hold) -> None:
         if self._refuses(message.epoch):
             return
-        for held in self._held.values():
-            if held.name.epoch <= message.epoch:
-                held.until = max(held.until, held.renewed + held.grant.hold_seconds)
+        for work in self._leases.values():
+            if work.name.epoch <= message.epoch:
+                work.until = max(work.until, work.renewed + work.grant.hold_seconds)
 
     def _cancel_asked(self, message: Cancel, boot: float, out: list[AgentAction]) -> None:
         """An outcome in hand beats a cancel: it was sent in this session, and there is nothing to stop."""
-        held = self._held.get(message.lease)
-        if held is None:
+        work = self._leases.get(message.lease)
+        if work is None:
             self._send(Stopped(message.lease, "not held"), out)
-        elif held.runs:
-            self._fence.cancel(held, message.reason, message.message, boot + self._settings.cancel_grace_seconds, out)
+        elif work.runs:
+            self._fence.cancel(work, message.reason, message.message, boot + self._settings.cancel_grace_seconds, out)
 
     def _final(self, message: Final, boot: float, out: list[AgentAction]) -> None:
-        held = self._held.get(message.lease)
-        if held is None:
+        work = self._leases.get(message.lease)
+        if work is None:
             return
-        if not held.runs:
+        if not work.runs:
             if self._rules.results_are_dropped:
-                del self._held[message.lease]
+                del self._leases[message.lease]
         else:
-            self._fence.kill(held, boot, message.message or message.verdict, out)
+            self._fence.kill(work, boot, message.message or message.verdict, out)
 
     # --- what became of the work ---
 
     def started(self, lease: LeaseName, boot: float) -> list[AgentAction]:
         out: list[AgentAction] = []
-        held = self._held.get(lease)
-        if held is not None and held.stage is WorkStage.STARTING:
-            held.stage = WorkStage.RUNNING
-            held.started = held.reported = boot
+        work = self._leases.get(lease)
+        if work is not None and work.stage is WorkStage.STARTING:
+            work.stage = WorkStage.RUNNING
+            work.started = work.reported = boot
             self._send(Started(lease), out)
         return self._checked(boot, out)
 
     def progress(self, lease: LeaseName, fraction: float, message: str, boot: float) -> list[AgentAction]:
         out: list[AgentAction] = []
-        held = self._held.get(lease)
-        if held is not None and held.stage is WorkStage.RUNNING:
-            held.reported = boot
+        work = self._leases.get(lease)
+        if work is not None and work.stage is WorkStage.RUNNING:
+            work.reported = boot
             self._send(Progress(lease, min(max(fraction, 0.0), 1.0), message), out)
         return self._checked(boot, out)
 
@@ -332,8 +346,8 @@ class AgentEnd:
         retry_after: float = 0.0,
     ) -> list[AgentAction]:
         """The handler failed; one that was being stopped anyway just stopped."""
-        held = self._held.get(lease)
-        if held is not None and held.stage in (WorkStage.CANCELLING, WorkStage.KILLED):
+        work = self._leases.get(lease)
+        if work is not None and work.stage in (WorkStage.CANCELLING, WorkStage.KILLED):
             return self.stopped(lease, boot, used)
         return self._done(lease, Failure(lease, reason, message, retryable, used=used, retry_after=retry_after), boot)
 
@@ -343,44 +357,44 @@ class AgentEnd:
         if timed_out is not None:
             return self._done(lease, timed_out, boot)
         out: list[AgentAction] = []
-        held = self._held.get(lease)
-        if held is not None and held.runs:
-            held.stage, held.outcome = WorkStage.STOPPED, Stopped(lease, held.message)
-            held.told = boot if self._welcomed else held.told
-            self._send(held.outcome, out)
+        work = self._leases.get(lease)
+        if work is not None and work.runs:
+            work.stage, work.outcome = WorkStage.STOPPED, Stopped(lease, work.message)
+            work.told = boot if self._is_welcomed else work.told
+            self._send(work.outcome, out)
             if self._fence.stop_at is not None:
                 self._next_ping = boot  # its answer proves that the stop was heard
         return self._checked(boot, out)
 
     def _done(self, lease: LeaseName, outcome: Result | Failure, boot: float) -> list[AgentAction]:
         out: list[AgentAction] = []
-        held = self._held.get(lease)
-        if held is not None and held.runs:
-            held.stage, held.outcome, held.kill_at = WorkStage.DONE, outcome, float("inf")
-            self._say_outcome(held, outcome, boot, out)
+        work = self._leases.get(lease)
+        if work is not None and work.runs:
+            work.stage, work.outcome, work.kill_at = WorkStage.DONE, outcome, float("inf")
+            self._say_outcome(work, outcome, boot, out)
             self._keep_within_bound()
         return self._checked(boot, out)
 
     def _say_outcome(
-        self, held: HeldWork, outcome: Result | Failure | Stopped, boot: float, out: list[AgentAction]
+        self, work: LeasedWork, outcome: Result | Failure | Stopped, boot: float, out: list[AgentAction]
     ) -> None:
         """Say it, and how long ago the handler started: the operator's clock then tells when that was."""
-        if held.started is not None and not isinstance(outcome, Stopped):
-            outcome = replace(outcome, since_start=boot - held.started)
+        if work.started is not None and not isinstance(outcome, Stopped):
+            outcome = replace(outcome, since_start=boot - work.started)
         self._send(outcome, out)
 
     def _failed_by_time(self, lease: LeaseName, used: tuple[tuple[str, int], ...]) -> Failure | None:
-        held = self._held.get(lease)
+        work = self._leases.get(lease)
         if not self._rules.late_result_fails:
             return None
-        due = held.overdue if held is not None and held.runs else None
+        due = work.overdue if work is not None and work.runs else None
         return None if due is None else Failure(lease, due.reason, due.message, used=used)
 
     def _keep_within_bound(self) -> None:
         """Outcomes are kept until their final reply; beyond the bound the oldest goes, and its Task is tried again."""
-        kept = self.kept
+        kept = self.kept  # the oldest first
         if len(kept) > (self._settings.max_kept if self._rules.results_are_kept else 0):
-            del self._held[kept[0]]
+            del self._leases[kept[0]]
 
     # --- the agent's own end ---
 
@@ -406,35 +420,35 @@ class AgentEnd:
 
     def _checked(self, boot: float, out: list[AgentAction]) -> list[AgentAction]:
         """Do what time asks for, after every input: a late tick alone never lets work outlive its lease."""
-        for held in self._held.values():
-            if held.runs:
-                self._fence.check(held, boot, out)
-        if self._connected and boot >= self._heard + self._settings.silence_seconds:
-            self._connected = self._welcomed = False
+        for work in self._leases.values():
+            if work.runs:
+                self._fence.check(work, boot, out)
+        if self._link is not LinkState.DOWN and boot >= self._heard + self._settings.silence_seconds:
+            self._link = LinkState.DOWN
             out.append(Disconnect("the operator is silent"))
-        if self._welcomed and boot >= self._next_ping:
+        if self._is_welcomed and boot >= self._next_ping:
             self._ping(boot, out)
         if self._fence.stop_at is not None and not self._exited and self._may_exit(boot):
             self._exited = True
-            out.append(Exit("stopped: nothing is held" if not self._held else "stopped: the grace is over"))
+            out.append(Exit("stopped: nothing is held" if not self._leases else "stopped: the grace is over"))
         return out
 
     def _may_exit(self, boot: float) -> bool:
         assert self._fence.stop_at is not None
-        if not self._held:
+        if not self._leases:
             return True
-        running = any(held.runs for held in self._held.values())
+        running = any(work.runs for work in self._leases.values())
         return not running and boot >= self._fence.stop_at + self._settings.farewell_seconds
 
     def next_wake(self) -> float | None:
         """Return the boot time by which `tick` must be called, None if only an input changes anything."""
         wakes: list[float] = []
-        for held in self._held.values():
-            if held.runs:
-                wakes += self._fence.wakes(held)
-        if self._connected:
+        for work in self._leases.values():
+            if work.runs:
+                wakes += self._fence.wakes(work)
+        if self._link is not LinkState.DOWN:
             wakes.append(self._heard + self._settings.silence_seconds)
-        if self._welcomed:
+        if self._is_welcomed:
             wakes.append(self._next_ping)
         if self._fence.stop_at is not None and not self._exited:
             wakes.append(self._fence.stop_at + self._settings.farewell_seconds)

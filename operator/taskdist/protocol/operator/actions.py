@@ -4,8 +4,8 @@ from taskdist.api import Reason
 from taskdist.core.model import Parent
 from taskdist.protocol import status
 from taskdist.protocol.messages import Final, LeaseName, ToAgent, Verdict
-from taskdist.protocol.observations import Action, Notice, ReadTask, Send, WriteStatus
-from taskdist.protocol.operator.books import Ask, TaskEntry
+from taskdist.protocol.observations import Action, Notice, ReadTask, Send, TaskName, WriteStatus
+from taskdist.protocol.operator.books import Purpose, TaskEntry
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.rules import Rules
 
@@ -21,7 +21,7 @@ class Actions:
         self._rules = rules
         self._actions: list[Action] = []
         self._token = 0
-        self._asks: dict[int, str] = {}  # by token of a write or read under way: which Task it is about
+        self._under_way: dict[int, str] = {}  # by token of a write or read under way: which Task it is about
 
     def add(self, action: Action) -> None:
         """Have this done after what was added before."""
@@ -60,41 +60,41 @@ class Actions:
         text = status.clip(message, status.MAX_NOTICE)
         self.add(Notice(task.uid, task.namespace, task.name, reason, text, warning, lease))
 
-    def write(self, entry: TaskEntry, ask: Ask, patch: status.Status, body: bytes | None = None) -> None:
+    def write(self, entry: TaskEntry, purpose: Purpose, patch: status.Status, body: bytes | None = None) -> None:
         """Write the Task's status, and what is known of its parents with it; `body` is its result."""
-        token = self._ask(entry, ask)
+        token = self._begin(entry, purpose)
         task, version = entry.record.task, entry.record.resource_version
-        entry.asked_version = version
+        entry.written_on = version
         parents: tuple[Parent, ...] = ()
         if task.parents:
-            parents = self._state.lineage.parents(task) if ask is Ask.ASSIGN else ()
+            parents = self._state.lineage.parents(task) if purpose is Purpose.ASSIGN else ()
             if self._state.lineage.unwritten(task):
                 patch = patch | self._state.lineage.patch(task)
-        first = entry.ending.copy_of if ask is Ask.ENDING and entry.ending is not None else None
+        first = entry.ending.copy_of if purpose is Purpose.ENDING and entry.ending is not None else None
         original = None
         if first is not None:
-            patch, original = patch | {"duplicateOf": first.name}, (first.uid, first.name)
+            patch, original = patch | {"duplicateOf": first.name}, TaskName(first.uid, first.name)
         self.add(
             WriteStatus(token, task.uid, task.namespace, task.name, version, patch, body, parents, result_of=original)
         )
 
-    def read(self, entry: TaskEntry, ask: Ask, *, at: int = 0) -> None:
+    def read(self, entry: TaskEntry, purpose: Purpose, *, at: int = 0) -> None:
         """Read the Task from the API server; a view of it `at` this version will do as well."""
-        token = self._ask(entry, ask)
+        token = self._begin(entry, purpose)
         task = entry.record.task
-        parents = self._state.lineage.parents(task) if task.parents and ask is Ask.PAYLOAD else ()
+        parents = self._state.lineage.parents(task) if task.parents and purpose is Purpose.PAYLOAD else ()
         self.add(ReadTask(token, task.uid, task.namespace, task.name, parents, at))
 
-    def answered(self, token: int) -> tuple[TaskEntry, Ask] | None:
+    def answered(self, token: int) -> tuple[TaskEntry, Purpose] | None:
         """The answer has come: return whose it is, and what was asked for; None if nobody waits for it any more."""
-        entry = self._state.tasks.get(self._asks.pop(token, ""))
-        if entry is None or entry.asked is None:
+        entry = self._state.tasks.get(self._under_way.pop(token, ""))
+        if entry is None or entry.under_way is None:
             return None
-        ask, entry.asked = entry.asked, None
-        return entry, ask
+        purpose, entry.under_way = entry.under_way, None
+        return entry, purpose
 
-    def _ask(self, entry: TaskEntry, ask: Ask) -> int:
+    def _begin(self, entry: TaskEntry, purpose: Purpose) -> int:
         token = self.next_token()
-        self._asks[token] = entry.uid
-        entry.asked = ask
+        self._under_way[token] = entry.uid
+        entry.under_way = purpose
         return token

@@ -14,16 +14,16 @@ from taskdist.protocol.observations import (
     Gone,
     NotSent,
     Now,
+    ObservedTask,
     ReadFailed,
     ReadOutcome,
-    Refused,
-    TaskRecord,
     Unknown,
     WriteOutcome,
+    WriteRefused,
     Written,
 )
 from taskdist.protocol.operator.actions import Actions
-from taskdist.protocol.operator.books import Ask, Ending, Lease, LeaseStage, TaskEntry
+from taskdist.protocol.operator.books import Ending, Lease, LeaseStage, Purpose, TaskEntry
 from taskdist.protocol.operator.removals import Removals
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.tasks import Tasks
@@ -56,9 +56,9 @@ class Answers:
 
     def read_done(self, token: int, outcome: ReadOutcome, now: Now) -> None:
         """Take in what a read brought."""
-        if (asked := self._out.answered(token)) is None:
+        if (answered := self._out.answered(token)) is None:
             return
-        entry, ask = asked
+        entry, purpose = answered
         lease = entry.lease
         match outcome:
             case ReadFailed():
@@ -71,9 +71,9 @@ class Answers:
                     entry.gone = False
                 else:
                     entry.gone = entry.gone_sure = True
-                if ask is Ask.PAYLOAD and lease is not None and self._to_be_sent(entry, lease):
+                if purpose is Purpose.PAYLOAD and lease is not None and self._to_be_sent(entry, lease):
                     if self._still_wanted(entry.record, lease):
-                        self._leases.offer(entry, lease, payload, now, parents)
+                        self._leases.send(entry, lease, payload, now, parents)
                     else:
                         self._view.take_back(entry, now)
         self._tasks.advance(entry, now)
@@ -83,24 +83,24 @@ class Answers:
         waits = not entry.gone and entry.outcome is None and entry.record.phase in (Phase.PENDING, Phase.ASSIGNED)
         return waits and lease.stage is LeaseStage.UNSENT and self._leases.stop_reason(entry, lease) is None
 
-    def _still_wanted(self, record: TaskRecord, lease: Lease) -> bool:
+    def _still_wanted(self, record: ObservedTask, lease: Lease) -> bool:
         """Return whether the Task that was read still is the one that the lease was made for."""
         if lease.recorded:
-            return (record.attempt, record.epoch) == (lease.name.attempt, lease.name.epoch)
+            return record.lease_name == lease.name
         return record.attempt < lease.name.attempt
 
     # --- to writes ---
 
     def write_done(self, token: int, outcome: WriteOutcome, now: Now) -> None:
         """Take in what became of a write."""
-        if (asked := self._out.answered(token)) is None:
+        if (answered := self._out.answered(token)) is None:
             return
-        entry, ask = asked
+        entry, purpose = answered
         match outcome:
             case Written(record):
                 self._tasks.learn(entry, record)
             case Conflict(record):
-                if record.resource_version <= entry.asked_version:
+                if record.resource_version <= entry.written_on:
                     # What stands is no newer than what the write was for: at once it would only end the same.
                     self._state.put_off(entry, self._settings.retry_seconds, now)
                 self._tasks.learn(entry, record)
@@ -110,18 +110,18 @@ class Answers:
                 entry.gone = entry.gone_sure = True
             case _:
                 pass
-        match ask:
-            case Ask.ASSIGN:
+        match purpose:
+            case Purpose.ASSIGN:
                 self._assign_written(entry, outcome, now)
-            case Ask.RECORD:
+            case Purpose.RECORD:
                 self._record_written(entry, outcome, now)
-            case Ask.OUTCOME:
+            case Purpose.OUTCOME:
                 self._outcome_written(entry, outcome, now)
-            case Ask.ENDING:
+            case Purpose.ENDING:
                 self._ending_written(entry, outcome, now)
-            case Ask.REDRIVE:
+            case Purpose.REDRIVE:
                 self._letters.written(entry, outcome, now)
-            case _ if isinstance(outcome, Unknown | NotSent | Refused):
+            case _ if isinstance(outcome, Unknown | NotSent | WriteRefused):
                 self._state.put_off(entry, self._settings.retry_seconds, now)
             case _:
                 pass
@@ -137,14 +137,14 @@ class Answers:
                 self._leases.stands(entry, lease, now)
                 wanted = self._leases.stop_reason(entry, lease) is None and not entry.gone and entry.outcome is None
                 if wanted and parents is not None:
-                    self._leases.offer(entry, lease, payload, now, parents)
+                    self._leases.send(entry, lease, payload, now, parents)
             case Conflict() if self._leases.shows(entry, lease):
                 self._leases.stands(entry, lease, now)  # an earlier sending landed, and the Task was changed since
             case Conflict() | Unknown() if self._is_believed(outcome):
                 lease.stage = LeaseStage.UNSENT
             case Conflict() | Gone():
                 self._view.take_back(entry, now)  # nothing is on its way any more
-            case Refused(message):
+            case WriteRefused(message):
                 self._view.take_back(entry, now)
                 self._out.notice(entry, Reason.CREATE_REFUSED, f"the API server refuses the assignment: {message}")
                 self._state.put_off(entry, self._settings.refused_seconds, now)
@@ -176,7 +176,7 @@ class Answers:
         match outcome:
             case Written():
                 lease.recorded = True
-            case Refused(message):
+            case WriteRefused(message):
                 self._out.notice(
                     entry, Reason.CREATE_REFUSED, f"the API server refuses the record: {message}", lease.name
                 )
@@ -186,7 +186,7 @@ class Answers:
                 lease.record_at = now.boot + self._settings.retry_seconds
                 self._state.timers.add(lease.record_at, TimerKind.ADVANCE, entry.uid)
             case _:
-                if (entry.record.attempt, entry.record.epoch) == lease.name[1:]:
+                if entry.record.lease_name == lease.name:
                     lease.recorded = True
 
     def _outcome_written(self, entry: TaskEntry, outcome: WriteOutcome, now: Now) -> None:
@@ -195,9 +195,9 @@ class Answers:
         if result is None:
             return
         match outcome:
-            case Refused(message, too_large) if self._rules.refusal_is_final:
+            case WriteRefused(message, too_large) if self._rules.refusal_is_final:
                 self._result_refused(entry, result, message, too_large, now)
-            case Refused() | Unknown() | NotSent():
+            case WriteRefused() | Unknown() | NotSent():
                 self._state.put_off(entry, self._settings.retry_seconds, now)
             case _:
                 pass
@@ -235,7 +235,7 @@ class Answers:
                     self._removals.check(lease.agent_uid, now)
             case Written(record) if record.phase is ending.phase:
                 self._tell_end(entry, ending)
-            case Refused(message):
+            case WriteRefused(message):
                 self._out.notice(entry, ending.reason, f"the API server refuses the end of the attempt: {message}")
                 self._state.put_off(entry, self._settings.refused_seconds, now)
             case Unknown() | NotSent():

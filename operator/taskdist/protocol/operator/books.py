@@ -9,7 +9,7 @@ from taskdist.core.cost import Spent
 from taskdist.core.model import Key, Pool, Task
 from taskdist.protocol.duplicates import Original
 from taskdist.protocol.messages import PROTOCOL_VERSION, AgentIdentity, Failure, HeldLease, Hello, LeaseName, Result
-from taskdist.protocol.observations import TaskRecord, Terms
+from taskdist.protocol.observations import ObservedTask, Terms
 from taskdist.protocol.status import Status
 
 
@@ -110,8 +110,8 @@ class CoreState(Enum):
     LEASED = auto()
 
 
-class Ask(Enum):
-    """What a write or read under way is for."""
+class Purpose(Enum):
+    """What a write or read of a Task is for."""
 
     ASSIGN = auto()
     RECORD = auto()
@@ -123,21 +123,28 @@ class Ask(Enum):
     IS_GONE = auto()
 
 
+class NotedReason(NamedTuple):
+    """Why a Task was last seen to wait, and since when (boot time)."""
+
+    reason: Reason
+    since: float
+
+
 @dataclass(slots=True)
 class TaskEntry:
     """One Task that has not ended, with its lease, its outcome and what is under way for it.
 
-    At most one write or read of it is under way at a time: `asked` says for what.
+    At most one write or read of it is under way at a time.
     """
 
-    record: TaskRecord
+    record: ObservedTask
     uid: str = field(init=False)
     lease: Lease | None = None
     core: CoreState = CoreState.ABSENT
     told: Task | None = None  # the Task as the core was last told
     held_for: Reason | None = None  # why it was last told to hold it
-    asked: Ask | None = None
-    asked_version: int = 0  # of the Task, for which the last write was
+    under_way: Purpose | None = None  # the write or read whose answer is awaited
+    written_on: int = 0  # version of the Task that the last write replaces
     ending: Ending | None = None
     outcome: Result | None = None
     outcome_pod: str = ""
@@ -150,7 +157,7 @@ class TaskEntry:
     not_until: float = 0.0
     pins_due: float = 0.0  # when what is known of its parents is written, if nothing else is before
     waits: int = 0  # counts the times it began to wait: timers of earlier ones are void
-    noted: tuple[Reason, float] | None = None
+    noted: NotedReason | None = None
 
     def __post_init__(self) -> None:
         self.uid = self.record.task.uid

@@ -9,9 +9,9 @@ from collections import Counter
 from taskdist.api import Phase, Reason
 from taskdist.core.model import Key
 from taskdist.protocol import status
-from taskdist.protocol.observations import NotSent, Now, Refused, TaskRecord, Unknown, WriteOutcome, Written
+from taskdist.protocol.observations import NotSent, Now, ObservedTask, Unknown, WriteOutcome, WriteRefused, Written
 from taskdist.protocol.operator.actions import Actions
-from taskdist.protocol.operator.books import Ask, DeadLetter, TaskEntry
+from taskdist.protocol.operator.books import DeadLetter, Purpose, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.endings import Endings
 from taskdist.protocol.operator.lease_clock import LeaseClock
@@ -58,22 +58,22 @@ class DeadLetters:
         self._view.leave(entry, now)
         record = entry.record
         if record.cancel:
-            self._out.write(entry, Ask.REDRIVE, self._cancelled(record, now))
+            self._out.write(entry, Purpose.REDRIVE, self._cancelled(record, now))
         elif self._to_redrive(record):
             why = f" ({record.reason})" if record.reason else ""
             message = f"Redriven: it waits again as if it had never failed. It was a dead letter{why}."
             patch = status.redriven(self._state.epoch, record.redrive, message=message, wall=now.wall)
             if not self._rules.redrive_resets_failures:
                 del patch["failures"]
-            self._out.write(entry, Ask.REDRIVE, patch)
+            self._out.write(entry, Purpose.REDRIVE, patch)
         else:
             self._put_away(entry)
 
-    def _to_redrive(self, record: TaskRecord) -> bool:
+    def _to_redrive(self, record: ObservedTask) -> bool:
         """Return whether a redrive was asked for that has not been done."""
         return record.redrive > record.redrives and self._rules.redrives_are_done
 
-    def _cancelled(self, record: TaskRecord, now: Now) -> status.Status:
+    def _cancelled(self, record: ObservedTask, now: Now) -> status.Status:
         return status.ended(
             Phase.CANCELLED,
             record.attempt,
@@ -89,7 +89,7 @@ class DeadLetters:
         del self._state.tasks[entry.uid]
         self._state.dead[entry.uid] = DeadLetter(entry.record.resource_version, entry.record.task.queue_key)
 
-    def reopen(self, record: TaskRecord) -> bool:
+    def reopen(self, record: ObservedTask) -> bool:
         """Return whether this view of a dead letter is newer than what is known; then it is looked at as any Task."""
         letter = self._state.dead.get(record.task.uid)
         if letter is None:
@@ -99,7 +99,7 @@ class DeadLetters:
         del self._state.dead[record.task.uid]
         return True
 
-    def _is_newer(self, letter: DeadLetter, record: TaskRecord) -> bool:
+    def _is_newer(self, letter: DeadLetter, record: ObservedTask) -> bool:
         return record.resource_version > letter.resource_version or not self._rules.newer_letters_only
 
     def written(self, entry: TaskEntry, outcome: WriteOutcome, now: Now) -> None:
@@ -107,7 +107,7 @@ class DeadLetters:
         match outcome:
             case Written(record) if record.phase is Phase.PENDING:
                 self._out.notice(entry, Reason.REDRIVEN, "a dead letter that waits again, as asked", warning=False)
-            case Refused(message):
+            case WriteRefused(message):
                 self._out.notice(entry, Reason.REDRIVEN, f"the API server refuses to redrive or cancel it: {message}")
                 self._state.put_off(entry, self._settings.refused_seconds, now)
             case Unknown() | NotSent():

@@ -11,15 +11,15 @@ from taskdist.core.decisions import Fail, Retry, Spill
 from taskdist.core.events import AttemptFailed
 from taskdist.core.model import Pool
 from taskdist.protocol import status
+from taskdist.protocol.attempt_limits import TIMED_OUT
 from taskdist.protocol.messages import LeaseName, Verdict
-from taskdist.protocol.observations import Now, TaskRecord
+from taskdist.protocol.observations import Now, ObservedTask
 from taskdist.protocol.operator.actions import Actions
-from taskdist.protocol.operator.books import UNHEARD, Ask, Ending, Lease, LeaseStage, TaskEntry
+from taskdist.protocol.operator.books import UNHEARD, Ending, Lease, LeaseStage, Purpose, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.whole import Whole
 from taskdist.protocol.rules import Rules
-from taskdist.protocol.timeouts import TIMED_OUT
 
 
 class Endings:
@@ -242,7 +242,7 @@ class Endings:
                 redrives=max(record.redrive, record.redrives) if settled else record.redrives,
                 spent=costs,
             )
-        self._out.write(entry, Ask.ENDING, patch)
+        self._out.write(entry, Purpose.ENDING, patch)
 
     def _still_decided(self, entry: TaskEntry, ending: Ending) -> bool:
         """Return whether the Task is what the core decided on: waiting, and unchanged."""
@@ -256,7 +256,7 @@ class Endings:
 
     def _write_spill(self, entry: TaskEntry, ending: Ending) -> None:
         patch = status.spilled(ending.spill_to, self._state.epoch, reason=ending.reason, message=ending.message)
-        self._out.write(entry, Ask.ENDING, patch)
+        self._out.write(entry, Purpose.ENDING, patch)
 
     def answer(self, entry: TaskEntry) -> None:
         """The Task is over: whoever reported an outcome or failure that is not answered yet hears so."""
@@ -269,7 +269,7 @@ class Endings:
             self._out.final(ending.reply_to, ending.reply, verdict, ending.message)
 
 
-def _with(record: TaskRecord, prices: Pool | None, agent_slots: int, since: float, now: Now) -> Spent | None:
+def _with(record: ObservedTask, prices: Pool | None, agent_slots: int, since: float, now: Now) -> Spent | None:
     """What the Task has cost in all, with an attempt that began at `since` (wall clock); None if that is not known."""
     if prices is None or not since:
         return None

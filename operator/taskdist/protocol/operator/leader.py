@@ -11,27 +11,26 @@ from dataclasses import dataclass
 from functools import partial
 
 from taskdist.api import BreakerState, Phase
-from taskdist.core import Core
-from taskdist.core.decisions import Assign, BreakerTurned, Decision, DeletePod, Drain, Fail, Scale, Spill, Undrain
+from taskdist.core import Core, decisions
 from taskdist.core.events import PoolApplied, PoolDeleted, QueueApplied, QueueDeleted
 from taskdist.core.model import Key, Pool, Queue
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Hold
 from taskdist.protocol.observations import (
     Action,
     Now,
-    PodRecord,
+    ObservedPod,
+    ObservedTask,
     PoolNotice,
     ReadOutcome,
+    RemovePod,
     ScalePool,
     Send,
-    TaskRecord,
     WriteOutcome,
 )
-from taskdist.protocol.observations import DeletePod as DeletePodAction
 from taskdist.protocol.operator.actions import Actions
 from taskdist.protocol.operator.answers import Answers
 from taskdist.protocol.operator.books import CoreState, LeaseStage, TaskEntry
-from taskdist.protocol.operator.hearing import Hearing
+from taskdist.protocol.operator.inbox import Inbox
 from taskdist.protocol.operator.orphans import Orphans
 from taskdist.protocol.operator.pods import Pods
 from taskdist.protocol.operator.presence import Presence
@@ -102,7 +101,7 @@ class Leader:
         self._pods = Pods(core, self.state, self._removals, self._presence, tasks, rules)
         self._orphans = Orphans(self.state, out, settings, rules)
         self._sessions = Sessions(self.state, out, self._presence, tasks, self._orphans, settings, rules)
-        self._hearing = Hearing(core, self.state, out, self._presence, tasks, self._orphans, self._sessions, rules)
+        self._inbox = Inbox(core, self.state, out, self._presence, tasks, self._orphans, self._sessions, rules)
         self._reasons = WaitReasons(core, self.state, out, settings)
 
     @property
@@ -134,7 +133,7 @@ class Leader:
         self.state.over = True
         return self._out.take()
 
-    def recover(self, tasks: Iterable[TaskRecord], now: Now) -> list[Action]:
+    def recover(self, tasks: Iterable[ObservedTask], now: Now) -> list[Action]:
         """Take over what a consistent list shows. Strict: what is unassigned there is handed out at once."""
         return self._input(partial(self._tasks.takeover.recover, tasks), now)
 
@@ -178,7 +177,7 @@ class Leader:
             if (session.identity.namespace, session.identity.pool) == key:
                 self._presence.refresh(session.pod, now)
 
-    def task_observed(self, record: TaskRecord, now: Now) -> list[Action]:
+    def task_observed(self, record: ObservedTask, now: Now) -> list[Action]:
         """A Task is there, new or changed. Older views than the last are ignored."""
         return self._input(partial(self._tasks.observe, record), now)
 
@@ -194,7 +193,7 @@ class Leader:
         """A Task is no more."""
         return self._input(partial(self._tasks.deleted, uid), now)
 
-    def pod_observed(self, pod: PodRecord, now: Now) -> list[Action]:
+    def pod_observed(self, pod: ObservedPod, now: Now) -> list[Action]:
         """A pool's pod is there, new or changed."""
         return self._input(partial(self._pods.observed, pod), now)
 
@@ -223,7 +222,7 @@ class Leader:
     def _on_received(self, session: int, message: FromAgent, now: Now) -> None:
         known = self.state.sessions.get(session)
         if known is not None:
-            self._hearing.hear(known, message, now)
+            self._inbox.hear(known, message, now)
 
     def disconnected(self, session: int, now: Now) -> list[Action]:
         """The stream has ended."""
@@ -246,7 +245,7 @@ class Leader:
 
     def _on_read_done(self, token: int, outcome: ReadOutcome, now: Now) -> None:
         if (orphan := self._orphans.answered(token)) is not None:
-            self._hearing.orphan_read(orphan, outcome, now)
+            self._inbox.orphan_read(orphan, outcome, now)
         else:
             self._answers.read_done(token, outcome, now)
 
@@ -325,8 +324,8 @@ class Leader:
         """Let the core decide on what is new, and return all that is to be done."""
         self._last = now
         self._look_again(now)
-        while self._may_decide() and self._may_act(now) and (decisions := self.core.decide(now.wall)):
-            for decision in decisions:
+        while self._may_decide() and self._may_act(now) and (decided := self.core.decide(now.wall)):
+            for decision in decided:
                 self._carry_out(decision, now)
             self._look_again(now)
         if self.state.over:
@@ -336,29 +335,29 @@ class Leader:
     def _look_again(self, now: Now) -> None:
         """Have those Tasks looked at for which another Task has changed."""
         if self.state.lineage.again or self.state.duplicates.again:
-            self._tasks.kinship.look_again(now)
+            self._tasks.dependents.look_again(now)
 
     def _may_decide(self) -> bool:
         return self.state.recovered or not self._rules.recovery_comes_first
 
-    def _carry_out(self, decision: Decision, now: Now) -> None:
+    def _carry_out(self, decision: decisions.Decision, now: Now) -> None:
         """Turn a decision of the core into writes, messages and other actions."""
         match decision:
-            case Assign():
+            case decisions.Assign():
                 self._tasks.leases.assign(decision, now)
-            case Fail():
+            case decisions.Fail():
                 self._tasks.endings.fail(decision, now)
-            case Spill():
+            case decisions.Spill():
                 self._tasks.endings.spill(decision, now)
-            case Scale(pool, replicas, reason, message):
+            case decisions.Scale(pool, replicas, reason, message):
                 self._out.add(ScalePool(*pool, replicas, reason, message))
-            case Drain():
+            case decisions.Drain():
                 self._removals.begin(decision, now)
-            case Undrain(agent_uid=pod):
+            case decisions.Undrain(agent_uid=pod):
                 self._removals.undo(pod)
-            case DeletePod(uid, namespace, name, reason, message):
-                self._removals.delete(DeletePodAction(uid, namespace, name, reason, message, self.state.epoch))
-            case BreakerTurned(pool=key, state=state, reason=reason, message=message):
+            case decisions.DeletePod(uid, namespace, name, reason, message):
+                self._removals.delete(RemovePod(uid, namespace, name, reason, message, self.state.epoch))
+            case decisions.BreakerTurned(pool=key, state=state, reason=reason, message=message):
                 self._out.add(PoolNotice(*key, reason, message, state is not BreakerState.CLOSED))
             case _:
                 raise AssertionError(f"not a decision of the core's own: {decision}")
@@ -369,7 +368,7 @@ class Leader:
         """Return by queue how many dead letters there are. Queues without are left out."""
         return self._tasks.letters.counts()
 
-    def live(self) -> Iterator[tuple[TaskRecord, bool]]:
+    def live(self) -> Iterator[tuple[ObservedTask, bool]]:
         """Yield each Task that is not over, and whether an agent holds it."""
         for entry in self.state.tasks.values():
             yield entry.record, entry.core is CoreState.LEASED

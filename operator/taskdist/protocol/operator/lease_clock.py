@@ -4,8 +4,9 @@ The operator counts from its receipt of a ping, plus a margin: so an agent has s
 """
 
 from taskdist.api import Reason, Reclaim
+from taskdist.protocol.attempt_limits import Due, next_due
 from taskdist.protocol.messages import Cancel
-from taskdist.protocol.observations import DeletePod, Now
+from taskdist.protocol.observations import Now, RemovePod
 from taskdist.protocol.operator.actions import Actions
 from taskdist.protocol.operator.books import UNWRITTEN, Lease, LeaseStage, TaskEntry
 from taskdist.protocol.operator.endings import Endings
@@ -13,7 +14,6 @@ from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.timers import TimerKind
 from taskdist.protocol.rules import Rules
 from taskdist.protocol.settings import LeaderSettings
-from taskdist.protocol.timeouts import Due, next_due
 
 
 class LeaseClock:
@@ -65,7 +65,7 @@ class LeaseClock:
             if pod is not None:
                 message = "its agent is silent, and its queue waits for confirmed death: the pod is deleted"
                 self._out.add(
-                    DeletePod(pod.uid, pod.namespace, pod.name, Reason.AGENT_LOST, message, self._state.epoch)
+                    RemovePod(pod.uid, pod.namespace, pod.name, Reason.AGENT_LOST, message, self._state.epoch)
                 )
                 self._out.notice(entry, Reason.AGENT_LOST, message, lease.name)
             lease.until = now.boot + self._settings.delete_again_seconds

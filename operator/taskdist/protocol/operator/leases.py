@@ -8,9 +8,9 @@ from taskdist.core.decisions import Assign
 from taskdist.core.model import Queue
 from taskdist.protocol import status
 from taskdist.protocol.messages import Grant, LeaseName, ParentResult
-from taskdist.protocol.observations import Now, Send, TaskRecord, Terms
+from taskdist.protocol.observations import Now, ObservedTask, Send, Terms
 from taskdist.protocol.operator.actions import Actions
-from taskdist.protocol.operator.books import UNHEARD, Ask, CoreState, Lease, LeaseStage, TaskEntry
+from taskdist.protocol.operator.books import UNHEARD, CoreState, Lease, LeaseStage, Purpose, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.endings import Endings
 from taskdist.protocol.operator.lease_clock import LeaseClock
@@ -68,13 +68,13 @@ class Leases:
         self._view.set_lease(entry, lease)
         self._whole.advance(entry, now)
 
-    def terms(self, record: TaskRecord) -> Terms:
+    def terms(self, record: ObservedTask) -> Terms:
         """The rules of a lease that is granted now: its queue's."""
         queue = self._state.queue_of(record)
         lazy = self._state.is_lazy(queue, record)
         return Terms(queue.lease_seconds, queue.hold_seconds, queue.reclaim, queue.delivery, not lazy)
 
-    def terms_of_old(self, record: TaskRecord) -> Terms:
+    def terms_of_old(self, record: ObservedTask) -> Terms:
         """Return the rules of a lease that another release wrote without them.
 
         They are no shorter than the defaults, and no faster than its queue says by now.
@@ -128,7 +128,7 @@ class Leases:
         elif lease.stage is LeaseStage.PLANNED:
             self._begin(entry, lease, now)
         elif lease.stage is LeaseStage.UNSENT:
-            self.offer(entry, lease, None, now)
+            self.send(entry, lease, None, now)
         elif lease.stage is LeaseStage.SENT:
             self._keep_record(entry, lease, now)
 
@@ -155,10 +155,10 @@ class Leases:
             self._clock.start(entry, lease)
             # Only the payload is wanted. What the decision was made of need not be read again: Lazy sends without a
             # write that would fail where the Task has changed since.
-            self._out.read(entry, Ask.PAYLOAD, at=entry.record.resource_version)
+            self._out.read(entry, Purpose.PAYLOAD, at=entry.record.resource_version)
             return
         lease.stage, lease.replaces = LeaseStage.WRITING, entry.record.resource_version
-        self._out.write(entry, Ask.ASSIGN, self._assignment(lease))
+        self._out.write(entry, Purpose.ASSIGN, self._assignment(lease))
 
     def _resolve(self, entry: TaskEntry, lease: Lease, now: Now) -> None:
         """Find out what became of an assignment whose write was not answered.
@@ -168,7 +168,7 @@ class Leases:
         """
         if self.in_doubt(entry, lease):
             lease.stage = LeaseStage.WRITING
-            self._out.write(entry, Ask.ASSIGN, self._assignment(lease))
+            self._out.write(entry, Purpose.ASSIGN, self._assignment(lease))
             return
         if self.shows(entry, lease):
             self.stands(entry, lease, now)
@@ -185,7 +185,7 @@ class Leases:
         if not self._rules.late_assignment_is_adopted:
             return False
         record = entry.record
-        return record.phase is Phase.ASSIGNED and (record.attempt, record.epoch) == lease.name[1:]
+        return record.phase is Phase.ASSIGNED and record.lease_name == lease.name
 
     def stands(self, entry: TaskEntry, lease: Lease, now: Now) -> None:
         """The assignment is in status: from now on it may be sent."""
@@ -208,7 +208,7 @@ class Leases:
 
     # --- sending it ---
 
-    def offer(
+    def send(
         self, entry: TaskEntry, lease: Lease, payload: bytes | None, now: Now, parents: tuple[ParentResult, ...] = ()
     ) -> None:
         """Send the grant if the agent is there; else it waits for the agent as long as its lease would have run."""
@@ -222,7 +222,7 @@ class Leases:
         if self._presence.crowded(session):
             return
         if payload is None:
-            self._out.read(entry, Ask.PAYLOAD)
+            self._out.read(entry, Purpose.PAYLOAD)
             return
         task = entry.record.task
         lease.stage = LeaseStage.SENT
@@ -253,11 +253,11 @@ class Leases:
         """Record what a Lazy queue sent and still runs, and progress now and then."""
         if lease.lazy and not lease.recorded:
             if now.boot >= lease.record_at:
-                self._out.write(entry, Ask.RECORD, self._assignment(lease))
+                self._out.write(entry, Purpose.RECORD, self._assignment(lease))
         elif lease.progress_due and lease.progress is not None and now.boot >= lease.progress_at:
             lease.progress_due = False
             lease.progress_at = now.boot + self._settings.progress_seconds
-            self._out.write(entry, Ask.NOTE, status.progressed(lease.progress))
+            self._out.write(entry, Purpose.NOTE, status.progressed(lease.progress))
 
 
 def _first(own: float | None, of_queue: float | None) -> float:

@@ -8,7 +8,7 @@ from taskdist.protocol import status
 from taskdist.protocol.messages import LeaseName, Result, Verdict
 from taskdist.protocol.observations import Now
 from taskdist.protocol.operator.actions import Actions
-from taskdist.protocol.operator.books import UNHEARD, Ask, Lease, TaskEntry
+from taskdist.protocol.operator.books import UNHEARD, Lease, Purpose, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.endings import Endings
 from taskdist.protocol.operator.leases import Leases
@@ -72,7 +72,7 @@ class Outcomes:
         )
         if not self._rules.reply_follows_write:
             self._out.final(entry.outcome_pod, outcome.lease, Verdict.ACCEPTED)
-        self._out.write(entry, Ask.OUTCOME, patch, outcome.body)
+        self._out.write(entry, Purpose.OUTCOME, patch, outcome.body)
 
     def _acceptable(self, entry: TaskEntry, name: LeaseName, pod: str) -> bool:
         """Return whether no newer attempt was granted, and the lease names this agent."""

@@ -6,7 +6,7 @@ Only what Kubernetes confirms counts as an agent's death: a session that ends is
 from taskdist.api import Reason
 from taskdist.core import Core
 from taskdist.core.events import PodGone, PodSeen
-from taskdist.protocol.observations import Now, PodRecord
+from taskdist.protocol.observations import Now, ObservedPod
 from taskdist.protocol.operator.books import UNWRITTEN, LeaseStage
 from taskdist.protocol.operator.presence import Presence
 from taskdist.protocol.operator.removals import Removals
@@ -33,7 +33,7 @@ class Pods:
         self._takeover = tasks.takeover
         self._rules = rules
 
-    def observed(self, pod: PodRecord, now: Now) -> None:
+    def observed(self, pod: ObservedPod, now: Now) -> None:
         """The pod is there, new or changed."""
         self._state.pods[pod.uid] = pod
         self._state.lost.pop(pod.uid, None)

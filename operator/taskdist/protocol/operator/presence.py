@@ -8,7 +8,7 @@ from taskdist.core import Core
 from taskdist.core.events import AgentNotReady, AgentReady
 from taskdist.core.model import Agent
 from taskdist.protocol.messages import Hello
-from taskdist.protocol.observations import CloseSession, Now, PodRecord
+from taskdist.protocol.observations import CloseSession, Now, ObservedPod
 from taskdist.protocol.operator.actions import Actions
 from taskdist.protocol.operator.books import Session
 from taskdist.protocol.operator.clamp import clamp
@@ -89,7 +89,7 @@ class Presence:
         self._state.sessions.pop(former.id, None)
         self._out.add(CloseSession(former.id, "the agent's session is over"))
 
-    def instance_ended(self, pod: PodRecord) -> bool:
+    def instance_ended(self, pod: ObservedPod) -> bool:
         """Return whether the present instance is known to have ended, by its name, never by comparing clocks or counts.
 
         Status comes late: a restart that it shows may be the one that brought the present instance.

@@ -4,11 +4,10 @@ Which agent goes is the core's decision.
 """
 
 from taskdist.api import Reason
-from taskdist.core import Core
-from taskdist.core.decisions import Drain as Victim
+from taskdist.core import Core, decisions
 from taskdist.core.events import AgentDrained
 from taskdist.protocol.messages import Drain
-from taskdist.protocol.observations import DeletePod, Now
+from taskdist.protocol.observations import Now, RemovePod
 from taskdist.protocol.operator.actions import Actions
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.rules import Rules
@@ -26,14 +25,14 @@ class Removals:
         self._out = out
         self._rules = rules
 
-    def begin(self, victim: Victim, now: Now) -> None:
+    def begin(self, victim: decisions.Drain, now: Now) -> None:
         """The core has chosen the agent: it gets no more work."""
         uid = victim.agent_uid
         self._state.draining.add(uid)
         self._out.send(uid, Drain())
         self.check(uid, now)
         if not self._rules.victims_drain_first and (pod := self._state.pods.get(uid)) is not None:
-            self._out.add(DeletePod(uid, pod.namespace, pod.name, victim.reason, victim.message, self._state.epoch))
+            self._out.add(RemovePod(uid, pod.namespace, pod.name, victim.reason, victim.message, self._state.epoch))
 
     def undo(self, pod: str) -> None:
         """The core would keep it after all."""
@@ -55,9 +54,9 @@ class Removals:
         if self._state.taken_over and uid not in self._state.leases:
             self._state.removing.add(uid)
             message = f"leadership {pod.removed_by} had decided to delete it"
-            self.delete(DeletePod(uid, pod.namespace, pod.name, Reason.IDLE, message, self._state.epoch))
+            self.delete(RemovePod(uid, pod.namespace, pod.name, Reason.IDLE, message, self._state.epoch))
 
-    def delete(self, action: DeletePod) -> None:
+    def delete(self, action: RemovePod) -> None:
         """Have the pod deleted.
 
         An agent that may hold a former leader's unrecorded lease is not idle: it goes once that is known.

@@ -16,6 +16,7 @@ from taskdist.protocol.messages import (
     LeaseName,
     Refused,
     Welcome,
+    are_two_leaderships,
     spoken_version,
 )
 from taskdist.protocol.observations import CloseSession, Now, RaiseEpoch, Send
@@ -50,7 +51,7 @@ class Sessions:
         self._presence = presence
         self._tasks = tasks
         self._endings = tasks.endings
-        self._settling = tasks.settling
+        self._reconciler = tasks.reconciler
         self._takeover = tasks.takeover
         self._orphans = orphans
         self._settings = settings
@@ -107,8 +108,8 @@ class Sessions:
         if not self._rules.epochs_only_grow:
             return None
         seen = max((hello.highest_epoch, *(name.epoch for name in hello.leases)))
-        names = (hello.leadership, self._state.leadership)
-        another = hello.highest_epoch == self._state.epoch and all(names) and names[0] != names[1]
+        same_epoch = hello.highest_epoch == self._state.epoch
+        another = same_epoch and are_two_leaderships(hello.leadership, self._state.leadership)
         if seen <= self._state.epoch and not another:
             return None
         message = f"the agent has seen epoch {seen} of another leadership, this one has {self._state.epoch}"
@@ -144,7 +145,7 @@ class Sessions:
                 self.listed(session, name, now)
         for entry, lease in booked:
             if lease is not None and entry.lease is lease:
-                self._settling.settle(entry, lease, session, now, same)
+                self._reconciler.reconcile(entry, lease, session, now, same)
         self._presence.refresh(pod, now)
         draining = self._state.drains(pod)
         # An agent of version 1 does not read it from the welcome, and keeps what a former leader said last.
@@ -188,13 +189,13 @@ class Sessions:
                 self._out.send(session.pod, Cancel(name, Reason.CANCELLED, "the Task has ended"))
             else:
                 self._orphans.speak_of(session, name, None)
-        elif entry.lease is None and entry.asked is None and self._state.maybe_unrecorded(entry, name, session.pod):
+        elif entry.lease is None and entry.under_way is None and self._state.maybe_unrecorded(entry, name, session.pod):
             self._takeover.adopt_unrecorded(entry, name, session, now)
         elif (
             entry.lease is None
             and entry.record.phase is Phase.ASSIGNED  # what waits again keeps in status whose its last attempt was
             and entry.record.agent_uid == session.pod
-            and name[1:] == (entry.record.attempt, entry.record.epoch)
+            and name == entry.record.lease_name
         ):
             self._tasks.advance(entry, now)  # just being read again: it will be adopted as status shows it
         else:

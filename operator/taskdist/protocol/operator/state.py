@@ -7,7 +7,7 @@ from taskdist.core.model import Agent, Key, Pool, Queue
 from taskdist.protocol.dependencies import Lineage
 from taskdist.protocol.duplicates import Duplicates
 from taskdist.protocol.messages import LeaseName
-from taskdist.protocol.observations import DeletePod, Now, PodRecord, TaskRecord
+from taskdist.protocol.observations import Now, ObservedPod, ObservedTask, RemovePod
 from taskdist.protocol.operator.books import DeadLetter, Lease, Session, TaskEntry
 from taskdist.protocol.operator.timers import TimerKind, Timers
 
@@ -40,8 +40,8 @@ class State:
     leases: dict[str, dict[str, TaskEntry]] = field(default_factory=dict)  # Tasks with a lease, by pod
 
     # Pods by uid, and their agents
-    pods: dict[str, PodRecord] = field(default_factory=dict)
-    lost: dict[str, PodRecord] = field(default_factory=dict)  # out of sight, not known to be dead, and hold leases
+    pods: dict[str, ObservedPod] = field(default_factory=dict)
+    lost: dict[str, ObservedPod] = field(default_factory=dict)  # out of sight, not known to be dead, and hold leases
     dead_before: set[str] = field(default_factory=set)  # known to have died before the takeover; empty after it
     sessions: dict[int, Session] = field(default_factory=dict)
     by_pod: dict[str, Session] = field(default_factory=dict)  # the session that counts
@@ -51,16 +51,16 @@ class State:
     told: dict[str, Agent] = field(default_factory=dict)  # agents that the core has for ready
     draining: set[str] = field(default_factory=set)
     removing: set[str] = field(default_factory=set)  # marked by a former leader, and being deleted by this one
-    deferred: list[DeletePod] = field(default_factory=list)  # until it is known what a former leader sent unrecorded
+    deferred: list[RemovePod] = field(default_factory=list)  # until it is known what a former leader sent unrecorded
 
     timers: Timers = field(default_factory=Timers)
 
-    def queue_of(self, record: TaskRecord) -> Queue:
+    def queue_of(self, record: ObservedTask) -> Queue:
         """Return the Task's queue, or default rules: Tasks outlive their queue."""
         key = record.task.queue_key
         return self.queues.get(key) or Queue(*key)
 
-    def is_lazy(self, queue: Queue, record: TaskRecord) -> bool:
+    def is_lazy(self, queue: Queue, record: ObservedTask) -> bool:
         """Return whether the agent hears of a lease before it is recorded.
 
         A Task with a key or a budget is recorded first in any queue: what runs unrecorded while the leader changes

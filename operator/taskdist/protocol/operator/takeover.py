@@ -8,15 +8,15 @@ from collections.abc import Iterable
 from taskdist.api import Phase, Reason, Reclaim
 from taskdist.core.model import Queue
 from taskdist.protocol.messages import LeaseName
-from taskdist.protocol.observations import Now, TaskRecord
+from taskdist.protocol.observations import Now, ObservedTask
 from taskdist.protocol.operator.actions import Actions
 from taskdist.protocol.operator.books import Lease, LeaseStage, Session, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.endings import Endings
 from taskdist.protocol.operator.lease_clock import LeaseClock
+from taskdist.protocol.operator.lease_reconciler import LeaseReconciler
 from taskdist.protocol.operator.leases import Leases
 from taskdist.protocol.operator.removals import Removals
-from taskdist.protocol.operator.settling import Settling
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.timers import TimerKind
 from taskdist.protocol.operator.whole import Whole
@@ -40,7 +40,7 @@ class Takeover:
         endings: Endings,
         clock: LeaseClock,
         leases: Leases,
-        settling: Settling,
+        reconciler: LeaseReconciler,
         whole: Whole,
         settings: LeaderSettings,
         rules: Rules,
@@ -52,14 +52,14 @@ class Takeover:
         self._endings = endings
         self._clock = clock
         self._leases = leases
-        self._settling = settling
+        self._reconciler = reconciler
         self._whole = whole
         self._settings = settings
         self._rules = rules
 
     # --- the lists ---
 
-    def recover(self, tasks: Iterable[TaskRecord], now: Now) -> None:
+    def recover(self, tasks: Iterable[ObservedTask], now: Now) -> None:
         """Take over what a consistent list shows. Strict: what is unassigned there is handed out at once."""
         self._state.takeover, self._state.recovered = now.boot, True
         longest = 0.0
@@ -93,7 +93,7 @@ class Takeover:
         else:
             self._state.lost_unheard.clear()
 
-    def _may_run_unrecorded(self, record: TaskRecord, queue: Queue) -> bool:
+    def _may_run_unrecorded(self, record: ObservedTask, queue: Queue) -> bool:
         """Return whether a former leader may have sent it though status does not show that (Lazy)."""
         return self._state.is_lazy(queue, record) and record.phase is Phase.PENDING
 
@@ -102,7 +102,7 @@ class Takeover:
     def adopt_seen(self, entry: TaskEntry, now: Now) -> None:
         """An assignment seen in status that the core does not hold is sent under its own name or reclaimed."""
         record = entry.record
-        name = LeaseName(entry.uid, record.attempt, record.epoch)
+        name = record.lease_name
         if name.epoch == self._state.epoch and not self._rules.late_assignment_is_adopted:
             return
         terms = record.terms or self._leases.terms_of_old(record)
@@ -125,7 +125,7 @@ class Takeover:
             message = "its agent was gone when a new leader took over"
             self._endings.attempt_over(entry, Reason.AGENT_LOST, message, now, died=lease.agent_uid)
         elif session is not None:
-            self._settling.settle(entry, lease, session, now)
+            self._reconciler.reconcile(entry, lease, session, now)
         else:
             self._clock.start(entry, lease)
 
@@ -146,7 +146,7 @@ class Takeover:
             return self._state.takeover + self._settings.fast_takeover_seconds
         return self._state.takeover + self._settings.beyond(max(lease.hold_seconds, lease.lease_seconds))
 
-    def _adopt_held(self, record: TaskRecord, now: Now) -> None:
+    def _adopt_held(self, record: ObservedTask, now: Now) -> None:
         """A former leader noted what a Task holds that was deleted while it ran: its agent may be stopping it yet."""
         uid = record.task.uid
         if (
@@ -158,7 +158,7 @@ class Takeover:
             return
         entry = self._state.tasks[uid] = TaskEntry(record, gone=True, gone_sure=True, noted_on=record.agent_uid)
         self._state.duplicates.seen(record)
-        name = LeaseName(uid, record.attempt, record.epoch)
+        name = record.lease_name
         lease = self._leases.new(entry, name, record.agent_uid, record.agent_name, record.pool, record.terms)
         lease.recorded, lease.stage = True, LeaseStage.FOREIGN
         lease.until = self._foreign_until(lease)
@@ -173,7 +173,7 @@ class Takeover:
         lease.stage, lease.acknowledged = LeaseStage.SENT, True
         lease.assigned_at, lease.record_at = now.wall, now.boot
         lease.progress_at = now.boot + self._settings.first_progress_seconds
-        self._settling.as_held(lease, session)
+        self._reconciler.as_held(lease, session)
         lease.until = self._clock.bound(lease, session.ping_receipt)
         self._state.recovering.discard(entry.uid)
         self._endings.void(entry)

@@ -8,19 +8,19 @@ from taskdist.api import Phase, Reason
 from taskdist.core import Core
 from taskdist.protocol import still_held
 from taskdist.protocol.messages import Verdict
-from taskdist.protocol.observations import AnnotatePod, Now, TaskRecord
+from taskdist.protocol.observations import AnnotatePod, Now, ObservedTask
 from taskdist.protocol.operator.actions import Actions
-from taskdist.protocol.operator.books import Ask, Ending, LeaseStage, TaskEntry
+from taskdist.protocol.operator.books import Ending, LeaseStage, Purpose, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.dead_letters import DeadLetters
+from taskdist.protocol.operator.dependents import Dependents
 from taskdist.protocol.operator.endings import Endings
-from taskdist.protocol.operator.kinship import Kinship
 from taskdist.protocol.operator.lease_clock import LeaseClock
+from taskdist.protocol.operator.lease_reconciler import LeaseReconciler
 from taskdist.protocol.operator.leases import Leases
 from taskdist.protocol.operator.outcomes import Outcomes
 from taskdist.protocol.operator.presence import Presence
 from taskdist.protocol.operator.removals import Removals
-from taskdist.protocol.operator.settling import Settling
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.takeover import Takeover
 from taskdist.protocol.rules import Rules
@@ -51,17 +51,17 @@ class Tasks:
         endings = self.endings = Endings(core, state, out, view, self, rules)
         clock = self.clock = LeaseClock(state, out, endings, settings, rules)
         leases = self.leases = Leases(state, out, view, endings, clock, presence, self, settings, rules)
-        self.kinship = Kinship(state, out, view, self)
+        self.dependents = Dependents(state, out, view, self)
         self._outcomes = Outcomes(state, out, view, endings, leases, self, rules)
         self.letters = DeadLetters(state, out, view, endings, clock, settings, rules)
-        self.settling = Settling(state, out, endings, clock, presence, self, settings, rules)
+        self.reconciler = LeaseReconciler(state, out, endings, clock, presence, self, settings, rules)
         self.takeover = Takeover(
-            state, out, view, removals, endings, clock, leases, self.settling, self, settings, rules
+            state, out, view, removals, endings, clock, leases, self.reconciler, self, settings, rules
         )
 
     # --- what is seen of them ---
 
-    def observe(self, record: TaskRecord, now: Now) -> None:
+    def observe(self, record: ObservedTask, now: Now) -> None:
         """A Task is there, new or changed."""
         uid = record.task.uid
         if uid in self._state.finals or (uid in self._state.dead and not self.letters.reopen(record)):
@@ -81,19 +81,19 @@ class Tasks:
         entry.aside = False
         entry.gone = entry.gone or record.deleting
         self.advance(entry, now)
-        if entry.asked is None:
+        if entry.under_way is None:
             self._state.unread.discard(uid)
 
-    def learn(self, entry: TaskEntry, record: TaskRecord) -> None:
+    def learn(self, entry: TaskEntry, record: ObservedTask) -> None:
         """A view of the Task has come with an answer. Older views of the same Task are ignored."""
         if self._is_newer(entry, record):
             entry.record = record
             self._see(record)
 
-    def _is_newer(self, entry: TaskEntry, record: TaskRecord) -> bool:
+    def _is_newer(self, entry: TaskEntry, record: ObservedTask) -> bool:
         return record.resource_version > entry.record.resource_version or not self._rules.newer_views_only
 
-    def _see(self, record: TaskRecord) -> None:
+    def _see(self, record: ObservedTask) -> None:
         """A Task is new or changed: others may depend on it, or on its key."""
         self._state.lineage.seen(record)
         if record.idempotency is not None:
@@ -125,7 +125,7 @@ class Tasks:
 
     def advance(self, entry: TaskEntry, now: Now) -> None:
         """Look at all that is known of the Task, and ask for the one next thing."""
-        if self._state.over or entry.asked is not None or entry.uid not in self._state.tasks:
+        if self._state.over or entry.under_way is not None or entry.uid not in self._state.tasks:
             return
         if entry.record.epoch > self._state.epoch:
             self._state.over = True  # a newer leader has written: this one is from the past
@@ -166,11 +166,11 @@ class Tasks:
         elif entry.uid in self._state.recovering:
             self.view.held(entry, Reason.RECOVERING, now)
         elif record.idempotency is not None and (original := self._state.duplicates.original(entry.uid)) is not None:
-            self.kinship.follow(entry, original, now)
+            self.dependents.follow(entry, original, now)
         else:
             self.view.waiting(entry, now)
             if record.task.parents:
-                self.kinship.keep_pins(entry, now)
+                self.dependents.keep_pins(entry, now)
 
     def _leave_aside(self, entry: TaskEntry, now: Now) -> None:
         """Its present state cannot be read: nothing is begun or written. A lease goes on, and its outcome waits."""
@@ -190,7 +190,7 @@ class Tasks:
                 return
         if entry.outcome is not None:
             if not entry.gone_sure and self._rules.read_before_gone:
-                self._out.read(entry, Ask.IS_GONE)
+                self._out.read(entry, Purpose.IS_GONE)
                 return
             self._out.final(entry.outcome_pod, entry.outcome.lease, Verdict.GONE, "the Task was deleted")
             self.view.forget(entry, now, final=False)
@@ -209,8 +209,7 @@ class Tasks:
         if lease is None or pod is None or entry.noted_on or not still_held.holds_keys(record):
             return
         entry.noted_on = pod.uid
-        _, attempt, epoch = lease.name
-        value = still_held.written(record, attempt, epoch, lease.pool, lease.lease_seconds, lease.hold_seconds)
+        value = still_held.written(record, lease.name, lease.pool, lease.lease_seconds, lease.hold_seconds)
         self._out.add(AnnotatePod(pod.uid, pod.namespace, pod.name, still_held.annotation(entry.uid), value))
 
     def _advance_terminal(self, entry: TaskEntry, now: Now) -> None:

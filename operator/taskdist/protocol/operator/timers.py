@@ -29,11 +29,19 @@ class Timer(NamedTuple):
     mark: int
 
 
+class _Entry(NamedTuple):
+    """One in the heap. Its number is no other's: so two timers are never compared."""
+
+    at: float
+    number: int
+    timer: Timer
+
+
 class Timers:
     """A heap of due times, the earliest first; of equal ones the one that was added first."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Timer]] = []
+        self._heap: list[_Entry] = []
         self._count = 0
 
     def add(self, at: float, kind: TimerKind, uid: str = "", mark: int = 0) -> None:
@@ -41,13 +49,13 @@ class Timers:
         if math.isnan(at):
             return
         self._count += 1
-        heapq.heappush(self._heap, (at, self._count, Timer(kind, uid, mark)))
+        heapq.heappush(self._heap, _Entry(at, self._count, Timer(kind, uid, mark)))
 
     def due(self, now: float) -> Timer | None:
         """Take the next one that is due."""
-        if self._heap and self._heap[0][0] <= now:
-            return heapq.heappop(self._heap)[2]
+        if self._heap and self._heap[0].at <= now:
+            return heapq.heappop(self._heap).timer
         return None
 
     def next(self) -> float | None:
-        return self._heap[0][0] if self._heap else None
+        return self._heap[0].at if self._heap else None

@@ -9,7 +9,7 @@ from taskdist.core.explaining.wording import text
 from taskdist.protocol import status
 from taskdist.protocol.observations import Now
 from taskdist.protocol.operator.actions import Actions
-from taskdist.protocol.operator.books import Ask, CoreState, TaskEntry
+from taskdist.protocol.operator.books import CoreState, NotedReason, Purpose, TaskEntry
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.timers import TimerKind
 from taskdist.protocol.settings import LeaderSettings
@@ -42,9 +42,9 @@ class WaitReasons:
         explanation = self._core.why(entry.uid, now.wall)
         if explanation is None:
             return
-        if entry.noted is None or entry.noted[0] is not explanation.reason:
-            entry.noted = (explanation.reason, now.boot)
-        elif entry.record.reason is not explanation.reason and now.boot >= entry.noted[1] + hold:
+        if entry.noted is None or entry.noted.reason is not explanation.reason:
+            entry.noted = NotedReason(explanation.reason, now.boot)
+        elif entry.record.reason is not explanation.reason and now.boot >= entry.noted.since + hold:
             self._line.setdefault(entry.uid, entry.waits)
             self.write(now)
 
@@ -56,14 +56,14 @@ class WaitReasons:
             entry, waits = self._state.tasks.get(uid), line.pop(uid)
             if entry is None or entry.waits != waits or not self._waits(entry):
                 continue
-            if entry.asked is not None or entry.ending is not None or entry.aside or now.boot < entry.not_until:
+            if entry.under_way is not None or entry.ending is not None or entry.aside or now.boot < entry.not_until:
                 continue  # it is looked at again
             near = len(self._state.tasks) <= OUTLOOK_TASKS
             explanation = self._core.explain(uid, now.wall) if near else self._core.why(uid, now.wall)
-            if explanation is None or entry.noted is None or entry.noted[0] is not explanation.reason:
+            if explanation is None or entry.noted is None or entry.noted.reason is not explanation.reason:
                 continue
             self._slot = max(self._slot, now.boot - 1.0) + every
-            self._out.write(entry, Ask.NOTE, status.explained(explanation.reason, text(explanation)))
+            self._out.write(entry, Purpose.NOTE, status.explained(explanation.reason, text(explanation)))
         if line and self._slot > self._wake:
             self._wake = self._slot
             self._state.timers.add(self._wake, TimerKind.REASONS)

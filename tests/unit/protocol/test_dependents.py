@@ -15,8 +15,8 @@ from taskdist.protocol.observations import (
     Found,
     Gone,
     NotSent,
+    ObservedTask,
     ReadTask,
-    TaskRecord,
     WriteStatus,
     Written,
 )
@@ -30,8 +30,8 @@ def task(uid: str, *parents: Parent, on_failure: OnDependencyFailure = OnDepende
     return Task(uid, "ns", f"task-{uid}", "q", "work", 0.0, parents=parents, on_parent_failure=on_failure)
 
 
-def a(version: int = 10, phase: Phase = Phase.PENDING, **more: Any) -> TaskRecord:
-    return TaskRecord(task("a"), version, phase, **more)
+def a(version: int = 10, phase: Phase = Phase.PENDING, **more: Any) -> ObservedTask:
+    return ObservedTask(task("a"), version, phase, **more)
 
 
 def child(
@@ -40,8 +40,8 @@ def child(
     phase: Phase = Phase.PENDING,
     on_failure: OnDependencyFailure = OnDependencyFailure.FAIL,
     **more: Any,
-) -> TaskRecord:
-    return TaskRecord(task("c", *(parents or (Parent("task-a"),)), on_failure=on_failure), version, phase, **more)
+) -> ObservedTask:
+    return ObservedTask(task("c", *(parents or (Parent("task-a"),)), on_failure=on_failure), version, phase, **more)
 
 
 def writes(desk: Desk, uid: str = "c") -> list[dict[str, Any]]:
@@ -138,7 +138,7 @@ def test_a_parent_that_does_not_succeed(policy: OnDependencyFailure, phase: str,
 
 
 def test_a_chain_fails_from_its_top_to_its_end() -> None:
-    grandchild = TaskRecord(task("d", Parent("task-c", "c")), 12)
+    grandchild = ObservedTask(task("d", Parent("task-c", "c")), 12)
     desk = Desk(QUEUE, a(), child(11, PIN), grandchild)
     desk.do("task_observed", a(20, BAD))
     failed = child(21, replace(PIN, phase=BAD), phase=BAD)
@@ -184,7 +184,7 @@ def ready(lazy: bool = False) -> Desk:
     return desk
 
 
-def assigned() -> TaskRecord:
+def assigned() -> ObservedTask:
     return child(12, OVER, phase=Phase.ASSIGNED, attempt=1, epoch=3, agent_uid="u1", pool="p")
 
 
@@ -216,9 +216,9 @@ def test_lazy_reads_them_with_the_payload() -> None:
 # --- duplicates ---
 
 
-def twin(uid: str, version: int, created: float = 0.0, phase: Phase = Phase.PENDING, **more: Any) -> TaskRecord:
+def twin(uid: str, version: int, created: float = 0.0, phase: Phase = Phase.PENDING, **more: Any) -> ObservedTask:
     made = replace(task(uid), created=created)
-    return TaskRecord(made, version, phase, idempotency=("q", "k"), **more)
+    return ObservedTask(made, version, phase, idempotency=("q", "k"), **more)
 
 
 def noted(desk: Desk) -> list[WriteStatus]:

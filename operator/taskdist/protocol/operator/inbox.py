@@ -22,7 +22,7 @@ from taskdist.protocol.messages import (
     Stopped,
     Verdict,
 )
-from taskdist.protocol.observations import CloseSession, Gone, Now, ReadFailed, ReadOutcome, Send, TaskRecord
+from taskdist.protocol.observations import CloseSession, Gone, Now, ObservedTask, ReadFailed, ReadOutcome, Send
 from taskdist.protocol.operator.actions import Actions
 from taskdist.protocol.operator.books import LIVE, UNHEARD, Lease, LeaseStage, Orphan, Session, TaskEntry
 from taskdist.protocol.operator.orphans import Orphans
@@ -34,7 +34,7 @@ from taskdist.protocol.operator.timers import TimerKind
 from taskdist.protocol.rules import Rules
 
 
-class Hearing:
+class Inbox:
     """Takes in the messages of agents: started, progress, results, failures, stops, capacity.
 
     An agent is heard of its own leases only. A Task that is not known here is read before an answer is given.
@@ -242,7 +242,7 @@ class Hearing:
         if orphan.name not in session.strangers:
             self._sessions.stranger_gone(session, orphan.name, now)
 
-    def _forgotten(self, record: TaskRecord) -> bool:
+    def _forgotten(self, record: ObservedTask) -> bool:
         """Return whether the Task is being deleted and over here: taken in, it would be read again for ever."""
         uid = record.task.uid
         return record.deleting and not (record.phase.terminal or uid in self._state.tasks or uid in self._state.unread)

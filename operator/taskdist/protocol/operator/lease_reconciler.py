@@ -17,7 +17,7 @@ from taskdist.protocol.rules import Rules
 from taskdist.protocol.settings import LeaderSettings
 
 
-class Settling:
+class LeaseReconciler:
     """Compares the leases in the books with what a hello says that its agent holds.
 
     What both have runs on, what the agent does not list is over, and a grant that never arrived is sent again.
@@ -43,7 +43,7 @@ class Settling:
         self._settings = settings
         self._rules = rules
 
-    def settle(self, entry: TaskEntry, lease: Lease, session: Session, now: Now, same: bool = False) -> None:
+    def reconcile(self, entry: TaskEntry, lease: Lease, session: Session, now: Now, same: bool = False) -> None:
         """Compare a lease in the books with what its agent says it holds."""
         listed = lease.name in session.listed
         if lease.stage is LeaseStage.UNSENT:

@@ -11,6 +11,7 @@ from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.core.model import Queue, Timeouts
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.agent.work import AgentAction, CancelWork, KillWork, SendUp
+from taskdist.protocol.attempt_limits import Due, next_due
 from taskdist.protocol.messages import (
     Cancel,
     Failure,
@@ -29,8 +30,7 @@ from taskdist.protocol.messages import (
     Welcome,
 )
 from taskdist.protocol.observations import WriteStatus, Written
-from taskdist.protocol.settings import AgentSettings, Offer
-from taskdist.protocol.timeouts import Due, next_due
+from taskdist.protocol.settings import AgentSettings, Capabilities
 from unit.protocol.desk import A1, EPOCH, QUEUE, Desk, assigned, record, running
 
 A = LeaseName("a", 1, 5)
@@ -65,7 +65,7 @@ def test_the_grace_is_a_tenth_within_bounds(limit: float) -> None:
 
 def working(execution: float = 0.0, progress: float = 0.0, lease: float = 1000.0) -> AgentEnd:
     """An agent that runs `A` since 101 under these limits."""
-    end = AgentEnd("i1", Offer(slots=2), AgentSettings(silence_seconds=1e6))
+    end = AgentEnd("i1", Capabilities(slots=2), AgentSettings(silence_seconds=1e6))
     end.connected(100.0)
     end.received(Welcome(5, 2), 100.0)
     grant = Grant(A, "ns", "a", "work", 1, 100.0, lease, lease, execution_seconds=execution, progress_seconds=progress)
@@ -150,7 +150,7 @@ def test_the_limit_is_kept_without_a_session_and_told_in_the_next() -> None:
 
 
 def test_work_that_has_not_started_has_no_limit_yet() -> None:
-    end = AgentEnd("i1", Offer(slots=2), AgentSettings(silence_seconds=1e6))
+    end = AgentEnd("i1", Capabilities(slots=2), AgentSettings(silence_seconds=1e6))
     end.connected(100.0)
     end.received(Welcome(5, 2), 100.0)
     end.received(Grant(A, "ns", "a", "work", 1, 100.0, 1000.0, 1000.0, execution_seconds=1.0), 100.0)

@@ -9,7 +9,7 @@ from taskdist.api import Reason
 from taskdist.protocol.duplicates import Original
 from taskdist.protocol.observations import Now
 from taskdist.protocol.operator.actions import Actions
-from taskdist.protocol.operator.books import Ask, Ending, TaskEntry
+from taskdist.protocol.operator.books import Ending, Purpose, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.timers import TimerKind
@@ -19,7 +19,7 @@ from taskdist.protocol.operator.whole import Whole
 PINS_SECONDS = 1.0
 
 
-class Kinship:
+class Dependents:
     """Tasks that wait for other Tasks: dependents for their parents, duplicates for the Task that is run for them.
 
     Owns when it is written what a Task depends on, and how a duplicate waits and ends.
@@ -44,7 +44,7 @@ class Kinship:
             if now.boot < entry.pins_due:
                 return
         entry.pins_due = 0.0
-        self._out.write(entry, Ask.NOTE, {})
+        self._out.write(entry, Purpose.NOTE, {})
 
     def follow(self, entry: TaskEntry, original: Original, now: Now) -> None:
         """Another Task is run for this one: it waits for that one's end, and ends so."""

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from taskdist.protocol.attempt_limits import Due, next_due
 from taskdist.protocol.messages import Failure, Grant, HeldLease, LeaseName, Result, Stopped
-from taskdist.protocol.timeouts import Due, next_due
 
 
 class WorkStage(Enum):
@@ -20,7 +20,7 @@ class WorkStage(Enum):
 
 
 @dataclass(slots=True)
-class HeldWork:
+class LeasedWork:
     """A lease in this agent's hands: running work, or what is left of it until the operator is known to have heard."""
 
     grant: Grant
@@ -64,13 +64,13 @@ class HeldWork:
         return next_due(self.grant.execution_seconds, self.grant.progress_seconds, self.started, self.reported)
 
 
-def short_of(grant: Grant, offer: tuple[tuple[str, int], ...], held: Iterable[HeldWork]) -> str:
+def short_of(grant: Grant, offer: tuple[tuple[str, int], ...], others: Iterable[LeasedWork]) -> str:
     """Say which named resource is short for the grant, empty if none is.
 
     What an agent offers without naming it is its pool's word, and not known here.
     """
     offered = dict(offer)
-    running = [dict(each.grant.resources) for each in held if each.runs]
+    running = [dict(each.grant.resources) for each in others if each.runs]
     for name, amount in grant.resources if offered else ():
         there, taken = offered.get(name, 0), sum(each.get(name, 0) for each in running)
         if taken + amount > there:
