@@ -53,7 +53,8 @@ def budget(each: Budget) -> dict[str, Any]:
 
 
 def pods(pool: Key) -> str:
-    return join(["kubectl", "get", "pods", "-n", pool[0], "-l", f"{POOL_LABEL}={pool[1]}"])
+    namespace, name = pool
+    return join(["kubectl", "get", "pods", "-n", namespace, "-l", f"{POOL_LABEL}={name}"])
 
 
 def pod_tells(namespace: str, name: str, container: str) -> str:

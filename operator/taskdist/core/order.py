@@ -14,9 +14,36 @@ from taskdist.core.model import EMERGENCY, TOP, Queue, Task
 BY_PRIORITY: Final = OrderPolicy.PRIORITY
 FIFO: Final = OrderPolicy.FIFO
 
-# (−longest chain of dependants where the queue asks for it, latest start, created, uid): smaller goes first. It ends
-# in the uid, so no two Tasks are equal.
-Place = tuple[int, float, float, str]
+
+class Place:
+    """A Task's place within its level: the longest chain of dependants goes first, then the earliest latest start.
+
+    Then come the time of creation and the uid, so that no two Tasks have the same place. `chain` is 0 where the queue
+    does not ask for it.
+    """
+
+    __slots__ = ("chain", "created", "latest_start", "uid")
+
+    def __init__(self, chain: int, latest_start: float, created: float, uid: str) -> None:
+        self.chain = chain
+        self.latest_start = latest_start
+        self.created = created
+        self.uid = uid
+
+    def compare(self, other: "Place") -> int:
+        """Return a number below zero if this place goes before the other, above zero if after it, else zero."""
+        if self.chain != other.chain:
+            return -1 if self.chain > other.chain else 1
+        if self.latest_start != other.latest_start:
+            return -1 if self.latest_start < other.latest_start else 1
+        if self.created != other.created:
+            return -1 if self.created < other.created else 1
+        if self.uid != other.uid:
+            return -1 if self.uid < other.uid else 1
+        return 0
+
+    def __lt__(self, other: "Place") -> bool:
+        return self.compare(other) < 0
 
 
 def is_emergency(queue: Queue, task: Task) -> bool:

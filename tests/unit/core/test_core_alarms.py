@@ -9,7 +9,7 @@ from builders import make_task
 from taskdist.core.agents.filters import need_of
 from taskdist.core.engine.wakeups import Wakeups
 from taskdist.core.fleet.equivalence import Shape
-from taskdist.core.ordering.lines import TaskRecord
+from taskdist.core.ordering.lines import TaskCounts, TaskRecord
 from taskdist.core.primitives.alarms import Alarms
 
 NAMES = [f"t{number}" for number in range(5)]
@@ -29,7 +29,7 @@ def record(name: str) -> TaskRecord:
     task = make_task(name).build()
     key = (task.queue_key, None, "work", 1, (), frozenset[str](), (), False, None)
     shape = Shape(key, need_of(task, False))
-    return TaskRecord(task, shape, [0, 0])
+    return TaskRecord(task, shape, TaskCounts())
 
 
 @given(STEPS)

@@ -238,7 +238,7 @@ def test_expected_ends_survive_a_restart(recalls: bool, expected: float) -> None
         world.core.recall(SLOW, [TypePerformance("work", 60, 2.0, 0.5, 1.0)])
     world.given("slow")
     leases = world.core._fleet.agents["slow"].leases
-    assert [ends for ends, *_ in leases.values()] == [expected]
+    assert [lease.ends for lease in leases.values()] == [expected]
 
 
 def test_a_deadline_is_judged_by_what_was_told() -> None:

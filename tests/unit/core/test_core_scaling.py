@@ -24,7 +24,7 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.fleet.equivalence import Demand
+from taskdist.core.fleet.equivalence import Candidate, Demand
 from taskdist.core.model import Quota
 from taskdist.core.scaling.sizing import Layout, Sizing, Target, agents, in_turn, victims, work
 from taskdist.core.scaling.sizing import zone as zone_of
@@ -175,14 +175,14 @@ def test_the_pool_grows_where_a_place_costs_least(
 
 def test_the_least_flexible_work_chooses_first() -> None:
     pools = {P: make_pool().elastic(0, 2).build(), P2: make_pool("p2").elastic(0, 5).build()}
-    flexible, bound = Demand(((P, 1), (P2, 1))), Demand(((P, 1),))
+    flexible, bound = Demand((Candidate(P, 1), Candidate(P2, 1))), Demand((Candidate(P, 1),))
     flexible.tasks, bound.tasks = 3, 2
     assert work(Layout(pools, in_turn([flexible, bound])), [0, 0], [2, 5]) == [2.0, 3.0]
 
 
 def test_thirds_add_up_to_whole_agents() -> None:
     pool = make_pool().slots(3).elastic(0, 9).build()
-    demands = [Demand(((P, 3),)) for _ in range(3)]
+    demands = [Demand((Candidate(P, 3),)) for _ in range(3)]
     for demand in demands:
         demand.tasks = 1
     assert agents(work(Layout({P: pool}, demands), [0], [9])[0]) == 1

@@ -28,29 +28,39 @@ SIGMAS: Final = 3.0
 CHANCE: Final = 0.1
 
 
+class _Vote:
+    """When an agent tried a type last, and whether it failed."""
+
+    __slots__ = ("at", "failed")
+
+    def __init__(self, at: float, failed: bool) -> None:
+        self.at = at
+        self.failed = failed
+
+
 class Votes:
     """How each agent of a pool did at a type when it tried last."""
 
     __slots__ = ("_failing", "_last")
 
     def __init__(self) -> None:
-        self._last: dict[str, tuple[float, bool]] = {}
+        self._last: dict[str, _Vote] = {}
         self._failing = 0
 
     def cast(self, uid: str, failed: bool, now: float) -> None:
         last = self._last
         former = last.get(uid)
         if former is not None:
-            self._failing -= former[1]
+            self._failing -= former.failed
             del last[uid]
-        last[uid] = (now, failed)
+        last[uid] = _Vote(now, failed)
         self._failing += failed
         if len(last) > VOTERS:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
         oldest = next(iter(self._last))
-        self._failing -= self._last[oldest][1]
+        self._failing -= self._last[oldest].failed
         del self._last[oldest]
 
     def odds(self, uid: str, now: float, window: float) -> float:
@@ -59,14 +69,25 @@ class Votes:
         The one that is added has failed: where nobody else tried, nothing speaks against this agent.
         """
         # Asked seldom: old votes go here, not where they are cast.
-        while self._last and next(iter(self._last.values()))[0] < now - window:
+        while self._last and next(iter(self._last.values())).at < now - window:
             self._drop_oldest()
         own = self._last.get(uid)
         failing, voters = self._failing, len(self._last)
         if own is not None:
-            failing -= own[1]
+            failing -= own.failed
             voters -= 1
         return (1 + failing) / (1 + voters)
+
+
+class _Seen:
+    """An attempt of an agent: when it ended, whether it failed, and how the other agents do at its type."""
+
+    __slots__ = ("at", "failed", "votes")
+
+    def __init__(self, at: float, failed: bool, votes: Votes) -> None:
+        self.at = at
+        self.failed = failed
+        self.votes = votes
 
 
 class Evidence:
@@ -75,11 +96,11 @@ class Evidence:
     __slots__ = ("_seen",)
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, bool, Votes]] = deque()
+        self._seen: deque[_Seen] = deque()
 
     def add(self, failed: bool, votes: Votes, rules: Breaker, now: float) -> None:
         seen = self._seen
-        seen.append((now, failed, votes))
+        seen.append(_Seen(now, failed, votes))
         if len(seen) > max(LEAST, 2 * rules.min_attempts):
             seen.popleft()
 
@@ -89,12 +110,12 @@ class Evidence:
     def condemns(self, uid: str, rules: Breaker, now: float) -> tuple[int, int] | None:
         """Return how many of how many attempts failed, if that opens the breaker."""
         seen = self._seen
-        while seen and seen[0][0] < now - rules.window_seconds:
+        while seen and seen[0].at < now - rules.window_seconds:
             seen.popleft()
         failures, expected, variance = 0, 0.0, 0.0
-        for _, failed, votes in seen:
-            odds = votes.odds(uid, now, rules.window_seconds)
-            failures += failed
+        for each in seen:
+            odds = each.votes.odds(uid, now, rules.window_seconds)
+            failures += each.failed
             expected += odds
             variance += odds * (1.0 - odds)
         judged, excess = len(seen) - expected, failures - expected

@@ -46,6 +46,11 @@ class Offer:
     known: bool = True
     name: str = ""  # the agent's, where Tasks ask for it
 
+    @property
+    def namespace(self) -> str:
+        namespace, _ = self.pool
+        return namespace
+
 
 @dataclass(frozen=True, slots=True)
 class Filter:

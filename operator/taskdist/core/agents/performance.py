@@ -162,13 +162,14 @@ def weakest(conducts: Iterable[tuple[str, Conduct]]) -> tuple[AgentPerformance, 
     """Return the `WEAKEST` agents of least efficiency, of those that can be judged, the least first."""
     least = nsmallest(
         WEAKEST,
-        ((conduct.efficiency, name, conduct) for name, conduct in conducts if conduct.attempts >= TO_JUDGE),
-        key=lambda each: (each[0], each[1]),
+        (
+            AgentPerformance(name, conduct.attempts, conduct.success, conduct.pace, conduct.efficiency)
+            for name, conduct in conducts
+            if conduct.attempts >= TO_JUDGE
+        ),
+        key=lambda each: (each.efficiency, each.name),
     )
-    return tuple(
-        AgentPerformance(name, conduct.attempts, conduct.success, conduct.pace, efficiency)
-        for efficiency, name, conduct in least
-    )
+    return tuple(least)
 
 
 class Performance:
@@ -208,11 +209,12 @@ class Performance:
     def of(self, pool: Key) -> tuple[TypePerformance, ...]:
         """Return the `TOLD` types with the most attempts, in the order of their names."""
         books = self._pools.get(pool) or OrderedDict()
-        most = sorted(books.items(), key=lambda each: (-each[1].attempts, each[0]))[:TOLD]
-        return tuple(
+        found = [
             TypePerformance(name, book.attempts, book.seconds.mean, sqrt(book.seconds.variance), book.success)
-            for name, book in sorted(most, key=lambda each: each[0])
-        )
+            for name, book in books.items()
+        ]
+        most = sorted(found, key=lambda each: (-each.attempts, each.type))[:TOLD]
+        return tuple(sorted(most, key=lambda each: each.type))
 
     def recall(self, pool: Key, told: Iterable[TypePerformance]) -> None:
         """Take in what a former life told. What was seen in this one already is not changed."""

@@ -26,8 +26,18 @@ PACES_TO_JUDGE: Final = 20
 Resources = tuple[tuple[str, int], ...]
 # The queue and type of a Task.
 Work = tuple[Key, str]
-# When the attempt is expected to end, as of its grant; the Task's uid; what it holds: slots and named resources.
-Lease = tuple[float, str, int, tuple[tuple[str, int], ...]]
+
+
+class Lease:
+    """What one attempt holds of its agent, and when it is expected to end (`ends`, as of its grant)."""
+
+    __slots__ = ("ends", "resources", "slots", "uid")
+
+    def __init__(self, ends: float, uid: str, slots: int, resources: Resources) -> None:
+        self.ends = ends
+        self.uid = uid
+        self.slots = slots
+        self.resources = resources
 
 
 class AgentRecord:
@@ -175,7 +185,27 @@ class AgentRecord:
         return all(free.get(name, 0) >= amount for name, amount in wanted)
 
 
-Entry = tuple[float, str, int, AgentRecord]
+class RosterEntry:
+    """An agent in a roster, as it stood when it was entered. It is dead once the agent has another stamp."""
+
+    __slots__ = ("agent", "stamp", "weight")
+
+    def __init__(self, agent: AgentRecord) -> None:
+        self.agent = agent
+        self.weight = agent.weight
+        self.stamp = agent.stamp
+
+    @property
+    def live(self) -> bool:
+        return self.agent.stamp == self.stamp
+
+    def __lt__(self, other: "RosterEntry") -> bool:
+        if self.weight != other.weight:
+            return self.weight < other.weight
+        mine, theirs = self.agent.uid, other.agent.uid
+        return mine < theirs if mine != theirs else self.stamp < other.stamp
+
+
 # So often it is drawn before those that are there are counted: two thirds of a bucket's entries at most are dead.
 DRAWS: Final = 24
 
@@ -196,7 +226,7 @@ class Roster:
         self.leaf = leaf
         # By number of free slots: the profiles that such an agent can serve.
         self.masks = [0] * (self.slots + 1)
-        self._buckets: list[list[Entry]] = [[] for _ in range(self.slots)]
+        self._buckets: list[list[RosterEntry]] = [[] for _ in range(self.slots)]
         self._live = [0] * self.slots
         self._occupied = 0
         # The most free slots that any of its agents has; the profiles that it could take a Task of now.
@@ -225,9 +255,9 @@ class Roster:
             return
         bucket, live = self._buckets[busy], self._live[busy]
         if len(bucket) > 8 + 2 * live:
-            bucket[:] = [entry for entry in bucket if entry[3].stamp == entry[2]]
+            bucket[:] = [entry for entry in bucket if entry.live]
             heapify(bucket)
-        heappush(bucket, (agent.weight, agent.uid, agent.stamp, agent))
+        heappush(bucket, RosterEntry(agent))
         self._live[busy] = live + 1
         agent.rosters.append(self)
         if not live:
@@ -240,22 +270,30 @@ class Roster:
             self._buckets[busy].clear()
             self._show(self._occupied & ~(1 << busy))
 
-    def best(self) -> tuple[float, Entry]:
-        """Return the busy fraction and entry of the agent to choose. The roster must not be empty."""
-        busy = self.slots - self.room
-        bucket = self._buckets[busy]
-        while bucket[0][3].stamp != bucket[0][2]:
-            heappop(bucket)
-        return busy / self.slots, bucket[0]
+    def best(self) -> RosterEntry:
+        """Return the entry of the agent to choose, which is the least busy. The roster must not be empty."""
+        return self._first(self.slots - self.room)
 
-    def fullest(self, slots: int) -> tuple[float, Entry]:
-        """Return the busy fraction and entry of the busiest agent that still has so many slots free; of several that
-        are as busy, the one with the least busy time. There must be one."""
-        busy = (self._occupied & ((1 << (self.slots - slots + 1)) - 1)).bit_length() - 1
+    def fullest(self, slots: int) -> RosterEntry:
+        """Return the entry of the busiest agent that still has so many slots free; of several that are as busy, the
+        one with the least busy time. There must be one."""
+        return self._first((self._occupied & ((1 << (self.slots - slots + 1)) - 1)).bit_length() - 1)
+
+    @property
+    def busy(self) -> float:
+        """The busy fraction of its least busy agents."""
+        return (self.slots - self.room) / self.slots
+
+    def goes_before(self, busy: float, entry: RosterEntry) -> bool:
+        """Whether its best agent is to be chosen before one of another roster that is busy so far."""
+        mine = self.busy
+        return mine < busy or (mine == busy and self.best() < entry)
+
+    def _first(self, busy: int) -> RosterEntry:
         bucket = self._buckets[busy]
-        while bucket[0][3].stamp != bucket[0][2]:
+        while not bucket[0].live:
             heappop(bucket)
-        return busy / self.slots, bucket[0]
+        return bucket[0]
 
     def roomy(self, slots: int) -> int:
         """Return how many of its agents have so many slots free."""
@@ -272,18 +310,16 @@ class Roster:
                 continue
             bucket = self._buckets[busy]
             for _ in range(DRAWS):
-                agent = bucket[chance % len(bucket)]
-                if agent[3].stamp == agent[2]:
-                    return agent[3]
+                entry = bucket[chance % len(bucket)]
+                if entry.live:
+                    return entry.agent
                 chance = scatter(chance)
-            there = sorted([entry[:2] for entry in bucket if entry[3].stamp == entry[2]])
-            found = there[left]
-            return next(entry[3] for entry in bucket if entry[:2] == found and entry[3].stamp == entry[2])
+            return sorted([entry for entry in bucket if entry.live])[left].agent
         raise AssertionError("no agent of the roster has room")
 
     def agents(self) -> list[AgentRecord]:
         """Return its agents, in no particular order."""
-        return [entry[3] for bucket in self._buckets for entry in bucket if entry[3].stamp == entry[2]]
+        return [entry.agent for bucket in self._buckets for entry in bucket if entry.live]
 
 
 class AgentClass:

@@ -41,12 +41,14 @@ def _conservation(
 ) -> Iterator[str]:
     if outstanding != len(tasks):
         yield f"accepted − ended is {outstanding}, but {len(tasks)} Tasks are known"
-    real: dict[tuple[Key, int], list[int]] = {}
+    waiting: Counter[tuple[Key, int]] = Counter()
+    leased: Counter[tuple[Key, int]] = Counter()
     for uid, record in tasks.items():
         yield from _place(uid, record)
         key = (record.task.queue_key, record.task.priority)
-        real.setdefault(key, [0, 0])[record.agent is not None] += 1
-    found = {key: (waiting, leased) for key, (waiting, leased) in real.items()}
+        waiting[key] += record.agent is None
+        leased[key] += record.agent is not None
+    found = {key: (waiting[key], leased[key]) for key in waiting}
     if found != dict(counts):
         yield f"queue counts are {dict(counts)}, but Tasks give {found}"
 
@@ -157,14 +159,14 @@ def _line(line: Line) -> Iterator[str]:
 
 
 def _agent(uid: str, agent: AgentRecord) -> Iterator[str]:
-    if agent.soonest != min((end for end, _, _, _ in agent.leases.values()), default=inf):
+    if agent.soonest != min((lease.ends for lease in agent.leases.values()), default=inf):
         yield f"agent {uid} is expected to end something at {agent.soonest}, by its leases at another time"
-    if agent.busy != sum(slots for _, _, slots, _ in agent.leases.values()):
+    if agent.busy != sum(lease.slots for lease in agent.leases.values()):
         yield f"agent {uid} counts {agent.busy} busy slots"
     if agent.offer is not None:
         free = Counter(dict(agent.offer.resources))
-        for _, _, _, resources in agent.leases.values():
-            free.subtract(dict(resources))
+        for lease in agent.leases.values():
+            free.subtract(dict(lease.resources))
         if any(agent.resources_free.get(name, 0) != amount for name, amount in free.items()):
             yield f"agent {uid} counts {agent.resources_free} free, not {dict(free)}"
 

@@ -198,12 +198,11 @@ class Cycle:
         of the queue itself under the name of all, which no tenant has."""
         assert share.parent is not None, "a tenant's share is one of its queue's"
         name, tenant = share.parent.key, task.tenant
+        of_queue, of_tenant = self._limits.room(task)
         rooms = left.get(name)
         if rooms is None:
-            rooms = left[name] = {ALL: self._limits.room(task)[0]}
-        own = rooms.get(tenant)
-        if own is None:
-            own = self._limits.room(task)[1]
+            rooms = left[name] = {ALL: of_queue}
+        own = rooms.get(tenant, of_tenant)
         wanted = share.wanted
         startable = min(min(wanted, own), rooms[ALL])
         rooms[ALL] -= startable
@@ -278,6 +277,6 @@ class Cycle:
             self._parking.key_free(task, now)
         record.fresh = False
         self._states.lease(record, agent, now + service, now)
-        pool = agent.pool[1]
+        _, pool = agent.pool
         rule, step = taken(shape.route, pool)
         return Assign(task.uid, agent.uid, agent.name, pool, ASSIGNED, message, rule, step, strategy, score)

@@ -412,10 +412,10 @@ class Core:
     def queue_counts(self) -> dict[Key, tuple[int, int]]:
         """Return by queue how many Tasks wait and how many are leased. Queues without Tasks are left out."""
         found: dict[Key, tuple[int, int]] = {}
-        for (key, _), (waiting, leased) in self._counts.items():
-            if waiting or leased:
-                before = found.get(key, (0, 0))
-                found[key] = (before[0] + waiting, before[1] + leased)
+        for (key, _), here in self._counts.items():
+            if here.waiting or here.leased:
+                waiting, leased = found.get(key, (0, 0))
+                found[key] = (waiting + here.waiting, leased + here.leased)
         return found
 
     def pool_view(self, key: Key) -> PoolView:
@@ -444,7 +444,7 @@ class Core:
 
     def level_counts(self) -> dict[tuple[Key, int], tuple[int, int]]:
         """Return by queue and level of the Tasks' own how many wait and how many are leased."""
-        return {key: (waiting, leased) for key, (waiting, leased) in self._counts.items() if waiting or leased}
+        return {key: (each.waiting, each.leased) for key, each in self._counts.items() if each.waiting or each.leased}
 
     def inspect(self, most: int) -> list[str] | None:
         """Audit about so many things more; return what the whole round found once it is over, None before.

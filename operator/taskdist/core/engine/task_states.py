@@ -23,7 +23,7 @@ from taskdist.core.limits.limits import Limits
 from taskdist.core.model import TOP, Key, Queue, Route, Task
 from taskdist.core.ordering.dependencies import Dependencies
 from taskdist.core.ordering.index import WaitingIndex
-from taskdist.core.ordering.lines import TaskRecord
+from taskdist.core.ordering.lines import TaskCounts, TaskRecord
 from taskdist.core.ordering.parking import Parking
 from taskdist.core.placement.reservations import Reservations, needs_much
 from taskdist.core.primitives.service_times import Estimate, Estimates
@@ -45,7 +45,7 @@ class TaskStates:
     def __init__(self) -> None:
         self.tasks: dict[str, TaskRecord] = {}
         # By queue and the Tasks' own level: how many wait, how many are leased. Records hold on to what counts them.
-        self.counts: dict[tuple[Key, int], list[int]] = {}
+        self.counts: dict[tuple[Key, int], TaskCounts] = {}
         # By namespace: how many Tasks wait for something outside, perhaps for an agent that was not heard of yet.
         self.held: Counter[str] = Counter()
         self.accepted = 0
@@ -160,7 +160,7 @@ class TaskStates:
         task = record.task
         if record.agent is not None:
             agent, record.agent = record.agent, None
-            record.counts[1] -= 1
+            record.counts.leased -= 1
             self.waiting.settle(record, now)
             self.fleet.release(agent, task.uid, now)
             record.failed = False
@@ -170,7 +170,7 @@ class TaskStates:
                 self.parking.key_free(task, now)
             record.eligible_since = -1.0
         else:
-            record.counts[0] -= 1
+            record.counts.waiting -= 1
             record.shape.tasks -= 1
             self._unwatch(record)
             if record.gate is not None:
@@ -194,11 +194,11 @@ class TaskStates:
         if self.reservations:
             self.reservations.forget(record)
 
-    def _counts_of(self, shape: Shape, task: Task) -> list[int]:
+    def _counts_of(self, shape: Shape, task: Task) -> TaskCounts:
         key = (shape.queue_key, task.priority)
         found = self.counts.get(key)
         if found is None:
-            found = self.counts[key] = [0, 0]
+            found = self.counts[key] = TaskCounts()
         return found
 
     def stand(self, record: TaskRecord, now: float) -> None:
@@ -235,7 +235,7 @@ class TaskStates:
                 self._be_patient(record, since, now)
             if record.shape.route is not None:
                 self._take_step(record, record.shape.route, now)
-            record.counts[0] += 1
+            record.counts.waiting += 1
             record.shape.tasks += 1
             self._enter(record, queue, now)
             share = None if record.line is None else record.line.share
@@ -317,7 +317,7 @@ class TaskStates:
         self.verdicts.append(decision)
 
     def gate(self, record: TaskRecord, gate: Reason) -> None:
-        record.counts[0] += 1
+        record.counts.waiting += 1
         record.gate = gate
         record.shape.tasks += 1
         self.count_gated(record, gate)
@@ -363,7 +363,7 @@ class TaskStates:
         self.heed_time(record)
 
     def lease(self, record: TaskRecord, agent: AgentRecord, ends: float, now: float) -> None:
-        record.counts[1] += 1
+        record.counts.leased += 1
         record.agent = agent
         record.failed = False
         self.fleet.lease(agent, record.task, ends, now)

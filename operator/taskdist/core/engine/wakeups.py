@@ -8,8 +8,23 @@ from math import inf
 
 from taskdist.core.ordering.lines import TaskRecord
 
-# (when, stamp, record). Dead unless its record still bears the stamp.
-Wakeup = tuple[float, int, TaskRecord]
+
+class Wakeup:
+    """When something is due for a Task. It is dead once its record has another stamp."""
+
+    __slots__ = ("at", "record", "stamp")
+
+    def __init__(self, at: float, stamp: int, record: TaskRecord) -> None:
+        self.at = at
+        self.stamp = stamp
+        self.record = record
+
+    @property
+    def live(self) -> bool:
+        return self.record.alarm == self.stamp
+
+    def __lt__(self, other: "Wakeup") -> bool:
+        return self.at < other.at if self.at != other.at else self.stamp < other.stamp
 
 
 class Wakeups:
@@ -34,9 +49,9 @@ class Wakeups:
             self._stamp += 1
             self._live += 1
             record.alarm, record.due = self._stamp, at
-            heappush(self._heap, (at, self._stamp, record))
+            heappush(self._heap, Wakeup(at, self._stamp, record))
             if len(self._heap) > 64 + 2 * self._live:
-                self._heap = [entry for entry in self._heap if entry[2].alarm == entry[1]]
+                self._heap = [entry for entry in self._heap if entry.live]
                 heapify(self._heap)
 
     def clear(self, record: TaskRecord) -> None:
@@ -49,8 +64,8 @@ class Wakeups:
         heap = self._heap
         while heap:
             entry = heap[0]
-            if entry[2].alarm == entry[1]:
-                return entry[0]
+            if entry.live:
+                return entry.at
             heappop(heap)
         return None
 
@@ -58,10 +73,9 @@ class Wakeups:
         """Take and return those for which something is due by now."""
         heap = self._heap
         found: list[TaskRecord] = []
-        while heap and heap[0][0] <= now:
+        while heap and heap[0].at <= now:
             entry = heappop(heap)
-            record = entry[2]
-            if record.alarm == entry[1]:
-                self.clear(record)
-                found.append(record)
+            if entry.live:
+                self.clear(entry.record)
+                found.append(entry.record)
         return found

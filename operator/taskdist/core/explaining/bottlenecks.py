@@ -12,7 +12,7 @@ look at single Tasks, and to change anything.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskdist.api import Reason
 from taskdist.core.agents.filters import FILTERS, Need, Offer, fulfils, refusal
@@ -144,7 +144,7 @@ def _of_shape(
                 what, limit = _of_gate(shape, each.blocker.reason)
             else:
                 assert first is not None, "a line without Tasks is held by nothing"
-                what, limit = _limit(each.blocker), of_limit(first[5].task, each.blocker, now)
+                what, limit = _limit(each.blocker), of_limit(first.record.task, each.blocker, now)
             yield Holdup(limit.reason, what, each.tasks, _waited(each.tasks, each.since, now), limit)
     if tasks:
         yield Holdup(found.reason, _scarce(shape, catalogue, found.reason), tasks, _waited(tasks, since, now), found)
@@ -155,7 +155,7 @@ def _waited(tasks: int, since: float, now: float) -> float:
 
 
 def _of_gate(shape: Shape, gate: Reason) -> tuple[str, Explanation]:
-    name = shape.queue_key[1]
+    _, name = shape.queue_key
     if gate is Reason.OUT_OF_TURN:
         return "an ordering key", Explanation(
             gate,
@@ -272,6 +272,13 @@ def _named(kind: str, names: list[str]) -> str:
     return f"{kind}{'s' if len(names) != 1 else ''} {', '.join(names)}"
 
 
+class _Pending(NamedTuple):
+    """What is about to be said (None: nothing), and since when it could have been."""
+
+    name: tuple[Reason, str] | None
+    since: float
+
+
 class Watch:
     """Damps bottlenecks: a new one is told, or the last one dropped, only once that has held for `HELD` seconds."""
 
@@ -279,8 +286,8 @@ class Watch:
 
     def __init__(self) -> None:
         self._said: dict[Key, Bottleneck] = {}
-        # What is about to be said of each (None: nothing), and since when it could have been.
-        self._since: dict[Key, tuple[tuple[Reason, str] | None, float]] = {}
+        # What is about to be said of each.
+        self._since: dict[Key, _Pending] = {}
 
     def look(self, found: Holdups, now: float) -> Mapping[Key, Bottleneck]:
         """Return what is said now, with numbers of now. To be asked every few seconds."""
@@ -300,9 +307,9 @@ class Watch:
             return
         name = None if first is None else first.name
         pending = self._since.get(key)
-        if pending is None or pending[0] != name or pending[1] > now:
-            pending = self._since[key] = (name, now)
-        if now - pending[1] >= HELD:
+        if pending is None or pending.name != name or pending.since > now:
+            pending = self._since[key] = _Pending(name, now)
+        if now - pending.since >= HELD:
             del self._since[key]
             if first is None:
                 del self._said[key]

@@ -123,7 +123,7 @@ def _there_are(namespace: str, known: Iterable[Key]) -> str:
 def _of_agents(
     shape: Shape, catalogue: Catalogue, reservations: "Sequence[Reservation]", task: Task | None
 ) -> Explanation:
-    pools = _pools([key[1] for key in shape.pools])
+    pools = _pools([name for _, name in shape.pools])
     kinds = [kind for key in shape.pools for kind in catalogue.kinds(key)]
     capable = [kind for kind in kinds if shape.serving >> kind.number & 1]
     held = [reservation for reservation in reservations if _capable(shape, reservation)]
@@ -335,7 +335,7 @@ def _more(shape: Shape, catalogue: Catalogue) -> str:
     """The command that adds an agent where Tasks of the class lack nothing but room."""
     if not shape.candidates:
         return ""
-    key = shape.candidates[0][0]
+    key = shape.candidates[0].pool
     return commands.grow(catalogue.pools[key], sum(len(kind.members) for kind in catalogue.kinds(key)))
 
 

@@ -19,7 +19,17 @@ from taskdist.core.agents.filters import (
     tasks_at_once,
 )
 from taskdist.core.agents.roster import AgentClass, AgentRecord, Roster
-from taskdist.core.fleet.equivalence import Candidates, Contest, Demand, Profile, Shape, ShapeKey, contest_of
+from taskdist.core.fleet.equivalence import (
+    Candidate,
+    Candidates,
+    Contest,
+    Demand,
+    Profile,
+    Shape,
+    ShapeKey,
+    Special,
+    contest_of,
+)
 from taskdist.core.fleet.profiles import Profiles
 from taskdist.core.fleet.routes import NONE, opened, route_of
 from taskdist.core.model import EMERGENCY, ZONE, Agent, Key, Pool, Queue, Route, Task
@@ -108,10 +118,11 @@ class Catalogue:
             self._resolve_namespace(pool.namespace)
 
     def drop_pool(self, key: Key) -> None:
-        if self.pools.pop(key, None) is not None:
+        pool = self.pools.pop(key, None)
+        if pool is not None:
             self._pools_changed()
             self._judge(key)
-            self._resolve_namespace(key[0])
+            self._resolve_namespace(pool.namespace)
 
     def _pools_changed(self) -> None:
         self._pairing.version += 1
@@ -126,8 +137,9 @@ class Catalogue:
         else:
             del self._counted[pool]
         if self._judge(pool):
+            namespace, name = pool
             for shape in list(self.shapes.values()):
-                if shape.route is not None and shape.queue_key[0] == pool[0] and pool[1] in shape.route.pools:
+                if shape.route is not None and shape.namespace == namespace and name in shape.route.pools:
                     self._resolve(shape)
 
     def _judge(self, pool: Key) -> bool:
@@ -162,7 +174,7 @@ class Catalogue:
             task.priority >= EMERGENCY and is_emergency(self.queue(queue), task),
             None
             if route == NONE and task.agent is None and not task.budgets and placement is None
-            else (task.agent, route, NONE if route == NONE else step, task.budgets, placement, patient),
+            else Special(task.agent, route, NONE if route == NONE else step, task.budgets, placement, patient),
         )
         shape = self.shapes.get(key)
         if shape is None:
@@ -204,7 +216,8 @@ class Catalogue:
                 del self._by_queue[shape.queue_key]
         self._sweep_at = max(1024, 2 * len(self.shapes))
         # Agents that no Task asks for by name any more are like others again.
-        asked = {(key[0][0], key[8][0]) for key in self.shapes if key[8] is not None and key[8][0] is not None}
+        agents = [(shape.namespace, shape.special.agent) for shape in self.shapes.values()]
+        asked = {(namespace, agent) for namespace, agent in agents if agent is not None}
         for name in self._asked - asked:
             self._asked.discard(name)
             for agent in list(self._by_name.get(name, {}).values()):
@@ -215,14 +228,13 @@ class Catalogue:
             self._resolve(shape)
 
     def _resolve_namespace(self, namespace: str) -> None:
-        self._resolve_all(shape for shape in self.shapes.values() if shape.queue_key[0] == namespace)
+        self._resolve_all(shape for shape in self.shapes.values() if shape.namespace == namespace)
 
     def _resolve(self, shape: Shape) -> None:
         """Work out anew what may serve the shape."""
-        queue, special = self.queues.get(shape.queue_key), shape.key[8]
+        queue, number = self.queues.get(shape.queue_key), shape.special.route
         shape.queue = queue or Queue(*shape.queue_key)
         shape.need = replace(shape.need, allows_unfenced=queue is not None and queue.allows_unfenced)
-        number = NONE if special is None else special[1]
         shape.route = shape.queue.routes[number] if NONE < number < len(shape.queue.routes) else None
         shape.tiers, shape.steps = (), 0
         if shape.route is not None:
@@ -241,7 +253,7 @@ class Catalogue:
             else None
         )
         shape.serving = self._serving(shape, shape.pools)
-        if shape.steps > 1 or (shape.route is not None and shape.key[7]):
+        if shape.steps > 1 or (shape.route is not None and shape.emergency):
             assert shape.route is not None
             self._part(shape, shape.route)
         else:
@@ -261,16 +273,15 @@ class Catalogue:
 
     def _named(self, shape: Shape) -> tuple[Key, ...]:
         """The pools of a shape without a route: the Task's own, its agent's, or its queue's."""
-        namespace = shape.queue_key[0]
+        namespace = shape.namespace
         if shape.need.agent is not None:
             of_agent = self._by_name.get((namespace, shape.need.agent), {}).values()
             found = {agent.kind.offer.pool for agent in of_agent if agent.kind is not None}
-            return tuple(
-                key for key in sorted(found) if key in self.pools and (shape.pool is None or key[1] == shape.pool)
-            )
+            keys = [key for key in sorted(found) if key in self.pools]
+            return tuple(key for key in keys if shape.pool is None or key == (namespace, shape.pool))
         queue = self.queues.get(shape.queue_key)
         names = (shape.pool,) if shape.pool is not None else queue.pools if queue is not None else ()
-        if shape.key[7] and shape.pool is None:
+        if shape.emergency and shape.pool is None:
             names = (*names, *self._others(namespace, names))
         return tuple(key for name in names if (key := (namespace, name)) in self.pools)
 
@@ -280,13 +291,13 @@ class Catalogue:
 
     def _routed(self, shape: Shape, route: Route) -> tuple[Key, ...]:
         """The pools of the route's open steps, in their order; of an emergency, all steps and then all other pools."""
-        namespace = shape.queue_key[0]
-        if shape.key[7]:
+        namespace = shape.namespace
+        if shape.emergency:
             shape.steps = len(route.steps)
         else:
             shape.steps = opened(route, shape.step, lambda name: self._may_grow(shape, (namespace, name)))
         names = [name for step in route.steps[: shape.steps] for name in step.pools]
-        if shape.key[7]:
+        if shape.emergency:
             names += self._others(namespace, names)
         return tuple(key for name in dict.fromkeys(names) if (key := (namespace, name)) in self.pools)
 
@@ -304,7 +315,7 @@ class Catalogue:
         contests: list[Contest] = []
         seen = 0
         for number, step in enumerate(route.steps[: shape.steps], 1):
-            keys = [(shape.queue_key[0], name) for name in step.pools]
+            keys = [(shape.namespace, name) for name in step.pools]
             tier = self._serving(shape, [key for key in keys if key in self.pools]) & ~seen
             seen |= tier
             if tier:
@@ -332,11 +343,12 @@ class Catalogue:
         """
         if shape.need.agent is not None:
             return ()
-        found: list[tuple[Key, int]] = []
+        found: list[Candidate] = []
         for key in shape.pools:
             offers = self._offers(shape.need, self.pools[key])
             if offers:
-                found.append((key, max(tasks_at_once(offer.slots, offer.resources, shape.need) for offer in offers)))
+                at_once = max(tasks_at_once(offer.slots, offer.resources, shape.need) for offer in offers)
+                found.append(Candidate(key, at_once))
         return tuple(found)
 
     def _offers(self, need: Need, pool: Pool) -> list[Offer]:
@@ -368,7 +380,7 @@ class Catalogue:
                 if shape.need.agent is not None:
                     continue
                 if shape.route is not None:
-                    if shape.queue_key[0] == offer.pool[0]:
+                    if shape.namespace == offer.namespace:
                         self._resolve(shape)
                 elif offer.pool in shape.pools:
                     if refusal(shape.need, offer) is None:
@@ -380,7 +392,7 @@ class Catalogue:
             self._census.version += 1
             if len(kind.members) == 1:
                 self._repopulated(kind)
-        name = (offer.pool[0], agent.offer.name)
+        name = (offer.namespace, agent.offer.name)
         agent.enrolled = name
         self._by_name.setdefault(name, {})[agent.uid] = agent
         self._named_anew(name)
@@ -405,8 +417,9 @@ class Catalogue:
     def _named_anew(self, name: Key) -> None:
         """The agents of this name are others now."""
         if name in self._asked:
+            namespace, agent = name
             for shape in list(self.shapes.values()):
-                if shape.need.agent == name[1] and shape.queue_key[0] == name[0]:
+                if shape.need.agent == agent and shape.namespace == namespace:
                     self._resolve(shape)
 
     def _repopulated(self, kind: AgentClass) -> None:
@@ -415,7 +428,7 @@ class Catalogue:
         Empty classes stay: an agent of the kind mostly comes back.
         """
         for shape in list(self.shapes.values()):
-            if shape.route is not None and shape.queue_key[0] == kind.offer.pool[0]:
+            if shape.route is not None and shape.namespace == kind.offer.namespace:
                 self._resolve(shape)
             elif kind.offer.pool in shape.pools and not shape.closed:
                 self._pairing.want(shape, self._candidates(shape))

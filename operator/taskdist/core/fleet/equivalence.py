@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskdist.api import Reason, Strategy
 from taskdist.core.agents.filters import Need
-from taskdist.core.agents.roster import AgentRecord, Resources, Roster, Work
+from taskdist.core.agents.roster import AgentRecord, Resources, Roster, RosterEntry, Work
 from taskdist.core.fleet.routes import NONE
 from taskdist.core.model import Key, Placement, Queue, Route
 from taskdist.core.primitives.inflow import Inflow
@@ -21,8 +21,16 @@ if TYPE_CHECKING:
 # Named once: compiled code finds a constant at once, the member of a class by asking the class.
 ADAPTIVE: Final = Strategy.ADAPTIVE
 
-# Pools that could serve waiting Tasks if they grew, first choice first, with how many one new agent runs at once.
-Candidates = tuple[tuple[Key, int], ...]
+
+class Candidate(NamedTuple):
+    """A pool that could serve waiting Tasks if it grew, and how many of them one new agent runs at once."""
+
+    pool: Key
+    at_once: int
+
+
+# First choice first.
+Candidates = tuple[Candidate, ...]
 
 
 class Demand:
@@ -66,12 +74,12 @@ class Profile:
     def __init__(self, number: int, key: "ProfileKey", rosters: list[Roster], census: Census) -> None:
         self.number = number
         self.key = key
-        self.slots = key[1]
+        self.slots = key.slots
         self.rosters = rosters
         self.shapes = 0
         # By step of a route: the rosters that are asked first of all that have room. None where there are no steps.
         self._tiers: list[list[Roster]] = []
-        for tier in key[3]:
+        for tier in key.tiers:
             self._tiers.append([roster for roster in rosters if tier >> roster.kind.number & 1])
         self._census = census
         self._counted = -1
@@ -101,32 +109,35 @@ class Profile:
         """
         if self._several:
             return self.among(self.nearest(), shape, left)
-        best: tuple[int, tuple[float, tuple[float, str, int, AgentRecord]]] | None = None
+        best: RosterEntry | None = None
+        least, busy = 0, 0.0
         for roster in self.nearest():
             if roster.room >= self.slots:
                 rank = roster.kind.rank(shape.work, shape.estimate, left)
-                if best is None or rank <= best[0]:
-                    found = (rank, roster.best())
-                    if best is None or found < best:
-                        best = found
+                if best is None or rank < least or (rank == least and roster.goes_before(busy, best)):
+                    best, least, busy = roster.best(), rank, roster.busy
         assert best is not None, "the mask of free profiles names one that no agent has room for"
-        return best[1][1][3]
+        return best.agent
 
     def among(self, rosters: list[Roster], shape: "Shape", left: float) -> AgentRecord:
         """Choose likewise among some of its rosters."""
         if self._several and self._counted != self._census.version:
             self._weigh()
-        best: tuple[int, float, tuple[float, tuple[float, str, int, AgentRecord]]] | None = None
+        best: RosterEntry | None = None
+        least, scarcest, busy = 0, 0.0, 0.0
         for roster in rosters:
             if roster.room >= self.slots:
                 rank = roster.kind.rank(shape.work, shape.estimate, left)
                 scarcity = self.scarcity.get(roster.kind.number, 0.0)
-                if best is None or rank < best[0] or (rank == best[0] and scarcity <= best[1]):
-                    found = (rank, scarcity, roster.best())
-                    if best is None or found < best:
-                        best = found
+                if (
+                    best is None
+                    or rank < least
+                    or (rank == least and scarcity < scarcest)
+                    or (rank == least and scarcity == scarcest and roster.goes_before(busy, best))
+                ):
+                    best, least, scarcest, busy = roster.best(), rank, scarcity, roster.busy
         assert best is not None, "the mask of free profiles names one that no agent has room for"
-        return best[2][1][3]
+        return best.agent
 
     def _weigh(self) -> None:
         """A skill that Tasks ask for is as scarce as the part of the agents that lack it, of all that serve here."""
@@ -146,15 +157,47 @@ class Profile:
 
 # What a Task takes of budgets: queue, name, amount.
 Budgets = tuple[tuple[str, str, int], ...]
-# Of which budgets, whatever the amounts: the namespace, and queue and name of each; None where nothing is taken.
-Taking = tuple[str, tuple[tuple[str, str], ...]] | None
-# (agent classes that serve it, slots, resources; the same classes by step of a route, none where it has only one step;
-# of which budgets it takes)
-ProfileKey = tuple[int, int, Resources, tuple[int, ...], Taking]
-# What few Tasks have: the one agent that may run them; the number of their route, and of the step that their wait has
-# opened; what they take of budgets; where they may and would rather run, and whether they wait for that.
-Special = tuple[str | None, int, int, Budgets, Placement | None, bool]
-# Behind what agents are asked for: whether its Tasks are emergencies, which may use any pool; what else they have.
+
+
+class Taking(NamedTuple):
+    """Of which budgets Tasks take, whatever the amounts: their namespace, and queue and name of each budget."""
+
+    namespace: str
+    budgets: tuple[tuple[str, str], ...]
+
+
+class ProfileKey(NamedTuple):
+    """What the shapes of a profile have in common.
+
+    `serving` are the agent classes that serve them, as bits; `tiers` the same by step of a route, none where there is
+    only one step. `taking` is None where nothing is taken of budgets.
+    """
+
+    serving: int
+    slots: int
+    resources: Resources
+    tiers: tuple[int, ...]
+    taking: Taking | None
+
+
+class Special(NamedTuple):
+    """What few Tasks have.
+
+    `agent` is the only one that may run them. `route` is the number of their route, `step` that of the step which
+    their wait has opened. `patient`: they wait for an agent that their placement prefers.
+    """
+
+    agent: str | None = None
+    route: int = NONE
+    step: int = NONE
+    budgets: Budgets = ()
+    placement: Placement | None = None
+    patient: bool = False
+
+
+NOTHING_SPECIAL: Final = Special()
+# What makes a shape, as `shape_of` puts it together: the shape tells its parts by name. A plain tuple, for one is made
+# of each Task that comes.
 ShapeKey = tuple[Key, str | None, str, int, Resources, frozenset[str], tuple[object, ...], bool, Special | None]
 
 
@@ -181,6 +224,7 @@ class Shape:
         "demand",
         "eligible",
         "eligible_since",
+        "emergency",
         "estimate",
         "gated",
         "gated_since",
@@ -194,6 +238,7 @@ class Shape:
         "queue_key",
         "route",
         "serving",
+        "special",
         "step",
         "steps",
         "strategy",
@@ -204,27 +249,31 @@ class Shape:
     )
 
     def __init__(self, key: ShapeKey, need: Need) -> None:
+        queue, pool, type, _, _, _, _, emergency, special = key
         self.key = key
-        self.queue_key: Key = key[0]
-        self.pool = key[1]
-        self.work: Work = (key[0], key[2])
+        self.queue_key = queue
+        self.pool = pool
+        self.work: Work = (queue, type)
+        # Whether its Tasks are emergencies, which may use any pool.
+        self.emergency = emergency
+        self.special = NOTHING_SPECIAL if special is None else special
         # The route that its Tasks take and the step that their wait has opened; `steps` are open in all.
         self.route: Route | None = None
-        special = key[8]
-        self.step = special[2] if special is not None else NONE
+        self.step = self.special.step
         self.steps = 0
         # By open step: the agent classes that serve it and that no earlier step has. Nothing if there is only one.
         self.tiers: tuple[int, ...] = ()
         # Who competes there, and by which strategy; None where that differs by tier.
         self.contests: tuple[Contest, ...] = ()
         self.strategy: Strategy | None = ADAPTIVE
-        self.patient = special is not None and special[5]
+        self.patient = self.special.patient
         # What its Tasks take, and of which budgets.
-        self.budgets: Budgets = special[3] if special is not None else ()
-        names = tuple([(queue, name) for queue, name, _ in self.budgets])
-        self.taking: Taking = (key[0][0], names) if names else None
+        self.budgets = self.special.budgets
+        namespace, _ = queue
+        names = tuple([(of, name) for of, name, _ in self.budgets])
+        self.taking = Taking(namespace, names) if names else None
         # The queue's rules; the defaults if it is gone.
-        self.queue = Queue(*key[0])
+        self.queue = Queue(*queue)
         self.need = need
         # Why none of its Tasks may run, whatever the agents.
         self.closed: Reason | None = None
@@ -243,6 +292,11 @@ class Shape:
         # The sums of the times at which the latter two began to wait.
         self.eligible_since = 0.0
         self.gated_since: dict[Reason, float] = {}
+
+    @property
+    def namespace(self) -> str:
+        namespace, _ = self.queue_key
+        return namespace
 
 
 def contest_of(shape: Shape, route: Route | None, step: int) -> Contest:

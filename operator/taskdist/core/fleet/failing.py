@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from taskdist.core import commands
 from taskdist.core.agents.roster import AgentRecord
-from taskdist.core.model import Key, Pool
+from taskdist.core.model import Key, Pool, Trouble
 from taskdist.core.views import FailingPods
 
 
@@ -18,7 +18,12 @@ def told_of(failing: Iterable[AgentRecord]) -> FailingPods | None:
     if not pods:
         return None
     causes = Counter([trouble.cause for _, trouble in pods])
-    name, trouble = min(pods, key=lambda pod: (-causes[pod[1].cause], pod[0]))
+
+    def rank(pod: tuple[str, Trouble]) -> tuple[int, str]:
+        name, trouble = pod
+        return -causes[trouble.cause], name
+
+    name, trouble = min(pods, key=rank)
     return FailingPods(len(pods), name, trouble)
 
 
@@ -30,7 +35,8 @@ def words(found: FailingPods) -> str:
 
 def command(pool: Key, found: FailingPods) -> str:
     """What tells more of it."""
-    return commands.pod_tells(pool[0], found.name, found.trouble.container)
+    namespace, _ = pool
+    return commands.pod_tells(namespace, found.name, found.trouble.container)
 
 
 def allowed(pool: Pool, desired: int, ready: int, failing: int) -> int:

@@ -8,9 +8,9 @@ decide anything.
 from collections import Counter
 from collections.abc import Callable
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
-from taskdist.core.agents.roster import AgentClass, AgentRecord, PoolMembers, Resources, Roster
+from taskdist.core.agents.roster import AgentClass, AgentRecord, Lease, PoolMembers, Resources, Roster
 from taskdist.core.fleet.catalogue import Catalogue
 from taskdist.core.model import Agent, Key, Task
 from taskdist.core.primitives.bitsets import OrTree
@@ -22,14 +22,24 @@ STARTS: Final = 20
 USUAL_START: Final = 10.0
 
 
+class StartTimes(NamedTuple):
+    """How long the agents of a pool took to start: seconds on average of late, and of how many starts that is."""
+
+    mean: float
+    starts: int
+
+
+NO_STARTS: Final = StartTimes(0.0, 0)
+
+
 class Fleet:
     """All agents and pods."""
 
     def __init__(self) -> None:
         self.agents: dict[str, AgentRecord] = {}
         self.pools: dict[Key, PoolMembers] = {}
-        # By pool: the seconds from a pod's creation to its agent being ready, on average of late, and of how many.
-        self.starts: dict[Key, tuple[float, int]] = {}
+        # By pool: the seconds from a pod's creation to its agent being ready.
+        self.starts: dict[Key, StartTimes] = {}
         # Those that rest and have a slot free, by the number of their class.
         self.roomy: dict[int, dict[str, AgentRecord]] = {}
         # Grows whenever an agent comes, goes or becomes another, whatever it holds.
@@ -68,7 +78,7 @@ class Fleet:
     def lease(self, agent: AgentRecord, task: Task, ends: float, now: float) -> None:
         """The agent holds the Task, whose attempt is expected to end then."""
         slots, resources = task.slots, task.resources
-        agent.leases[task.uid] = (ends, task.uid, slots, resources)
+        agent.leases[task.uid] = Lease(ends, task.uid, slots, resources)
         agent.soonest = min(agent.soonest, ends)
         if resources:
             _take(agent, resources)
@@ -77,12 +87,12 @@ class Fleet:
             agent.home.idle.pop(agent.uid, None)
 
     def release(self, agent: AgentRecord, task_uid: str, now: float) -> None:
-        ends, _, slots, resources = agent.leases.pop(task_uid)
-        if ends <= agent.soonest:
-            agent.soonest = min([lease[0] for lease in agent.leases.values()], default=inf)
-        if resources:
-            _give_back(agent, resources)
-        self._book(agent, -slots, now)
+        lease = agent.leases.pop(task_uid)
+        if lease.ends <= agent.soonest:
+            agent.soonest = min([other.ends for other in agent.leases.values()], default=inf)
+        if lease.resources:
+            _give_back(agent, lease.resources)
+        self._book(agent, -lease.slots, now)
         if not agent.leases:
             agent.idle_since = now
             if agent.home is not None and agent.counted:
@@ -170,8 +180,8 @@ class Fleet:
             if agent.offer != offer:
                 agent.offer, agent.slots = offer, offer.slots
                 agent.resources_free = dict(offer.resources)
-                for _, _, _, resources in agent.leases.values():
-                    _take(agent, resources)
+                for lease in agent.leases.values():
+                    _take(agent, lease.resources)
                 self._enrol(agent)
 
         self.change(agent, now, what)
@@ -180,14 +190,15 @@ class Fleet:
         """The agent is ready for the first time, if its pod was seen from its creation on."""
         seconds = now - agent.created
         if agent.starting and agent.pool is not None and seconds > 0.0:
-            mean, count = self.starts.get(agent.pool, (0.0, 0))
-            count = min(count + 1, STARTS)
-            self.starts[agent.pool] = (mean + (seconds - mean) / count, count)
+            known = self.starts.get(agent.pool, NO_STARTS)
+            count = min(known.starts + 1, STARTS)
+            self.starts[agent.pool] = StartTimes(known.mean + (seconds - known.mean) / count, count)
         agent.starting = False
 
     def start_seconds(self, pool: Key) -> float:
         """Return how long an agent of the pool takes to start."""
-        return self.starts.get(pool, (USUAL_START, 0))[0]
+        known = self.starts.get(pool)
+        return USUAL_START if known is None else known.mean
 
     def gone(self, agent: AgentRecord, now: float) -> None:
         """Its pod is gone, or out of sight. What it offered is no guide to the pool any more; its leases stand."""

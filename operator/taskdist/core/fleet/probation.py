@@ -12,6 +12,7 @@ from collections import deque
 from heapq import heappop, heappush
 from math import inf, nextafter
 from sys import maxsize
+from typing import NamedTuple
 
 from taskdist.api import BreakerState, Reason
 from taskdist.core.agents.circuit_breaker import CHANCE, Evidence, most_open, open_seconds
@@ -64,6 +65,20 @@ class Start:
         return self.since + self.seconds * self.cap(now) / (self.agent.slots - 1)
 
 
+class _Visit(NamedTuple):
+    """When an agent is to be looked at; it may be gone by then."""
+
+    at: float
+    uid: str
+
+
+class _Ready(NamedTuple):
+    """How many agents of a pool were ready at a version of the fleet."""
+
+    version: int
+    agents: int
+
+
 class Guard:
     """Caps the slots of agents whose breaker is not closed, and of new agents that start slowly."""
 
@@ -72,12 +87,11 @@ class Guard:
         self._catalogue = catalogue
         self._wards: dict[str, Ward] = {}
         self._starts: dict[str, Start] = {}
-        # (when, uid): look at the agent then. What is no more is found nothing of.
-        self._times: list[tuple[float, str]] = []
+        self._times: list[_Visit] = []
         self._turned: deque[BreakerTurned] = deque()
         # The fleet's version at which no pool had more held than may be.
         self._settled = -1
-        self._ready: dict[Key, tuple[int, int]] = {}
+        self._ready: dict[Key, _Ready] = {}
 
     # What happens.
 
@@ -120,7 +134,8 @@ class Guard:
             found = evidence.condemns(agent.uid, rules, now)
             if found is not None and self._held(pool.key) < most_open(rules, self._ready_of(pool.key)):
                 ward = self._wards[agent.uid] = Ward(agent, pool.key)
-                why = f"{found[0]} of its last {found[1]} attempts failed, where other agents of the pool succeed"
+                failures, attempts = found
+                why = f"{failures} of its last {attempts} attempts failed, where other agents of the pool succeed"
                 self._open(ward, rules, why, now)
 
     def changed(self, former: Pool | None, pool: Pool, now: float) -> None:
@@ -140,8 +155,8 @@ class Guard:
 
     def due(self, now: float) -> None:
         """Let happen what time brings, and hold no more than may be."""
-        while self._times and self._times[0][0] <= now:
-            agent = self._fleet.agents.get(heappop(self._times)[1])
+        while self._times and self._times[0].at <= now:
+            agent = self._fleet.agents.get(heappop(self._times).uid)
             if agent is not None:
                 self._look(agent, now)
         if (self._wards or self._starts) and self._fleet.version != self._settled:
@@ -149,7 +164,7 @@ class Guard:
             self._settled = self._fleet.version
 
     def next_due(self) -> float | None:
-        return self._times[0][0] if self._times else None
+        return self._times[0].at if self._times else None
 
     def tell(self, decisions: list[Decision], most: int) -> bool:
         """Say what became of breakers. Return whether there was room to say it all."""
@@ -199,7 +214,7 @@ class Guard:
         ward.passed, ward.doubt = 0, 1.0
         if ward.agent.evidence is not None:
             ward.agent.evidence.clear()
-        heappush(self._times, (ward.until, ward.agent.uid))
+        heappush(self._times, _Visit(ward.until, ward.agent.uid))
         self._apply(ward.agent, now)
         self._turn(ward, BreakerState.OPEN, f"{why}; it gets no Tasks for {seconds:g} s.")
 
@@ -243,7 +258,7 @@ class Guard:
                 del self._starts[agent.uid]
             else:
                 # Strictly later, or rounding could have it looked at without end.
-                heappush(self._times, (max(start.next(now), nextafter(now, inf)), agent.uid))
+                heappush(self._times, _Visit(max(start.next(now), nextafter(now, inf)), agent.uid))
         self._apply(agent, now)
 
     def _apply(self, agent: AgentRecord, now: float) -> None:
@@ -272,10 +287,10 @@ class Guard:
 
     def _ready_of(self, pool: Key) -> int:
         known = self._ready.get(pool)
-        if known is None or known[0] != self._fleet.version:
+        if known is None or known.version != self._fleet.version:
             ready = sum(agent.serving for agent in self._fleet.members(pool).agents.values())
-            known = self._ready[pool] = (self._fleet.version, ready)
-        return known[1]
+            known = self._ready[pool] = _Ready(self._fleet.version, ready)
+        return known.agents
 
     def _settle(self, now: float) -> None:
         """Forget agents that are no more; let go of those held longest where too many are."""

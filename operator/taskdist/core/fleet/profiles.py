@@ -64,7 +64,7 @@ class Profiles:
                 self._retire(former)
 
     def of(self, shape: Shape) -> Profile:
-        key = (shape.serving, shape.need.slots, shape.need.resources, shape.tiers, shape.taking)
+        key = ProfileKey(shape.serving, shape.need.slots, shape.need.resources, shape.tiers, shape.taking)
         profile = self.profiles.get(key)
         if profile is None:
             number = self._free_profiles.pop() if self._free_profiles else len(self.profiles)

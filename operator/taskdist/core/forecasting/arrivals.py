@@ -175,17 +175,16 @@ class Arrivals:
             for level, flow in enumerate(flows):
                 if flow is not None:
                     slots, variance = flow.rate(number, blocks)
-                    sums = rates[level].get(key, (0.0, 0.0))
-                    rates[level][key] = (sums[0] + slots * part, sums[1] + variance * part * part)
+                    others, varies = rates[level].get(key, (0.0, 0.0))
+                    rates[level][key] = (others + slots * part, varies + variance * part * part)
                     whole[level][shape.queue_key] = whole[level].get(shape.queue_key, 0.0) + slots
         prices = {key: price(*key) for key in dict.fromkeys(key for each in rates for key in each)}
         for level in range(EMERGENCY, -1, -1):
             work: dict[Key, float] = {}
             for key, (slots, _) in rates[level].items():
-                work[key[0]] = work.get(key[0], 0.0) + slots * prices[key][0]
-            seconds[level] = {
-                f"{queue[0]}/{queue[1]}": work[queue] / slots for queue, slots in whole[level].items() if slots
-            }
+                (queue, _), (price_of_slot, _) = key, prices[key]
+                work[queue] = work.get(queue, 0.0) + slots * price_of_slot
+            seconds[level] = {"/".join(queue): work[queue] / slots for queue, slots in whole[level].items() if slots}
             loads.append(_priced(rates[level], prices, loads[-1]))
         return loads[::-1], seconds
 

@@ -115,9 +115,10 @@ def _paced(record: "TaskRecord", blocker: Blocker, before: Ahead, arrivals: Arri
             wanted, above = _wanted(lambda shape: float(shape.queue_key == key), record, before, arrivals, now)
         wanted += 1.0
     elif isinstance(blocker, Short) and blocker.ever and (terms := blocker.purse.terms) is not None and terms.rate:
+        namespace, _ = key
         short, rate, tokens = blocker, terms.rate, blocker.purse.tokens(terms.rate, now).tokens(now)
         wanted, above = _wanted(
-            lambda shape: float(taken(short, shape.budgets)) if shape.queue_key[0] == key[0] else 0.0,
+            lambda shape: float(taken(short, shape.budgets)) if shape.namespace == namespace else 0.0,
             record,
             before,
             arrivals,

@@ -14,7 +14,6 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
-from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from taskdist.core.fleet.equivalence import Shape
@@ -114,8 +113,23 @@ class Lane:
             for below in (2 * at + 1, 2 * at + 2):
                 if below < len(line.heap):
                     heappush(frontier, (line.heap[below], below, line))
-            if entry[5].stamp == entry[4]:
+            if entry.live:
                 yield entry
+
+
+class _Turn:
+    """Whose turn it is among the lanes of a queue: a lane at its virtual time, its first Task and those after that."""
+
+    __slots__ = ("entry", "lane", "tasks", "vt")
+
+    def __init__(self, lane: Lane, entry: "TaskEntry", tasks: "Iterator[TaskEntry]") -> None:
+        self.vt = lane.vt
+        self.lane = lane
+        self.entry = entry
+        self.tasks = tasks
+
+    def order(self) -> tuple[float, str]:
+        return (self.vt, self.lane.key)
 
 
 class Turns:
@@ -157,26 +171,29 @@ class Turns:
     ) -> "Iterator[tuple[TaskEntry, float, Lane]]":
         """Yield the Tasks of these lanes as they take turns, with what each costs: the index's own rule of turns."""
         pending = self.pending
-        turns: list[tuple[float, str, TaskEntry, Lane, Iterator[TaskEntry]]] = []
+        turns: list[_Turn] = []
         for lane in lanes:
             tasks = lane.ordered()
             first = next(tasks, None)
             if first is not None:
-                turns.append((lane.vt, lane.key, first, lane, tasks))
-        turns.sort(key=itemgetter(0, 1))
+                turns.append(_Turn(lane, first, tasks))
+        turns.sort(key=_Turn.order)
         while turns:
-            least, chosen = turns[0][0], 0
+            least, chosen = turns[0].vt, 0
             if pending > 0.0:
-                for at, (vt, _, entry, lane, _) in enumerate(turns[1:LOOK], 1):
-                    if even(vt, lane.weight, least, pending) and entry < turns[chosen][2] and in_hurry(entry[5]):
+                for at, turn in enumerate(turns[1:LOOK], 1):
+                    hurried = turn.entry < turns[chosen].entry and in_hurry(turn.entry.record)
+                    if hurried and even(turn.vt, turn.lane.weight, least, pending):
                         chosen = at
-            vt, key, entry, lane, tasks = turns.pop(chosen)
-            cost = price(entry[5].shape)
+            turn = turns.pop(chosen)
+            entry, lane = turn.entry, turn.lane
+            cost = price(entry.record.shape)
             pending += cost
             yield entry, cost, lane
-            following = next(tasks, None)
+            following = next(turn.tasks, None)
             if following is not None:
-                insort(turns, (vt + cost / lane.weight, key, following, lane, tasks), key=itemgetter(0, 1))
+                turn.entry, turn.vt = following, turn.vt + cost / lane.weight
+                insort(turns, turn, key=_Turn.order)
 
 
 class _TooMany(Exception):
@@ -273,10 +290,10 @@ def _counted(place: Place, found: Ahead, price: Callable[[Shape], float], so_far
     vt, cost = lane.vt, 0.0
     for entry, each, of in mine.served([lane, *found.lanes], price):
         if of is lane:
-            if not entry < place:
+            if not entry.place < place:
                 break
             vt += each / lane.weight
-        take(entry[5].shape)
+        take(entry.record.shape)
         cost += each
     turn = mine.vt + cost / mine.weight
     for queue in found.queues:
@@ -284,7 +301,7 @@ def _counted(place: Place, found: Ahead, price: Callable[[Shape], float], so_far
         for entry, each in queue.ordered(price):
             if (theirs, queue.key) >= (turn, mine.key):
                 break
-            take(entry[5].shape)
+            take(entry.record.shape)
             theirs += each / queue.weight
     found.vt, found.turn = vt, turn
     return dict(taken)
@@ -316,7 +333,7 @@ def _before(line: "Line", place: Place) -> float:
     """Return about how many of the line's Tasks are before the place: counted in short lines, sampled in long ones."""
     heap = line.heap
     step = max(1, len(heap) // SAMPLE)
-    looked = [entry for entry in heap[::step] if entry[5].stamp == entry[4]]
+    looked = [entry for entry in heap[::step] if entry.live]
     if not looked:
         return 0.0
-    return line.live * sum(entry < place for entry in looked) / len(looked)
+    return line.live * sum(entry.place < place for entry in looked) / len(looked)

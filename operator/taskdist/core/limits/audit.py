@@ -54,7 +54,8 @@ def findings(
         for blocker in book.watched:
             # Those of time are told by it.
             if blocker.opens_at(0.0) is None and blocker.open(0.0):
-                yield f"a limit is open and was not reported: {blocker.describe(0.0)[0]}"
+                said, _ = blocker.describe(0.0)
+                yield f"a limit is open and was not reported: {said}"
 
 
 def _empty(book: Book) -> bool:

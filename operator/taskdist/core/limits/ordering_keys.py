@@ -13,10 +13,28 @@ from taskdist.core.model import Task
 # A Task that was started by a former leader, and one that was not, as far as is known.
 _STARTED, _NEW = 0, 1
 
-# (standing, created, uid, stamp, name): smaller goes first.
-Entry = tuple[int, float, str, int, str]
 # (namespace, queue, ordering key).
 SequenceKey = tuple[str, str, str]
+
+
+class SequenceEntry:
+    """A Task in the sequence of its ordering key. `standing` goes before the time of creation: smaller is earlier."""
+
+    __slots__ = ("created", "name", "stamp", "standing", "uid")
+
+    def __init__(self, standing: int, task: Task, stamp: int) -> None:
+        self.standing = standing
+        self.created = task.created
+        self.uid = task.uid
+        self.name = task.name
+        self.stamp = stamp
+
+    def __lt__(self, other: "SequenceEntry") -> bool:
+        if self.standing != other.standing:
+            return self.standing < other.standing
+        if self.created != other.created:
+            return self.created < other.created
+        return self.uid < other.uid if self.uid != other.uid else self.stamp < other.stamp
 
 
 class Sequence:
@@ -28,28 +46,28 @@ class Sequence:
     __slots__ = ("entries", "heap", "leased")
 
     def __init__(self) -> None:
-        self.entries: dict[str, Entry] = {}
-        self.heap: list[Entry] = []
+        self.entries: dict[str, SequenceEntry] = {}
+        self.heap: list[SequenceEntry] = []
         self.leased: list[str] = []
 
-    def put(self, entry: Entry) -> None:
-        self.entries[entry[2]] = entry
+    def put(self, entry: SequenceEntry) -> None:
+        self.entries[entry.uid] = entry
         heappush(self.heap, entry)
         if len(self.heap) > 8 + 2 * len(self.entries):
             self.heap = list(self.entries.values())
             heapify(self.heap)
 
-    def first(self) -> Entry | None:
+    def first(self) -> SequenceEntry | None:
         heap, entries = self.heap, self.entries
         while heap:
             entry = heap[0]
-            live = entries.get(entry[2])
-            if live is not None and live[3] == entry[3]:
+            live = entries.get(entry.uid)
+            if live is not None and live.stamp == entry.stamp:
                 return entry
             heappop(heap)
         return None
 
-    def holder(self) -> Entry | None:
+    def holder(self) -> SequenceEntry | None:
         """Return the Task for which all others of the key wait: one that has a lease, else the first."""
         return self.entries[self.leased[0]] if self.leased else self.first()
 
@@ -69,11 +87,11 @@ class OrderingKeys:
             sequence = self._sequences[key] = Sequence()
         led = None if sequence.leased else sequence.first()
         self._stamp += 1
-        sequence.put((_STARTED if task.attempted else _NEW, task.created, task.uid, self._stamp, task.name))
+        sequence.put(SequenceEntry(_STARTED if task.attempted else _NEW, task, self._stamp))
         if led is None:
             return None
         first = sequence.first()
-        return led[2] if first is not None and first[2] != led[2] else None
+        return led.uid if first is not None and first.uid != led.uid else None
 
     def leave(self, task: Task) -> list[str]:
         """Take out a Task that ended for good. Return whose turn it is now, if that changed."""
@@ -84,10 +102,10 @@ class OrderingKeys:
         if not sequence.entries:
             del self._sequences[key]
             return []
-        if led is None or led[2] != task.uid or sequence.leased:
+        if led is None or led.uid != task.uid or sequence.leased:
             return []
         following = sequence.first()
-        return [] if following is None else [following[2]]
+        return [] if following is None else [following.uid]
 
     def take(self, task: Task) -> None:
         self._sequences[_key(task)].leased.append(task.uid)
@@ -101,7 +119,7 @@ class OrderingKeys:
         sequence = self._sequences[_key(task)]
         sequence.leased.remove(task.uid)
         self._stamp += 1
-        sequence.put((-self._stamp, task.created, task.uid, self._stamp, task.name))
+        sequence.put(SequenceEntry(-self._stamp, task, self._stamp))
 
     def mine(self, task: Task) -> bool:
         """Whether a waiting Task has the turn."""
@@ -109,19 +127,19 @@ class OrderingKeys:
         if sequence is None:
             return True
         first = sequence.first()
-        return not sequence.leased and (first is None or first[2] == task.uid)
+        return not sequence.leased and (first is None or first.uid == task.uid)
 
     def ahead(self, task: Task) -> tuple[str, int]:
         """Return the name of the Task for which the others of the key wait, and how many of them have not ended."""
         sequence = self._sequences.get(_key(task))
         holder = sequence.holder() if sequence is not None else None
-        return ("", 0) if sequence is None or holder is None else (holder[4], len(sequence.entries))
+        return ("", 0) if sequence is None or holder is None else (holder.name, len(sequence.entries))
 
     def first(self, task: Task) -> str | None:
         """Return the uid of the Task that goes next of the key, if that is another one."""
         sequence = self._sequences.get(_key(task))
         first = sequence.first() if sequence is not None else None
-        return None if first is None or first[2] == task.uid else first[2]
+        return None if first is None or first.uid == task.uid else first.uid
 
     def sizes(self) -> Iterator[tuple[SequenceKey, tuple[set[str], int]]]:
         """Yield, by key: the uids of its Tasks and how many of them are leased."""

@@ -12,6 +12,16 @@ from taskdist.core.model import TokenRate
 PEAKS: Final = 64
 
 
+class _Peak:
+    """How many tokens there were at a time."""
+
+    __slots__ = ("at", "level")
+
+    def __init__(self, at: float, level: float) -> None:
+        self.at = at
+        self.level = level
+
+
 class Bucket:
     """`burst` tokens at first and at most, `per_second` more each second; a grant takes one, or an amount.
 
@@ -27,8 +37,8 @@ class Bucket:
         # This many were there at that time; before the first use it has always been full.
         self._tokens = float(rate.burst)
         self._at = 0.0
-        # Levels right before takes, as (time, level): those that no later one reaches.
-        self._peaks: list[tuple[float, float]] = []
+        # Levels right before takes: those that no later one reaches.
+        self._peaks: list[_Peak] = []
 
     def adopt(self, rate: TokenRate, now: float) -> None:
         """Go on under other terms: tokens that are there stay, as far as they have room."""
@@ -62,12 +72,12 @@ class Bucket:
     def take(self, now: float, amount: float = 1.0) -> None:
         """Take tokens, whether they are there or not."""
         tokens, peaks = self.tokens(now), self._peaks
-        while peaks and peaks[-1][1] <= tokens:
+        while peaks and peaks[-1].level <= tokens:
             peaks.pop()
-        if not peaks or peaks[-1][0] != now:
-            peaks.append((now, tokens))
+        if not peaks or peaks[-1].at != now:
+            peaks.append(_Peak(now, tokens))
             if len(peaks) > PEAKS:
-                peaks[:2] = [(peaks[1][0], peaks[0][1])]
+                peaks[:2] = [_Peak(peaks[1].at, peaks[0].level)]
         self._tokens = tokens - amount
         self._at = now
 
@@ -82,10 +92,10 @@ class Bucket:
         tokens = self.tokens(now)
         if amount > 0.0:
             highest = tokens
-            for at, level in self._peaks:
-                if at > since and level > highest:
-                    highest = level
+            for peak in self._peaks:
+                if peak.at > since and peak.level > highest:
+                    highest = peak.level
             amount = max(0.0, min(amount, self.rate.burst - highest))
-            self._peaks = [(at, level + amount if at > since else level) for at, level in self._peaks]
+            self._peaks = [_Peak(each.at, each.level + amount) if each.at > since else each for each in self._peaks]
         self._tokens = tokens + amount
         self._at = now

@@ -11,7 +11,7 @@ Task waits for it already, so only then are its ancestors searched.
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from taskdist.api import OnDependencyFailure, Phase, Reason
 from taskdist.core.model import EMERGENCY, TOP, Parent, Task
@@ -38,6 +38,16 @@ class Gate:
     parent: str = ""
 
 
+class Urgency(NamedTuple):
+    """What a Task lends each of its parents: its level, and the length of the chain that begins with it."""
+
+    level: int
+    chain: int
+
+
+NO_URGENCY: Final = Urgency(0, 0)
+
+
 @dataclass(slots=True)
 class _Node:
     """A Task with parents.
@@ -53,7 +63,7 @@ class _Node:
     waits: set[str] = field(default_factory=set)  # uids of parents that have not ended
     bad: list[Parent] = field(default_factory=list)  # parents that did not succeed
     links: tuple[str, ...] = ()  # parents at which it is counted, in the order of the spec
-    counted: tuple[int, int] = (0, 0)  # the level and chain with which it is counted there
+    counted: Urgency = NO_URGENCY  # as what it is counted there
     cycles: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by the uid of who closes it: its names
 
 
@@ -303,11 +313,11 @@ class Dependencies:
             self._count(parent, node.counted, None)
         node.links = ()
 
-    def _counts(self, uid: str) -> tuple[int, int]:
+    def _counts(self, uid: str) -> Urgency:
         node = self._nodes[uid]
-        return min(TOP, self.level(uid, node.level)), min(LONGEST_CHAIN, self.chain(uid) + 1)
+        return Urgency(min(TOP, self.level(uid, node.level)), min(LONGEST_CHAIN, self.chain(uid) + 1))
 
-    def _count(self, parent: str, before: tuple[int, int] | None, now: tuple[int, int] | None) -> None:
+    def _count(self, parent: str, before: Urgency | None, now: Urgency | None) -> None:
         """A child of the parent counts otherwise. Goes on to the parent's own parents as long as that changes them."""
         pending = [(parent, before, now)]
         while pending:
@@ -316,13 +326,13 @@ class Dependencies:
                 continue
             below = self._below[uid]
             if before is not None:
-                below.levels[before[0]] -= 1
-                below.chains[before[1]] -= 1
-                if not below.chains[before[1]]:
-                    del below.chains[before[1]]
+                below.levels[before.level] -= 1
+                below.chains[before.chain] -= 1
+                if not below.chains[before.chain]:
+                    del below.chains[before.chain]
             if now is not None:
-                below.levels[now[0]] += 1
-                below.chains[now[1]] += 1
+                below.levels[now.level] += 1
+                below.chains[now.chain] += 1
             level = next((each for each in range(TOP, -1, -1) if below.levels[each]), -1)
             chain = max(below.chains, default=0)
             if (level, chain) == (below.level, below.chain):
@@ -350,8 +360,8 @@ class Dependencies:
                 yield f"{uid} closes a cycle and does not know it"
         for uid, below in self._below.items():
             linked = [node for node in map(self._nodes.__getitem__, below.children) if uid in node.links]
-            level = max((node.counted[0] for node in linked), default=-1)
-            chain = max((node.counted[1] for node in linked), default=0)
+            level = max((node.counted.level for node in linked), default=-1)
+            chain = max((node.counted.chain for node in linked), default=0)
             if (below.level, below.chain) != (level, chain):
                 yield f"{uid} has level {below.level} and chain {below.chain} from below, not {level} and {chain}"
             if not below.children:

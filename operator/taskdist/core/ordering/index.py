@@ -19,7 +19,7 @@ from taskdist.core.limits.budgets import Short, taken
 from taskdist.core.model import EMERGENCY, Key, Queue, Task
 from taskdist.core.order import Place
 from taskdist.core.ordering.fair_sharing import LOOK, Share, even
-from taskdist.core.ordering.lines import Band, Charge, Group, Line, TaskEntry, TaskRecord
+from taskdist.core.ordering.lines import Band, Charge, Group, Line, LineEntry, TaskEntry, TaskRecord
 from taskdist.core.primitives.bitsets import OrTree, bits
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class WaitingIndex:
         self._stamp += 1
         record.line = line
         record.stamp = stamp = self._stamp
-        entry = (-record.chain, record.latest_start, task.created, task.uid, stamp, record)
+        entry = TaskEntry(record.place(), stamp, record)
         line.trim()
         heap = line.heap
         heappush(heap, entry)
@@ -82,14 +82,14 @@ class WaitingIndex:
         line.since += record.since
         if task.concurrency_key is not None:
             line.count_key(task.concurrency_key, 1, record.since)
-        if heap[0][4] == stamp:
+        if heap[0].stamp == stamp:
             self._lead(line, entry)
         self._want(line, shape.demand, 1)
 
     def remove(self, record: TaskRecord) -> None:
         line = record.line
         assert line is not None, "only Tasks that stand in a line are removed"
-        led = line.heap[0][4] == record.stamp
+        led = line.heap[0].stamp == record.stamp
         record.line, record.stamp = None, 0
         line.live -= 1
         line.since -= record.since
@@ -258,18 +258,18 @@ class WaitingIndex:
                         yield f"a tenant of band {at} counts other profiles than it has groups of that go on"
                     for number, group in tenant.groups.items():
                         demands = Counter[int]()
-                        for entry in group.heap:
-                            if entry[5].stamp == entry[4] and entry[5].shape.demand is not None:
-                                demands[id(entry[5].shape.demand)] += entry[5].live
+                        heads = [entry for entry in group.heap if entry.live]
+                        for head in heads:
+                            if head.line.shape.demand is not None:
+                                demands[id(head.line.shape.demand)] += head.line.live
                         if {id(demand): tasks for demand, tasks in group.demands.items()} != demands:
                             yield f"a group of band {at} and profile {number} counts other demands than its lines"
-                        heads = [entry for entry in group.heap if entry[5].stamp == entry[4]]
                         if len(heads) != group.lines or not heads:
                             yield f"a group of band {at} and profile {number} counts {group.lines}, not {len(heads)}"
                         for head in heads:
-                            yield from _keys_of(head[5])
-                            first = head[5].first()
-                            if first is None or head[:4] != first[:4]:
+                            yield from _keys_of(head.line)
+                            first = head.line.first()
+                            if first is None or head.place.compare(first.place):
                                 yield f"a line of band {at} and profile {number} stands under another than its first"
                     for numbers, kept in tenant.firsts.items():
                         groups = [tenant.groups[number] for number in bits(numbers) if number in tenant.groups]
@@ -296,7 +296,7 @@ class WaitingIndex:
             return
         share = line.share
         if share is None or not share.known:
-            share = line.share = self._share(line, first[5].task)
+            share = line.share = self._share(line, first.record.task)
         group = share.groups.get(profile.number)
         if group is None:
             group = share.groups[profile.number] = Group(profile, share)
@@ -324,8 +324,8 @@ class WaitingIndex:
         """Let the line stand in its group by its first Task."""
         self._stamp += 1
         line.stamp = self._stamp
-        line.lead = record = first[5]
-        heappush(group.heap, (first[0], first[1], first[2], first[3], line.stamp, line))
+        line.lead = record = first.record
+        heappush(group.heap, LineEntry(first.place, line.stamp, line))
         assert line.share is not None
         firsts = line.share.firsts
         for numbers, former in list(firsts.items()):

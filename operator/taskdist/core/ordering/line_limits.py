@@ -54,8 +54,8 @@ class LineLimits:
         if first is None:
             return None
         if limited is None:
-            self._limited[shape.queue_key] = self._limits.limited(first[5].task)
-        return self._limits.holding_all(first[5].task, line.level, self._now)
+            self._limited[shape.queue_key] = self._limits.limited(first.record.task)
+        return self._limits.holding_all(first.record.task, line.level, self._now)
 
     def of(self, line: Line) -> list[Held]:
         """Return by which limits how many of the line's Tasks are held; the others wait for room alone."""

@@ -24,6 +24,16 @@ if TYPE_CHECKING:
     from taskdist.core.limits.blockers import Blocker
 
 
+class TaskCounts:
+    """How many Tasks wait and how many are leased."""
+
+    __slots__ = ("leased", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.leased = 0
+
+
 class TaskRecord:
     """A Task that waits or is leased. Once it is placed, exactly one of `agent`, `gate` and `line` is set.
 
@@ -65,7 +75,7 @@ class TaskRecord:
         "trying",
     )
 
-    def __init__(self, task: Task, shape: Shape, counts: list[int]) -> None:
+    def __init__(self, task: Task, shape: Shape, counts: "TaskCounts") -> None:
         """`counts`: how many of its queue and level wait and how many are leased, kept by whoever moves it."""
         self.task = task
         self.shape = shape
@@ -116,7 +126,7 @@ class TaskRecord:
         self.since = 0.0
 
     def place(self) -> Place:
-        return (-self.chain, self.latest_start, self.task.created, self.task.uid)
+        return Place(self.chain, self.latest_start, self.task.created, self.task.uid)
 
     def before(self, other: "TaskRecord") -> bool:
         """Whether its place is before the other's."""
@@ -128,7 +138,23 @@ class TaskRecord:
         return mine.created < theirs.created if mine.created != theirs.created else mine.uid < theirs.uid
 
 
-TaskEntry = tuple[int, float, float, str, int, TaskRecord]
+class TaskEntry:
+    """A Task in the heap of its line, as it stood when it was entered. It is dead once its record has another stamp."""
+
+    __slots__ = ("place", "record", "stamp")
+
+    def __init__(self, place: Place, stamp: int, record: TaskRecord) -> None:
+        self.place = place
+        self.stamp = stamp
+        self.record = record
+
+    @property
+    def live(self) -> bool:
+        return self.record.stamp == self.stamp
+
+    def __lt__(self, other: "TaskEntry") -> bool:
+        order = self.place.compare(other.place)
+        return order < 0 if order else self.stamp < other.stamp
 
 
 class KeyCount:
@@ -206,20 +232,39 @@ class Line:
 
     def first(self) -> TaskEntry | None:
         heap = self.heap
-        while heap and heap[0][5].stamp != heap[0][4]:
+        while heap:
+            entry = heap[0]
+            if entry.live:
+                return entry
             heappop(heap)
-        return heap[0] if heap else None
+        return None
 
     def trim(self) -> None:
         if len(self.heap) > 8 + 2 * self.live:
-            self.heap = [entry for entry in self.heap if entry[5].stamp == entry[4]]
+            self.heap = [entry for entry in self.heap if entry.live]
             heapify(self.heap)
 
     def tasks(self) -> Iterator[TaskRecord]:
-        return (entry[5] for entry in self.heap if entry[5].stamp == entry[4])
+        return (entry.record for entry in self.heap if entry.live)
 
 
-LineEntry = tuple[int, float, float, str, int, Line]
+class LineEntry:
+    """A line in the heap of its group, at the place of its first Task. It is dead once its line has another stamp."""
+
+    __slots__ = ("line", "place", "stamp")
+
+    def __init__(self, place: Place, stamp: int, line: Line) -> None:
+        self.place = place
+        self.stamp = stamp
+        self.line = line
+
+    @property
+    def live(self) -> bool:
+        return self.line.stamp == self.stamp
+
+    def __lt__(self, other: "LineEntry") -> bool:
+        order = self.place.compare(other.place)
+        return order < 0 if order else self.stamp < other.stamp
 
 
 class Group:
@@ -230,9 +275,9 @@ class Group:
     def __init__(self, profile: Profile, share: "Share[Group, Line]") -> None:
         # The profile's.
         self.number = profile.number
-        taking = profile.key[4]
+        taking = profile.key.taking
         # Of which budgets its Tasks take, and how much.
-        self._names = () if taking is None else taking[1]
+        self._names = () if taking is None else taking.budgets
         self._amounts = [Amounts() for _ in self._names]
         self.share = share
         self.heap: list[LineEntry] = []
@@ -250,13 +295,13 @@ class Group:
     def join(self, shape: Shape) -> None:
         """A line of this shape stands in it."""
         self.lines += 1
-        for at, amounts in enumerate(self._amounts):
-            amounts.add(shape.budgets[at][2])
+        for amounts, (_, _, amount) in zip(self._amounts, shape.budgets, strict=True):
+            amounts.add(amount)
 
     def part(self, shape: Shape) -> None:
         self.lines -= 1
-        for at, amounts in enumerate(self._amounts):
-            amounts.remove(shape.budgets[at][2])
+        for amounts, (_, _, amount) in zip(self._amounts, shape.budgets, strict=True):
+            amounts.remove(amount)
 
     def least(self, short: Short) -> int:
         """Return the least that any of its Tasks takes of the budget, of which all take."""
@@ -273,13 +318,13 @@ class Group:
     def first(self) -> Line:
         """Return the first line. The group must not be empty."""
         heap = self.heap
-        while heap[0][5].stamp != heap[0][4]:
+        while not heap[0].live:
             heappop(heap)
-        return heap[0][5]
+        return heap[0].line
 
     def trim(self) -> None:
         if len(self.heap) > 8 + 2 * self.lines:
-            self.heap = [entry for entry in self.heap if entry[5].stamp == entry[4]]
+            self.heap = [entry for entry in self.heap if entry.live]
             heapify(self.heap)
 
 

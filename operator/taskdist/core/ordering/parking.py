@@ -22,9 +22,35 @@ from taskdist.core.ordering.lines import Group, Line, TaskRecord
 if TYPE_CHECKING:
     from taskdist.core.limits.blockers import Blocker
 
-# (−level, too late, place, stamp, record): which of the parked goes first. Dead unless its record still bears the
-# stamp.
-_Entry = tuple[int, bool, Place, int, TaskRecord]
+
+class _Entry:
+    """A parked Task in the order of those of its key, as it stood when it was entered: levels, then too late or not.
+
+    It is dead once its record has another stamp.
+    """
+
+    __slots__ = ("late", "level", "place", "record", "stamp")
+
+    def __init__(self, level: int, late: bool, place: Place, stamp: int, record: TaskRecord) -> None:
+        self.level = level
+        self.late = late
+        self.place = place
+        self.stamp = stamp
+        self.record = record
+
+    @property
+    def live(self) -> bool:
+        return self.record.parked == self.stamp
+
+    def __lt__(self, other: "_Entry") -> bool:
+        if self.level != other.level:
+            return self.level > other.level
+        if self.late != other.late:
+            return other.late
+        order = self.place.compare(other.place)
+        return order < 0 if order else self.stamp < other.stamp
+
+
 # (namespace, queue, concurrency key)
 _Key = tuple[str, str, str]
 
@@ -111,11 +137,11 @@ class Parking:
         self._stamp += 1
         late = record.hopeless_from < now
         record.parked = self._stamp
-        entry = (-record.level, late, record.place(), self._stamp, record)
+        entry = _Entry(record.level, late, record.place(), self._stamp, record)
         heap = single.lines.setdefault((record.shape, record.task.tenant), [])
         heappush(heap, entry)
         if len(heap) > 16 + 2 * single.live:
-            heap[:] = [entry for entry in heap if entry[4].parked == entry[3]]
+            heap[:] = [entry for entry in heap if entry.live]
             heapify(heap)
 
     def move(self, record: TaskRecord, now: float) -> None:
@@ -183,12 +209,13 @@ class Parking:
                 del single.lines[line]
                 continue
             # What is closed may open by itself.
-            kind = (line[0].profile or line[0], line[1], line[0].budgets)
+            shape, tenant = line
+            kind = (shape.profile or shape, tenant, shape.budgets)
             first = firsts.get(kind)
             if first is None or entry < first:
                 firsts[kind] = entry
         for entry in firsts.values():
-            record = entry[4]
+            record = entry.record
             if closed or (record.blocker is not None and record.blocker.open(now)):
                 record.blocker, record.parked, record.trying = None, 0, True
                 single.live -= 1
@@ -200,9 +227,9 @@ class Parking:
         """Return the entry of the line's first Task; None if it has none."""
         while heap:
             entry = heap[0]
-            record = entry[4]
-            if record.parked == entry[3]:
-                if entry[1] or record.hopeless_from >= now:
+            record = entry.record
+            if entry.live:
+                if entry.late or record.hopeless_from >= now:
                     return entry
                 # Too late by now: it goes after those that can still make it.
                 heappop(heap)
@@ -215,7 +242,7 @@ class Parking:
         """Yield the Tasks that are parked one by one."""
         for single in self._singles.values():
             for heap in single.lines.values():
-                yield from (entry[4] for entry in heap if entry[4].parked == entry[3])
+                yield from (entry.record for entry in heap if entry.live)
 
 
 def _key(record: TaskRecord) -> _Key:

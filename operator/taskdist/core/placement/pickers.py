@@ -15,7 +15,7 @@ from typing import Final
 from taskdist.api import Strategy
 from taskdist.core.agents.filters import label
 from taskdist.core.agents.rings import HashRing, Roll, around, in_turn
-from taskdist.core.agents.roster import AgentClass, AgentRecord, Roster
+from taskdist.core.agents.roster import AgentClass, AgentRecord, Roster, RosterEntry
 from taskdist.core.model import REGION, ZONE, Key, Pool
 from taskdist.core.placement.strategies import LOOK, Ask, Picker, draws, least_busy
 from taskdist.core.primitives.hashing import hashed
@@ -59,18 +59,16 @@ class Ranked(Picker):
 
     def pick(self, ask: Ask) -> tuple[AgentRecord, float]:
         self.prepare(ask)
-        best: tuple[float, float, tuple[float, str, int, AgentRecord]] | None = None
+        best: RosterEntry | None = None
+        least, first = 0.0, 0.0
         for roster in ask.rosters:
-            if self.fullest:
-                busy, entry = roster.fullest(ask.slots)
-                busy = -busy
-            else:
-                busy, entry = roster.best()
-            found = (self.rank(entry[3], roster.kind, ask), busy, entry)
-            if best is None or found < best:
-                best = found
+            entry = roster.fullest(ask.slots) if self.fullest else roster.best()
+            busy = entry.agent.busy / roster.slots
+            rank, busy = self.rank(entry.agent, roster.kind, ask), -busy if self.fullest else busy
+            if best is None or (rank, busy, entry) < (least, first, best):
+                best, least, first = entry, rank, busy
         assert best is not None, "nobody has room"
-        return best[2][3], best[0]
+        return best.agent, least
 
 
 class Pack(Ranked):
@@ -315,15 +313,11 @@ class PowerOfTwo(Picker):
 
     def pick(self, ask: Ask) -> tuple[AgentRecord, float]:
         two = [_lot(ask, number) for number in (1, 2)]
-        found = min([(agent.busy / agent.slots, agent.weight, agent.uid, agent) for agent in two], key=_rest)
-        return found[3], found[0]
+        agent = min(two, key=lambda each: (each.busy / each.slots, each.weight, each.uid))
+        return agent, agent.busy / agent.slots
 
     def words(self, agent: AgentRecord, score: float) -> str:
         return f"the less busy of two drawn by lot, {agent.busy} of {agent.slots} slots busy"
-
-
-def _rest(found: tuple[float, float, str, AgentRecord]) -> tuple[float, float, str]:
-    return found[:3]
 
 
 class ConsistentHash(Picker):
@@ -353,7 +347,9 @@ class ConsistentHash(Picker):
                 roomy = roomy or agent
             if len(seen) == LOOK:
                 break
-        return roomy or least_busy(ask.rosters)[1], float(len(seen))
+        if roomy is None:
+            _, roomy = least_busy(ask.rosters)
+        return roomy, float(len(seen))
 
     def words(self, agent: AgentRecord, score: float) -> str:
         return "home of its key" if score <= 0.0 else f"{score:g} on from its key's home, which is full or at its bound"

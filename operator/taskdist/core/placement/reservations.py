@@ -9,13 +9,12 @@ that large Tasks do not stop the small. Refuses to grant: it says what is held a
 from collections.abc import Callable, Container, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from taskdist.core.agents.roster import AgentRecord, Resources
 from taskdist.core.fleet.equivalence import Profile
 from taskdist.core.fleet.fleet import Fleet
 from taskdist.core.model import Key
-from taskdist.core.order import Place
 from taskdist.core.ordering.lines import TaskRecord
 
 
@@ -37,8 +36,32 @@ LOOK: Final = 64
 AGAIN: Final = 1.0
 # Whether a limit holds the Task, for longer than it takes a token to come.
 Limited = Callable[[TaskRecord, float], bool]
-# (agent classes that may serve, slots, resources)
-Need = tuple[int, int, Resources]
+
+
+class RoomNeeded(NamedTuple):
+    """What alone decides where room can be held: which agent classes may serve, as bits, and what room is needed."""
+
+    serving: int
+    slots: int
+    resources: Resources
+
+
+class Applicant:
+    """A Task that has waited long enough for room, at its place in the order when it was entered."""
+
+    __slots__ = ("level", "place", "uid")
+
+    def __init__(self, record: TaskRecord) -> None:
+        self.level = record.level
+        self.place = record.place()
+        self.uid = record.task.uid
+
+    def stands_so(self, record: TaskRecord) -> bool:
+        """Whether that is still the Task's place in the order."""
+        return self.level == record.level and self.place.compare(record.place()) == 0
+
+    def __lt__(self, other: "Applicant") -> bool:
+        return self.level > other.level if self.level != other.level else self.place.compare(other.place) < 0
 
 
 def needs_much(record: TaskRecord) -> bool:
@@ -55,12 +78,12 @@ class Reservations:
         self._by_pool: dict[Key, Reservation] = {}
         self._impatient: dict[str, TaskRecord] = {}
         # Those in order. An entry is dead if its Task is gone, or stands elsewhere by now.
-        self._order: list[tuple[int, Place, str]] = []
+        self._order: list[Applicant] = []
         # Until then nothing is found that could be held, if the fleet's version is still the one seen.
         self._nothing_before = 0.0
         self._seen = -1
         # The needs that were looked for in vain at the last look. Nothing but what begins a new look changes that.
-        self._vain: set[Need] = set()
+        self._vain: set[RoomNeeded] = set()
 
     def __bool__(self) -> bool:
         return bool(self._by_pool or self._impatient)
@@ -72,7 +95,7 @@ class Reservations:
         """The Task has waited long enough."""
         self._impatient[record.task.uid] = record
         profile = record.shape.profile
-        if profile is not None and _need(profile) not in self._vain:
+        if profile is not None and _room_needed(profile) not in self._vain:
             self._nothing_before = 0.0
         self._push(record)
 
@@ -89,9 +112,9 @@ class Reservations:
             self._push(record)
 
     def _push(self, record: TaskRecord) -> None:
-        heappush(self._order, _entry(record))
+        heappush(self._order, Applicant(record))
         if len(self._order) > 64 + 2 * len(self._impatient):
-            self._order = [_entry(each) for each in self._impatient.values()]
+            self._order = [Applicant(each) for each in self._impatient.values()]
             heapify(self._order)
 
     def let_go(self, now: float) -> bool:
@@ -122,7 +145,7 @@ class Reservations:
         if now >= self._nothing_before or self._fleet.version != self._seen:
             self._nothing_before, self._seen = now + AGAIN, self._fleet.version
             served = {reservation.record.task.uid for reservation in self._by_pool.values()}
-            self._vain = vain = set[Need]()
+            self._vain = vain = set[RoomNeeded]()
             looked: dict[str, TaskRecord] = {}
             while len(looked) < LOOK and len(self._by_pool) < len(self._fleet.pools):
                 record = self._next(looked)
@@ -132,25 +155,25 @@ class Reservations:
                 profile = record.shape.profile
                 if profile is None or record.task.uid in served:
                     continue
-                need = _need(profile)
+                need = _room_needed(profile)
                 if need in vain:
                     continue
                 if not self._limited(record, now) and not self._hold(record, profile, now):
                     vain.add(need)
             for record in looked.values():
-                heappush(self._order, _entry(record))
+                heappush(self._order, Applicant(record))
 
     def _next(self, looked: Container[str]) -> TaskRecord | None:
         """Take out and return the next of the impatient, in order, that was not looked at."""
         while self._order:
             entry = heappop(self._order)
-            record = self._impatient.get(entry[2])
-            if record is None or entry[2] in looked:
+            record = self._impatient.get(entry.uid)
+            if record is None or entry.uid in looked:
                 continue
             if record.line is None:
-                del self._impatient[entry[2]]
-            elif entry != _entry(record):
-                heappush(self._order, _entry(record))
+                del self._impatient[entry.uid]
+            elif not entry.stands_so(record):
+                heappush(self._order, Applicant(record))
             else:
                 return record
         return None
@@ -184,23 +207,18 @@ class Reservations:
             return now
         wanted, needed = task.resources, task.slots - agent.slots + agent.busy
         free = dict(agent.resources_free) if wanted else {}
-        for end, _, slots, resources in sorted(agent.leases.values()):
-            needed -= slots
+        for lease in sorted(agent.leases.values(), key=lambda each: (each.ends, each.uid)):
+            needed -= lease.slots
             if wanted:
-                for name, amount in resources:
+                for name, amount in lease.resources:
                     free[name] = free.get(name, 0) + amount
             if needed <= 0 and all(free.get(name, 0) >= amount for name, amount in wanted):
-                return max(now, end)
+                return max(now, lease.ends)
         return inf
 
 
-def _need(profile: Profile) -> Need:
-    """Return what alone decides where room can be held: which agents may serve, and what room is needed."""
-    return (profile.key[0], profile.key[1], profile.key[2])
-
-
-def _entry(record: TaskRecord) -> tuple[int, Place, str]:
-    return (-record.level, record.place(), record.task.uid)
+def _room_needed(profile: Profile) -> RoomNeeded:
+    return RoomNeeded(profile.key.serving, profile.key.slots, profile.key.resources)
 
 
 def has_room(agent: AgentRecord, record: TaskRecord) -> bool:

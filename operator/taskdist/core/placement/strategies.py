@@ -14,7 +14,7 @@ from typing import Final
 
 from taskdist.api import Strategy
 from taskdist.core.agents.filters import worth
-from taskdist.core.agents.roster import AgentRecord, Roster
+from taskdist.core.agents.roster import AgentRecord, Roster, RosterEntry
 from taskdist.core.fleet.equivalence import Contest, Profile, Shape
 from taskdist.core.model import Key, Pool, Task
 from taskdist.core.primitives.hashing import hashed
@@ -106,8 +106,13 @@ def strategy_of(shape: Shape, agent: AgentRecord | None = None) -> Strategy:
 
 def least_busy(rosters: list[Roster]) -> tuple[float, AgentRecord]:
     """Return the least busy agent with its busy fraction: then by busy time so far, then by uid."""
-    busy, entry = min([roster.best() for roster in rosters])
-    return busy, entry[3]
+    best: RosterEntry | None = None
+    busy = 0.0
+    for roster in rosters:
+        if best is None or roster.goes_before(busy, best):
+            best, busy = roster.best(), roster.busy
+    assert best is not None, "nobody has room"
+    return busy, best.agent
 
 
 class Strategies:

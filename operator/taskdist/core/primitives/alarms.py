@@ -43,11 +43,9 @@ class Alarms:
 
     def due(self, now: float) -> str | None:
         """Take and return the next that is due by now, earliest first; None if none is."""
-        if not self._heap or self._heap[0][0] > now:
-            return None
         at = self.next()
         if at is None or at > now:
             return None
-        name = heappop(self._heap)[1]
+        _, name = heappop(self._heap)
         del self.live[name]
         return name

@@ -100,6 +100,7 @@ class Estimates:
 
     def _enter(self, key: tuple[QueueKey, str]) -> Estimate:
         if len(self._known) >= self._types:
-            self._known.popitem(last=False)[1].forgotten = True
+            _, oldest = self._known.popitem(last=False)
+            oldest.forgotten = True
         found = self._known[key] = Estimate()
         return found

@@ -100,7 +100,7 @@ class Autoscaler:
         self._look_again = None
         version = (self._catalogue.version, self._fleet.version)
         overfull = False
-        if self._seen != version[0]:
+        if self._seen != self._catalogue.version:
             self._look()
         if self._layout is None or self._layout.overfull:
             if self._still == version:
@@ -116,7 +116,7 @@ class Autoscaler:
         if self._layout is not None:
             busy = [each.busy for each in members]
             for entry in self._layout.demands:
-                entry[0].excess = 0
+                entry.demand.excess = 0
             load = self._wanted(self._layout, busy, most, now)
             if self._grows(load) and set_aside(now):
                 load = self._wanted(self._layout, busy, most, now)
@@ -188,7 +188,7 @@ class Autoscaler:
 
     @staticmethod
     def _many(layout: Layout) -> bool:
-        return sum([entry[0].tasks for entry in layout.demands]) >= MANY
+        return sum([entry.demand.tasks for entry in layout.demands]) >= MANY
 
     def _look_at(self, at: float) -> None:
         self._look_again = at if self._look_again is None else min(self._look_again, at)

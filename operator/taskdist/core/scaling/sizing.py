@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import ceil
-from typing import Final
+from typing import Final, NamedTuple
 
 from taskdist.api import Reason
 from taskdist.core.agents.roster import AgentRecord
@@ -36,6 +36,22 @@ def in_turn(demands: Iterable[Demand]) -> list[Demand]:
     return sorted(demands, key=lambda demand: (len(demand.candidates), demand.candidates))
 
 
+class PoolOption(NamedTuple):
+    """A pool, by its number, that a demand may choose, and how many of its Tasks one agent there runs at once."""
+
+    number: int
+    at_once: int
+
+
+class DemandPools(NamedTuple):
+    """A demand with its pools: the first that may grow, and the last, with which stays what none has room for."""
+
+    demand: Demand
+    options: list[PoolOption]
+    first: PoolOption
+    last: PoolOption
+
+
 class Layout:
     """Pools by number, and the demands in the order in which they choose: what `work` goes through each time.
 
@@ -50,21 +66,18 @@ class Layout:
         # Whether any pool has a target for how long Tasks wait.
         self.timed = any(pool.target_queue > 0.0 for pool in pools.values())
         numbers = {key: number for number, key in enumerate(pools)}
-        # Of each: its pools as (number, Tasks at once), the first that may grow, and the one with which stays what none
-        # has room for.
-        self.demands: list[tuple[Demand, list[tuple[int, int]], tuple[int, int], tuple[int, int]]] = []
+        self.demands: list[DemandPools] = []
         for demand in demands:
-            candidates = sorted(demand.candidates, key=lambda each: pools[each[0]].cost_per_hour / each[1])
-            found = [(numbers[key], at_once) for key, at_once in candidates]
-            growing = [each for each in candidates if pools[each[0]].elastic] or candidates[:1]
-            ends = [(numbers[key], at_once) for key, at_once in (growing[0], growing[-1])]
-            self.demands.append((demand, found, ends[0], ends[1]))
+            candidates = sorted(demand.candidates, key=lambda each: pools[each.pool].cost_per_hour / each.at_once)
+            found = [PoolOption(numbers[key], at_once) for key, at_once in candidates]
+            growing = [each for each in found if self.pools[each.number].elastic] or found[:1]
+            self.demands.append(DemandPools(demand, found, growing[0], growing[-1]))
         # For each elastic pool the demands that stay with it, and what their pools could do at once if each had all.
         self._most = [
             [
-                (each[0], sum(self.pools[number].maximum * at_once for number, at_once in each[1]))
+                (each.demand, sum(self.pools[number].maximum * at_once for number, at_once in each.options))
                 for each in self.demands
-                if each[3][0] == at
+                if each.last.number == at
             ]
             for at, pool in enumerate(pools.values())
             if pool.elastic
@@ -105,7 +118,7 @@ def work(layout: Layout, busy: Sequence[int], most: Sequence[int]) -> list[float
                 load[number] = float(most[number])
                 left -= room
         else:
-            load[last[0]] += left / last[1]
+            load[last.number] += left / last.at_once
     return load
 
 
@@ -155,8 +168,8 @@ def parts(layout: Layout, busy: Sequence[int], most: Sequence[int], starts: Sequ
     found = [Part(taken / slots) for taken, slots in zip(busy, layout.slots, strict=True)]
     for demand, candidates, first, last in layout.demands:
         service, left, coming = demand.inflow.service, float(demand.startable), demand.inflow.load(now)
-        found[first[0]].rate += demand.inflow.rate(now) / first[1]
-        demand.inflow.look_ahead(starts[first[0]])
+        found[first.number].rate += demand.inflow.rate(now) / first.at_once
+        demand.inflow.look_ahead(starts[first.number])
         for number, at_once in candidates:
             part, target, maximum = found[number], layout.pools[number].target_queue, most[number]
             longer = 1.0 + target / service if service > 0.0 else 1.0
@@ -166,8 +179,8 @@ def parts(layout: Layout, busy: Sequence[int], most: Sequence[int], starts: Sequ
             taken = min(coming, max(0.0, maximum - part.coming) * at_once)
             part.come(taken / at_once, service, taken)
             coming -= taken
-        found[last[0]].wait(left / last[1], service)
-        found[last[0]].come(coming / last[1], service, coming)
+        found[last.number].wait(left / last.at_once, service)
+        found[last.number].come(coming / last.at_once, service, coming)
     return found
 
 
@@ -204,16 +217,20 @@ def target(pool: Pool, wanted: int, most: int) -> Target:
     return Target(wanted, Reason.WORK_WAITING, message)
 
 
-class _Lately:
-    """A sliding-window minimum or maximum of target sizes (monotonic queue).
+class _Wanted(NamedTuple):
+    """A size that was wanted, and the last moment at which it was."""
 
-    Each has the last moment at which it was wanted; the last is wanted now.
-    """
+    target: Target
+    until: float
+
+
+class _Lately:
+    """A sliding-window minimum or maximum of target sizes (monotonic queue). The last one is wanted now."""
 
     __slots__ = ("_history", "_least")
 
     def __init__(self, least: bool) -> None:
-        self._history: deque[tuple[Target, float]] = deque()
+        self._history: deque[_Wanted] = deque()
         self._least = least
 
     def __len__(self) -> int:
@@ -226,23 +243,25 @@ class _Lately:
         """It was the last one until now; from now on this is."""
         history = self._history
         if history:
-            history[-1] = (history[-1][0], now)
-        while history and (
-            history[-1][0].replicas >= wanted.replicas if self._least else history[-1][0].replicas <= wanted.replicas
-        ):
+            history[-1] = _Wanted(history[-1].target, now)
+        while history and self._supersedes(wanted, history[-1].target):
             history.pop()
-        history.append((wanted, now))
+        history.append(_Wanted(wanted, now))
+
+    def _supersedes(self, wanted: Target, former: Target) -> bool:
+        """Whether the former one makes no difference any more once this one was wanted later."""
+        return former.replicas >= wanted.replicas if self._least else former.replicas <= wanted.replicas
 
     def lapse(self, delay: float, now: float) -> Target:
         """Forget what was wanted last so long ago; return what counts."""
         history = self._history
-        while len(history) > 1 and now - history[0][1] >= delay:
+        while len(history) > 1 and now - history[0].until >= delay:
             history.popleft()
-        return history[0][0]
+        return history[0].target
 
     def lapses(self, delay: float) -> float | None:
         """When what counts does no more, if nothing else is wanted until then."""
-        return self._history[0][1] + delay if len(self._history) > 1 else None
+        return self._history[0].until + delay if len(self._history) > 1 else None
 
 
 class Sizing:

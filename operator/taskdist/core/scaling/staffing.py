@@ -20,7 +20,7 @@ Refuses to know pools, agents and bounds.
 
 from collections import deque
 from math import erf, exp, log, pi, sqrt
-from typing import Final
+from typing import Final, NamedTuple
 
 from taskdist.core.primitives.inflow import WINDOW
 
@@ -57,6 +57,13 @@ def for_backlog(
     return min(there, needed)
 
 
+class _Needed(NamedTuple):
+    """A capacity that was needed, and the last moment at which it was."""
+
+    capacity: float
+    at: float
+
+
 class Usual:
     """The highest capacity that arrivals needed lately: pools do not shrink below it.
 
@@ -67,8 +74,8 @@ class Usual:
     __slots__ = ("_at", "_history")
 
     def __init__(self) -> None:
-        # Falling, each with the last moment at which it was.
-        self._history: deque[tuple[float, float]] = deque()
+        # Falling.
+        self._history: deque[_Needed] = deque()
         self._at = -1.0
 
     def due(self, now: float) -> bool:
@@ -77,16 +84,16 @@ class Usual:
 
     def add(self, capacity: float, service: float, now: float) -> None:
         history = self._history
-        while history and history[-1][0] <= capacity:
+        while history and history[-1].capacity <= capacity:
             history.pop()
-        history.append((capacity, now))
-        while history[0][1] < now - max(WINDOW, 2.0 * service):
+        history.append(_Needed(capacity, now))
+        while history[0].at < now - max(WINDOW, 2.0 * service):
             history.popleft()
         self._at = now
 
     @property
     def most(self) -> float:
-        return self._history[0][0] if self._history else 0.0
+        return self._history[0].capacity if self._history else 0.0
 
 
 class Haste:
