@@ -113,6 +113,8 @@ class Reason(StrEnum):
     PODS_FAILING = "PodsFailing"  # pods of the pool do not come up
     NO_BOTTLENECK = "NoBottleneck"  # nothing holds Tasks for long
     BREAKER_CLOSED = "BreakerClosed"
+    ARCHIVE_CURRENT = "ArchiveCurrent"  # no Task that is over its time waits for the archive
+    ARCHIVE_BEHIND = "ArchiveBehind"  # some have waited for it for a while, and are not deleted
     NAMESPACE_TAKEN = "NamespaceTaken"  # another installation serves it
     EPOCH_RAISED = "EpochRaised"  # agents had seen a later leadership than the present one
     UNKNOWN_VALUE = "UnknownValue"  # set aside: it holds a word that this release does not know

@@ -292,6 +292,15 @@ class TaskQueueSpec(Model):
     dead_letter_ttl_seconds: Annotated[int, Field(ge=0, le=31_536_000)] | None = Field(
         default=None, description="How long dead letters are kept, in seconds; absent: until redriven or deleted."
     )
+    archive: bool = Field(
+        default=False,
+        description="Delete ended Tasks and dead letters, when their time is over, only once the archive has them.",
+    )
+    archive_backlog: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        default=10_000,
+        description="With so many Tasks that are over their time and wait for the archive, the API server refuses new "
+        "ones, until it is nine tenths of that.",
+    )
     dispatch: Dispatch = Field(
         default=Dispatch.STRICT,
         description="Strict records each assignment before the agent hears of it. Lazy sends first and records what "
@@ -362,7 +371,7 @@ class TaskQueueStatus(Model):
     conditions: Annotated[list[Condition], Field(max_length=8)] = Field(
         default_factory=list,
         description="Ready, Reconciling, Stalled; Accepting: whether new Tasks are taken, and if not, why; Bottleneck: "
-        "what holds most waiting time.",
+        "what holds most waiting time; Archived, of a queue with `archive`: whether Tasks wait for the archive.",
         json_schema_extra=as_map("type"),
     )
 

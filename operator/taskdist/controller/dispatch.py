@@ -16,6 +16,7 @@ from taskdist.common.boottime import boottime
 from taskdist.controller.auditor import Auditor
 from taskdist.controller.bridge import PodFact, PoolView
 from taskdist.controller.door import Doors
+from taskdist.controller.retention import Withheld
 from taskdist.controller.status import QueueFacts
 from taskdist.controller.tally import Tally
 from taskdist.controller.telling import Telling
@@ -108,6 +109,7 @@ class Dispatcher:
         tally: Tally | None = None,
         raise_epoch: Callable[[RaiseEpoch], None] = lambda _action: None,
         serves: Callable[[str], bool] = lambda _namespace: True,
+        withheld: Callable[[Key], Withheld] = lambda _key: Withheld(),
     ) -> None:
         """Nothing is done before `lead`.
 
@@ -118,6 +120,7 @@ class Dispatcher:
             raise_epoch: told when only a leadership of a higher epoch will be heard.
             serves: whether a namespace is this installation's; the same for as long as a leadership lasts. What is in
                 others never enters the machine, so that nothing is decided or written there.
+            withheld: which of a queue's Tasks wait for the archive.
         """
         self._effects = effects
         self._observer = observer
@@ -139,8 +142,9 @@ class Dispatcher:
         self._looker: asyncio.TimerHandle | None = None
         self._tally = tally if tally is not None else Tally()
         self._auditor = Auditor()
+        self._withheld = withheld
         self._doors = Doors()
-        self._telling = Telling(clocks, self._tally, self._doors)
+        self._telling = self._begun_telling()
         self._door_look: asyncio.TimerHandle | None = None
 
     @property
@@ -169,7 +173,7 @@ class Dispatcher:
         self._leader = leader
         self._stopping = False
         self._doors = Doors()
-        self._telling = Telling(self._clocks, self._tally, self._doors)
+        self._telling = self._begun_telling()
         for key in closed:
             self._doors.restore(key)
         for queue in queues:
@@ -205,7 +209,10 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._auditor.forget()
-        self._telling = Telling(self._clocks, self._tally, self._doors)
+        self._telling = self._begun_telling()
+
+    def _begun_telling(self) -> Telling:
+        return Telling(self._clocks, self._tally, self._doors, self._withheld)
 
     # -- what happened in the cluster ------------------------------------------------------------------------------
 
@@ -457,7 +464,11 @@ class Dispatcher:
             return
         counts = core.queue_counts()
         turned = {
-            key for key in keys if self._doors.look(key, counts.get(key, (0, 0))[0], self._tally.payload_bytes(key))
+            key
+            for key in keys
+            if self._doors.look(
+                key, counts.get(key, (0, 0))[0], self._tally.payload_bytes(key), self._withheld(key).count
+            )
         }
         if turned:
             self._effects.look_at(set(), turned)
@@ -469,6 +480,8 @@ class Dispatcher:
             return
         self._auditor.look(core)
         self._telling.watch(core)
+        # What waits for the archive grows with time alone.
+        self._look_at_doors(self._doors.watched)
         pools, queues = self._telling.take_due(core)
         if pools or queues:
             self._effects.look_at(pools, queues)

@@ -21,6 +21,7 @@ class Cause(Enum):
     OVERFLOW = "overflow"
     WAITING = "waiting"
     PAYLOAD = "payload"
+    ARCHIVE = "archive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +42,28 @@ def marks(queue: Queue) -> tuple[Mark, ...]:
             yield Mark(
                 Cause.OVERFLOW, queue.overflow.high_water, min(queue.overflow.low_water, queue.overflow.high_water - 1)
             )
-        for cause, bound in ((Cause.WAITING, queue.quota.waiting), (Cause.PAYLOAD, queue.quota.payload_bytes)):
+        for cause, bound in (
+            (Cause.WAITING, queue.quota.waiting),
+            (Cause.PAYLOAD, queue.quota.payload_bytes),
+            (Cause.ARCHIVE, queue.archive_backlog),
+        ):
             if bound is not None:
                 yield Mark(cause, bound, min(int(bound * REOPEN), bound - 1))
 
     return tuple(found())
 
 
-def closed_by(queue: Queue, waiting: int, payload_bytes: int, before: frozenset[Cause]) -> frozenset[Cause]:
+def closed_by(
+    queue: Queue, waiting: int, payload_bytes: int, before: frozenset[Cause], unarchived: int = 0
+) -> frozenset[Cause]:
     """Say what keeps the door closed, empty if it is open; `before` is what did until now.
 
     Between its two marks each cause stays as it was.
     """
     causes = {Cause.DRAINED} if queue.drained else set()
+    numbers = {Cause.PAYLOAD: payload_bytes, Cause.ARCHIVE: unarchived}
     for mark in marks(queue):
-        there = payload_bytes if mark.cause is Cause.PAYLOAD else waiting
+        there = numbers.get(mark.cause, waiting)
         if there >= mark.high or (mark.cause in before and there > mark.low):
             causes.add(mark.cause)
     return frozenset(causes)
@@ -65,7 +73,7 @@ def words(queue: Queue, causes: frozenset[Cause]) -> str:
     """Say why the door is closed and what to do, in numbers that do not change with every Task; empty if it is open."""
     if Cause.DRAINED in causes:
         return "spec.drained is true: name another queue, or set it to false."
-    said = []
+    said, then = [], "Submit again later, name another queue, or raise the bound."
     for mark in marks(queue):
         if mark.cause in causes:
             match mark.cause:
@@ -73,10 +81,13 @@ def words(queue: Queue, causes: frozenset[Cause]) -> str:
                     field, unit = "spec.overflow.highWater", "waiting"
                 case Cause.WAITING:
                     field, unit = "spec.quota.waiting", "waiting"
+                case Cause.ARCHIVE:
+                    field, unit = "spec.archiveBacklog", "that wait for the archive"
+                    then = f"Is the archive running? {then}"
                 case _:
                     field, unit = "spec.quota.payloadBytes", "bytes of payload"
             said.append(f"{field} is {mark.high}; it opens again at {mark.low} {unit}.")
-    return " ".join((*said, "Submit again later, name another queue, or raise the bound.")) if said else ""
+    return " ".join((*said, then)) if said else ""
 
 
 class Doors:
@@ -106,10 +117,10 @@ class Doors:
         """The queues whose numbers matter here."""
         return tuple(self._queues)
 
-    def look(self, key: Key, waiting: int, payload_bytes: int) -> bool:
+    def look(self, key: Key, waiting: int, payload_bytes: int, unarchived: int = 0) -> bool:
         """Take in a queue's numbers; return whether its door opened, closed, or is closed by something else now."""
         before = self._causes.get(key, frozenset())
-        now = closed_by(self._queues[key], waiting, payload_bytes, before)
+        now = closed_by(self._queues[key], waiting, payload_bytes, before, unarchived)
         if now:
             self._causes[key] = now
         elif before:

@@ -1,9 +1,10 @@
 """How long ended Tasks are kept: pure.
 
 Owns one rule. A Task is due its `ttlSecondsAfterFinished`, or else its queue's, after its end and after the end of the
-last Task that depends on it; a dead letter its queue's `deadLetterTtlSeconds` after it became one. Derived from the
-view alone, so that nothing has to survive a restart but the Tasks. Deleting is another's work, and a changed Task is
-never deleted: who deletes names the version that was judged.
+last Task that depends on it; a dead letter its queue's `deadLetterTtlSeconds` after it became one. Of a queue with
+`archive` it is then withheld until the archive has this state of it. Derived from the view and the archive's word
+alone, so that nothing has to survive a restart but these. Deleting is another's work, and a changed Task is never
+deleted: who deletes names the version that was judged.
 """
 
 from collections import Counter
@@ -12,10 +13,13 @@ from heapq import heapify, heappop, heappush
 
 from taskdist.api import Phase
 from taskdist.core.model import Key
+from taskdist.kube.archived import NOTHING, Archived
 from taskdist.protocol.observations import ObservedTask
 
 # (due, uid, stamp)
 _Due = tuple[float, str, int]
+# How many are looked at for each that may be found: those between wait for the archive.
+_LOOKS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,15 @@ class Keep:
 
     ended: float | None = None
     dead_letters: float | None = None
+    archive: bool = False  # none goes before the archive has it
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A queue's Tasks that are over their time and wait for the archive."""
+
+    count: int = 0
+    since: float = 0.0  # about when the first of them was due
 
 
 @dataclass(slots=True)
@@ -63,6 +76,11 @@ class Retention:
         self._heap: list[_Due] = []
         self._stamps: dict[str, int] = {}
         self._stamp = 0
+        self._archived = NOTHING
+        # Those that are due and wait for the archive: when they were due, by uid.
+        self._withheld: dict[Key, dict[str, float]] = {}
+        # By namespace (version, uid), the lowest version first; what is not withheld any more goes lazily.
+        self._by_version: dict[str, list[tuple[int, str]]] = {}
 
     # -- what happened ---------------------------------------------------------------------------------------------
 
@@ -116,20 +134,49 @@ class Retention:
             mine.ended.pop(task.uid, None)
             self._related(name, mine)
 
+    def archive_told(self, archived: Archived) -> None:
+        """The archive has all ends up to these versions now."""
+        self._archived = archived
+        for namespace, waiting in list(self._by_version.items()):
+            mark = archived.up_to(namespace)
+            while waiting and waiting[0][0] <= mark:
+                _, uid = heappop(waiting)
+                record = self._kept.get(uid)
+                due = self._release(record) if record is not None and record.resource_version <= mark else None
+                if due is not None:
+                    self._push(uid, due)
+            if not waiting:
+                del self._by_version[namespace]
+
     # -- what follows ----------------------------------------------------------------------------------------------
 
     def due(self, now: float, most: int) -> list[ObservedTask]:
         """Return at most `most` Tasks whose time has come, the longest due first. Each is named once per state."""
         found: list[ObservedTask] = []
-        while self._heap and len(found) < most:
+        looks = _LOOKS * most
+        while self._heap and len(found) < most and looks > 0:
             at, uid, stamp = self._heap[0]
             if self._stamps.get(uid) == stamp:
                 if at > now:
                     break
-                found.append(self._kept[uid])
+                looks -= 1
+                record = self._kept[uid]
+                if self._waits_for_archive(record):
+                    self._withhold(record, at)
+                else:
+                    found.append(record)
                 del self._stamps[uid]
             heappop(self._heap)
         return found
+
+    def withheld(self, key: Key) -> Withheld:
+        """Which of the queue's Tasks would be deleted but for the archive."""
+        waiting = self._withheld.get(key)
+        return Withheld(len(waiting), next(iter(waiting.values()))) if waiting else Withheld()
+
+    def all_withheld(self) -> dict[Key, int]:
+        """How many there are by queue; queues without any are left out."""
+        return {key: len(waiting) for key, waiting in self._withheld.items()}
 
     def again(self, uid: str, at: float) -> None:
         """The Task could not be deleted: name it again at this time, if it is still what it was."""
@@ -163,6 +210,7 @@ class Retention:
         record = self._kept.pop(uid, None)
         if record is None:
             return
+        self._release(record)
         key, name = record.task.queue_key, (record.task.namespace, record.task.name)
         self._by_queue[key].discard(uid)
         if not self._by_queue[key]:
@@ -187,7 +235,28 @@ class Retention:
         if (kept := self._by_name.get(name)) is not None:
             self._judge(kept)
 
+    def _waits_for_archive(self, record: ObservedTask) -> bool:
+        task = record.task
+        asked = self._keep.get(task.queue_key, Keep()).archive
+        return asked and not self._archived.covers(task.namespace, record.resource_version)
+
+    def _withhold(self, record: ObservedTask, due: float) -> None:
+        task = record.task
+        self._withheld.setdefault(task.queue_key, {})[task.uid] = due
+        heappush(self._by_version.setdefault(task.namespace, []), (record.resource_version, task.uid))
+
+    def _release(self, record: ObservedTask) -> float | None:
+        """It does not wait for the archive any more. Returns when it was due, if it did."""
+        key = record.task.queue_key
+        waiting = self._withheld.get(key, {})
+        due = waiting.pop(record.task.uid, None)
+        if due is not None and not waiting:
+            del self._withheld[key]
+        return due
+
     def _judge(self, uid: str) -> None:
+        if (record := self._kept.get(uid)) is not None:
+            self._release(record)
         at = self.due_at(uid)
         if at is None:
             self._stamps.pop(uid, None)

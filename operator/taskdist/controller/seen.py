@@ -46,8 +46,9 @@ def seen_pool(obj: dict[str, Any]) -> SeenPool:
 def seen_queue(obj: dict[str, Any], least_lease: int = 0) -> SeenQueue:
     """Read a queue once for all. Its leases are as long as a change of leader needs them, at least."""
     spec, status = obj["spec"], obj.get("status") or {}
-    keep = Keep(spec.get("ttlSecondsAfterFinished"), spec.get("deadLetterTtlSeconds"))
     queue = convert.queue(obj)
+    archived = queue.archive_backlog is not None
+    keep = Keep(spec.get("ttlSecondsAfterFinished"), spec.get("deadLetterTtlSeconds"), archived)
     if queue.lease_seconds < least_lease:
         queue = replace(queue, lease_seconds=least_lease, hold_seconds=max(queue.hold_seconds, least_lease))
     return SeenQueue(SpecVersion.of(obj), queue, keep, status.get("accepting", True))

@@ -12,6 +12,7 @@ from typing import Any
 
 from taskdist.api import AgentPool, Condition, Reason, TaskQueue
 from taskdist.controller.pods import selector_string
+from taskdist.controller.retention import Withheld
 from taskdist.core.agents.performance import PoolPerformance
 from taskdist.core.fleet import failing
 from taskdist.core.limits.levels import Level
@@ -20,6 +21,8 @@ from taskdist.core.views import BreakerView, FailingPods
 Object = dict[str, Any]
 # How many agents and types a pool's status tells of.
 MAX_TOLD = 32
+# After so long a Task that waits for the archive shows that it is behind, in seconds.
+ARCHIVE_BEHIND_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +218,24 @@ class QueueFacts:
     closed: str = ""
     bottleneck: Held | None = None
     limits: tuple[Level, ...] = ()  # what is left of its rates and budgets, as of a while ago
+    unarchived: Held | None = None  # why Tasks that are over their time are not deleted
 
     def presses_beyond(self, told: "QueueFacts") -> bool:
         """Whether status must say this at once: more than figures has changed since these facts were told."""
-        return (bool(self.closed), self.bottleneck) != (bool(told.closed), told.bottleneck)
+        pressing = attrgetter("bottleneck", "unarchived")
+        return bool(self.closed) != bool(told.closed) or bool(pressing(self) != pressing(told))
+
+
+def waits_for_archive(withheld: Withheld, wall: float) -> Held | None:
+    """Return what is said of Tasks that have waited for the archive for long; None where there are none."""
+    if not withheld.count or wall - withheld.since < ARCHIVE_BEHIND_SECONDS:
+        return None
+    since = timestamp(withheld.since).isoformat().replace("+00:00", "Z")
+    message = (
+        f"{withheld.count} Tasks are over their time and not deleted: the archive does not have them. The first was "
+        f"due at {since}. Is the archive running, and does it reach its database?"
+    )
+    return Held(Reason.ARCHIVE_BEHIND, "archive", message)
 
 
 def queue_status(queue: TaskQueue, facts: QueueFacts, verdict: Verdict, wall: float, least_lease: int = 0) -> Object:
@@ -248,6 +265,8 @@ def queue_status(queue: TaskQueue, facts: QueueFacts, verdict: Verdict, wall: fl
         )
     )
     conditions.append(_bottleneck(queue.metadata.generation, facts.bottleneck))
+    if queue.spec.archive:
+        conditions.append(_archived(queue.metadata.generation, facts.unarchived))
     if queue.spec.lease_seconds < least_lease:
         conditions.append(
             _condition(
@@ -297,6 +316,14 @@ def _bottleneck(generation: int, held: Held | None) -> Condition:
     if held is None:
         return _condition(generation, "Bottleneck", "False", Reason.NO_BOTTLENECK, "Nothing holds Tasks for long")
     return _condition(generation, "Bottleneck", "True", held.reason, held.message)
+
+
+def _archived(generation: int, behind: Held | None) -> Condition:
+    if behind is None:
+        return _condition(
+            generation, "Archived", "True", Reason.ARCHIVE_CURRENT, "No Task waits for the archive for long"
+        )
+    return _condition(generation, "Archived", "False", behind.reason, behind.message)
 
 
 def _condition(generation: int, kind: str, status: str, reason: Reason, message: str) -> Condition:

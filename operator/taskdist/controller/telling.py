@@ -11,7 +11,8 @@ from dataclasses import replace
 from taskdist.api import Reason
 from taskdist.controller.door import Doors
 from taskdist.controller.levels import ToldLevels
-from taskdist.controller.status import Held, PoolFacts, QueueFacts
+from taskdist.controller.retention import Withheld
+from taskdist.controller.status import Held, PoolFacts, QueueFacts, waits_for_archive
 from taskdist.controller.tally import Tally
 from taskdist.core import Core, views
 from taskdist.core.agents.performance import PoolPerformance
@@ -31,10 +32,13 @@ PERFORMANCE_SECONDS = 60.0
 class Telling:
     """Compares facts with those told last, for one leadership: the next one begins afresh."""
 
-    def __init__(self, clocks: Callable[[], Now], tally: Tally, doors: Doors) -> None:
+    def __init__(
+        self, clocks: Callable[[], Now], tally: Tally, doors: Doors, withheld: Callable[[Key], Withheld]
+    ) -> None:
         self._clocks = clocks
         self._tally = tally
         self._doors = doors
+        self._withheld = withheld
         self._changed_pools: set[Key] = set()
         self._pools: dict[Key, PoolFacts] = {}
         self._queues: dict[Key, QueueFacts] = {}
@@ -69,7 +73,8 @@ class Telling:
         wall = self._clocks().wall
         levels = self._levels.due(key, core.levels(key, wall), wall)
         held = _held(self._queue_holds.get(key))
-        return QueueFacts(*counts, self._tally.dead_letters(key), self._doors.closed(key), held, levels)
+        unarchived = waits_for_archive(self._withheld(key), wall)
+        return QueueFacts(*counts, self._tally.dead_letters(key), self._doors.closed(key), held, levels, unarchived)
 
     def _performance(self, core: Core, key: Key) -> PoolPerformance:
         """Return how the pool's agents do, as told last until that is old: each Task changes it."""

@@ -59,6 +59,7 @@ from taskdist.kube import (
     KubeError,
     LeaderElector,
     Updated,
+    archived,
 )
 from taskdist.link.auth import Authenticator
 from taskdist.link.ca import DamagedAuthority
@@ -148,6 +149,10 @@ class Operator:
             field_selector=f"metadata.name={CA_CONFIGMAP}",
         )
         self._informers = (self._queues, self._pools, self._pods, self._tasks, self._marks)
+        # Nobody waits for its first list: as long as nothing is known, nothing counts as archived.
+        self._archive = archived.informer(
+            client, settings.namespace, settings.lease_name, lambda word: self._retention.archive_told(word)
+        )
         self._ownership = Ownership(
             client,
             self._marks,
@@ -195,6 +200,7 @@ class Operator:
             tally=self._tally,
             raise_epoch=self._epochs.on_agent,
             serves=self._serves,
+            withheld=self._retention.withheld,
         )
         self._certificates = CertificateKeeper(
             SecretStore(client, settings.namespace, settings.ca_secret), self._bundles, settings.link_names
@@ -245,7 +251,7 @@ class Operator:
     async def run(self, stopping: asyncio.Event) -> None:
         """Run all parts, and campaign once all is listed, until `stopping` is set. Raises what a part failed with."""
         async with asyncio.TaskGroup() as group:
-            running = [group.create_task(informer.run()) for informer in self._informers]
+            running = [group.create_task(informer.run()) for informer in (*self._informers, self._archive)]
             running.append(group.create_task(measure_loop_lag(self._metrics)))
             running.append(group.create_task(self._recorder.run()))
             running.append(group.create_task(self._serve_link()))
@@ -291,7 +297,8 @@ class Operator:
     def _snapshot(self) -> Snapshot:
         now = snapshot(self._dispatcher, self._tally, self._elector.leading(), self._asides.count())
         now = with_ends(now, self._effects.writes, self._informers)
-        return replace(now, api_silent_seconds=self._reach.silent_for)
+        unarchived = {key: count for key, count in self._retention.all_withheld().items() if self._serves(key[0])}
+        return replace(now, api_silent_seconds=self._reach.silent_for, unarchived=unarchived)
 
     async def _synced(self) -> None:
         await asyncio.gather(*(i.synced() for i in self._informers))

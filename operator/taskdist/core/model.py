@@ -270,6 +270,7 @@ class Queue:
     routes: tuple[Route, ...] = ()
     budgets: tuple[Budget, ...] = ()
     strategy: Strategy = Strategy.ADAPTIVE
+    archive_backlog: int | None = None  # Tasks over their time that wait for the archive; None: none waits for it
 
     @property
     def key(self) -> Key:

@@ -69,6 +69,8 @@ class Snapshot:
     """By resource: what has happened to the view of it since the start, by word. `differences` is a bug."""
     conservation_error: int = 0
     """Tasks that the API server has, less those that wait, are leased or have ended. Anything but 0 is a bug."""
+    unarchived: Mapping[QueueKey, int] = field(default_factory=dict)
+    """Tasks that are over their time and wait for the archive."""
     audit_findings: int = 0
     """What the last round of the core's audit found wrong. Anything but 0 is a bug."""
     set_aside: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
@@ -222,6 +224,11 @@ class _Gauges(Collector):
             bottlenecks.add_metric((namespace, kind, name, str(reason), what), 1)
         yield bottlenecks
         yield _queues("taskdist_dead_letters", "Dead letters.", now.dead_letters)
+        yield _queues(
+            "taskdist_tasks_unarchived",
+            "Tasks that are over their time and not deleted, as the archive does not have them.",
+            now.unarchived,
+        )
         yield _queues(
             "taskdist_queue_accepting",
             "1 where the queue takes new Tasks, 0 where it is full or drained.",

@@ -309,6 +309,7 @@ def queue(obj: Obj) -> Queue:
             for each in spec.budgets
         ),
         strategy=spec.strategy,
+        archive_backlog=spec.archive_backlog if spec.archive else None,
     )
 
 

@@ -285,6 +285,7 @@ BAD: dict[str, Bad] = {
     ),
     "no concurrency": Bad("taskqueues", {"concurrencyLimit": 0}, ("spec.concurrencyLimit",)),
     "negative life of dead letters": Bad("taskqueues", {"deadLetterTtlSeconds": -1}, ("spec.deadLetterTtlSeconds",)),
+    "no room for the archive": Bad("taskqueues", {"archiveBacklog": 0}, ("spec.archiveBacklog",)),
     "jitter above the whole": Bad(
         "taskqueues", {"retry": {"jitter": 1.5}}, ("spec.retry.jitter", "less than or equal")
     ),
@@ -431,6 +432,8 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
             ],
             "ttlSecondsAfterFinished": 60,
             "deadLetterTtlSeconds": 3600,
+            "archive": True,
+            "archiveBacklog": 1,
             "delivery": "AtMostOnce",
             "retry": {
                 "limit": 0,

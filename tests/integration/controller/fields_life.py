@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from integration.controller.lab import PLAIN, Lab, Register
 from integration.controller.room import SCRIPT, WORKER, Object, container, metrics
 from patience import until
 from taskdist.local.rest import AsyncClient, access_of
+from taskdist.local.stack import OPERATOR_NAMESPACE
 
 case = Register()
 
@@ -111,6 +113,26 @@ def a_dead_letter_is_kept_and_redriven(lab: Lab) -> None:
     assert lab.room.in_phase(task, "DeadLettered")["failures"] == 2
     lab.room.patch("tasks", task, cancel=True)
     assert lab.end(task)["phase"] == "Cancelled"
+
+
+# -- retention -------------------------------------------------------------------------------------------------------
+
+
+@case("TaskQueue.archive", "TaskQueue.archiveBacklog")
+def an_ended_task_stays_until_it_is_archived(lab: Lab) -> None:
+    queue = lab.queue(archive=True, archiveBacklog=1, ttlSecondsAfterFinished=0)
+    lab.end(lab.task("kept", queue))
+    lab.accepting(queue, False)
+    assert "spec.archiveBacklog is 1" in lab.refused(queue)
+    assert lab.room.phase(f"{lab.name}-kept") == "Succeeded"
+    version = lab.room.get("tasks", f"{lab.name}-kept")["metadata"]["resourceVersion"]
+    word = {
+        "metadata": {"name": "taskdist-archive"},
+        "data": {"marks": json.dumps({lab.room.namespace: int(version)})},
+    }
+    lab.room.client.apply(f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/configmaps/taskdist-archive", word)
+    lab.gone(f"{lab.name}-kept")
+    lab.accepting(queue, True)
 
 
 # -- retry -----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from taskdist.api import Phase, Priority, Reason
 from taskdist.controller import dispatch, telling
 from taskdist.controller.dispatch import Dispatcher
+from taskdist.controller.retention import Withheld
 from taskdist.controller.snapshot import snapshot
 from taskdist.controller.status import QueueFacts
 from taskdist.controller.tally import Tally
@@ -147,6 +148,7 @@ class Room:
         self.now = Now(5.0, 100.0)
         # Namespaces that another installation serves.
         self.others: set[str] = set()
+        self.withheld = Withheld()
         self.dispatcher = Dispatcher(
             self.effects,
             self.effects,
@@ -155,6 +157,7 @@ class Room:
             lambda: self.now,
             self.tally,
             serves=lambda namespace: namespace not in self.others,
+            withheld=lambda _key: self.withheld,
         )
 
     def _overtaken(self) -> None:
@@ -654,3 +657,15 @@ async def test_what_the_audit_finds_is_counted_and_said_once(monkeypatch: pytest
     (error,) = [each for each in said if each["log_level"] == "error"]
     assert error["finding"] == "Task t1 does not stand in exactly one place"
     assert room.dispatcher.audit_findings == 0, "another leader sees for itself"
+
+
+async def test_what_waits_for_the_archive_closes_the_queue_and_opens_it_again_with_time_alone() -> None:
+    async with leading() as room:
+        room.dispatcher.queue_applied(Queue("ns", "q", ("pool",), archive_backlog=10))
+        for count, closed in ((9, False), (10, True), (9, False)):
+            room.withheld = Withheld(count, room.now.wall - 90.0)
+            room.dispatcher._look()
+            facts = room.dispatcher.tell_queue(KEY)
+            assert facts is not None
+            assert bool(facts.closed) is closed
+            assert facts.unarchived is not None

@@ -13,6 +13,7 @@ from taskdist.core.model import Overflow, Queue, Quota
 PLAIN = Queue("ns", "q", ("p",))
 TANK = replace(PLAIN, overflow=Overflow(high_water=10, low_water=4))
 QUOTA = replace(PLAIN, quota=Quota(waiting=20))
+ARCHIVED = replace(PLAIN, archive_backlog=100)
 BYTES = replace(PLAIN, quota=Quota(payload_bytes=1000))
 OPEN: frozenset[Cause] = frozenset()
 
@@ -97,10 +98,23 @@ def test_between_two_turns_of_a_mark_lies_its_whole_band(queue: Queue, history: 
             assert there >= mark.high if closed else there <= mark.low
 
 
+@pytest.mark.parametrize(
+    ("unarchived", "before", "closed"),
+    [(99, OPEN, False), (100, OPEN, True), (91, {Cause.ARCHIVE}, True), (90, {Cause.ARCHIVE}, False)],
+)
+def test_a_queue_closes_while_too_many_wait_for_the_archive(
+    unarchived: int, before: frozenset[Cause], closed: bool
+) -> None:
+    assert closed_by(ARCHIVED, 10**6, 10**6, frozenset(before), unarchived) == ({Cause.ARCHIVE} if closed else OPEN)
+    assert closed_by(PLAIN, 0, 0, frozenset(before), unarchived) == OPEN
+
+
 def test_words_name_the_field_and_what_to_do() -> None:
     assert "spec.overflow.highWater is 10; it opens again at 4 waiting." in words(TANK, frozenset({Cause.OVERFLOW}))
     assert "spec.quota.payloadBytes is 1000" in words(BYTES, frozenset({Cause.PAYLOAD}))
     assert "spec.drained" in words(replace(TANK, drained=True), frozenset({Cause.DRAINED, Cause.OVERFLOW}))
+    archive = words(ARCHIVED, frozenset({Cause.ARCHIVE}))
+    assert "spec.archiveBacklog is 100; it opens again at 90 that wait for the archive. Is the archive run" in archive
     assert words(TANK, OPEN) == ""
 
 

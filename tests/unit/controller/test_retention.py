@@ -1,6 +1,8 @@
 """How long ended Tasks are kept: named cases, and the rule recounted over random histories."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -8,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from taskdist.api import Phase
-from taskdist.controller.retention import Keep, Retention
+from taskdist.controller.retention import Keep, Retention, Withheld
 from taskdist.core.model import Parent, Task
+from taskdist.kube.archived import Archived
 from taskdist.protocol.observations import ObservedTask
 
 Q = ("ns", "q")
@@ -256,3 +259,110 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+# -- the archive -----------------------------------------------------------------------------------------------------
+
+
+def due(retention: Retention, now: float = 1000.0) -> list[str]:
+    return [each.task.uid for each in retention.due(now, 10)]
+
+
+def archiving(*seen: ObservedTask) -> Retention:
+    retention = Retention()
+    retention.queue_applied(Q, Keep(10, 20, archive=True))
+    for each in seen:
+        retention.seen(each)
+    return retention
+
+
+def at(uid: str, version: int, **more: Any) -> ObservedTask:
+    return replace(record(uid, **more), resource_version=version)
+
+
+def test_a_task_stays_until_the_archive_has_this_state_of_it() -> None:
+    retention = archiving(at("a", 7), at("b", 9, phase=Phase.DEAD_LETTERED, finished=150.0))
+    assert due(retention, 109.0) == []
+    assert retention.withheld(Q) == Withheld(), "neither is over its time"
+    assert due(retention) == []
+    assert retention.withheld(Q) == Withheld(2, 110.0)
+    retention.archive_told(Archived({"ns": 6}))
+    assert due(retention) == []
+    retention.archive_told(Archived({"ns": 8}))
+    assert due(retention) == ["a"]
+    assert retention.withheld(Q) == Withheld(1, 170.0)
+    retention.archive_told(Archived({"*": 9}))
+    assert due(retention) == ["b"]
+    assert retention.all_withheld() == {}
+
+
+def test_what_is_archived_before_it_is_due_goes_in_time() -> None:
+    retention = archiving(at("a", 7))
+    retention.archive_told(Archived({"ns": 7}))
+    assert (due(retention, 109.0), due(retention, 110.0)) == ([], ["a"])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        pytest.param(Archived({"other": 100}), id="of another namespace"),
+        pytest.param(Archived(), id="the ConfigMap is gone"),
+        pytest.param(Archived({"ns": 7, "*": 100}), id="a namespace's own mark goes before that of all"),
+    ],
+)
+def test_a_word_that_does_not_cover_it_keeps_it(word: Archived) -> None:
+    retention = archiving(at("a", 8))
+    assert due(retention) == []
+    retention.archive_told(word)
+    assert due(retention) == []
+    assert retention.withheld(Q).count == 1
+
+
+def test_a_task_that_changes_waits_for_its_new_state() -> None:
+    retention = archiving(at("a", 7))
+    assert due(retention) == []
+    retention.seen(at("a", 12))
+    assert due(retention) == []
+    retention.archive_told(Archived({"ns": 7}))
+    assert due(retention) == []
+    retention.archive_told(Archived({"ns": 12}))
+    assert due(retention) == ["a"]
+
+
+def test_a_mark_that_goes_back_holds_for_what_is_not_deleted_yet() -> None:
+    retention = archiving(at("a", 7))
+    retention.archive_told(Archived({"ns": 7}))
+    retention.archive_told(Archived({"ns": 3}))
+    assert due(retention) == []
+
+
+def test_who_waits_no_more_is_not_counted() -> None:
+    seen = at("a", 7)
+    changes: list[Callable[[Retention], None]] = [
+        lambda r: r.gone(seen, 1000.0),
+        lambda r: r.seen(at("a", 8, phase=Phase.PENDING)),
+        lambda r: r.queue_applied(Q, Keep(10)),
+        lambda r: r.queue_deleted(Q),
+    ]
+    for change in changes:
+        retention = archiving(seen)
+        assert due(retention) == []
+        change(retention)
+        assert retention.withheld(Q) == Withheld()
+        assert retention.all_withheld() == {}
+
+
+def test_a_queue_that_asks_for_it_no_more_lets_them_go() -> None:
+    retention = archiving(at("a", 7))
+    assert due(retention) == []
+    retention.queue_applied(Q, Keep(10))
+    assert due(retention) == ["a"]
+
+
+def test_others_do_not_wait_behind_those_that_do() -> None:
+    retention = archiving(*(at(f"w{number}", 7) for number in range(150)))
+    retention.seen(at("free", 7, queue="other", finished=200.0, ttl=0.0))
+    assert due(retention) == []
+    assert retention.withheld(Q).count == 100, "a look is bounded"
+    assert due(retention) == ["free"]
+    assert retention.withheld(Q).count == 150

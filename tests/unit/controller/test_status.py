@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 
 from taskdist.api import AgentPool, BreakerState, Reason, TaskQueue
-from taskdist.controller.status import Held, PoolFacts, QueueFacts, Verdict, pool_status, queue_status
+from taskdist.controller.retention import Withheld
+from taskdist.controller.status import (
+    Held,
+    PoolFacts,
+    QueueFacts,
+    Verdict,
+    pool_status,
+    queue_status,
+    waits_for_archive,
+)
 from taskdist.core.agents.performance import AgentPerformance, PoolPerformance, TypePerformance
 from taskdist.core.model import Trouble
 from taskdist.core.views import BreakerView, FailingPods
@@ -155,6 +164,23 @@ def test_a_closed_queue_says_so_and_is_ready_all_the_same() -> None:
     assert (full["accepting"], flags(full)["Accepting"], flags(full)["Ready"]) == (False, "False", "True")
     said = next(c for c in full["conditions"] if c["type"] == "Accepting")
     assert (said["reason"], said["message"]) == ("QueueFull", "the mark is 10")
+
+
+def test_a_queue_tells_of_tasks_that_wait_long_for_the_archive() -> None:
+    spec = {"pools": ["p"], "archive": True}
+    queue = TaskQueue.model_validate({"metadata": {"name": "q", "generation": 1}, "spec": spec})
+    for withheld in (Withheld(), Withheld(4, NOW - 59)):
+        facts = QueueFacts(unarchived=waits_for_archive(withheld, NOW))
+        assert flags(queue_status(queue, facts, Verdict(), NOW))["Archived"] == "True"
+    facts = QueueFacts(unarchived=waits_for_archive(Withheld(4, NOW - 60), NOW))
+    status = queue_status(queue, facts, Verdict(), NOW)
+    said = next(c for c in status["conditions"] if c["type"] == "Archived")
+    assert (said["status"], said["reason"]) == ("False", "ArchiveBehind")
+    assert said["message"].startswith("4 Tasks are over their time and not deleted")
+    assert facts.presses_beyond(QueueFacts())
+    assert not facts.presses_beyond(QueueFacts(unarchived=waits_for_archive(Withheld(9, NOW - 70), NOW)))
+    plain = TaskQueue.model_validate({"metadata": {"name": "q", "generation": 1}, "spec": {"pools": ["p"]}})
+    assert "Archived" not in flags(queue_status(plain, facts, Verdict(), NOW))
 
 
 @pytest.mark.parametrize("kind", ["pool", "queue"])
