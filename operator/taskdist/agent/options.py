@@ -108,24 +108,47 @@ def options_from_args(argv: Sequence[str], env: Mapping[str, str] | None = None)
     parser.add_argument("--slots", type=int, help="how many Tasks of one slot run at once")
     parser.add_argument("--health-port", type=int, help="port of /readyz and /healthz")
     given = parser.parse_args(argv)
-    options = options_from_env(env)
-    module = given.target or given.module
-    if module or given.command or given.http:
-        # What the command line says to run replaces what the environment says.
-        options = replace(
-            options,
-            module=module or "",
-            command=split_command(given.command or "", "--command"),
-            http=given.http or "",
-        )
-    if given.in_process:
+    return overridden(
+        options_from_env(env),
+        module=given.target or given.module or "",
+        command=split_command(given.command, "--command") if given.command else None,
+        http=given.http or "",
+        in_process=given.in_process,
+        types=split_words(given.types) if given.types else None,
+        address=given.address,
+        slots=given.slots,
+        health_port=given.health_port,
+    )
+
+
+def overridden(
+    options: AgentOptions,
+    *,
+    module: str = "",
+    command: tuple[str, ...] | None = None,
+    http: str = "",
+    in_process: bool = False,
+    types: tuple[str, ...] | None = None,
+    address: str | None = None,
+    slots: int | None = None,
+    health_port: int | None = None,
+) -> AgentOptions:
+    """Return the options with those in place of theirs that a command line gives: not empty, or not None.
+
+    What it says to run (`module`, `command`, `http`) replaces all that the options say of that.
+    """
+    if module or command is not None or http:
+        options = replace(options, module=module, command=command or (), http=http)
+    if in_process:
         options = replace(options, in_process=True)
-    if given.types:
-        options = replace(options, types=split_words(given.types))
-    for name in ("address", "slots", "health_port"):
-        value = getattr(given, name)
-        if value is not None:
-            options = replace(options, **{name: value})
+    if types is not None:
+        options = replace(options, types=types)
+    if address is not None:
+        options = replace(options, address=address)
+    if slots is not None:
+        options = replace(options, slots=slots)
+    if health_port is not None:
+        options = replace(options, health_port=health_port)
     return options
 
 

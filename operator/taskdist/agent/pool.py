@@ -12,6 +12,7 @@ import socket
 import subprocess
 from collections import deque
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from structlog.typing import FilteringBoundLogger
 
@@ -52,14 +53,21 @@ class _Job:
     end: said.Ended | None = None
 
 
+class _WorkerStage(Enum):
+    """Where a worker stands. What it is doing says its job."""
+
+    STARTING = auto()  # the user's module is being imported
+    READY = auto()  # it runs attempts, one after the other
+    RETIRED = auto()  # it holds something of an attempt yet: it is killed, and counts no more
+
+
 @dataclass(eq=False, slots=True)
 class _Worker:
     process: "subprocess.Popen[bytes]"
     pidfd: int
     died: asyncio.Event = field(default_factory=asyncio.Event)
     writer: asyncio.StreamWriter | None = None
-    ready: bool = False
-    retired: bool = False
+    stage: _WorkerStage = _WorkerStage.STARTING
     complaint: str = ""
     job: _Job | None = None
 
@@ -206,7 +214,7 @@ class WorkerPool:
         if self._closing or self._respawn is not None:
             return
         wanted = min(self._slots, len(self._jobs) + SPARE_WORKERS)
-        while sum(not worker.retired for worker in self._workers.values()) < wanted:
+        while sum(worker.stage is not _WorkerStage.RETIRED for worker in self._workers.values()) < wanted:
             self._spawn()
 
     def _spawn(self) -> None:
@@ -291,7 +299,7 @@ class WorkerPool:
         del self._workers[worker.group]
         how = worker.complaint or f"the worker process {describe_exit(worker.process.returncode)}"
         job, worker.job = worker.job, None
-        if not worker.ready:
+        if worker.stage is _WorkerStage.STARTING:
             self._could_not_start(how)
         if job is not None:
             lease = job.grant.lease
@@ -358,7 +366,8 @@ class WorkerPool:
     def _heard(self, worker: _Worker, heard: said.Said) -> None:
         match heard:
             case said.Ready(types):
-                worker.ready = True
+                if worker.stage is _WorkerStage.STARTING:
+                    worker.stage = _WorkerStage.READY
                 self._failed_starts = 0
                 if self._types is not None and not self._types.done():
                     self._types.set_result(types)
@@ -373,9 +382,9 @@ class WorkerPool:
             return
         lease = job.grant.lease
         match heard:
-            case said.Started():
+            case said.WorkStarted():
                 self._told.started(lease)
-            case said.Progress(_, fraction, message):
+            case said.WorkProgress(_, fraction, message):
                 self._told.progress(lease, fraction, message)
             case said.Ended():
                 self._ended(worker, job, heard)
@@ -386,7 +395,7 @@ class WorkerPool:
             self._log.warning(
                 "a worker is replaced: the attempt left something in it", task=job.grant.name, left=end.left
             )
-            job.end, worker.retired = end, True
+            job.end, worker.stage = end, _WorkerStage.RETIRED
             kill_group(worker.group)
             return
         worker.job = None

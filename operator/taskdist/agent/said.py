@@ -33,12 +33,12 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class WorkStarted:
     serial: int
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class WorkProgress:
     serial: int
     fraction: float
     message: str
@@ -54,7 +54,7 @@ class Ended:
     used: Any = field(default=None)
 
 
-Said = Ready | Broken | Started | Progress | Ended
+Said = Ready | Broken | WorkStarted | WorkProgress | Ended
 
 
 def read(frame: Frame) -> Said:
@@ -69,9 +69,9 @@ def read(frame: Frame) -> Said:
         case "broken":
             return Broken(_text(head, "message"))
         case "started":
-            return Started(_serial(head))
+            return WorkStarted(_serial(head))
         case "progress":
-            return Progress(_serial(head), _fraction(head), _text(head, "message"))
+            return WorkProgress(_serial(head), _fraction(head), _text(head, "message"))
         case "end":
             return Ended(_serial(head), _outcome(head, frame.body), _texts(head, "left"), head.get("used"))
         case kind:

@@ -43,7 +43,7 @@ class LinkLost(Exception):
     """There is no session, or none any more; the text says why."""
 
 
-class Session(Protocol):
+class Connection(Protocol):
     """One session with the operator."""
 
     def send(self, message: FromAgent) -> None:
@@ -59,7 +59,7 @@ class Session(Protocol):
 class Connector(Protocol):
     """Opens sessions."""
 
-    async def connect(self) -> Session:
+    async def connect(self) -> Connection:
         """Open a session. Raises LinkLost."""
 
 
@@ -84,7 +84,7 @@ class Supervisor:
         self._backoff = backoff or Backoff(FIRST_REDIAL_SECONDS, self._settings.redial_seconds)
         self._random = random.Random()
         self._end: AgentEnd | None = None
-        self._session: Session | None = None
+        self._session: Connection | None = None
         self._conversation: asyncio.Task[str] | None = None
         self._timer = BootTimer()
         self._actions: deque[AgentAction] = deque()
@@ -175,7 +175,7 @@ class Supervisor:
             await asyncio.sleep(self._backoff.wait(attempt, self._random))
             attempt += 1
 
-    async def _hold(self, session: Session) -> str:
+    async def _hold(self, session: Connection) -> str:
         """Hold one session until it is over; return why it is."""
         end = self._protocol
         self._session, self._welcomed = session, False
@@ -196,7 +196,7 @@ class Supervisor:
             await session.close(flush=flush)
             self._conversation.cancel()
 
-    async def _converse(self, session: Session) -> str:
+    async def _converse(self, session: Connection) -> str:
         try:
             while True:
                 message = await session.receive()

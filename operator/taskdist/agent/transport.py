@@ -88,7 +88,7 @@ class GrpcConnector:
         self._log = log
         self._token_seconds = token_seconds
 
-    async def connect(self) -> "GrpcSession":
+    async def connect(self) -> "GrpcConnection":
         """Connect, or raise LinkLost with what to look at."""
         endpoint = self._endpoint
         try:
@@ -101,7 +101,7 @@ class GrpcConnector:
             options.append(("grpc.ssl_target_name_override", endpoint.server_name))
         credentials = grpc.ssl_channel_credentials(root_certificates=authorities)
         channel = await self._dial(lambda: grpc.aio.secure_channel(endpoint.address, credentials, options=options))
-        return GrpcSession(channel, token, self)
+        return GrpcConnection(channel, token, self)
 
     async def _dial(self, make: Callable[[], grpc.aio.Channel]) -> grpc.aio.Channel:
         """Return the first channel that connects. One that fails at once is told at once."""
@@ -164,7 +164,7 @@ async def _connected(channel: grpc.aio.Channel) -> bool:
     return True
 
 
-class GrpcSession:
+class GrpcConnection:
     """One call of Link.Session. What is sent goes out in order; receiving ends with LinkLost."""
 
     def __init__(self, channel: grpc.aio.Channel, token: str, connector: GrpcConnector) -> None:

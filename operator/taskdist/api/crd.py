@@ -175,8 +175,8 @@ def _column(column: Column, priority: int) -> dict[str, Any]:
     return {"name": name, "type": type_, "jsonPath": path, "description": description, **wide}
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes repeated parts out instead of referring to them."""
+class PlainDumper(yaml.SafeDumper):
+    """Writes YAML for people: a part that occurs twice is written out twice, not referred to by an alias."""
 
     def ignore_aliases(self, _data: Any) -> bool:
         return True
@@ -185,7 +185,7 @@ class _Dumper(yaml.SafeDumper):
 def render(kind: Kind) -> str:
     """The text of the kind's file."""
     return _HEADER + yaml.dump(
-        definition(kind), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True, default_flow_style=False
+        definition(kind), Dumper=PlainDumper, sort_keys=False, width=120, allow_unicode=True, default_flow_style=False
     )
 
 

@@ -1,18 +1,14 @@
-"""The commands that run something: an agent, the operator, a control plane on this machine."""
+"""The commands that run something: an agent, the operator, and by `dev` a control plane on this machine."""
 
-import os
-import shlex
-from dataclasses import replace
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 import taskdist
+from taskdist.cli import dev
 from taskdist.cli.options import examples
-from taskdist.cli.run import FAILED, USAGE, complain, extra, note
+from taskdist.cli.run import USAGE, complain, extra
 
 
 class _RunUnlessNamed(TyperGroup):
@@ -25,12 +21,28 @@ class _RunUnlessNamed(TyperGroup):
         return super().parse_args(ctx, args if named else [self.default, *args])
 
 
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+Target = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODULE:NAME]", help="Python agent, as package.module:name or file.py:name.", show_default=False
+    ),
+]
+
+
 def add(app: typer.Typer, program: str) -> None:
     """Add the commands."""
-
-    agents = typer.Typer(cls=_RunUnlessNamed, context_settings={"help_option_names": ["-h", "--help"]})
+    agents = typer.Typer(cls=_RunUnlessNamed, context_settings=_HELP)
     app.add_typer(agents, name="agent", rich_help_panel="Processes", help="Run an agent, or try a handler.")
+    _add_agent_run(agents, program)
+    _add_agent_try(agents, program)
+    _add_operator(app, program)
+    _add_version(app)
+    dev.add(app, program)
 
+
+def _add_agent_run(agents: typer.Typer, program: str) -> None:
     @agents.command(
         "run",
         epilog=examples(
@@ -50,14 +62,7 @@ def add(app: typer.Typer, program: str) -> None:
         ),
     )
     def agent(
-        target: Annotated[
-            str | None,
-            typer.Argument(
-                metavar="[MODULE:NAME]",
-                help="Python agent, as package.module:name or file.py:name.",
-                show_default=False,
-            ),
-        ] = None,
+        target: Target = None,
         command: Annotated[
             str | None,
             typer.Option("--command", metavar="'PROGRAM ARG…'", help="Program that is started for each Task."),
@@ -97,35 +102,29 @@ def add(app: typer.Typer, program: str) -> None:
         In a pod of an AgentPool, address, certificate authority and token are there already; options go before
         TASKDIST_… variables.
         """
-        from taskdist.agent.options import OptionError, options_from_env, split_command, split_words
+        from taskdist.agent.options import OptionError, options_from_env, overridden, split_command, split_words
         from taskdist.agent.runner import run_agent
 
         try:
-            options = options_from_env()
-            if target or command or http:
-                # What is said here to run replaces what the environment says.
-                options = replace(
-                    options,
-                    module=target or "",
-                    command=split_command(command or "", "--command"),
-                    http=http or "",
-                )
-            if in_process:
-                options = replace(options, in_process=True)
-            if types:
-                options = replace(options, types=split_words(types))
-            if address:
-                options = replace(options, address=address)
-            if slots is not None:
-                options = replace(options, slots=slots)
-            if health_port is not None:
-                options = replace(options, health_port=health_port)
+            options = overridden(
+                options_from_env(),
+                module=target or "",
+                command=split_command(command, "--command") if command else None,
+                http=http or "",
+                in_process=in_process,
+                types=split_words(types) if types else None,
+                address=address or None,
+                slots=slots,
+                health_port=health_port,
+            )
             code = run_agent(options)
         except (OptionError, ValueError) as error:
             complain(f"{error}\nSee: {program} agent --help")
             code = USAGE
         raise typer.Exit(code)
 
+
+def _add_agent_try(agents: typer.Typer, program: str) -> None:
     @agents.command(
         "try",
         epilog=examples(
@@ -137,14 +136,7 @@ def add(app: typer.Typer, program: str) -> None:
         ),
     )
     def try_(
-        target: Annotated[
-            str | None,
-            typer.Argument(
-                metavar="[MODULE:NAME]",
-                help="Python agent, as package.module:name or file.py:name.",
-                show_default=False,
-            ),
-        ] = None,
+        target: Target = None,
         type: Annotated[str, typer.Option("--type", metavar="TYPE", help="Type of the Task: which handler.")] = "",
         payload: Annotated[
             str, typer.Option("--payload", metavar="JSON", help="A JSON object; @file or - for standard input.")
@@ -176,6 +168,8 @@ def add(app: typer.Typer, program: str) -> None:
             raise typer.Exit(USAGE) from None
         raise typer.Exit(trying.run(options, type, value))
 
+
+def _add_operator(app: typer.Typer, program: str) -> None:
     @app.command(
         "operator",
         rich_help_panel="Processes",
@@ -201,132 +195,9 @@ def add(app: typer.Typer, program: str) -> None:
             raise typer.Exit(USAGE) from None
         raise typer.Exit(run_operator(settings))
 
+
+def _add_version(app: typer.Typer) -> None:
     @app.command(rich_help_panel="Processes")
     def version() -> None:
         """Print the version."""
         print(f"taskdist {taskdist.__version__}")
-
-    dev = typer.Typer(
-        no_args_is_help=True,
-        help="A real control plane on this machine: etcd and kube-apiserver on loopback, no cluster, no containers.\n\n"
-        f"[bold]{program} dev run[/bold] brings it up with the operator and a node, ready for kubectl apply.",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.add_typer(dev, name="dev", rich_help_panel="Processes")
-    _add_dev(dev, program)
-
-
-Directory = Annotated[
-    Path | None,
-    typer.Option("--dir", metavar="DIR", help="Where it keeps everything; else in the user's state directory."),
-]
-
-
-def _directory(given: Path | None) -> Path:
-    if given is not None:
-        return given
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "taskdist" / "dev"
-
-
-def _add_dev(dev: typer.Typer, program: str) -> None:
-    @dev.callback()
-    def there() -> None:
-        # A wheel of its own: images of the operator and of agents are without it.
-        if find_spec("taskdist.local") is None:
-            complain(f"{program} dev is not installed here: pip install 'taskdist[local]'")
-            raise typer.Exit(FAILED)
-
-    @dev.command(
-        epilog=examples(
-            ("the fastest way to a running Task: start it, and follow what it prints", f"{program} dev run"),
-        )
-    )
-    def run(directory: Directory = None) -> None:
-        """Run a control plane, the operator and a node in the foreground, until Ctrl-C takes them down.
-
-        On a control plane that `up` has started it adds the operator and the node, and leaves it running.
-        """
-        from taskdist.local.binaries import BinaryNotFound
-        from taskdist.local.controlplane import ControlPlaneError
-        from taskdist.local.dev import run as run_all
-        from taskdist.local.stack import StackError
-
-        try:
-            code = run_all(_directory(directory), lambda text: print(text, flush=True))
-        except (BinaryNotFound, ControlPlaneError, StackError, OSError) as error:
-            complain(str(error))
-            code = FAILED
-        raise typer.Exit(code)
-
-    @dev.command(
-        epilog=examples(
-            ("start it and use it", f"eval $({program} dev up); kubectl get tq,ap,tk"),
-            ("give its pods life, in a second terminal", f"{program} dev node"),
-        )
-    )
-    def up(directory: Directory = None) -> None:
-        """Start a control plane that stays, with taskdist's kinds installed. Prints the variable to set."""
-        from taskdist.api.crd import definition, kinds
-        from taskdist.kube import KubeError
-        from taskdist.local.binaries import BinaryNotFound
-        from taskdist.local.controlplane import ControlPlane, ControlPlaneError
-
-        where = _directory(directory)
-        try:
-            try:
-                plane = ControlPlane.load(where)
-                note(f"it runs already in {where}")
-            except ControlPlaneError:
-                # What a crash or a restart of the machine left behind.
-                ControlPlane.stop_at(where)
-                plane = ControlPlane.start(where, detached=True)
-            for kind in kinds():
-                made = definition(kind)
-                path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{made['metadata']['name']}"
-                plane.client.apply(path, made)
-        except (BinaryNotFound, ControlPlaneError, KubeError, OSError) as error:
-            complain(str(error))
-            raise typer.Exit(FAILED) from None
-        print(f"export KUBECONFIG={shlex.quote(str(plane.kubeconfig))}")
-        note(f"Stop it with: {program} dev down" + (f" --dir {shlex.quote(str(directory))}" if directory else ""))
-
-    @dev.command()
-    def down(directory: Directory = None) -> None:
-        """Stop the control plane and remove its data."""
-        from taskdist.local.controlplane import ControlPlane, ControlPlaneError
-
-        where = _directory(directory)
-        try:
-            if ControlPlane.stop_at(where):
-                print("stopped")
-            else:
-                note(f"nothing was started in {where}")
-        except ControlPlaneError as error:
-            complain(str(error))
-            raise typer.Exit(FAILED) from None
-
-    @dev.command()
-    def status(directory: Directory = None) -> None:
-        """Say whether the control plane runs, and how to reach it. Exit code 1 if it does not run."""
-        from taskdist.local.controlplane import ControlPlane, ControlPlaneError
-
-        try:
-            plane = ControlPlane.load(_directory(directory))
-        except ControlPlaneError as error:
-            complain(f"{error}\nStart it with: {program} dev up")
-            raise typer.Exit(FAILED) from None
-        note(f"it runs at {plane.server}; logs in {plane.log('kube-apiserver').parent}")
-        print(f"export KUBECONFIG={shlex.quote(str(plane.kubeconfig))}")
-
-    @dev.command()
-    def node(directory: Directory = None) -> None:
-        """Run the control plane's pods as processes of this machine, until interrupted."""
-        from taskdist.local.__main__ import main as local
-        from taskdist.local.controlplane import ControlPlane, ControlPlaneError
-
-        try:
-            plane = ControlPlane.load(_directory(directory))
-        except ControlPlaneError as error:
-            complain(f"{error}\nStart it with: {program} dev up")
-            raise typer.Exit(FAILED) from None
-        raise typer.Exit(local(["podrunner", "--kubeconfig", str(plane.kubeconfig)]))

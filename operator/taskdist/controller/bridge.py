@@ -27,7 +27,7 @@ class PodFact:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolView:
+class PoolReport:
     """A pool's facts and all its pods."""
 
     facts: PoolFacts
@@ -37,7 +37,7 @@ class PoolView:
 class Facts(Protocol):
     """What the dispatch loop answers, on its own loop. None: this operator does not lead any more."""
 
-    def tell_pool(self, key: Key) -> PoolView | None: ...
+    def tell_pool(self, key: Key) -> PoolReport | None: ...
 
     def tell_queue(self, key: Key) -> QueueFacts | None: ...
 
@@ -76,7 +76,7 @@ class Bridge:
         self._queue_version = queue_version
         self._loop = loop
 
-    async def tell_pool(self, key: Key, version: SpecVersion) -> PoolView:
+    async def tell_pool(self, key: Key, version: SpecVersion) -> PoolReport:
         return await self._ask(self._facts.tell_pool, self._pool_version, key, version)
 
     async def tell_queue(self, key: Key, version: SpecVersion) -> QueueFacts:

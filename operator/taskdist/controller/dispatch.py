@@ -14,7 +14,7 @@ import structlog
 
 from taskdist.common.boottime import boottime
 from taskdist.controller.auditor import Auditor
-from taskdist.controller.bridge import PodFact, PoolView
+from taskdist.controller.bridge import PodFact, PoolReport
 from taskdist.controller.door import Doors
 from taskdist.controller.retention import Withheld
 from taskdist.controller.status import QueueFacts
@@ -177,7 +177,7 @@ class Dispatcher:
         for key in closed:
             self._doors.restore(key)
         for queue in queues:
-            if self._serves(queue.key[0]):
+            if self._serves(queue.namespace):
                 self._take_queue(queue)
         for pool in pools:
             self.pool_applied(pool)
@@ -217,7 +217,7 @@ class Dispatcher:
     # -- what happened in the cluster ------------------------------------------------------------------------------
 
     def queue_applied(self, queue: Queue) -> None:
-        if not self._serves(queue.key[0]):
+        if not self._serves(queue.namespace):
             return
         self._take_queue(queue)
         # What status says next is to be of this spec.
@@ -321,7 +321,7 @@ class Dispatcher:
 
     # -- facts for the reconciling loop ----------------------------------------------------------------------------
 
-    def tell_pool(self, key: Key) -> PoolView | None:
+    def tell_pool(self, key: Key) -> PoolReport | None:
         """Return what status is to say of the pool, with its pods. It counts as told."""
         core = self.core
         if core is None:
@@ -334,7 +334,7 @@ class Dispatcher:
         )
         facts = self._telling.pool(core, key)
         self._telling.told_pool(key, facts)
-        return PoolView(facts, pods)
+        return PoolReport(facts, pods)
 
     def tell_queue(self, key: Key) -> QueueFacts | None:
         """Return what status is to say of the queue. It counts as told."""
@@ -463,13 +463,11 @@ class Dispatcher:
         if core is None:
             return
         counts = core.queue_counts()
-        turned = {
-            key
-            for key in keys
-            if self._doors.look(
-                key, counts.get(key, (0, 0))[0], self._tally.payload_bytes(key), self._withheld(key).count
-            )
-        }
+        turned = set[Key]()
+        for key in keys:
+            waiting, _leased = counts.get(key, (0, 0))
+            if self._doors.look(key, waiting, self._tally.payload_bytes(key), self._withheld(key).count):
+                turned.add(key)
         if turned:
             self._effects.look_at(set(), turned)
 

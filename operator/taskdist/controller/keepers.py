@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -22,7 +22,7 @@ from taskdist.controller.replicas import Outcome, Publish, Replicas, subject
 from taskdist.controller.seen import SpecVersion
 from taskdist.controller.status import (
     PoolFacts,
-    Verdict,
+    SpecVerdict,
     pods_failing,
     pool_status,
     queue_status,
@@ -44,6 +44,21 @@ MENDING, CALM_SECONDS = Backoff(first=1.0, most=60.0), 180.0
 REFUSED_SECONDS = 60.0
 
 _log = structlog.get_logger("taskdist.keepers")
+
+
+class _Judged(NamedTuple):
+    """The verdict on a spec, and until when it holds (monotonic time)."""
+
+    version: SpecVersion
+    verdict: SpecVerdict
+    until: float
+
+
+class _Undecided(NamedTuple):
+    """A spec on which the API server gave no word, and until when it is not asked again (monotonic time)."""
+
+    version: SpecVersion
+    until: float
 
 
 class Keepers:
@@ -85,10 +100,9 @@ class Keepers:
         self._written: dict[tuple[str, Key], dict[str, Any]] = {}
         # How often in a row something else wrote over a status, and when last (monotonic time).
         self._overwritten: dict[tuple[str, Key], tuple[int, float]] = {}
-        # With the time until which each holds.
-        self._verdicts: dict[Key, tuple[SpecVersion, Verdict, float]] = {}
-        # Of specs on which the API server gave no word: until when it is not asked again.
-        self._undecided: dict[Key, tuple[SpecVersion, float]] = {}
+        self._verdicts: dict[Key, _Judged] = {}
+        # Specs on which the API server gave no word.
+        self._undecided: dict[Key, _Undecided] = {}
         # By pool: for which cause pods were last told not to come up.
         self._failing: dict[Key, str] = {}
         self._pool_work = WorkQueue[Key](self._keep_pool, self._failed)
@@ -113,7 +127,8 @@ class Keepers:
     def pool_seen(self, body: dict[str, Any]) -> None:
         """The pool exists, with this content."""
         key = (str(body["metadata"]["namespace"]), str(body["metadata"]["name"]))
-        if not self._serves(key[0]):
+        namespace, _ = key
+        if not self._serves(namespace):
             return
         new, before = not self._exists(key), self._pools.get(key)
         try:
@@ -146,7 +161,8 @@ class Keepers:
     def queue_seen(self, body: dict[str, Any]) -> None:
         """The queue exists, with this content."""
         key = (str(body["metadata"]["namespace"]), str(body["metadata"]["name"]))
-        if not self._serves(key[0]):
+        namespace, _ = key
+        if not self._serves(namespace):
             return
         before = self._queues.get(key)
         try:
@@ -196,9 +212,10 @@ class Keepers:
         if not self._may_act():
             raise NotLeading("leadership is not sure now")
         resource = AGENTPOOLS if kind == "pool" else TASKQUEUES
+        namespace, name = key
         patch = status_patch(told, uid=metadata["uid"], resource_version=metadata["resourceVersion"])
         try:
-            await self._client.patch(resource, key[1], patch, key[0], subresource="status")
+            await self._client.patch(resource, name, patch, namespace, subresource="status")
         except ApiError as problem:
             # A newer state is on its way, and is looked at then.
             if not (problem.is_conflict or problem.is_not_found):
@@ -239,47 +256,47 @@ class Keepers:
         if error := outcome.refused or undecided:
             raise error
 
-    async def _judge(self, pool: AgentPool) -> tuple[Verdict, KubeError | None]:
+    async def _judge(self, pool: AgentPool) -> tuple[SpecVerdict, KubeError | None]:
         """Say whether the spec can be used, and what kept the API server from saying its part.
 
         It is asked once for each spec, and now and then of one that it refuses. What is no word on the spec (a quota, a
         policy, no answer) stalls nothing: the pods themselves may be refused for it, and that is then in status.
         """
         key, version = (pool.metadata.namespace, pool.metadata.name), _version(pool)
-        former = Verdict()
-        if (known := self._verdicts.get(key)) and known[0] == version:
-            former = known[1]
-            if time.monotonic() < known[2]:
+        former = SpecVerdict()
+        if (known := self._verdicts.get(key)) and known.version == version:
+            former = known.verdict
+            if time.monotonic() < known.until:
                 return former, None
         asked = self._undecided.get(key)
-        if asked and asked[0] == version and time.monotonic() < asked[1]:
-            return Verdict(), None
+        if asked and asked.version == version and time.monotonic() < asked.until:
+            return SpecVerdict(), None
         try:
             verdict, holds = await self._ask(pool)
         except KubeError as error:
             if isinstance(error, ApiError) and (error.is_forbidden or error.is_denied):
-                self._undecided[key] = (version, time.monotonic() + UNDECIDED_SECONDS)
-                return Verdict(), None
+                self._undecided[key] = _Undecided(version, time.monotonic() + UNDECIDED_SECONDS)
+                return SpecVerdict(), None
             return former, error
-        self._verdicts[key] = (version, verdict, time.monotonic() + holds)
+        self._verdicts[key] = _Judged(version, verdict, time.monotonic() + holds)
         if holds < math.inf:
             asyncio.get_running_loop().call_later(holds, self.look_at_pool, key)
         if not verdict.accepted and verdict != former:
             self._announce(subject(pool), verdict.reason, verdict.message, "Validate", True)
         return verdict, None
 
-    async def _ask(self, pool: AgentPool) -> tuple[Verdict, float]:
+    async def _ask(self, pool: AgentPool) -> tuple[SpecVerdict, float]:
         """Return the verdict on the pool's spec, and for how many seconds it holds."""
         if pool.metadata.namespace == self._own_namespace:
             said = (
                 f"pools in the operator's own namespace {self._own_namespace} are refused, as agents could then read "
                 "its certificate authority; create the pool in another namespace"
             )
-            return Verdict(Reason.FORBIDDEN_NAMESPACE, said), math.inf
+            return SpecVerdict(Reason.FORBIDDEN_NAMESPACE, said), math.inf
         try:
             check_template(pool)
         except InvalidTemplate as error:
-            return Verdict(Reason.INVALID_TEMPLATE, str(error)), math.inf
+            return SpecVerdict(Reason.INVALID_TEMPLATE, str(error)), math.inf
         pod = build_pod(pool, f"{pool.metadata.name}-dry-run", self._link)
         try:
             # Misspelt fields too: they would be dropped without a word.
@@ -288,8 +305,8 @@ class Keepers:
             if not error.is_invalid or error.is_denied:
                 raise
             said = f"the API server refuses a pod of spec.template: {error.message}"
-            return Verdict(Reason.INVALID_TEMPLATE, said), REFUSED_SECONDS
-        return Verdict(), math.inf
+            return SpecVerdict(Reason.INVALID_TEMPLATE, said), REFUSED_SECONDS
+        return SpecVerdict(), math.inf
 
     def _tell_failing(self, pool: AgentPool, facts: PoolFacts) -> None:
         """Once for each cause, as long as it lasts."""
@@ -310,17 +327,17 @@ class Keepers:
         except NoFacts:
             return
         missing = [p for p in queue.spec.all_pools if not self._exists((queue.metadata.namespace, p))]
-        verdict = Verdict()
+        verdict = SpecVerdict()
         if set(missing) >= set(queue.spec.pools):
-            verdict = Verdict(
+            verdict = SpecVerdict(
                 Reason.POOL_NOT_FOUND,
                 f"no pool of spec.pools exists in this namespace ({', '.join(missing)}): create an AgentPool of that "
                 "name or change spec.pools",
             )
         elif queue.spec.paused:
-            verdict = Verdict(Reason.ACCEPTED, "spec.paused is true: nothing is handed out until it is false")
+            verdict = SpecVerdict(Reason.ACCEPTED, "spec.paused is true: nothing is handed out until it is false")
         elif missing:
-            verdict = Verdict(Reason.ACCEPTED, f"served without the pools that do not exist: {', '.join(missing)}")
+            verdict = SpecVerdict(Reason.ACCEPTED, f"served without the pools that do not exist: {', '.join(missing)}")
         status = queue_status(queue, facts, verdict, time.time(), self._least_lease)
         await self._write("queue", queue, status)
 
@@ -335,20 +352,20 @@ class Keepers:
             return
         if not self._may_act():
             raise NotLeading("leadership is not sure now")
-        key = (metadata.namespace, metadata.name)
+        namespace, name = key = (metadata.namespace, metadata.name)
         resource = AGENTPOOLS if kind == "pool" else TASKQUEUES
         patch = status_patch(new, uid=metadata.uid, resource_version=metadata.resource_version)
         # Before it is sent: the watch may bring it before the answer comes.
         self._written[kind, key] = new
         try:
             try:
-                there = await self._client.patch(resource, key[1], patch, key[0], subresource="status")
+                there = await self._client.patch(resource, name, patch, namespace, subresource="status")
             except ApiError as error:
                 if not error.is_conflict:
                     raise
                 # Something newer is there, and counts. The watch may take a while to bring it, or may have brought it
                 # while this was under way, when it was no news.
-                there = await self._client.get(resource, key[1], key[0])
+                there = await self._client.get(resource, name, namespace)
                 self._mend(kind, key)
         except KubeError as error:
             self._written.pop((kind, key), None)
@@ -380,11 +397,12 @@ class Keepers:
         count = count + 1 if count and now < last + CALM_SECONDS else 1
         self._overwritten[kind, key] = (count, now)
         if count == 3:
+            namespace, name = key
             _log.warning(
                 "something else writes this status as well: does a second installation serve the namespace?",
                 kind=kind,
-                namespace=key[0],
-                name=key[1],
+                namespace=namespace,
+                name=name,
             )
         pause = MENDING.full(count - 2) if count > 1 else 0.0
         look = self.look_at_pool if kind == "pool" else self.look_at_queue
@@ -397,18 +415,20 @@ class Keepers:
         return self._pool_work if kind == "pool" else self._queue_work
 
     def _ask_queues_of(self, pool: Key) -> None:
+        namespace, name = pool
         for key, queue in self._queues.items():
-            if key[0] == pool[0] and pool[1] in queue.spec.all_pools:
+            if queue.metadata.namespace == namespace and name in queue.spec.all_pools:
                 self._queue_work.ask(key)
 
     @staticmethod
     def _failed(key: Key, error: Exception) -> None:
         # What the API server says is clear enough; anything else is a defect, and wants its place told.
         known = isinstance(error, KubeError | NoFacts)
+        namespace, name = key
         _log.warning(
             "reconciling failed and is tried again",
-            namespace=key[0],
-            name=key[1],
+            namespace=namespace,
+            name=name,
             error=str(error),
             exc_info=None if known else error,
         )

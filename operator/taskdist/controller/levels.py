@@ -6,6 +6,7 @@ all is bounded by who looks at them.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from taskdist.core.limits.levels import TENANT, Level
 from taskdist.core.model import Key
@@ -37,16 +38,24 @@ class ToldLevels:
     def _due(told: tuple[Level, ...], levels: tuple[Level, ...], now: float) -> bool:
         if told and 0.0 <= now - told[0].at < EVERY and _rules(told) == _rules(levels):
             return False
-        return _terms(told) != _terms(levels) or any(
+        return _bounds(told) != _bounds(levels) or any(
             abs(new.level - old.expected(now)) > max(1.0, TOLERANCE * new.capacity)
             for old, new in zip(told, levels, strict=True)
         )
 
 
-def _rules(levels: Iterable[Level]) -> list[tuple[str, int, float]]:
+class _Bound(NamedTuple):
+    """What a level is measured by: the name of its limit, and the limit's numbers."""
+
+    name: str
+    capacity: int
+    per_second: float
+
+
+def _rules(levels: Iterable[Level]) -> list[_Bound]:
     """The limits of the queue's spec: which tenants are told of changes as these come and go."""
-    return [each for each in _terms(levels) if not each[0].startswith(f"{TENANT}/")]
+    return [each for each in _bounds(levels) if not each.name.startswith(f"{TENANT}/")]
 
 
-def _terms(levels: Iterable[Level]) -> list[tuple[str, int, float]]:
-    return [(each.name, each.capacity, each.per_second) for each in levels]
+def _bounds(levels: Iterable[Level]) -> list[_Bound]:
+    return [_Bound(each.name, each.capacity, each.per_second) for each in levels]

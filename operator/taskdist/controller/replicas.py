@@ -128,9 +128,12 @@ class Replicas:
             ends.count = 0
         new, ends.uids = uids - ends.uids, uids
         if new and ends.count:
+            namespace, name = key
             pause = self._backoff.wait(ends.count - 1, self._rng)
             ends.pause_until = now + pause
-            _log.warning("pods of the pool end again and again", namespace=key[0], pool=key[1], next_in=round(pause, 1))
+            _log.warning(
+                "pods of the pool end again and again", namespace=namespace, pool=name, next_in=round(pause, 1)
+            )
         if new:
             ends.count, ends.last = ends.count + 1, now
 

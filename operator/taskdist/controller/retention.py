@@ -10,16 +10,23 @@ deleted: who deletes names the version that was judged.
 from collections import Counter
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
 from taskdist.api import Phase
 from taskdist.core.model import Key
 from taskdist.kube.archived import NOTHING, Archived
 from taskdist.protocol.observations import ObservedTask
 
-# (due, uid, stamp)
-_Due = tuple[float, str, int]
 # How many are looked at for each that may be found: those between wait for the archive.
 _LOOKS = 10
+
+
+class _Due(NamedTuple):
+    """A Task in the heap, by its time. It counts while its stamp is the Task's latest."""
+
+    at: float
+    uid: str
+    stamp: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +273,7 @@ class Retention:
     def _push(self, uid: str, at: float) -> None:
         self._stamp += 1
         self._stamps[uid] = self._stamp
-        heappush(self._heap, (at, uid, self._stamp))
+        heappush(self._heap, _Due(at, uid, self._stamp))
         if len(self._heap) > 64 + 2 * len(self._stamps):
-            self._heap = [due for due in self._heap if self._stamps.get(due[1]) == due[2]]
+            self._heap = [due for due in self._heap if self._stamps.get(due.uid) == due.stamp]
             heapify(self._heap)

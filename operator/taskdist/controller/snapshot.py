@@ -40,8 +40,9 @@ def snapshot(
             breakers[*key, str(turned)] = sum(each.state is turned for each in core.breakers(key))
     reasons = {(*key, reason): count for (key, reason), count in core.waiting_by_reason(read_clocks().wall).items()}
     seconds: dict[tuple[str, str, Reason], float] = {}
-    for key, held in core.holdups(read_clocks().wall)[0].items():
-        for each in held:
+    of_queues, _of_pools = core.holdups(read_clocks().wall)
+    for key, holdups in of_queues.items():
+        for each in holdups:
             seconds[*key, each.reason] = seconds.get((*key, each.reason), 0.0) + each.seconds
     bottlenecks = {
         (*key, kind): (found.holdup.reason, found.holdup.what)

@@ -26,7 +26,7 @@ ARCHIVE_BEHIND_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SpecVerdict:
     """Whether a spec can be used; if not, why, and what to do."""
 
     reason: Reason = Reason.ACCEPTED
@@ -38,8 +38,11 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What has held most waiting time for long enough. The message has numbers of now, which tell nothing apart."""
+class ToldCause:
+    """Why Tasks wait, or are not deleted, as a condition says it.
+
+    Two are equal whatever their messages say: those have numbers of now, which tell nothing apart.
+    """
 
     reason: Reason
     what: str
@@ -60,7 +63,7 @@ class PoolFacts:
     outdated: int = 0
     breakers: tuple[BreakerView, ...] = ()  # those that are not closed
     performance: PoolPerformance = field(default_factory=PoolPerformance)
-    bottleneck: Held | None = None
+    bottleneck: ToldCause | None = None
     failing: FailingPods | None = None
     held_back: bool = False  # work would fill more agents, and failing pods keep the pool from growing
 
@@ -87,7 +90,9 @@ def merge_conditions(old: Iterable[Condition], new: Iterable[Condition], wall: f
     return merged
 
 
-def pool_status(pool: AgentPool, facts: PoolFacts, pods: int, verdict: Verdict, problem: str, wall: float) -> Object:
+def pool_status(
+    pool: AgentPool, facts: PoolFacts, pods: int, verdict: SpecVerdict, problem: str, wall: float
+) -> Object:
     """Return the pool's whole status.
 
     Args:
@@ -216,9 +221,9 @@ class QueueFacts:
     leased: int = 0
     dead_letters: int = 0
     closed: str = ""
-    bottleneck: Held | None = None
+    bottleneck: ToldCause | None = None
     limits: tuple[Level, ...] = ()  # what is left of its rates and budgets, as of a while ago
-    unarchived: Held | None = None  # why Tasks that are over their time are not deleted
+    unarchived: ToldCause | None = None  # why Tasks that are over their time are not deleted
 
     def presses_beyond(self, told: "QueueFacts") -> bool:
         """Whether status must say this at once: more than figures has changed since these facts were told."""
@@ -226,7 +231,7 @@ class QueueFacts:
         return bool(self.closed) != bool(told.closed) or bool(pressing(self) != pressing(told))
 
 
-def waits_for_archive(withheld: Withheld, wall: float) -> Held | None:
+def waits_for_archive(withheld: Withheld, wall: float) -> ToldCause | None:
     """Return what is said of Tasks that have waited for the archive for long; None where there are none."""
     if not withheld.count or wall - withheld.since < ARCHIVE_BEHIND_SECONDS:
         return None
@@ -235,10 +240,12 @@ def waits_for_archive(withheld: Withheld, wall: float) -> Held | None:
         f"{withheld.count} Tasks are over their time and not deleted: the archive does not have them. The first was "
         f"due at {since}. Is the archive running, and does it reach its database?"
     )
-    return Held(Reason.ARCHIVE_BEHIND, "archive", message)
+    return ToldCause(Reason.ARCHIVE_BEHIND, "archive", message)
 
 
-def queue_status(queue: TaskQueue, facts: QueueFacts, verdict: Verdict, wall: float, least_lease: int = 0) -> Object:
+def queue_status(
+    queue: TaskQueue, facts: QueueFacts, verdict: SpecVerdict, wall: float, least_lease: int = 0
+) -> Object:
     """Return the queue's whole status.
 
     Args:
@@ -312,13 +319,13 @@ def _trio(
     ]
 
 
-def _bottleneck(generation: int, held: Held | None) -> Condition:
+def _bottleneck(generation: int, held: ToldCause | None) -> Condition:
     if held is None:
         return _condition(generation, "Bottleneck", "False", Reason.NO_BOTTLENECK, "Nothing holds Tasks for long")
     return _condition(generation, "Bottleneck", "True", held.reason, held.message)
 
 
-def _archived(generation: int, behind: Held | None) -> Condition:
+def _archived(generation: int, behind: ToldCause | None) -> Condition:
     if behind is None:
         return _condition(
             generation, "Archived", "True", Reason.ARCHIVE_CURRENT, "No Task waits for the archive for long"

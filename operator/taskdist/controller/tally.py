@@ -63,7 +63,11 @@ class Tally:
 
     def all_dead_letters(self) -> dict[Key, int]:
         """By queue; queues without any are left out."""
-        return {key: count for key, count in self._dead_letters.items() if self._serves(key[0])}
+        return {
+            (namespace, queue): count
+            for (namespace, queue), count in self._dead_letters.items()
+            if self._serves(namespace)
+        }
 
     def _count(self, record: ObservedTask, sign: int) -> None:
         live = record.phase in _LIVE

@@ -12,7 +12,7 @@ from taskdist.api import Reason
 from taskdist.controller.door import Doors
 from taskdist.controller.levels import ToldLevels
 from taskdist.controller.retention import Withheld
-from taskdist.controller.status import Held, PoolFacts, QueueFacts, waits_for_archive
+from taskdist.controller.status import PoolFacts, QueueFacts, ToldCause, waits_for_archive
 from taskdist.controller.tally import Tally
 from taskdist.core import Core, views
 from taskdist.core.agents.performance import PoolPerformance
@@ -150,15 +150,15 @@ class Telling:
         return pools, queues
 
 
-def _held(found: Bottleneck | None) -> Held | None:
-    return None if found is None else Held(found.holdup.reason, found.holdup.what, found.message)
+def _held(found: Bottleneck | None) -> ToldCause | None:
+    return None if found is None else ToldCause(found.holdup.reason, found.holdup.what, found.message)
 
 
 def _facts(
     view: views.PoolView,
     breakers: tuple[views.BreakerView, ...],
     performance: PoolPerformance,
-    bottleneck: Held | None,
+    bottleneck: ToldCause | None,
 ) -> PoolFacts:
     return PoolFacts(
         view.desired,

@@ -11,7 +11,7 @@ from taskdist.api import GROUP, AgentPool
 from taskdist.controller.pods import CA_CONFIGMAP, MANAGED_BY
 from taskdist.kube import CONFIGMAPS, PODS, SECRETS, TOKENREVIEWS, ApiError, Client, KubeError
 from taskdist.link.auth import PodOwner
-from taskdist.link.keeper import Conflict
+from taskdist.link.keeper import Conflict, StoredSecret
 from taskdist.protocol import convert
 from taskdist.protocol.observations import ObservedPod
 
@@ -75,7 +75,7 @@ class SecretStore:
         self._namespace = namespace
         self._name = name
 
-    async def read(self) -> tuple[Mapping[str, bytes], str] | None:
+    async def read(self) -> StoredSecret | None:
         try:
             secret = await self._client.get(SECRETS, self._name, self._namespace)
         except ApiError as error:
@@ -83,7 +83,7 @@ class SecretStore:
                 return None
             raise
         data = {k: base64.b64decode(v) for k, v in (secret.get("data") or {}).items()}
-        return data, secret["metadata"]["resourceVersion"]
+        return StoredSecret(data, secret["metadata"]["resourceVersion"])
 
     async def write(self, data: Mapping[str, bytes], version: str | None) -> str:
         body: Object = {

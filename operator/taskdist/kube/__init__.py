@@ -16,7 +16,7 @@ from taskdist.kube.credentials import Access, Credentials
 from taskdist.kube.election import Election, Timing
 from taskdist.kube.errors import ApiError, ConfigurationError, HistoryWentBack, KubeError, Unanswered, Unreachable
 from taskdist.kube.identity import Identity
-from taskdist.kube.informer import Counts, Informer, Settings
+from taskdist.kube.informer import Counts, Informer, InformerSettings
 from taskdist.kube.leader import LeaderElector
 from taskdist.kube.resources import (
     AGENTPOOLS,
@@ -42,7 +42,18 @@ from taskdist.kube.resources import (
 )
 from taskdist.kube.reviews import AccessError, Caller, NotAllowed, NotAuthenticated, NotReviewed, Reviews, Right
 from taskdist.kube.status_bodies import status_operations, status_patch
-from taskdist.kube.store import Added, Aside, Change, Deleted, Difference, Entry, Event, Store, Updated
+from taskdist.kube.store import (
+    Added,
+    Aside,
+    Change,
+    Deleted,
+    Difference,
+    DifferenceKind,
+    Entry,
+    Event,
+    Store,
+    Updated,
+)
 from taskdist.kube.transport import Answer, HttpTransport, Request, Transport
 from taskdist.kube.writer import Conflict, Gone, NotSeen, Outcome, Refused, StatusWriter, Unknown, Write, Written
 
@@ -76,6 +87,7 @@ __all__ = [
     "Credentials",
     "Deleted",
     "Difference",
+    "DifferenceKind",
     "Election",
     "Entry",
     "Event",
@@ -84,6 +96,7 @@ __all__ = [
     "HttpTransport",
     "Identity",
     "Informer",
+    "InformerSettings",
     "KubeError",
     "LeaderElector",
     "NotAllowed",
@@ -100,7 +113,6 @@ __all__ = [
     "Resource",
     "Reviews",
     "Right",
-    "Settings",
     "StatusWriter",
     "Store",
     "Timing",

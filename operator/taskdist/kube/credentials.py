@@ -12,6 +12,7 @@ import ssl
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -69,7 +70,7 @@ class Credentials:
         self._token_file = token_file
         self._ca_file = ca_file
         self._namespace_file = namespace_file
-        self._tls: tuple[str, ssl.SSLContext] | None = None
+        self._tls: _Tls | None = None
         self._lasts: float | None = None
 
     @property
@@ -147,10 +148,16 @@ class Credentials:
         digest = hashlib.sha256(str(login.verify).encode())
         for part in (login.authority, login.certificate, login.key):
             digest.update(b"\0" + hashlib.sha256(part or b"").digest())
-        key = digest.hexdigest()
-        if self._tls is None or self._tls[0] != key:
-            self._tls = (key, _tls(login))
-        return self._tls[1]
+        if self._tls is None or self._tls.digest != digest.digest():
+            self._tls = _Tls(digest.digest(), _tls(login))
+        return self._tls.context
+
+
+class _Tls(NamedTuple):
+    """A context, and the digest of all files that it was made from."""
+
+    digest: bytes
+    context: ssl.SSLContext
 
 
 @dataclass(frozen=True, slots=True)

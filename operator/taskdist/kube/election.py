@@ -27,7 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 
 HELD_UP = 0.25
 """Who comes back to the election so many seconds later than it was due was held up."""
@@ -35,7 +35,7 @@ HELD_UP = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """All in seconds."""
+    """Times of the leader election, in seconds. They have to fit together: a ValueError says how."""
 
     lease: float = 5.0
     """How long a renewal is good for."""
@@ -73,8 +73,8 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """What the Lease says. `version` is its resourceVersion; `duration` in seconds."""
+class LeaseRecord:
+    """A state of the Lease object. `version` is its resourceVersion; `duration` in seconds."""
 
     holder: str
     epoch: int
@@ -84,42 +84,52 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do before `until` (which may be infinite)."""
+    """A step: do nothing before `until` (which may be infinite)."""
 
     until: float
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """Ask for the record; the answer goes to `read`."""
+class ReadLease:
+    """A step: read the Lease within `timeout` seconds; the answer goes to `read`."""
 
     timeout: float
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
-    """Write the record if it is still at `replaces` (None: create it); the answer goes to `written` or `refused`."""
+class LeaseChange(StrEnum):
+    """What a write does to the Lease."""
 
-    purpose: str
-    """`acquire`, `renew` or `release`."""
+    ACQUIRE = "acquire"  # take it, under a new epoch
+    RENEW = "renew"
+    RELEASE = "release"  # let it go before its time, so that the next leader need not wait
+
+
+@dataclass(frozen=True, slots=True)
+class WriteLease:
+    """A step: write the Lease if it still is at version `replaces` (None: create it), within `timeout` seconds.
+
+    The answer goes to `written` or `refused`.
+    """
+
+    purpose: LeaseChange
     holder: str
     epoch: int
     replaces: str | None
     timeout: float
 
 
-Action = Wait | Read | Write
+Step = Wait | ReadLease | WriteLease
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class LeadershipStarted:
     """This identity leads from now on, under this epoch."""
 
     epoch: int
 
 
 @dataclass(frozen=True, slots=True)
-class Stopping:
+class LeadershipEnding:
     """The leadership ends: decide and write nothing more, and be done by `deadline` (own clock)."""
 
     epoch: int
@@ -128,24 +138,30 @@ class Stopping:
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class LeadershipOver:
     """The leadership is over."""
 
     epoch: int
 
 
-Notice = Started | Stopping | Stopped
+LeadershipChange = LeadershipStarted | LeadershipEnding | LeadershipOver
 
 
 class Role(Enum):
-    FOLLOWER = auto()
+    """Where a candidate stands."""
+
+    FOLLOWER = auto()  # it campaigns
     LEADER = auto()
-    STOPPING = auto()
-    CLOSED = auto()
+    STOPPING = auto()  # its leadership ends: nothing is decided any more, and the Lease is not free yet
+    CLOSED = auto()  # it has resigned, and campaigns no more
 
 
 class Election:
-    """One candidate. Drive it: `next(now)`, do the action, tell its result; collect `notices` after every step."""
+    """One candidate for the leadership, without I/O and clock.
+
+    Drive it in a loop: ask `next(now)`, do the step, tell its result, then collect `changes`. Times are seconds on one
+    clock that only grows.
+    """
 
     def __init__(
         self,
@@ -167,7 +183,7 @@ class Election:
         self._role = Role.FOLLOWER
         self._epoch = 0
         self._highest = 0
-        self._record: Record | None = None
+        self._record: LeaseRecord | None = None
         self._fresh = False
         self._ever_held = False
         self._since = -math.inf
@@ -179,7 +195,7 @@ class Election:
         self._late_until: float | None = None
         self._resigning = False
         self._released = False
-        self._notices: list[Notice] = []
+        self._changes: list[LeadershipChange] = []
 
     # -- what others ask -------------------------------------------------------------------------------------------
 
@@ -188,7 +204,7 @@ class Election:
         return self._role
 
     @property
-    def record(self) -> Record | None:
+    def record(self) -> LeaseRecord | None:
         """The record as last seen."""
         return self._record
 
@@ -204,14 +220,14 @@ class Election:
         """The time up to which `leading` is sure to say yes; 0 when it says no."""
         return self._sure_until if self._role is Role.LEADER else 0.0
 
-    def notices(self) -> list[Notice]:
+    def changes(self) -> list[LeadershipChange]:
         """What has happened since the last call, in order."""
-        notices, self._notices = self._notices, []
-        return notices
+        changes, self._changes = self._changes, []
+        return changes
 
     # -- the step --------------------------------------------------------------------------------------------------
 
-    def next(self, now: float) -> Action:
+    def next(self, now: float) -> Step:
         """The one thing to do at `now`."""
         self._come_back(now)
         action = self._act(now)
@@ -225,7 +241,7 @@ class Election:
             self._held_up = True
         self._due = now
 
-    def _act(self, now: float) -> Action:
+    def _act(self, now: float) -> Step:
         if self._role is Role.LEADER and now >= self._gives_up:
             if self._held_up:
                 self._held_up, self._late_until = False, now + self.timing.renew_deadline
@@ -242,20 +258,20 @@ class Election:
             return self._leader(now)
         return self._follower(now)
 
-    def _leader(self, now: float) -> Action:
+    def _leader(self, now: float) -> Step:
         # No request outlives the deadline: its late answer could say nothing of use, and its late landing costs time.
         left = self._gives_up - now
         if now < self._next:
             return Wait(min(self._next, self._gives_up))
         if not self._fresh or self._record is None:
-            return Read(min(self.timing.request, left))
-        return self._write("renew", self.identity, self._epoch, min(self.timing.request, left))
+            return ReadLease(min(self.timing.request, left))
+        return self._write(LeaseChange.RENEW, self.identity, self._epoch, min(self.timing.request, left))
 
-    def _follower(self, now: float) -> Action:
+    def _follower(self, now: float) -> Step:
         if now < self._next:
             return Wait(self._next)
         if not self._fresh:
-            return Read(self.timing.request)
+            return ReadLease(self.timing.request)
         free = self._free_at()
         if now < free:
             # Look again before taking: what was unchanged then may have been renewed since.
@@ -263,7 +279,7 @@ class Election:
             self._next = min(now + self.timing.retry, free)
             return Wait(self._next)
         epoch = max(self._highest, self._floor()) + 1
-        return self._write("acquire", self.identity, epoch, self.timing.request)
+        return self._write(LeaseChange.ACQUIRE, self.identity, epoch, self.timing.request)
 
     def _free_at(self) -> float:
         """From when the record as last seen may be taken."""
@@ -281,25 +297,25 @@ class Election:
         """How long an unchanged record is respected; the longer of what it says and what we are set to."""
         return max(duration * (1 + self.timing.drift), self.timing.patience)
 
-    def _closing(self, now: float) -> Action:
+    def _closing(self, now: float) -> Step:
         # A release only spares the next leader a wait. It is tried once while the lease may still be ours.
         if self._released or now >= self._end:
             return Wait(math.inf)
         timeout = min(self.timing.request, self._end - now)
         if not self._fresh:
-            return Read(timeout)
+            return ReadLease(timeout)
         record = self._record
         if record is None or record.holder != self.identity or record.epoch != self._epoch:
             self._released = True
             return Wait(math.inf)
-        return self._write("release", "", self._epoch, timeout)
+        return self._write(LeaseChange.RELEASE, "", self._epoch, timeout)
 
-    def _write(self, purpose: str, holder: str, epoch: int, timeout: float) -> Write:
-        return Write(purpose, holder, epoch, self._record.version if self._record else None, timeout)
+    def _write(self, purpose: LeaseChange, holder: str, epoch: int, timeout: float) -> WriteLease:
+        return WriteLease(purpose, holder, epoch, self._record.version if self._record else None, timeout)
 
     # -- what came of it -------------------------------------------------------------------------------------------
 
-    def read(self, record: Record | None, now: float) -> None:
+    def read(self, record: LeaseRecord | None, now: float) -> None:
         """The record as the server has it at some moment before `now`; None: there is none."""
         self._come_back(now)
         self._see(record, now)
@@ -310,18 +326,18 @@ class Election:
             self._stop(now, now, f"the lease {whose}")
             self._over(now)
 
-    def written(self, action: Write, record: Record, sent: float, now: float) -> None:
+    def written(self, action: WriteLease, record: LeaseRecord, sent: float, now: float) -> None:
         """The write was done; `sent` is the time just before it was sent."""
         self._come_back(now)
         self._see(record, now)
-        if action.purpose == "release":
+        if action.purpose is LeaseChange.RELEASE:
             self._released = True
-        elif action.purpose == "renew" and self._role is Role.LEADER and action.epoch == self._epoch:
+        elif action.purpose is LeaseChange.RENEW and self._role is Role.LEADER and action.epoch == self._epoch:
             self._renew(sent)
-        elif action.purpose == "acquire" and self._role is Role.CLOSED:
+        elif action.purpose is LeaseChange.ACQUIRE and self._role is Role.CLOSED:
             # Won after resigning: give it back at once.
             self._epoch, self._end, self._released = record.epoch, sent + self.timing.own_end, False
-        elif action.purpose == "acquire" and self._role is Role.FOLLOWER:
+        elif action.purpose is LeaseChange.ACQUIRE and self._role is Role.FOLLOWER:
             if now >= sent + self.timing.renew_deadline:
                 # Won too long ago to be of use. The record bears our name; the next try takes it under a new epoch.
                 self._next = now
@@ -329,25 +345,25 @@ class Election:
             self._role = Role.LEADER
             self._epoch = record.epoch
             self._renew(sent)
-            self._notices.append(Started(record.epoch))
+            self._changes.append(LeadershipStarted(record.epoch))
 
-    def refused(self, action: Write, now: float) -> None:
+    def refused(self, action: WriteLease, now: float) -> None:
         """The record was not at the version named, exists already, or is gone: look before anything else."""
         self._come_back(now)
         self._fresh = False
-        if action.purpose == "release":
+        if action.purpose is LeaseChange.RELEASE:
             self._released = True
         elif self._role is Role.FOLLOWER:
             # Somebody else was quicker.
             self._next = now + self.timing.retry
 
-    def failed(self, action: Read | Write, sent: float, now: float) -> None:
+    def failed(self, action: ReadLease | WriteLease, sent: float, now: float) -> None:
         """No answer, no connection, or a server's fault: whether a write was done is unknown until the next read."""
         self._come_back(now)
         if self._late_until is not None:
             self._late_until = now  # there is no second late try
         self._fresh = False
-        if isinstance(action, Write) and action.purpose == "release":
+        if isinstance(action, WriteLease) and action.purpose is LeaseChange.RELEASE:
             self._released = True
         if self._role is Role.CLOSED:
             self._released = True
@@ -389,7 +405,7 @@ class Election:
     def _gives_up(self) -> float:
         return self._sure_until if self._late_until is None else self._late_until
 
-    def _see(self, record: Record | None, now: float) -> None:
+    def _see(self, record: LeaseRecord | None, now: float) -> None:
         before = self._record
         if (record.version if record else None) != (before.version if before else None):
             self._since = now
@@ -408,10 +424,10 @@ class Election:
     def _stop(self, now: float, deadline: float, reason: str) -> None:
         self._role = Role.STOPPING
         self._end = max(deadline, now)
-        self._notices.append(Stopping(self._epoch, self._end, reason))
+        self._changes.append(LeadershipEnding(self._epoch, self._end, reason))
 
     def _over(self, now: float) -> None:
-        self._notices.append(Stopped(self._epoch))
+        self._changes.append(LeadershipOver(self._epoch))
         self._role = Role.CLOSED if self._resigning else Role.FOLLOWER
         if not self._resigning:
             # Who could not renew lets others go first: a healthy one's patience ends within this time.

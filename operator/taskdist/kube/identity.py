@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
+# Fields of /proc/PID/stat behind the name, see proc(5): the state, and the start in clock ticks since the boot.
+_STATE, _STARTED = 0, 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +70,17 @@ class Identity:
 
     def is_dead(self, holder: str) -> bool:
         """Whether that holder is known to be dead."""
-        parts = holder.split("_")
+        # NAME_PLACE_RANDOM, as above: a name may hold any number of underscores, the others hold none.
+        parts = holder.rsplit("_", 2)
         if holder == self.name or len(parts) < 3:
             return False
-        place = parts[-2]
+        _, place, _ = parts
         if self._pod:
             return place == self._pod
         if self._process is not None and place.startswith(f"process.{self._process.machine}."):
             with contextlib.suppress(ValueError):
-                pid, started = (int(number) for number in place.rsplit(".", 2)[1:])
-                return pid > 0 and Process(self._process.machine, pid, started).ended
+                _, pid, started = place.rsplit(".", 2)
+                return int(pid) > 0 and Process(self._process.machine, int(pid), int(started)).ended
         return False
 
 
@@ -85,6 +88,6 @@ def _started(pid: int) -> int | None:
     """When the process started, -1 if it has ended and waits for its parent to ask; None if it cannot be told."""
     try:
         fields = (_PROC / str(pid) / "stat").read_text().rsplit(") ", 1)[1].split()
-        return -1 if fields[0] in ("Z", "X") else int(fields[19])
+        return -1 if fields[_STATE] in ("Z", "X") else int(fields[_STARTED])
     except (OSError, IndexError, ValueError):
         return None

@@ -22,7 +22,7 @@ from taskdist.common.backoff import Backoff
 from taskdist.kube.client import Client, WatchEvent
 from taskdist.kube.errors import ApiError, HistoryWentBack, KubeError, Unanswered
 from taskdist.kube.resources import Obj, Resource, uid_of, version_of
-from taskdist.kube.store import Difference, Event, Store
+from taskdist.kube.store import Difference, DifferenceKind, Event, Store
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class InformerSettings:
     """How an informer goes about it; all times in seconds."""
 
     page_size: int = 500
@@ -48,7 +48,7 @@ class Settings:
     """Short, as what runs is stopped when nobody leads for long; one request a second or two harms no server."""
 
 
-DEFAULTS = Settings()
+DEFAULTS = InformerSettings()
 
 LONGEST_ASKED = 30.0
 """The longest wait that the server may ask for, in seconds."""
@@ -90,7 +90,7 @@ class Informer(Generic[T]):
         label_selector: str = "",
         field_selector: str = "",
         on_difference: Callable[[Difference], None] | None = None,
-        settings: Settings = DEFAULTS,
+        settings: InformerSettings = DEFAULTS,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -368,7 +368,7 @@ class _Scope(Generic[T]):
                 continue
             if uid_of(obj) != difference.uid:
                 informer._tell(informer.store.forget(difference.uid))
-            elif difference.kind == "extra":
+            elif difference.kind is DifferenceKind.EXTRA:
                 # It exists, and the list had it not: it does not match the selector.
                 informer._tell(informer.store.forget(difference.uid, for_good=False))
                 continue

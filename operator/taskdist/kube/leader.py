@@ -17,7 +17,18 @@ from typing import Any
 from taskdist.common.backoff import Backoff
 from taskdist.common.boottime import boottime
 from taskdist.kube.client import Client
-from taskdist.kube.election import Election, Read, Record, Started, Stopped, Stopping, Timing, Wait, Write
+from taskdist.kube.election import (
+    Election,
+    LeadershipEnding,
+    LeadershipOver,
+    LeadershipStarted,
+    LeaseChange,
+    LeaseRecord,
+    ReadLease,
+    Timing,
+    Wait,
+    WriteLease,
+)
 from taskdist.kube.errors import ApiError, KubeError
 from taskdist.kube.identity import Identity
 from taskdist.kube.resources import LEASES, Obj, version_of
@@ -160,15 +171,15 @@ class LeaderElector:
             self._election.done(self._clock())
 
     async def _tell(self) -> None:
-        for notice in self._election.notices():
-            match notice:
-                case Started(epoch):
+        for change in self._election.changes():
+            match change:
+                case LeadershipStarted(epoch):
                     log.info("leading as %s, epoch %d", self.identity, epoch)
                     self._on_started(epoch)
-                case Stopping(epoch, deadline, reason):
+                case LeadershipEnding(epoch, deadline, reason):
                     log.warning("leadership %d ends in %.1f s: %s", epoch, deadline - self._clock(), reason)
                     self._stopping = asyncio.create_task(self._stop(deadline), name="leadership-stopping")
-                case Stopped(epoch):
+                case LeadershipOver(epoch):
                     await self._closed()
                     log.info("leadership %d is over", epoch)
                     self._on_stopped()
@@ -188,11 +199,11 @@ class LeaderElector:
             raise TimeoutError(f"the leadership's work has not ended {STOPPING_SECONDS:g} s after its time was over")
         stopping.result()
 
-    async def _do(self, action: Read | Write) -> None:
+    async def _do(self, action: ReadLease | WriteLease) -> None:
         sent = self._clock()
         try:
             # The client bounds its own requests; this bounds what comes before them (credentials, a 429's wait).
-            if isinstance(action, Read):
+            if isinstance(action, ReadLease):
                 async with asyncio.timeout(action.timeout):
                     record = await self._read(action.timeout)
                 self._election.read(record, self._clock())
@@ -213,7 +224,7 @@ class LeaderElector:
         else:
             self._failing = False
 
-    async def _read(self, timeout: float) -> Record | None:
+    async def _read(self, timeout: float) -> LeaseRecord | None:
         try:
             self._body = await self._client.get(LEASES, self._name, self._namespace, timeout=timeout)
         except ApiError as error:
@@ -223,7 +234,7 @@ class LeaderElector:
             raise
         return _record(self._body)
 
-    async def _write(self, action: Write) -> Record | None:
+    async def _write(self, action: WriteLease) -> LeaseRecord | None:
         """None: refused, the record is not what it was."""
         body = self._spelled(action)
         try:
@@ -237,7 +248,7 @@ class LeaderElector:
             raise
         return _record(self._body)
 
-    def _spelled(self, action: Write) -> Obj:
+    def _spelled(self, action: WriteLease) -> Obj:
         """The Lease as it shall be; labels and annotations that others put there stay."""
         known = self._body if action.replaces is not None and self._body is not None else {}
         metadata = {key: value for key, value in known.get("metadata", {}).items() if key not in ("managedFields",)}
@@ -252,15 +263,15 @@ class LeaderElector:
             "holderIdentity": action.holder,
             "leaseTransitions": action.epoch,
             "renewTime": now,
-            "acquireTime": now if action.purpose == "acquire" else old.get("acquireTime", now),
-            "leaseDurationSeconds": 1 if action.purpose == "release" else self._election.timing.duration,
+            "acquireTime": now if action.purpose is LeaseChange.ACQUIRE else old.get("acquireTime", now),
+            "leaseDurationSeconds": 1 if action.purpose is LeaseChange.RELEASE else self._election.timing.duration,
         }
         return {"apiVersion": LEASES.api_version, "kind": "Lease", "metadata": metadata, "spec": spec}
 
 
-def _record(lease: Obj) -> Record:
+def _record(lease: Obj) -> LeaseRecord:
     spec = lease.get("spec") or {}
-    return Record(
+    return LeaseRecord(
         holder=spec.get("holderIdentity") or "",
         epoch=int(spec.get("leaseTransitions") or 0),
         duration=float(spec.get("leaseDurationSeconds") or 0),
@@ -268,5 +279,5 @@ def _record(lease: Obj) -> Record:
     )
 
 
-def _what(action: Read | Write) -> str:
-    return f"the lease could not be {'read' if isinstance(action, Read) else 'written'}"
+def _what(action: ReadLease | WriteLease) -> str:
+    return f"the lease could not be {'read' if isinstance(action, ReadLease) else 'written'}"

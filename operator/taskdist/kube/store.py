@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Generic, TypeVar
 
 from taskdist.api import Reason, Unreadable
@@ -89,12 +90,19 @@ class Entry(Generic[T]):
     aside: Aside | None = None
 
 
+class DifferenceKind(StrEnum):
+    """How an object of the view differs from a list."""
+
+    MISSING = "missing"  # the list has it, the view has not
+    STALE = "stale"  # the list has a later state of it
+    EXTRA = "extra"  # the view has it, the list has not
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One object on which a list and the view disagree."""
 
-    kind: str
-    """`missing` from the view, `stale` in it, or `extra` there."""
+    kind: DifferenceKind
     uid: str
     namespace: str
     name: str
@@ -173,7 +181,8 @@ class Store(Generic[T]):
         list as of that version or later was, has come and gone in between.
         """
         uid, version = uid_of(obj), version_of(obj)
-        key = (namespace_of(obj), name_of(obj))
+        namespace = namespace_of(obj)
+        key = (namespace, name_of(obj))
         # A deletion "seen" under a selector may be a label gone; with a later version the object is back.
         if self._buried(uid, version):
             return []
@@ -182,7 +191,7 @@ class Store(Generic[T]):
             and uid not in self._by_uid
             and any(
                 floor is not None and not _later(version, floor)
-                for floor in (self._floors.get(None), self._floors.get(key[0]))
+                for floor in (self._floors.get(None), self._floors.get(namespace))
             )
         ):
             return []
@@ -261,11 +270,11 @@ class Store(Generic[T]):
             uids.add(uid)
             known = self._by_uid.get(uid)
             if known is None and not self._buried(uid, at):
-                found.append(Difference("missing", uid, namespace_of(obj), name_of(obj), at))
+                found.append(Difference(DifferenceKind.MISSING, uid, namespace_of(obj), name_of(obj), at))
             elif known is not None and at != known.version and is_newer(at, known.version):
-                found.append(Difference("stale", uid, known.namespace, known.name, at))
+                found.append(Difference(DifferenceKind.STALE, uid, known.namespace, known.name, at))
         found += (
-            Difference("extra", entry.uid, entry.namespace, entry.name, version)
+            Difference(DifferenceKind.EXTRA, entry.uid, entry.namespace, entry.name, version)
             for entry in self._by_uid.values()
             if entry.uid not in uids
             and (namespace is None or entry.namespace == namespace)
@@ -276,7 +285,7 @@ class Store(Generic[T]):
     def still(self, difference: Difference) -> bool:
         """Whether a difference found earlier is one yet: what a watch that merely lagged has brought since is none."""
         known = self._by_uid.get(difference.uid)
-        if difference.kind == "extra":
+        if difference.kind is DifferenceKind.EXTRA:
             return known is not None and not _later(known.version, difference.listed)
         if known is not None:
             return is_newer(difference.listed, known.version)
@@ -292,13 +301,14 @@ class Store(Generic[T]):
         return grave is None or not is_newer(version, grave)
 
     def _read(self, obj: Obj) -> T | Aside:
-        identity = (uid_of(obj), namespace_of(obj), name_of(obj), version_of(obj))
+        namespace, name = namespace_of(obj), name_of(obj)
+        identity = (uid_of(obj), namespace, name, version_of(obj))
         try:
             return self._transform(obj)
         except Unreadable as error:
             return Aside(*identity, error.reason, str(error))
         except Exception as error:
-            log.exception("%s/%s cannot be read", *identity[1:3])
+            log.exception("%s/%s cannot be read", namespace, name)
             return Aside(*identity, Reason.UNREADABLE, f"this release cannot read it: {error!r}"[:500])
 
     def _drop(self, entry: Entry[T], version: str | None) -> T | None:

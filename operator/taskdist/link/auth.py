@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from taskdist.protocol.messages import AgentIdentity
 
@@ -95,6 +95,13 @@ class _Bearer:
     ends: float  # seconds since the Unix epoch
 
 
+class _Judgement(NamedTuple):
+    """What became of a token, and when the API server was asked (monotonic time)."""
+
+    asked: float
+    found: _Bearer | NotAdmitted
+
+
 class Authenticator:
     """Admits agents.
 
@@ -128,7 +135,7 @@ class Authenticator:
         self._cache_seconds = cache_seconds
         self._review_timeout = review_timeout
         # By hash: the tokens themselves are kept nowhere. Noes are kept too, or a bad token would cost a review each.
-        self._cache: OrderedDict[bytes, tuple[float, _Bearer | NotAdmitted]] = OrderedDict()
+        self._cache: OrderedDict[bytes, _Judgement] = OrderedDict()
         self._gate = asyncio.Semaphore(REVIEWS_AT_ONCE)
         self._waiting = 0
 
@@ -151,16 +158,17 @@ class Authenticator:
     async def _bearer(self, token: str) -> _Bearer:
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         known = self._cache.get(digest)
-        if known is None or self._monotonic() - known[0] >= self._cache_seconds:
+        if known is None or self._monotonic() - known.asked >= self._cache_seconds:
             asked = self._monotonic()  # age counts from before the question: the answer may have been on its way
-            known = (asked, self._judged(await self._ask(token), token))
+            known = _Judgement(asked, self._judged(await self._ask(token), token))
             self._cache[digest] = known
             self._cache.move_to_end(digest)
             if len(self._cache) > CACHE_ENTRIES:
                 self._cache.popitem(last=False)
-        if isinstance(known[1], NotAdmitted):
-            raise NotAdmitted(known[1].kind, known[1].reason, str(known[1]))
-        return known[1]
+        found = known.found
+        if isinstance(found, NotAdmitted):
+            raise NotAdmitted(found.kind, found.reason, str(found))
+        return found
 
     async def _ask(self, token: str) -> Mapping[str, Any]:
         if self._waiting >= REVIEWS_WAITING:
@@ -289,11 +297,9 @@ def _wrong_audience(wanted: str, found: object) -> NotAdmitted:
 
 def _claims(token: str) -> dict[str, Any]:
     """Read a token's claims without checking them: only for one that was reviewed, or to say what is wrong with it."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return {}
     try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        _header, body, _signature = token.split(".")
+        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
     except (ValueError, binascii.Error, RecursionError):
         return {}
     return claims if isinstance(claims, dict) else {}

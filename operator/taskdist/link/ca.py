@@ -113,9 +113,8 @@ def published(state: Authority, now: float) -> Authority:
 
 def next_change(state: Authority, now: float, settings: AuthoritySettings) -> float:
     """Return when `rotate` is next worth calling, in seconds since the Unix epoch."""
-    moments = [state.serving.ends - settings.serving_seconds / 3, _renewal(state.current, settings)]
-    if state.next is not None:
-        moments = [moments[0], _switch_time(state, settings)]
+    authority = _renewal(state.current, settings) if state.next is None else _switch_time(state, settings)
+    moments = [state.serving.ends - settings.serving_seconds / 3, authority]
     if state.retired is not None:
         moments.append(state.retired_until)
     return max(now, min(moments))

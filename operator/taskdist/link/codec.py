@@ -471,7 +471,7 @@ def _used(wire: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
     if not wire:
         return ()
     found = [(name, wire[name]) for name in sorted(wire) if 0 < len(name) <= MAX_BUDGET_NAME]
-    return tuple(each for each in found if 0 <= each[1] <= MAX_QUANTITY)[:MAX_BUDGETS]
+    return tuple((name, amount) for name, amount in found if 0 <= amount <= MAX_QUANTITY)[:MAX_BUDGETS]
 
 
 def _labels(wire: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -23,11 +23,18 @@ class Conflict(Exception):
     """The Secret is not in the version that was read (or exists, where it was to be created)."""
 
 
+class StoredSecret(NamedTuple):
+    """A Secret's data, and its opaque version."""
+
+    data: Mapping[str, bytes]
+    version: str
+
+
 class SecretPort(Protocol):
     """Where the authority is kept. Versions are opaque."""
 
-    async def read(self) -> tuple[Mapping[str, bytes], str] | None:
-        """Return data and version, never from a cache; None if there is no Secret."""
+    async def read(self) -> StoredSecret | None:
+        """Return what is stored, never from a cache; None if there is no Secret."""
 
     async def write(self, data: Mapping[str, bytes], version: str | None) -> str:
         """Replace the data if the version still stands (None: create it) and return the new one, or raise Conflict."""
@@ -106,7 +113,7 @@ class CertificateKeeper:
         Raises whatever the ports raise, and DamagedAuthority; what stood before goes on standing.
         """
         found = await self._secret.read()
-        stored = from_secret(found[0]) if found else None
+        stored = from_secret(found.data) if found else None
         if stored is not None:
             self._serve(stored)
         return stored is not None
@@ -125,11 +132,11 @@ class CertificateKeeper:
         """Apply the change to what is stored; serve what came of it only once it is stored."""
         for _ in range(CONFLICT_ATTEMPTS):
             found = await self._secret.read()
-            stored = from_secret(found[0]) if found else None
+            stored = from_secret(found.data) if found else None
             state = change(stored)
             if state != stored:
                 try:
-                    await self._secret.write(to_secret(state), found[1] if found else None)
+                    await self._secret.write(to_secret(state), found.version if found else None)
                 except Conflict:
                     continue
             self._serve(state)

@@ -30,9 +30,9 @@ from taskdist.link.session import (
     MESSAGES_PER_SESSION,
     QUEUE_BYTES,
     QUEUE_MESSAGES,
+    AgentStream,
     End,
     Outbox,
-    Session,
     Throttle,
 )
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Refused, Renew, ToAgent
@@ -68,7 +68,7 @@ _EOF = aio.EOF  # type: ignore[attr-defined]  # the stub lacks it
 _log = structlog.get_logger("taskdist.link")
 
 
-class Sessions(Protocol):
+class Listener(Protocol):
     """Who is told. All are called on the event loop and must not block; each may call `send` and `close` at once."""
 
     def connected(self, session: int, identity: AgentIdentity, hello: Hello) -> None:
@@ -92,7 +92,7 @@ class LinkServer:
 
     def __init__(
         self,
-        sessions: Sessions,
+        sessions: Listener,
         authenticator: Authenticator,
         certificates: CertificateSource,
         port: int,
@@ -115,8 +115,8 @@ class LinkServer:
         self._most_connections = most_connections
         self._on_refused = on_refused
         self._numbers = itertools.count(1)
-        self._by_number: dict[int, Session] = {}
-        self._by_pod: dict[str, set[Session]] = {}
+        self._by_number: dict[int, AgentStream] = {}
+        self._by_pod: dict[str, set[AgentStream]] = {}
         self._throttles: dict[str, Throttle] = {}  # by pod, until they are full again
         self._server: aio.Server | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -231,7 +231,7 @@ class LinkServer:
         pod = admission.identity.pod_uid
         throttle = self._throttles.setdefault(pod, Throttle())
         throttle.charge(MESSAGES_PER_SESSION, now)
-        session = Session(admission.identity, now, now + admission.seconds, Outbox(*self._queue), throttle)
+        session = AgentStream(admission.identity, now, now + admission.seconds, Outbox(*self._queue), throttle)
         group = self._by_pod.setdefault(pod, set())
         group.add(session)
         try:
@@ -262,7 +262,7 @@ class LinkServer:
         if self._closed is not None:
             raise NotAdmitted(Refusal.LATER, NOT_LEADING, self._closed())
 
-    async def _carry(self, session: Session, context: Any) -> None:
+    async def _carry(self, session: AgentStream, context: Any) -> None:
         """Read and write until the session ends; then say what is still to be said, and why it ended."""
         reader = asyncio.create_task(self._read(session, context))
         writer = asyncio.create_task(_write(session, context))
@@ -287,7 +287,7 @@ class LinkServer:
                 self._on_refused(why.name)
             _finish(context, _STATUS[why], message)
 
-    async def _read(self, session: Session, context: Any) -> None:
+    async def _read(self, session: AgentStream, context: Any) -> None:
         """Hand over what the agent says, in order. Returns when it has no more to say, or broke a rule."""
         reauthentication: asyncio.Task[None] | None = None
         try:
@@ -322,7 +322,7 @@ class LinkServer:
                 reauthentication.cancel()
                 await asyncio.gather(reauthentication, return_exceptions=True)
 
-    def _hand_over(self, session: Session, message: FromAgent) -> None:
+    def _hand_over(self, session: AgentStream, message: FromAgent) -> None:
         if session.number is not None:
             if isinstance(message, Hello):
                 raise BadMessage("hello: once in a session")
@@ -337,12 +337,12 @@ class LinkServer:
         with _fatal("an agent's hello could not be handled"):
             self._sessions.connected(session.number, session.identity, message)
 
-    def _broke_a_rule(self, session: Session, rule: str) -> None:
+    def _broke_a_rule(self, session: AgentStream, rule: str) -> None:
         refused = codec.encode_to_agent(Refused("BadMessage", rule, retry=False))
         session.outbox.put(refused.SerializeToString())
         session.end(End.BAD_MESSAGE, rule)
 
-    async def _reauthenticate(self, session: Session, token: str) -> None:
+    async def _reauthenticate(self, session: AgentStream, token: str) -> None:
         """Take a fresh token. While nobody can say whether it is good, the old one counts, until it ends."""
         while True:
             try:
@@ -409,7 +409,7 @@ def _watched(watcher: "asyncio.Task[None]") -> None:
         watcher.get_loop().call_exception_handler({"message": "the link's watch ended", "exception": error})
 
 
-async def _write(session: Session, context: Any) -> None:
+async def _write(session: AgentStream, context: Any) -> None:
     while (item := await session.outbox.get()) is not None:
         await context.write(item)
 

@@ -66,7 +66,8 @@ class Outbox:
     def __init__(self, messages: int = QUEUE_MESSAGES, size: int = QUEUE_BYTES) -> None:
         self._items: deque[bytes] = deque()
         self._bytes = 0
-        self._limits = (messages, size)
+        self._most_messages = messages
+        self._most_bytes = size
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -74,7 +75,7 @@ class Outbox:
         """Add the item; False if the bound is reached (the item is not added). Ignored once closed."""
         if self._closed:
             return True
-        if len(self._items) >= self._limits[0] or self._bytes + len(item) > self._limits[1]:
+        if len(self._items) >= self._most_messages or self._bytes + len(item) > self._most_bytes:
             return False
         self._items.append(item)
         self._bytes += len(item)
@@ -98,7 +99,7 @@ class Outbox:
         return item
 
 
-class Session:
+class AgentStream:
     """An agent that was admitted. It has a number once its hello was read."""
 
     def __init__(

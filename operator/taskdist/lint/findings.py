@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from taskdist.api.crd import PlainDumper
 from taskdist.api.task import MUTABLE_FIELDS, Task
 from taskdist.core import commands
 
@@ -168,13 +169,6 @@ def number(value: float) -> float | int:
     return int(value) if value == int(value) else round(value, 3)
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes repeated parts out instead of referring to them."""
-
-    def ignore_aliases(self, _data: Any) -> bool:
-        return True
-
-
 def written(change: Obj) -> str:
     """A change as YAML."""
-    return yaml.dump(change, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120).rstrip()
+    return yaml.dump(change, Dumper=PlainDumper, sort_keys=False, allow_unicode=True, width=120).rstrip()

@@ -28,13 +28,13 @@ from taskdist.kube import (
     Event,
     Gone,
     Informer,
+    InformerSettings,
     KubeError,
     LeaderElector,
     Obj,
     PatchType,
     Refused,
     Resource,
-    Settings,
     StatusWriter,
     Timing,
     Unreachable,
@@ -161,7 +161,7 @@ class View:
             transform=lambda obj: {"name": name_of(obj), "version": version_of(obj), "status": obj.get("status")},
             on_event=self.tell,
             namespaces=namespaces,
-            settings=rest.pop("settings", Settings(check=0, settle=0.3)),
+            settings=rest.pop("settings", InformerSettings(check=0, settle=0.3)),
             rng=random.Random(1),
             **rest,
         )
@@ -274,7 +274,7 @@ class TestInformer:
     async def test_survives_writes_while_it_lists_in_pages(self, client: Client, namespace: str) -> None:
         for number in range(30):
             await client.create(TASKS, task(f"t{number:02}"), namespace)
-        view = View(client, [namespace], settings=Settings(check=0, settle=0.3, page_size=3))
+        view = View(client, [namespace], settings=InformerSettings(check=0, settle=0.3, page_size=3))
 
         async def churn() -> None:
             for number in range(0, 30, 2):

@@ -11,7 +11,7 @@ import pytest
 
 from taskdist.kube import ApiError
 from taskdist.link.auth import Authenticator, PodOwner
-from taskdist.link.keeper import Conflict
+from taskdist.link.keeper import Conflict, StoredSecret
 from taskdist.local.controlplane import ControlPlane
 from taskdist.local.rest import AsyncClient
 
@@ -111,7 +111,7 @@ class Api:
 
     # --- the keeper's ports ---
 
-    async def read(self) -> tuple[Mapping[str, bytes], str] | None:
+    async def read(self) -> StoredSecret | None:
         try:
             secret = await self.client.request("GET", f"/api/v1/namespaces/{self.namespace}/secrets/taskdist-ca")
         except ApiError as error:
@@ -119,7 +119,7 @@ class Api:
                 return None
             raise
         data = {key: base64.b64decode(value) for key, value in (secret.get("data") or {}).items()}
-        return data, secret["metadata"]["resourceVersion"]
+        return StoredSecret(data, secret["metadata"]["resourceVersion"])
 
     async def write(self, data: Mapping[str, bytes], version: str | None) -> str:
         secrets = f"/api/v1/namespaces/{self.namespace}/secrets"

@@ -16,8 +16,8 @@ GOOD: dict[str, tuple[dict[str, Any], said.Said]] = {
     "ready": ({"kind": "ready", "types": ["a"]}, said.Ready(("a",))),
     "ready for any type": ({"kind": "ready", "types": None}, said.Ready(None)),
     "broken": ({"kind": "broken", "message": "why"}, said.Broken("why")),
-    "started": ({"kind": "started", "serial": 3}, said.Started(3)),
-    "progress": ({"kind": "progress", "serial": 1, "fraction": 1, "message": ""}, said.Progress(1, 1.0, "")),
+    "started": ({"kind": "started", "serial": 3}, said.WorkStarted(3)),
+    "progress": ({"kind": "progress", "serial": 1, "fraction": 1, "message": ""}, said.WorkProgress(1, 1.0, "")),
     "returned": (END | {"used": {"b": 1}}, said.Ended(1, Returned(b"{}"), used={"b": 1})),
     "failed": (
         FAILED | {"left": ["thread x"]},

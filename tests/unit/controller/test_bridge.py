@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from taskdist.controller.bridge import Behind, Bridge, NotLeading, PoolView
+from taskdist.controller.bridge import Behind, Bridge, NotLeading, PoolReport
 from taskdist.controller.seen import SpecVersion
 from taskdist.controller.status import PoolFacts, QueueFacts
 from taskdist.core.model import Key
@@ -21,8 +21,8 @@ class Loop:
     def version(self, key: Key) -> SpecVersion | None:
         return self.seen
 
-    def tell_pool(self, key: Key) -> PoolView | None:
-        return PoolView(PoolFacts(), ()) if self.leads else None
+    def tell_pool(self, key: Key) -> PoolReport | None:
+        return PoolReport(PoolFacts(), ()) if self.leads else None
 
     def tell_queue(self, key: Key) -> QueueFacts | None:
         return QueueFacts(1, 2) if self.leads else None
@@ -30,7 +30,7 @@ class Loop:
 
 async def ask(side: Loop, version: SpecVersion) -> None:
     bridge = Bridge(side, side.version, side.version, asyncio.get_running_loop())
-    assert await bridge.tell_pool(KEY, version) == PoolView(PoolFacts(), ())
+    assert await bridge.tell_pool(KEY, version) == PoolReport(PoolFacts(), ())
     assert await bridge.tell_queue(KEY, version) == QueueFacts(1, 2)
 
 

@@ -7,14 +7,14 @@ from typing import Any, cast
 import pytest
 
 from taskdist.api import BreakerState, Reason
-from taskdist.controller.bridge import PoolView
+from taskdist.controller.bridge import PoolReport
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.pods import LinkInfo
-from taskdist.controller.status import Held, PoolFacts, QueueFacts
+from taskdist.controller.status import PoolFacts, QueueFacts, ToldCause
 from taskdist.core.agents.performance import PoolPerformance, TypePerformance
 from taskdist.core.views import BreakerView
 
-HELD = Held(Reason.QUEUE_PAUSED, "spec.paused", "it is paused")
+HELD = ToldCause(Reason.QUEUE_PAUSED, "spec.paused", "it is paused")
 FACTS = PoolFacts(
     1,
     Reason.QUEUED,
@@ -34,9 +34,9 @@ class Facts:
     def __init__(self) -> None:
         self.asked = 0
 
-    async def tell_pool(self, key: Any, version: Any) -> PoolView:
+    async def tell_pool(self, key: Any, version: Any) -> PoolReport:
         self.asked += 1
-        return PoolView(PoolFacts(**{**_fields(FACTS), "busy_slots": self.asked, "desired": 0}), ())
+        return PoolReport(PoolFacts(**{**_fields(FACTS), "busy_slots": self.asked, "desired": 0}), ())
 
     async def tell_queue(self, key: Any, version: Any) -> QueueFacts:
         self.asked += 1

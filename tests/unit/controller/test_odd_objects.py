@@ -16,7 +16,7 @@ from taskdist.api import Phase
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.retention import Retention
 from taskdist.controller.seen import seen_pool, seen_queue
-from taskdist.controller.status import PoolFacts, QueueFacts, Verdict, pool_status, queue_status, unreadable_status
+from taskdist.controller.status import PoolFacts, QueueFacts, SpecVerdict, pool_status, queue_status, unreadable_status
 from taskdist.controller.tally import Tally
 from taskdist.controller.trust import seen_pod
 from taskdist.kube import Added, Aside, Store
@@ -142,8 +142,8 @@ def test_whatever_is_admitted_a_normal_task_is_served(
 @FUZZ
 @given(QUEUES, POOLS)
 def test_status_of_whatever_is_admitted_can_be_written(queue: Obj, pool: Obj) -> None:
-    queue_status(reading.task_queue(named(queue, "q")), QueueFacts(), Verdict(), time.time())
-    pool_status(reading.agent_pool(named(pool, "p")), PoolFacts(), 0, Verdict(), "", time.time())
+    queue_status(reading.task_queue(named(queue, "q")), QueueFacts(), SpecVerdict(), time.time())
+    pool_status(reading.agent_pool(named(pool, "p")), PoolFacts(), 0, SpecVerdict(), "", time.time())
 
 
 @FUZZ

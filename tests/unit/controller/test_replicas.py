@@ -8,7 +8,7 @@ import pytest
 
 from taskdist.api import POOL_LABEL, AgentPool, Reason
 from taskdist.controller import keepers as module
-from taskdist.controller.bridge import PodFact, PoolView
+from taskdist.controller.bridge import PodFact, PoolReport
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.pods import LinkInfo, build_pod, check_template
 from taskdist.controller.replicas import Outcome, Replicas
@@ -111,8 +111,8 @@ class Room:
         assert warning
         self.told.append((reason, message))
 
-    async def tell_pool(self, key: Any, version: Any) -> PoolView:
-        return PoolView(self.facts, self.seen())
+    async def tell_pool(self, key: Any, version: Any) -> PoolReport:
+        return PoolReport(self.facts, self.seen())
 
     def seen(self) -> tuple[PodFact, ...]:
         """What the informer shows: it selects by label."""

@@ -7,10 +7,10 @@ import pytest
 from taskdist.api import AgentPool, BreakerState, Reason, TaskQueue
 from taskdist.controller.retention import Withheld
 from taskdist.controller.status import (
-    Held,
     PoolFacts,
     QueueFacts,
-    Verdict,
+    SpecVerdict,
+    ToldCause,
     pool_status,
     queue_status,
     waits_for_archive,
@@ -43,32 +43,44 @@ def flags(status: dict[str, Any]) -> dict[str, str]:
         pytest.param(
             PoolFacts(desired=2, ready=2),
             2,
-            Verdict(),
+            SpecVerdict(),
             "",
             ("True", "False", "False"),
             "AgentsReady",
             id="as it should be",
         ),
         pytest.param(
-            PoolFacts(desired=2, ready=1), 2, Verdict(), "", ("False", "True", "False"), "Progressing", id="one starts"
+            PoolFacts(desired=2, ready=1),
+            2,
+            SpecVerdict(),
+            "",
+            ("False", "True", "False"),
+            "Progressing",
+            id="one starts",
         ),
         pytest.param(
-            PoolFacts(desired=0, ready=1), 1, Verdict(), "", ("False", "True", "False"), "Progressing", id="one leaves"
+            PoolFacts(desired=0, ready=1),
+            1,
+            SpecVerdict(),
+            "",
+            ("False", "True", "False"),
+            "Progressing",
+            id="one leaves",
         ),
         pytest.param(
             PoolFacts(desired=4, ready=4, outdated=2, surge=1),
             4,
-            Verdict(),
+            SpecVerdict(),
             "",
             ("False", "True", "False"),
             "Progressing",
             id="agents of an older template are replaced",
         ),
-        pytest.param(PoolFacts(), 0, Verdict(), "", ("True", "False", "False"), "AgentsReady", id="scaled to zero"),
+        pytest.param(PoolFacts(), 0, SpecVerdict(), "", ("True", "False", "False"), "AgentsReady", id="scaled to zero"),
         pytest.param(
             PoolFacts(desired=1),
             0,
-            Verdict(Reason.INVALID_TEMPLATE, "fix it"),
+            SpecVerdict(Reason.INVALID_TEMPLATE, "fix it"),
             "",
             ("False", "False", "True"),
             "InvalidTemplate",
@@ -77,7 +89,7 @@ def flags(status: dict[str, Any]) -> dict[str, str]:
         pytest.param(
             PoolFacts(desired=1),
             0,
-            Verdict(),
+            SpecVerdict(),
             "exceeded quota",
             ("False", "False", "True"),
             "CreateRefused",
@@ -86,7 +98,7 @@ def flags(status: dict[str, Any]) -> dict[str, str]:
     ],
 )
 def test_pool_conditions(
-    facts: PoolFacts, pods: int, verdict: Verdict, problem: str, expected: tuple[str, str, str], reason: str
+    facts: PoolFacts, pods: int, verdict: SpecVerdict, problem: str, expected: tuple[str, str, str], reason: str
 ) -> None:
     status = pool_status(make_pool(), facts, pods, verdict, problem, NOW)
     got = flags(status)
@@ -98,9 +110,9 @@ def test_pool_conditions(
 
 
 def test_transition_time_moves_only_with_the_status() -> None:
-    first = pool_status(make_pool(), PoolFacts(desired=1, ready=1), 1, Verdict(), "", NOW)
-    second = pool_status(make_pool(first), PoolFacts(desired=2, ready=1), 1, Verdict(), "", NOW + 10)
-    third = pool_status(make_pool(second), PoolFacts(desired=3, ready=1), 1, Verdict(), "", NOW + 20)
+    first = pool_status(make_pool(), PoolFacts(desired=1, ready=1), 1, SpecVerdict(), "", NOW)
+    second = pool_status(make_pool(first), PoolFacts(desired=2, ready=1), 1, SpecVerdict(), "", NOW + 10)
+    third = pool_status(make_pool(second), PoolFacts(desired=3, ready=1), 1, SpecVerdict(), "", NOW + 20)
 
     def since(status: dict[str, Any]) -> str:
         return str(next(c["lastTransitionTime"] for c in status["conditions"] if c["type"] == "Ready"))
@@ -113,7 +125,7 @@ def test_breakers_that_are_not_closed_are_told() -> None:
         BreakerView(f"u{n}", f"a{n:02}", BreakerState.OPEN if n else BreakerState.HALF_OPEN, NOW, NOW + 30)
         for n in range(40)
     )
-    status = pool_status(make_pool(), PoolFacts(desired=80, ready=80, breakers=breakers), 80, Verdict(), "", NOW)
+    status = pool_status(make_pool(), PoolFacts(desired=80, ready=80, breakers=breakers), 80, SpecVerdict(), "", NOW)
     expected = {"Ready": "True", "Reconciling": "False", "Stalled": "False", "Healthy": "False", "Bottleneck": "False"}
     assert flags(status) == expected
     said = next(c for c in status["conditions"] if c["type"] == "Healthy")
@@ -128,7 +140,7 @@ def test_breakers_that_are_not_closed_are_told() -> None:
 def test_what_is_known_of_types_is_told() -> None:
     weak = AgentPerformance("a", 12, 11 / 12, 1.23456, 0.98765)
     known = PoolPerformance(0.98765, (TypePerformance("work", 12, 1.23456, 0.5, 11 / 12),), (weak,))
-    status = pool_status(make_pool(), PoolFacts(performance=known), 0, Verdict(), "", NOW)
+    status = pool_status(make_pool(), PoolFacts(performance=known), 0, SpecVerdict(), "", NOW)
     assert status["efficiency"] == 0.99
     assert status["weakest"] == [{"agent": "a", "count": 12, "successRate": 0.917, "pace": 1.23, "efficiency": 0.99}]
     assert status["performance"] == [
@@ -139,9 +151,9 @@ def test_what_is_known_of_types_is_told() -> None:
 
 
 def test_last_scaled_is_when_the_number_wanted_changed() -> None:
-    first = pool_status(make_pool(), PoolFacts(desired=1), 0, Verdict(), "", NOW)
-    same = pool_status(make_pool(first), PoolFacts(desired=1), 1, Verdict(), "", NOW + 10)
-    more = pool_status(make_pool(first), PoolFacts(desired=2), 1, Verdict(), "", NOW + 10)
+    first = pool_status(make_pool(), PoolFacts(desired=1), 0, SpecVerdict(), "", NOW)
+    same = pool_status(make_pool(first), PoolFacts(desired=1), 1, SpecVerdict(), "", NOW + 10)
+    more = pool_status(make_pool(first), PoolFacts(desired=2), 1, SpecVerdict(), "", NOW + 10)
     assert "lastScaledAt" in first
     assert "lastScaledAt" not in same
     assert more["lastScaledAt"] > first["lastScaledAt"]
@@ -149,18 +161,18 @@ def test_last_scaled_is_when_the_number_wanted_changed() -> None:
 
 def test_queue_that_nothing_serves_is_stalled() -> None:
     queue = TaskQueue.model_validate({"metadata": {"name": "q", "generation": 1}, "spec": {"pools": ["p"]}})
-    good = queue_status(queue, QueueFacts(3, 1), Verdict(), NOW)
+    good = queue_status(queue, QueueFacts(3, 1), SpecVerdict(), NOW)
     assert (good["waiting"], good["leased"], flags(good)["Ready"]) == (3, 1, "True")
-    bad = queue_status(queue, QueueFacts(3, 1), Verdict(Reason.POOL_NOT_FOUND, "create it"), NOW)
+    bad = queue_status(queue, QueueFacts(3, 1), SpecVerdict(Reason.POOL_NOT_FOUND, "create it"), NOW)
     assert (flags(bad)["Ready"], flags(bad)["Stalled"]) == ("False", "True")
     assert bad["conditions"][0]["message"] == "create it"
 
 
 def test_a_closed_queue_says_so_and_is_ready_all_the_same() -> None:
     queue = TaskQueue.model_validate({"metadata": {"name": "q", "generation": 1}, "spec": {"pools": ["p"]}})
-    taken = queue_status(queue, QueueFacts(1, 2, 3), Verdict(), NOW)
+    taken = queue_status(queue, QueueFacts(1, 2, 3), SpecVerdict(), NOW)
     assert (taken["accepting"], taken["deadLettered"], flags(taken)["Accepting"]) == (True, 3, "True")
-    full = queue_status(queue, QueueFacts(closed="the mark is 10"), Verdict(), NOW)
+    full = queue_status(queue, QueueFacts(closed="the mark is 10"), SpecVerdict(), NOW)
     assert (full["accepting"], flags(full)["Accepting"], flags(full)["Ready"]) == (False, "False", "True")
     said = next(c for c in full["conditions"] if c["type"] == "Accepting")
     assert (said["reason"], said["message"]) == ("QueueFull", "the mark is 10")
@@ -171,32 +183,32 @@ def test_a_queue_tells_of_tasks_that_wait_long_for_the_archive() -> None:
     queue = TaskQueue.model_validate({"metadata": {"name": "q", "generation": 1}, "spec": spec})
     for withheld in (Withheld(), Withheld(4, NOW - 59)):
         facts = QueueFacts(unarchived=waits_for_archive(withheld, NOW))
-        assert flags(queue_status(queue, facts, Verdict(), NOW))["Archived"] == "True"
+        assert flags(queue_status(queue, facts, SpecVerdict(), NOW))["Archived"] == "True"
     facts = QueueFacts(unarchived=waits_for_archive(Withheld(4, NOW - 60), NOW))
-    status = queue_status(queue, facts, Verdict(), NOW)
+    status = queue_status(queue, facts, SpecVerdict(), NOW)
     said = next(c for c in status["conditions"] if c["type"] == "Archived")
     assert (said["status"], said["reason"]) == ("False", "ArchiveBehind")
     assert said["message"].startswith("4 Tasks are over their time and not deleted")
     assert facts.presses_beyond(QueueFacts())
     assert not facts.presses_beyond(QueueFacts(unarchived=waits_for_archive(Withheld(9, NOW - 70), NOW)))
     plain = TaskQueue.model_validate({"metadata": {"name": "q", "generation": 1}, "spec": {"pools": ["p"]}})
-    assert "Archived" not in flags(queue_status(plain, facts, Verdict(), NOW))
+    assert "Archived" not in flags(queue_status(plain, facts, SpecVerdict(), NOW))
 
 
 @pytest.mark.parametrize("kind", ["pool", "queue"])
 def test_a_bottleneck_is_a_condition_and_its_numbers_are_no_news(kind: str) -> None:
-    held = Held(Reason.NO_FREE_SLOTS, "skill gpu", "3 Tasks wait for skill gpu.")
+    held = ToldCause(Reason.NO_FREE_SLOTS, "skill gpu", "3 Tasks wait for skill gpu.")
     for found, expected in ((None, ("False", "NoBottleneck")), (held, ("True", "NoFreeSlots"))):
         if kind == "pool":
-            status = pool_status(make_pool(), PoolFacts(bottleneck=found), 0, Verdict(), "", NOW)
+            status = pool_status(make_pool(), PoolFacts(bottleneck=found), 0, SpecVerdict(), "", NOW)
         else:
             queue = TaskQueue.model_validate({"metadata": {"name": "q"}, "spec": {"pools": ["p"]}})
-            status = queue_status(queue, QueueFacts(bottleneck=found), Verdict(), NOW)
+            status = queue_status(queue, QueueFacts(bottleneck=found), SpecVerdict(), NOW)
         (condition,) = [each for each in status["conditions"] if each["type"] == "Bottleneck"]
         assert (condition["status"], condition["reason"]) == expected
         assert flags(status)["Ready"] == "True"
-    assert held == Held(Reason.NO_FREE_SLOTS, "skill gpu", "4 Tasks wait for skill gpu.")
-    assert held != Held(Reason.NO_FREE_SLOTS, "slots", "3 Tasks wait for skill gpu.")
+    assert held == ToldCause(Reason.NO_FREE_SLOTS, "skill gpu", "4 Tasks wait for skill gpu.")
+    assert held != ToldCause(Reason.NO_FREE_SLOTS, "slots", "3 Tasks wait for skill gpu.")
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from taskdist.api import AgentPool, BreakerState, Reason, TaskQueue
 from taskdist.common.backoff import Backoff
 from taskdist.controller import keepers
-from taskdist.controller.bridge import NoFacts, PodFact, PoolView
+from taskdist.controller.bridge import NoFacts, PodFact, PoolReport
 from taskdist.controller.pods import LinkInfo
-from taskdist.controller.status import Held, PoolFacts, QueueFacts
+from taskdist.controller.status import PoolFacts, QueueFacts, ToldCause
 from taskdist.core.agents.performance import AgentPerformance, PoolPerformance, TypePerformance
 from taskdist.core.limits.levels import Level
 from taskdist.core.model import Key, Trouble
@@ -48,11 +48,11 @@ class Facts:
     def number(self, number: int) -> None:
         self.queue, self.pool = QueueFacts(waiting=number), PoolFacts(ready=number)
 
-    async def tell_pool(self, key: Key, version: Any) -> PoolView:
+    async def tell_pool(self, key: Key, version: Any) -> PoolReport:
         if self.pool is None:
             raise NoFacts
         count = self.pool.desired + self.pool.surge
-        return PoolView(self.pool, tuple(PodFact(f"u{n}", f"it-{n}", False, False, False) for n in range(count)))
+        return PoolReport(self.pool, tuple(PodFact(f"u{n}", f"it-{n}", False, False, False) for n in range(count)))
 
     async def tell_queue(self, key: Key, version: Any) -> QueueFacts:
         if self.queue is None:
@@ -233,7 +233,7 @@ COUNTS, SHARES = st.integers(0, 9), st.floats(0, 1)
 FIGURES, TIMES = st.floats(0, 1e4), st.floats(1.7e9, 1.8e9)
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 NAMES = st.text("ab-.", min_size=1, max_size=8)
-HELD = st.none() | st.builds(Held, st.sampled_from([Reason.RATE_LIMITED, Reason.NO_AGENT]), WORDS, WORDS)
+HELD = st.none() | st.builds(ToldCause, st.sampled_from([Reason.RATE_LIMITED, Reason.NO_AGENT]), WORDS, WORDS)
 
 
 def told_apart(by: str, each: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:

@@ -10,10 +10,10 @@ import pytest
 from taskdist.api import TaskQueue
 from taskdist.controller.seen import seen_queue
 from taskdist.controller.settings import Settings
-from taskdist.controller.status import QueueFacts, Verdict, queue_status
+from taskdist.controller.status import QueueFacts, SpecVerdict, queue_status
 from taskdist.controller.succession import DEFAULT_LEASE_SECONDS, Succession
 from taskdist.kube import Timing
-from taskdist.kube.election import Election, Read, Record, Wait, Write
+from taskdist.kube.election import Election, LeaseRecord, ReadLease, Wait, WriteLease
 from taskdist.protocol.settings import AgentSettings, LeaderSettings
 
 SHIPPED = Settings.from_env({"TASKDIST_NAMESPACE": "sys"})
@@ -38,13 +38,13 @@ def test_a_successor_is_there_before_any_agent_asks_its_work_to_stop(seed: int) 
     pinged = died - rng.random() * leader.ping_seconds
     election = Election("next", timing)
     now, version = died - 10 * timing.retry + rng.random() * timing.retry, "0"
-    while not isinstance(action := election.next(now), Write):
+    while not isinstance(action := election.next(now), WriteLease):
         if isinstance(action, Wait):
             now = action.until
         else:
-            assert isinstance(action, Read)
+            assert isinstance(action, ReadLease)
             version = "dead" if now >= renewed else str(int(now * 10))
-            election.read(Record("dead", 1, timing.lease, version), now)
+            election.read(LeaseRecord("dead", 1, timing.lease, version), now)
     answered = now + Succession(timing).takeover + agent.redial_seconds
     stops = pinged + DEFAULT_LEASE_SECONDS - agent.fence(DEFAULT_LEASE_SECONDS)
     assert answered < stops
@@ -99,7 +99,7 @@ def test_a_queue_s_lease_that_is_too_short_is_raised_and_its_status_says_so(
     seen = seen_queue(queue(**spec), least_lease=SHIPPED.least_lease).queue
     assert (seen.lease_seconds, seen.hold_seconds) == counts_as
     model = TaskQueue.model_validate(queue(**spec))
-    status = queue_status(model, QueueFacts(), Verdict(), 0.0, SHIPPED.least_lease)
+    status = queue_status(model, QueueFacts(), SpecVerdict(), 0.0, SHIPPED.least_lease)
     found = {c["type"]: c for c in status["conditions"]}
     assert ("LeaseRaised" in found) is raised
     if raised:

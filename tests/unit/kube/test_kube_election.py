@@ -11,25 +11,38 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from taskdist.kube.election import Action, Election, Read, Record, Role, Started, Stopped, Stopping, Timing, Wait, Write
+from taskdist.kube.election import (
+    Election,
+    LeadershipEnding,
+    LeadershipOver,
+    LeadershipStarted,
+    LeaseChange,
+    LeaseRecord,
+    ReadLease,
+    Role,
+    Step,
+    Timing,
+    Wait,
+    WriteLease,
+)
 
 TIMING = Timing(lease=15, renew_deadline=10, retry=2, drift=0.02)
 
 
-def elect(election: Election, now: float, version: str = "1", *, existing: Record | None = None) -> None:
+def elect(election: Election, now: float, version: str = "1", *, existing: LeaseRecord | None = None) -> None:
     """Bring a follower to leadership by the ordinary way."""
-    assert isinstance(election.next(now), Read)
+    assert isinstance(election.next(now), ReadLease)
     election.read(existing, now)
     action = election.next(now)
-    assert isinstance(action, Write)
+    assert isinstance(action, WriteLease)
     assert action.purpose == "acquire"
-    election.written(action, Record(election.identity, action.epoch, 15, version), now, now)
+    election.written(action, LeaseRecord(election.identity, action.epoch, 15, version), now, now)
 
 
 def leader(now: float = 100.0) -> Election:
     election = Election("me", TIMING)
     elect(election, now)
-    election.notices()
+    election.changes()
     return election
 
 
@@ -38,67 +51,67 @@ class TestFollower:
         ("record", "epoch"),
         [
             pytest.param(None, 1, id="no lease yet"),
-            pytest.param(Record("", 7, 1, "5"), 8, id="released"),
-            pytest.param(Record("me", 7, 15, "5"), 8, id="our own, from a leadership that is over"),
+            pytest.param(LeaseRecord("", 7, 1, "5"), 8, id="released"),
+            pytest.param(LeaseRecord("me", 7, 15, "5"), 8, id="our own, from a leadership that is over"),
         ],
     )
-    def test_takes_a_free_lease_at_once_under_a_new_epoch(self, record: Record | None, epoch: int) -> None:
+    def test_takes_a_free_lease_at_once_under_a_new_epoch(self, record: LeaseRecord | None, epoch: int) -> None:
         election = Election("me", TIMING)
         elect(election, 100, existing=record)
-        assert election.notices() == [Started(epoch)]
+        assert election.changes() == [LeadershipStarted(epoch)]
         assert election.leading(100) == epoch
 
     def test_respects_anothers_lease_until_it_has_not_changed_for_all_its_time(self) -> None:
         election = Election("me", TIMING)
         election.next(100)
-        election.read(Record("other", 3, 15, "5"), 100)
+        election.read(LeaseRecord("other", 3, 15, "5"), 100)
         now = 100.0
-        while isinstance(action := election.next(now), (Wait, Read)):
-            if isinstance(action, Read):
-                election.read(Record("other", 3, 15, "5"), now)
+        while isinstance(action := election.next(now), (Wait, ReadLease)):
+            if isinstance(action, ReadLease):
+                election.read(LeaseRecord("other", 3, 15, "5"), now)
             else:
                 now = action.until
         assert now == pytest.approx(100 + 15 * 1.02)
-        assert action == Write("acquire", "me", 4, "5", TIMING.request)
+        assert action == WriteLease(LeaseChange.ACQUIRE, "me", 4, "5", TIMING.request)
 
     def test_does_not_wait_for_a_holder_that_is_known_to_be_dead(self) -> None:
         election = Election("me", TIMING, is_dead=lambda holder: holder == "my former self")
-        election.read(Record("my former self", 3, 10.0, "5"), 100.0)
+        election.read(LeaseRecord("my former self", 3, 10.0, "5"), 100.0)
         action = election.next(100.0)
-        assert isinstance(action, Write)
+        assert isinstance(action, WriteLease)
         assert (action.purpose, action.epoch, action.replaces) == ("acquire", 4, "5")
         election.refused(action, 100.0)
-        election.read(Record("another", 4, 10.0, "6"), 101.0)
+        election.read(LeaseRecord("another", 4, 10.0, "6"), 101.0)
         assert isinstance(election.next(101.0), Wait)
 
     def test_looks_at_once_when_it_is_told_that_the_lease_changed_hands(self) -> None:
         election = Election("me", TIMING)
-        election.read(Record("other", 3, 10.0, "5"), 100.0)
+        election.read(LeaseRecord("other", 3, 10.0, "5"), 100.0)
         assert isinstance(election.next(100.0), Wait)
         election.look(100.1)
-        assert isinstance(election.next(100.1), Read)
-        election.read(Record("", 3, 1.0, "6"), 100.1)
-        assert isinstance(election.next(100.1), Write)
+        assert isinstance(election.next(100.1), ReadLease)
+        election.read(LeaseRecord("", 3, 1.0, "6"), 100.1)
+        assert isinstance(election.next(100.1), WriteLease)
 
     def test_a_renewal_seen_starts_its_count_again(self) -> None:
         election = Election("me", TIMING)
         election.next(100)
-        election.read(Record("other", 3, 15, "5"), 100)
+        election.read(LeaseRecord("other", 3, 15, "5"), 100)
         election.next(100)
-        assert isinstance(election.next(115.2), Read)
-        election.read(Record("other", 3, 15, "6"), 115.2)
+        assert isinstance(election.next(115.2), ReadLease)
+        election.read(LeaseRecord("other", 3, 15, "6"), 115.2)
         assert isinstance(election.next(115.4), Wait)
 
     def test_respects_a_longer_lease_than_its_own(self) -> None:
         election = Election("me", TIMING)
         election.next(0)
-        election.read(Record("other", 3, 60, "5"), 0)
+        election.read(LeaseRecord("other", 3, 60, "5"), 0)
         assert isinstance(election.next(50), Wait)
 
     def test_a_lease_deleted_under_its_holder_is_respected_too(self) -> None:
         election = Election("me", TIMING)
         election.next(100)
-        election.read(Record("other", 3, 15, "5"), 100)
+        election.read(LeaseRecord("other", 3, 15, "5"), 100)
         election.next(100)
         election.next(102)
         election.read(None, 102)
@@ -106,7 +119,7 @@ class TestFollower:
         election.next(118)
         election.read(None, 118)
         action = election.next(118)
-        assert isinstance(action, Write)
+        assert isinstance(action, WriteLease)
         assert (action.replaces, action.epoch) == (None, 4)
 
     def test_counts_from_the_floor(self) -> None:
@@ -119,20 +132,20 @@ class TestFollower:
         election.next(0)
         election.read(None, 0)
         action = election.next(0)
-        assert isinstance(action, Write)
+        assert isinstance(action, WriteLease)
         election.refused(action, 0)
         assert election.next(0) == Wait(2)
-        assert isinstance(election.next(2), Read)
-        assert election.notices() == []
+        assert isinstance(election.next(2), ReadLease)
+        assert election.changes() == []
 
     def test_an_answer_that_took_too_long_makes_no_leader(self) -> None:
         election = Election("me", TIMING)
         election.next(0)
         election.read(None, 0)
         action = election.next(0)
-        assert isinstance(action, Write)
-        election.written(action, Record("me", 1, 15, "1"), 0, 11)
-        assert election.notices() == []
+        assert isinstance(action, WriteLease)
+        election.written(action, LeaseRecord("me", 1, 15, "1"), 0, 11)
+        assert election.changes() == []
         assert election.leading(11) is None
 
     def test_an_acquisition_without_an_answer_is_not_taken_for_won(self) -> None:
@@ -140,12 +153,12 @@ class TestFollower:
         election.next(0)
         election.read(None, 0)
         action = election.next(0)
-        assert isinstance(action, Write)
+        assert isinstance(action, WriteLease)
         election.failed(action, 0, 3)
-        assert isinstance(election.next(3), Read)
-        election.read(Record("me", 1, 15, "1"), 3)
+        assert isinstance(election.next(3), ReadLease)
+        election.read(LeaseRecord("me", 1, 15, "1"), 3)
         again = election.next(3)
-        assert isinstance(again, Write)
+        assert isinstance(again, WriteLease)
         assert again.epoch == 2
 
 
@@ -154,21 +167,21 @@ class TestLeader:
         election = leader(100)
         assert election.next(100) == Wait(102)
         action = election.next(102)
-        assert action == Write("renew", "me", 1, "1", TIMING.request)
-        election.written(action, Record("me", 1, 15, "2"), 102, 102.1)
+        assert action == WriteLease(LeaseChange.RENEW, "me", 1, "1", TIMING.request)
+        election.written(action, LeaseRecord("me", 1, 15, "2"), 102, 102.1)
         assert election.next(102.1) == Wait(104)
 
     def test_no_request_outlives_the_renew_deadline(self) -> None:
         election = leader(100)
         action = election.next(109)
-        assert isinstance(action, Write)
+        assert isinstance(action, WriteLease)
         assert action.timeout == pytest.approx(1)
 
     def test_counts_from_the_sending(self) -> None:
         election = leader(100)
         action = election.next(102)
-        assert isinstance(action, Write)
-        election.written(action, Record("me", 1, 15, "2"), 102, 105)
+        assert isinstance(action, WriteLease)
+        election.written(action, LeaseRecord("me", 1, 15, "2"), 102, 105)
         assert election.leading(111.9) == 1
         assert election.leads_until == 112
         assert election.leading(112) is None
@@ -176,33 +189,33 @@ class TestLeader:
     def test_stops_in_time_to_say_so(self) -> None:
         election = leader(100)
         action = election.next(102)
-        assert isinstance(action, Write)
+        assert isinstance(action, WriteLease)
         election.failed(action, 102, 105.3)
-        assert isinstance(election.next(105.3), Read)
+        assert isinstance(election.next(105.3), ReadLease)
         assert isinstance(election.next(110), Wait)
-        (notice,) = election.notices()
-        assert isinstance(notice, Stopping)
-        assert notice == Stopping(1, notice.deadline, "the lease could not be renewed in time")
+        (notice,) = election.changes()
+        assert isinstance(notice, LeadershipEnding)
+        assert notice == LeadershipEnding(1, notice.deadline, "the lease could not be renewed in time")
         assert notice.deadline == pytest.approx(100 + 15 * 0.98)
         assert election.leading(110) is None
         election.next(114.7)
-        assert election.notices() == [Stopped(1)]
+        assert election.changes() == [LeadershipOver(1)]
 
     def test_done_stopping_ends_it_early_and_others_go_first(self) -> None:
         election = leader(100)
         election.next(109)
         election.next(110)
         election.done(111)
-        assert [type(notice) for notice in election.notices()] == [Stopping, Stopped]
+        assert [type(notice) for notice in election.changes()] == [LeadershipEnding, LeadershipOver]
         assert election.next(111) == Wait(115)
-        assert isinstance(election.next(115), Read)
+        assert isinstance(election.next(115), ReadLease)
 
     def test_a_renewal_answered_while_stopping_does_not_bring_it_back(self) -> None:
         election = leader(100)
         action = election.next(109)
-        assert isinstance(action, Write)
+        assert isinstance(action, WriteLease)
         election.next(110)
-        election.written(action, Record("me", 1, 15, "2"), 109, 110.5)
+        election.written(action, LeaseRecord("me", 1, 15, "2"), 109, 110.5)
         assert election.leading(110.5) is None
         assert election.role is Role.STOPPING
 
@@ -214,45 +227,45 @@ class TestLeader:
     def test_held_up_itself_it_goes_on_where_nobody_took_the_lease_meanwhile(self) -> None:
         election = leader(100)
         election.next(100)
-        assert isinstance(election.next(500), Read)
-        election.read(Record("me", 1, 15, "1"), 500.1)
+        assert isinstance(election.next(500), ReadLease)
+        election.read(LeaseRecord("me", 1, 15, "1"), 500.1)
         action = election.next(500.1)
-        assert isinstance(action, Write)
+        assert isinstance(action, WriteLease)
         assert (action.purpose, action.replaces, action.epoch) == ("renew", "1", 1)
         assert election.leading(500.1) is None, "nothing is done before it is known"
-        election.written(action, Record("me", 1, 15, "2"), 500.1, 500.2)
+        election.written(action, LeaseRecord("me", 1, 15, "2"), 500.1, 500.2)
         assert election.leading(500.2) == 1
         assert election.leads_until == pytest.approx(510.1)
-        assert election.notices() == []
+        assert election.changes() == []
 
     def test_an_answer_that_came_in_time_and_was_not_looked_at_counts_as_a_hold_up(self) -> None:
         election = leader(100)
         action = election.next(102)
-        assert isinstance(action, Write)
+        assert isinstance(action, WriteLease)
         # When the process went on, its own time-out was as late as the answer, and seen first.
         election.failed(action, 102, 130)
-        assert isinstance(election.next(130), Read)
-        assert election.notices() == []
+        assert isinstance(election.next(130), ReadLease)
+        assert election.changes() == []
 
     @pytest.mark.parametrize(
         "answer",
         [
             pytest.param(None, id="the lease is gone"),
-            pytest.param(Record("other", 2, 15, "9"), id="another has taken it"),
+            pytest.param(LeaseRecord("other", 2, 15, "9"), id="another has taken it"),
             pytest.param("no answer", id="no answer"),
         ],
     )
-    def test_held_up_itself_it_has_one_late_try(self, answer: Record | str | None) -> None:
+    def test_held_up_itself_it_has_one_late_try(self, answer: LeaseRecord | str | None) -> None:
         election = leader(100)
         election.next(100)
         action = election.next(500)
-        assert isinstance(action, Read)
+        assert isinstance(action, ReadLease)
         if isinstance(answer, str):
             election.failed(action, 500, 500.1)
         else:
             election.read(answer, 500.1)
         election.next(500.1)
-        assert [type(notice) for notice in election.notices()] == [Stopping, Stopped]
+        assert [type(notice) for notice in election.changes()] == [LeadershipEnding, LeadershipOver]
 
     def test_a_server_that_does_not_answer_is_no_hold_up(self) -> None:
         election = leader(100)
@@ -271,34 +284,34 @@ class TestLeader:
         "record",
         [
             pytest.param(None, id="deleted"),
-            pytest.param(Record("other", 2, 15, "9"), id="another holds it"),
-            pytest.param(Record("me", 2, 15, "9"), id="another epoch"),
-            pytest.param(Record("", 1, 15, "9"), id="released by hand"),
+            pytest.param(LeaseRecord("other", 2, 15, "9"), id="another holds it"),
+            pytest.param(LeaseRecord("me", 2, 15, "9"), id="another epoch"),
+            pytest.param(LeaseRecord("", 1, 15, "9"), id="released by hand"),
         ],
     )
-    def test_a_lost_lease_ends_it_at_once(self, record: Record | None) -> None:
+    def test_a_lost_lease_ends_it_at_once(self, record: LeaseRecord | None) -> None:
         election = leader(100)
         action = election.next(102)
-        assert isinstance(action, Write)
+        assert isinstance(action, WriteLease)
         election.refused(action, 102)
-        assert isinstance(election.next(102), Read)
+        assert isinstance(election.next(102), ReadLease)
         election.read(record, 102)
-        stopping, stopped = election.notices()
-        assert isinstance(stopping, Stopping)
+        stopping, stopped = election.changes()
+        assert isinstance(stopping, LeadershipEnding)
         assert stopping.deadline == 102
-        assert stopped == Stopped(1)
+        assert stopped == LeadershipOver(1)
 
     def test_a_touched_lease_that_is_still_ours_is_renewed(self) -> None:
         election = leader(100)
         action = election.next(102)
-        assert isinstance(action, Write)
+        assert isinstance(action, WriteLease)
         election.refused(action, 102)
         election.next(102)
-        election.read(Record("me", 1, 15, "9"), 102)
+        election.read(LeaseRecord("me", 1, 15, "9"), 102)
         again = election.next(102)
-        assert isinstance(again, Write)
+        assert isinstance(again, WriteLease)
         assert again.replaces == "9"
-        assert election.notices() == []
+        assert election.changes() == []
 
 
 class TestStepDown:
@@ -310,11 +323,15 @@ class TestStepDown:
         election.step_down(101, "agents have seen epoch 41")
         assert election.leading(101) is None
         election.done(101.5)
-        assert election.notices() == [Started(1), Stopping(1, 100 + 15 * 0.98, "agents have seen epoch 41"), Stopped(1)]
+        assert election.changes() == [
+            LeadershipStarted(1),
+            LeadershipEnding(1, 100 + 15 * 0.98, "agents have seen epoch 41"),
+            LeadershipOver(1),
+        ]
         now = 101.5
-        while isinstance(action := election.next(now), (Wait, Read)):
-            if isinstance(action, Read):
-                election.read(Record("me", 1, 15, "1"), now)
+        while isinstance(action := election.next(now), (Wait, ReadLease)):
+            if isinstance(action, ReadLease):
+                election.read(LeaseRecord("me", 1, 15, "1"), now)
             else:
                 now = action.until
         assert (action.purpose, action.epoch) == ("acquire", 42)
@@ -323,9 +340,9 @@ class TestStepDown:
     def test_a_follower_goes_on_as_it_was(self) -> None:
         election = Election("me", TIMING)
         election.next(100)
-        election.read(Record("other", 3, 15, "5"), 100)
+        election.read(LeaseRecord("other", 3, 15, "5"), 100)
         election.step_down(101, "whatever")
-        assert election.notices() == []
+        assert election.changes() == []
         assert election.role is Role.FOLLOWER
 
 
@@ -336,31 +353,31 @@ class TestResign:
         assert election.leading(101) is None
         assert isinstance(election.next(101), Wait)
         election.done(101.5)
-        assert [type(notice) for notice in election.notices()] == [Stopping, Stopped]
+        assert [type(notice) for notice in election.changes()] == [LeadershipEnding, LeadershipOver]
         action = election.next(101.5)
-        assert isinstance(action, Write)
+        assert isinstance(action, WriteLease)
         assert (action.purpose, action.holder, action.epoch) == ("release", "", 1)
-        election.written(action, Record("", 1, 1, "3"), 101.5, 101.6)
+        election.written(action, LeaseRecord("", 1, 1, "3"), 101.5, 101.6)
         assert election.next(101.6) == Wait(float("inf"))
 
     def test_a_follower_just_ends(self) -> None:
         election = Election("me", TIMING)
         election.resign(0)
         assert election.next(0) == Wait(float("inf"))
-        assert election.notices() == []
+        assert election.changes() == []
 
     def test_a_lease_won_after_resigning_is_given_back(self) -> None:
         election = Election("me", TIMING)
         election.next(0)
         election.read(None, 0)
         action = election.next(0)
-        assert isinstance(action, Write)
+        assert isinstance(action, WriteLease)
         election.resign(0)
-        election.written(action, Record("me", 1, 15, "1"), 0, 1)
+        election.written(action, LeaseRecord("me", 1, 15, "1"), 0, 1)
         release = election.next(1)
-        assert isinstance(release, Write)
+        assert isinstance(release, WriteLease)
         assert release.purpose == "release"
-        assert election.notices() == []
+        assert election.changes() == []
 
 
 @pytest.mark.parametrize(
@@ -421,7 +438,7 @@ class World:
         self.queue: list[tuple[float, int, Callable[[], None]]] = []
         self.order = itertools.count()
         self.now = 0.0
-        self.lease: Record | None = None
+        self.lease: LeaseRecord | None = None
         self.version = 0
         self.loss = self.rng.choice([0.0, 0.1, 0.4])
         self.slow = self.rng.choice([0.1, 3.0, 8.0])
@@ -483,12 +500,12 @@ class World:
         if not self.calm and self.rng.random() < 0.01:
             person.frozen_until = self.now + self.rng.uniform(1, 40)
 
-    def send(self, person: Candidate, action: Action) -> None:
-        assert isinstance(action, (Read, Write))
+    def send(self, person: Candidate, action: Step) -> None:
+        assert isinstance(action, (ReadLease, WriteLease))
         sent = person.local(self.now)
         person.generation += 1
         generation = person.generation
-        reply: list[Record | str | None] = []
+        reply: list[LeaseRecord | str | None] = []
 
         def arrive() -> None:
             reply.append(self.serve(action))
@@ -505,11 +522,11 @@ class World:
             now = person.local(self.now)
             if how == "timeout":
                 person.election.failed(action, sent, now)
-            elif isinstance(action, Read):
+            elif isinstance(action, ReadLease):
                 record = reply[0]
                 assert not isinstance(record, str)
                 person.election.read(record, now)
-            elif isinstance(reply[0], Record):
+            elif isinstance(reply[0], LeaseRecord):
                 person.election.written(action, reply[0], sent, now)
             else:
                 person.election.refused(action, now)
@@ -523,18 +540,18 @@ class World:
             self.at(self.now + self.delay(), arrive)
         self.at(self.now + action.timeout / person.rate, lambda: answer("timeout"))
 
-    def serve(self, action: Read | Write) -> Record | str | None:
-        if isinstance(action, Read):
+    def serve(self, action: ReadLease | WriteLease) -> LeaseRecord | str | None:
+        if isinstance(action, ReadLease):
             return self.lease
         if not self.unconditional and action.replaces != (self.lease.version if self.lease else None):
             return "conflict"
         self.version += 1
-        self.lease = Record(action.holder, action.epoch, 15, str(self.version))
+        self.lease = LeaseRecord(action.holder, action.epoch, 15, str(self.version))
         return self.lease
 
     def check(self, person: Candidate) -> None:
-        for notice in person.election.notices():
-            if not isinstance(notice, Started):
+        for notice in person.election.changes():
+            if not isinstance(notice, LeadershipStarted):
                 continue
             for other in self.people:
                 # Also one that is stopping: until its own end it may still be sending holds.
@@ -566,24 +583,25 @@ def test_never_two_leaders_and_epochs_only_grow() -> None:
 
 
 class FromTheAnswer(Election):
-    def written(self, action: Write, record: Record, sent: float, now: float) -> None:
+    def written(self, action: WriteLease, record: LeaseRecord, sent: float, now: float) -> None:
         super().written(action, record, now, now)
 
 
 class SameEpoch(Election):
-    def next(self, now: float) -> Action:
+    def next(self, now: float) -> Step:
         action = super().next(now)
-        if isinstance(action, Write) and action.purpose == "acquire":
+        if isinstance(action, WriteLease) and action.purpose == "acquire":
             record = self.record
             if record is not None and record.holder in ("", self.identity):
-                return Write("acquire", action.holder, max(record.epoch, 1), action.replaces, action.timeout)
+                epoch = max(record.epoch, 1)
+                return WriteLease(LeaseChange.ACQUIRE, action.holder, epoch, action.replaces, action.timeout)
         return action
 
 
 class UnansweredExtends(Election):
-    def failed(self, action: Read | Write, sent: float, now: float) -> None:
+    def failed(self, action: ReadLease | WriteLease, sent: float, now: float) -> None:
         super().failed(action, sent, now)
-        if isinstance(action, Write) and action.purpose == "renew" and self.role is Role.LEADER:
+        if isinstance(action, WriteLease) and action.purpose == "renew" and self.role is Role.LEADER:
             self._renew(sent)
 
 

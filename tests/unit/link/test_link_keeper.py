@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from taskdist.link.ca import AuthoritySettings, DamagedAuthority, from_secret
-from taskdist.link.keeper import CertificateKeeper, Conflict
+from taskdist.link.keeper import CertificateKeeper, Conflict, StoredSecret
 
 SHORT = AuthoritySettings(authority_seconds=12_000, serving_seconds=3_000, overlap_seconds=300)
 
@@ -28,10 +28,10 @@ class World:
     interfere: list[CertificateKeeper] = field(default_factory=list)
     broken: Exception | None = None
 
-    async def read(self) -> tuple[Mapping[str, bytes], str] | None:
+    async def read(self) -> StoredSecret | None:
         if self.broken:
             raise self.broken
-        found = None if self.data is None else (dict(self.data), str(self.version))
+        found = None if self.data is None else StoredSecret(dict(self.data), str(self.version))
         while self.interfere:  # another operator comes between read and write
             await self.interfere.pop().refresh()
         return found

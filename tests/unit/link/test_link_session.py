@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskdist.link.session import BURST, BYTES_PER_MESSAGE, RATE, End, Outbox, Session, Throttle
+from taskdist.link.session import BURST, BYTES_PER_MESSAGE, RATE, AgentStream, End, Outbox, Throttle
 from taskdist.protocol.messages import AgentIdentity
 
 
@@ -51,7 +51,7 @@ async def test_who_waits_is_woken_and_told_of_the_end() -> None:
 
 
 async def test_the_first_reason_stands() -> None:
-    session = Session(AgentIdentity("u", "p", "ns", "pool"), 0.0, 1.0, Outbox(), Throttle())
+    session = AgentStream(AgentIdentity("u", "p", "ns", "pool"), 0.0, 1.0, Outbox(), Throttle())
     assert session.open
     session.end(End.SILENT, "first")
     session.end(End.TOKEN, "second")
