@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lint_sets import NOW, Obj, cap, container, made, pool, queue, task
+from lint_sets import NOW, Obj, cap, container, made, pool, queue, source, task
 
 
 def at(seconds: float) -> str:
@@ -1212,4 +1212,130 @@ AGENTS = [
     ),
 ]
 
-CASES = [*WRITING, *ROUTING, *SERVING, *TIMES, *LIMITS, *ORDER, *DELIVERY, *KINSHIP, *KEEPING, *AGENTS]
+WRITING += [
+    Case(
+        "source-refused",
+        (source(cron=None),),
+        "spec",
+        "names no source, or more than one",
+        (source(),),
+        changes=False,
+    ),
+    Case(
+        "source-refused",
+        (source(task={"deadline": "{time}", "deadlineSeconds": 60}),),
+        "spec.task.deadlineSeconds",
+        "deadline says the deadline too",
+        (source(task={"deadlineSeconds": 60}),),
+        name="two-deadlines",
+    ),
+    Case(
+        "source-refused",
+        (source(cron={"schedule": "@midnight"}),),
+        "spec.cron.schedule",
+        "five fields",
+        (source(cron={"schedule": "*/5 0,12 L JAN-MAR mon#2"}),),
+        changes=False,
+        name="schedule",
+    ),
+    Case(
+        "source-refused",
+        (source(task={"tenant": "{$.tenants[*]}"}),),
+        "spec.task.tenant",
+        "'{$.tenants[*]}' is no path in braces",
+        (source(task={"tenant": "{$.tenants[0]['a b']?acme}-{headers.x-y}"}),),
+        changes=False,
+        name="path",
+    ),
+    Case(
+        "source-refused",
+        (source(task={"labels": {"app": "{app}"}}),),
+        "spec.task.labels.app",
+        "no path in braces",
+        (source(task={"labels": {"app": "{key}", "other": "{{key}}{id}"}}),),
+        changes=False,
+        name="label",
+    ),
+    Case(
+        "bad-name",
+        (source("s" * 51),),
+        "metadata.name",
+        "too long",
+        (source("s" * 50),),
+        changes=False,
+        name="source",
+    ),
+]
+
+SOURCES = [
+    Case(
+        "source-unusable",
+        (source(cron={"schedule": "0 0 30 2 *"}),),
+        "spec.cron.schedule",
+        "no schedule of cron: bad day-of-month",
+        (source(cron={"schedule": "0 0 28 2 *"}),),
+        changes=False,
+    ),
+    Case(
+        "source-unusable",
+        (source(cron={"schedule": "0 0 * * *", "timeZone": "Europe/Atlantis"}),),
+        "spec.cron.timeZone",
+        "no time zone",
+        (source(cron={"schedule": "0 0 * * *", "timeZone": "Europe/Lisbon"}),),
+        changes=False,
+        name="zone",
+    ),
+    Case(
+        "source-unusable",
+        (source(task={"payload": {"list": ["{$.a[*]}"]}}),),
+        "spec.task.payload.list[0]",
+        "no path in braces",
+        (source(task={"payload": {"list": ["{$.a[0]}"], "n": None}}),),
+        changes=False,
+        name="payload",
+    ),
+    Case(
+        "source-unusable",
+        (source(task={"priority": "Urgent"}),),
+        "spec.task.priority",
+        "none of Emergency",
+        (source(task={"priority": "{$.priority?Normal}"}),),
+        changes=False,
+        name="level",
+    ),
+    Case(
+        "source-unusable",
+        (source(task={"identity": "always"}),),
+        "spec.task.identity",
+        "same for all messages",
+        (source(task={"identity": "{hash}"}),),
+        changes=False,
+        name="identity",
+    ),
+    Case(
+        "source-queue-not-found",
+        (source(task={"queue": "reprots"}), queue("reports")),
+        "spec.task.queue",
+        "no TaskQueue reprots",
+        (source(task={"queue": "reports"}), source("t", task={"queue": "{$.queue}"}), queue("reports")),
+    ),
+    Case(
+        "source-queue-not-found",
+        (source(),),
+        "spec.task.queue",
+        "may be in the cluster",
+        (source(), queue()),
+        changes=False,
+        severity="warning",
+        name="alone",
+    ),
+    Case(
+        "source-forgets",
+        (source(), queue(ttlSecondsAfterFinished=60)),
+        "spec.task.queue",
+        "after 60 s",
+        (source(), queue(ttlSecondsAfterFinished=600)),
+    ),
+]
+
+CASES = [*WRITING, *ROUTING, *SERVING, *TIMES, *LIMITS, *ORDER, *DELIVERY, *KINSHIP, *KEEPING, *AGENTS, *SOURCES]

@@ -45,6 +45,12 @@ def task(name: str = "t", **spec: Any) -> Obj:
     return made("Task", name, {"queue": "q", "type": "work", **spec})
 
 
+def source(name: str = "s", task: Obj | None = None, **spec: Any) -> Obj:
+    """A source for queue `q` that no rule finds fault with."""
+    sound = {"cron": {"schedule": "0 3 * * *"}, "task": {"queue": "q", "type": "work", **(task or {})}}
+    return made("TaskSource", name, {key: value for key, value in {**sound, **spec}.items() if value is not None})
+
+
 def cap(most: str) -> Obj:
     spec = {"hard": {"count/tasks.taskdist.dev": most}}
     return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "tasks"}, "spec": spec}

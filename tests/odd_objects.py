@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from taskdist.api import AgentPool, Task, TaskQueue, rules
+from taskdist.api import AgentPool, Task, TaskQueue, TaskSource, rules
 from taskdist.api.nesting import loads
 from taskdist.api.schema import Schema, structural
 
@@ -111,7 +111,7 @@ def of(model: type[BaseModel]) -> st.SearchStrategy[Obj]:
     return st.fixed_dictionaries({"spec": spec}, optional={"status": status})
 
 
-TASKS, QUEUES, POOLS = of(Task), of(TaskQueue), of(AgentPool)
+TASKS, QUEUES, POOLS, SOURCES = of(Task), of(TaskQueue), of(AgentPool), of(TaskSource)
 # What another release's schema might admit.
 FOREIGN = st.sampled_from(
     (

@@ -1,4 +1,4 @@
-"""The three kinds as typed models: the source from which `crds/` is generated.
+"""The kinds as typed models: the source from which `crds/` is generated.
 
 A room for shapes and words only: what may be written on a resource, in which bounds, and the enums that
 status, events, metrics and the command share. Nothing here decides anything.
@@ -42,6 +42,8 @@ from taskdist.api.taskqueue import (
     TaskQueueSpec,
     TaskQueueStatus,
 )
+from taskdist.api.tasksource import Cron, OnMissed, SourceReason, TaskSource, TaskSourceSpec, TaskSourceStatus
+from taskdist.api.template import TaskTemplate
 
 __all__ = [
     "CONDITION_STATUS",
@@ -60,6 +62,7 @@ __all__ = [
     "BudgetKind",
     "BudgetUse",
     "Condition",
+    "Cron",
     "Delivery",
     "Dispatch",
     "LabelSelector",
@@ -67,6 +70,7 @@ __all__ = [
     "OnDependencyFailure",
     "OnExhausted",
     "OnHopeless",
+    "OnMissed",
     "OnOverflow",
     "OrderPolicy",
     "Phase",
@@ -80,12 +84,17 @@ __all__ = [
     "RouteStep",
     "Scaling",
     "SelectorRequirement",
+    "SourceReason",
     "Strategy",
     "Task",
     "TaskQueue",
     "TaskQueueSpec",
     "TaskQueueStatus",
+    "TaskSource",
+    "TaskSourceSpec",
+    "TaskSourceStatus",
     "TaskSpec",
     "TaskStatus",
+    "TaskTemplate",
     "Unreadable",
 ]

@@ -21,6 +21,7 @@ from taskdist.api.meta import GROUP, VERSION
 from taskdist.api.schema import Schema, structural
 from taskdist.api.task import Task
 from taskdist.api.taskqueue import TaskQueue
+from taskdist.api.tasksource import TaskSource
 
 _HEADER = "# Generated from the models by `python -m taskdist.api.crd`: do not edit.\n"
 
@@ -111,6 +112,25 @@ def kinds() -> list[Kind]:
                 ("Cost", "number", ".status.cost", "What its attempts have cost."),
                 ("Message", "string", ".status.message", "What is the matter, and what to do."),
             ],
+        ),
+        Kind(
+            model=TaskSource,
+            kind=TaskSource.kind,
+            plural=TaskSource.plural,
+            short_name="ts",
+            rules=rules.source_rules(),
+            columns=[
+                ("Ready", "string", f"{_READY}.status", "Whether it makes Tasks now."),
+                ("Reason", "string", f"{_READY}.reason", "Why it does, or does not."),
+                ("Queue", "string", ".spec.task.queue", "The queue of its Tasks."),
+                ("Created", "integer", ".status.created", "Tasks that were created, about."),
+                ("Rejected", "integer", ".status.rejected", "Messages of which no Task could be made."),
+                ("Last", "date", ".status.cron.lastScheduledTime", "The last run of a cron source."),
+                # Not of type date: kubectl shows how long ago that was, and a run is yet to come.
+                ("Next", "string", ".status.cron.nextScheduledTime", "Its next run."),
+                _AGE,
+            ],
+            wide=[("Message", "string", f"{_READY}.message", "What is the matter, and what to do.")],
         ),
     ]
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from taskdist.api.reasons import Phase
 from taskdist.api.task import MUTABLE_FIELDS, TaskSpec, TaskStatus
+from taskdist.api.tasksource import SCHEDULE_PATTERN, SOURCES
+from taskdist.api.template import TEMPLATE_PATTERN, TaskTemplate
 
 Rule = dict[str, Any]
 
@@ -140,6 +142,47 @@ def pool_rules() -> list[Rule]:
     ]
 
 
+def source_rules() -> list[Rule]:
+    there = ", ".join(f"has(self.spec.{name})" for name in SOURCES)
+    words = " or ".join(f"spec.{name}" for name in SOURCES)
+    return [
+        _short_name("the names of its Tasks begin with it"),
+        rule(
+            f"[{there}].exists_one(each, each)",
+            f"spec names no source, or more than one: set {words}, and only that",
+            ".spec",
+        ),
+    ]
+
+
+def _template_rules() -> list[Rule]:
+    """Paths within the texts of a template; those of its payload only the process and the review see."""
+    fields = TaskTemplate.model_json_schema(by_alias=True)["properties"]
+    plain = [name for name, schema in fields.items() if "string" in str(schema.get("anyOf", schema.get("type")))]
+    return [
+        rule(
+            "!has(self.deadline) || !has(self.deadlineSeconds)",
+            "deadline and deadlineSeconds both say the deadline: set one of the two",
+            ".deadlineSeconds",
+        ),
+        *(
+            rule(f"!has(self.{name}) || {_TEMPLATE.format(f'self.{name}')}", _NO_PATH.format(name), f".{name}")
+            for name in plain
+        ),
+        rule(
+            f"!has(self.labels) || self.labels.all(name, {_TEMPLATE.format('self.labels[name]')})",
+            _NO_PATH.format("labels"),
+            ".labels",
+        ),
+    ]
+
+
+_TEMPLATE = '{}.matches(r"' + TEMPLATE_PATTERN.replace("{", "{{").replace("}", "}}") + '")'
+_NO_PATH = (
+    "{} has braces without a path that can be read: write one such as {{$.order.id}}, {{headers.tenant}} or "
+    "{{$.tenant?default}}, and a brace itself twice"
+)
+
 # Rules of the models that several kinds share, by class name.
 NESTED: dict[str, list[Rule]] = {
     "SelectorRequirement": [
@@ -179,6 +222,15 @@ NESTED: dict[str, list[Rule]] = {
             "self.kind != 'Rate' || (has(self.perSecond) && has(self.burst) && !has(self.limit))",
             "a budget of the kind Rate has perSecond and burst, and no limit: set these two only",
             ".perSecond",
+        ),
+    ],
+    "TaskTemplate": _template_rules(),
+    "Cron": [
+        rule(
+            f'self.schedule.matches(r"{SCHEDULE_PATTERN}")',
+            "schedule has not the five fields minute, hour, day of the month, month and day of the week: write one "
+            "such as 0 3 * * *",
+            ".schedule",
         ),
     ],
     "DependencyStatus": [

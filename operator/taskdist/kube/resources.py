@@ -61,6 +61,7 @@ class Resource:
 TASKS = Resource(GROUP, VERSION, "tasks")
 TASKQUEUES = Resource(GROUP, VERSION, "taskqueues")
 AGENTPOOLS = Resource(GROUP, VERSION, "agentpools")
+TASKSOURCES = Resource(GROUP, VERSION, "tasksources")
 
 PODS = Resource("", "v1", "pods")
 SECRETS = Resource("", "v1", "secrets")

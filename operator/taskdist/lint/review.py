@@ -2,7 +2,20 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
-from taskdist.lint import agents, delivery, keeping, kinship, limits, order, routing, serving, templates, times, writing
+from taskdist.lint import (
+    agents,
+    delivery,
+    keeping,
+    kinship,
+    limits,
+    order,
+    routing,
+    serving,
+    sources,
+    templates,
+    times,
+    writing,
+)
 from taskdist.lint.findings import Finding, Flaw, Rule, Severity, rule
 from taskdist.lint.manifests import Manifest
 from taskdist.lint.setup import Setup
@@ -21,6 +34,7 @@ RULES: tuple[Rule, ...] = (
     not_yaml,
     *writing.RULES,
     *routing.WRITTEN,
+    *sources.WRITTEN,
     *serving.RULES,
     *routing.RULES,
     *times.RULES,
@@ -31,6 +45,7 @@ RULES: tuple[Rule, ...] = (
     *keeping.RULES,
     *agents.RULES,
     *templates.RULES,
+    *sources.RULES,
 )
 
 

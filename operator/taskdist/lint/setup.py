@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from taskdist.api import AgentPoolSpec, OrderPolicy, Phase, TaskQueueSpec, TaskSpec
+from taskdist.api import AgentPoolSpec, OrderPolicy, Phase, TaskQueueSpec, TaskSourceSpec, TaskSpec
 from taskdist.core.agents import filters
 from taskdist.core.fleet.routes import NONE, route_of
 from taskdist.core.model import Key, Pool, Queue, Task, Timeouts
@@ -78,6 +78,14 @@ class TaskDoc:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceDoc:
+    """A TaskSource, by its model."""
+
+    manifest: Manifest
+    spec: TaskSourceSpec
+
+
+@dataclass(frozen=True, slots=True)
 class Cap:
     """A ResourceQuota that bounds how many Tasks a namespace holds."""
 
@@ -96,6 +104,7 @@ class Setup:
         self.queues: dict[Key, QueueDoc] = {}
         self.pools: dict[Key, PoolDoc] = {}
         self.tasks: dict[Key, TaskDoc] = {}
+        self.sources: dict[Key, SourceDoc] = {}
         self.caps: list[Cap] = []
         self.problems: list[tuple[Manifest, schema.Problem]] = []
         self._names: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -194,6 +203,8 @@ class Setup:
                 spec = AgentPoolSpec.model_validate(body["spec"])
                 pool = convert.pool(body)
                 self.pools[key] = PoolDoc(manifest, spec, pool, _offer(pool, spec.template.spec))
+            case "TaskSource":
+                self.sources[key] = SourceDoc(manifest, TaskSourceSpec.model_validate(body["spec"]))
             case "Task":
                 TaskSpec.model_validate(body["spec"])
                 record = convert.observed_task(body)

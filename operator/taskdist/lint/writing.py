@@ -23,7 +23,7 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 def unknown_kind(setup: Setup) -> Iterator[Flaw]:
     """The API has no such kind or version.
 
-    The API server refuses the object: taskdist serves Task, TaskQueue and AgentPool, of one version.
+    The API server refuses the object: taskdist serves Task, TaskQueue, AgentPool and TaskSource, of one version.
     """
     known = {kind.kind for kind in kinds()}
     version = f"{GROUP}/{VERSION}"
@@ -65,12 +65,13 @@ def invalid_value(setup: Setup) -> Iterator[Flaw]:
 def bad_name(setup: Setup) -> Iterator[Flaw]:
     """A name that is missing, too long or of other characters.
 
-    Names of pools begin the names of their pods, and metrics carry those of queues, so they are short DNS labels.
+    Names of pools and sources begin those of their pods and Tasks, and metrics carry those of queues, so they are short
+    DNS labels.
     """
     for each in setup.manifests:
         if not each.ours:
             continue
-        bounded = each.kind in ("TaskQueue", "AgentPool")
+        bounded = each.kind in ("TaskQueue", "AgentPool", "TaskSource")
         if not each.name:
             yield Flaw(each, "metadata.name", "is missing", Mend("Add a name."))
         elif bounded and (len(each.name) > MAX_NAME_LENGTH or not _NAME.fullmatch(each.name)):

@@ -29,7 +29,12 @@ from taskdist.local.controlplane import ControlPlane, ControlPlaneError, free_po
 OPERATOR_NAMESPACE = "taskdist-system"
 SERVICE_ACCOUNT = "taskdist"
 RELEASE = "taskdist"
-DEFINITIONS = ("tasks.taskdist.dev", "taskqueues.taskdist.dev", "agentpools.taskdist.dev")
+DEFINITIONS = (
+    "tasks.taskdist.dev",
+    "taskqueues.taskdist.dev",
+    "agentpools.taskdist.dev",
+    "tasksources.taskdist.dev",
+)
 # What the chart and the plain manifests put on the operator's Deployment, whatever its name and namespace.
 OPERATOR_LABELS = "app.kubernetes.io/part-of=taskdist,app.kubernetes.io/component=operator"
 OPERATOR_PODS = "app.kubernetes.io/component=operator"

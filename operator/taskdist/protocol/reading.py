@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from taskdist.api import AgentPool, Reason, TaskQueue, Unreadable, nesting
+from taskdist.api import AgentPool, Reason, TaskQueue, TaskSource, Unreadable, nesting
 from taskdist.api.meta import Model
 
 Obj = dict[str, Any]
@@ -59,6 +59,11 @@ def task_queue(obj: Obj) -> TaskQueue:
 def agent_pool(obj: Obj) -> AgentPool:
     """An AgentPool as its model. A status of another release is left out: what it says is written anew."""
     return _read(AgentPool, obj)
+
+
+def task_source(obj: Obj) -> TaskSource:
+    """A TaskSource as its model. A status of another release is left out: what it says is written anew."""
+    return _read(TaskSource, obj)
 
 
 def _read(kind: type[Kind], obj: Obj) -> Kind:

@@ -17,8 +17,9 @@ GOOD: dict[str, Object] = {
     "tasks": {"queue": "q", "type": "analyse"},
     "taskqueues": {"pools": ["p"]},
     "agentpools": {"template": {"spec": {"containers": [{"name": "agent", "image": "taskdist", "command": ["a"]}]}}},
+    "tasksources": {"task": {"queue": "q", "type": "analyse"}, "cron": {"schedule": "0 3 * * *"}},
 }
-KINDS = {"tasks": "Task", "taskqueues": "TaskQueue", "agentpools": "AgentPool"}
+KINDS = {"tasks": "Task", "taskqueues": "TaskQueue", "agentpools": "AgentPool", "tasksources": "TaskSource"}
 
 
 def path(namespace: str, plural: str, name: str = "", subresource: str = "") -> str:
@@ -62,6 +63,10 @@ def containers(*each: Object) -> Object:
 
 def selector(**requirement: Any) -> Object:
     return {"agentSelector": {"matchExpressions": [requirement]}}
+
+
+def templated(**fields: Any) -> Object:
+    return {"task": {"queue": "q", "type": "analyse", **fields}}
 
 
 BAD: dict[str, Bad] = {
@@ -295,6 +300,34 @@ BAD: dict[str, Bad] = {
     "no death allowed": Bad("taskqueues", {"retry": {"agentDeaths": 0}}, ("spec.retry.agentDeaths",)),
     "unknown end of retries": Bad("taskqueues", {"retry": {"onExhausted": "Drop"}}, ("spec.retry.onExhausted",)),
     "unknown dispatch": Bad("taskqueues", {"dispatch": "Soon"}, ("spec.dispatch", "Unsupported value", '"Strict"')),
+    "source without a template": Bad("tasksources", {"task": None}, ("spec.task: Required value",)),
+    "source without a source": Bad("tasksources", {"cron": None}, ("names no source", "set spec.cron")),
+    "source name too long": Bad("tasksources", {}, ("metadata.name must be at most 50",), name="s" * 51),
+    "a descent, which has no bound": Bad(
+        "tasksources", templated(tenant="{$..tenant}"), ("spec.task.tenant", "{$.order.id}, {headers.tenant}")
+    ),
+    "a brace that is not closed": Bad(
+        "tasksources", templated(type="a{$.b"), ("spec.task.type", "a brace itself twice")
+    ),
+    "a label without a path": Bad(
+        "tasksources", templated(labels={"a": "{}"}), ("spec.task.labels", "write one such as")
+    ),
+    "an empty identity": Bad("tasksources", templated(identity=""), ("spec.task.identity", "at least 1 chars")),
+    "two deadlines": Bad(
+        "tasksources",
+        templated(deadline="{time}", deadlineSeconds=5),
+        ("spec.task.deadlineSeconds", "set one of the two"),
+    ),
+    "a nickname of a schedule": Bad(
+        "tasksources", {"cron": {"schedule": "@midnight"}}, ("spec.cron.schedule", "write one such as 0 3 * * *")
+    ),
+    "six fields": Bad("tasksources", {"cron": {"schedule": "0 0 3 * * *"}}, ("spec.cron.schedule", "five fields")),
+    "a path for a time zone": Bad(
+        "tasksources", {"cron": {"schedule": "0 3 * * *", "timeZone": "../etc"}}, ("spec.cron.timeZone", "should match")
+    ),
+    "unknown end of missed runs": Bad(
+        "tasksources", {"cron": {"schedule": "0 3 * * *", "missed": "Last"}}, ("spec.cron.missed", '"One"')
+    ),
     "pool without template": Bad("agentpools", {"template": None}, ("spec.template: Required value",)),
     "pool without containers": Bad("agentpools", containers(), ("spec.template.spec.containers", "at least 1")),
     "container without name": Bad("agentpools", containers({}), ("spec.template.spec.containers[0].name: Required",)),
@@ -375,6 +408,32 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
                 ],
             },
             "suspend": True,
+        },
+    ),
+    "source with everything": (
+        "tasksources",
+        {
+            "suspend": True,
+            "task": {
+                "queue": "{$.queue?q}",
+                "type": "{headers.x-type}",
+                "payload": {"a": [{"b": "{$.b}"}, None, 1.5], "c": "{text}"},
+                "priority": "{$.priority?Normal}",
+                "tenant": "{properties.appId}",
+                "deadlineSeconds": 60,
+                "notBefore": "{$['not before']?}",
+                "orderingKey": '{$["a b"][-1].c}',
+                "concurrencyKey": "{{{key}}}",
+                "labels": {"example.com/a": "{key?none}", "b": "{$.ä}"},
+                "identity": "{hash}",
+            },
+            "cron": {
+                "schedule": "*/5 0-6,22 L jan,JUL-SEP mon-fri",
+                "timeZone": "America/Argentina/Buenos_Aires",
+                "startingDeadlineSeconds": 86_400,
+                "missed": "All",
+                "mostMissed": 1000,
+            },
         },
     ),
     "queue": ("taskqueues", {}),
@@ -542,6 +601,15 @@ def test_defaults_are_filled_in(cluster: Client, namespace: str) -> None:
     assert task["status"] == NEW
     queue = create(cluster, namespace, "taskqueues", {})["spec"]
     assert queue == QUEUE_DEFAULTS
+    source = create(cluster, namespace, "tasksources", {})["spec"]
+    assert source["suspend"] is False
+    assert source["cron"] == {
+        "schedule": "0 3 * * *",
+        "timeZone": "UTC",
+        "startingDeadlineSeconds": 60,
+        "missed": "One",
+        "mostMissed": 100,
+    }
     pool = create(cluster, namespace, "agentpools", {"scaling": {"maxReplicas": 2}})
     assert pool["spec"]["replicas"] == 1
     worth = {name: pool["spec"][name] for name in ("costPerHour", "wattsBusy", "wattsIdle", "quality")}

@@ -125,6 +125,7 @@ MAY_NOT = [
     ("update", "leases", "coordination.k8s.io", NAMESPACE, "other"),
     ("update", "leases", "coordination.k8s.io", "kube-system", f"{RELEASE}-taskdist"),
     ("create", "serviceaccounts/token", "", ELSEWHERE, ""),
+    ("list", "tasksources", KINDS, "", ""),
     ("list", "nodes", "", "", ""),
     ("list", "customresourcedefinitions", "apiextensions.k8s.io", "", ""),
 ]
@@ -154,6 +155,9 @@ USERS = [
     ("admin", "create", "tasks", True),
     ("admin", "create", "agentpools", True),
     ("admin", "patch", "agentpools/scale", True),
+    ("view", "list", "tasksources", True),
+    ("edit", "create", "tasksources", False),
+    ("admin", "create", "tasksources", True),
     ("admin", "patch", "tasks/status", False),
 ]
 
@@ -172,7 +176,7 @@ def test_what_users_may_do(
         },
     )
     # Aggregation and the authorizer's view of the binding take a moment; a refusal is believed only once it works.
-    for probe in ("tasks", "taskqueues", "agentpools"):
+    for probe in ("tasks", "taskqueues", "agentpools", "tasksources"):
         soon(partial(allowed, cluster, "someone", "get", probe, group=KINDS, namespace=namespace), f"get {probe}")
     if expected:
         soon(

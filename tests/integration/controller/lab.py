@@ -31,7 +31,7 @@ def _leaves(schema: Schema, path: str) -> Iterator[str]:
 
 
 def fields() -> set[str]:
-    """Each field that a user may set in the spec of any kind, as `Task.timeouts.waitingSeconds`."""
+    """Each field of a spec that the operator reads and a user may set, as `Task.timeouts.waitingSeconds`."""
     return {
         leaf
         for model in (AgentPool, TaskQueue, Task)

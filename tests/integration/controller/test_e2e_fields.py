@@ -1,4 +1,4 @@
-"""Each field of the three kinds' specs has a case that shows that the running operator honours it.
+"""Each field of the specs that the operator reads has a case that shows that the running operator honours it.
 
 The fields come from the models: one that is added without a case fails here.
 """

@@ -6,7 +6,12 @@ from taskdist.local.rest import Client
 
 
 def test_the_projects_kinds_are_served(crds: list[str], cluster: Client, namespace: str) -> None:
-    assert crds == ["agentpools.taskdist.dev", "taskqueues.taskdist.dev", "tasks.taskdist.dev"]
+    assert crds == [
+        "agentpools.taskdist.dev",
+        "taskqueues.taskdist.dev",
+        "tasks.taskdist.dev",
+        "tasksources.taskdist.dev",
+    ]
     for name in crds:
         plural = name.split(".")[0]
         assert cluster.get(f"/apis/taskdist.dev/v1alpha1/namespaces/{namespace}/{plural}")["items"] == []

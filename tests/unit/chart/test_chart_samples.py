@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from taskdist.api import AgentPool, Task, TaskQueue
+from taskdist.api import AgentPool, Task, TaskQueue, TaskSource
 
 SAMPLES = Path(__file__).parents[3] / "manifests" / "samples"
 FILES = sorted(SAMPLES.glob("*.yaml"))
-MODELS = {"Task": Task, "TaskQueue": TaskQueue, "AgentPool": AgentPool}
+MODELS = {"Task": Task, "TaskQueue": TaskQueue, "AgentPool": AgentPool, "TaskSource": TaskSource}
 
 
 def documents() -> list[dict[str, Any]]:
@@ -45,6 +45,8 @@ def test_samples_fit_each_other() -> None:
             assert spec["queue"] in by_kind["TaskQueue"]
         if document["kind"] == "TaskQueue":
             assert set(spec["pools"]) <= by_kind["AgentPool"]
+        if document["kind"] == "TaskSource":
+            assert spec["task"]["queue"] in by_kind["TaskQueue"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

@@ -1,0 +1,136 @@
+"""The TaskSource kind: what Tasks are made of that nobody creates by hand.
+
+A source is one of several kinds (`SOURCES`), each with a field of its own; all share the template that makes a Task of
+what comes in, and what they say of themselves in status.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, ClassVar, Final
+
+from pydantic import Field, StringConstraints
+
+from taskdist.api.meta import Condition, Message, Model, ObjectMeta, as_map
+from taskdist.api.template import TaskTemplate
+
+# The fields of the spec of which exactly one is there.
+SOURCES: Final = ("cron",)
+# The most runs that are made up for.
+MAX_CATCH_UP = 1000
+
+_VALUE = "([0-9]{1,2}|JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC|SUN|MON|TUE|WED|THU|FRI|SAT)"
+_ITEM = rf"(\*|{_VALUE}(-{_VALUE})?|L|LW|[0-7]L|{_VALUE}#[1-5])(/[1-9][0-9]?)?"
+# The form of five fields; what is in their bounds, and ever comes, only a parser of schedules knows.
+SCHEDULE_PATTERN = rf"(?i)^\s*{_ITEM}(,{_ITEM})*(\s+{_ITEM}(,{_ITEM})*){{4}}\s*$"
+_ZONE = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$"
+
+
+class OnMissed(StrEnum):
+    """What becomes of runs that could not be made in time."""
+
+    SKIP = "Skip"
+    ONE = "One"
+    ALL = "All"
+
+
+class SourceReason(StrEnum):
+    """Why a source is as it is: the reasons of its conditions."""
+
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    STARTING = "Starting"
+    QUEUE_CLOSED = "QueueClosed"
+    REFUSED = "Refused"
+    FAILING = "Failing"
+    INVALID_TEMPLATE = "InvalidTemplate"
+    INVALID_SCHEDULE = "InvalidSchedule"
+    NEVER_DUE = "NeverDue"
+    CLOCK_BEHIND = "ClockBehind"
+    UNREADABLE = "Unreadable"
+
+
+class Cron(Model):
+    """A Task at set times."""
+
+    schedule: Annotated[str, StringConstraints(min_length=9, max_length=256)] = Field(
+        description="When, in the five fields of cron: minute, hour, day of the month, month, day of the week."
+    )
+    time_zone: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_ZONE)] = Field(
+        default="UTC", description="The time zone of the schedule, by its name in the IANA database: Europe/Berlin."
+    )
+    starting_deadline_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
+        default=60, description="A run that cannot be made within so many seconds of its time counts as missed."
+    )
+    missed: OnMissed = Field(
+        default=OnMissed.ONE,
+        description="What becomes of missed runs: Skip (nothing), One (the latest is made up for, unless a later run "
+        "is in time) or All (each is made up for).",
+    )
+    most_missed: Annotated[int, Field(ge=1, le=MAX_CATCH_UP)] = Field(
+        default=100, description="With missed All: the latest so many; what is older is skipped."
+    )
+
+
+class TaskSourceSpec(Model):
+    """Where Tasks come from, and how. Exactly one kind of source is named."""
+
+    suspend: bool = Field(default=False, description="Make no Tasks. Runs of cron meanwhile are skipped, not missed.")
+    task: TaskTemplate = Field(description="How what comes in becomes a Task.")
+    cron: Cron | None = Field(default=None, description="A Task at set times.")
+
+
+class CronStatus(Model):
+    """Which runs there were, and which comes next."""
+
+    last_scheduled_time: datetime | None = Field(default=None, description="The time of the last run that was made.")
+    last_task: Annotated[str, Field(max_length=253)] = Field(default="", description="Name of its Task.")
+    next_scheduled_time: datetime | None = Field(default=None, description="When the next run is due.")
+    handled_until: datetime | None = Field(
+        default=None, description="All runs up to this time were made or skipped; later ones are yet to be."
+    )
+    skipped: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="How many runs were skipped as missed: of the latest 1,000 at each time."
+    )
+    schedule: Annotated[str, Field(max_length=400)] = Field(
+        default="", description="The schedule and time zone of which this speaks: with another one, runs count anew."
+    )
+
+
+class Rejected(Model):
+    """The last message of which no Task could be made."""
+
+    reason: Annotated[str, Field(max_length=63)] = Field(description="Why, in a word.")
+    message: Message = Field(default="", description="Why, for people: the field and the path.")
+    at: datetime | None = Field(default=None, description="When.")
+
+
+class TaskSourceStatus(Model):
+    """What came of the source. Only the process `taskdist sources` writes it."""
+
+    observed_generation: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="The generation of the spec that this status speaks of."
+    )
+    created: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Tasks that were created, about: what was not written before a crash is not counted."
+    )
+    rejected: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Messages of which no Task could be made, about."
+    )
+    last_rejected: Rejected | None = Field(default=None, description="The last of them.")
+    cron: CronStatus | None = Field(default=None, description="Of a cron source: its runs.")
+    conditions: Annotated[list[Condition], Field(max_length=8)] = Field(
+        default_factory=list,
+        description="Ready: whether it makes Tasks now; Reconciling; Stalled: it needs a change.",
+        json_schema_extra=as_map("type"),
+    )
+
+
+class TaskSource(Model):
+    """A TaskSource makes Tasks of what comes in from elsewhere, or at set times."""
+
+    kind: ClassVar[str] = "TaskSource"
+    plural: ClassVar[str] = "tasksources"
+
+    metadata: ObjectMeta = Field(default_factory=ObjectMeta)
+    spec: TaskSourceSpec
+    status: TaskSourceStatus = Field(default_factory=TaskSourceStatus, json_schema_extra={"default": {}})

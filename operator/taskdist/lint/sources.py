@@ -1,0 +1,136 @@
+"""Rules on TaskSources: what the process that runs them could never use, and what their Tasks would miss."""
+
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from taskdist.api.rules import source_rules
+from taskdist.api.tasksource import SCHEDULE_PATTERN, SOURCES
+from taskdist.api.template import TEMPLATE_PATTERN
+from taskdist.intake.mapping import MappingError, compile_mapping
+from taskdist.intake.schedule import ScheduleError, parse_schedule
+from taskdist.intake.templates import TemplateError, parse
+from taskdist.lint.findings import Flaw, Mend, Severity, patch, rule
+from taskdist.lint.setup import Setup, SourceDoc
+
+# For so long a message may come again after its Task was made: brokers and crashes are slow, at the worst.
+REMEMBERED_SECONDS = 600
+
+_TEMPLATE = re.compile(TEMPLATE_PATTERN)
+_SCHEDULE = re.compile(SCHEDULE_PATTERN)
+
+
+@rule(Severity.ERROR)
+def source_refused(setup: Setup) -> Iterator[Flaw]:
+    """A source that contradicts itself, or has braces without a path.
+
+    The API server refuses it: exactly one kind of source, one deadline, a schedule of five fields, and in braces a path
+    such as `$.order.id`.
+    """
+    for source in setup.sources.values():
+        spec, at = source.spec, source.manifest
+        if sum(getattr(spec, name) is not None for name in SOURCES) != 1:
+            yield Flaw(at, "spec", source_rules()[1]["message"].removeprefix("spec "), Mend("Name one source."))
+        if spec.task.deadline is not None and spec.task.deadline_seconds is not None:
+            mend = Mend("Leave one out.", patch("spec.task.deadlineSeconds", None))
+            yield Flaw(at, "spec.task.deadlineSeconds", "deadline says the deadline too", mend)
+        if spec.cron is not None and not _SCHEDULE.fullmatch(spec.cron.schedule):
+            yield Flaw(
+                at, "spec.cron.schedule", "it has not the five fields of cron", Mend("Write one such as 0 3 * * *.")
+            )
+        for path, text in _texts(source):
+            if not _TEMPLATE.fullmatch(text):
+                yield Flaw(at, path, _no_path(text), Mend("Write a path in the braces, or each brace twice."))
+
+
+@rule(Severity.ERROR)
+def source_unusable(setup: Setup) -> Iterator[Flaw]:
+    """A source that is taken and yet can never make a Task.
+
+    Its status will say so (Stalled): a time zone that does not exist, a level that is none, a payload whose braces hold
+    no path.
+    """
+    for source in setup.sources.values():
+        spec, at = source.spec, source.manifest
+        if spec.cron is not None and _SCHEDULE.fullmatch(spec.cron.schedule):
+            try:
+                parse_schedule(spec.cron)
+            except ScheduleError as error:
+                yield Flaw(at, f"spec.cron.{error.field}", str(error), Mend("Write one that is."))
+        if any(not _TEMPLATE.fullmatch(text) for _, text in _texts(source)):
+            continue
+        try:
+            compile_mapping(spec.task)
+        except MappingError as error:
+            if error.field != "spec.task.deadlineSeconds":
+                yield Flaw(at, error.field, error.why, Mend("Write what the field takes."))
+
+
+@rule(Severity.ERROR)
+def source_queue_not_found(setup: Setup) -> Iterator[Flaw]:
+    """A source's queue is not there.
+
+    Its Tasks are made all the same, and wait (QueueNotFound) until there is such a queue.
+    """
+    for (namespace, _), source in setup.sources.items():
+        name, known = _queue(source), setup.names("TaskQueue", namespace)
+        if name is None or name in known:
+            continue
+        near = get_close_matches(name, known, 1)
+        sure = setup.whole or bool(known)
+        yield Flaw(
+            source.manifest,
+            "spec.task.queue",
+            f"there is no TaskQueue {name}" + ("" if sure else " in the set; it may be in the cluster"),
+            Mend(f"Did you mean {near[0]}?", patch("spec.task.queue", near[0]))
+            if near
+            else Mend("Create the queue, or name another one."),
+            None if sure else Severity.WARNING,
+        )
+
+
+@rule(Severity.WARNING)
+def source_forgets(setup: Setup) -> Iterator[Flaw]:
+    """Ended Tasks of a source that are deleted so soon that a message may come again after them.
+
+    Which messages were taken is known by their Tasks: once one is deleted, the same message makes another. A message
+    comes again where a process died before it could say that it had it.
+    """
+    for (namespace, _), source in setup.sources.items():
+        queue = setup.queues.get((namespace, _queue(source) or ""))
+        ttl = queue.spec.ttl_seconds_after_finished if queue is not None else None
+        if queue is not None and ttl is not None and ttl < REMEMBERED_SECONDS:
+            yield Flaw(
+                source.manifest,
+                "spec.task.queue",
+                f"its queue deletes ended Tasks after {ttl} s: a message that comes again later is another Task",
+                Mend("Keep them for an hour.", patch("spec.ttlSecondsAfterFinished", 3600), on=queue.manifest),
+            )
+
+
+def _texts(source: SourceDoc) -> Iterator[tuple[str, str]]:
+    """The templates whose form the API server judges, with their paths."""
+    fields = source.spec.task.to_wire()
+    for name, text in fields.items():
+        if isinstance(text, str):
+            yield f"spec.task.{name}", text
+    for name, text in fields.get("labels", {}).items():
+        yield f"spec.task.labels.{name}", text
+
+
+def _no_path(text: str) -> str:
+    try:
+        parse(text)
+    except TemplateError as error:
+        return str(error)
+    raise AssertionError("what the pattern refuses is refused")
+
+
+def _queue(source: SourceDoc) -> str | None:
+    """The queue of all its Tasks, if they have one."""
+    text = source.spec.task.queue
+    return parse(text).constant if _TEMPLATE.fullmatch(text) else None
+
+
+WRITTEN = (source_refused,)
+RULES = (source_unusable, source_queue_not_found, source_forgets)
