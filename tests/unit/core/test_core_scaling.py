@@ -25,7 +25,7 @@ from taskdist.core.events import (
     TaskWaiting,
 )
 from taskdist.core.fleet.equivalence import Candidate, Demand
-from taskdist.core.model import Quota
+from taskdist.core.model import Quota, TokenRate
 from taskdist.core.scaling.sizing import Layout, Sizing, Target, agents, in_turn, victims, work
 from taskdist.core.scaling.sizing import zone as zone_of
 
@@ -512,6 +512,26 @@ def test_a_draining_agent_that_is_lost_is_deleted_without_its_word() -> None:
     assert who(core.decide(1.0), Drain) == ["a"]
     core.handle(AgentNotReady("a"), 2.0)
     assert deleted(core.decide(2.0)) == ["a"]
+
+
+def test_a_pool_is_started_again_once_the_rate_that_held_more_than_it_can_do_lets_one_go() -> None:
+    core = core_with(make_pool().elastic(0, 2, delay=1.0))
+    core.handle(QueueApplied(replace(make_queue().pools("p").build(), rate=TokenRate(0.1, 1))), 0.0)
+    for event in agent_events(make_agent("a0")):
+        core.handle(event, 0.0)
+    core.handle(TaskWaiting(make_task("first").build()), 0.0)
+    assert [each.task_uid for each in core.decide(0.0) if isinstance(each, Assign)] == ["first"]
+    core.handle(TaskGone("first"), 1.0)
+    core.decide(1.0)
+    for event in (AgentDrained("a0"), PodGone("a0")):
+        core.handle(event, 2.5)
+    core.decide(2.5)
+    assert core.pool_view(P).desired == 0
+    for event in tasks(5):  # more than the pool may ever do at once
+        core.handle(event, 3.0)
+    assert sizes(core.decide(3.0)) == {}, "the rate holds all of them"
+    assert core.next_wake() == 10.0
+    assert sizes(core.decide(10.0)) == {"p": 2}
 
 
 def test_a_silent_pod_stays_while_a_task_may_still_run_there() -> None:

@@ -143,7 +143,8 @@ class Autoscaler:
             lapses = [at for state in self._states if (at := state.sizing.wake(state.pool)) is not None]
             self._rests_until = min([now + BREATH, *lapses])
             self._rested = (self._catalogue.version, self._fleet.version)
-        if overfull and not decisions:
+        # What was set aside meanwhile wants nothing now, and may soon: then a pool is no more at rest than it says.
+        if overfull and not decisions and (self._layout is None or self._layout.overfull):
             settled = all(state.sizing.settled for state in self._states)
             if settled and all(
                 each.counted <= (state.sizing.desired or 0) and not each.draining
