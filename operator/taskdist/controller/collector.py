@@ -1,7 +1,7 @@
-"""When Python looks for garbage: after the load rarely, and never again at what was loaded.
+"""When Python looks for garbage: rarely, and after the load never again at what was loaded.
 
 What the operator holds lives long and goes by its reference counts; the collector only looks for cycles, such as
-exceptions leave. It would look at each waiting Task again and again.
+exceptions leave. It would look at each waiting Task again and again, also while they are listed.
 """
 
 import gc
@@ -10,8 +10,13 @@ import gc
 THRESHOLDS = (20_000, 20, 100)
 
 
+def look_rarely() -> None:
+    """Call before anything is loaded."""
+    gc.set_threshold(*THRESHOLDS)
+
+
 def settle_collector() -> None:
     """Call once everything that stays is there."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*THRESHOLDS)
+    look_rarely()

@@ -11,6 +11,7 @@ import sys
 
 import structlog
 
+from taskdist.controller.collector import look_rarely
 from taskdist.controller.failures import end_on_failure
 from taskdist.controller.handlers import KopfThread
 from taskdist.controller.reach import Reach, served
@@ -34,6 +35,7 @@ STUCK_SECONDS = 30.0
 def run(settings: Settings) -> int:
     """Run the operator until SIGTERM or SIGINT; return the exit code."""
     configure(settings.log_level)
+    look_rarely()
     process = _Process(settings)
     try:
         code = asyncio.run(process.run())
