@@ -7,7 +7,7 @@ Owns the order of taking over and of letting go. What outlives leaderships (view
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -26,7 +26,7 @@ from taskdist.controller.settings import Settings
 from taskdist.controller.trust import SeenPod
 from taskdist.core import Core
 from taskdist.core.model import Key
-from taskdist.kube import PODS, TASKS, ApiError, Client, Informer, KubeError, StatusWriter
+from taskdist.kube import PODS, TASKS, Client, Informer, KubeError, StatusWriter, catch_up
 from taskdist.link.keeper import CertificateKeeper
 from taskdist.link.server import LinkServer
 from taskdist.protocol.observations import ObservedTask
@@ -37,10 +37,6 @@ _log = structlog.get_logger("taskdist.operator")
 
 # Before a step of a takeover that the API server did not answer is tried again, in seconds.
 AGAIN_SECONDS = 0.5
-# How many listed objects are taken in at one turn of the loop.
-TURN_OBJECTS = 200
-# How many objects are asked for at a time: so many are in memory as the API server sent them.
-PAGE_OBJECTS = 500
 # How long a takeover waits for the newest queues and pools, in seconds.
 DECLARED_SECONDS = 1.0
 # How many reconciling threads of former leaderships may hang before the process ends.
@@ -163,14 +159,15 @@ class Leadership:
         begun = self._loop.time()
         writer = StatusWriter(parts.client, TASKS, concurrency=settings.write_concurrency, stop=self._writer_stop)
         # What is declared need not be of this very moment, and the watch will tell; what runs where has to be.
-        declared = asyncio.gather(self._refreshed(parts.queues), self._refreshed(parts.pools))
+        declared = [asyncio.create_task(self._refreshed(view)) for view in (parts.queues, parts.pools)]
         try:
             # Pods last: one that is absent from a list later than the Tasks' is gone, and its leases with it.
             await self._answered(lambda: self._catch_up(parts.tasks))
             await self._answered(lambda: self._catch_up(parts.pods))
-            await declared
+            await asyncio.gather(*declared)
         finally:
-            declared.cancel()
+            for each in declared:
+                each.cancel()
         if not parts.certificates.present:  # else it serves, and is seen to beside all else
             await self._answered(parts.certificates.refresh)
         parts.ownership.begin()
@@ -225,39 +222,15 @@ class Leadership:
 
     async def _catch_up(self, informer: Informer[Any]) -> None:
         """Bring a view up to a list that no cache answered: what another leader wrote last must be known."""
+        resource = informer.resource
         for namespace in self._parts.settings.watch_namespaces or (None,):
-            listed, version = await self._taken_in(informer, namespace)
-            for entry in list(informer.store.entries()):
-                here = namespace is None or entry.namespace == namespace
-                if here and entry.uid not in listed and int(entry.version) <= int(version):
-                    informer.apply_gone(entry.uid)
-
-    async def _taken_in(self, informer: Informer[Any], namespace: str | None) -> tuple[set[str], str]:
-        """Put a consistent list into the view, page by page: all of it at once may be more than the memory holds.
-
-        Returns the uids listed and the list's version. Starts over when the token for the next page has expired; the
-        last try asks for everything at once, which needs none. What came before is true on its own.
-        """
-        selector = POOL_LABEL if informer.resource == PODS else ""
-        for page_size in (PAGE_OBJECTS, PAGE_OBJECTS, 0):
-            listed: set[str] = set()
-            version = ""
-            pages = self._parts.client.pages(informer.resource, namespace, label_selector=selector, page_size=page_size)
-            try:
-                async with aclosing(pages):
-                    async for page in pages:
-                        version = page.resource_version
-                        for number, obj in enumerate(page.items, 1):
-                            listed.add(obj["metadata"]["uid"])
-                            informer.apply_own(obj)
-                            if number % TURN_OBJECTS == 0:
-                                await asyncio.sleep(0)  # the Lease has to be renewed meanwhile
-            except ApiError as error:
-                if not error.is_gone or page_size == 0:
-                    raise
-            else:
-                return listed, version
-        raise AssertionError("unreachable: the last try returns or raises")
+            await catch_up(
+                self._parts.client,
+                informer,
+                namespace,
+                label_selector=POOL_LABEL if resource == PODS else "",
+                by_name=resource == TASKS,  # they are many, and few have changed since the watch told
+            )
 
     def _work(self, scope: AsyncExitStack, work: "asyncio._CoroutineLike[None]", name: str) -> None:
         """Do this for as long as this leadership lasts."""

@@ -11,6 +11,7 @@ The judgements (what an event does to a view, when a leadership begins and ends)
 room knows the project's resources by name only; it refuses policy, models, metrics and log formats.
 """
 
+from taskdist.kube.catching_up import catch_up
 from taskdist.kube.client import Client, OnRequest, Page, PatchType, WatchEvent
 from taskdist.kube.credentials import Access, Credentials
 from taskdist.kube.election import Election, Timing
@@ -126,6 +127,7 @@ __all__ = [
     "WatchEvent",
     "Write",
     "Written",
+    "catch_up",
     "name_of",
     "namespace_of",
     "status_operations",

@@ -147,6 +147,10 @@ class Informer(Generic[T]):
         """A consistent read has shown that this uid is gone: out of the view now, and nothing heard late revives it."""
         self._tell(self.store.forget(uid))
 
+    def apply_list(self, listed: set[str], version: str, namespace: str | None) -> None:
+        """What a consistent list as of `version` holds is in the view, or was newer there: what it lacks is gone."""
+        self._tell(self.store.sweep(listed, version, namespace))
+
     async def check(self) -> list[Difference]:
         """Compare the view with a fresh list at once; what differs and stays so is reported and mended."""
         return [difference for scope in self._scopes for difference in await scope.check()]
@@ -243,6 +247,7 @@ class _Scope(Generic[T]):
             field_selector=informer._fields,
             # Pages whose token expires before the end, twice in a row, are too slow: then all is asked for at once.
             page_size=informer._settings.page_size if self._torn < 2 else 0,
+            ahead=True,
             timeout=informer._settings.list_timeout,
         ):
             version = page.resource_version

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,18 +15,13 @@ from taskdist.controller import leadership as module
 from taskdist.controller.asides import Asides
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.leadership import Leadership, Parts
-from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Answer, Client, Informer, Page, Resource, Unreachable
-from taskdist.kube.transport import Request
-from unit.kube.fakes import GONE, Script, Step, listing, make
+from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Page, Resource, Unreachable
 
 OPEN = {"certificates", "ownership", "effects", "dispatch", "link", "retention", "kopf"}
 
 
 class Nothing(tuple[Any, ...]):
     """An empty view."""
-
-    def entries(self) -> tuple[()]:
-        return ()
 
     def readable(self) -> tuple[()]:
         return ()
@@ -44,6 +38,7 @@ class World:
         self.changed = asyncio.Event()
         self.unreachable = 0
         self.hanging: tuple[Resource, ...] = ()
+        self.by_name: set[Resource] = set()
         self.listed = asyncio.Event()
         self.listing = asyncio.Event()
         self.listing.set()
@@ -69,8 +64,10 @@ class World:
 
     # -- the parts -------------------------------------------------------------------------------------------------
 
-    async def pages(self, resource: Resource, *_: Any, **__: Any) -> AsyncGenerator[Page, None]:
+    async def pages(self, resource: Resource, *_: Any, **asked: Any) -> AsyncGenerator[Page, None]:
         self.listed.set()
+        if asked["metadata_only"]:
+            self.by_name.add(resource)
         self.note(f"list {resource.plural}")
         if resource not in self.hanging:
             await self.listing.wait()
@@ -118,7 +115,7 @@ class World:
 
     def parts(self) -> Parts:
         def view(resource: Resource) -> Any:
-            return SimpleNamespace(resource=resource, store=Nothing())
+            return SimpleNamespace(resource=resource, store=Nothing(), apply_own=None, apply_list=lambda *_: None)
 
         link = SimpleNamespace(admit=lambda: self.turn("link", True), turn_away=lambda why: self.turn("link", False))
         certificates = SimpleNamespace(present=False, refresh=self.refresh, run=lambda: self.forever("certificates"))
@@ -261,6 +258,15 @@ async def test_pods_are_listed_when_the_tasks_have_been() -> None:
     assert world.log.index("list tasks") < world.log.index("list pods")
 
 
+async def test_tasks_are_many_and_listed_by_name() -> None:
+    world = World()
+    led = world.leadership().begin(None)
+    await world.until(lambda: world.open == OPEN)
+    led.end()
+    await asyncio.wait_for(led.closed(), 10)
+    assert world.by_name == {TASKS}
+
+
 async def test_whose_the_namespaces_are_is_settled_before_anything_is_decided() -> None:
     world = World()
     led = world.leadership().begin(None)
@@ -298,55 +304,3 @@ async def test_a_part_that_fails_is_told_by_its_name() -> None:
     assert world.failures == ["retention: no Tasks to delete"]
     led.end()
     await asyncio.wait_for(led.closed(), 10)
-
-
-class Paged(Script):
-    """A script that notes what the view held when each page was asked for."""
-
-    def __init__(self, *steps: Step) -> None:
-        super().__init__(*steps)
-        self.held: list[list[str]] = []
-        self.view = Informer[str](
-            Client(self),
-            TASKS,
-            transform=lambda obj: f"{obj['metadata']['name']}@{obj['metadata']['resourceVersion']}",
-            on_event=lambda _: None,
-        )
-
-    async def exchange(self, request: Request) -> Answer:
-        self.held.append(sorted(self.view.store))
-        return await super().exchange(request)
-
-    async def catch_up(self) -> list[str]:
-        world = World()
-        parts = replace(world.parts(), client=Client(self))
-        await Leadership(1, parts, lambda: "", world.failed)._catch_up(self.view)
-        return sorted(self.view.store)
-
-
-async def test_a_takeover_holds_one_page_of_a_list_at_a_time() -> None:
-    server = Paged(
-        listing(7, make("a", 2), token="more"), listing(7, make("b", 5), token="more"), listing(7, make("c", 3))
-    )
-    assert await server.catch_up() == ["a@2", "b@5", "c@3"]
-    assert server.held == [[], ["a@2"], ["a@2", "b@5"]]
-
-
-async def test_what_a_takeover_s_list_lacks_is_gone_unless_it_is_newer() -> None:
-    server = Paged(listing(7, make("a", 2), token="more"), listing(7, make("b", 5)))
-    for obj in (make("gone", 3), make("new", 8), make("b", 6)):
-        server.view.apply_own(obj)
-    assert await server.catch_up() == ["a@2", "b@6", "new@8"]
-
-
-async def test_a_takeover_s_list_starts_over_where_its_pages_expire() -> None:
-    # `a` goes between the first try and the second: only the last, whole list says what there is.
-    server = Paged(
-        listing(7, make("a", 2), token="more"),
-        GONE,
-        listing(9, make("b", 5), token="more"),
-        GONE,
-        listing(11, make("b", 5), make("c", 10)),
-    )
-    assert await server.catch_up() == ["b@5", "c@10"]
-    assert ["limit=" in request.query for request in server.asked] == [True, True, True, True, False]
