@@ -81,6 +81,10 @@ test: test-binaries compiled ## all tests, with the core as production has it: u
 	PYTHONPATH=$(COMPILED) $(PY) -m pytest tests/faults -q -m "not long"
 	PYTHONPATH=$(COMPILED) $(PY) -m pytest tests/integration -q
 
+.PHONY: test-doors
+test-doors: test-binaries compiled ## what brings work in or takes results out, on real databases and brokers
+	PYTHONPATH=$(COMPILED) $(PY) -m pytest tests/doors -q -m "not long"
+
 .PHONY: test-long
 test-long: compiled ## what takes longer: long simulations, the headline
 	PYTHONPATH=$(COMPILED) $(PY) -m pytest tests/unit -q -n 2 -m long --timeout 1800
@@ -128,7 +132,7 @@ generate: test-binaries ## write crds/, the link's modules, the chart's copies a
 .PHONY: lock
 lock: env ## pin the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header -p 3.11 --universal -o requirements.lock
-	uv pip compile pyproject.toml --extra operator --generate-hashes --no-emit-index-url --no-header -p 3.11 --universal -o requirements-runtime.lock
+	uv pip compile pyproject.toml --extra operator --extra archive --generate-hashes --no-emit-index-url --no-header -p 3.11 --universal -o requirements-runtime.lock
 
 .PHONY: clean
 clean: ## remove what targets made in the checkout; the binaries' cache stays

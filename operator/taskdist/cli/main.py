@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from taskdist import __version__
-from taskdist.cli import linting, processes, simulating, steering, tasks
+from taskdist.cli import archiving, linting, processes, simulating, steering, tasks
 from taskdist.cli.cluster import Target
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def build(program: str) -> typer.Typer:
     processes.add(app, program)
     simulating.add(app, program)
     linting.add(app, program)
+    archiving.add(app, program)
     return app
 
 

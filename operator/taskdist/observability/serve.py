@@ -6,14 +6,13 @@ open the one without the other.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Self
+from typing import Protocol, Self
 
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-
-from taskdist.observability.metrics import Metrics
 
 Check = Callable[[], str | None]
 """What is wrong, in words; None where all is well. Called on the server's event loop, so it must not block."""
@@ -53,10 +52,17 @@ class _Server:
         await self.stop()
 
 
+class Registered(Protocol):
+    """Metrics of a process."""
+
+    @property
+    def registry(self) -> CollectorRegistry: ...
+
+
 class MetricsServer(_Server):
     """Serves `/metrics` in the format that the scraper asks for."""
 
-    def __init__(self, metrics: Metrics, port: int, *, host: str = "0.0.0.0") -> None:
+    def __init__(self, metrics: Registered, port: int, *, host: str = "0.0.0.0") -> None:
         application = web.Application()
         application.router.add_get("/metrics", self._scrape)
         super().__init__(application, port, host)

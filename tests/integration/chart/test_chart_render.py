@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from taskdist.api import POOL_LABEL
+from taskdist.archive.settings import Settings as ArchiveSettings
 from taskdist.controller.settings import Settings
 
 # The first use of helm may build it.
@@ -109,7 +110,11 @@ def test_the_operator_is_told_where_it_is_and_what_it_owns(render: Render) -> No
     told = environment(documents)
     role = next(role for role in of(documents, "Role") if role["metadata"]["namespace"] == "taskdist-system")
     named = {rule["resources"][0]: rule.get("resourceNames") for rule in role["rules"] if rule.get("resourceNames")}
-    assert named == {"leases": [told["TASKDIST_LEASE"]], "secrets": [told["TASKDIST_CA_SECRET"]]}
+    assert named == {
+        "leases": [told["TASKDIST_LEASE"]],
+        "secrets": [told["TASKDIST_CA_SECRET"]],
+        "configmaps": [f"{told['TASKDIST_LEASE']}-archive"],
+    }
     host, _, port = told["TASKDIST_LINK_ADDRESS"].partition(":")
     link = next(service for service in of(documents, "Service") if service["spec"]["ports"][0]["name"] == "link")
     assert host == f"{link['metadata']['name']}.taskdist-system.svc"
@@ -232,3 +237,55 @@ def test_every_value_is_in_the_schema_and_the_other_way_round() -> None:
                 names(inner["properties"], given[name], f"{path}.{name}")
 
     names(schema["properties"], values, "")
+
+
+ARCHIVE = ("archive.enabled=true", "archive.dsnSecret.name=tasks-db", "archive.keepMonths=12")
+
+
+def test_the_archive_is_off_and_needs_a_secret(render: Render) -> None:
+    assert not [each for each in render() if each["metadata"]["name"].endswith("-archive")]
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        render("archive.enabled=true")
+    assert "archive.dsnSecret.name: name a Secret" in caught.value.stderr
+
+
+@pytest.mark.parametrize("watched", [(), ("watchNamespaces={a,b}",)], ids=["all namespaces", "some"])
+def test_the_archive_may_read_tasks_and_write_its_word(render: Render, watched: tuple[str, ...]) -> None:
+    documents = render(*ARCHIVE, *watched)
+    of_archive = [each for each in documents if "-archive" in each["metadata"]["name"]]
+    granted = {
+        (each["metadata"].get("namespace"), *rule["resources"], *rule.get("resourceNames", ()), *rule["verbs"])
+        for each in of_archive
+        for rule in each.get("rules", ())
+    }
+    word = {
+        ("taskdist-system", "configmaps", "create"),
+        ("taskdist-system", "configmaps", "taskdist-archive", "get", "patch"),
+    }
+    scopes: tuple[str | None, ...] = ("a", "b") if watched else (None,)
+    assert granted == word | {(scope, "tasks", "list", "watch") for scope in scopes}
+    for binding in (each for each in of_archive if "roleRef" in each):
+        assert [(each["name"], each["namespace"]) for each in binding["subjects"]] == [
+            ("taskdist-archive", "taskdist-system")
+        ]
+
+
+def test_the_archive_has_its_settings(render: Render) -> None:
+    documents = render(*ARCHIVE, "watchNamespaces={a,b}", "networkPolicy.enabled=true")
+    (deployment,) = [each for each in of(documents, "Deployment") if each["metadata"]["name"] == "taskdist-archive"]
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    named = {each["name"]: each for each in container["env"]}
+    assert named["TASKDIST_ARCHIVE_DSN"]["valueFrom"]["secretKeyRef"] == {"name": "tasks-db", "key": "dsn"}
+    given = {name: each["value"] for name, each in named.items() if "value" in each}
+    env = {**given, "TASKDIST_ARCHIVE_DSN": "postgresql://db/x", "TASKDIST_NAMESPACE": "taskdist-system"}
+    settings = ArchiveSettings.from_env(env)
+    assert (settings.watch_namespaces, settings.keep_months) == (("a", "b"), 12)
+    operator = next(each for each in of(documents, "Deployment") if each["metadata"]["name"] == "taskdist")
+    lease = {each["name"]: each.get("value") for each in operator["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert settings.installation == lease["TASKDIST_LEASE"], "the operator looks for its word"
+    read = [rule for rule in rules(documents, "Role") if "taskdist-archive" in rule.get("resourceNames", ())]
+    assert {"get", "list", "watch"} in [{*rule["verbs"]} for rule in read]
+    policy = next(each for each in of(documents, "NetworkPolicy") if each["metadata"]["name"] == "taskdist-archive")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 from integration.controller.lab import PLAIN, Lab, Register
 from integration.controller.room import SCRIPT, WORKER, Object, container, metrics
 from patience import until
+from taskdist.kube import archived
 from taskdist.local.rest import AsyncClient, access_of
 from taskdist.local.stack import OPERATOR_NAMESPACE
 
@@ -126,10 +126,7 @@ def an_ended_task_stays_until_it_is_archived(lab: Lab) -> None:
     assert "spec.archiveBacklog is 1" in lab.refused(queue)
     assert lab.room.phase(f"{lab.name}-kept") == "Succeeded"
     version = lab.room.get("tasks", f"{lab.name}-kept")["metadata"]["resourceVersion"]
-    word = {
-        "metadata": {"name": "taskdist-archive"},
-        "data": {"marks": json.dumps({lab.room.namespace: int(version)})},
-    }
+    word = archived.body("taskdist-archive", {lab.room.namespace: int(version)})
     lab.room.client.apply(f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/configmaps/taskdist-archive", word)
     lab.gone(f"{lab.name}-kept")
     lab.accepting(queue, True)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 from pages import DOCS, ROOT, SOURCE, pages, rows, words
+from prometheus_client import CollectorRegistry
 
 from taskdist.api import Reason, reference
 from taskdist.api.crd import kinds
+from taskdist.archive.metrics import ArchiveMetrics
 from taskdist.link.session import End
 from taskdist.observability.metrics import Metrics
 
@@ -53,23 +55,26 @@ def test_each_counted_end_of_a_session_is_explained(end: str) -> None:
     assert end in words("troubleshooting.md")
 
 
-def metric_names() -> dict[str, str]:
+def metric_names(registry: CollectorRegistry) -> dict[str, str]:
     """Name as a query writes it → type."""
     found = {}
-    for metric in Metrics().registry.collect():
+    for metric in registry.collect():
         name = f"{metric.name}_total" if metric.type == "counter" else metric.name
         found[name] = metric.type
     return found
 
 
-def test_each_metric_has_a_row_and_each_row_a_metric() -> None:
-    table = {row[0].strip("`"): row[1] for row in rows("observability.md") if row[0].startswith("`taskdist_")}
-    assert table == metric_names()
+@pytest.mark.parametrize(
+    ("page", "registry"), [("observability.md", Metrics().registry), ("archive.md", ArchiveMetrics().registry)]
+)
+def test_each_metric_has_a_row_and_each_row_a_metric(page: str, registry: CollectorRegistry) -> None:
+    table = {row[0].strip("`"): row[1] for row in rows(page) if row[0].startswith("`taskdist_")}
+    assert table == metric_names(registry)
 
 
 def test_queries_name_metrics_that_exist() -> None:
     named = set(re.findall(r"\btaskdist_[a-z_]+", (DOCS / "observability.md").read_text()))
-    assert {name.removesuffix("_bucket") for name in named} == set(metric_names())
+    assert {name.removesuffix("_bucket") for name in named} == set(metric_names(Metrics().registry))
 
 
 def variables(*files: str) -> set[str]:
@@ -80,13 +85,13 @@ def variables(*files: str) -> set[str]:
 
 def test_each_setting_has_a_row_and_each_row_a_setting() -> None:
     documented = {name for row in rows("reference/settings.md") for name in _VARIABLE.findall(row[0])}
-    assert documented == variables("controller/settings.py", "agent/options.py")
+    assert documented == variables("controller/settings.py", "agent/options.py", "archive/settings.py")
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_no_page_names_a_setting_that_nobody_reads(page: Path) -> None:
     named = set(_VARIABLE.findall(page.read_text()))
-    read = variables("controller/settings.py", "agent/options.py")
+    read = variables("controller/settings.py", "agent/options.py", "archive/settings.py")
     assert named <= read | _NOT_SETTINGS | _OF_THE_COMMAND | _FOR_COMMANDS
 
 
