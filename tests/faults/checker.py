@@ -38,6 +38,10 @@ class Checker:
         self.died: set[str] = set()  # pods whose process ended
         self.began_leading: dict[int, float] = {}  # by epoch
         self.met: set[tuple[int, str]] = set()  # by epoch: pods whose agents have spoken to that leader
+        # By pod: what it ran when its leader stepped down between its Welcome and the agent's first word; and of all
+        # that, what ran out before a leader heard the agent.
+        self.in_vain: dict[str, set[LeaseName]] = {}
+        self.excused: set[LeaseName] = set()
         self.redriven: dict[str, int] = {}  # how often each Task had run when it was last redriven
         # By Task: the last attempt that was counted in its cost, what that was before, and since when it was assigned.
         self.paid: dict[str, tuple[int, float, float]] = {}
@@ -145,6 +149,7 @@ class Checker:
     def heard(self, epoch: int, pod: str, message: FromAgent) -> None:
         """The operator got a message: a result in hand beats a cancel from now on."""
         self.met.add((epoch, pod))
+        self.in_vain.pop(pod, None)
         if isinstance(message, Result) and self.world.api.phase(message.lease.task_uid) is not Phase.DEAD_LETTERED:
             self.in_hand[message.lease.task_uid] = message.lease
 
@@ -363,11 +368,24 @@ class Checker:
         if broken:
             raise Violation("audit", "; ".join(broken))
 
+    def welcomed_in_vain(self, machine: AgentMachine) -> None:
+        """The leader steps down between its Welcome and the agent's first word.
+
+        No safe mend exists: to say Hold to an unconfirmed session could extend a lease that was given away; to keep the
+        former hold past the Welcome could as well.
+        """
+        self.in_vain[machine.pod] = {lease for lease, work in machine.works.items() if work.active}
+
+    def gave_up(self, machine: AgentMachine, lease: LeaseName, reason: Reason) -> None:
+        """The agent asks its work to stop."""
+        if reason is Reason.LEASE_EXPIRED and lease in self.in_vain.get(machine.pod, ()):
+            self.excused.add(lease)
+
     def _waste(self, task: Any) -> None:
-        """A short cut or an orderly change of leader costs no attempt that had begun."""
+        """A short cut or an orderly change of leader costs no attempt that had begun, but for one welcomed in vain."""
         if not self.world.plan.gentle or self.world.plan.reclaim is Reclaim.FAST:
             return
-        begun = {name.attempt for name in self.names if name.task_uid == task.uid}
+        begun = {name.attempt for name in self.names - self.excused if name.task_uid == task.uid}
         for one in task.status.get("attempts", ()):
             if one["reason"] in (Reason.LEASE_EXPIRED, Reason.AGENT_LOST) and one["attempt"] in begun:
                 raise Violation("waste", f"{task.uid}: {one}")

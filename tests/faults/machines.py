@@ -138,6 +138,7 @@ class AgentMachine:
                     self._start_work(grant)
                 case CancelWork(lease, reason):
                     world.say(self.pod, f"  cancels work {tuple(lease)}")
+                    world.check.gave_up(self, lease, reason)
                     work = self.works.get(lease)
                     if work is not None:
                         work.excused = reason not in TIMED_OUT

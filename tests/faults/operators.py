@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 class Stream:
     """One session: two ordered channels. A cut loses what is under way; either end hears of it in its own time."""
 
-    __slots__ = ("agent_left", "cut", "down_at", "id", "leader", "op_told", "operator", "pod", "up_at")
+    __slots__ = ("agent_left", "cut", "down_at", "heard", "id", "leader", "op_told", "operator", "pod", "up_at")
 
     def __init__(self, number: int, pod: str, operator: Operator, leader: Leader) -> None:
         self.id = number
@@ -52,6 +52,7 @@ class Stream:
         self.down_at = 0.0
         self.cut = False
         self.agent_left = False
+        self.heard = False  # its operator has got a word of the agent after its hello
         self.op_told = False
 
 
@@ -153,6 +154,9 @@ class Operator:
         """A graceful end: say hold, release, and another leads after a while."""
         if self.leader is None or self.frozen or self.world.lease_holder is not self:
             return
+        for stream, machine in self.streams.values():
+            if not stream.heard:
+                self.world.check.welcomed_in_vain(machine)
         self.step("renewal_failing")
         self.world.no_election_until = self.world.t + closed
         self.resigned_until = self.world.t + closed + 2.0
@@ -216,6 +220,7 @@ class Operator:
             stream = args[0]
             if self.leader is stream.leader:
                 if method == "received" and not self.leader.over and self.now().boot < self.sure_until:
+                    stream.heard = True
                     self.world.check.heard(self.leader.epoch, stream.pod, args[1])
                 self.step(method, stream.id, *args[1:])
         else:

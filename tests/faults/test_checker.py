@@ -1,13 +1,15 @@
 """What the checker excuses, and that it excuses nothing beside it."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from faults.checker import Checker
 from faults.machines import AgentMachine, Work
-from faults.plan import Plan
+from faults.plan import Plan, make_plan
 from faults.violation import Violation
 from faults.world import World
-from taskdist.api import Dispatch
+from taskdist.api import Dispatch, Reason
 from taskdist.protocol.messages import Grant, LeaseName, Ping
 from taskdist.protocol.observations import WriteStatus
 
@@ -69,3 +71,72 @@ def test_not_once_its_agent_has_spoken_to_this_leader() -> None:
     check.heard(PRESENT, "pod1", Ping(0.0))
     with pytest.raises(Violation, match="cancel"):
         ends(check)
+
+
+def welcomed() -> tuple[Checker, Work]:
+    """A leader has welcomed an agent that runs something, and has not heard it yet."""
+    world = World(0, Plan(gentle=True))
+    work = Work(
+        AgentMachine(world, "pod1"),
+        Grant(LEASE, "ns", "task-0", "work", 1, 0.0, 6.0, 20.0),
+        1,
+        10.0,
+        stubborn=False,
+    )
+    work.machine.works[LEASE] = work
+    world.check.names.add(LEASE)
+    return world.check, work
+
+
+def lapses(check: Checker, work: Work, reason: Reason = Reason.LEASE_EXPIRED) -> None:
+    """The agent gives up, and status tells of it at the end."""
+    check.gave_up(work.machine, LEASE, reason)
+    check._waste(SimpleNamespace(uid="t0", status={"attempts": [{"attempt": 1, "reason": "LeaseExpired"}]}))
+
+
+def test_what_lapses_may_be_lost_where_its_leader_stepped_down_before_it_heard_the_agent() -> None:
+    check, work = welcomed()
+    check.welcomed_in_vain(work.machine)
+    lapses(check, work)
+
+
+def test_not_where_the_leader_had_heard_the_agent() -> None:
+    check, work = welcomed()
+    with pytest.raises(Violation, match="waste"):
+        lapses(check, work)
+
+
+def test_not_once_a_later_leader_has_heard_it() -> None:
+    check, work = welcomed()
+    check.welcomed_in_vain(work.machine)
+    check.heard(PRESENT, "pod1", Ping(0.0))
+    with pytest.raises(Violation, match="waste"):
+        lapses(check, work)
+
+
+def test_not_what_it_did_not_run_then() -> None:
+    check, work = welcomed()
+    del work.machine.works[LEASE]
+    check.welcomed_in_vain(work.machine)
+    with pytest.raises(Violation, match="waste"):
+        lapses(check, work)
+
+
+def test_not_another_agent_s() -> None:
+    check, work = welcomed()
+    check.welcomed_in_vain(AgentMachine(check.world, "pod2"))
+    with pytest.raises(Violation, match="waste"):
+        lapses(check, work)
+
+
+def test_not_what_its_agent_gave_up_for_another_reason() -> None:
+    check, work = welcomed()
+    check.welcomed_in_vain(work.machine)
+    with pytest.raises(Violation, match="waste"):
+        lapses(check, work, Reason.CANCELLED)
+
+
+def test_a_leader_that_steps_down_right_after_its_welcome_costs_the_attempt() -> None:
+    world = World(713143, make_plan(713143))
+    world.run()
+    assert world.check.excused == {LeaseName("t0", 1, 1)}
