@@ -31,10 +31,19 @@ def duration(text: str) -> float:
 
 def moment(text: str, now: datetime | None = None) -> str:
     """RFC 3339 with an offset, or a duration from now (`10m`) → RFC 3339 in UTC."""
+    return _moment(text, now, 1)
+
+
+def past(text: str, now: datetime | None = None) -> str:
+    """RFC 3339 with an offset, or how long ago (`24h`) → RFC 3339 in UTC."""
+    return _moment(text, now, -1)
+
+
+def _moment(text: str, now: datetime | None, sign: int) -> str:
     try:
-        when = (now or datetime.now(UTC)) + timedelta(seconds=duration(text))
+        when = (now or datetime.now(UTC)) + sign * timedelta(seconds=duration(text))
     except OverflowError:
-        raise Malformed(f"{text!r} from now is beyond all calendars") from None
+        raise Malformed(f"{text!r} {'from now' if sign > 0 else 'ago'} is beyond all calendars") from None
     except Malformed:
         when = _instant(text)
     # Whole milliseconds: the text of a time is compared by people.
