@@ -16,7 +16,7 @@ from taskdist.controller.status import PoolFacts, QueueFacts, ToldCause, waits_f
 from taskdist.controller.tally import Tally
 from taskdist.core import Core, views
 from taskdist.core.agents.performance import PoolPerformance
-from taskdist.core.explaining.bottlenecks import Bottleneck, Watch
+from taskdist.core.explaining.bottlenecks import Bottleneck, Damper
 from taskdist.core.model import Key
 from taskdist.protocol.observations import Now
 
@@ -48,7 +48,7 @@ class Telling:
         # When what is known of how a pool's agents do was last told (boot time).
         self._performance_at: dict[Key, float] = {}
         self._levels = ToldLevels()
-        self._queue_watch, self._pool_watch = Watch(), Watch()
+        self._queue_watch, self._pool_watch = Damper(), Damper()
         # What holds most waiting time of queues and of what pools could serve, as of the last watch.
         self._queue_holds: Mapping[Key, Bottleneck] = {}
         self._pool_holds: Mapping[Key, Bottleneck] = {}

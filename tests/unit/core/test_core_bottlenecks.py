@@ -10,7 +10,7 @@ from taskdist.api import Reason
 from taskdist.core import Core
 from taskdist.core.decisions import Assign, Explanation
 from taskdist.core.events import AgentReady, Event, PoolApplied, QueueApplied, TaskGone, TaskLeased, TaskWaiting
-from taskdist.core.explaining.bottlenecks import HELD, Holdup, Watch
+from taskdist.core.explaining.bottlenecks import HELD, Damper, Holdup
 from taskdist.core.model import Budget, Quota, TokenRate
 
 QUEUE, POOL = (NAMESPACE, "q"), (NAMESPACE, "p")
@@ -224,7 +224,7 @@ def held(what: str, tasks: int, mean: float) -> Holdup:
 
 class TestWatch:
     def said(self, *looks: tuple[float, list[Holdup]]) -> list[str | None]:
-        watch, found = Watch(), []
+        watch, found = Damper(), []
         for now, here in looks:
             said = watch.look({QUEUE: sorted(here, key=lambda each: -each.seconds)}, now).get(QUEUE)
             found.append(None if said is None else said.holdup.what)
@@ -267,14 +267,14 @@ class TestWatch:
         assert self.said(*looks) == [None if each == "-" else each for each in expected]
 
     def test_it_forgets_what_it_need_not_know(self) -> None:
-        watch = Watch()
+        watch = Damper()
         for now in range(0, 200, 5):
             watch.look({QUEUE: [held("a", 1, 60)]} if now < 100 else {}, float(now))
         assert not watch.look({}, 300.0)
         assert not watch._since
 
     def test_words(self) -> None:
-        watch = Watch()
+        watch = Damper()
         both = [held("slots", 3, 90), held("skill x", 1, 90)]
         watch.look({QUEUE: both}, 0.0)
         said = watch.look({QUEUE: both}, HELD)[QUEUE]

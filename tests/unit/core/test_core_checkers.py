@@ -408,7 +408,9 @@ def inspected(core: Core, most: int) -> tuple[list[str], int]:
         pytest.param(lambda c: setattr(c._fleet.agents["a"], "busy", 1), "busy slots", id="a-slot-given-twice"),
         pytest.param(lambda c: c._fleet.agents["a"].resources_free.update(mem=1), "free", id="a-resource-given-twice"),
         pytest.param(lambda c: c._fleet.agents["a"].leases.pop("t0"), "does not know of it", id="a-lease-forgotten"),
-        pytest.param(lambda c: setattr(c._fleet.agents["a"].kind, "taken", 0), "agent class", id="a-kind-miscounted"),
+        pytest.param(
+            lambda c: setattr(c._fleet.agents["a"].kind, "busy_slots", 0), "agent class", id="a-kind-miscounted"
+        ),
     ],
 )
 @pytest.mark.parametrize("most", [1, 1000])

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from builders import make_pool, make_queue, make_task
 from taskdist.core.fleet.catalogue import Catalogue
 from taskdist.core.fleet.equivalence import Shape
-from taskdist.core.forecasting.arrivals import BLOCK, NO_LOAD, WINDOW, Arrivals, Load
+from taskdist.core.forecasting.arrivals import BLOCK, NO_LOAD, Arrivals, Load
 from taskdist.core.forecasting.forecast import FARTHEST, LEAST_LEFT, Backlog, backlog, forecast, gamma_interval
 from taskdist.core.forecasting.overtaking import Passing, Rival
+from taskdist.core.primitives.inflow import WINDOW
 from taskdist.core.primitives.service_times import Estimate
 
 QUIET = [(math.inf, NO_LOAD)]

@@ -29,7 +29,7 @@ def held() -> Core:
     assert assigned(core, 0.0) == ["busy"]
     core.handle(TaskWaiting(make_task("two").queue("large").slots(2).build()), 0.0)
     assert assigned(core, 2.0) == []
-    assert core._fleet.agents["a"].kept
+    assert core._fleet.agents["a"].reserved
     return core
 
 
@@ -53,7 +53,7 @@ def test_a_hold_is_worth_what_its_task_may_do_now(change: list[Event], started: 
     for event in (*change, TaskGone("busy", Phase.SUCCEEDED)):
         core.handle(event, 3.0)
     assert assigned(core, 3.0) == started
-    assert core._fleet.agents["a"].kept is (not started and not change)
+    assert core._fleet.agents["a"].reserved is (not started and not change)
     assert core.audit() == []
 
 
@@ -81,9 +81,9 @@ def test_one_that_comes_back_waits_anew_for_a_hold() -> None:
     assert assigned(core, 3.0) == ["two"]
     core.handle(TaskWaiting(two), 4.0)
     assert assigned(core, 4.0) == ["three"]
-    assert not core._fleet.agents["a"].kept
+    assert not core._fleet.agents["a"].reserved
     assert assigned(core, 5.5) == []
-    assert core._fleet.agents["a"].kept
+    assert core._fleet.agents["a"].reserved
 
 
 def test_who_waits_already_gets_an_agent_held_once_the_queue_says_so() -> None:
@@ -99,8 +99,8 @@ def test_who_waits_already_gets_an_agent_held_once_the_queue_says_so() -> None:
     assert assigned(core, 0.0) == ["busy"]
     core.handle(TaskWaiting(make_task("two").queue("large").slots(2).build()), 0.0)
     assert assigned(core, 50.0) == []
-    assert not core._fleet.agents["a"].kept
+    assert not core._fleet.agents["a"].reserved
     core.handle(QueueApplied(LARGE), 50.0)
     assert assigned(core, 50.0) == []
     assert assigned(core, 51.0) == []
-    assert core._fleet.agents["a"].kept
+    assert core._fleet.agents["a"].reserved

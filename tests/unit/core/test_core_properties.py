@@ -573,7 +573,9 @@ class CoreMachine(RuleBasedStateMachine):
             self.verdicts[decision.task_uid] = decision
 
     def kept(self) -> set[str]:
-        return {reservation.agent.uid for reservation in self.core._reservations} | self.core._catalogue.guarded.keys()
+        return {
+            reservation.agent.uid for reservation in self.core._reservations
+        } | self.core._catalogue.on_probation.keys()
 
     def resting(self) -> set[str]:
         return {agent.uid for agent in self.core._fleet.agents.values() if agent.resting}

@@ -23,7 +23,7 @@ from taskdist.core.events import (
     TaskLeased,
     TaskWaiting,
 )
-from taskdist.core.fleet.routes import matches, opened, opens_at, reached, route_of, taken
+from taskdist.core.fleet.routes import matches, opened, opens_at, reached, route_of, step_taken
 from taskdist.core.model import EMERGENCY, Match, Queue, Requirement, Route, RouteStep, Task
 
 PLAIN = make_task("t").build()
@@ -133,8 +133,8 @@ def test_a_step_opens_when_none_before_it_may_grow(step: int, growing: str, coun
 
 def test_the_step_of_a_pool_is_the_first_that_has_it() -> None:
     twice = Route("way", (RouteStep(("p",)), RouteStep(("p", "q"))))
-    assert [taken(twice, pool) for pool in "pqr"] == [("way", 1), ("way", 2), ("way", 0)]
-    assert taken(None, "p") == ("", 0)
+    assert [step_taken(twice, pool) for pool in "pqr"] == [("way", 1), ("way", 2), ("way", 0)]
+    assert step_taken(None, "p") == ("", 0)
 
 
 def test_a_task_waits_for_its_first_step_and_then_goes_on() -> None:

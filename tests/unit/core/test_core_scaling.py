@@ -26,7 +26,7 @@ from taskdist.core.events import (
 )
 from taskdist.core.fleet.equivalence import Candidate, Demand
 from taskdist.core.model import Quota, TokenRate
-from taskdist.core.scaling.sizing import Layout, Sizing, Target, agents, in_turn, victims, work
+from taskdist.core.scaling.sizing import Layout, Sizing, TargetSize, agents, least_flexible_first, victims, work
 from taskdist.core.scaling.sizing import zone as zone_of
 
 P, P2 = (NAMESPACE, "p"), (NAMESPACE, "p2")
@@ -177,7 +177,7 @@ def test_the_least_flexible_work_chooses_first() -> None:
     pools = {P: make_pool().elastic(0, 2).build(), P2: make_pool("p2").elastic(0, 5).build()}
     flexible, bound = Demand((Candidate(P, 1), Candidate(P2, 1))), Demand((Candidate(P, 1),))
     flexible.tasks, bound.tasks = 3, 2
-    assert work(Layout(pools, in_turn([flexible, bound])), [0, 0], [2, 5]) == [2.0, 3.0]
+    assert work(Layout(pools, least_flexible_first([flexible, bound])), [0, 0], [2, 5]) == [2.0, 3.0]
 
 
 def test_thirds_add_up_to_whole_agents() -> None:
@@ -194,7 +194,7 @@ class TestSizing:
     def run(self, *steps: tuple[float, int], existing: int = 0, delay: float = 60.0, maximum: int = 99) -> list[int]:
         pool, sizing, seen = make_pool().elastic(0, maximum, delay).build(), Sizing(), []
         for now, wanted in steps:
-            sizing.step(pool, Target(wanted, Reason.WORK_WAITING, ""), existing, now)
+            sizing.step(pool, TargetSize(wanted, Reason.WORK_WAITING, ""), existing, now)
             seen.append(sizing.desired or 0)
         return seen
 
@@ -260,7 +260,7 @@ class TestGrowingLater:
         pool = make_pool().elastic(minimum, 99, delay).up_after(20.0).build()
         sizing, seen = Sizing(), []
         for now, wanted in steps:
-            sizing.step(pool, Target(max(wanted, minimum), Reason.WORK_WAITING, ""), existing, now)
+            sizing.step(pool, TargetSize(max(wanted, minimum), Reason.WORK_WAITING, ""), existing, now)
             seen.append(sizing.desired or 0)
         return seen
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskdist.core.primitives.inflow import WINDOW, Inflow
-from taskdist.core.scaling.staffing import LATE, STEP, Haste, Usual, for_arrivals, for_backlog
+from taskdist.core.scaling.staffing import INTERVAL, LATE_PART, Haste, Usual, for_arrivals, for_backlog
 
 
 def erlang_late(servers: int, load: float, service: float, target: float) -> float:
@@ -24,7 +24,7 @@ def erlang_late(servers: int, load: float, service: float, target: float) -> flo
 @pytest.mark.parametrize("load", [0.5, 1.0, 3.0, 10.0, 40.0, 200.0, 1000.0])
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 1.0, 5.0])
 def test_in_whole_servers_the_square_root_rule_is_the_exact_one_or_one_below(load: float, ratio: float) -> None:
-    exact = next(c for c in range(1, 2000) if erlang_late(c, load, 10.0, 10.0 * ratio) <= LATE)
+    exact = next(c for c in range(1, 2000) if erlang_late(c, load, 10.0, 10.0 * ratio) <= LATE_PART)
     assert ceil(for_arrivals(load, 10.0, 10.0 * ratio)) in (exact - 1, exact)
 
 
@@ -115,8 +115,8 @@ def test_haste_never_asks_for_more_than_the_target_and_stays_bounded() -> None:
 def test_what_is_usual_is_the_most_of_late() -> None:
     usual, seen = Usual(), []
     for number, capacity in enumerate([5.0, 9.0, 4.0, *([3.0] * 100)]):
-        usual.add(capacity, 1.0, number * STEP)
+        usual.add(capacity, 1.0, number * INTERVAL)
         seen.append(usual.most)
     assert seen[:3] == [5.0, 9.0, 9.0]
-    lasts = round(WINDOW / STEP)
+    lasts = round(WINDOW / INTERVAL)
     assert (seen[1 + lasts], seen[2 + lasts], seen[3 + lasts]) == (9.0, 4.0, 3.0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from builders import AgentBuilder, PoolBuilder, QueueBuilder, TaskBuilder, make_agent, make_pool, make_queue, make_task
 from taskdist.api import Phase, Reason, Strategy
 from taskdist.core import Core
-from taskdist.core.agents.rings import HashRing, Roll, around, in_turn
+from taskdist.core.agents.rings import HashRing, Roll, around, round_from
 from taskdist.core.decisions import Assign
 from taskdist.core.events import (
     AgentReady,
@@ -409,10 +409,13 @@ def test_rolls_and_rings_are_kept_as_members_come_and_go(first: set[str], then: 
         roll.add(uid)
         ring.add(uid, uid)
     fresh = HashRing((uid, uid) for uid in then)
-    assert list(in_turn([roll], last)) == [*sorted(u for u in then if u > last), *sorted(u for u in then if u <= last)]
+    assert list(round_from([roll], last)) == [
+        *sorted(u for u in then if u > last),
+        *sorted(u for u in then if u <= last),
+    ]
     assert list(around([ring], 7 << 50)) == list(around([fresh], 7 << 50))
     halves = [Roll(uid for uid in then if uid < "b"), Roll(uid for uid in then if uid >= "b")]
-    assert list(in_turn(halves, last)) == list(in_turn([roll], last))
+    assert list(round_from(halves, last)) == list(round_from([roll], last))
     parts = [HashRing((uid, uid) for uid in then if uid < "b"), HashRing((uid, uid) for uid in then if uid >= "b")]
     assert list(around(parts, 7 << 50)) == list(around([ring], 7 << 50))
 

@@ -17,15 +17,15 @@ from taskdist.core.model import Key
 from taskdist.core.primitives.service_times import MEMORY, TENTH, Estimate, quantile
 
 # Types that are remembered of one class or pool, and those of a pool that are told.
-TYPES: Final = 1000
+TYPES_OF_ONE: Final = 1000
 TOLD: Final = 32
 # Agents of a pool that are told.
 WEAKEST: Final = 8
 # The pace of a class at a type is that of so many attempts lately. It is believed once its standard error is below a
 # quarter of a step, so that classes as good as alike are not told apart by chance.
 PACE_MEMORY: Final = 1000
-STEP: Final = log(1.2)
-SURE: Final = STEP / 4
+PACE_STEP: Final = log(1.2)
+SURE: Final = PACE_STEP / 4
 # A quantile is not judged by fewer attempts.
 TO_JUDGE: Final = 10
 
@@ -98,7 +98,7 @@ class Track:
         if self._paces >= TO_JUDGE and self.pace > 0.0:
             self.sure = self._spread < self._paces * (SURE * self.pace) ** 2
             if self.sure:
-                self.swiftness = round(log(self.pace) / STEP)
+                self.swiftness = round(log(self.pace) / PACE_STEP)
 
 
 class TypeBook:
@@ -175,7 +175,7 @@ def weakest(conducts: Iterable[tuple[str, Conduct]]) -> tuple[AgentPerformance, 
 class Performance:
     """The books of types, by pool."""
 
-    def __init__(self, types: int = TYPES) -> None:
+    def __init__(self, types: int = TYPES_OF_ONE) -> None:
         self._types = types
         self._pools: dict[Key, OrderedDict[str, TypeBook]] = {}
 

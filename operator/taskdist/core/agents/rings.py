@@ -13,12 +13,12 @@ from taskdist.core.primitives.hashing import points
 
 # Places of one agent on the ring: with so many an agent's part of the ring is within an eighth of its share, 1 ÷ √64,
 # as a rule.
-PLACES: Final = 64
+POINTS: Final = 64
 # The ring is kept in so many arcs: who comes is entered in short lists.
 _ARCS: Final = 256
 _SHIFT: Final = 64 - 8
 
-Place = tuple[int, str]
+Point = tuple[int, str]
 
 
 class Roll:
@@ -52,26 +52,26 @@ class HashRing:
 
     def __init__(self, members: Iterable[tuple[str, str]]) -> None:
         """`members`: uids and names."""
-        self._arcs: list[list[Place]] = [[] for _ in range(_ARCS)]
+        self._arcs: list[list[Point]] = [[] for _ in range(_ARCS)]
         self._names: dict[str, str] = {}
         for uid, name in members:
             self._names[uid] = name
-            for point in points(name, PLACES):
+            for point in points(name, POINTS):
                 self._arcs[point >> _SHIFT].append((point, uid))
         for arc in self._arcs:
             arc.sort()
 
     def add(self, uid: str, name: str) -> None:
         self._names[uid] = name
-        for point in points(name, PLACES):
+        for point in points(name, POINTS):
             insort(self._arcs[point >> _SHIFT], (point, uid))
 
     def remove(self, uid: str) -> None:
-        for point in points(self._names.pop(uid), PLACES):
+        for point in points(self._names.pop(uid), POINTS):
             arc = self._arcs[point >> _SHIFT]
             del arc[bisect_left(arc, (point, uid))]
 
-    def above(self, point: int) -> Iterator[Place]:
+    def above(self, point: int) -> Iterator[Point]:
         first = point >> _SHIFT
         arc = self._arcs[first]
         for at in range(bisect_left(arc, (point, "")), len(arc)):
@@ -79,7 +79,7 @@ class HashRing:
         for number in range(first + 1, _ARCS):
             yield from self._arcs[number]
 
-    def upto(self, point: int) -> Iterator[Place]:
+    def upto(self, point: int) -> Iterator[Point]:
         last = point >> _SHIFT
         for number in range(last):
             yield from self._arcs[number]
@@ -88,7 +88,7 @@ class HashRing:
             yield arc[at]
 
 
-def in_turn(rolls: Sequence[Roll], last: str) -> Iterator[str]:
+def round_from(rolls: Sequence[Roll], last: str) -> Iterator[str]:
     """Yield all uids once, from the first after `last` around to it."""
     if len(rolls) == 1:
         yield from rolls[0].above(last)

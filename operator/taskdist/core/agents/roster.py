@@ -12,14 +12,14 @@ from typing import Final
 
 from taskdist.core.agents.circuit_breaker import Evidence
 from taskdist.core.agents.filters import Offer
-from taskdist.core.agents.performance import PACE_MEMORY, STEP, TO_JUDGE, TYPES, Conduct, Track, nine_in_ten
+from taskdist.core.agents.performance import PACE_MEMORY, PACE_STEP, TO_JUDGE, TYPES_OF_ONE, Conduct, Track, nine_in_ten
 from taskdist.core.agents.rings import HashRing, Roll
 from taskdist.core.model import Agent, Key, Trouble
 from taskdist.core.primitives.hashing import scatter
 from taskdist.core.primitives.service_times import Estimate
 
 # What a class is set back for each step by which an attempt is expected to end late.
-LATE: Final = 1_000_000
+LATE_PENALTY: Final = 1_000_000
 # The mean of a class's pace is not believed before so many attempts.
 PACES_TO_JUDGE: Final = 20
 
@@ -57,18 +57,18 @@ class AgentRecord:
         "gone",
         "home",
         "idle_since",
-        "kept",
         "kind",
         "leases",
         "name",
         "namespace",
-        "offer",
         "open_in",
         "outdated",
         "pod_seen",
         "pool",
         "probed",
         "ready",
+        "reported",
+        "reserved",
         "resources_free",
         "resting",
         "rosters",
@@ -104,7 +104,7 @@ class AgentRecord:
         self.drained = False
         self.deleting = False
         # Held for a Task that needs much room at once.
-        self.kept = False
+        self.reserved = False
         # Its pool could do without it: it gets nothing new as long as the others have room.
         self.resting = False
         # Its pod was seen from its creation on: when it is ready, that tells how long agents take to start.
@@ -120,7 +120,7 @@ class AgentRecord:
         # What was seen of it, and what its breaker is judged by; None before its first attempt ended.
         self.conduct: Conduct | None = None
         self.evidence: Evidence | None = None
-        self.offer: Agent | None = None
+        self.reported: Agent | None = None
         # Of the offer; 0 while there is none.
         self.slots = 0
         self.kind: AgentClass | None = None
@@ -144,7 +144,7 @@ class AgentRecord:
     @property
     def open(self) -> bool:
         """Whether new work may go there."""
-        return self.serving and not self.kept and not self.tripped and not self.resting
+        return self.serving and not self.reserved and not self.tripped and not self.resting
 
     @property
     def serving(self) -> bool:
@@ -171,7 +171,7 @@ class AgentRecord:
         """Whether it was chosen to go and may yet be kept."""
         return self.draining and not self.deleting and not self.gone
 
-    def settle(self, now: float) -> None:
+    def book_busy_time(self, now: float) -> None:
         """Book the busy time until now. Called before `busy` or the offer changes."""
         if now > self.since:
             if self.busy and self.slots:
@@ -185,7 +185,7 @@ class AgentRecord:
         return all(free.get(name, 0) >= amount for name, amount in wanted)
 
 
-class RosterEntry:
+class HeapAgent:
     """An agent in a roster, as it stood when it was entered. It is dead once the agent has another stamp."""
 
     __slots__ = ("agent", "stamp", "weight")
@@ -199,7 +199,7 @@ class RosterEntry:
     def live(self) -> bool:
         return self.agent.stamp == self.stamp
 
-    def __lt__(self, other: "RosterEntry") -> bool:
+    def __lt__(self, other: "HeapAgent") -> bool:
         if self.weight != other.weight:
             return self.weight < other.weight
         mine, theirs = self.agent.uid, other.agent.uid
@@ -226,7 +226,7 @@ class Roster:
         self.leaf = leaf
         # By number of free slots: the profiles that such an agent can serve.
         self.masks = [0] * (self.slots + 1)
-        self._buckets: list[list[RosterEntry]] = [[] for _ in range(self.slots)]
+        self._buckets: list[list[HeapAgent]] = [[] for _ in range(self.slots)]
         self._live = [0] * self.slots
         self._occupied = 0
         # The most free slots that any of its agents has; the profiles that it could take a Task of now.
@@ -257,7 +257,7 @@ class Roster:
         if len(bucket) > 8 + 2 * live:
             bucket[:] = [entry for entry in bucket if entry.live]
             heapify(bucket)
-        heappush(bucket, RosterEntry(agent))
+        heappush(bucket, HeapAgent(agent))
         self._live[busy] = live + 1
         agent.rosters.append(self)
         if not live:
@@ -270,11 +270,11 @@ class Roster:
             self._buckets[busy].clear()
             self._show(self._occupied & ~(1 << busy))
 
-    def best(self) -> RosterEntry:
+    def best(self) -> HeapAgent:
         """Return the entry of the agent to choose, which is the least busy. The roster must not be empty."""
         return self._first(self.slots - self.room)
 
-    def fullest(self, slots: int) -> RosterEntry:
+    def fullest(self, slots: int) -> HeapAgent:
         """Return the entry of the busiest agent that still has so many slots free; of several that are as busy, the
         one with the least busy time. There must be one."""
         return self._first((self._occupied & ((1 << (self.slots - slots + 1)) - 1)).bit_length() - 1)
@@ -284,12 +284,12 @@ class Roster:
         """The busy fraction of its least busy agents."""
         return (self.slots - self.room) / self.slots
 
-    def goes_before(self, busy: float, entry: RosterEntry) -> bool:
+    def goes_before(self, busy: float, entry: HeapAgent) -> bool:
         """Whether its best agent is to be chosen before one of another roster that is busy so far."""
         mine = self.busy
         return mine < busy or (mine == busy and self.best() < entry)
 
-    def _first(self, busy: int) -> RosterEntry:
+    def _first(self, busy: int) -> HeapAgent:
         bucket = self._buckets[busy]
         while not bucket[0].live:
             heappop(bucket)
@@ -325,11 +325,12 @@ class Roster:
 class AgentClass:
     """Agents that no filter can tell apart. `members` are those whose offer is known, ready or not.
 
-    `open` counts those that new work may go to, `taken` the busy ones among their slots.
+    `open` counts those that new work may go to, `busy_slots` the busy ones among their slots.
     """
 
     __slots__ = (
         "_paces",
+        "busy_slots",
         "members",
         "number",
         "offer",
@@ -339,7 +340,6 @@ class AgentClass:
         "roll",
         "rosters",
         "swiftness",
-        "taken",
         "tracks",
     )
 
@@ -348,7 +348,7 @@ class AgentClass:
         self.offer = offer
         self.members: dict[str, AgentRecord] = {}
         self.open = 0
-        self.taken = 0
+        self.busy_slots = 0
         self.rosters: dict[Resources, Roster] = {}
         # How long its agents take, as a multiple of what is expected of the type over all agents, on average; and that
         # in steps of a fifth, so that classes as good as alike are not told apart by chance.
@@ -384,7 +384,7 @@ class AgentClass:
         """An attempt took so long, so many times as long as expected."""
         track = self.tracks.get(work)
         if track is None:
-            if len(self.tracks) >= TYPES:
+            if len(self.tracks) >= TYPES_OF_ONE:
                 self.tracks.popitem(last=False)
             track = self.tracks[work] = Track()
         else:
@@ -393,7 +393,7 @@ class AgentClass:
         self._paces = min(self._paces + 1, PACE_MEMORY)
         self.pace += (ratio - self.pace) / self._paces
         if self._paces >= PACES_TO_JUDGE:
-            self.swiftness = round(log(self.pace) / STEP) if self.pace > 0 else -1000
+            self.swiftness = round(log(self.pace) / PACE_STEP) if self.pace > 0 else -1000
 
     def rank(self, work: Work, known: Estimate | None, left: float) -> int:
         """Order classes for Tasks of this queue and type that have to end in `left` seconds: lower is better.
@@ -414,7 +414,7 @@ class AgentClass:
             long = nine_in_ten(known.mean, known.variance) * self.pace
         else:
             return swiftness
-        return swiftness if long <= left else swiftness + LATE * (1 + round(log(long / left) / STEP))
+        return swiftness if long <= left else swiftness + LATE_PENALTY * (1 + round(log(long / left) / PACE_STEP))
 
 
 class PoolMembers:

@@ -163,8 +163,8 @@ def _agent(uid: str, agent: AgentRecord) -> Iterator[str]:
         yield f"agent {uid} is expected to end something at {agent.soonest}, by its leases at another time"
     if agent.busy != sum(lease.slots for lease in agent.leases.values()):
         yield f"agent {uid} counts {agent.busy} busy slots"
-    if agent.offer is not None:
-        free = Counter(dict(agent.offer.resources))
+    if agent.reported is not None:
+        free = Counter(dict(agent.reported.resources))
         for lease in agent.leases.values():
             free.subtract(dict(lease.resources))
         if any(agent.resources_free.get(name, 0) != amount for name, amount in free.items()):
@@ -174,8 +174,8 @@ def _agent(uid: str, agent: AgentRecord) -> Iterator[str]:
 def _class(kind: AgentClass) -> Iterator[str]:
     here = [agent for agent in kind.members.values() if agent.open]
     taken = sum(min(agent.busy, kind.offer.slots) for agent in here)
-    if (kind.open, kind.taken) != (len(here), taken):
-        yield f"agent class {kind.number} counts {kind.open} open agents with {kind.taken} slots busy"
+    if (kind.open, kind.busy_slots) != (len(here), taken):
+        yield f"agent class {kind.number} counts {kind.open} open agents with {kind.busy_slots} slots busy"
     for roster in kind.rosters.values():
         expected = {
             agent.uid

@@ -15,7 +15,7 @@ from taskdist.core.agents.roster import AgentRecord
 from taskdist.core.decisions import Assign, Decision
 from taskdist.core.engine.task_states import TaskStates
 from taskdist.core.fleet.equivalence import Demand
-from taskdist.core.fleet.routes import taken
+from taskdist.core.fleet.routes import step_taken
 from taskdist.core.limits.blockers import Blocker
 from taskdist.core.limits.budgets import Short
 from taskdist.core.model import Task
@@ -74,7 +74,7 @@ class Cycle:
 
     def backfill(self, decisions: list[Decision], most: int, now: float) -> bool:
         """Give slots of agents that are held. Return whether there was room to say it all."""
-        for record, agent in self._for_held(now) if self._reservations else ():
+        for record, agent in self._for_reserved(now) if self._reservations else ():
             if len(decisions) >= most:
                 return False
             decisions.append(self._assign(record, now, agent))
@@ -221,7 +221,7 @@ class Cycle:
         record.gate, record.trying = reason, False
         self._states.count_gated(record, reason)
 
-    def _for_held(self, now: float) -> Iterator[tuple[TaskRecord, AgentRecord]]:
+    def _for_reserved(self, now: float) -> Iterator[tuple[TaskRecord, AgentRecord]]:
         """Say what goes to agents that are held: whom they are held for, or what is expected to end before that."""
         self._reservations.make(now)
         for reservation in self._reservations:
@@ -269,7 +269,7 @@ class Cycle:
         self._waiting.charge(record, agent.pool, service, now)
         charge, record.charge = record.charge, None
         record.trying = False
-        self._states.lift(record, now)
+        self._states.take_out(record, now)
         record.charge = charge
         record.relaxed, record.patience = False, inf
         self._limits.grant(task, now)
@@ -278,5 +278,5 @@ class Cycle:
         record.fresh = False
         self._states.lease(record, agent, now + service, now)
         _, pool = agent.pool
-        rule, step = taken(shape.route, pool)
+        rule, step = step_taken(shape.route, pool)
         return Assign(task.uid, agent.uid, agent.name, pool, ASSIGNED, message, rule, step, strategy, score)

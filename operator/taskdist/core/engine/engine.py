@@ -1,7 +1,7 @@
 """The core's state machine: takes events, gives decisions.
 
 What each event changes, and the order of the steps of a decision. The engine's other files: `task_states` (where each
-Task stands), `timeouts` (what time brings), `cycle` (the next Task and its agent), `retry` (what follows a failure),
+Task stands), `due` (what time brings), `cycle` (the next Task and its agent), `retry` (what follows a failure),
 `wakeups`, `learning` and `audit`. Refuses I/O, clocks and chance: the same events at the same times give the same
 decisions.
 """
@@ -17,10 +17,10 @@ from taskdist.core.agents.roster import AgentRecord
 from taskdist.core.decisions import Decision, Explanation, Retry, Undrain
 from taskdist.core.engine import audit
 from taskdist.core.engine.cycle import Cycle
+from taskdist.core.engine.due import DueChanges
 from taskdist.core.engine.learning import Learning
 from taskdist.core.engine.retry import after_failure
 from taskdist.core.engine.task_states import TaskStates
-from taskdist.core.engine.timeouts import Timeouts
 from taskdist.core.explaining import reasons
 from taskdist.core.explaining.bottlenecks import Holdups, holdups
 from taskdist.core.fleet.fleet import differs
@@ -70,10 +70,10 @@ class Core:
         self._verdicts = states.verdicts
         self._waiting = states.waiting
         self._wakeups = states.wakeups
-        self._timeouts = Timeouts(states)
-        self._guard = self._timeouts.guard
+        self._due = DueChanges(states)
+        self._probation = self._due.probation
         self._cycle = Cycle(states)
-        self._learning = Learning(states, self._guard)
+        self._learning = Learning(states, self._probation)
         self._strategies = self._cycle.strategies
         self._autoscaler = self._cycle.autoscaler
         self._ended = 0
@@ -114,7 +114,7 @@ class Core:
         if former.routes != queue.routes:
             self._strategies.forget(queue.key)
         self._parking.open(self._limits.apply_queue(queue))
-        self._limits.settle(queue.key, now)
+        self._limits.fill_buckets(queue.key, now)
         self._rules_changed(former, queue, now)
 
     def _queue_deleted(self, event: events.QueueDeleted, now: float) -> None:
@@ -132,7 +132,7 @@ class Core:
             # All before the first stands anew, so that no line of theirs outlives the rules of its share.
             for record in records:
                 if record in moving:
-                    self._states.lift(record, now)
+                    self._states.take_out(record, now)
             for record in records:
                 moves = record in moving
                 if moves:
@@ -154,12 +154,12 @@ class Core:
         self._catalogue.apply_pool(event.pool)
         if former is None or former.template != event.pool.template:
             self._fleet.made_from(event.pool.key, event.pool.template)
-        self._guard.changed(former, event.pool, now)
+        self._probation.changed(former, event.pool, now)
 
     def _pool_deleted(self, event: events.PoolDeleted, now: float) -> None:
         self._catalogue.drop_pool(event.key)
         self._autoscaler.forget(event.key, now)
-        self._guard.dropped(event.key, now)
+        self._probation.dropped(event.key, now)
         self._performance.forget(event.key)
 
     def _task_waiting(self, event: events.TaskWaiting, now: float) -> None:
@@ -192,7 +192,7 @@ class Core:
         if record is not None:
             if event.phase is SUCCEEDED and record.agent is not None:
                 self._learning.ended(record, record.agent, True, now)
-            self._states.lift(record, now)
+            self._states.take_out(record, now)
             del self._tasks[event.uid]
             record.fresh = False
             self._ended += 1
@@ -249,10 +249,10 @@ class Core:
 
     def _agent_ready(self, event: events.AgentReady, now: float) -> None:
         agent = self._fleet.obtain(event.agent.uid, now)
-        self._fleet.offer(agent, event.agent, now)
+        self._fleet.connect(agent, event.agent, now)
         if agent.starting:
             self._fleet.started(agent, now)
-        self._guard.came(agent, now)
+        self._probation.came(agent, now)
 
     def _agent_not_ready(self, event: events.AgentNotReady, now: float) -> None:
         agent = self._fleet.agents.get(event.uid)
@@ -280,9 +280,9 @@ class Core:
             return decisions
         most = limit if limit is not None else maxsize
         # 1. Let time pass: gates open, levels rise, waits expire, rates refill; full queues turn away what came.
-        self._timeouts.bring_forward(now)
+        self._due.apply(now)
         # 2. Say which Tasks end without having run, and which agents their circuit breakers shut or try again.
-        complete = self._tell_endings(decisions, most) and self._guard.tell(decisions, most)
+        complete = self._tell_endings(decisions, most) and self._probation.tell(decisions, most)
         while complete:
             # 3. Place: the first Task in order that no limit holds gets the best agent with room, until none fits.
             # 4. Backfill agents that are held for a large Task with what ends before that Task could start.
@@ -338,7 +338,7 @@ class Core:
             self._cut_at,
             self._wakeups.next(),
             self._limits.next_due(),
-            self._guard.next_due(),
+            self._probation.next_due(),
             self._autoscaler.wake(),
         )
         return min((time for time in times if time is not None), default=None)
@@ -424,7 +424,7 @@ class Core:
 
     def breakers(self, pool: Key) -> tuple[BreakerView, ...]:
         """Return the circuit breakers of the pool's agents that are not closed."""
-        return self._guard.breakers(pool)
+        return self._probation.breakers(pool)
 
     def performance(self, pool: Key) -> PoolPerformance:
         """Return what was seen of the pool's agents and of types there. Costs a look at each agent."""
@@ -464,5 +464,5 @@ class Core:
             *audit.findings(self._tasks, self.level_counts(), outstanding, self._waiting, self._catalogue, self._fleet),
             *self._limits.findings(counted),
             *self._dependencies.findings(),
-            *self._guard.findings(),
+            *self._probation.findings(),
         ]

@@ -7,7 +7,7 @@ from taskdist.core import order
 from taskdist.core.agents.performance import Conduct
 from taskdist.core.agents.roster import AgentRecord
 from taskdist.core.engine.task_states import TaskStates
-from taskdist.core.fleet.probation import Guard
+from taskdist.core.fleet.probation import Probation
 from taskdist.core.model import Task
 from taskdist.core.ordering.lines import TaskRecord
 
@@ -15,9 +15,9 @@ from taskdist.core.ordering.lines import TaskRecord
 class Learning:
     """Feeds the averages of types, agents, pools and arrivals."""
 
-    def __init__(self, states: TaskStates, guard: Guard) -> None:
+    def __init__(self, states: TaskStates, probation: Probation) -> None:
         self._states = states
-        self._guard = guard
+        self._probation = probation
         self._catalogue = states.catalogue
         self._estimates = states.estimates
         self._performance = states.performance
@@ -46,7 +46,7 @@ class Learning:
         if agent.pool is not None:
             book = self._performance.book(agent.pool, task.type)
             book.add(seconds, succeeded)
-            self._guard.ended(agent, task, book, not succeeded, since, now)
+            self._probation.ended(agent, task, book, not succeeded, since, now)
 
     def came(self, task: Task, seconds: float | None) -> None:
         """Such a Task came before this life, and unless None succeeded within so many seconds."""

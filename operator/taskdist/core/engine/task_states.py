@@ -95,7 +95,7 @@ class TaskStates:
         else:
             if record.agent is not None:
                 record.since = now
-            self.lift(record, now, over=over or record.failed)
+            self.take_out(record, now, over=over or record.failed)
             former = record.task
             if not record.counted:
                 record.counted = True
@@ -155,13 +155,13 @@ class TaskStates:
         known = self.estimate(record.shape)
         return record.shape.queue.expected_service if known is None else known.mean
 
-    def lift(self, record: TaskRecord, now: float, over: bool = True) -> None:
+    def take_out(self, record: TaskRecord, now: float, over: bool = True) -> None:
         """Take the Task from where it stands. `over` is False for a grant that did not come about."""
         task = record.task
         if record.agent is not None:
             agent, record.agent = record.agent, None
             record.counts.leased -= 1
-            self.waiting.settle(record, now)
+            self.waiting.correct_charge(record, now)
             self.fleet.release(agent, task.uid, now)
             record.failed = False
             if opened := self.limits.release(task, now) if over else self.limits.refund(task, now):
@@ -284,7 +284,7 @@ class TaskStates:
 
     def relax(self, record: TaskRecord, now: float) -> None:
         """The Task has waited long enough for an agent that it prefers."""
-        self.lift(record, now)
+        self.take_out(record, now)
         record.relaxed = True
         record.shape = self.catalogue.shape_of(record.task, relaxed=True)
         self.stand(record, now)
@@ -429,5 +429,5 @@ class TaskStates:
         """What held the Task may hold it no more."""
         record = self.tasks.get(uid)
         if record is not None and record.agent is None and not record.held and record.ending is None:
-            self.lift(record, now)
+            self.take_out(record, now)
             self.stand(record, now)

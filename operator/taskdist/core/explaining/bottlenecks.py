@@ -217,7 +217,7 @@ def _of_room(shape: Shape, catalogue: Catalogue) -> str:
     offers: dict[Reason, list[Offer]] = {}
     own = 0
     for kind in (kind for key in shape.pools for kind in catalogue.kinds(key)):
-        free = max(0, kind.open * kind.offer.slots - kind.taken)
+        free = max(0, kind.open * kind.offer.slots - kind.busy_slots)
         refused = refusal(need, kind.offer)
         if refused is None:
             own += free
@@ -279,7 +279,7 @@ class _Pending(NamedTuple):
     since: float
 
 
-class Watch:
+class Damper:
     """Damps bottlenecks: a new one is told, or the last one dropped, only once that has held for `HELD` seconds."""
 
     __slots__ = ("_said", "_since")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from taskdist.api import Reason
 from taskdist.core import commands
 from taskdist.core.decisions import Explanation
-from taskdist.core.explaining.unschedulable import of_own_hold, of_patience, of_shape, served, with_route
+from taskdist.core.explaining.unschedulable import of_own_reservation, of_patience, of_shape, served, with_route
 from taskdist.core.explaining.wording import clock, duration
 from taskdist.core.fleet.catalogue import Catalogue
 from taskdist.core.limits.blockers import (
@@ -63,7 +63,7 @@ def why(
         return of_patience(found, record, now)
     found = with_route(found, record, now)
     mine = next((reservation for reservation in held if reservation.record is record), None)
-    return found if mine is None else of_own_hold(found, record, mine, now)
+    return found if mine is None else of_own_reservation(found, record, mine, now)
 
 
 def by_reason(

@@ -128,7 +128,7 @@ def _of_agents(
     capable = [kind for kind in kinds if shape.serving >> kind.number & 1]
     held = [reservation for reservation in reservations if _capable(shape, reservation)]
     known = [(kind.offer, len(kind.members)) for kind in kinds]
-    guarded = [agent for agent in catalogue.guarded.values() if agent.kind in capable]
+    on_probation = [agent for agent in catalogue.on_probation.values() if agent.kind in capable]
     if shape.patient and (free := _would_do(shape, kinds)):
         check = FILTERS[PREFERRED]
         return Explanation(
@@ -138,10 +138,10 @@ def _of_agents(
             rejections=_refused(shape.need, known),
         )
     if held or any(kind.open for kind in capable):
-        rejections = _refused(shape.need, known) + _held_back(guarded) + _failing(shape, catalogue)
-        return _of_room(shape, catalogue, capable, held, pools, rejections, guarded)
-    if any(agent.tripped for agent in guarded):
-        return _of_breakers(guarded, pools, _refused(shape.need, known) + _held_back(guarded))
+        rejections = _refused(shape.need, known) + _held_back(on_probation) + _failing(shape, catalogue)
+        return _of_room(shape, catalogue, capable, held, pools, rejections, on_probation)
+    if any(agent.tripped for agent in on_probation):
+        return _of_breakers(on_probation, pools, _refused(shape.need, known) + _held_back(on_probation))
     # Pools of which no agent is known are judged by what they declare: they may yet grow.
     unknown = [prospective(catalogue.pools[key]) for key in shape.pools if not catalogue.kinds(key)]
     if capable or any(refusal(shape.need, offer) is None for offer in unknown):
@@ -178,12 +178,15 @@ def _of_agents(
     return _of_filters(shape, known, unknown, pools)
 
 
-def _held_back(guarded: "Sequence[AgentRecord]") -> tuple[tuple[str, int], ...]:
+def _held_back(on_probation: "Sequence[AgentRecord]") -> tuple[tuple[str, int], ...]:
     """Count agents that could run it by what keeps slots of theirs back."""
     counts = (
-        ("held by their circuit breakers", sum(agent.tripped for agent in guarded)),
-        ("probed by their circuit breakers, one Task at a time", sum(agent.open and agent.probed for agent in guarded)),
-        ("new, and starting slowly", sum(agent.open and not agent.probed for agent in guarded)),
+        ("held by their circuit breakers", sum(agent.tripped for agent in on_probation)),
+        (
+            "probed by their circuit breakers, one Task at a time",
+            sum(agent.open and agent.probed for agent in on_probation),
+        ),
+        ("new, and starting slowly", sum(agent.open and not agent.probed for agent in on_probation)),
     )
     return tuple((short, agents) for short, agents in counts if agents)
 
@@ -198,9 +201,11 @@ def _failing(shape: Shape, catalogue: Catalogue) -> tuple[tuple[str, int], ...]:
     return tuple((f"not up: {cause}", agents) for cause, agents in sorted(causes.items()))
 
 
-def _of_breakers(guarded: "Sequence[AgentRecord]", pools: str, rejections: tuple[tuple[str, int], ...]) -> Explanation:
-    agents = sorted(agent.name for agent in guarded if agent.tripped)
-    pool = next(agent.pool for agent in guarded if agent.tripped and agent.pool is not None)
+def _of_breakers(
+    on_probation: "Sequence[AgentRecord]", pools: str, rejections: tuple[tuple[str, int], ...]
+) -> Explanation:
+    agents = sorted(agent.name for agent in on_probation if agent.tripped)
+    pool = next(agent.pool for agent in on_probation if agent.tripped and agent.pool is not None)
     return Explanation(
         Reason.BREAKER_OPEN,
         f"The agents of {pools} that may run it fail where others succeed, and are held by their circuit breakers: "
@@ -243,12 +248,12 @@ def _of_room(
     held: "Sequence[Reservation]",
     pools: str,
     rejections: tuple[tuple[str, int], ...],
-    guarded: "Sequence[AgentRecord]",
+    on_probation: "Sequence[AgentRecord]",
 ) -> Explanation:
     need, profile = shape.need, shape.profile
     agents = sum(kind.open for kind in capable) + len(held)
     slots = sum(kind.open * kind.offer.slots for kind in capable) + sum(reservation.agent.slots for reservation in held)
-    taken = sum(kind.taken for kind in capable) + sum(
+    taken = sum(kind.busy_slots for kind in capable) + sum(
         min(reservation.agent.busy, reservation.agent.slots) for reservation in held
     )
     fits = profile is not None and any(roster.room >= need.slots for roster in profile.rosters)
@@ -264,14 +269,14 @@ def _of_room(
             command=grow,
         )
     # Slots that are kept back are no more free than those that are busy: which of both are more is the reason.
-    kept_back = sum(max(0, agent.slots - max(agent.cap, agent.busy)) for agent in guarded if agent.open)
+    kept_back = sum(max(0, agent.slots - max(agent.cap, agent.busy)) for agent in on_probation if agent.open)
     slots -= kept_back
     if not fits and taken >= slots and kept_back > taken:
-        starting = any(agent.open and not agent.probed for agent in guarded)
+        starting = any(agent.open and not agent.probed for agent in on_probation)
         return Explanation(
             Reason.SLOW_START if starting else Reason.BREAKER_OPEN,
             f"{kept_back} of {slots + kept_back} slots of {pools} are kept back: "
-            + "; ".join(f"{count} agents are {short}" for short, count in _held_back(guarded))
+            + "; ".join(f"{count} agents are {short}" for short, count in _held_back(on_probation))
             + ".",
             "Wait: they get more as time goes, or sooner with less slowStartSeconds."
             if starting
@@ -306,7 +311,7 @@ def _of_room(
     )
 
 
-def of_own_hold(found: Explanation, record: "TaskRecord", reservation: "Reservation", now: float) -> Explanation:
+def of_own_reservation(found: Explanation, record: "TaskRecord", reservation: "Reservation", now: float) -> Explanation:
     """The same reason as its like have, in words of its own: its wait has an end in sight."""
     agent = reservation.agent
     return replace(
@@ -328,7 +333,7 @@ def of_patience(found: Explanation, record: "TaskRecord", now: float) -> Explana
 def _would_do(shape: Shape, kinds: Sequence[AgentClass]) -> int:
     """Count the free slots of agents that may run the Task but for its preference, which it waits for."""
     others = [kind for kind in kinds if refusal(shape.need, kind.offer) == PREFERRED]
-    return sum(max(0, kind.open * kind.offer.slots - kind.taken) for kind in others)
+    return sum(max(0, kind.open * kind.offer.slots - kind.busy_slots) for kind in others)
 
 
 def _more(shape: Shape, catalogue: Catalogue) -> str:

@@ -28,7 +28,7 @@ from taskdist.core.fleet.equivalence import (
     Shape,
     ShapeKey,
     Special,
-    contest_of,
+    contest_in,
 )
 from taskdist.core.fleet.profiles import Profiles
 from taskdist.core.fleet.routes import NONE, opened, route_of
@@ -66,7 +66,7 @@ class Catalogue:
         # Whether any pool has a target for how long Tasks wait.
         self.timed = False
         # Agents that get less than they offer, by uid; kept by who holds them back.
-        self.guarded: dict[str, AgentRecord] = {}
+        self.on_probation: dict[str, AgentRecord] = {}
         # Agents whose pods do not come up, by uid; kept by the fleet.
         self.failing: dict[str, AgentRecord] = {}
         self._by_queue: dict[Key, dict[ShapeKey, Shape]] = {}
@@ -257,10 +257,10 @@ class Catalogue:
             assert shape.route is not None
             self._part(shape, shape.route)
         else:
-            shape.contests = (contest_of(shape, shape.route, 0 if shape.route is None else 1),)
+            shape.contests = (contest_in(shape, shape.route, 0 if shape.route is None else 1),)
         alike = len({contest.strategy for contest in shape.contests}) == 1
         shape.strategy = shape.contests[0].strategy if alike else None
-        self._settle(shape)
+        self._file(shape)
 
     def _serving(self, shape: Shape, pools: Iterable[Key]) -> int:
         """The agent classes of these pools that may run the shape's Tasks."""
@@ -320,14 +320,14 @@ class Catalogue:
             seen |= tier
             if tier:
                 tiers.append(tier)
-                contests.append(contest_of(shape, route, number))
+                contests.append(contest_in(shape, route, number))
         if shape.serving & ~seen or not tiers:
             tiers.append(shape.serving & ~seen)
-            contests.append(contest_of(shape, route, 0))
+            contests.append(contest_in(shape, route, 0))
         shape.contests = tuple(contests)
         shape.tiers = tuple(tiers) if len(tiers) > 1 else ()
 
-    def _settle(self, shape: Shape) -> None:
+    def _file(self, shape: Shape) -> None:
         """Put the shape's Tasks where its state says."""
         self._pairing.place(shape, None if shape.closed else self._pairing.of(shape))
         self._pairing.want(shape, () if shape.closed else self._candidates(shape))
@@ -361,8 +361,8 @@ class Catalogue:
 
     def enrol(self, agent: AgentRecord) -> None:
         """Put the agent into the class of its offer. Its rosters must have been left before."""
-        assert agent.offer is not None
-        offer = self._project(agent.offer)
+        assert agent.reported is not None
+        offer = self._project(agent.reported)
         if agent.kind is not None and agent.kind.offer == offer:
             return
         self.dismiss(agent)
@@ -385,14 +385,14 @@ class Catalogue:
                 elif offer.pool in shape.pools:
                     if refusal(shape.need, offer) is None:
                         shape.serving |= 1 << kind.number
-                    self._settle(shape)
+                    self._file(shape)
         else:
             agent.kind = kind
             kind.join(agent)
             self._census.version += 1
             if len(kind.members) == 1:
                 self._repopulated(kind)
-        name = (offer.namespace, agent.offer.name)
+        name = (offer.namespace, agent.reported.name)
         agent.enrolled = name
         self._by_name.setdefault(name, {})[agent.uid] = agent
         self._named_anew(name)
@@ -452,7 +452,7 @@ class Catalogue:
                 self._resolve(shape)
             else:
                 shape.serving &= ~forgotten
-                self._settle(shape)
+                self._file(shape)
         self._sweep_classes_at = max(256, 2 * len(self.classes))
 
     def _project(self, agent: Agent) -> Offer:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskdist.api import Reason, Strategy
 from taskdist.core.agents.filters import Need
-from taskdist.core.agents.roster import AgentRecord, Resources, Roster, RosterEntry, Work
+from taskdist.core.agents.roster import AgentRecord, HeapAgent, Resources, Roster, Work
 from taskdist.core.fleet.routes import NONE
 from taskdist.core.model import Key, Placement, Queue, Route
 from taskdist.core.primitives.inflow import Inflow
@@ -109,7 +109,7 @@ class Profile:
         """
         if self._several:
             return self.among(self.nearest(), shape, left)
-        best: RosterEntry | None = None
+        best: HeapAgent | None = None
         least, busy = 0, 0.0
         for roster in self.nearest():
             if roster.room >= self.slots:
@@ -123,7 +123,7 @@ class Profile:
         """Choose likewise among some of its rosters."""
         if self._several and self._counted != self._census.version:
             self._weigh()
-        best: RosterEntry | None = None
+        best: HeapAgent | None = None
         least, scarcest, busy = 0, 0.0, 0.0
         for roster in rosters:
             if roster.room >= self.slots:
@@ -299,7 +299,7 @@ class Shape:
         return namespace
 
 
-def contest_of(shape: Shape, route: Route | None, step: int) -> Contest:
+def contest_in(shape: Shape, route: Route | None, step: int) -> Contest:
     """Who competes in a step of the route; 0: all that serve, or, on a route, those of none of its steps."""
     own = route.steps[step - 1].strategy if route is not None and step else None
     rule = "" if route is None else route.name

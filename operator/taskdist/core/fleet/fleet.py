@@ -102,7 +102,7 @@ class Fleet:
     def _book(self, agent: AgentRecord, slots: int, now: float) -> None:
         """Count so many slots more as busy, or fewer, and move the agent within its rosters."""
         if now > agent.since:
-            agent.settle(now)
+            agent.book_busy_time(now)
         before = agent.busy
         busy = agent.busy = before + slots
         if agent.home is not None:
@@ -116,7 +116,7 @@ class Fleet:
         if agent.open_in is None:
             return
         most = kind.offer.slots
-        kind.taken += (busy if busy < most else most) - (before if before < most else most)
+        kind.busy_slots += (busy if busy < most else most) - (before if before < most else most)
         for roster in agent.rosters:
             roster.leave(before)
         agent.rosters.clear()
@@ -168,18 +168,18 @@ class Fleet:
         """Enrol the agent anew: whether it is asked for by its name has changed."""
         self.change(agent, agent.since, self._enrol)
 
-    def offer(self, agent: AgentRecord, offer: Agent, now: float) -> None:
+    def connect(self, agent: AgentRecord, reported: Agent, now: float) -> None:
         """The agent is connected and ready with this offer."""
 
         def what(agent: AgentRecord) -> None:
             if not agent.ready:
                 agent.idle_since = now
-            self._belong(agent, offer.pool_key)
-            agent.namespace, agent.name = offer.namespace, offer.name
+            self._belong(agent, reported.pool_key)
+            agent.namespace, agent.name = reported.namespace, reported.name
             agent.ready = True
-            if agent.offer != offer:
-                agent.offer, agent.slots = offer, offer.slots
-                agent.resources_free = dict(offer.resources)
+            if agent.reported != reported:
+                agent.reported, agent.slots = reported, reported.slots
+                agent.resources_free = dict(reported.resources)
                 for lease in agent.leases.values():
                     _take(agent, lease.resources)
                 self._enrol(agent)
@@ -206,7 +206,7 @@ class Fleet:
         def what(agent: AgentRecord) -> None:
             agent.gone, agent.ready = True, False
             self._bound.dismiss(agent)
-            agent.offer = None  # should it come back, its next offer enrols it anew, even if it is the same
+            agent.reported = None  # should it come back, its next offer enrols it anew, even if it is the same
 
         self.change(agent, now, what)
 
@@ -306,12 +306,12 @@ class Fleet:
 
     def _vacate(self, agent: AgentRecord, now: float) -> None:
         """Book its busy time and take it out of its rosters. Always followed by `_occupy`."""
-        agent.settle(now)
+        agent.book_busy_time(now)
         busy = agent.busy
         kind = agent.open_in
         if kind is not None:
             kind.open -= 1
-            kind.taken -= min(busy, kind.offer.slots)
+            kind.busy_slots -= min(busy, kind.offer.slots)
             agent.open_in = None
         for roster in agent.rosters:
             roster.leave(busy)
@@ -327,7 +327,7 @@ class Fleet:
         joins = agent.open
         if joins:
             kind.open += 1
-            kind.taken += min(agent.busy, kind.offer.slots)
+            kind.busy_slots += min(agent.busy, kind.offer.slots)
             agent.open_in = kind
         for roster in kind.rosters.values():
             if joins and roster not in agent.rosters:
@@ -354,7 +354,7 @@ def _state(agent: AgentRecord) -> AgentState:
         return AgentState.DRAINING
     if agent.ready:
         return AgentState.BUSY if agent.leases else AgentState.IDLE
-    return AgentState.NOT_READY if agent.offer is not None else AgentState.STARTING
+    return AgentState.NOT_READY if agent.reported is not None else AgentState.STARTING
 
 
 def differs(made_from: str, template: str) -> bool:

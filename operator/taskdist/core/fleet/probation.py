@@ -25,7 +25,7 @@ from taskdist.core.model import Breaker, Key, Pool, Task
 from taskdist.core.views import BreakerView
 
 
-class Ward:
+class TrippedBreaker:
     """A circuit breaker that is open or half open.
 
     `since`: when it took its present state; `times`: how often in a row it opened.
@@ -45,7 +45,7 @@ class Ward:
         self.until = 0.0
 
 
-class Start:
+class SlowStart:
     """The slow start of a new agent: its slots open one after the other over `seconds`, from `since` on."""
 
     __slots__ = ("agent", "seconds", "since")
@@ -79,18 +79,18 @@ class _Ready(NamedTuple):
     agents: int
 
 
-class Guard:
+class Probation:
     """Caps the slots of agents whose breaker is not closed, and of new agents that start slowly."""
 
     def __init__(self, fleet: Fleet, catalogue: Catalogue) -> None:
         self._fleet = fleet
         self._catalogue = catalogue
-        self._wards: dict[str, Ward] = {}
-        self._starts: dict[str, Start] = {}
+        self._breakers: dict[str, TrippedBreaker] = {}
+        self._starts: dict[str, SlowStart] = {}
         self._times: list[_Visit] = []
         self._turned: deque[BreakerTurned] = deque()
         # The fleet's version at which no pool had more held than may be.
-        self._settled = -1
+        self._let_go_at = -1
         self._ready: dict[Key, _Ready] = {}
 
     # What happens.
@@ -102,7 +102,7 @@ class Guard:
         # Pods that are older than this life of the core were at work before it; the API server stamps whole seconds.
         new = new and agent.created > (self._fleet.origin or 0.0) - 1.0
         if new and pool is not None and pool.slow_start and agent.slots > 1:
-            self._starts[agent.uid] = Start(agent, now, pool.slow_start)
+            self._starts[agent.uid] = SlowStart(agent, now, pool.slow_start)
             self._look(agent, now)
 
     def ended(
@@ -117,12 +117,12 @@ class Guard:
         first = task.failures == 0
         if first:
             book.votes.cast(agent.uid, failed, now)
-        ward = self._ward(agent)
-        if ward is not None:
-            probe = ward.state is BreakerState.HALF_OPEN and since is not None and since >= ward.since
+        breaker = self._breaker_of(agent)
+        if breaker is not None:
+            probe = breaker.state is BreakerState.HALF_OPEN and since is not None and since >= breaker.since
             if probe and (first or not failed):
                 odds = book.votes.odds(agent.uid, now, rules.window_seconds) if failed else None
-                self._probed(ward, rules, odds, now)
+                self._probed(breaker, rules, odds, now)
             return
         if not first:
             return
@@ -133,10 +133,10 @@ class Guard:
         if failed:
             found = evidence.condemns(agent.uid, rules, now)
             if found is not None and self._held(pool.key) < most_open(rules, self._ready_of(pool.key)):
-                ward = self._wards[agent.uid] = Ward(agent, pool.key)
+                breaker = self._breakers[agent.uid] = TrippedBreaker(agent, pool.key)
                 failures, attempts = found
                 why = f"{failures} of its last {attempts} attempts failed, where other agents of the pool succeed"
-                self._open(ward, rules, why, now)
+                self._open(breaker, rules, why, now)
 
     def changed(self, former: Pool | None, pool: Pool, now: float) -> None:
         """The pool's rules are these now."""
@@ -159,9 +159,9 @@ class Guard:
             agent = self._fleet.agents.get(heappop(self._times).uid)
             if agent is not None:
                 self._look(agent, now)
-        if (self._wards or self._starts) and self._fleet.version != self._settled:
-            self._settle(now)
-            self._settled = self._fleet.version
+        if (self._breakers or self._starts) and self._fleet.version != self._let_go_at:
+            self._let_go(now)
+            self._let_go_at = self._fleet.version
 
     def next_due(self) -> float | None:
         return self._times[0].at if self._times else None
@@ -179,9 +179,9 @@ class Guard:
     def breakers(self, pool: Key) -> tuple[BreakerView, ...]:
         """Return the breakers of the pool that are not closed, by the names of their agents."""
         found = [
-            BreakerView(ward.agent.uid, ward.agent.name, ward.state, ward.since, ward.until)
-            for ward in self._wards.values()
-            if ward.pool == pool
+            BreakerView(breaker.agent.uid, breaker.agent.name, breaker.state, breaker.since, breaker.until)
+            for breaker in self._breakers.values()
+            if breaker.pool == pool
         ]
         return tuple(sorted(found, key=lambda each: (each.name, each.uid)))
 
@@ -189,11 +189,11 @@ class Guard:
         """Return every broken invariant in words."""
         broken = []
         for uid, agent in self._fleet.agents.items():
-            ward, start = self._wards.get(uid), self._starts.get(uid)
-            if agent.tripped != (ward is not None and ward.agent is agent and ward.state is BreakerState.OPEN):
+            breaker, start = self._breakers.get(uid), self._starts.get(uid)
+            if agent.tripped != (breaker is not None and breaker.agent is agent and breaker.state is BreakerState.OPEN):
                 broken.append(f"agent {uid}: tripped is {agent.tripped}, which its breaker is not")
-            held = (ward is not None and ward.agent is agent) or (start is not None and start.agent is agent)
-            if (agent.cap != maxsize) != held or (self._catalogue.guarded.get(uid) is agent) != held:
+            held = (breaker is not None and breaker.agent is agent) or (start is not None and start.agent is agent)
+            if (agent.cap != maxsize) != held or (self._catalogue.on_probation.get(uid) is agent) != held:
                 broken.append(f"agent {uid} may have {agent.cap} slots busy, which nobody says")
         return broken
 
@@ -202,56 +202,56 @@ class Guard:
     def _pool(self, agent: AgentRecord) -> Pool | None:
         return None if agent.pool is None else self._catalogue.pools.get(agent.pool)
 
-    def _ward(self, agent: AgentRecord) -> Ward | None:
+    def _breaker_of(self, agent: AgentRecord) -> TrippedBreaker | None:
         """Return its breaker if that is not closed. One that was forgotten and came back is another agent."""
-        ward = self._wards.get(agent.uid)
-        return ward if ward is not None and ward.agent is agent else None
+        breaker = self._breakers.get(agent.uid)
+        return breaker if breaker is not None and breaker.agent is agent else None
 
-    def _open(self, ward: Ward, rules: Breaker, why: str, now: float) -> None:
-        ward.times += 1
-        seconds = open_seconds(rules, ward.times)
-        ward.state, ward.since, ward.until = BreakerState.OPEN, now, now + seconds
-        ward.passed, ward.doubt = 0, 1.0
-        if ward.agent.evidence is not None:
-            ward.agent.evidence.clear()
-        heappush(self._times, _Visit(ward.until, ward.agent.uid))
-        self._apply(ward.agent, now)
-        self._turn(ward, BreakerState.OPEN, f"{why}; it gets no Tasks for {seconds:g} s.")
+    def _open(self, breaker: TrippedBreaker, rules: Breaker, why: str, now: float) -> None:
+        breaker.times += 1
+        seconds = open_seconds(rules, breaker.times)
+        breaker.state, breaker.since, breaker.until = BreakerState.OPEN, now, now + seconds
+        breaker.passed, breaker.doubt = 0, 1.0
+        if breaker.agent.evidence is not None:
+            breaker.agent.evidence.clear()
+        heappush(self._times, _Visit(breaker.until, breaker.agent.uid))
+        self._apply(breaker.agent, now)
+        self._turn(breaker, BreakerState.OPEN, f"{why}; it gets no Tasks for {seconds:g} s.")
 
-    def _probed(self, ward: Ward, rules: Breaker, odds: float | None, now: float) -> None:
+    def _probed(self, breaker: TrippedBreaker, rules: Breaker, odds: float | None, now: float) -> None:
         """A probe ended; `odds` of one that failed: how likely others fail at it."""
         if odds is None:
-            ward.passed += 1
-            ward.doubt = 1.0
-            if ward.passed >= rules.probes:
-                self._close(ward, f"{ward.passed} attempts to probe it succeeded", now)
+            breaker.passed += 1
+            breaker.doubt = 1.0
+            if breaker.passed >= rules.probes:
+                self._close(breaker, f"{breaker.passed} attempts to probe it succeeded", now)
             return
-        ward.doubt *= odds
-        if ward.doubt <= CHANCE + 1e-9:
-            self._open(ward, rules, "an attempt to probe it failed", now)
+        breaker.doubt *= odds
+        if breaker.doubt <= CHANCE + 1e-9:
+            self._open(breaker, rules, "an attempt to probe it failed", now)
 
-    def _close(self, ward: Ward, why: str, now: float) -> None:
-        del self._wards[ward.agent.uid]
-        if ward.agent.evidence is not None:
-            ward.agent.evidence.clear()
-        self._apply(ward.agent, now)
-        self._turn(ward, BreakerState.CLOSED, f"{why}; it gets Tasks as any other agent.")
+    def _close(self, breaker: TrippedBreaker, why: str, now: float) -> None:
+        del self._breakers[breaker.agent.uid]
+        if breaker.agent.evidence is not None:
+            breaker.agent.evidence.clear()
+        self._apply(breaker.agent, now)
+        self._turn(breaker, BreakerState.CLOSED, f"{why}; it gets Tasks as any other agent.")
 
     def _close_all(self, pool: Key, why: str, now: float) -> None:
-        for ward in [each for each in self._wards.values() if each.pool == pool]:
-            self._close(ward, why, now)
+        for breaker in [each for each in self._breakers.values() if each.pool == pool]:
+            self._close(breaker, why, now)
 
-    def _turn(self, ward: Ward, state: BreakerState, why: str) -> None:
-        agent = ward.agent
+    def _turn(self, breaker: TrippedBreaker, state: BreakerState, why: str) -> None:
+        agent = breaker.agent
         reason = Reason.BREAKER_CLOSED if state is BreakerState.CLOSED else Reason.BREAKER_OPEN
         message = f"Agent {agent.name}: {why}"
-        self._turned.append(BreakerTurned(agent.uid, agent.name, ward.pool, state, reason, message))
+        self._turned.append(BreakerTurned(agent.uid, agent.name, breaker.pool, state, reason, message))
 
     def _look(self, agent: AgentRecord, now: float) -> None:
         """Do what is due for the agent."""
-        ward = self._ward(agent)
-        if ward is not None and ward.state is BreakerState.OPEN and ward.until <= now:
-            ward.state, ward.since = BreakerState.HALF_OPEN, now
+        breaker = self._breaker_of(agent)
+        if breaker is not None and breaker.state is BreakerState.OPEN and breaker.until <= now:
+            breaker.state, breaker.since = BreakerState.HALF_OPEN, now
         start = self._starts.get(agent.uid)
         if start is not None:
             if start.cap(now) >= agent.slots:
@@ -263,16 +263,16 @@ class Guard:
 
     def _apply(self, agent: AgentRecord, now: float) -> None:
         """Let the agent have what its breaker and its age allow."""
-        ward, known = self._ward(agent), self._fleet.agents.get(agent.uid) is agent
+        breaker, known = self._breaker_of(agent), self._fleet.agents.get(agent.uid) is agent
         start = self._starts.get(agent.uid)
         cap = maxsize if start is None else start.cap(now)
         tripped = probed = False
-        if ward is not None:
-            cap, tripped, probed = 1, ward.state is BreakerState.OPEN, ward.state is BreakerState.HALF_OPEN
+        if breaker is not None:
+            cap, tripped, probed = 1, breaker.state is BreakerState.OPEN, breaker.state is BreakerState.HALF_OPEN
         if known and cap != maxsize:
-            self._catalogue.guarded[agent.uid] = agent
+            self._catalogue.on_probation[agent.uid] = agent
         else:
-            self._catalogue.guarded.pop(agent.uid, None)
+            self._catalogue.on_probation.pop(agent.uid, None)
         if not known or (agent.cap, agent.tripped, agent.probed) == (cap, tripped, probed):
             return
 
@@ -283,7 +283,7 @@ class Guard:
 
     def _held(self, pool: Key) -> int:
         """How many of the pool's ready agents their breakers hold."""
-        return sum(ward.pool == pool and ward.agent.serving for ward in self._wards.values())
+        return sum(breaker.pool == pool and breaker.agent.serving for breaker in self._breakers.values())
 
     def _ready_of(self, pool: Key) -> int:
         known = self._ready.get(pool)
@@ -292,24 +292,24 @@ class Guard:
             known = self._ready[pool] = _Ready(self._fleet.version, ready)
         return known.agents
 
-    def _settle(self, now: float) -> None:
+    def _let_go(self, now: float) -> None:
         """Forget agents that are no more; let go of those held longest where too many are."""
         agents = self._fleet.agents
         for uid in [uid for uid, start in self._starts.items() if agents.get(uid) is not start.agent]:
             del self._starts[uid]
-            self._catalogue.guarded.pop(uid, None)
-        for uid in [uid for uid, ward in self._wards.items() if agents.get(uid) is not ward.agent]:
-            del self._wards[uid]
-            self._catalogue.guarded.pop(uid, None)
-        for key in sorted({ward.pool for ward in self._wards.values()}):
+            self._catalogue.on_probation.pop(uid, None)
+        for uid in [uid for uid, breaker in self._breakers.items() if agents.get(uid) is not breaker.agent]:
+            del self._breakers[uid]
+            self._catalogue.on_probation.pop(uid, None)
+        for key in sorted({breaker.pool for breaker in self._breakers.values()}):
             pool = self._catalogue.pools.get(key)
             if pool is None or pool.breaker is None:
                 continue
             over = self._held(key) - most_open(pool.breaker, self._ready_of(key))
             if over > 0:
                 least = sorted(
-                    (ward for ward in self._wards.values() if ward.pool == key and ward.agent.serving),
-                    key=lambda ward: (ward.times, ward.since, ward.agent.uid),
+                    (breaker for breaker in self._breakers.values() if breaker.pool == key and breaker.agent.serving),
+                    key=lambda breaker: (breaker.times, breaker.since, breaker.agent.uid),
                 )
-                for ward in least[:over]:
-                    self._close(ward, "too few other agents of its pool are ready", now)
+                for breaker in least[:over]:
+                    self._close(breaker, "too few other agents of its pool are ready", now)

@@ -2,7 +2,7 @@
 
 Owns which route a Task takes and how many of its steps are open. A step opens after a wait, or at once when no pool of
 the steps before it can grow any more for the Task: such a pool gives it a free slot or none, and a free slot of an
-earlier step is taken first. So a Task goes on to a later step exactly when nothing before it has room and nothing
+earlier step is step_taken first. So a Task goes on to a later step exactly when nothing before it has room and nothing
 before it is going to get more. Opened steps stay open. Refuses to know agents, and to measure the wait.
 """
 
@@ -72,7 +72,7 @@ def opened(route: Route, step: int, may_grow: Callable[[str], bool]) -> int:
     return count
 
 
-def taken(route: Route | None, pool: str) -> tuple[str, int]:
+def step_taken(route: Route | None, pool: str) -> tuple[str, int]:
     """Return the route's name and the number of the step, from 1, by which a Task came to the pool.
 
     A pool of several steps is of the first; an emergency's, which may be of none, of step 0.

@@ -15,16 +15,14 @@ from typing import Final
 
 from taskdist.core.fleet.equivalence import Shape
 from taskdist.core.model import EMERGENCY, Key
+from taskdist.core.primitives.inflow import LEAST_SPAN, WINDOW
 
-# Arrivals are averaged over about so many seconds,
-WINDOW: Final = 300.0
-# in blocks of so many. The first `SETTLED` of them say little of what is usual.
+# Arrivals are averaged over `WINDOW` seconds, in blocks of so many.
 BLOCK: Final = 5.0
-SETTLED: Final = 24.0
 FADE: Final = exp(-BLOCK / WINDOW)
 # By age in blocks; what is older counts for nothing.
 FADES: Final = tuple(FADE**age for age in range(round(10 * WINDOW / BLOCK)))
-# Of so many Tasks of an account it is kept how soon after their coming they had to start.
+# Of so many Tasks of an tenant it is kept how soon after their coming they had to start.
 SLACKS: Final = 16
 
 
@@ -78,7 +76,7 @@ class Flow:
         return mean / BLOCK, variance / BLOCK if variance > 0.0 else 0.0
 
 
-class Account:
+class TenantFlow:
     """The arrivals of one tenant at one level, and how soon each of the last had to start."""
 
     __slots__ = ("flow", "slacks")
@@ -89,8 +87,8 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """The arrival rate of one tenant at one level, read from its account.
+class TenantRate:
+    """The arrival rate of one tenant at one level, read from its tenant.
 
     `slots` a second, the variance of that over a second, and the slacks of some of its Tasks.
     """
@@ -112,7 +110,7 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._shapes: dict[Shape, list[Flow | None]] = {}
-        self._accounts: dict[tuple[int, Owner], Account] = {}
+        self._tenants: dict[tuple[int, Owner], TenantFlow] = {}
         self._begun: int | None = None
         # What `from_level` said in the present block.
         self._asked_at = 0
@@ -125,19 +123,19 @@ class Arrivals:
         if self._begun is None or number < self._begun:
             self._begun = number
         flows = self._shapes.get(shape)
-        account = self._accounts.get((level, owner))
-        if flows is None or account is None:
-            if len(self._shapes) + len(self._accounts) >= self._sweep_at:
+        tenant = self._tenants.get((level, owner))
+        if flows is None or tenant is None:
+            if len(self._shapes) + len(self._tenants) >= self._sweep_at:
                 self._sweep(number)
             flows = self._shapes.setdefault(shape, [None] * (EMERGENCY + 1))
-            account = self._accounts.setdefault((level, owner), Account(number))
+            tenant = self._tenants.setdefault((level, owner), TenantFlow(number))
         flow = flows[level]
         if flow is None:
             flow = flows[level] = Flow(number)
         slots = shape.need.slots
         flow.add(slots, number)
-        account.flow.add(slots, number)
-        account.slacks.append(slack)
+        tenant.flow.add(slots, number)
+        tenant.slacks.append(slack)
 
     def from_level(self, pools: tuple[Key, ...], now: float, price: Price) -> Prospect:
         """Return, for each level and for one beyond all, what comes there or higher and may take of these pools; and,
@@ -188,14 +186,14 @@ class Arrivals:
             loads.append(_priced(rates[level], prices, loads[-1]))
         return loads[::-1], seconds
 
-    def beside(self, level: int, now: float) -> dict[Owner, Stream]:
+    def beside(self, level: int, now: float) -> dict[Owner, TenantRate]:
         """Return what comes at this level, by whose it is."""
         if self._begun is None:
             return {}
         number, blocks = int(now // BLOCK), self._blocks(now)
         return {
-            owner: Stream(*account.flow.rate(number, blocks), tuple(account.slacks))
-            for (at, owner), account in self._accounts.items()
+            owner: TenantRate(*tenant.flow.rate(number, blocks), tuple(tenant.slacks))
+            for (at, owner), tenant in self._tenants.items()
             if at == level
         }
 
@@ -221,16 +219,16 @@ class Arrivals:
         number, blocks = int(now // BLOCK), self._blocks(now)
         work = variance = 0.0
         for higher in range(level + 1, EMERGENCY + 1):
-            account = self._accounts.get((higher, owner))
-            if account is not None:
-                slots, varies = account.flow.rate(number, blocks)
+            tenant = self._tenants.get((higher, owner))
+            if tenant is not None:
+                slots, varies = tenant.flow.rate(number, blocks)
                 work, variance = work + slots, variance + varies
         return Load(work, variance)
 
     def _blocks(self, now: float) -> float:
         """Return how many blocks the window holds by now, in weights that fade."""
         assert self._begun is not None
-        passed = max(SETTLED, int(now // BLOCK) - self._begun + 1.0)
+        passed = max(LEAST_SPAN / BLOCK, int(now // BLOCK) - self._begun + 1.0)
         return (1.0 - exp(-passed * BLOCK / WINDOW)) / (1.0 - FADE)
 
     def _sweep(self, number: int) -> None:
@@ -239,9 +237,9 @@ class Arrivals:
             shape for shape, flows in self._shapes.items() if all(not flow or flow.number < oldest for flow in flows)
         ]:
             del self._shapes[shape]
-        for key in [key for key, account in self._accounts.items() if account.flow.number < oldest]:
-            del self._accounts[key]
-        self._sweep_at = max(1024, 2 * (len(self._shapes) + len(self._accounts)))
+        for key in [key for key, tenant in self._tenants.items() if tenant.flow.number < oldest]:
+            del self._tenants[key]
+        self._sweep_at = max(1024, 2 * (len(self._shapes) + len(self._tenants)))
 
 
 def _priced(

@@ -16,12 +16,12 @@ from taskdist.core.agents.roster import AgentClass
 from taskdist.core.decisions import Explanation
 from taskdist.core.fleet.catalogue import Catalogue
 from taskdist.core.fleet.equivalence import Shape
-from taskdist.core.forecasting.arrivals import Arrivals, Load, Owner, Stream
+from taskdist.core.forecasting.arrivals import Arrivals, Load, Owner, TenantRate
 from taskdist.core.forecasting.forecast import Backlog, Forecast, backlog, doubt, forecast
 from taskdist.core.forecasting.overtaking import Passing, Rival
 from taskdist.core.forecasting.position import Ahead, ahead
 from taskdist.core.limits.blockers import Blocker, NoToken
-from taskdist.core.limits.budgets import Short, taken
+from taskdist.core.limits.budgets import Short, amount_taken
 from taskdist.core.limits.limits import Limits
 from taskdist.core.model import TOP, Key
 from taskdist.core.ordering.line_limits import LineLimits
@@ -118,7 +118,7 @@ def _paced(record: "TaskRecord", blocker: Blocker, before: Ahead, arrivals: Arri
         namespace, _ = key
         short, rate, tokens = blocker, terms.rate, blocker.purse.tokens(terms.rate, now).tokens(now)
         wanted, above = _wanted(
-            lambda shape: float(taken(short, shape.budgets)) if shape.namespace == namespace else 0.0,
+            lambda shape: float(amount_taken(short, shape.budgets)) if shape.namespace == namespace else 0.0,
             record,
             before,
             arrivals,
@@ -173,7 +173,7 @@ def _start(
 
     mine = backlog(1.0, own.need.slots, queue.expected_service, estimates.of(own.queue_key, own.need.type))
     loads, seconds = arrivals.from_level(own.pools, now, price)
-    late, busy = 0.0, sum(kind.taken for kind in capable)
+    late, busy = 0.0, sum(kind.busy_slots for kind in capable)
     if record.line is not None and record.line.band & 1:
         passing = _passing(
             record, before, catalogue, arrivals.beside(record.level, now), seconds[record.level], mine, busy, now
@@ -196,7 +196,7 @@ def _passing(
     record: "TaskRecord",
     before: Ahead,
     catalogue: Catalogue,
-    streams: Mapping[Owner, Stream],
+    streams: Mapping[Owner, TenantRate],
     seconds: Mapping[str, float],
     mine: Backlog,
     busy: int,

@@ -23,7 +23,7 @@ from math import sqrt
 from typing import Final
 
 from taskdist.core.forecasting.arrivals import Load
-from taskdist.core.forecasting.overtaking import NOTHING, Passing
+from taskdist.core.forecasting.overtaking import NO_PASSING, Passing
 from taskdist.core.primitives.service_times import MEMORY, TENTH, Estimate
 
 # What arrivals leave of the slots is not known better than this: a wait without end is not forecast.
@@ -86,7 +86,7 @@ def forecast(
     own: Backlog,
     capacity: float,
     phases: Sequence[tuple[float, Load]],
-    passing: Passing = NOTHING,
+    passing: Passing = NO_PASSING,
 ) -> Forecast | None:
     """Return when a Task with this work ahead starts; None where nothing tells.
 

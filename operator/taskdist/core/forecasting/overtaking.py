@@ -87,4 +87,4 @@ class Passing:
         return found + self.running * (len(tied) + ratio * ratio)
 
 
-NOTHING: Final = Passing()
+NO_PASSING: Final = Passing()

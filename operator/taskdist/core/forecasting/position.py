@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Final
 
 from taskdist.core.fleet.equivalence import Shape
 from taskdist.core.order import Place
-from taskdist.core.ordering.fair_sharing import LOOK, even
+from taskdist.core.ordering.fair_sharing import MOST_COMPARED, even
 from taskdist.core.ordering.index import in_hurry
 
 if TYPE_CHECKING:
     from taskdist.core.limits.blockers import Blocker
     from taskdist.core.ordering.fair_sharing import Share
-    from taskdist.core.ordering.lines import Group, Line, TaskEntry, TaskRecord
+    from taskdist.core.ordering.lines import Group, HeapTask, Line, TaskRecord
 
 EXACT: Final = 1000
 # So many entries of a longer line are looked at to tell how many are before a place.
@@ -41,7 +41,9 @@ class Ahead:
 
     __slots__ = ("exact", "higher", "lane", "lanes", "of_own", "queue", "queues", "rivals", "tasks", "turn", "vt")
 
-    def __init__(self, higher: dict[Shape, float], lane: "Lane", queue: "Turns", queues: "list[Turns]") -> None:
+    def __init__(
+        self, higher: dict[Shape, float], lane: "Lane", queue: "QueueLanes", queues: "list[QueueLanes]"
+    ) -> None:
         self.higher = higher
         self.tasks = dict(higher)
         self.exact = True
@@ -104,9 +106,9 @@ class Lane:
         """Return which part of its work is done when it has come to this virtual time."""
         return min(1.0, max(0.0, (vt - self.vt) * self.weight / self.cost)) if self.cost else 1.0
 
-    def ordered(self) -> "Iterator[TaskEntry]":
+    def ordered(self) -> "Iterator[HeapTask]":
         """Yield its Tasks in order, at the cost of those that are asked for."""
-        frontier: list[tuple[TaskEntry, int, Line]] = [(line.heap[0], 0, line) for line in self.lines]
+        frontier: list[tuple[HeapTask, int, Line]] = [(line.heap[0], 0, line) for line in self.lines]
         heapify(frontier)
         while frontier:
             entry, at, line = heappop(frontier)
@@ -122,7 +124,7 @@ class _Turn:
 
     __slots__ = ("entry", "lane", "tasks", "vt")
 
-    def __init__(self, lane: Lane, entry: "TaskEntry", tasks: "Iterator[TaskEntry]") -> None:
+    def __init__(self, lane: Lane, entry: "HeapTask", tasks: "Iterator[HeapTask]") -> None:
         self.vt = lane.vt
         self.lane = lane
         self.entry = entry
@@ -132,7 +134,7 @@ class _Turn:
         return (self.vt, self.lane.key)
 
 
-class Turns:
+class QueueLanes:
     """The same of a queue: its lanes by tenant. `pending`: slot-seconds charged for its running Tasks."""
 
     __slots__ = ("key", "lanes", "pending", "vt", "weight")
@@ -162,13 +164,13 @@ class Turns:
                 high = middle
         return high
 
-    def ordered(self, price: Callable[[Shape], float]) -> "Iterator[tuple[TaskEntry, float]]":
+    def ordered(self, price: Callable[[Shape], float]) -> "Iterator[tuple[HeapTask, float]]":
         """Yield its Tasks as its tenants take turns, with what each costs."""
         return ((entry, cost) for entry, cost, _ in self.served(self.lanes.values(), price))
 
     def served(
         self, lanes: Iterable[Lane], price: Callable[[Shape], float]
-    ) -> "Iterator[tuple[TaskEntry, float, Lane]]":
+    ) -> "Iterator[tuple[HeapTask, float, Lane]]":
         """Yield the Tasks of these lanes as they take turns, with what each costs: the index's own rule of turns."""
         pending = self.pending
         turns: list[_Turn] = []
@@ -181,7 +183,7 @@ class Turns:
         while turns:
             least, chosen = turns[0].vt, 0
             if pending > 0.0:
-                for at, turn in enumerate(turns[1:LOOK], 1):
+                for at, turn in enumerate(turns[1:MOST_COMPARED], 1):
                     hurried = turn.entry < turns[chosen].entry and in_hurry(turn.entry.record)
                     if hurried and even(turn.vt, turn.lane.weight, least, pending):
                         chosen = at
@@ -218,7 +220,7 @@ def ahead(
     assert line.share is not None, "a line of an open class has a share"
     own = line.share
     pools = frozenset(record.shape.pools)
-    queues: dict[str, Turns] = {}
+    queues: dict[str, QueueLanes] = {}
     prices: dict[Shape, float] = {}
     higher: dict[Shape, float] = {}
     band_of_own, of_own = line.band, 0.0
@@ -248,7 +250,7 @@ def ahead(
                 prices[shape] = price(shape)
             queue = queues.get(share.parent.key)
             if queue is None:
-                queue = queues[share.parent.key] = Turns(share.parent)
+                queue = queues[share.parent.key] = QueueLanes(share.parent)
             lane = queue.lanes.get(share.key)
             if lane is None:
                 lane = queue.lanes[share.key] = Lane(share)

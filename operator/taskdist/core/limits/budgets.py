@@ -306,7 +306,7 @@ class Amounts:
         return self._heap[0]
 
 
-def taken(short: Short, budgets: Iterable[tuple[str, str, int]]) -> int:
+def amount_taken(short: Short, budgets: Iterable[tuple[str, str, int]]) -> int:
     """Return how much of these amounts is of that budget."""
     purse = short.purse
     for queue, name, amount in budgets:

@@ -64,7 +64,7 @@ class Limits:
         self.budgets.forget_purses(book)
         return opened
 
-    def settle(self, key: Key, now: float) -> None:
+    def fill_buckets(self, key: Key, now: float) -> None:
         """Fill the queue's buckets up to now at the former rates, as its rules change."""
         book = self._books.get(key)
         for scope in () if book is None else (book, *book.accounts.values()):

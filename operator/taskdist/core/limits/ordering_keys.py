@@ -37,7 +37,7 @@ class SequenceEntry:
         return self.uid < other.uid if self.uid != other.uid else self.stamp < other.stamp
 
 
-class Sequence:
+class KeySequence:
     """The Tasks of one key. An entry is dead unless `entries` holds it under its uid.
 
     `leased` are the uids of those that have a lease: one at most, but for leases that were found at a change of leader.
@@ -76,7 +76,7 @@ class OrderingKeys:
     """All Tasks with an ordering key that have not ended. Calls with Tasks without one are mistakes."""
 
     def __init__(self) -> None:
-        self._sequences: dict[SequenceKey, Sequence] = {}
+        self._sequences: dict[SequenceKey, KeySequence] = {}
         self._stamp = 0
 
     def enter(self, task: Task) -> str | None:
@@ -84,7 +84,7 @@ class OrderingKeys:
         key = _key(task)
         sequence = self._sequences.get(key)
         if sequence is None:
-            sequence = self._sequences[key] = Sequence()
+            sequence = self._sequences[key] = KeySequence()
         led = None if sequence.leased else sequence.first()
         self._stamp += 1
         sequence.put(SequenceEntry(_STARTED if task.attempted else _NEW, task, self._stamp))

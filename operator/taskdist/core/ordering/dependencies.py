@@ -111,7 +111,7 @@ class Dependencies:
         for parent in node.parents:
             if parent not in former:
                 self._obtain(parent).children[task.uid] = None
-        self._settle(task.uid, waited)
+        self._search_and_link(task.uid, waited)
         for parent in former:
             if parent not in node.parents:
                 self._leave(parent, task.uid)
@@ -143,7 +143,7 @@ class Dependencies:
             if not _over(known):
                 node.parents[uid] = Parent(known.name, uid, phase, phase is None)
                 self._judge(node)
-                self._settle(child, waited)
+                self._search_and_link(child, waited)
         for child in children:
             self._regated.pop(child, None)
         return children
@@ -211,7 +211,7 @@ class Dependencies:
         node.bad = [each for each in parents if each.gone or each.phase in _FAILED]
         node.waits = {each.uid for each in parents if not _over(each)}
 
-    def _settle(self, uid: str, waited: set[str]) -> None:
+    def _search_and_link(self, uid: str, waited: set[str]) -> None:
         """The Task may wait for other parents than it `waited` for."""
         node = self._nodes[uid]
         if node.waits != waited:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GroupT = TypeVar("GroupT")
 LineT = TypeVar("LineT")
 # Of so many shares at most, the first in their order, it is asked who is in a hurry.
-LOOK: Final = 8
+MOST_COMPARED: Final = 8
 
 
 def even(vt: float, weight: float, least: float, pending: float) -> bool:

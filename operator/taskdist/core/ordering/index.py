@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 from taskdist.core import order
 from taskdist.core.fleet.equivalence import Demand, Profile, Shape
-from taskdist.core.limits.budgets import Short, taken
+from taskdist.core.limits.budgets import Short, amount_taken
 from taskdist.core.model import EMERGENCY, Key, Queue, Task
 from taskdist.core.order import Place
-from taskdist.core.ordering.fair_sharing import LOOK, Share, even
-from taskdist.core.ordering.lines import Band, Charge, Group, Line, LineEntry, TaskEntry, TaskRecord
+from taskdist.core.ordering.fair_sharing import MOST_COMPARED, Share, even
+from taskdist.core.ordering.lines import Band, Charge, Group, HeapLine, HeapTask, Line, TaskRecord
 from taskdist.core.primitives.bitsets import OrTree, bits
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class WaitingIndex:
         self._stamp += 1
         record.line = line
         record.stamp = stamp = self._stamp
-        entry = TaskEntry(record.place(), stamp, record)
+        entry = HeapTask(record.place(), stamp, record)
         line.trim()
         heap = line.heap
         heappush(heap, entry)
@@ -159,7 +159,7 @@ class WaitingIndex:
         queue.pending += cost
         record.charge = Charge(share, cost, now)
 
-    def settle(self, record: TaskRecord, now: float) -> None:
+    def correct_charge(self, record: TaskRecord, now: float) -> None:
         """The Task's lease is over: what was charged for it becomes what it took."""
         charge, record.charge = record.charge, None
         if charge is None:
@@ -279,7 +279,7 @@ class WaitingIndex:
             if self._masks[at] != band.root.mask:
                 yield f"the mask of band {at} does not name its groups"
 
-    def _lead(self, line: Line, first: TaskEntry | None) -> None:
+    def _lead(self, line: Line, first: HeapTask | None) -> None:
         """The line's first Task is another now."""
         group = line.group
         if first is None:
@@ -303,7 +303,7 @@ class WaitingIndex:
             self._gain(line, share, profile.number)
         group.join(line.shape)
         line.group = group
-        if isinstance(group.parked, Short) and taken(group.parked, line.shape.budgets) < group.parked.amount:
+        if isinstance(group.parked, Short) and amount_taken(group.parked, line.shape.budgets) < group.parked.amount:
             # It may go though the others may not.
             self.unpark_group(group, group.parked)
         self._head(line, group, first)
@@ -320,12 +320,12 @@ class WaitingIndex:
         """Let the band be found by what goes on there now."""
         self._masks[at] = self._bands[at].root.mask
 
-    def _head(self, line: Line, group: Group, first: TaskEntry) -> None:
+    def _head(self, line: Line, group: Group, first: HeapTask) -> None:
         """Let the line stand in its group by its first Task."""
         self._stamp += 1
         line.stamp = self._stamp
         line.lead = record = first.record
-        heappush(group.heap, LineEntry(first.place, line.stamp, line))
+        heappush(group.heap, HeapLine(first.place, line.stamp, line))
         assert line.share is not None
         firsts = line.share.firsts
         for numbers, former in list(firsts.items()):
@@ -387,7 +387,7 @@ def _turn(queue: Share[Group, Line], free: int) -> TaskRecord:
             if in_hurry(lead) and lead.before(found):
                 found = lead
         looked += 1
-        if looked == LOOK:
+        if looked == MOST_COMPARED:
             break
     assert found is not None, "a share's mask names a profile that none of its children waits for"
     queue.turn = least

@@ -16,7 +16,7 @@ from taskdist.core.ordering.index import WaitingIndex
 from taskdist.core.ordering.lines import KeyCount, Line, TaskRecord
 
 
-class Held(NamedTuple):
+class HeldPart(NamedTuple):
     """So many Tasks of a line wait for this limit; `since` is the sum of the times at which they began to wait."""
 
     blocker: Blocker
@@ -57,17 +57,17 @@ class LineLimits:
             self._limited[shape.queue_key] = self._limits.limited(first.record.task)
         return self._limits.holding_all(first.record.task, line.level, self._now)
 
-    def of(self, line: Line) -> list[Held]:
+    def of(self, line: Line) -> list[HeldPart]:
         """Return by which limits how many of the line's Tasks are held; the others wait for room alone."""
         shared = self.shared(line)
         if shared is None and line.keys is None:
             return []
         if shared is not None and not shared.after_keys:
-            return [Held(shared, line.live, line.since)]
-        found: list[Held] = []
+            return [HeldPart(shared, line.live, line.since)]
+        found: list[HeldPart] = []
         tasks, since = line.live, line.since
         for full, count in self._by_key(line):
-            found.append(Held(full, count.tasks, count.since))
+            found.append(HeldPart(full, count.tasks, count.since))
             tasks -= count.tasks
             since -= count.since
         if shared is None:
@@ -78,9 +78,9 @@ class LineLimits:
                 tasks -= 1
                 since -= record.since
                 if own is not None:
-                    found.append(Held(own, 1, record.since))
+                    found.append(HeldPart(own, 1, record.since))
         if tasks:
-            found.append(Held(shared, tasks, since))
+            found.append(HeldPart(shared, tasks, since))
         return found
 
     def _by_key(self, line: Line) -> list[tuple[FullKey, KeyCount]]:

@@ -15,7 +15,7 @@ from taskdist.api import Reason
 from taskdist.core.agents.roster import AgentRecord
 from taskdist.core.decisions import Fail, Spill
 from taskdist.core.fleet.equivalence import Demand, Profile, Shape
-from taskdist.core.limits.budgets import Amounts, Short, taken
+from taskdist.core.limits.budgets import Amounts, Short, amount_taken
 from taskdist.core.model import Key, Task
 from taskdist.core.order import Place
 from taskdist.core.ordering.fair_sharing import Share, tally
@@ -138,7 +138,7 @@ class TaskRecord:
         return mine.created < theirs.created if mine.created != theirs.created else mine.uid < theirs.uid
 
 
-class TaskEntry:
+class HeapTask:
     """A Task in the heap of its line, as it stood when it was entered. It is dead once its record has another stamp."""
 
     __slots__ = ("place", "record", "stamp")
@@ -152,7 +152,7 @@ class TaskEntry:
     def live(self) -> bool:
         return self.record.stamp == self.stamp
 
-    def __lt__(self, other: "TaskEntry") -> bool:
+    def __lt__(self, other: "HeapTask") -> bool:
         order = self.place.compare(other.place)
         return order < 0 if order else self.stamp < other.stamp
 
@@ -192,7 +192,7 @@ class Line:
         self.shape = shape
         self.band = band
         self.tenant = tenant
-        self.heap: list[TaskEntry] = []
+        self.heap: list[HeapTask] = []
         self.live = 0
         # The sum of the times at which its Tasks began to wait.
         self.since = 0.0
@@ -230,7 +230,7 @@ class Line:
         if not count.tasks:
             del self.keys[key]
 
-    def first(self) -> TaskEntry | None:
+    def first(self) -> HeapTask | None:
         heap = self.heap
         while heap:
             entry = heap[0]
@@ -248,7 +248,7 @@ class Line:
         return (entry.record for entry in self.heap if entry.live)
 
 
-class LineEntry:
+class HeapLine:
     """A line in the heap of its group, at the place of its first Task. It is dead once its line has another stamp."""
 
     __slots__ = ("line", "place", "stamp")
@@ -262,7 +262,7 @@ class LineEntry:
     def live(self) -> bool:
         return self.line.stamp == self.stamp
 
-    def __lt__(self, other: "LineEntry") -> bool:
+    def __lt__(self, other: "HeapLine") -> bool:
         order = self.place.compare(other.place)
         return order < 0 if order else self.stamp < other.stamp
 
@@ -280,7 +280,7 @@ class Group:
         self._names = () if taking is None else taking.budgets
         self._amounts = [Amounts() for _ in self._names]
         self.share = share
-        self.heap: list[LineEntry] = []
+        self.heap: list[HeapLine] = []
         self.lines = 0
         # How many of its Tasks want room where.
         self.demands: dict[Demand, int] = {}
@@ -305,7 +305,7 @@ class Group:
 
     def least(self, short: Short) -> int:
         """Return the least that any of its Tasks takes of the budget, of which all take."""
-        return taken(short, [(*name, self._amounts[at].least) for at, name in enumerate(self._names)])
+        return amount_taken(short, [(*name, self._amounts[at].least) for at, name in enumerate(self._names)])
 
     def park(self, blocker: "Blocker") -> None:
         """Nothing of it goes on until `unpark`."""

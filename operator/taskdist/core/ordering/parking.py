@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from taskdist.core.limits.blockers import Blocker
 
 
-class _Entry:
+class _ParkedTask:
     """A parked Task in the order of those of its key, as it stood when it was entered: levels, then too late or not.
 
     It is dead once its record has another stamp.
@@ -42,7 +42,7 @@ class _Entry:
     def live(self) -> bool:
         return self.record.parked == self.stamp
 
-    def __lt__(self, other: "_Entry") -> bool:
+    def __lt__(self, other: "_ParkedTask") -> bool:
         if self.level != other.level:
             return self.level > other.level
         if self.late != other.late:
@@ -81,7 +81,7 @@ class _Single:
     __slots__ = ("lines", "live")
 
     def __init__(self) -> None:
-        self.lines: dict[tuple[Shape, str], list[_Entry]] = {}
+        self.lines: dict[tuple[Shape, str], list[_ParkedTask]] = {}
         self.live = 0
 
 
@@ -137,7 +137,7 @@ class Parking:
         self._stamp += 1
         late = record.hopeless_from < now
         record.parked = self._stamp
-        entry = _Entry(record.level, late, record.place(), self._stamp, record)
+        entry = _ParkedTask(record.level, late, record.place(), self._stamp, record)
         heap = single.lines.setdefault((record.shape, record.task.tenant), [])
         heappush(heap, entry)
         if len(heap) > 16 + 2 * single.live:
@@ -202,7 +202,7 @@ class Parking:
         single = self._singles.get(key)
         if single is None:
             return
-        firsts: dict[tuple[Shape | Profile, str, Budgets], _Entry] = {}
+        firsts: dict[tuple[Shape | Profile, str, Budgets], _ParkedTask] = {}
         for line, heap in list(single.lines.items()):
             entry = self._head(single, heap, now)
             if entry is None:
@@ -223,7 +223,7 @@ class Parking:
         if not single.live:
             del self._singles[key]
 
-    def _head(self, single: _Single, heap: list[_Entry], now: float) -> _Entry | None:
+    def _head(self, single: _Single, heap: list[_ParkedTask], now: float) -> _ParkedTask | None:
         """Return the entry of the line's first Task; None if it has none."""
         while heap:
             entry = heap[0]

@@ -1,8 +1,8 @@
 """The strategies themselves, each with its source.
 
 Those that rank: the class of the best rank that has room, and in it the least busy agent or the fullest. Those that
-take turns, draw lots or hash: single agents, `LOOK` at most. Ties go to the least cumulative busy time, then to the
-uid. Refuses to know who may run what.
+take turns, draw lots or hash: single agents, `MOST_AGENTS` at most. Ties go to the least cumulative busy time, then to
+the uid. Refuses to know who may run what.
 """
 
 from abc import abstractmethod
@@ -14,10 +14,10 @@ from typing import Final
 
 from taskdist.api import Strategy
 from taskdist.core.agents.filters import label
-from taskdist.core.agents.rings import HashRing, Roll, around, in_turn
-from taskdist.core.agents.roster import AgentClass, AgentRecord, Roster, RosterEntry
+from taskdist.core.agents.rings import HashRing, Roll, around, round_from
+from taskdist.core.agents.roster import AgentClass, AgentRecord, HeapAgent, Roster
 from taskdist.core.model import REGION, ZONE, Key, Pool
-from taskdist.core.placement.strategies import LOOK, Ask, Picker, draws, least_busy
+from taskdist.core.placement.strategies import MOST_AGENTS, Ask, Picker, draws, least_busy
 from taskdist.core.primitives.hashing import hashed
 
 # How far above the average an agent of a ring may be filled. Keys move by O(1 ÷ ε²) of the ideal for a bound of 1 + ε.
@@ -59,7 +59,7 @@ class Ranked(Picker):
 
     def pick(self, ask: Ask) -> tuple[AgentRecord, float]:
         self.prepare(ask)
-        best: RosterEntry | None = None
+        best: HeapAgent | None = None
         least, first = 0.0, 0.0
         for roster in ask.rosters:
             entry = roster.fullest(ask.slots) if self.fullest else roster.best()
@@ -99,7 +99,7 @@ class Spread(Ranked):
             kind = roster.kind
             zone = label(kind.offer, ZONE) or ""
             slots[zone] += kind.open * kind.offer.slots
-            taken[zone] += kind.taken
+            taken[zone] += kind.busy_slots
         self._loads = {zone: taken[zone] / most for zone, most in slots.items() if most}
 
     def rank(self, agent: AgentRecord, kind: AgentClass, ask: Ask) -> float:
@@ -211,14 +211,14 @@ def _find(rosters: list[Roster], uid: str) -> AgentRecord:
 
 
 def _following(ask: Ask, last: str) -> Iterator[AgentRecord]:
-    """Yield the next `LOOK` agents after the last one, by uid and around."""
-    for uid in islice(in_turn(_rolls(ask.rosters), last), LOOK):
+    """Yield the next `MOST_AGENTS` agents after the last one, by uid and around."""
+    for uid in islice(round_from(_rolls(ask.rosters), last), MOST_AGENTS):
         yield _find(ask.rosters, uid)
 
 
 class RoundRobin(Picker):
-    """The next agent by uid, after the one that was picked last, that has room; of more than `LOOK` full ones in a row,
-    the least busy of all (Kleinrock, "Analysis of a time-shared processor", 1964)."""
+    """The next agent by uid, after the one that was picked last, that has room (Kleinrock, "Analysis of a time-shared
+    processor", 1964). After more than `MOST_AGENTS` full ones in a row: the least busy of all."""
 
     def __init__(self) -> None:
         self._last = ""
@@ -230,7 +230,7 @@ class RoundRobin(Picker):
                 return agent, float(number)
         _, agent = least_busy(ask.rosters)
         self._last = agent.uid
-        return agent, float(LOOK)
+        return agent, float(MOST_AGENTS)
 
     def words(self, agent: AgentRecord, score: float) -> str:
         return "next in turn" if score <= 0.0 else f"next in turn with room, after {score:g} without"
@@ -242,8 +242,8 @@ class SmoothWeighted(Picker):
 
     That is Tijdeman's rule ("The chairman assignment problem", Discrete Mathematics 32, 1980): counted from the first
     pick, no agent strays from its exact part by more than 1 − 1 ÷ (2n − 2) picks, so by less than two in any window.
-    nginx's smooth weighted round robin is its cousin without that bound. Of more than `LOOK` agents with room, so many
-    at a time, by uid and around.
+    nginx's smooth weighted round robin is its cousin without that bound. Of more than `MOST_AGENTS` agents with room,
+    so many at a time, by uid and around.
     """
 
     def __init__(self) -> None:
@@ -252,14 +252,14 @@ class SmoothWeighted(Picker):
 
     def pick(self, ask: Ask) -> tuple[AgentRecord, float]:
         met = list(_following(ask, self._last))
-        if len(met) == LOOK:
+        if len(met) == MOST_AGENTS:
             self._last = met[-1].uid
         found = [agent for agent in met if ask.fits(agent)]
         if not found:
             _, agent = least_busy(ask.rosters)
             return agent, 0.0
         kinds = [roster.kind for roster in ask.competing]
-        if len(self._owed) > 16 * LOOK + 2 * sum([len(kind.members) for kind in kinds]):
+        if len(self._owed) > 16 * MOST_AGENTS + 2 * sum([len(kind.members) for kind in kinds]):
             # Most are of agents that are no more.
             known = [kind.members for kind in kinds]
             self._owed = {uid: owed for uid, owed in self._owed.items() if any(uid in each for each in known)}
@@ -324,13 +324,13 @@ class ConsistentHash(Picker):
     """The key's home on a ring of agents; if that is full or filled beyond its bound, the next on the ring at once.
 
     The bound is ⌈`BOUND` × the busy part of all slots × its own slots⌉ (Mirrokni, Thorup and Zadimoghaddam,
-    "Consistent hashing with bounded loads", SODA 2018). Past `LOOK` agents, the first with room that was met, and the
-    least busy if there was none. The key is the Task's stickyKey, or its type.
+    "Consistent hashing with bounded loads", SODA 2018). Past `MOST_AGENTS` agents, the first with room that was met,
+    and the least busy if there was none. The key is the Task's stickyKey, or its type.
     """
 
     def pick(self, ask: Ask) -> tuple[AgentRecord, float]:
         task = ask.task
-        taken = ask.slots + sum([roster.kind.taken for roster in ask.competing])
+        taken = ask.slots + sum([roster.kind.busy_slots for roster in ask.competing])
         slots = sum([roster.kind.open * roster.kind.offer.slots for roster in ask.competing])
         part = BOUND * taken / slots
         point = hashed(task.type if task.sticky_key is None else task.sticky_key)
@@ -345,7 +345,7 @@ class ConsistentHash(Picker):
                 if agent.busy + ask.slots <= ceil(part * agent.slots):
                     return agent, float(len(seen) - 1)
                 roomy = roomy or agent
-            if len(seen) == LOOK:
+            if len(seen) == MOST_AGENTS:
                 break
         if roomy is None:
             _, roomy = least_busy(ask.rosters)

@@ -31,7 +31,7 @@ class Reservation:
 
 
 # So many of the impatient are looked at for who gets a pool's agent held.
-LOOK: Final = 64
+MOST_APPLICANTS: Final = 64
 # Seconds after which it is looked again where nothing could be held.
 AGAIN: Final = 1.0
 # Whether a limit holds the Task, for longer than it takes a token to come.
@@ -135,7 +135,7 @@ class Reservations:
                 self._nothing_before = 0.0
                 # One that died is forgotten.
                 if self._fleet.agents.get(agent.uid) is agent:
-                    self._fleet.change(agent, now, _free)
+                    self._fleet.change(agent, now, _release)
         return found
 
     def make(self, now: float) -> None:
@@ -147,7 +147,7 @@ class Reservations:
             served = {reservation.record.task.uid for reservation in self._by_pool.values()}
             self._vain = vain = set[RoomNeeded]()
             looked: dict[str, TaskRecord] = {}
-            while len(looked) < LOOK and len(self._by_pool) < len(self._fleet.pools):
+            while len(looked) < MOST_APPLICANTS and len(self._by_pool) < len(self._fleet.pools):
                 record = self._next(looked)
                 if record is None:
                     break
@@ -158,7 +158,7 @@ class Reservations:
                 need = _room_needed(profile)
                 if need in vain:
                     continue
-                if not self._limited(record, now) and not self._hold(record, profile, now):
+                if not self._limited(record, now) and not self._reserve_for(record, profile, now):
                     vain.add(need)
             for record in looked.values():
                 heappush(self._order, Applicant(record))
@@ -178,7 +178,7 @@ class Reservations:
                 return record
         return None
 
-    def _hold(self, record: TaskRecord, profile: Profile, now: float) -> bool:
+    def _reserve_for(self, record: TaskRecord, profile: Profile, now: float) -> bool:
         """Hold the agent on which the Task fits first, in a pool without a hold; return whether there is one."""
         fits_at = inf
         best: AgentRecord | None = None
@@ -196,7 +196,7 @@ class Reservations:
         agent = best
         assert agent.pool is not None
         self._by_pool[agent.pool] = Reservation(record, agent.pool, agent, fits_at)
-        self._fleet.change(agent, now, _keep)
+        self._fleet.change(agent, now, _reserve)
         return True
 
     @staticmethod
@@ -231,9 +231,9 @@ def _may_serve(agent: AgentRecord, record: TaskRecord) -> bool:
     return agent.holdable and shape.closed is None and kind is not None and bool(shape.serving >> kind.number & 1)
 
 
-def _keep(agent: AgentRecord) -> None:
-    agent.kept = True
+def _reserve(agent: AgentRecord) -> None:
+    agent.reserved = True
 
 
-def _free(agent: AgentRecord) -> None:
-    agent.kept = False
+def _release(agent: AgentRecord) -> None:
+    agent.reserved = False

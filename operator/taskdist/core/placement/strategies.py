@@ -2,7 +2,7 @@
 
 Owns the choice and its words. A preference of the Task goes before any strategy, a sticky key before all but a ring.
 `Adaptive`, where the Task says no more than that, is the index's own order and does not come here. Strategies that
-rank classes cost as much as there are classes; those that look at single agents look at no more than `LOOK`, in an
+rank classes cost as much as there are classes; those that look at single agents look at `MOST_AGENTS` at most, in an
 order that follows from uids. Refuses clocks and chance: what is drawn follows from the Task's uid and its attempt.
 """
 
@@ -14,13 +14,13 @@ from typing import Final
 
 from taskdist.api import Strategy
 from taskdist.core.agents.filters import worth
-from taskdist.core.agents.roster import AgentRecord, Roster, RosterEntry
+from taskdist.core.agents.roster import AgentRecord, HeapAgent, Roster
 from taskdist.core.fleet.equivalence import Contest, Profile, Shape
 from taskdist.core.model import Key, Pool, Task
 from taskdist.core.primitives.hashing import hashed
 
 # So many agents at most are looked at one by one.
-LOOK: Final = 64
+MOST_AGENTS: Final = 64
 # Of so many sticky keys it is known where they were last.
 STICKY: Final = 100_000
 
@@ -83,7 +83,7 @@ class Picker(ABC):
         return f"{agent.busy} of its {agent.slots} slots are busy"
 
 
-def contest_of(shape: Shape, agent: AgentRecord | None = None) -> Contest:
+def current_contest(shape: Shape, agent: AgentRecord | None = None) -> Contest:
     """Return who competes for Tasks of the class now: the agents of the earliest step that has room or, where it is
     known whose one is given, those of that agent's step."""
     contests = shape.contests
@@ -101,12 +101,12 @@ def contest_of(shape: Shape, agent: AgentRecord | None = None) -> Contest:
 def strategy_of(shape: Shape, agent: AgentRecord | None = None) -> Strategy:
     """Return how agents are picked for Tasks of the class: by the word of the step that competes, else of the queue."""
     strategy = shape.strategy
-    return contest_of(shape, agent).strategy if strategy is None else strategy
+    return current_contest(shape, agent).strategy if strategy is None else strategy
 
 
 def least_busy(rosters: list[Roster]) -> tuple[float, AgentRecord]:
     """Return the least busy agent with its busy fraction: then by busy time so far, then by uid."""
-    best: RosterEntry | None = None
+    best: HeapAgent | None = None
     busy = 0.0
     for roster in rosters:
         if best is None or roster.goes_before(busy, best):
@@ -139,7 +139,7 @@ class Strategies:
 
     def choose(self, task: Task, shape: Shape, profile: Profile, left: float) -> Choice:
         """Return who is to run the Task, which has to end in `left` seconds. There must be an agent with room."""
-        contest = contest_of(shape)
+        contest = current_contest(shape)
         strategy = contest.strategy
         competing = profile.nearest()
         rosters = [roster for roster in competing if roster.room >= profile.slots]

@@ -9,7 +9,7 @@ from typing import Final
 
 # Arrivals are averaged over about so many seconds; of the first ones it is not believed that they are usual.
 WINDOW: Final = 300.0
-SETTLED: Final = 120.0
+LEAST_SPAN: Final = 120.0
 # The present rate is averaged over no fewer seconds.
 LEAST_HORIZON: Final = 1.0
 USUAL_HORIZON: Final = 10.0
@@ -70,5 +70,5 @@ class Inflow:
         if self._begun < 0.0:
             return 0.0
         fade = exp(min(0.0, self._at - now) / WINDOW)
-        seen = 1.0 - exp(-max(SETTLED, now - self._begun) / WINDOW)
+        seen = 1.0 - exp(-max(LEAST_SPAN, now - self._begun) / WINDOW)
         return self._seconds * fade / (WINDOW * seen)

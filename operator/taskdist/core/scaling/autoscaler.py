@@ -23,16 +23,16 @@ from taskdist.core.scaling.sizing import (
     Sizing,
     agents,
     at_once,
-    in_turn,
+    least_flexible_first,
     pardons,
-    parts,
+    pool_work,
     surge,
     target,
     victims,
     work,
     zone,
 )
-from taskdist.core.scaling.staffing import STEP
+from taskdist.core.scaling.staffing import INTERVAL
 from taskdist.core.views import PoolView
 
 # Where a pool has a target for how long Tasks wait, and so many wait, what comes and goes within so many seconds is
@@ -123,7 +123,7 @@ class Autoscaler:
         for number, state in enumerate(self._states):
             pool, sizing, here = state.pool, state.sizing, members[number]
             wanted = agents(load[number]) if load is not None and pool.elastic else 0
-            still = wanted == state.wanted and most[number] == state.most and sizing.settled
+            still = wanted == state.wanted and most[number] == state.most and sizing.stable
             if still and here.counted <= (sizing.desired or 0) and not here.draining and not here.resting:
                 continue
             if len(decisions) >= room:
@@ -145,8 +145,8 @@ class Autoscaler:
             self._rested = (self._catalogue.version, self._fleet.version)
         # What was set aside meanwhile wants nothing now, and may soon: then a pool is no more at rest than it says.
         if overfull and not decisions and (self._layout is None or self._layout.overfull):
-            settled = all(state.sizing.settled for state in self._states)
-            if settled and all(
+            stable = all(state.sizing.stable for state in self._states)
+            if stable and all(
                 each.counted <= (state.sizing.desired or 0) and not each.draining
                 for state, each in zip(self._states, members, strict=True)
             ):
@@ -166,9 +166,9 @@ class Autoscaler:
             return work(layout, busy, most)
         found: list[float] = []
         # Time counts in steps: between them only what happens changes anything.
-        step = now // STEP * STEP
+        step = now // INTERVAL * INTERVAL
         starts = [self._fleet.start_seconds(state.key) for state in self._states]
-        for state, part, start in zip(self._states, parts(layout, busy, most, starts, step), starts, strict=True):
+        for state, part, start in zip(self._states, pool_work(layout, busy, most, starts, step), starts, strict=True):
             pool, desired = state.pool, float(state.sizing.desired or 0)
             here = self._fleet.members(state.key)
             aim = pool.target_queue * state.sizing.haste.part
@@ -179,7 +179,7 @@ class Autoscaler:
                     state.usual.add(part.usual(pool.target_queue), part.coming_service, step)
                 if part.busy + part.waiting > 0.0:
                     least = max(least, min(desired, state.usual.most))
-                    self._look_at(step + STEP)
+                    self._look_at(step + INTERVAL)
             elif least > desired and now < state.grown + BREATH and self._many(layout):
                 # What comes within a moment is taken together: each growth costs a look at all that waits.
                 least = desired
@@ -214,7 +214,7 @@ class Autoscaler:
         self._seen = catalogue.version
         self._states = [_PoolState(pool, self._sizes.setdefault(key, Sizing())) for key, pool in pools.items()]
         elastic = any(pool.elastic for pool in pools.values())
-        self._layout = Layout(pools, in_turn(catalogue.demands.values())) if elastic else None
+        self._layout = Layout(pools, least_flexible_first(catalogue.demands.values())) if elastic else None
 
     def _follow(
         self, pool: Pool, desired: int, members: PoolMembers, unheard: bool, waiting: int, now: float
@@ -269,7 +269,7 @@ class Autoscaler:
             at_work = [
                 a
                 for a in members.agents.values()
-                if a.counted and a.ready and not a.resting and not a.kept and not _asked_for(a, waiting)
+                if a.counted and a.ready and not a.resting and not a.reserved and not _asked_for(a, waiting)
             ]
             at_work.sort(key=lambda agent: (agent.busy, -agent.idle_since, agent.uid))
             for agent in at_work[: surplus - len(members.resting)]:
@@ -288,7 +288,7 @@ class Autoscaler:
             if not _asked_for(agents_there[0], waiting):
                 continue
             for agent in agents_there:
-                if agent.kind is not None and not agent.kept:
+                if agent.kind is not None and not agent.reserved:
                     for roster in agent.kind.rosters.values():
                         if roster.masks[agent.slots - agent.busy] & waiting and agent.fits(roster.resources):
                             self._fleet.change(agent, now, _rouse)

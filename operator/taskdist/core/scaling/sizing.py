@@ -23,7 +23,7 @@ EPSILON: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TargetSize:
     """The size a pool should have by the work there is: within its bounds, and why."""
 
     replicas: int
@@ -31,7 +31,7 @@ class Target:
     message: str
 
 
-def in_turn(demands: Iterable[Demand]) -> list[Demand]:
+def least_flexible_first(demands: Iterable[Demand]) -> list[Demand]:
     """Order demands as they choose pools: the least flexible first."""
     return sorted(demands, key=lambda demand: (len(demand.candidates), demand.candidates))
 
@@ -122,7 +122,7 @@ def work(layout: Layout, busy: Sequence[int], most: Sequence[int]) -> list[float
     return load
 
 
-class Part:
+class PoolWork:
     """One pool's part of busy, waiting and coming work, in agents; and how long each takes on average."""
 
     __slots__ = ("_coming_seconds", "_coming_tasks", "_seconds", "busy", "coming", "rate", "waiting")
@@ -159,13 +159,15 @@ class Part:
         return self._coming_seconds / self.coming if self.coming > 0.0 else 0.0
 
 
-def parts(layout: Layout, busy: Sequence[int], most: Sequence[int], starts: Sequence[float], now: float) -> list[Part]:
+def pool_work(
+    layout: Layout, busy: Sequence[int], most: Sequence[int], starts: Sequence[float], now: float
+) -> list[PoolWork]:
     """Return what falls to each pool, if it is divided as `work` does; what has a target may fill a pool for longer.
 
     What usually comes is divided in the same way; what comes at present is for the first that may grow. `starts`: how
     many seconds an agent of each takes to start.
     """
-    found = [Part(taken / slots) for taken, slots in zip(busy, layout.slots, strict=True)]
+    found = [PoolWork(taken / slots) for taken, slots in zip(busy, layout.slots, strict=True)]
     for demand, candidates, first, last in layout.demands:
         service, left, coming = demand.inflow.service, float(demand.startable), demand.inflow.load(now)
         found[first.number].rate += demand.inflow.rate(now) / first.at_once
@@ -189,24 +191,24 @@ def agents(load: float) -> int:
     return ceil(load - EPSILON)
 
 
-def target(pool: Pool, wanted: int, most: int) -> Target:
+def target(pool: Pool, wanted: int, most: int) -> TargetSize:
     """Clamp the agents that the work fills to the pool's bounds; `most`: how many it may have now, of its maximum."""
     if not pool.elastic:
-        return Target(pool.minimum, Reason.FIXED_SIZE, f"replicas is {pool.minimum}.")
+        return TargetSize(pool.minimum, Reason.FIXED_SIZE, f"replicas is {pool.minimum}.")
     if wanted > most < pool.maximum:
-        return Target(
+        return TargetSize(
             most,
             Reason.PODS_FAILING,
             f"Work for {wanted} agents, but pods of the pool do not come up: it is not grown before they do.",
         )
     if wanted > pool.maximum:
-        return Target(
+        return TargetSize(
             pool.maximum,
             Reason.AT_MAXIMUM,
             f"Work for {wanted} agents; maxReplicas is {pool.maximum}. Raise it to serve the work sooner.",
         )
     if wanted < pool.minimum or wanted == 0:
-        return Target(
+        return TargetSize(
             max(wanted, pool.minimum),
             Reason.AT_MINIMUM if pool.minimum else Reason.IDLE,
             f"Work for {wanted} agents; minReplicas is {pool.minimum}.",
@@ -214,13 +216,13 @@ def target(pool: Pool, wanted: int, most: int) -> Target:
     message = f"Waiting and running Tasks fill {wanted} agents of {pool.slots} slots."
     if pool.target_queue > 0.0:
         message = f"{wanted} agents of {pool.slots} slots let Tasks start within {pool.target_queue:g} s."
-    return Target(wanted, Reason.WORK_WAITING, message)
+    return TargetSize(wanted, Reason.WORK_WAITING, message)
 
 
 class _Wanted(NamedTuple):
     """A size that was wanted, and the last moment at which it was."""
 
-    target: Target
+    target: TargetSize
     until: float
 
 
@@ -239,7 +241,7 @@ class _Lately:
     def clear(self) -> None:
         self._history.clear()
 
-    def add(self, wanted: Target, now: float) -> None:
+    def add(self, wanted: TargetSize, now: float) -> None:
         """It was the last one until now; from now on this is."""
         history = self._history
         if history:
@@ -248,11 +250,11 @@ class _Lately:
             history.pop()
         history.append(_Wanted(wanted, now))
 
-    def _supersedes(self, wanted: Target, former: Target) -> bool:
+    def _supersedes(self, wanted: TargetSize, former: TargetSize) -> bool:
         """Whether the former one makes no difference any more once this one was wanted later."""
         return former.replicas >= wanted.replicas if self._least else former.replicas <= wanted.replicas
 
-    def lapse(self, delay: float, now: float) -> Target:
+    def lapse(self, delay: float, now: float) -> TargetSize:
         """Forget what was wanted last so long ago; return what counts."""
         history = self._history
         while len(history) > 1 and now - history[0].until >= delay:
@@ -282,7 +284,7 @@ class Sizing:
         self._least = _Lately(True)
         self._most = _Lately(False)
 
-    def step(self, pool: Pool, wanted: Target, existing: int, now: float) -> bool:
+    def step(self, pool: Pool, wanted: TargetSize, existing: int, now: float) -> bool:
         """Take the size wanted now into account; return whether the desired size changed."""
         former = self.desired
         if not pool.elastic:
@@ -291,9 +293,9 @@ class Sizing:
         elif former is None and existing > wanted.replicas:
             # First sight, perhaps after a change of leader: what exists counts as wanted until now.
             message = f"{existing} agents exist. {wanted.message}"
-            self._most.add(Target(existing, Reason.PROGRESSING, message), now)
+            self._most.add(TargetSize(existing, Reason.PROGRESSING, message), now)
         elif former is None and pool.scale_up_delay > 0.0:
-            self._least.add(Target(max(existing, pool.minimum), Reason.PROGRESSING, "The pool is new."), now)
+            self._least.add(TargetSize(max(existing, pool.minimum), Reason.PROGRESSING, "The pool is new."), now)
         chosen = self._stabilized(pool, wanted, former, now) if pool.elastic else wanted
         self._most.add(chosen, now)
         chosen = self._most.lapse(pool.scale_down_delay, now)
@@ -301,7 +303,7 @@ class Sizing:
         self.reason, self.message = chosen.reason, chosen.message
         return self.desired != former
 
-    def _stabilized(self, pool: Pool, wanted: Target, former: int | None, now: float) -> Target:
+    def _stabilized(self, pool: Pool, wanted: TargetSize, former: int | None, now: float) -> TargetSize:
         """The size wanted now, or what is less and was wanted for long enough; never less than there are to be."""
         if pool.scale_up_delay <= 0.0:
             self._least.clear()
@@ -314,10 +316,10 @@ class Sizing:
         if least.replicas > there:
             return least
         waits = f"{wanted.message} They have to be needed for {pool.scale_up_delay:g} s before agents are added."
-        return Target(there, wanted.reason, waits)
+        return TargetSize(there, wanted.reason, waits)
 
     @property
-    def settled(self) -> bool:
+    def stable(self) -> bool:
         """Whether the size is what is wanted now, so that the passing of time changes nothing."""
         return len(self._most) == 1 and len(self._least) <= 1
 
@@ -375,7 +377,7 @@ def victims(
 
 def zone(agent: AgentRecord) -> str:
     """Return the zone that the agent says it is in, empty if it says none."""
-    for key, value in agent.offer.labels if agent.offer is not None else ():
+    for key, value in agent.reported.labels if agent.reported is not None else ():
         if key == ZONE:
             return value
     return ""

@@ -25,9 +25,9 @@ from typing import Final, NamedTuple
 from taskdist.core.primitives.inflow import WINDOW
 
 # Of the Tasks, so many may wait longer than the target.
-LATE: Final = 0.05
+LATE_PART: Final = 0.05
 # What time alone does to what is known of arrivals is looked at every so many seconds.
-STEP: Final = 5.0
+INTERVAL: Final = 5.0
 # What is observed in one window of how late Tasks start moves the target by so much; fewer count as so many.
 GAIN: Final = 2.0
 FEW: Final = 50.0
@@ -97,12 +97,12 @@ class Usual:
 
 
 class Haste:
-    """By how much a target has to be undercut so that it is met by all but `LATE` of the Tasks.
+    """By how much a target has to be undercut so that it is met by all but `LATE_PART` of the Tasks.
 
     The formulas take Tasks to start in the order of their coming. Where levels, deadlines or shares decide, some wait
     longer than that; so the target that they are given follows what is observed: each start that was late lowers it,
-    each other one raises it, by such steps that it stands still where `LATE` of them are late (Robbins and Monro, "A
-    Stochastic Approximation Method", 1951). Never above the target, and never below a tenth of it.
+    each other one raises it, by such steps that it stands still where `LATE_PART` of them are late (Robbins and Monro,
+    "A Stochastic Approximation Method", 1951). Never above the target, and never below a tenth of it.
     """
 
     __slots__ = ("_log",)
@@ -113,7 +113,7 @@ class Haste:
     def started(self, late: bool, among: float) -> None:
         """A Task started, of so many in a window."""
         step = GAIN / max(among, FEW)
-        self._log += -step * (1.0 - LATE) if late else step * LATE
+        self._log += -step * (1.0 - LATE_PART) if late else step * LATE_PART
         self._log = min(0.0, max(self._log, log(LEAST_PART)))
 
     @property
@@ -122,14 +122,14 @@ class Haste:
 
 
 def for_arrivals(load: float, service: float, target: float) -> float:
-    """Return the capacity with which at most `LATE` of what comes at this load waits longer than the target."""
+    """Return the capacity with which at most `LATE_PART` of what comes at this load waits longer than the target."""
     if load <= 0.0 or service <= 0.0:
         return load
     root = sqrt(load)
     low, high = 0.0, MOST_MARGIN
     for _ in range(30):
         middle = (low + high) / 2.0
-        if _late(middle, root, service, target) > LATE:
+        if _late(middle, root, service, target) > LATE_PART:
             low = middle
         else:
             high = middle

@@ -10,13 +10,13 @@ from math import inf
 from taskdist.api import OnHopeless, OnOverflow, Phase, Reason
 from taskdist.core.decisions import Fail, Spill
 from taskdist.core.engine.task_states import RUN, TaskStates
-from taskdist.core.fleet.probation import Guard
+from taskdist.core.fleet.probation import Probation
 from taskdist.core.model import Task
 from taskdist.core.ordering.lines import TaskRecord
 
 
-class Timeouts:
-    """Moves Tasks as time passes.
+class DueChanges:
+    """Brings about what has become due, for each Task and each limit.
 
     Its first call turns no Task away: those were accepted before a change of leader.
     """
@@ -29,10 +29,10 @@ class Timeouts:
         self._limits = states.limits
         self._parking = states.parking
         self._wakeups = states.wakeups
-        self.guard = Guard(self._fleet, self._catalogue)
+        self.probation = Probation(self._fleet, self._catalogue)
         self._begun = False
 
-    def bring_forward(self, now: float) -> None:
+    def apply(self, now: float) -> None:
         """Let happen what time alone brings, and judge the Tasks that came."""
         # What is there when this life begins was accepted in another one.
         if self._states.fresh:
@@ -45,7 +45,7 @@ class Timeouts:
             if self._begun:
                 self._turn_away(fresh, now)
         self._begun = True
-        self.guard.due(now)
+        self.probation.due(now)
         if due := self._wakeups.due(now):
             self._ring(due, now)
         if opened := self._limits.due(now):
@@ -108,7 +108,7 @@ class Timeouts:
 
     def _end(self, record: TaskRecord, decision: Fail | Spill, now: float) -> None:
         """The waiting Task is not handed out any more."""
-        self._states.lift(record, now)
+        self._states.take_out(record, now)
         self._states.gate(record, decision.reason)
         self._states.verdict(record, decision)
 
