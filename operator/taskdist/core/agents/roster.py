@@ -5,11 +5,13 @@ Refuses to know Tasks beyond the slots and resources they take.
 """
 
 from collections import OrderedDict
+from enum import Enum, auto
 from heapq import heapify, heappop, heappush
 from math import inf, log
 from sys import maxsize
 from typing import Final
 
+from taskdist.api import BreakerState
 from taskdist.core.agents.circuit_breaker import Evidence
 from taskdist.core.agents.filters import Offer
 from taskdist.core.agents.performance import PACE_MEMORY, PACE_STEP, TO_JUDGE, TYPES_OF_ONE, Conduct, Track, nine_in_ten
@@ -40,18 +42,47 @@ class Lease:
         self.resources = resources
 
 
+class Departure(Enum):
+    """Whether an agent is to go, and how far that has come."""
+
+    STAYS = auto()
+    DRAINING = auto()  # it was chosen to go
+    DRAINED = auto()  # it has been told, and holds nothing
+    DELETING = auto()  # the deletion of its pod was decided
+
+
+class Availability(Enum):
+    """Which Tasks may take the free slots of an agent that serves."""
+
+    FOR_ALL = auto()
+    RESERVED = auto()  # one that needs much room at once, and what ends before it starts
+    RESTING = auto()  # none as long as others have room: its pool could do without it
+
+
+# Named once: compiled code finds a constant at once, the member of a class by asking the class.
+STAYS: Final = Departure.STAYS
+DRAINING: Final = Departure.DRAINING
+DRAINED: Final = Departure.DRAINED
+DELETING: Final = Departure.DELETING
+FOR_ALL: Final = Availability.FOR_ALL
+RESERVED: Final = Availability.RESERVED
+RESTING: Final = Availability.RESTING
+CLOSED: Final = BreakerState.CLOSED
+OPEN: Final = BreakerState.OPEN
+
+
 class AgentRecord:
     """A pod of a pool and the agent in it, as far as known: either may be seen before the other."""
 
     __slots__ = (
+        "availability",
+        "breaker",
         "busy",
         "busy_seconds",
         "cap",
         "conduct",
         "created",
-        "deleting",
-        "drained",
-        "draining",
+        "departure",
         "enrolled",
         "evidence",
         "gone",
@@ -65,12 +96,9 @@ class AgentRecord:
         "outdated",
         "pod_seen",
         "pool",
-        "probed",
         "ready",
         "reported",
-        "reserved",
         "resources_free",
-        "resting",
         "rosters",
         "since",
         "slots",
@@ -78,7 +106,6 @@ class AgentRecord:
         "stamp",
         "starting",
         "template",
-        "tripped",
         "trouble",
         "uid",
         "warm",
@@ -99,22 +126,15 @@ class AgentRecord:
         self.pod_seen = False
         self.gone = False
         self.ready = False
-        # We chose it to go; `drained`: it has been told and holds nothing; `deleting`: its deletion was decided.
-        self.draining = False
-        self.drained = False
-        self.deleting = False
-        # Held for a Task that needs much room at once.
-        self.reserved = False
-        # Its pool could do without it: it gets nothing new as long as the others have room.
-        self.resting = False
+        self.departure = STAYS
+        self.availability = FOR_ALL
         # Its pod was seen from its creation on: when it is ready, that tells how long agents take to start.
         self.starting = False
         # What keeps its pod from coming up; says nothing while it is ready.
         self.trouble: Trouble | None = None
-        # Its circuit breaker is open, or half open. It takes a further Task only while fewer of its slots than `cap`
-        # are busy; `warm`: it was ready before, in this life of the core.
-        self.tripped = False
-        self.probed = False
+        self.breaker = CLOSED
+        # It takes a further Task only while fewer of its slots are busy. `warm`: it was ready before, in this life of
+        # the core.
         self.cap = maxsize
         self.warm = False
         # What was seen of it, and what its breaker is judged by; None before its first attempt ended.
@@ -144,22 +164,22 @@ class AgentRecord:
     @property
     def open(self) -> bool:
         """Whether new work may go there."""
-        return self.serving and not self.reserved and not self.tripped and not self.resting
+        return self.serving and self.availability is FOR_ALL and self.breaker is not OPEN
 
     @property
     def serving(self) -> bool:
         """Whether it is ready and to stay."""
-        return self.ready and not self.draining and not self.deleting and not self.gone
+        return self.ready and self.departure is STAYS and not self.gone
 
     @property
     def holdable(self) -> bool:
         """Whether work may go there if it is held for it."""
-        return self.serving and not self.tripped and self.cap >= self.slots
+        return self.serving and self.breaker is not OPEN and self.cap >= self.slots
 
     @property
     def counted(self) -> bool:
         """Whether it counts towards the pool's size: a pod that is there to stay."""
-        return (self.pod_seen or self.ready) and not self.gone and not self.draining and not self.deleting
+        return (self.pod_seen or self.ready) and not self.gone and self.departure is STAYS
 
     @property
     def failing(self) -> bool:
@@ -169,7 +189,20 @@ class AgentRecord:
     @property
     def leaving(self) -> bool:
         """Whether it was chosen to go and may yet be kept."""
-        return self.draining and not self.deleting and not self.gone
+        return self.departing and self.departure is not DELETING and not self.gone
+
+    @property
+    def departing(self) -> bool:
+        """Whether it was chosen to go."""
+        return self.departure is not STAYS
+
+    @property
+    def reserved(self) -> bool:
+        return self.availability is RESERVED
+
+    @property
+    def resting(self) -> bool:
+        return self.availability is RESTING
 
     def book_busy_time(self, now: float) -> None:
         """Book the busy time until now. Called before `busy` or the offer changes."""

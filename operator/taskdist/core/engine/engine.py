@@ -13,7 +13,7 @@ from typing import Any, Final
 from taskdist.api import Phase, Reason
 from taskdist.core import events, order
 from taskdist.core.agents.performance import PoolPerformance, TypePerformance, weakest
-from taskdist.core.agents.roster import AgentRecord
+from taskdist.core.agents.roster import DRAINED, DRAINING, AgentRecord
 from taskdist.core.decisions import Decision, Explanation, Retry, Undrain
 from taskdist.core.engine import audit
 from taskdist.core.engine.cycle import Cycle
@@ -265,8 +265,8 @@ class Core:
 
     def _agent_drained(self, event: events.AgentDrained, now: float) -> None:
         agent = self._fleet.agents.get(event.uid)
-        if agent is not None and agent.draining:
-            agent.drained = True
+        if agent is not None and agent.departure is DRAINING:
+            agent.departure = DRAINED
 
     # Decisions.
 

@@ -7,9 +7,9 @@ its route's clock) is added to that. Refuses to look at single agents, but for t
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from taskdist.api import Reason
+from taskdist.api import BreakerState, Reason
 from taskdist.core import commands
 from taskdist.core.agents.filters import FILTERS, PREFERRED, Need, Offer, prospective, refusal
 from taskdist.core.agents.roster import AgentClass
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from taskdist.core.agents.roster import AgentRecord
     from taskdist.core.ordering.lines import TaskRecord
     from taskdist.core.placement.reservations import Reservation
+
+CLOSED: Final = BreakerState.CLOSED
+OPEN: Final = BreakerState.OPEN
+HALF_OPEN: Final = BreakerState.HALF_OPEN
 
 
 def served(shape: Shape, catalogue: Catalogue, reservations: "Sequence[Reservation]") -> bool:
@@ -140,7 +144,7 @@ def _of_agents(
     if held or any(kind.open for kind in capable):
         rejections = _refused(shape.need, known) + _held_back(on_probation) + _failing(shape, catalogue)
         return _of_room(shape, catalogue, capable, held, pools, rejections, on_probation)
-    if any(agent.tripped for agent in on_probation):
+    if any(agent.breaker is OPEN for agent in on_probation):
         return _of_breakers(on_probation, pools, _refused(shape.need, known) + _held_back(on_probation))
     # Pools of which no agent is known are judged by what they declare: they may yet grow.
     unknown = [prospective(catalogue.pools[key]) for key in shape.pools if not catalogue.kinds(key)]
@@ -181,12 +185,12 @@ def _of_agents(
 def _held_back(on_probation: "Sequence[AgentRecord]") -> tuple[tuple[str, int], ...]:
     """Count agents that could run it by what keeps slots of theirs back."""
     counts = (
-        ("held by their circuit breakers", sum(agent.tripped for agent in on_probation)),
+        ("held by their circuit breakers", sum(agent.breaker is OPEN for agent in on_probation)),
         (
             "probed by their circuit breakers, one Task at a time",
-            sum(agent.open and agent.probed for agent in on_probation),
+            sum(agent.open and agent.breaker is HALF_OPEN for agent in on_probation),
         ),
-        ("new, and starting slowly", sum(agent.open and not agent.probed for agent in on_probation)),
+        ("new, and starting slowly", sum(agent.open and agent.breaker is CLOSED for agent in on_probation)),
     )
     return tuple((short, agents) for short, agents in counts if agents)
 
@@ -204,8 +208,8 @@ def _failing(shape: Shape, catalogue: Catalogue) -> tuple[tuple[str, int], ...]:
 def _of_breakers(
     on_probation: "Sequence[AgentRecord]", pools: str, rejections: tuple[tuple[str, int], ...]
 ) -> Explanation:
-    agents = sorted(agent.name for agent in on_probation if agent.tripped)
-    pool = next(agent.pool for agent in on_probation if agent.tripped and agent.pool is not None)
+    agents = sorted(agent.name for agent in on_probation if agent.breaker is OPEN)
+    pool = next(agent.pool for agent in on_probation if agent.breaker is OPEN and agent.pool is not None)
     return Explanation(
         Reason.BREAKER_OPEN,
         f"The agents of {pools} that may run it fail where others succeed, and are held by their circuit breakers: "
@@ -272,7 +276,7 @@ def _of_room(
     kept_back = sum(max(0, agent.slots - max(agent.cap, agent.busy)) for agent in on_probation if agent.open)
     slots -= kept_back
     if not fits and taken >= slots and kept_back > taken:
-        starting = any(agent.open and not agent.probed for agent in on_probation)
+        starting = any(agent.open and agent.breaker is CLOSED for agent in on_probation)
         return Explanation(
             Reason.SLOW_START if starting else Reason.BREAKER_OPEN,
             f"{kept_back} of {slots + kept_back} slots of {pools} are kept back: "

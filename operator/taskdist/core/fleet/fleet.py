@@ -350,7 +350,7 @@ class Fleet:
 def _state(agent: AgentRecord) -> AgentState:
     if agent.gone:
         return AgentState.GONE
-    if agent.draining:
+    if agent.departing:
         return AgentState.DRAINING
     if agent.ready:
         return AgentState.BUSY if agent.leases else AgentState.IDLE

@@ -190,8 +190,9 @@ class Probation:
         broken = []
         for uid, agent in self._fleet.agents.items():
             breaker, start = self._breakers.get(uid), self._starts.get(uid)
-            if agent.tripped != (breaker is not None and breaker.agent is agent and breaker.state is BreakerState.OPEN):
-                broken.append(f"agent {uid}: tripped is {agent.tripped}, which its breaker is not")
+            state = BreakerState.CLOSED if breaker is None or breaker.agent is not agent else breaker.state
+            if agent.breaker is not state:
+                broken.append(f"agent {uid}: its breaker counts as {agent.breaker} and is {state}")
             held = (breaker is not None and breaker.agent is agent) or (start is not None and start.agent is agent)
             if (agent.cap != maxsize) != held or (self._catalogue.on_probation.get(uid) is agent) != held:
                 broken.append(f"agent {uid} may have {agent.cap} slots busy, which nobody says")
@@ -266,18 +267,18 @@ class Probation:
         breaker, known = self._breaker_of(agent), self._fleet.agents.get(agent.uid) is agent
         start = self._starts.get(agent.uid)
         cap = maxsize if start is None else start.cap(now)
-        tripped = probed = False
+        state = BreakerState.CLOSED
         if breaker is not None:
-            cap, tripped, probed = 1, breaker.state is BreakerState.OPEN, breaker.state is BreakerState.HALF_OPEN
+            cap, state = 1, breaker.state
         if known and cap != maxsize:
             self._catalogue.on_probation[agent.uid] = agent
         else:
             self._catalogue.on_probation.pop(agent.uid, None)
-        if not known or (agent.cap, agent.tripped, agent.probed) == (cap, tripped, probed):
+        if not known or (agent.cap == cap and agent.breaker is state):
             return
 
         def held_back(agent: AgentRecord) -> None:
-            agent.cap, agent.tripped, agent.probed = cap, tripped, probed
+            agent.cap, agent.breaker = cap, state
 
         self._fleet.change(agent, now, held_back)
 

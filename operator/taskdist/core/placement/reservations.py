@@ -11,7 +11,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Final, NamedTuple
 
-from taskdist.core.agents.roster import AgentRecord, Resources
+from taskdist.core.agents.roster import FOR_ALL, RESERVED, AgentRecord, Resources
 from taskdist.core.fleet.equivalence import Profile
 from taskdist.core.fleet.fleet import Fleet
 from taskdist.core.model import Key
@@ -232,8 +232,8 @@ def _may_serve(agent: AgentRecord, record: TaskRecord) -> bool:
 
 
 def _reserve(agent: AgentRecord) -> None:
-    agent.reserved = True
+    agent.availability = RESERVED
 
 
 def _release(agent: AgentRecord) -> None:
-    agent.reserved = False
+    agent.availability = FOR_ALL

@@ -11,7 +11,16 @@ from math import inf
 from typing import Final
 
 from taskdist.api import Reason
-from taskdist.core.agents.roster import AgentRecord, PoolMembers
+from taskdist.core.agents.roster import (
+    DELETING,
+    DRAINED,
+    DRAINING,
+    FOR_ALL,
+    RESTING,
+    STAYS,
+    AgentRecord,
+    PoolMembers,
+)
 from taskdist.core.decisions import Decision, DeletePod, Drain, Scale, Undrain
 from taskdist.core.fleet.catalogue import Catalogue
 from taskdist.core.fleet.equivalence import Demand
@@ -299,7 +308,7 @@ class Autoscaler:
     @staticmethod
     def _may_go(agent: AgentRecord) -> bool:
         """It holds nothing, and it knows that it gets nothing; one that is not connected gets nothing anyway."""
-        return not agent.leases and (agent.drained or not agent.ready)
+        return not agent.leases and (agent.departure is DRAINED or not agent.ready)
 
     def wake(self) -> float | None:
         """When a surplus will have held long enough."""
@@ -335,7 +344,7 @@ class Autoscaler:
             len(ready),
             sum(agent.slots for agent in ready),
             members.busy,
-            tuple(agent.uid for agent in present if agent.draining or agent.deleting),
+            tuple(agent.uid for agent in present if agent.departing),
             surge(sizing.desired or 0, len(members.outdated), _leaving(members)),
             len(members.outdated),
             told_of(members.failing.values()),
@@ -360,21 +369,22 @@ def _why(pool: Pool, agent: AgentRecord) -> Reason:
 
 
 def _condemn(agent: AgentRecord) -> None:
-    agent.draining = True
-    agent.resting = False
+    agent.departure = DRAINING
+    if agent.resting:
+        agent.availability = FOR_ALL
 
 
 def _rest(agent: AgentRecord) -> None:
-    agent.resting = True
+    agent.availability = RESTING
 
 
 def _rouse(agent: AgentRecord) -> None:
-    agent.resting = False
+    agent.availability = FOR_ALL
 
 
 def _pardon(agent: AgentRecord) -> None:
-    agent.draining = agent.drained = False
+    agent.departure = STAYS
 
 
 def _doom(agent: AgentRecord) -> None:
-    agent.deleting = True
+    agent.departure = DELETING
