@@ -14,7 +14,7 @@ from taskdist.core import order
 from taskdist.core.agents.roster import AgentRecord
 from taskdist.core.decisions import Assign, Decision
 from taskdist.core.engine.task_states import TaskStates
-from taskdist.core.fleet.equivalence import Demand
+from taskdist.core.fleet.equivalence import Contest, Demand
 from taskdist.core.fleet.routes import step_taken
 from taskdist.core.limits.blockers import Blocker
 from taskdist.core.limits.budgets import Short
@@ -23,7 +23,8 @@ from taskdist.core.ordering.fair_sharing import Share
 from taskdist.core.ordering.lines import Group, Line, TaskRecord
 from taskdist.core.placement.pickers import picker
 from taskdist.core.placement.reservations import has_room
-from taskdist.core.placement.strategies import Strategies, strategy_of
+from taskdist.core.placement.strategies import Strategies, current_contest
+from taskdist.core.primitives.bitsets import has
 from taskdist.core.scaling.autoscaler import Autoscaler
 
 # Named once: compiled code finds a constant at once, the member of a class by asking the class.
@@ -106,9 +107,8 @@ class Cycle:
         profile = record.shape.profile
         if record.line is None or profile is None:
             return False
-        room = self._fleet.free.union >> profile.number & 1
         return (
-            bool(room)
+            has(self._fleet.free.union, profile.number)
             and self._limits.in_turn(record.task)
             and self._limits.claim_stands(record.task, record.level, now)
         )
@@ -246,7 +246,11 @@ class Cycle:
 
     def _assign(self, record: TaskRecord, now: float, agent: AgentRecord | None = None) -> Assign:
         task, shape = record.task, record.shape
-        strategy, score = strategy_of(shape, agent), 0.0
+        strategy, score = shape.strategy, 0.0
+        contest: Contest | None = None
+        if strategy is None:
+            contest = current_contest(shape, agent)
+            strategy = contest.strategy
         if agent is None:
             profile = shape.profile
             assert profile is not None, "a Task of a closed shape was found"
@@ -257,7 +261,7 @@ class Cycle:
                 score = agent.busy / agent.slots
                 message = f"Adaptive: quickest and least busy, {agent.busy} of {agent.slots} slots."
             else:
-                choice = self.strategies.choose(task, shape, profile, left)
+                choice = self.strategies.choose(task, shape, profile, contest or current_contest(shape), left)
                 agent, score, message = choice.agent, choice.score, choice.message
         else:
             message = "It has room there while the agent is held, as what needs much room at once waits for it."

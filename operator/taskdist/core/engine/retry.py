@@ -3,12 +3,11 @@
 Owns the retry rule. Refuses to know where the Task ran or who writes the outcome.
 """
 
-from hashlib import blake2b
-
 from taskdist.api import Delivery, OnExhausted, Phase, Reason
 from taskdist.core.decisions import Fail, Retry
 from taskdist.core.events import AttemptFailed
 from taskdist.core.model import Queue, RetryPolicy, Task
+from taskdist.core.primitives.hashing import hashed
 
 
 def back_off(policy: RetryPolicy, failures: int) -> float:
@@ -31,8 +30,7 @@ def jittered(policy: RetryPolicy, uid: str, failures: int) -> float:
     """
     if not policy.jitter:
         return back_off(policy, failures)
-    digest = blake2b(f"{uid}/{failures}".encode(), digest_size=8).digest()
-    return back_off(policy, failures) * (1.0 - policy.jitter * int.from_bytes(digest, "big") / 2.0**64)
+    return back_off(policy, failures) * (1.0 - policy.jitter * hashed(f"{uid}/{failures}") / 2.0**64)
 
 
 def after_failure(task: Task, queue: Queue, event: AttemptFailed, now: float) -> Retry | Fail:

@@ -20,6 +20,7 @@ from taskdist.core.fleet.equivalence import Shape
 from taskdist.core.fleet.failing import command, told_of, words
 from taskdist.core.fleet.routes import opens_at
 from taskdist.core.model import Key, Task
+from taskdist.core.primitives.bitsets import has
 
 if TYPE_CHECKING:
     from taskdist.core.agents.roster import AgentRecord
@@ -35,13 +36,13 @@ def served(shape: Shape, catalogue: Catalogue, reservations: "Sequence[Reservati
     """Whether the class is open and agents may run it, so that what limits hold waits for these."""
     if shape.closed is not None:
         return False
-    capable = (kind for key in shape.pools for kind in catalogue.kinds(key) if shape.serving >> kind.number & 1)
+    capable = (kind for key in shape.pools for kind in catalogue.kinds(key) if has(shape.serving, kind.number))
     return any(kind.open for kind in capable) or any(_capable(shape, reservation) for reservation in reservations)
 
 
 def _capable(shape: Shape, reservation: "Reservation") -> bool:
     kind = reservation.agent.kind
-    return kind is not None and bool(shape.serving >> kind.number & 1)
+    return kind is not None and has(shape.serving, kind.number)
 
 
 def of_shape(
@@ -129,7 +130,7 @@ def _of_agents(
 ) -> Explanation:
     pools = _pools([name for _, name in shape.pools])
     kinds = [kind for key in shape.pools for kind in catalogue.kinds(key)]
-    capable = [kind for kind in kinds if shape.serving >> kind.number & 1]
+    capable = [kind for kind in kinds if has(shape.serving, kind.number)]
     held = [reservation for reservation in reservations if _capable(shape, reservation)]
     known = [(kind.offer, len(kind.members)) for kind in kinds]
     on_probation = [agent for agent in catalogue.on_probation.values() if agent.kind in capable]

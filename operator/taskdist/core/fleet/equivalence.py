@@ -13,6 +13,7 @@ from taskdist.core.agents.filters import Need
 from taskdist.core.agents.roster import AgentRecord, HeapAgent, Resources, Roster, Work
 from taskdist.core.fleet.routes import NONE
 from taskdist.core.model import Key, Placement, Queue, Route
+from taskdist.core.primitives.bitsets import has
 from taskdist.core.primitives.inflow import Inflow
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Profile:
         # By step of a route: the rosters that are asked first of all that have room. None where there are no steps.
         self._tiers: list[list[Roster]] = []
         for tier in key.tiers:
-            self._tiers.append([roster for roster in rosters if tier >> roster.kind.number & 1])
+            self._tiers.append([roster for roster in rosters if has(tier, roster.kind.number)])
         self._census = census
         self._counted = -1
         # Whether its classes differ in their skills; what these are worth to others, by class.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from taskdist.core.agents.roster import AgentClass, Resources, Roster
 from taskdist.core.fleet.equivalence import Candidates, Census, Demand, Profile, ProfileKey, Shape
+from taskdist.core.primitives.bitsets import has
 
 
 class Profiles:
@@ -68,7 +69,7 @@ class Profiles:
         profile = self.profiles.get(key)
         if profile is None:
             number = self._free_profiles.pop() if self._free_profiles else len(self.profiles)
-            kinds = [kind for kind in self.by_number.values() if shape.serving >> kind.number & 1]
+            kinds = [kind for kind in self.by_number.values() if has(shape.serving, kind.number)]
             rosters = [self._roster(kind, shape.need.resources) for kind in kinds]
             profile = self.profiles[key] = Profile(number, key, rosters, self.census)
             for roster in rosters:

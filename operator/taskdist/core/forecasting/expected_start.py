@@ -25,6 +25,7 @@ from taskdist.core.limits.budgets import Short, amount_taken
 from taskdist.core.limits.limits import Limits
 from taskdist.core.model import TOP, Key
 from taskdist.core.ordering.line_limits import LineLimits
+from taskdist.core.primitives.bitsets import has
 from taskdist.core.primitives.service_times import Estimates
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _start(
 ) -> Forecast | None:
     own, queue = record.shape, catalogue.queue(record.task.queue_key)
     kinds = {kind.number: kind for key in own.pools for kind in catalogue.kinds(key)}
-    capable = [kind for number, kind in kinds.items() if own.serving >> number & 1]
+    capable = [kind for number, kind in kinds.items() if has(own.serving, number)]
     slots = _slots(capable)
     if not slots:
         return None
@@ -254,8 +255,8 @@ def _slots(kinds: list[AgentClass]) -> float:
 
 def _overlap(other: Shape, catalogue: Catalogue, capable: list[AgentClass]) -> float:
     """Return which part of another class's work falls on the agents that may run ours."""
-    theirs = _slots([kind for key in other.pools for kind in catalogue.kinds(key) if other.serving >> kind.number & 1])
-    shared = _slots([kind for kind in capable if other.serving >> kind.number & 1])
+    theirs = _slots([kind for key in other.pools for kind in catalogue.kinds(key) if has(other.serving, kind.number)])
+    shared = _slots([kind for kind in capable if has(other.serving, kind.number)])
     return shared / theirs if theirs else 0.0
 
 

@@ -20,7 +20,7 @@ from taskdist.core.model import EMERGENCY, Key, Queue, Task
 from taskdist.core.order import Place
 from taskdist.core.ordering.fair_sharing import MOST_COMPARED, Share, even
 from taskdist.core.ordering.lines import Band, Charge, Group, HeapLine, HeapTask, Line, TaskRecord
-from taskdist.core.primitives.bitsets import OrTree, bits
+from taskdist.core.primitives.bitsets import OrTree, bits, has
 
 if TYPE_CHECKING:
     from taskdist.core.limits.blockers import Blocker
@@ -332,7 +332,7 @@ class WaitingIndex:
             if former is line:
                 # Another line may go first now.
                 del firsts[numbers]
-            elif numbers >> group.number & 1 and record.before(_leader(former)):
+            elif has(numbers, group.number) and record.before(_leader(former)):
                 firsts[numbers] = line
 
     def _share(self, line: Line, task: Task) -> Share[Group, Line]:

@@ -16,6 +16,7 @@ from taskdist.core.fleet.equivalence import Profile
 from taskdist.core.fleet.fleet import Fleet
 from taskdist.core.model import Key
 from taskdist.core.ordering.lines import TaskRecord
+from taskdist.core.primitives.bitsets import has
 
 
 class Reservation:
@@ -228,7 +229,7 @@ def has_room(agent: AgentRecord, record: TaskRecord) -> bool:
 def _may_serve(agent: AgentRecord, record: TaskRecord) -> bool:
     """Whether the agent may take the Task once it fits: its queue may have been paused since, its pool gone."""
     shape, kind = record.shape, agent.kind
-    return agent.holdable and shape.closed is None and kind is not None and bool(shape.serving >> kind.number & 1)
+    return agent.holdable and shape.closed is None and kind is not None and has(shape.serving, kind.number)
 
 
 def _reserve(agent: AgentRecord) -> None:

@@ -17,6 +17,7 @@ from taskdist.core.agents.filters import worth
 from taskdist.core.agents.roster import AgentRecord, HeapAgent, Roster
 from taskdist.core.fleet.equivalence import Contest, Profile, Shape
 from taskdist.core.model import Key, Pool, Task
+from taskdist.core.primitives.bitsets import has
 from taskdist.core.primitives.hashing import hashed
 
 # So many agents at most are looked at one by one.
@@ -78,7 +79,7 @@ class Picker(ABC):
     def pick(self, ask: Ask) -> tuple[AgentRecord, float]:
         """Return the agent and the score by which it was taken. One has room."""
 
-    def words(self, agent: AgentRecord, score: float) -> str:
+    def words(self, agent: AgentRecord, _score: float) -> str:
         """Say what the score is, before the Task is there."""
         return f"{agent.busy} of its {agent.slots} slots are busy"
 
@@ -91,17 +92,11 @@ def current_contest(shape: Shape, agent: AgentRecord | None = None) -> Contest:
         return contests[0]
     tier = 0
     if agent is not None and agent.kind is not None:
-        while tier < len(shape.tiers) and not shape.tiers[tier] >> agent.kind.number & 1:
+        while tier < len(shape.tiers) and not has(shape.tiers[tier], agent.kind.number):
             tier += 1
     elif shape.profile is not None:
         tier = shape.profile.tier()
     return contests[min(tier, len(contests) - 1)]
-
-
-def strategy_of(shape: Shape, agent: AgentRecord | None = None) -> Strategy:
-    """Return how agents are picked for Tasks of the class: by the word of the step that competes, else of the queue."""
-    strategy = shape.strategy
-    return current_contest(shape, agent).strategy if strategy is None else strategy
 
 
 def least_busy(rosters: list[Roster]) -> tuple[float, AgentRecord]:
@@ -137,9 +132,11 @@ class Strategies:
         for contest in [contest for contest in self._pickers if contest.queue == queue]:
             del self._pickers[contest]
 
-    def choose(self, task: Task, shape: Shape, profile: Profile, left: float) -> Choice:
-        """Return who is to run the Task, which has to end in `left` seconds. There must be an agent with room."""
-        contest = current_contest(shape)
+    def choose(self, task: Task, shape: Shape, profile: Profile, contest: Contest, left: float) -> Choice:
+        """Return who is to run the Task, which has to end in `left` seconds. There must be an agent with room.
+
+        `contest` is the one that is open now.
+        """
         strategy = contest.strategy
         competing = profile.nearest()
         rosters = [roster for roster in competing if roster.room >= profile.slots]

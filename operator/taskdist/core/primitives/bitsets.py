@@ -14,6 +14,11 @@ def bits(mask: int) -> Iterator[int]:
         mask ^= low
 
 
+def has(mask: int, number: int) -> bool:
+    """Whether the number is in the set."""
+    return mask >> number & 1 == 1
+
+
 class OrTree:
     """Leaves hold sets; the root holds their union. Updates and searches cost O(log leaves)."""
 
