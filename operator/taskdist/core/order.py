@@ -98,7 +98,7 @@ def latest_start(queue: Queue, task: Task, service: float) -> float:
     return task.deadline - service
 
 
-def hopeless_from(queue: Queue, task: Task, service: float) -> float:
+def hopeless_from(task: Task, service: float) -> float:
     """Return the time after which the Task's deadline cannot be met any more, infinity without one.
 
     `service` is what the Task takes at least, in seconds: where it varies, one that started later than its mean allows

@@ -369,7 +369,11 @@ def miscount(core: Core) -> None:
         pytest.param(
             lambda c: setattr(c._fleet.agents["a"], "soonest", 1.0), "another time", id="an-end-misremembered"
         ),
-        pytest.param(lambda c: setattr(c._fleet.agents["a"], "breaker", BreakerState.OPEN), "its breaker", id="held-by-no-breaker"),
+        pytest.param(
+            lambda c: setattr(c._fleet.agents["a"], "breaker", BreakerState.OPEN),
+            "its breaker",
+            id="held-by-no-breaker",
+        ),
         pytest.param(lambda c: setattr(c._fleet.agents["a"], "cap", 1), "nobody says", id="kept-back-by-nobody"),
         pytest.param(lambda c: c._fleet.free.__setitem__(0, 255), "free profiles", id="a-mask-out-of-date"),
         pytest.param(lambda c: c._waiting._masks.__setitem__(6, 0), "waiting profiles", id="a-level-out-of-date"),

@@ -200,7 +200,7 @@ def _large_enough(need: Need, offer: Offer) -> bool:
     return offer.slots >= need.slots and covers(offer.resources, need.resources)
 
 
-def _say_name(need: Need, offers: Sequence[Offer]) -> str:
+def _say_name(need: Need, _offers: Sequence[Offer]) -> str:
     return f"is {need.agent}, the only one that may run it"
 
 
@@ -251,13 +251,13 @@ def _say_quality(need: Need, offers: Sequence[Offer]) -> str:
     return f"has a quality of {least:g} or more; the best has {max(offer.quality for offer in offers):g}"
 
 
-def _say_preferred(need: Need, offers: Sequence[Offer]) -> str:
+def _say_preferred(need: Need, _offers: Sequence[Offer]) -> str:
     preferred = need.placement.preferred if need.placement is not None else ()
     wanted = " or ".join("; ".join(map(_requirement, each.selector)) for each in preferred)
     return f"carries labels that the Task prefers: {wanted}"
 
 
-def _say_fence(need: Need, offers: Sequence[Offer]) -> str:
+def _say_fence(_need: Need, _offers: Sequence[Offer]) -> str:
     return "can be stopped by force, and the queue's reclaim Lease allows no overlap"
 
 

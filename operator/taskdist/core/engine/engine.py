@@ -263,7 +263,7 @@ class Core:
 
             self._fleet.change(agent, now, not_ready)
 
-    def _agent_drained(self, event: events.AgentDrained, now: float) -> None:
+    def _agent_drained(self, event: events.AgentDrained, _now: float) -> None:
         agent = self._fleet.agents.get(event.uid)
         if agent is not None and agent.departure is DRAINING:
             agent.departure = DRAINED

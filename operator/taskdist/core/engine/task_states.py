@@ -148,7 +148,7 @@ class TaskStates:
             # Asked for a deadline only.
             least = mean if task.deadline is None else known.quickest
         record.latest_start = order.latest_start(queue, task, mean)
-        record.hopeless_from = order.hopeless_from(queue, task, least)
+        record.hopeless_from = order.hopeless_from(task, least)
 
     def service(self, record: TaskRecord) -> float:
         """Return for how long an attempt of the Task is expected to hold its slots, in seconds."""

@@ -45,7 +45,7 @@ class Catalogue:
         redirect: Callable[[Shape, Demand | None, Demand | None], None],
         resized: Callable[[Roster], None],
         relabelled: Callable[[], None],
-        renamed: Callable[[AgentRecord], None] = lambda agent: None,
+        renamed: Callable[[AgentRecord], None] = lambda _: None,
     ) -> None:
         """`rehome(shape, profile)` puts a shape's Tasks under a profile, or under none while it is closed.
         `redirect(shape, former, demand)` counts them where they want room now.

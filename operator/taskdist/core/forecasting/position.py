@@ -208,7 +208,7 @@ def ahead(
     lines: "Callable[[Shape], list[Line]]",
     price: Callable[[Shape], float],
     mine: "Blocker | None" = None,
-    held: "Callable[[Line], Blocker | None]" = lambda line: None,
+    held: "Callable[[Line], Blocker | None]" = lambda _: None,
 ) -> Ahead:
     """Return who goes before a Task that stands in a line.
 

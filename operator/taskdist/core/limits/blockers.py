@@ -257,7 +257,7 @@ class Blocker(ABC):
     def open(self, now: float) -> bool:
         """Whether it lets some Task go that it held."""
 
-    def opens_at(self, now: float) -> float | None:
+    def opens_at(self, _now: float) -> float | None:
         """Return when time alone opens it; None if it does not."""
         return None
 
@@ -275,10 +275,10 @@ class FullQuota(Blocker):
         super().__init__(scope.book, scope.tenant)
         self.scope = scope
 
-    def open(self, now: float) -> bool:
+    def open(self, _now: float) -> bool:
         return _room(self.scope.leased, self.scope.bounds.leased, 1)
 
-    def describe(self, now: float) -> Words:
+    def describe(self, _now: float) -> Words:
         scope = self.scope
         return (
             f"{scope} runs {scope.leased} of at most {scope.bounds.leased} Tasks.",
@@ -302,10 +302,10 @@ class FullSlots(Blocker):
     def want(self, slots: int) -> None:
         self.least = min(self.least, slots) if self.watched else slots
 
-    def open(self, now: float) -> bool:
+    def open(self, _now: float) -> bool:
         return _room(self.scope.slots, self.scope.bounds.slots, self.least)
 
-    def describe(self, now: float) -> Words:
+    def describe(self, _now: float) -> Words:
         scope = self.scope
         return (
             f"{scope} occupies {scope.slots} of at most {scope.bounds.slots} slots.",
@@ -328,11 +328,11 @@ class FewSlots(Blocker):
     def final(self) -> bool:
         return True
 
-    def open(self, now: float) -> bool:
+    def open(self, _now: float) -> bool:
         # Only another quota lets such a Task go; then all limits of the queue are reported anyway.
         return False
 
-    def describe(self, now: float) -> Words:
+    def describe(self, _now: float) -> Words:
         scope = self.scope
         return (
             f"{scope} may occupy {scope.bounds.slots} slots in all: the Task asks for more.",
@@ -351,10 +351,10 @@ class Forbidden(Blocker):
     def final(self) -> bool:
         return True
 
-    def open(self, now: float) -> bool:
+    def open(self, _now: float) -> bool:
         return self.tenant in self.book.rules.emergency
 
-    def describe(self, now: float) -> Words:
+    def describe(self, _now: float) -> Words:
         return (
             f"Tenant {self.tenant} may not use the level Emergency in queue {self.book.rules.name}.",
             f"Lower the Task's priority, or add the tenant to spec.tenants.emergency of {self.queue}.",
@@ -370,10 +370,10 @@ class FullEmergency(Blocker):
         super().__init__(account.book, account.tenant)
         self.account = account
 
-    def open(self, now: float) -> bool:
+    def open(self, _now: float) -> bool:
         return self.account.emergency < self.book.rules.emergency_leased
 
-    def describe(self, now: float) -> Words:
+    def describe(self, _now: float) -> Words:
         account = self.account
         return (
             f"{account} runs {account.emergency} of at most {self.book.rules.emergency_leased} Tasks of the level "
@@ -400,10 +400,10 @@ class FullKey(Blocker):
         use = self.book.keys.get(self.use.key)
         return 0 if use is None else use.held
 
-    def open(self, now: float) -> bool:
+    def open(self, _now: float) -> bool:
         return self.held < self.book.rules.concurrency_limit
 
-    def describe(self, now: float) -> Words:
+    def describe(self, _now: float) -> Words:
         rules = self.book.rules
         held, most = self.held, rules.concurrency_limit
         said = f"Queue {rules.name} runs {held} of at most {most} Tasks of the concurrency key {self.use.key}"

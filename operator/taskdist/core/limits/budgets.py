@@ -158,10 +158,10 @@ class NoBudget(Blocker):
     def final(self) -> bool:
         return True
 
-    def open(self, now: float) -> bool:
+    def open(self, _now: float) -> bool:
         return self.purse.terms is not None
 
-    def describe(self, now: float) -> Words:
+    def describe(self, _now: float) -> Words:
         purse = self.purse
         where = f"{self.queue} defines no budget {purse.name}"
         if not purse.book.applied:

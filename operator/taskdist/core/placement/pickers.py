@@ -78,10 +78,10 @@ class Pack(Ranked):
 
     fullest = True
 
-    def rank(self, agent: AgentRecord, kind: AgentClass, ask: Ask) -> float:
+    def rank(self, agent: AgentRecord, _kind: AgentClass, _ask: Ask) -> float:
         return -agent.busy / agent.slots
 
-    def words(self, agent: AgentRecord, score: float) -> str:
+    def words(self, agent: AgentRecord, _score: float) -> str:
         return f"the fullest with room, {agent.busy} of {agent.slots} slots busy"
 
 
@@ -102,10 +102,10 @@ class Spread(Ranked):
             taken[zone] += kind.busy_slots
         self._loads = {zone: taken[zone] / most for zone, most in slots.items() if most}
 
-    def rank(self, agent: AgentRecord, kind: AgentClass, ask: Ask) -> float:
+    def rank(self, _agent: AgentRecord, kind: AgentClass, _ask: Ask) -> float:
         return self._loads[label(kind.offer, ZONE) or ""]
 
-    def words(self, agent: AgentRecord, score: float) -> str:
+    def words(self, _agent: AgentRecord, score: float) -> str:
         return f"{score:.0%} of its zone's slots are busy"
 
 
@@ -116,10 +116,10 @@ class BestPerforming(Ranked):
     systems with heterogeneous servers", Queueing Systems 51, 2005).
     """
 
-    def rank(self, agent: AgentRecord, kind: AgentClass, ask: Ask) -> float:
+    def rank(self, _agent: AgentRecord, kind: AgentClass, _ask: Ask) -> float:
         return kind.judged
 
-    def words(self, agent: AgentRecord, score: float) -> str:
+    def words(self, _agent: AgentRecord, score: float) -> str:
         return f"its like take {score:.2f} times as long as expected of the type"
 
 
@@ -130,7 +130,7 @@ class ZoneAware(Ranked):
     Erlang's loss formula B(c, a) (Erlang, 1917).
     """
 
-    def rank(self, agent: AgentRecord, kind: AgentClass, ask: Ask) -> float:
+    def rank(self, _agent: AgentRecord, kind: AgentClass, ask: Ask) -> float:
         placement = ask.task.placement
         if placement is None:
             return 0.0
@@ -138,7 +138,7 @@ class ZoneAware(Ranked):
         region = _nearness(label(kind.offer, REGION), placement.regions)
         return float(zone * (1 + len(placement.regions)) + region)
 
-    def words(self, agent: AgentRecord, score: float) -> str:
+    def words(self, _agent: AgentRecord, score: float) -> str:
         return "in the nearest zone" if score <= 0.0 else f"nearer zones are full, {score:g} further off"
 
 
@@ -161,11 +161,11 @@ class Cost(_Priced):
     Expensive agents fall idle first, so that an elastic pool lets them go.
     """
 
-    def rank(self, agent: AgentRecord, kind: AgentClass, ask: Ask) -> float:
+    def rank(self, _agent: AgentRecord, kind: AgentClass, ask: Ask) -> float:
         pool = self._pools.get(kind.offer.pool)
         return 0.0 if pool is None else pool.cost_per_hour / kind.offer.slots * ask.slots * kind.judged
 
-    def words(self, agent: AgentRecord, score: float) -> str:
+    def words(self, _agent: AgentRecord, score: float) -> str:
         return f"its slots cost least for the Task, {score:g} an hour of expected service"
 
 
@@ -185,7 +185,7 @@ class Energy(_Priced):
             watts += pool.watts_idle
         return watts * kind.judged
 
-    def words(self, agent: AgentRecord, score: float) -> str:
+    def words(self, _agent: AgentRecord, score: float) -> str:
         return f"the Task adds {score:g} W there, the least of all"
 
 
@@ -232,7 +232,7 @@ class RoundRobin(Picker):
         self._last = agent.uid
         return agent, float(MOST_AGENTS)
 
-    def words(self, agent: AgentRecord, score: float) -> str:
+    def words(self, _agent: AgentRecord, score: float) -> str:
         return "next in turn" if score <= 0.0 else f"next in turn with room, after {score:g} without"
 
 
@@ -303,7 +303,7 @@ class Random(Picker):
     def pick(self, ask: Ask) -> tuple[AgentRecord, float]:
         return _lot(ask, 0), 0.0
 
-    def words(self, agent: AgentRecord, score: float) -> str:
+    def words(self, _agent: AgentRecord, _score: float) -> str:
         return "drawn by lot"
 
 
@@ -316,7 +316,7 @@ class PowerOfTwo(Picker):
         agent = min(two, key=lambda each: (each.busy / each.slots, each.weight, each.uid))
         return agent, agent.busy / agent.slots
 
-    def words(self, agent: AgentRecord, score: float) -> str:
+    def words(self, agent: AgentRecord, _score: float) -> str:
         return f"the less busy of two drawn by lot, {agent.busy} of {agent.slots} slots busy"
 
 
@@ -351,7 +351,7 @@ class ConsistentHash(Picker):
             _, roomy = least_busy(ask.rosters)
         return roomy, float(len(seen))
 
-    def words(self, agent: AgentRecord, score: float) -> str:
+    def words(self, _agent: AgentRecord, score: float) -> str:
         return "home of its key" if score <= 0.0 else f"{score:g} on from its key's home, which is full or at its bound"
 
 
