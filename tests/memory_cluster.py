@@ -112,6 +112,11 @@ class MemoryCluster:
             found = [obj for obj, of in has if key in of and (not equals or of[key] == value)]
         return Page(found[:most], str(self._version))
 
+    async def pages(self, resource: Resource, *, labels: str = "", fields: str = "") -> AsyncIterator[Page]:
+        page = await self.list(resource, labels=labels, fields=fields)
+        for start in range(0, len(page.items), 2):
+            yield Page(page.items[start : start + 2], page.resource_version)
+
     async def create(self, resource: Resource, body: Obj) -> Obj:
         self._raise("create")
         metadata = dict(body["metadata"])

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 
 from taskdist.api import GROUP, Phase
-from taskdist.cli.cluster import Cluster, status_of
+from taskdist.cli.cluster import Cluster
 from taskdist.cli.run import FAILED, OK, complain, explain_failure, note
-from taskdist.cli.waiting import ended, phase_of, until_ended
-from taskdist.kube import TASKS, ApiError, Obj, name_of, uid_of
+from taskdist.cli.waiting import until_ended
+from taskdist.client import changing
+from taskdist.client.errors import TaskdistError
+from taskdist.client.states import ended, phase_of, status_of
+from taskdist.kube import TASKS, KubeError, Obj, name_of, uid_of
 
 
 async def change(
@@ -25,17 +28,10 @@ async def change(
     for name in names:
         try:
             obj = await cluster.get(TASKS, name)
-            if ended(obj):
-                complain(f"task {name} is {phase_of(obj)}: an ended Task does not change any more")
-                code = FAILED
-                continue
-            same = bool(obj["spec"].get(field)) is value
-            if not same:
-                # With the uid as condition: a new Task of the same name is not the one that was meant.
-                await cluster.patch(TASKS, name, {"metadata": {"uid": uid_of(obj)}, "spec": {field: value}})
+            same = await changing.switch(cluster, obj, field, value) is obj
             print(f"task.{GROUP}/{name} {'was ' if same else ''}{done}{' already' if same else ''}")
             waiting.append((name, uid_of(obj)))
-        except ApiError as error:
+        except (KubeError, TaskdistError) as error:
             complain(explain_failure(error) or str(error))
             code = FAILED
     if wait:
@@ -59,7 +55,7 @@ async def redrive(
     for each in found:
         try:
             await _redrive(cluster, each, dry_run)
-        except ApiError as error:
+        except (KubeError, TaskdistError) as error:
             complain(f"task {name_of(each)}: {explain_failure(error) or error}")
             failed += 1
     where = f"of queue {queue}" if queue else f"in namespace {cluster.namespace}"
@@ -74,27 +70,19 @@ async def _redrive_named(cluster: Cluster, names: Sequence[str], dry_run: bool) 
     code = OK
     for name in names:
         try:
-            obj = await cluster.get(TASKS, name)
-            if phase_of(obj) != Phase.DEAD_LETTERED:
-                complain(f"task {name} is {phase_of(obj)}: only a dead letter can be redriven")
-                code = FAILED
-            else:
-                await _redrive(cluster, obj, dry_run)
-        except ApiError as error:
+            await _redrive(cluster, await cluster.get(TASKS, name), dry_run)
+        except (KubeError, TaskdistError) as error:
             complain(explain_failure(error) or str(error))
             code = FAILED
     return code
 
 
 async def _redrive(cluster: Cluster, obj: Obj, dry_run: bool) -> None:
-    asked, done = obj["spec"].get("redrive") or 0, status_of(obj).get("redrives") or 0
-    if dry_run:
+    if dry_run and phase_of(obj) == Phase.DEAD_LETTERED:
         print(f"task.{GROUP}/{name_of(obj)} would be redriven ({status_of(obj).get('reason') or 'no reason given'})")
         return
-    if asked <= done:
-        body = {"metadata": {"uid": uid_of(obj)}, "spec": {"redrive": done + 1}}
-        await cluster.patch(TASKS, name_of(obj), body)
-    print(f"task.{GROUP}/{name_of(obj)} {'redriven' if asked <= done else 'was redriven already'}")
+    asked = await changing.redrive(cluster, obj)
+    print(f"task.{GROUP}/{name_of(obj)} {'redriven' if asked else 'was redriven already'}")
 
 
 def _reasons(obj: Obj) -> list[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from taskdist.api import LOG_PATH_ANNOTATION
-from taskdist.cli.cluster import Cluster, status_of
+from taskdist.cli.cluster import Cluster
 from taskdist.cli.run import FAILED, OK, Problem, note
-from taskdist.cli.waiting import story
+from taskdist.client.states import status_of, story
 from taskdist.kube import PODS, TASKS, ApiError, Obj, name_of, namespace_of, uid_of
 from taskdist.protocol.convert import AGENT_CONTAINER
 

@@ -9,6 +9,7 @@ from taskdist.archive.history import Record, Wanted, as_task, attempts, find, op
 from taskdist.cli import rerun, show
 from taskdist.cli.cluster import Cluster
 from taskdist.cli.run import FAILED, OK, complain, note
+from taskdist.common import times
 from taskdist.kube import TASKS, Obj, name_of
 
 _HEADERS = ("NAMESPACE", "NAME", "QUEUE", "TYPE", "OUTCOME", "REASON", "ATTEMPTS", "QUEUED", "RAN", "ENDED")
@@ -81,7 +82,7 @@ def shown(body: Obj, output: str | None) -> None:
 
 
 def _table(found: Sequence[Record], wide: bool) -> None:
-    now = show.now()
+    now = times.now()
     rows = []
     for each in found:
         row = [
@@ -94,7 +95,7 @@ def _table(found: Sequence[Record], wide: bool) -> None:
             str(each["attempts"]),
             _time(each["queue_ms"]),
             _time(each["run_ms"]),
-            show.age(wire(each["ended_at"]), now),
+            times.age(wire(each["ended_at"]), now),
         ]
         rows.append(
             [*row, *(each[key] for key in ("uid", "pool", "agent", "tenant", "priority", "message"))] if wide else row
@@ -153,4 +154,4 @@ def _moment(moment: datetime | None) -> str:
 def _time(milliseconds: int | None) -> str:
     if milliseconds is None:
         return "-"
-    return f"{milliseconds}ms" if milliseconds < 1000 else show.span(milliseconds / 1000)
+    return f"{milliseconds}ms" if milliseconds < 1000 else times.span(milliseconds / 1000)

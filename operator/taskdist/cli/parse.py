@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from taskdist.api import GROUP
-from taskdist.api.task import MAX_PAYLOAD_BYTES
-from taskdist.protocol import values
+from taskdist.client.submission import payload_fault
 
 
 class Malformed(ValueError):
@@ -86,15 +85,8 @@ def payload(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         kind = {list: "a list", str: "a string", type(None): "null", bool: "a boolean"}.get(type(value), "a number")
         raise Malformed(f"""{source} is {kind}: a payload is a JSON object, as in '{{"path": "a.py"}}'""")
-    wrong = values.fault(value)
-    if wrong:
-        raise Malformed(f"{source} would not reach the handler as it is: {wrong}")
-    size = len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace"))
-    if size > MAX_PAYLOAD_BYTES:
-        raise Malformed(
-            f"{source} is {size} bytes of JSON, and a payload has at most {MAX_PAYLOAD_BYTES}: "
-            "store the data elsewhere and pass a reference to it"
-        )
+    if wrong := payload_fault(value):
+        raise Malformed(f"{source} {wrong}")
     return value
 
 

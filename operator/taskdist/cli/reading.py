@@ -5,10 +5,11 @@ from datetime import datetime
 
 from taskdist.api import GROUP
 from taskdist.cli import show
-from taskdist.cli.cluster import Cluster, status_of
+from taskdist.cli.cluster import Cluster
 from taskdist.cli.run import FAILED, OK, complain, note
-from taskdist.cli.submit import ending
-from taskdist.cli.waiting import attempt_line, phase_of, settled, story, until_ended, verdict
+from taskdist.cli.waiting import no_result, until_ended, verdict
+from taskdist.client.states import attempt_line, phase_of, settled, status_of, story
+from taskdist.common import times
 from taskdist.kube import TASKS, ApiError, Obj, Unanswered, Unreachable, name_of, namespace_of
 
 _HEADERS = ("NAME", "QUEUE", "TYPE", "PRIORITY", "PHASE", "REASON", "AGENT", "ATTEMPT", "AGE")
@@ -55,7 +56,7 @@ async def get(
         )
         return OK
     headers = (*(("NAMESPACE",) if everywhere else ()), *_HEADERS, *(_WIDE if output == "wide" else ()))
-    now = show.now()
+    now = times.now()
     # Oldest first, as they were submitted.
     found.sort(key=lambda each: (each["metadata"].get("creationTimestamp") or "", name_of(each)))
     show.table(headers, [_row(each, now, everywhere, output == "wide") for each in found])
@@ -97,7 +98,7 @@ async def _watch(
                     version = event.object["metadata"].get("resourceVersion", version)
                     if event.type == "BOOKMARK" or (names and name_of(event.object) not in names):
                         continue
-                    row = _row(event.object, show.now(), everywhere, wide)
+                    row = _row(event.object, times.now(), everywhere, wide)
                     show.table(
                         headers, [[*row[:-1], f"{row[-1]} (gone)"] if event.type == "DELETED" else row], head=False
                     )
@@ -124,14 +125,14 @@ def _row(obj: Obj, now: datetime, everywhere: bool, wide: bool) -> list[str]:
         str(status.get("reason") or ""),
         str(status.get("agent") or ""),
         str(status.get("attempt") or 0),
-        show.age(obj["metadata"].get("creationTimestamp"), now),
+        times.age(obj["metadata"].get("creationTimestamp"), now),
     ]
     if wide:
         progress = status.get("progress") or {}
         row += [
             str(status.get("pool") or spec.get("pool") or ""),
             str(spec.get("tenant") or namespace_of(obj)),
-            show.distance(spec.get("deadline"), now),
+            times.distance(spec.get("deadline"), now),
             f"{progress['fraction']:.0%}" if progress.get("fraction") is not None else "",
             str(status.get("message") or ""),
         ]
@@ -146,7 +147,7 @@ async def result(cluster: Cluster, name: str, *, wait: bool, timeout: float | No
         complain(f"{story(obj)}\nIt has no result yet. Wait for it with --wait, or see why: {see}")
         return FAILED
     if verdict(obj) != OK:
-        complain(ending(obj, cluster.options))
+        complain(no_result(obj, cluster.options))
         for record in status_of(obj).get("attempts") or ():
             note(f"  {attempt_line(record)}")
         return FAILED

@@ -84,8 +84,11 @@ def note(message: str) -> None:
 
 def explain_failure(error: Exception) -> str | None:
     """What to say of a failure to talk to the API server; None if it is something else."""
+    from taskdist.client.errors import TaskdistError
     from taskdist.kube import ApiError, ConfigurationError, KubeError, Unanswered, Unreachable
 
+    if isinstance(error, TaskdistError):
+        return str(error)
     if not isinstance(error, KubeError):
         return None
     match error:

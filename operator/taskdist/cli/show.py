@@ -1,11 +1,10 @@
-"""How things look: tables as kubectl prints them, JSON, YAML, ages."""
+"""How things look: tables as kubectl prints them, JSON, YAML."""
 
 import json
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import yaml
@@ -15,8 +14,6 @@ from rich.text import Text
 
 _COLOURS = {"Succeeded": "green", "Failed": "red", "Cancelled": "yellow", "Assigned": "cyan", "DeadLettered": "magenta"}
 _UNBOUNDED = 10_000
-INVALID = "<invalid>"
-"""What kubectl shows for a time that cannot be read."""
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, head: bool = True) -> None:
@@ -64,57 +61,6 @@ def clean(obj: dict[str, Any]) -> dict[str, Any]:
     """The object without bookkeeping that nobody reads; kubectl leaves it out as well."""
     metadata = {key: value for key, value in obj.get("metadata", {}).items() if key != "managedFields"}
     return {**obj, "metadata": metadata}
-
-
-def age(timestamp: str | None, now: datetime) -> str:
-    """How long ago, as kubectl says it: two units at most."""
-    if not timestamp:
-        return "-"
-    then = _moment(timestamp)
-    return INVALID if then is None else span((now - then).total_seconds())
-
-
-def distance(timestamp: str | None, now: datetime) -> str:
-    """How far a moment is away: `in 5m`, `3h20m ago`."""
-    if not timestamp:
-        return ""
-    then = _moment(timestamp)
-    if then is None:
-        return INVALID
-    seconds = (then - now).total_seconds()
-    return f"in {span(seconds)}" if seconds >= 0 else f"{span(-seconds)} ago"
-
-
-def _moment(timestamp: str) -> datetime | None:
-    """A time of the API; None for one that no calendar has: the API server takes some of those."""
-    try:
-        then = datetime.fromisoformat(timestamp.upper())
-        return (then if then.tzinfo else then.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-def span(seconds: float) -> str:
-    """A length of time: `0s`, `95s`, `3m20s`, `5h10m`, `4d3h`."""
-    whole = max(int(seconds), 0)
-    if whole < 120:
-        return f"{whole}s"
-    for size, name, minor_size, minor in ((60, "m", 1, "s"), (3600, "h", 60, "m"), (86400, "d", 3600, "h")):
-        major, rest = divmod(whole, size)
-        limit = {"m": 120, "h": 48, "d": sys.maxsize}[name]
-        if major < limit:
-            # Seconds stop to matter after a while.
-            return f"{major}{name}" + (f"{rest // minor_size}{minor}" if rest // minor_size and major < 10 else "")
-    raise AssertionError("unreachable: days have no limit")
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-def utc(seconds: float) -> str:
-    """A moment as the API writes it, in whole seconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _width() -> int:

@@ -4,7 +4,8 @@ from datetime import datetime
 from typing import Any
 
 from taskdist.cli import show
-from taskdist.cli.waiting import attempt_line
+from taskdist.client.states import attempt_line
+from taskdist.common import times
 
 
 def print_story(story: dict[str, Any], now: float) -> None:
@@ -15,7 +16,7 @@ def print_story(story: dict[str, Any], now: float) -> None:
             case "attempts" | "waiting" | "position_exact" | "rejections" | "what_if":
                 continue
             case "since":
-                pairs.append(("Waits", f"since {_local(value)}, for {show.age(value, show.now())}"))
+                pairs.append(("Waits", f"since {_local(value)}, for {times.age(value, times.now())}"))
             case "position":
                 about = "" if story["position_exact"] else "about "
                 pairs.append(("Position", f"{about}{value} of {story['waiting']} that wait for the same agents"))
@@ -61,8 +62,8 @@ def _expected(course: dict[str, str] | str, now: float) -> str:
     at, low, high = (datetime.fromisoformat(course[key]).timestamp() for key in ("at", "earliest", "latest"))
     if high <= now + 1:
         return "at once"
-    spans = " to ".join(show.span(max(0.0, each - now)) for each in (low, high))
-    return f"in about {show.span(max(0.0, at - now))}, at {_local(course['at'])}; four times in five in {spans}"
+    spans = " to ".join(times.span(max(0.0, each - now)) for each in (low, high))
+    return f"in about {times.span(max(0.0, at - now))}, at {_local(course['at'])}; four times in five in {spans}"
 
 
 def _expected_share(played: dict[str, Any], now: float) -> str:
@@ -74,5 +75,5 @@ def _expected_share(played: dict[str, Any], now: float) -> str:
 
 def _local(timestamp: str) -> str:
     """A time as the clock on the wall shows it; with the date, if that is not today's."""
-    then, today = datetime.fromisoformat(timestamp).astimezone(), show.now().astimezone()
+    then, today = datetime.fromisoformat(timestamp).astimezone(), times.now().astimezone()
     return then.strftime("%H:%M:%S" if then.date() == today.date() else "%Y-%m-%d %H:%M:%S")

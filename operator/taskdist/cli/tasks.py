@@ -78,11 +78,12 @@ def submit(
     3 the time was up.
     """
     from taskdist.cli import submit as action
+    from taskdist.client.submission import Submission
 
     if wrong := _contradiction(name, generate_name, idempotency_key, timeout, wait):
         complain(wrong)
         raise typer.Exit(USAGE)
-    submission = action.Submission(
+    submission = Submission(
         queue=queue,
         type=type_,
         payload=payload or {},

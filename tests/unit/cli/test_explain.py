@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from memory_cluster import ASSIGNED, FAILED_STATUS, SUCCEEDED, MemoryCluster, call
-from taskdist.cli.explaining import Snapshot, changed, events, why
+from taskdist.cli.explaining import changed
 from taskdist.cli.run import OK, USAGE
+from taskdist.client.explaining import Snapshot, events, why
 from taskdist.core.events import AgentReady, PodSeen, PoolApplied, QueueApplied, TaskHeld, TaskLeased, TaskWaiting
 from taskdist.kube import AGENTPOOLS, LEASES, PODS, TASKQUEUES, ApiError
 from taskdist.simulation.what_if import Change

@@ -8,7 +8,7 @@ import pytest
 
 from memory_cluster import FAILED_STATUS, SUCCEEDED, MemoryCluster, call
 from taskdist.cli.run import FAILED, OK, USAGE
-from taskdist.cli.submit import keyed_name
+from taskdist.client.submission import keyed_name
 from taskdist.kube import TASKQUEUES, ApiError
 
 NAME = keyed_name("q", "order 7")

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from taskdist.cli import show
+from taskdist.common import times
 
 
 @pytest.mark.parametrize(
@@ -26,23 +27,23 @@ from taskdist.cli import show
     ],
 )
 def test_span(seconds: float, text: str) -> None:
-    assert show.span(seconds) == text
+    assert times.span(seconds) == text
 
 
 def test_age() -> None:
     now = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
-    assert show.age("2026-01-01T00:00:00Z", now) == "60s"
-    assert show.age(None, now) == "-"
+    assert times.age("2026-01-01T00:00:00Z", now) == "60s"
+    assert times.age(None, now) == "-"
 
 
 @pytest.mark.parametrize("odd", ["2030-01-01T00:00:00+99:99", "0000-01-01T00:00:00Z", "2030-01-01t00:00:00x5Z", "soon"])
 def test_a_time_that_no_calendar_has_is_shown_as_kubectl_shows_it(odd: str) -> None:
     now = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
-    assert (show.age(odd, now), show.distance(odd, now)) == (show.INVALID, show.INVALID)
+    assert (times.age(odd, now), times.distance(odd, now)) == (times.INVALID, times.INVALID)
 
 
 def test_a_time_in_small_letters_is_a_time() -> None:
-    assert show.age("2026-01-01t00:00:00z", datetime(2026, 1, 1, 0, 1, tzinfo=UTC)) == "60s"
+    assert times.age("2026-01-01t00:00:00z", datetime(2026, 1, 1, 0, 1, tzinfo=UTC)) == "60s"
 
 
 @pytest.fixture

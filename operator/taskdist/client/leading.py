@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from taskdist.cli import show
-from taskdist.cli.cluster import Cluster
+from taskdist.client.backend import Backend
+from taskdist.common import times
 from taskdist.kube import LEASES, ApiError, Obj
 from taskdist.protocol import convert
 
@@ -36,7 +36,7 @@ class Leadership:
         """As scripts read it."""
         told: dict[str, Any] = {"leads": self.leads, "lease": self.lease, "holder": self.holder}
         if self.renewed:
-            told["renewed"] = show.utc(self.renewed)
+            told["renewed"] = times.utc(self.renewed)
         return told | ({"unknown": self.unknown} if self.unknown else {})
 
     def message(self, now: float) -> str:
@@ -45,8 +45,8 @@ class Leadership:
             return f"No operator leads: Lease {self.lease} has no holder. Until one does, no Task is handed out."
         last = f" by {self.holder}" if self.holder else ""
         return (
-            f"No operator leads: Lease {self.lease} was last renewed at {show.utc(self.renewed)}{last}, "
-            f"{show.span(max(0.0, now - self.renewed))} ago. Until one leads, no Task is handed out."
+            f"No operator leads: Lease {self.lease} was last renewed at {times.utc(self.renewed)}{last}, "
+            f"{times.span(max(0.0, now - self.renewed))} ago. Until one leads, no Task is handed out."
         )
 
     @property
@@ -55,13 +55,13 @@ class Leadership:
         return f"kubectl get pods -n {namespace} -l app.kubernetes.io/component=operator"
 
 
-async def leadership(cluster: Cluster, pods: Iterable[Obj], now: float) -> Leadership:
+async def leadership(backend: Backend, pods: Iterable[Obj], now: float) -> Leadership:
     """Read the Lease of the installation that these agents belong to."""
     tried: list[str] = []
     for namespace, name in dict.fromkeys(_leases(pods)):
         tried.append(f"{namespace}/{name}")
         try:
-            lease = await cluster.get(LEASES, name, namespace)
+            lease = await backend.get(LEASES, name, namespace)
         except ApiError as error:
             if error.is_forbidden:
                 return Leadership(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from taskdist.api import Phase
-from taskdist.cli.cluster import status_of
+from taskdist.client.states import status_of
 from taskdist.core.limits.levels import BUDGET, RATE, TENANT, Level
 from taskdist.core.model import Key, Queue, Task
 from taskdist.kube import Obj, name_of, namespace_of

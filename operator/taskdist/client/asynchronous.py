@@ -1,0 +1,407 @@
+"""`AsyncClient`: submits Tasks, waits for results, and changes what may be changed; for one event loop."""
+
+import asyncio
+import contextlib
+import os
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Any, Self, TypeVar, Unpack, overload
+
+from taskdist.client import changing, kube
+from taskdist.client.backend import Backend, View
+from taskdist.client.changes import changes
+from taskdist.client.creating import CREATED, Slips, create
+from taskdist.client.errors import QueueFull, TaskdistError, TaskdistWarning, TaskGone, TaskTimeout, told
+from taskdist.client.hub import Hub
+from taskdist.client.results import Outcome, SubmittedTask, result_of
+from taskdist.client.states import TaskState, ended, settled
+from taskdist.client.submission import Payload, Submission, TaskOptions, manifest, named
+from taskdist.client.windowed import windowed
+from taskdist.common.backoff import Backoff
+from taskdist.kube import TASKS, KubeError, Obj, OnRequest, uid_of
+
+ResultT = TypeVar("ResultT")
+AnyTask = str | SubmittedTask[Any] | TaskState
+"""A Task: its name, or what submitting or waiting has handed back."""
+
+CONCURRENCY = 32
+"""Requests under way at once: the API server takes no more in the same time from one client."""
+WINDOW = 1000
+"""How many Tasks of `map` may be submitted and not yet handed back: what bounds its memory."""
+LOOK_SECONDS = 1.0
+"""How long a submission may take longer for the sake of a warning."""
+FULL_AGAIN = Backoff(first=0.5, most=10.0)
+
+
+class AsyncClient:
+    """`async with AsyncClient() as client:` in a pod, or by the kubeconfig in force.
+
+    Args:
+        namespace: of the Tasks; else the context's, or the pod's own.
+        kubeconfig, context: as for kubectl.
+        backend: stands for the cluster, as in tests (`taskdist.client.testing`); then the three above are unused.
+        on_warning: told of likely slips, such as a type that no agent handles; else `warnings.warn`.
+        view: the leader's view, if it can be reached: answers `explain` from its memory.
+        on_request: told of each request: verb, resource, outcome, seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        namespace: str | None = None,
+        kubeconfig: str | os.PathLike[str] | None = None,
+        context: str | None = None,
+        backend: Backend | None = None,
+        on_warning: Callable[[str], None] | None = None,
+        view: View | None = None,
+        on_request: OnRequest | None = None,
+    ) -> None:
+        self._where = (namespace, os.fspath(kubeconfig) if kubeconfig is not None else None, context)
+        self._on_request = on_request
+        self._given = backend
+        self._open: Backend | None = None
+        self._view = view
+        self._warn = on_warning or _warn
+        self._slips: Slips | None = None
+        self._hubs: dict[str, Hub] = {}
+        self._stack = AsyncExitStack()
+
+    # Opening and closing.
+
+    async def open(self) -> Self:
+        """Load the credentials. Raises Unavailable."""
+        if self._open is None:
+            with told():
+                opened = self._given
+                if opened is None:
+                    opened = await self._stack.enter_async_context(
+                        kube.connect(*self._where, on_request=self._on_request)
+                    )
+            self._open, self._slips = opened, Slips(opened, self._warn)
+        return self
+
+    async def close(self) -> None:
+        """End the watches and the connections. Who still waits is cancelled; the Tasks go on."""
+        hubs, self._hubs = self._hubs, {}
+        await asyncio.gather(*(hub.close() for hub in hubs.values()))
+        await self._stack.aclose()
+        self._open = None
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def namespace(self) -> str:
+        return self._backend.namespace
+
+    @property
+    def _backend(self) -> Backend:
+        if self._open is None:
+            raise TaskdistError("the client is not open: use it as `async with AsyncClient() as client:`")
+        return self._open
+
+    # Submitting.
+
+    @overload
+    async def submit(
+        self, queue: str, type: str, payload: Payload = None, **options: Unpack[TaskOptions]
+    ) -> SubmittedTask[dict[str, Any]]: ...
+
+    @overload
+    async def submit(
+        self,
+        queue: str,
+        type: str,
+        payload: Payload = None,
+        *,
+        result_type: type[ResultT],
+        **options: Unpack[TaskOptions],
+    ) -> SubmittedTask[ResultT]: ...
+
+    async def submit(
+        self,
+        queue: str,
+        type: str,
+        payload: Payload = None,
+        *,
+        result_type: type[Any] | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> SubmittedTask[Any]:
+        """Submit one Task and return once the API server has taken it.
+
+        With an `idempotency_key` the same Task is meant by all who submit it with this key; without one it has a name
+        of its own. Either way it is safe to try again: it is made once.
+
+        Raises InvalidTask, QueueFull, NotAllowed, KeyInUse, Unavailable.
+        """
+        return await self.submit_one(Submission.of(queue, type, payload, **options), result_type=result_type)
+
+    async def submit_one(
+        self, submission: Submission, *, result_type: type[ResultT] | None = None
+    ) -> SubmittedTask[ResultT]:
+        """The same for a Submission."""
+        return await self._create(named(manifest(submission, self.namespace)), result_type)
+
+    async def submit_many(
+        self, submissions: Iterable[Submission], *, concurrency: int = CONCURRENCY, wait_if_full: bool = False
+    ) -> list[SubmittedTask[dict[str, Any]] | TaskdistError]:
+        """Submit all, several at once. What became of each, in their order: the Task, or why it was not taken.
+
+        `wait_if_full` tries again where a queue takes no Tasks for now.
+        """
+
+        async def one(submission: Submission) -> SubmittedTask[dict[str, Any]] | TaskdistError:
+            try:
+                body = named(manifest(submission, self.namespace))
+                made: SubmittedTask[dict[str, Any]] = await self._create(body, None, wait_if_full=wait_if_full)
+                return made
+            except TaskdistError as error:
+                return error
+
+        found: dict[int, SubmittedTask[dict[str, Any]] | TaskdistError] = {}
+        waiting = iter(enumerate(submissions))
+
+        async def worker() -> None:
+            for index, submission in waiting:
+                found[index] = await one(submission)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max(1, concurrency)):
+                group.create_task(worker())
+        return [found[index] for index in sorted(found)]
+
+    async def _create(
+        self, body: Obj, result_type: type[ResultT] | None, *, wait_if_full: bool = False
+    ) -> SubmittedTask[ResultT]:
+        tries = 0
+        while True:
+            try:
+                with told():
+                    obj, how = await create(self._backend, body, self._warn)
+                break
+            except QueueFull:
+                if not wait_if_full:
+                    raise
+            await asyncio.sleep(FULL_AGAIN.full(tries))
+            tries += 1
+        if how == CREATED and self._slips is not None:
+            # A look is a favour: it takes no long time, and what goes wrong with it is no failure.
+            with contextlib.suppress(TimeoutError, KubeError):
+                await asyncio.wait_for(self._slips.look(body), LOOK_SECONDS)
+        return SubmittedTask.of(obj, how == CREATED, result_type)
+
+    # Results.
+
+    async def wait(self, task: AnyTask, *, timeout: float | None = None) -> TaskState:
+        """The Task once nothing more comes of it: it has ended, or is a dead letter.
+
+        Raises TaskTimeout (it goes on), TaskNotFound, TaskGone.
+        """
+        return TaskState.of(await self._end(task, timeout))
+
+    @overload
+    async def result(self, task: SubmittedTask[ResultT], *, timeout: float | None = None) -> ResultT: ...
+
+    @overload
+    async def result(self, task: AnyTask, result_type: type[ResultT], *, timeout: float | None = None) -> ResultT: ...
+
+    @overload
+    async def result(self, task: str | TaskState, *, timeout: float | None = None) -> dict[str, Any]: ...
+
+    async def result(self, task: AnyTask, result_type: type[Any] | None = None, *, timeout: float | None = None) -> Any:
+        """The Task's result, once it has succeeded: a dict, or of the type that was asked for here or on submitting.
+
+        Raises TaskFailed, TaskCancelled, DeadLettered, InvalidResult, and what `wait` raises.
+        """
+        wanted = result_type or (task.result_type if isinstance(task, SubmittedTask) else None)
+        return result_of(await self._end(task, timeout), wanted)
+
+    @overload
+    async def run(
+        self,
+        queue: str,
+        type: str,
+        payload: Payload = None,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> dict[str, Any]: ...
+
+    @overload
+    async def run(
+        self,
+        queue: str,
+        type: str,
+        payload: Payload = None,
+        *,
+        result_type: type[ResultT],
+        timeout: float | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> ResultT: ...
+
+    async def run(
+        self,
+        queue: str,
+        type: str,
+        payload: Payload = None,
+        *,
+        result_type: type[Any] | None = None,
+        timeout: float | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Any:
+        """Submit one Task and return its result: `submit` and `result` in one, with a request less."""
+        body = named(manifest(Submission.of(queue, type, payload, **options), self.namespace))
+        hub, name = self._hub(queue), body["metadata"]["name"]
+        async with _deadline(name, timeout), hub.expecting(name) as waiter:
+            task: SubmittedTask[Any] = await self._create(body, result_type)
+            hub.created(waiter, task.obj)
+            return result_of(await waiter.end, result_type)
+
+    @overload
+    def map(
+        self,
+        queue: str,
+        type: str,
+        payloads: Iterable[Payload] | AsyncIterable[Payload],
+        *,
+        ordered: bool = False,
+        window: int = WINDOW,
+        concurrency: int = CONCURRENCY,
+        timeout: float | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> AsyncGenerator[Outcome[dict[str, Any]], None]: ...
+
+    @overload
+    def map(
+        self,
+        queue: str,
+        type: str,
+        payloads: Iterable[Payload] | AsyncIterable[Payload],
+        *,
+        result_type: type[ResultT],
+        ordered: bool = False,
+        window: int = WINDOW,
+        concurrency: int = CONCURRENCY,
+        timeout: float | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> AsyncGenerator[Outcome[ResultT], None]: ...
+
+    async def map(
+        self,
+        queue: str,
+        type: str,
+        payloads: Iterable[Payload] | AsyncIterable[Payload],
+        *,
+        result_type: type[Any] | None = None,
+        ordered: bool = False,
+        window: int = WINDOW,
+        concurrency: int = CONCURRENCY,
+        timeout: float | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> AsyncGenerator[Outcome[Any], None]:
+        """Submit a Task for each payload, and yield what became of each as it ends; in order of payloads if `ordered`.
+
+        No more than `window` are submitted and not yet handed back, so that payloads may be very many. A queue that is
+        full is waited for. `timeout`: how long, in seconds, to wait for each since it was submitted.
+        """
+        requests = asyncio.Semaphore(concurrency)
+
+        async def one(index: int, payload: Payload) -> Outcome[Any]:
+            task: SubmittedTask[Any] | None = None
+            try:
+                body = named(manifest(Submission.of(queue, type, payload, **options), self.namespace))
+                async with self._hub(queue).expecting(body["metadata"]["name"]) as waiter:
+                    async with requests:
+                        task = await self._create(body, result_type, wait_if_full=True)
+                    self._hub(queue).created(waiter, task.obj)
+                    async with _deadline(task.name, timeout):
+                        return Outcome(index, payload, task, result_of(await waiter.end, result_type), None)
+            except TaskdistError as error:
+                return Outcome(index, payload, task, None, error)
+
+        async with aclosing(windowed(payloads, one, window=window, ordered=ordered)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
+
+    # Looking and changing.
+
+    async def get(self, task: AnyTask) -> TaskState:
+        """How the Task stands now. Raises TaskNotFound."""
+        return TaskState.of(await self._read(task))
+
+    async def watch(self, task: AnyTask, *, timeout: float | None = None) -> AsyncGenerator[TaskState, None]:
+        """The Task as it is, and each time that it has changed (progress as well), until nothing more comes of it."""
+        name = task if isinstance(task, str) else task.name
+        with told():
+            async with (
+                _deadline(name, timeout),
+                aclosing(changes(self._backend, name, "" if isinstance(task, str) else task.uid)) as states,
+            ):
+                async for obj in states:
+                    yield TaskState.of(obj)
+                    if settled(obj):
+                        return
+
+    async def cancel(self, task: AnyTask) -> TaskState:
+        """Ask for the Task's end as Cancelled, wherever it stands; `wait` says when it is. One that has ended stays."""
+        obj = await self._read(task)
+        if not ended(obj):
+            with told():
+                obj = await changing.switch(self._backend, obj, "cancel", True)
+        return TaskState.of(obj)
+
+    async def redrive(self, task: AnyTask) -> bool:
+        """Let a dead letter wait again, its failures forgotten; False if somebody has asked for that already."""
+        obj = await self._read(task)
+        with told():
+            return await changing.redrive(self._backend, obj)
+
+    async def explain(self, task: AnyTask) -> dict[str, Any]:
+        """Why the Task waits, its place in the order and when it should start: as `taskdist explain -o json`."""
+        name = task if isinstance(task, str) else task.name
+        if self._view is not None and (seen := await self._view.explain(self.namespace, name)) is not None:
+            return seen
+        # Imported where it is asked for: it brings the engine along.
+        from taskdist.client import explaining
+
+        with told():
+            return (await explaining.explain(self._backend, name))[0]
+
+    async def _end(self, task: AnyTask, timeout: float | None) -> Obj:
+        name = task if isinstance(task, str) else task.name
+        async with _deadline(name, timeout):
+            obj = await self._read(task) if isinstance(task, str) else task.obj
+            return await self._hub(obj["spec"]["queue"]).end(obj)
+
+    async def _read(self, task: AnyTask) -> Obj:
+        """The Task as it is now, and no other that has its name."""
+        name = task if isinstance(task, str) else task.name
+        with told():
+            obj = await self._backend.get(TASKS, name)
+        if not isinstance(task, str) and uid_of(obj) != task.uid:
+            raise TaskGone(f"task {name} was deleted, and another was made under its name")
+        return obj
+
+    def _hub(self, queue: str) -> Hub:
+        if queue not in self._hubs:
+            self._hubs[queue] = Hub(self._backend, queue)
+        return self._hubs[queue]
+
+
+@asynccontextmanager
+async def _deadline(name: str, seconds: float | None) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TaskTimeout:
+        raise
+    except TimeoutError:
+        raise TaskTimeout(f"the time is up, and task {name} has not ended; it goes on") from None
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, TaskdistWarning, stacklevel=2)

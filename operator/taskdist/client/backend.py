@@ -1,0 +1,57 @@
+"""The cluster as the client sees it: one namespace and a few verbs, so that others than the API server can stand there.
+
+`client.kube` is the API server's; `client.testing` has one in memory for users' tests.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from taskdist.kube import Obj, Page, Resource, WatchEvent
+
+
+class Backend(Protocol):
+    """What the client asks. Errors are those of the API client (`KubeError`)."""
+
+    @property
+    def namespace(self) -> str:
+        """The namespace meant where none is said."""
+        ...
+
+    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Obj:
+        """In the namespace meant, or another one."""
+        ...
+
+    async def list(
+        self,
+        resource: Resource,
+        *,
+        everywhere: bool = False,
+        labels: str = "",
+        fields: str = "",
+        most: int | None = None,
+    ) -> Page:
+        """All of them, or no more than about `most`."""
+        ...
+
+    def pages(self, resource: Resource, *, labels: str = "", fields: str = "") -> AsyncIterator[Page]:
+        """All of them, a part at a time: for those who need not keep them."""
+        ...
+
+    async def create(self, resource: Resource, body: Obj) -> Obj: ...
+
+    async def patch(self, resource: Resource, name: str, body: Obj) -> Obj:
+        """JSON merge patch."""
+        ...
+
+    def watch(
+        self, resource: Resource, version: str, *, everywhere: bool = False, labels: str = "", fields: str = ""
+    ) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]: ...
+
+
+class View(Protocol):
+    """The leader's view: questions that the leader answers from its memory."""
+
+    async def explain(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """Where the Task stands and why, as `client.explaining` says it; None if nobody who leads can be reached."""
+        ...

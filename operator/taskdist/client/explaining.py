@@ -1,0 +1,411 @@
+"""Why a Task waits, asked of the engine that the operator runs, over a snapshot of the cluster.
+
+There is no rule here: the snapshot becomes events, the engine answers. How long Tasks take it learns from those that
+have ended. What only the operator can know (what agents said of themselves on the link, tokens, leases of a former
+leader) it has written into status; where that is the better answer, it is given. What a change would do is played
+forward in this process: the operator's own is never kept waiting by a question.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeGuard
+
+from taskdist.api import POOL_LABEL, Phase, Reason
+from taskdist.client import levels
+from taskdist.client.backend import Backend
+from taskdist.client.errors import TaskdistError
+from taskdist.client.leading import Leadership, leadership
+from taskdist.client.states import phase_of, settled, status_of
+from taskdist.common import times
+from taskdist.core import Core
+from taskdist.core.decisions import Assign, Explanation
+from taskdist.core.events import (
+    AgentReady,
+    Event,
+    PodSeen,
+    PoolApplied,
+    QueueApplied,
+    TaskHeld,
+    TaskLeased,
+    TaskWaiting,
+)
+from taskdist.core.model import Agent, Key, Pool, Task
+from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Obj, name_of, namespace_of, uid_of
+from taskdist.protocol import convert
+from taskdist.protocol.dependencies import Lineage
+from taskdist.protocol.duplicates import Duplicates, out_of_turns
+from taskdist.protocol.observations import ObservedTask
+from taskdist.simulation.what_if import Change, Course, what_if
+from taskdist.simulation.what_if import Snapshot as Moment
+
+# What agents announce on the link (types, whether they can be fenced), what a former leader left, which agent is held
+# for whom and which gets less than it offers is not on the API.
+ONLY_THE_OPERATOR_KNOWS = frozenset(
+    {
+        Reason.NO_HANDLER,
+        Reason.UNFENCED,
+        Reason.RECOVERING,
+        Reason.AGENT_HELD,
+        Reason.BREAKER_OPEN,
+        Reason.SLOW_START,
+    }
+)
+# What is left of rates and budgets is in queues' status, if the operator has told it.
+LEFT = frozenset({Reason.RATE_LIMITED, Reason.BUDGET_SHORT})
+# No reason of a status: nobody is there to write it.
+NO_LEADER = "NoLeader"
+ENDED_LOOKED_AT = 1000
+"""How many ended Tasks are read to learn how long they take: there may be very many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the engine needs of one namespace. `ended` are some of the Tasks that succeeded."""
+
+    tasks: list[Obj]
+    queues: list[Obj]
+    pools: list[Obj]
+    pods: list[Obj]
+    ended: list[Obj] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Why it waits, in the engine's words. `reason` may be one of a newer release."""
+
+    reason: str
+    explanation: Explanation
+
+
+def events(snapshot: Snapshot) -> tuple[list[Event], list[str]]:
+    """The snapshot as events for the engine, and what of it could not be read."""
+    made: list[Event] = []
+    skipped: list[str] = []
+    pools: dict[Key, Pool] = {}
+    for obj in snapshot.queues:
+        try:
+            made.append(QueueApplied(convert.queue(obj)))
+        except ValueError as error:
+            skipped.append(f"TaskQueue {name_of(obj)} is invalid and left out: {error}")
+    for obj in snapshot.pools:
+        try:
+            pool = convert.pool(obj)
+        except ValueError as error:
+            skipped.append(f"AgentPool {name_of(obj)} is invalid and left out: {error}")
+            continue
+        pools[pool.key] = pool
+        made.append(PoolApplied(pool))
+    for obj in snapshot.pods:
+        pod = convert.observed_pod(obj)
+        if pod.ended or pod.deleting:
+            continue
+        made.append(PodSeen(pod.uid, pod.namespace, pod.name, pod.pool, pod.created, trouble=pod.trouble))
+        owner = pools.get((pod.namespace, pod.pool))
+        if pod.ready and owner is not None:
+            made.append(AgentReady(_agent(obj, owner)))
+    records: list[ObservedTask] = []
+    lineage, duplicates = Lineage(), Duplicates()
+    for obj in snapshot.tasks:
+        try:
+            record = convert.observed_task(obj)
+        except ValueError as error:
+            skipped.append(f"Task {name_of(obj)} is left out: {error}")
+            continue
+        records.append(record)
+        lineage.seen(record)
+        duplicates.seen(record)
+    for record in records:
+        task = lineage.resolved(record.task)
+        if record.phase is Phase.ASSIGNED:
+            made.append(TaskLeased(task, record.agent_uid))
+        elif record.phase is Phase.PENDING and record.fault is not None:
+            made.append(TaskHeld(task, record.fault.reason))
+        elif record.phase is Phase.PENDING and record.reason is Reason.RECOVERING:
+            made.append(TaskHeld(task, Reason.RECOVERING))
+        elif record.phase is Phase.PENDING and duplicates.original(task.uid) is not None:
+            made.append(TaskHeld(out_of_turns(task), Reason.DUPLICATE))
+        elif record.phase is Phase.PENDING:
+            made.append(TaskWaiting(task))
+    return made, skipped
+
+
+def history(snapshot: Snapshot) -> tuple[list[tuple[Task, float | None]], dict[str, float]]:
+    """Tasks that were there before, with how long those that succeeded took, and since when Tasks run, by uid."""
+    before: list[tuple[Task, float | None]] = []
+    since: dict[str, float] = {}
+    for obj in [*snapshot.ended, *snapshot.tasks]:
+        try:
+            record = convert.observed_task(obj)
+        except ValueError:
+            continue  # said when it is read as an event
+        status = status_of(obj)
+        started = convert.seconds(status.get("startedAt")) or convert.seconds(status.get("assignedAt"))
+        if record.phase is Phase.ASSIGNED:
+            since[record.task.uid] = started
+            before.append((record.task, None))
+        elif record.phase is Phase.SUCCEEDED:
+            finished = convert.seconds(status.get("finishedAt"))
+            before.append((record.task, max(0.0, finished - started) if started and finished else None))
+    return before, since
+
+
+def _agent(pod: Obj, pool: Pool) -> Agent:
+    """The pod's agent, as good as its pool allows: what it says of itself is not on the API."""
+    return Agent(
+        uid=uid_of(pod),
+        namespace=namespace_of(pod),
+        name=name_of(pod),
+        pool=pool.name,
+        slots=pool.slots,
+        resources=pool.resources,
+        skills=pool.skills,
+        types=None,
+        labels=tuple(sorted((pod["metadata"].get("labels") or {}).items())),
+    )
+
+
+def answer(task: Obj, snapshot: Snapshot, now: float) -> tuple[Answer, list[str]]:
+    """Why this waiting Task waits, and what of the snapshot could not be read."""
+    made, skipped = events(snapshot)
+    core = Core()
+    for event in made:
+        core.handle(event, now)
+    for each, seconds in history(snapshot)[0]:
+        core.learn(each, seconds)
+    rules = {each.queue.key: each.queue for each in made if isinstance(each, QueueApplied)}
+    told = levels.told(snapshot.queues, [*snapshot.tasks, *snapshot.ended])
+    for key, known in told.items():
+        core.recall_levels(key, known)
+    missing = next((levels.unknown(each.task, rules, told) for each in made if _is_of(each, task)), [])
+    recorded = _recorded(task)
+    # What fits now is handed out first: only then the engine knows what is left for the rest.
+    given = next((d for d in core.decide(now) if isinstance(d, Assign) and d.task_uid == uid_of(task)), None)
+    explanation = core.explain(uid_of(task), now)
+    only = ONLY_THE_OPERATOR_KNOWS | LEFT if missing else ONLY_THE_OPERATOR_KNOWS
+    # Who holds a budget is on the API: what is found of it here is newer.
+    found = explanation is not None and explanation.reason in LEFT
+    if recorded is not None and recorded.reason in only and (given or explanation) and not found:
+        kept = replace(explanation or recorded, message=recorded.message, unblock="", command="")
+        if recorded.reason in LEFT:
+            kept = replace(kept, message=f"{recorded.message} (as the operator wrote it)", start=None)
+        return Answer(str(recorded.reason), kept), skipped
+    if missing:
+        left = f"How much is left of {' and '.join(missing)} is not known"
+        if given is not None:
+            return Answer(
+                Reason.QUEUED,
+                Explanation(
+                    Reason.QUEUED,
+                    f"Agent {given.agent_name} has room for it now. {left}: if there is enough, it starts at once.",
+                    "Wait: the operator tells levels of rates and budgets in the status of queues.",
+                ),
+            ), skipped
+        if explanation is not None:
+            explanation = replace(explanation, message=f"{explanation.message} {left}.", start=None)
+    if given is not None:
+        explanation = Explanation(
+            Reason.QUEUED,
+            f"Agent {given.agent_name} has room for it now: it should start at once.",
+            "If this stays, the agent is not connected to the operator: look at the logs of both.",
+        )
+    if explanation is None:
+        status = status_of(task)
+        explanation = recorded or Explanation(
+            Reason.QUEUED, str(status.get("message") or "The operator has not looked at it yet.")
+        )
+        return Answer(str(status.get("reason") or explanation.reason), explanation), skipped
+    return Answer(str(explanation.reason), explanation), skipped
+
+
+def _is_of(event: Event, task: Obj) -> TypeGuard[TaskWaiting | TaskHeld]:
+    return isinstance(event, TaskWaiting | TaskHeld) and event.task.uid == uid_of(task)
+
+
+def _recorded(task: Obj) -> Explanation | None:
+    """What the operator last wrote, if this release knows the reason."""
+    status = status_of(task)
+    try:
+        return Explanation(Reason(status.get("reason") or ""), str(status.get("message") or ""))
+    except ValueError:
+        return None
+
+
+async def why(backend: Backend, task: Obj) -> tuple[str, str]:
+    """Return the reason why this waiting Task waits, and its message."""
+    snapshot, now = await _snapshot(backend), time.time()
+    found, _ = answer(task, snapshot, now)
+    leader = await leadership(backend, snapshot.pods, now)
+    if leader.leads is False:
+        found = _leaderless(found, leader, now)
+    return found.reason, found.explanation.message
+
+
+async def explain(
+    backend: Backend, name: str, change: Change | None = None, agents: int = 0
+) -> tuple[dict[str, Any], list[str]]:
+    """Return where the Task stands, why and what would change it, as scripts read it; and what could not be told.
+
+    `agents` are more of the first pool it may use. TaskdistError: the change makes no sense.
+    """
+    task = await backend.get(TASKS, name)
+    status = status_of(task)
+    warnings: list[str] = []
+    story: dict[str, Any] = {
+        "task": f"{namespace_of(task)}/{name_of(task)}",
+        "queue": task["spec"]["queue"],
+        "phase": phase_of(task),
+    }
+    now = time.time()
+    if phase_of(task) == Phase.PENDING:
+        snapshot = await _snapshot(backend)
+        why, skipped = answer(task, snapshot, now)
+        warnings += skipped
+        leader = await leadership(backend, snapshot.pods, now)
+        story |= _waiting(task, why if leader.leads is not False else _leaderless(why, leader, now))
+        story["operator"] = leader.document()
+        if stalled := _stalled_pools(task, snapshot):
+            story["stalled"] = stalled
+        if change is not None:
+            compared, unknown = _compared(task, snapshot, _with_agents(change, agents, task, snapshot), now)
+            story["what_if"] = compared
+            warnings += unknown
+    elif change is not None:
+        raise TaskdistError(f"task {name} is {phase_of(task)}: --what-if is for Tasks that wait")
+    elif not settled(task):
+        story |= _running(status)
+    else:
+        story |= {"reason": status.get("reason") or "", "message": status.get("message") or ""}
+    if status.get("route"):
+        story["route"] = status["route"]
+    told = {"cost": status.get("cost"), "energy_wh": status.get("energyWh")}
+    story |= {name: amount for name, amount in told.items() if amount is not None}
+    if status.get("attempts"):
+        story["attempts"] = status["attempts"]
+    return story, warnings
+
+
+def _waiting(task: Obj, why: Answer) -> dict[str, Any]:
+    found = why.explanation
+    story: dict[str, Any] = {
+        "since": task["metadata"].get("creationTimestamp") or "",
+        "reason": why.reason,
+        "message": found.message,
+        "unblock": found.unblock,
+        "command": found.command,
+    }
+    if found.rejections:
+        story["rejections"] = [{"agents": agents, "why": short} for short, agents in found.rejections]
+    if found.position is not None:
+        story |= {"position": found.position, "position_exact": found.position_exact, "waiting": found.rivals}
+        story["expected_start"] = _course(found.start, found.start_interval)
+    return story
+
+
+def _stalled_pools(task: Obj, snapshot: Snapshot) -> str:
+    """What keeps pools that it may use from having agents, as far as the engine cannot see it: in status only."""
+    queue = next((each for each in snapshot.queues if name_of(each) == task["spec"]["queue"]), None)
+    named = [task["spec"]["pool"]] if task["spec"].get("pool") else []
+    if not named and queue is not None:
+        named = list(queue["spec"].get("pools") or ())
+    told = []
+    for pool in snapshot.pools:
+        for condition in status_of(pool).get("conditions") or () if name_of(pool) in named else ():
+            seen = condition.get("type") == "Stalled" and condition.get("status") == "True"
+            if seen and condition.get("reason") != Reason.PODS_FAILING:
+                told.append(f"AgentPool {name_of(pool)}: {condition.get('reason')}, {condition.get('message')}")
+    return "; ".join(told)
+
+
+def _leaderless(why: Answer, leader: Leadership, now: float) -> Answer:
+    """Nothing starts while nobody leads: that is said first, and then what would hold the Task even so."""
+    found = why.explanation
+    besides = "" if why.reason == Reason.QUEUED else f" Besides: {found.message}"
+    return Answer(
+        NO_LEADER,
+        Explanation(
+            found.reason,
+            f"{leader.message(now)}{besides}",
+            "Look at the operator's pods: whether they are there and ready, and what they log.",
+            command=leader.command,
+            rejections=found.rejections,
+        ),
+    )
+
+
+def _course(start: float | None, interval: tuple[float, float] | None) -> dict[str, str] | str:
+    if start is None or interval is None:
+        return "unknown"
+    return {"at": times.utc(start), "earliest": times.utc(interval[0]), "latest": times.utc(interval[1])}
+
+
+# What would be if.
+
+
+def _with_agents(change: Change, agents: int, task: Obj, snapshot: Snapshot) -> Change:
+    if not agents:
+        return change
+    named = change.pool or task["spec"].get("pool")
+    queue = next((each for each in snapshot.queues if name_of(each) == task["spec"]["queue"]), None)
+    pools = [named] if named else list(queue["spec"].get("pools") or ()) if queue is not None else []
+    if not pools:
+        raise TaskdistError("no pool is known that may run it: say which one, as in agents.POOL=+3")
+    return replace(change, agents={**change.agents, pools[0]: change.agents.get(pools[0], 0) + agents})
+
+
+def _compared(task: Obj, snapshot: Snapshot, change: Change, now: float) -> tuple[dict[str, Any], list[str]]:
+    """When it starts as it is and changed, and what of that is not known."""
+    made, _ = events(snapshot)
+    before, since = history(snapshot)
+    services: Mapping[tuple[Key, str], list[float]] = defaultdict(list)
+    for each, seconds in before:
+        if seconds is not None:
+            services[each.queue_key, each.type].append(seconds)
+    try:
+        told = levels.told(snapshot.queues, [*snapshot.tasks, *snapshot.ended])
+        found = what_if(Moment(now, made, since, services, told), uid_of(task), change)
+    except KeyError as error:
+        raise TaskdistError(f"{error.args[0]}: no such AgentPool in the namespace, or no such waiting Task") from None
+    rules = {each.queue.key: each.queue for each in made if isinstance(each, QueueApplied)}
+    missing = next((levels.unknown(one.task, rules, told) for one in made if _is_of(one, task)), [])
+    return {"as_it_is": _played(found.before), "changed": _played(found.after)}, [
+        f"how much is left of {limit} is not known: it is played as if that were full" for limit in missing
+    ]
+
+
+def _played(course: Course) -> dict[str, Any]:
+    start = _course(course.start, course.interval)
+    return {"expected_start": start, "starts": round(course.started, 3)}
+
+
+async def _snapshot(backend: Backend) -> Snapshot:
+    pages = await asyncio.gather(
+        # Ended Tasks hold nothing, and there may be very many of them: a part of them tells how long they take.
+        backend.list(TASKS, fields=f"status.phase={Phase.PENDING}"),
+        backend.list(TASKS, fields=f"status.phase={Phase.ASSIGNED}"),
+        backend.list(TASKS, fields=f"status.phase={Phase.SUCCEEDED}", most=ENDED_LOOKED_AT),
+        backend.list(TASKQUEUES),
+        backend.list(AGENTPOOLS),
+        backend.list(PODS, labels=POOL_LABEL),
+    )
+    pending, assigned, succeeded, queues, pools, pods = (page.items for page in pages)
+    # A Task that changed phase between two lists is in both: the later view counts.
+    tasks = {uid_of(each): each for each in [*pending, *assigned]}
+    # By their ends, so that what is learnt last counts most.
+    succeeded.sort(key=lambda each: str(status_of(each).get("finishedAt") or ""))
+    gone = {uid_of(each) for each in succeeded}
+    return Snapshot([each for uid, each in tasks.items() if uid not in gone], queues, pools, pods, succeeded)
+
+
+def _running(status: dict[str, Any]) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "agent": status.get("agent") or "",
+        "pool": status.get("pool") or "",
+        "attempt": status.get("attempt") or 0,
+        "running": times.age(status.get("assignedAt"), times.now()),
+    }
+    if progress := status.get("progress"):
+        told["progress"] = f"{progress.get('fraction', 0):.0%} {progress.get('message', '')}".rstrip()
+    return told

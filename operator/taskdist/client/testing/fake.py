@@ -1,0 +1,343 @@
+"""A cluster in memory that runs Tasks by handlers of the test: at once, or when the test lets them go.
+
+Handlers are called as agents call them, and what follows a failure is the operator's own rule for retries.
+"""
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from taskdist.agent.invoke import invoke
+from taskdist.agent.outcomes import Cancelled, Outcome, Returned
+from taskdist.agent.sdk import Agent, Context, HandlerT
+from taskdist.api import GROUP, VERSION, Phase, Reason, TaskSpec
+from taskdist.client.states import ended, phase_of, status_of
+from taskdist.client.testing.store import Store, now
+from taskdist.core.decisions import Retry
+from taskdist.core.engine.retry import after_failure
+from taskdist.core.events import AttemptFailed
+from taskdist.kube import (
+    AGENTPOOLS,
+    TASKQUEUES,
+    TASKS,
+    ApiError,
+    Obj,
+    Page,
+    Resource,
+    Unreachable,
+    WatchEvent,
+    name_of,
+    uid_of,
+)
+from taskdist.protocol import convert
+
+POOL = "fake"
+
+
+class FakeBackend:
+    """For `Client(backend=…)` and `AsyncClient(backend=…)`.
+
+    Args:
+        namespace: that the Tasks are said to be in.
+        slots: how many handlers run at once, each on a thread.
+    """
+
+    def __init__(self, namespace: str = "default", *, slots: int = 4) -> None:
+        self._store = Store(namespace)
+        self._agent = Agent()
+        self._threads = ThreadPoolExecutor(slots, thread_name_prefix="taskdist-fake")
+        self._contexts: dict[str, Context] = {}
+        self._held = False
+        self._any_queue = True
+        self._trouble: ApiError | Unreachable | None = None
+        self._idle = threading.Condition(self._store.lock)
+        self._running = 0
+        self.requests: dict[str, int] = {}
+        """How often the client has asked, by verb and resource (`create tasks.taskdist.dev`)."""
+        template = {"spec": {"containers": [{"name": "agent", "env": []}]}}
+        self._store.add(AGENTPOOLS, _object("AgentPool", POOL, {"slots": slots, "template": template}))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let handlers that run end, and start no more."""
+        self._held = True
+        for context in list(self._contexts.values()):
+            context.cancel("the test is over")
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    # What the test says.
+
+    def handler(self, type: str) -> Callable[[HandlerT], HandlerT]:
+        """Register a handler, as `Agent.task` does: `fake.handler("greet")(greet)`, or as a decorator."""
+        register = self._agent.task(type)
+
+        def registered(function: HandlerT) -> HandlerT:
+            made = register(function)
+            self._declare()
+            self._start_waiting()
+            return made
+
+        return registered
+
+    def serve(self, agent: Agent) -> None:
+        """Take the handlers of an agent of yours."""
+        self._agent.handlers.update(agent.handlers)
+        self._declare()
+        self._start_waiting()
+
+    def queue(self, name: str, **spec: Any) -> None:
+        """Make a TaskQueue, with fields of its spec as in YAML. Until the first one is made, there is any queue.
+
+        `drained=True`: it takes no Tasks.
+        """
+        with self._store.lock:
+            self._any_queue = False
+            self._store.add(TASKQUEUES, _object("TaskQueue", name, {"pools": [POOL], **spec}))
+            if spec.get("drained"):
+                self._store.merge(TASKQUEUES, name, {"status": {"accepting": False}})
+        self._start_waiting()
+
+    def hold(self) -> None:
+        """Start no Tasks until `release`."""
+        self._held = True
+
+    def release(self) -> None:
+        """Start what waits, and from now on each at once."""
+        self._held = False
+        self._start_waiting()
+
+    def tasks(self) -> list[Obj]:
+        """All Tasks as resources, oldest first."""
+        return self._store.page(TASKS).items
+
+    def delete(self, name: str) -> None:
+        """Delete a Task: as somebody might, or as happens when its time to live is over."""
+        self._store.delete(TASKS, name)
+
+    def wait_idle(self, timeout: float = 10.0) -> None:
+        """Return once no handler runs."""
+        with self._idle:
+            if not self._idle.wait_for(lambda: not self._running, timeout):
+                raise AssertionError(f"{self._running} handlers still run after {timeout:g} s")
+
+    def fail_requests(self, error: ApiError | Unreachable | None) -> None:
+        """From now on answer all requests so; None: as usual again."""
+        self._trouble = error
+
+    def forbid(self) -> None:
+        """From now on the client has no rights."""
+        self.fail_requests(ApiError(403, "Forbidden", 'tasks.taskdist.dev is forbidden: User "test" may not do that'))
+
+    def forget_history(self) -> None:
+        """Break watches such that they cannot go on where they were (410)."""
+        self._store.forget_history()
+
+    def cut_watches(self) -> None:
+        """Break watches such that they can go on where they were."""
+        self._store.cut_watches()
+
+    # What the client asks.
+
+    @property
+    def namespace(self) -> str:
+        return self._store.namespace
+
+    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Obj:
+        self._asked("get", resource)
+        if namespace not in (None, self.namespace):
+            raise ApiError(404, "NotFound", f'{resource} "{name}" not found', {"name": name})
+        return self._store.get(resource, name)
+
+    async def list(
+        self,
+        resource: Resource,
+        *,
+        everywhere: bool = False,
+        labels: str = "",
+        fields: str = "",
+        most: int | None = None,
+    ) -> Page:
+        self._asked("list", resource)
+        return self._store.page(resource, labels, fields, most)
+
+    async def pages(self, resource: Resource, *, labels: str = "", fields: str = "") -> AsyncIterator[Page]:
+        self._asked("list", resource)
+        yield self._store.page(resource, labels, fields)
+
+    async def create(self, resource: Resource, body: Obj) -> Obj:
+        self._asked("create", resource)
+        with self._store.lock:
+            if resource == TASKS:
+                body = self._admitted(body)
+            made = self._store.add(resource, body)
+        self._start_waiting()
+        return made
+
+    async def patch(self, resource: Resource, name: str, body: Obj) -> Obj:
+        self._asked("patch", resource)
+        with self._store.lock:
+            made = self._store.merge(resource, name, body)
+            if resource == TASKS:
+                self._changed(made)
+                made = self._store.get(resource, name)
+        self._start_waiting()
+        return made
+
+    def watch(
+        self, resource: Resource, version: str, *, everywhere: bool = False, labels: str = "", fields: str = ""
+    ) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]:
+        self._asked("watch", resource)
+        return self._store.watch(resource, version, labels, fields)
+
+    def _asked(self, verb: str, resource: Resource) -> None:
+        key = f"{verb} {resource}"
+        with self._store.lock:
+            self.requests[key] = self.requests.get(key, 0) + 1
+        if self._trouble is not None:
+            raise self._trouble
+
+    # What the API server refuses.
+
+    def _admitted(self, body: Obj) -> Obj:
+        spec = body["spec"]
+        name = str(body["metadata"].get("name") or "")
+        known = {field.alias or key for key, field in TaskSpec.model_fields.items()}
+        if strange := sorted(set(spec) - known):
+            message = f'Task in version "{VERSION}" cannot be handled as a Task: strict decoding error: unknown field '
+            raise ApiError(400, "BadRequest", f'{message}"spec.{strange[0]}"')
+        try:
+            TaskSpec.model_validate(spec)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(["spec", *(str(part) for part in first["loc"])])
+            message = f'Task.{GROUP} "{name}" is invalid: {field}: Invalid value: {first["msg"]}'
+            raise ApiError(422, "Invalid", message, {"causes": [{"field": field, "message": first["msg"]}]}) from None
+        if self._any_queue and not self._store.page(TASKQUEUES, fields=f"metadata.name={spec['queue']}").items:
+            self._store.add(TASKQUEUES, _object("TaskQueue", spec["queue"], {"pools": [POOL]}))
+        queue = self._queue(spec["queue"])
+        if queue is not None and status_of(queue).get("accepting") is False:
+            words = f"TaskQueue {spec['queue']} takes no new Tasks now; 0 wait in it. Submit again later."
+            message = f"ValidatingAdmissionPolicy 'fake-backpressure' with binding 'fake' denied request: {words}"
+            raise ApiError(403, "Forbidden", f'{TASKS} "{name}" is forbidden: {message}')
+        return {**body, "spec": {"priority": "Normal", **spec}, "status": {"phase": Phase.PENDING.value}}
+
+    # What the operator does.
+
+    def _declare(self) -> None:
+        variable = {"name": "TASKDIST_TYPES", "value": ",".join(sorted(self._agent.handlers))}
+        template = {"spec": {"containers": [{"name": "agent", "env": [variable]}]}}
+        self._store.merge(AGENTPOOLS, POOL, {"spec": {"template": template}})
+
+    def _queue(self, name: str) -> Obj | None:
+        found = self._store.page(TASKQUEUES, fields=f"metadata.name={name}").items
+        return found[0] if found else None
+
+    def _start_waiting(self) -> None:
+        """Give every Task that may run to a thread."""
+        with self._store.lock:
+            if self._held:
+                return
+            for task in self._store.page(TASKS, fields=f"status.phase={Phase.PENDING}").items:
+                spec = task["spec"]
+                queue = self._queue(spec["queue"])
+                held = spec.get("suspend") or queue is None or queue["spec"].get("paused")
+                if not held and spec["type"] in self._agent.handlers:
+                    self._assign(task)
+
+    def _assign(self, task: Obj) -> None:
+        attempt = int(status_of(task).get("attempt") or 0) + 1
+        status = {"phase": "Assigned", "reason": "Assigned", "attempt": attempt, "agent": f"{POOL}-0", "pool": POOL}
+        task = self._write(task, {**status, "message": None, "assignedAt": now(), "startedAt": now()})
+        uid = uid_of(task)
+
+        def report(fraction: float, message: str) -> None:
+            with self._store.lock:
+                if uid in self._contexts:
+                    self._write(task, {"progress": {"fraction": fraction, "message": message, "reportedAt": now()}})
+
+        context = Context(name_of(task), self.namespace, uid, attempt, task["spec"]["type"], report, f"{POOL}-0")
+        self._contexts[uid] = context
+        self._running += 1
+        self._threads.submit(self._run, task, context)
+
+    def _run(self, task: Obj, context: Context) -> None:
+        try:
+            with asyncio.Runner() as runner:
+                payload = json.dumps(task["spec"].get("payload") or {}).encode()
+                outcome = invoke(self._agent, payload, context, runner)
+            with self._store.lock:
+                del self._contexts[context.uid]
+                with contextlib.suppress(ApiError):  # it was deleted meanwhile
+                    self._over(self._store.get(TASKS, context.task), context, outcome)
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
+        self._start_waiting()
+
+    def _over(self, task: Obj, context: Context, outcome: Outcome) -> None:
+        if uid_of(task) != context.uid:
+            return
+        end: dict[str, Any] = {"finishedAt": now(), "progress": None}
+        if isinstance(outcome, Returned):
+            result = json.loads(outcome.body)
+            self._write(task, {**end, "phase": "Succeeded", "reason": Reason.COMPLETED.value, "result": result})
+        elif isinstance(outcome, Cancelled):
+            self._cancelled(task)
+        else:
+            seen = convert.observed_task(task)
+            queue = self._queue(task["spec"]["queue"])
+            rules = convert.queue(queue or _object("TaskQueue", task["spec"]["queue"], {"pools": [POOL]}))
+            failed = AttemptFailed(
+                context.uid, outcome.reason, outcome.message, outcome.retryable, put_off=outcome.retry_after
+            )
+            then = after_failure(seen.task, rules, failed, time.time())
+            record = {"attempt": context.attempt, "reason": outcome.reason.value, "message": outcome.message}
+            record |= {"agent": f"{POOL}-0", "endedAt": now()}
+            status = {
+                "failures": then.failures,
+                "reason": then.reason.value,
+                "message": then.message,
+                "attempts": [*(status_of(task).get("attempts") or ()), record],
+            }
+            if isinstance(then, Retry):
+                self._write(task, {**status, "phase": "Pending", "agent": None, "progress": None})
+            else:
+                self._write(task, {**status, **end, "phase": then.phase.value})
+
+    def _changed(self, task: Obj) -> None:
+        """The client has changed the spec."""
+        if task["spec"].get("cancel") and not ended(task):
+            context = self._contexts.get(uid_of(task))
+            if context is not None:
+                context.cancel("the Task was cancelled")
+            else:
+                self._cancelled(task)
+        redrive = int(task["spec"].get("redrive") or 0)
+        if phase_of(task) == Phase.DEAD_LETTERED and redrive > int(status_of(task).get("redrives") or 0):
+            status = {"phase": "Pending", "reason": Reason.REDRIVEN.value, "message": None, "failures": 0}
+            self._write(task, {**status, "redrives": redrive, "finishedAt": None, "agent": None})
+
+    def _cancelled(self, task: Obj) -> None:
+        status = {"phase": "Cancelled", "reason": Reason.CANCELLED.value, "message": "spec.cancel is true"}
+        self._write(task, {**status, "finishedAt": now(), "progress": None})
+
+    def _write(self, task: Obj, status: dict[str, Any]) -> Obj:
+        return self._store.merge(TASKS, name_of(task), {"status": status})
+
+
+def _object(kind: str, name: str, spec: dict[str, Any]) -> Obj:
+    return {"apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "metadata": {"name": name}, "spec": spec}
