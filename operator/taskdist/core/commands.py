@@ -1,9 +1,8 @@
 """The commands that would unblock a Task, ready to be pasted into a shell.
 
-Owns how kubectl and taskdist are called for what explanations advise. Each changes one thing, by names and numbers that
-are known here. None promises for others: that agents have a skill, a label or a place, that a budget has more, that a
-pool was meant to serve a queue. Where only time, new code or somebody who knows helps there is none. Refuses to run
-anything.
+Owns how kubectl and taskdist are called for what explanations advise. Each command changes one thing, by names and
+numbers that are known here. There is none where only time or new code helps, nor where a person has to know more: what
+skills an agent really has, what a budget really allows, which queue a pool was meant to serve. Runs nothing.
 """
 
 import json
@@ -65,7 +64,7 @@ def pod_tells(namespace: str, name: str, container: str) -> str:
 
 
 def grow(pool: Pool, agents: int) -> str:
-    """One more agent, where the pool does not grow by itself."""
+    """The command that lets the pool have one more agent; empty where it grows by itself."""
     if not pool.elastic:
         size = f"--replicas={pool.maximum + 1}"
         return join(["kubectl", "scale", f"agentpools.{GROUP}/{pool.name}", "-n", pool.namespace, size])
@@ -73,7 +72,7 @@ def grow(pool: Pool, agents: int) -> str:
 
 
 def promote(task: Task) -> str:
-    """One level up, as far as anybody may go."""
+    """The command that raises the Task by one level; empty at the highest that needs no permission."""
     if task.priority >= TOP:
         return ""
     name = next(each for each in Priority if each.level == task.priority + 1)

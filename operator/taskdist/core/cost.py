@@ -20,9 +20,9 @@ NOTHING: Final = Spent()
 
 
 def share(slot_seconds: float, slots: int, an_hour: float) -> float:
-    """Return what slot-seconds of an agent come to that has so many slots and takes so much an hour.
+    """Return the cost of slot-seconds on an agent with `slots` slots.
 
-    `an_hour` is a price, or a power in watts: that comes to Wh.
+    `an_hour` is the price of the whole agent for an hour, or its power in watts: then the cost is in Wh.
     """
     return slot_seconds / slots / 3600 * an_hour
 

@@ -1,7 +1,7 @@
-"""What happens to the core. Every event is a value; the order in which the core gets them is the event order.
+"""The events that the core takes. Each is a value; the order in which the core gets them is the event order.
 
-Those that come with every Task have a constructor that can be compiled: a frozen dataclass sets its fields one by one
-by a call each, which took a thirtieth of a decision.
+Events that every Task causes have a constructor that can be compiled: a frozen dataclass sets its fields by one call
+each, which took a thirtieth of a decision.
 """
 
 from dataclasses import dataclass
@@ -12,21 +12,29 @@ from taskdist.core.model import Agent, Key, Pool, Queue, Task, Trouble
 
 @dataclass(frozen=True, slots=True)
 class QueueApplied:
+    """A queue was created or changed."""
+
     queue: Queue
 
 
 @dataclass(frozen=True, slots=True)
 class QueueDeleted:
+    """A queue is gone. Its Tasks wait on, and say so."""
+
     key: Key
 
 
 @dataclass(frozen=True, slots=True)
 class PoolApplied:
+    """A pool was created or changed."""
+
     pool: Pool
 
 
 @dataclass(frozen=True, slots=True)
 class PoolDeleted:
+    """A pool is gone. Leases on its agents stand."""
+
     key: Key
 
 

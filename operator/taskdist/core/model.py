@@ -42,7 +42,7 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """Labels that an agent should rather carry, and how much that counts."""
+    """A wish of a Task: labels that its agent should carry, and the weight of having them."""
 
     weight: int
     selector: tuple[Requirement, ...]
@@ -150,7 +150,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """Upper bounds of what may be there at once; None: not bounded."""
+    """Upper bounds on what a queue, or each tenant in it, may have at once. None: no bound."""
 
     waiting: int | None = None
     leased: int | None = None
@@ -177,7 +177,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Which Tasks take a route. What is empty holds for all."""
+    """The condition under which a Task takes a route. A field that is empty matches every Task."""
 
     labels: tuple[Requirement, ...] = ()
     types: frozenset[str] = frozenset()
@@ -189,9 +189,9 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class RouteStep:
-    """Pools whose agents compete, under the queue's strategy if it names none.
+    """One step of a route: pools whose agents compete for its Tasks.
 
-    It opens `after` seconds of waiting after the step before.
+    It opens `after` seconds of waiting after the step before. `strategy` None: the queue's.
     """
 
     pools: tuple[str, ...]
@@ -201,7 +201,7 @@ class RouteStep:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where the Tasks go that match, step by step."""
+    """A rule of a queue that sends matching Tasks to other pools, step by step."""
 
     name: str
     steps: tuple[RouteStep, ...]
@@ -215,7 +215,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Overflow:
-    """When a queue is full, by Tasks waiting, and what happens to those that come then."""
+    """The bound on a queue's waiting Tasks, and what happens to Tasks that come beyond it."""
 
     high_water: int
     low_water: int
@@ -295,7 +295,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """When an agent that fails is given no Tasks, and how it is tried again. Times in seconds."""
+    """The settings of circuit breakers: when one opens for an agent, and how it closes again. Times in seconds."""
 
     failure_ratio: float = 0.8
     min_attempts: int = 5

@@ -1,7 +1,7 @@
-"""Where a Task stands among others: its level, and its place within the level.
+"""The order of Tasks: a Task's level, and its place within the level.
 
-Owns the rule of order, as functions of a queue's word, a Task and the time. The index keeps what they say, the
-simulator's checker asks them again. Refuses to know who else waits.
+Owns the rule, as functions of a queue's settings, a Task and the time. The index stores the results; the simulator's
+checker computes them again. Knows nothing of the other Tasks.
 """
 
 from math import floor, inf
@@ -47,7 +47,7 @@ class Place:
 
 
 def is_emergency(queue: Queue, task: Task) -> bool:
-    """Whether the Task stands apart: queues with an order of their own ignore what their Tasks say."""
+    """Whether the Task competes at the level Emergency. Queues with an order of their own ignore its priority."""
     return task.priority >= EMERGENCY and queue.policy is BY_PRIORITY
 
 
@@ -108,8 +108,10 @@ def hopeless_from(task: Task, service: float) -> float:
 
 
 def owner(queue: Queue, task: Task) -> tuple[str, str]:
-    """Return (namespace/queue, tenant) that is charged for the Task: Emergency and queues with an order of their own
-    know no tenants."""
+    """Return the queue (namespace/name) and the tenant whose shares are charged for the Task.
+
+    Emergencies have one owner for all queues, queues with an order of their own one for all their tenants.
+    """
     if is_emergency(queue, task):
         return ("/", "")
     if queue.policy is not BY_PRIORITY:
@@ -118,5 +120,5 @@ def owner(queue: Queue, task: Task) -> tuple[str, str]:
 
 
 def full_name(queue: Queue) -> str:
-    """Return how a queue is called among all."""
+    """Return the queue's name with its namespace."""
     return f"{queue.namespace}/{queue.name}"

@@ -18,7 +18,7 @@ from typing import Final
 
 from taskdist.core.model import Breaker
 
-# So many of the agents that tried a type last are asked.
+# The most agents that have a vote on a type: those that tried it last.
 VOTERS: Final = 64
 # With fewer, three standard deviations are out of reach where half of the others fail, or just one other is known.
 LEAST: Final = 10
@@ -39,7 +39,7 @@ class _Vote:
 
 
 class Votes:
-    """How each agent of a pool did at a type when it tried last."""
+    """The last result of each agent of a pool at one type of Task."""
 
     __slots__ = ("_failing", "_last")
 
@@ -108,7 +108,7 @@ class Evidence:
         self._seen.clear()
 
     def condemns(self, uid: str, rules: Breaker, now: float) -> tuple[int, int] | None:
-        """Return how many of how many attempts failed, if that opens the breaker."""
+        """Return (failures, attempts) if they open the breaker, else None."""
         seen = self._seen
         while seen and seen[0].at < now - rules.window_seconds:
             seen.popleft()
@@ -136,5 +136,5 @@ def open_seconds(rules: Breaker, times: int) -> float:
 
 
 def most_open(rules: Breaker, ready: int) -> int:
-    """How many of so many ready agents may be held by their breakers at once: rounded down, so never all of them."""
+    """How many of a pool's ready agents may have an open breaker at once: rounded down, so never all of them."""
     return ready * rules.most_open_percent // 100

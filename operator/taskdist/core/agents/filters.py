@@ -54,7 +54,8 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One check. `short` names in a count what the agents lack; `say` names what is missing, `mend` what to do."""
+    """One check, with the words of its refusal: `short` for a count of agents, `say` for what is missing, `mend` for
+    the fix."""
 
     reason: Reason
     passes: Callable[[Need, Offer], bool]
@@ -95,7 +96,8 @@ def offer_of(agent: Agent, pool: Pool | None) -> Offer:
 
 
 def prospective(pool: Pool) -> Offer:
-    """An agent that the pool could yet have: what it declares; types and fencing are unknown, so taken as given."""
+    """The offer of an agent that the pool could start: what the pool declares. Types and fencing are not known before
+    an agent is up, so they count as fitting."""
     return Offer(
         pool.key,
         pool.slots,

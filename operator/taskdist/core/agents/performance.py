@@ -1,8 +1,8 @@
-"""What was seen of agents: how long they take, how often they fail, how much of their time becomes accepted work.
+"""The performance of agents: service times, failure rates, and how much of their time becomes accepted work.
 
-Owns three books, each with recent weight as the estimates have it: of each agent, of each type on each class of agents
-(which is what routing asks), and of each type in each pool (which the pool's status keeps over a restart). Refuses to
-hold an agent back, and to grow with users' words: of too many types, those seen longest ago are forgotten.
+Three kinds of fading averages: of each agent; of each type on each class of agents, for routing; and of each type in
+each pool, which the pool's status keeps over a restart. Of too many types, those seen longest ago are forgotten.
+Holds no agent back.
 """
 
 from collections import OrderedDict
@@ -36,7 +36,7 @@ def nine_in_ten(mean: float, variance: float) -> float:
 
 
 class Conduct:
-    """What was seen of one agent, over at most `MEMORY` attempts.
+    """The performance of one agent, over `MEMORY` attempts or so.
 
     `pace`: how long it takes, as a multiple of what is expected of the type; `success`: the share of its attempts that
     succeeded. `accepted` and `held` are averages of slot-seconds, so that long attempts weigh more in `efficiency`.
@@ -75,7 +75,7 @@ class Conduct:
 
 
 class Track:
-    """One type on the agents of one class: seconds lately, and the pace in steps of a fifth once it is `sure`."""
+    """The performance of one agent class at one type: seconds lately, and its pace in steps of a fifth once `sure`."""
 
     __slots__ = ("_paces", "_spread", "pace", "seconds", "sure", "swiftness")
 
@@ -102,7 +102,7 @@ class Track:
 
 
 class TypeBook:
-    """One type in one pool. `attempts` counts all that ended there, `success` is the share lately."""
+    """The performance of one pool at one type. `attempts` counts all that ended, `success` is their share lately."""
 
     __slots__ = ("attempts", "seconds", "success", "votes")
 
@@ -173,7 +173,7 @@ def weakest(conducts: Iterable[tuple[str, Conduct]]) -> tuple[AgentPerformance, 
 
 
 class Performance:
-    """The books of types, by pool."""
+    """The performance of each pool at each type."""
 
     def __init__(self, types: int = TYPES_OF_ONE) -> None:
         self._types = types
@@ -194,7 +194,7 @@ class Performance:
         return found
 
     def known(self, pools: Iterable[Key], type: str) -> Estimate | None:
-        """Return what the first of the pools that ever succeeded at the type knows of its seconds."""
+        """Return the service time of the type in the first of these pools that ever succeeded at it."""
         for pool in pools:
             books = self._pools.get(pool)
             if books is not None:
@@ -217,7 +217,7 @@ class Performance:
         return tuple(sorted(most, key=lambda each: each.type))
 
     def recall(self, pool: Key, told: Iterable[TypePerformance]) -> None:
-        """Take in what a former life told. What was seen in this one already is not changed."""
+        """Restore what was known before a restart. Types that were observed since then stay as they are."""
         for each in told:
             book = self.book(pool, each.type)
             if book.attempts:

@@ -1,7 +1,6 @@
 """The members of a class of agents in a fixed order: by uid, or by where hashes of their names lie on a ring.
 
-Owns the order only, kept as members come and go, from when a strategy first asks for it. Refuses to know who of them
-has room.
+It is kept as members come and go, from the first time that a strategy asks for it. Knows nothing of free slots.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -11,10 +10,10 @@ from typing import Final
 
 from taskdist.core.primitives.hashing import points
 
-# Places of one agent on the ring: with so many an agent's part of the ring is within an eighth of its share, 1 ÷ √64,
+# Points of one agent on the ring: with so many an agent's part of the ring is within an eighth of its share, 1 ÷ √64,
 # as a rule.
 POINTS: Final = 64
-# The ring is kept in so many arcs: who comes is entered in short lists.
+# The ring is kept in so many arcs, so that a new agent is entered into short lists.
 _ARCS: Final = 256
 _SHIFT: Final = 64 - 8
 
@@ -45,8 +44,8 @@ class Roll:
 
 
 class HashRing:
-    """Uids at the places that hashes of their names give them (Karger et al., "Consistent hashing and random trees",
-    STOC 1997): a pod that takes another's place, and so its name, takes its keys as well."""
+    """A consistent-hash ring of agents, by their names (Karger et al., "Consistent hashing and random trees", STOC
+    1997): a pod that replaces another under the same name takes over its keys."""
 
     __slots__ = ("_arcs", "_names")
 

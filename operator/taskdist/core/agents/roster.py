@@ -20,9 +20,9 @@ from taskdist.core.model import Agent, Key, Trouble
 from taskdist.core.primitives.hashing import scatter
 from taskdist.core.primitives.service_times import Estimate
 
-# What a class is set back for each step by which an attempt is expected to end late.
+# The penalty in rank for each step by which an attempt is expected to end late.
 LATE_PENALTY: Final = 1_000_000
-# The mean of a class's pace is not believed before so many attempts.
+# The attempts after which the mean of a class's pace counts.
 PACES_TO_JUDGE: Final = 20
 
 Resources = tuple[tuple[str, int], ...]
@@ -239,7 +239,7 @@ class HeapAgent:
         return mine < theirs if mine != theirs else self.stamp < other.stamp
 
 
-# So often it is drawn before those that are there are counted: two thirds of a bucket's entries at most are dead.
+# The most draws from a bucket before its live entries are counted. At most two thirds of its entries are dead.
 DRAWS: Final = 24
 
 
@@ -267,7 +267,7 @@ class Roster:
         self.servable = 0
 
     def _show(self, occupied: int) -> None:
-        """Those of its buckets that hold agents are these now."""
+        """Note which buckets hold agents, as bits, and what follows from it."""
         self._occupied = occupied
         self.room = self.slots + 1 - (occupied & -occupied).bit_length() if occupied else 0
         self.servable = self.masks[self.room]
@@ -297,7 +297,7 @@ class Roster:
             self._show(self._occupied | 1 << busy)
 
     def leave(self, busy: int) -> None:
-        """An agent that stood at this many busy slots is no longer as it was entered (its stamp tells)."""
+        """Count out an agent that was entered at this many busy slots. Its entry is dead by its stamp."""
         live = self._live[busy] = self._live[busy] - 1
         if not live:
             self._buckets[busy].clear()
@@ -410,11 +410,11 @@ class AgentClass:
 
     @property
     def judged(self) -> float:
-        """Its pace as far as it is believed."""
+        """Its pace; 1 before there are enough attempts to judge by."""
         return self.pace if self._paces >= PACES_TO_JUDGE else 1.0
 
     def observed(self, work: Work, seconds: float, ratio: float) -> None:
-        """An attempt took so long, so many times as long as expected."""
+        """Add an attempt: its seconds, and their ratio to what was expected of the type."""
         track = self.tracks.get(work)
         if track is None:
             if len(self.tracks) >= TYPES_OF_ONE:

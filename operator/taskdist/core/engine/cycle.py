@@ -1,8 +1,7 @@
-"""Who goes next, and to which agent.
+"""The scheduling cycle: the next Task, and the agent for it.
 
-The engine's third layer: the first Task in order that no limit holds gets the best agent that has room for it; those
-before it are set aside under what holds them. Held agents are filled behind the Task that they are held for. Refuses to
-say how large pools are.
+The first Task in order that no limit holds gets the best agent that has room for it. Tasks before it are set aside
+under what holds them. Reserved agents are backfilled behind the Task that they are reserved for. Sizes no pool.
 """
 
 from collections.abc import Iterator
@@ -74,7 +73,7 @@ class Cycle:
         return True
 
     def backfill(self, decisions: list[Decision], most: int, now: float) -> bool:
-        """Give slots of agents that are held. Return whether there was room to say it all."""
+        """Give away slots of reserved agents. Return whether there was room to say it all."""
         for record, agent in self._for_reserved(now) if self._reservations else ():
             if len(decisions) >= most:
                 return False
@@ -222,7 +221,7 @@ class Cycle:
         self._states.count_gated(record, reason)
 
     def _for_reserved(self, now: float) -> Iterator[tuple[TaskRecord, AgentRecord]]:
-        """Say what goes to agents that are held: whom they are held for, or what is expected to end before that."""
+        """Yield what goes to reserved agents: the Task that each is reserved for, or what should end before it fits."""
         self._reservations.make(now)
         for reservation in self._reservations:
             agent, holder = reservation.agent, reservation.record

@@ -285,9 +285,9 @@ class Core:
         complete = self._tell_endings(decisions, most) and self._probation.tell(decisions, most)
         while complete:
             # 3. Place: the first Task in order that no limit holds gets the best agent with room, until none fits.
-            # 4. Backfill agents that are held for a large Task with what ends before that Task could start.
+            # 4. Backfill agents that are reserved for a large Task with what ends before that Task could start.
             complete = self._cycle.place(decisions, most, now) and self._cycle.backfill(decisions, most, now)
-            # 5. Let go what is held in vain and rouse agents that rest: what they have room for is placed (3).
+            # 5. End reservations in vain and rouse agents that rest: what they have room for is placed (3).
             if not complete or self._release(now, anew=bool(decisions)):
                 continue
             # 6. Size the pools: only once all that fits is placed is waiting work a lack of room.
@@ -313,7 +313,7 @@ class Core:
         return True
 
     def _release(self, now: float, anew: bool) -> bool:
-        """Let go agents that are held in vain, if any work was placed `anew`, and rouse those that rest; return whether
+        """End reservations that are in vain, if any work was placed `anew`, and rouse agents that rest; return whether
         there were any."""
         released = anew and bool(self._reservations) and self._reservations.let_go(now)
         return (self._autoscaler.rests and self._autoscaler.rouse(self._waiting.profiles, now)) or released

@@ -378,7 +378,7 @@ class TaskStates:
         return blocker is not None and blocker.opens_at(now) is None
 
     def leave(self, record: TaskRecord, now: float) -> None:
-        """The waiting Task counts no more."""
+        """Let the limits count the waiting Task no more."""
         if record.counted:
             record.counted = False
             for uid in self.limits.leave(record.task):
@@ -403,7 +403,7 @@ class TaskStates:
         self.rise(record, now)
 
     def heed_dependants(self, record: TaskRecord) -> None:
-        """Take over what the Tasks that wait for this one make of it."""
+        """Take over the level and the chain that the Tasks which wait for this one give it."""
         uid = record.task.uid
         record.lift = self.dependencies.level(uid, 0)
         first = self.catalogue.queue(record.task.queue_key).critical_path_first

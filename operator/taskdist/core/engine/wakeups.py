@@ -1,6 +1,6 @@
 """When time alone changes something for a Task: its start time, its next level, the end of its wait.
 
-Owns a heap that forgets by leaving entries dead and drops them when they are the half. Refuses to know what is due.
+A heap with lazy deletion: dead entries are dropped once they are more than half. Knows nothing of what is due.
 """
 
 from heapq import heapify, heappop, heappush

@@ -1,7 +1,7 @@
-"""Why a Task that nothing of its own holds is on no agent: what is closed, what agents lack, who is in between.
+"""Why no agent runs a Task that no gate holds: its queue is closed, agents lack something, or none has room.
 
-All Tasks of a shape wait for the same, so it is said of the shape; what only one of them knows (its hold, its patience,
-its route's clock) is added to that. Refuses to look at single agents, but for those that are held back or held.
+All Tasks of a shape wait for the same, so it is said of the shape. What only one of them has (a reservation, patience,
+the time of its route's next step) is added. Looks at single agents only where they are on probation or reserved.
 """
 
 from collections import Counter

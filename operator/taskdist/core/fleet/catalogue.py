@@ -1,7 +1,7 @@
-"""Who may serve whom: which equivalence classes of agents fit which of Tasks.
+"""The matching of Tasks and agents: which agent classes may serve which shapes of Tasks.
 
-Interns shapes and agent classes, and keeps what serves what right as queues, pools and agents change. Each pair is
-tried against the filters once. Refuses to know which Tasks wait in which order, or which agents are free.
+Interns shapes and agent classes, and keeps the matching right as queues, pools and agents change. Each pair is tried
+against the filters once. Knows nothing of the order of Tasks, or of free agents.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -129,7 +129,7 @@ class Catalogue:
         self.timed = any(pool.target_queue > 0.0 for pool in self.pools.values())
 
     def count(self, pool: Key, agents: int) -> None:
-        """So many of the pool's agents are there to stay now."""
+        """Note how many agents of the pool are there to stay."""
         if self._counted.get(pool, 0) == agents:
             return
         if agents:
@@ -328,7 +328,7 @@ class Catalogue:
         shape.tiers = tuple(tiers) if len(tiers) > 1 else ()
 
     def _file(self, shape: Shape) -> None:
-        """Put the shape's Tasks where its state says."""
+        """Put the shape under its profile and its demand, or under none while it is closed."""
         self._pairing.place(shape, None if shape.closed else self._pairing.of(shape))
         self._pairing.want(shape, () if shape.closed else self._candidates(shape))
 
@@ -415,7 +415,7 @@ class Catalogue:
             self._named_anew(name)
 
     def _named_anew(self, name: Key) -> None:
-        """The agents of this name are others now."""
+        """Resolve the shapes again that ask for an agent of this name."""
         if name in self._asked:
             namespace, agent = name
             for shape in list(self.shapes.values()):

@@ -55,10 +55,8 @@ class Demand:
 
 
 class Census:
-    """The skills that Tasks ask for. `version` counts the changes of skills and members.
-
-    If it is another, the scarcity of skills has to be worked out anew.
-    """
+    """The skills that Tasks ask for. `version` grows with each change of skills or members: then the scarcity of
+    skills has to be worked out anew."""
 
     __slots__ = ("asked", "version")
 

@@ -34,7 +34,7 @@ def words(found: FailingPods) -> str:
 
 
 def command(pool: Key, found: FailingPods) -> str:
-    """What tells more of it."""
+    """The command that shows more of the failing pod."""
     namespace, _ = pool
     return commands.pod_tells(namespace, found.name, found.trouble.container)
 

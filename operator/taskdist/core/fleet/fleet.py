@@ -76,7 +76,7 @@ class Fleet:
     # Leases.
 
     def lease(self, agent: AgentRecord, task: Task, ends: float, now: float) -> None:
-        """The agent holds the Task, whose attempt is expected to end then."""
+        """Let the agent hold the Task. `ends`: when its attempt is expected to end."""
         slots, resources = task.slots, task.resources
         agent.leases[task.uid] = Lease(ends, task.uid, slots, resources)
         agent.soonest = min(agent.soonest, ends)
@@ -100,7 +100,7 @@ class Fleet:
             self._forget_if_void(agent)
 
     def _book(self, agent: AgentRecord, slots: int, now: float) -> None:
-        """Count so many slots more as busy, or fewer, and move the agent within its rosters."""
+        """Change the agent's busy slots by `slots`, and move it within its rosters."""
         if now > agent.since:
             agent.book_busy_time(now)
         before = agent.busy
@@ -126,7 +126,7 @@ class Fleet:
             self.free[roster.leaf] = roster.servable
 
     def _note_room(self, agent: AgentRecord, room: bool) -> None:
-        """Keep in mind whether the agent, which rests, has room."""
+        """Note whether the resting agent has room."""
         kind = agent.kind
         if kind is None:
             return

@@ -154,7 +154,7 @@ class Probation:
     # What time brings.
 
     def due(self, now: float) -> None:
-        """Let happen what time brings, and hold no more than may be."""
+        """Do what is due by now, and close breakers where more are open than may be."""
         while self._times and self._times[0].at <= now:
             agent = self._fleet.agents.get(heappop(self._times).uid)
             if agent is not None:
@@ -167,7 +167,7 @@ class Probation:
         return self._times[0].at if self._times else None
 
     def tell(self, decisions: list[Decision], most: int) -> bool:
-        """Say what became of breakers. Return whether there was room to say it all."""
+        """Add the decisions that tell of turned breakers. Return False if `most` cut them short."""
         while self._turned:
             if len(decisions) >= most:
                 return False

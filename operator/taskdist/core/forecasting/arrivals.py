@@ -1,4 +1,4 @@
-"""How much work comes at which level: what a Task that waits is going to be passed by.
+"""Arrival rates of work by level: how much is going to overtake a waiting Task.
 
 Owns decaying sums of arrivals by class of Tasks and level, over blocks of time: the sum of the blocks gives the rate,
 the sum of their squares its variance. Blocks tell a batch from a stream: a thousand Tasks at once are one event, which

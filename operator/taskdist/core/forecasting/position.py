@@ -1,4 +1,4 @@
-"""How many Tasks go before one that waits, and which, without walking the lines they stand in.
+"""The position of a waiting Task: how many go before it, and which, without walking the lines they stand in.
 
 A Task competes with those that may use one of its pools. Before it go all of higher bands; of its own band, as many as
 the shares let pass until its turn. Shares are served by virtual time, and that only moves with what they are charged:

@@ -1,4 +1,4 @@
-"""The limits that hold Tasks at present: which were handed out, and when time opens those that time opens.
+"""The blockers that hold Tasks at present, with alarms for those that open by time.
 
 A blocker is handed out when it is found to hold a Task, and reported once it may hold it no longer: whoever parked
 Tasks under it lets them try again. Owns the alarms of those that time opens. Refuses to know why a limit holds.
@@ -25,7 +25,7 @@ class ActiveBlockers:
         return closed
 
     def ring(self, now: float) -> Blocker | None:
-        """Take and return the next that time opens by now; None if there is none."""
+        """Take and return the next blocker whose alarm is due by now; None if there is none."""
         name = self._alarms.due(now)
         return None if name is None else self.timed[name]
 

@@ -1,4 +1,4 @@
-"""How many attempts may start in a time, or how much they may spend: a bucket of tokens.
+"""A token bucket: how many attempts may start in a time, or how much they may spend.
 
 Owns the arithmetic of one bucket. Refuses to know who takes a token, or who waits for one. The token bucket is that of
 RFC 3290, appendix A, here with tokens below zero for those that may not be kept waiting.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 GroupT = TypeVar("GroupT")
 LineT = TypeVar("LineT")
-# Of so many shares at most, the first in their order, it is asked who is in a hurry.
+# The most shares, first in their order, among which a deadline may decide.
 MOST_COMPARED: Final = 8
 
 
@@ -28,7 +28,7 @@ def even(vt: float, weight: float, least: float, pending: float) -> bool:
 
 
 def tally(demands: "dict[Demand, int]", demand: "Demand", tasks: int) -> None:
-    """Count so many more Tasks that want room there, or fewer."""
+    """Change by `tasks` how many Tasks want room there."""
     left = demands.get(demand, 0) + tasks
     if left:
         demands[demand] = left
@@ -107,7 +107,7 @@ class Share(Generic[GroupT, LineT]):
 
     @property
     def known(self) -> bool:
-        """Whether it was not forgotten, nor what it is a part of."""
+        """Whether it, and each share above it, is still part of the tree."""
         parent = self.parent
         return parent is None or (parent.children.get(self.key) is self and parent.known)
 
@@ -154,7 +154,7 @@ class Share(Generic[GroupT, LineT]):
             self._show(sum(1 << profile for profile in self._counts), present)
 
     def want(self, demand: "Demand", tasks: int) -> None:
-        """So many more Tasks, or fewer, want room there: asked of pools unless they are parked."""
+        """Change by `tasks` how many Tasks want room there. Pools are asked for it unless the share is parked."""
         self.wanted += tasks
         tally(self.demands, demand, tasks)
         if self.parked is None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Two to a level: 2 × level + 1 for Tasks that can meet their deadlines, 2 × level for those that cannot.
 BANDS: Final = 2 * (EMERGENCY + 1)
-# For so many sets of free profiles at most it is kept in mind whose turn it is of a tenant's groups.
+# The most sets of free profiles for which a tenant's next line is remembered.
 REMEMBERED: Final = 16
 
 
@@ -122,7 +122,7 @@ class WaitingIndex:
 
     @staticmethod
     def _want(line: Line, demand: Demand | None, tasks: int) -> None:
-        """So many more of the line's Tasks, or fewer, want room there: none of a line that is in no group."""
+        """Change by `tasks` how many of the line's Tasks want room there. A line in no group wants none."""
         if demand is not None and tasks and line.group is not None:
             line.group.want(demand, tasks)
 
@@ -280,7 +280,7 @@ class WaitingIndex:
                 yield f"the mask of band {at} does not name its groups"
 
     def _lead(self, line: Line, first: HeapTask | None) -> None:
-        """The line's first Task is another now."""
+        """Enter the line in its group under its new first Task."""
         group = line.group
         if first is None:
             self._withdraw(line, line.shape.profile)
@@ -309,7 +309,7 @@ class WaitingIndex:
         self._head(line, group, first)
 
     def _gain(self, line: Line, share: Share[Group, Line], profile: int) -> None:
-        """The share has a group of this profile now, that of the line, which is to be found."""
+        """Let the share be found under this profile, of which it has a group now: that of the line."""
         at = _leaf(line.band)
         band, queue = self._bands[at], share.parent
         idle = queue is not None and not queue.mask

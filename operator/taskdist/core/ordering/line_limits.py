@@ -17,7 +17,7 @@ from taskdist.core.ordering.lines import KeyCount, Line, TaskRecord
 
 
 class HeldPart(NamedTuple):
-    """So many Tasks of a line wait for this limit; `since` is the sum of the times at which they began to wait."""
+    """The Tasks of a line that one limit holds; `since` is the sum of the times at which they began to wait."""
 
     blocker: Blocker
     tasks: int

@@ -219,7 +219,7 @@ class Line:
         return share.parked or (share.parent.parked if share.parent is not None else None)
 
     def count_key(self, key: str, tasks: int, since: float) -> None:
-        """So many more of its Tasks have this concurrency key, or fewer."""
+        """Change by `tasks` how many of its Tasks have this concurrency key, and by `since` the sum of their times."""
         if self.keys is None:
             self.keys = {}
         count = self.keys.get(key)
@@ -287,7 +287,7 @@ class Group:
         self.parked: Blocker | None = None
 
     def want(self, demand: Demand, tasks: int) -> None:
-        """So many more Tasks, or fewer, want room there: counted with the share's unless they are parked."""
+        """Change by `tasks` how many Tasks want room there. They count with the share's unless they are parked."""
         tally(self.demands, demand, tasks)
         if self.parked is None:
             self.share.want(demand, tasks)

@@ -1,9 +1,9 @@
-"""Room for large Tasks: an agent kept from others until one that needs much at once fits.
+"""Reservations: an agent is kept free for a large Task, so that small ones do not fill it for ever.
 
-A Task that has waited `hold_after` for room on one agent gets the agent on which it is expected to fit first. That
-agent takes nothing else but what is expected to end before then (backfill, as in Lifka: The ANL/IBM SP Scheduling
-System, JSSPP 1995; a promise to the first in order only, which is its EASY variant). One hold for a pool at a time, so
-that large Tasks do not stop the small. Refuses to grant: it says what is held and what may go there meanwhile.
+A Task that has waited `hold_after` for room on one agent gets the agent reserved on which it should fit first. That
+agent takes nothing else but what should end before then (backfilling, as in Lifka: The ANL/IBM SP Scheduling System,
+JSSPP 1995; a promise to the first in order only, which is its EASY variant). One reservation for a pool at a time, so
+that large Tasks do not stop the small. Grants nothing itself.
 """
 
 from collections.abc import Callable, Container, Iterator
@@ -20,7 +20,7 @@ from taskdist.core.primitives.bitsets import has
 
 
 class Reservation:
-    """An agent that is held for a Task, which is expected to fit there by `fits_at`."""
+    """An agent that is reserved for a Task, which is expected to fit there by `fits_at`."""
 
     __slots__ = ("agent", "fits_at", "pool", "record")
 
@@ -31,16 +31,16 @@ class Reservation:
         self.fits_at = fits_at
 
 
-# So many of the impatient are looked at for who gets a pool's agent held.
+# The most Tasks that are tried for a reservation in one look.
 MOST_APPLICANTS: Final = 64
-# Seconds after which it is looked again where nothing could be held.
+# Seconds until the next look where no agent could be reserved.
 AGAIN: Final = 1.0
 # Whether a limit holds the Task, for longer than it takes a token to come.
 Limited = Callable[[TaskRecord, float], bool]
 
 
 class RoomNeeded(NamedTuple):
-    """What alone decides where room can be held: which agent classes may serve, as bits, and what room is needed."""
+    """What alone decides which agent can be reserved: the agent classes that may serve, as bits, and the room."""
 
     serving: int
     slots: int
@@ -80,7 +80,7 @@ class Reservations:
         self._impatient: dict[str, TaskRecord] = {}
         # Those in order. An entry is dead if its Task is gone, or stands elsewhere by now.
         self._order: list[Applicant] = []
-        # Until then nothing is found that could be held, if the fleet's version is still the one seen.
+        # Until then no agent is found that could be reserved, if the fleet's version is still the one seen.
         self._nothing_before = 0.0
         self._seen = -1
         # The needs that were looked for in vain at the last look. Nothing but what begins a new look changes that.
@@ -93,7 +93,7 @@ class Reservations:
         return iter(list(self._by_pool.values()))
 
     def ask(self, record: TaskRecord) -> None:
-        """The Task has waited long enough."""
+        """Apply for a reservation: the Task has waited long enough."""
         self._impatient[record.task.uid] = record
         profile = record.shape.profile
         if profile is not None and _room_needed(profile) not in self._vain:
@@ -103,7 +103,7 @@ class Reservations:
     def forget(self, record: TaskRecord) -> None:
         """Forget a Task that does not wait for room any more: if it comes back, it waits anew.
 
-        Its hold is let go by `let_go`, unless the Task stands in a line again by then.
+        `let_go` ends its reservation, unless the Task stands in a line again by then.
         """
         self._impatient.pop(record.task.uid, None)
 
@@ -119,7 +119,7 @@ class Reservations:
             heapify(self._order)
 
     def let_go(self, now: float) -> bool:
-        """Let go what is held in vain; return whether anything was. An agent without room is not missed by anybody."""
+        """End reservations that are in vain; return whether there were any. One of an agent without room may stay."""
         found = False
         for reservation in list(self._by_pool.values()):
             agent, record = reservation.agent, reservation.record
@@ -140,7 +140,7 @@ class Reservations:
         return found
 
     def make(self, now: float) -> None:
-        """Hold what the first of the impatient need. Where there was nothing to hold, look again after a while."""
+        """Reserve agents for the first applicants. Where none could be reserved, look again after a while."""
         if not self._impatient or len(self._by_pool) >= len(self._fleet.pools):
             return
         if now >= self._nothing_before or self._fleet.version != self._seen:
@@ -165,7 +165,7 @@ class Reservations:
                 heappush(self._order, Applicant(record))
 
     def _next(self, looked: Container[str]) -> TaskRecord | None:
-        """Take out and return the next of the impatient, in order, that was not looked at."""
+        """Take out and return the next applicant, in order, that was not looked at."""
         while self._order:
             entry = heappop(self._order)
             record = self._impatient.get(entry.uid)
@@ -180,7 +180,7 @@ class Reservations:
         return None
 
     def _reserve_for(self, record: TaskRecord, profile: Profile, now: float) -> bool:
-        """Hold the agent on which the Task fits first, in a pool without a hold; return whether there is one."""
+        """Reserve the agent on which the Task fits first, in a pool without a reservation; return whether it did."""
         fits_at = inf
         best: AgentRecord | None = None
         for kind in {roster.kind for roster in profile.rosters}:

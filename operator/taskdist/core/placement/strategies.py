@@ -1,4 +1,4 @@
-"""Which agent is taken of those that may run a Task and have room: one interface, a strategy for each word of the API.
+"""The choice of one agent among those that have room: one interface, and a strategy for each name in the API.
 
 Owns the choice and its words. A preference of the Task goes before any strategy, a sticky key before all but a ring.
 `Adaptive`, where the Task says no more than that, is the index's own order and does not come here. Strategies that
@@ -20,9 +20,9 @@ from taskdist.core.model import Key, Pool, Task
 from taskdist.core.primitives.bitsets import has
 from taskdist.core.primitives.hashing import hashed
 
-# So many agents at most are looked at one by one.
+# The most agents that are looked at one by one.
 MOST_AGENTS: Final = 64
-# Of so many sticky keys it is known where they were last.
+# The most sticky keys whose last agent is remembered.
 STICKY: Final = 100_000
 
 
@@ -36,7 +36,7 @@ class Choice:
 
 
 class Ask:
-    """For whom an agent is wanted: the Task, its class, the rosters that compete, and those of them that have room."""
+    """One request for an agent: the Task, its shape and profile, the rosters that compete, and those that have room."""
 
     __slots__ = ("competing", "left", "profile", "rosters", "shape", "slots", "task")
 
@@ -69,10 +69,10 @@ class Ask:
 
 
 class Picker(ABC):
-    """How one agent is taken.
+    """A strategy: takes one agent for a request.
 
-    Where it remembers anything, that is of one contest: turns, and what agents are owed, tell of picks among the same
-    agents, and the picks of another step would upset them.
+    Its memory is of one contest. Turns, and what agents are owed, follow from picks among the same agents: picks of
+    another step would upset them.
     """
 
     @abstractmethod

@@ -1,13 +1,14 @@
-"""Times at which something is due, at most one for each name.
+"""A set of alarms: at most one time for each name, and the earliest of all at once.
 
-Owns a heap that forgets by leaving entries dead and drops them when they are the half. Refuses to know what is due.
+A heap with lazy deletion: an alarm that is cleared or set anew leaves a dead entry, and dead entries are dropped once
+they are more than half. Knows nothing of what is due.
 """
 
 from heapq import heapify, heappop, heappush
 
 
 class Alarms:
-    """When something is due, by its name."""
+    """Times by name, earliest first."""
 
     __slots__ = ("_heap", "live")
 

@@ -1,7 +1,6 @@
-"""Chance without a source of chance: numbers that follow from names, the same each time.
+"""Pseudo-random numbers that are hashes of names: the same events give the same decisions.
 
-Owns how a choice "at random" is made: by a hash of whom it is made for, so that the same events give the same
-decisions. Refuses the hash of the language, which is another one in each process.
+Owns how a choice "at random" is made. Python's own `hash` would not do: it differs from process to process.
 """
 
 from hashlib import blake2b

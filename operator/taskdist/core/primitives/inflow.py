@@ -7,7 +7,8 @@ comes.
 from math import exp
 from typing import Final
 
-# Arrivals are averaged over about so many seconds; of the first ones it is not believed that they are usual.
+# Arrivals are averaged over about `WINDOW` seconds. The first ones say little of the usual rate: they count as if they
+# had come within `LEAST_SPAN` seconds.
 WINDOW: Final = 300.0
 LEAST_SPAN: Final = 120.0
 # The present rate is averaged over no fewer seconds.
@@ -16,7 +17,7 @@ USUAL_HORIZON: Final = 10.0
 
 
 class Inflow:
-    """Tasks that come, each with the seconds that it is expected to take: sums that fade."""
+    """Recent arrivals of Tasks and their expected service times, as sums that fade exponentially."""
 
     __slots__ = ("_at", "_begun", "_horizon", "_lately", "_seconds", "_tasks")
 
@@ -49,7 +50,7 @@ class Inflow:
         return self._lately * exp(min(0.0, self._at - now) / self._horizon) / self._horizon
 
     def look_ahead(self, seconds: float) -> None:
-        """The present rate is asked for to look so far ahead: it is averaged over as long, lest chance is followed."""
+        """Average the present rate over as many seconds as are looked ahead, so that it does not follow chance."""
         horizon = max(LEAST_HORIZON, seconds)
         if horizon != self._horizon:
             self._lately *= horizon / self._horizon
@@ -66,7 +67,7 @@ class Inflow:
         return self._seconds / self._tasks if self._tasks > 0.0 else 0.0
 
     def load(self, now: float) -> float:
-        """Return how many of them are being served at a time, if none waits."""
+        """Return the offered load: how many Tasks are being served at a time if none waits."""
         if self._begun < 0.0:
             return 0.0
         fade = exp(min(0.0, self._at - now) / WINDOW)

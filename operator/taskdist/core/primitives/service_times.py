@@ -1,4 +1,4 @@
-"""How long an attempt holds its slots: what was observed of each type of Task, and the queue's word before that.
+"""Service times: how long attempts hold their slots, estimated for each type of Task from what was observed.
 
 Owns a moving average and variance per (queue, type). The first `MEMORY` observations count alike, so that the average
 finds its level at once; from then on each new one has the weight 1/MEMORY, so that it follows a change within some
@@ -30,12 +30,12 @@ def quantile(mean: float, variance: float, z: float) -> float:
 
 
 class Estimate:
-    """What is known of one type: mean and variance of seconds, over how many observations at most `MEMORY`."""
+    """The service time of one type: mean and variance in seconds, and of how many observations (`MEMORY` at most)."""
 
     __slots__ = ("count", "forgotten", "mean", "variance")
 
     def __init__(self) -> None:
-        # It is not in the books any more: who has it in hand is to ask again.
+        # It was dropped from the table of types: whoever holds a reference asks again.
         self.forgotten = False
         self.count = 0
         self.mean = 0.0
@@ -51,7 +51,7 @@ class Estimate:
         self.variance = (1.0 - weight) * (self.variance + difference * step)
 
     def restore(self, count: int, mean: float, variance: float) -> None:
-        """Begin with what was known before."""
+        """Start from what was known before."""
         self.count, self.mean, self.variance = count, float(mean), float(variance)
 
     @property
@@ -83,7 +83,7 @@ class Estimates:
         return self._known.get((queue, type))
 
     def begin(self, queue: QueueKey, type: str, like: Estimate) -> Estimate:
-        """Take over for a type of which nothing was observed what is known of it elsewhere."""
+        """Start the estimate of a type that was not observed here from one that was made elsewhere."""
         found = self._enter((queue, type))
         found.restore(like.count, like.mean, like.variance)
         return found
