@@ -39,6 +39,7 @@ def replay_command(seed: int) -> str:
 
 @pytest.mark.timeout(0)
 def test_no_history_breaks_a_promise() -> None:
+    assert HISTORIES > 0
     starts = range(FIRST, FIRST + HISTORIES, CHUNK)
     last = FIRST + HISTORIES
     found: list[tuple[int, str]] = []

@@ -11,6 +11,7 @@ from faults.mutants import MUTANTS, Mutant
 from faults.plan import make_plan
 from faults.violation import Violation
 from faults.world import World
+from taskdist.api import Reason
 from taskdist.protocol.rules import ALL, Rules
 
 SEEDS = 4000
@@ -27,9 +28,14 @@ def violated(seed: int, mutant: Mutant, *, off: bool) -> str:
 
 def test_the_operator_s_watch_alone_keeps_limits() -> None:
     """Agents that know of no limits: whatever they run too long is stopped all the same."""
+    stopped = 0
     for seed in range(300):
         plan = make_plan(seed, execution=2.0, progress=None, longest=160.0, long_work=0.5, fenced=True)
-        World(seed, plan, rules=Rules(agents_keep_limits=False), agents_know_limits=False).run()
+        world = World(seed, plan, rules=Rules(agents_keep_limits=False), agents_know_limits=False)
+        world.run()
+        ended = [each for task in world.api.tasks.values() for each in task.status.get("attempts") or ()]
+        stopped += sum(each["reason"] == Reason.EXECUTION_TIMED_OUT for each in ended)
+    assert stopped > 100
 
 
 def test_each_line_is_switched_off_by_a_mutant() -> None:

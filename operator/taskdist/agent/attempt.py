@@ -1,4 +1,4 @@
-"""One attempt inside a worker, and what runs it: the words between a worker and the ways it can run user code."""
+"""One attempt inside a worker, and the interface of what runs it there (`Program`)."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ PROGRESS_SECONDS = 0.25
 
 
 class Attempt:
-    """One attempt as the supervisor describes it, with the way back to it."""
+    """One attempt as the supervisor describes it, and the way back: what it says goes to the supervisor."""
 
     def __init__(self, serial: int, head: dict[str, Any], payload: bytes, say: Callable[..., None]) -> None:
         self.serial = serial

@@ -1,4 +1,4 @@
-"""Runs work by asking a local HTTP endpoint: for agents that are servers already, in any language.
+"""An executor that asks a local HTTP endpoint: for agents that are servers already, in any language.
 
 POST {type, payload, task, namespace, uid, attempt}, and `parents` where the Task depends on others: 2xx with a JSON
 object is the result, 3xx and 4xx a failure that is not worth a retry (but 408, 425 and 429, which ask for one;

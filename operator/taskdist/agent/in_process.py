@@ -1,4 +1,4 @@
-"""Runs Python handlers on threads of the supervisor's own process: opt-in, for handlers that share a large state.
+"""An executor on threads of the supervisor's own process: opt-in, for Python handlers that share a large state.
 
 Nothing here can be killed: a handler that ignores its cancel runs on, and one that crashes takes the agent with it. So
 it says that it is not fenced. A lease is reported as stopped when its handler really has ended, not before.

@@ -1,4 +1,4 @@
-"""One call of a handler: payload in, outcome out. It knows neither processes nor the link.
+"""A call of a Python handler: payload in, outcome out. It knows neither processes nor the link.
 
 Every way in which a handler can end is told apart here, with a message that its author can act on.
 """

@@ -1,4 +1,7 @@
-"""How an agent is run: what works, where the operator is, what is offered. Read from TASKDIST_… variables and flags."""
+"""Options of an agent: what runs its work, where the operator is, what it offers.
+
+They are read from TASKDIST_… variables and flags; flags go first.
+"""
 
 import argparse
 import math

@@ -1,4 +1,4 @@
-"""Runs work in worker processes that are warm before work comes, each the leader of a process group of its own.
+"""An executor of worker processes: warm before work comes, each the leader of a process group of its own.
 
 A worker runs one attempt at a time and is used again after it, unless it was killed, crashed, spoke nonsense, or holds
 something of the attempt yet.

@@ -1,4 +1,4 @@
-"""Processes and their descendants, as Linux lets us hold on to them. It decides nothing about leases.
+"""Processes with all their descendants, and how they are killed on Linux. Nothing is decided here.
 
 A group alone is not enough to hold user code: a program may start a session of its own. So workers and the
 supervisor adopt the orphans of what they started (child subreaper), and kill them by parentage.
@@ -115,7 +115,8 @@ def group_alive(leader: int) -> bool:
     """Whether any process of the group exists; reaps those of them that are ours."""
     while True:
         try:
-            if os.waitpid(-leader, os.WNOHANG)[0] == 0:
+            ended, _ = os.waitpid(-leader, os.WNOHANG)
+            if ended == 0:
                 return True
         except ChildProcessError:
             break

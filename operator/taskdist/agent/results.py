@@ -1,4 +1,4 @@
-"""Which bodies may go on the link as results: the rule that holds for every way in which work is run."""
+"""Bounds of results: which bodies may go on the link. The same for every way in which work is run."""
 
 from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES

@@ -1,4 +1,4 @@
-"""What a worker says, read at the rim: user code shares its process, so nothing it writes is taken on trust.
+"""What a worker process says, checked: user code shares that process, so nothing is taken on trust.
 
 A frame becomes one of the values here or is Nonsense, which names the field; past here nothing needs to fear a missing
 key or a wrong type.
@@ -34,11 +34,15 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class WorkStarted:
+    """The handler of the attempt runs."""
+
     serial: int
 
 
 @dataclass(frozen=True, slots=True)
 class WorkProgress:
+    """The handler says how far it is, from 0 to 1."""
+
     serial: int
     fraction: float
     message: str

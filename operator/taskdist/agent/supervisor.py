@@ -44,7 +44,7 @@ class LinkLost(Exception):
 
 
 class Connection(Protocol):
-    """One session with the operator."""
+    """A stream to the operator, on which one session is held."""
 
     def send(self, message: FromAgent) -> None:
         """Queue a message; never waits. Messages go out in order."""
@@ -57,10 +57,10 @@ class Connection(Protocol):
 
 
 class Connector(Protocol):
-    """Opens sessions."""
+    """Opens connections to the operator."""
 
     async def connect(self) -> Connection:
-        """Open a session. Raises LinkLost."""
+        """Open a connection. Raises LinkLost."""
 
 
 class Supervisor:

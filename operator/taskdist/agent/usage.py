@@ -1,4 +1,4 @@
-"""What a handler says its attempt used of budgets: taken out of what it answers, and kept within what the link carries.
+"""Reports of what an attempt used of budgets: taken out of what a handler answers, and cut to what the link carries.
 
 A report is never a reason to lose a result: what is wrong with one is left out and said.
 """

@@ -1,4 +1,4 @@
-"""Parts that run in the background, and whose failure must not stay unseen.
+"""Background tasks and callbacks whose failure ends the agent.
 
 An exception in an asyncio task or callback is kept or logged by the loop, and all else goes on: leases would be renewed
 of work that nobody hears any more. So each such part of the agent is started here, and its failure ends the agent.

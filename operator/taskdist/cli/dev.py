@@ -4,12 +4,15 @@ import os
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from taskdist.cli.options import examples
 from taskdist.cli.run import FAILED, complain, note
+
+if TYPE_CHECKING:
+    from taskdist.local.controlplane import ControlPlane
 
 Directory = Annotated[
     Path | None,
@@ -21,6 +24,17 @@ def _directory(given: Path | None) -> Path:
     if given is not None:
         return given
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "taskdist" / "dev"
+
+
+def _running(directory: Path | None, program: str) -> "ControlPlane":
+    """Return the control plane that `up` has started there. Exits with what to do where none runs."""
+    from taskdist.local.controlplane import ControlPlane, ControlPlaneError
+
+    try:
+        return ControlPlane.load(_directory(directory))
+    except ControlPlaneError as error:
+        complain(f"{error}\nStart it with: {program} dev up")
+        raise typer.Exit(FAILED) from None
 
 
 def add(app: typer.Typer, program: str) -> None:
@@ -112,13 +126,7 @@ def add(app: typer.Typer, program: str) -> None:
     @dev.command()
     def status(directory: Directory = None) -> None:
         """Say whether the control plane runs, and how to reach it. Exit code 1 if it does not run."""
-        from taskdist.local.controlplane import ControlPlane, ControlPlaneError
-
-        try:
-            plane = ControlPlane.load(_directory(directory))
-        except ControlPlaneError as error:
-            complain(f"{error}\nStart it with: {program} dev up")
-            raise typer.Exit(FAILED) from None
+        plane = _running(directory, program)
         note(f"it runs at {plane.server}; logs in {plane.log('kube-apiserver').parent}")
         print(f"export KUBECONFIG={shlex.quote(str(plane.kubeconfig))}")
 
@@ -126,11 +134,6 @@ def add(app: typer.Typer, program: str) -> None:
     def node(directory: Directory = None) -> None:
         """Run the control plane's pods as processes of this machine, until interrupted."""
         from taskdist.local.__main__ import main as local
-        from taskdist.local.controlplane import ControlPlane, ControlPlaneError
 
-        try:
-            plane = ControlPlane.load(_directory(directory))
-        except ControlPlaneError as error:
-            complain(f"{error}\nStart it with: {program} dev up")
-            raise typer.Exit(FAILED) from None
+        plane = _running(directory, program)
         raise typer.Exit(local(["podrunner", "--kubeconfig", str(plane.kubeconfig)]))

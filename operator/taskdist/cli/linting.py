@@ -89,14 +89,14 @@ def add(app: typer.Typer, program: str) -> None:
             raise typer.Exit(USAGE)
         off = frozenset(disable or ())
         if not cluster:
-            read = _read(paths or [], namespace or "")
-            raise typer.Exit(_tell(*read, off, whole=False, strict=strict, as_json=as_json))
+            found, broken = _read(paths or [], namespace or "")
+            raise typer.Exit(_tell(found, broken, off, whole=False, strict=strict, as_json=as_json))
 
         async def live(it: "Cluster") -> int:
             there = await _listed(it)
-            files = _read(paths or [], it.namespace)
-            there += await _parents(it, [*there, *files[0]])
-            return _tell(*_merged(there, files), off, whole=True, strict=strict, as_json=as_json)
+            given, broken = _read(paths or [], it.namespace)
+            there += await _parents(it, [*there, *given])
+            return _tell(_merged(there, given), broken, off, whole=True, strict=strict, as_json=as_json)
 
         run(ctx, Target(namespace, context, kubeconfig), live)
 
@@ -215,13 +215,10 @@ def _depends_on(body: dict[str, Any]) -> list[str]:
     return [str(each.get("name")) for each in parents if isinstance(each, dict)] if isinstance(parents, list) else []
 
 
-def _merged(
-    there: "list[Manifest]", files: "tuple[list[Manifest], list[Finding]]"
-) -> "tuple[list[Manifest], list[Finding]]":
-    """What would be there with the files applied."""
-    given = {(each.kind, each.namespace, each.name) for each in files[0]}
-    left = [each for each in there if (each.kind, each.namespace, each.name) not in given]
-    return [*files[0], *left], files[1]
+def _merged(there: "list[Manifest]", given: "list[Manifest]") -> "list[Manifest]":
+    """Return what would be there with the given manifests applied."""
+    replaced = {(each.kind, each.namespace, each.name) for each in given}
+    return [*given, *(each for each in there if (each.kind, each.namespace, each.name) not in replaced)]
 
 
 # What is told.

@@ -36,22 +36,24 @@ def _table(*titles: str) -> Table:
 def _side_by_side(found: Mapping[str, dict[str, Any]]) -> Table:
     table = _table("", *(name or "all Tasks" for name in found))
     for row in ROWS:
-        table.add_row(row[0], *(_with_interval(each, row) for each in found.values()))
+        title, _path, _spell = row
+        table.add_row(title, *(_with_interval(each, row) for each in found.values()))
     return table
 
 
 def _with_interval(figures: dict[str, Any], row: Row) -> str:
     """The figure, with half the width of its interval where several seeds give one."""
-    spread = figures.get("spread", {}).get(".".join(row[1]))
+    _title, path, spell = row
+    spread = figures.get("spread", {}).get(".".join(path))
     text = cell(figures, row)
     if spread is None or spread["interval_95"] is None or spread["min"] == spread["max"]:
         return text
     low, high = spread["interval_95"]
-    return f"{text} ± {row[2]((high - low) / 2)}"
+    return f"{text} ± {spell((high - low) / 2)}"
 
 
 def _groups(title: str, groups: Mapping[str, dict[str, Any]], rows: tuple[Row, ...]) -> Table:
-    table = _table(title, *(row[0] for row in rows))
+    table = _table(title, *(head for head, _path, _spell in rows))
     for name, each in groups.items():
         table.add_row(name, *(cell(each, row) for row in rows))
     return table
@@ -79,8 +81,10 @@ def _paired(paired: Mapping[str, dict[str, Any]]) -> Table:
             each = compared.get(name)
             if each is None or each["difference"] == 0:
                 continue
-            ratio = each["ratio_95"]
-            span = f"{plain(ratio[0])} to {plain(ratio[1])}" if ratio is not None else "–"
+            span = "–"
+            if each["ratio_95"] is not None:
+                low, high = each["ratio_95"]
+                span = f"{plain(low)} to {plain(high)}"
             table.add_row(pair if first else "", name, plain(each["ratio"]), span, plain(each["difference"]))
             first = False
     return table

@@ -36,7 +36,7 @@ from taskdist.core.model import Agent, Key, Pool, Task
 from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Obj, name_of, namespace_of, uid_of
 from taskdist.protocol import convert
 from taskdist.protocol.dependencies import Lineage
-from taskdist.protocol.duplicates import Duplicates, out_of_turns
+from taskdist.protocol.duplicates import Duplicates, without_ordering_key
 from taskdist.protocol.observations import ObservedTask
 from taskdist.simulation.what_if import Change, Course, what_if
 from taskdist.simulation.what_if import Snapshot as Moment
@@ -126,7 +126,7 @@ def events(snapshot: Snapshot) -> tuple[list[Event], list[str]]:
         elif record.phase is Phase.PENDING and record.reason is Reason.RECOVERING:
             made.append(TaskHeld(task, Reason.RECOVERING))
         elif record.phase is Phase.PENDING and duplicates.original(task.uid) is not None:
-            made.append(TaskHeld(out_of_turns(task), Reason.DUPLICATE))
+            made.append(TaskHeld(without_ordering_key(task), Reason.DUPLICATE))
         elif record.phase is Phase.PENDING:
             made.append(TaskWaiting(task))
     return made, skipped

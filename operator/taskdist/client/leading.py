@@ -93,7 +93,8 @@ def _leases(pods: Iterable[Obj]) -> Iterator[tuple[str, str]]:
     said = os.environ.get(VARIABLE, "")
     if said:
         namespace, _, name = said.rpartition("/")
-        yield namespace or DEFAULT[0], name
+        default_namespace, _ = DEFAULT
+        yield namespace or default_namespace, name
         return
     for audience in dict.fromkeys(_audiences(pods)):
         namespace, _, release = audience.removeprefix(_AUDIENCE).partition("/")

@@ -1,4 +1,4 @@
-"""Objects that are set aside: there, and in a state that this release cannot read. Says so, and counts them.
+"""Objects set aside, as this release cannot read their present state: announces and counts them.
 
 Each is left as it is. What was last read of it holds, as long as this process lives; it is read again when it changes.
 What it means for a Task's lease is the protocol's to say; the condition of a queue or pool is the keepers' to write.

@@ -1,4 +1,4 @@
-"""The core's audit while it runs: a little each second, and whatever it finds is told once.
+"""A running audit of the core's books: a little each second. Each finding is logged once.
 
 Owns how much is looked at in one go, and which findings were told. It changes nothing: a finding is a bug, and what
 mends it is another leadership, which builds its books anew from the API server.

@@ -1,4 +1,4 @@
-"""The one passage between the two event loops: typed, thread-safe, and nothing else is shared.
+"""The passage between the two event loops, typed and thread-safe. Nothing else is shared by them.
 
 The dispatch loop owns the core. The reconciling loop asks it for facts and is told which keys to look at again.
 """

@@ -1,4 +1,4 @@
-"""When Python looks for garbage: rarely, and after the load never again at what was loaded.
+"""Python's garbage collector, set for a process with many objects that live long.
 
 What the operator holds lives long and goes by its reference counts; the collector only looks for cycles, such as
 exceptions leave. It would look at each waiting Task again and again, also while they are listed.

@@ -87,7 +87,7 @@ class Effects(Protocol):
 
 
 class Observer(Protocol):
-    """Who counts what passes through (metrics)."""
+    """A counter of what passes through the dispatch loop, for metrics."""
 
     def wrote(self, action: WriteStatus, outcome: WriteOutcome) -> None: ...
 

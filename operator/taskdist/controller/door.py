@@ -91,7 +91,7 @@ def words(queue: Queue, causes: frozenset[Cause]) -> str:
 
 
 class Doors:
-    """The doors of all queues, with what closed each."""
+    """Which queues take new Tasks, and what closed the others."""
 
     def __init__(self) -> None:
         # Only queues that can be full or drained, or are not open.

@@ -1,4 +1,4 @@
-"""Keeps the number of leaderships above all that anyone has seen: Tasks show epochs, and agents tell of them.
+"""The highest epoch that Tasks or agents have seen. The operator leads above it.
 
 A Lease that was deleted, or that a backup brought back, counts on from a number that was used before: agents refuse
 such a leader. So what they have seen is gathered for a moment, then the leadership is begun anew above it.
@@ -25,7 +25,7 @@ _log = structlog.get_logger("taskdist.operator")
 
 
 class Epochs:
-    """The highest epoch known from outside the Lease.
+    """Gathers the epochs that Tasks and agents have seen, and begins the leadership anew above them where it must.
 
     Args:
         clock: seconds that only grow.

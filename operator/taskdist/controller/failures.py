@@ -1,4 +1,4 @@
-"""What becomes of an error that nobody caught: one of our own ends the process.
+"""The handler of errors that nobody caught: one that passed through this package ends the process.
 
 A timer, a callback or a task whose error nobody asks for leaves its part undone for ever, while everything else goes
 on and looks well. asyncio tells its loop's exception handler of these. Libraries tell it of their own as well: of a

@@ -1,4 +1,4 @@
-"""What kopf's handlers delegate to: keep a pool's pods and status, and a queue's status, as they should be.
+"""The reconcilers of pools and queues: they keep pods and status as they should be. kopf's handlers call them.
 
 Level-triggered: each run reads what is, does what is missing, and says so in status. How many agents there should be
 and which of them goes is the core's decision; a keeper only creates what is missing and removes what has ended.
@@ -62,7 +62,7 @@ class _Undecided(NamedTuple):
 
 
 class Keepers:
-    """Pools and queues of this operator, on the reconciling loop.
+    """Keeps the pods and status of pools, and the status of queues, on the reconciling loop.
 
     Args:
         publish_trust: makes sure that a namespace has the certificate authorities' bundle.

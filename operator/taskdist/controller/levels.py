@@ -1,4 +1,4 @@
-"""When the levels of rates and budgets are told in a queue's status: coarsely, as each of them is a write.
+"""Fill levels of rates and budgets in a queue's status: told coarsely, as each change costs a write.
 
 A level that only time changes is known to who reads it: what comes back a second stands beside it. So it is told anew
 where it is another than that says, and at most every `EVERY` seconds for a queue. How many statuses are written over

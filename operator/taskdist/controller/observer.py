@@ -1,4 +1,4 @@
-"""What passes through the dispatch loop, counted: the metrics' view of it. Changes nothing."""
+"""Metrics of the dispatch loop: counts what passes through it, and changes nothing."""
 
 from collections.abc import Callable
 

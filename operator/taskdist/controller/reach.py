@@ -1,4 +1,4 @@
-"""Whether the API server answers: what the operator says of it in its log, in `/readyz` and as a metric.
+"""Reachability of the API server: what the log, `/readyz` and a metric say of it.
 
 Fed with the outcome of each request; asks nothing itself. The election looks at its Lease every second, so that an
 outage and its end show within one.

@@ -1,4 +1,4 @@
-"""Deletes Tasks whose time to live is over, while this operator leads: a few at a time, and never a changed one.
+"""Deletion of Tasks whose time to live is over, while this operator leads: a few at a time, and never a changed one.
 
 Owns the pace and what a refusal means. When a Task is due is not decided here.
 """
@@ -36,7 +36,7 @@ class Deleter(Protocol):
 
 
 class Reaper:
-    """Deletes what is due.
+    """Deletes the Tasks that are due.
 
     Args:
         may_act: whether leadership is sure now; asked before each deletion.

@@ -1,4 +1,4 @@
-"""The pods of pools as many as they are to be: makes what is missing, takes away what has ended.
+"""The number of pods of each pool: creates those that are missing, and deletes those that have ended.
 
 Level-triggered: each call looks at what is there. How many are wanted is the core's decision. A name that somebody
 else's pod has is left to it and told of; a pod that the API server refuses stops the rest, as it would refuse them too.
@@ -69,7 +69,7 @@ class _Ends:
 
 
 class Replicas:
-    """Pods of this operator's pools, on the reconciling loop.
+    """Creates the missing pods of pools and deletes ended ones, on the reconciling loop.
 
     Args:
         publish_trust: makes sure that a namespace has the certificate authorities' bundle.
@@ -177,7 +177,7 @@ class Replicas:
         return _Made.YES
 
     async def _who_has(self, pool: AgentPool, name: str) -> "_Made | ApiError":
-        """Whose pod is it that has this name?"""
+        """Find out whose pod bears the name that was to be used."""
         try:
             pod = await self._client.get(PODS, name, pool.metadata.namespace)
         except ApiError as error:

@@ -1,4 +1,4 @@
-"""How long ended Tasks are kept: pure.
+"""Which ended Tasks are due for deletion, and when. Pure.
 
 Owns one rule. A Task is due its `ttlSecondsAfterFinished`, or else its queue's, after its end and after the end of the
 last Task that depends on it; a dead letter its queue's `deadLetterTtlSeconds` after it became one. Of a queue with
@@ -19,6 +19,13 @@ from taskdist.protocol.observations import ObservedTask
 
 # How many are looked at for each that may be found: those between wait for the archive.
 _LOOKS = 10
+
+
+class _Unarchived(NamedTuple):
+    """A Task that waits for the archive, in a heap by the version of its end."""
+
+    version: int
+    uid: str
 
 
 class _Due(NamedTuple):
@@ -71,7 +78,7 @@ class _Family:
 
 
 class Retention:
-    """What is due when. Times are seconds since the Unix epoch."""
+    """Says which ended Tasks are due. Times are seconds since the Unix epoch."""
 
     def __init__(self) -> None:
         self._keep: dict[Key, Keep] = {}
@@ -87,7 +94,7 @@ class Retention:
         # Those that are due and wait for the archive: when they were due, by uid.
         self._withheld: dict[Key, dict[str, float]] = {}
         # By namespace (version, uid), the lowest version first; what is not withheld any more goes lazily.
-        self._by_version: dict[str, list[tuple[int, str]]] = {}
+        self._by_version: dict[str, list[_Unarchived]] = {}
 
     # -- what happened ---------------------------------------------------------------------------------------------
 
@@ -146,8 +153,8 @@ class Retention:
         self._archived = archived
         for namespace, waiting in list(self._by_version.items()):
             mark = archived.up_to(namespace)
-            while waiting and waiting[0][0] <= mark:
-                _, uid = heappop(waiting)
+            while waiting and waiting[0].version <= mark:
+                uid = heappop(waiting).uid
                 record = self._kept.get(uid)
                 due = self._release(record) if record is not None and record.resource_version <= mark else None
                 if due is not None:
@@ -250,7 +257,7 @@ class Retention:
     def _withhold(self, record: ObservedTask, due: float) -> None:
         task = record.task
         self._withheld.setdefault(task.queue_key, {})[task.uid] = due
-        heappush(self._by_version.setdefault(task.namespace, []), (record.resource_version, task.uid))
+        heappush(self._by_version.setdefault(task.namespace, []), _Unarchived(record.resource_version, task.uid))
 
     def _release(self, record: ObservedTask) -> float | None:
         """It does not wait for the archive any more. Returns when it was due, if it did."""

@@ -1,4 +1,4 @@
-"""What the operator itself reads of a TaskQueue or AgentPool, beside what the core does."""
+"""TaskQueues and AgentPools as the informers keep them: what the core reads of them, and what the operator does."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple, Self

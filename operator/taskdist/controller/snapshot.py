@@ -1,4 +1,4 @@
-"""What the metrics show of this moment, taken from the machine that runs. Asked at each scrape."""
+"""The gauges of this moment, taken from the leadership at each scrape of the metrics."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace

@@ -1,4 +1,4 @@
-"""Status of pools and queues, pure: what is true of them now, in the terms that kubectl, Helm and Argo CD read.
+"""The status of pools and queues, in the terms that kubectl, Helm and Argo CD read. Pure.
 
 `Ready`, `Reconciling` and `Stalled` follow kstatus: Stalled means that nobody but the user can mend it.
 """

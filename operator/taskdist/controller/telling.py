@@ -1,4 +1,4 @@
-"""The facts that status tells of pools and queues: those of now, those told last, and whose are to be written anew.
+"""Facts that status tells of pools and queues: what is true now, what was told last, whose status is to be written.
 
 Questions (`pool`, `queue`) remember nothing. `told_pool` and `told_queue` do: they are called with what goes into
 status. It writes nothing itself, and goes by the clocks and the core that it is given.

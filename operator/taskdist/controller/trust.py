@@ -1,4 +1,4 @@
-"""The link's trust on a real cluster: where its certificate authority is kept, and how agents are vouched for.
+"""The link's trust on a real cluster: keeps its certificate authority there, and has agents vouched for.
 
 Ports only: when certificates change and who is admitted is the link's own rule.
 """

@@ -297,7 +297,8 @@ class Operator:
     def _snapshot(self) -> Snapshot:
         now = snapshot(self._dispatcher, self._tally, self._elector.leading(), self._asides.count())
         now = with_ends(now, self._effects.writes, self._informers)
-        unarchived = {key: count for key, count in self._retention.all_withheld().items() if self._serves(key[0])}
+        withheld = self._retention.all_withheld()
+        unarchived = {(space, name): count for (space, name), count in withheld.items() if self._serves(space)}
         return replace(now, api_silent_seconds=self._reach.silent_for, unarchived=unarchived)
 
     async def _synced(self) -> None:

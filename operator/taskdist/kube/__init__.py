@@ -1,6 +1,6 @@
-"""Everything that is said to the API server, and nothing that is decided about it.
+"""The API server as the operator meets it: client, informers, status writer and leader election.
 
-- `Client`: verbs on resources, raw dicts, three kinds of failure (`ApiError`, `Unreachable`, `Unanswered`).
+- `Client`: verbs on resources, plain dicts, three kinds of failure (`ApiError`, `Unreachable`, `Unanswered`).
 - `Informer`: a live view of one resource, each change told once as `Added`, `Updated` or `Deleted`,
   or as `Aside` where an object could not be read.
 - `StatusWriter`: compare-and-swap writes of status, each ending in an `Outcome`.
@@ -8,7 +8,7 @@
 - `Reviews`: whose a bearer token is, and what its holder may.
 
 The judgements (what an event does to a view, when a leadership begins and ends) are pure and apart from their I/O. This
-room knows the project's resources by name only; it refuses policy, models, metrics and log formats.
+package knows the project's resources by name only; it holds no policy, models, metrics or log formats.
 """
 
 from taskdist.kube.catching_up import catch_up

@@ -37,7 +37,7 @@ THROTTLE_WAIT = 10.0
 
 
 class PatchType(StrEnum):
-    """The content types of PATCH that are used here."""
+    """How the body of a patch is meant, by its content type."""
 
     MERGE = "application/merge-patch+json"
     APPLY = "application/apply-patch+yaml"
@@ -47,7 +47,7 @@ class PatchType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a consistent list."""
+    """A page of a consistent list, or all of it."""
 
     items: list[Obj]
     resource_version: str
@@ -63,7 +63,11 @@ class WatchEvent:
 
 
 class Client:
-    """`async with Client.connect(…) as client:`; then one method per verb. Safe for many tasks of one event loop."""
+    """A client of the API server, with a method for each verb. Safe for many tasks of one event loop.
+
+    async with Client.connect() as client:
+        pod = await client.get(PODS, "name", "namespace")
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Where the API server is and who we are to it: kubeconfig or in-cluster.
+"""Address and credentials of the API server: kubeconfig or in-cluster.
 
 Owns finding the configuration and keeping the credentials fresh (rotating service-account tokens, exec plugins).
 Sends no request to the API server. Loading may read files and run a plugin, so it blocks: it belongs in a thread.
@@ -30,7 +30,7 @@ NAMESPACE_FILE = f"{ACCOUNT}/namespace"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One loading's result: all that a transport needs to talk to the API server."""
+    """All that a transport needs to reach the API server, as it was loaded at one time."""
 
     server: str
     """Scheme, host, port and possibly a path, without a trailing slash."""
@@ -48,7 +48,7 @@ class Access:
 
 
 class Credentials:
-    """Loads `Access` and loads it again when asked; remembers only where from."""
+    """A source of `Access`: a kubeconfig or a pod's service account, read anew at each `load`."""
 
     def __init__(
         self,

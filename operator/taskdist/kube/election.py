@@ -1,4 +1,4 @@
-"""When to campaign, renew, stop and release: the leader's election as a pure state machine over one Lease.
+"""Leader election over one Lease, as a pure state machine: when to campaign, renew, stop and release.
 
 Owns the argument that there is never more than one leader, and that the number of a leadership (its epoch, the Lease's
 `leaseTransitions`) only grows. No I/O and no clock: observations and times come in, an action comes out; the time is
@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
 HELD_UP = 0.25
-"""Who comes back to the election so many seconds later than it was due was held up."""
+"""Seconds. A caller that comes back to the election later than it was due by more was held up: frozen, or kept busy."""
 
 
 @dataclass(frozen=True, slots=True)

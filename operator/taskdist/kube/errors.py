@@ -1,4 +1,4 @@
-"""What can go wrong between this process and the API server, by what the caller may conclude from it.
+"""Failures of requests to the API server, told apart by what the caller may conclude from them.
 
 Three cases, never mixed: the server answered with an error (`ApiError`); nothing was sent (`Unreachable`); something
 may have been sent and no answer came (`Unanswered`: a write may or may not have happened). Deciding what to do next

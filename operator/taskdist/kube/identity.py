@@ -1,4 +1,6 @@
-"""Who a candidate is, and which other holders of the Lease are known to be dead: nobody waits for its own dead self.
+"""Names of candidates for the Lease, and which of their holders are known to be dead.
+
+So a process that is started anew need not wait for the Lease of its former self to run out.
 
 A holder's name says where its process runs. A process of the same pod is dead once another one starts there, as the
 kubelet starts a container only when its former one has ended. Outside of a pod the process is looked up, on the same

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class InformerSettings:
-    """How an informer goes about it; all times in seconds."""
+    """Sizes and times of an informer. Times in seconds."""
 
     page_size: int = 500
     watch: tuple[int, int] = (240, 480)
@@ -59,7 +59,7 @@ LASTING = 5.0
 
 @dataclass(slots=True)
 class Counts:
-    """What has happened, for metrics; each only grows."""
+    """Counters of an informer, for metrics."""
 
     lists: int = 0
     expired: int = 0
@@ -73,7 +73,9 @@ class Counts:
 
 
 class Informer(Generic[T]):
-    """`run` it as a task; await `synced`; from then on `store` is the view and `on_event` hears each change.
+    """A live view of one resource, in all namespaces or in some.
+
+    Start `run` as a task and await `synced`. From then on `store` is the view, and `on_event` hears each change.
 
     `on_event` is called in the event loop, in order, and must not block; an exception from it ends `run`,
     as the view and its consumer would part ways otherwise. An object for which `transform` raises is set aside.

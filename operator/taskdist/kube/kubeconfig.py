@@ -126,7 +126,8 @@ class Kubeconfig:
 
     def needs_official_loader(self, context: str | None) -> bool:
         """Whether the user logs in by an `auth-provider`, which kubectl itself knows no more."""
-        return "auth-provider" in self.context(context)[2].body
+        _context, _cluster, user = self.context(context)
+        return "auth-provider" in user.body
 
     def login(self, context: str | None = None, environ: Mapping[str, str] | None = None) -> Login:
         """Read the files that the context names, and run its plugin, if it has one."""

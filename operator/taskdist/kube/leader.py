@@ -1,4 +1,4 @@
-"""Leader election over a coordination.k8s.io Lease: the requests, the clock and the callbacks around the pure election.
+"""The leader elector: requests, clock and callbacks around the pure election, over a coordination.k8s.io Lease.
 
 Owns talking to the Lease and telling the controller in time. What the answers mean, and when a leadership begins and
 ends, is the election's to say.
@@ -42,7 +42,7 @@ WATCH_AGAIN = Backoff(first=0.5, most=30.0)
 
 
 class LeaderElector:
-    """Campaigns until `resign`; leads, stops and campaigns again as often as it takes.
+    """Campaigns for leadership until `resign`: leads, stops and campaigns again as often as it takes.
 
     - `on_started(epoch)`: this process leads. Must return at once; start tasks from it.
     - `on_stopping(deadline)`: the leadership is ending, `leading()` is None already. Send holds and end tasks here,

@@ -170,8 +170,10 @@ class _Remembered(Generic[A]):
 
     async def get(self, question: Hashable, ask: Callable[[], Awaitable[A]]) -> A:
         known = self._known.get(question)
-        if known is not None and self._clock() - known[0] < CACHE_SECONDS:
-            return known[1]
+        if known is not None:
+            asked, answer = known
+            if self._clock() - asked < CACHE_SECONDS:
+                return answer
         task = self._asked.get(question)
         if task is None:
             task = self._asked[question] = asyncio.ensure_future(self._learn(question, ask))

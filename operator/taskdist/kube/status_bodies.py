@@ -1,4 +1,4 @@
-"""Bodies of requests that write status, each bound to the version that was read. Nothing is sent here."""
+"""Bodies of requests that write status, each bound to the version that was read. Pure."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a list, a watch event or the answer to an own write does to the view of the cluster: pure.
+"""The view of one resource in memory, and what lists, watch events and answers to own writes do to it. Pure.
 
 Owns one rule: of two states of one object the newer stays, so that a late event never takes back what is known to be
 later. No I/O, no clock; each method says what changed as events, and the caller passes them on.

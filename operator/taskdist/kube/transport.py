@@ -44,6 +44,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """An answer, whatever its status. `retry_after` is the value of its Retry-After header."""
+
     status: int
     body: bytes
     retry_after: str | None = None
@@ -70,7 +72,7 @@ class Transport(Protocol):
 
 
 class HttpTransport:
-    """aiohttp under the port: a pool of kept-alive connections."""
+    """The transport of production: aiohttp, over a pool of connections that are kept open."""
 
     def __init__(
         self, credentials: Credentials | Loaded, *, connections: int = 100, user_agent: str = "taskdist"

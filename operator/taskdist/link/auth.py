@@ -1,4 +1,4 @@
-"""Says who is at the other end: a token, vouched for by the API server, becomes the identity of an agent.
+"""Authentication of agents: a token that the API server vouches for becomes the identity of an agent.
 
 A token is good if TokenReview says so for this installation's own audience and names the pod that it is bound to. An
 agent is a pod that has not ended and that a pool, alive under the same uid, owns. Pods are matched by uid: names are
@@ -61,7 +61,7 @@ Pools = Callable[[str, str], str | None]
 
 
 class Refusal(Enum):
-    """What kind of no it is: what the agent should do about it."""
+    """Why an agent is turned away, by what it should do about it."""
 
     TOKEN = "token"  # read the token again, then come back
     AGENT = "agent"  # coming back as it is will not help

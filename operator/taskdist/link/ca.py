@@ -64,7 +64,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """The whole state.
+    """The authority's whole state: what signs now, what signs next, and what is trusted yet.
 
     `next_published` is when the bundle with the next authority had reached every place it is read from; None until
     then. `retired` is the former authority's certificate (its key is gone), published until `retired_until`.

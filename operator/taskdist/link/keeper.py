@@ -1,4 +1,4 @@
-"""Keeps the certificate authority: loads, makes and replaces it, publishes its public half, serves its certificate.
+"""The keeper of the certificate authority: loads, makes and replaces it, publishes its bundle, serves its certificate.
 
 What has to change and when is the authority's own rule; here is the order of the effects. The Secret is written before
 anything is served or published from it, and by compare-and-swap, so that two leaders end up with one authority. The

@@ -69,7 +69,10 @@ _log = structlog.get_logger("taskdist.link")
 
 
 class Listener(Protocol):
-    """Who is told. All are called on the event loop and must not block; each may call `send` and `close` at once."""
+    """The receiver of what agents say: the dispatch loop.
+
+    All methods are called on the event loop and must not block. Each may call `send` and `close` at once.
+    """
 
     def connected(self, session: int, identity: AgentIdentity, hello: Hello) -> None:
         """An agent is there and said hello."""
@@ -82,7 +85,7 @@ class Listener(Protocol):
 
 
 class LinkServer:
-    """Serves the link.
+    """The gRPC server that agents dial.
 
     Args:
         port: 0 for any free one.
@@ -172,13 +175,13 @@ class LinkServer:
         An agent that is answered dials again soon, and reaches another replica; one that is not waits for its time-out.
         """
         self._closed = why
-        for session in [s for group in self._by_pod.values() for s in group]:
+        for session in self._all_streams():
             session.end(End.STOPPING, why())
 
     async def stop(self, grace: float) -> None:
         """Take no more agents, say what is still to be said, end all sessions. Takes `grace` seconds at most."""
         self._stopping = True
-        for session in [s for group in self._by_pod.values() for s in group]:
+        for session in self._all_streams():
             session.end(End.STOPPING, "this operator ends: connect again")
         if self._server is not None:
             await self._server.stop(grace)
@@ -203,6 +206,9 @@ class LinkServer:
         found = self._by_number.get(session)
         if found is not None:
             found.end(End.REFUSED if found.refused else End.REPLACED, reason)
+
+    def _all_streams(self) -> list[AgentStream]:
+        return [stream for group in self._by_pod.values() for stream in group]
 
     def close_pod(self, pod_uid: str, reason: str) -> None:
         """End every session of this pod: it is gone, or going."""
@@ -379,7 +385,7 @@ class LinkServer:
             last = now
             for pod in [p for p, each in self._throttles.items() if p not in self._by_pod and each.is_full(now)]:
                 del self._throttles[pod]
-            for session in [s for group in self._by_pod.values() for s in group]:
+            for session in self._all_streams():
                 if held_up:
                     session.heard += held_up
                 if now - session.heard > self._ping_timeout - WATCH_SECONDS:

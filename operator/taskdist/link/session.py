@@ -22,7 +22,7 @@ MESSAGES_PER_LEASE = 2  # each lease in a hello: one that is not known here is r
 
 
 class End(Enum):
-    """Why a session ends; each has its gRPC status, which the public format lists."""
+    """Why a stream ends. Each has its gRPC status, which the public format lists."""
 
     REPLACED = "replaced"  # or closed for another reason of the protocol: connect again
     REFUSED = "refused"
@@ -100,7 +100,7 @@ class Outbox:
 
 
 class AgentStream:
-    """An agent that was admitted. It has a number once its hello was read."""
+    """The stream of one admitted agent. It has a session's number once its hello was read."""
 
     def __init__(
         self, identity: AgentIdentity, now: float, token_ends: float, outbox: Outbox, throttle: Throttle

@@ -18,7 +18,8 @@ from taskdist.kube import KubeError
 from taskdist.local import demo
 from taskdist.local.binaries import BINARIES, CONTROL_PLANE, BinaryNotFound, Finder, to_stderr
 from taskdist.local.controlplane import ControlPlane, ControlPlaneError
-from taskdist.local.podrunner import PodRunner, Settings
+from taskdist.local.node import NodeSettings
+from taskdist.local.podrunner import PodRunner
 from taskdist.local.rest import access_of
 
 # The checkout: the demo installs its manifests and runs its samples.
@@ -38,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
     runner.add_argument("--kubeconfig", type=Path, required=True)
     runner.add_argument("--dir", type=Path, help="for volumes and logs; default: a temporary directory")
     runner.add_argument("--node", default="local", help="the node's name (default: %(default)s)")
-    runner.add_argument("--pods", type=int, default=Settings.pods, help="at most so many pods (default: %(default)s)")
+    runner.add_argument(
+        "--pods", type=int, default=NodeSettings.pods, help="at most so many pods (default: %(default)s)"
+    )
     trial = commands.add_parser("demo", help="run the main job end to end, and show what happened")
     trial.add_argument("--dir", type=Path, default=ROOT / ".demo", help="where it keeps everything (default: .demo)")
     trial.add_argument("--count", type=int, default=300, help="how many Tasks (default: %(default)s)")
@@ -53,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
 async def run_node(options: argparse.Namespace) -> None:
     """Serve until SIGINT or SIGTERM."""
-    settings = Settings(name=options.node, pods=options.pods, directory=options.dir)
+    settings = NodeSettings(name=options.node, pods=options.pods, directory=options.dir)
     runner = PodRunner(access_of(options.kubeconfig), settings)
     serving = asyncio.create_task(runner.run())
     for stop in (signal.SIGINT, signal.SIGTERM):

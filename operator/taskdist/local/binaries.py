@@ -216,10 +216,10 @@ class Finder:
         match = re.search(r"\bv?(\d+)\.(\d+)", answer.stdout)
         if match is None:
             return f"{candidate} does not tell its version (it said {answer.stdout.strip()[:60]!r})"
-        version = (int(match[1]), int(match[2]))
-        if version < binary.oldest:
+        major, minor = int(match[1]), int(match[2])
+        if (major, minor) < binary.oldest:
             wanted = ".".join(map(str, binary.oldest))
-            return f"{candidate} is {version[0]}.{version[1]}, older than {wanted}"
+            return f"{candidate} is {major}.{minor}, older than {wanted}"
         return ""
 
     @contextmanager

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from rich.console import Console
@@ -48,21 +48,28 @@ class DemoFailed(Exception):
     """The demo did not do what it promises; the message says what and where to look."""
 
 
+class Size(NamedTuple):
+    """How many agents the pool had from a time on, in seconds since the job began."""
+
+    at: float
+    replicas: int
+
+
 @dataclass
 class Observed:
     """What was seen while the job ran."""
 
     seconds: float = 0.0
-    sizes: list[tuple[float, int]] = field(default_factory=list)
+    sizes: list[Size] = field(default_factory=list)
 
     @property
     def shrank(self) -> bool:
         """Whether the pool has grown, and gone back to less."""
-        return self.sizes[-1][1] < max(size for _, size in self.sizes)
+        return self.sizes[-1].replicas < max(size.replicas for size in self.sizes)
 
     def size(self, at: float, replicas: int) -> None:
-        if not self.sizes or self.sizes[-1][1] != replicas:
-            self.sizes.append((at, replicas))
+        if not self.sizes or self.sizes[-1].replicas != replicas:
+            self.sizes.append(Size(at, replicas))
 
 
 def modules(limit: int, *, root: Path | None = None, portable: bool = False) -> list[Path]:
@@ -200,7 +207,7 @@ def report(tasks: list[Object], observed: Observed, direct: Counter[str], consol
     if found != direct:
         console.print("[red]the totals differ")
         return False
-    grew, last = max(s for _, s in observed.sizes), observed.sizes[-1][1]
+    grew, last = max(size.replicas for size in observed.sizes), observed.sizes[-1].replicas
     if not observed.shrank:
         console.print(f"[red]the pool did not shrink again: it has {last} agents and nothing to do")
         return False

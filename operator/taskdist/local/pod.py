@@ -12,6 +12,7 @@ import logging
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,14 @@ class _Token:
     refresh_at: float
 
 
+class _Stage(Enum):
+    """Where a pod's life stands."""
+
+    LIVING = auto()  # its containers run, or may run yet
+    ENDED = auto()  # all of them have ended for good; its status says so, and it waits for its deletion
+    ENDED_BEFORE = auto()  # an earlier run of the node saw it end, and wrote so: only its deletion is left to do
+
+
 class Pod:
     """One pod's life. `run` is its task; `update`, `vanish` and `refresh` may be called while it runs."""
 
@@ -93,9 +102,8 @@ class Pod:
         self._written: Obj | None = None
         self._stop = Stop()
         self._gone = False
-        # An earlier run of the node saw it end, and only its deletion is left to do.
-        self._over = status.get("phase") in ("Succeeded", "Failed")
-        self._ended = False
+        over = status.get("phase") in ("Succeeded", "Failed")
+        self._stage = _Stage.ENDED_BEFORE if over else _Stage.LIVING
         self._dirty = asyncio.Event()
         self._stale = asyncio.Event()
         self._objects: dict[tuple[str, str], Obj | None] = {}
@@ -111,7 +119,7 @@ class Pod:
     @property
     def completed(self) -> bool:
         """Whether all of it has ended for good, though the object is still there."""
-        return self._ended
+        return self._stage is not _Stage.LIVING
 
     @property
     def vanished(self) -> bool:
@@ -155,7 +163,8 @@ class Pod:
                 for container in (*self._inits, *self._containers):
                     if container.terminated is None:
                         container.end(128, timestamp(), "NodeError", str(error))
-            self._ended = True
+            if self._stage is _Stage.LIVING:
+                self._stage = _Stage.ENDED
             shutil.rmtree(self._folder, ignore_errors=True)
             self._dirty.set()
             await self._stop.ordered.wait()  # The object stays until somebody deletes it.
@@ -172,7 +181,7 @@ class Pod:
         await self._repeat(self._delete)
 
     async def _live(self) -> None:
-        if self._over:
+        if self._stage is _Stage.ENDED_BEFORE:
             return
         if not await self._mount():
             return
@@ -349,7 +358,7 @@ class Pod:
             earlier=self._conditions,
             now=timestamp(),
         )
-        if status == self._written or self._over:
+        if status == self._written or self._stage is _Stage.ENDED_BEFORE:
             return
         # An address given by an earlier run of the node would stay beside the present one, and two are refused.
         addresses = [*status["podIPs"], {"$patch": "replace"}]

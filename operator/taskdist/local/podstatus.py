@@ -139,13 +139,17 @@ def compose(
     over = current in ("Succeeded", "Failed")
     initialized = all(each.terminated and each.terminated["exitCode"] == 0 for each in inits)
     unready = [container.name for container in containers if not container.ready]
-    why = ("PodCompleted", "") if over else ("ContainersNotReady", f"containers with unready status: {unready}")
     ready = not unready and not over
+    reason, message = "PodCompleted", ""
+    if ready:
+        reason = ""
+    elif not over:
+        reason, message = "ContainersNotReady", f"containers with unready status: {unready}"
     conditions = [
         condition("PodScheduled", True, "", "", earlier, now),
         condition("Initialized", initialized, "" if initialized else "ContainersNotInitialized", "", earlier, now),
-        condition("ContainersReady", ready, "" if ready else why[0], "" if ready else why[1], earlier, now),
-        condition("Ready", ready, "" if ready else why[0], "" if ready else why[1], earlier, now),
+        condition("ContainersReady", ready, reason, message, earlier, now),
+        condition("Ready", ready, reason, message, earlier, now),
     ]
     return {
         "phase": current,

@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -79,6 +79,13 @@ class Brought:
         return " ".join((self.program, *self.arguments))
 
 
+class Place(NamedTuple):
+    """Where an operator is installed."""
+
+    namespace: str
+    release: str
+
+
 class Stack:
     """A place for demo and tests: `up`, use it, `down`."""
 
@@ -101,7 +108,7 @@ class Stack:
         self._extra_env = dict(operator_env or {})
         self._operator_env: dict[str, str] = {}
         self._kubectl: Path | None = None
-        self._operator_at = (OPERATOR_NAMESPACE, RELEASE)
+        self._operator_at = Place(OPERATOR_NAMESPACE, RELEASE)
         # Each undoes one thing that `up` did to a cluster that stays: what it is, and the command for it by hand.
         self._brought: list[Brought] = []
         self._node: subprocess.Popen[bytes] | None = None
@@ -167,7 +174,7 @@ class Stack:
     def logs(self) -> str:
         if self._directory:
             return str(self._directory / "log")
-        return f"kubectl -n {self._operator_at[0]} logs -l {OPERATOR_PODS} --prefix"
+        return f"kubectl -n {self._operator_at.namespace} logs -l {OPERATOR_PODS} --prefix"
 
     @property
     def plane(self) -> ControlPlane:
@@ -188,7 +195,7 @@ class Stack:
         if self._directory is not None:
             return ""
         told = []
-        for namespace in (self._operator_at[0], *namespaces):
+        for namespace in (self._operator_at.namespace, *namespaces):
             for what in (["get", "pods", "-o", "wide"], ["get", "events", "--field-selector=type=Warning"]):
                 with contextlib.suppress(StackError):
                     told.append(f"$ kubectl -n {namespace} {' '.join(what)}\n" + self.kubectl("-n", namespace, *what))
@@ -376,7 +383,7 @@ class Stack:
         if found:
             # Two operators must not serve one namespace, and whoever installed this one did not mean it for us.
             metadata = found[0]["metadata"]
-            self._operator_at = (metadata["namespace"], metadata["name"])
+            self._operator_at = Place(metadata["namespace"], metadata["name"])
             say(f"the cluster ({context}) has an operator, {'/'.join(self._operator_at)}: it is used, and stays")
         else:
             self._install_chart(context, say)

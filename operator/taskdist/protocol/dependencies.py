@@ -27,12 +27,16 @@ MAX_PARENT_RESULTS = MAX_RESULT_BYTES
 
 @dataclass(slots=True)
 class _Child:
+    """A Task with parents."""
+
     namespace: str
     parents: dict[str, Parent]  # by name
     unseen: set[str]  # names of those that were not seen here
 
 
 class _Ended(NamedTuple):
+    """A Task that has ended, or a dead letter."""
+
     key: Key  # namespace and name
     phase: Phase
 
@@ -55,7 +59,7 @@ class Lineage:
     # --- what happens to Tasks ---
 
     def listed(self, records: Iterable[ObservedTask]) -> None:
-        """This is all there is: a pin that it does not hold is gone."""
+        """Take in the list of a takeover. It is complete: a pinned parent that it lacks is gone."""
         known = list(records)
         for record in known:
             self.seen(record)

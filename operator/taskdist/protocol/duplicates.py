@@ -2,8 +2,8 @@
 
 Owns who that one is: a Task that was begun before all others, then the oldest, then the first by uid. Once chosen it
 stays so until it is deleted; then the key is free, and the next of those that wait is chosen. Who was there at its end
-ends as it did, even if it is deleted before that is written. Says which Tasks are to be looked at again, and writes
-nothing.
+ends as it did, even if it is deleted before that is written. It says which Tasks are to be looked at again,
+and writes nothing.
 """
 
 from dataclasses import dataclass, field, replace
@@ -40,8 +40,8 @@ class _Group:
     members: dict[str, _Member] = field(default_factory=dict)  # by uid; none that ended as a duplicate
 
 
-def out_of_turns(task: Task) -> Task:
-    """The Task as the core is to see it while it follows another: it has no turn of its ordering key, as it never runs.
+def without_ordering_key(task: Task) -> Task:
+    """Return a duplicate as the core is to see it: it never runs, so it has no place in the order of its ordering key.
 
     With one, an older duplicate would hold up the very Task that it waits for.
     """

@@ -1,4 +1,6 @@
-"""The messages of the link and the names of leases, as values. The wire format is the link's business.
+"""The messages between operator and agent, and the names of leases, as plain values.
+
+How they look on the wire is the link's business; they bear the names that the public format (`link.proto`) gives them.
 
 Times named `boot` are seconds on the sender's CLOCK_BOOTTIME: only differences on one machine mean anything.
 """
@@ -11,7 +13,7 @@ from taskdist.api import Reason
 
 PROTOCOL_VERSION = 2  # the newest that this release speaks
 OLDEST_VERSION = PROTOCOL_VERSION - 1
-# The word of a refusal for want of a common version. Releases that speak 1 only have said it as well.
+# The reason of a `Refused` where both ends have no version in common. Releases that speak version 1 only say it too.
 VERSION_REFUSED = "ProtocolVersion"
 
 
@@ -100,14 +102,14 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Sent every second or so; `boot` is the agent's own time of sending, echoed by grants and renewals."""
+    """A sign of life, sent every second or so. `boot` is the agent's time of sending; grants and renewals echo it."""
 
     boot: float
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The handler of this lease runs, since so many seconds before this was sent."""
+    """The handler of this lease runs. It started `since_start` seconds before this was sent."""
 
     lease: LeaseName
     since_start: float = 0.0
@@ -115,6 +117,8 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
+    """How far the handler is, by its own word: `fraction` is from 0 to 1."""
+
     lease: LeaseName
     fraction: float
     message: str = ""
@@ -158,12 +162,12 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """The agent wants no new work (it was told to stop)."""
+    """The agent takes no new work any more, as it was told to stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the agent offers changed."""
+    """What the agent offers from now on: slots, and named resources in whole numbers."""
 
     slots: int
     resources: tuple[tuple[str, int], ...] = ()
@@ -256,14 +260,14 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """No new work will come; with nothing held, the pod will be deleted."""
+    """The agent gets no more work, and its pod is deleted once it holds no lease. `undo` takes that back."""
 
     undo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The leader loses its leadership: leases of this epoch or older go on until the last renewal + hold_seconds."""
+    """The leader loses its leadership. Leases of this epoch or older go on until their last renewal + hold_seconds."""
 
     epoch: int
 
@@ -282,7 +286,7 @@ ToAgent = Welcome | Refused | Grant | Renew | Cancel | Drain | Hold | Final
 
 @dataclass(frozen=True, slots=True)
 class AgentIdentity:
-    """Who is at the other end, as the API server vouches for it."""
+    """The pod that an agent runs in, and its pool: vouched for by the API server, never by the agent."""
 
     pod_uid: str
     pod_name: str

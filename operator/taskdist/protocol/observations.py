@@ -1,4 +1,4 @@
-"""What the operator's end of the protocol is told, and what it asks for: values between it and the world.
+"""Inputs and outputs of the operator's end: what it observes, the actions it asks for, and the answers to these.
 
 `Now` carries both clocks: `boot` (CLOCK_BOOTTIME of this machine) bounds leases, `wall` (Unix time) is written on
 resources. They are never mixed.
@@ -14,6 +14,8 @@ from taskdist.protocol.messages import LeaseName, ParentResult, ToAgent
 
 
 class Now(NamedTuple):
+    """The time of an input, in seconds: `boot` on CLOCK_BOOTTIME of this machine, `wall` since the Unix epoch."""
+
     boot: float
     wall: float
 
@@ -26,7 +28,7 @@ class TaskName(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The rules of one lease, as it was granted: the queue may say others by now. Times in seconds."""
+    """The rules of one lease as it was granted. Its queue may say others by now. Times in seconds."""
 
     lease_seconds: float
     hold_seconds: float
@@ -158,12 +160,16 @@ class ReadTask:
 
 @dataclass(frozen=True, slots=True)
 class Send:
+    """Send the message on this session, after what was sent there before."""
+
     session: int
     message: ToAgent
 
 
 @dataclass(frozen=True, slots=True)
 class CloseSession:
+    """End the session once what was sent before has gone out. `reason` is for people."""
+
     session: int
     reason: str
 
@@ -198,6 +204,8 @@ class AnnotatePod:
 
 @dataclass(frozen=True, slots=True)
 class ScalePool:
+    """The pool is to have so many pods: becomes an Event on it, and its pods are looked at."""
+
     namespace: str
     pool: str
     replicas: int
@@ -207,7 +215,7 @@ class ScalePool:
 
 @dataclass(frozen=True, slots=True)
 class PoolNotice:
-    """Something of a pool that a user should notice: becomes a Kubernetes Event on the pool, and a log line."""
+    """News of a pool for people: becomes a Kubernetes Event on it, and a log line."""
 
     namespace: str
     pool: str
@@ -218,7 +226,7 @@ class PoolNotice:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something a user should notice: becomes a Kubernetes Event on the Task, and a log line."""
+    """News of a Task for people: becomes a Kubernetes Event on it, and a log line."""
 
     uid: str
     namespace: str
@@ -231,8 +239,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class RaiseEpoch:
-    """An agent has seen this epoch under another leadership: none of this one's words count there before its epoch is
-    higher. Only a new leadership can have one."""
+    """Begin the leadership anew, with an epoch above this one: an agent has seen it under another leadership.
+
+    Until then that agent heeds nothing that this leadership says.
+    """
 
     above: int
     pod_uid: str
@@ -307,6 +317,8 @@ WriteOutcome = Written | Conflict | Gone | WriteRefused | Unknown | NotSent
 
 @dataclass(frozen=True, slots=True)
 class Found:
+    """The Task as it was read, with its payload (JSON bytes) and the results of the parents that were asked for."""
+
     record: ObservedTask
     payload: bytes = field(default=b"{}")
     parents: tuple[ParentResult, ...] = ()

@@ -26,7 +26,7 @@ _Number = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 class _Held(BaseModel):
-    """One annotation's value."""
+    """The value of one annotation: what identifies the lease, and the keys and amounts that its Task holds."""
 
     name: str
     queue: str
@@ -45,12 +45,13 @@ class _Held(BaseModel):
 
 
 def holds_keys(record: ObservedTask) -> bool:
-    """Whether others wait for what it holds beside its place at the agent."""
+    """Whether the Task holds anything that Tasks of other agents may wait for: a key, a budget, an idempotency key."""
     task = record.task
     return bool(task.concurrency_key or task.ordering_key or task.budgets or record.idempotency)
 
 
 def annotation(uid: str) -> str:
+    """Return the annotation's key for the Task of this uid."""
     return PREFIX + uid
 
 

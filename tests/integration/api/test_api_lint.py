@@ -37,15 +37,17 @@ def test_what_is_refused(cluster: Client, namespace: str, case: Case) -> None:
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.id)
 def test_what_is_sound(cluster: Client, namespace: str, case: Case) -> None:
-    for body in case.good:
-        if body["kind"] in PLURALS:
-            dry_run(cluster, namespace, body)
+    sound = [body for body in case.good if body["kind"] in PLURALS]
+    assert sound
+    for body in sound:
+        dry_run(cluster, namespace, body)
 
 
 def test_what_is_allowed_and_yet_wrong(cluster: Client, namespace: str) -> None:
     """Were one refused, its rule would belong with the others."""
     assert len(ALLOWED) > 10
     for case in ALLOWED:
-        for body in case.bad:
-            if body["kind"] in PLURALS:
-                dry_run(cluster, namespace, body)
+        wrong = [body for body in case.bad if body["kind"] in PLURALS]
+        assert wrong, case.id
+        for body in wrong:
+            dry_run(cluster, namespace, body)

@@ -186,7 +186,8 @@ def beats(file: Path) -> dict[tuple[str, int], tuple[float, float]]:
 
 
 def overlaps(spans: dict[tuple[str, int], tuple[float, float]]) -> list[str]:
-    """Pairs of attempts of one Task that ran at the same time."""
+    """Pairs of attempts of one Task that ran at the same time. It wants a Task with two: one overlaps with nothing."""
+    assert len(spans) > len({task for task, _ in spans}), f"no Task ran more than once: {sorted(spans)}"
     return [
         f"{a} and {b}"
         for a in spans

@@ -172,6 +172,7 @@ def test_what_runs_too_long_is_stopped_and_tried_again(timed: Room, tmp_path: Pa
     assert [each["reason"] for each in status["attempts"]] == ["ExecutionTimedOut"] * 2
     assert "1 s" in status["attempts"][0]["message"]
     spans = beats(file)
+    assert spans.keys() == {(name, 1), (name, 2)}
     assert overlaps(spans) == []
     for first, last in spans.values():
         assert 0.7 <= last - first <= 3.0

@@ -126,6 +126,7 @@ def test_a_detached_one_is_found_and_stopped_by_another_process(tmp_path: Path) 
         pod = {"metadata": {"name": "p"}, "spec": {"containers": [container]}}
         uid = plane.client.create("/api/v1/namespaces/default/pods", pod)["metadata"]["uid"]
         soon(lambda: len(of_pod(uid)) == 2, "both processes run")
+        assert guard.marked(mark), "its processes bear the mark"
     finally:
         assert run("down").returncode == 0
     assert guard.marked(mark) == []

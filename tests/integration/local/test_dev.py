@@ -42,6 +42,7 @@ def test_what_it_prints_runs_a_task_and_ctrl_c_leaves_nothing(tmp_path: Path) ->
         )
         assert done.returncode == 0, done.stderr
         assert '"greeting": "Hello, you!"' in done.stdout
+        assert left_of(where), "its processes name the directory"
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, log.read_text()
     finally:

@@ -53,7 +53,11 @@ class LinkState(Enum):
 
 
 class AgentEnd:
-    """One agent process. All methods return what is to be done now; `boot` is this machine's CLOCK_BOOTTIME."""
+    """One agent process: which work runs, until when, and what the operator is told.
+
+    Each method is an input and returns the actions to do now, in order. `boot` is the time of the input, in seconds on
+    this machine's CLOCK_BOOTTIME.
+    """
 
     def __init__(
         self, instance_id: str, offer: Capabilities, settings: AgentSettings | None = None, rules: Rules = ALL
@@ -129,6 +133,7 @@ class AgentEnd:
         return self._checked(boot, [])
 
     def received(self, message: ToAgent, boot: float) -> list[AgentAction]:
+        """A message came on the present stream."""
         self._heard = boot
         out: list[AgentAction] = []
         match message:
@@ -310,6 +315,7 @@ class AgentEnd:
     # --- what became of the work ---
 
     def started(self, lease: LeaseName, boot: float) -> list[AgentAction]:
+        """The handler runs: the limits of the attempt count from here."""
         out: list[AgentAction] = []
         work = self._leases.get(lease)
         if work is not None and work.stage is WorkStage.STARTING:
@@ -319,6 +325,7 @@ class AgentEnd:
         return self._checked(boot, out)
 
     def progress(self, lease: LeaseName, fraction: float, message: str, boot: float) -> list[AgentAction]:
+        """The handler says how far it is; `fraction` is cut to 0 to 1."""
         out: list[AgentAction] = []
         work = self._leases.get(lease)
         if work is not None and work.stage is WorkStage.RUNNING:
@@ -416,6 +423,7 @@ class AgentEnd:
     # --- time ---
 
     def tick(self, boot: float) -> list[AgentAction]:
+        """Do what is due by now."""
         return self._checked(boot, [])
 
     def _checked(self, boot: float, out: list[AgentAction]) -> list[AgentAction]:

@@ -1,4 +1,4 @@
-"""A lease in an agent's hands, until the operator is known to have heard what became of it."""
+"""Work under a lease at an agent, until the operator is known to have heard what became of it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,19 +9,19 @@ from taskdist.protocol.messages import Failure, Grant, HeldLease, LeaseName, Res
 
 
 class WorkStage(Enum):
-    """Where a held lease stands. DONE keeps an outcome, STOPPED the news that there is none: nothing runs any more."""
+    """Where leased work stands. In the last two nothing of it runs any more."""
 
-    STARTING = auto()
-    RUNNING = auto()
-    CANCELLING = auto()
-    KILLED = auto()
-    DONE = auto()
-    STOPPED = auto()
+    STARTING = auto()  # the executor was told to start it
+    RUNNING = auto()  # its handler runs
+    CANCELLING = auto()  # it was asked to stop
+    KILLED = auto()  # it is being killed, again and again until nothing of it runs
+    DONE = auto()  # its result or failure waits for the final reply
+    STOPPED = auto()  # it left no outcome, and the operator has to hear so
 
 
 @dataclass(slots=True)
 class LeasedWork:
-    """A lease in this agent's hands: running work, or what is left of it until the operator is known to have heard."""
+    """One lease at this agent: work that runs, or its outcome, until the operator is known to have heard that."""
 
     grant: Grant
     renewed: float  # the ping time that the last grant or renewal echoed

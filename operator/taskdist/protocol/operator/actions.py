@@ -1,4 +1,7 @@
-"""The actions of a leadership, in the order in which they are to be carried out. They are collected, not decided."""
+"""The output of a leadership: its actions, in the order in which they are to be carried out.
+
+The parts decide on actions and add them here; the leader hands them out after each input.
+"""
 
 from taskdist.api import Reason
 from taskdist.core.model import Parent

@@ -1,7 +1,6 @@
-"""What became of a write or a read, and what follows from that.
+"""Answers to writes and reads: the one place where their outcomes are taken in.
 
-The one place where an outcome is believed. An answer that says nothing (not sent, unknown) is followed by another try;
-nothing is ever concluded from silence.
+An answer that tells nothing (not sent, unknown) is followed by another try. Nothing is ever concluded from silence.
 """
 
 from taskdist.api import Phase, Reason
@@ -23,7 +22,7 @@ from taskdist.protocol.observations import (
     Written,
 )
 from taskdist.protocol.operator.actions import Actions
-from taskdist.protocol.operator.books import Ending, Lease, LeaseStage, Purpose, TaskEntry
+from taskdist.protocol.operator.books import Deletion, Ending, Lease, LeaseStage, Purpose, TaskEntry
 from taskdist.protocol.operator.removals import Removals
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.tasks import Tasks
@@ -33,7 +32,7 @@ from taskdist.protocol.settings import LeaderSettings
 
 
 class Answers:
-    """Believes what became of writes and reads, and asks for what follows.
+    """Takes in the outcomes of writes and reads, and has the Task's next step taken.
 
     An answer that does not tell (no answer, not sent) is followed by another try, never by a conclusion.
     """
@@ -64,13 +63,13 @@ class Answers:
             case ReadFailed():
                 self._state.put_off(entry, self._settings.retry_seconds, now)
             case Gone():
-                entry.gone = entry.gone_sure = True
+                entry.deletion = Deletion.SURE
             case Found(record, payload, parents):
                 self._tasks.learn(entry, record)
                 if not record.deleting:
-                    entry.gone = False
+                    entry.deletion = Deletion.NONE
                 else:
-                    entry.gone = entry.gone_sure = True
+                    entry.deletion = Deletion.SURE
                 if purpose is Purpose.PAYLOAD and lease is not None and self._to_be_sent(entry, lease):
                     if self._still_wanted(entry.record, lease):
                         self._leases.send(entry, lease, payload, now, parents)
@@ -80,7 +79,11 @@ class Answers:
 
     def _to_be_sent(self, entry: TaskEntry, lease: Lease) -> bool:
         """Return whether the Task still is as it was when its payload was asked for."""
-        waits = not entry.gone and entry.outcome is None and entry.record.phase in (Phase.PENDING, Phase.ASSIGNED)
+        waits = (
+            entry.deletion is Deletion.NONE
+            and entry.outcome is None
+            and entry.record.phase in (Phase.PENDING, Phase.ASSIGNED)
+        )
         return waits and lease.stage is LeaseStage.UNSENT and self._leases.stop_reason(entry, lease) is None
 
     def _still_wanted(self, record: ObservedTask, lease: Lease) -> bool:
@@ -107,7 +110,7 @@ class Answers:
             case Unknown(record) if record is not None:
                 self._tasks.learn(entry, record)
             case Gone():
-                entry.gone = entry.gone_sure = True
+                entry.deletion = Deletion.SURE
             case _:
                 pass
         match purpose:
@@ -135,7 +138,11 @@ class Answers:
         match outcome:
             case Written(_, payload, parents):
                 self._leases.stands(entry, lease, now)
-                wanted = self._leases.stop_reason(entry, lease) is None and not entry.gone and entry.outcome is None
+                wanted = (
+                    self._leases.stop_reason(entry, lease) is None
+                    and entry.deletion is Deletion.NONE
+                    and entry.outcome is None
+                )
                 if wanted and parents is not None:
                     self._leases.send(entry, lease, payload, now, parents)
             case Conflict() if self._leases.shows(entry, lease):
@@ -207,7 +214,7 @@ class Answers:
         entry.outcome = None
         reason = Reason.RESULT_TOO_LARGE if too_large else Reason.RESULT_REFUSED
         said = status.clip(f"the API server refuses the result: {message}")
-        ending = self._endings.verdict(entry, AttemptFailed(entry.uid, reason, said, retryable=False), now)
+        ending = self._endings.after_failure(entry, AttemptFailed(entry.uid, reason, said, retryable=False), now)
         lease = entry.lease if entry.lease is not None and entry.lease.name == result.lease else None
         agent, started_at = (lease.agent_name, lease.started_at) if lease is not None else ("", entry.outcome_start)
         ending.attempt = status.attempt_record(result.lease.attempt, reason, said, agent, now.wall, started_at)
@@ -230,7 +237,7 @@ class Answers:
                 if lease is not None:
                     if ending.reply is not None:
                         self._out.final(ending.reply_to, ending.reply, Verdict.ACCEPTED)
-                    if not entry.gone and entry.outcome is None:
+                    if entry.deletion is Deletion.NONE and entry.outcome is None:
                         self._tasks.place(entry, now)
                     self._removals.check(lease.agent_uid, now)
             case Written(record) if record.phase is ending.phase:

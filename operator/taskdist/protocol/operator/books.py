@@ -123,6 +123,14 @@ class Purpose(Enum):
     IS_GONE = auto()
 
 
+class Deletion(Enum):
+    """What is known of a Task's deletion."""
+
+    NONE = auto()
+    SEEN = auto()  # a watch told of it, which may come late or be wrong
+    SURE = auto()  # a read of the API server has shown it
+
+
 class NotedReason(NamedTuple):
     """Why a Task was last seen to wait, and since when (boot time)."""
 
@@ -151,8 +159,7 @@ class TaskEntry:
     outcome_tried: bool = False
     outcome_start: float = 0.0  # when its handler started (wall clock), 0 if that is not known
     aside: bool = False  # its present state cannot be read
-    gone: bool = False
-    gone_sure: bool = False
+    deletion: Deletion = Deletion.NONE
     noted_on: str = ""  # the pod on which it stands what it still holds though it is gone
     not_until: float = 0.0
     pins_due: float = 0.0  # when what is known of its parents is written, if nothing else is before
@@ -161,6 +168,11 @@ class TaskEntry:
 
     def __post_init__(self) -> None:
         self.uid = self.record.task.uid
+
+    def note_deletion(self) -> None:
+        """A watch told of its deletion. What is known for sure stays so."""
+        if self.deletion is Deletion.NONE:
+            self.deletion = Deletion.SEEN
 
     @property
     def may_still_run(self) -> bool:

@@ -1,6 +1,6 @@
-"""What the core is told of each Task, so that it decides on what is true.
+"""The core's picture of each Task, kept true: the one place that tells the core how a Task stands.
 
-It decides nothing itself: whoever knows how a Task stands says so here, and here it is told once.
+It decides nothing. The parts say how a Task stands as often as they like; the core is told of it once.
 """
 
 from taskdist.api import Phase, Reason
@@ -8,10 +8,10 @@ from taskdist.core import Core
 from taskdist.core.events import TaskGone, TaskHeld, TaskLeased, TaskWaiting
 from taskdist.core.model import Task
 from taskdist.protocol import still_held
-from taskdist.protocol.duplicates import out_of_turns
+from taskdist.protocol.duplicates import without_ordering_key
 from taskdist.protocol.observations import AnnotatePod, Now
 from taskdist.protocol.operator.actions import Actions
-from taskdist.protocol.operator.books import CoreState, Lease, TaskEntry
+from taskdist.protocol.operator.books import CoreState, Deletion, Lease, TaskEntry
 from taskdist.protocol.operator.removals import Removals
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.timers import TimerKind
@@ -48,7 +48,7 @@ class CoreView:
         """Tell the core that the Task waits for something that is not the core's business."""
         task = self._resolved(entry.record.task)
         if reason is Reason.DUPLICATE:
-            task = out_of_turns(task)
+            task = without_ordering_key(task)
         if entry.core is not CoreState.HELD or entry.told != task or entry.held_for is not reason:
             self._begins_to_wait(entry, CoreState.HELD, now)
             entry.core, entry.told, entry.held_for = CoreState.HELD, task, reason
@@ -96,7 +96,7 @@ class CoreView:
         if lease is None:
             return
         self.drop_lease(entry)
-        if not entry.gone:
+        if entry.deletion is Deletion.NONE:
             self.held(entry, Reason.RECOVERING, now)
         self._removals.check(lease.agent_uid, now)
 

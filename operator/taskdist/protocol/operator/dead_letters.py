@@ -1,7 +1,7 @@
-"""Dead letters: Tasks that ended for want of attempts, and wait until someone asks something of them.
+"""Dead letters: Tasks that ran out of attempts, and wait for a person to redrive, cancel or delete them.
 
-One of them is out of the core and out of the books: only its version is kept, until a newer view of it asks for
-something. What that is follows from the view alone, so that a write without an answer is just looked at again.
+Until then a dead letter is out of the core and out of the books; only its version is kept. What is asked of it follows
+from its newest view alone, so that after a write without an answer it is simply looked at again.
 """
 
 from collections import Counter
@@ -21,10 +21,7 @@ from taskdist.protocol.settings import LeaderSettings
 
 
 class DeadLetters:
-    """Dead letters: their redrive, their cancel, and what is kept of them until then.
-
-    One that nobody asks anything of is out of the core and out of the books.
-    """
+    """Redrives and cancels dead letters, and keeps no more of the others than their versions."""
 
     def __init__(
         self,

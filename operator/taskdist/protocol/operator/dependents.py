@@ -1,4 +1,4 @@
-"""Tasks that wait for other Tasks, be it as dependents or as duplicates.
+"""Tasks that wait for other Tasks: as dependents for their parents, or as duplicates for the one that is run.
 
 Owns when it is written what a Task depends on, and how a duplicate waits and ends. Pins are written when they are made;
 how parents ended goes with the Task's next write or, if there is none within a second, by a write of its own. Those

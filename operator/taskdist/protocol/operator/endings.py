@@ -15,7 +15,7 @@ from taskdist.protocol.attempt_limits import TIMED_OUT
 from taskdist.protocol.messages import LeaseName, Verdict
 from taskdist.protocol.observations import Now, ObservedTask
 from taskdist.protocol.operator.actions import Actions
-from taskdist.protocol.operator.books import UNHEARD, Ending, Lease, LeaseStage, Purpose, TaskEntry
+from taskdist.protocol.operator.books import UNHEARD, Deletion, Ending, Lease, LeaseStage, Purpose, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.whole import Whole
@@ -80,7 +80,7 @@ class Endings:
         started = self.may_have_run(lease)
         lease.stage = LeaseStage.OVER
         record = entry.record
-        if entry.gone or record.phase not in (Phase.PENDING, Phase.ASSIGNED):
+        if entry.deletion is not Deletion.NONE or record.phase not in (Phase.PENDING, Phase.ASSIGNED):
             self._whole.advance(entry, now)
             return
         cost = self.spent(entry, lease.name, now)
@@ -88,7 +88,7 @@ class Endings:
         if record.cancel:
             entry.ending = Ending(Phase.CANCELLED, Reason.CANCELLED, "cancelled while it was assigned", attempt=note)
         else:
-            entry.ending = self.verdict(
+            entry.ending = self.after_failure(
                 entry,
                 AttemptFailed(
                     entry.uid,
@@ -122,8 +122,8 @@ class Endings:
         """Return whether user code may have run. Under at-most-once such an attempt is never tried again."""
         return lease.stage not in UNHEARD and self._rules.at_most_once_is_kept
 
-    def verdict(self, entry: TaskEntry, failed: AttemptFailed, now: Now) -> Ending:
-        """Ask the core whether the Task is tried again."""
+    def after_failure(self, entry: TaskEntry, failed: AttemptFailed, now: Now) -> Ending:
+        """Ask the core what follows a failed attempt: another try, or the Task's end."""
         decided = self._core.handle(failed, now.wall)
         for decision in decided:
             if isinstance(decision, Retry):
@@ -178,7 +178,7 @@ class Endings:
         self._whole.advance(entry, now)
 
     def void(self, entry: TaskEntry) -> None:
-        """The decision is no more; what the Task is instead, the core hears with its next step."""
+        """Drop the decision. With the Task's next step the core is told what the Task is instead."""
         entry.ending = entry.told = None
 
     # --- writing them ---

@@ -1,4 +1,4 @@
-"""What agents say of their leases: that work started, got on, ended, stopped.
+"""The messages of agents: that work started, got on, ended or stopped, and what they offer.
 
 An agent can only speak of its own leases. What follows from an outcome is not decided here.
 """
@@ -24,7 +24,7 @@ from taskdist.protocol.messages import (
 )
 from taskdist.protocol.observations import CloseSession, Gone, Now, ObservedTask, ReadFailed, ReadOutcome, Send
 from taskdist.protocol.operator.actions import Actions
-from taskdist.protocol.operator.books import LIVE, UNHEARD, Lease, LeaseStage, Orphan, Session, TaskEntry
+from taskdist.protocol.operator.books import LIVE, UNHEARD, Deletion, Lease, LeaseStage, Orphan, Session, TaskEntry
 from taskdist.protocol.operator.orphans import Orphans
 from taskdist.protocol.operator.presence import Presence
 from taskdist.protocol.operator.sessions import Sessions
@@ -35,9 +35,10 @@ from taskdist.protocol.rules import Rules
 
 
 class Inbox:
-    """Takes in the messages of agents: started, progress, results, failures, stops, capacity.
+    """Takes in each message of an agent, and changes what is known of its lease.
 
-    An agent is heard of its own leases only. A Task that is not known here is read before an answer is given.
+    What an agent says of another's lease counts for nothing. A Task that is not known here is read before the agent
+    hears "no such Task".
     """
 
     def __init__(
@@ -121,15 +122,21 @@ class Inbox:
             lease.progress_due = True
             self._state.timers.add(lease.progress_at, TimerKind.ADVANCE, message.lease.task_uid)
 
+    def _entry_of(self, session: Session, outcome: Result | Failure) -> TaskEntry | None:
+        """Return the Task in the books that the outcome is of; None if there is none, and what follows is arranged."""
+        name = outcome.lease
+        entry = self._state.tasks.get(name.task_uid)
+        if entry is None and self._state.is_over(name.task_uid):
+            self._out.final(session.pod, name, Verdict.ALREADY_FINAL, "the Task has ended")
+        elif entry is None:
+            self._orphans.speak_of(session, name, outcome)
+        return entry
+
     def _result(self, session: Session, message: Result, now: Now) -> None:
         """Take a result that may be accepted, and answer any other at once."""
         name = message.lease
-        entry = self._state.tasks.get(name.task_uid)
+        entry = self._entry_of(session, message)
         if entry is None:
-            if self._state.is_over(name.task_uid):
-                self._out.final(session.pod, name, Verdict.ALREADY_FINAL, "the Task has ended")
-            else:
-                self._orphans.speak_of(session, name, message)
             return
         if entry.outcome is not None:
             if (entry.outcome.lease, entry.outcome_pod) != (name, session.pod):
@@ -177,19 +184,15 @@ class Inbox:
     def _failure(self, session: Session, message: Failure, now: Now) -> None:
         """The attempt failed: its agent gets the final reply once that is written."""
         name = message.lease
-        entry = self._state.tasks.get(name.task_uid)
+        entry = self._entry_of(session, message)
         if entry is None:
-            if self._state.is_over(name.task_uid):
-                self._out.final(session.pod, name, Verdict.ALREADY_FINAL, "the Task has ended")
-            else:
-                self._orphans.speak_of(session, name, message)
             return
         lease = self._state.own_lease(session, name)
         if lease is None or lease.stage not in LIVE or entry.outcome is not None:
             if entry.ending is None or entry.ending.reply != name:
                 self._out.final(session.pod, name, Verdict.STALE, "the attempt was over")
             return
-        if entry.gone:
+        if entry.deletion is not Deletion.NONE:
             self._out.final(session.pod, name, Verdict.GONE, "the Task was deleted")
         elif entry.record.phase not in (Phase.PENDING, Phase.ASSIGNED):
             self._out.final(session.pod, name, Verdict.ALREADY_FINAL, "the Task has ended")

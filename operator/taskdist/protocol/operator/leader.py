@@ -29,7 +29,7 @@ from taskdist.protocol.observations import (
 )
 from taskdist.protocol.operator.actions import Actions
 from taskdist.protocol.operator.answers import Answers
-from taskdist.protocol.operator.books import CoreState, LeaseStage, TaskEntry
+from taskdist.protocol.operator.books import CoreState, Deletion, LeaseStage, TaskEntry
 from taskdist.protocol.operator.inbox import Inbox
 from taskdist.protocol.operator.orphans import Orphans
 from taskdist.protocol.operator.pods import Pods
@@ -384,8 +384,8 @@ class Leader:
             unknown += entry.lease is not None and entry.lease.stage is LeaseStage.DOUBTED
             if entry.core is not CoreState.ABSENT:
                 placed += 1
-                gone += entry.gone
-            elif entry.record.phase is Phase.DEAD_LETTERED and not entry.gone:
+                gone += entry.deletion is not Deletion.NONE
+            elif entry.record.phase is Phase.DEAD_LETTERED and entry.deletion is Deletion.NONE:
                 dead += 1
         accounted = counted - gone + dead + len(self.state.dead) + len(self.state.finals)
         return LeaderStats(dict(leases), len(self.state.by_pod), unknown, accounted, placed - counted)

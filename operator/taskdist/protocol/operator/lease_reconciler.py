@@ -1,4 +1,4 @@
-"""Leases in the books, compared with what their agents say that they hold.
+"""Agreement of both ends about leases, when an agent connects: the books against the list in its hello.
 
 Whatever a hello does not list does not run there.
 """

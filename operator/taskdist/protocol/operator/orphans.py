@@ -1,6 +1,6 @@
-"""Leases that an agent speaks of and whose Task is not known here.
+"""Orphans: leases that an agent names and whose Task the leader does not know.
 
-Each is read where its agent says that the Task is, as often as it takes; what follows is not decided here.
+Each Task is read under the name that the agent gives, as often as it takes. What follows is not decided here.
 """
 
 from taskdist.api import Reason
@@ -18,9 +18,9 @@ LONGEST_ORPHAN_PAUSE = 30.0
 
 
 class Orphans:
-    """Leases that agents speak of and whose Tasks are not known here.
+    """Leases that agents name and whose Tasks the leader does not know.
 
-    Each such Task is read, as often as it takes, before its agent hears "no such Task".
+    Each such Task is read before its agent hears "no such Task": it may be younger than the leader's view.
     """
 
     def __init__(self, state: State, out: Actions, settings: LeaderSettings, rules: Rules) -> None:
@@ -44,7 +44,7 @@ class Orphans:
             self._read(orphan)
 
     def answered(self, token: int) -> Orphan | None:
-        """The answer to a read has come: return whom it is about, None if it is not about an orphan."""
+        """Take in that a read was answered: return the orphan that it was for, None if it was for none."""
         return self._reads.pop(token, None)
 
     def found_out(self, orphan: Orphan) -> None:

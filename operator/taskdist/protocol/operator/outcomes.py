@@ -1,4 +1,4 @@
-"""Results: which one is accepted, and what is written of it.
+"""Results of agents: which one is accepted, and how it is written.
 
 A late or forged one is refused by its lease's name. The final reply follows from the write's answer.
 """

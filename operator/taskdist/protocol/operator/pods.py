@@ -1,4 +1,4 @@
-"""What is seen of agents' pods, and what follows for the leases that they hold.
+"""The pods of agents as Kubernetes shows them, and what follows for their leases.
 
 Only what Kubernetes confirms counts as an agent's death: a session that ends is none.
 """

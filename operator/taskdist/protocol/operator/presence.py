@@ -1,4 +1,4 @@
-"""Whether an agent is there, takes work, and what it offers.
+"""Availability of agents: which of them take work, and what each offers.
 
 An agent is one pod's present session. It takes work while its pod lives and is ready; it offers what it says, within
 what its pool allows.

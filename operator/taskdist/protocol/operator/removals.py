@@ -1,4 +1,4 @@
-"""How an agent's pod goes: it drains, then it holds no lease, then it is deleted.
+"""Removal of agents: each drains, then holds no lease, then its pod is deleted.
 
 Which agent goes is the core's decision.
 """

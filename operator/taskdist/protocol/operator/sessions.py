@@ -1,4 +1,4 @@
-"""Agents' sessions: who is welcomed, which session counts, and what its hello lists.
+"""Sessions of agents: who is welcomed, which session of a pod counts, and what its hello lists.
 
 A session counts from the agent's first word after the welcome: only then is it known that its sender lives, has seen
 this epoch, and has given up its former session.

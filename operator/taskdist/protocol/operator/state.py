@@ -1,4 +1,4 @@
-"""What one leadership knows, in one value. No rule is here, and nothing is asked of anyone."""
+"""Everything that one leadership knows, in one value. It holds no rules, and does nothing by itself."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""What a former leader left: Tasks, assignments in status, leases that it sent and did not record.
+"""Takeover of what a former leader left: Tasks, assignments in status, leases that it sent and did not record.
 
 Its leases go on, on hold, until their agents announce them or their time is over.
 """
@@ -10,7 +10,7 @@ from taskdist.core.model import Queue
 from taskdist.protocol.messages import LeaseName
 from taskdist.protocol.observations import Now, ObservedTask
 from taskdist.protocol.operator.actions import Actions
-from taskdist.protocol.operator.books import Lease, LeaseStage, Session, TaskEntry
+from taskdist.protocol.operator.books import Deletion, Lease, LeaseStage, Session, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.endings import Endings
 from taskdist.protocol.operator.lease_clock import LeaseClock
@@ -77,7 +77,7 @@ class Takeover:
                 self._state.recovering.add(uid)
                 longest = max(longest, queue.hold_seconds, queue.lease_seconds)
             if record.deleting:
-                entry.gone = True
+                entry.deletion = Deletion.SEEN
         for pod in self._state.pods.values():
             for record in () if pod.dead else pod.still_held:
                 self._adopt_held(record, now)
@@ -156,7 +156,7 @@ class Takeover:
             or record.epoch > self._state.epoch
         ):
             return
-        entry = self._state.tasks[uid] = TaskEntry(record, gone=True, gone_sure=True, noted_on=record.agent_uid)
+        entry = self._state.tasks[uid] = TaskEntry(record, deletion=Deletion.SURE, noted_on=record.agent_uid)
         self._state.duplicates.seen(record)
         name = record.lease_name
         lease = self._leases.new(entry, name, record.agent_uid, record.agent_name, record.pool, record.terms)

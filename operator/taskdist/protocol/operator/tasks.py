@@ -1,7 +1,7 @@
-"""The way of each Task to its one end.
+"""The next step of each Task: the hub of the operator's end.
 
 Level-triggered: every input changes what is known of a Task, then `advance` looks at all that is known and asks for the
-one next thing. What that is stands in the part that owns it.
+one next thing. How that is done stands in the part that owns it.
 """
 
 from taskdist.api import Phase, Reason
@@ -10,7 +10,7 @@ from taskdist.protocol import still_held
 from taskdist.protocol.messages import Verdict
 from taskdist.protocol.observations import AnnotatePod, Now, ObservedTask
 from taskdist.protocol.operator.actions import Actions
-from taskdist.protocol.operator.books import Ending, LeaseStage, Purpose, TaskEntry
+from taskdist.protocol.operator.books import Deletion, Ending, LeaseStage, Purpose, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.dead_letters import DeadLetters
 from taskdist.protocol.operator.dependents import Dependents
@@ -79,7 +79,8 @@ class Tasks:
         else:
             self.learn(entry, record)
         entry.aside = False
-        entry.gone = entry.gone or record.deleting
+        if record.deleting:
+            entry.note_deletion()
         self.advance(entry, now)
         if entry.under_way is None:
             self._state.unread.discard(uid)
@@ -115,7 +116,7 @@ class Tasks:
         self._state.dead.pop(uid, None)
         entry = self._state.tasks.get(uid)
         if entry is not None:
-            entry.gone = True
+            entry.note_deletion()
             self.advance(entry, now)
         else:
             self._state.lineage.deleted(uid)
@@ -132,10 +133,10 @@ class Tasks:
             return
         if now.boot < entry.not_until:
             return
-        if entry.aside and not entry.gone:
+        if entry.aside and entry.deletion is Deletion.NONE:
             self._leave_aside(entry, now)
             return
-        if entry.gone:
+        if entry.deletion is not Deletion.NONE:
             self._advance_gone(entry, now)
         elif entry.record.phase.terminal:
             self._advance_terminal(entry, now)
@@ -189,7 +190,7 @@ class Tasks:
             if entry.uid not in self._state.tasks:
                 return
         if entry.outcome is not None:
-            if not entry.gone_sure and self._rules.read_before_gone:
+            if entry.deletion is not Deletion.SURE and self._rules.read_before_gone:
                 self._out.read(entry, Purpose.IS_GONE)
                 return
             self._out.final(entry.outcome_pod, entry.outcome.lease, Verdict.GONE, "the Task was deleted")

@@ -1,6 +1,6 @@
-"""Times at which a leadership has something to do.
+"""The timers of a leadership: when it has something to do.
 
-Nothing is taken back: whoever is woken checks whether anything is due by then.
+A timer is never cancelled: whoever it wakes looks whether there still is anything to do.
 """
 
 import heapq
@@ -22,7 +22,7 @@ class TimerKind(Enum):
 
 
 class Timer(NamedTuple):
-    """One that is due. `uid` is a Task's, empty where it is about none."""
+    """A timer that is due. `uid` is that of its Task, empty if it is about none; `kind` says what `mark` means."""
 
     kind: TimerKind
     uid: str
@@ -30,7 +30,7 @@ class Timer(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """One in the heap. Its number is no other's: so two timers are never compared."""
+    """A timer in the heap. No two have the same number, so that timers themselves are never compared."""
 
     at: float
     number: int

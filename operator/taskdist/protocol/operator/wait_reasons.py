@@ -1,7 +1,7 @@
-"""Why Tasks wait, noted in their status.
+"""The reasons why Tasks wait, written into their status.
 
-A reason is written once it has held for a while, and so many are written a second, the first that came due first: they
-are outside the three writes of a Task's life.
+A reason is written once it has held for a while. Only so many are written a second, in the order in which they came
+due: they come on top of the three writes of a Task's life.
 """
 
 from taskdist.core import Core
