@@ -21,7 +21,7 @@ import yaml
 
 from taskdist.core import COMPILED
 from taskdist.kube import TASKS, ApiError, Client
-from taskdist.local.stack import Operator, Stack
+from taskdist.local.stack import OperatorProcess, Stack
 
 NAMESPACE = "bench"
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +89,7 @@ async def timed_list(client: Client, count: int) -> float:
     return time.perf_counter() - began
 
 
-def metrics(operator: Operator) -> dict[str, float]:
+def metrics(operator: OperatorProcess) -> dict[str, float]:
     """Values by name with labels; empty while it does not answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{operator.metrics_port}/metrics", timeout=5) as answer:
@@ -100,7 +100,7 @@ def metrics(operator: Operator) -> dict[str, float]:
     return {name: float(value) for name, value in pairs}
 
 
-def until_it_leads(operator: Operator, count: int) -> float:
+def until_it_leads(operator: OperatorProcess, count: int) -> float:
     """When it leads and holds all Tasks, on the monotonic clock."""
     deadline = time.monotonic() + LEADS_SECONDS
     while time.monotonic() < deadline:
@@ -113,7 +113,7 @@ def until_it_leads(operator: Operator, count: int) -> float:
     raise AssertionError(f"it does not lead after {LEADS_SECONDS:g} s: {operator.log}")
 
 
-def requests(operator: Operator) -> dict[str, int]:
+def requests(operator: OperatorProcess) -> dict[str, int]:
     name = "taskdist_api_requests_total{"
     told = {k[len(name) : -1]: int(v) for k, v in metrics(operator).items() if k.startswith(name)}
     return {k: v for k, v in sorted(told.items()) if 'verb="list"' in k or v > 5}

@@ -23,7 +23,7 @@ class _RunUnlessNamed(TyperGroup):
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 
-Target = Annotated[
+AgentTarget = Annotated[
     str | None,
     typer.Argument(
         metavar="[MODULE:NAME]", help="Python agent, as package.module:name or file.py:name.", show_default=False
@@ -62,7 +62,7 @@ def _add_agent_run(agents: typer.Typer, program: str) -> None:
         ),
     )
     def agent(
-        target: Target = None,
+        target: AgentTarget = None,
         command: Annotated[
             str | None,
             typer.Option("--command", metavar="'PROGRAM ARG…'", help="Program that is started for each Task."),
@@ -136,7 +136,7 @@ def _add_agent_try(agents: typer.Typer, program: str) -> None:
         ),
     )
     def try_(
-        target: Target = None,
+        target: AgentTarget = None,
         type: Annotated[str, typer.Option("--type", metavar="TYPE", help="Type of the Task: which handler.")] = "",
         payload: Annotated[
             str, typer.Option("--payload", metavar="JSON", help="A JSON object; @file or - for standard input.")

@@ -18,7 +18,7 @@ from taskdist.common.backoff import Backoff
 from taskdist.controller.bridge import Bridge, NoFacts, NotLeading
 from taskdist.controller.effects import Announce
 from taskdist.controller.pods import InvalidTemplate, LinkInfo, build_pod, check_template
-from taskdist.controller.replicas import Outcome, Publish, Replicas, subject
+from taskdist.controller.replicas import Creation, Publish, Replicas, subject
 from taskdist.controller.seen import SpecVersion
 from taskdist.controller.status import (
     PoolFacts,
@@ -236,7 +236,7 @@ class Keepers:
         except NoFacts:
             return
         verdict, undecided = await self._judge(pool)
-        outcome, facts = Outcome(), view.facts
+        outcome, facts = Creation(), view.facts
         if verdict.accepted:
             await self._replicas.remove_ended(pool, view.pods)
             outcome = await self._replicas.make_missing(pool, view.pods, facts.desired + facts.surge)

@@ -42,7 +42,7 @@ DECLARED_SECONDS = 1.0
 # How many reconciling threads of former leaderships may hang before the process ends.
 MOST_HANGING = 3
 
-Failed = Callable[[str, BaseException], None]
+OnFailed = Callable[[str, BaseException], None]
 """Told which part has failed for good, and how: the process is to end."""
 
 
@@ -74,7 +74,7 @@ class Leadership:
         leader: who leads, in words, for agents that dial a replica that does not.
     """
 
-    def __init__(self, epoch: int, parts: Parts, leader: Callable[[], str], failed: Failed) -> None:
+    def __init__(self, epoch: int, parts: Parts, leader: Callable[[], str], failed: OnFailed) -> None:
         self._epoch = epoch
         self._parts = parts
         self._leader = leader

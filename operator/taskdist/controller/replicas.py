@@ -44,7 +44,7 @@ class _Made(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Creation:
     """How many pods were made, and what the API server said of the first that it refused.
 
     `again`: after so many seconds it is to be looked at again, as some are missing that may be made then.
@@ -137,14 +137,14 @@ class Replicas:
         if new:
             ends.count, ends.last = ends.count + 1, now
 
-    async def make_missing(self, pool: AgentPool, pods: tuple[PodFact, ...], wanted: int) -> Outcome:
+    async def make_missing(self, pool: AgentPool, pods: tuple[PodFact, ...], wanted: int) -> Creation:
         """Make pods until so many serve. One first, then twice as many each time: what is refused is refused once."""
         missing = wanted - sum(not (p.deleting or p.ended or p.draining) for p in pods)
         if missing <= 0:
-            return Outcome()
+            return Creation()
         ends = self._ends.get(_key(pool))
         if ends is not None and self._clock() < ends.pause_until:
-            return Outcome(again=ends.pause_until - self._clock())
+            return Creation(again=ends.pause_until - self._clock())
         await self._publish_trust(pool.metadata.namespace)
         foreign = self._foreign.setdefault(_key(pool), set())
         taken = {p.name for p in pods} | foreign
@@ -161,11 +161,11 @@ class Replicas:
             stepped_over += len(others)
             if refused:
                 self._announce(subject(pool), Reason.CREATE_REFUSED, refused[0].message, "Create", True)
-                return Outcome(created, refused[0])
+                return Creation(created, refused[0])
             batch = min(2 * batch, CREATE_CONCURRENCY)
         if created:
             _log.info("created agents", pool=pool.metadata.name, namespace=pool.metadata.namespace, count=created)
-        return Outcome(created, again=FOREIGN_SECONDS if missing > 0 else None)
+        return Creation(created, again=FOREIGN_SECONDS if missing > 0 else None)
 
     async def _make(self, pool: AgentPool, name: str) -> "_Made | ApiError":
         try:

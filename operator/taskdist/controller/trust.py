@@ -11,7 +11,7 @@ from taskdist.api import GROUP, AgentPool
 from taskdist.controller.pods import CA_CONFIGMAP, MANAGED_BY
 from taskdist.kube import CONFIGMAPS, PODS, SECRETS, TOKENREVIEWS, ApiError, Client, KubeError
 from taskdist.link.auth import PodOwner
-from taskdist.link.keeper import Conflict, StoredSecret
+from taskdist.link.keeper import SecretChanged, StoredSecret
 from taskdist.protocol import convert
 from taskdist.protocol.observations import ObservedPod
 
@@ -101,7 +101,7 @@ class SecretStore:
                 answer = await self._client.put(SECRETS, self._name, body, self._namespace, field_manager=FIELD_MANAGER)
         except ApiError as error:
             if error.is_conflict or error.is_already_exists or error.is_not_found:
-                raise Conflict(str(error)) from error
+                raise SecretChanged(str(error)) from error
             raise
         return str(answer["metadata"]["resourceVersion"])
 

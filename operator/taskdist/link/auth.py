@@ -52,11 +52,11 @@ class PodOwner:
     ended: bool = False  # its node has said so: a phase alone may be the word of a cluster that had lost the node
 
 
-Pods = Callable[[str], PodOwner | None]
+FindPod = Callable[[str], PodOwner | None]
 """The pod of this uid, as the informer knows it."""
 ReadPod = Callable[[str, str], Awaitable[PodOwner | None]]
 """The pod of this (namespace, name), read from the API server: for one that the informer does not know yet."""
-Pools = Callable[[str, str], str | None]
+FindPool = Callable[[str, str], str | None]
 """The uid of the pool of this (namespace, name), if there is one and this operator serves it."""
 
 
@@ -116,9 +116,9 @@ class Authenticator:
         self,
         review: Review,
         audience: str,
-        pods: Pods,
+        pods: FindPod,
         read_pod: ReadPod,
-        pools: Pools,
+        pools: FindPool,
         *,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,

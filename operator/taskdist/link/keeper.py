@@ -19,7 +19,7 @@ CONFLICT_ATTEMPTS = 5
 _log = structlog.get_logger("taskdist.link")
 
 
-class Conflict(Exception):
+class SecretChanged(Exception):
     """The Secret is not in the version that was read (or exists, where it was to be created)."""
 
 
@@ -137,11 +137,11 @@ class CertificateKeeper:
             if state != stored:
                 try:
                     await self._secret.write(to_secret(state), found.version if found else None)
-                except Conflict:
+                except SecretChanged:
                     continue
             self._serve(state)
             return state
-        raise Conflict("the Secret of the certificate authority keeps changing: does another operator use it?")
+        raise SecretChanged("the Secret of the certificate authority keeps changing: does another operator use it?")
 
     def _serve(self, state: Authority) -> None:
         if self._state is None or state.serving != self._state.serving:

@@ -38,7 +38,7 @@ class KeyPair:
     key: Path
 
 
-class Authority:
+class LocalAuthority:
     """Signs server and client certificates; made new in `directory`, or opened where it stands."""
 
     def __init__(self, directory: Path) -> None:

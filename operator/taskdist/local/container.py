@@ -248,7 +248,7 @@ class Life:
                 group.create_task(self._watch(liveness, self._set_alive))
 
     async def _started(self, probe: Obj) -> bool:
-        tally = probes.Tally.of(probe)
+        tally = probes.ProbeTally.of(probe)
         await asyncio.sleep(float(probe.get("initialDelaySeconds") or 0))
         while True:
             if (verdict := tally.add(not await self._check(probe))) is not None:
@@ -256,7 +256,7 @@ class Life:
             await asyncio.sleep(float(probe.get("periodSeconds") or 10))
 
     async def _watch(self, probe: Obj, act: Callable[[bool], None]) -> None:
-        tally = probes.Tally.of(probe)
+        tally = probes.ProbeTally.of(probe)
         await asyncio.sleep(float(probe.get("initialDelaySeconds") or 0))
         while True:
             before = tally.verdict

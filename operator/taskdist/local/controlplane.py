@@ -29,7 +29,7 @@ from typing import Any
 from taskdist.kube import Access, KubeError
 from taskdist.local import guard, processes
 from taskdist.local.binaries import find
-from taskdist.local.certificates import Authority, KeyPair, signing_key
+from taskdist.local.certificates import KeyPair, LocalAuthority, signing_key
 from taskdist.local.rest import Client, access_of, write_kubeconfig
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -187,7 +187,7 @@ class ControlPlane:
         """A certificate that makes its holder this user; not for an attached cluster."""
         if self._mark is None:
             raise ControlPlaneError("an attached cluster's authority is not ours to sign with")
-        return Authority(self.directory / "pki").client(user, tuple(groups))
+        return LocalAuthority(self.directory / "pki").client(user, tuple(groups))
 
     def kubeconfig_for_user(self, user: str, groups: Sequence[str] = ()) -> Path:
         """A kubeconfig for a user with just what RBAC gives it."""
@@ -270,7 +270,7 @@ class ControlPlane:
         (self.directory / _STATE).write_text(json.dumps({"mark": self._mark, "started": []}))
         ports = _Ports(*free_ports(4))
         pki = self.directory / "pki"
-        authority = Authority(pki)
+        authority = LocalAuthority(pki)
         server = authority.server("kube-apiserver")
         tokens = signing_key(pki)
         url = f"https://127.0.0.1:{ports.apiserver}"
@@ -278,7 +278,7 @@ class ControlPlane:
         manager = self._write_kubeconfig(
             self.directory / "controller-manager.kubeconfig", url, authority.client("system:kube-controller-manager")
         )
-        etcd = Authority(pki / "etcd")
+        etcd = LocalAuthority(pki / "etcd")
         self._run(found["etcd"], etcd_arguments(self.directory / "etcd", ports, etcd, etcd.server("etcd")))
         apiserver = self._run(
             found["kube-apiserver"],
@@ -339,7 +339,7 @@ class ControlPlane:
         return "(no log)"
 
 
-def etcd_arguments(data: Path, ports: _Ports, authority: Authority, server: KeyPair) -> list[str]:
+def etcd_arguments(data: Path, ports: _Ports, authority: LocalAuthority, server: KeyPair) -> list[str]:
     client, peer = f"https://127.0.0.1:{ports.etcd}", f"https://127.0.0.1:{ports.etcd_peer}"
     arguments = [
         f"--data-dir={data}",
@@ -366,7 +366,12 @@ def etcd_arguments(data: Path, ports: _Ports, authority: Authority, server: KeyP
 
 
 def apiserver_arguments(
-    ports: _Ports, authority: Authority, server: KeyPair, tokens: KeyPair, etcd: Authority, etcd_client: KeyPair
+    ports: _Ports,
+    authority: LocalAuthority,
+    server: KeyPair,
+    tokens: KeyPair,
+    etcd: LocalAuthority,
+    etcd_client: KeyPair,
 ) -> list[str]:
     return [
         f"--etcd-servers=https://127.0.0.1:{ports.etcd}",
@@ -393,7 +398,9 @@ def apiserver_arguments(
     ]
 
 
-def manager_arguments(work: Path, ports: _Ports, authority: Authority, tokens: KeyPair, kubeconfig: Path) -> list[str]:
+def manager_arguments(
+    work: Path, ports: _Ports, authority: LocalAuthority, tokens: KeyPair, kubeconfig: Path
+) -> list[str]:
     return [
         f"--kubeconfig={kubeconfig}",
         f"--authentication-kubeconfig={kubeconfig}",

@@ -24,7 +24,7 @@ Starter = Callable[[list[str]], subprocess.Popen[bytes]]
 
 
 @dataclass
-class Tally:
+class ProbeTally:
     """Counts results in a row: the verdict changes at a threshold and stays between."""
 
     failure_threshold: int
@@ -34,7 +34,7 @@ class Tally:
     _last: bool | None = None
 
     @classmethod
-    def of(cls, probe: Obj) -> Tally:
+    def of(cls, probe: Obj) -> ProbeTally:
         return cls(int(probe.get("failureThreshold") or 3), int(probe.get("successThreshold") or 1))
 
     def add(self, success: bool) -> bool | None:

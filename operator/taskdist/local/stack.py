@@ -53,7 +53,7 @@ class StackError(Exception):
 
 
 @dataclass(frozen=True)
-class Operator:
+class OperatorProcess:
     """A process of the operator, and where it answers."""
 
     process: subprocess.Popen[bytes]
@@ -79,7 +79,7 @@ class Brought:
         return " ".join((self.program, *self.arguments))
 
 
-class Place(NamedTuple):
+class Installation(NamedTuple):
     """Where an operator is installed."""
 
     namespace: str
@@ -108,11 +108,11 @@ class Stack:
         self._extra_env = dict(operator_env or {})
         self._operator_env: dict[str, str] = {}
         self._kubectl: Path | None = None
-        self._operator_at = Place(OPERATOR_NAMESPACE, RELEASE)
+        self._operator_at = Installation(OPERATOR_NAMESPACE, RELEASE)
         # Each undoes one thing that `up` did to a cluster that stays: what it is, and the command for it by hand.
         self._brought: list[Brought] = []
         self._node: subprocess.Popen[bytes] | None = None
-        self.operators: list[Operator] = []
+        self.operators: list[OperatorProcess] = []
         self.link_port = link_port
 
     @classmethod
@@ -337,7 +337,7 @@ class Stack:
             _plain_environment(),
         )
 
-    def start_operator(self, name: str = "operator") -> Operator:
+    def start_operator(self, name: str = "operator") -> OperatorProcess:
         """Start one more process of the operator and wait until it is ready. `name` is its log's and its replica's.
 
         All replicas share the link's port: the one that leads listens there.
@@ -352,7 +352,7 @@ class Stack:
         }
         command = [str(Path(sys.executable).parent / "taskdist"), "operator"]
         process = self._plane.start_process(name, command, env)
-        operator = Operator(process, metrics_port, health_port, self._plane.log(name))
+        operator = OperatorProcess(process, metrics_port, health_port, self._plane.log(name))
         self.operators.append(operator)
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
@@ -383,7 +383,7 @@ class Stack:
         if found:
             # Two operators must not serve one namespace, and whoever installed this one did not mean it for us.
             metadata = found[0]["metadata"]
-            self._operator_at = Place(metadata["namespace"], metadata["name"])
+            self._operator_at = Installation(metadata["namespace"], metadata["name"])
             say(f"the cluster ({context}) has an operator, {'/'.join(self._operator_at)}: it is used, and stays")
         else:
             self._install_chart(context, say)

@@ -13,7 +13,7 @@ from typing import Any
 
 from patience import PATIENCE, until
 from taskdist.local.rest import MERGE_PATCH, Client
-from taskdist.local.stack import Operator, Stack
+from taskdist.local.stack import OperatorProcess, Stack
 
 Object = dict[str, Any]
 
@@ -196,14 +196,14 @@ def overlaps(spans: dict[tuple[str, int], tuple[float, float]]) -> list[str]:
     ]
 
 
-def metrics(operator: Operator) -> dict[str, float]:
+def metrics(operator: OperatorProcess) -> dict[str, float]:
     """All samples, by name and labels as they are written."""
     with urllib.request.urlopen(f"http://127.0.0.1:{operator.metrics_port}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     return {name: float(value) for name, _, value in (li.rpartition(" ") for li in lines if li and li[0] != "#")}
 
 
-def is_ready(operator: Operator) -> bool:
+def is_ready(operator: OperatorProcess) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{operator.health_port}/readyz", timeout=5) as answer:
             return bool(answer.status == 200)

@@ -17,7 +17,7 @@ from integration.controller.room import Room, is_ready, metrics
 from patience import until
 from taskdist.local.controlplane import free_ports
 from taskdist.local.rest import Client
-from taskdist.local.stack import Operator
+from taskdist.local.stack import OperatorProcess
 
 # The second one asks sooner, and waits less for an answer, than what is shipped; the first is as it is shipped.
 SOONER = """
@@ -30,7 +30,7 @@ FIRST = "taskdist-system/taskdist"
 
 
 @pytest.fixture
-def second(room: Room, namespace: str, tmp_path: Path, cluster: Client) -> Iterator[Operator]:
+def second(room: Room, namespace: str, tmp_path: Path, cluster: Client) -> Iterator[OperatorProcess]:
     """An operator of another installation, with a namespace of its own, that serves the room's too."""
     room.queue()
     room.pool(replicas=1, ready=1)
@@ -51,7 +51,7 @@ def second(room: Room, namespace: str, tmp_path: Path, cluster: Client) -> Itera
     log = tmp_path / "second.log"
     with log.open("wb") as out:
         process = subprocess.Popen([sys.executable, "-c", SOONER], env=env, stdout=out, stderr=out)
-    operator = Operator(process, metrics_port, health_port, log)
+    operator = OperatorProcess(process, metrics_port, health_port, log)
     try:
         yield operator
     finally:
@@ -64,7 +64,7 @@ def second(room: Room, namespace: str, tmp_path: Path, cluster: Client) -> Itera
             room.stack.start_operator()
 
 
-def unready_for(operator: Operator) -> str:
+def unready_for(operator: OperatorProcess) -> str:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{operator.health_port}/readyz", timeout=5):
             return ""
@@ -79,7 +79,7 @@ def owner(room: Room) -> str:
     return str(said["taskdist.dev/installation"])
 
 
-def writes(operator: Operator) -> list[str]:
+def writes(operator: OperatorProcess) -> list[str]:
     """What it has asked the API server to change of Tasks, queues, pools and pods."""
     counted = [
         name for name, value in metrics(operator).items() if name.startswith("taskdist_api_requests_total{") and value
@@ -91,7 +91,7 @@ def writes(operator: Operator) -> list[str]:
 
 
 def test_the_second_of_two_installations_says_who_is_there_and_follows_when_that_is_gone(
-    room: Room, namespace: str, second: Operator
+    room: Room, namespace: str, second: OperatorProcess
 ) -> None:
     words = f"namespace {room.namespace} is served by another installation, {FIRST}: this one, {namespace}/taskdist"
     until(lambda: words in unready_for(second), "the second says who is there")

@@ -16,13 +16,13 @@ from integration.controller.room import Object, Room, beats, is_ready, metrics
 from patience import until
 from taskdist.local.controlplane import free_ports
 from taskdist.local.rest import MERGE_PATCH, Client
-from taskdist.local.stack import OPERATOR_NAMESPACE, Operator
+from taskdist.local.stack import OPERATOR_NAMESPACE, OperatorProcess
 
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/taskdist"
 POOL = "taskdist.dev/pool"
 
 
-def leads(operator: Operator) -> bool:
+def leads(operator: OperatorProcess) -> bool:
     return metrics(operator)["taskdist_leader"] == 1
 
 

@@ -18,10 +18,10 @@ from integration.controller.proxy import Proxy
 from integration.controller.room import Object, Room, beats, metrics
 from patience import until
 from taskdist.local.rest import Client
-from taskdist.local.stack import OPERATOR_NAMESPACE, Operator, Stack
+from taskdist.local.stack import OPERATOR_NAMESPACE, OperatorProcess, Stack
 
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/taskdist"
-Start = Callable[..., Operator]
+Start = Callable[..., OperatorProcess]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def start(stack: Stack) -> Iterator[Start]:
         operator.stop()
     stack.operators.clear()
 
-    def start(name: str, env: dict[str, str], without: tuple[str, ...] = ()) -> Operator:
+    def start(name: str, env: dict[str, str], without: tuple[str, ...] = ()) -> OperatorProcess:
         stack._operator_env = {k: v for k, v in plain.items() if k not in without} | env
         return stack.start_operator(name)
 
@@ -45,12 +45,12 @@ def start(stack: Stack) -> Iterator[Start]:
     stack.start_operator()
 
 
-def leads(operator: Operator, sessions: int = 0) -> bool:
+def leads(operator: OperatorProcess, sessions: int = 0) -> bool:
     now = metrics(operator)
     return now["taskdist_leader"] == 1 and now["taskdist_link_sessions"] >= sessions
 
 
-def ready(operator: Operator) -> str:
+def ready(operator: OperatorProcess) -> str:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{operator.health_port}/readyz", timeout=5) as answer:
             return str(answer.read().decode())

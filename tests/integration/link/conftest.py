@@ -11,7 +11,7 @@ import pytest
 
 from taskdist.kube import ApiError
 from taskdist.link.auth import Authenticator, PodOwner
-from taskdist.link.keeper import Conflict, StoredSecret
+from taskdist.link.keeper import SecretChanged, StoredSecret
 from taskdist.local.controlplane import ControlPlane
 from taskdist.local.rest import AsyncClient
 
@@ -134,7 +134,7 @@ class Api:
             answer = await self.client.request(method, path, body)
         except ApiError as error:
             if error.status == 409:
-                raise Conflict(str(error)) from error
+                raise SecretChanged(str(error)) from error
             raise
         return str(answer["metadata"]["resourceVersion"])
 

@@ -11,7 +11,7 @@ from taskdist.controller import keepers as module
 from taskdist.controller.bridge import PodFact, PoolReport
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.pods import LinkInfo, build_pod, check_template
-from taskdist.controller.replicas import Outcome, Replicas
+from taskdist.controller.replicas import Creation, Replicas
 from taskdist.controller.status import PoolFacts
 from taskdist.core.model import Trouble
 from taskdist.core.views import FailingPods
@@ -232,8 +232,8 @@ async def test_a_keeper_looks_again_when_the_pause_is_over(monkeypatch: pytest.M
     room = Room()
     room.facts = PoolFacts(desired=1)
 
-    async def paused(*_: Any) -> Outcome:
-        return Outcome(again=0.01)
+    async def paused(*_: Any) -> Creation:
+        return Creation(again=0.01)
 
     monkeypatch.setattr(Replicas, "make_missing", paused)
     looked = asyncio.Event()

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from taskdist.link.ca import AuthoritySettings, DamagedAuthority, from_secret
-from taskdist.link.keeper import CertificateKeeper, Conflict, StoredSecret
+from taskdist.link.keeper import CertificateKeeper, SecretChanged, StoredSecret
 
 SHORT = AuthoritySettings(authority_seconds=12_000, serving_seconds=3_000, overlap_seconds=300)
 
@@ -38,7 +38,7 @@ class World:
 
     async def write(self, data: Mapping[str, bytes], version: str | None) -> str:
         if version != (None if self.data is None else str(self.version)):
-            raise Conflict("written by somebody else")
+            raise SecretChanged("written by somebody else")
         self.data, self.version = dict(data), self.version + 1
         self.log.append("secret")
         return str(self.version)

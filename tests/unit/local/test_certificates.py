@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from taskdist.local.certificates import Authority, signing_key
+from taskdist.local.certificates import LocalAuthority, signing_key
 
 
 def test_an_authority_is_opened_where_it_stands(tmp_path: Path) -> None:
-    first, second = Authority(tmp_path), Authority(tmp_path)
+    first, second = LocalAuthority(tmp_path), LocalAuthority(tmp_path)
     root = x509.load_pem_x509_certificate(first.certificate.read_bytes())
     for pair in (first.server("etcd"), second.client("system:kube-controller-manager", ("system:masters",))):
         x509.load_pem_x509_certificate(pair.certificate.read_bytes()).verify_directly_issued_by(root)
@@ -17,10 +17,10 @@ def test_an_authority_is_opened_where_it_stands(tmp_path: Path) -> None:
 
 
 def test_what_is_no_authority_names_its_file(tmp_path: Path) -> None:
-    Authority(tmp_path)
+    LocalAuthority(tmp_path)
     (tmp_path / "ca.key").write_text("no key")
     with pytest.raises(ValueError, match=r"ca\.key"):
-        Authority(tmp_path)
+        LocalAuthority(tmp_path)
 
 
 def test_tokens_are_signed_by_a_key_of_its_own(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from taskdist.local.container import Stop
 from taskdist.local.environment import Missing
 from taskdist.local.podstatus import Container, compose, condition, phase, resumed
-from taskdist.local.probes import Tally, port_of
+from taskdist.local.probes import ProbeTally, port_of
 
 
 def container(state: str) -> Container:
@@ -115,7 +115,7 @@ def test_ready_means_every_container_is() -> None:
 def test_a_verdict_changes_at_its_threshold(
     failures: int, successes: int, results: str, verdicts: list[bool | None]
 ) -> None:
-    tally = Tally(failures, successes)
+    tally = ProbeTally(failures, successes)
     assert [tally.add(result == "+") for result in results] == verdicts
 
 
