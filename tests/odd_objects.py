@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from hypothesis import strategies as st
@@ -72,7 +73,7 @@ def _string(schema: Schema) -> st.SearchStrategy[str]:
         return st.sampled_from(TIMES)
     low, high = schema.get("minLength", 0), schema["maxLength"]
     if "pattern" in schema:
-        texts = NAMES if "A-Z" not in schema["pattern"] else WORDS
+        texts = [text for text in (*NAMES, *WORDS) if re.search(schema["pattern"], text)]
         return st.sampled_from(texts) | st.just("z" * min(high, 63))
     return st.sampled_from([text for text in TEXTS if low <= len(text) <= high] + ["ö" * min(high, 400)])
 
