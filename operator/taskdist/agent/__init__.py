@@ -1,4 +1,4 @@
-"""What runs in an agent's pod: the SDK for handlers, and the runner that puts any program behind the link.
+"""The agent's side: the SDK for handlers, and the runner that puts any program behind the link.
 
 Three kinds of process. The *supervisor* owns the link and the fence and runs no user code. *Workers*, each in a
 process group of its own, run handlers or commands, one attempt at a time. The *warden* holds nothing but a list of

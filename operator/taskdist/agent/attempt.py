@@ -138,7 +138,7 @@ def least(after: float) -> float:
 
 
 class Program(Protocol):
-    """What a worker runs attempts with. `types` None: any type."""
+    """The interface of what a worker runs attempts with. `types` None: any type."""
 
     @property
     def types(self) -> list[str] | None: ...

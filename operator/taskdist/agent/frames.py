@@ -16,7 +16,7 @@ MAX_FRAME = 4 * 1024 * 1024
 
 
 class Frame(NamedTuple):
-    """One message: a JSON object, and raw bytes."""
+    """A message between supervisor and worker: a JSON object, and raw bytes."""
 
     head: dict[str, Any]
     body: bytes = b""

@@ -1,4 +1,4 @@
-"""How an attempt ends, whoever ran it: a worker, a command, an HTTP endpoint or a thread."""
+"""Outcomes of an attempt, whoever ran it: a worker, a command, an HTTP endpoint or a thread."""
 
 from dataclasses import dataclass
 

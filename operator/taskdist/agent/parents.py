@@ -1,4 +1,4 @@
-"""What a handler is told of the Tasks that its own depends on: names, how they ended, results.
+"""The parents of a Task as its handler sees them: names, how they ended, results.
 
 One JSON object serves every kind of handler: `{NAME: {"phase": …, "result": …}}`. Results are JSON already: they are
 put in as they are, and read only by who asks for them.

@@ -54,7 +54,7 @@ class _Job:
 
 
 class _WorkerStage(Enum):
-    """Where a worker stands. What it is doing says its job."""
+    """Stages of a worker process."""
 
     STARTING = auto()  # the user's module is being imported
     READY = auto()  # it runs attempts, one after the other

@@ -1,4 +1,4 @@
-"""What an attempt leaves in its worker: child processes, threads, asyncio tasks.
+"""Remains of an attempt in its worker: child processes, threads, asyncio tasks.
 
 Whatever was there before the first attempt is the worker's own (a pool of threads that a module makes when it is
 imported, say). What is beyond that after an attempt is the attempt's, and has no right to run on: beside the retry, or
@@ -30,7 +30,7 @@ _POLL_SECONDS = 0.001
 
 
 class Baseline:
-    """What a worker holds before its first attempt."""
+    """The state of a worker before its first attempt. All that is beyond it later is an attempt's."""
 
     def __init__(self) -> None:
         self._children = children()

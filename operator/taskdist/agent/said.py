@@ -1,4 +1,4 @@
-"""What a worker process says, checked: user code shares that process, so nothing is taken on trust.
+"""Messages of a worker process, checked: user code shares that process, so nothing is taken on trust.
 
 A frame becomes one of the values here or is Nonsense, which names the field; past here nothing needs to fear a missing
 key or a wrong type.
@@ -20,14 +20,14 @@ class Nonsense(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """It waits for its first attempt. `types` None: it takes any."""
+    """The worker waits for its first attempt. `types` None: it takes any."""
 
     types: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """It cannot run anything, and ends."""
+    """The worker cannot run anything, and ends."""
 
     message: str
 

@@ -64,7 +64,13 @@ class Connector(Protocol):
 
 
 class Supervisor:
-    """One agent process. `make_end` builds the protocol's end once it is known what the work can take."""
+    """The agent's process: carries out what the protocol's end decides.
+
+    Args:
+        make_end: builds the protocol's end, once it is known what the executor can take.
+        settings: times of the agent's end.
+        backoff: the pauses between dials.
+    """
 
     def __init__(
         self,

@@ -53,7 +53,7 @@ _OPTIONS: list[tuple[str, Any]] = [
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the operator is and how each side proves itself."""
+    """The operator's address, and the files by which each side proves itself."""
 
     address: str
     ca_file: Path
@@ -165,7 +165,7 @@ async def _connected(channel: grpc.aio.Channel) -> bool:
 
 
 class GrpcConnection:
-    """One call of Link.Session. What is sent goes out in order; receiving ends with LinkLost."""
+    """A connection over gRPC: one call of Link.Session. Messages go out in order; receiving ends with LinkLost."""
 
     def __init__(self, channel: grpc.aio.Channel, token: str, connector: GrpcConnector) -> None:
         self._channel = channel

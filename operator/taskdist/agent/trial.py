@@ -24,7 +24,7 @@ _ENDLESS_SECONDS = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """How it ended: with a result, for a reason, or, with neither, because it was stopped."""
+    """The outcome of a trial: a result, a failure, or neither, as it was stopped."""
 
     result: bytes | None = None
     failed: Failed | None = None

@@ -13,16 +13,16 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What an executor can take. `types` None: any. `fenced`: what it runs can be killed, at any time and for sure."""
+    """Capabilities of an executor. `types` None: any. `fenced`: its work can be killed, at any time and for sure."""
 
     types: tuple[str, ...] | None
     fenced: bool
 
 
 class WorkEvents(Protocol):
-    """What an executor tells of a lease. Exactly one of the last three ends it; called on the event loop.
+    """The listener to an executor. The last word on a lease is one of `finished`, `failed` and `stopped`.
 
-    `used` is what the handler says the attempt used of budgets, as it said it.
+    Called on the event loop. `used` is what the handler says the attempt used of budgets, as it said it.
     """
 
     def started(self, lease: LeaseName) -> None: ...

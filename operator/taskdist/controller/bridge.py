@@ -35,7 +35,7 @@ class PoolReport:
 
 
 class Facts(Protocol):
-    """What the dispatch loop answers, on its own loop. None: this operator does not lead any more."""
+    """The facts that the dispatch loop tells, on its own loop. None: this operator does not lead any more."""
 
     def tell_pool(self, key: Key) -> PoolReport | None: ...
 

@@ -61,7 +61,7 @@ def read_clocks() -> Now:
 
 
 class Effects(Protocol):
-    """What the dispatch loop can do to the world. Nothing here blocks or raises."""
+    """Effects of the dispatch loop on the world. None of them blocks or raises."""
 
     async def write_status(self, action: WriteStatus) -> WriteOutcome: ...
 

@@ -1,7 +1,8 @@
-"""Whether a queue takes new Tasks: pure, with a memory, so that a door does not swing with every Task.
+"""The door of each queue: whether it takes new Tasks. Pure.
 
-Owns the marks at which a queue closes and opens again. What refuses a Task at a closed door is the API server; what
-becomes of one that gets past it is the core's word.
+A queue closes at a high mark and opens again at a lower one, so that its door does not swing with every Task. Owns
+these marks. What refuses a Task at a closed door is the API server; what becomes of one that gets past it is the core's
+word.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ REOPEN = 0.9
 
 
 class Cause(Enum):
-    """What closes a door."""
+    """Causes that close a door."""
 
     DRAINED = "drained"
     OVERFLOW = "overflow"
@@ -91,7 +92,7 @@ def words(queue: Queue, causes: frozenset[Cause]) -> str:
 
 
 class Doors:
-    """Which queues take new Tasks, and what closed the others."""
+    """The doors of all queues: which are closed, and by what."""
 
     def __init__(self) -> None:
         # Only queues that can be full or drained, or are not open.

@@ -1,4 +1,4 @@
-"""What the dispatch loop asks for, done: status writes, reads, pods' deletion, messages to agents, events.
+"""Effects of the dispatch loop on a real cluster: status writes, reads, pods' deletion, messages to agents, Events.
 
 Translates between the API client's outcomes and the protocol's; keeps no state of Tasks and decides nothing.
 """

@@ -1,4 +1,4 @@
-"""One leadership as one scope: what it opens is closed with it, in order, however and whenever it ends.
+"""A leadership as one scope: what it opens is closed with it, in order, however and whenever it ends.
 
 Owns the order of taking over and of letting go. What outlives leaderships (views, link, dispatch loop) is handed in as
 `Parts`; when a leadership begins and ends is the election's to say.
@@ -48,7 +48,7 @@ OnFailed = Callable[[str, BaseException], None]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What each leadership works with, and leaves as it was."""
+    """The parts that each leadership works with, and leaves as they were."""
 
     settings: Settings
     client: Client

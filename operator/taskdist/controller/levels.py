@@ -17,7 +17,7 @@ TOLERANCE = 0.05
 
 
 class ToldLevels:
-    """What status says of each queue's levels."""
+    """The levels of each queue as its status tells them."""
 
     def __init__(self) -> None:
         self._told: dict[Key, tuple[Level, ...]] = {}
@@ -45,7 +45,7 @@ class ToldLevels:
 
 
 class _Bound(NamedTuple):
-    """What a level is measured by: the name of its limit, and the limit's numbers."""
+    """The limit that a level belongs to, with its numbers."""
 
     name: str
     capacity: int

@@ -1,4 +1,4 @@
-"""Which namespaces this installation serves, where another one may want the same: one namespace, one installation.
+"""Ownership of namespaces among installations that want the same ones: each is served by one of them.
 
 The ConfigMap with the certificate authorities' bundle says whose a namespace is. Whoever finds another's asks: it
 writes a mark on the ConfigMap. The leader of a living owner takes the mark off within a second or two, which is its
@@ -64,7 +64,7 @@ def seen_bundle(obj: Object) -> Bundle:
 
 @dataclass(slots=True)
 class _Question:
-    """One namespace has been asked for. `answered` is when its owner was seen to live."""
+    """A question for one namespace, asked at `asked`. `answered` is when its owner was seen to live."""
 
     owner: str
     asked: float

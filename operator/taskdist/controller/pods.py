@@ -27,7 +27,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """How an agent finds the operator and which audience its token has."""
+    """The way to the operator's link, as agents are told it, and the audience of their tokens."""
 
     address: str
     server_name: str

@@ -23,7 +23,7 @@ SETTLE_SECONDS = 15.0
 
 
 class Reach:
-    """How long the API server has not answered."""
+    """The silence of the API server: since when no request was answered."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -35,7 +35,7 @@ _log = structlog.get_logger("taskdist.replicas")
 
 
 class _Made(Enum):
-    """What became of one pod that was asked for."""
+    """Fates of a pod that was asked for."""
 
     YES = auto()
     THERE = auto()  # by another leader, or by us and the view is late
@@ -45,7 +45,7 @@ class _Made(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """How many pods were made, and what the API server said of the first that it refused.
+    """The number of pods that were made, and the API server's word on the first that it refused.
 
     `again`: after so many seconds it is to be looked at again, as some are missing that may be made then.
     """

@@ -1,4 +1,4 @@
-"""Which ended Tasks are due for deletion, and when. Pure.
+"""The rule by which ended Tasks are due for deletion. Pure.
 
 Owns one rule. A Task is due its `ttlSecondsAfterFinished`, or else its queue's, after its end and after the end of the
 last Task that depends on it; a dead letter its queue's `deadLetterTtlSeconds` after it became one. Of a queue with
@@ -55,7 +55,7 @@ class Withheld:
 
 @dataclass(slots=True)
 class _Family:
-    """Who depends on a Task of some name: those that have not ended, and when others of them did."""
+    """The dependents of Tasks of one name: those that have not ended, and when others did."""
 
     # By the dependant's uid: the uid that it is pinned to, empty before it is.
     open: dict[str, str] = field(default_factory=dict)

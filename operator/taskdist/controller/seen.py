@@ -11,7 +11,7 @@ from taskdist.protocol import convert
 
 
 class SpecVersion(NamedTuple):
-    """Which spec of which object."""
+    """The version of a spec: its object and generation."""
 
     uid: str
     generation: int

@@ -1,4 +1,4 @@
-"""What the operator is told from outside: one frozen value, read from the environment once, at the start."""
+"""The operator's settings: one frozen value, read from the environment once, at the start."""
 
 import os
 import socket

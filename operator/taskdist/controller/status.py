@@ -27,7 +27,7 @@ ARCHIVE_BEHIND_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class SpecVerdict:
-    """Whether a spec can be used; if not, why, and what to do."""
+    """The verdict on a spec: whether it can be used, and if not, why and what to do."""
 
     reason: Reason = Reason.ACCEPTED
     message: str = ""
@@ -39,7 +39,7 @@ class SpecVerdict:
 
 @dataclass(frozen=True, slots=True)
 class ToldCause:
-    """Why Tasks wait, or are not deleted, as a condition says it.
+    """A cause that a condition tells: of Tasks that wait, or that are not deleted.
 
     Two are equal whatever their messages say: those have numbers of now, which tell nothing apart.
     """
@@ -51,7 +51,7 @@ class ToldCause:
 
 @dataclass(frozen=True, slots=True)
 class PoolFacts:
-    """What the core knows of a pool now."""
+    """The core's knowledge of a pool at this moment."""
 
     desired: int = 0
     reason: Reason | None = None

@@ -1,4 +1,4 @@
-"""How long agents are without a leader when one dies, and which leases outlast that: the one inequality of all timings.
+"""The time that agents are without a leader when one dies, and the leases that outlast it.
 
     ping + retry + patience + takeover + redial < leaseSeconds - fence
 

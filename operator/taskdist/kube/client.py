@@ -37,7 +37,7 @@ THROTTLE_WAIT = 10.0
 
 
 class PatchType(StrEnum):
-    """How the body of a patch is meant, by its content type."""
+    """Kinds of patches, by the content type that says how the body is meant."""
 
     MERGE = "application/merge-patch+json"
     APPLY = "application/apply-patch+yaml"
@@ -56,7 +56,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
-    """One line of a watch. `type` is ADDED, MODIFIED, DELETED or BOOKMARK; errors are raised instead."""
+    """An event of a watch. `type` is ADDED, MODIFIED, DELETED or BOOKMARK; errors are raised instead."""
 
     type: str
     object: Obj

@@ -97,7 +97,7 @@ class ReadLease:
 
 
 class LeaseChange(StrEnum):
-    """What a write does to the Lease."""
+    """Kinds of writes of the Lease."""
 
     ACQUIRE = "acquire"  # take it, under a new epoch
     RENEW = "renew"
@@ -123,7 +123,7 @@ Step = Wait | ReadLease | WriteLease
 
 @dataclass(frozen=True, slots=True)
 class LeadershipStarted:
-    """This identity leads from now on, under this epoch."""
+    """The leadership begins: this identity leads from now on, under this epoch."""
 
     epoch: int
 
@@ -148,7 +148,7 @@ LeadershipChange = LeadershipStarted | LeadershipEnding | LeadershipOver
 
 
 class Role(Enum):
-    """Where a candidate stands."""
+    """Roles of a candidate."""
 
     FOLLOWER = auto()  # it campaigns
     LEADER = auto()

@@ -91,7 +91,7 @@ class Entry(Generic[T]):
 
 
 class DifferenceKind(StrEnum):
-    """How an object of the view differs from a list."""
+    """Kinds of differences between the view and a list."""
 
     MISSING = "missing"  # the list has it, the view has not
     STALE = "stale"  # the list has a later state of it

@@ -31,7 +31,7 @@ RELOAD_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to ask: path and query already encoded, the body already bytes, time in seconds for all of it."""
+    """A request: path and query already encoded, the body already bytes. `timeout` is in seconds, for all of it."""
 
     method: str
     path: str

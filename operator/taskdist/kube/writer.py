@@ -48,14 +48,14 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """It is there. `obj` is the object as the server has it (later changes by others may be in it)."""
+    """The write stands. `obj` is the object as the server has it (later changes by others may be in it)."""
 
     obj: Obj
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """It was not done and never will be: the object has moved on."""
+    """The write was not done and never will be: the object has moved on."""
 
     current: Obj | None
     """How it stands; None where it could not be read."""
@@ -63,12 +63,12 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """It was not done and never will be: no object of this uid exists any more."""
+    """The write was not done and never will be: no object of this uid exists any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It was not done. `final`: the server will never take it (invalid, too large); else a later try may pass."""
+    """The write was not done. `final`: the server will never take it (invalid, too large); else it may later."""
 
     status: int
     reason: str
@@ -78,14 +78,14 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class NotSeen:
-    """It was sent, not answered, and a consistent read does not show it: it may still land. `obj` is how it stands."""
+    """The write was not answered, and a consistent read does not show it: it may still land. `obj` is what was read."""
 
     obj: Obj
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """It was sent, not answered, and asking was stopped before the server told."""
+    """The write was not answered, and asking was stopped before the server told."""
 
     message: str
 

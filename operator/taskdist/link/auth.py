@@ -61,7 +61,7 @@ FindPool = Callable[[str, str], str | None]
 
 
 class Refusal(Enum):
-    """Why an agent is turned away, by what it should do about it."""
+    """Kinds of refusals, by what the agent should do about it."""
 
     TOKEN = "token"  # read the token again, then come back
     AGENT = "agent"  # coming back as it is will not help
@@ -87,7 +87,7 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class _Bearer:
-    """What the API server says of a token."""
+    """The bearer of a token, as the API server names it."""
 
     namespace: str
     pod: str
@@ -96,7 +96,7 @@ class _Bearer:
 
 
 class _Judgement(NamedTuple):
-    """What became of a token, and when the API server was asked (monotonic time)."""
+    """A judged token, and when the API server was asked (monotonic time)."""
 
     asked: float
     found: _Bearer | NotAdmitted

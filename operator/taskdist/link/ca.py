@@ -23,7 +23,7 @@ BACKDATED = 3600.0  # clocks of agents may be behind by as much
 
 
 class DamagedAuthority(Exception):
-    """What is stored is no authority: it was edited or cut. The text says which part and what to do."""
+    """The stored authority is damaged: it was edited or cut. The text says which part and what to do."""
 
 
 @dataclass(frozen=True, slots=True)

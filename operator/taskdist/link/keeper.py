@@ -31,7 +31,7 @@ class StoredSecret(NamedTuple):
 
 
 class SecretPort(Protocol):
-    """Where the authority is kept. Versions are opaque."""
+    """The store of the authority. Versions are opaque."""
 
     async def read(self) -> StoredSecret | None:
         """Return what is stored, never from a cache; None if there is no Secret."""
@@ -41,14 +41,14 @@ class SecretPort(Protocol):
 
 
 class BundlePort(Protocol):
-    """Where agents read the bundle: a ConfigMap in each namespace that has a pool."""
+    """The places where agents read the bundle: a ConfigMap in each namespace that has a pool."""
 
     async def publish(self, bundle: bytes) -> bool:
         """Write it wherever it is not there yet; return whether it now stands everywhere."""
 
 
 class CertificateSource(Protocol):
-    """What a server needs: asked on each connection, from any thread."""
+    """The server's view of the keeper: asked on each connection, from any thread."""
 
     def serving(self) -> Pair:
         """Return the present serving certificate and key."""

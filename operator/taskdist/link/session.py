@@ -1,4 +1,4 @@
-"""One agent's stream, as the server holds it: what waits to be sent, how fast may be read, why it ends.
+"""An agent's stream as the server holds it: its outbox, the bound on reading, the cause of its end.
 
 No gRPC and no clock of its own: the server moves the bytes, passes the time in, and asks.
 """
@@ -22,7 +22,7 @@ MESSAGES_PER_LEASE = 2  # each lease in a hello: one that is not known here is r
 
 
 class End(Enum):
-    """Why a stream ends. Each has its gRPC status, which the public format lists."""
+    """Causes of a stream's end. Each has its gRPC status, which the public format lists."""
 
     REPLACED = "replaced"  # or closed for another reason of the protocol: connect again
     REFUSED = "refused"
@@ -35,7 +35,7 @@ class End(Enum):
 
 
 class Throttle:
-    """How fast the messages of one pod may be read, however many sessions it has: a token a message."""
+    """A bound on reading the messages of one pod, however many sessions it has: a token a message."""
 
     __slots__ = ("_bucket",)
 
@@ -61,7 +61,7 @@ class Throttle:
 
 
 class Outbox:
-    """What waits to be sent: bounded, in order, and once closed it takes no more."""
+    """Messages that wait to be sent: bounded, in order. Once closed it takes no more."""
 
     def __init__(self, messages: int = QUEUE_MESSAGES, size: int = QUEUE_BYTES) -> None:
         self._items: deque[bytes] = deque()

@@ -57,7 +57,7 @@ class Size(NamedTuple):
 
 @dataclass
 class Observed:
-    """What was seen while the job ran."""
+    """Observations while the job ran."""
 
     seconds: float = 0.0
     sizes: list[Size] = field(default_factory=list)

@@ -25,7 +25,7 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Invocation:
-    """What to execute."""
+    """A command to execute, with its environment."""
 
     command: tuple[str, ...]
     env: Mapping[str, str]

@@ -40,7 +40,7 @@ def container_environment() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """How the node is."""
+    """Settings of the node."""
 
     name: str = "local"
     pods: int = 500

@@ -80,7 +80,7 @@ class Brought:
 
 
 class Installation(NamedTuple):
-    """Where an operator is installed."""
+    """The place where an operator is installed."""
 
     namespace: str
     release: str

@@ -1,4 +1,4 @@
-"""How long an attempt may run, and how long without a word of progress: the rule that both ends count by.
+"""Limits of an attempt: how long it may run, and how long without a report of progress. Both ends count by this rule.
 
 The agent keeps it, from its handler's start on its own clock. The operator does so too, some seconds later, for agents
 that do not. Pure: it says when and why, and asks for nothing.

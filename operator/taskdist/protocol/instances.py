@@ -1,4 +1,4 @@
-"""How the end of an agent process is known from its pod's status.
+"""Instances of an agent: how the end of one process of it is known from its pod's status.
 
 The process leaves its name where the kubelet looks for a container's last words. When the container has ended, whatever
 ended it, status shows them. So it is known which process has ended, and no clock and no count of restarts is asked:

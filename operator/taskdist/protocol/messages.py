@@ -55,7 +55,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HeldLease:
-    """What the agent knows of a lease: with it a leader that did not grant it can count it and read its Task."""
+    """Details of a lease in a hello: with them a leader that did not grant it can count it and read its Task."""
 
     lease: LeaseName
     namespace: str
@@ -117,7 +117,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the handler is, by its own word: `fraction` is from 0 to 1."""
+    """A report of progress by the handler: `fraction` is from 0 to 1."""
 
     lease: LeaseName
     fraction: float
@@ -167,7 +167,7 @@ class Draining:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the agent offers from now on: slots, and named resources in whole numbers."""
+    """A change of the agent's offer: slots, and named resources in whole numbers, from now on."""
 
     slots: int
     resources: tuple[tuple[str, int], ...] = ()
@@ -207,7 +207,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class ParentResult:
-    """How a Task ended that the granted one depends on: a phase, empty if it was deleted before its end.
+    """The end of a Task that the granted one depends on: its phase, empty if it was deleted before its end.
 
     `result` is a JSON object, UTF-8; empty if there is none.
     """
@@ -242,7 +242,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """These leases, and no others, run until `ping_boot` + their own lease_seconds. Echoes the ping."""
+    """The answer to a ping: these leases, and no others, run until `ping_boot` + their own lease_seconds."""
 
     epoch: int
     ping_boot: float

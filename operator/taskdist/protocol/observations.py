@@ -38,7 +38,7 @@ class Terms(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What is wrong with a Task's spec beyond repair: it ends with that as soon as it holds no lease."""
+    """A flaw of a Task's spec beyond repair: the Task ends with it as soon as it holds no lease."""
 
     reason: Reason
     message: str

@@ -1,4 +1,4 @@
-"""What keeps a pod from coming up, by its status: not scheduled, no image, no configuration, ends again and again.
+"""Trouble of pods that do not come up: not scheduled, no image, no configuration, a container that crashes.
 
 Pure. A pod that is merely on its way has no trouble; neither has one that was restarted once, or after it ran for long.
 """

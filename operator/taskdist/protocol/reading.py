@@ -1,4 +1,4 @@
-"""How objects are read that may hold anything: what of them can be used, and in which words the rest is refused. Pure.
+"""Reading of objects that may hold anything: what can be used of them, and in which words the rest is refused. Pure.
 
 Whatever raises here raises `Unreadable`, with the field and what to do; `moment` raises ValueError.
 """

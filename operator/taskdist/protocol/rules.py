@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Which lines are kept. Read it as the protocol's table of contents: off, a field names what is done no more."""
+    """Switches of the protocol's lines, all on in production. Read them as its table of contents.
+
+    A field that is False names what is not done: tests so show which promise breaks without it.
+    """
 
     # Names and epochs
     agents_refuse_the_past: bool = True  # an agent takes no word from an older epoch than it has seen

@@ -1,4 +1,4 @@
-"""What can be set at both ends of the lease protocol. All times in seconds; no rule is decided here."""
+"""Settings of both ends of the lease protocol. All times in seconds; no rule is decided here."""
 
 from dataclasses import dataclass
 
@@ -61,7 +61,7 @@ class AgentSettings:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What the agent offers. `types` None: any type. `started`: Unix time at which its process started."""
+    """The capabilities of an agent's process. `types` None: any type. `started`: Unix time at which it started."""
 
     slots: int = 1
     resources: tuple[tuple[str, int], ...] = ()

@@ -1,4 +1,4 @@
-"""What a deleted Task still holds while its agent stops it: kept as an annotation of the agent's pod.
+"""Keys and slots that a deleted Task still holds while its agent stops it: noted as an annotation of the agent's pod.
 
 The Task is gone from the API server, and its keys are not free yet. A leader that takes over reads it here, with the
 pods, where no agent can write. It goes with the pod. One that nobody took away says no more than it did: the agent's

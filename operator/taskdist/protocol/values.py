@@ -1,4 +1,4 @@
-"""Which JSON values are kept exactly: the rule for payloads and results, in one place for all who take one in.
+"""JSON values that are kept exactly: the one rule for payloads and results, for all who take one in.
 
 A payload or result passes through Python, protobuf and the API server, which is written in Go. The API server stores a
 whole number in 64 bits with a sign and any other number as a double, and replaces half a surrogate pair. What it would

@@ -1,4 +1,4 @@
-"""What a Task wishes of its agent, from the API's form to the core's. Pure."""
+"""A Task's wishes of its agent, from the API's form to the core's. Pure."""
 
 from typing import Any, TypeVar
 

@@ -45,7 +45,7 @@ from taskdist.protocol.settings import AgentSettings, Capabilities
 
 
 class LinkState(Enum):
-    """How the agent's end stands with the operator."""
+    """State of the agent's connection to the operator."""
 
     DOWN = auto()  # no stream is open
     GREETED = auto()  # hello was said: nothing else is, until the welcome

@@ -1,4 +1,4 @@
-"""When work is asked to stop, and when it is killed: the fence around leases, on this machine's clock.
+"""The fence around leases, on this machine's clock: work is asked to stop, then killed, before its lease ends.
 
 Work is asked to stop before its lease ends and killed by its end, counted from this agent's own time of sending the
 ping that a grant or renewal echoes. Of several ends the earliest holds.

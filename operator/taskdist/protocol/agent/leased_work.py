@@ -9,7 +9,7 @@ from taskdist.protocol.messages import Failure, Grant, HeldLease, LeaseName, Res
 
 
 class WorkStage(Enum):
-    """Where leased work stands. In the last two nothing of it runs any more."""
+    """Stages of leased work. In the last two nothing of it runs any more."""
 
     STARTING = auto()  # the executor was told to start it
     RUNNING = auto()  # its handler runs

@@ -1,4 +1,4 @@
-"""What the agent's end of the protocol asks for: values between it, the link and the processes that do the work."""
+"""Actions of the agent's end: values between it, the link and the processes that do the work."""
 
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ class Disconnect:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """Nothing is held, nothing is to be delivered, and the agent was told to go: the process may end.
+    """End the process: it was told to go, holds no work, and has nothing left to deliver.
 
     `refused`: the operator does not take this agent as it is."""
 

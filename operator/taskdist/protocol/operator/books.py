@@ -14,7 +14,7 @@ from taskdist.protocol.status import Status
 
 
 class LeaseStage(Enum):
-    """Where a lease stands, as the operator knows it."""
+    """Stages of a lease, as the operator knows it."""
 
     PLANNED = auto()  # decided by the core, nothing written, nothing sent
     WRITING = auto()  # its write is under way
@@ -102,7 +102,7 @@ class Ending:
 
 
 class CoreState(Enum):
-    """How the core holds a Task, as it was last told."""
+    """State of a Task in the core, as the core was last told."""
 
     ABSENT = auto()  # it does not know of it
     WAITING = auto()
@@ -111,7 +111,7 @@ class CoreState(Enum):
 
 
 class Purpose(Enum):
-    """What a write or read of a Task is for."""
+    """Purpose of a write or read of a Task: it says how the answer is taken in."""
 
     ASSIGN = auto()
     RECORD = auto()
@@ -124,7 +124,7 @@ class Purpose(Enum):
 
 
 class Deletion(Enum):
-    """What is known of a Task's deletion."""
+    """Knowledge of a Task's deletion."""
 
     NONE = auto()
     SEEN = auto()  # a watch told of it, which may come late or be wrong
@@ -132,7 +132,7 @@ class Deletion(Enum):
 
 
 class NotedReason(NamedTuple):
-    """Why a Task was last seen to wait, and since when (boot time)."""
+    """The reason for which a Task was last seen to wait, and since when (boot time)."""
 
     reason: Reason
     since: float

@@ -1,4 +1,4 @@
-"""What an agent may offer: its wishes, cut down to what its pool allows. The one place where hello meets the pool."""
+"""Bounds of an agent's offer: its wishes, cut down to what its pool allows."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""How attempts and Tasks end without a result, and what is written of it.
+"""Ends of attempts and Tasks without a result, and what is written of them.
 
 The core decides whether a Task is tried again, ends, or waits in another queue; here that is written if it is still the
 Task that the core saw. What follows from a write's answer is not decided here.

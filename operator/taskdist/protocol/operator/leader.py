@@ -63,7 +63,7 @@ class LeaderStats:
 
 
 class Leader:
-    """One leadership: it is told what happens, and says what is to be done now, in order.
+    """One leadership. Each method is an input: it returns the actions to do now, in order.
 
     Feed the recovery lists first: queues, pools, pods (listed after the Tasks, so that a pod that is absent is gone),
     then `recover`. Once a newer leader is seen or renewal fails, every input returns nothing.

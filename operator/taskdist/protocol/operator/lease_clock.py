@@ -1,4 +1,4 @@
-"""How long leases run, on this machine's clock, and what happens when one runs out or an attempt passes a limit.
+"""The clock of leases, on this machine: until when each runs, and what happens when it or a limit runs out.
 
 The operator counts from its receipt of a ping, plus a margin: so an agent has stopped before the lease ends here.
 """

@@ -14,7 +14,7 @@ from taskdist.protocol.operator.timers import TimerKind, Timers
 
 @dataclass(slots=True)
 class State:
-    """All that one leadership knows: Tasks, leases, agents, queues, pools, and when something is due.
+    """The knowledge of one leadership: Tasks, leases, agents, queues, pools, and when something is due.
 
     The parts of the operator's end share it, and each changes what it owns. State itself only answers plain questions.
     """

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class TimerKind(Enum):
-    """What is to be done when a timer is due."""
+    """Kinds of timers, by what is to be done when one is due."""
 
     ADVANCE = auto()  # look at the Task again
     LEASE = auto()  # a lease of the Task may have run out; the mark is its attempt

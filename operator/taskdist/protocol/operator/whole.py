@@ -1,4 +1,4 @@
-"""What a part of the operator's end may ask of the whole."""
+"""The interface that the parts of the operator's end have to the whole."""
 
 from typing import Protocol
 
