@@ -1,6 +1,7 @@
 """Looking at Tasks: lists, single ones, results."""
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from datetime import datetime
 
 from taskdist.api import GROUP
@@ -8,9 +9,10 @@ from taskdist.cli import show
 from taskdist.cli.cluster import Cluster
 from taskdist.cli.run import FAILED, OK, complain, note
 from taskdist.cli.waiting import no_result, until_ended, verdict
+from taskdist.client.changes import all_changes
 from taskdist.client.states import attempt_line, phase_of, settled, status_of, story
 from taskdist.common import times
-from taskdist.kube import TASKS, ApiError, Obj, Unanswered, Unreachable, name_of, namespace_of
+from taskdist.kube import TASKS, ApiError, Obj, Unreachable, name_of, namespace_of
 
 _HEADERS = ("NAME", "QUEUE", "TYPE", "PRIORITY", "PHASE", "REASON", "AGENT", "ATTEMPT", "AGE")
 _WIDE = ("POOL", "TENANT", "DEADLINE", "PROGRESS", "MESSAGE")
@@ -31,6 +33,9 @@ async def get(
     fields = ",".join(f"{key}={value}" for key, value in (("spec.queue", queue), ("status.phase", phase)) if value)
     version, code = "", OK
     if names:
+        if watch:
+            # Where the changes begin; what was before is in the table.
+            version = (await cluster.list(TASKS, most=1)).resource_version
         found, missing = await _named(cluster, names)
         for message in missing:
             complain(message)
@@ -88,29 +93,20 @@ async def _watch(
     wide: bool,
     version: str,
 ) -> None:
-    while True:
-        if not version:
-            page = await cluster.list(TASKS, everywhere=everywhere, labels=labels, fields=fields)
-            version = page.resource_version
-        try:
-            async with cluster.watch(TASKS, version, everywhere=everywhere, labels=labels, fields=fields) as events:
-                async for event in events:
-                    version = event.object["metadata"].get("resourceVersion", version)
-                    if event.type == "BOOKMARK" or (names and name_of(event.object) not in names):
-                        continue
-                    row = _row(event.object, times.now(), everywhere, wide)
-                    show.table(
-                        headers, [[*row[:-1], f"{row[-1]} (gone)"] if event.type == "DELETED" else row], head=False
-                    )
-        except ApiError as error:
-            if not error.is_gone:
-                raise
-            version = ""
-        except Unanswered:
-            note("the watch was cut off; going on")
-        except Unreachable:
-            note("the API server is gone; giving up")
-            raise
+    def cut() -> None:
+        note("the watch was cut off; going on")
+
+    try:
+        changes = all_changes(cluster, version, everywhere=everywhere, labels=labels, fields=fields, on_cut=cut)
+        async with aclosing(changes):
+            async for event in changes:
+                if names and name_of(event.object) not in names:
+                    continue
+                row = _row(event.object, times.now(), everywhere, wide)
+                show.table(headers, [[*row[:-1], f"{row[-1]} (gone)"] if event.type == "DELETED" else row], head=False)
+    except Unreachable:
+        note("the API server is gone; giving up")
+        raise
 
 
 def _row(obj: Obj, now: datetime, everywhere: bool, wide: bool) -> list[str]:

@@ -13,9 +13,22 @@ ORDER = "When it runs"
 NEEDS = "What it needs of an agent"
 LIFE = "How long it may take"
 
-Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="TaskQueue that the Task waits in.", show_default=False)]
+Queue = Annotated[
+    str | None, typer.Argument(metavar="QUEUE", help="TaskQueue that the Task waits in.", show_default=False)
+]
+File = Annotated[
+    str | None,
+    typer.Option(
+        "--file",
+        "-f",
+        metavar="PATH|-",
+        help="Many Tasks: a JSON object a line, each a manifest or the fields of its spec (queue, type, payload, …) "
+        "with name and labels. QUEUE, --type and --label hold for lines that do not say them.",
+        show_default=False,
+    ),
+]
 Type = Annotated[
-    str,
+    str | None,
     typer.Option("--type", "-t", metavar="TYPE", help="Kind of work: picks the agent's handler.", show_default=False),
 ]
 Payload = Annotated[

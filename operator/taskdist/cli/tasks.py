@@ -1,7 +1,8 @@
 """The commands that make Tasks and look at them: options and help. What they do is imported when they are called."""
 
 import math
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -13,6 +14,7 @@ from taskdist.cli.options import (
     Context,
     Kubeconfig,
     ListOutput,
+    NameOutput,
     Namespace,
     Output,
     Timeout,
@@ -24,6 +26,15 @@ from taskdist.cli.run import USAGE, complain, run
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the Task, or task/NAME.", show_default=False, parser=parse.name)
 ]
+
+
+class Until(StrEnum):
+    """What `wait` waits for."""
+
+    ENDED = "ended"
+    SUCCEEDED = "succeeded"
+
+
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Stay until the Task has ended.")]
 
 
@@ -32,6 +43,8 @@ def add(app: typer.Typer, program: str) -> None:
     app.command(epilog=_submit_examples(program))(submit)
     app.command(epilog=_get_examples(program))(get)
     app.command(epilog=_result_examples(program))(result)
+    app.command(epilog=_wait_examples(program))(wait)
+    app.command(epilog=_watch_examples(program))(watch)
     app.command(epilog=_logs_examples(program))(logs)
     shown = _explain_examples(program)
     app.command("explain", epilog=shown)(explain)
@@ -40,8 +53,9 @@ def add(app: typer.Typer, program: str) -> None:
 
 def submit(
     ctx: typer.Context,
-    queue: option.Queue,
-    type_: option.Type,
+    queue: option.Queue = None,
+    type_: option.Type = None,
+    file: option.File = None,
     payload: option.Payload = None,
     name: option.Name = None,
     generate_name: option.GenerateName = None,
@@ -71,15 +85,23 @@ def submit(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Submit a Task to a queue, and optionally wait for its result.
+    """Submit a Task to a queue, or many out of a file, and optionally wait for results.
 
     With --wait, what happens is told on standard error, and the result is printed as JSON on standard output.
-    Exit codes: 0 it succeeded (or was created), 1 it failed, was cancelled or became a dead letter, 2 wrong usage,
-    3 the time was up.
+    With --file, a line of JSON is printed for each as it ends; a summary is told on standard error.
+    Exit codes: 0 it succeeded (or was created), 1 it (or one of many) was refused, failed, was cancelled or became a
+    dead letter, 2 wrong usage, 3 the time was up.
     """
     from taskdist.cli import submit as action
     from taskdist.client.submission import Submission
 
+    if file:
+        _submit_file(
+            ctx, file, queue, type_, label or [], wait, timeout, output, Target(namespace, context, kubeconfig)
+        )
+    if not queue or not type_:
+        complain("a Task needs a queue and a type: submit QUEUE --type TYPE; or name a file of Tasks with --file")
+        raise typer.Exit(USAGE)
     if wrong := _contradiction(name, generate_name, idempotency_key, timeout, wait):
         complain(wrong)
         raise typer.Exit(USAGE)
@@ -115,6 +137,43 @@ def submit(
         Target(namespace, context, kubeconfig),
         lambda cluster: action.submit(cluster, submission, wait=wait, timeout=timeout, output=output),
     )
+
+
+# Beside these, options describe one Task.
+_WITH_FILE = frozenset(
+    ("file", "queue", "type_", "label", "wait", "timeout", "output", "namespace", "context", "kubeconfig")
+)
+
+
+def _submit_file(
+    ctx: typer.Context,
+    file: str,
+    queue: str | None,
+    type_: str | None,
+    label: list[str],
+    wait: bool,
+    timeout: float | None,
+    output: NameOutput | None,
+    target: Target,
+) -> NoReturn:
+    from taskdist.cli import batch
+
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    wrong = ""
+    if others := sorted({name.replace("_", "-") for name in given if name not in _WITH_FILE}):
+        wrong = f"--{others[0]} describes one Task: with --file, write it into the lines"
+    elif output not in (None, NameOutput.NAME):
+        wrong = "--file prints names (-o name), or with --wait a line of JSON for each"
+    elif timeout is not None and not wait:
+        wrong = "--timeout says how long to wait: add --wait"
+    if wrong:
+        complain(wrong)
+        raise typer.Exit(USAGE)
+    defaults = batch.Defaults(queue, type_, reader(parse.labels)(label))
+    names = output is NameOutput.NAME
+    run(ctx, target, lambda cluster: batch.submit(cluster, file, defaults, wait=wait, timeout=timeout, names=names))
+    raise AssertionError("unreachable: run ends the command")
 
 
 def _contradiction(
@@ -201,6 +260,83 @@ def result(
     )
 
 
+def wait(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME…]", help="These Tasks.", show_default=False, parser=parse.name),
+    ] = None,
+    selector: Annotated[
+        str | None,
+        typer.Option("--selector", "-l", metavar="SELECTOR", help="All Tasks with these labels; instead of names."),
+    ] = None,
+    until: Annotated[
+        Until, typer.Option("--for", case_sensitive=False, help="Whether all have to succeed, or only to end.")
+    ] = Until.ENDED,
+    timeout: Timeout = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Wait until Tasks have ended, with a line for each as it does. However many they are, it is one watch a queue.
+
+    A dead letter counts as ended. Exit codes: 0 all have (with --for succeeded: all succeeded), 1 not so, or one is
+    gone, 3 the time was up.
+    """
+    from taskdist.cli import watching
+
+    if bool(names) == bool(selector):
+        complain("say which: names of Tasks, or a --selector")
+        raise typer.Exit(USAGE)
+    run(
+        ctx,
+        Target(namespace, context, kubeconfig),
+        lambda cluster: watching.wait(
+            cluster, names or (), labels=selector or "", succeeded=until is Until.SUCCEEDED, timeout=timeout
+        ),
+    )
+
+
+def watch(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="Only this Task, until it has ended.", show_default=False, parser=parse.name
+        ),
+    ] = None,
+    queue: Annotated[
+        str | None, typer.Option("--queue", "-q", metavar="QUEUE", help="Only Tasks of this queue.")
+    ] = None,
+    selector: Annotated[
+        str | None,
+        typer.Option("--selector", "-l", metavar="SELECTOR", help="Only Tasks with these labels, as for kubectl."),
+    ] = None,
+    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Print a line for each change: of one Task, with its progress, until it has ended; or of all, until interrupted.
+
+    Exit codes for one Task: 0 it succeeded, 1 it did not.
+    """
+    from taskdist.cli import watching
+
+    if name and (queue or selector or everywhere):
+        complain("a name is looked up as it is: leave out --queue, --selector and --all-namespaces")
+        raise typer.Exit(USAGE)
+    run(
+        ctx,
+        Target(namespace, context, kubeconfig),
+        lambda cluster: (
+            watching.watch_one(cluster, name)
+            if name
+            else watching.watch_all(cluster, labels=selector or "", queue=queue, everywhere=everywhere)
+        ),
+    )
+
+
 def logs(
     ctx: typer.Context,
     name: Name,
@@ -283,6 +419,10 @@ def _submit_examples(program: str) -> str:
             "only on agents that have what it needs",
             f"{program} submit render --type frame --skill gpu --selector 'zone in (a,b)' --slots 2",
         ),
+        (
+            "many, a JSON object a line, and a line of JSON for each as it ends",
+            f"{program} submit code --type analyse -f tasks.jsonl --label batch=nightly --wait > results.jsonl",
+        ),
         ("the name, for a script", f"name=$({program} submit code --type analyse -o name)"),
     )
 
@@ -304,6 +444,20 @@ def _result_examples(program: str) -> str:
     return examples(
         ("the result, if it is there", f"{program} result analyse-x7k2p"),
         ("wait for it, but not for ever", f"{program} result analyse-x7k2p --wait --timeout 5m"),
+    )
+
+
+def _wait_examples(program: str) -> str:
+    return examples(
+        ("all of a batch, and it fails if one of them does", f"{program} wait -l batch=nightly --for succeeded"),
+        ("two, but not for ever", f"{program} wait analyse-x7k2p analyse-b9d4f --timeout 5m"),
+    )
+
+
+def _watch_examples(program: str) -> str:
+    return examples(
+        ("one, with its progress", f"{program} watch analyse-x7k2p"),
+        ("what happens in a queue", f"{program} watch --queue code"),
     )
 
 

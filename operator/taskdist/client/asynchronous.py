@@ -16,7 +16,7 @@ from taskdist.client.errors import QueueFull, TaskdistError, TaskdistWarning, Ta
 from taskdist.client.hub import Hub
 from taskdist.client.results import Outcome, SubmittedTask, result_of
 from taskdist.client.states import TaskState, ended, settled
-from taskdist.client.submission import Payload, Submission, TaskOptions, manifest, named
+from taskdist.client.submission import Payload, Submission, TaskOptions, from_document, manifest, named
 from taskdist.client.windowed import windowed
 from taskdist.common.backoff import Backoff
 from taskdist.kube import TASKS, KubeError, Obj, OnRequest, uid_of
@@ -145,6 +145,10 @@ class AsyncClient:
     ) -> SubmittedTask[ResultT]:
         """The same for a Submission."""
         return await self._create(named(manifest(submission, self.namespace)), result_type)
+
+    async def submit_document(self, document: Any) -> SubmittedTask[dict[str, Any]]:
+        """The same for a Task as it is written down: a manifest, or the fields of its spec with `name` and `labels`."""
+        return await self._create(named(from_document(document, self.namespace)), None)
 
     async def submit_many(
         self, submissions: Iterable[Submission], *, concurrency: int = CONCURRENCY, wait_if_full: bool = False
@@ -308,22 +312,63 @@ class AsyncClient:
         No more than `window` are submitted and not yet handed back, so that payloads may be very many. A queue that is
         full is waited for. `timeout`: how long, in seconds, to wait for each since it was submitted.
         """
-        requests = asyncio.Semaphore(concurrency)
 
-        async def one(index: int, payload: Payload) -> Outcome[Any]:
+        def body(payload: Payload) -> Obj:
+            return manifest(Submission.of(queue, type, payload, **options), self.namespace)
+
+        outcomes = self._outcomes(payloads, body, result_type, ordered, window, concurrency, timeout)
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield outcome
+
+    async def map_documents(
+        self,
+        documents: Iterable[Any] | AsyncIterable[Any],
+        *,
+        ordered: bool = False,
+        window: int = WINDOW,
+        concurrency: int = CONCURRENCY,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Outcome[dict[str, Any]], None]:
+        """The same for Tasks as they are written down, of whatever queues: see `submit_document`."""
+
+        def body(document: Any) -> Obj:
+            return from_document(document, self.namespace)
+
+        outcomes: AsyncGenerator[Outcome[dict[str, Any]], None] = self._outcomes(
+            documents, body, None, ordered, window, concurrency, timeout
+        )
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield outcome
+
+    async def _outcomes(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        body_of: Callable[[Any], Obj],
+        result_type: type[Any] | None,
+        ordered: bool,
+        window: int,
+        concurrency: int,
+        timeout: float | None,
+    ) -> AsyncGenerator[Outcome[Any], None]:
+        requests = asyncio.Semaphore(max(1, concurrency))
+
+        async def one(index: int, item: Any) -> Outcome[Any]:
             task: SubmittedTask[Any] | None = None
             try:
-                body = named(manifest(Submission.of(queue, type, payload, **options), self.namespace))
-                async with self._hub(queue).expecting(body["metadata"]["name"]) as waiter:
+                body = named(body_of(item))
+                hub = self._hub(body["spec"]["queue"])
+                async with hub.expecting(body["metadata"]["name"]) as waiter:
                     async with requests:
                         task = await self._create(body, result_type, wait_if_full=True)
-                    self._hub(queue).created(waiter, task.obj)
+                    hub.created(waiter, task.obj)
                     async with _deadline(task.name, timeout):
-                        return Outcome(index, payload, task, result_of(await waiter.end, result_type), None)
+                        return Outcome(index, item, task, result_of(await waiter.end, result_type), None)
             except TaskdistError as error:
-                return Outcome(index, payload, task, None, error)
+                return Outcome(index, item, task, None, error)
 
-        async with aclosing(windowed(payloads, one, window=window, ordered=ordered)) as outcomes:
+        async with aclosing(windowed(items, one, window=window, ordered=ordered)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
 

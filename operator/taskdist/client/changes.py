@@ -1,12 +1,12 @@
 """One Task as it changes: list, watch, and again, through lost connections."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from taskdist.client.backend import Backend
 from taskdist.client.errors import TaskGone, TaskNotFound
 from taskdist.common.backoff import Backoff
-from taskdist.kube import TASKS, ApiError, KubeError, Obj, uid_of
+from taskdist.kube import TASKS, ApiError, KubeError, Obj, Unanswered, WatchEvent, uid_of
 
 AGAIN = Backoff(first=0.25, most=5.0)
 
@@ -50,3 +50,36 @@ async def changes(backend: Backend, name: str, uid: str = "") -> AsyncGenerator[
                 raise
             await asyncio.sleep(AGAIN.full(failures))
             failures += 1
+
+
+async def all_changes(
+    backend: Backend,
+    version: str = "",
+    *,
+    everywhere: bool = False,
+    labels: str = "",
+    fields: str = "",
+    on_cut: Callable[[], None] = lambda: None,
+) -> AsyncGenerator[WatchEvent, None]:
+    """Each change of these Tasks after this version; without one, first each as it is. It has no end of its own.
+
+    After a break that hides changes all are told again as they are. `on_cut`: called when the connection was lost.
+    """
+    while True:
+        try:
+            if not version:
+                page = await backend.list(TASKS, everywhere=everywhere, labels=labels, fields=fields)
+                for obj in page.items:
+                    yield WatchEvent("ADDED", obj)
+                version = page.resource_version
+            async with backend.watch(TASKS, version, everywhere=everywhere, labels=labels, fields=fields) as events:
+                async for event in events:
+                    version = event.object["metadata"].get("resourceVersion", version)
+                    if event.type != "BOOKMARK":
+                        yield event
+        except ApiError as error:
+            if not error.is_gone:
+                raise
+            version = ""
+        except Unanswered:
+            on_cut()
