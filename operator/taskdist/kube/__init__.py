@@ -56,7 +56,7 @@ from taskdist.kube.store import (
     Store,
     Updated,
 )
-from taskdist.kube.transport import Answer, HttpTransport, Request, Transport
+from taskdist.kube.transport import Answer, HttpTransport, OnBehalf, Request, Transport
 from taskdist.kube.writer import Conflict, Gone, NotSeen, Outcome, Refused, StatusWriter, Unknown, Write, Written
 
 __all__ = [
@@ -107,6 +107,7 @@ __all__ = [
     "NotReviewed",
     "NotSeen",
     "Obj",
+    "OnBehalf",
     "OnRequest",
     "Outcome",
     "Page",

@@ -45,6 +45,8 @@ class Access:
     """The namespace a command without one means."""
     headers: tuple[tuple[str, str], ...] = ()
     """What else each request carries: whom to act as."""
+    certificate: bool = False
+    """Whether a client certificate speaks for us, on each connection."""
 
 
 class Credentials:
@@ -103,6 +105,7 @@ class Credentials:
                 proxy=login.proxy,
                 namespace=login.namespace,
                 headers=login.headers,
+                certificate=login.certificate is not None,
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise ConfigurationError(f"cannot use {self.source}: {error}") from error

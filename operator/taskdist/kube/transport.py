@@ -15,14 +15,14 @@ import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import aiohttp
 from yarl import URL
 
 from taskdist.kube.credentials import Access, Credentials, Loaded
-from taskdist.kube.errors import ApiError, Unanswered, Unreachable
+from taskdist.kube.errors import ApiError, ConfigurationError, Unanswered, Unreachable
 
 CONNECT_SECONDS = 5.0
 RELOAD_SECONDS = 5.0
@@ -40,6 +40,8 @@ class Request:
     content_type: str = "application/json"
     accept: str = "application/json"
     timeout: float = 10.0
+    authorization: str | None = None
+    """Whose request it is, where it is not our own: sent in place of our credentials, and never renewed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class HttpTransport:
         deadline = time.monotonic() + request.timeout
         access = await self._fresh()
         answer = await self._exchange(access, request, request.timeout)
-        if answer.status == 401:
+        if answer.status == 401 and request.authorization is None:
             renewed = await self._renew(access)
             left = deadline - time.monotonic()
             if renewed is not access and left > 0:
@@ -148,7 +150,7 @@ class HttpTransport:
         access = await self._fresh()
         response = await self._begin(access, request, stall)
         try:
-            if response.status == 401:
+            if response.status == 401 and request.authorization is None:
                 renewed = await self._renew(access)
                 if renewed is not access:
                     response.close()
@@ -179,10 +181,14 @@ class HttpTransport:
     async def _send(self, access: Access, request: Request, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         if self._session is None:
             raise RuntimeError("the transport is not open")
-        # Several may bear the same name: groups to act as.
-        headers = [("Accept", request.accept), *access.headers]
-        if access.authorization is not None:
-            headers.append(("Authorization", access.authorization))
+        headers = [("Accept", request.accept)]
+        if request.authorization is not None:
+            headers.append(("Authorization", request.authorization))
+        else:
+            # Several may bear the same name: groups to act as.
+            headers += access.headers
+            if access.authorization is not None:
+                headers.append(("Authorization", access.authorization))
         if request.body is not None:
             headers.append(("Content-Type", request.content_type))
         query = f"?{request.query}" if request.query else ""
@@ -221,6 +227,35 @@ class HttpTransport:
     async def _load(self) -> None:
         self._access = await asyncio.to_thread(self._credentials.load)
         self._loaded_at = time.monotonic()
+
+
+class OnBehalf:
+    """The same connections, with the requests of somebody else: each carries their token in place of our credentials.
+
+    Raises ConfigurationError where our own credentials are a client certificate: the connection itself would speak for
+    us, whatever token a request carries.
+    """
+
+    def __init__(self, transport: HttpTransport, token: str) -> None:
+        if transport.access.certificate:
+            raise ConfigurationError(
+                "requests of others cannot be sent with a client certificate of our own: run with the token of a "
+                "service account"
+            )
+        self._transport = transport
+        self._authorization = f"Bearer {token}"
+
+    async def open(self) -> None:
+        """Nothing: the connections belong to the transport."""
+
+    async def close(self) -> None:
+        """Nothing, as above."""
+
+    async def exchange(self, request: Request) -> Answer:
+        return await self._transport.exchange(replace(request, authorization=self._authorization))
+
+    def stream(self, request: Request, stall: float) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return self._transport.stream(replace(request, authorization=self._authorization), stall)
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:

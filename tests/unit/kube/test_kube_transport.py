@@ -10,7 +10,17 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from taskdist.kube import Access, ApiError, Credentials, HttpTransport, Request, Unanswered, Unreachable
+from taskdist.kube import (
+    Access,
+    ApiError,
+    ConfigurationError,
+    Credentials,
+    HttpTransport,
+    OnBehalf,
+    Request,
+    Unanswered,
+    Unreachable,
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 NO = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
@@ -246,3 +256,33 @@ class TestStreams:
                 async with transport.stream(Request("GET", "/"), 5):
                     pass
             assert caught.value.is_gone
+
+
+async def test_a_request_of_somebody_else_carries_their_token_and_nothing_of_ours() -> None:
+    heads: list[bytes] = []
+
+    async def serve(_: int, head: bytes, writer: asyncio.StreamWriter) -> None:
+        heads.append(head)
+        writer.write(NO)
+
+    async with server(serve, "ours", "renewed") as (transport, credentials):
+        answer = await OnBehalf(transport, "theirs").exchange(Request("GET", "/x"))
+    assert answer.status == 401
+    # Ours are not loaded again for it, and it is not sent again with them.
+    assert (len(heads), credentials.loads) == (1, 1)
+    assert b"Bearer theirs" in heads[0]
+    assert b"ours" not in heads[0]
+
+
+async def test_a_certificate_of_ours_would_speak_for_us_whatever_token_goes_along() -> None:
+    class Certified(Fixed):
+        def load(self) -> Access:
+            return Access("http://127.0.0.1:1", None, None, None, None, "default", certificate=True)
+
+    transport = HttpTransport(Certified("unused"))
+    await transport.open()
+    try:
+        with pytest.raises(ConfigurationError, match="client certificate"):
+            OnBehalf(transport, "theirs")
+    finally:
+        await transport.close()
