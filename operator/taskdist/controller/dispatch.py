@@ -15,7 +15,6 @@ import structlog
 from taskdist.common.boottime import boottime
 from taskdist.controller.auditor import Auditor
 from taskdist.controller.bridge import PodFact, PoolReport
-from taskdist.controller.door import Doors
 from taskdist.controller.retention import Withheld
 from taskdist.controller.status import QueueFacts
 from taskdist.controller.tally import Tally
@@ -24,6 +23,7 @@ from taskdist.core import Core
 from taskdist.core.agents.performance import TypePerformance
 from taskdist.core.explaining.bottlenecks import Bottleneck
 from taskdist.core.model import Key, Pool, Queue
+from taskdist.protocol.backpressure import Doors
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Refused, ToAgent
 from taskdist.protocol.observations import (
     Action,

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from taskdist.api import Reason
-from taskdist.controller.door import Doors
 from taskdist.controller.levels import ToldLevels
 from taskdist.controller.retention import Withheld
 from taskdist.controller.status import PoolFacts, QueueFacts, ToldCause, waits_for_archive
@@ -18,6 +17,7 @@ from taskdist.core import Core, views
 from taskdist.core.agents.performance import PoolPerformance
 from taskdist.core.explaining.bottlenecks import Bottleneck, Damper
 from taskdist.core.model import Key
+from taskdist.protocol.backpressure import Doors
 from taskdist.protocol.observations import Now
 
 # How many pools and queues at most have status written at one look because of figures alone, over all of them. Each

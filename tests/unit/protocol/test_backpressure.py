@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskdist.controller.door import Cause, Doors, closed_by, marks, words
 from taskdist.core.model import Overflow, Queue, Quota
+from taskdist.protocol.backpressure import Cause, Doors, closed_by, marks, words
 
 PLAIN = Queue("ns", "q", ("p",))
 TANK = replace(PLAIN, overflow=Overflow(high_water=10, low_water=4))
