@@ -38,6 +38,7 @@ def add(app: typer.Typer, program: str) -> None:
     _add_agent_run(agents, program)
     _add_agent_try(agents, program)
     _add_operator(app, program)
+    _add_gateway(app, program)
     _add_version(app)
     dev.add(app, program)
 
@@ -194,6 +195,35 @@ def _add_operator(app: typer.Typer, program: str) -> None:
             complain(str(error))
             raise typer.Exit(USAGE) from None
         raise typer.Exit(run_operator(settings))
+
+
+def _add_gateway(app: typer.Typer, program: str) -> None:
+    @app.command(
+        rich_help_panel="Processes",
+        epilog=examples(
+            (
+                "here, against the cluster of a kubeconfig whose user is a service account",
+                f"KUBECONFIG=gateway.kubeconfig TASKDIST_GATEWAY_PORT=8443 {program} gateway",
+            ),
+        ),
+    )
+    def gateway() -> None:
+        """Run the HTTP door, as the chart's Deployment does. Its settings are TASKDIST_… variables.
+
+        Tasks in, results out, with the callers' own tokens. What it answers is described at /docs.
+        """
+        from taskdist.common.environment import SettingsError
+
+        with extra("gateway"):
+            from taskdist.gateway.main import run as run_gateway
+            from taskdist.gateway.settings import Settings
+
+        try:
+            settings = Settings.from_env()
+        except SettingsError as error:
+            complain(str(error))
+            raise typer.Exit(USAGE) from None
+        raise typer.Exit(run_gateway(settings))
 
 
 def _add_version(app: typer.Typer) -> None:

@@ -57,7 +57,7 @@ async def create(backend: Backend, body: Obj, warn: Warn) -> tuple[Obj, str]:
             raise
         spec = found["spec"]
         if not key:
-            if _is_ours(found, body):
+            if is_ours(found, body):
                 return found, CREATED
             raise refused
         if (spec["queue"], spec.get("idempotencyKey")) != (body["spec"]["queue"], key):
@@ -65,12 +65,13 @@ async def create(backend: Backend, body: Obj, warn: Warn) -> tuple[Obj, str]:
                 f"task {name_of(found)} has the name of this idempotency key, and another key: delete it, or choose "
                 "another key"
             )
-        if not _is_ours(found, body):
+        if not is_ours(found, body):
             warn(f"task {name_of(found)} was submitted with another type or payload, which stand")
         return found, f"exists already ({phase_of(found)})"
 
 
-def _is_ours(found: Obj, body: Obj) -> bool:
+def is_ours(found: Obj, body: Obj) -> bool:
+    """Whether the Task that is there is the one that was to be made: its type and payload are the same."""
     wanted, spec = body["spec"], found["spec"]
     return spec["type"] == wanted["type"] and same(spec.get("payload") or {}, wanted.get("payload") or {})
 

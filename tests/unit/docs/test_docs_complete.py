@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from taskdist.api import Reason, reference
 from taskdist.api.crd import kinds
 from taskdist.archive.metrics import ArchiveMetrics
+from taskdist.gateway import measures
 from taskdist.link.session import End
 from taskdist.observability.metrics import Metrics
 
@@ -64,8 +65,19 @@ def metric_names(registry: CollectorRegistry) -> dict[str, str]:
     return found
 
 
+def of_the_gateway() -> CollectorRegistry:
+    found = measures.Measures()
+    found.show(lambda: dict.fromkeys(measures.GAUGES, 0.0))
+    return found.registry
+
+
 @pytest.mark.parametrize(
-    ("page", "registry"), [("observability.md", Metrics().registry), ("archive.md", ArchiveMetrics().registry)]
+    ("page", "registry"),
+    [
+        ("observability.md", Metrics().registry),
+        ("archive.md", ArchiveMetrics().registry),
+        ("gateway.md", of_the_gateway()),
+    ],
 )
 def test_each_metric_has_a_row_and_each_row_a_metric(page: str, registry: CollectorRegistry) -> None:
     table = {row[0].strip("`"): row[1] for row in rows(page) if row[0].startswith("`taskdist_")}
@@ -77,6 +89,9 @@ def test_queries_name_metrics_that_exist() -> None:
     assert {name.removesuffix("_bucket") for name in named} == set(metric_names(Metrics().registry))
 
 
+SETTINGS = ("controller/settings.py", "agent/options.py", "archive/settings.py", "gateway/settings.py")
+
+
 def variables(*files: str) -> set[str]:
     found = {name for file in files for name in _VARIABLE.findall((SOURCE / file).read_text())}
     assert len(found) > 20
@@ -85,13 +100,13 @@ def variables(*files: str) -> set[str]:
 
 def test_each_setting_has_a_row_and_each_row_a_setting() -> None:
     documented = {name for row in rows("reference/settings.md") for name in _VARIABLE.findall(row[0])}
-    assert documented == variables("controller/settings.py", "agent/options.py", "archive/settings.py")
+    assert documented == variables(*SETTINGS)
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_no_page_names_a_setting_that_nobody_reads(page: Path) -> None:
     named = set(_VARIABLE.findall(page.read_text()))
-    read = variables("controller/settings.py", "agent/options.py", "archive/settings.py")
+    read = variables(*SETTINGS)
     assert named <= read | _NOT_SETTINGS | _OF_THE_COMMAND | _FOR_COMMANDS
 
 

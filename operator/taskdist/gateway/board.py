@@ -1,0 +1,322 @@
+"""All Tasks as the gateway sees them: one watch, whoever waits.
+
+Short rows stay in memory, payloads and results do not: a result goes straight to those who wait for it. Owns who waits
+for what. Refuses to know who may see it.
+"""
+
+import asyncio
+import time
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskdist.api import Phase, Priority
+from taskdist.kube import Added, Aside, Change, Deleted, Obj, name_of, namespace_of, uid_of, version_of
+
+Key = tuple[str, str]
+SETTLED = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.DEAD_LETTERED})
+"""Nothing more comes of such a Task by itself."""
+RATE_SECONDS = 60.0
+"""How far back it is looked to say how fast a queue's Tasks end."""
+LOOKED_AT_ONCE = 1000
+"""Rows that are looked at before others have their turn."""
+BACKLOG = 1000
+"""Changes that a slow reader may lag behind before it is cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is kept of a Task."""
+
+    uid: str
+    namespace: str
+    name: str
+    version: str
+    labels: dict[str, str]
+    queue: str
+    type: str
+    priority: str
+    tenant: str
+    phase: str
+    reason: str
+    message: str
+    pool: str
+    agent: str
+    attempt: int
+    created_at: str | None
+    deadline: str | None
+    assigned_at: str | None
+    finished_at: str | None
+    progress: dict[str, Any] | None
+
+    @property
+    def settled(self) -> bool:
+        return self.phase in SETTLED
+
+
+@dataclass(slots=True)
+class Seen:
+    """A row, and until those who wait have had it, the object that it is of."""
+
+    row: Row
+    full: Obj | None
+
+
+def row_of(obj: Obj) -> Row:
+    """Return what is kept of this Task, whatever a newer or older release has written on it."""
+    metadata, spec = obj["metadata"], _dict(obj.get("spec"))
+    status = _dict(obj.get("status"))
+    attempt, progress = status.get("attempt"), status.get("progress")
+    return Row(
+        uid=uid_of(obj),
+        namespace=namespace_of(obj),
+        name=name_of(obj),
+        version=version_of(obj),
+        labels={str(key): str(value) for key, value in _dict(metadata.get("labels")).items()},
+        queue=str(spec.get("queue") or ""),
+        type=str(spec.get("type") or ""),
+        priority=str(spec.get("priority") or Priority.NORMAL),
+        tenant=str(spec.get("tenant") or namespace_of(obj)),
+        phase=str(status.get("phase") or Phase.PENDING),
+        reason=str(status.get("reason") or ""),
+        message=str(status.get("message") or ""),
+        pool=str(status.get("pool") or ""),
+        agent=str(status.get("agent") or ""),
+        attempt=attempt if isinstance(attempt, int) else 0,
+        created_at=metadata.get("creationTimestamp"),
+        deadline=spec.get("deadline"),
+        assigned_at=status.get("assignedAt"),
+        finished_at=status.get("finishedAt"),
+        progress=progress if isinstance(progress, dict) else None,
+    )
+
+
+def seen(obj: Obj) -> Seen:
+    """The informer's transform: what is kept, and for a moment the whole of it."""
+    return Seen(row_of(obj), obj)
+
+
+class Overrun(Exception):
+    """A reader was too slow, and has missed changes."""
+
+
+class Stream:
+    """Changes for one reader, in order. A row that is gone comes with `gone`."""
+
+    def __init__(self, wants: Callable[[Row], bool]) -> None:
+        self.wants = wants
+        self._changes: deque[tuple[Row, bool]] = deque()
+        self._ready = asyncio.Event()
+        self._overrun = False
+
+    def put(self, row: Row, gone: bool) -> None:
+        if len(self._changes) >= BACKLOG:
+            self._overrun = True
+        else:
+            self._changes.append((row, gone))
+        self._ready.set()
+
+    async def next(self, seconds: float) -> tuple[Row, bool] | None:
+        """Return the next change; None if there is none for so long. Raises Overrun."""
+        if not self._changes and not self._overrun:
+            self._ready.clear()
+            try:
+                await asyncio.wait_for(self._ready.wait(), seconds)
+            except TimeoutError:
+                return None
+        if self._changes:
+            return self._changes.popleft()
+        raise Overrun
+
+
+@dataclass(slots=True)
+class _Namespace:
+    names: list[str] = field(default_factory=list)  # in order
+    streams: dict[Stream, None] = field(default_factory=dict)
+
+
+class Board:
+    """Rows by name, who waits for which, and how fast queues' Tasks end."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._rows: dict[Key, Row] = {}
+        self._namespaces: dict[str, _Namespace] = {}
+        self._waiters: dict[str, set[asyncio.Future[Obj | None]]] = {}
+        self._ends: dict[Key, deque[float]] = {}
+        self._pending: Counter[Key] = Counter()
+
+    # -- what the watch tells --------------------------------------------------------------------------------------
+
+    def hear(self, event: Change[Seen] | Aside) -> None:
+        """Take in a change: the informer's `on_event`."""
+        if isinstance(event, Aside):
+            return
+        if isinstance(event, Deleted):
+            self._gone(event.old.row, event.old.full)
+            return
+        now, before = event.new, None if isinstance(event, Added) else event.old.row
+        self._put(now.row)
+        if now.row.settled and (before is None or not before.settled):
+            if before is not None:
+                self._ended(now.row)
+            self._tell_waiters(now.row.uid, now.full)
+        now.full = None
+
+    def _put(self, row: Row) -> None:
+        key = (row.namespace, row.name)
+        space = self._namespaces.setdefault(row.namespace, _Namespace())
+        known = self._rows.get(key)
+        if known is None:
+            insort(space.names, row.name)
+        else:
+            self._count(known, -1)
+        self._count(row, 1)
+        self._rows[key] = row
+        _publish(space, row, gone=False)
+
+    def _gone(self, row: Row, full: Obj | None) -> None:
+        key = (row.namespace, row.name)
+        space = self._namespaces.get(row.namespace)
+        known = self._rows.get(key)
+        if space is not None and known is not None and known.uid == row.uid:
+            self._count(known, -1)
+            del self._rows[key]
+            del space.names[bisect_left(space.names, row.name)]
+            _publish(space, row, gone=True)
+            self._forget(row.namespace)
+        # It may have ended and been deleted while nobody looked: its last state says so.
+        self._tell_waiters(row.uid, full if row.settled else None)
+
+    def _count(self, row: Row, by: int) -> None:
+        if row.phase == Phase.PENDING:
+            self._pending[row.namespace, row.queue] += by
+            if not self._pending[row.namespace, row.queue]:
+                del self._pending[row.namespace, row.queue]
+
+    def queue_gone(self, key: Key) -> None:
+        """Forget how fast the Tasks of a queue ended: it is deleted."""
+        self._ends.pop(key, None)
+
+    def _forget(self, namespace: str) -> None:
+        space = self._namespaces[namespace]
+        if not space.names and not space.streams:
+            del self._namespaces[namespace]
+
+    def _tell_waiters(self, uid: str, obj: Obj | None) -> None:
+        for waiter in self._waiters.pop(uid, ()):
+            if not waiter.done():
+                waiter.set_result(obj)
+
+    def _ended(self, row: Row) -> None:
+        ends = self._ends.setdefault((row.namespace, row.queue), deque(maxlen=100_000))
+        ends.append(self._clock())
+        self._recent(ends)
+
+    # -- what callers ask ------------------------------------------------------------------------------------------
+
+    def find(self, namespace: str, name: str) -> Row | None:
+        return self._rows.get((namespace, name))
+
+    @property
+    def rows(self) -> int:
+        """How many Tasks are in view."""
+        return len(self._rows)
+
+    def phases(self) -> Counter[str]:
+        """How many Tasks there are in each phase."""
+        return Counter(row.phase for row in self._rows.values())
+
+    async def page(
+        self, namespace: str, wants: Callable[[Row], bool], limit: int, after: str
+    ) -> tuple[list[Row], str | None]:
+        """Return up to `limit` rows behind the name `after`, by name, and where to go on; None at the end.
+
+        Names that come and go while it is read are seen or not, as in any list that is read page by page.
+        """
+        found: list[Row] = []
+        for looked, row in enumerate(self._after(namespace, after), 1):
+            if wants(row):
+                if len(found) == limit:
+                    return found, found[-1].name
+                found.append(row)
+            if looked % LOOKED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return found, None
+
+    def _after(self, namespace: str, after: str) -> Iterator[Row]:
+        while (space := self._namespaces.get(namespace)) is not None:
+            # Looked up anew each time: the names may have changed meanwhile.
+            at = bisect_right(space.names, after) if after else 0
+            if at == len(space.names):
+                return
+            after = space.names[at]
+            yield self._rows[namespace, after]
+
+    def wait(self, uid: str) -> "asyncio.Future[Obj | None]":
+        """Return what the Task will be once it has settled; None: it was deleted before."""
+        waiter: asyncio.Future[Obj | None] = asyncio.get_running_loop().create_future()
+        waiters = self._waiters.setdefault(uid, set())
+        waiters.add(waiter)
+
+        def dropped(_: "asyncio.Future[Obj | None]") -> None:
+            waiters.discard(waiter)
+            if not waiters and self._waiters.get(uid) is waiters:
+                del self._waiters[uid]
+
+        waiter.add_done_callback(dropped)
+        return waiter
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a Task."""
+        return sum(map(len, self._waiters.values()))
+
+    async def follow(
+        self, namespace: str, wants: Callable[[Row], bool], *, heartbeat: float
+    ) -> AsyncGenerator[tuple[Row, bool] | None, None]:
+        """Yield what is there, by name, then each change as it comes; None where nothing came for `heartbeat` seconds.
+
+        Raises Overrun.
+        """
+        stream = Stream(wants)
+        space = self._namespaces.setdefault(namespace, _Namespace())
+        space.streams[stream] = None
+        try:
+            for row in [self._rows[namespace, name] for name in space.names]:
+                if wants(row):
+                    yield row, False
+            while True:
+                yield await stream.next(heartbeat)
+        finally:
+            del space.streams[stream]
+            if self._namespaces.get(namespace) is space:
+                self._forget(namespace)
+
+    def pending(self, namespace: str, queue: str) -> int:
+        """Return how many Tasks of the queue wait."""
+        return self._pending[namespace, queue]
+
+    def ends_per_second(self, namespace: str, queue: str) -> float:
+        """Return how fast Tasks of the queue have ended lately."""
+        ends = self._ends.get((namespace, queue))
+        if ends is None:
+            return 0.0
+        self._recent(ends)
+        return len(ends) / RATE_SECONDS
+
+    def _recent(self, ends: deque[float]) -> None:
+        while ends and ends[0] <= self._clock() - RATE_SECONDS:
+            ends.popleft()
+
+
+def _publish(space: _Namespace, row: Row, *, gone: bool) -> None:
+    for stream in space.streams:
+        if stream.wants(row):
+            stream.put(row, gone)
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

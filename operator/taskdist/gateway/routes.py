@@ -1,0 +1,342 @@
+"""The requests that are answered: what each needs, whom it asks, what it says."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.security import HTTPBearer
+
+from taskdist.api import Phase
+from taskdist.gateway import bodies, streams
+from taskdist.gateway.board import Board
+from taskdist.gateway.callers import Callers, Visitor
+from taskdist.gateway.filters import wanted
+from taskdist.gateway.problems import MEDIA_TYPE, Problem, ProblemDetails, of_kube
+from taskdist.gateway.shapes import TaskDocument, TaskPage, TaskRow
+from taskdist.gateway.submitting import Submitted, Submitter
+from taskdist.gateway.waiting import Places
+from taskdist.kube import TASKS, KubeError, Obj
+
+LONGEST_WAIT = 300.0
+BULK_AT_ONCE = 8
+TASKS_PATH = "/v1/namespaces/{namespace}/tasks"
+TASK_PATH = TASKS_PATH + "/{name}"
+
+# For the description only: the token itself is read by `callers`.
+SECURITY = Depends(HTTPBearer(auto_error=False, description="A token of the cluster, as kubectl sends it."))
+
+Wait = Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="Stay so many seconds for its end.")]
+Key = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", description="Submitting again with the same key finds the same Task."),
+]
+Queue = Annotated[str, Query(max_length=63, description="Only Tasks of this queue.")]
+Type = Annotated[str, Query(max_length=63, description="Only Tasks of this type.")]
+Phases = Annotated[list[Phase], Query(max_length=8, description="Only Tasks in one of these phases.")]
+Selector = Annotated[str, Query(max_length=2000, alias="labelSelector", description="Only these, as for kubectl.")]
+
+
+def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {
+        status: {"model": ProblemDetails, "content": {MEDIA_TYPE: {}}}
+        for status in sorted({400, 401, 403, 422, 429, 503, 504, *statuses})
+    }
+
+
+def _body(model: str, description: str) -> dict[str, Any]:
+    """Describe a body that is read by hand, to bound it and to keep numbers as they are."""
+    schema = {"$ref": f"#/components/schemas/{model}"}
+    return {"requestBody": {"required": True, "description": description, "content": {bodies.JSON: {"schema": schema}}}}
+
+
+class Routes:
+    """Answers requests about Tasks."""
+
+    def __init__(self, board: Board, callers: Callers, submitter: Submitter, places: Places) -> None:
+        self._board = board
+        self._callers = callers
+        self._submitter = submitter
+        self._places = places
+        self.router = APIRouter(dependencies=[SECURITY], tags=["tasks"])
+        add = self.router.add_api_route
+        add(
+            TASKS_PATH,
+            self.submit,
+            methods=["POST"],
+            status_code=201,
+            response_model=TaskDocument,
+            responses={200: {"model": TaskDocument, "description": "The Task of this key"}, **_refusals(409, 413)},
+            openapi_extra=_body("NewTask", "The Task: the fields of its spec, and a name and labels if it should."),
+            summary="Submit a Task",
+        )
+        add(
+            f"{TASKS_PATH}:bulk",
+            self.bulk,
+            methods=["POST"],
+            response_class=StreamingResponse,
+            responses={200: {"content": {"application/x-ndjson": {}}}, **_refusals(413, 415)},
+            openapi_extra={
+                "requestBody": {
+                    "required": True,
+                    "description": "One Task a line, as for a single one.",
+                    "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+                }
+            },
+            summary="Submit many Tasks",
+        )
+        add(
+            TASKS_PATH, self.list, methods=["GET"], response_model=TaskPage, responses=_refusals(), summary="List Tasks"
+        )
+        add(
+            f"{TASKS_PATH}:events",
+            self.follow_all,
+            methods=["GET"],
+            response_class=StreamingResponse,
+            responses={200: {"content": {streams.MEDIA_TYPE: {}}}, **_refusals()},
+            summary="Follow Tasks",
+        )
+        add(
+            TASK_PATH,
+            self.get,
+            methods=["GET"],
+            response_model=TaskDocument,
+            responses=_refusals(404),
+            summary="Get a Task with its result",
+        )
+        add(
+            TASK_PATH + "/wait",
+            self.wait,
+            methods=["GET"],
+            response_model=TaskDocument,
+            responses={202: {"model": TaskRow, "description": "It has not settled yet"}, **_refusals(404)},
+            summary="Wait for a Task's end",
+        )
+        add(
+            TASK_PATH + "/events",
+            self.follow,
+            methods=["GET"],
+            response_class=StreamingResponse,
+            responses={200: {"content": {streams.MEDIA_TYPE: {}}}, **_refusals(404)},
+            summary="Follow a Task",
+        )
+        for word, change, summary in (
+            ("cancel", {"cancel": True}, "Cancel a Task"),
+            ("suspend", {"suspend": True}, "Hold a Task back"),
+            ("resume", {"suspend": False}, "Let a suspended Task go on"),
+        ):
+            add(
+                f"{TASK_PATH}/{word}",
+                self._changing(change),
+                methods=["POST"],
+                response_model=TaskRow,
+                responses=_refusals(404, 409),
+                operation_id=word,
+                summary=summary,
+            )
+        add(
+            TASK_PATH,
+            self.delete,
+            methods=["DELETE"],
+            status_code=204,
+            responses=_refusals(404, 409),
+            response_class=Response,
+            summary="Delete a Task",
+        )
+
+    # -- in --------------------------------------------------------------------------------------------------------
+
+    async def submit(self, request: Request, namespace: str, key: Key = None, wait: Wait = 0.0) -> Response:
+        """Submit a Task. 201: it was made now; 200: the Task of this Idempotency-Key, which was there.
+
+        With `wait` the answer comes when it has settled, or after so many seconds with how it stands by then.
+        """
+        visitor = await self._callers.visitor(request)
+        if bodies.media_type(request) in bodies.NDJSON:
+            raise Problem(415, "this takes one Task: send many to tasks:bulk", reason="UnknownMediaType")
+        task = bodies.a_task(bodies.an_object(await bodies.read(request, bodies.MOST_BYTES)))
+        made = await self._submitter.submit(visitor, namespace, task, key)
+        obj = made.obj
+        if wait and not _settled(obj):
+            await visitor.must("watch", namespace, name := obj["metadata"]["name"])
+            obj = await self._until_settled(visitor, namespace, name, obj, wait) or obj
+        document = TaskDocument.of_object(obj)
+        headers = {"Location": request.url_for("get", namespace=namespace, name=document.name).path}
+        if not made.created:
+            headers["Idempotent-Replayed"] = "true"
+        return JSONResponse(document.to_wire(), 201 if made.created else 200, headers)
+
+    async def bulk(self, request: Request, namespace: str) -> StreamingResponse:
+        """Submit many Tasks, one a line (NDJSON). The answer has a line for each, in the order that they are done:
+        its number from 0, and the Task's name and uid, or the problem. One that is refused stops no other."""
+        visitor = await self._callers.visitor(request)
+        if bodies.media_type(request) not in bodies.NDJSON:
+            raise Problem(415, "send one Task a line, as application/x-ndjson", reason="UnknownMediaType")
+        lines = [line async for line in bodies.lines(request)]
+        return StreamingResponse(self._each(visitor, namespace, lines), media_type="application/x-ndjson")
+
+    async def _each(self, visitor: Visitor, namespace: str, lines: list[bytes]) -> AsyncIterator[bytes]:
+        gate = asyncio.Semaphore(BULK_AT_ONCE)
+
+        async def one(number: int, line: bytes) -> bytes:
+            async with gate:
+                try:
+                    task = bodies.a_task(bodies.an_object(line))
+                    made = await self._submitter.submit(visitor, namespace, task, None)
+                    said: dict[str, Any] = {"index": number, **_identity(made)}
+                except Problem as problem:
+                    said = {"index": number, "problem": problem.details.model_dump(exclude_defaults=True)}
+                    if problem.retry_after is not None:
+                        said["retryAfter"] = problem.retry_after
+            return json.dumps(said, separators=(",", ":")).encode() + b"\n"
+
+        async with asyncio.TaskGroup() as group:
+            for done in asyncio.as_completed([group.create_task(one(*each)) for each in enumerate(lines)]):
+                yield await done
+
+    # -- out -------------------------------------------------------------------------------------------------------
+
+    async def list(
+        self,
+        request: Request,
+        namespace: str,
+        queue: Queue = "",
+        type: Type = "",
+        phase: Phases = [],  # noqa: B006  FastAPI makes a new one for each request
+        selector: Selector = "",
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        after: Annotated[str, Query(max_length=253, description="The `next` of the page before.")] = "",
+    ) -> TaskPage:
+        """List Tasks by name, without payloads and results. From memory: it may be a moment behind."""
+        visitor = await self._callers.visitor(request)
+        await visitor.must("list", namespace)
+        wants = wanted(queue=queue, type=type, phases=phase, selector=selector)
+        rows, more = await self._board.page(namespace, wants, limit, after)
+        return TaskPage(items=[TaskRow.of(row) for row in rows], next=more)
+
+    async def get(self, request: Request, namespace: str, name: str) -> TaskDocument:
+        """Get one Task as the API server has it now, with its payload, result and attempts."""
+        visitor = await self._callers.visitor(request)
+        return TaskDocument.of_object(await self._read(visitor, namespace, name))
+
+    async def wait(self, request: Request, namespace: str, name: str, seconds: Wait = 30.0) -> Response:
+        """Wait until a Task has settled. 200: it has; 202: not yet, ask again."""
+        visitor = await self._callers.visitor(request)
+        await visitor.must("get", namespace, name)
+        await visitor.must("watch", namespace, name)
+        row = self._board.find(namespace, name)
+        obj = None
+        if row is None or row.settled:
+            obj = await self._read(visitor, namespace, name)
+        if obj is None or not _settled(obj):
+            found = await self._until_settled(visitor, namespace, name, obj, seconds)
+            obj = found or obj
+            if found is None:
+                row = self._board.find(namespace, name)
+                if row is None and obj is None:
+                    raise _missing(namespace, name)
+                standing = TaskRow.of(row) if row is not None else TaskDocument.of_object(obj or {})
+                return JSONResponse(standing.to_wire(), 202)
+        assert obj is not None
+        return JSONResponse(TaskDocument.of_object(obj).to_wire())
+
+    async def follow(
+        self,
+        request: Request,
+        namespace: str,
+        name: str,
+        last: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+    ) -> StreamingResponse:
+        """Follow a Task by server-sent events, until it has settled or is deleted."""
+        visitor = await self._callers.visitor(request)
+        await visitor.must("get", namespace, name)
+        await visitor.must("watch", namespace, name)
+        row = self._board.find(namespace, name)
+        uid = row.uid if row is not None else (await self._read(visitor, namespace, name))["metadata"]["uid"]
+        changes = streams.events(
+            self._board, namespace, lambda each: each.uid == uid, last=last or "", until_settled=uid
+        )
+        return self._places.stream(changes, streams.MEDIA_TYPE)
+
+    async def follow_all(
+        self,
+        request: Request,
+        namespace: str,
+        queue: Queue = "",
+        type: Type = "",
+        phase: Phases = [],  # noqa: B006  as above
+        selector: Selector = "",
+        last: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+    ) -> StreamingResponse:
+        """Follow Tasks by server-sent events: those that are there, then each change."""
+        visitor = await self._callers.visitor(request)
+        await visitor.must("list", namespace)
+        await visitor.must("watch", namespace)
+        wants = wanted(queue=queue, type=type, phases=phase, selector=selector)
+        changes = streams.events(self._board, namespace, wants, last=last or "")
+        return self._places.stream(changes, streams.MEDIA_TYPE)
+
+    async def _until_settled(
+        self, visitor: Visitor, namespace: str, name: str, known: Obj | None, seconds: float
+    ) -> Obj | None:
+        """Return the Task once it has settled; None if the time is up. Raises Problem where it is deleted."""
+        row = self._board.find(namespace, name)
+        uid = known["metadata"]["uid"] if known is not None else row.uid if row is not None else ""
+        with self._places.one():
+            waiter = self._board.wait(uid)
+            if row is not None and row.uid == uid and row.settled:
+                # It settled after it was read and before it was waited for.
+                waiter.cancel()
+                return await self._read(visitor, namespace, name)
+            try:
+                found = await asyncio.wait_for(waiter, seconds)
+            except TimeoutError:
+                return None
+        if found is None:
+            raise _missing(namespace, name, "was deleted before it ended")
+        return found
+
+    # -- changes ---------------------------------------------------------------------------------------------------
+
+    def _changing(self, change: dict[str, Any]) -> Any:
+        async def handle(request: Request, namespace: str, name: str) -> TaskRow:
+            visitor = await self._callers.visitor(request)
+            try:
+                obj = await visitor.client.patch(
+                    TASKS, name, {"spec": change}, namespace, field_manager="taskdist-gateway"
+                )
+            except KubeError as error:
+                raise of_kube(error) from error
+            return TaskDocument.of_object(obj)
+
+        return handle
+
+    async def delete(self, request: Request, namespace: str, name: str) -> Response:
+        """Delete a Task, whether or not it has ended: a running one is stopped."""
+        visitor = await self._callers.visitor(request)
+        try:
+            await visitor.client.delete(TASKS, name, namespace)
+        except KubeError as error:
+            raise of_kube(error) from error
+        return Response(status_code=204)
+
+    async def _read(self, visitor: Visitor, namespace: str, name: str) -> Obj:
+        try:
+            return await visitor.client.get(TASKS, name, namespace)
+        except KubeError as error:
+            raise of_kube(error) from error
+
+
+def _identity(made: Submitted) -> dict[str, Any]:
+    metadata = made.obj["metadata"]
+    return {"name": metadata["name"], "uid": metadata["uid"], "created": made.created}
+
+
+def _settled(obj: Obj) -> bool:
+    return TaskDocument.of_object(obj).settled
+
+
+def _missing(namespace: str, name: str, what: str = "does not exist") -> Problem:
+    return Problem(404, f"Task {name} in namespace {namespace} {what}", reason="NotFound")

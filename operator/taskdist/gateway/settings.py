@@ -1,0 +1,64 @@
+"""What the gateway is told from outside: one frozen value, read from the environment once, at the start."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from taskdist.common.environment import Environment, SettingsError, distinct_ports
+from taskdist.observability.logs import LEVELS
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of one gateway process."""
+
+    port: int = 8443
+    metrics_port: int = 8080
+    health_port: int = 8081
+    host: str = "0.0.0.0"
+    watch_namespaces: tuple[str, ...] = ()  # empty: all
+    tls_cert: str = ""  # files; empty: plain HTTP, for behind something that ends TLS
+    tls_key: str = ""
+    root_path: str = ""  # what a proxy in front cuts off
+    most_waiting: int = 10_000  # requests that wait or stream at once
+    log_level: str = "info"
+    kubeconfig: str | None = None  # None: in-cluster, or KUBECONFIG
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> "Settings":
+        """Read TASKDIST_GATEWAY_* variables.
+
+        Raises:
+            SettingsError: one is malformed, or two contradict each other.
+        """
+        read = Environment(env)
+        ports = {
+            "TASKDIST_GATEWAY_PORT": read.whole("TASKDIST_GATEWAY_PORT", 8443, 1, 65535),
+            "TASKDIST_METRICS_PORT": read.whole("TASKDIST_METRICS_PORT", 8080, 1, 65535),
+            "TASKDIST_HEALTH_PORT": read.whole("TASKDIST_HEALTH_PORT", 8081, 1, 65535),
+        }
+        distinct_ports(ports)
+        cert, key = env.get("TASKDIST_GATEWAY_TLS_CERT", ""), env.get("TASKDIST_GATEWAY_TLS_KEY", "")
+        if bool(cert) != bool(key):
+            there, missing = ("CERT", "KEY") if cert else ("KEY", "CERT")
+            raise SettingsError(
+                f"TASKDIST_GATEWAY_TLS_{there} is set and TASKDIST_GATEWAY_TLS_{missing} is not: set both to serve "
+                "HTTPS, or none"
+            )
+        root = env.get("TASKDIST_GATEWAY_ROOT_PATH", "").rstrip("/")
+        if root and not root.startswith("/"):
+            raise SettingsError(f"TASKDIST_GATEWAY_ROOT_PATH is {root!r}: let it begin with a slash")
+        namespaces = env.get("TASKDIST_WATCH_NAMESPACES", "").split(",")
+        return cls(
+            port=ports["TASKDIST_GATEWAY_PORT"],
+            metrics_port=ports["TASKDIST_METRICS_PORT"],
+            health_port=ports["TASKDIST_HEALTH_PORT"],
+            host=env.get("TASKDIST_HOST", "0.0.0.0"),
+            watch_namespaces=tuple(each.strip() for each in namespaces if each.strip()),
+            tls_cert=cert,
+            tls_key=key,
+            root_path=root,
+            most_waiting=read.whole("TASKDIST_GATEWAY_MOST_WAITING", 10_000, 1, 1_000_000),
+            log_level=read.one_of("TASKDIST_LOG_LEVEL", "info", LEVELS),
+            kubeconfig=env.get("KUBECONFIG") or None,
+        )

@@ -1,0 +1,96 @@
+"""What goes in and out, as the OpenAPI description shows it: camelCase, as in the resources."""
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+from taskdist.api import TaskSpec
+from taskdist.api.meta import LabelKey, LabelValue, Model
+from taskdist.gateway.board import Row, row_of
+from taskdist.kube import Obj
+
+TaskName = Annotated[
+    str,
+    StringConstraints(
+        min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+    ),
+]
+
+
+class NewTask(TaskSpec):
+    """A Task to run: the fields of its spec, and a name if it should have one of its own."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+    name: TaskName | None = Field(
+        default=None, description="Name of the Task. Without one it gets one, from the idempotency key where there is."
+    )
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(
+        default_factory=dict, description="Labels of the Task, to find it again."
+    )
+
+    def document(self) -> dict[str, Any]:
+        """Return what was asked for, and nothing else: the rest is left to the API server's defaults."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+
+
+class TaskRow(Model):
+    """Where a Task stands."""
+
+    name: str = Field(description="Name of the Task.")
+    namespace: str = Field(description="Its namespace.")
+    uid: str = Field(description="Tells it from others that had or will have its name.")
+    queue: str = Field(description="The queue it was submitted to.")
+    type: str = Field(description="What kind of work it is.")
+    priority: str = Field(description="Its level.")
+    tenant: str = Field(description="On whose account it runs.")
+    labels: dict[str, str] = Field(default_factory=dict, description="Its labels.")
+    phase: str = Field(description="Pending, Assigned, DeadLettered, Succeeded, Failed or Cancelled.")
+    settled: bool = Field(description="Nothing more comes of it by itself: it has ended, or is a dead letter.")
+    reason: str = Field(default="", description="Why it waits, or why it ended.")
+    message: str = Field(default="", description="The same for people, with what to do about it.")
+    pool: str = Field(default="", description="Pool of the agent that runs it, or ran it last.")
+    agent: str = Field(default="", description="That agent.")
+    attempt: int = Field(default=0, description="How many attempts were begun.")
+    progress: dict[str, Any] | None = Field(default=None, description="How far the running attempt is.")
+    created_at: str | None = Field(default=None, description="When it was created.")
+    deadline: str | None = Field(default=None, description="When it should have succeeded.")
+    assigned_at: str | None = Field(default=None, description="When the last attempt was given to an agent.")
+    finished_at: str | None = Field(default=None, description="When it ended, or became a dead letter.")
+
+    @classmethod
+    def of(cls, row: Row) -> "TaskRow":
+        return cls.model_validate({name: getattr(row, name) for name in cls.model_fields})
+
+
+class TaskDocument(TaskRow):
+    """A Task with what went in, and what came out."""
+
+    payload: dict[str, Any] = Field(default_factory=dict, description="What the handler gets.")
+    result: dict[str, Any] | None = Field(default=None, description="What the handler returned.")
+    attempts: list[dict[str, Any]] = Field(default_factory=list, description="How its attempts ended, oldest first.")
+
+    @classmethod
+    def of_object(cls, obj: Obj) -> "TaskDocument":
+        spec, status, row = _dict(obj.get("spec")), _dict(obj.get("status")), row_of(obj)
+        attempts, result = status.get("attempts"), status.get("result")
+        return cls.model_validate(
+            {name: getattr(row, name) for name in TaskRow.model_fields}
+            | {
+                "payload": _dict(spec.get("payload")),
+                "result": result if isinstance(result, dict) else None,
+                "attempts": [each for each in attempts if isinstance(each, dict)] if isinstance(attempts, list) else [],
+            }
+        )
+
+
+class TaskPage(Model):
+    """A part of a list, by name."""
+
+    items: list[TaskRow] = Field(description="The Tasks.")
+    next: str | None = Field(default=None, description="Send it as `after` to go on; absent at the end.")
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
