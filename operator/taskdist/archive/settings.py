@@ -1,7 +1,6 @@
 """What the archive is told from outside: one frozen value, read from the environment once, at the start."""
 
 import os
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,7 +25,6 @@ class Settings:
     host: str = "0.0.0.0"
     log_level: str = "info"
     kubeconfig: str | None = None  # None: in-cluster, or KUBECONFIG
-    pod_name: str = ""
 
     @property
     def lock(self) -> str:
@@ -59,5 +57,4 @@ class Settings:
             host=env.get("TASKDIST_ARCHIVE_HOST") or "0.0.0.0",
             log_level=read.one_of("TASKDIST_LOG_LEVEL", "info", LEVELS),
             kubeconfig=env.get("KUBECONFIG") or None,
-            pod_name=env.get("TASKDIST_POD_NAME") or socket.gethostname(),
         )

@@ -112,11 +112,17 @@ def test_the_command_works_without_it(base: Environment, tmp_path: Path) -> None
         "contexts: [{name: c, context: {cluster: c}}]\n"
     )
     helps = ("taskdist --help", "taskdist submit --help", "taskdist agent --help", "taskdist simulate --help")
-    done = base.commands(*helps, f"taskdist get --kubeconfig {path}", "taskdist operator")
+    done = base.commands(*helps, f"taskdist get --kubeconfig {path}", "taskdist operator", "taskdist archive")
     for line in helps:
         assert f"{line}: 0" in done.stdout
     assert done.stdout.count("Usage: taskdist") == len(helps)
     assert "the API server cannot be reached" in done.stderr
     assert "taskdist operator: 1" in done.stdout
     assert "pip install 'taskdist[operator]'" in done.stderr
+    assert "pip install 'taskdist[archive]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_wheel_holds_the_steps_of_the_archive_s_schema(base: Environment) -> None:
+    shipped = {file.name for file in (base.folder / "taskdist" / "archive" / "migrations").glob("*.sql")}
+    assert shipped == {file.name for file in (ROOT / "operator/taskdist/archive/migrations").glob("*.sql")} != set()
