@@ -16,10 +16,11 @@ from contextlib import aclosing
 from typing import Any
 
 from taskdist.kube.client import Client
-from taskdist.kube.errors import ApiError
+from taskdist.kube.errors import ApiError, Unanswered
 from taskdist.kube.informer import Informer
 from taskdist.kube.resources import Obj, name_of, namespace_of, uid_of, version_of
 from taskdist.kube.store import is_newer
+from taskdist.kube.streamed import streamed
 
 # How many listed objects are taken in at one turn of the loop.
 TURN_OBJECTS = 200
@@ -88,22 +89,32 @@ async def _listed(
     label_selector: str = "",
     metadata_only: bool = False,
 ) -> tuple[set[str], str]:
-    """Give each object of a consistent list to `take`, page by page: all at once may be more than the memory holds.
+    """Give each object of a consistent list to `take`, part by part: all at once may be more than the memory holds.
 
-    Returns the uids listed and the list's version. Starts over when the token for the next page has expired; the last
-    try asks for everything at once, which needs none. What came before is true on its own.
+    Returns the uids listed and the list's version. A stream that cannot be had is followed by pages; these start over
+    when the token for the next one has expired, and the last try asks for everything at once, which needs none. What
+    came before is true on its own.
     """
-    for page_size in (PAGE_OBJECTS, PAGE_OBJECTS, 0):
+    for page_size, stream in ((PAGE_OBJECTS, True), (PAGE_OBJECTS, False), (PAGE_OBJECTS, False), (0, False)):
         listed: set[str] = set()
         version = ""
-        pages = client.pages(
-            view.resource,
-            namespace,
-            label_selector=label_selector,
-            page_size=page_size,
-            metadata_only=metadata_only,
-            ahead=metadata_only,
-        )
+        if stream:
+            pages = streamed(
+                client,
+                view.resource,
+                namespace,
+                label_selector=label_selector,
+                part=page_size,
+                metadata_only=metadata_only,
+            )
+        else:
+            pages = client.pages(
+                view.resource,
+                namespace,
+                label_selector=label_selector,
+                page_size=page_size,
+                metadata_only=metadata_only,
+            )
         try:
             async with aclosing(pages):
                 async for page in pages:
@@ -113,8 +124,8 @@ async def _listed(
                         take(obj)
                         if number % TURN_OBJECTS == 0:
                             await asyncio.sleep(0)  # the Lease has to be renewed meanwhile
-        except ApiError as error:
-            if not error.is_gone or page_size == 0:
+        except (ApiError, Unanswered) as error:
+            if not stream and (page_size == 0 or not isinstance(error, ApiError) or not error.is_gone):
                 raise
         else:
             return listed, version

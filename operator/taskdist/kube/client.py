@@ -319,7 +319,6 @@ class Client:
 
         `ahead`: each page is asked for while the caller works on the one before it, so that two are in memory.
         """
-        accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1" if metadata_only else ""
 
         def ask(token: str) -> asyncio.Task[Obj]:
             call = self._call(
@@ -333,7 +332,7 @@ class Client:
                     limit=str(page_size) if page_size else "",
                     **{"continue": token},
                 ),
-                accept=accept or "application/json",
+                accept=_accept("PartialObjectMetadataList" if metadata_only else ""),
                 timeout=timeout,
             )
             return asyncio.ensure_future(call)
@@ -366,8 +365,12 @@ class Client:
         seconds: int = 300,
         stall: float = 90.0,
         timeout: float | None = None,
+        initial: bool = False,
+        metadata_only: bool = False,
     ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
         """Events after `resource_version`, with bookmarks, for about `seconds`; then it ends in order.
+
+        `initial`: first what there is at the request or later, and a bookmark after that. See `streamed`.
 
         Raises `ApiError` on entering or while iterating (`is_gone`: list again), and `Unanswered` when the connection
         is lost, makes no sense, or is silent for `stall` seconds; the server bookmarks about once a minute.
@@ -379,10 +382,13 @@ class Client:
                 watch="true",
                 allowWatchBookmarks="true",
                 resourceVersion=resource_version,
+                sendInitialEvents="true" if initial else "",
+                resourceVersionMatch="NotOlderThan" if initial else "",
                 timeoutSeconds=str(seconds),
                 labelSelector=label_selector,
                 fieldSelector=field_selector,
             ),
+            accept=_accept("PartialObjectMetadata" if metadata_only else ""),
             timeout=timeout or self._timeout,
         )
         started = time.monotonic()
@@ -484,6 +490,10 @@ def _object(body: bytes, request: Request) -> Obj:
     if not isinstance(obj, dict):
         raise Unanswered(f"{request.method} {request.path}: the answer is no object")
     return obj
+
+
+def _accept(kind: str) -> str:
+    return f"application/json;as={kind};g=meta.k8s.io;v=v1" if kind else "application/json"
 
 
 def _query(**parameters: str) -> str:

@@ -14,15 +14,17 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from taskdist.common.backoff import Backoff
-from taskdist.kube.client import Client, WatchEvent
+from taskdist.kube.client import Client, Page, WatchEvent
 from taskdist.kube.errors import ApiError, HistoryWentBack, KubeError, Unanswered
 from taskdist.kube.resources import Obj, Resource, uid_of, version_of
 from taskdist.kube.store import Difference, DifferenceKind, Event, Store
+from taskdist.kube.streamed import streamed
 
 T = TypeVar("T")
 
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 class InformerSettings:
     """Sizes and times of an informer. Times in seconds."""
 
+    streamed: bool = True
+    """Lists come as a stream from the server's memory, where it can do that; else in pages."""
     page_size: int = 500
     watch: tuple[int, int] = (240, 480)
     """A watch is asked to end after a time in this range, so that load moves to new API servers."""
@@ -175,6 +179,7 @@ class _Scope(Generic[T]):
         self._answered = True
         self._expired = 0
         self._torn = 0
+        self._pages = False
 
     async def run(self) -> None:
         informer = self._informer
@@ -228,37 +233,58 @@ class _Scope(Generic[T]):
         self.heard_at = self._informer._clock()
 
     async def _list(self) -> None:
-        try:
-            await self._list_all()
-        except ApiError as error:
-            self._torn += error.is_gone
-            raise
-        self._torn = 0
-
-    async def _list_all(self) -> None:
-        """Bring the view to a fresh list. Pages go in as they come: each object is true on its own."""
-        informer = self._informer
-        store = informer.store
-        listed: set[str] = set()
-        version = ""
+        informer, settings = self._informer, self._informer._settings
         informer.counts.lists += 1
-        async for page in informer._client.pages(
+        if settings.streamed and not self._pages:
+            parts = streamed(
+                informer._client,
+                informer.resource,
+                self.namespace,
+                label_selector=informer._labels,
+                field_selector=informer._fields,
+                part=settings.page_size,
+                timeout=settings.list_timeout,
+            )
+            try:
+                await self._take_in(parts)
+            except (ApiError, Unanswered) as error:
+                # Who refuses it has no such thing: it is not asked for it again.
+                self._pages = isinstance(error, ApiError) and error.status in (400, 422)
+                log.info("%s cannot be listed as a stream: %s", informer.resource, error)
+            else:
+                return
+        pages = informer._client.pages(
             informer.resource,
             self.namespace,
             label_selector=informer._labels,
             field_selector=informer._fields,
             # Pages whose token expires before the end, twice in a row, are too slow: then all is asked for at once.
-            page_size=informer._settings.page_size if self._torn < 2 else 0,
+            page_size=settings.page_size if self._torn < 2 else 0,
             ahead=True,
-            timeout=informer._settings.list_timeout,
-        ):
-            version = page.resource_version
-            self._of_one_history(self._version, version)
-            for obj in page.items:
-                listed.add(uid_of(obj))
-                informer._tell(store.put(obj))
-            # A list of many pages must not keep everything else from running.
-            await asyncio.sleep(0)
+            timeout=settings.list_timeout,
+        )
+        try:
+            await self._take_in(pages)
+        except ApiError as error:
+            self._torn += error.is_gone
+            raise
+        self._torn = 0
+
+    async def _take_in(self, pages: AsyncGenerator[Page, None]) -> None:
+        """Bring the view to a fresh list. Pages go in as they come: each object is true on its own."""
+        informer = self._informer
+        store = informer.store
+        listed: set[str] = set()
+        version = ""
+        async with aclosing(pages):
+            async for page in pages:
+                version = page.resource_version
+                self._of_one_history(self._version, version)
+                for obj in page.items:
+                    listed.add(uid_of(obj))
+                    informer._tell(store.put(obj))
+                # A list of many pages must not keep everything else from running.
+                await asyncio.sleep(0)
         informer._tell(store.sweep(listed, version, self.namespace))
         self._version = version
         self._heard()

@@ -41,11 +41,13 @@ from taskdist.kube import (
     Updated,
     Write,
     Written,
+    catch_up,
     name_of,
     namespace_of,
     uid_of,
     version_of,
 )
+from taskdist.kube.streamed import streamed
 
 pytestmark = pytest.mark.usefixtures("crds")
 
@@ -129,6 +131,30 @@ class TestVerbs:
         assert len({page.resource_version for page in pages}) == 1
         bare = [page async for page in client.pages(TASKS, namespace, metadata_only=True)]
         assert [sorted(obj) for obj in bare[0].items] == [["apiVersion", "kind", "metadata"]] * 5
+
+    async def test_a_list_may_come_as_a_stream_as_new_as_the_last_write(self, client: Client, namespace: str) -> None:
+        for number in range(5):
+            made = await client.create(TASKS, task(f"t{number}", payload={"n": number}), namespace)
+        parts = [page async for page in streamed(client, TASKS, namespace, part=2)]
+        assert [len(page.items) for page in parts] == [2, 2, 1, 0]
+        assert [name_of(obj) for page in parts for obj in page.items] == [f"t{n}" for n in range(5)]
+        assert int(parts[-1].resource_version) >= int(version_of(made))
+        bare = [page async for page in streamed(client, TASKS, namespace, metadata_only=True)]
+        assert [sorted(obj) for obj in bare[0].items] == [["apiVersion", "kind", "metadata"]] * 5
+
+    async def test_a_view_catches_up_with_what_its_watch_has_not_told(self, client: Client, namespace: str) -> None:
+        for name in ("assigned", "same", "gone"):
+            await client.create(TASKS, task(name), namespace)
+        view = View(client, [namespace]).informer  # it does not run: its watch never tells anything
+        await catch_up(client, view, namespace, by_name=True)
+        # The last that a leader writes before it is killed.
+        await client.create(TASKS, task("created"), namespace)
+        await client.delete(TASKS, "gone", namespace)
+        written = {"status": {"phase": "Assigned", "attempt": 1, "epoch": 1, "agent": "a", "agentUid": "u"}}
+        await client.patch(TASKS, "assigned", written, namespace, subresource="status")
+        await catch_up(client, view, namespace, by_name=True)
+        found = {each["name"]: (each["status"] or {}).get("phase") for each in view.store}
+        assert found == {"assigned": "Assigned", "same": "Pending", "created": "Pending"}
 
     async def test_a_token_and_its_review(self, client: Client, namespace: str) -> None:
         request = {"spec": {"audiences": ["taskdist"], "expirationSeconds": 600}}

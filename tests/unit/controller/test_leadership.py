@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from taskdist.controller import leadership as module
 from taskdist.controller.asides import Asides
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.leadership import Leadership, Parts
-from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Page, Resource, Unreachable
+from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Resource, Unreachable, WatchEvent
 
 OPEN = {"certificates", "ownership", "effects", "dispatch", "link", "retention", "kopf"}
 
@@ -64,7 +65,9 @@ class World:
 
     # -- the parts -------------------------------------------------------------------------------------------------
 
-    async def pages(self, resource: Resource, *_: Any, **asked: Any) -> AsyncGenerator[Page, None]:
+    @asynccontextmanager
+    async def watch(self, resource: Resource, *_: Any, **asked: Any) -> AsyncIterator[AsyncIterator[WatchEvent]]:
+        """A list as a stream."""
         self.listed.set()
         if asked["metadata_only"]:
             self.by_name.add(resource)
@@ -76,7 +79,11 @@ class World:
         if self.unreachable:
             self.unreachable -= 1
             raise Unreachable("refused")
-        yield Page([], "1")
+        yield self.nothing()
+
+    async def nothing(self) -> AsyncIterator[WatchEvent]:
+        end = {"resourceVersion": "1", "annotations": {"k8s.io/initial-events-end": "true"}}
+        yield WatchEvent("BOOKMARK", {"metadata": end})
 
     async def forever(self, part: str) -> None:
         self.turn(part, True)
@@ -121,7 +128,7 @@ class World:
         certificates = SimpleNamespace(present=False, refresh=self.refresh, run=lambda: self.forever("certificates"))
         return Parts(
             settings=cast(Any, SimpleNamespace(write_concurrency=1, watch_namespaces=())),
-            client=cast(Any, SimpleNamespace(pages=self.pages)),
+            client=cast(Any, SimpleNamespace(watch=self.watch)),
             queues=view(TASKQUEUES),
             pools=view(AGENTPOOLS),
             tasks=view(TASKS),

@@ -60,6 +60,12 @@ def bookmark(version: int) -> Obj:
     return event("BOOKMARK", {"metadata": {"resourceVersion": str(version)}})
 
 
+def streaming(version: int, *items: Obj) -> Stream:
+    """A list as a stream."""
+    end = {"resourceVersion": str(version), "annotations": {"k8s.io/initial-events-end": "true"}}
+    return Stream([*(event("ADDED", item) for item in items), event("BOOKMARK", {"metadata": end})])
+
+
 Step = Answer | Exception | Stream
 
 

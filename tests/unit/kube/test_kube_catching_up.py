@@ -6,18 +6,34 @@ import asyncio
 
 import pytest
 
-from taskdist.kube import TASKS, Added, Answer, ApiError, Client, Deleted, Event, Informer, Request, Updated, catch_up
+from taskdist.kube import (
+    TASKS,
+    Added,
+    Answer,
+    ApiError,
+    Client,
+    Deleted,
+    Event,
+    Informer,
+    Request,
+    Unanswered,
+    Updated,
+    catch_up,
+)
 from taskdist.kube import catching_up as module
-from unit.kube.fakes import GONE, NOT_FOUND, Script, Step, listing, make, ok, status
+from unit.kube.fakes import GONE, NOT_FOUND, Script, Step, Stream, event, listing, make, ok, status, streaming
 
 FAILED = status(500, "InternalError")
+GONE_ERROR = Unanswered("cut")
+REFUSED = status(422, "Invalid", "sendInitialEvents is forbidden")
 
 
 class Server(Script):
     """A script, a view on it, what the view told, and what it held when each request came."""
 
-    def __init__(self, *steps: Step) -> None:
-        super().__init__(*steps)
+    def __init__(self, *steps: Step, stream: Step = REFUSED) -> None:
+        """`stream`: what becomes of the list as a stream; by default it is in pages."""
+        super().__init__(stream, *steps)
         self.held: list[list[str]] = []
         self.told: list[str] = []
         self.client = Client(self)
@@ -49,6 +65,11 @@ class Server(Script):
         await catch_up(self.client, self.view, None, by_name=by_name)
         assert not self.steps, "all that the script has was asked for"
         return sorted(self.view.store)
+
+    @property
+    def lists(self) -> list[Request]:
+        """The lists in pages that were asked for."""
+        return [request for request in self.asked if request.query and "watch=" not in request.query]
 
     @property
     def read(self) -> list[str]:
@@ -84,7 +105,7 @@ async def test_it_starts_over_where_the_pages_expire(by_name: bool) -> None:
     )
     server.watched(("a", 2), ("b", 5), ("c", 10))
     assert await server.catch_up(by_name=by_name) == ["b@5", "c@10"]
-    assert ["limit=" in request.query for request in server.asked] == [True, True, True, True, False]
+    assert ["limit=" in request.query for request in server.asked[1:]] == [True, True, True, True, False]
 
 
 async def test_by_name_nothing_is_read_that_the_watch_has_brought() -> None:
@@ -92,9 +113,36 @@ async def test_by_name_nothing_is_read_that_the_watch_has_brought() -> None:
     server.watched(("a", 2), ("b", 5))
     assert await server.catch_up(by_name=True) == ["a@2", "b@5"]
     assert [request.accept.partition(";")[2] for request in server.asked] == [
-        "as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+        "as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+        "as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
     ]
-    assert server.queries() == [{"limit": "500"}], "a list that no cache of any age answers"
+    assert server.queries()[1] == {"limit": "500"}, "a list that no cache of any age answers"
+
+
+async def test_where_the_server_streams_its_list_no_page_is_asked_for() -> None:
+    server = Server(ok(make("b", 6)), stream=streaming(7, make("a", 2), make("b", 6)))
+    server.watched(("a", 2), ("b", 5), ("gone", 4))
+    assert await server.catch_up(by_name=True) == ["a@2", "b@6"]
+    assert server.lists == []
+    query = server.queries()[0]
+    assert (query["sendInitialEvents"], query["resourceVersionMatch"]) == ("true", "NotOlderThan")
+    assert "resourceVersion" not in query, "as new as etcd is, not of any age"
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        pytest.param(Stream(streaming(7, make("a", 2), make("b", 5)).lines[:-1]), id="before-its-end"),
+        pytest.param(Stream(streaming(7, make("a", 2)).lines[:1], GONE_ERROR), id="with-an-error"),
+        pytest.param(Stream([event("ADDED", make("a", 2)), event("MODIFIED", make("a", 3))]), id="by-something-else"),
+    ],
+)
+async def test_of_a_stream_that_is_cut_nothing_is_concluded(cut: Stream) -> None:
+    # What the stream showed is gone when the pages are read.
+    server = Server(listing(9, make("c", 8)), stream=cut)
+    server.watched(("c", 8))
+    assert await server.catch_up() == ["c@8"]
+    assert len(server.lists) == 1
 
 
 async def test_what_another_leader_wrote_just_before_is_seen_whatever_the_watch_lags_behind() -> None:
@@ -135,7 +183,7 @@ async def test_what_the_watch_brings_meanwhile_is_not_read() -> None:
 async def test_where_much_differs_a_whole_list_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_READ", 2)
     late = [make(name, 9) for name in "abc"]
-    server = Server(listing(9, *late), listing(10, *late, make("d", 10)))
+    server = Server(listing(9, *late), REFUSED, listing(10, *late, make("d", 10)))
     server.watched(("a", 4), ("b", 4), ("gone", 5))
     assert await server.catch_up(by_name=True) == ["a@9", "b@9", "c@9", "d@10"]
     assert server.read == []
@@ -149,7 +197,9 @@ async def test_a_failure_is_the_caller_s() -> None:
 
 
 async def test_each_page_is_asked_for_before_the_one_before_it_is_worked_on() -> None:
-    server = Server(listing(7, make("a"), token="more"), listing(7, make("b"), token="more"), listing(7, make("c")))
+    server = Server(
+        listing(7, make("b"), token="more"), listing(7, make("c")), stream=listing(7, make("a"), token="more")
+    )
     asked = [len(server.asked) async for _ in server.client.pages(TASKS, ahead=True)]
     assert asked == [2, 3, 3]
 
@@ -158,7 +208,7 @@ async def test_a_page_that_nobody_waits_for_any_more_troubles_nobody() -> None:
     troubles: list[object] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: troubles.append(context))
-    server = Server(listing(7, make("a"), token="more"), FAILED)
+    server = Server(FAILED, stream=listing(7, make("a"), token="more"))
     pages = server.client.pages(TASKS, ahead=True)
     await anext(pages)
     for _ in range(5):

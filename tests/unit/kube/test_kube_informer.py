@@ -25,7 +25,7 @@ from taskdist.kube import (
     Unreachable,
     Updated,
 )
-from unit.kube.fakes import GONE, Script, Step, Stream, bookmark, event, listing, make, ok, status
+from unit.kube.fakes import GONE, Script, Step, Stream, bookmark, event, listing, make, ok, status, streaming
 
 
 class Watched:
@@ -44,7 +44,7 @@ class Watched:
             on_event=rest.pop("on_event", self.tell),
             on_difference=self.differences.append,
             namespaces=namespaces,
-            settings=InformerSettings(check=0, **rest.pop("settings", {})),
+            settings=InformerSettings(check=0, streamed=rest.pop("streamed", False), **rest.pop("settings", {})),
             rng=random.Random(1),
             clock=self.clock,
             sleep=self.sleep,
@@ -118,6 +118,46 @@ async def test_pages_are_one_list() -> None:
     async with watched.running():
         assert set(watched.informer.store) == {"a@1", "b@1", "c@3"}
         assert [query.get("continue") for query in watched.script.queries()[:3]] == [None, "more", "last"]
+
+
+async def test_a_list_comes_as_a_stream_and_the_watch_goes_on_from_there() -> None:
+    watched = Watched(streaming(5, A1, B1), Stream([event("DELETED", make("a", 7))], hang=True), streamed=True)
+    async with watched.running():
+        assert watched.told == ["+a@1", "+b@1", "-a@7"]
+        first, second = watched.script.queries()
+        assert first["sendInitialEvents"] == "true"
+        assert "resourceVersion" not in first, "as new as etcd is at the request"
+        assert second["resourceVersion"] == "5"
+        assert "sendInitialEvents" not in second
+
+
+async def test_what_a_later_stream_does_not_bring_was_deleted_meanwhile() -> None:
+    watched = Watched(streaming(5, A1, B1), GONE, streaming(9, A1), streamed=True)
+    async with watched.running():
+        assert watched.told == ["+a@1", "+b@1", "?b@1"]
+
+
+@pytest.mark.parametrize(
+    ("failed", "again"),
+    [
+        pytest.param(status(422, "Invalid", "sendInitialEvents is forbidden"), False, id="refused-for-good"),
+        pytest.param(status(504, "Timeout", "Too large resource version"), True, id="not-now"),
+        pytest.param(Stream([event("ADDED", make("gone", 2))]), True, id="cut-before-its-end"),
+    ],
+)
+async def test_where_no_stream_is_to_be_had_pages_are_listed(failed: Step, again: bool) -> None:
+    watched = Watched(
+        failed,
+        listing(5, A1, token="more"),
+        listing(5, B1),
+        GONE,
+        *([streaming(9, A1)] if again else [listing(9, A1)]),
+        streamed=True,
+    )
+    async with watched.running():
+        assert set(watched.informer.store) == {"a@1"}
+        asked = ["sendInitialEvents" in query for query in watched.script.queries()]
+        assert asked == [True, False, False, False, again, False]
 
 
 async def test_goes_on_after_a_bookmark_and_an_orderly_end() -> None:
