@@ -17,8 +17,8 @@ from taskdist.controller.auditor import Auditor
 from taskdist.controller.bridge import PodFact, PoolReport
 from taskdist.controller.retention import Withheld
 from taskdist.controller.status import QueueFacts
+from taskdist.controller.status_tracker import StatusTracker
 from taskdist.controller.tally import Tally
-from taskdist.controller.telling import Telling
 from taskdist.core import Core
 from taskdist.core.agents.performance import TypePerformance
 from taskdist.core.explaining.bottlenecks import Bottleneck
@@ -144,7 +144,7 @@ class Dispatcher:
         self._auditor = Auditor()
         self._withheld = withheld
         self._doors = Doors()
-        self._telling = self._begun_telling()
+        self._tracker = self._new_tracker()
         self._door_look: asyncio.TimerHandle | None = None
 
     @property
@@ -173,7 +173,7 @@ class Dispatcher:
         self._leader = leader
         self._stopping = False
         self._doors = Doors()
-        self._telling = self._begun_telling()
+        self._tracker = self._new_tracker()
         for key in closed:
             self._doors.restore(key)
         for queue in queues:
@@ -209,10 +209,10 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._auditor.forget()
-        self._telling = self._begun_telling()
+        self._tracker = self._new_tracker()
 
-    def _begun_telling(self) -> Telling:
-        return Telling(self._clocks, self._tally, self._doors, self._withheld)
+    def _new_tracker(self) -> StatusTracker:
+        return StatusTracker(self._clocks, self._tally, self._doors, self._withheld)
 
     # -- what happened in the cluster ------------------------------------------------------------------------------
 
@@ -230,18 +230,18 @@ class Dispatcher:
 
     def queue_deleted(self, key: Key) -> None:
         self._doors.dropped(key)
-        self._telling.queue_deleted(key)
+        self._tracker.queue_deleted(key)
         self._input(lambda m, now: m.queue_deleted(key, now))
 
     def pool_applied(self, pool: Pool) -> None:
         if not self._serves(pool.namespace):
             return
         self._input(lambda m, now: m.pool_applied(pool, now))
-        self._telling.pool_changed(pool.key)
+        self._tracker.pool_changed(pool.key)
 
     def pool_deleted(self, key: Key) -> None:
         self._input(lambda m, now: m.pool_deleted(key, now))
-        self._telling.pool_deleted(key)
+        self._tracker.pool_deleted(key)
 
     def task_observed(self, record: ObservedTask) -> None:
         if not self._serves(record.task.namespace):
@@ -273,7 +273,7 @@ class Dispatcher:
         if before is None or (before.going, before.ended) != (pod.going, pod.ended):
             self._effects.look_at({key}, set())
         else:
-            self._telling.pool_changed(key)
+            self._tracker.pool_changed(key)
 
     def pod_gone(self, pod: ObservedPod) -> None:
         """The pod is gone from the view; `pod` is the last that was seen of it."""
@@ -310,7 +310,7 @@ class Dispatcher:
             self._effects.close(session, why)
             return
         self._input(lambda m, now: m.connected(session, identity, hello, now))
-        self._telling.pool_changed((identity.namespace, identity.pool))
+        self._tracker.pool_changed((identity.namespace, identity.pool))
 
     def received(self, session: int, message: FromAgent) -> None:
         self._observer.received(message)
@@ -332,8 +332,8 @@ class Dispatcher:
             for uid in sorted(self._pools_pods.get(key, ()))
             if (pod := self._pods.get(uid)) is not None
         )
-        facts = self._telling.pool(core, key)
-        self._telling.told_pool(key, facts)
+        facts = self._tracker.pool(core, key)
+        self._tracker.told_pool(key, facts)
         return PoolReport(facts, pods)
 
     def tell_queue(self, key: Key) -> QueueFacts | None:
@@ -341,13 +341,13 @@ class Dispatcher:
         core = self.core
         if core is None:
             return None
-        facts = self._telling.queue(core, key)
-        self._telling.told_queue(key, facts)
+        facts = self._tracker.queue(core, key)
+        self._tracker.told_queue(key, facts)
         return facts
 
     def bottlenecks(self) -> tuple[Mapping[Key, Bottleneck], Mapping[Key, Bottleneck]]:
         """By queue and by pool: what holds most waiting time, where anything does for long."""
-        return self._telling.bottlenecks()
+        return self._tracker.bottlenecks()
 
     @property
     def audit_findings(self) -> int:
@@ -477,10 +477,10 @@ class Dispatcher:
         if core is None:
             return
         self._auditor.look(core)
-        self._telling.watch(core)
+        self._tracker.watch(core)
         # What waits for the archive grows with time alone.
         self._look_at_doors(self._doors.watched)
-        pools, queues = self._telling.take_due(core)
+        pools, queues = self._tracker.take_due(core)
         if pools or queues:
             self._effects.look_at(pools, queues)
         self._looker = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)

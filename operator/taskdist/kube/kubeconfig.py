@@ -30,7 +30,7 @@ PLUGIN_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """All that a kubeconfig says of one context, files read and plugins run."""
+    """A context of a kubeconfig, with its files read and its plugins run."""
 
     server: str
     """Scheme, host, port and possibly a path, without a trailing slash."""
@@ -203,7 +203,7 @@ def _proxy(cluster: _Entry) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What a plugin gave."""
+    """The credentials that a plugin gave."""
 
     authorization: str | None
     certificate: bytes | None

@@ -1,4 +1,4 @@
-"""Who asks, and what they may: a bearer token as the API server judges it, by TokenReview and SubjectAccessReview.
+"""Callers with a bearer token, and their rights, as the API server judges them: TokenReview and SubjectAccessReview.
 
 For servers of ours that answer from memory what the caller could have read from the API server: nobody gets more than
 by kubectl. Answers are kept for a few seconds, the noes too, so that a busy caller costs the API server little and a

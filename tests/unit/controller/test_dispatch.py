@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from taskdist.api import Phase, Priority, Reason
-from taskdist.controller import dispatch, telling
+from taskdist.controller import dispatch, status_tracker
 from taskdist.controller.dispatch import Dispatcher
 from taskdist.controller.retention import Withheld
 from taskdist.controller.snapshot import snapshot
@@ -293,7 +293,7 @@ async def test_a_question_is_no_telling(monkeypatch: pytest.MonkeyPatch) -> None
         Leader(core, 1, LeaderSettings()), [Queue("ns", "q", ("pool",))], [Pool("ns", "pool")], [RECORD]
     )
     try:
-        said = room.dispatcher._telling
+        said = room.dispatcher._tracker
         for _ in range(2):
             assert said.queue(core, ("ns", "q")) == QueueFacts(1, 0)
             assert said.pool(core, ("ns", "pool")).desired == 1
@@ -577,7 +577,7 @@ async def test_figures_alone_are_told_of_a_bounded_number_of_queues_at_a_look_an
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(dispatch, "LOOK_SECONDS", 3600.0)
-    keys = [("ns", f"q{n}") for n in range(3 * telling.FIGURES_A_LOOK)]
+    keys = [("ns", f"q{n}") for n in range(3 * status_tracker.FIGURES_A_LOOK)]
     async with leading() as room:
         for key in keys:
             room.dispatcher.queue_applied(Queue(*key, ("pool",)))
@@ -590,7 +590,7 @@ async def test_figures_alone_are_told_of_a_bounded_number_of_queues_at_a_look_an
             room.now = Now(room.now.boot + 1.0, room.now.wall)
             room.dispatcher._look()
             (looked,) = [queues & set(keys) for _, queues in room.effects.looked]
-            assert len(looked) == telling.FIGURES_A_LOOK
+            assert len(looked) == status_tracker.FIGURES_A_LOOK
             for key in looked:
                 assert room.dispatcher.tell_queue(key) == QueueFacts(1, 0)
             told += looked
@@ -599,7 +599,7 @@ async def test_figures_alone_are_told_of_a_bounded_number_of_queues_at_a_look_an
 
 async def test_a_queue_that_closes_is_told_at_once_whatever_figures_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "LOOK_SECONDS", 3600.0)
-    monkeypatch.setattr(telling, "FIGURES_A_LOOK", 0)
+    monkeypatch.setattr(status_tracker, "FIGURES_A_LOOK", 0)
     async with leading() as room:
         assert room.dispatcher.tell_queue(KEY) is not None
         monkeypatch.setattr(room.dispatcher._doors, "closed", lambda key: "full")

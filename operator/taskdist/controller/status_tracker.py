@@ -29,8 +29,8 @@ BOTTLENECK_SECONDS = 5.0
 PERFORMANCE_SECONDS = 60.0
 
 
-class Telling:
-    """Compares facts with those told last, for one leadership: the next one begins afresh."""
+class StatusTracker:
+    """Compares the facts of pools and queues with those that status told last, for one leadership."""
 
     def __init__(
         self, clocks: Callable[[], Now], tally: Tally, doors: Doors, withheld: Callable[[Key], Withheld]
