@@ -10,7 +10,8 @@ from taskdist.core.model import Pool
 
 
 class Spent(NamedTuple):
-    """What attempts have cost together, in their pools' currency, and the Wh that they took. None: no pool says."""
+    """The cost of attempts so far, in their pools' currency, and their energy in Wh. None: no pool has told a price, or
+    a power."""
 
     cost: float | None = None
     energy: float | None = None
@@ -28,7 +29,7 @@ def share(slot_seconds: float, slots: int, an_hour: float) -> float:
 
 
 def spent(before: Spent, pool: Pool, slots: int, agent_slots: int, seconds: float) -> Spent:
-    """Return what is spent with one more attempt, which held slots of an agent of the pool for so many seconds."""
+    """Return what is spent with one more attempt, which held `slots` slots of an agent of the pool for `seconds`."""
     slot_seconds = slots * max(0.0, seconds)
     return Spent(
         _more(before.cost, slot_seconds, agent_slots, pool.cost_per_hour),
@@ -37,7 +38,7 @@ def spent(before: Spent, pool: Pool, slots: int, agent_slots: int, seconds: floa
 
 
 def _more(before: float | None, slot_seconds: float, agent_slots: int, an_hour: float) -> float | None:
-    """A pool that says 0 says nothing."""
+    """Add the attempt's cost. A price of 0 means that the pool tells none."""
     if an_hour <= 0.0:
         return before
     return (before or 0.0) + share(slot_seconds, agent_slots, an_hour)

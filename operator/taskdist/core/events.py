@@ -90,7 +90,7 @@ class TaskGone:
 
 @dataclass(frozen=True, slots=True)
 class TaskEnded:
-    """A Task that the core may never have held ended so: those that depend on it hear of it. Repeats are harmless."""
+    """A Task has ended that the core may never have held: its dependants hear of it. Repeats are harmless."""
 
     uid: str
     phase: Phase
@@ -120,7 +120,8 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class AttemptUsed:
-    """A leased attempt is over and took so much of budgets, by queue and name: it comes before what ends the lease.
+    """A leased attempt is over and has used these amounts of budgets, by queue and name. Comes before what ends its
+    lease.
 
     Rate budgets get back what was spent and not used, and lose what was used beyond. What the attempt does not take of,
     and attempts that were granted in another life, change nothing. Of several the last one counts.

@@ -50,9 +50,10 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a Task may run, beyond its selector. Zones and regions: those allowed, nearest first; empty: any.
+    """Where a Task may run, beyond its selector. Zones and regions are the allowed ones, nearest first; empty: any.
 
-    `wait`: seconds in which only agents may run it that meet one of the preferences."""
+    `wait`: seconds in which only agents may run it that meet one of the preferences.
+    """
 
     zones: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
@@ -168,7 +169,7 @@ class TokenRate:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """An amount that Tasks share: at most `limit` is held at once, or attempts spend what comes at a rate."""
+    """An amount that Tasks share: at most `limit` is held at once, or attempts spend it as it comes at `rate`."""
 
     name: str
     limit: int | None = None
@@ -308,7 +309,7 @@ class Breaker:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """An AgentPool's shape and bounds. With `scaling` off, minimum and maximum are both `spec.replicas`."""
+    """An AgentPool's template and bounds. With `scaling` off, minimum and maximum are both `spec.replicas`."""
 
     namespace: str
     name: str
@@ -358,7 +359,7 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why a pod does not come up. The same while the cause is the same, so that it is told once.
+    """Why a pod does not come up. Equal as long as the cause is the same, so that it is told once.
 
     Attributes:
         cause: Kubernetes' own word for it, such as CrashLoopBackOff.

@@ -64,7 +64,7 @@ def level(queue: Queue, task: Task, now: float, lift: int = 0) -> int:
 
 
 def aged(queue: Queue, task: Task, now: float, base: int) -> int:
-    """Return the level at a time, by that without aging."""
+    """Return the level at a time, given the level without aging."""
     if base >= TOP or now < promotion(queue, task, base, base) or not ages(queue):
         return base
     # Asked of the moment itself, so that a promotion due now has happened now.
@@ -81,7 +81,7 @@ def ages(queue: Queue) -> bool:
 
 
 def promotion(queue: Queue, task: Task, level: int, base: int) -> float:
-    """Return when a Task of this level goes up to the next one."""
+    """Return when aging lifts a Task of this level to the next one."""
     return task.created + (level - base + 1) * queue.aging_step
 
 

@@ -14,7 +14,7 @@ from taskdist.core.model import REGION, ZONE, Agent, Key, Placement, Pool, Prefe
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a Task asks of an agent. `patient`: for now only one that it prefers will do."""
+    """What a Task asks of an agent. `patient`: for now it waits for an agent that it prefers."""
 
     type: str
     slots: int
@@ -29,7 +29,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What an agent brings when it is idle. `types` None means any; `cost` is of the agent, an hour.
+    """What an agent offers when it is idle. `types` None means any; `cost` is that of the whole agent for an hour.
 
     `known` False: an agent that is yet to come, so that its node's zone and region are not known.
     """
@@ -79,7 +79,7 @@ def need_of(task: Task, allows_unfenced: bool, patient: bool = False) -> Need:
 
 
 def offer_of(agent: Agent, pool: Pool | None) -> Offer:
-    """What the agent brings, with what its pool says of it; the defaults for one whose pool is not known."""
+    """Return what the agent offers, its pool's cost and quality included; the defaults where the pool is not known."""
     cost, quality = (0.0, 1.0) if pool is None else (pool.cost_per_hour, pool.quality)
     return Offer(
         agent.pool_key,
@@ -129,7 +129,7 @@ def fulfils(requirement: Requirement, labels: dict[str, str]) -> bool:
 
 
 def covers(offered: Iterable[tuple[str, int]], wanted: Iterable[tuple[str, int]]) -> bool:
-    """Whether the named amounts suffice."""
+    """Whether the offered amounts suffice for the wanted ones, name by name."""
     have = dict(offered)
     return all(have.get(name, 0) >= amount for name, amount in wanted)
 
@@ -161,7 +161,7 @@ def meets(selector: Iterable[Requirement], offer: Offer) -> bool:
 
 
 def worth(preferred: Iterable[Preference], offer: Offer) -> int:
-    """Return the weight of what the agent meets of the preferences."""
+    """Return the sum of the weights of the preferences that the agent meets."""
     return sum(each.weight for each in preferred if meets(each.selector, offer))
 
 
@@ -392,13 +392,13 @@ def refusal(need: Need, offer: Offer) -> int | None:
 
 
 def tasks_at_once(slots: int, resources: tuple[tuple[str, int], ...], need: Need) -> int:
-    """How many such Tasks an idle agent of this size runs at once; 0 if not even one."""
+    """Return how many such Tasks an idle agent of this size runs at once; 0 if not even one."""
     have = dict(resources)
     return min([slots // need.slots, *(have.get(name, 0) // amount for name, amount in need.resources if amount > 0)])
 
 
 def labels_asked(task: Task) -> set[str]:
-    """Keys of the labels that decide where the Task may, or would rather, run."""
+    """Return the keys of the labels that decide where the Task may run, or would rather run."""
     asked = {requirement.key for requirement in task.selector}
     placement = task.placement
     if placement is not None:

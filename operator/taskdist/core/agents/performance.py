@@ -31,7 +31,7 @@ TO_JUDGE: Final = 10
 
 
 def nine_in_ten(mean: float, variance: float) -> float:
-    """Seconds that nine attempts in ten stay below, were they lognormal with this mean and variance."""
+    """Return the 90th percentile of a lognormal with this mean and variance, in seconds."""
     return quantile(mean, variance, TENTH)
 
 
@@ -53,7 +53,8 @@ class Conduct:
         self.held = 0.0
 
     def add(self, succeeded: bool, ratio: float, work: float, held: float) -> None:
-        """An attempt took `ratio` times as long as expected. `work`, `held`: slot-seconds at the speed of its class."""
+        """Add an attempt: `ratio` is its time over the expected one; `work` and `held` are slot-seconds at its class's
+        speed."""
         if self.attempts < MEMORY:
             self.attempts += 1
         weight = 1.0 / self.attempts
@@ -126,7 +127,8 @@ class TypeBook:
 
 @dataclass(frozen=True, slots=True)
 class TypePerformance:
-    """What a pool's status tells of one type: attempts that ended, seconds of those that succeeded, their share.
+    """The performance of a pool at one type, as its status shows it: attempts that ended, seconds of those that
+    succeeded, and their share.
 
     `mean` and `deviation` are in seconds and 0 where none has succeeded.
     """
@@ -140,7 +142,7 @@ class TypePerformance:
 
 @dataclass(frozen=True, slots=True)
 class AgentPerformance:
-    """What a pool's status tells of one agent; see `Conduct`."""
+    """The performance of one agent, as its pool's status shows it; see `Conduct`."""
 
     name: str
     attempts: int
@@ -151,7 +153,7 @@ class AgentPerformance:
 
 @dataclass(frozen=True, slots=True)
 class PoolPerformance:
-    """What a pool's status tells of how its agents do. `efficiency`: that of all of them together."""
+    """The performance of a pool's agents, as its status shows it. `efficiency`: that of all of them together."""
 
     efficiency: float = 1.0
     types: tuple[TypePerformance, ...] = ()
@@ -159,7 +161,7 @@ class PoolPerformance:
 
 
 def weakest(conducts: Iterable[tuple[str, Conduct]]) -> tuple[AgentPerformance, ...]:
-    """Return the `WEAKEST` agents of least efficiency, of those that can be judged, the least first."""
+    """Return the `WEAKEST` agents of least efficiency, least first, among agents with enough attempts to judge."""
     least = nsmallest(
         WEAKEST,
         (

@@ -72,7 +72,7 @@ OPEN: Final = BreakerState.OPEN
 
 
 class AgentRecord:
-    """A pod of a pool and the agent in it, as far as known: either may be seen before the other."""
+    """An agent and its pod, as far as either is known: the one may be seen before the other."""
 
     __slots__ = (
         "availability",
@@ -168,17 +168,17 @@ class AgentRecord:
 
     @property
     def serving(self) -> bool:
-        """Whether it is ready and to stay."""
+        """Whether it is ready and stays."""
         return self.ready and self.departure is STAYS and not self.gone
 
     @property
     def holdable(self) -> bool:
-        """Whether work may go there if it is held for it."""
+        """Whether it can be reserved."""
         return self.serving and self.breaker is not OPEN and self.cap >= self.slots
 
     @property
     def counted(self) -> bool:
-        """Whether it counts towards the pool's size: a pod that is there to stay."""
+        """Whether it counts towards the pool's size: its pod exists and stays."""
         return (self.pod_seen or self.ready) and not self.gone and self.departure is STAYS
 
     @property
@@ -205,7 +205,7 @@ class AgentRecord:
         return self.availability is RESTING
 
     def book_busy_time(self, now: float) -> None:
-        """Book the busy time until now. Called before `busy` or the offer changes."""
+        """Book its busy time until now. Called before `busy` changes, or what it reports."""
         if now > self.since:
             if self.busy and self.slots:
                 self.busy_seconds += (now - self.since) * self.busy / self.slots
@@ -329,11 +329,11 @@ class Roster:
         return bucket[0]
 
     def roomy(self, slots: int) -> int:
-        """Return how many of its agents have so many slots free."""
+        """Return how many of its agents have this many slots free."""
         return sum(self._live[: self.slots - slots + 1])
 
     def draw(self, slots: int, chance: int) -> AgentRecord:
-        """Return one of those with so many slots free, each as likely as the others for an evenly spread `chance`."""
+        """Return a random agent with this many slots free: all are as likely where `chance` is evenly spread."""
         left = chance % self.roomy(slots)
         chance //= self.roomy(slots)
         for busy in range(self.slots - slots + 1):
@@ -356,7 +356,7 @@ class Roster:
 
 
 class AgentClass:
-    """Agents that no filter can tell apart. `members` are those whose offer is known, ready or not.
+    """Agents that no filter can tell apart. `members` are all whose offer is known, ready or not.
 
     `open` counts those that new work may go to, `busy_slots` the busy ones among their slots.
     """

@@ -189,7 +189,7 @@ def _class(kind: AgentClass) -> Iterator[str]:
 
 
 def _task(uid: str, record: TaskRecord, waiting: WaitingIndex, catalogue: Catalogue, fleet: Fleet) -> Iterator[str]:
-    """Whether the Task is where it says that it stands."""
+    """Whether the places that the Task's record names know of the Task."""
     yield from _place(uid, record)
     agent, line, shape = record.agent, record.line, record.shape
     if agent is not None and (fleet.agents.get(agent.uid) is not agent or uid not in agent.leases):
@@ -203,7 +203,7 @@ def _task(uid: str, record: TaskRecord, waiting: WaitingIndex, catalogue: Catalo
 def _sums(
     tasks: int, counts: Mapping[tuple[Key, int], tuple[int, int]], outstanding: int, catalogue: Catalogue, fleet: Fleet
 ) -> Iterator[str]:
-    """Whether counts that are kept apart of each other give the same numbers of Tasks."""
+    """Whether numbers of Tasks that are counted in several places agree."""
     waiting = sum(waiting for waiting, _ in counts.values())
     leased = sum(leased for _, leased in counts.values())
     shaped = sum(shape.tasks for shape in catalogue.shapes.values())
@@ -237,7 +237,7 @@ class Inspection:
         self.running = False
 
     def begin(self, counts: Mapping[tuple[Key, int], tuple[int, int]], outstanding: int) -> None:
-        """Begin a round, with the sums."""
+        """Begin a round; the sums are compared at once."""
         self.running = True
         self._found = [*_sums(len(self._tasks), counts, outstanding, self._catalogue, self._fleet)]
         self._uids = list(self._tasks)

@@ -49,7 +49,7 @@ class Cycle:
         self.autoscaler = Autoscaler(self._catalogue, self._fleet)
 
     def place(self, decisions: list[Decision], most: int, now: float) -> bool:
-        """Give the slots that are free to the first Tasks that fit. Return whether there was room to say it all."""
+        """Place waiting Tasks on free slots, first in order first. Return False if `most` decisions cut it short."""
         if self._reservations:
             self._reservations.let_go(now)
         more = True
@@ -61,7 +61,7 @@ class Cycle:
         return True
 
     def _place_open(self, decisions: list[Decision], most: int, now: float) -> bool:
-        """Place Tasks; before each, let go of claims that are no longer for budgets alone."""
+        """Place Tasks; before each, drop claims of Tasks that no longer wait for budgets alone."""
         if self._limits.budgets.claims:
             self._let_claims_go(now)
         while (record := self._first(self._fleet.free.union, now, claims=True)) is not None:
@@ -73,7 +73,7 @@ class Cycle:
         return True
 
     def backfill(self, decisions: list[Decision], most: int, now: float) -> bool:
-        """Give away slots of reserved agents. Return whether there was room to say it all."""
+        """Place Tasks on reserved agents. Return False if `most` decisions cut it short."""
         for record, agent in self._for_reserved(now) if self._reservations else ():
             if len(decisions) >= most:
                 return False
@@ -81,7 +81,7 @@ class Cycle:
         return True
 
     def _let_claims_go(self, now: float) -> bool:
-        """Let go what budgets keep for Tasks that do not wait for them alone any more; return whether there is any."""
+        """Drop the claims of Tasks that no longer wait for budgets alone; return whether there were any."""
         found = False
         for uid in list(self._limits.budgets.claims):
             record = self._tasks.get(uid)
@@ -91,7 +91,7 @@ class Cycle:
         return found
 
     def claimed_demands(self) -> list[Demand]:
-        """Return where the Tasks want room for which budgets keep something, of those that are not counted there."""
+        """Return the demands of Tasks with a claim that are parked, and so not counted in their demand."""
         found: list[Demand] = []
         for uid in self._limits.budgets.claims:
             record = self._tasks.get(uid)
@@ -102,7 +102,7 @@ class Cycle:
         return found
 
     def _claims_rightly(self, record: TaskRecord, now: float) -> bool:
-        """Whether the Task, which has a claim, has room, and nothing but budgets holds it."""
+        """Whether the Task, which has a claim, has room and waits for budgets alone."""
         profile = record.shape.profile
         if record.line is None or profile is None:
             return False
@@ -113,7 +113,7 @@ class Cycle:
         )
 
     def _first(self, free: int, now: float, claims: bool = False) -> TaskRecord | None:
-        """Return the first Task in order, of those of the given profiles, that no limit holds; park those before it.
+        """Return the first Task in order, among those of the given profiles, that no limit holds; park those before it.
 
         `claims`: these are all profiles that have room, so that who waits for budgets alone gets a claim on them.
         """
@@ -128,7 +128,7 @@ class Cycle:
         return None
 
     def _set_aside(self, record: TaskRecord, now: float, claims: bool = False) -> bool:
-        """Park the Task if a limit holds it, or let others be judged before it; return whether it is not to go yet."""
+        """Park the Task if a limit holds it, or let others be judged before it; return whether it must wait."""
         if record.task.ordering_key is not None and not self._limits.in_turn(record.task):
             tried = record.trying
             self._park(record, Reason.OUT_OF_TURN)
@@ -152,7 +152,8 @@ class Cycle:
         return True
 
     def _set_group_aside(self, record: TaskRecord, short: Short, now: float) -> None:
-        """Park all of the Task's group if there is not enough for the one that takes least, else those like it."""
+        """Park the Task's whole group if the budget is short even for its smallest amount, else the Tasks of this
+        amount."""
         line = record.line
         assert line is not None, "what is found stands in a line"
         assert line.group is not None, "and that in a group"
@@ -166,7 +167,7 @@ class Cycle:
             self._limits.budgets.spare(short)
 
     def _rivals(self, record: TaskRecord, blocker: Blocker | None) -> list[Blocker]:
-        """Return what is to open before the Task takes of its budgets, or is set aside because of them."""
+        """Return the blockers that have to open before the Task takes of its budgets, or is set aside for them."""
         if blocker is None:
             return self._limits.budgets.rivals(record.task, record.level)
         claim = blocker.claim if isinstance(blocker, Short) else None
@@ -177,8 +178,8 @@ class Cycle:
         return self._limits.budgets.drop_claim(first.task.uid) if record.before(first) else []
 
     def set_all_aside(self, now: float) -> bool:
-        """Park what limits hold, be there room or not, and leave out what quotas would not let start beside the rest:
-        pools are not to grow for it. Return whether there was any."""
+        """Park all that limits hold, whether there is room or not, and count as excess what quotas would not let start:
+        pools do not grow for either. Return whether there was any."""
         found = False
         left: dict[str, dict[str, int]] = {}
         for share in self._waiting.tenants():

@@ -33,7 +33,7 @@ class DueChanges:
         self._begun = False
 
     def apply(self, now: float) -> None:
-        """Let happen what time alone brings, and judge the Tasks that came."""
+        """Do what is due by now, and turn away new Tasks of queues that are full."""
         # What is there when this life begins was accepted in another one.
         if self._states.fresh:
             came, self._states.fresh = self._states.fresh, []
@@ -53,7 +53,7 @@ class DueChanges:
         self._parking.regroup(now)
 
     def _ring(self, due: list[TaskRecord], now: float) -> None:
-        """Let happen what is due for these Tasks: one kind after the other, each in the order of its times."""
+        """Do what is due for these Tasks: one kind of change after the other, each in the order of its times."""
         several = len(due) > 1
         if several:
             due.sort(key=lambda each: each.task.uid)
@@ -107,13 +107,13 @@ class DueChanges:
         self._end(record, Fail(task.uid, task.failures, reason, message, phase, task.deaths), now)
 
     def _end(self, record: TaskRecord, decision: Fail | Spill, now: float) -> None:
-        """The waiting Task is not handed out any more."""
+        """Decide the end of the waiting Task: it is not handed out any more."""
         self._states.take_out(record, now)
         self._states.gate(record, decision.reason)
         self._states.verdict(record, decision)
 
     def _turn_away(self, fresh: Iterable[TaskRecord], now: float) -> None:
-        """Reject or spill what came into full queues past the API server's check: the newest first."""
+        """Reject or spill Tasks that passed the API server's check and found their queue full: the newest first."""
         over = [each for each in fresh if each.agent is None and not each.held and self._too_many(each.task)]
         if not over:
             return

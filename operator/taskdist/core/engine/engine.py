@@ -125,7 +125,7 @@ class Core:
         self._rules_changed(former, self._catalogue.queue(event.key), now)
 
     def _rules_changed(self, former: Queue, queue: Queue, now: float) -> None:
-        """Let the queue's waiting Tasks stand where its present rules say."""
+        """Move the queue's waiting Tasks to where its present rules put them."""
         if any(getattr(former, name) != getattr(queue, name) for name in _ORDER):
             records = [each for each in self._tasks.values() if each.task.queue_key == queue.key]
             moving = {each for each in records if each.agent is None and not each.held and each.ending is None}
@@ -302,7 +302,7 @@ class Core:
         return decisions
 
     def _tell_endings(self, decisions: list[Decision], most: int) -> bool:
-        """Say what was decided of Tasks that are not to run. Return whether there was room to say it all."""
+        """Add the decisions that end Tasks which have not run. Return False if `most` cut them short."""
         while self._verdicts:
             if len(decisions) >= most:
                 return False
@@ -319,7 +319,7 @@ class Core:
         return (self._autoscaler.rests and self._autoscaler.rouse(self._waiting.profiles, now)) or released
 
     def _size(self, most: int, now: float) -> list[Decision]:
-        """Say how pools change for what waits without what limits hold: at most so many decisions.
+        """Return how pools change for waiting Tasks that no limit holds: at most `most` decisions.
 
         A Task that only time keeps from its budgets counts, as long as an agent has room for it: were that agent to go,
         others would take of the budgets, and the agent would be called back for it at once.
@@ -333,7 +333,7 @@ class Core:
         return changes
 
     def next_wake(self) -> float | None:
-        """When `decide` could say something new without an event: a gate opens by time, a surplus has held."""
+        """Return when `decide` could say something new without an event: a gate opens by time, a surplus has held."""
         times = (
             self._cut_at,
             self._wakeups.next(),
@@ -344,7 +344,7 @@ class Core:
         return min((time for time in times if time is not None), default=None)
 
     def learn(self, task: Task, seconds: float | None) -> None:
-        """Take in what was before this life: such a Task came, and unless None succeeded within so many seconds.
+        """Learn from a Task of before this life: it came and, if `seconds` is given, succeeded within so long.
 
         It is not a Task to this core; what is expected of its like is all that changes.
         """
@@ -352,12 +352,12 @@ class Core:
         self._learning.came(task, seconds)
 
     def recall(self, pool: Key, told: Iterable[TypePerformance]) -> None:
-        """Take in what the pool's status tells of its types: it was seen in a former life."""
+        """Restore the performance of types from the pool's status."""
         self._at_rest = False
         self._performance.recall(pool, told)
 
     def recall_levels(self, queue: Key, told: Iterable[Level]) -> None:
-        """Take in what the queue's status tells of its rates and budgets, once its Tasks are known."""
+        """Restore what was left of the queue's rates and budgets from its status, once its Tasks are known."""
         self._at_rest = False
         self._limits.recall(queue, told)
 
@@ -427,7 +427,7 @@ class Core:
         return self._probation.breakers(pool)
 
     def performance(self, pool: Key) -> PoolPerformance:
-        """Return what was seen of the pool's agents and of types there. Costs a look at each agent."""
+        """Return the performance of the pool's agents, and of types there. Costs a look at each agent."""
         conducts = [
             (agent.name, agent.conduct)
             for agent in self._fleet.members(pool).agents.values()
@@ -443,11 +443,11 @@ class Core:
         return self._fleet.states()
 
     def level_counts(self) -> dict[tuple[Key, int], tuple[int, int]]:
-        """Return by queue and level of the Tasks' own how many wait and how many are leased."""
+        """Return by queue and by the Tasks' own level how many wait and how many are leased."""
         return {key: (each.waiting, each.leased) for key, each in self._counts.items() if each.waiting or each.leased}
 
     def inspect(self, most: int) -> list[str] | None:
-        """Audit about so many things more; return what the whole round found once it is over, None before.
+        """Audit about `most` things more; return the findings once a round is over, None before.
 
         It sees less than `audit`, which counts anew from all Tasks at once, and never takes long.
         """

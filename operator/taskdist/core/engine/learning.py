@@ -24,7 +24,7 @@ class Learning:
         self._arrivals = states.arrivals
 
     def ended(self, record: TaskRecord, agent: AgentRecord, succeeded: bool, now: float) -> None:
-        """An attempt ended: learn of its type, of its agent, and of the agents like that.
+        """Learn from an attempt that ended: of its type, of its agent, and of the agent's class.
 
         When one that was found began is not known, so neither is how long it took.
         """
@@ -49,7 +49,7 @@ class Learning:
             self._probation.ended(agent, task, book, not succeeded, since, now)
 
     def came(self, task: Task, seconds: float | None) -> None:
-        """Such a Task came before this life, and unless None succeeded within so many seconds."""
+        """Learn from a Task of before this life: it came and, if `seconds` is given, succeeded within so long."""
         queue, at = self._catalogue.queue(task.queue_key), max(task.created, task.not_before)
         expected = self._estimates.expected(queue.key, task.type, queue.expected_service)
         latest_start = order.latest_start(queue, task, expected)

@@ -33,7 +33,7 @@ RUN: Final = OnHopeless.RUN
 
 
 def _until(task: Task) -> Reason:
-    """What the Task's `not_before` is: its handler's wish, its back-off, or its own word."""
+    """Return what the Task's `not_before` comes from: its handler's wish, its back-off, or its spec."""
     if task.throttled:
         return Reason.THROTTLED
     return Reason.BACKING_OFF if task.failures or task.deaths else Reason.SCHEDULED
@@ -73,13 +73,13 @@ class TaskStates:
         self.fresh: list[TaskRecord] = []
 
     def _rehome(self, shape: Shape, profile: Profile | None) -> None:
-        """The shape's Tasks are of this profile from now on."""
+        """Put the shape's Tasks under this profile."""
         self.waiting.rehome(shape, profile)
         if shape.tasks:
             self.parking.moved()
 
     def record(self, task: Task, now: float, over: bool = False) -> TaskRecord:
-        """Return the Task's record with these values, standing nowhere: `gate`, `stand` or `lease` follows.
+        """Return the Task's record with these values, in no place yet: `gate`, `stand` or `lease` follows.
 
         A lease that it had came to nothing if it has neither failed nor is `over`: its grant is as if it never was.
         """
@@ -118,19 +118,19 @@ class TaskStates:
         return record
 
     def _count_in(self, task: Task, now: float) -> None:
-        """The limits count the Task. One that it goes before of its ordering key is not to go meanwhile."""
+        """Let the limits count the Task. A younger Task of its ordering key that had the turn goes behind it."""
         displaced = self.limits.enter(task)
         if displaced is not None:
             self.try_again(displaced, now)
 
     def _came(self, record: TaskRecord) -> None:
-        """The Task is new, or new in its queue."""
+        """Note a Task that is new, or new in its queue."""
         if not record.fresh:
             record.fresh = True
             self.fresh.append(record)
 
     def estimate(self, shape: Shape) -> Estimate | None:
-        """Return what is known of the Tasks' type."""
+        """Return the service time of the shape's type, None if nothing was observed of it."""
         found = shape.estimate
         if found is None or found.forgotten:
             found = shape.estimate = self.estimates.of(shape.queue_key, shape.need.type)
@@ -156,7 +156,7 @@ class TaskStates:
         return record.shape.queue.expected_service if known is None else known.mean
 
     def take_out(self, record: TaskRecord, now: float, over: bool = True) -> None:
-        """Take the Task from where it stands. `over` is False for a grant that did not come about."""
+        """Take the Task out of where it stands. `over` False: its grant did not come about."""
         task = record.task
         if record.agent is not None:
             agent, record.agent = record.agent, None
@@ -202,7 +202,7 @@ class TaskStates:
         return found
 
     def stand(self, record: TaskRecord, now: float) -> None:
-        """Put a waiting Task behind what holds it, or among those that may run."""
+        """Put a waiting Task behind what holds it, or among the eligible ones."""
         queue = record.shape.queue
         self._expire(record, queue)
         self._place(record, queue, now)
@@ -255,7 +255,7 @@ class TaskStates:
         record.moves = opens_at(route, step + 1, record.eligible_since)
 
     def move_on(self, record: TaskRecord, route: Route, now: float) -> None:
-        """The next step of its route opens to the waiting Task."""
+        """Move the waiting Task to the next step of its route, which has opened."""
         shape = record.shape
         if record.line is not None:
             self.withdraw(record)
@@ -273,7 +273,7 @@ class TaskStates:
         self._enter_line(record, record.shape.queue, now)
 
     def _be_patient(self, record: TaskRecord, since: float, now: float) -> None:
-        """Fix how long the Task waits for an agent that it prefers; if that is over, any will do."""
+        """Fix how long the Task waits for an agent that it prefers. Once that is over, any agent will do."""
         placement = record.task.placement
         assert placement is not None, "a shape is patient for what its Tasks prefer"
         if record.patience == inf:
@@ -283,7 +283,7 @@ class TaskStates:
             record.shape = self.catalogue.shape_of(record.task, relaxed=True)
 
     def relax(self, record: TaskRecord, now: float) -> None:
-        """The Task has waited long enough for an agent that it prefers."""
+        """Let any agent do for the Task: it has waited long enough for one that it prefers."""
         self.take_out(record, now)
         record.relaxed = True
         record.shape = self.catalogue.shape_of(record.task, relaxed=True)
@@ -299,7 +299,7 @@ class TaskStates:
             record.expires = min(record.expires, nextafter(record.hopeless_from, inf))
 
     def heed_time(self, record: TaskRecord) -> None:
-        """Watch for the first of what time brings the Task."""
+        """Set the Task's alarm for the first change that time alone brings it."""
         # Two by two, as that is compiled to a comparison.
         due = min(min(min(record.expires, record.opens), min(record.rises, record.impatient)), record.moves)
         if record.shape.patient and (record.line is not None or record.blocker is not None):
@@ -311,7 +311,7 @@ class TaskStates:
         self.wakeups.clear(record)
 
     def verdict(self, record: TaskRecord, decision: Fail | Spill) -> None:
-        """What is decided of a waiting Task stands until its `TaskGone` or `TaskWaiting`, whatever else happens."""
+        """Decide the end of a waiting Task. It stands until its `TaskGone` or `TaskWaiting`, whatever else happens."""
         record.ending = decision
         self._unwatch(record)
         self.verdicts.append(decision)
@@ -330,7 +330,7 @@ class TaskStates:
 
     @staticmethod
     def _ungate(record: TaskRecord, gate: Reason) -> None:
-        """It counts no more among those that this holds."""
+        """Stop counting the Task among those that this gate holds."""
         shape = record.shape
         shape.gated[gate] -= 1
         shape.gated_since[gate] = shape.gated_since[gate] - record.since if shape.gated[gate] else 0.0
@@ -355,7 +355,7 @@ class TaskStates:
         record.rises = order.promotion(queue, task, level, base) if rises else inf
 
     def _unpark(self, record: TaskRecord, now: float) -> None:
-        """A limit of the Task's own lets it try."""
+        """Let a Task try that was parked under its own key."""
         assert record.gate is not None
         self._ungate(record, record.gate)
         record.gate = None
@@ -371,7 +371,7 @@ class TaskStates:
             self.dependencies.remove(record.task.uid)
 
     def _limited(self, record: TaskRecord, now: float) -> bool:
-        """Whether a limit holds the eligible Task that time alone does not open."""
+        """Whether a limit holds the eligible Task that does not open by time alone."""
         if not self.limits.in_turn(record.task):
             return True
         blocker = self.limits.blocker(record.task, record.level, now)
@@ -390,7 +390,7 @@ class TaskStates:
         self.dependencies_changed(now)
 
     def dependencies_changed(self, now: float) -> None:
-        """Let Tasks stand where those that depend on them lift them, and those whose gate changed, before or behind."""
+        """Move Tasks whose dependants lift them otherwise than before, and Tasks whose gate has changed."""
         for uid in self.dependencies.take_changed():
             record = self.tasks.get(uid)
             if record is not None:
@@ -410,7 +410,7 @@ class TaskStates:
         record.chain = self.dependencies.chain(uid) if first else 0
 
     def rise(self, record: TaskRecord, now: float) -> None:
-        """The Task's level or chain may be another now."""
+        """Move the Task to where its level and chain put it now."""
         queue = self.catalogue.queue(record.task.queue_key)
         if record.line is not None:
             level = record.level
@@ -426,7 +426,7 @@ class TaskStates:
         self.heed_time(record)
 
     def try_again(self, uid: str, now: float) -> None:
-        """What held the Task may hold it no more."""
+        """Place the waiting Task anew: what held it may hold it no more."""
         record = self.tasks.get(uid)
         if record is not None and record.agent is None and not record.held and record.ending is None:
             self.take_out(record, now)

@@ -28,7 +28,7 @@ class Wakeup:
 
 
 class Wakeups:
-    """The next time at which something is due for each Task, and the earliest of all.
+    """The next time at which something is due for each Task, and the earliest of all Tasks.
 
     Each record knows when, and by which entry, so that nothing has to be looked up.
     """
@@ -41,7 +41,7 @@ class Wakeups:
         self._stamp = 0
 
     def set(self, record: TaskRecord, at: float) -> None:
-        """Something is due for the Task then; if that is infinite, nothing is."""
+        """Set the Task's alarm, in place of its last one. An infinite time clears it."""
         if record.due == at:
             return
         self.clear(record)
@@ -70,7 +70,7 @@ class Wakeups:
         return None
 
     def due(self, now: float) -> list[TaskRecord]:
-        """Take and return those for which something is due by now."""
+        """Take and return the Tasks for which something is due by now."""
         heap = self._heap
         found: list[TaskRecord] = []
         while heap and heap[0].at <= now:

@@ -50,8 +50,8 @@ _GATES: Final = (Reason.KEY_IN_USE, Reason.OUT_OF_TURN)
 
 @dataclass(frozen=True, slots=True)
 class Holdup:
-    """What so many Tasks wait for, and for how many seconds they have waited in all. `what`: a resource, skill, label,
-    limit or place, by name."""
+    """One thing that Tasks wait for, how many do, and for how many seconds in all. `what` is its name: a resource,
+    skill, label, limit or place."""
 
     reason: Reason
     what: str
@@ -61,20 +61,20 @@ class Holdup:
 
     @property
     def name(self) -> tuple[Reason, str]:
-        """Tells it from others: its numbers change all the time."""
+        """Return its identity: numbers change all the time, this does not."""
         return (self.reason, self.what)
 
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """What has held most waiting time for long enough: `part` of all of it."""
+    """The holdup with most waiting time, once that has lasted; `part` is its share of all waiting time."""
 
     holdup: Holdup
     part: float
 
     @property
     def message(self) -> str:
-        """What holds how many for how long, what would help most, and the command that does it."""
+        """Say what holds how many Tasks for how long, what would help most, and the command that does it."""
         held = self.holdup
         mean = duration(held.seconds / held.tasks)
         said = [
@@ -95,7 +95,7 @@ Holdups = Mapping[Key, list[Holdup]]
 def holdups(
     catalogue: Catalogue, limits: LineLimits, held: "Iterable[Reservation]", now: float
 ) -> tuple[Holdups, Holdups]:
-    """Return what holds Tasks of each queue, and Tasks that each pool could serve: most waiting time first."""
+    """Return the holdups of each queue, and of each pool that could serve its Tasks: most waiting time first."""
     queues: dict[Key, dict[tuple[Reason, str], Holdup]] = {}
     pools: dict[Key, dict[tuple[Reason, str], Holdup]] = {}
     kept = list(held)
@@ -125,7 +125,7 @@ def _ordered(found: dict[Key, dict[tuple[Reason, str], Holdup]]) -> Holdups:
 def _of_shape(
     shape: Shape, catalogue: Catalogue, limits: LineLimits, held: "list[Reservation]", now: float
 ) -> Iterable[Holdup]:
-    """Yield what holds Tasks of one class."""
+    """Yield the holdups of one shape."""
     for gate in _GATES:
         if tasks := shape.gated[gate]:
             what, found = _of_gate(shape, gate)
@@ -171,7 +171,7 @@ def _of_gate(shape: Shape, gate: Reason) -> tuple[str, Explanation]:
 
 
 def _limit(blocker: Blocker) -> str:
-    """Return the field that holds."""
+    """Return the field of the spec that sets the limit."""
     match blocker:
         case FullQuota():
             return f"{blocker.scope.path}.leased"
@@ -190,7 +190,7 @@ def _limit(blocker: Blocker) -> str:
 
 
 def _scarce(shape: Shape, catalogue: Catalogue, reason: Reason) -> str:
-    """Return what more of would let Tasks of the class start."""
+    """Return the name of what is scarce: more of it would let Tasks of the shape start."""
     need = shape.need
     match reason:
         case _ if reason in _REFUSALS:
@@ -211,7 +211,7 @@ def _scarce(shape: Shape, catalogue: Catalogue, reason: Reason) -> str:
 
 
 def _of_room(shape: Shape, catalogue: Catalogue) -> str:
-    """All that may run it is busy: whether others are free, and if so, what those lack."""
+    """Return what is scarce where all capable agents are busy: what free agents lack, or else slots and resources."""
     need = shape.need
     spare: Counter[Reason] = Counter()
     offers: dict[Reason, list[Offer]] = {}
@@ -233,7 +233,7 @@ def _of_room(shape: Shape, catalogue: Catalogue) -> str:
 
 
 def _lacking(need: Need, reason: Reason, offers: list[Offer]) -> str:
-    """Return what these do not have, by name."""
+    """Return by name what these agents do not have."""
     match reason:
         case Reason.SKILL_MISSING:
             missing = {name for offer in offers for name in need.skills - offer.skills} if offers else need.skills

@@ -41,7 +41,7 @@ def why(
     reservations: "Iterable[Reservation]",
     now: float,
 ) -> Explanation:
-    """Why a Task that waits is not running."""
+    """Explain why a waiting Task is not running."""
     task = record.task
     if record.blocker is not None:
         return of_limit(task, record.blocker, now)
@@ -157,7 +157,7 @@ def of_gate(task: Task, gate: Reason, now: float) -> Explanation:
 
 
 def of_dependency(task: Task, gate: Gate) -> Explanation:
-    """The gate has words of its own; a Task that it names is asked next, unless it is not there."""
+    """Explain a gate of the dependencies in its own words; the command asks the parent it names, if that exists."""
     command = commands.taskdist("explain", task, gate.parent) if gate.parent else ""
     if gate.reason is Reason.DEPENDENCY_NOT_FOUND:
         command = ""  # it may yet be created
@@ -178,7 +178,7 @@ def of_turn(task: Task, first: str, tasks: int) -> Explanation:
 
 
 def of_limit(task: Task, blocker: Blocker, now: float) -> Explanation:
-    """The limit has words of its own."""
+    """Explain a limit, in its own words."""
     message, unblock = blocker.describe(now)
     return Explanation(blocker.reason, message, unblock, command=_raise(task, blocker))
 

@@ -33,7 +33,7 @@ HALF_OPEN: Final = BreakerState.HALF_OPEN
 
 
 def served(shape: Shape, catalogue: Catalogue, reservations: "Sequence[Reservation]") -> bool:
-    """Whether the class is open and agents may run it, so that what limits hold waits for these."""
+    """Whether the shape is open and some agent may run it: only then is a limit what its Tasks wait for."""
     if shape.closed is not None:
         return False
     capable = (kind for key in shape.pools for kind in catalogue.kinds(key) if has(shape.serving, kind.number))
@@ -48,7 +48,7 @@ def _capable(shape: Shape, reservation: "Reservation") -> bool:
 def of_shape(
     shape: Shape, catalogue: Catalogue, reservations: "Sequence[Reservation]" = (), task: Task | None = None
 ) -> Explanation:
-    """Why a Task of this shape that no gate holds is not running: the same for all of them.
+    """Explain why Tasks of this shape that no gate holds are not running: the same for all of them.
 
     With a Task of it, the command that unblocks that one is said too.
     """
@@ -109,7 +109,7 @@ def _are(count: int) -> str:
 
 
 def _let_go(shape: Shape, catalogue: Catalogue, task: Task | None) -> str:
-    """Let the Task go where its queue's go, if there is such a pool: which other one serves as well is not known."""
+    """The command that drops the Task's own pool, if its queue has another that exists."""
     names = catalogue.queue(shape.queue_key).pools
     if task is None or shape.pool is None or not any((task.namespace, name) in catalogue.pools for name in names):
         return ""
@@ -117,7 +117,7 @@ def _let_go(shape: Shape, catalogue: Catalogue, task: Task | None) -> str:
 
 
 def _there_are(namespace: str, known: Iterable[Key]) -> str:
-    """Name some that are there, for those who mistyped."""
+    """Name some of the objects that exist, for a name that was mistyped."""
     names = sorted(name for space, name in known if space == namespace)
     if not names:
         return ", and no other"
@@ -184,7 +184,7 @@ def _of_agents(
 
 
 def _held_back(on_probation: "Sequence[AgentRecord]") -> tuple[tuple[str, int], ...]:
-    """Count agents that could run it by what keeps slots of theirs back."""
+    """Count capable agents that are on probation, by why."""
     counts = (
         ("held by their circuit breakers", sum(agent.breaker is OPEN for agent in on_probation)),
         (
@@ -197,7 +197,7 @@ def _held_back(on_probation: "Sequence[AgentRecord]") -> tuple[tuple[str, int], 
 
 
 def _failing(shape: Shape, catalogue: Catalogue) -> tuple[tuple[str, int], ...]:
-    """Count the pods that would serve it and do not come up, by what ails them."""
+    """Count the pods of the shape's pools that do not come up, by cause."""
     causes = Counter(
         agent.trouble.cause
         for agent in catalogue.failing.values()
@@ -230,7 +230,8 @@ def _refused(need: Need, known: Sequence[tuple[Offer, int]]) -> tuple[tuple[str,
 
 
 def _of_filters(shape: Shape, known: Sequence[tuple[Offer, int]], unknown: Sequence[Offer], pools: str) -> Explanation:
-    """Every offer is refused: name the furthest filter that any of them reached, the least that has to change."""
+    """Explain that every offer is refused, by the furthest filter that any of them reached: the least that has to
+    change."""
     need = shape.need
     judged = [(refusal(need, offer), offer) for offer in [*(offer for offer, _ in known), *unknown]]
     last = max(number for number, _ in judged if number is not None)
@@ -317,7 +318,7 @@ def _of_room(
 
 
 def of_own_reservation(found: Explanation, record: "TaskRecord", reservation: "Reservation", now: float) -> Explanation:
-    """The same reason as its like have, in words of its own: its wait has an end in sight."""
+    """Explain the wait for an agent that is reserved for this Task: the reason of its like, with an end in sight."""
     agent = reservation.agent
     return replace(
         found,
@@ -330,7 +331,7 @@ def of_own_reservation(found: Explanation, record: "TaskRecord", reservation: "R
 
 
 def of_patience(found: Explanation, record: "TaskRecord", now: float) -> Explanation:
-    """The same reason as its like have, with the time after which the Task goes anywhere."""
+    """Explain the wait for a preferred agent: the reason of its like, with the time after which any agent will do."""
     left = duration(max(0.0, record.patience - now))
     return replace(found, message=f"{found.message} In {left}, at {clock(record.patience)}, any other will do.")
 

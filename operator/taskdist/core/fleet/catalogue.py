@@ -37,7 +37,7 @@ from taskdist.core.order import is_emergency
 
 
 class Catalogue:
-    """The interned classes, kept right as queues, pools and agents come, change and go."""
+    """All shapes and agent classes, and which serve which, as queues, pools and agents come, change and go."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class Catalogue:
                     self._resolve(shape)
 
     def _judge(self, pool: Key) -> bool:
-        """Note whether the pool has all agents that it may; return whether that is new."""
+        """Note whether the pool has all the agents that it may have; return whether that has changed."""
         shape = self.pools.get(pool)
         grown = shape is not None and self._counted.get(pool, 0) >= shape.maximum
         if grown == (pool in self._grown):
@@ -157,8 +157,8 @@ class Catalogue:
     # Shapes.
 
     def shape_of(self, task: Task, step: int = 0, relaxed: bool = False) -> Shape:
-        """Return the Task's shape, if its wait has opened this step of its route; `relaxed`: it has waited long enough
-        for an agent that it prefers."""
+        """Return the Task's shape. `step`: the step of its route that its wait has opened; `relaxed`: it no longer
+        waits for an agent that it prefers."""
         queue = (task.namespace, task.queue)
         rules, placement = self.queues.get(queue), task.placement
         route = NONE if rules is None or not rules.routes else route_of(rules, task)
@@ -192,7 +192,7 @@ class Catalogue:
         return shape
 
     def _look_at(self, labels: set[str]) -> None:
-        """From now on these labels tell agents apart."""
+        """Tell agents apart by these labels from now on."""
         if not labels <= self._label_keys:
             self._label_keys |= labels
             self._relabelled()
@@ -231,7 +231,7 @@ class Catalogue:
         self._resolve_all(shape for shape in self.shapes.values() if shape.namespace == namespace)
 
     def _resolve(self, shape: Shape) -> None:
-        """Work out anew what may serve the shape."""
+        """Work out anew which pools and agent classes may serve the shape."""
         queue, number = self.queues.get(shape.queue_key), shape.special.route
         shape.queue = queue or Queue(*shape.queue_key)
         shape.need = replace(shape.need, allows_unfenced=queue is not None and queue.allows_unfenced)
@@ -263,7 +263,7 @@ class Catalogue:
         self._file(shape)
 
     def _serving(self, shape: Shape, pools: Iterable[Key]) -> int:
-        """The agent classes of these pools that may run the shape's Tasks."""
+        """Return the agent classes of these pools that may run the shape's Tasks, as bits."""
         serving = 0
         for pool in pools:
             for kind in self._by_pool.get(pool, {}).values():
@@ -272,7 +272,7 @@ class Catalogue:
         return serving
 
     def _named(self, shape: Shape) -> tuple[Key, ...]:
-        """The pools of a shape without a route: the Task's own, its agent's, or its queue's."""
+        """Return the pools of a shape without a route: the Task's own, its agent's, or its queue's."""
         namespace = shape.namespace
         if shape.need.agent is not None:
             of_agent = self._by_name.get((namespace, shape.need.agent), {}).values()
@@ -286,11 +286,11 @@ class Catalogue:
         return tuple(key for name in names if (key := (namespace, name)) in self.pools)
 
     def _others(self, namespace: str, names: Sequence[str]) -> list[str]:
-        """The namespace's pools but for these: emergencies may use them, too."""
+        """Return the namespace's other pools: emergencies may use them, too."""
         return sorted(name for space, name in self.pools if space == namespace and name not in names)
 
     def _routed(self, shape: Shape, route: Route) -> tuple[Key, ...]:
-        """The pools of the route's open steps, in their order; of an emergency, all steps and then all other pools."""
+        """Return the pools of the route's open steps, in order; for emergencies those of all steps, then all others."""
         namespace = shape.namespace
         if shape.emergency:
             shape.steps = len(route.steps)
@@ -310,7 +310,7 @@ class Catalogue:
         return bool(self._offers(replace(shape.need, patient=False) if shape.patient else shape.need, pool))
 
     def _part(self, shape: Shape, route: Route) -> None:
-        """Part the serving classes by the step that has them first; last come those of no step."""
+        """Part the serving classes by the first step that has them; classes of no step come last."""
         tiers: list[int] = []
         contests: list[Contest] = []
         seen = 0
@@ -337,7 +337,7 @@ class Catalogue:
         return [kind for kind in self._by_pool.get(pool, {}).values() if kind.members]
 
     def _candidates(self, shape: Shape) -> Candidates:
-        """Pools where the Tasks lack nothing but room: judged by their agents, or by their word if none is known.
+        """Return the pools where the Tasks lack nothing but room, judged by their agents or else by their spec.
 
         None for a Task that waits for one agent: another one would not help.
         """
@@ -352,7 +352,8 @@ class Catalogue:
         return tuple(found)
 
     def _offers(self, need: Need, pool: Pool) -> list[Offer]:
-        """What agents of the pool offer that may serve the need: those it has, or one that it could have."""
+        """Return the offers in the pool that may serve the need: of its agents or, if it has none, of one it could
+        start."""
         kinds = self.kinds(pool.key)
         offers = [kind.offer for kind in kinds] if kinds else [prospective(pool)]
         return [offer for offer in offers if refusal(need, offer) is None]
@@ -423,7 +424,7 @@ class Catalogue:
                     self._resolve(shape)
 
     def _repopulated(self, kind: AgentClass) -> None:
-        """A class has its first member again, or lost its last: what could serve by growing may be judged anew.
+        """A class has got its first member, or lost its last: judge anew which pools could serve by growing.
 
         Empty classes stay: an agent of the kind mostly comes back.
         """
@@ -456,7 +457,7 @@ class Catalogue:
         self._sweep_classes_at = max(256, 2 * len(self.classes))
 
     def _project(self, agent: Agent) -> Offer:
-        """Only labels that a selector asks for tell agents apart; else every pod name would be a class of its own."""
+        """Return the agent's offer, with the labels that selectors ask for only: else every pod would be a class."""
         labels = tuple(sorted((key, value) for key, value in agent.labels if key in self._label_keys))
         offer = offer_of(agent, self.pools.get(agent.pool_key))
         name = agent.name if (agent.namespace, agent.name) in self._asked else ""

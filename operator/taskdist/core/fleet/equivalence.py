@@ -66,7 +66,7 @@ class Census:
 
 
 class Profile:
-    """Shapes that the same agent classes serve, as early in their routes, and that the same limits of a tenant hold."""
+    """Shapes that the same agent classes serve in the same steps of their routes, and that take of the same budgets."""
 
     __slots__ = ("_census", "_counted", "_several", "_tiers", "key", "number", "rosters", "scarcity", "shapes", "slots")
 
@@ -87,7 +87,7 @@ class Profile:
         self.scarcity: dict[int, float] = {}
 
     def tier(self) -> int:
-        """Return which tier competes now, from 0: the earliest step that has room. Past the last if none has."""
+        """Return the tier that competes, by number from 0: the earliest with room; past the last if none has."""
         for number, tier in enumerate(self._tiers):
             for roster in tier:
                 if roster.room >= self.slots:
@@ -119,7 +119,7 @@ class Profile:
         return best.agent
 
     def among(self, rosters: list[Roster], shape: "Shape", left: float) -> AgentRecord:
-        """Choose likewise among some of its rosters."""
+        """Choose in the same way among some of its rosters."""
         if self._several and self._counted != self._census.version:
             self._weigh()
         best: HeapAgent | None = None
@@ -139,7 +139,8 @@ class Profile:
         return best.agent
 
     def _weigh(self) -> None:
-        """A skill that Tasks ask for is as scarce as the part of the agents that lack it, of all that serve here."""
+        """Work out how scarce each class's skills are: a skill is as scarce as the part of the serving agents that lack
+        it."""
         self._counted = self._census.version
         agents = 0
         having: Counter[str] = Counter()
@@ -159,7 +160,7 @@ Budgets = tuple[tuple[str, str, int], ...]
 
 
 class Taking(NamedTuple):
-    """Of which budgets Tasks take, whatever the amounts: their namespace, and queue and name of each budget."""
+    """The budgets that Tasks take of, whatever the amounts: their namespace, and queue and name of each."""
 
     namespace: str
     budgets: tuple[tuple[str, str], ...]
@@ -180,7 +181,7 @@ class ProfileKey(NamedTuple):
 
 
 class Special(NamedTuple):
-    """What few Tasks have.
+    """What few Tasks have, as a part of their shape.
 
     `agent` is the only one that may run them. `route` is the number of their route, `step` that of the step which
     their wait has opened. `patient`: they wait for an agent that their placement prefers.
@@ -299,7 +300,7 @@ class Shape:
 
 
 def contest_in(shape: Shape, route: Route | None, step: int) -> Contest:
-    """Who competes in a step of the route; 0: all that serve, or, on a route, those of none of its steps."""
+    """Return the contest of a route's step. Step 0: all that serve or, on a route, those of none of its steps."""
     own = route.steps[step - 1].strategy if route is not None and step else None
     rule = "" if route is None else route.name
     return Contest(shape.queue_key, rule, step, shape.queue.strategy if own is None else own)

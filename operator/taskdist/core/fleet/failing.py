@@ -13,7 +13,7 @@ from taskdist.core.views import FailingPods
 
 
 def told_of(failing: Iterable[AgentRecord]) -> FailingPods | None:
-    """Return how many there are, and the first by name of those that fail for the most common cause."""
+    """Return how many pods fail, and the one to name: the first by name with the most common cause."""
     pods = [(agent.name, agent.trouble) for agent in failing if agent.trouble is not None]
     if not pods:
         return None
@@ -28,7 +28,7 @@ def told_of(failing: Iterable[AgentRecord]) -> FailingPods | None:
 
 
 def words(found: FailingPods) -> str:
-    """What is said of them, as one sentence or two."""
+    """Say in one sentence or two what fails."""
     many = f"{found.pods} pods do not come up, such as {found.name}" if found.pods > 1 else f"{found.name} fails"
     return f"{many}: {found.trouble.cause}, {found.trouble.message}."
 

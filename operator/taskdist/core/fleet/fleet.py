@@ -23,7 +23,7 @@ USUAL_START: Final = 10.0
 
 
 class StartTimes(NamedTuple):
-    """How long the agents of a pool took to start: seconds on average of late, and of how many starts that is."""
+    """The mean time that agents of a pool took to start lately, in seconds, and of how many starts."""
 
     mean: float
     starts: int
@@ -147,7 +147,7 @@ class Fleet:
     # What agents are and offer.
 
     def change(self, agent: AgentRecord, now: float, what: Callable[[AgentRecord], None]) -> None:
-        """Apply a change of anything but leases, and put the agent where it belongs after it."""
+        """Apply a change of anything but leases, and move the agent to where it belongs then."""
         former, pool = agent.kind, agent.pool
         self._leave(agent, now)
         what(agent)
@@ -165,11 +165,11 @@ class Fleet:
             self._bound.count(pool, members.counted if members is not None else 0)
 
     def renamed(self, agent: AgentRecord) -> None:
-        """Enrol the agent anew: whether it is asked for by its name has changed."""
+        """Enrol the agent anew: Tasks have begun, or ceased, to ask for it by its name."""
         self.change(agent, agent.since, self._enrol)
 
     def connect(self, agent: AgentRecord, reported: Agent, now: float) -> None:
-        """The agent is connected and ready with this offer."""
+        """Take in what the agent has reported: it is connected and ready."""
 
         def what(agent: AgentRecord) -> None:
             if not agent.ready:
@@ -187,7 +187,7 @@ class Fleet:
         self.change(agent, now, what)
 
     def started(self, agent: AgentRecord, now: float) -> None:
-        """The agent is ready for the first time, if its pod was seen from its creation on."""
+        """Learn how long the agent took to start, if its pod was seen from its creation on."""
         seconds = now - agent.created
         if agent.starting and agent.pool is not None and seconds > 0.0:
             known = self.starts.get(agent.pool, NO_STARTS)
@@ -201,7 +201,8 @@ class Fleet:
         return USUAL_START if known is None else known.mean
 
     def gone(self, agent: AgentRecord, now: float) -> None:
-        """Its pod is gone, or out of sight. What it offered is no guide to the pool any more; its leases stand."""
+        """Take in that the pod is gone, or out of sight. Its leases stand; what it offered no longer speaks for its
+        pool."""
 
         def what(agent: AgentRecord) -> None:
             agent.gone, agent.ready = True, False
@@ -217,7 +218,7 @@ class Fleet:
                 self.change(agent, agent.since, self._enrol)
 
     def made_from(self, pool: Key, template: str) -> None:
-        """The pool's agents are made from this template from now on."""
+        """Adopt the template from which the pool's agents are made from now on."""
         for agent in list(self.members(pool).agents.values()):
             outdated = differs(agent.template, template)
             if agent.outdated != outdated:
@@ -232,7 +233,7 @@ class Fleet:
         self._bound.enrol(agent)
 
     def _weigh(self, agent: AgentRecord) -> None:
-        """Order it among agents of the same busy fraction: all those gather busy time per slot at one rate."""
+        """Work out the agent's order among agents of the same busy fraction: all those gather busy time at one rate."""
         fraction = agent.busy / agent.slots if agent.slots else 0.0
         agent.weight = agent.busy_seconds - fraction * (agent.since - (self._origin or 0.0))
 
@@ -335,7 +336,7 @@ class Fleet:
             self.free[roster.leaf] = roster.servable
 
     def _forget_if_void(self, agent: AgentRecord) -> None:
-        """Drop the record of what is neither there nor holds anything."""
+        """Drop the record of an agent that neither exists nor holds anything."""
         if agent.leases or ((agent.pod_seen or agent.ready) and not agent.gone):
             return
         former = agent.kind
@@ -358,7 +359,7 @@ def _state(agent: AgentRecord) -> AgentState:
 
 
 def differs(made_from: str, template: str) -> bool:
-    """Whether an agent made from the one is outdated where the other is wanted."""
+    """Whether an agent made from the one template is outdated where the other is wanted."""
     return bool(made_from and template) and made_from != template
 
 

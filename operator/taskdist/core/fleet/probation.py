@@ -56,12 +56,12 @@ class SlowStart:
         self.seconds = seconds
 
     def cap(self, now: float) -> int:
-        """How many slots may be busy by now."""
+        """Return how many slots may be busy by now."""
         slots = self.agent.slots
         return max(1, min(slots, 1 + int((slots - 1) * (now - self.since) / self.seconds + 1e-6)))
 
     def next(self, now: float) -> float:
-        """When that is one more."""
+        """Return when one slot more opens."""
         return self.since + self.seconds * self.cap(now) / (self.agent.slots - 1)
 
 
@@ -96,7 +96,7 @@ class Probation:
     # What happens.
 
     def came(self, agent: AgentRecord, now: float) -> None:
-        """The agent is ready with what it offers."""
+        """Begin the slow start of an agent that has become ready for the first time."""
         new, agent.warm = not agent.warm, True
         pool = self._pool(agent)
         # Pods that are older than this life of the core were at work before it; the API server stamps whole seconds.
@@ -108,7 +108,7 @@ class Probation:
     def ended(
         self, agent: AgentRecord, task: Task, book: TypeBook, failed: bool, since: float | None, now: float
     ) -> None:
-        """An attempt of the Task, begun at that time, ended."""
+        """Judge an attempt of the Task that began at `since` and has ended: as a probe, or as evidence."""
         pool = self._pool(agent)
         rules = None if pool is None else pool.breaker
         if pool is None or rules is None:
@@ -139,7 +139,7 @@ class Probation:
                 self._open(breaker, rules, why, now)
 
     def changed(self, former: Pool | None, pool: Pool, now: float) -> None:
-        """The pool's rules are these now."""
+        """Adopt the pool's new rules."""
         if pool.breaker is None and former is not None and former.breaker is not None:
             self._close_all(pool.key, "the pool's breaker is off", now)
         if not pool.slow_start:
@@ -148,7 +148,7 @@ class Probation:
                 self._apply(start.agent, now)
 
     def dropped(self, pool: Key, now: float) -> None:
-        """The pool is gone: nobody asks what its agents get."""
+        """Close the breakers of a pool that is gone."""
         self._close_all(pool, "the pool is gone", now)
 
     # What time brings.
@@ -204,7 +204,7 @@ class Probation:
         return None if agent.pool is None else self._catalogue.pools.get(agent.pool)
 
     def _breaker_of(self, agent: AgentRecord) -> TrippedBreaker | None:
-        """Return its breaker if that is not closed. One that was forgotten and came back is another agent."""
+        """Return the agent's breaker if it is not closed. An agent that was forgotten and came back is another one."""
         breaker = self._breakers.get(agent.uid)
         return breaker if breaker is not None and breaker.agent is agent else None
 
@@ -220,7 +220,7 @@ class Probation:
         self._turn(breaker, BreakerState.OPEN, f"{why}; it gets no Tasks for {seconds:g} s.")
 
     def _probed(self, breaker: TrippedBreaker, rules: Breaker, odds: float | None, now: float) -> None:
-        """A probe ended; `odds` of one that failed: how likely others fail at it."""
+        """Count a probe that ended. `odds`, if it failed: how likely the other agents fail at the type."""
         if odds is None:
             breaker.passed += 1
             breaker.doubt = 1.0
@@ -263,7 +263,7 @@ class Probation:
         self._apply(agent, now)
 
     def _apply(self, agent: AgentRecord, now: float) -> None:
-        """Let the agent have what its breaker and its age allow."""
+        """Set the agent's cap and breaker state to what its breaker and its age allow."""
         breaker, known = self._breaker_of(agent), self._fleet.agents.get(agent.uid) is agent
         start = self._starts.get(agent.uid)
         cap = maxsize if start is None else start.cap(now)
@@ -283,7 +283,7 @@ class Probation:
         self._fleet.change(agent, now, held_back)
 
     def _held(self, pool: Key) -> int:
-        """How many of the pool's ready agents their breakers hold."""
+        """Return how many of the pool's ready agents have a breaker that is not closed."""
         return sum(breaker.pool == pool and breaker.agent.serving for breaker in self._breakers.values())
 
     def _ready_of(self, pool: Key) -> int:
@@ -294,7 +294,7 @@ class Probation:
         return known.agents
 
     def _let_go(self, now: float) -> None:
-        """Forget agents that are no more; let go of those held longest where too many are."""
+        """Forget agents that are gone; close breakers where too many are open, those first that opened least often."""
         agents = self._fleet.agents
         for uid in [uid for uid, start in self._starts.items() if agents.get(uid) is not start.agent]:
             del self._starts[uid]

@@ -12,7 +12,7 @@ from taskdist.core.primitives.bitsets import has
 
 
 class Profiles:
-    """Profiles and demands, by what makes them."""
+    """All profiles and demands, each made for the first shape that needs it."""
 
     def __init__(
         self,

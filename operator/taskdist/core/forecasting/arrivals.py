@@ -28,8 +28,8 @@ SLACKS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Work that arrives: slot-seconds a second, and the variance of that over one second. `doubt` is the variance of
-    its mean for not knowing well how long Tasks take."""
+    """Work that arrives, in slot-seconds a second, with its variance over one second. `doubt`: the variance of its
+    mean, as service times are estimates."""
 
     work: float = 0.0
     variance: float = 0.0
@@ -37,7 +37,7 @@ class Load:
 
     @property
     def error(self) -> float:
-        """The variance of the mean: of the rate, as a window's average, and of the price."""
+        """Return the variance of the mean: of the rate, averaged over a window, and of the service times."""
         return self.variance / WINDOW + self.doubt
 
 
@@ -88,9 +88,9 @@ class TenantFlow:
 
 @dataclass(frozen=True, slots=True)
 class TenantRate:
-    """The arrival rate of one tenant at one level, read from its tenant.
+    """The arrival rate of one tenant at one level, as of now.
 
-    `slots` a second, the variance of that over a second, and the slacks of some of its Tasks.
+    `slots` a second, their variance over a second, and the slacks of some of its Tasks.
     """
 
     slots: float = 0.0
@@ -118,7 +118,7 @@ class Arrivals:
         self._sweep_at = 1024
 
     def add(self, level: int, shape: Shape, owner: Owner, slack: float, at: float) -> None:
-        """A Task of this class came at this level, then; it had to start so many seconds after."""
+        """Count a Task that came at this level; `slack` is how many seconds after its coming it had to start."""
         number = int(at // BLOCK)
         if self._begun is None or number < self._begun:
             self._begun = number
@@ -138,8 +138,8 @@ class Arrivals:
         tenant.slacks.append(slack)
 
     def from_level(self, pools: tuple[Key, ...], now: float, price: Price) -> Prospect:
-        """Return, for each level and for one beyond all, what comes there or higher and may take of these pools; and,
-        by level and name of the queue, the seconds that a slot of what comes takes of them on average.
+        """Return the load of these pools from each level up, and the mean seconds that a slot of what comes is held, by
+        level and name of the queue.
 
         What is known at the beginning of a block is good enough for all of it: many may ask at once.
         """
@@ -187,7 +187,7 @@ class Arrivals:
         return loads[::-1], seconds
 
     def beside(self, level: int, now: float) -> dict[Owner, TenantRate]:
-        """Return what comes at this level, by whose it is."""
+        """Return the arrival rates at this level, by owner."""
         if self._begun is None:
             return {}
         number, blocks = int(now // BLOCK), self._blocks(now)
@@ -198,7 +198,7 @@ class Arrivals:
         }
 
     def taking(self, level: int, now: float, amount: Callable[[Shape], float]) -> Load:
-        """Return what comes above this level, in what a Task of each class takes of something."""
+        """Return what comes above this level, in units of what a Task of each shape takes of some limit."""
         if self._begun is None:
             return Load()
         number, blocks = int(now // BLOCK), self._blocks(now)
@@ -245,7 +245,7 @@ class Arrivals:
 def _priced(
     rates: dict[tuple[Key, str], tuple[float, float]], prices: dict[tuple[Key, str], tuple[float, float]], above: Load
 ) -> Load:
-    """Return the load of these and of what is above them. Errors of one type at several levels add up whole."""
+    """Return the load of these arrivals and of those above. Errors of one type at several levels add up in full."""
     work = noise = error = 0.0
     for key, (slots, variance) in rates.items():
         seconds, doubt = prices[key]

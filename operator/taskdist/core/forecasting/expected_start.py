@@ -45,7 +45,7 @@ def with_outlook(
     arrivals: Arrivals,
     now: float,
 ) -> Explanation:
-    """Add position and expected start. Without history only the position.
+    """Add the position and the expected start; without history only the position.
 
     Nothing where waiting is in vain, or where the Task stands in no line.
     """
@@ -85,8 +85,8 @@ def _nowhere(found: Explanation, record: "TaskRecord", catalogue: Catalogue) -> 
 
 
 def _promoted(found: Explanation, record: "TaskRecord", catalogue: Catalogue, now: float) -> Explanation:
-    """Say how the Task passes others of its level, if a higher priority does that: time or dependants may have lifted
-    it as far already."""
+    """Say that a higher priority would let the Task pass others of its level, unless aging or dependants have lifted it
+    as far."""
     task, queue = record.task, catalogue.queue(record.task.queue_key)
     raised = replace(task, priority=min(TOP, task.priority + 1))
     if order.level(queue, raised, now, record.lift) <= record.level:
@@ -103,8 +103,8 @@ def _later(one: Forecast, other: Forecast) -> Forecast:
 
 
 def _paced(record: "TaskRecord", blocker: Blocker, before: Ahead, arrivals: Arrivals, now: float) -> Forecast | None:
-    """Return when what holds the Task lets it go if time alone does that: when there was enough for all that go before
-    it, and for itself. None for what opens by other things."""
+    """Return when the limit lets the Task go, if it opens by time alone: once there was enough for all before it and
+    for itself."""
     key, task = blocker.book.rules.key, record.task
     if isinstance(blocker, NoToken) and blocker.scope.rate is not None:
         rate, tokens = blocker.scope.rate, blocker.scope.tokens(blocker.scope.rate, now).tokens(now)
@@ -135,7 +135,7 @@ def _paced(record: "TaskRecord", blocker: Blocker, before: Ahead, arrivals: Arri
 def _wanted(
     amount: Callable[[Shape], float], record: "TaskRecord", before: Ahead, arrivals: Arrivals, now: float
 ) -> tuple[float, Load]:
-    """Return what those before the Task take of something, and what comes that goes before it as well."""
+    """Return what the Tasks before this one take of a limit, and what arrivals that go before it take as well."""
     wanted = sum([count * amount(shape) for shape, count in before.tasks.items()], 0.0)
     return wanted, arrivals.taking(record.level, now, amount)
 
@@ -203,7 +203,8 @@ def _passing(
     busy: int,
     now: float,
 ) -> Passing:
-    """Return what comes at the Task's level and goes before it. `seconds`: how long a slot of each queue's is held."""
+    """Return the arrivals at the Task's level that go before it. `seconds`: how long a slot of each queue's Tasks is
+    held."""
     rules = catalogue.queue(record.task.queue_key)
     weights = dict(rules.tenant_weights)
     loads: dict[str, dict[str, Load]] = {}
@@ -249,19 +250,19 @@ def _rival(backlog: float, lag: float, weight: float) -> Rival:
 
 
 def _slots(kinds: list[AgentClass]) -> float:
-    """Return the slots of open agents, each worth as much as its class is fast."""
+    """Return the slots of open agents, weighted by the speed of their class."""
     return sum(kind.open * kind.offer.slots / max(kind.pace, 0.01) for kind in kinds)
 
 
 def _overlap(other: Shape, catalogue: Catalogue, capable: list[AgentClass]) -> float:
-    """Return which part of another class's work falls on the agents that may run ours."""
+    """Return the part of another shape's work that falls on the agents that may run ours."""
     theirs = _slots([kind for key in other.pools for kind in catalogue.kinds(key) if has(other.serving, kind.number)])
     shared = _slots([kind for kind in capable if has(other.serving, kind.number)])
     return shared / theirs if theirs else 0.0
 
 
 def _phases(record: "TaskRecord", catalogue: Catalogue, loads: list[Load], now: float) -> list[tuple[float, Load]]:
-    """Return until when, from now, the Task stands at each level, and what comes above that level meanwhile."""
+    """Return the levels at which the Task will stand: until when, in seconds from now, and what comes above it then."""
     queue, task, level = catalogue.queue(record.task.queue_key), record.task, record.level
     base, phases = order.base_level(queue, task, record.lift), []
     while level < TOP and order.ages(queue):

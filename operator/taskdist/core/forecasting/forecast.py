@@ -36,8 +36,8 @@ LEAST_SEEN: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Work in slot-seconds. `variance` is that of the sum; `error` the variance of its mean, which is an estimate;
-    `seen` how much of it is of types that were observed."""
+    """Work in slot-seconds. `variance`: of the sum; `error`: of its mean, which is an estimate; `seen`: how much of it
+    is of observed types."""
 
     tasks: float = 0.0
     work: float = 0.0
@@ -56,7 +56,7 @@ class Backlog:
 
 
 def doubt(known: Estimate) -> float:
-    """Return the variance of the mean. As long as few have ended they are the short ones, and say less."""
+    """Return the variance of the estimate's mean. The first attempts to end are the short ones: they say less."""
     if known.count < 2:
         return known.mean**2
     # That of n observations; n weighted ones that fade are worth some 2n.
@@ -64,7 +64,7 @@ def doubt(known: Estimate) -> float:
 
 
 def backlog(tasks: float, slots: int, default: float, known: Estimate | None) -> Backlog:
-    """Return the work of so many Tasks of one type. What was not observed is taken to vary as an exponential does."""
+    """Return the work of `tasks` Tasks of one type. A type without observations counts as exponential."""
     if known is None:
         work = tasks * slots * default
         return Backlog(tasks, work, tasks * (slots * default) ** 2, work * work, 0.0)
@@ -88,7 +88,7 @@ def forecast(
     phases: Sequence[tuple[float, Load]],
     passing: Passing = NO_PASSING,
 ) -> Forecast | None:
-    """Return when a Task with this work ahead starts; None where nothing tells.
+    """Return when a Task with this work ahead of it starts; None where too little of the work is of observed types.
 
     `own` is the work of the Task itself: the first release after all ahead of it have started takes about as long.
     `capacity` are the slots of the agents that may run it. `phases` are, for one level after the other, until when the
@@ -120,7 +120,7 @@ def forecast(
 
 
 def _lasting(phases: Sequence[tuple[float, Load]], seconds: float) -> Iterator[tuple[Load, float]]:
-    """Yield for how long each load lasts within so many seconds."""
+    """Yield each load with how long it lasts within the next `seconds`."""
     begun = 0.0
     for until, load in phases:
         if seconds > begun:
@@ -129,7 +129,7 @@ def _lasting(phases: Sequence[tuple[float, Load]], seconds: float) -> Iterator[t
 
 
 def _root(spare: Callable[[float], float], least: float) -> float:
-    """Return where the function, negative at first, has come to zero: bracketed by doubling, then by halving."""
+    """Return where the function, negative at first, comes to zero: bracketed by doubling, then halved."""
     low, high = least, least
     while spare(high) < 0:
         low, high = high, 2 * high

@@ -26,23 +26,22 @@ class Rival:
     load: Load
 
     def served(self, seconds: float, delay: float) -> float:
-        """Return what of it is served before our turn, if that is so many seconds away and was put off by `delay` of
-        virtual time."""
+        """Return how much of it is served before our turn: `seconds` from now, put off by `delay` of virtual time."""
         return min(self.backlog + self.load.work * seconds, max(0.0, self.entitled + delay * self.weight))
 
     def passed(self, seconds: float, delay: float) -> float:
-        """Return what of that is not among what waits and was counted as ahead."""
+        """Return how much of that was not already counted as ahead of us."""
         return self.served(seconds, delay) - self.served(0.0, 0.0)
 
     def limited(self, seconds: float, delay: float) -> bool:
-        """Whether it is its share that bounds it, so that how much comes makes no difference."""
+        """Whether its share bounds it, so that more arrivals make no difference."""
         return self.served(seconds, delay) < self.backlog + self.load.work * seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Passing:
-    """What passes one Task. `reach` is how far off its latest start is, `slacks` how far off that of others like it was
-    when they came, in seconds; `tenants` are the others of its queue, `queues` other queues."""
+    """The work that overtakes one Task. `reach`: seconds until its latest start; `slacks`: the same for others like it
+    when they came. `tenants`: the others of its queue; `queues`: other queues."""
 
     load: Load = NO_LOAD
     reach: float = 0.0
@@ -55,7 +54,7 @@ class Passing:
     running: float = 0.0
 
     def part(self, seconds: float) -> float:
-        """Return for which part of so many seconds those that come of its own account go before it, on average."""
+        """Return the part of the next `seconds` in which arrivals of its own tenant go before it, on average."""
         if not self.slacks or seconds <= 0:
             return 0.0
         # One that comes after t seconds goes first if t + its slack is less than what we reach.
@@ -63,7 +62,7 @@ class Passing:
         return times / len(self.slacks) / seconds
 
     def work(self, seconds: float) -> float:
-        """Return the work that passes within so many seconds."""
+        """Return the work that overtakes it within so many seconds."""
         return sum(self._work(seconds))
 
     def _work(self, seconds: float) -> tuple[float, float]:
@@ -72,7 +71,7 @@ class Passing:
         return ours, sum(each.passed(seconds, ours / self.queue_weight) for each in self.queues)
 
     def variance(self, seconds: float) -> float:
-        """Return the variance of that: of what comes by chance, and of the rates, which are estimates."""
+        """Return the variance of that work: of arrivals by chance, and of the rates, which are estimates."""
         part = self.part(seconds)
         found = part * seconds * self.load.variance + (part * seconds) ** 2 * self.load.error
         own = self.load.work * seconds * part

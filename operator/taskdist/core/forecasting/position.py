@@ -58,21 +58,21 @@ class Ahead:
 
     @property
     def position(self) -> int:
-        """From 1, the Task itself included."""
+        """Return the position, from 1, the Task itself included."""
         return 1 + round(sum(self.tasks.values()))
 
     @property
     def of_own_level(self) -> int:
-        """How many of those before it are not of a higher band: these it would pass at a higher level."""
+        """Return how many before it are of its own band: these it would pass at a higher level."""
         return round(sum(self.tasks.values()) - sum(self.higher.values()))
 
     def own(self, record: "TaskRecord") -> float:
-        """About how many of the Task's queue and tenant go before it."""
+        """Return about how many of the Task's queue and tenant go before it."""
         place, tenant = record.place(), record.task.tenant
         return self.of_own + sum(_before(each, place) for each in self.lane.lines if each.tenant == tenant)
 
     def all(self) -> dict[Shape, float]:
-        """All of higher bands and of its own, before it or not."""
+        """Return all of higher bands and of its own band, before it or not."""
         found = dict(self.higher)
         for lane in (self.lane, *self.lanes, *(lane for queue in self.queues for lane in queue.lanes.values())):
             for line in lane.lines:
@@ -103,11 +103,11 @@ class Lane:
         self.cost += line.live * cost
 
     def until(self, vt: float) -> float:
-        """Return which part of its work is done when it has come to this virtual time."""
+        """Return the part of its work that is done when it has come to this virtual time."""
         return min(1.0, max(0.0, (vt - self.vt) * self.weight / self.cost)) if self.cost else 1.0
 
     def ordered(self) -> "Iterator[HeapTask]":
-        """Yield its Tasks in order, at the cost of those that are asked for."""
+        """Yield its Tasks in order. Costs as much as are asked for."""
         frontier: list[tuple[HeapTask, int, Line]] = [(line.heap[0], 0, line) for line in self.lines]
         heapify(frontier)
         while frontier:
@@ -120,7 +120,7 @@ class Lane:
 
 
 class _Turn:
-    """Whose turn it is among the lanes of a queue: a lane at its virtual time, its first Task and those after that."""
+    """A lane whose turn is yet to come, at its virtual time: its first Task, and the iterator of the others."""
 
     __slots__ = ("entry", "lane", "tasks", "vt")
 
@@ -135,7 +135,7 @@ class _Turn:
 
 
 class QueueLanes:
-    """The same of a queue: its lanes by tenant. `pending`: slot-seconds charged for its running Tasks."""
+    """A copy of a queue's share, with its lanes by tenant. `pending`: slot-seconds charged for its running Tasks."""
 
     __slots__ = ("key", "lanes", "pending", "vt", "weight")
 
@@ -151,8 +151,8 @@ class QueueLanes:
         return sum(lane.cost for lane in self.lanes.values())
 
     def reached(self, cost: float) -> float:
-        """Return the virtual time to which its tenants have come once it was charged so much: where water stands that
-        is poured over steps, found by halving."""
+        """Return the virtual time of its tenants once the queue was charged `cost`: the level of water poured over
+        steps, found by halving."""
         lanes = self.lanes.values()
         low = min(lane.vt for lane in lanes)
         high = max(lane.vt + lane.cost / lane.weight for lane in lanes)
@@ -199,7 +199,7 @@ class QueueLanes:
 
 
 class _TooMany(Exception):
-    """More are before it than are counted one by one."""
+    """More Tasks are before it than are counted one by one."""
 
 
 def ahead(
@@ -274,7 +274,7 @@ def ahead(
 
 
 def _counted(place: Place, found: Ahead, price: Callable[[Shape], float], so_far: float) -> dict[Shape, float]:
-    """Count one by one."""
+    """Count the Tasks before the place one by one."""
     lane, mine = found.lane, found.queue
     taken: Counter[Shape] = Counter()
     left = EXACT - so_far
@@ -310,7 +310,7 @@ def _counted(place: Place, found: Ahead, price: Callable[[Shape], float], so_far
 
 
 def _estimated(place: Place, found: Ahead, price: Callable[[Shape], float]) -> dict[Shape, float]:
-    """Take shares as fluids."""
+    """Estimate the Tasks before the place, with shares as fluids."""
     lane, mine = found.lane, found.queue
     taken: dict[Shape, float] = {}
 
@@ -332,7 +332,7 @@ def _estimated(place: Place, found: Ahead, price: Callable[[Shape], float]) -> d
 
 
 def _before(line: "Line", place: Place) -> float:
-    """Return about how many of the line's Tasks are before the place: counted in short lines, sampled in long ones."""
+    """Return about how many of the line's Tasks are before the place: short lines are counted, long ones sampled."""
     heap = line.heap
     step = max(1, len(heap) // SAMPLE)
     looked = [entry for entry in heap[::step] if entry.live]

@@ -10,7 +10,7 @@ from taskdist.core.primitives.alarms import Alarms
 
 
 class ActiveBlockers:
-    """Limits that hold Tasks now, with the alarms of those that time opens."""
+    """The blockers that hold Tasks now, with the alarms of those that open by time."""
 
     def __init__(self) -> None:
         # When tokens come that were waited for, by the limit's name.
@@ -20,7 +20,7 @@ class ActiveBlockers:
         self.closed: list[Blocker] = []
 
     def take_closed(self) -> list[Blocker]:
-        """Take and return the limits that are there no more."""
+        """Take and return the blockers whose limit is gone."""
         closed, self.closed = self.closed, []
         return closed
 
@@ -30,7 +30,7 @@ class ActiveBlockers:
         return None if name is None else self.timed[name]
 
     def next_due(self) -> float | None:
-        """Return when time opens the first of them."""
+        """Return when the first of them opens by time."""
         return self._alarms.next()
 
     def hand_out(self, blocker: Blocker, now: float) -> None:
@@ -41,7 +41,7 @@ class ActiveBlockers:
                 self.wait(blocker, now)
 
     def wait(self, blocker: Blocker, now: float) -> None:
-        """Let time report the blocker, if it is time that opens it."""
+        """Set the blocker's alarm, if it opens by time."""
         if isinstance(blocker, Short) and not blocker.rings:
             if self.timed.pop(blocker.name, None) is not None:
                 self._alarms.clear(blocker.name)

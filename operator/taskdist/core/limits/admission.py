@@ -7,7 +7,7 @@ from taskdist.core.limits.blockers import Account
 
 
 def over_waiting(account: Account) -> str | None:
-    """Say whose bound on waiting Tasks is exceeded; None if none is."""
+    """Say which bound on waiting Tasks is exceeded; None if none is."""
     book = account.of
     if book.waiting <= book.most_waiting and account.waiting <= book.tenant_most_waiting:
         return None
@@ -24,7 +24,7 @@ def over_waiting(account: Account) -> str | None:
 
 
 def over_payload(account: Account) -> str | None:
-    """Say whose bound on payload bytes is exceeded; None if none is."""
+    """Say which bound on payload bytes is exceeded; None if none is."""
     book = account.of
     most = book.bounds.payload_bytes
     if most is not None and book.payload_bytes > most:

@@ -20,7 +20,7 @@ def findings(
     purses: Mapping[Key, Mapping[str, Purse]],
     turns: OrderingKeys,
 ) -> Iterator[str]:
-    """Yield in words what differs from the Tasks, each of which comes with whether it is leased."""
+    """Yield where the counts differ from the Tasks, each of which comes with whether it is leased."""
     queues: dict[Key, Counts] = {}
     tenants: dict[tuple[Key, str], Counts] = {}
     emergency: Counter[tuple[Key, str]] = Counter()

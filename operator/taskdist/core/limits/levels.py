@@ -21,7 +21,7 @@ TENANTS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How much of a rate or budget was left at a time (wall clock, seconds).
+    """The fill level of a rate or budget at a time (wall clock, seconds): what was left of it.
 
     `name` says which limit of the queue's spec it is.
 
@@ -35,7 +35,7 @@ class Level:
     at: float
 
     def expected(self, now: float) -> float:
-        """What is left later if nothing more is taken."""
+        """Return what is left later if nothing more is taken."""
         return min(float(self.capacity), self.level + max(0.0, now - self.at) * self.per_second)
 
 
@@ -68,7 +68,7 @@ def levels(book: Book, purses: Mapping[str, Purse], now: float) -> tuple[Level, 
 
 
 def recall(book: Book, purses: Mapping[str, Purse], told: Iterable[Level]) -> None:
-    """Take in what was left of the rates that the queue still has. What is held at once is known from who holds it."""
+    """Restore the fill levels of rates that the queue still has. Amounts that Tasks hold are counted from these."""
     rules = book.rules
     rates = {each.name: each.rate for each in rules.budgets}
     for each in told:

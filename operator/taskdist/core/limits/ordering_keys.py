@@ -18,7 +18,7 @@ SequenceKey = tuple[str, str, str]
 
 
 class SequenceEntry:
-    """A Task in the sequence of its ordering key. `standing` goes before the time of creation: smaller is earlier."""
+    """A Task in the sequence of its ordering key: smaller `standing` first, then earlier creation."""
 
     __slots__ = ("created", "name", "stamp", "standing", "uid")
 
@@ -73,14 +73,14 @@ class KeySequence:
 
 
 class OrderingKeys:
-    """All Tasks with an ordering key that have not ended. Calls with Tasks without one are mistakes."""
+    """The order within each ordering key, for all Tasks with one that have not ended."""
 
     def __init__(self) -> None:
         self._sequences: dict[SequenceKey, KeySequence] = {}
         self._stamp = 0
 
     def enter(self, task: Task) -> str | None:
-        """Take in a Task that came. Return whose turn it was until now, if that is over."""
+        """Add a Task. Return the uid of the Task that had the turn until now, if it has lost it."""
         key = _key(task)
         sequence = self._sequences.get(key)
         if sequence is None:
@@ -94,7 +94,7 @@ class OrderingKeys:
         return led.uid if first is not None and first.uid != led.uid else None
 
     def leave(self, task: Task) -> list[str]:
-        """Take out a Task that ended for good. Return whose turn it is now, if that changed."""
+        """Remove a Task that ended for good. Return the uid of the Task that has the turn now, if that is new."""
         key = _key(task)
         sequence = self._sequences[key]
         led = sequence.first()
@@ -130,13 +130,13 @@ class OrderingKeys:
         return not sequence.leased and (first is None or first.uid == task.uid)
 
     def ahead(self, task: Task) -> tuple[str, int]:
-        """Return the name of the Task for which the others of the key wait, and how many of them have not ended."""
+        """Return the name of the Task that the others of the key wait for, and how many of the key have not ended."""
         sequence = self._sequences.get(_key(task))
         holder = sequence.holder() if sequence is not None else None
         return ("", 0) if sequence is None or holder is None else (holder.name, len(sequence.entries))
 
     def first(self, task: Task) -> str | None:
-        """Return the uid of the Task that goes next of the key, if that is another one."""
+        """Return the uid of the next Task of the key, if that is another one."""
         sequence = self._sequences.get(_key(task))
         first = sequence.first() if sequence is not None else None
         return None if first is None or first.uid == task.uid else first.uid

@@ -23,7 +23,8 @@ class _Peak:
 
 
 class Bucket:
-    """`burst` tokens at first and at most, `per_second` more each second; a grant takes one, or an amount.
+    """A token bucket: full with `burst` tokens at first, `per_second` more each second; a grant takes one, or an
+    amount.
 
     Over any window of t seconds what is taken by grants that waited for it is at most burst + per_second × t. What is
     given back late is less than what was taken if the bucket would have been full in between: then it would have had no
@@ -41,14 +42,14 @@ class Bucket:
         self._peaks: list[_Peak] = []
 
     def adopt(self, rate: TokenRate, now: float) -> None:
-        """Go on under other terms: tokens that are there stay, as far as they have room."""
+        """Adopt other terms. Tokens stay, as far as the new burst has room for them."""
         if rate is not self.rate:
             self._tokens = min(self.tokens(now), float(rate.burst))
             self._at = now
             self.rate = rate
 
     def opens_at(self, amount: float = 1.0) -> float:
-        """Return the time from which so many tokens are there: `has` says so exactly from then on."""
+        """Return the time from which so many tokens are there: exactly when `has` turns true."""
         return self._at if self._tokens >= amount else self._at + (amount - self._tokens) / self.rate.per_second
 
     def has(self, amount: float, now: float) -> bool:
@@ -58,7 +59,7 @@ class Bucket:
         return self.has(1.0, now)
 
     def tokens(self, now: float) -> float:
-        """Return how many tokens are there; below zero: how many were taken ahead."""
+        """Return how many tokens are there. Below zero: how many were taken ahead."""
         tokens, rate = self._tokens, self.rate
         if now > self._at:
             tokens = min(rate.burst, tokens + (now - self._at) * rate.per_second)
@@ -82,13 +83,13 @@ class Bucket:
         self._at = now
 
     def fill(self, tokens: float, now: float) -> None:
-        """So many tokens were there at that time, as somebody else says."""
+        """Set how many tokens were there at that time."""
         self._tokens = min(float(self.rate.burst), tokens)
         self._at = now
         self._peaks = []
 
     def give_back(self, now: float, *, since: float, amount: float = 1.0) -> None:
-        """The taker did not start after all, or used less than it took at `since`; below zero: it used more."""
+        """Return tokens that were taken at `since` and not used. Below zero: more were used than taken."""
         tokens = self.tokens(now)
         if amount > 0.0:
             highest = tokens

@@ -69,7 +69,7 @@ class _Node:
 
 @dataclass(slots=True)
 class _Below:
-    """The Tasks that wait for a parent, and what they make of it."""
+    """The Tasks that wait for a parent, and the level and chain that they give it."""
 
     children: dict[str, None] = field(default_factory=dict)  # all that name it, in the order in which they came
     levels: list[int] = field(default_factory=lambda: [0] * (EMERGENCY + 1))  # how many lift it to each level
@@ -79,7 +79,7 @@ class _Below:
 
 
 class Dependencies:
-    """All Tasks with parents that wait, and those parents. See the module for what it answers."""
+    """The graph of waiting Tasks with parents. See the module for what it answers."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, _Node] = {}
@@ -89,7 +89,7 @@ class Dependencies:
         self._regated: dict[str, None] = {}  # others whose gate changed
 
     def __bool__(self) -> bool:
-        """Whether anything depends on anything, or did when what it changed was asked for last."""
+        """Whether there are any dependencies, or changes by them that were not taken yet."""
         return bool(self._nodes or self._below or self._changed or self._regated)
 
     # Events.
@@ -118,7 +118,7 @@ class Dependencies:
         return self.gate(task.uid)
 
     def remove(self, uid: str) -> None:
-        """The Task no longer waits for its parents: it is over, deleted or runs."""
+        """Remove a Task that no longer waits for its parents: it is over, deleted or runs."""
         node = self._nodes.get(uid)
         if node is None:
             return
@@ -129,7 +129,7 @@ class Dependencies:
             self._leave(parent, uid)
 
     def ended(self, uid: str, phase: Phase | None) -> list[str]:
-        """The Task ended so, or (None) was deleted before its end; return those whose gate or verdict may have changed.
+        """Note how the Task ended; None: it was deleted before. Return the Tasks whose gate may have changed.
 
         A dead letter has not ended: it waits again if it is redriven. Repeats are harmless.
         """
@@ -151,7 +151,7 @@ class Dependencies:
     # Questions.
 
     def gate(self, uid: str) -> Gate | None:
-        """Say what holds the Task back or how it ends; None if nothing does, or it is not known here."""
+        """Return what holds the Task back, or how it ends without having run; None if nothing does."""
         node = self._nodes.get(uid)
         if node is None:
             return None
@@ -181,12 +181,12 @@ class Dependencies:
         return 0 if below is None else below.chain
 
     def take_changed(self) -> list[str]:
-        """Return the Tasks whose `level` or `chain` changed since this was asked last."""
+        """Take and return the Tasks whose `level` or `chain` has changed since the last call."""
         changed, self._changed = self._changed, {}
         return list(changed)
 
     def take_regated(self) -> list[str]:
-        """Return the Tasks, beyond those that an event named, whose gate changed since this was asked last.
+        """Take and return further Tasks, named by no event, whose gate has changed since the last call.
 
         Only cycles do that: who closes one changes the gate of all that are in it.
         """
@@ -212,7 +212,7 @@ class Dependencies:
         node.waits = {each.uid for each in parents if not _over(each)}
 
     def _search_and_link(self, uid: str, waited: set[str]) -> None:
-        """The Task may wait for other parents than it `waited` for."""
+        """Look for a cycle and link the Task to its parents, after what it waits for may have changed."""
         node = self._nodes[uid]
         if node.waits != waited:
             was_in_cycles = bool(node.cycles)
@@ -236,7 +236,8 @@ class Dependencies:
     # Cycles.
 
     def _look_for_cycle(self, uid: str) -> None:
-        """Search the ancestors for the Task itself. Who closes a cycle lifts nobody, so that what does has no cycle."""
+        """Search the Task's ancestors for itself. The Task that closes a cycle lifts nobody, so that levels and chains
+        have no cycle."""
         below = self._below.get(uid)
         if below is None:
             return  # nobody waits for it
@@ -272,7 +273,7 @@ class Dependencies:
         return None
 
     def _dissolve(self, uid: str) -> None:
-        """A Task in cycles changed: they are no more, or are found again by those who close them."""
+        """Undo the cycles of a Task that has changed. Whatever closes one of those that are left finds it again."""
         node = self._nodes[uid]
         if node.cycles:
             self._unlink(uid)
@@ -318,7 +319,8 @@ class Dependencies:
         return Urgency(min(TOP, self.level(uid, node.level)), min(LONGEST_CHAIN, self.chain(uid) + 1))
 
     def _count(self, parent: str, before: Urgency | None, now: Urgency | None) -> None:
-        """A child of the parent counts otherwise. Goes on to the parent's own parents as long as that changes them."""
+        """Count a child of the parent with other values, and go on to the parent's own parents as long as that changes
+        them."""
         pending = [(parent, before, now)]
         while pending:
             uid, before, now = pending.pop()
@@ -369,7 +371,7 @@ class Dependencies:
 
 
 def _over(parent: Parent) -> bool:
-    """Whether it never runs again."""
+    """Whether the parent never runs again."""
     return parent.gone or (parent.phase is not None and parent.phase.terminal)
 
 

@@ -23,7 +23,7 @@ MOST_COMPARED: Final = 8
 
 
 def even(vt: float, weight: float, least: float, pending: float) -> bool:
-    """True if two virtual times differ by no more than the error of running work, so that a deadline may decide."""
+    """Whether two virtual times differ by no more than the error of running work, so that a deadline may decide."""
     return vt - pending / weight <= least
 
 
@@ -93,7 +93,7 @@ class Share(Generic[GroupT, LineT]):
         return found
 
     def _forget(self) -> None:
-        """Drop idle children whose past makes no difference any more: they would start at the present anyway."""
+        """Drop idle children whose past makes no difference: they would start at the present anyway."""
         idle = [
             child
             for child in self.children.values()
@@ -123,7 +123,7 @@ class Share(Generic[GroupT, LineT]):
             self._show(1 << profile, present)
 
     def lose(self, profile: int) -> None:
-        """One that waited for this profile is gone from below."""
+        """Nothing more in one place below waits for this profile."""
         count = self._counts[profile] - 1
         if count:
             self._counts[profile] = count
@@ -134,11 +134,11 @@ class Share(Generic[GroupT, LineT]):
 
     @property
     def profiles(self) -> set[int]:
-        """What is waited for below, parked or not."""
+        """Return the profiles that are waited for below, parked or not."""
         return set(self._counts)
 
     def park(self, blocker: "Blocker") -> None:
-        """Nothing below goes on until `unpark`."""
+        """Hide all that is below until `unpark`."""
         if self.parked is None:
             self._hide(self.mask)
             for demand, tasks in self.demands.items():
@@ -146,7 +146,7 @@ class Share(Generic[GroupT, LineT]):
         self.parked = blocker
 
     def unpark(self, present: float) -> None:
-        """What is below goes on, at the present virtual time like one that was idle."""
+        """Show what is below again, at the present virtual time like a share that was idle."""
         if self.parked is not None:
             self.parked = None
             for demand, tasks in self.demands.items():
@@ -191,7 +191,7 @@ class Share(Generic[GroupT, LineT]):
                 bits ^= low
 
     def _at(self, parent: "Share[GroupT, LineT]") -> int:
-        """Return where its virtual time puts it among the parent's others, or where it stands."""
+        """Return its index among its parent's shares in order, or the one where it belongs."""
         order, vt, key = parent.order, self.vt, self.key
         low, high = 0, len(order)
         while low < high:
@@ -211,7 +211,7 @@ class Share(Generic[GroupT, LineT]):
         raise AssertionError("a share's mask names a profile that none of its children waits for")
 
     def charge(self, cost: float) -> None:
-        """Book slot-seconds, or take back some if negative."""
+        """Charge slot-seconds, or correct by a negative amount."""
         parent = self.parent
         if not self.mask or parent is None or len(parent.order) == 1:
             self.vt += cost / self.weight

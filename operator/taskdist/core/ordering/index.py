@@ -32,7 +32,7 @@ REMEMBERED: Final = 16
 
 
 class WaitingIndex:
-    """All eligible Tasks."""
+    """All eligible Tasks, in order, by band, queue, tenant and profile."""
 
     def __init__(self, queue_of: Callable[[Key], Queue]) -> None:
         """`queue_of` gives a queue's rules; for one that is gone, the defaults."""
@@ -57,7 +57,7 @@ class WaitingIndex:
         return list(lines.values()) if lines is not None else []
 
     def has(self, line: Line) -> bool:
-        """Whether it is one of its shape's lines."""
+        """Whether the line is still one of its shape's."""
         lines = self._lines.get(line.shape)
         return lines is not None and lines.get((line.band, line.tenant)) is line
 
@@ -115,7 +115,7 @@ class WaitingIndex:
             self._want(line, shape.demand, line.live)
 
     def redirect(self, shape: Shape, former: Demand | None, demand: Demand | None) -> None:
-        """The shape's Tasks want room elsewhere than before."""
+        """Count the shape's Tasks under another demand."""
         for line in self.lines(shape):
             self._want(line, former, -line.live)
             self._want(line, demand, line.live)
@@ -144,7 +144,7 @@ class WaitingIndex:
     # Shares.
 
     def charge(self, record: TaskRecord, pool: Key, service: float, now: float) -> None:
-        """Book the grant of a Task that stands here: `service` seconds are expected of it."""
+        """Charge the grant of a Task to its shares: `service` seconds are expected of it."""
         line = record.line
         assert line is not None
         assert line.share is not None, "what is granted stands in a line that was found"
@@ -160,7 +160,7 @@ class WaitingIndex:
         record.charge = Charge(share, cost, now)
 
     def correct_charge(self, record: TaskRecord, now: float) -> None:
-        """The Task's lease is over: what was charged for it becomes what it took."""
+        """Correct what was charged for the Task by what it took: its lease is over."""
         charge, record.charge = record.charge, None
         if charge is None:
             return
@@ -171,7 +171,7 @@ class WaitingIndex:
             charge.share.parent.pending -= charge.cost
 
     def reweigh(self, queue: Queue) -> None:
-        """The queue's weights are these now."""
+        """Adopt the queue's weights."""
         weights = dict(queue.tenant_weights)
         for band in self._bands:
             share = band.root.children.get(order.full_name(queue))
@@ -183,21 +183,21 @@ class WaitingIndex:
     # Limits.
 
     def park(self, line: Line, blocker: "Blocker") -> None:
-        """Nothing of the line goes on until `unpark`."""
+        """Hide the line until `unpark`."""
         if line.parked is None:
             self._want(line, line.shape.demand, -line.live)
             self._withdraw(line, line.shape.profile)
         line.parked = blocker
 
     def unpark(self, line: Line) -> None:
-        """What stands there goes on."""
+        """Show the line again."""
         if line.parked is not None:
             line.parked = None
             self._enter(line, line.shape.profile)
             self._want(line, line.shape.demand, line.live)
 
     def park_group(self, line: Line, blocker: "Blocker") -> Group:
-        """Nothing of the line's group goes on until the group is unparked."""
+        """Hide the line's group until `unpark_group`."""
         group = line.group
         assert group is not None, "what is found stands in a group"
         group.park(blocker)
@@ -205,7 +205,7 @@ class WaitingIndex:
         return group
 
     def unpark_group(self, group: Group, blocker: "Blocker") -> None:
-        """What stands there goes on, if it still stands there and is parked under that."""
+        """Show the group again, if it is parked under that blocker still."""
         if group.parked is blocker:
             group.parked = None
             if group.lines:
@@ -215,7 +215,7 @@ class WaitingIndex:
                     group.share.want(demand, tasks)
 
     def park_share(self, line: Line, blocker: "Blocker") -> Share[Group, Line]:
-        """Nothing of the line's tenant, in its queue and band, goes on until the share is unparked."""
+        """Hide the line's tenant, in its queue and band, until `unpark_share`."""
         share = line.share
         assert share is not None
         share.park(blocker)
@@ -223,7 +223,7 @@ class WaitingIndex:
         return share
 
     def unpark_share(self, share: Share[Group, Line], pools: tuple[Key, ...]) -> None:
-        """What stands there goes on; `pools` are those that it may use."""
+        """Show the share again; `pools` are those that it may use."""
         root = share
         while root.parent is not None:
             root = root.parent
@@ -233,7 +233,7 @@ class WaitingIndex:
 
     @staticmethod
     def _present(band: Band, pools: tuple[Key, ...]) -> float:
-        """Return the virtual time at which a queue starts that had nothing to serve there."""
+        """Return the virtual time at which a queue starts that had nothing to serve in these pools."""
         return min((band.present[pool] for pool in pools if pool in band.present), default=0.0)
 
     # What pools are asked to grow for.
@@ -250,7 +250,7 @@ class WaitingIndex:
         return _leader(_first_of(share, share.mask))
 
     def findings(self) -> Iterator[str]:
-        """Yield what does not hold in the index itself."""
+        """Yield broken invariants of the index itself."""
         for at, band in enumerate(self._bands):
             for queue in band.root.children.values():
                 for tenant in queue.children.values():
@@ -317,11 +317,11 @@ class WaitingIndex:
         self._show(at)
 
     def _show(self, at: int) -> None:
-        """Let the band be found by what goes on there now."""
+        """Keep the mask of the band right, by which it is found."""
         self._masks[at] = self._bands[at].root.mask
 
     def _head(self, line: Line, group: Group, first: HeapTask) -> None:
-        """Let the line stand in its group by its first Task."""
+        """Enter the line in its group by its first Task."""
         self._stamp += 1
         line.stamp = self._stamp
         line.lead = record = first.record

@@ -25,7 +25,7 @@ class HeldPart(NamedTuple):
 
 
 class LineLimits:
-    """Answers for one moment. `claimants` are the waiting Tasks for which budgets keep something."""
+    """What limits hold, line by line, at one moment. `claimants`: waiting Tasks with a claim on budgets."""
 
     def __init__(self, waiting: WaitingIndex, limits: Limits, claimants: Iterable[TaskRecord], now: float) -> None:
         self._waiting = waiting
@@ -44,7 +44,7 @@ class LineLimits:
         return self._waiting.lines(shape)
 
     def shared(self, line: Line) -> Blocker | None:
-        """Return what holds all Tasks of the line alike, or all of those whose concurrency key is free."""
+        """Return the limit that holds all Tasks of the line, or all of those whose concurrency key is free."""
         shape = line.shape
         limited = self._limited.get(shape.queue_key)
         # Most queues have no limit at all: then there is nothing to ask, however many lines there are.

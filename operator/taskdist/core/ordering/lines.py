@@ -129,7 +129,7 @@ class TaskRecord:
         return Place(self.chain, self.latest_start, self.task.created, self.task.uid)
 
     def before(self, other: "TaskRecord") -> bool:
-        """Whether its place is before the other's."""
+        """Whether the Task goes before the other within a level."""
         if self.chain != other.chain:
             return self.chain > other.chain
         if self.latest_start != other.latest_start:
@@ -210,7 +210,7 @@ class Line:
 
     @property
     def blocker(self) -> "Blocker | None":
-        """What holds all of it: parked itself, or with its group, tenant or queue."""
+        """Return the limit under which all of it is parked: itself, its group, its tenant or its queue."""
         share, group = self.share, self.group
         if self.parked is not None or share is None:
             return self.parked
@@ -293,7 +293,7 @@ class Group:
             self.share.want(demand, tasks)
 
     def join(self, shape: Shape) -> None:
-        """A line of this shape stands in it."""
+        """Count a line of this shape in."""
         self.lines += 1
         for amounts, (_, _, amount) in zip(self._amounts, shape.budgets, strict=True):
             amounts.add(amount)
@@ -304,11 +304,11 @@ class Group:
             amounts.remove(amount)
 
     def least(self, short: Short) -> int:
-        """Return the least that any of its Tasks takes of the budget, of which all take."""
+        """Return the least amount of the budget that any of its Tasks takes."""
         return amount_taken(short, [(*name, self._amounts[at].least) for at, name in enumerate(self._names)])
 
     def park(self, blocker: "Blocker") -> None:
-        """Nothing of it goes on until `unpark`."""
+        """Hide it until `unpark_group`."""
         if self.parked is None:
             for demand, tasks in self.demands.items():
                 self.share.want(demand, -tasks)
@@ -329,7 +329,7 @@ class Group:
 
 
 class Charge:
-    """What a grant was charged, in slot-seconds, and to which tenant's share."""
+    """What a grant was charged, in slot-seconds, and the tenant's share that was charged."""
 
     __slots__ = ("cost", "share", "since")
 

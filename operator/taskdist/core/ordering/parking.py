@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class _ParkedTask:
-    """A parked Task in the order of those of its key, as it stood when it was entered: levels, then too late or not.
+    """A parked Task among those of its key: higher levels first, then those that can still meet their deadline.
 
     It is dead once its record has another stamp.
     """
@@ -56,7 +56,7 @@ _Key = tuple[str, str, str]
 
 
 class _Whole:
-    """The shares, groups and lines that one limit has parked."""
+    """The shares, groups and lines that are parked under one limit."""
 
     __slots__ = ("_most", "groups", "lines", "shares")
 
@@ -68,7 +68,7 @@ class _Whole:
         self._most = 64
 
     def trim(self) -> None:
-        """Forget what has no Tasks any more: others may have come in its place, again and again."""
+        """Forget lines and groups without Tasks: new ones may take their place again and again."""
         if len(self.lines) + len(self.groups) > self._most:
             self.lines = [line for line in self.lines if line.live]
             self.groups = [group for group in self.groups if group.lines]
@@ -76,7 +76,7 @@ class _Whole:
 
 
 class _Single:
-    """The Tasks that are parked under a key, by shape and tenant."""
+    """The Tasks that are parked one by one under a concurrency key, by shape and tenant."""
 
     __slots__ = ("lines", "live")
 
@@ -86,7 +86,7 @@ class _Single:
 
 
 class Parking:
-    """Everything that is parked."""
+    """All that is parked, by the limit that holds it."""
 
     def __init__(self, waiting: WaitingIndex, unpark: Callable[[TaskRecord, float], None]) -> None:
         """`unpark(record, now)` lets a Task try."""
@@ -145,7 +145,7 @@ class Parking:
             heapify(heap)
 
     def move(self, record: TaskRecord, now: float) -> None:
-        """The level or chain of a parked Task is another now."""
+        """Move a parked Task whose level or chain has changed."""
         assert record.blocker is not None
         if record.blocker.open(now):
             # Another one tries already, which it may have to go before.
@@ -156,7 +156,7 @@ class Parking:
             self._push(self._singles[_key(record)], record, now)
 
     def leave(self, record: TaskRecord) -> None:
-        """The Task is gone from where it was parked."""
+        """Forget a Task that leaves the place where it was parked."""
         if record.parked:
             record.blocker, record.parked = None, 0
             single = self._singles[_key(record)]
@@ -165,7 +165,7 @@ class Parking:
                 del self._singles[_key(record)]
 
     def open(self, blockers: Iterable["Blocker"]) -> None:
-        """These limits may hold no more. Keys say so by `key_free`."""
+        """Let what is parked under these limits go on. Keys say so by `key_free`."""
         for blocker in blockers:
             whole = self._wholes.pop(blocker, None)
             if whole is not None:
@@ -177,23 +177,23 @@ class Parking:
                     self._waiting.unpark_group(group, blocker)
 
     def moved(self) -> None:
-        """Some class of Tasks has another profile now."""
+        """Note that Tasks may have another profile than when they were parked."""
         self._moved = bool(self._singles)
 
     def regroup(self, now: float) -> None:
-        """Let who goes first of a profile that has parted from another's try, if its key is free."""
+        """Where a profile has split, let the first Task of each part try, if its key is free."""
         if self._moved:
             self._moved = False
             for key in list(self._singles):
                 self._try(key, now, closed=False)
 
     def key_free(self, task: Task, now: float) -> None:
-        """The Task gives its key back, or went without having used it: let the first ones behind it try."""
+        """Let the first Tasks behind the Task's key try: it gave the key back, or went without using it."""
         if task.concurrency_key is not None and self._singles:
             self._try((task.namespace, task.queue, task.concurrency_key), now)
 
     def keys_free(self, queue: Key, now: float) -> None:
-        """Keys of the queue may be held more often than before."""
+        """Let Tasks behind the queue's keys try: keys may be held more often than before."""
         for key in [key for key in self._singles if key[:2] == queue]:
             self._try(key, now)
 

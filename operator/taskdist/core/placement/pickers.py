@@ -46,16 +46,16 @@ class LeastLoaded(Picker):
 
 
 class Ranked(Picker):
-    """Ranks agents by their class, lowest first; of equals the least busy, or the fullest that has room."""
+    """Strategies that rank agents by their class, lowest first. Of equals they take the least busy, or the fullest."""
 
     fullest = False
 
     def prepare(self, ask: Ask) -> None:
-        """Look at all that can be chosen from, before the first rank is asked."""
+        """Look at all candidates before the first rank is asked."""
 
     @abstractmethod
     def rank(self, agent: AgentRecord, kind: AgentClass, ask: Ask) -> float:
-        """Return the rank of the class, of which this agent would be taken."""
+        """Return the rank of the class, from which this agent would be taken."""
 
     def pick(self, ask: Ask) -> tuple[AgentRecord, float]:
         self.prepare(ask)
@@ -147,7 +147,7 @@ def _nearness(place: str | None, allowed: tuple[str, ...]) -> int:
 
 
 class _Priced(Ranked):
-    """Ranks by what a pool says of its agents."""
+    """Strategies that rank by what a pool tells of its agents."""
 
     fullest = True
 

@@ -48,7 +48,7 @@ class RoomNeeded(NamedTuple):
 
 
 class Applicant:
-    """A Task that has waited long enough for room, at its place in the order when it was entered."""
+    """A Task that applies for a reservation, at its place in the order when it was entered."""
 
     __slots__ = ("level", "place", "uid")
 
@@ -58,7 +58,7 @@ class Applicant:
         self.uid = record.task.uid
 
     def stands_so(self, record: TaskRecord) -> bool:
-        """Whether that is still the Task's place in the order."""
+        """Whether the Task still has this place in the order."""
         return self.level == record.level and self.place.compare(record.place()) == 0
 
     def __lt__(self, other: "Applicant") -> bool:
@@ -66,7 +66,7 @@ class Applicant:
 
 
 def needs_much(record: TaskRecord) -> bool:
-    """Whether room for the Task may be there in all and yet on no agent."""
+    """Whether the Task may find no agent with room for it although there is room enough in all."""
     return record.task.slots > 1 or bool(record.task.resources)
 
 
@@ -101,14 +101,14 @@ class Reservations:
         self._push(record)
 
     def forget(self, record: TaskRecord) -> None:
-        """Forget a Task that does not wait for room any more: if it comes back, it waits anew.
+        """Forget a Task that does not wait for room any more. If it comes back, its wait begins anew.
 
         `let_go` ends its reservation, unless the Task stands in a line again by then.
         """
         self._impatient.pop(record.task.uid, None)
 
     def rise(self, record: TaskRecord) -> None:
-        """The Task's level or chain may be another now."""
+        """Move an applicant whose level or chain has changed."""
         if record.task.uid in self._impatient:
             self._push(record)
 

@@ -28,7 +28,7 @@ STICKY: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The agent, the score that decided, and the words for it."""
+    """The agent that was chosen, the score that decided, and the words for it."""
 
     agent: AgentRecord
     score: float
@@ -80,13 +80,13 @@ class Picker(ABC):
         """Return the agent and the score by which it was taken. One has room."""
 
     def words(self, agent: AgentRecord, _score: float) -> str:
-        """Say what the score is, before the Task is there."""
+        """Say what the score means, as of before the Task is there."""
         return f"{agent.busy} of its {agent.slots} slots are busy"
 
 
 def current_contest(shape: Shape, agent: AgentRecord | None = None) -> Contest:
-    """Return who competes for Tasks of the class now: the agents of the earliest step that has room or, where it is
-    known whose one is given, those of that agent's step."""
+    """Return the contest that is open for Tasks of the shape: that of the earliest step with room or, if `agent` is
+    given, that of the agent's step."""
     contests = shape.contests
     if len(contests) == 1:
         return contests[0]
@@ -111,7 +111,7 @@ def least_busy(rosters: list[Roster]) -> tuple[float, AgentRecord]:
 
 
 class Strategies:
-    """The strategies of all queues and of the steps of their routes, with what they remember."""
+    """The strategies of all queues and of their route steps, with what each remembers."""
 
     def __init__(
         self,
@@ -128,12 +128,12 @@ class Strategies:
         self._last: OrderedDict[tuple[Key, str], str] = OrderedDict()
 
     def forget(self, queue: Key) -> None:
-        """The queue is gone or follows other rules: what its strategies remember is of no use."""
+        """Forget what the queue's strategies remember: it is gone, or its routes are others."""
         for contest in [contest for contest in self._pickers if contest.queue == queue]:
             del self._pickers[contest]
 
     def choose(self, task: Task, shape: Shape, profile: Profile, contest: Contest, left: float) -> Choice:
-        """Return who is to run the Task, which has to end in `left` seconds. There must be an agent with room.
+        """Choose the agent for the Task, which has to end in `left` seconds. There must be an agent with room.
 
         `contest` is the one that is open now.
         """
@@ -160,7 +160,7 @@ class Strategies:
 
     @staticmethod
     def _preferred(task: Task, rosters: list[Roster]) -> tuple[list[Roster], int]:
-        """Return the rosters that meet most of what the Task prefers, and how much that is."""
+        """Return the rosters that meet most of the Task's preferences, and the weight of what they meet."""
         assert task.placement is not None
         values = [worth(task.placement.preferred, roster.kind.offer) for roster in rosters]
         most = max(values)
@@ -189,7 +189,7 @@ class Strategies:
 
 
 def _sticky(task: Task, strategy: Strategy) -> str | None:
-    """Return the key by which it goes where the last one went. On a ring keys have homes of their own."""
+    """Return the key whose Tasks go where the last one went. None on a ring: keys have homes of their own there."""
     if strategy is Strategy.CONSISTENT_HASH:
         return None
     if task.sticky_key is not None:
@@ -198,5 +198,5 @@ def _sticky(task: Task, strategy: Strategy) -> str | None:
 
 
 def draws(task: Task, number: int) -> int:
-    """Return a number that follows from the Task and its attempt, another one for each `number`."""
+    """Return a pseudo-random number for the Task's attempt, another one for each `number`."""
     return hashed(task.uid, str(task.failures), str(len(task.deaths)), str(number))

@@ -17,7 +17,7 @@ def hashed(*words: str) -> int:
 
 
 def points(word: str, number: int) -> list[int]:
-    """Return so many numbers of 64 bits each that follow from the word; a multiple of eight of them."""
+    """Return `number` hashes of the word, of 64 bits each; `number` is a multiple of eight."""
     found: list[int] = []
     for part in range(number // 8):
         digest = blake2b(f"{part}\0{word}".encode("utf-8", "replace"), digest_size=64).digest()

@@ -31,7 +31,7 @@ class Inflow:
         self._lately = 0.0
 
     def add(self, seconds: float, at: float) -> None:
-        """A Task came then."""
+        """Add a Task that came at `at` and is expected to take `seconds`."""
         if self._begun < 0.0:
             self._begun = self._at = at
         elif at > self._at:
@@ -46,7 +46,7 @@ class Inflow:
         self._lately += 1.0
 
     def rate(self, now: float) -> float:
-        """Return how many come a second at present."""
+        """Return the present rate of arrivals, in Tasks a second."""
         return self._lately * exp(min(0.0, self._at - now) / self._horizon) / self._horizon
 
     def look_ahead(self, seconds: float) -> None:

@@ -22,7 +22,7 @@ TENTH: Final = 1.2816
 
 
 def quantile(mean: float, variance: float, z: float) -> float:
-    """Return the seconds of a lognormal with this mean and variance where a standard normal has `z`."""
+    """Return the quantile of a lognormal with this mean and variance, in seconds, at `z` of the standard normal."""
     if mean <= 0.0:
         return 0.0
     spread = log1p(variance / mean**2)
@@ -89,7 +89,7 @@ class Estimates:
         return found
 
     def observe(self, queue: QueueKey, type: str, seconds: float) -> None:
-        """An attempt of this type held its slots for so long."""
+        """Add an observation: an attempt of this type held its slots for so many seconds."""
         key = (queue, type)
         found = self._known.get(key)
         if found is None:

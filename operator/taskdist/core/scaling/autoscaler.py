@@ -70,7 +70,7 @@ class _PoolState:
 
 
 class Autoscaler:
-    """The sizes of all pools over time."""
+    """Resizes all pools over time."""
 
     def __init__(self, catalogue: Catalogue, fleet: Fleet) -> None:
         self._catalogue = catalogue
@@ -90,7 +90,7 @@ class Autoscaler:
         self._look_again: float | None = None
 
     def forget(self, key: Key, now: float) -> None:
-        """The pool is gone: nobody asks its agents to rest."""
+        """Forget a pool that is gone, and let its resting agents work."""
         self._sizes.pop(key, None)
         for agent in list(self._fleet.members(key).resting.values()):
             self._fleet.change(agent, now, _rouse)
@@ -98,7 +98,7 @@ class Autoscaler:
     def decide(
         self, now: float, waiting: int, held: Mapping[str, int], limit: int | None, set_aside: Callable[[float], bool]
     ) -> list[Decision]:
-        """Say how pools change, in at most `limit` decisions; what is over comes up again when asked again.
+        """Return how pools change, in at most `limit` decisions; what is left out comes up when asked again.
 
         `waiting`: the profiles that wait for room. `held`: by namespace, how many Tasks may be with an agent not heard
         of yet. `set_aside(now)` takes from the demands what no agent would help, and returns whether there was any; it
@@ -163,14 +163,14 @@ class Autoscaler:
         return decisions
 
     def _most(self, members: Sequence[PoolMembers]) -> list[int]:
-        """Return for each pool how many agents it may have now."""
+        """Return for each pool the most agents that it may have now."""
         return [
             allowed(state.pool, state.sizing.desired or 0, each.ready, len(each.failing))
             for state, each in zip(self._states, members, strict=True)
         ]
 
     def _wanted(self, layout: Layout, busy: Sequence[int], most: Sequence[int], now: float) -> list[float]:
-        """Return for each pool how many agents it is to have by what there is now."""
+        """Return for each pool the agents that its work needs now."""
         if not layout.timed:
             return work(layout, busy, most)
         found: list[float] = []
@@ -204,13 +204,13 @@ class Autoscaler:
         self._look_again = at if self._look_again is None else min(self._look_again, at)
 
     def started(self, pool: Key, seconds: float, demand: Demand | None) -> None:
-        """A Task that nothing but a lack of room held started there after so many seconds."""
+        """Note after how many seconds a Task started that nothing but a lack of room held."""
         found, sizing = self._catalogue.pools.get(pool), self._sizes.get(pool)
         if found is not None and sizing is not None and demand is not None and found.target_queue > 0.0:
             sizing.haste.started(seconds > found.target_queue, demand.inflow.tasks)
 
     def _grows(self, load: Sequence[float]) -> bool:
-        """Whether any pool is to be larger than it was said to be."""
+        """Whether any pool should be larger than was last decided."""
         for state, wanted in zip(self._states, load, strict=True):
             desired = state.sizing.desired or 0
             if state.pool.elastic and desired < state.pool.maximum and agents(wanted) > desired:
@@ -218,7 +218,7 @@ class Autoscaler:
         return False
 
     def _look(self) -> None:
-        """Pools or demands are others now."""
+        """Read the pools and demands anew: they have changed."""
         catalogue, pools = self._catalogue, self._catalogue.pools
         self._seen = catalogue.version
         self._states = [_PoolState(pool, self._sizes.setdefault(key, Sizing())) for key, pool in pools.items()]
@@ -228,7 +228,7 @@ class Autoscaler:
     def _follow(
         self, pool: Pool, desired: int, members: PoolMembers, unheard: bool, waiting: int, now: float
     ) -> Iterator[Decision]:
-        """Book and yield one change after the other, so that one not asked for is not booked."""
+        """Yield changes of the pool one by one, each booked as it is yielded: what nobody takes is not booked."""
         if members.draining and members.counted < desired:
             for agent in pardons(members.draining.values(), desired - members.counted):
                 self._fleet.change(agent, now, _pardon)
@@ -269,7 +269,7 @@ class Autoscaler:
                 yield Drain(agent.uid, _why(pool, agent), message)
 
     def _rest(self, members: PoolMembers, surplus: int, waiting: int, now: float) -> None:
-        """Let so many agents get nothing new as long as the others have room, so that they become idle and may go."""
+        """Let `surplus` agents rest: they get nothing while others have room, so that they become idle and may go."""
         if surplus <= 0:
             for agent in list(members.resting.values()):
                 self._fleet.change(agent, now, _rouse)
@@ -290,7 +290,7 @@ class Autoscaler:
         return bool(self._fleet.roomy)
 
     def rouse(self, waiting: int, now: float) -> bool:
-        """Let agents that rest take what waits: the profiles given. Return whether any has room for it."""
+        """Rouse resting agents that have room for the given profiles. Return whether there were any."""
         found = False
         for there in list(self._fleet.roomy.values()) if waiting else ():
             agents_there = sorted(there.values(), key=lambda agent: agent.uid)
@@ -307,11 +307,11 @@ class Autoscaler:
 
     @staticmethod
     def _may_go(agent: AgentRecord) -> bool:
-        """It holds nothing, and it knows that it gets nothing; one that is not connected gets nothing anyway."""
+        """Whether its pod may be deleted: it holds nothing, and knows that it gets nothing, or is not connected."""
         return not agent.leases and (agent.departure is DRAINED or not agent.ready)
 
     def wake(self) -> float | None:
-        """When a surplus will have held long enough."""
+        """Return when a surplus will have held long enough."""
         times = [
             at
             for key, sizing in self._sizes.items()

@@ -24,7 +24,7 @@ EPSILON: Final = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class TargetSize:
-    """The size a pool should have by the work there is: within its bounds, and why."""
+    """The size that a pool should have for its work, within its bounds, and why."""
 
     replicas: int
     reason: Reason
@@ -32,7 +32,7 @@ class TargetSize:
 
 
 def least_flexible_first(demands: Iterable[Demand]) -> list[Demand]:
-    """Order demands as they choose pools: the least flexible first."""
+    """Order demands as they choose pools: those with the fewest pools first."""
     return sorted(demands, key=lambda demand: (len(demand.candidates), demand.candidates))
 
 
@@ -85,7 +85,7 @@ class Layout:
 
     @property
     def overfull(self) -> bool:
-        """Whether each elastic pool wants more than its maximum for sure, as what waits is more than all could do."""
+        """Whether each elastic pool surely wants more than its maximum: more waits than all could do."""
         if self.timed:
             return False
         for found in self._most:
@@ -144,12 +144,12 @@ class PoolWork:
         self._coming_tasks += tasks
 
     def at_least(self, target: float, start: float, starting: float) -> float:
-        """Return the agents without which what waits now waits longer than the target."""
+        """Return the agents that let all that waits now start within the target."""
         service = self._seconds / self.waiting if self.waiting > 0.0 else self.coming_service
         return for_backlog(self.busy, self.waiting, service, target, start, self.rate, starting)
 
     def usual(self, target: float) -> float:
-        """Return the agents with which what comes seldom waits longer than the target."""
+        """Return the agents with which arrivals seldom wait longer than the target."""
         if self.coming <= 0.0:
             return 0.0
         return for_arrivals(self._coming_tasks, self.coming_service, target) * self.coming / self._coming_tasks
@@ -162,7 +162,7 @@ class PoolWork:
 def pool_work(
     layout: Layout, busy: Sequence[int], most: Sequence[int], starts: Sequence[float], now: float
 ) -> list[PoolWork]:
-    """Return what falls to each pool, if it is divided as `work` does; what has a target may fill a pool for longer.
+    """Divide the work among the pools as `work` does; a pool with a target may take on more than it can start at once.
 
     What usually comes is divided in the same way; what comes at present is for the first that may grow. `starts`: how
     many seconds an agent of each takes to start.
@@ -192,7 +192,7 @@ def agents(load: float) -> int:
 
 
 def target(pool: Pool, wanted: int, most: int) -> TargetSize:
-    """Clamp the agents that the work fills to the pool's bounds; `most`: how many it may have now, of its maximum."""
+    """Clamp the wanted agents to the pool's bounds; `most` is how many it may have now, of its maximum."""
     if not pool.elastic:
         return TargetSize(pool.minimum, Reason.FIXED_SIZE, f"replicas is {pool.minimum}.")
     if wanted > most < pool.maximum:
@@ -242,7 +242,7 @@ class _Lately:
         self._history.clear()
 
     def add(self, wanted: TargetSize, now: float) -> None:
-        """It was the last one until now; from now on this is."""
+        """Add the size that is wanted from now on; the one before was wanted until now."""
         history = self._history
         if history:
             history[-1] = _Wanted(history[-1].target, now)
@@ -251,23 +251,23 @@ class _Lately:
         history.append(_Wanted(wanted, now))
 
     def _supersedes(self, wanted: TargetSize, former: TargetSize) -> bool:
-        """Whether the former one makes no difference any more once this one was wanted later."""
+        """Whether the former size no longer matters, as this one was wanted later."""
         return former.replicas >= wanted.replicas if self._least else former.replicas <= wanted.replicas
 
     def lapse(self, delay: float, now: float) -> TargetSize:
-        """Forget what was wanted last so long ago; return what counts."""
+        """Drop sizes last wanted `delay` ago or longer; return the extreme of the rest."""
         history = self._history
         while len(history) > 1 and now - history[0].until >= delay:
             history.popleft()
         return history[0].target
 
     def lapses(self, delay: float) -> float | None:
-        """When what counts does no more, if nothing else is wanted until then."""
+        """Return when the present extreme lapses, if no other size is wanted until then."""
         return self._history[0].until + delay if len(self._history) > 1 else None
 
 
 class Sizing:
-    """The size a pool is given over time: up and down after the need, or the surplus, has held for the delays.
+    """The size of one pool over time: it follows the need up and down once that has held for the delays.
 
     An elastic pool grows to the least size wanted within the last `scale_up_delay` seconds, and has the largest one
     that it was to have within the last `scale_down_delay`.
@@ -320,22 +320,22 @@ class Sizing:
 
     @property
     def stable(self) -> bool:
-        """Whether the size is what is wanted now, so that the passing of time changes nothing."""
+        """Whether the size is what is wanted now: then time alone changes nothing."""
         return len(self._most) == 1 and len(self._least) <= 1
 
     def wake(self, pool: Pool) -> float | None:
-        """When the size that counts will have lapsed."""
+        """Return when the size that counts lapses."""
         times = (self._most.lapses(pool.scale_down_delay), self._least.lapses(pool.scale_up_delay))
         return min((at for at in times if at is not None), default=None)
 
 
 def at_once(desired: int) -> int:
-    """How many outdated agents of a pool of this size are replaced at a time: a quarter, and one at least."""
+    """Return how many outdated agents of a pool of this size are replaced at a time: a quarter, and at least one."""
     return max(1, desired // 4) if desired else 0
 
 
 def surge(desired: int, outdated: int, leaving: int) -> int:
-    """How many agents are added before as many outdated ones go: so no work ever lacks its agents.
+    """Return how many agents are added before as many outdated ones go, so that no work ever lacks its agents.
 
     `leaving`: outdated ones that finish what they hold; they count as being replaced until they are gone.
     """
@@ -345,7 +345,7 @@ def surge(desired: int, outdated: int, leaving: int) -> int:
 def victims(
     idle: Iterable[AgentRecord], busy: Iterable[AgentRecord], surplus: int, zones: Mapping[str, int]
 ) -> list[AgentRecord]:
-    """Choose who goes: agents that never came up or are not ready, latest first, then idle ones, then `busy`.
+    """Choose the agents that go: first those not ready, latest first, then idle ones, then `busy`.
 
     Of the idle ones, each time the one goes whose zone has most agents left, of those the longest idle. Outdated ones
     go before all others, in the same order. `zones`: how many of the pool's agents are in each. The caller gives busy
@@ -376,7 +376,7 @@ def victims(
 
 
 def zone(agent: AgentRecord) -> str:
-    """Return the zone that the agent says it is in, empty if it says none."""
+    """Return the zone that the agent reports, empty if it reports none."""
     for key, value in agent.reported.labels if agent.reported is not None else ():
         if key == ZONE:
             return value

@@ -39,7 +39,7 @@ MOST_MARGIN: Final = 8.0
 def for_backlog(
     busy: float, waiting: float, service: float, target: float, start: float, rate: float, starting: float
 ) -> float:
-    """Return the capacity with which all that waits now starts within the target; never more than a place for each.
+    """Return the capacity that lets all that waits now start within the target; at most one place for each.
 
     `start`: how long it takes until more capacity is there; `starting`: how much of it is on its way. `rate`: of Tasks
     that come, in capacity a second. Without a target, or where nothing is known of how long
@@ -79,7 +79,7 @@ class Usual:
         self._at = -1.0
 
     def due(self, now: float) -> bool:
-        """Whether it is to be worked out for this time."""
+        """Whether it has not been worked out for this time yet."""
         return now != self._at
 
     def add(self, capacity: float, service: float, now: float) -> None:
@@ -97,7 +97,7 @@ class Usual:
 
 
 class Haste:
-    """By how much a target has to be undercut so that it is met by all but `LATE_PART` of the Tasks.
+    """The factor on a pool's target that lets all but `LATE_PART` of its Tasks start within the target.
 
     The formulas take Tasks to start in the order of their coming. Where levels, deadlines or shares decide, some wait
     longer than that; so the target that they are given follows what is observed: each start that was late lowers it,
@@ -111,7 +111,7 @@ class Haste:
         self._log = 0.0
 
     def started(self, late: bool, among: float) -> None:
-        """A Task started, of so many in a window."""
+        """Note that a Task started, late or not; `among` is how many start in a window."""
         step = GAIN / max(among, FEW)
         self._log += -step * (1.0 - LATE_PART) if late else step * LATE_PART
         self._log = min(0.0, max(self._log, log(LEAST_PART)))
@@ -137,7 +137,7 @@ def for_arrivals(load: float, service: float, target: float) -> float:
 
 
 def _late(beta: float, root: float, service: float, target: float) -> float:
-    """The part that waits longer than the target, with so many square roots of the load to spare."""
+    """Return the part of Tasks that waits longer than the target, with `beta` square roots of the load to spare."""
     density = exp(-beta * beta / 2.0) / sqrt(2.0 * pi)
     below = (1.0 + erf(beta / sqrt(2.0))) / 2.0
     return exp(-beta * root * target / service) / (1.0 + beta * below / density)
