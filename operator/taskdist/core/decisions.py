@@ -13,7 +13,7 @@ class Assign:
     One is made with each grant, so its constructor is one that can be compiled (see `events`).
     `rule` and `step` are the route by which it came to the pool: its name and the number of its step, from 1.
     `strategy` is that step's, or the queue's. `score` is what decided by it: its meaning is the strategy's, and the
-    message says it in words; 0 for an agent that was held, where there was nothing to pick.
+    message says it in words; 0 for a reserved agent, where there was nothing to pick.
     """
 
     task_uid: str

@@ -20,6 +20,33 @@ def test_files_stay_below_500_lines() -> None:
     assert {path: count for path, count in lines.items() if count >= 500} == {}
 
 
+def named(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Classes, aliases and constants of a module, each with what it is."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name, f"class {node.name} at line {node.lineno}"
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            yield node.target.id, ast.unparse(node.value)
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            yield node.targets[0].id, ast.unparse(node.value)
+
+
+def meanings(root: Path) -> dict[str, set[str]]:
+    """What the public names below a folder stand for; the same value in two modules is one meaning."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(root.rglob("*.py")):
+        for name, what in named(ast.parse(path.read_text())):
+            if not name.startswith("_"):
+                found.setdefault(name, set()).add(f"{path.name}: {what}" if what.startswith("class ") else what)
+    return found
+
+
+def test_a_name_of_the_core_has_one_meaning() -> None:
+    found = meanings(PACKAGE / "core")
+    assert len(found) > 200
+    assert {name: what for name, what in found.items() if len(what) > 1} == {}
+
+
 def assigned(function: ast.AST) -> dict[str, int]:
     """Attributes of self that are assigned there, with their lines."""
     return {

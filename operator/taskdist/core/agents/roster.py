@@ -172,7 +172,7 @@ class AgentRecord:
         return self.ready and self.departure is STAYS and not self.gone
 
     @property
-    def holdable(self) -> bool:
+    def reservable(self) -> bool:
         """Whether it can be reserved."""
         return self.serving and self.breaker is not OPEN and self.cap >= self.slots
 

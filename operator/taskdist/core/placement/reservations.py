@@ -188,7 +188,7 @@ class Reservations:
                 continue
             for agent in kind.members.values():
                 # Nothing fits before the first of what it holds has ended, unless there is room now.
-                if agent.open and agent.holdable and (agent.soonest <= fits_at or has_room(agent, record)):
+                if agent.open and agent.reservable and (agent.soonest <= fits_at or has_room(agent, record)):
                     at = self._fits_at(record, agent, now)
                     if best is None or at < fits_at or (at == fits_at and agent.uid < best.uid):
                         fits_at, best = at, agent
@@ -229,7 +229,7 @@ def has_room(agent: AgentRecord, record: TaskRecord) -> bool:
 def _may_serve(agent: AgentRecord, record: TaskRecord) -> bool:
     """Whether the agent may take the Task once it fits: its queue may have been paused since, its pool gone."""
     shape, kind = record.shape, agent.kind
-    return agent.holdable and shape.closed is None and kind is not None and has(shape.serving, kind.number)
+    return agent.reservable and shape.closed is None and kind is not None and has(shape.serving, kind.number)
 
 
 def _reserve(agent: AgentRecord) -> None:
