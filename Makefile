@@ -116,6 +116,10 @@ bench-explain: compiled ## how long an explanation takes where 100,000 Tasks wai
 bench-dispatch: binaries compiled ## create-acknowledged to handler started, beside a lone status patch; JSON on the last line
 	@PYTHONPATH=$(COMPILED) $(PY) tests/benchmarks/bench_dispatch.py
 
+.PHONY: bench-client
+bench-client: binaries compiled ## Tasks a second by one client, there and back, and its requests; COUNT=1000; JSON on the last line
+	@PYTHONPATH=$(COMPILED) $(PY) tests/benchmarks/bench_client.py $(if $(COUNT),--count $(COUNT))
+
 .PHONY: bench-scale
 bench-scale: binaries compiled ## how long a start and a takeover take where 20,000 Tasks wait; JSON on the last line
 	@PYTHONPATH=$(COMPILED) $(PY) tests/benchmarks/bench_scale.py

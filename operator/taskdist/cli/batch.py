@@ -3,10 +3,12 @@
 import asyncio
 import json
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from concurrent.futures import CancelledError
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -164,13 +166,7 @@ def _opened(path: str) -> Iterator[TextIO]:
 async def _lines(file: TextIO, defaults: Defaults, tally: _Tally) -> AsyncIterator[tuple[int, Any]]:
     """Each line's number and document. Lines that are none are told and passed over. Who writes may be slow."""
     number = 0
-    while True:
-        try:
-            text = await asyncio.to_thread(file.readline)
-        except UnicodeDecodeError:
-            raise Problem(f"line {number + 1} is not UTF-8 text") from None
-        if not text:
-            return
+    async for text in _read(file):
         number += 1
         if not text.strip():
             continue
@@ -178,6 +174,40 @@ async def _lines(file: TextIO, defaults: Defaults, tally: _Tally) -> AsyncIterat
             yield number, _document(text, defaults)
         except InvalidTask as error:
             tally.failed(number, str(error))
+
+
+async def _read(file: TextIO) -> AsyncIterator[str]:
+    """The lines, read on a thread that holds up nobody: not the others while it waits, not Ctrl-C either."""
+    loop = asyncio.get_running_loop()
+    lines: asyncio.Queue[str | Exception | None] = asyncio.Queue(WINDOW)
+
+    def read() -> None:
+        def put(item: str | Exception | None) -> None:
+            work = lines.put(item)
+            try:
+                asyncio.run_coroutine_threadsafe(work, loop).result()
+            except RuntimeError:
+                work.close()
+                raise
+
+        # Nobody is there any more to hear what goes wrong once the loop is closed.
+        with suppress(RuntimeError, CancelledError):
+            try:
+                for line in file:
+                    put(line)
+                put(None)
+            except (UnicodeDecodeError, OSError) as error:
+                put(error)
+
+    threading.Thread(target=read, name="taskdist-lines", daemon=True).start()
+    number = 0
+    while (line := await lines.get()) is not None:
+        number += 1
+        if isinstance(line, UnicodeDecodeError):
+            raise Problem(f"the file is not UTF-8 text, at line {number} or soon after")
+        if isinstance(line, Exception):
+            raise Problem(f"cannot read on after line {number - 1}: {line}")
+        yield line
 
 
 def _document(text: str, defaults: Defaults) -> dict[str, Any]:

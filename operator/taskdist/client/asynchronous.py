@@ -19,7 +19,7 @@ from taskdist.client.states import TaskState, ended, settled
 from taskdist.client.submission import Payload, Submission, TaskOptions, from_document, manifest, named
 from taskdist.client.windowed import windowed
 from taskdist.common.backoff import Backoff
-from taskdist.kube import TASKS, KubeError, Obj, OnRequest, uid_of
+from taskdist.kube import TASKS, Obj, OnRequest, uid_of
 
 ResultT = TypeVar("ResultT")
 AnyTask = str | SubmittedTask[Any] | TaskState
@@ -82,7 +82,7 @@ class AsyncClient:
         return self
 
     async def close(self) -> None:
-        """End the watches and the connections. Who still waits is cancelled; the Tasks go on."""
+        """End the watches and the connections. Who still waits gets an error; the Tasks go on."""
         hubs, self._hubs = self._hubs, {}
         await asyncio.gather(*(hub.close() for hub in hubs.values()))
         await self._stack.aclose()
@@ -187,14 +187,16 @@ class AsyncClient:
                 with told():
                     obj, how = await create(self._backend, body, self._warn)
                 break
-            except QueueFull:
+            except QueueFull as full:
                 if not wait_if_full:
                     raise
+                if self._slips is not None and self._slips.is_new("full", full.queue):
+                    self._warn(f"{full} It is waited for.")
             await asyncio.sleep(FULL_AGAIN.full(tries))
             tries += 1
         if how == CREATED and self._slips is not None:
-            # A look is a favour: it takes no long time, and what goes wrong with it is no failure.
-            with contextlib.suppress(TimeoutError, KubeError):
+            # A look is a favour: it takes no long time.
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._slips.look(body), LOOK_SECONDS)
         return SubmittedTask.of(obj, how == CREATED, result_type)
 
@@ -381,15 +383,16 @@ class AsyncClient:
     async def watch(self, task: AnyTask, *, timeout: float | None = None) -> AsyncGenerator[TaskState, None]:
         """The Task as it is, and each time that it has changed (progress as well), until nothing more comes of it."""
         name = task if isinstance(task, str) else task.name
-        with told():
-            async with (
-                _deadline(name, timeout),
-                aclosing(changes(self._backend, name, "" if isinstance(task, str) else task.uid)) as states,
-            ):
-                async for obj in states:
-                    yield TaskState.of(obj)
-                    if settled(obj):
-                        return
+        end = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        async with aclosing(changes(self._backend, name, "" if isinstance(task, str) else task.uid)) as states:
+            while True:
+                # Step by step: what the caller does between two states is not ours to interrupt.
+                async with _deadline(name, at=end):
+                    with told():
+                        obj = await anext(states)
+                yield TaskState.of(obj)
+                if settled(obj):
+                    return
 
     async def cancel(self, task: AnyTask) -> TaskState:
         """Ask for the Task's end as Cancelled, wherever it stands; `wait` says when it is. One that has ended stays."""
@@ -438,9 +441,10 @@ class AsyncClient:
 
 
 @asynccontextmanager
-async def _deadline(name: str, seconds: float | None) -> AsyncIterator[None]:
+async def _deadline(name: str, seconds: float | None = None, *, at: float | None = None) -> AsyncIterator[None]:
+    """`at`: a time of the event loop, in place of a length."""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(at) if at is not None else asyncio.timeout(seconds):
             yield
     except TaskTimeout:
         raise

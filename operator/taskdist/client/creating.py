@@ -4,7 +4,7 @@ import asyncio
 import difflib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from taskdist.client.backend import Backend
 from taskdist.client.errors import KeyInUse, QueueFull, full_queue
 from taskdist.client.states import phase_of, status_of
 from taskdist.common.backoff import Backoff
-from taskdist.kube import AGENTPOOLS, TASKQUEUES, TASKS, ApiError, Obj, Resource, Unanswered, name_of
+from taskdist.kube import AGENTPOOLS, TASKQUEUES, TASKS, ApiError, KubeError, Obj, Resource, Unanswered, name_of
 from taskdist.protocol.values import same
 
 Warn = Callable[[str], None]
@@ -93,17 +93,17 @@ class Slips:
         if spec.get("pool"):
             asked.append((AGENTPOOLS, "pool", spec["pool"]))
         for resource, word, name in asked:
-            if self._is_new(word, name):
-                with _if_allowed():
+            if self.is_new(word, name):
+                with _a_favour():
                     await self._missing(resource, word, name)
         for parent in spec.get("dependsOn") or ():
-            with _if_allowed():
+            with _a_favour():
                 await self._parent(parent["name"])
-        if self._is_new(f"type in {spec['queue']} {spec.get('pool') or ''}", spec["type"]):
-            with _if_allowed():
+        if self.is_new(f"type in {spec['queue']} {spec.get('pool') or ''}", spec["type"]):
+            with _a_favour():
                 await self._type(spec)
 
-    def _is_new(self, word: str, name: str) -> bool:
+    def is_new(self, word: str, name: str) -> bool:
         now = time.monotonic()
         if now - self._seen.get((word, name), -1e9) < self.seconds:
             return False
@@ -112,18 +112,20 @@ class Slips:
         self._seen[word, name] = now
         return True
 
-    async def _all(self, resource: Resource) -> list[Obj]:
+    async def _all(self, resource: Resource, fresh: bool = False) -> list[Obj]:
         now = time.monotonic()
         at, items = self._lists.get(str(resource), (-1e9, []))
-        if now - at > self.seconds:
+        if fresh or now - at > self.seconds:
             items = (await self.backend.list(resource)).items
             self._lists[str(resource)] = (now, items)
         return items
 
     async def _missing(self, resource: Resource, word: str, name: str) -> None:
-        there = sorted(name_of(each) for each in await self._all(resource))
-        if name in there:
-            return
+        # It may have been made since the last look.
+        for fresh in (False, True):
+            there = sorted(name_of(each) for each in await self._all(resource, fresh))
+            if name in there:
+                return
         others = f"; there are: {', '.join(there)}" if there else f", and no other {word} either"
         self.warn(f"there is no {word} {name!r} in namespace {self.backend.namespace}{others}. The Task waits for it.")
 
@@ -137,19 +139,20 @@ class Slips:
             self.warn(f"there is no task {name!r} in namespace {self.backend.namespace}. The Task waits for it.")
 
     async def _type(self, spec: dict[str, Any]) -> None:
-        queue = next((each for each in await self._all(TASKQUEUES) if name_of(each) == spec["queue"]), None)
-        pools = await self._all(AGENTPOOLS)
-        if said := unhandled(spec, queue, pools):
-            self.warn(said)
+        said = ""
+        for fresh in (False, True):
+            queues, pools = await self._all(TASKQUEUES, fresh), await self._all(AGENTPOOLS, fresh)
+            said = unhandled(spec, next((each for each in queues if name_of(each) == spec["queue"]), None), pools)
+            if not said:
+                return
+        self.warn(said)
 
 
 @contextmanager
-def _if_allowed() -> Iterator[None]:
-    try:
+def _a_favour() -> Iterator[None]:
+    """What goes wrong with a look is nobody's failure, nor that one may not look."""
+    with suppress(KubeError):
         yield
-    except ApiError as error:
-        if not error.is_forbidden:
-            raise
 
 
 def unhandled(spec: dict[str, Any], queue: Obj | None, pools: list[Obj]) -> str:

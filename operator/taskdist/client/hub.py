@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from taskdist.client.backend import Backend
 from taskdist.client.changes import AGAIN, is_lasting
-from taskdist.client.errors import TaskGone, of_kube
+from taskdist.client.errors import TaskdistError, TaskGone, of_kube
 from taskdist.client.states import phase_of, settled
 from taskdist.kube import TASKS, ApiError, KubeError, Obj, WatchEvent, name_of, uid_of
 
@@ -98,10 +98,8 @@ class Hub:
             self._remove(waiter)
 
     async def close(self) -> None:
-        """End the watch. Those who still wait are cancelled."""
-        for waiters in list(self._waiters.values()):
-            for waiter in waiters:
-                waiter.end.cancel()
+        """End the watch. Those who still wait get an error."""
+        self._fail(TaskdistError("the client was closed"))
         self._ended()
         tasks = [each for each in (self._last, self._looking) if each is not None]
         for each in tasks:

@@ -22,6 +22,7 @@ from taskdist.client import (
     SubmittedTask,
     TaskdistError,
     TaskGone,
+    TaskTimeout,
     Unavailable,
 )
 from taskdist.client.testing import FakeBackend, fake_client
@@ -145,7 +146,7 @@ async def test_the_watch_ends_with_the_client_and_those_who_wait_too(fake: FakeB
         (task,) = await submitted(client, 1)
         waiter = asyncio.create_task(client.result(task))
         await until(lambda: fake.requests.get(WATCH))
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(TaskdistError, match="the client was closed"):
         await waiter
     assert [each for each in asyncio.all_tasks() if each is not asyncio.current_task()] == []
 
@@ -158,6 +159,46 @@ async def test_those_who_give_up_leave_nothing_behind(fake: FakeBackend) -> None
             await until(lambda: fake.requests.get(LIST, 0) == 2)
             assert client._hub("q").waiting == 30
         assert client._hub("q").waiting == 0
+
+
+async def test_a_watch_ends_in_time_and_interrupts_nobody_between_two_states(fake: FakeBackend) -> None:
+    fake.hold()
+    async with AsyncClient(backend=fake) as client:
+        (task,) = await submitted(client, 1)
+        states = client.watch(task, timeout=0.05)
+        assert (await anext(states)).phase == "Pending"
+        await asyncio.sleep(0.2)
+        with pytest.raises(TaskTimeout):
+            await anext(states)
+
+
+def test_a_watch_of_the_blocking_client_ends_in_time(fake: FakeBackend) -> None:
+    fake.hold()
+    with Client(backend=fake) as client:
+        states = client.watch(client.submit("q", "echo"), timeout=0.05)
+        with pytest.raises(TaskTimeout):
+            _ = list(states)
+
+
+async def test_map_tells_of_a_client_that_is_closed_meanwhile(fake: FakeBackend) -> None:
+    fake.hold()
+    async with AsyncClient(backend=fake) as client:
+        outcomes = client.map("q", "echo", [{"n": 1}])
+        waiting = asyncio.ensure_future(anext(outcomes))
+        await until(lambda: fake.requests.get(CREATE))
+    outcome = await waiting
+    assert isinstance(outcome.error, TaskdistError)
+    await outcomes.aclose()
+
+
+async def test_what_was_made_since_the_last_look_is_no_slip(fake: FakeBackend) -> None:
+    fake.queue("q")
+    async with AsyncClient(backend=fake) as client:
+        await client.submit("q", "echo")
+        fake.queue("r")
+        fake.handler("later")(lambda payload: payload)
+        # Warnings are errors here.
+        assert await client.run("r", "later", {"n": 1}) == {"n": 1}
 
 
 # What is tried again.
@@ -195,11 +236,14 @@ async def test_map_waits_for_a_queue_that_is_full(fake: FakeBackend, monkeypatch
 
     monkeypatch.setattr(asynchronous, "FULL_AGAIN", Backoff(first=0.01, most=0.01))
     fake.queue("q", drained=True)
-    async with AsyncClient(backend=fake) as client:
+    told: list[str] = []
+    async with AsyncClient(backend=fake, on_warning=told.append) as client:
         with pytest.raises(QueueFull):
             await client.submit("q", "echo")
+        assert told == []
         found = asyncio.create_task(anext(client.map("q", "echo", [{"n": 1}])))
         await until(lambda: fake.requests[CREATE] > 3)
+        assert [each.endswith("It is waited for.") for each in told] == [True]
         await fake.patch(TASKQUEUES, "q", {"status": {"accepting": True}})
         assert (await found).value == {"n": 1}
 
