@@ -85,6 +85,10 @@ test: test-binaries compiled ## all tests, with the core as production has it: u
 test-doors: test-binaries compiled ## what brings work in or takes results out, on real databases and brokers
 	PYTHONPATH=$(COMPILED) $(PY) -m pytest tests/doors -q -m "not long"
 
+.PHONY: test-doors-long
+test-doors-long: test-binaries compiled ## the same with a hundred kills each
+	PYTHONPATH=$(COMPILED) $(PY) -m pytest tests/doors -q -m long --timeout 1800
+
 .PHONY: test-long
 test-long: compiled ## what takes longer: long simulations, the headline
 	PYTHONPATH=$(COMPILED) $(PY) -m pytest tests/unit -q -n 2 -m long --timeout 1800
