@@ -22,7 +22,7 @@ from taskdist.core.model import Breaker
 VOTERS: Final = 64
 # With fewer, three standard deviations are out of reach where half of the others fail, or just one other is known.
 LEAST: Final = 10
-# By so many standard deviations of chance an agent has to be worse.
+# Standard deviations of chance by which an agent has to be worse than the others.
 SIGMAS: Final = 3.0
 # Probes that fail open a breaker again if an agent like the others had failed them with this chance or less.
 CHANCE: Final = 0.1

@@ -16,12 +16,12 @@ from taskdist.core.agents.circuit_breaker import Votes
 from taskdist.core.model import Key
 from taskdist.core.primitives.service_times import MEMORY, TENTH, Estimate, quantile
 
-# Types that are remembered of one class or pool, and those of a pool that are told.
+# The most types that are remembered of one class or pool, and that a pool's status tells.
 TYPES_OF_ONE: Final = 1000
 TOLD: Final = 32
 # Agents of a pool that are told.
 WEAKEST: Final = 8
-# The pace of a class at a type is that of so many attempts lately. It is believed once its standard error is below a
+# The pace of a class at a type is averaged over so many attempts. It is believed once its standard error is below a
 # quarter of a step, so that classes as good as alike are not told apart by chance.
 PACE_MEMORY: Final = 1000
 PACE_STEP: Final = log(1.2)

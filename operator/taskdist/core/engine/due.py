@@ -1,7 +1,7 @@
-"""Changes by time alone, and the end of Tasks that came into full queues.
+"""Changes that are due by time alone, and the end of Tasks that came into full queues.
 
-A gate opens, a level rises, a route's next step is reached, patience or the time to wait is over, a breaker lets an
-agent be tried. Refuses to hand anything out.
+A gate opens, a level rises, a route's next step opens, patience or the time to wait is over, a breaker lets an agent be
+probed. Hands no Task out.
 """
 
 from collections.abc import Iterable
@@ -123,7 +123,7 @@ class DueChanges:
             full = self._too_many(task)
             if full is None:
                 continue
-            # It makes room at once for those before it.
+            # Its room counts at once for older Tasks, which are judged next.
             self._states.leave(record, now)
             overflow = queue.overflow
             target = overflow.spill_to if overflow is not None and overflow.action is OnOverflow.SPILL else None

@@ -46,7 +46,7 @@ _ORDER: Final = (
 # Named once: compiled code finds a constant at once, the member of a class by asking the class.
 SUCCEEDED: Final = Phase.SUCCEEDED
 DEAD_LETTERED: Final = Phase.DEAD_LETTERED
-# A pod of less than so many seconds is new when it is first seen.
+# A pod that is younger than this when it is first seen is new, in seconds.
 NEW: Final = 5.0
 
 

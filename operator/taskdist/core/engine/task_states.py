@@ -1,7 +1,7 @@
 """Where each Task stands: it waits behind a gate, in a line or under a limit, or it is leased to an agent.
 
-The lowest layer of the engine. Owns the Tasks' records, and moves them so that the rooms that count and order them
-agree. Refuses to decide: which Task goes next, and to whom, is said above.
+Owns the Tasks' records, and moves them so that the rooms which count and order Tasks agree. Which Task goes next, and
+to which agent, is decided in `cycle`.
 """
 
 from collections import Counter, deque
@@ -44,7 +44,7 @@ class TaskStates:
 
     def __init__(self) -> None:
         self.tasks: dict[str, TaskRecord] = {}
-        # By queue and the Tasks' own level: how many wait, how many are leased. Records hold on to what counts them.
+        # By queue and the Tasks' own level. Each record has a reference to its counts.
         self.counts: dict[tuple[Key, int], TaskCounts] = {}
         # By namespace: how many Tasks wait for something outside, perhaps for an agent that was not heard of yet.
         self.held: Counter[str] = Counter()

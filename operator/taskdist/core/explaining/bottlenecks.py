@@ -39,7 +39,7 @@ from taskdist.core.ordering.line_limits import LineLimits
 if TYPE_CHECKING:
     from taskdist.core.placement.reservations import Reservation
 
-# It has to last, and its Tasks have to wait on average, for so many seconds.
+# Seconds that a bottleneck has to last, and that its Tasks have to wait on average.
 HELD: Final = 30.0
 
 # Why an agent may not run a Task: whatever refuses all of them is what is scarce.

@@ -65,7 +65,7 @@ class Catalogue:
         self.classes: dict[Offer, AgentClass] = {}
         # Whether any pool has a target for how long Tasks wait.
         self.timed = False
-        # Agents that get less than they offer, by uid; kept by who holds them back.
+        # Agents that get less work than they offer, by uid. Kept by `probation`.
         self.on_probation: dict[str, AgentRecord] = {}
         # Agents whose pods do not come up, by uid; kept by the fleet.
         self.failing: dict[str, AgentRecord] = {}

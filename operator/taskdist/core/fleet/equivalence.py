@@ -285,7 +285,7 @@ class Shape:
         self.demand: Demand | None = None
         # What its Tasks' type takes, kept by whoever asked last: good until it is forgotten.
         self.estimate: Estimate | None = None
-        # Tasks of this shape that wait: all, those that no gate of their own holds, and the others by what holds them.
+        # Waiting Tasks of this shape: all of them, the eligible ones, and the others by the gate that holds them.
         self.tasks = 0
         self.eligible = 0
         self.gated: Counter[Reason] = Counter()

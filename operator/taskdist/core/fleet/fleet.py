@@ -16,7 +16,7 @@ from taskdist.core.model import Agent, Key, Task
 from taskdist.core.primitives.bitsets import OrTree
 from taskdist.core.views import AgentState
 
-# How long agents take to start is the mean of so many of late.
+# The last starts over which the time that agents take to start is averaged.
 STARTS: Final = 20
 # Before any did.
 USUAL_START: Final = 10.0

@@ -38,7 +38,7 @@ class TrippedBreaker:
         self.pool = pool
         self.state = BreakerState.OPEN
         self.times = 0
-        # Half open: probes that succeeded, and how likely an agent like the others had failed all those since then.
+        # Half open: probes that succeeded; how likely an ordinary agent had failed all probes since the last success.
         self.passed = 0
         self.doubt = 1.0
         self.since = 0.0
@@ -89,7 +89,7 @@ class Probation:
         self._starts: dict[str, SlowStart] = {}
         self._times: list[_Visit] = []
         self._turned: deque[BreakerTurned] = deque()
-        # The fleet's version at which no pool had more held than may be.
+        # The fleet's version at which no pool had more open breakers than it may.
         self._let_go_at = -1
         self._ready: dict[Key, _Ready] = {}
 
@@ -113,7 +113,7 @@ class Probation:
         rules = None if pool is None else pool.breaker
         if pool is None or rules is None:
             return
-        # A Task that failed before may fail anywhere: it says nothing of who tries it again.
+        # A Task that failed before may fail anywhere: it says nothing of the agent that tries it again.
         first = task.failures == 0
         if first:
             book.votes.cast(agent.uid, failed, now)

@@ -1,7 +1,7 @@
-"""Puts shapes under the profile of what serves them, and under the demand of what could.
+"""The profile of each shape (what serves it) and its demand (what could serve it).
 
-Profiles and demands come with the first shape that needs them and go with the last; a
-class of agents has a roster for each set of resources that a profile asks for. Refuses to know what serves whom.
+Profiles and demands come with the first shape that needs them and go with the last. A class of agents has a roster for
+each set of resources that a profile asks for. Which agents serve which shapes is the catalogue's to know.
 """
 
 from collections.abc import Callable

@@ -22,7 +22,7 @@ BLOCK: Final = 5.0
 FADE: Final = exp(-BLOCK / WINDOW)
 # By age in blocks; what is older counts for nothing.
 FADES: Final = tuple(FADE**age for age in range(round(10 * WINDOW / BLOCK)))
-# Of so many Tasks of an tenant it is kept how soon after their coming they had to start.
+# The last Tasks of a tenant of which it is kept how soon after their coming they had to start.
 SLACKS: Final = 16
 
 
@@ -100,7 +100,7 @@ class TenantRate:
 
 # (name of the queue, tenant), as the shares of a band are called.
 Owner = tuple[str, str]
-# For a queue and type: seconds that a slot is held, and the variance of that mean.
+# By queue and type: the mean seconds that a slot is held, and the variance of that mean.
 Price = Callable[[Key, str], tuple[float, float]]
 Prospect = tuple[list[Load], list[dict[str, float]]]
 

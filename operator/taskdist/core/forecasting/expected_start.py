@@ -31,7 +31,7 @@ from taskdist.core.primitives.service_times import Estimates
 if TYPE_CHECKING:
     from taskdist.core.ordering.lines import TaskRecord
 
-# Agents that are there, and those that could be, refuse the Task: it has no place among those that wait for them.
+# Reasons for which all agents refuse the Task, present or possible: it has no position among their waiting Tasks.
 _REFUSED: Final = frozenset(check.reason for number, check in enumerate(FILTERS) if number != PREFERRED)
 
 

@@ -1,12 +1,12 @@
 """The work that comes later than a Task at its own level and still starts before it.
 
-Owns the model of what the order lets pass. Within its account a Task is passed by those that have to start sooner. Of
-another tenant, or another queue, as much passes as its share is entitled to before our turn comes, and is there by
-then: what waits now beyond that waits behind us, and what comes is served first only as far as the entitlement is not
-used up (generalized processor sharing: Parekh and Gallager 1993). What passes in our own account puts our turn off, and
-so lets more of the others pass.
+Owns the model of overtaking. Of the same tenant, later Tasks overtake that have to start sooner. Of another tenant, or
+another queue, as much overtakes as its share is entitled to before our turn and has arrived by then: what waits now
+beyond that waits behind us, and arrivals are served first only as far as the entitlement is not used up (generalized
+processor sharing: Parekh and Gallager 1993). What overtakes within our own tenant puts our turn off, and so lets more
+of the others overtake.
 
-Refuses to know Tasks: amounts in slot-seconds and virtual times in, slot-seconds out.
+Knows no Tasks: amounts in slot-seconds and virtual times in, slot-seconds out.
 """
 
 from collections.abc import Sequence

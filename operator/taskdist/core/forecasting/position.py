@@ -233,7 +233,7 @@ def ahead(
             band, share = other.band, other.share
             if share is None or share.parent is None:
                 continue
-            # Not those that a limit holds, unless it holds this Task just as well.
+            # A line that a limit holds is not ahead, unless the same limit holds this Task.
             blocker = held(other)
             apart = blocker is not None and (mine is None or blocker.limit is not mine.limit)
             if (apart or shape.profile is None) and share is not own:

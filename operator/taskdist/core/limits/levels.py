@@ -15,7 +15,7 @@ from taskdist.core.model import TokenRate
 RATE: Final = "rate.queue"
 TENANT: Final = "rate.perTenant"
 BUDGET: Final = "budgets/"
-# So many tenants of a queue are told of, those with least left.
+# The most tenants of a queue whose fill levels are told: those with least left.
 TENANTS: Final = 16
 
 

@@ -64,7 +64,7 @@ class _Node:
     bad: list[Parent] = field(default_factory=list)  # parents that did not succeed
     links: tuple[str, ...] = ()  # parents at which it is counted, in the order of the spec
     counted: Urgency = NO_URGENCY  # as what it is counted there
-    cycles: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by the uid of who closes it: its names
+    cycles: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by the uid of the Task that closes it: its names
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class Dependencies:
     def __init__(self) -> None:
         self._nodes: dict[str, _Node] = {}
         self._below: dict[str, _Below] = {}
-        self._members: dict[str, tuple[str, ...]] = {}  # by the uid of who closes a cycle: the uids in it
+        self._members: dict[str, tuple[str, ...]] = {}  # by the uid of the Task that closes a cycle: its uids
         self._changed: dict[str, None] = {}  # parents whose level or chain changed
         self._regated: dict[str, None] = {}  # others whose gate changed
 

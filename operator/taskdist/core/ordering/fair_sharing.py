@@ -79,7 +79,7 @@ class Share(Generic[GroupT, LineT]):
         self.groups: dict[int, GroupT] = {}
         # By set of profiles: which line's turn it is of these groups. Whoever changes a group's first forgets that.
         self.firsts: dict[int, LineT] = {}
-        # How many Tasks want room where, of those in lines that are not parked themselves; and their sum.
+        # By demand: Tasks that want room there, without lines that are parked themselves; and the sum of all.
         self.demands: dict[Demand, int] = {}
         self.wanted = 0
         self.parked: Blocker | None = None

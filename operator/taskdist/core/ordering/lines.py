@@ -1,9 +1,9 @@
 """The record of each Task, and what waiting Tasks stand in: lines of like Tasks, groups of lines, bands of a level.
 
-A record is there from its Task's first event to its end. A line holds eligible Tasks of one shape, band and tenant, in
-order; a group a tenant's lines of one band that the same agents serve. Heaps hold entries with stamps: an entry is dead
-unless its record, or line, still bears the stamp. Refuses to keep more than one of them right: who moves a record tells
-those that count it, who moves a line tells its group, and the group its share.
+A record lives from its Task's first event to its end. A line holds eligible Tasks of one shape, band and tenant, in
+order. A group holds a tenant's lines of one band that the same agents serve. Heaps delete lazily: an entry is dead
+unless its record, or line, still bears its stamp. Each class here keeps only itself right: the caller that moves a
+record tells its line, and the caller that moves a line tells its group.
 """
 
 from collections.abc import Iterator
@@ -81,7 +81,7 @@ class TaskRecord:
         self.shape = shape
         self.counts = counts
         self.agent: AgentRecord | None = None
-        # What of the Task's own keeps it from being eligible; `held` if that is outside the core.
+        # The gate that keeps it from being eligible; `held`: what it waits for is outside the core.
         self.gate: Reason | None = None
         self.held = False
         # It was decided that it ends, or goes to another queue, and is yet to be recorded.
@@ -109,7 +109,7 @@ class TaskRecord:
         # `expires`: it has waited too long, or its deadline cannot be met any more.
         # `opens`: it may start at the earliest.
         # `rises`: it goes up by a level.
-        # `impatient`: an agent is to be held for it.
+        # `impatient`: it applies for a reservation.
         # `moves`: the next step of its route opens.
         # `due`: the first of these, and of `patience` while that counts.
         # `alarm`: the stamp of its entry among the wakeups.
@@ -119,7 +119,7 @@ class TaskRecord:
         # is over; both begin anew with each wait.
         self.patience = inf
         self.relaxed = False
-        # While leased: what was charged to whom, and whether the attempt has failed.
+        # While leased: the charge of its grant, and whether the attempt has failed.
         self.charge: Charge | None = None
         self.failed = False
         # When it began to wait, the last time that it did.
@@ -196,7 +196,7 @@ class Line:
         self.live = 0
         # The sum of the times at which its Tasks began to wait.
         self.since = 0.0
-        # By concurrency key, for those that ask why its Tasks wait. None as long as none of them had one.
+        # By concurrency key, for explanations and metrics. None as long as no Task of it had a key.
         self.keys: dict[str, KeyCount] | None = None
         self.share: Share[Group, Line] | None = None
         self.group: Group | None = None

@@ -1,10 +1,12 @@
-"""Tasks that a limit holds, each under exactly one blocker, and how they come back.
+"""Parking: Tasks that a limit holds leave the order until the limit opens, each under exactly one blocker.
 
-A limit that holds all Tasks of a tenant in a queue parks its share as a whole, one that asks for slots or amounts a
-group of it, or a line. A key holds single Tasks: of those parked under it, the first of each tenant and profile is let
-go to try when it opens, for what else may hold one of them holds all of them; whoever finds it closed again is parked
-again. So a limit costs as much as there are tenants, levels and profiles behind it, not as there are Tasks. Refuses to
-know what the limits are.
+A limit on all Tasks of a tenant in a queue parks the tenant's whole share; one on slots or amounts parks a group of it,
+or a line. So a limit costs as much as there are tenants, levels and profiles behind it, not as there are Tasks.
+
+A concurrency key parks single Tasks. When it opens, the first of each tenant and profile may try: whatever else holds
+that one holds the others of its profile, too. One that finds the key taken again is parked again.
+
+Knows nothing of what the limits are.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -22,7 +22,7 @@ class Inflow:
     __slots__ = ("_at", "_begun", "_horizon", "_lately", "_seconds", "_tasks")
 
     def __init__(self) -> None:
-        # Over so many seconds the present rate is averaged.
+        # The seconds over which the present rate is averaged.
         self._horizon = USUAL_HORIZON
         self._begun = -1.0
         self._at = 0.0

@@ -44,8 +44,8 @@ from taskdist.core.scaling.sizing import (
 from taskdist.core.scaling.staffing import INTERVAL
 from taskdist.core.views import PoolView
 
-# Where a pool has a target for how long Tasks wait, and so many wait, what comes and goes within so many seconds is
-# judged together: it is little beside that.
+# Where a pool has a target for how long Tasks wait and `MANY` or more do, all that happens within `BREATH` seconds is
+# judged together: it is little beside what waits.
 BREATH: Final = 0.25
 MANY: Final = 1000
 

@@ -361,7 +361,7 @@ def victims(
         return chosen[:surplus]
     going: list[AgentRecord] = []
     for (_, ready, at_work), group in groupby(chosen, lambda each: (each.outdated, each.ready, bool(each.leases))):
-        # By zone, in their order; all but those that are told apart by nothing but their idle time count as one.
+        # By zone, each in order. Agents that are not ready, or at work, count as one zone.
         lines: dict[str, deque[AgentRecord]] = {}
         for agent in group:
             lines.setdefault(zone(agent) if ready and not at_work else "", deque()).append(agent)

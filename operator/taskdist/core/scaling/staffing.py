@@ -24,15 +24,15 @@ from typing import Final, NamedTuple
 
 from taskdist.core.primitives.inflow import WINDOW
 
-# Of the Tasks, so many may wait longer than the target.
+# The part of Tasks that may wait longer than the target.
 LATE_PART: Final = 0.05
-# What time alone does to what is known of arrivals is looked at every so many seconds.
+# Seconds between two looks at what time alone does to arrival rates.
 INTERVAL: Final = 5.0
-# What is observed in one window of how late Tasks start moves the target by so much; fewer count as so many.
+# How far the starts of one window move the logarithm of the factor. Fewer starts than `FEW` count as `FEW`.
 GAIN: Final = 2.0
 FEW: Final = 50.0
 LEAST_PART: Final = 0.1
-# No more than so many standard deviations are ever added to a load.
+# The most standard deviations that are added to a load.
 MOST_MARGIN: Final = 8.0
 
 
