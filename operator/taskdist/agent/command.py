@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 EX_DATAERR = os.EX_DATAERR
 # And of "temporary failure; the user is invited to retry".
 EX_TEMPFAIL = os.EX_TEMPFAIL
-# More than any result may have; whoever writes more is not kept in memory.
+# More than any result may have; what a command writes beyond it is not kept in memory.
 MAX_OUTPUT = 1024 * 1024
 MAX_TAIL = 2048
 # How long, in seconds, the last output is waited for once nothing that could write it runs any more.

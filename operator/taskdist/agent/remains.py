@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import ThreadPoolExecutor
 
-# What is about to end gets so many seconds: an executor's idle threads, a task that was cancelled.
+# The time that is given to what is about to end, in seconds: idle threads of an executor, a task that was cancelled.
 SETTLE_SECONDS = 0.2
 _MOST_NAMED = 5
 _POLL_SECONDS = 0.001

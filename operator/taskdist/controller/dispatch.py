@@ -114,7 +114,7 @@ class Dispatcher:
         """Nothing is done before `lead`.
 
         Args:
-            tally: counts what the core does not hold; kept by whoever sees the Tasks.
+            tally: counts what the core does not hold; fed with each change of the view of Tasks.
             leads_until: the boot time up to which leadership is sure; asked before anything is done in its name.
             overtaken: told once when the machine has ended its leadership by itself: it saw a newer one's work.
             raise_epoch: told when only a leadership of a higher epoch will be heard.
@@ -259,7 +259,7 @@ class Dispatcher:
 
     def pod_observed(self, pod: ObservedPod) -> None:
         if pod.foreign:
-            # Whoever puts the label on a pod of their own gets no agent, and is not to lose that pod to a pool that
+            # A pod that a user labels so by hand is no agent, and the user is not to lose it to a pool that
             # shrinks. One that was a pool's and was given another's label is as one that lost it.
             self.pod_gone(pod)
             return

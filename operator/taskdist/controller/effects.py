@@ -93,7 +93,7 @@ class KubeEffects:
         pool_uid: of the pool of this namespace and name; empty if unknown.
         look_at: has pools and queues reconciled.
         may_act: whether leadership is sure now.
-        payloads: of Tasks that the watch has just brought; fed by whoever sees them.
+        payloads: of Tasks that the watch has just brought; fed with each change of the view.
     """
 
     def __init__(

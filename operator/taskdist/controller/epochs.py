@@ -29,7 +29,7 @@ class Epochs:
 
     Args:
         clock: seconds that only grow.
-        later: calls back after so many seconds.
+        later: calls back after this many seconds.
         leading: the epoch under which this process leads, None if it does not.
         begin_anew: ends the present leadership, for one with an epoch above `seen`; told why.
         notice: makes an Event of what a user should know.

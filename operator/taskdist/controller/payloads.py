@@ -14,7 +14,7 @@ from taskdist.protocol.observations import ObservedTask
 MOST_BYTES = 16 * 2**20
 """Of all payloads together. Where there is no room, a Task is read again, as one that has waited for long is."""
 KEPT_SECONDS = 60.0
-"""A Task that could not start for so long gives its room to others."""
+"""Seconds. A Task that could not start for this long gives its room to others."""
 OVERHEAD = 400
 """What an entry takes beside its payload, about, in bytes."""
 

@@ -132,7 +132,7 @@ def build_pod(pool: AgentPool, name: str, link: LinkInfo) -> Object:
     spec["automountServiceAccountToken"] = False
     if spec.get("terminationGracePeriodSeconds") is None:
         spec["terminationGracePeriodSeconds"] = DEFAULT_GRACE_SECONDS
-    # Evenly over zones, as far as there is room; whoever says it, be it as an empty list, says all of it.
+    # Evenly over zones, as far as there is room. A template that says anything of it, even an empty list, says it all.
     spec.setdefault("topologySpreadConstraints", [_over_zones(pool)])
     spec["volumes"] = [*(spec.get("volumes") or []), _link_volume(link)]
     _inject(spec["containers"][_agent_index(spec["containers"])], pool, link, spec["terminationGracePeriodSeconds"])

@@ -22,7 +22,7 @@ MOST_A_SECOND = 100
 IN_FLIGHT = 4
 # After a deletion that did not succeed, in seconds. A conflict's news is on its way, and settles it sooner.
 AGAIN_SECONDS = 30.0
-# Without the right to delete, nothing is tried for so long, in seconds.
+# The pause after the API server denied the right to delete, in seconds.
 FORBIDDEN_SECONDS = 60.0
 LOOK_SECONDS = 1.0
 

@@ -27,7 +27,7 @@ CREATE_CONCURRENCY = 10
 # How many names of others are stepped over in one go: each costs two requests.
 MOST_FOREIGN = 20
 FOREIGN_SECONDS = 1.0
-# When no pod of a pool has ended for so long, those that did say nothing any more; longer than the longest pause.
+# The time without an end of a pod after which earlier ends count no more, in seconds; longer than the longest pause.
 QUIET_SECONDS = 600.0
 
 Publish = Callable[[str], Awaitable[None]]
@@ -47,7 +47,7 @@ class _Made(Enum):
 class Creation:
     """The number of pods that were made, and the API server's word on the first that it refused.
 
-    `again`: after so many seconds it is to be looked at again, as some are missing that may be made then.
+    `again`: seconds after which to look again, as some are missing that may be made then; None: not needed.
     """
 
     created: int = 0
@@ -138,7 +138,7 @@ class Replicas:
             ends.count, ends.last = ends.count + 1, now
 
     async def make_missing(self, pool: AgentPool, pods: tuple[PodFact, ...], wanted: int) -> Creation:
-        """Make pods until so many serve. One first, then twice as many each time: what is refused is refused once."""
+        """Make pods until `wanted` of them serve. One first, then twice as many each time: a refusal comes once."""
         missing = wanted - sum(not (p.deleting or p.ended or p.draining) for p in pods)
         if missing <= 0:
             return Creation()

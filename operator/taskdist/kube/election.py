@@ -18,8 +18,9 @@ The argument, each line being one the tests switch off:
 
 A holder that is known to be dead is not waited for: it writes nothing more, and 3 and 4 deal with what it had sent.
 
-A Lease that someone deletes takes its epoch along: whoever has seen it waits a full lease before creating it anew and
-goes on counting from what it saw, or from `floor`, which the caller takes from what carries epochs (Tasks' status).
+A Lease that someone deletes takes its epoch along: a candidate that has seen it waits a full lease before creating it
+anew, and goes on counting from what it saw, or from `floor`: the caller takes that from what carries epochs (Tasks'
+status).
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ class Election:
     ) -> None:
         """`identity` must be this process's alone (a random part), or two processes take each other for themselves.
 
-        `is_dead`: whether that holder is known to be dead; whoever is not known to be so has to be waited for.
+        `is_dead`: whether a holder is known to be dead; any other has to be waited for.
         """
         if not identity:
             raise ValueError("an identity must not be empty: an empty holder means released")
@@ -231,7 +232,7 @@ class Election:
         """The one thing to do at `now`."""
         self._come_back(now)
         action = self._act(now)
-        # Whoever waits comes back then; whoever asks, when the answer is there or its time is over.
+        # A caller that waits comes back then; one that asks, when the answer is there or its time is over.
         self._due = action.until if isinstance(action, Wait) else now + action.timeout
         return action
 

@@ -58,7 +58,7 @@ LONGEST_ASKED = 30.0
 """The longest wait that the server may ask for, in seconds."""
 
 LASTING = 5.0
-"""A watch that was up for so many seconds proves that failures before it are over, even if it said nothing."""
+"""Seconds. A watch that was up for this long proves that failures before it are over, even if it said nothing."""
 
 
 @dataclass(slots=True)

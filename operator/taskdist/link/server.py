@@ -81,7 +81,7 @@ class Listener(Protocol):
         """It said something more."""
 
     def disconnected(self, session: int) -> None:
-        """Its session ended, whoever ended it: exactly once for each `connected`, and nothing comes after it."""
+        """Its session ended, by either end: told exactly once for each `connected`, as the last word."""
 
 
 class LinkServer:
@@ -232,7 +232,7 @@ class LinkServer:
             _log.exception("agent turned away: it could not be checked", peer=context.peer())
             _finish(context, grpc.StatusCode.UNAVAILABLE, "the token could not be checked: connect again")
             return
-        # No await between admission and here: whoever ends the pod from now on finds the session.
+        # No await between admission and here: a pod that ends from now on finds its session here.
         now = time.monotonic()
         pod = admission.identity.pod_uid
         throttle = self._throttles.setdefault(pod, Throttle())
@@ -395,7 +395,7 @@ class LinkServer:
 
 
 class _Failed(Exception):
-    """Whoever is told of sessions has failed at it."""
+    """The listener has failed: its books may be half written."""
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class Throttle:
         self._bucket = Bucket(_READING)
 
     def take(self, size: int, now: float) -> float:
-        """A message of so many bytes was read: return how many seconds to wait before reading on."""
+        """A message of `size` bytes was read: return how many seconds to wait before reading on."""
         self.charge(1.0 + size / BYTES_PER_MESSAGE, now)
         return max(0.0, self._bucket.opens_at(0.0) - now)
 

@@ -13,7 +13,7 @@ TIMED_OUT = frozenset({Reason.EXECUTION_TIMED_OUT, Reason.PROGRESS_TIMED_OUT})
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A limit and the time by which it is passed, on the clock of whoever asked."""
+    """A limit and the time by which it is passed, on the clock of the caller."""
 
     at: float
     reason: Reason

@@ -44,7 +44,7 @@ class _Ended(NamedTuple):
 class Lineage:
     """The parents of Tasks: which Task each name means, and how it ended.
 
-    `again` collects the Tasks whose parents are not what they were; whoever reads it clears it.
+    `again` collects the Tasks whose parents changed; its reader clears it.
     """
 
     def __init__(self) -> None:

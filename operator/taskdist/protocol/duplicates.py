@@ -51,7 +51,7 @@ def without_ordering_key(task: Task) -> Task:
 class Duplicates:
     """Groups of Tasks with one idempotency key: one is run, the others end as it does.
 
-    `again` collects the Tasks whose original changed; whoever reads it clears it.
+    `again` collects the Tasks whose original changed; its reader clears it.
     """
 
     def __init__(self) -> None:

@@ -204,7 +204,7 @@ class AnnotatePod:
 
 @dataclass(frozen=True, slots=True)
 class ScalePool:
-    """The pool is to have so many pods: becomes an Event on it, and its pods are looked at."""
+    """The pool is to have `replicas` pods: becomes an Event on it, and its pods are looked at."""
 
     namespace: str
     pool: str

@@ -14,7 +14,7 @@ _NOTHING: Final[Obj] = {}
 # What the kubelet calls a container that is on its way.
 STARTING: Final = frozenset({"ContainerCreating", "PodInitializing"})
 CRASHES: Final = "CrashLoopBackOff"
-# The kubelet takes a container that ran for so long for a sound one, and starts to count anew.
+# The kubelet takes a container that ran for this long for a sound one, and counts its back-off anew.
 SOUND_SECONDS: Final = 600.0
 # Registries and runtimes may tell whole pages.
 MOST_SAID: Final = 300

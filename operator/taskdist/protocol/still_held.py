@@ -19,7 +19,7 @@ PREFIX = f"held.{GROUP}/"
 # As many of one pod are read. More than that at once is not this operator's work.
 MOST_OF_A_POD = 64
 
-# Whoever may change pods can write such an annotation: what no leader ever writes is no note.
+# Anybody who may change pods can write such an annotation: values that no leader writes are left out.
 _Seconds = Annotated[float, Field(ge=0, le=604800, allow_inf_nan=False)]
 _Amount = Annotated[int, Field(ge=0, le=1_000_000_000)]
 _Number = Annotated[int, Field(ge=0, le=2**63 - 1)]

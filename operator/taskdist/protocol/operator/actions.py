@@ -16,7 +16,7 @@ from taskdist.protocol.rules import Rules
 class Actions:
     """Collects the actions of one input, in order: messages, writes, reads, notices.
 
-    Owns the tokens by which answers find their Task. Whoever asks for a write or read has seen that none is under way.
+    Owns the tokens by which answers find their Task. The caller makes sure that no other write or read is under way.
     """
 
     def __init__(self, state: State, rules: Rules) -> None:
@@ -58,7 +58,7 @@ class Actions:
     def notice(
         self, entry: TaskEntry, reason: Reason, message: str, lease: LeaseName | None = None, *, warning: bool = True
     ) -> None:
-        """Tell whoever looks at the Task."""
+        """Tell people of it, by an Event on the Task and a log line."""
         task = entry.record.task
         text = status.clip(message, status.MAX_NOTICE)
         self.add(Notice(task.uid, task.namespace, task.name, reason, text, warning, lease))

@@ -259,7 +259,7 @@ class Endings:
         self._out.write(entry, Purpose.ENDING, patch)
 
     def answer(self, entry: TaskEntry) -> None:
-        """The Task is over: whoever reported an outcome or failure that is not answered yet hears so."""
+        """The Task is over: send the final reply to an outcome or failure that waits for one."""
         record, outcome, ending = entry.record, entry.outcome, entry.ending
         if outcome is not None:
             ours = entry.outcome_tried and record.attempt == outcome.lease.attempt and record.phase is Phase.SUCCEEDED

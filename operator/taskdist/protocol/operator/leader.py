@@ -119,7 +119,7 @@ class Leader:
     def leading_until(self, boot: float) -> None:
         """This leadership is sure to last until this boot time; an input after it waits for the next such word.
 
-        A process that was frozen so notices before it acts, whoever tells it first.
+        So a process that was frozen notices before it acts, whatever input comes first.
         """
         if self._rules.unsure_leader_waits:
             self._sure_until = boot

@@ -94,14 +94,14 @@ class LeaseClock:
     # --- limits of an attempt ---
 
     def note_start(self, lease: Lease, since: float, now: Now) -> None:
-        """The handler started so many seconds ago, as its agent counts."""
+        """The handler started `since` seconds ago, as its agent counts."""
         if lease.started_boot is None:
             lease.started_boot = now.boot - since
             lease.reported_boot = now.boot
             lease.started_at = self.start_of(lease.assigned_at, since or 1e-6, now)
 
     def start_of(self, assigned_at: float, since: float, now: Now) -> float:
-        """Return the wall-clock time of a start so many seconds ago, at the earliest the assignment; 0: not known."""
+        """Return the wall-clock time of a start `since` seconds ago, at the earliest the assignment; 0: not known."""
         return max(assigned_at, now.wall - since) if since else 0.0
 
     def watch(self, uid: str, lease: Lease) -> None:

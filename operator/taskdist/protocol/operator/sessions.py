@@ -60,7 +60,7 @@ class Sessions:
     # --- coming and going ---
 
     def connect(self, session_id: int, identity: AgentIdentity, hello: Hello, now: Now) -> None:
-        """Welcome or refuse whoever says hello. It may be late, and its sender dead: it is only a claim yet."""
+        """Welcome or refuse an agent that says hello. It may be late, and its sender dead: it is only a claim yet."""
         refusal = self._refusal(identity, hello) or self._refusal_of_epoch(identity, hello)
         if refusal is not None:
             self._out.add(Send(session_id, refusal))

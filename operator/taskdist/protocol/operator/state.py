@@ -125,7 +125,7 @@ class State:
         )
 
     def put_off(self, entry: TaskEntry, seconds: float, now: Now) -> None:
-        """Nothing is done about the Task for so many seconds; then its next step is taken."""
+        """Do nothing about the Task for `seconds`; then take its next step."""
         entry.not_until = now.boot + seconds
         self.timers.add(entry.not_until, TimerKind.ADVANCE, entry.uid)
 

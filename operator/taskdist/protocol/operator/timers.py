@@ -1,6 +1,6 @@
 """The timers of a leadership: when it has something to do.
 
-A timer is never cancelled: whoever it wakes looks whether there still is anything to do.
+A timer is never cancelled: what it wakes looks whether there still is anything to do.
 """
 
 import heapq

@@ -1,7 +1,7 @@
 """The reasons why Tasks wait, written into their status.
 
-A reason is written once it has held for a while. Only so many are written a second, in the order in which they came
-due: they come on top of the three writes of a Task's life.
+A reason is written once it has held for a while. Reasons come on top of the three writes of a Task's life, so their
+rate is bounded; they go in the order in which they came due.
 """
 
 from taskdist.core import Core
@@ -15,14 +15,14 @@ from taskdist.protocol.operator.timers import TimerKind
 from taskdist.protocol.settings import LeaderSettings
 
 # With more Tasks than these, status tells reasons without position and expected start: those cost too much there to be
-# worked out while others wait for a decision. Whoever asks is told them by the command.
+# worked out while others wait for a decision. `taskdist explain` tells them.
 OUTLOOK_TASKS = 10_000
 
 
 class WaitReasons:
     """Writes why Tasks wait, each once its reason has held for a while.
 
-    Only so many are written a second, the first that came due first: they are beyond the three writes of a Task's life.
+    They come on top of the three writes of a Task's life, so their rate is bounded; the first that came due goes first.
     """
 
     def __init__(self, core: Core, state: State, out: Actions, settings: LeaderSettings) -> None:
@@ -49,7 +49,7 @@ class WaitReasons:
             self.write(now)
 
     def write(self, now: Now) -> None:
-        """Write reasons in the order in which they came due, so many a second and no more (a bucket of one second)."""
+        """Write reasons in the order in which they came due, at most `reasons_per_second` (a bucket of one second)."""
         line, every = self._line, 1 / self._settings.reasons_per_second
         while line and now.boot >= self._slot:
             uid = next(iter(line))
