@@ -63,10 +63,9 @@ class WatchEvent:
 
 
 class Client:
-    """A client of the API server, with a method for each verb. Safe for many tasks of one event loop.
+    """A client of the API server, with a method for each verb: `async with Client.connect() as client: …`.
 
-    async with Client.connect() as client:
-        pod = await client.get(PODS, "name", "namespace")
+    Safe for many tasks of one event loop.
     """
 
     def __init__(
