@@ -4,9 +4,7 @@
 """
 
 import contextlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
@@ -17,6 +15,7 @@ from taskdist.core.agents.performance import PoolPerformance
 from taskdist.core.fleet import failing
 from taskdist.core.limits.levels import Level
 from taskdist.core.views import BreakerView, FailingPods
+from taskdist.kube.conditions import merge_conditions, timestamp
 
 Object = dict[str, Any]
 # How many agents and types a pool's status tells of.
@@ -71,23 +70,6 @@ class PoolFacts:
         """Whether status must say this at once: more than figures has changed since these facts were told."""
         pressing = attrgetter("desired", "surge", "outdated", "breakers", "bottleneck", "failing", "held_back")
         return bool(pressing(self) != pressing(told) or (self.ready >= self.desired) != (told.ready >= told.desired))
-
-
-def timestamp(wall: float) -> datetime:
-    """Return a Unix time as an aware datetime of whole seconds, as conditions carry it."""
-    return datetime.fromtimestamp(int(wall), UTC)
-
-
-def merge_conditions(old: Iterable[Condition], new: Iterable[Condition], wall: float) -> list[Condition]:
-    """Return the new conditions, each keeping its transition time unless its status changed."""
-    before = {c.type: c for c in old}
-    merged = []
-    for condition in new:
-        known = before.get(condition.type)
-        unchanged = known is not None and known.status == condition.status and known.last_transition_time is not None
-        since = known.last_transition_time if known is not None and unchanged else timestamp(wall)
-        merged.append(condition.model_copy(update={"last_transition_time": since}))
-    return merged
 
 
 def pool_status(

@@ -105,7 +105,7 @@ async def test_a_pool_that_cannot_be_read_exists_all_the_same() -> None:
 async def test_kopf_reads_what_is_deep() -> None:
     from kopf._cogs.clients import api, fetching, watching
 
-    from taskdist.controller.handlers import bound_depth
+    from taskdist.kube.kopf_setup import bound_depth
 
     bound_depth()
     build_registry(keepers(Server()))

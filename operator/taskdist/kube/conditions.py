@@ -1,0 +1,23 @@
+"""Conditions of an object's status: what is said, and since when."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from taskdist.api import Condition
+
+
+def timestamp(wall: float) -> datetime:
+    """Return a Unix time as an aware datetime of whole seconds, as conditions carry it."""
+    return datetime.fromtimestamp(int(wall), UTC)
+
+
+def merge_conditions(old: Iterable[Condition], new: Iterable[Condition], wall: float) -> list[Condition]:
+    """Return the new conditions, each keeping its transition time unless its status changed."""
+    before = {c.type: c for c in old}
+    merged = []
+    for condition in new:
+        known = before.get(condition.type)
+        unchanged = known is not None and known.status == condition.status and known.last_transition_time is not None
+        since = known.last_transition_time if known is not None and unchanged else timestamp(wall)
+        merged.append(condition.model_copy(update={"last_transition_time": since}))
+    return merged
