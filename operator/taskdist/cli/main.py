@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from taskdist import __version__
-from taskdist.cli import archiving, linting, processes, simulating, steering, tasks
+from taskdist.cli import archiving, linting, processes, simulating, sourcing, steering, tasks
 from taskdist.cli.cluster import Target
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def build(program: str) -> typer.Typer:
     tasks.add(app, program)
     steering.add(app, program)
     processes.add(app, program)
+    sourcing.add(app, program)
     simulating.add(app, program)
     linting.add(app, program)
     archiving.add(app, program)

@@ -13,6 +13,7 @@ import yaml
 from taskdist.api import POOL_LABEL
 from taskdist.archive.settings import Settings as ArchiveSettings
 from taskdist.controller.settings import Settings
+from taskdist.sources.settings import Settings as SourcesSettings
 
 # The first use of helm may build it.
 pytestmark = pytest.mark.timeout(1200)
@@ -237,6 +238,47 @@ def test_every_value_is_in_the_schema_and_the_other_way_round() -> None:
                 names(inner["properties"], given[name], f"{path}.{name}")
 
     names(schema["properties"], values, "")
+
+
+def test_the_sources_are_off_and_may_make_tasks_and_nothing_more(render: Render) -> None:
+    assert not [each for each in render() if each["metadata"]["name"].endswith("-sources")]
+    for watched in ((), ("watchNamespaces={a,b}",)):
+        documents = render("sources.enabled=true", *watched)
+        ours = [each for each in documents if "-sources" in each["metadata"]["name"]]
+        granted = {
+            (each["metadata"].get("namespace"), *rule["resources"], *rule.get("resourceNames", ()), *rule["verbs"])
+            for each in ours
+            for rule in each.get("rules", ())
+        }
+        scopes: tuple[str | None, ...] = ("a", "b") if watched else (None,)
+        work = (
+            ("tasksources", "get", "list", "watch"),
+            ("tasksources/status", "get", "patch"),
+            ("tasks", "create"),
+            ("taskqueues", "get"),
+        )
+        assert granted == {(scope, *each) for scope in scopes for each in work} | {
+            ("taskdist-system", "leases", "create"),
+            ("taskdist-system", "leases", "taskdist-sources", "get", "update", "patch", "watch"),
+        }
+        for binding in (each for each in ours if "roleRef" in each):
+            assert [(each["name"], each["namespace"]) for each in binding["subjects"]] == [
+                ("taskdist-sources", "taskdist-system")
+            ]
+
+
+def test_the_sources_have_their_settings(render: Render) -> None:
+    documents = render("sources.enabled=true", "watchNamespaces={a,b}", "networkPolicy.enabled=true")
+    (deployment,) = [each for each in of(documents, "Deployment") if each["metadata"]["name"] == "taskdist-sources"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    given = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    settings = SourcesSettings.from_env({**given, "TASKDIST_NAMESPACE": "taskdist-system"})
+    assert (settings.watch_namespaces, settings.lease_name) == (("a", "b"), "taskdist-sources")
+    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+    assert ports == {"metrics": settings.metrics_port, "health": settings.health_port}
+    policy = next(each for each in of(documents, "NetworkPolicy") if each["metadata"]["name"] == "taskdist-sources")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
 
 
 ARCHIVE = ("archive.enabled=true", "archive.dsnSecret.name=tasks-db", "archive.keepMonths=12")

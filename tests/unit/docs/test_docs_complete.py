@@ -9,10 +9,13 @@ from prometheus_client import CollectorRegistry
 
 from taskdist.api import Reason, reference
 from taskdist.api.crd import kinds
+from taskdist.api.tasksource import SourceReason
 from taskdist.archive.metrics import ArchiveMetrics
 from taskdist.gateway import measures
+from taskdist.intake.message import PoisonReason
 from taskdist.link.session import End
 from taskdist.observability.metrics import Metrics
+from taskdist.sources.metrics import SourceMetrics
 
 _VARIABLE = re.compile(r"\bTASKDIST_[A-Z_]+[A-Z]\b")
 # Said by the Makefile and the tests, not by a process that users run.
@@ -31,6 +34,16 @@ def test_each_reason_has_a_row_that_says_what_it_means_and_what_to_do(reason: Re
         return
     assert mine, f"docs/troubleshooting.md has no row for {reason}"
     assert all(len(row) == 3 and row[1] and row[2] for row in mine)
+
+
+@pytest.mark.parametrize("reason", list(SourceReason))
+def test_each_reason_of_a_source_has_a_row(reason: SourceReason) -> None:
+    assert [row for row in rows("sources.md") if row[0] == f"`{reason}`" and row[1]]
+
+
+@pytest.mark.parametrize("reason", list(PoisonReason))
+def test_each_reason_of_a_rejected_message_is_told(reason: PoisonReason) -> None:
+    assert f"`{reason}`" in (DOCS / "sources.md").read_text()
 
 
 def refusals() -> set[str]:
@@ -77,6 +90,7 @@ def of_the_gateway() -> CollectorRegistry:
         ("observability.md", Metrics().registry),
         ("archive.md", ArchiveMetrics().registry),
         ("gateway.md", of_the_gateway()),
+        ("sources.md", SourceMetrics().registry),
     ],
 )
 def test_each_metric_has_a_row_and_each_row_a_metric(page: str, registry: CollectorRegistry) -> None:
@@ -89,7 +103,13 @@ def test_queries_name_metrics_that_exist() -> None:
     assert {name.removesuffix("_bucket") for name in named} == set(metric_names(Metrics().registry))
 
 
-SETTINGS = ("controller/settings.py", "agent/options.py", "archive/settings.py", "gateway/settings.py")
+SETTINGS = (
+    "controller/settings.py",
+    "agent/options.py",
+    "archive/settings.py",
+    "sources/settings.py",
+    "gateway/settings.py",
+)
 
 
 def variables(*files: str) -> set[str]:

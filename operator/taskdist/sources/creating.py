@@ -1,0 +1,92 @@
+"""Creating a source's Task: what each answer of the API server means for the message that it is made of.
+
+A name that is taken is the same Task: the message has come before. Only an answer that says so makes a message poison;
+what may be another one tomorrow (a full queue, a quota, a policy, an outage) is tried again.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from taskdist.intake.mapping import Mapped, task_of
+from taskdist.intake.message import Poison, PoisonReason
+from taskdist.kube import TASKQUEUES, TASKS, ApiError, Client
+from taskdist.sources.metrics import Key, SourceMetrics
+
+
+class Outcome(Enum):
+    """What became of a message whose Task is there."""
+
+    CREATED = auto()
+    DUPLICATE = auto()
+
+
+class Closed(Exception):
+    """The Task is not taken now: its queue is full or drained, or a quota or policy refuses it. `full`: the queue."""
+
+    def __init__(self, message: str, *, full: bool) -> None:
+        super().__init__(message)
+        self.full = full
+
+
+@dataclass(frozen=True, slots=True)
+class Creator:
+    """Creates the Tasks of one source."""
+
+    client: Client
+    metrics: SourceMetrics
+    key: Key
+    uid: str
+
+    async def create(self, mapped: Mapped) -> tuple[Outcome, str]:
+        """Create the Task; return how, and its name.
+
+        Raises:
+            Closed: it is not taken now.
+            Poison: it never will be.
+            KubeError: whether it was taken is not known, or the API server is not there: try again.
+        """
+        namespace, source = self.key
+        await self._ask_queue(namespace, mapped.spec["queue"])
+        body = task_of(mapped, namespace, source, self.uid)
+        name = str(body["metadata"]["name"])
+        try:
+            await self.client.create(TASKS, body, namespace)
+        except ApiError as error:
+            if error.is_already_exists:
+                self.metrics.duplicate(self.key)
+                return Outcome.DUPLICATE, name
+            if error.is_denied or error.is_forbidden:
+                self.metrics.refused(self.key)
+                raise Closed(error.message, full="takes no new Tasks" in error.message) from None
+            if error.is_invalid or error.is_too_large:
+                raise Poison(PoisonReason.REFUSED, f"the API server refuses the Task: {error.message}"[:1000]) from None
+            raise
+        self.metrics.created(self.key)
+        return Outcome.CREATED, name
+
+    async def _ask_queue(self, namespace: str, name: str) -> None:
+        """Where the API server refuses nothing by itself, the operator would end what a full queue is given."""
+        try:
+            queue = await self.client.get(TASKQUEUES, name, namespace)
+        except ApiError as error:
+            if error.is_not_found:
+                return  # the Task waits for its queue
+            raise
+        status = queue.get("status")
+        if isinstance(status, dict) and status.get("accepting") is False:
+            self.metrics.refused(self.key)
+            raise Closed(_words(name, status), full=True)
+
+
+def _words(queue: str, status: dict[str, Any]) -> str:
+    conditions = status.get("conditions")
+    said = next(
+        (
+            each.get("message")
+            for each in (conditions if isinstance(conditions, list) else ())
+            if isinstance(each, dict) and each.get("type") == "Accepting"
+        ),
+        None,
+    )
+    return f"TaskQueue {queue} takes no new Tasks now. {said or ''}".strip()

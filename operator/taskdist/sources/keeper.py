@@ -1,0 +1,140 @@
+"""What kopf's handlers delegate to: which sources there are, and one task for each that runs it.
+
+A source is begun when it is seen, begun anew when its spec is another one, and ended when it is deleted. The new one
+waits until the old has ended, so that no source ever runs twice in a process.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from taskdist.api import ObjectMeta, SourceReason, TaskSource, TaskSourceSpec, Unreadable
+from taskdist.api.template import TaskTemplate
+from taskdist.kube import Client, KubeError
+from taskdist.protocol import reading
+from taskdist.sources.metrics import Key, SourceMetrics
+from taskdist.sources.reporting import Changed, Gone, Reporter
+from taskdist.sources.running import Running
+
+_log = structlog.get_logger("taskdist.sources")
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One source that is there: which state of it runs, and what it says of itself."""
+
+    uid: str
+    generation: int
+    task: asyncio.Task[None] | None = None
+    reporter: Reporter | None = None  # made once the former state has ended
+
+
+class Sources:
+    """The sources of the served namespaces. Lives on one event loop.
+
+    Args:
+        leading: whether this process leads.
+        failed: told of what ended a source's task although nothing ever should.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        metrics: SourceMetrics,
+        leading: Callable[[], bool],
+        failed: Callable[[BaseException], None],
+        now: Callable[[], datetime],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._client = client
+        self._metrics = metrics
+        self._leading = leading
+        self._failed = failed
+        self._now = now
+        self._sleep = sleep
+        self._entries: dict[Key, _Entry] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended = False
+
+    def seen(self, body: dict[str, Any]) -> None:
+        """The source exists, with this content."""
+        metadata = body["metadata"]
+        key = (str(metadata["namespace"]), str(metadata["name"]))
+        uid, generation = str(metadata["uid"]), int(metadata.get("generation") or 0)
+        if "deletionTimestamp" in metadata:
+            self.deleted(key)
+            return
+        former = self._entries.get(key)
+        if self._ended or (former is not None and former.uid == uid and generation <= former.generation):
+            return
+        entry = self._entries[key] = _Entry(uid, generation)
+        entry.task = asyncio.create_task(self._live(body, entry, former), name=f"source {key[0]}/{key[1]}")
+        self._tasks.add(entry.task)
+        entry.task.add_done_callback(self._over)
+
+    def deleted(self, key: Key) -> None:
+        """The source is gone. Its Tasks stay."""
+        entry = self._entries.pop(key, None)
+        if entry is not None and entry.task is not None:
+            entry.task.cancel()
+            self._metrics.gone(key)
+
+    async def close(self) -> None:
+        """End all of them, and begin none any more."""
+        self._ended = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def settled(self) -> None:
+        """Wait until each source waits for a change, or is gone."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _live(self, body: dict[str, Any], entry: _Entry, former: _Entry | None) -> None:
+        """Run this state of the source once the former one runs no more."""
+        if former is not None and former.task is not None:
+            former.task.cancel()
+            await asyncio.wait({former.task})
+        odd: Unreadable | None = None
+        try:
+            source = reading.task_source(body)
+        except Unreadable as error:
+            source, odd = _shell(body["metadata"]), error
+        if former is not None and former.uid == entry.uid and former.reporter is not None:
+            # What was counted since the last write is not in the object.
+            source.status = former.reporter.status
+        reporter = Reporter(self._client, source, self._metrics, self._leading, self._now)
+        if odd is not None:
+            await self._tell_odd(reporter, odd)
+        else:
+            entry.reporter = reporter
+            await Running(self._client, source, reporter, self._metrics, self._now, self._sleep).run()
+
+    async def _tell_odd(self, reporter: Reporter, error: Unreadable) -> None:
+        """Say on a source that this release cannot read that it is so, and leave it alone."""
+        reporter.say(SourceReason.UNREADABLE, f"Set aside, and left as it is: {error}")
+        try:
+            await reporter.flush(conditions_only=True)
+        except (KubeError, Gone, Changed) as problem:
+            _log.warning("an odd source could not be told of", namespace=reporter.key[0], why=str(problem))
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
+
+
+def _shell(metadata: dict[str, Any]) -> TaskSource:
+    """Of a source that cannot be read: enough to write its status."""
+    shell = ObjectMeta(
+        namespace=str(metadata["namespace"]),
+        name=str(metadata["name"]),
+        uid=str(metadata["uid"]),
+        resource_version=str(metadata["resourceVersion"]),
+        generation=int(metadata.get("generation") or 0),
+    )
+    return TaskSource(metadata=shell, spec=TaskSourceSpec(task=TaskTemplate(queue="-", type="-")))

@@ -1,0 +1,136 @@
+"""One source from its spec to its work: compiled, run, and begun again with growing pauses where it fails.
+
+A source that fails is set aside with a reason on its status; the others go on. What only a change of it can mend is
+said once, and it then waits for that change.
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final, Protocol
+
+import structlog
+
+from taskdist.api import SourceReason, TaskSource
+from taskdist.common.backoff import Backoff
+from taskdist.intake.mapping import MappingError, compile_mapping
+from taskdist.intake.schedule import ScheduleError, parse_schedule
+from taskdist.kube import Client, KubeError
+from taskdist.sources.creating import Creator
+from taskdist.sources.cron import CronSource
+from taskdist.sources.metrics import SourceMetrics
+from taskdist.sources.reporting import Changed, Gone, Reporter
+
+_log = structlog.get_logger("taskdist.sources")
+
+AGAIN: Final = Backoff(first=1.0, most=60.0)
+# A source that went on for so long before it failed is begun again at once, in seconds.
+WELL_SECONDS: Final = 60.0
+
+
+class Unusable(Exception):
+    """Nothing can come of this spec."""
+
+    def __init__(self, reason: SourceReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Kind(Protocol):
+    """What each kind of source is."""
+
+    async def run(self) -> None:
+        """Work until cancelled; return where only a change of the source helps, and say so before."""
+
+
+class Running:
+    """Runs one source.
+
+    Args:
+        now: the wall clock.
+        sleep: waits for so many seconds.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        source: TaskSource,
+        reporter: Reporter,
+        metrics: SourceMetrics,
+        now: Callable[[], datetime],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._source = source
+        self._reporter = reporter
+        self._metrics = metrics
+        self._now = now
+        self._sleep = sleep
+        self._creator = Creator(client, metrics, reporter.key, source.metadata.uid)
+
+    async def run(self) -> None:
+        """Run it until it is cancelled, deleted, changed, or waits for a change."""
+        failures = 0
+        while True:
+            began = self._now()
+            try:
+                await self._once()
+                return
+            except Gone:
+                self._metrics.gone(self._reporter.key)
+                return
+            except Changed:
+                return  # what it is now is on its way
+            except Exception as error:
+                if (self._now() - began).total_seconds() >= WELL_SECONDS:
+                    failures = 0
+                pause = AGAIN.full(failures)
+                await self._tell(error, pause)
+            await self._sleep(pause)
+            failures += 1
+
+    async def _once(self) -> None:
+        if self._source.spec.suspend:
+            self._reporter.say(SourceReason.SUSPENDED, "spec.suspend is true: no Tasks are made until it is false")
+            await self._reporter.flush()
+            return
+        try:
+            kind = self._kind()
+        except Unusable as error:
+            self._reporter.say(error.reason, str(error))
+            await self._reporter.flush()
+            return
+        await kind.run()
+
+    def _kind(self) -> Kind:
+        spec = self._source.spec
+        try:
+            mapping = compile_mapping(spec.task)
+        except MappingError as error:
+            raise Unusable(SourceReason.INVALID_TEMPLATE, str(error)) from None
+        if spec.cron is not None:
+            try:
+                schedule = parse_schedule(spec.cron)
+            except ScheduleError as error:
+                raise Unusable(SourceReason.INVALID_SCHEDULE, f"spec.cron.{error.field}: {error}") from None
+            return CronSource(self._source, mapping, schedule, self._creator, self._reporter, self._now, self._sleep)
+        raise Unusable(
+            SourceReason.UNREADABLE, "spec names no source that this release knows: upgrade `taskdist sources`"
+        )
+
+    async def _tell(self, error: Exception, pause: float) -> None:
+        """Say that it failed; where not even that can be written, the log has it."""
+        self._metrics.failed(self._reporter.key)
+        # What the API server says is clear enough; anything else is a defect, and wants its place told.
+        known = isinstance(error, KubeError)
+        namespace, name = self._reporter.key
+        _log.warning(
+            "a source failed and is begun again",
+            namespace=namespace,
+            name=name,
+            why=str(error) or repr(error),
+            seconds=pause,
+            exc_info=None if known else error,
+        )
+        self._reporter.say(SourceReason.FAILING, f"It failed and is begun again: {error or repr(error)}")
+        with contextlib.suppress(KubeError, Gone, Changed):
+            await self._reporter.flush()
