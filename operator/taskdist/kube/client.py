@@ -309,18 +309,15 @@ class Client:
         field_selector: str = "",
         page_size: int = 500,
         metadata_only: bool = False,
-        ahead: bool = False,
         timeout: float | None = None,
     ) -> AsyncGenerator[Page, None]:
         """A consistent list, page by page; `page_size=0` is all at once. `ApiError.is_gone`: the token expired.
 
         No resourceVersion is sent: "0" would be answered from a watch cache of any age.
-
-        `ahead`: each page is asked for while the caller works on the one before it, so that two are in memory.
         """
-
-        def ask(token: str) -> asyncio.Task[Obj]:
-            call = self._call(
+        token = ""
+        while True:
+            raw = await self._call(
                 "list",
                 resource,
                 "GET",
@@ -334,23 +331,11 @@ class Client:
                 accept=_accept("PartialObjectMetadataList" if metadata_only else ""),
                 timeout=timeout,
             )
-            return asyncio.ensure_future(call)
-
-        coming: asyncio.Task[Obj] | None = ask("")
-        try:
-            while coming is not None:
-                raw = await coming
-                metadata = raw.get("metadata") or {}
-                token = metadata.get("continue") or ""
-                coming = ask(token) if ahead and token else None
-                if coming is not None:
-                    await asyncio.sleep(0)  # it is sent before the caller keeps the loop to itself
-                yield Page(raw.get("items") or [], str(metadata.get("resourceVersion", "")))
-                if coming is None and token:
-                    coming = ask(token)
-        finally:
-            if coming is not None and not coming.cancel() and not coming.cancelled():
-                coming.exception()  # nobody waits for it any more
+            metadata = raw.get("metadata") or {}
+            yield Page(raw.get("items") or [], str(metadata.get("resourceVersion", "")))
+            token = metadata.get("continue") or ""
+            if not token:
+                return
 
     @asynccontextmanager
     async def watch(

@@ -260,7 +260,6 @@ class _Scope(Generic[T]):
             field_selector=informer._fields,
             # Pages whose token expires before the end, twice in a row, are too slow: then all is asked for at once.
             page_size=settings.page_size if self._torn < 2 else 0,
-            ahead=True,
             timeout=settings.list_timeout,
         )
         try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from taskdist.kube import (
@@ -194,25 +192,3 @@ async def test_a_failure_is_the_caller_s() -> None:
     server.watched(("a", 4))
     with pytest.raises(ApiError):
         await server.catch_up(by_name=True)
-
-
-async def test_each_page_is_asked_for_before_the_one_before_it_is_worked_on() -> None:
-    server = Server(
-        listing(7, make("b"), token="more"), listing(7, make("c")), stream=listing(7, make("a"), token="more")
-    )
-    asked = [len(server.asked) async for _ in server.client.pages(TASKS, ahead=True)]
-    assert asked == [2, 3, 3]
-
-
-async def test_a_page_that_nobody_waits_for_any_more_troubles_nobody() -> None:
-    troubles: list[object] = []
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: troubles.append(context))
-    server = Server(FAILED, stream=listing(7, make("a"), token="more"))
-    pages = server.client.pages(TASKS, ahead=True)
-    await anext(pages)
-    for _ in range(5):
-        await asyncio.sleep(0)
-    await pages.aclose()
-    await asyncio.sleep(0)
-    assert troubles == []
