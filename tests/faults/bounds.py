@@ -173,6 +173,8 @@ class Bounds:
         epoch, task = action.status["epoch"], self.world.api.last_record(action.uid).task
         at, queue = self._decided[epoch, action.uid]
         granted = self._granted.setdefault((epoch, queue), [])
+        if any(each == at and other.uid == task.uid for each, other in granted):
+            return  # the same assignment, written again as its answer was lost
         granted.append((at, task))
         granted.sort(key=lambda each: each[0])
         self._rate("rate", shared.rate, [(at, 1) for at, _ in granted])

@@ -140,3 +140,8 @@ def test_a_leader_that_steps_down_right_after_its_welcome_costs_the_attempt() ->
     world = World(713143, make_plan(713143))
     world.run()
     assert world.check.excused == {LeaseName("t0", 1, 1)}
+
+
+def test_an_assignment_that_lands_twice_takes_one_token() -> None:
+    # Lazy: what runs is recorded, the answer is lost, and it is recorded again on the version that the watch brought.
+    World(401337, make_plan(401337)).run()
