@@ -104,3 +104,11 @@ def test_who_waits_already_gets_an_agent_held_once_the_queue_says_so() -> None:
     assert assigned(core, 50.0) == []
     assert assigned(core, 51.0) == []
     assert core._fleet.agents["a"].reserved
+
+
+def test_one_that_starts_elsewhere_is_not_started_again_where_room_was_held_for_it() -> None:
+    core = held()
+    core.handle(AgentReady(replace(OFFER, uid="b", name="b")), 3.0)
+    core.handle(TaskGone("busy", Phase.SUCCEEDED), 3.0)
+    assert assigned(core, 3.0) == ["two"]
+    assert core.audit() == []

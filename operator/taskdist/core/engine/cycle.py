@@ -226,6 +226,9 @@ class Cycle:
         self._reservations.make(now)
         for reservation in self._reservations:
             agent, holder = reservation.agent, reservation.record
+            if holder.line is None:
+                # It has just started elsewhere: its hold is let go next.
+                continue
             while agent.kind is not None and agent.busy < agent.slots:
                 if has_room(agent, holder) and self._may_go(holder, now):
                     yield holder, agent
