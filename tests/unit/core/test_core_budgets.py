@@ -433,6 +433,18 @@ def test_of_two_rates_both_are_kept() -> None:
     assert world.starts(8.0) == ["both"]
 
 
+def test_nobody_is_told_to_wait_for_itself() -> None:
+    world = World(SPENT, Budget("calls", rate=TokenRate(1.0, 8)))
+    world.told(task("1", 8, "tokens"), task("2", 8, "calls"))
+    assert world.starts() == ["1", "2"]
+    world.told(replace(task("both"), budgets=(("q", "tokens", 8), ("q", "calls", 8))))
+    assert world.starts() == []
+    explanation = world.core.why("both", 0.0)
+    assert explanation is not None
+    assert "enough in 4 s" in explanation.message
+    assert "goes first" not in explanation.message
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -462,6 +474,14 @@ def test_a_higher_level_takes_over_what_is_kept() -> None:
     assert world.starts(6.9) == []
     assert world.starts(7.0) == ["large"]
     assert world.starts(8.0) == ["small01"]
+
+
+def test_one_that_is_passed_by_a_higher_level_goes_first_of_its_own_still() -> None:
+    world = claimed()
+    world.told(task("higher", 2, "tokens", priority=3, created=4.0), small(1, 4.0, tenant="y"), now=4.0)
+    assert world.starts(4.0) == ["higher"]
+    assert world.starts(5.0) == ["large"]
+    assert world.starts(6.0) == ["small01"]
 
 
 def test_what_comes_back_is_for_whom_it_is_kept() -> None:

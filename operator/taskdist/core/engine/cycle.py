@@ -15,8 +15,7 @@ from taskdist.core.decisions import Assign, Decision
 from taskdist.core.engine.task_states import TaskStates
 from taskdist.core.fleet.equivalence import Contest, Demand
 from taskdist.core.fleet.routes import step_taken
-from taskdist.core.limits.blockers import Blocker
-from taskdist.core.limits.budgets import Short
+from taskdist.core.limits.budgets import NotYet, Short
 from taskdist.core.model import Task
 from taskdist.core.ordering.fair_sharing import Share
 from taskdist.core.ordering.lines import Group, Line, TaskRecord
@@ -52,24 +51,12 @@ class Cycle:
         """Place waiting Tasks on free slots, first in order first. Return False if `most` decisions cut it short."""
         if self._reservations:
             self._reservations.let_go(now)
-        more = True
-        while more:
-            if not self._place_open(decisions, most, now):
-                return False
-            # Who was set aside last may have taken the place of another's claim.
-            more = bool(self._limits.budgets.claims) and self._let_claims_go(now)
-        return True
-
-    def _place_open(self, decisions: list[Decision], most: int, now: float) -> bool:
-        """Place Tasks; before each, drop claims of Tasks that no longer wait for budgets alone."""
-        if self._limits.budgets.claims:
-            self._let_claims_go(now)
+        self._check_claims(now)
         while (record := self._first(self._fleet.free.union, now, claims=True)) is not None:
             if len(decisions) >= most:
                 return False
             decisions.append(self._assign(record, now))
-            if self._limits.budgets.claims:
-                self._let_claims_go(now)
+            self._check_claims(now)
         return True
 
     def backfill(self, decisions: list[Decision], most: int, now: float) -> bool:
@@ -80,37 +67,27 @@ class Cycle:
             decisions.append(self._assign(record, now, agent))
         return True
 
-    def _let_claims_go(self, now: float) -> bool:
-        """Drop the claims of Tasks that no longer wait for budgets alone; return whether there were any."""
-        found = False
-        for uid in list(self._limits.budgets.claims):
-            record = self._tasks.get(uid)
-            if record is None or not self._claims_rightly(record, now):
-                self._parking.open(self._limits.budgets.drop_claim(uid))
-                found = True
-        return found
+    def _check_claims(self, now: float) -> None:
+        """End the claims of Tasks that have started, or wait for something else than what time brings to rates."""
+        budgets = self._limits.budgets
+        for claim in list(budgets.claims.values()):
+            record = self._tasks.get(claim.uid)
+            if record is None or record.level != claim.level or not self._waits_for_time(record, now):
+                self._parking.open(budgets.drop_claim(claim))
+
+    def _waits_for_time(self, record: TaskRecord, now: float) -> bool:
+        """Whether the Task has room, and nothing holds it but rates of budgets."""
+        profile = record.shape.profile
+        if record.line is None or profile is None or not has(self._fleet.free.union, profile.number):
+            return False
+        found = self._limits.holding(record.task, record.level, now)
+        return (found is None or isinstance(found, NotYet)) and self._limits.in_turn(record.task)
 
     def claimed_demands(self) -> list[Demand]:
         """Return the demands of Tasks with a claim that are parked, and so not counted in their demand."""
-        found: list[Demand] = []
-        for uid in self._limits.budgets.claims:
-            record = self._tasks.get(uid)
-            if record is not None and record.line is not None and record.line.blocker is not None:
-                demand = record.shape.demand
-                if demand is not None:
-                    found.append(demand)
-        return found
-
-    def _claims_rightly(self, record: TaskRecord, now: float) -> bool:
-        """Whether the Task, which has a claim, has room and waits for budgets alone."""
-        profile = record.shape.profile
-        if record.line is None or profile is None:
-            return False
-        return (
-            has(self._fleet.free.union, profile.number)
-            and self._limits.in_turn(record.task)
-            and self._limits.claim_stands(record.task, record.level, now)
-        )
+        records = [self._tasks[uid] for uid in self._limits.budgets.claims if uid in self._tasks]
+        parked = [each.shape.demand for each in records if each.line is not None and each.line.blocker is not None]
+        return [demand for demand in parked if demand is not None]
 
     def _first(self, free: int, now: float, claims: bool = False) -> TaskRecord | None:
         """Return the first Task in order, among those of the given profiles, that no limit holds; park those before it.
@@ -135,47 +112,37 @@ class Cycle:
             if tried:
                 self._parking.key_free(record.task, now)
             return True
-        blocker = self._limits.blocker(record.task, record.level, now, first=claims)
-        if claims and record.task.budgets:
-            rivals = self._rivals(record, blocker)
-            if rivals:
-                self._parking.open(rivals)
-                return True
-        if blocker is None:
-            return False
-        if isinstance(blocker, Short):
-            self._set_group_aside(record, blocker, now)
+        if claims and record.task.budgets and self._let_rivals_try(record):
             return True
+        found = self._limits.holding(record.task, record.level, now)
+        if found is None:
+            return False
+        least = _least_of_group(record, found) if isinstance(found, Short) else None
+        blocker = self._limits.hold(least or found, record.task, now)
         if not blocker.whole:
             self._park(record, blocker.reason)
-        self._parking.add(record, blocker, now)
+        self._parking.add(record, blocker, now, alone=isinstance(found, Short) and least is None)
+        if claims and isinstance(blocker, NotYet) and blocker.claim is None:
+            self._parking.open(self._limits.budgets.claim(record.task, record.level, now))
         return True
 
-    def _set_group_aside(self, record: TaskRecord, short: Short, now: float) -> None:
-        """Park the Task's whole group if the budget is short even for its smallest amount, else the Tasks of this
-        amount."""
-        line = record.line
-        assert line is not None, "what is found stands in a line"
-        assert line.group is not None, "and that in a group"
-        least = self._limits.budgets.least(short, line.group.least(short), now)
-        # What asks for more than there can ever be holds up none of the others: the first of these is yet to claim.
-        if least is None or short.never:
-            self._parking.add(record, short, now, alone=True)
-            return
-        self._parking.add(record, least, now)
-        if least is not short and not self._parking.holds(short):
-            self._limits.budgets.spare(short)
+    def _let_rivals_try(self, record: TaskRecord) -> bool:
+        """Let those be judged first that go before the Task at its rates. Return whether there are any.
 
-    def _rivals(self, record: TaskRecord, blocker: Blocker | None) -> list[Blocker]:
-        """Return the blockers that have to open before the Task takes of its budgets, or is set aside for them."""
-        if blocker is None:
-            return self._limits.budgets.rivals(record.task, record.level)
-        claim = blocker.claim if isinstance(blocker, Short) else None
-        first = None if claim is None or claim.uid == record.task.uid else self._tasks.get(claim.uid)
-        if first is None or first.line is None or record.line is None or first.line.share is not record.line.share:
-            return []
-        # It came later and goes before: in their own share the order decides.
-        return self._limits.budgets.drop_claim(first.task.uid) if record.before(first) else []
+        Those of its level or above that wait there without a claim had no room when they were set aside. Who has a
+        claim may have come later: in their own share the order decides.
+        """
+        budgets, line = self._limits.budgets, record.line
+        opened = budgets.rivals(record.task, record.level)
+        for purse, _ in budgets.rates(record.task):
+            claim = purse.claim
+            first = None if claim is None else self._tasks.get(claim.uid)
+            if claim is None or first is None or first.line is None or line is None:
+                continue
+            if first.line.share is line.share and record.before(first):
+                opened += budgets.drop_claim(claim)
+        self._parking.open(opened)
+        return bool(opened)
 
     def set_all_aside(self, now: float) -> bool:
         """Park all that limits hold, whether there is room or not, and count as excess what quotas would not let start:
@@ -287,3 +254,15 @@ class Cycle:
         _, pool = agent.pool
         rule, step = step_taken(shape.route, pool)
         return Assign(task.uid, agent.uid, agent.name, pool, ASSIGNED, message, rule, step, strategy, score)
+
+
+def _least_of_group(record: TaskRecord, short: Short) -> Short | None:
+    """Return what holds all of the Task's group, as there is not enough for the one that takes least; None if there is.
+
+    What asks for more than there can ever be holds up none of the others.
+    """
+    line = record.line
+    assert line is not None, "what is found stands in a line"
+    assert line.group is not None, "and that in a group"
+    least = None if short.final else short.purse.lack(line.group.least(short.purse), False)
+    return least if isinstance(least, Short) else None

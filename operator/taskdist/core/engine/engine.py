@@ -406,8 +406,7 @@ class Core:
         return holdups(self._catalogue, self._line_limits(now), self._reservations, now)
 
     def _line_limits(self, now: float) -> LineLimits:
-        claimants = [self._tasks[uid] for uid in self._limits.budgets.claims if uid in self._tasks]
-        return LineLimits(self._waiting, self._limits, claimants, now)
+        return LineLimits(self._waiting, self._limits, now)
 
     def queue_counts(self) -> dict[Key, tuple[int, int]]:
         """Return by queue how many Tasks wait and how many are leased. Queues without Tasks are left out."""

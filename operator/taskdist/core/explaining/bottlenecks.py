@@ -32,7 +32,7 @@ from taskdist.core.limits.blockers import (
     FullSlots,
     NoToken,
 )
-from taskdist.core.limits.budgets import NoBudget, Short
+from taskdist.core.limits.budgets import NoBudget, NotYet, Short
 from taskdist.core.model import Key
 from taskdist.core.ordering.line_limits import LineLimits
 
@@ -183,7 +183,7 @@ def _limit(blocker: Blocker) -> str:
             return blocker.scope.rate_path
         case Forbidden():
             return "spec.tenants.emergency"
-        case Short() | NoBudget():
+        case Short() | NotYet() | NoBudget():
             return f"budget {blocker.purse.path}"
         case _:
             return f"a limit ({blocker.reason.value})"

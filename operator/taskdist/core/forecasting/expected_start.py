@@ -21,7 +21,7 @@ from taskdist.core.forecasting.forecast import Backlog, Forecast, backlog, doubt
 from taskdist.core.forecasting.overtaking import Passing, Rival
 from taskdist.core.forecasting.position import Ahead, ahead
 from taskdist.core.limits.blockers import Blocker, NoToken
-from taskdist.core.limits.budgets import Short, amount_taken
+from taskdist.core.limits.budgets import NotYet, amount_taken
 from taskdist.core.limits.limits import Limits
 from taskdist.core.model import TOP, Key
 from taskdist.core.ordering.line_limits import LineLimits
@@ -115,17 +115,17 @@ def _paced(record: "TaskRecord", blocker: Blocker, before: Ahead, arrivals: Arri
         else:
             wanted, above = _wanted(lambda shape: float(shape.queue_key == key), record, before, arrivals, now)
         wanted += 1.0
-    elif isinstance(blocker, Short) and blocker.ever and (terms := blocker.purse.terms) is not None and terms.rate:
+    elif isinstance(blocker, NotYet) and (of := blocker.purse.rate) is not None:
         namespace, _ = key
-        short, rate, tokens = blocker, terms.rate, blocker.purse.tokens(terms.rate, now).tokens(now)
+        purse, rate, tokens = blocker.purse, of, blocker.purse.tokens(of, now).tokens(now)
         wanted, above = _wanted(
-            lambda shape: float(amount_taken(short, shape.budgets)) if shape.namespace == namespace else 0.0,
+            lambda shape: float(amount_taken(purse, shape.budgets)) if shape.namespace == namespace else 0.0,
             record,
             before,
             arrivals,
             now,
         )
-        wanted += short.amount
+        wanted += blocker.amount
     else:
         return None
     lacking = wanted - tokens

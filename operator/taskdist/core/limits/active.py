@@ -5,7 +5,7 @@ Tasks under it lets them try again. Owns the alarms of those that time opens. Re
 """
 
 from taskdist.core.limits.blockers import Blocker, Book
-from taskdist.core.limits.budgets import Short
+from taskdist.core.limits.budgets import NotYet, Short
 from taskdist.core.primitives.alarms import Alarms
 
 
@@ -36,16 +36,14 @@ class ActiveBlockers:
     def hand_out(self, blocker: Blocker, now: float) -> None:
         if not blocker.watched:
             blocker.watched = True
+            if isinstance(blocker, (Short, NotYet)):
+                blocker.note(True)
             blocker.book.watched[blocker] = None
             if blocker.timed:
                 self.wait(blocker, now)
 
     def wait(self, blocker: Blocker, now: float) -> None:
         """Set the blocker's alarm, if it opens by time."""
-        if isinstance(blocker, Short) and not blocker.rings:
-            if self.timed.pop(blocker.name, None) is not None:
-                self._alarms.clear(blocker.name)
-            return
         opens = blocker.opens_at(now)
         if opens is not None:
             self.timed[blocker.name] = blocker
@@ -53,12 +51,11 @@ class ActiveBlockers:
 
     def report(self, blocker: Blocker) -> Blocker:
         blocker.watched = False
+        if isinstance(blocker, (Short, NotYet)):
+            blocker.note(False)
         del blocker.book.watched[blocker]
         if blocker.timed and self.timed.pop(blocker.name, None) is not None:
             self._alarms.clear(blocker.name)
-        if isinstance(blocker, Short):
-            # Amounts may be many: only those that are waited for are kept.
-            del blocker.purse.shorts[blocker.level, blocker.amount]
         return blocker
 
     def report_all(self, book: Book) -> list[Blocker]:

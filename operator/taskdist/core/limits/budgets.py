@@ -4,11 +4,9 @@ Owns what is held and spent of each budget, and the words. A budget is defined b
 and its own name. What is held is counted whatever the budget's kind, so that it is right when that changes. Emergency
 Tasks wait for what others hold, but not for what comes with time: they overdraw it.
 
-What comes with time is for the first Task in order that only budgets keep waiting: it has a claim, and none of its
-level or below takes of these budgets before it has started, but for those before it in its own share. So one that asks
-for much does not wait for all that ask for less. Refuses to know which Tasks a budget holds: all that a tenant has of
-one profile take of the same budgets, so that it holds them by groups where there is not enough for the one that takes
-least.
+What is held goes to the first Task for which there is enough: `Short` holds an amount, whoever asks for it. What comes
+with time goes by order: `NotYet` holds a level, whatever its Tasks ask for, and the first of them that could start on
+it has a claim on all its rates. Refuses to know which Tasks a budget holds.
 """
 
 from collections.abc import Iterable
@@ -23,7 +21,7 @@ from taskdist.core.model import Budget, TokenRate
 class Purse:
     """The usage of one budget: what is held, its bucket, its claim, and the amounts that are waited for."""
 
-    __slots__ = ("book", "bucket", "claim", "held", "missing", "name", "shorts", "users")
+    __slots__ = ("book", "bucket", "claim", "held", "later", "missing", "name", "shorts", "users")
 
     def __init__(self, book: Book, name: str) -> None:
         """`book` is that of the queue that defines it, or should."""
@@ -33,16 +31,22 @@ class Purse:
         self.bucket: Bucket | None = None
         # How many Tasks that have not ended name it.
         self.users = 0
-        # What holds Tasks, by their level and the amount that they take; the level only matters where time opens it.
-        self.shorts: dict[tuple[int, int], Short] = {}
-        # The Task for which what comes is kept.
-        self.claim: Claim | None = None
+        # What holds Tasks now: by their amount, and if time brings what they lack by their level.
+        self.shorts: dict[int, Short] = {}
+        self.later: dict[int, NotYet] = {}
         self.missing: NoBudget | None = None
+        # Whose turn it is, if time brings what is lacking.
+        self.claim: Claim | None = None
 
     @property
     def terms(self) -> Budget | None:
         """Its definition; None if there is none."""
         return self.book.budgets.get(self.name)
+
+    @property
+    def rate(self) -> TokenRate | None:
+        terms = self.terms
+        return None if terms is None else terms.rate
 
     @property
     def path(self) -> str:
@@ -57,61 +61,49 @@ class Purse:
             bucket.adopt(rate, now)
         return bucket
 
-    def blocker(self, uid: str, level: int, amount: int, emergency: bool, now: float) -> Blocker | None:
-        """Return what holds a Task of this level that takes so much; None if nothing does."""
+    def lack(self, amount: int, emergency: bool) -> "NoBudget | Short | None":
+        """Return what holds a Task that takes so much, unless time alone brings what is lacking."""
         terms = self.terms
         if terms is None:
             if self.missing is None:
                 self.missing = NoBudget(self)
             return self.missing
         if terms.rate is None:
-            level = 0
-        elif emergency:
-            return None
-        claim = self.claim
-        behind = claim is not None and level <= claim.level and claim.uid != uid
-        if not behind and self.enough(terms, amount, now):
-            return None
-        short = self.shorts.get((level, amount))
-        if short is None:
-            short = self.shorts[level, amount] = Short(self, level, amount)
-        return short
+            short = terms.limit is not None and self.held + amount > terms.limit
+        else:
+            short = amount > terms.rate.burst and not emergency
+        return (self.shorts.get(amount) or Short(self, amount)) if short else None
 
-    def enough(self, terms: Budget, amount: int, now: float) -> bool:
-        """Whether so much may be taken."""
-        if terms.limit is not None:
-            return self.held + amount <= terms.limit
-        if terms.rate is not None:
-            return amount <= terms.rate.burst and self.tokens(terms.rate, now).has(float(amount), now)
-        return True
+    def brings(self, amount: int, now: float) -> float:
+        """Return when time has brought so much. Meant for rates; others are not waited for by time."""
+        rate = self.rate
+        return now if rate is None else self.tokens(rate, now).opens_at(float(amount))
 
-    def there_at(self, amount: int, now: float) -> float | None:
-        """Return when time has brought so much; None if time alone never does."""
-        terms = self.terms
-        if terms is None or terms.rate is None or amount > terms.rate.burst:
-            return None
-        return self.tokens(terms.rate, now).opens_at(float(amount))
+    def has(self, amount: int, now: float) -> bool:
+        """Whether time has brought so much."""
+        rate = self.rate
+        return rate is None or self.tokens(rate, now).has(float(amount), now)
 
     def take(self, amount: int, now: float, *, spend: bool) -> bool:
         """An attempt starts; `spend` False: it was started before this life. Return whether it has spent the amount."""
         self.held += amount
-        terms = self.terms
-        if not spend or terms is None or terms.rate is None:
+        rate = self.rate
+        if not spend or rate is None:
             return False
-        self.tokens(terms.rate, now).take(now, float(amount))
+        self.tokens(rate, now).take(now, float(amount))
         return True
 
     def give_back(self, amount: int, now: float, since: float) -> None:
         """So much was spent at `since` and not used; below zero: so much was used beyond what was spent."""
-        terms = self.terms
-        if terms is not None and terms.rate is not None:
-            self.tokens(terms.rate, now).give_back(now, amount=float(amount), since=since)
+        rate = self.rate
+        if rate is not None:
+            self.tokens(rate, now).give_back(now, amount=float(amount), since=since)
 
 
 class Claim:
-    """A Task's reservation of budgets: nobody of its level or below takes of them before it has started.
+    """Whose turn it is to take of some rates: a Task that only they keep waiting.
 
-    Only those that go before it in its own share do.
+    None of its level or below takes of them before it has started, but those before it in its own share.
     """
 
     __slots__ = ("level", "name", "parts", "uid")
@@ -122,23 +114,12 @@ class Claim:
         self.level = level
         self.parts = parts
 
-    def open(self, now: float) -> bool:
-        """Whether there is enough of all."""
-        for purse, amount in self.parts:
-            terms = purse.terms
-            if terms is None or not purse.enough(terms, amount, now):
-                return False
-        return True
+    def opens_at(self, now: float) -> float:
+        """Return when time has brought enough of all."""
+        return max([purse.brings(amount, now) for purse, amount in self.parts])
 
-    def opens_at(self, now: float) -> float | None:
-        """Return when time has brought enough of all; None if it never does."""
-        last = now
-        for purse, amount in self.parts:
-            at = purse.there_at(amount, now)
-            if at is None:
-                return None
-            last = max(last, at)
-        return last
+    def open(self, now: float) -> bool:
+        return all(purse.has(amount, now) for purse, amount in self.parts)
 
 
 class NoBudget(Blocker):
@@ -173,42 +154,29 @@ class NoBudget(Blocker):
 
 
 class Short(Blocker):
-    """Less is left of the budget than is to be taken, or another's claim comes first."""
+    """Less is left of what is held than is to be taken, or more is asked of a rate than there ever is."""
 
-    __slots__ = ("amount", "level", "purse", "seen")
+    __slots__ = ("amount", "purse")
 
     reason = Reason.BUDGET_SHORT
     by_budgets = True
-    timed = True
     after_keys = True
 
-    def __init__(self, purse: Purse, level: int, amount: int) -> None:
+    def __init__(self, purse: Purse, amount: int) -> None:
         super().__init__(purse.book, None)
         self.purse = purse
-        self.level = level
         self.amount = amount
-        # The decision in which the first of its Tasks that have room was judged last.
-        self.seen = -1
-        # No rate's name begins with a slash.
-        self.name = "/".join(("", *purse.book.rules.key, purse.name, str(level), str(amount)))
 
     @property
     def limit(self) -> object:
         return self.purse
 
-    @property
-    def claim(self) -> Claim | None:
-        """The claim, its own or another's, that its Tasks wait for."""
-        claim = self.purse.claim
-        return claim if claim is not None and self.level <= claim.level else None
-
-    @property
-    def rings(self) -> bool:
-        """True if an alarm is to be set for it. Those behind another's claim are reported with that claim."""
-        claim = self.claim
-        if claim is None or self.level != claim.level:
-            return claim is None
-        return any(purse is self.purse and amount == self.amount for purse, amount in claim.parts)
+    def note(self, holds: bool) -> None:
+        """It holds Tasks from now on, or none any more: amounts may be many, so only those are kept that do."""
+        if holds:
+            self.purse.shorts[self.amount] = self
+        else:
+            del self.purse.shorts[self.amount]
 
     @property
     def final(self) -> bool:
@@ -216,36 +184,12 @@ class Short(Blocker):
         most = None if terms is None else terms.limit if terms.rate is None else terms.rate.burst
         return most is not None and self.amount > most
 
-    @property
-    def ever(self) -> bool:
-        """True if the budget is a rate whose burst can cover this amount."""
-        return self._of_rate and not self.final
-
-    @property
-    def never(self) -> bool:
-        """True if the budget is a rate and the amount exceeds its burst: waiting is in vain."""
-        return self._of_rate and self.final
-
-    @property
-    def _of_rate(self) -> bool:
-        terms = self.purse.terms
-        return terms is not None and terms.rate is not None
-
-    def open(self, now: float) -> bool:
-        terms, claim = self.purse.terms, self.claim
-        if claim is not None and self.ever:
-            return claim.open(now)
-        return terms is not None and self.purse.enough(terms, self.amount, now)
-
-    def opens_at(self, now: float) -> float | None:
-        if not self.ever:
-            return None
-        claim = self.claim
-        return self.purse.there_at(self.amount, now) if claim is None else claim.opens_at(now)
+    def open(self, _now: float) -> bool:
+        return self.purse.lack(self.amount, False) is None
 
     def describe(self, now: float) -> Words:
         purse, amount = self.purse, self.amount
-        terms, raised = purse.terms, f"of the budget {purse.name} in spec.budgets of {self.queue}"
+        terms, raised = purse.terms, _raised(purse)
         if terms is not None and terms.limit is not None:
             said = (
                 f"The Task takes {amount} of the budget {purse.path}, of which {purse.held} of {terms.limit} are held."
@@ -254,24 +198,84 @@ class Short(Blocker):
                 return (said, f"It will never do for this Task: raise limit {raised} if there is more of it.")
             return (said, f"Wait for Tasks that hold it to end; if there is more of it, raise limit {raised}.")
         if terms is not None and terms.rate is not None:
-            rate = terms.rate
-            bucket = purse.tokens(rate, now)
-            said = (
-                f"The Task takes {amount} of the budget {purse.path}, of which {max(0.0, bucket.tokens(now)):.6g} of "
-                f"{rate.burst} are left and {rate.per_second:g} come a second"
-            )
-            if amount > rate.burst:
-                return (f"{said}.", f"It will never do for this Task: raise burst {raised} if there is more of it.")
-            claim, opens = self.claim, self.opens_at(now)
-            wait = max(0.0, bucket.opens_at(float(amount)) - now)
-            if claim is not None and opens is not None and opens - now > wait:
-                wait = opens - now
-                said += f". Task {claim.name} goes first"
             return (
-                f"{said}: enough in {wait:.3g} s.",
-                f"Wait {wait:.3g} s; if there is more of it, raise perSecond {raised}.",
+                f"{_left(purse, terms.rate, amount, now)}.",
+                f"It will never do for this Task: raise burst {raised} if there is more of it.",
             )
         return (f"The budget {purse.path} may have enough now.", "Wait.")
+
+
+class NotYet(Blocker):
+    """Time is yet to bring what Tasks of a level take of a rate, or what another one takes whose turn it is."""
+
+    __slots__ = ("amount", "level", "purse", "uid")
+
+    reason = Reason.BUDGET_SHORT
+    by_budgets = True
+    timed = True
+    after_keys = True
+
+    def __init__(self, purse: Purse, level: int, amount: int, uid: str = "") -> None:
+        """`amount` is the least that is waited for; `uid` is whose, if only one asks."""
+        super().__init__(purse.book, None)
+        self.purse = purse
+        self.level = level
+        self.amount = amount
+        self.uid = uid
+        # No rate's name begins with a slash.
+        self.name = "/".join(("", *purse.book.rules.key, purse.name, str(level)))
+
+    @property
+    def limit(self) -> object:
+        return self.purse
+
+    def note(self, holds: bool) -> None:
+        """It holds Tasks from now on, or none any more."""
+        if holds:
+            self.purse.later[self.level] = self
+        else:
+            del self.purse.later[self.level]
+
+    @property
+    def claim(self) -> Claim | None:
+        """The claim that its Tasks wait for."""
+        claim = self.purse.claim
+        return claim if claim is not None and self.level <= claim.level else None
+
+    def open(self, now: float) -> bool:
+        claim = self.claim
+        return self.purse.has(self.amount, now) if claim is None else claim.open(now)
+
+    def opens_at(self, now: float) -> float | None:
+        claim = self.claim
+        return self.purse.brings(self.amount, now) if claim is None else claim.opens_at(now)
+
+    def describe(self, now: float) -> Words:
+        purse, rate, claim = self.purse, self.purse.rate, self.claim
+        if rate is None:
+            return (f"The budget {purse.path} may have enough now.", "Wait.")
+        said = _left(purse, rate, self.amount, now)
+        opens = purse.brings(self.amount, now)
+        if claim is not None and claim.uid != self.uid and claim.opens_at(now) > max(opens, now):
+            opens = claim.opens_at(now)
+            said += f". Task {claim.name} goes first"
+        wait = max(0.0, opens - now)
+        return (
+            f"{said}: enough in {wait:.3g} s.",
+            f"Wait {wait:.3g} s; if there is more of it, raise perSecond {_raised(purse)}.",
+        )
+
+
+def _left(purse: Purse, rate: TokenRate, amount: int, now: float) -> str:
+    tokens = max(0.0, purse.tokens(rate, now).tokens(now))
+    return (
+        f"The Task takes {amount} of the budget {purse.path}, of which {tokens:.6g} of {rate.burst} are left and "
+        f"{rate.per_second:g} come a second"
+    )
+
+
+def _raised(purse: Purse) -> str:
+    return f"of the budget {purse.name} in spec.budgets of TaskQueue {purse.book.rules.name}"
 
 
 class Amounts:
@@ -306,9 +310,8 @@ class Amounts:
         return self._heap[0]
 
 
-def amount_taken(short: Short, budgets: Iterable[tuple[str, str, int]]) -> int:
+def amount_taken(purse: Purse, budgets: Iterable[tuple[str, str, int]]) -> int:
     """Return how much of these amounts is of that budget."""
-    purse = short.purse
     for queue, name, amount in budgets:
         if name == purse.name and queue == purse.book.rules.name:
             return amount

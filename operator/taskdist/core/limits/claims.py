@@ -1,14 +1,14 @@
-"""Accounts of shared budgets: the usage of each, the spending of each attempt, the claims of waiting Tasks.
+"""Accounts of shared budgets: the usage of each, the spending of each attempt, whose turn it is at each rate.
 
-`limits` asks it and judges. Says when a limit that
-held some may hold them no longer.
+`limits` asks it and judges. Says when a budget that held some may hold them no longer. Refuses to know who has room,
+and what else holds a Task: whoever calls `claim` and `drop_claim` does.
 """
 
 from collections.abc import Iterable
 
 from taskdist.core.limits.active import ActiveBlockers
 from taskdist.core.limits.blockers import Blocker, Book
-from taskdist.core.limits.budgets import Claim, Purse, Short
+from taskdist.core.limits.budgets import Claim, NotYet, Purse
 from taskdist.core.model import Key, Queue, Task
 
 
@@ -25,61 +25,101 @@ class Claims:
         self.spent: dict[str, dict[tuple[str, str], int]] = {}
         # When leased attempts took tokens, by uid: as above.
         self.took: dict[str, float] = {}
-        # What is kept of budgets for waiting Tasks, by uid; and how often `due` was asked.
+        # By uid of the Task whose turn it is.
         self.claims: dict[str, Claim] = {}
-        self.decision = 0
 
     def due(self, now: float) -> list[Blocker]:
-        """Return what holds no Task any more since the last call, or may not by now: a decision begins."""
-        self.decision += 1
+        """Return what holds no Task any more since the last call, or may not by now."""
         active = self._active
         if not active.closed and not active.timed:
             return []
         opened = active.take_closed()
         while (blocker := active.ring(now)) is not None:
-            claim = blocker.claim if isinstance(blocker, Short) else None
-            if claim is None:
+            if blocker.open(now):
                 opened.append(active.report(blocker))
-            elif claim.open(now):
-                opened += self.behind(claim)
             else:
                 active.wait(blocker, now)
         return opened
 
+    # Rates.
+
+    def rates(self, task: Task) -> list[tuple[Purse, int]]:
+        """Return what the Task takes of rates."""
+        purses = [(self.purse(task, queue, name), amount) for queue, name, amount in task.budgets]
+        return [(purse, amount) for purse, amount in purses if purse.rate is not None]
+
+    def not_yet(self, task: Task, uid: str, level: int, now: float) -> NotYet | None:
+        """Return what holds the Task until time has brought enough; None if it has. `uid`: whose claim is its own."""
+        rates = self.rates(task)
+        for purse, amount in rates:
+            claim = purse.claim
+            if claim is not None and level <= claim.level and claim.uid != uid:
+                return NotYet(purse, level, amount, uid)
+        for purse, amount in rates:
+            if not purse.has(amount, now):
+                return NotYet(purse, level, amount, uid)
+        return None
+
+    def of_level(self, found: NotYet, now: float) -> NotYet:
+        """Return the one that holds all of its level."""
+        one = found.purse.later.get(found.level)
+        if one is None:
+            return found
+        if found.amount < one.amount:
+            one.amount = found.amount
+            self._active.wait(one, now)
+        return one
+
     def rivals(self, task: Task, level: int) -> list[Blocker]:
-        """Report what holds Tasks that are to be judged before this one takes of its budgets.
+        """Report what holds Tasks of its level or above that wait for no claim: they may have got room since."""
+        return [
+            self._active.report(each)
+            for purse, _ in self.rates(task)
+            for each in list(purse.later.values())
+            if each.level >= level and each.claim is None
+        ]
 
-        These are those that wait for the same and were not judged in this decision: since they were set aside they may
-        have got room on an agent.
+    def claim(self, task: Task, level: int, now: float) -> list[Blocker]:
+        """Give the Task the turn at all its rates: while it waits for one, others must not use up the next.
+
+        Return what held those behind claims of lower levels, which end by that.
         """
-        found: list[Blocker] = []
-        for queue, name, _ in task.budgets:
-            purse = self.purse(task, queue, name)
-            for short in list(purse.shorts.values()) if purse.shorts else ():
-                waits = short.watched and short.ever and short.level >= level
-                if waits and short.seen != self.decision and short.claim is None:
-                    found.append(self._active.report(short))
-        return found
+        opened: list[Blocker] = []
+        rates = self.rates(task)
+        for purse, _ in rates:
+            if purse.claim is not None:
+                opened += self.drop_claim(purse.claim)
+        claim = self.claims[task.uid] = Claim(task.uid, task.name, level, rates)
+        for purse, _ in rates:
+            purse.claim = claim
+        self.await_all(rates[0][0], now)
+        return opened
 
-    def drop_claim(self, uid: str) -> list[Blocker]:
-        """Drop the Task's claim. Return the blockers that may have opened: all behind it."""
-        return self._drop(self.claims[uid])
+    def drop_claim(self, claim: Claim) -> list[Blocker]:
+        """Its Task has started, or waits for something else. Report what holds all behind it."""
+        del self.claims[claim.uid]
+        for purse, _ in claim.parts:
+            purse.claim = None
+        behind = [each for purse, _ in claim.parts for each in purse.later.values() if each.level <= claim.level]
+        return [self._active.report(each) for each in behind]
 
-    def least(self, short: Short, amount: int, now: float) -> Blocker | None:
-        """Return what holds a Task beside one that was judged now, if it takes so much; None if nothing does."""
-        if amount == short.amount:
-            return short
-        found = short.purse.blocker("", short.level, amount, False, now)
-        if isinstance(found, Short):
-            found.seen = short.seen
-        if found is not None:
-            self._active.hand_out(found, now)
-        return found
+    def await_all(self, purse: Purse, now: float) -> None:
+        """What is left of the rate is another amount now: set its alarms anew, and those of its claim."""
+        for each in self._awaited(purse):
+            self._active.wait(each, now)
 
-    def spare(self, short: Short) -> None:
-        """Withdraw the blocker: nothing was parked under it. It stays only as the alarm of a claim."""
-        if short.claim is None or not short.rings:
-            self._active.report(short)
+    def settle_up(self, purse: Purse, amount: int, now: float, since: float) -> list[Blocker]:
+        """Return so much of what was spent at `since` to the budget; below zero: take so much more."""
+        purse.give_back(amount, now, since)
+        opened = [self._active.report(each) for each in self._awaited(purse) if each.open(now)]
+        self.await_all(purse, now)
+        return opened
+
+    def _awaited(self, purse: Purse) -> list[NotYet]:
+        purses = [purse] if purse.claim is None else [each for each, _ in purse.claim.parts]
+        return [each for one in purses for each in one.later.values()]
+
+    # Accounts.
 
     def correct(self, task: Task, used: Iterable[tuple[str, str, int]], now: float) -> list[Blocker]:
         """Charge what the leased attempt used in place of what it spent at its grant. Return what may have opened."""
@@ -108,72 +148,10 @@ class Claims:
             purse = purses[name] = Purse(book, name)
         return purse
 
-    def opened(self, purse: Purse, now: float) -> list[Blocker]:
-        """Report what lets some Task go that it held."""
-        claim = purse.claim
-        if claim is not None and claim.open(now):
-            return self.behind(claim)
-        return [self._active.report(each) for each in list(purse.shorts.values()) if each.watched and each.open(now)]
-
-    def settle_up(self, purse: Purse, amount: int, now: float, since: float) -> list[Blocker]:
-        """Return so much of what was spent at `since` to the budget; below zero: take so much more."""
-        purse.give_back(amount, now, since)
-        opened = self.opened(purse, now)
-        self.await_all(purse, now)
-        return opened
-
-    def may_claim(self, task: Task, level: int, now: float) -> bool:
-        """Whether nothing but time keeps the budgets from the Task, and no claim of others of its level or above."""
-        for queue, name, amount in task.budgets:
-            purse = self.purse(task, queue, name)
-            terms, claim = purse.terms, purse.claim
-            if terms is None or (terms.rate is None and not purse.enough(terms, amount, now)):
-                return False
-            if terms.rate is not None and amount > terms.rate.burst:
-                return False
-            if claim is not None and claim.level >= level and claim.uid != task.uid:
-                return False
-        return True
-
-    def claim(self, task: Task, level: int, now: float) -> None:
-        """Keep for the Task what it takes of every rate: while it waits for one, others must not use up the next.
-
-        Who of a lower level had a claim on one of them has it no more, and loses it on the others in `claim_stands`.
-        """
-        purses = [(self.purse(task, queue, name), amount) for queue, name, amount in task.budgets]
-        parts = [
-            (purse, amount) for purse, amount in purses if purse.terms is not None and purse.terms.rate is not None
-        ]
-        claim = self.claims[task.uid] = Claim(task.uid, task.name, level, parts)
-        for purse, _ in parts:
-            purse.claim = claim
-        self.await_all(parts[0][0], now)
-
-    def _drop(self, claim: Claim) -> list[Blocker]:
-        """Drop the claim, as its Task has started or it was in vain. Report all that waited for it."""
-        opened = self.behind(claim)
-        for purse, _ in claim.parts:
-            if purse.claim is claim:
-                purse.claim = None
-        if self.claims.get(claim.uid) is claim:
-            del self.claims[claim.uid]
-        return opened
-
-    def behind(self, claim: Claim) -> list[Blocker]:
-        """Report all that waits for the claim, the Task itself and those that may go before it among them."""
-        opened: list[Blocker] = []
-        for purse, _ in claim.parts:
-            behind = [each for each in purse.shorts.values() if each.watched and each.ever and each.claim is claim]
-            opened += [self._active.report(each) for each in behind]
-        return opened
-
-    def await_all(self, purse: Purse, now: float) -> None:
-        """Set the alarms of this purse anew, and of all purses of its claim: the amount left has changed."""
-        claim = purse.claim
-        for each, _ in ((purse, 0),) if claim is None else claim.parts:
-            for short in each.shorts.values():
-                if short.watched:
-                    self._active.wait(short, now)
+    def given_back(self, purse: Purse, amount: int, now: float) -> list[Blocker]:
+        """So much is held no more. Report what lets some Task go by that."""
+        purse.held -= amount
+        return [self._active.report(each) for each in list(purse.shorts.values()) if each.open(now)]
 
     def forget_purses(self, book: Book) -> None:
         """Forget budgets that nobody defines and no Task names. Who was held there is gone."""
@@ -182,9 +160,8 @@ class Claims:
         for name, purse in list(purses.items()):
             if purse.users or purse.terms is not None:
                 continue
-            self._active.closed += [self._active.report(each) for each in list(purse.shorts.values()) if each.watched]
-            if purse.missing is not None and purse.missing.watched:
-                self._active.closed.append(self._active.report(purse.missing))
+            holding: list[Blocker | None] = [*purse.shorts.values(), *purse.later.values(), purse.missing]
+            self._active.closed += [self._active.report(each) for each in holding if each is not None and each.watched]
             del purses[name]
         if not purses:
             self.purses.pop(key, None)

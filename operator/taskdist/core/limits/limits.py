@@ -25,7 +25,7 @@ from taskdist.core.limits.blockers import (
     Scope,
     no_token,
 )
-from taskdist.core.limits.budgets import Short
+from taskdist.core.limits.budgets import NotYet
 from taskdist.core.limits.claims import Claims
 from taskdist.core.limits.levels import Level, levels, recall
 from taskdist.core.limits.ordering_keys import OrderingKeys
@@ -156,27 +156,22 @@ class Limits:
         """Return whose turn it is of the Task's ordering key, by name, and how many of the key have not ended."""
         return ("", 0) if task.ordering_key is None else self._ordering_keys.ahead(task)
 
-    def blocker(self, task: Task, level: int, now: float, *, first: bool = False) -> Blocker | None:
+    def blocker(self, task: Task, level: int, now: float) -> Blocker | None:
         """Return the first limit that holds the waiting Task; None if it may be granted.
 
         `level` is the one at which it competes; limits go by what the Task itself says: one that another lifted, or
-        that waited long, is not of the level Emergency. `first`: it is the first in order of those that have room, so
-        that it gets a claim on budgets if nothing else holds it.
+        that waited long, is not of the level Emergency.
         """
-        account = self._of[task.uid]
-        book = account.of
-        emergency = task.priority >= EMERGENCY and is_emergency(book.rules, task)
-        if not book.limited and not emergency and task.concurrency_key is None and not task.budgets:
-            return None
-        found = self._first(account, book, task, task.uid, task.concurrency_key, emergency, level, now)
-        if found is not None and first and task.budgets and isinstance(found, Short):
-            found.seen = self.budgets.decision
-            if self._claimable(account, book, task, level, now):
-                self.budgets.claim(task, level, now)
-        if found is not None:
-            if isinstance(found, FullSlots):
-                found.want(task.slots)
-            self._active.hand_out(found, now)
+        found = self.holding(task, level, now)
+        return None if found is None else self.hold(found, task, now)
+
+    def hold(self, found: Blocker, task: Task, now: float) -> Blocker:
+        """Note that the limit holds the Task, so that it is told of once it may not. Return under what to park it."""
+        if isinstance(found, FullSlots):
+            found.want(task.slots)
+        elif isinstance(found, NotYet):
+            found = self.budgets.of_level(found, now)
+        self._active.hand_out(found, now)
         return found
 
     def holding(self, task: Task, level: int, now: float) -> Blocker | None:
@@ -201,10 +196,7 @@ class Limits:
         emergency = task.priority >= EMERGENCY and is_emergency(book.rules, task)
         if not book.limited and not emergency and key is None and not task.budgets:
             return None
-        found = self._first(account, book, task, uid, key, emergency, level, now)
-        if isinstance(found, Short) and not found.watched:
-            del found.purse.shorts[found.level, found.amount]
-        return found
+        return self._first(account, book, task, uid, key, emergency, level, now)
 
     def full_keys(self, queue: Key) -> list[FullKey]:
         """Return the concurrency keys of the queue that are held as often as may be."""
@@ -218,24 +210,6 @@ class Limits:
         """Fill the queue's buckets with what was left of its rates. Its Tasks have to be known by now."""
         if queue in self._books:
             recall(self._books[queue], self.budgets.purses.get(queue, {}), told)
-
-    def claim_stands(self, task: Task, level: int, now: float) -> bool:
-        """Whether budgets alone hold the waiting Task, which has a claim, and its claim still is the first."""
-        claim = self.budgets.claims[task.uid]
-        if claim.level != level or any(purse.claim is not claim for purse, _ in claim.parts):
-            return False
-        account = self._of[task.uid]
-        book = account.of
-        found = self._first(account, book, task, task.uid, task.concurrency_key, False, level, now)
-        if found is None:
-            return True
-        if not isinstance(found, Short):
-            return False
-        if not found.watched:
-            # Another budget than the one it was set aside for.
-            del found.purse.shorts[found.level, found.amount]
-            return False
-        return self._claimable(account, book, task, level, now)
 
     def room(self, task: Task) -> tuple[int, int]:
         """Return how many more Tasks quotas let run at most: of the Task's queue, and of its tenant in it."""
@@ -316,9 +290,7 @@ class Limits:
             self._ordering_keys.give_back(task)
         opened: list[Blocker] = []
         for queue, name, amount in task.budgets:
-            purse = self.budgets.purse(task, queue, name)
-            purse.held -= amount
-            opened += self.budgets.opened(purse, now)
+            opened += self.budgets.given_back(self.budgets.purse(task, queue, name), amount, now)
         if self.budgets.took:
             self.budgets.took.pop(task.uid, None)
             self.budgets.spent.pop(task.uid, None)
@@ -390,6 +362,12 @@ class Limits:
             yield "what was spent is kept of Tasks that are not leased"
         if not self.budgets.spent.keys() <= self.budgets.took.keys() <= leased:
             yield "when tokens were taken is kept of other Tasks than are leased"
+        claims = self.budgets.claims
+        purses = [purse for named in self.budgets.purses.values() for purse in named.values()]
+        if any(purse.claim is not None and claims.get(purse.claim.uid) is not purse.claim for purse in purses):
+            yield "a budget is kept by a claim that has ended"
+        if any(purse.claim is not claim for claim in claims.values() for purse, _ in claim.parts):
+            yield "a claim does not keep all that its Task takes of"
         yield from audit.findings(counted, self._books, self.budgets.purses, self._ordering_keys)
 
     # Below.
@@ -459,12 +437,17 @@ class Limits:
                     use.blocker = FullKey(use)
                 return use.blocker
         for queue, name, amount in task.budgets:
-            short = self.budgets.purse(task, queue, name).blocker(uid, level, amount, emergency, now)
-            if short is not None:
-                return short
-        if book.limited and not emergency:
-            return no_token(book, rules.rate, now) or no_token(account, rules.tenant_rate, now)
-        return None
+            lack = self.budgets.purse(task, queue, name).lack(amount, emergency)
+            if lack is not None:
+                return lack
+        if emergency:
+            return None
+        if book.limited:
+            token = no_token(book, rules.rate, now) or no_token(account, rules.tenant_rate, now)
+            if token is not None:
+                return token
+        # Last, so that who waits for these waits for nothing else.
+        return self.budgets.not_yet(task, uid, level, now) if task.budgets else None
 
     def _take(self, scope: Scope, rate: TokenRate, now: float) -> None:
         bucket = scope.bucket
@@ -473,14 +456,6 @@ class Limits:
         bucket.take(now)
         if scope.no_token is not None and scope.no_token.watched:
             self._active.wait(scope.no_token, now)
-
-    def _claimable(self, account: Account, book: Book, task: Task, level: int, now: float) -> bool:
-        """Whether nothing but time holds the Task, which a budget holds, and no claim of others. Else it would keep a
-        budget from all while it waits for something else."""
-        if not self.budgets.may_claim(task, level, now):
-            return False
-        rules = book.rules
-        return no_token(book, rules.rate, now) is None and no_token(account, rules.tenant_rate, now) is None
 
 
 def _counted(task: Task) -> tuple[object, ...]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from taskdist.core import order
 from taskdist.core.fleet.equivalence import Demand, Profile, Shape
-from taskdist.core.limits.budgets import Short, amount_taken
+from taskdist.core.limits.budgets import NotYet, Short, amount_taken
 from taskdist.core.model import EMERGENCY, Key, Queue, Task
 from taskdist.core.order import Place
 from taskdist.core.ordering.fair_sharing import MOST_COMPARED, Share, even
@@ -303,9 +303,12 @@ class WaitingIndex:
             self._gain(line, share, profile.number)
         group.join(line.shape)
         line.group = group
-        if isinstance(group.parked, Short) and amount_taken(group.parked, line.shape.budgets) < group.parked.amount:
+        parked = group.parked
+        if isinstance(parked, NotYet) or (
+            isinstance(parked, Short) and amount_taken(parked.purse, line.shape.budgets) < parked.amount
+        ):
             # It may go though the others may not.
-            self.unpark_group(group, group.parked)
+            self.unpark_group(group, parked)
         self._head(line, group, first)
 
     def _gain(self, line: Line, share: Share[Group, Line], profile: int) -> None:

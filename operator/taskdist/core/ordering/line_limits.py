@@ -1,11 +1,10 @@
 """Which limits hold the Tasks of a line, counted by class: what explanations, metrics and forecasts ask.
 
 Parking notes a limit only once a Task was tried, and none is tried while all agents are busy. So the limits themselves
-are asked here, at any moment and without taking anything. All Tasks of a line are alike to them but for two things:
-their concurrency keys, of which only the full ones are looked at, and the claims on budgets, which are few.
+are asked here, at any moment and without taking anything. All Tasks of a line are alike to them but for their
+concurrency keys, of which only the full ones are looked at.
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from taskdist.core.fleet.equivalence import Shape
@@ -13,7 +12,7 @@ from taskdist.core.limits.blockers import Blocker, FullKey
 from taskdist.core.limits.limits import Limits
 from taskdist.core.model import EMERGENCY, Key
 from taskdist.core.ordering.index import WaitingIndex
-from taskdist.core.ordering.lines import KeyCount, Line, TaskRecord
+from taskdist.core.ordering.lines import KeyCount, Line
 
 
 class HeldPart(NamedTuple):
@@ -25,19 +24,15 @@ class HeldPart(NamedTuple):
 
 
 class LineLimits:
-    """What limits hold, line by line, at one moment. `claimants`: waiting Tasks with a claim on budgets."""
+    """What limits hold, line by line, at one moment."""
 
-    def __init__(self, waiting: WaitingIndex, limits: Limits, claimants: Iterable[TaskRecord], now: float) -> None:
+    def __init__(self, waiting: WaitingIndex, limits: Limits, now: float) -> None:
         self._waiting = waiting
         self._limits = limits
         self._now = now
         # By queue: whether it has any quota or rate; and its full concurrency keys.
         self._limited: dict[Key, bool] = {}
         self._full: dict[Key, dict[str, FullKey]] = {}
-        self._claimants: dict[Line, list[TaskRecord]] = {}
-        for record in claimants:
-            if record.line is not None:
-                self._claimants.setdefault(record.line, []).append(record)
 
     def lines(self, shape: Shape) -> list[Line]:
         """Return the lines in which the shape's eligible Tasks stand."""
@@ -72,13 +67,6 @@ class LineLimits:
             since -= count.since
         if shared is None:
             return found
-        for record in self._claimants.get(line, ()):
-            own = self._limits.holding(record.task, record.level, self._now)
-            if own is None or own.after_keys:
-                tasks -= 1
-                since -= record.since
-                if own is not None:
-                    found.append(HeldPart(own, 1, record.since))
         if tasks:
             found.append(HeldPart(shared, tasks, since))
         return found

@@ -15,7 +15,7 @@ from taskdist.api import Reason
 from taskdist.core.agents.roster import AgentRecord
 from taskdist.core.decisions import Fail, Spill
 from taskdist.core.fleet.equivalence import Demand, Profile, Shape
-from taskdist.core.limits.budgets import Amounts, Short, amount_taken
+from taskdist.core.limits.budgets import Amounts, Purse, amount_taken
 from taskdist.core.model import Key, Task
 from taskdist.core.order import Place
 from taskdist.core.ordering.fair_sharing import Share, tally
@@ -303,9 +303,9 @@ class Group:
         for amounts, (_, _, amount) in zip(self._amounts, shape.budgets, strict=True):
             amounts.remove(amount)
 
-    def least(self, short: Short) -> int:
+    def least(self, purse: Purse) -> int:
         """Return the least amount of the budget that any of its Tasks takes."""
-        return amount_taken(short, [(*name, self._amounts[at].least) for at, name in enumerate(self._names)])
+        return amount_taken(purse, [(*name, self._amounts[at].least) for at, name in enumerate(self._names)])
 
     def park(self, blocker: "Blocker") -> None:
         """Hide it until `unpark_group`."""

@@ -131,10 +131,6 @@ class Parking:
         else:
             whole.shares.append((self._waiting.park_share(line, blocker), line.shape.pools))
 
-    def holds(self, blocker: "Blocker") -> bool:
-        """Whether anything is parked under it as a whole."""
-        return blocker in self._wholes
-
     def _push(self, single: _Single, record: TaskRecord, now: float) -> None:
         self._stamp += 1
         late = record.hopeless_from < now
