@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, Self, TypeVar, Unpack, overload
 
-from taskdist.client import changing, kube
+from taskdist.client import changing, http, kube
 from taskdist.client.backend import Backend, View
 from taskdist.client.changes import changes
 from taskdist.client.creating import CREATED, Slips, create
@@ -40,7 +40,9 @@ class AsyncClient:
     Args:
         namespace: of the Tasks; else the context's, or the pod's own.
         kubeconfig, context: as for kubectl.
-        backend: stands for the cluster, as in tests (`taskdist.client.testing`); then the three above are unused.
+        gateway: address of the HTTP door, where the API server is out of reach; else TASKDIST_GATEWAY, if it is set.
+        token: for the gateway, a token of the cluster or what gives one; else TASKDIST_TOKEN, or the pod's own.
+        backend: stands for the cluster, as in tests (`taskdist.client.testing`); then all above are unused.
         on_warning: told of likely slips, such as a type that no agent handles; else `warnings.warn`.
         view: the leader's view, if it can be reached: answers `explain` from its memory.
         on_request: told of each request: verb, resource, outcome, seconds.
@@ -52,6 +54,8 @@ class AsyncClient:
         namespace: str | None = None,
         kubeconfig: str | os.PathLike[str] | None = None,
         context: str | None = None,
+        gateway: str | None = None,
+        token: http.Token | None = None,
         backend: Backend | None = None,
         on_warning: Callable[[str], None] | None = None,
         view: View | None = None,
@@ -59,6 +63,8 @@ class AsyncClient:
     ) -> None:
         self._where = (namespace, os.fspath(kubeconfig) if kubeconfig is not None else None, context)
         self._on_request = on_request
+        self._gateway = gateway or os.environ.get("TASKDIST_GATEWAY") or None
+        self._token = token
         self._given = backend
         self._open: Backend | None = None
         self._view = view
@@ -74,7 +80,11 @@ class AsyncClient:
         if self._open is None:
             with told():
                 opened = self._given
-                if opened is None:
+                if opened is None and self._gateway is not None:
+                    opened = await self._stack.enter_async_context(
+                        http.connect(self._gateway, self._where[0], self._token)
+                    )
+                elif opened is None:
                     opened = await self._stack.enter_async_context(
                         kube.connect(*self._where, on_request=self._on_request)
                     )

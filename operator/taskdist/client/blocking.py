@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar, Unpack, overload
 from taskdist.client.asynchronous import CONCURRENCY, WINDOW, AnyTask, AsyncClient
 from taskdist.client.backend import Backend, View
 from taskdist.client.errors import TaskdistError
+from taskdist.client.http import Token
 from taskdist.client.results import Outcome, SubmittedTask
 from taskdist.client.states import TaskState
 from taskdist.client.submission import Payload, Submission, TaskOptions
@@ -33,6 +34,8 @@ class Client:
         namespace: str | None = None,
         kubeconfig: str | os.PathLike[str] | None = None,
         context: str | None = None,
+        gateway: str | None = None,
+        token: Token | None = None,
         backend: Backend | None = None,
         on_warning: Callable[[str], None] | None = None,
         view: View | None = None,
@@ -42,6 +45,8 @@ class Client:
             namespace=namespace,
             kubeconfig=kubeconfig,
             context=context,
+            gateway=gateway,
+            token=token,
             backend=backend,
             on_warning=on_warning,
             view=view,

@@ -15,7 +15,7 @@ import taskdist
 from taskdist.gateway.measures import Measures
 from taskdist.gateway.problems import FieldError, Problem
 from taskdist.gateway.routes import Routes
-from taskdist.gateway.shapes import NewTask
+from taskdist.gateway.shapes import NewTask, TaskChange
 
 DESCRIPTION = """Tasks in, results out. Send the token that you would give kubectl as `Authorization: Bearer TOKEN`:
 whatever you may do by kubectl you may do here, and no more. Errors are problem details (RFC 9457)."""
@@ -54,12 +54,14 @@ def build(routes: Routes, measures: Measures, root_path: str = "") -> FastAPI:
 
 
 def _described(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI description, with the body that is read by hand."""
+    """Return the OpenAPI description, with the bodies that are read by hand."""
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes, servers=app.servers
         )
-        _, extra = models_json_schema([(NewTask, "validation")], ref_template="#/components/schemas/{model}")
+        _, extra = models_json_schema(
+            [(NewTask, "validation"), (TaskChange, "validation")], ref_template="#/components/schemas/{model}"
+        )
         schema["components"]["schemas"] |= extra["$defs"]
         app.openapi_schema = schema
     return app.openapi_schema

@@ -10,12 +10,14 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskdist.api import Phase, Priority
-from taskdist.kube import Added, Aside, Change, Deleted, Obj, name_of, namespace_of, uid_of, version_of
+from taskdist.kube import Added, Aside, Deleted, Obj, name_of, namespace_of, uid_of, version_of
+from taskdist.kube import Change as Told
 
 Key = tuple[str, str]
+_NEVER = 2**63
 SETTLED = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.DEAD_LETTERED})
 """Nothing more comes of such a Task by itself."""
 RATE_SECONDS = 60.0
@@ -24,6 +26,8 @@ LOOKED_AT_ONCE = 1000
 """Rows that are looked at before others have their turn."""
 BACKLOG = 1000
 """Changes that a slow reader may lag behind before it is cut off."""
+GRAVES = 10_000
+"""Deletions that are remembered, so that a stream that is taken up again misses none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +106,36 @@ class Overrun(Exception):
     """A reader was too slow, and has missed changes."""
 
 
-class Stream:
-    """Changes for one reader, in order. A row that is gone comes with `gone`."""
+class Expired(Exception):
+    """It is not known any more what has happened since the version that a reader has seen."""
 
-    def __init__(self, wants: Callable[[Row], bool]) -> None:
+
+class Change(NamedTuple):
+    """A Task that is there, has changed, or is gone. `full` is the whole of it, for a stream that wants it."""
+
+    row: Row
+    gone: bool
+    full: Obj | None = None
+
+
+class Stream:
+    """Changes for one reader, in order."""
+
+    def __init__(self, wants: Callable[[Row], bool], whole: bool) -> None:
         self.wants = wants
-        self._changes: deque[tuple[Row, bool]] = deque()
+        self.whole = whole
+        self._changes: deque[Change] = deque()
         self._ready = asyncio.Event()
         self._overrun = False
 
-    def put(self, row: Row, gone: bool) -> None:
+    def put(self, change: Change) -> None:
         if len(self._changes) >= BACKLOG:
             self._overrun = True
         else:
-            self._changes.append((row, gone))
+            self._changes.append(change if self.whole else change._replace(full=None))
         self._ready.set()
 
-    async def next(self, seconds: float) -> tuple[Row, bool] | None:
+    async def next(self, seconds: float) -> Change | None:
         """Return the next change; None if there is none for so long. Raises Overrun."""
         if not self._changes and not self._overrun:
             self._ready.clear()
@@ -147,25 +164,34 @@ class Board:
         self._waiters: dict[str, set[asyncio.Future[Obj | None]]] = {}
         self._ends: dict[Key, deque[float]] = {}
         self._pending: Counter[Key] = Counter()
+        self._graves: deque[tuple[int, Row]] = deque()
+        # Up to which version all is told; and from which on all deletions are remembered.
+        self._version = 0
+        self._floor = _NEVER
 
     # -- what the watch tells --------------------------------------------------------------------------------------
 
-    def hear(self, event: Change[Seen] | Aside) -> None:
+    def begin(self, version: str) -> None:
+        """Take note that all Tasks as of this version are there: what was deleted before nobody here knows."""
+        self._floor = self._version = max(self._version, _number(version))
+
+    def hear(self, event: Told[Seen] | Aside) -> None:
         """Take in a change: the informer's `on_event`."""
         if isinstance(event, Aside):
             return
         if isinstance(event, Deleted):
-            self._gone(event.old.row, event.old.full)
+            self._gone(event.old.row, event.old.full, event.seen)
             return
         now, before = event.new, None if isinstance(event, Added) else event.old.row
-        self._put(now.row)
+        self._put(now.row, now.full)
         if now.row.settled and (before is None or not before.settled):
             if before is not None:
                 self._ended(now.row)
             self._tell_waiters(now.row.uid, now.full)
         now.full = None
 
-    def _put(self, row: Row) -> None:
+    def _put(self, row: Row, full: Obj | None) -> None:
+        self._version = max(self._version, _number(row.version))
         key = (row.namespace, row.name)
         space = self._namespaces.setdefault(row.namespace, _Namespace())
         known = self._rows.get(key)
@@ -175,9 +201,17 @@ class Board:
             self._count(known, -1)
         self._count(row, 1)
         self._rows[key] = row
-        _publish(space, row, gone=False)
+        _publish(space, Change(row, False, full))
 
-    def _gone(self, row: Row, full: Obj | None) -> None:
+    def _gone(self, row: Row, full: Obj | None, seen: bool) -> None:
+        if seen:
+            self._version = max(self._version, _number(row.version))
+            self._graves.append((self._version, row))
+            if len(self._graves) > GRAVES:
+                self._floor = max(self._floor, self._graves.popleft()[0])
+        elif self.begun:
+            # When it went nobody has heard: whoever comes back has to list again.
+            self._floor = max(self._floor, self._version + 1)
         key = (row.namespace, row.name)
         space = self._namespaces.get(row.namespace)
         known = self._rows.get(key)
@@ -185,7 +219,7 @@ class Board:
             self._count(known, -1)
             del self._rows[key]
             del space.names[bisect_left(space.names, row.name)]
-            _publish(space, row, gone=True)
+            _publish(space, Change(row, True, full))
             self._forget(row.namespace)
         # It may have ended and been deleted while nobody looked: its last state says so.
         self._tell_waiters(row.uid, full if row.settled else None)
@@ -219,6 +253,11 @@ class Board:
 
     def find(self, namespace: str, name: str) -> Row | None:
         return self._rows.get((namespace, name))
+
+    @property
+    def begun(self) -> bool:
+        """Whether all Tasks are in view."""
+        return self._floor != _NEVER
 
     @property
     def rows(self) -> int:
@@ -274,20 +313,33 @@ class Board:
         """How many wait for a Task."""
         return sum(map(len, self._waiters.values()))
 
+    def version(self) -> str:
+        """Return up to which version of the API server all is told."""
+        return str(self._version)
+
     async def follow(
-        self, namespace: str, wants: Callable[[Row], bool], *, heartbeat: float
-    ) -> AsyncGenerator[tuple[Row, bool] | None, None]:
+        self, namespace: str, wants: Callable[[Row], bool], *, heartbeat: float, since: str = "", whole: bool = False
+    ) -> AsyncGenerator[Change | None, None]:
         """Yield what is there, by name, then each change as it comes; None where nothing came for `heartbeat` seconds.
+
+        Args:
+            since: a version: only what has changed or gone after it. Raises Expired where that is not known any more.
+            whole: with the whole Task, where it changes.
 
         Raises Overrun.
         """
-        stream = Stream(wants)
+        if since and _number(since) < self._floor:
+            raise Expired
+        stream = Stream(wants, whole)
         space = self._namespaces.setdefault(namespace, _Namespace())
         space.streams[stream] = None
+        seen = _number(since)
         try:
-            for row in [self._rows[namespace, name] for name in space.names]:
-                if wants(row):
-                    yield row, False
+            gone = [row for version, row in self._graves if since and version > seen and row.namespace == namespace]
+            there = [self._rows[namespace, name] for name in space.names]
+            for change in [Change(row, True) for row in gone] + [Change(row, False) for row in there]:
+                if wants(change.row) and (change.gone or not since or _number(change.row.version) > seen):
+                    yield change
             while True:
                 yield await stream.next(heartbeat)
         finally:
@@ -312,10 +364,15 @@ class Board:
             ends.popleft()
 
 
-def _publish(space: _Namespace, row: Row, *, gone: bool) -> None:
+def _publish(space: _Namespace, change: Change) -> None:
     for stream in space.streams:
-        if stream.wants(row):
-            stream.put(row, gone)
+        if stream.wants(change.row):
+            stream.put(change)
+
+
+def _number(version: str) -> int:
+    """Versions are compared as numbers, as the informer does; one that is none counts as from before everything."""
+    return int(version) if version.isdecimal() and len(version) < 20 else 0
 
 
 def _dict(value: object) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """Bodies of requests: read within bounds, and taken for what they say they are."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from taskdist.gateway.problems import Problem, of_validation
-from taskdist.gateway.shapes import NewTask
+from taskdist.gateway.shapes import NewTask, TaskChange
 from taskdist.protocol.values import parse_object
+
+M = TypeVar("M", bound=BaseModel)
+CHANGED = tuple(name for name in TaskChange.model_fields if name != "uid")
 
 MOST_BYTES = 256 * 1024
 """Of one Task: its payload has 64 KiB at the most."""
@@ -44,8 +47,20 @@ def an_object(body: bytes) -> dict[str, Any]:
 
 def a_task(value: dict[str, Any]) -> NewTask:
     """Return the Task that is asked for. Raises Problem, which names the fields."""
+    return _read(NewTask, value)
+
+
+def a_change(value: dict[str, Any]) -> TaskChange:
+    """Return the change that is asked for. Raises Problem, as above."""
+    change = _read(TaskChange, value)
+    if not change.model_fields_set - {"uid"}:
+        raise Problem(422, f"nothing is changed: say one of {', '.join(CHANGED)}", reason="Invalid")
+    return change
+
+
+def _read(model: type[M], value: dict[str, Any]) -> M:
     try:
-        return NewTask.model_validate(value)
+        return model.model_validate(value)
     except ValidationError as error:
         raise of_validation(error) from error
 

@@ -52,13 +52,14 @@ def _requirement(part: str) -> Requirement:
     )  # fmt: skip
 
 
-def wanted(*, queue: str, type: str, phases: list[Phase], selector: str) -> Callable[[Row], bool]:
+def wanted(*, name: str, queue: str, type: str, phases: list[Phase], selector: str) -> Callable[[Row], bool]:
     """Return whether a row is meant; an empty filter means all. Raises Problem."""
     needed, in_phases = requirements(selector), frozenset(phases)
 
     def wants(row: Row) -> bool:
         return (
-            (not queue or row.queue == queue)
+            (not name or row.name == name)
+            and (not queue or row.queue == queue)
             and (not type or row.type == type)
             and (not in_phases or row.phase in in_phases)
             and all(each.met(row.labels) for each in needed)

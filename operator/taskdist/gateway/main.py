@@ -77,10 +77,15 @@ class Gateway:
         self.app = build(routes, self.measures, settings.root_path)
         self.measures.show(self._gauges)
 
+    async def begun(self) -> None:
+        """Return once all Tasks are in view."""
+        await self.tasks.synced()
+        self.board.begin(self.tasks.version)
+
     def unready(self) -> str | None:
         """Say what keeps callers from being answered; None where nothing does."""
         for informer in (self.tasks, self.queues):
-            if not informer.is_synced:
+            if not (informer.is_synced and self.board.begun):
                 return f"waiting for the first list of {informer.resource}"
             if informer.silent_for > SILENT_SECONDS:
                 return f"the API server has said nothing of {informer.resource} for {informer.silent_for:.0f} s"
@@ -143,6 +148,7 @@ async def _until(stopping: asyncio.Event, gateway: Gateway, server: uvicorn.Serv
         )
     }
     stop = asyncio.create_task(stopping.wait(), name="stop")
+    begun = asyncio.create_task(gateway.begun())
     done, _ = await asyncio.wait({*parts, stop}, return_when=asyncio.FIRST_COMPLETED)
     failed = [each for each in done if each is not stop]
     for each in failed:
@@ -151,8 +157,8 @@ async def _until(stopping: asyncio.Event, gateway: Gateway, server: uvicorn.Serv
     server.should_exit = True
     rest = [each for each in parts if each.get_name() == "server"]
     await asyncio.wait(rest, timeout=END_SECONDS + 2)
-    for each in (*parts, stop):
+    for each in (*parts, stop, begun):
         each.cancel()
-    await asyncio.gather(*parts, stop, return_exceptions=True)
+    await asyncio.gather(*parts, stop, begun, return_exceptions=True)
     _log.info("stopped")
     return 1 if failed else 0

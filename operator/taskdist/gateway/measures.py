@@ -39,7 +39,7 @@ class Measures:
 
     def request(self, method: str, path: str, status: int, seconds: float) -> None:
         # A method is the caller's word: those that no route has are one.
-        known = method if method in ("GET", "POST", "DELETE") else "other"
+        known = method if method in ("GET", "POST", "PATCH", "DELETE") else "other"
         self._requests.labels(known, path, str(status)).inc()
         self._seconds.labels(known, path).observe(seconds)
 

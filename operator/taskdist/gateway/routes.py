@@ -16,7 +16,7 @@ from taskdist.gateway.callers import Callers, Visitor
 from taskdist.gateway.filters import wanted
 from taskdist.gateway.problems import MEDIA_TYPE, Problem, ProblemDetails, of_kube
 from taskdist.gateway.shapes import TaskDocument, TaskPage, TaskRow
-from taskdist.gateway.submitting import Submitted, Submitter
+from taskdist.gateway.submitting import MANAGER, Submitted, Submitter
 from taskdist.gateway.waiting import Places
 from taskdist.kube import TASKS, KubeError, Obj
 
@@ -32,6 +32,12 @@ Wait = Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="Stay so many s
 Key = Annotated[
     str | None,
     Header(alias="Idempotency-Key", description="Submitting again with the same key finds the same Task."),
+]
+Name = Annotated[str, Query(max_length=253, description="Only the Task of this name.")]
+Whole = Annotated[bool, Query(description="With payloads and results, where a Task changes.")]
+LastSeen = Annotated[
+    str | None,
+    Header(alias="Last-Event-ID", description="The id of the last event that was seen: only what came after it."),
 ]
 Queue = Annotated[str, Query(max_length=63, description="Only Tasks of this queue.")]
 Type = Annotated[str, Query(max_length=63, description="Only Tasks of this type.")]
@@ -131,11 +137,20 @@ class Routes:
                 f"{TASK_PATH}/{word}",
                 self._changing(change),
                 methods=["POST"],
-                response_model=TaskRow,
+                response_model=TaskDocument,
                 responses=_refusals(404, 409),
                 operation_id=word,
                 summary=summary,
             )
+        add(
+            TASK_PATH,
+            self.change,
+            methods=["PATCH"],
+            response_model=TaskDocument,
+            responses=_refusals(404, 409),
+            openapi_extra=_body("TaskChange", "What is to be otherwise; what is not said stays."),
+            summary="Change a Task",
+        )
         add(
             TASK_PATH,
             self.delete,
@@ -202,6 +217,7 @@ class Routes:
         self,
         request: Request,
         namespace: str,
+        name: Name = "",
         queue: Queue = "",
         type: Type = "",
         phase: Phases = [],  # noqa: B006  FastAPI makes a new one for each request
@@ -212,9 +228,12 @@ class Routes:
         """List Tasks by name, without payloads and results. From memory: it may be a moment behind."""
         visitor = await self._callers.visitor(request)
         await visitor.must("list", namespace)
-        wants = wanted(queue=queue, type=type, phases=phase, selector=selector)
+        self._check_begun()
+        wants = wanted(name=name, queue=queue, type=type, phases=phase, selector=selector)
+        # Before it is read: what changes meanwhile is told again.
+        version = self._board.version()
         rows, more = await self._board.page(namespace, wants, limit, after)
-        return TaskPage(items=[TaskRow.of(row) for row in rows], next=more)
+        return TaskPage(items=[TaskRow.of(row) for row in rows], next=more, resource_version=version)
 
     async def get(self, request: Request, namespace: str, name: str) -> TaskDocument:
         """Get one Task as the API server has it now, with its payload, result and attempts."""
@@ -247,7 +266,8 @@ class Routes:
         request: Request,
         namespace: str,
         name: str,
-        last: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+        results: Whole = False,
+        since: LastSeen = None,
     ) -> StreamingResponse:
         """Follow a Task by server-sent events, until it has settled or is deleted."""
         visitor = await self._callers.visitor(request)
@@ -256,7 +276,7 @@ class Routes:
         row = self._board.find(namespace, name)
         uid = row.uid if row is not None else (await self._read(visitor, namespace, name))["metadata"]["uid"]
         changes = streams.events(
-            self._board, namespace, lambda each: each.uid == uid, last=last or "", until_settled=uid
+            self._board, namespace, lambda each: each.uid == uid, since=since or "", whole=results, until_settled=uid
         )
         return self._places.stream(changes, streams.MEDIA_TYPE)
 
@@ -264,19 +284,27 @@ class Routes:
         self,
         request: Request,
         namespace: str,
+        name: Name = "",
         queue: Queue = "",
         type: Type = "",
         phase: Phases = [],  # noqa: B006  as above
         selector: Selector = "",
-        last: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+        results: Whole = False,
+        since: LastSeen = None,
     ) -> StreamingResponse:
-        """Follow Tasks by server-sent events: those that are there, then each change."""
+        """Follow Tasks by server-sent events: those that are there, then each change. With `Last-Event-ID` only what
+        has changed or gone since; `expired` where that is not known any more."""
         visitor = await self._callers.visitor(request)
         await visitor.must("list", namespace)
         await visitor.must("watch", namespace)
-        wants = wanted(queue=queue, type=type, phases=phase, selector=selector)
-        changes = streams.events(self._board, namespace, wants, last=last or "")
+        self._check_begun()
+        wants = wanted(name=name, queue=queue, type=type, phases=phase, selector=selector)
+        changes = streams.events(self._board, namespace, wants, since=since or "", whole=results)
         return self._places.stream(changes, streams.MEDIA_TYPE)
+
+    def _check_begun(self) -> None:
+        if not self._board.begun:
+            raise Problem(503, "the Tasks are being read: try again", reason="NotReady", retry_after=1)
 
     async def _until_settled(
         self, visitor: Visitor, namespace: str, name: str, known: Obj | None, seconds: float
@@ -300,18 +328,27 @@ class Routes:
 
     # -- changes ---------------------------------------------------------------------------------------------------
 
+    async def change(self, request: Request, namespace: str, name: str) -> TaskDocument:
+        """Change what may be changed of a Task: JSON merge patch."""
+        visitor = await self._callers.visitor(request)
+        change = bodies.a_change(bodies.an_object(await bodies.read(request, bodies.MOST_BYTES)))
+        return await self._patch(visitor, namespace, name, change.patch())
+
     def _changing(self, change: dict[str, Any]) -> Any:
-        async def handle(request: Request, namespace: str, name: str) -> TaskRow:
+        async def handle(request: Request, namespace: str, name: str) -> TaskDocument:
             visitor = await self._callers.visitor(request)
-            try:
-                obj = await visitor.client.patch(
-                    TASKS, name, {"spec": change}, namespace, field_manager="taskdist-gateway"
-                )
-            except KubeError as error:
-                raise of_kube(error) from error
-            return TaskDocument.of_object(obj)
+            return await self._patch(visitor, namespace, name, {"spec": change})
 
         return handle
+
+    @staticmethod
+    async def _patch(visitor: Visitor, namespace: str, name: str, patch: dict[str, Any]) -> TaskDocument:
+        try:
+            return TaskDocument.of_object(
+                await visitor.client.patch(TASKS, name, patch, namespace, field_manager=MANAGER)
+            )
+        except KubeError as error:
+            raise of_kube(error) from error
 
     async def delete(self, request: Request, namespace: str, name: str) -> Response:
         """Delete a Task, whether or not it has ended: a running one is stopped."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from taskdist.api import TaskSpec
+from taskdist.api import Priority, TaskSpec
 from taskdist.api.meta import LabelKey, LabelValue, Model
 from taskdist.gateway.board import Row, row_of
 from taskdist.kube import Obj
@@ -40,6 +40,7 @@ class TaskRow(Model):
 
     name: str = Field(description="Name of the Task.")
     namespace: str = Field(description="Its namespace.")
+    resource_version: str = Field(default="", description="Of two states of a Task the higher is the later.")
     uid: str = Field(description="Tells it from others that had or will have its name.")
     queue: str = Field(description="The queue it was submitted to.")
     type: str = Field(description="What kind of work it is.")
@@ -61,23 +62,27 @@ class TaskRow(Model):
 
     @classmethod
     def of(cls, row: Row) -> "TaskRow":
-        return cls.model_validate({name: getattr(row, name) for name in cls.model_fields})
+        return cls.model_validate(_values(row))
 
 
 class TaskDocument(TaskRow):
     """A Task with what went in, and what came out."""
 
+    spec: dict[str, Any] = Field(default_factory=dict, description="Its spec, but for the payload.")
     payload: dict[str, Any] = Field(default_factory=dict, description="What the handler gets.")
     result: dict[str, Any] | None = Field(default=None, description="What the handler returned.")
     attempts: list[dict[str, Any]] = Field(default_factory=list, description="How its attempts ended, oldest first.")
+    redrives: int = Field(default=0, description="How often it was redriven.")
 
     @classmethod
     def of_object(cls, obj: Obj) -> "TaskDocument":
         spec, status, row = _dict(obj.get("spec")), _dict(obj.get("status")), row_of(obj)
         attempts, result = status.get("attempts"), status.get("result")
         return cls.model_validate(
-            {name: getattr(row, name) for name in TaskRow.model_fields}
+            _values(row)
             | {
+                "spec": {key: value for key, value in spec.items() if key != "payload"},
+                "redrives": redrives if isinstance(redrives := status.get("redrives"), int) else 0,
                 "payload": _dict(spec.get("payload")),
                 "result": result if isinstance(result, dict) else None,
                 "attempts": [each for each in attempts if isinstance(each, dict)] if isinstance(attempts, list) else [],
@@ -90,6 +95,31 @@ class TaskPage(Model):
 
     items: list[TaskRow] = Field(description="The Tasks.")
     next: str | None = Field(default=None, description="Send it as `after` to go on; absent at the end.")
+    resource_version: str = Field(description="Send it as `Last-Event-ID` for what has changed since.")
+
+
+class TaskChange(Model):
+    """What may be changed of a Task; what is not said stays."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+    uid: str | None = Field(default=None, max_length=64, description="Only of the Task with this uid.")
+    cancel: bool | None = Field(default=None, description="End it as Cancelled. Cannot be taken back.")
+    suspend: bool | None = Field(default=None, description="Hold it back, or let it go on.")
+    priority: Priority | None = Field(default=None, description="Its level.")
+    pool: str | None = Field(default=None, max_length=50, description="Run on this pool only.")
+    agent: str | None = Field(default=None, max_length=253, description="Run on this agent only.")
+    redrive: int | None = Field(default=None, ge=0, description="Raise it to let a dead letter wait again.")
+
+    def patch(self) -> dict[str, Any]:
+        """Return it as a merge patch."""
+        spec = self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"uid"})
+        return {"spec": spec} | ({"metadata": {"uid": self.uid}} if self.uid else {})
+
+
+def _values(row: Row) -> dict[str, Any]:
+    found = {name: getattr(row, name) for name in TaskRow.model_fields if name != "resource_version"}
+    return found | {"resource_version": row.version}
 
 
 def _dict(value: object) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Submitter:
         except QueueFull as error:
             raise self.queues.full(namespace, task.queue, error.retry_after) from error
         except KeyInUse as error:
-            raise Problem(409, str(error), reason="Conflict") from error
+            raise Problem(409, str(error), reason="KeyInUse") from error
         except InvalidTask as error:
             field = error.field.removeprefix("spec.")
             raise Problem(

@@ -137,6 +137,13 @@ class Informer(Generic[T]):
         return all(scope.synced.is_set() for scope in self._scopes)
 
     @property
+    def version(self) -> str:
+        """Up to which version all namespaces have been seen; empty before the first list, or where versions are no
+        numbers."""
+        versions = [scope.version for scope in self._scopes]
+        return min(versions, key=int) if all(each.isdecimal() for each in versions) else ""
+
+    @property
     def silent_for(self) -> float:
         """Seconds since the quietest namespace last heard anything, a bookmark too; infinite before the first list."""
         now = self._clock()
@@ -180,6 +187,10 @@ class _Scope(Generic[T]):
         self._expired = 0
         self._torn = 0
         self._pages = False
+
+    @property
+    def version(self) -> str:
+        return self._version
 
     async def run(self) -> None:
         informer = self._informer

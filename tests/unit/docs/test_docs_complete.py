@@ -21,7 +21,7 @@ _VARIABLE = re.compile(r"\bTASKDIST_[A-Z_]+[A-Z]\b")
 # Said by the Makefile and the tests, not by a process that users run.
 _NOT_SETTINGS = {"TASKDIST_HISTORIES", "TASKDIST_COMPILE"}
 # Read by the command, and documented with it.
-_OF_THE_COMMAND = {"TASKDIST_OPERATOR_LEASE"}
+_OF_THE_COMMAND = {"TASKDIST_OPERATOR_LEASE", "TASKDIST_GATEWAY", "TASKDIST_TOKEN"}
 # Set for a command by the agent, and documented there.
 _FOR_COMMANDS = {f"TASKDIST_{name}" for name in ("TASK", "NAMESPACE", "UID", "ATTEMPT", "TYPE", "PARENTS")}
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskdist.gateway import board as rooms
-from taskdist.gateway.board import Board, Overrun, Row, Seen, seen
+from taskdist.gateway.board import Board, Expired, Overrun, Row, Seen, seen
 from taskdist.kube import Added, Aside, Deleted, Obj, Store, Updated
 
 
@@ -25,6 +25,7 @@ class World:
         self.board = Board(clock=lambda: self.now)
         self.store: Store[Seen] = Store(seen)
         self.version = 0
+        self.board.begin("0")
 
     def put(self, name: str, phase: str = "Pending", **rest: Any) -> None:
         self.version += 1
@@ -133,7 +134,7 @@ async def test_a_stream_begins_with_what_is_there_and_goes_on_with_each_change()
     world.put("c")
     world.remove("a")
     told += [await anext(stream) for _ in range(2)]
-    assert [(row.name, gone) for row, gone in filter(None, told)] == [("a", False), ("c", False), ("a", True)]
+    assert [(row.name, gone) for row, gone, _ in filter(None, told)] == [("a", False), ("c", False), ("a", True)]
     await stream.aclose()
     world.remove("b")
     world.remove("c")
@@ -158,6 +159,80 @@ async def test_a_reader_that_is_too_slow_is_cut_off(monkeypatch: pytest.MonkeyPa
     assert await anext(stream)
     with pytest.raises(Overrun):
         await anext(stream)
+
+
+async def told_since(board: Board, since: str, most: int) -> list[tuple[str, bool]]:
+    stream = board.follow("ns", everything, heartbeat=0.001, since=since)
+    told = []
+    for _ in range(most):
+        change = await anext(stream)
+        if change is not None:
+            told.append((change.row.name, change.gone))
+    await stream.aclose()
+    return told
+
+
+async def test_a_stream_that_is_taken_up_again_misses_nothing_and_repeats_nothing() -> None:
+    world = World()
+    for name in "abc":
+        world.put(name)
+    since = world.board.version()
+    world.remove("a")
+    world.put("c", "Assigned")
+    world.put("d")
+    assert await told_since(world.board, since, 4) == [("a", True), ("c", False), ("d", False)]
+    assert await told_since(world.board, world.board.version(), 1) == []
+
+
+async def test_after_a_deletion_that_only_a_list_told_whoever_comes_back_has_to_list() -> None:
+    world = World()
+    world.put("a")
+    world.put("b")
+    since = world.board.version()
+    world.version += 1
+    world._tell(world.store.sweep({"uid-b"}, str(world.version)))
+    with pytest.raises(Expired):
+        await told_since(world.board, since, 1)
+    world.put("b", "Assigned")
+    assert await told_since(world.board, world.board.version(), 1) == []
+
+
+async def test_who_comes_back_too_late_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "GRAVES", 1)
+    world = World()
+    for name in "ab":
+        world.put(name)
+    since = world.board.version()
+    world.remove("a")
+    world.remove("b")
+    with pytest.raises(Expired):
+        await told_since(world.board, since, 1)
+    later = Board()
+    later.begin("100")
+    with pytest.raises(Expired):
+        await told_since(later, "99", 1)
+
+
+async def test_before_all_is_in_view_no_stream_can_be_taken_up() -> None:
+    board = Board()
+    assert not board.begun
+    with pytest.raises(Expired):
+        await told_since(board, "5", 1)
+
+
+async def test_a_stream_that_wants_it_gets_the_whole_of_what_changes() -> None:
+    world = World()
+    world.put("a")
+    stream = world.board.follow("ns", everything, heartbeat=30, whole=True)
+    first = await anext(stream)
+    assert first is not None
+    assert first.full is None
+    world.put("a", "Succeeded", result={"n": 1})
+    change = await anext(stream)
+    assert change is not None
+    assert change.full is not None
+    assert change.full["status"]["result"] == {"n": 1}
+    await stream.aclose()
 
 
 def test_the_pace_of_a_queue_is_that_of_its_last_minute() -> None:
