@@ -89,7 +89,7 @@ async def test_a_watch_that_is_cut_goes_on_where_it_was(fake: FakeBackend) -> No
     async with AsyncClient(backend=fake) as client:
         tasks = await submitted(client, 20)
         async with waiting(client, tasks) as waiters:
-            await until(lambda: fake.requests.get(WATCH))
+            await until(lambda: fake.requests.get(LIST, 0) == 2)  # which it is once the watch is open
             fake.cut_watches()
             fake.release()
             assert [each["n"] for each in await asyncio.gather(*waiters)] == list(range(20))
@@ -130,7 +130,7 @@ async def test_a_cluster_that_comes_back_is_waited_for(fake: FakeBackend) -> Non
     async with AsyncClient(backend=fake) as client:
         (task,) = await submitted(client, 1)
         async with waiting(client, [task]) as (waiter,):
-            await until(lambda: fake.requests.get(WATCH))
+            await until(lambda: fake.requests.get(GET))  # which it is once the watch is open
             fake.fail_requests(Unreachable("gone for a while"))
             fake.cut_watches()
             before = fake.requests[WATCH]

@@ -183,7 +183,7 @@ class FakeBackend:
             if resource == TASKS:
                 body = self._admitted(body)
             made = self._store.add(resource, body)
-        self._start_waiting()
+        self._start_waiting(name_of(made) if resource == TASKS else "")
         return made
 
     async def patch(self, resource: Resource, name: str, body: Obj) -> Obj:
@@ -193,7 +193,7 @@ class FakeBackend:
             if resource == TASKS:
                 self._changed(made)
                 made = self._store.get(resource, name)
-        self._start_waiting()
+        self._start_waiting(name_of(made) if resource == TASKS else "")
         return made
 
     def watch(
@@ -225,7 +225,7 @@ class FakeBackend:
             field = ".".join(["spec", *(str(part) for part in first["loc"])])
             message = f'Task.{GROUP} "{name}" is invalid: {field}: Invalid value: {first["msg"]}'
             raise ApiError(422, "Invalid", message, {"causes": [{"field": field, "message": first["msg"]}]}) from None
-        if self._any_queue and not self._store.page(TASKQUEUES, fields=f"metadata.name={spec['queue']}").items:
+        if self._any_queue and self._queue(spec["queue"]) is None:
             self._store.add(TASKQUEUES, _object("TaskQueue", spec["queue"], {"pools": [POOL]}))
         queue = self._queue(spec["queue"])
         if queue is not None and status_of(queue).get("accepting") is False:
@@ -242,15 +242,20 @@ class FakeBackend:
         self._store.merge(AGENTPOOLS, POOL, {"spec": {"template": template}})
 
     def _queue(self, name: str) -> Obj | None:
-        found = self._store.page(TASKQUEUES, fields=f"metadata.name={name}").items
-        return found[0] if found else None
+        return self._store.find(TASKQUEUES, name)
 
-    def _start_waiting(self) -> None:
-        """Give every Task that may run to a thread."""
+    def _start_waiting(self, name: str = "") -> None:
+        """Give every Task that may run to a thread; only this one, if it is named."""
         with self._store.lock:
             if self._held:
                 return
-            for task in self._store.page(TASKS, fields=f"status.phase={Phase.PENDING}").items:
+            if name:
+                waiting = [each for each in (self._store.find(TASKS, name),) if each is not None]
+            else:
+                waiting = self._store.page(TASKS, fields=f"status.phase={Phase.PENDING}").items
+            for task in waiting:
+                if phase_of(task) != Phase.PENDING:
+                    continue
                 spec = task["spec"]
                 queue = self._queue(spec["queue"])
                 held = spec.get("suspend") or queue is None or queue["spec"].get("paused")
@@ -286,7 +291,7 @@ class FakeBackend:
             with self._idle:
                 self._running -= 1
                 self._idle.notify_all()
-        self._start_waiting()
+        self._start_waiting(context.task)
 
     def _over(self, task: Obj, context: Context, outcome: Outcome) -> None:
         if uid_of(task) != context.uid:

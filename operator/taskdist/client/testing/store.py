@@ -7,9 +7,11 @@ import asyncio
 import copy
 import re
 import threading
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
@@ -37,6 +39,10 @@ class Store:
                 return copy.deepcopy(self._objects[str(resource), name])
             except KeyError:
                 raise ApiError(404, "NotFound", f'{resource} "{name}" not found', {"name": name}) from None
+
+    def find(self, resource: Resource, name: str) -> Obj | None:
+        with self.lock:
+            return copy.deepcopy(self._objects.get((str(resource), name)))
 
     def page(self, resource: Resource, labels: str = "", fields: str = "", most: int | None = None) -> Page:
         with self.lock:
@@ -116,7 +122,7 @@ class Store:
                     return
                 if version < self._oldest:
                     raise ApiError(410, "Expired", f"too old resource version: {version} ({self._oldest})")
-                news = [each for each in self._history if each[0] > version]
+                news = self._history[bisect_right(self._history, version, key=itemgetter(0)) :]
             for number, kind, word, obj in news:
                 version = number
                 if kind == str(resource) and selected(obj, labels, fields):
