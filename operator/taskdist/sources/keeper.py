@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -18,9 +18,12 @@ from taskdist.kube import Client, KubeError
 from taskdist.protocol import reading
 from taskdist.sources.metrics import Key, SourceMetrics
 from taskdist.sources.reporting import Changed, Gone, Reporter
-from taskdist.sources.running import Running
+from taskdist.sources.running import AGAIN, Running
 
 _log = structlog.get_logger("taskdist.sources")
+
+# How often it is tried to say on an odd source that it is set aside: half an hour in all.
+TOLD_TRIES: Final = 35
 
 
 @dataclass(slots=True)
@@ -116,11 +119,17 @@ class Sources:
 
     async def _tell_odd(self, reporter: Reporter, error: Unreadable) -> None:
         """Say on a source that this release cannot read that it is so, and leave it alone."""
+        namespace, name = reporter.key
+        _log.warning("a source cannot be read, and is set aside", namespace=namespace, name=name, why=str(error))
         reporter.say(SourceReason.UNREADABLE, f"Set aside, and left as it is: {error}")
-        try:
-            await reporter.flush(conditions_only=True)
-        except (KubeError, Gone, Changed) as problem:
-            _log.warning("an odd source could not be told of", namespace=reporter.key[0], why=str(problem))
+        for attempt in range(TOLD_TRIES):
+            try:
+                await reporter.flush(conditions_only=True)
+                return
+            except (Gone, Changed):
+                return
+            except KubeError:
+                await self._sleep(AGAIN.full(attempt))
 
     def _over(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -132,5 +132,6 @@ class Running:
             exc_info=None if known else error,
         )
         self._reporter.say(SourceReason.FAILING, f"It failed and is begun again: {error or repr(error)}")
-        with contextlib.suppress(KubeError, Gone, Changed):
+        # Whatever keeps it from being written, the failure itself is what counts.
+        with contextlib.suppress(Exception):
             await self._reporter.flush()

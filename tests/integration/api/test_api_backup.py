@@ -54,7 +54,9 @@ def test_a_dump_is_restored_and_what_has_ended_does_not_run_again(kubeconfig: Pa
     template = {"spec": {"containers": [{"name": "agent", "image": "agent:1"}]}}
     pool = {"metadata": {"name": "p"}, "spec": {"replicas": 1, "template": template}}
     queue = {"metadata": {"name": "analysis"}, "spec": {"pools": ["p"]}}
-    for kind, body in (("AgentPool", pool), ("TaskQueue", queue)):
+    template_of = {"queue": "analysis", "type": "t"}
+    source = {"metadata": {"name": "s"}, "spec": {"cron": {"schedule": "0 3 * * *"}, "task": template_of}}
+    for kind, body in (("AgentPool", pool), ("TaskQueue", queue), ("TaskSource", source)):
         shell.run("create", "-f", "-", given={"apiVersion": API, "kind": kind, **body})
     for phase in Phase:
         name = phase.value.lower()
@@ -66,15 +68,18 @@ def test_a_dump_is_restored_and_what_has_ended_does_not_run_again(kubeconfig: Pa
 
     setup = shell.page("kubectl get taskqueues.taskdist.dev,agentpools")
     tasks = shell.page("kubectl get tasks.taskdist.dev -n team-a -o json")
-    assert len(setup["items"]) == 2
+    assert len(setup["items"]) == 3
     assert len(tasks["items"]) == len(Phase) + 1
-    shell.run("delete", "tasks.taskdist.dev,taskqueues.taskdist.dev,agentpools.taskdist.dev", "--all")
+    shell.run(
+        "delete", "tasks.taskdist.dev,taskqueues.taskdist.dev,agentpools.taskdist.dev,tasksources.taskdist.dev", "--all"
+    )
 
     shell.run("create", "-f", "-", given=restorable(setup))
     shell.run("create", "-f", "-", given=restorable(tasks))
     assert shell.names("tasks.taskdist.dev") == {"pending", "assigned", "new"}
     found = json.loads(shell.run("get", "taskqueues.taskdist.dev", "analysis", "-o", "json"))
     assert found["spec"]["paused"]
+    assert json.loads(shell.run("get", "tasksources.taskdist.dev", "s", "-o", "json"))["spec"]["suspend"]
     assert "AlreadyExists" in shell.run("create", "-f", "-", given=restorable(tasks), ok=False)
     unpause = '{"spec":{"paused":false}}'
     assert f"taskqueues.taskdist.dev analysis -n team-a --type=merge -p '{unpause}'" in PAGE

@@ -28,15 +28,17 @@ def test_the_filter_names_the_phases_that_have_not_ended() -> None:
 def test_what_has_ended_is_not_created_again() -> None:
     (program,) = re.findall(r"^```jq\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     tasks = [dumped("Task", each.lower(), spec={"redrive": 1}, status={"phase": each.value}) for each in Phase]
-    items = [*tasks, dumped("Task", "new", spec={}), dumped("TaskQueue", "q", spec={"pools": ["p"]}, status={"x": 1})]
+    queue = dumped("TaskQueue", "q", spec={"pools": ["p"]}, status={"x": 1})
+    items = [*tasks, dumped("Task", "new", spec={}), dumped("TaskSource", "s", spec={"suspend": False}), queue]
     dump = {"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items}
     found = jq.compile(program).input_value(dump).first()
-    assert [each["metadata"]["name"] for each in found["items"]] == [*map(str.lower, WAITING_IN_ORDER), "new", "q"]
+    assert [each["metadata"]["name"] for each in found["items"]] == [*map(str.lower, WAITING_IN_ORDER), "new", "s", "q"]
     for each in found["items"]:
         assert each["metadata"].keys() == {"name", "namespace", "labels"}
         assert "status" not in each
         assert "redrive" not in each["spec"]
     assert found["items"][-1]["spec"] == {"pools": ["p"], "paused": True}
+    assert found["items"][-2]["spec"] == {"suspend": True}
 
 
 WAITING_IN_ORDER = [phase.value for phase in Phase if phase in WAITING]

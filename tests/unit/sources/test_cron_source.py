@@ -274,6 +274,16 @@ async def test_a_source_that_cannot_be_used_stalls_until_it_is_changed(
     assert world.runs()[-1] == "01T03:00"
 
 
+async def test_an_odd_source_is_told_of_once_the_api_server_answers(world: World) -> None:
+    world.api.fail("patch", lambda _: Unreachable("down"))
+    await world.apply(cron={"schedule": 3})
+    await world.clock.to("2026-01-01T00:40")
+    assert world.status() == {}
+    world.api.errors.clear()
+    await world.clock.to("2026-01-01T00:50")
+    assert world.condition()["reason"] == "Unreadable"
+
+
 @pytest.mark.parametrize("told", [True, False], ids=["told", "not told, as after a long pause of the watch"])
 async def test_a_deleted_source_makes_no_more_tasks(world: World, told: bool) -> None:
     await world.apply()
