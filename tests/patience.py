@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, TypeVar
 
 T = TypeVar("T")
@@ -16,3 +17,29 @@ def until(condition: Callable[[], T | Literal[False] | None], what: str, timeout
         assert time.monotonic() < end, f"not within {timeout:g} s: {what}"
         time.sleep(0.05)
     return answer
+
+
+class Stopwatch:
+    """How long something takes, and how much of that a busy machine may be to blame for."""
+
+    def __init__(self) -> None:
+        self._began, self._held_up = time.monotonic(), held_up()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been."""
+        return time.monotonic() - self._began
+
+    @property
+    def held_up(self) -> float:
+        """For how long of that any process of this machine waited for a CPU."""
+        return held_up() - self._held_up
+
+
+def held_up() -> float:
+    """For how many seconds so far any process of this machine waited for a CPU; 0 where the kernel does not tell."""
+    try:
+        some = Path("/proc/pressure/cpu").read_text().splitlines()[0]
+        return int(some.rpartition("total=")[2]) / 1e6
+    except (OSError, IndexError, ValueError):
+        return 0.0
