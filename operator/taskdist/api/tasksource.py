@@ -38,7 +38,6 @@ class SourceReason(StrEnum):
 
     RUNNING = "Running"
     SUSPENDED = "Suspended"
-    STARTING = "Starting"
     QUEUE_CLOSED = "QueueClosed"
     REFUSED = "Refused"
     FAILING = "Failing"

@@ -70,8 +70,6 @@ class CronSource:
         if self._reporter.reason == SourceReason.SUSPENDED or (status.schedule not in ("", self._schedule.label)):
             # What was due while it was suspended, or by another schedule, is not missed.
             since = now
-            # Should this end before it is written, the next try goes on from here.
-            self._reporter.say(SourceReason.STARTING, "Runs count from now on")
         else:
             since = status.handled_until or self._born or now
         status.schedule = self._schedule.label

@@ -85,6 +85,7 @@ async def test_after_a_day_without_a_process_runs_are_made_up_for(
     assert world.status()["cron"]["skipped"] == 26 - len(expected)
     await world.clock.to("2026-01-02T04:10")
     assert world.runs() == ["01T01:00", *expected, "02T04:00"]
+    assert world.status()["cron"]["skipped"] == 26 - len(expected), "each is counted once"
 
 
 async def test_a_source_made_while_no_process_ran_is_begun_from_its_creation(world: World) -> None:
@@ -149,6 +150,16 @@ async def test_with_another_schedule_runs_count_anew(world: World) -> None:
     await world.clock.to("2026-01-01T05:02:30")
     assert world.runs() == ["01T05:01", "01T05:02"]
     assert world.status()["observedGeneration"] == 2
+
+
+async def test_what_was_counted_outlasts_a_change_before_it_is_written(world: World) -> None:
+    await world.apply()
+    world.api.fail("patch", lambda _: Unreachable("down"))
+    await world.clock.to("2026-01-01T01:00:20")
+    await world.apply(task={"priority": "High"})
+    world.api.errors.clear()
+    await world.clock.to("2026-01-01T01:10")
+    assert world.status()["created"] == len(world.runs()) == 1
 
 
 async def test_a_full_queue_gets_nothing_and_the_run_is_made_once_it_opens(world: World) -> None:
