@@ -26,6 +26,8 @@ LOOKED_AT_ONCE = 1000
 """Rows that are looked at before others have their turn."""
 BACKLOG = 1000
 """Changes that a slow reader may lag behind before it is cut off."""
+WHOLE_BACKLOG = 100
+"""The same for a reader that wants payloads and results, which are kept for it until it has read them."""
 GRAVES = 10_000
 """Deletions that are remembered, so that a stream that is taken up again misses none."""
 
@@ -129,7 +131,7 @@ class Stream:
         self._overrun = False
 
     def put(self, change: Change) -> None:
-        if len(self._changes) >= BACKLOG:
+        if len(self._changes) >= (WHOLE_BACKLOG if self.whole else BACKLOG):
             self._overrun = True
         else:
             self._changes.append(change if self.whole else change._replace(full=None))

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -22,6 +22,9 @@ from taskdist.kube import TASKS, KubeError, Obj
 
 LONGEST_WAIT = 300.0
 BULK_AT_ONCE = 8
+"""Tasks of one bulk that are submitted at once."""
+BULKS = 8
+"""Bulks that are taken at once."""
 TASKS_PATH = "/v1/namespaces/{namespace}/tasks"
 TASK_PATH = TASKS_PATH + "/{name}"
 
@@ -66,6 +69,8 @@ class Routes:
         self._callers = callers
         self._submitter = submitter
         self._places = places
+        # A bulk is in memory as a whole.
+        self._bulks = Places(BULKS)
         self.router = APIRouter(dependencies=[SECURITY], tags=["tasks"])
         add = self.router.add_api_route
         add(
@@ -189,10 +194,11 @@ class Routes:
         visitor = await self._callers.visitor(request)
         if bodies.media_type(request) not in bodies.NDJSON:
             raise Problem(415, "send one Task a line, as application/x-ndjson", reason="UnknownMediaType")
-        lines = [line async for line in bodies.lines(request)]
-        return StreamingResponse(self._each(visitor, namespace, lines), media_type="application/x-ndjson")
+        with self._bulks.one():
+            lines = [line async for line in bodies.lines(request)]
+        return self._bulks.stream(self._each(visitor, namespace, lines), "application/x-ndjson")
 
-    async def _each(self, visitor: Visitor, namespace: str, lines: list[bytes]) -> AsyncIterator[bytes]:
+    async def _each(self, visitor: Visitor, namespace: str, lines: list[bytes]) -> AsyncGenerator[bytes, None]:
         gate = asyncio.Semaphore(BULK_AT_ONCE)
 
         async def one(number: int, line: bytes) -> bytes:
