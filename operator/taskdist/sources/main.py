@@ -96,6 +96,8 @@ class _Process:
             elector.resign()
             await asyncio.wait({campaign}, timeout=END_SECONDS + 2)
             campaign.cancel()
+            # Where the election itself has failed, nobody else ends it.
+            await self._cancel_work()
         _log.info("stopped")
         return 1 if self._failed else 0
 
@@ -108,13 +110,16 @@ class _Process:
     async def _end(self, _deadline: float) -> None:
         """The leadership ends: nothing is made or written any more."""
         self._metrics.leads(False)
+        await self._cancel_work()
+        if not self._stopping.is_set():
+            _log.warning("the leadership was lost; the process ends and begins anew")
+            self._fail()
+
+    async def _cancel_work(self) -> None:
         work, self._work = self._work, None
         if work is not None:
             work.cancel()
             await asyncio.wait({work})
-        if not self._stopping.is_set():
-            _log.warning("the leadership was lost; the process ends and begins anew")
-            self._fail()
 
     def _over(self, work: asyncio.Task[None]) -> None:
         if work.cancelled():
