@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from taskdist.api import Reason
 from taskdist.core import model
-from taskdist.core.limits.token_bucket import Bucket
+from taskdist.core.limits.token_bucket import Bucket, under
 from taskdist.core.model import Queue, TokenRate
 
 # The message, and what would unblock a Task.
@@ -91,11 +91,7 @@ class Scope:
 
     def tokens(self, rate: TokenRate, now: float) -> Bucket:
         """Return the bucket under its present terms."""
-        bucket = self.bucket
-        if bucket is None:
-            bucket = self.bucket = Bucket(rate)
-        elif bucket.rate is not rate:
-            bucket.adopt(rate, now)
+        self.bucket = bucket = under(self.bucket, rate, now)
         return bucket
 
 

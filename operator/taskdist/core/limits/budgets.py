@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 
 from taskdist.api import Reason
 from taskdist.core.limits.blockers import Blocker, Book, Words
-from taskdist.core.limits.token_bucket import Bucket
+from taskdist.core.limits.token_bucket import Bucket, under
 from taskdist.core.model import Budget, TokenRate
 
 
@@ -54,11 +54,7 @@ class Purse:
 
     def tokens(self, rate: TokenRate, now: float) -> Bucket:
         """Return what it may spend under its present terms."""
-        bucket = self.bucket
-        if bucket is None:
-            bucket = self.bucket = Bucket(rate)
-        elif bucket.rate is not rate:
-            bucket.adopt(rate, now)
+        self.bucket = bucket = under(self.bucket, rate, now)
         return bucket
 
     def lack(self, amount: int, emergency: bool) -> "NoBudget | Short | None":

@@ -100,3 +100,12 @@ class Bucket:
             self._peaks = [_Peak(each.at, each.level + amount) if each.at > since else each for each in self._peaks]
         self._tokens = tokens + amount
         self._at = now
+
+
+def under(bucket: Bucket | None, rate: TokenRate, now: float) -> Bucket:
+    """Return the bucket under its present terms: a new one if there is none yet."""
+    if bucket is None:
+        return Bucket(rate)
+    if bucket.rate is not rate:
+        bucket.adopt(rate, now)
+    return bucket
