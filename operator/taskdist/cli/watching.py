@@ -62,8 +62,8 @@ async def watch_one(cluster: Cluster, name: str) -> int:
 async def watch_all(cluster: Cluster, *, labels: str, queue: str | None, everywhere: bool) -> int:
     """A line for each change of these Tasks, until interrupted."""
     fields = f"spec.queue={queue}" if queue else ""
-    # What is there already is no change.
-    version = (await cluster.list(TASKS, everywhere=everywhere, labels=labels, fields=fields, most=1)).resource_version
+    # What is there already is no change. No selector: for want of one that fits, the API server would read all Tasks.
+    version = (await cluster.list(TASKS, everywhere=everywhere, most=1)).resource_version
     last: dict[str, str] = {}
 
     def cut() -> None:

@@ -166,8 +166,9 @@ class Hub:
         while True:
             try:
                 if not self._version:
-                    # Where the stream begins. What happened before is looked for apart.
-                    self._version = (await self._backend.list(TASKS, fields=self._fields, most=1)).resource_version
+                    # Where the stream begins. What happened before is looked for apart. No selector: for want of one
+                    # that fits, the API server would read all Tasks.
+                    self._version = (await self._backend.list(TASKS, most=1)).resource_version
                 told = False
                 async with self._backend.watch(TASKS, self._version, fields=self._fields) as events:
                     begun = True

@@ -26,7 +26,7 @@ from taskdist.client import (
     Unavailable,
 )
 from taskdist.client.testing import FakeBackend, fake_client
-from taskdist.kube import TASKQUEUES, TASKS, ApiError, Obj, Resource, Unanswered, Unreachable
+from taskdist.kube import TASKQUEUES, TASKS, ApiError, Obj, Page, Resource, Unanswered, Unreachable
 
 WATCH = "watch tasks.taskdist.dev"
 LIST = "list tasks.taskdist.dev"
@@ -199,6 +199,28 @@ async def test_what_was_made_since_the_last_look_is_no_slip(fake: FakeBackend) -
         fake.handler("later")(lambda payload: payload)
         # Warnings are errors here.
         assert await client.run("r", "later", {"n": 1}) == {"n": 1}
+
+
+class Listed(FakeBackend):
+    """Notes what is listed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lists: list[tuple[str, int | None]] = []
+
+    async def list(self, resource: Resource, **how: Any) -> Page:
+        if resource == TASKS:
+            self.lists.append((how.get("fields", ""), how.get("most")))
+        return await super().list(resource, **how)
+
+
+async def test_where_the_watch_begins_is_asked_of_one_task_whatever_it_is() -> None:
+    # A selector that few of very many Tasks fit would have the API server read them all.
+    with Listed() as fake:
+        fake.handler("echo")(lambda payload: payload)
+        async with AsyncClient(backend=fake) as client:
+            assert await client.run("q", "echo", {"n": 1}) == {"n": 1}
+        assert fake.lists == [("", 1)]
 
 
 # What is tried again.
