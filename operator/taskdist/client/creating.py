@@ -85,6 +85,7 @@ class Slips:
     seconds: float = LOOK_AGAIN
     _seen: dict[tuple[str, str], float] = field(default_factory=dict)
     _lists: dict[str, tuple[float, list[Obj]]] = field(default_factory=dict)
+    _listing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def look(self, body: Obj) -> None:
         """Warn of each name that is not there. A Task may be made before its queue, pool and parents: no error."""
@@ -113,12 +114,14 @@ class Slips:
         return True
 
     async def _all(self, resource: Resource, fresh: bool = False) -> list[Obj]:
-        now = time.monotonic()
-        at, items = self._lists.get(str(resource), (-1e9, []))
-        if fresh or now - at > self.seconds:
-            items = (await self.backend.list(resource)).items
-            self._lists[str(resource)] = (now, items)
-        return items
+        # Many Tasks are submitted at once: the first lists, the others wait for it.
+        async with self._listing:
+            now = time.monotonic()
+            at, items = self._lists.get(str(resource), (-1e9, []))
+            if fresh or now - at > self.seconds:
+                items = (await self.backend.list(resource)).items
+                self._lists[str(resource)] = (now, items)
+            return items
 
     async def _missing(self, resource: Resource, word: str, name: str) -> None:
         # It may have been made since the last look.

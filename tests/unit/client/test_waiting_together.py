@@ -26,7 +26,7 @@ from taskdist.client import (
     Unavailable,
 )
 from taskdist.client.testing import FakeBackend, fake_client
-from taskdist.kube import TASKQUEUES, TASKS, ApiError, Obj, Page, Resource, Unanswered, Unreachable
+from taskdist.kube import AGENTPOOLS, TASKQUEUES, TASKS, ApiError, Obj, Page, Resource, Unanswered, Unreachable
 
 WATCH = "watch tasks.taskdist.dev"
 LIST = "list tasks.taskdist.dev"
@@ -199,6 +199,24 @@ async def test_what_was_made_since_the_last_look_is_no_slip(fake: FakeBackend) -
         fake.handler("later")(lambda payload: payload)
         # Warnings are errors here.
         assert await client.run("r", "later", {"n": 1}) == {"n": 1}
+
+
+class Slow(FakeBackend):
+    """Answers no request at once, as the network does."""
+
+    async def list(self, resource: Resource, **how: Any) -> Page:
+        await asyncio.sleep(0)
+        page = await super().list(resource, **how)
+        await asyncio.sleep(0)
+        return page
+
+
+async def test_queues_and_pools_are_looked_at_once_for_many() -> None:
+    with Slow() as slow:
+        slow.handler("echo")(lambda payload: payload)
+        async with AsyncClient(backend=slow) as client:
+            await submitted(client, 50)
+        assert (slow.requests[f"list {TASKQUEUES}"], slow.requests[f"list {AGENTPOOLS}"]) == (1, 1)
 
 
 class Listed(FakeBackend):
