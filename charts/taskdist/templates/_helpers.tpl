@@ -92,3 +92,10 @@ rights. Rendered without a cluster nothing is known of any namespace; every clus
   resources: [events]
   verbs: [create, patch]
 {{- end }}
+
+{{/* What a look at the distribution needs. */}}
+{{- define "taskdist.viewRules" -}}
+- apiGroups: [taskdist.dev]
+  resources: [tasks, taskqueues, agentpools]
+  verbs: [get, list, watch]
+{{- end }}

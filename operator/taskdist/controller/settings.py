@@ -15,7 +15,12 @@ from taskdist.observability.logs import LEVELS
 LEAST_SECONDS: Final = 0.05
 MOST_SECONDS: Final = 3600.0
 MOST_WRITES: Final = 1000
-_PORTS: Final = {"TASKDIST_LINK_PORT": 7443, "TASKDIST_METRICS_PORT": 8080, "TASKDIST_HEALTH_PORT": 8081}
+_PORTS: Final = {
+    "TASKDIST_LINK_PORT": 7443,
+    "TASKDIST_METRICS_PORT": 8080,
+    "TASKDIST_HEALTH_PORT": 8081,
+    "TASKDIST_VIEW_PORT": 9446,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +32,12 @@ class Settings:
     pod_uid: str  # of the pod that this process runs in; empty outside of one
     link_address: str  # what agents dial, host:port
     audience: str  # of the agents' tokens; unique to the installation
+    view_address: str = "localhost:9446"  # where the leader's view is asked, host:port
     watch_namespaces: tuple[str, ...] = ()  # empty: all
     link_port: int = 7443
     metrics_port: int = 8080
     health_port: int = 8081
+    view_port: int = 9446
     host: str = "0.0.0.0"
     ca_secret: str = "taskdist-ca"
     lease_name: str = "taskdist"
@@ -51,9 +58,10 @@ class Settings:
         return self.link_address.rsplit(":", 1)[0]
 
     @property
-    def link_names(self) -> tuple[str, ...]:
-        """The names that the link's certificate is made for."""
-        return tuple(dict.fromkeys((self.link_host, "localhost", "127.0.0.1")))
+    def served_names(self) -> tuple[str, ...]:
+        """The names that the certificate is made for, which the link and the view serve."""
+        view_host = self.view_address.rsplit(":", 1)[0]
+        return tuple(dict.fromkeys((self.link_host, view_host, "localhost", "127.0.0.1")))
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> "Settings":
@@ -67,7 +75,7 @@ class Settings:
         lease_name = env.get("TASKDIST_LEASE", "taskdist")
         ports = {name: read.whole(name, default, 1, 65535) for name, default in _PORTS.items()}
         distinct_ports(ports)
-        link_port = ports["TASKDIST_LINK_PORT"]
+        link_port, view_port = ports["TASKDIST_LINK_PORT"], ports["TASKDIST_VIEW_PORT"]
         allow_short_leases = read.flag("TASKDIST_ALLOW_SHORT_LEASES")
         return cls(
             namespace=namespace,
@@ -75,10 +83,12 @@ class Settings:
             pod_uid=env.get("TASKDIST_POD_UID", ""),
             link_address=read.address("TASKDIST_LINK_ADDRESS", f"taskdist.{namespace}.svc:{link_port}"),
             audience=env.get("TASKDIST_AUDIENCE") or f"taskdist.dev/{namespace}/{lease_name}",
+            view_address=read.address("TASKDIST_VIEW_ADDRESS", f"taskdist-view.{namespace}.svc:{view_port}"),
             watch_namespaces=tuple(n.strip() for n in env.get("TASKDIST_WATCH_NAMESPACES", "").split(",") if n.strip()),
             link_port=link_port,
             metrics_port=ports["TASKDIST_METRICS_PORT"],
             health_port=ports["TASKDIST_HEALTH_PORT"],
+            view_port=view_port,
             host=env.get("TASKDIST_HOST", "0.0.0.0"),
             ca_secret=env.get("TASKDIST_CA_SECRET", "taskdist-ca"),
             lease_name=lease_name,

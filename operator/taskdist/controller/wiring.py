@@ -42,6 +42,7 @@ from taskdist.controller.trust import (
     seen_pod,
     token_review,
 )
+from taskdist.controller.view.wire import View
 from taskdist.core.model import Key
 from taskdist.kube import (
     AGENTPOOLS,
@@ -203,7 +204,7 @@ class Operator:
             withheld=self._retention.withheld,
         )
         self._certificates = CertificateKeeper(
-            SecretStore(client, settings.namespace, settings.ca_secret), self._bundles, settings.link_names
+            SecretStore(client, settings.namespace, settings.ca_secret), self._bundles, settings.served_names
         )
         self._link = LinkServer(
             self._dispatcher,
@@ -244,6 +245,16 @@ class Operator:
             self._asides,
             self._ownership,
         )
+        self._view = View(
+            settings,
+            client,
+            self._tasks.store,
+            self._dispatcher,
+            self._elector,
+            self._serves,
+            self._certificates,
+            self._metrics,
+        )
         self._metrics.observe(self._snapshot)
 
     # -- from start to end -----------------------------------------------------------------------------------------
@@ -255,6 +266,7 @@ class Operator:
             running.append(group.create_task(measure_loop_lag(self._metrics)))
             running.append(group.create_task(self._recorder.run()))
             running.append(group.create_task(self._serve_link()))
+            running.append(group.create_task(self._view.serve(self._listening)))
             stopper = group.create_task(stopping.wait())
             synced = group.create_task(self._synced())
             await asyncio.wait({synced, stopper}, return_when=asyncio.FIRST_COMPLETED)
@@ -394,6 +406,7 @@ class Operator:
     def _task_event(self, event: Change[ObservedTask]) -> None:
         if isinstance(event, Deleted):
             self._tally.gone(event.old.task.uid)
+            self._view.tasks.went(event.old)
             self._payloads.gone(event.old.task.uid)
             self._retention.gone(event.old, time.time())
             self._dispatcher.task_deleted(event.old.task.uid)
@@ -405,6 +418,7 @@ class Operator:
         self._retention.seen(event.new)
         if isinstance(event, Added):
             self._observer.seen(event.new)
+            self._view.tasks.came(event.new)
         self._dispatcher.task_observed(event.new)
 
     def _pod_event(self, event: Change[SeenPod]) -> None:

@@ -94,6 +94,12 @@ class LeaderElector:
         record = self._election.record
         return record.holder if record else ""
 
+    @property
+    def epoch(self) -> int:
+        """The number of the leadership that was seen last; 0 if none was."""
+        record = self._election.record
+        return record.epoch if record else 0
+
     def leading(self) -> int | None:
         """The epoch this process leads under at this moment, or None. Ask before each decision and each write."""
         return self._election.leading(self._clock())

@@ -60,6 +60,7 @@ class OperatorProcess:
     metrics_port: int
     health_port: int
     log: Path
+    view_port: int = 0
 
     def stop(self) -> None:
         """Ask it to end and wait: then it gives its leadership back. Safe to repeat."""
@@ -343,16 +344,17 @@ class Stack:
         All replicas share the link's port: the one that leads listens there.
         """
         assert self._plane is not None
-        metrics_port, health_port = free_ports(2)
+        metrics_port, health_port, view_port = free_ports(3)
         env = {
             **self._operator_env,
             "TASKDIST_POD_NAME": name,
             "TASKDIST_METRICS_PORT": str(metrics_port),
             "TASKDIST_HEALTH_PORT": str(health_port),
+            "TASKDIST_VIEW_PORT": str(view_port),
         }
         command = [str(Path(sys.executable).parent / "taskdist"), "operator"]
         process = self._plane.start_process(name, command, env)
-        operator = OperatorProcess(process, metrics_port, health_port, self._plane.log(name))
+        operator = OperatorProcess(process, metrics_port, health_port, self._plane.log(name), view_port)
         self.operators.append(operator)
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline and process.poll() is None:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -121,6 +121,13 @@ class Metrics:
             "taskdist_api_request_seconds", "How long the API server took to answer.", DELAYS, ("verb", "resource")
         )
         self._refused = self._counter("taskdist_link_refused_total", "Agents that the link turned away.", ("reason",))
+        self._views = self._counter(
+            "taskdist_view_requests_total", "Questions to the leader's view, by path and outcome.", ("path", "outcome")
+        )
+        self._view_seconds = self._histogram(
+            "taskdist_view_request_seconds", "How long the view took to answer; streams left out.", DELAYS, ("path",)
+        )
+        self._streams = Gauge("taskdist_view_streams", "Progress streams that are open.", registry=self.registry)
         self._lag = self._histogram(
             "taskdist_loop_lag_seconds", "How late the dispatch loop wakes: what else kept it busy.", DELAYS, ()
         )
@@ -165,6 +172,16 @@ class Metrics:
     def link_refused(self, reason: str) -> None:
         """The link turned an agent away; `reason` is one of a fixed set of words, never what the agent sent."""
         self._refused.labels(reason).inc()
+
+    def view_asked(self, path: str, outcome: str, seconds: float) -> None:
+        """The view was asked: `path` has no names in it, `outcome` is a status, or `gone` if who asked went away."""
+        self._views.labels(path, outcome).inc()
+        if not path.endswith("/progress"):
+            self._view_seconds.labels(path).observe(seconds)
+
+    def view_streams(self, change: int) -> None:
+        """So many more progress streams are open."""
+        self._streams.inc(change)
 
     def loop_lagged(self, seconds: float) -> None:
         self._lag.observe(max(seconds, 0.0))

@@ -88,16 +88,34 @@ def test_secrets_and_leases_are_reached_by_name_in_the_own_namespace_only(render
 def test_a_list_of_namespaces_takes_rights_there_and_nowhere_else(render: Render) -> None:
     documents = render("watchNamespaces={a,b}")
     operator = [role for role in of(documents, "ClusterRole") if not role["metadata"]["name"].endswith(AGGREGATED)]
-    assert [rule["resources"] for role in operator for rule in role["rules"]] == [["tokenreviews"]]
-    everywhere = [role for role in of(render(), "ClusterRole") if not role["metadata"]["name"].endswith(AGGREGATED)]
-    watch = everywhere[0]["rules"][1:]
-    roles = {role["metadata"]["namespace"]: role["rules"] for role in of(documents, "Role")}
-    assert roles.keys() == {"taskdist-system", "a", "b"}
-    assert roles["a"] == roles["b"] == watch
+    reviews = [["tokenreviews"], ["subjectaccessreviews"]]
+    assert [rule["resources"] for role in operator for rule in role["rules"]] == reviews
+    everywhere = {role["metadata"]["name"]: role["rules"] for role in of(render(), "ClusterRole")}
+    watch, look = everywhere["taskdist-system:taskdist"][2:], everywhere["taskdist-system:taskdist:viewer"]
+    roles = {(role["metadata"]["namespace"], role["metadata"]["name"]): role["rules"] for role in of(documents, "Role")}
+    assert roles.pop(("taskdist-system", "taskdist"))
+    there = {"taskdist-tasks": watch, "taskdist-viewer": look}
+    assert roles == {(namespace, name): rules for namespace in "ab" for name, rules in there.items()}
     assert environment(documents)["TASKDIST_WATCH_NAMESPACES"] == "a,b"
 
 
 AGGREGATED = (":view", ":edit", ":admin")
+
+
+def test_the_viewer_may_look_and_nothing_else(render: Render) -> None:
+    documents = render()
+    (role,) = [role for role in of(documents, "ClusterRole") if role["metadata"]["name"].endswith(":viewer")]
+    assert [(rule["resources"], rule["verbs"]) for rule in role["rules"]] == [
+        (["tasks", "taskqueues", "agentpools"], ["get", "list", "watch"])
+    ]
+    bound = [b for b in of(documents, "ClusterRoleBinding") if b["roleRef"]["name"] == role["metadata"]["name"]]
+    assert [b["subjects"] for b in bound] == [
+        [{"kind": "ServiceAccount", "name": "taskdist-viewer", "namespace": "taskdist-system"}]
+    ]
+    (viewer,) = [a for a in of(documents, "ServiceAccount") if a["metadata"]["name"] == "taskdist-viewer"]
+    assert viewer["automountServiceAccountToken"] is False
+    left = render("view.viewer.create=false")
+    assert not [each for each in left if "viewer" in each["metadata"]["name"]]
 
 
 def environment(documents: list[Object]) -> dict[str, Any]:
@@ -120,6 +138,9 @@ def test_the_operator_is_told_where_it_is_and_what_it_owns(render: Render) -> No
     link = next(service for service in of(documents, "Service") if service["spec"]["ports"][0]["name"] == "link")
     assert host == f"{link['metadata']['name']}.taskdist-system.svc"
     assert port == told["TASKDIST_LINK_PORT"] == str(link["spec"]["ports"][0]["port"])
+    view = next(service for service in of(documents, "Service") if service["spec"]["ports"][0]["name"] == "view")
+    assert told["TASKDIST_VIEW_ADDRESS"] == f"{view['metadata']['name']}.taskdist-system.svc:9446"
+    assert told["TASKDIST_VIEW_PORT"] == str(view["spec"]["ports"][0]["port"]) == "9446"
     assert told["TASKDIST_AUDIENCE"] == "taskdist.dev/taskdist-system/mine"
     assert told["TASKDIST_NAMESPACE"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
 
@@ -148,7 +169,7 @@ def test_services_and_budget_select_the_pods(render: Render) -> None:
     selectors = [service["spec"]["selector"] for service in of(documents, "Service")]
     selectors += [budget["spec"]["selector"]["matchLabels"] for budget in of(documents, "PodDisruptionBudget")]
     selectors += [policy["spec"]["podSelector"]["matchLabels"] for policy in of(documents, "NetworkPolicy")]
-    assert len(selectors) == 4
+    assert len(selectors) == 5
     assert all(selector.items() <= labels for selector in selectors)
 
 

@@ -34,7 +34,7 @@ def second(room: Room, namespace: str, tmp_path: Path, cluster: Client) -> Itera
     """An operator of another installation, with a namespace of its own, that serves the room's too."""
     room.queue()
     room.pool(replicas=1, ready=1)
-    link, metrics_port, health_port = free_ports(3)
+    link, metrics_port, health_port, view_port = free_ports(4)
     env = {
         **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
         **TIMINGS,
@@ -46,6 +46,7 @@ def second(room: Room, namespace: str, tmp_path: Path, cluster: Client) -> Itera
         "TASKDIST_LINK_ADDRESS": f"127.0.0.1:{link}",
         "TASKDIST_METRICS_PORT": str(metrics_port),
         "TASKDIST_HEALTH_PORT": str(health_port),
+        "TASKDIST_VIEW_PORT": str(view_port),
         "TASKDIST_POD_NAME": "second",
     }
     log = tmp_path / "second.log"

@@ -12,7 +12,13 @@ from taskdist.controller.settings import LEAST_SECONDS, MOST_SECONDS, Settings
 
 GOOD = {"TASKDIST_NAMESPACE": "sys"}
 SECONDS = ("TASKDIST_LEASE_SECONDS", "TASKDIST_RENEW_SECONDS", "TASKDIST_RETRY_SECONDS")
-WHOLE = ("TASKDIST_LINK_PORT", "TASKDIST_METRICS_PORT", "TASKDIST_HEALTH_PORT", "TASKDIST_WRITE_CONCURRENCY")
+WHOLE = (
+    "TASKDIST_LINK_PORT",
+    "TASKDIST_METRICS_PORT",
+    "TASKDIST_HEALTH_PORT",
+    "TASKDIST_VIEW_PORT",
+    "TASKDIST_WRITE_CONCURRENCY",
+)
 NO_NUMBERS = (
     "many",
     "nan",
@@ -37,7 +43,8 @@ def test_defaults() -> None:
     assert settings.link_address == "taskdist.sys.svc:7443"
     assert settings.audience == "taskdist.dev/sys/taskdist"
     assert settings.watch_namespaces == ()
-    assert settings.link_names == ("taskdist.sys.svc", "localhost", "127.0.0.1")
+    assert settings.view_address == "taskdist-view.sys.svc:9446"
+    assert settings.served_names == ("taskdist.sys.svc", "taskdist-view.sys.svc", "localhost", "127.0.0.1")
 
 
 def test_lists_and_numbers() -> None:

@@ -1,0 +1,155 @@
+"""Tasks as the view tells them: rows of a list, and one with its place in the order. Each answer is short work."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from taskdist.api import Phase, Priority, Progress
+from taskdist.api.view import TaskList, TaskRow
+from taskdist.controller.view.names import NamesByNamespace
+from taskdist.controller.view.problems import Problem, missing
+from taskdist.controller.view.selecting import Selection
+from taskdist.kube import Store
+from taskdist.protocol.observations import ObservedTask
+from taskdist.protocol.operator import Leader
+from taskdist.protocol.operator.books import LIVE, Lease
+
+# So many Tasks are looked at for one page, whether they are wanted or not.
+MOST_LOOKED_AT = 2500
+LEVELS = tuple(Priority.of(level).value for level in range(len(Priority)))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A Task as the leader has it: with the lease that an agent may run, if there is one."""
+
+    record: ObservedTask
+    lease: Lease | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """What it is by now: an agent may have it before that is written."""
+        return Phase.ASSIGNED if self.lease is not None else self.record.phase
+
+
+class Tasks:
+    """Finds Tasks in the leader's memory.
+
+    Args:
+        store: the view of the API server, ended Tasks included.
+        leader: whoever leads in this process; None: nobody.
+    """
+
+    def __init__(
+        self,
+        store: Store[ObservedTask],
+        leader: Callable[[], Leader | None],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._leader = leader
+        self._wall = wall
+        self._names = NamesByNamespace()
+
+    def now(self) -> float:
+        """Return the wall clock's time."""
+        return self._wall()
+
+    # -- what the informer tells -----------------------------------------------------------------------------------
+
+    def came(self, record: ObservedTask) -> None:
+        self._names.add(record.task.namespace, record.task.name)
+
+    def went(self, record: ObservedTask) -> None:
+        if not self._store.uid_at(record.task.namespace, record.task.name):
+            self._names.discard(record.task.namespace, record.task.name)
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    def leader(self) -> Leader:
+        """Return the leader. Raises Problem where this process has stopped to lead."""
+        leader = self._leader()
+        if leader is None:
+            raise Problem(421, "this replica has stopped to lead: ask again")
+        return leader
+
+    def seen(self, namespace: str, name: str) -> Seen:
+        """Return the Task of this name. Raises Problem."""
+        found = self._find(self.leader(), namespace, name)
+        if found is None:
+            raise missing("Task", namespace, name)
+        return found
+
+    def page(self, namespace: str, selection: Selection) -> TaskList:
+        """Return the next of those that are wanted, in the order of names."""
+        leader, now = self.leader(), self._wall()
+        rows: list[TaskRow] = []
+        last, looked_at, more = "", 0, False
+        for name in self._names.after(namespace, selection.after):
+            if len(rows) >= selection.limit or looked_at >= MOST_LOOKED_AT:
+                more = True
+                break
+            last, looked_at = name, looked_at + 1
+            found = self._find(leader, namespace, name)
+            if found is not None and selection.takes(found.record, found.phase):
+                rows.append(row(found, now))
+        return TaskList.model_construct(items=rows, continue_=last if more else "")
+
+    def _find(self, leader: Leader, namespace: str, name: str) -> Seen | None:
+        record = self._store.find(namespace, name)
+        if record is None:
+            return None
+        entry = leader.state.tasks.get(record.task.uid)
+        if entry is None:
+            return Seen(record)
+        lease = entry.lease
+        return Seen(entry.record, lease if lease is not None and lease.stage in LIVE else None)
+
+
+def row(seen: Seen, now: float) -> TaskRow:
+    """Return the Task's row in a list."""
+    return TaskRow.model_construct(**columns(seen, now))
+
+
+def columns(seen: Seen, now: float) -> dict[str, Any]:
+    """Return what a row tells. Nothing is validated: there are very many of them, and all of it is our own."""
+    record, lease = seen.record, seen.lease
+    task = record.task
+    return {
+        "name": task.name,
+        "namespace": task.namespace,
+        "uid": task.uid,
+        "queue": task.queue,
+        "type": task.type,
+        "tenant": task.tenant,
+        "level": LEVELS[task.priority],
+        "phase": seen.phase.value,
+        "reason": "" if record.reason is None else record.reason.value,
+        "agent": record.agent_name if lease is None else lease.agent_name,
+        "pool": record.pool if lease is None else lease.pool,
+        "attempt": record.attempt if lease is None else lease.name.attempt,
+        "created": moment(task.created),
+        "age": round(max(0.0, now - task.created), 3),
+        "deadline": None if task.deadline is None else moment(task.deadline),
+        "progress": progress(lease),
+    }
+
+
+def moment(seconds: float) -> datetime:
+    """A time of the wall clock as it is told, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def progress(lease: Lease | None) -> Progress | None:
+    """What the agent said last, as it said it: status has it some seconds later."""
+    if lease is None or lease.progress is None:
+        return None
+    return Progress.model_validate(lease.progress)
+
+
+def only(query: Mapping[str, str]) -> None:
+    """Raises Problem where a path takes no parameters and is given some."""
+    if query:
+        raise Problem(400, f"{next(iter(query))[:80]!r} is no parameter here: there are none")

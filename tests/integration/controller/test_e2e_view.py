@@ -1,0 +1,267 @@
+"""The leader's view on real parts: who may ask what, what a standby says, and the way through the API server."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from integration.controller.room import Object, Room, metrics
+from patience import until
+from taskdist.api.view import Leader, Problem, TaskList, TaskRow
+from taskdist.local.controlplane import ControlPlane
+from taskdist.local.rest import Client
+from taskdist.local.stack import OPERATOR_NAMESPACE, Operator, Stack
+
+RESOURCES = ("tasks", "taskqueues", "agentpools")
+
+
+class Asked:
+    """One answer of the view."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def problem(self) -> Problem:
+        assert self.headers["Content-Type"].startswith("application/problem+json"), self.body
+        return Problem.model_validate_json(self.body)
+
+
+class Asker:
+    """Asks one replica's view directly, and trusts the bundle that the operator publishes."""
+
+    def __init__(self, port: int, bundle: Path) -> None:
+        self._port = port
+        self._tls = ssl.create_default_context(cafile=str(bundle))
+
+    def ask(self, path: str, token: str = "", method: str = "GET", body: bytes | None = None) -> Asked:
+        with self._connection() as connection:
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return Asked(answer.status, dict(answer.getheaders()), answer.read())
+
+    @contextmanager
+    def _connection(self) -> Iterator[http.client.HTTPSConnection]:
+        connection = http.client.HTTPSConnection("127.0.0.1", self._port, timeout=20, context=self._tls)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="module")
+def bundle(shared: Room, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The authorities to trust, from where agents read them."""
+    file = tmp_path_factory.mktemp("view") / "ca.crt"
+    file.write_text(until(lambda: shared.get("configmaps", "taskdist-ca"), "the bundle is there")["data"]["ca.crt"])
+    return file
+
+
+@pytest.fixture(scope="module")
+def asker(stack: Stack, bundle: Path) -> Asker:
+    return Asker(stack.operators[0].view_port, bundle)
+
+
+def account(cluster: Client, namespace: str, name: str, rules: list[Object] | None) -> str:
+    """Make a ServiceAccount with these rights in its namespace; return a token of it."""
+    cluster.create(f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": name}})
+    if rules:
+        rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
+        cluster.create(f"{rbac}/roles", {"metadata": {"name": name}, "rules": rules})
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+        subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+        body = {"metadata": {"name": name}, "roleRef": reference, "subjects": [subject]}
+        cluster.create(f"{rbac}/rolebindings", body)
+    return token_of(cluster, namespace, name)
+
+
+def token_of(cluster: Client, namespace: str, name: str) -> str:
+    path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+    return str(cluster.create(path, {"spec": {"expirationSeconds": 3600}})["status"]["token"])
+
+
+@pytest.fixture(scope="module")
+def viewer(cluster: Client, stack: Stack) -> str:
+    """A token of the account that the manifests ship for callers without one."""
+    return token_of(cluster, OPERATOR_NAMESPACE, "taskdist-viewer")
+
+
+def paths(namespace: str) -> list[tuple[str, str, str, str]]:
+    """Each path with its method, and the verb and the resource that it needs."""
+    base = f"/v1/namespaces/{namespace}"
+    return [
+        ("GET", f"{base}/tasks", "list", "tasks"),
+        ("GET", f"{base}/tasks/left", "get", "tasks"),
+    ]
+
+
+def test_who_is_not_known_is_told_so_and_nothing_else(shared: Room, asker: Asker) -> None:
+    for method, path, _, _ in [("GET", "/v1/leader", "", ""), *paths(shared.namespace)]:
+        for token in ("", "nonsense", "a.b.c"):
+            refused = asker.ask(path, token, method)
+            assert (refused.status, refused.headers["WWW-Authenticate"]) == (401, "Bearer"), (path, token)
+            assert "token" in refused.problem.detail
+            assert shared.namespace not in refused.problem.detail
+
+
+def test_a_token_for_the_link_is_none_for_the_view(shared: Room, cluster: Client, asker: Asker) -> None:
+    audience = f"taskdist.dev/{OPERATOR_NAMESPACE}/taskdist"
+    path = f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/serviceaccounts/taskdist-viewer/token"
+    made = cluster.create(path, {"spec": {"audiences": [audience], "expirationSeconds": 3600}})
+    assert asker.ask("/v1/leader", made["status"]["token"]).status == 401
+
+
+def test_each_right_opens_what_it_is_needed_for_and_nothing_else(shared: Room, cluster: Client, asker: Asker) -> None:
+    namespace = shared.namespace
+    nobody = account(cluster, namespace, "nobody", None)
+    assert asker.ask("/v1/leader", nobody).status == 200
+    for verb in ("get", "list", "watch"):
+        for resource in RESOURCES:
+            rule = {"apiGroups": ["taskdist.dev"], "resources": [resource], "verbs": [verb]}
+            token = account(cluster, namespace, f"{verb}-{resource}", [rule])
+            for method, path, needed, of in paths(namespace):
+                asked = asker.ask(path, token, method)
+                if (verb, resource) == (needed, of):
+                    assert asked.status == 200, (path, asked.body)
+                else:
+                    assert asked.status == 403, (path, verb, resource, asked.body)
+                    assert f"may not {needed} {of}.taskdist.dev" in asked.problem.detail
+            # Elsewhere it has no right at all, whether there is anything or not.
+            assert {asker.ask(path, token, method).status for method, path, _, _ in paths("default")} == {403}
+    for method, path, needed, of in paths(namespace):
+        refused = asker.ask(path, nobody, method)
+        assert refused.status == 403
+        assert f"{needed} {of}" in refused.problem.detail
+
+
+def test_a_right_on_one_task_shows_that_one(shared: Room, cluster: Client, asker: Asker) -> None:
+    rule = {"apiGroups": ["taskdist.dev"], "resources": ["tasks"], "verbs": ["get"], "resourceNames": ["left"]}
+    token = account(cluster, shared.namespace, "of-one", [rule])
+    assert asker.ask(f"/v1/namespaces/{shared.namespace}/tasks/left", token).status == 200
+    assert asker.ask(f"/v1/namespaces/{shared.namespace}/tasks/no-handler", token).status == 403
+
+
+def test_tasks_are_told_as_they_are(shared: Room, asker: Asker, viewer: str) -> None:
+    base = f"/v1/namespaces/{shared.namespace}/tasks"
+    page = TaskList.model_validate_json(asker.ask(f"{base}?queue=shut&phase=Pending", viewer).body)
+    assert [(row.name, row.queue, row.type, row.level, row.phase) for row in page.items] == [
+        ("left", "shut", "echo", "Normal", "Pending")
+    ]
+    row = TaskRow.model_validate_json(asker.ask(f"{base}/left", viewer).body)
+    assert row.uid == shared.get("tasks", "left")["metadata"]["uid"]
+    missing = asker.ask(f"{base}/none-such", viewer)
+    assert (missing.status, missing.problem.detail) == (
+        404,
+        f"there is no Task none-such in namespace {shared.namespace}",
+    )
+
+
+@pytest.fixture
+def standby(stack: Stack) -> Iterator[Operator]:
+    operator = stack.start_operator("standby")
+    yield operator
+    stack.operators.remove(operator)
+    operator.stop()
+
+
+def test_a_standby_says_who_leads(
+    stack: Stack, shared: Room, standby: Operator, bundle: Path, viewer: str, asker: Asker
+) -> None:
+    other = Asker(standby.view_port, bundle)
+    leader = Leader.model_validate_json(asker.ask("/v1/leader", viewer).body)
+    assert (leader.leading, leader.holder, leader.epoch > 0) == (True, "operator", True)
+    assert Leader.model_validate_json(other.ask("/v1/leader", viewer).body) == leader.model_copy(
+        update={"leading": False}
+    )
+    for method, path, _, _ in paths(shared.namespace):
+        assert other.ask(path, method=method).status == 401
+        refused = other.ask(path, viewer, method)
+        assert (refused.status, refused.headers["Connection"]) == (421, "close"), refused.body
+        assert refused.problem.leader == leader.model_copy(update={"leading": False})
+        assert refused.problem.detail == "this replica does not lead, operator does: ask again"
+
+
+def address() -> str:
+    """This machine's own, not of loopback: the API server takes none of those for an endpoint."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("203.0.113.1", 9))  # sends nothing
+        return str(probe.getsockname()[0])
+
+
+def relay(listener: socket.socket, port: int) -> None:
+    """Carry what comes to the port on loopback, where the operators of tests listen."""
+
+    def carry(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := source.recv(65536):
+                sink.sendall(chunk)
+        for each in (source, sink):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    with contextlib.suppress(OSError):
+        while True:
+            near, _ = listener.accept()
+            far = socket.create_connection(("127.0.0.1", port))
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=carry, args=pair, daemon=True).start()
+
+
+@pytest.fixture
+def service(stack: Stack, cluster: Client, namespace: str) -> Iterator[str]:
+    """The path of the API server's proxy to the leader's view, over a Service of this test's own."""
+    listener = socket.create_server((address(), 0))
+    threading.Thread(target=relay, args=(listener, stack.operators[0].view_port), daemon=True).start()
+    spec = {"ports": [{"name": "view", "port": 9446, "protocol": "TCP"}]}
+    cluster.create(f"/api/v1/namespaces/{namespace}/services", {"metadata": {"name": "view"}, "spec": spec})
+    cluster.create(
+        f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices",
+        {
+            "metadata": {"name": "view", "labels": {"kubernetes.io/service-name": "view"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [address()], "conditions": {"ready": True}}],
+            "ports": [{"name": "view", "port": listener.getsockname()[1], "protocol": "TCP"}],
+        },
+    )
+    yield f"/api/v1/namespaces/{namespace}/services/https:view:9446/proxy"
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+def test_it_is_reached_through_the_api_server(
+    service: str, control_plane: ControlPlane, shared: Room, viewer: str
+) -> None:
+    access, server = control_plane.access, urlsplit(control_plane.server)
+
+    def ask(path: str, headers: dict[str, str]) -> Asked:
+        connection = http.client.HTTPSConnection(server.hostname or "", server.port, timeout=20, context=access.tls)
+        with contextlib.closing(connection):
+            connection.request("GET", service + path, headers=headers)
+            answer = connection.getresponse()
+            return Asked(answer.status, dict(answer.getheaders()), answer.read())
+
+    # The Service is known to the API server a moment later.
+    through = until(
+        lambda: (asked := ask("/v1/leader", {"X-Taskdist-Token": viewer})).status != 503 and asked, "there is a way"
+    )
+    assert (through.status, Leader.model_validate_json(through.body).leading) == (200, True), through.body
+    assert ask(f"/v1/namespaces/{shared.namespace}/tasks/left", {"X-Taskdist-Token": viewer}).status == 200
+    assert ask("/v1/leader", {}).status == 401
+
+
+def test_what_is_asked_is_counted(stack: Stack, shared: Room, asker: Asker, viewer: str) -> None:
+    asker.ask("/v1/leader", viewer)
+    asker.ask("/no/such/path", viewer)
+    counted = metrics(stack.operators[0])
+    assert counted['taskdist_view_requests_total{outcome="200",path="/v1/leader"}'] >= 1
+    assert counted['taskdist_view_requests_total{outcome="404",path="other"}'] >= 1
