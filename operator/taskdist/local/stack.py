@@ -351,6 +351,7 @@ class Stack:
             "TASKDIST_METRICS_PORT": str(metrics_port),
             "TASKDIST_HEALTH_PORT": str(health_port),
             "TASKDIST_VIEW_PORT": str(view_port),
+            "TASKDIST_VIEW_ADDRESS": f"localhost:{view_port}",
         }
         command = [str(Path(sys.executable).parent / "taskdist"), "operator"]
         process = self._plane.start_process(name, command, env)

@@ -95,12 +95,11 @@ class Listener:
         transport: asyncio.BaseTransport | None = None
         try:
             transport, _ = await loop.connect_accepted_socket(
-                lambda: _Watched(self._protocol(), over),
+                lambda: _Watched(self._protocol(), over, self._opened),
                 accepted,
                 ssl=self._tls(),
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
             )
-            self._arm(transport, FIRST_SECONDS)
             await over.wait()
         except (OSError, ssl.SSLError):
             accepted.close()  # it did not come to a handshake, which is the caller's affair
@@ -108,6 +107,9 @@ class Listener:
             if transport is not None and (timer := self._timers.pop(transport, None)) is not None:
                 timer.cancel()
             self._room.release()
+
+    def _opened(self, transport: asyncio.BaseTransport) -> None:
+        self._arm(transport, FIRST_SECONDS)
 
     def _arm(self, transport: asyncio.BaseTransport, seconds: float) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -141,15 +143,19 @@ class Listener:
 class _Watched(asyncio.Protocol):
     """The protocol of one connection, and word of its end."""
 
-    def __init__(self, inner: asyncio.Protocol, over: asyncio.Event) -> None:
+    def __init__(
+        self, inner: asyncio.Protocol, over: asyncio.Event, opened: Callable[[asyncio.BaseTransport], None]
+    ) -> None:
         self._inner = inner
         self._over = over
+        self._opened = opened
         self.data_received = inner.data_received  # type: ignore[method-assign]  # no call more for each packet
         self.eof_received = inner.eof_received  # type: ignore[method-assign]
         self.pause_writing = inner.pause_writing  # type: ignore[method-assign]
         self.resume_writing = inner.resume_writing  # type: ignore[method-assign]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._opened(transport)  # before the first question can come over it
         self._inner.connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -10,6 +10,7 @@ TITLES: Mapping[int, str] = {
     403: "A right is missing",
     404: "There is no such thing",
     405: "Not with this method",
+    408: "The question did not come to its end",
     410: "The list has moved on",
     413: "The question is too large",
     421: "This replica does not lead",
@@ -37,11 +38,6 @@ class Problem(Exception):
         self.shape = Shape.model_validate(
             {"title": TITLES.get(status, "The question was refused"), "status": status, "detail": detail, **more}
         )
-
-    @property
-    def closes(self) -> bool:
-        """Whether the connection ends with it: another one is paced anew, and may lead to another replica."""
-        return self.status in (401, 421, 429)
 
 
 def missing(kind: str, namespace: str, name: str) -> Problem:

@@ -23,6 +23,7 @@ from taskdist.controller.view.problems import Problem
 from taskdist.link.keeper import CertificateSource
 
 MOST_BODY_BYTES = 16 * 1024
+BODY_SECONDS = 10.0
 STOP_SECONDS = 1.0
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -47,7 +48,7 @@ class Question:
     request: web.Request
 
 
-Answer = Callable[[Question], Awaitable[Model | web.StreamResponse]]
+Answer = Callable[[Question], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class ViewServer:
 
     async def _who_leads(self, request: web.Request) -> web.StreamResponse:
         caller = await self._callers.who(request.headers)
-        return await self._pace.step(caller.name, lambda: _json(self._leader()))
+        return await self._pace.step(caller.name, lambda: as_json(self._leader()))
 
     def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -158,9 +159,8 @@ class ViewServer:
             await self._callers.check(caller, route.rights(namespace, name))
             if not self._serves(namespace):
                 raise Problem(404, f"namespace {namespace} is served by another installation")
-            body = await request.read() if request.can_read_body else b""
-            answer = await route.answer(Question(caller, namespace, name, request.query, body, request))
-            return _json(answer) if isinstance(answer, Model) else answer
+            body = await _body(request)
+            return await route.answer(Question(caller, namespace, name, request.query, body, request))
 
         return handle
 
@@ -172,7 +172,19 @@ class ViewServer:
             raise Problem(421, f"this replica does not lead, {who}: ask again", leader=leader)
 
 
-def _json(answer: Model) -> web.Response:
+async def _body(request: web.Request) -> bytes:
+    """All of the body. Raises Problem if it is slow to come: nobody keeps a connection by it."""
+    if not request.can_read_body:
+        return b""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise Problem(408, f"the body did not come within {BODY_SECONDS:g} seconds") from None
+
+
+def as_json(answer: Model) -> web.Response:
+    """Return the answer as it is sent. That is work, too: it belongs into the step that found the answer."""
     body = answer.model_dump_json(by_alias=True, exclude_none=True).encode()
     return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
@@ -185,6 +197,6 @@ def _refusal(problem: Problem) -> web.Response:
         headers["WWW-Authenticate"] = "Bearer"
     body: dict[str, Any] = problem.shape.to_wire()
     response = web.json_response(body, status=problem.status, content_type="application/problem+json", headers=headers)
-    if problem.closes:
-        response.force_close()
+    # A refusal is not paced. So it ends the connection: another one is, and may lead to another replica.
+    response.force_close()
     return response

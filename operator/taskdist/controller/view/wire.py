@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import structlog
+from aiohttp import web
 
 from taskdist.api.meta import Model
 from taskdist.api.view import Leader
@@ -13,7 +14,7 @@ from taskdist.controller.settings import Settings
 from taskdist.controller.view.callers import Callers, Reviews
 from taskdist.controller.view.pace import Pace
 from taskdist.controller.view.selecting import Selection
-from taskdist.controller.view.server import Answer, Counts, Question, Route, ViewServer
+from taskdist.controller.view.server import Answer, Counts, Question, Route, ViewServer, as_json
 from taskdist.controller.view.tasks import Tasks, only, row
 from taskdist.kube import Client, LeaderElector, Store
 from taskdist.link.keeper import CertificateSource
@@ -84,8 +85,8 @@ class View:
     def _short(self, work: Callable[[Question], Model]) -> Answer:
         """An answer that is work of one step."""
 
-        async def answer(question: Question) -> Model:
-            return await self._pace.step(question.caller.name, lambda: work(question))
+        async def answer(question: Question) -> web.StreamResponse:
+            return await self._pace.step(question.caller.name, lambda: as_json(work(question)))
 
         return answer
 

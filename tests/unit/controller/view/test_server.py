@@ -10,13 +10,14 @@ from typing import Any, cast
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from taskdist.api.view import Leader
 from taskdist.controller.view import listening
 from taskdist.controller.view.callers import Caller, Callers, Right
 from taskdist.controller.view.pace import Pace
 from taskdist.controller.view.problems import Problem
-from taskdist.controller.view.server import MOST_BODY_BYTES, Question, Route, ViewServer
+from taskdist.controller.view.server import MOST_BODY_BYTES, Question, Route, ViewServer, as_json
 from taskdist.link.ca import Authority, AuthoritySettings, rotate
 
 AUTHORITY = rotate(None, ("localhost",), time.time(), AuthoritySettings())
@@ -55,8 +56,8 @@ class Room:
     def leader(self) -> Leader:
         return Leader(leading=self.leading, holder="operator-0", epoch=3, address="view:9446")
 
-    async def _leader(self, _: Question) -> Leader:
-        return self.leader()
+    async def _leader(self, _: Question) -> web.StreamResponse:
+        return as_json(self.leader())
 
     def view_asked(self, path: str, outcome: str, _seconds: float) -> None:
         self.counted.append((path, outcome))
@@ -147,8 +148,39 @@ async def test_refusals_say_why(room: Room) -> None:
     assert {("other", "404"), ("other", "405"), ("/v1/leader", "401")} <= set(room.counted)
 
 
+@pytest.mark.parametrize(
+    ("path", "token", "method"),
+    [
+        pytest.param("/v1/nothing", "", "GET", id="a path that does not exist, of a stranger"),
+        pytest.param(TASK, "", "PUT", id="a method that does not exist, of a stranger"),
+        pytest.param(TASK, "", "GET", id="no token"),
+        pytest.param(TASK + "/what-if", "ann", "POST", id="no right"),
+    ],
+)
+async def test_refusals_end_the_connection_so_that_their_number_is_paced(
+    room: Room, path: str, token: str, method: str
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", room.port, ssl=trusting(room))
+    bearer = f"Authorization: Bearer {token}\r\n" if token else ""
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{bearer}\r\n".encode() * 5)
+    with contextlib.suppress(ConnectionError):
+        assert (await asyncio.wait_for(reader.read(), 20)).count(b"HTTP/1.1 4") == 1
+    writer.close()
+    assert len(room.counted) == 1
+
+
+async def test_a_body_that_does_not_come_keeps_no_connection(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskdist.controller.view.server.BODY_SECONDS", 0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", room.port, ssl=trusting(room))
+    writer.write(
+        f"GET {TASK} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ann\r\nContent-Length: 9\r\n\r\nhalf".encode()
+    )
+    assert (await asyncio.wait_for(reader.readline(), 20)).startswith(b"HTTP/1.1 408")
+    writer.close()
+
+
 async def test_a_defect_is_no_end(room: Room, caplog: pytest.LogCaptureFixture) -> None:
-    async def breaks(_: Question) -> Leader:
+    async def breaks(_: Question) -> web.StreamResponse:
         raise ZeroDivisionError("secret")
 
     room.answer = breaks
@@ -160,7 +192,7 @@ async def test_a_defect_is_no_end(room: Room, caplog: pytest.LogCaptureFixture) 
 async def test_who_goes_away_ends_the_work(room: Room) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
-    async def slow(_: Question) -> Leader:
+    async def slow(_: Question) -> web.StreamResponse:
         begun.set()
         try:
             await asyncio.Event().wait()
