@@ -18,7 +18,7 @@ from integration.controller.room import Object, Room, metrics
 from patience import until
 from taskdist.api.view import Leader, Problem, TaskList, TaskRow
 from taskdist.local.controlplane import ControlPlane
-from taskdist.local.rest import Client
+from taskdist.local.rest import MERGE_PATCH, Client
 from taskdist.local.stack import OPERATOR_NAMESPACE, Operator, Stack
 
 RESOURCES = ("tasks", "taskqueues", "agentpools")
@@ -209,12 +209,18 @@ def relay(listener: socket.socket, port: int) -> None:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
+    def both(near: socket.socket, far: socket.socket) -> None:
+        with near, far:
+            back = threading.Thread(target=carry, args=(far, near), daemon=True)
+            back.start()
+            carry(near, far)
+            back.join()
+
     with contextlib.suppress(OSError):
         while True:
             near, _ = listener.accept()
             far = socket.create_connection(("127.0.0.1", port))
-            for pair in ((near, far), (far, near)):
-                threading.Thread(target=carry, args=pair, daemon=True).start()
+            threading.Thread(target=both, args=(near, far), daemon=True).start()
 
 
 @pytest.fixture
@@ -224,15 +230,19 @@ def service(stack: Stack, cluster: Client, namespace: str) -> Iterator[str]:
     threading.Thread(target=relay, args=(listener, stack.operators[0].view_port), daemon=True).start()
     spec = {"ports": [{"name": "view", "port": 9446, "protocol": "TCP"}]}
     cluster.create(f"/api/v1/namespaces/{namespace}/services", {"metadata": {"name": "view"}, "spec": spec})
-    cluster.create(
-        f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices",
-        {
-            "metadata": {"name": "view", "labels": {"kubernetes.io/service-name": "view"}},
-            "addressType": "IPv4",
-            "endpoints": [{"addresses": [address()], "conditions": {"ready": True}}],
-            "ports": [{"name": "view", "port": listener.getsockname()[1], "protocol": "TCP"}],
-        },
-    )
+    # What controllers make of the pods behind a Service. Its proxy goes by that, and by the addresses of those pods.
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    container = {"name": "view", "image": "view"}
+    body: Object = {"nodeName": "elsewhere", "automountServiceAccountToken": False, "containers": [container]}
+    cluster.create(pods, {"metadata": {"name": "view"}, "spec": body})
+    status = {"phase": "Running", "podIP": address(), "podIPs": [{"ip": address()}]}
+    cluster.request("PATCH", f"{pods}/view/status", {"status": status}, content_type=MERGE_PATCH)
+    target = {"kind": "Pod", "name": "view", "namespace": namespace}
+    subset = {
+        "addresses": [{"ip": address(), "targetRef": target}],
+        "ports": [{"name": "view", "port": listener.getsockname()[1], "protocol": "TCP"}],
+    }
+    cluster.create(f"/api/v1/namespaces/{namespace}/endpoints", {"metadata": {"name": "view"}, "subsets": [subset]})
     yield f"/api/v1/namespaces/{namespace}/services/https:view:9446/proxy"
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
@@ -252,7 +262,8 @@ def test_it_is_reached_through_the_api_server(
 
     # The Service is known to the API server a moment later.
     through = until(
-        lambda: (asked := ask("/v1/leader", {"X-Taskdist-Token": viewer})).status != 503 and asked, "there is a way"
+        lambda: (asked := ask("/v1/leader", {"X-Taskdist-Token": viewer})).status not in (404, 503) and asked,
+        "there is a way",
     )
     assert (through.status, Leader.model_validate_json(through.body).leading) == (200, True), through.body
     assert ask(f"/v1/namespaces/{shared.namespace}/tasks/left", {"X-Taskdist-Token": viewer}).status == 200
