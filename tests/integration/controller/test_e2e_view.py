@@ -19,7 +19,7 @@ from patience import until
 from taskdist.api.view import Leader, Problem, TaskList, TaskRow
 from taskdist.local.controlplane import ControlPlane
 from taskdist.local.rest import MERGE_PATCH, Client
-from taskdist.local.stack import OPERATOR_NAMESPACE, Operator, Stack
+from taskdist.local.stack import OPERATOR_NAMESPACE, OperatorProcess, Stack
 
 RESOURCES = ("tasks", "taskqueues", "agentpools")
 
@@ -167,7 +167,7 @@ def test_tasks_are_told_as_they_are(shared: Room, asker: Asker, viewer: str) -> 
 
 
 @pytest.fixture
-def standby(stack: Stack) -> Iterator[Operator]:
+def standby(stack: Stack) -> Iterator[OperatorProcess]:
     operator = stack.start_operator("standby")
     yield operator
     stack.operators.remove(operator)
@@ -175,7 +175,7 @@ def standby(stack: Stack) -> Iterator[Operator]:
 
 
 def test_a_standby_says_who_leads(
-    stack: Stack, shared: Room, standby: Operator, bundle: Path, viewer: str, asker: Asker
+    stack: Stack, shared: Room, standby: OperatorProcess, bundle: Path, viewer: str, asker: Asker
 ) -> None:
     other = Asker(standby.view_port, bundle)
     leader = Leader.model_validate_json(asker.ask("/v1/leader", viewer).body)
