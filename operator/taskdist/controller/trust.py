@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from taskdist.api import GROUP, AgentPool
 from taskdist.controller.pods import CA_CONFIGMAP, MANAGED_BY
-from taskdist.kube import CONFIGMAPS, PODS, SECRETS, TOKENREVIEWS, ApiError, Client, KubeError
-from taskdist.link.auth import PodOwner
+from taskdist.core.model import Key
+from taskdist.kube import CONFIGMAPS, PODS, SECRETS, TOKENREVIEWS, ApiError, Client, KubeError, Store
+from taskdist.link.auth import Authenticator, PodOwner
 from taskdist.link.keeper import SecretChanged, StoredSecret
 from taskdist.protocol import convert
 from taskdist.protocol.observations import ObservedPod
@@ -188,6 +189,17 @@ class BundleMaps:
             if not (error.is_forbidden or error.is_not_found):
                 raise
         return True
+
+
+def authenticator(client: Client, audience: str, pods: Store[SeenPod], pool_uid: Callable[[Key], str]) -> Authenticator:
+    """Return what admits agents: by their tokens, and by the pods and pools that are seen."""
+    return Authenticator(
+        token_review(client),
+        audience,
+        lambda uid: pod.owner if (pod := pods.get(uid)) else None,
+        pod_reader(client),
+        lambda namespace, name: pool_uid((namespace, name)) or None,
+    )
 
 
 def token_review(client: Client) -> "Callable[[str, Sequence[str]], Any]":

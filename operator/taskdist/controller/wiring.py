@@ -38,9 +38,8 @@ from taskdist.controller.trust import (
     BundleMaps,
     SecretStore,
     SeenPod,
-    pod_reader,
+    authenticator,
     seen_pod,
-    token_review,
 )
 from taskdist.controller.view.wire import View
 from taskdist.core.model import Key
@@ -62,7 +61,6 @@ from taskdist.kube import (
     Updated,
     archived,
 )
-from taskdist.link.auth import Authenticator
 from taskdist.link.ca import DamagedAuthority
 from taskdist.link.keeper import CertificateKeeper
 from taskdist.link.server import LinkServer
@@ -167,13 +165,7 @@ class Operator:
         self._tally, self._retention = Tally(self._serves), Retention()
         self._reaper = Reaper(client, self._retention, self._may_act, self._expired, serves=self._serves)
         self._bundles = BundleMaps(client, self._pool_namespaces, settings.audience)
-        self._authenticator = Authenticator(
-            token_review(client),
-            settings.audience,
-            lambda uid: pod.owner if (pod := self._pods.store.get(uid)) else None,
-            pod_reader(client),
-            lambda namespace, name: self._pool_uid((namespace, name)) or None,
-        )
+        self._authenticator = authenticator(client, settings.audience, self._pods.store, self._pool_uid)
         relay = Relay()
         self._payloads = RecentPayloads()
         self._effects = KubeEffects(
