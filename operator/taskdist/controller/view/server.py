@@ -95,7 +95,8 @@ class ViewServer:
         self._application.router.add_get("/v1/leader", self._who_leads)
         for route in routes:
             self._application.router.add_route(route.method, route.path, self._handler(route))
-        self._certificates = certificates
+        self._server: web.Server | None = None
+        self._listener = Listener(self._connection, certificates.serving)
 
     async def serve(self, host: str, port: int, listening: Callable[[int], None] = lambda _port: None) -> None:
         """Serve until cancelled; `listening` is told the port. Raises OSError if the port is taken."""
@@ -103,13 +104,16 @@ class ViewServer:
             self._application, access_log=None, shutdown_timeout=STOP_SECONDS, handler_cancellation=True
         )
         await runner.setup()
-        assert runner.server is not None
-        self._listener = Listener(runner.server, self._certificates.serving)
+        self._server = runner.server
         try:
             listening(self._listener.open(host, port))
             await self._listener.run()
         finally:
             await runner.cleanup()
+
+    def _connection(self) -> asyncio.Protocol:
+        assert self._server is not None, "nothing is accepted before the server is set up"
+        return self._server()
 
     # -- around each question --------------------------------------------------------------------------------------
 
