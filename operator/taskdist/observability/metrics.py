@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -127,7 +127,6 @@ class Metrics:
         self._view_seconds = self._histogram(
             "taskdist_view_request_seconds", "How long the view took to answer; streams left out.", DELAYS, ("path",)
         )
-        self._streams = Gauge("taskdist_view_streams", "Progress streams that are open.", registry=self.registry)
         self._lag = self._histogram(
             "taskdist_loop_lag_seconds", "How late the dispatch loop wakes: what else kept it busy.", DELAYS, ()
         )
@@ -178,10 +177,6 @@ class Metrics:
         self._views.labels(path, outcome).inc()
         if not path.endswith("/progress"):
             self._view_seconds.labels(path).observe(seconds)
-
-    def view_streams(self, change: int) -> None:
-        """So many more progress streams are open."""
-        self._streams.inc(change)
 
     def loop_lagged(self, seconds: float) -> None:
         self._lag.observe(max(seconds, 0.0))
