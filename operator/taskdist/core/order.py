@@ -4,7 +4,7 @@ Owns the rule, as functions of a queue's settings, a Task and the time. The inde
 checker computes them again. Knows nothing of the other Tasks.
 """
 
-from math import floor, inf
+from math import inf
 from typing import Final
 
 from taskdist.api import OrderPolicy
@@ -67,13 +67,12 @@ def aged(queue: Queue, task: Task, now: float, base: int) -> int:
     """Return the level at a time, given the level without aging."""
     if base >= TOP or now < promotion(queue, task, base, base) or not ages(queue):
         return base
-    # Asked of the moment itself, so that a promotion due now has happened now.
-    risen = floor((now - task.created) / queue.aging_step)
-    while now < promotion(queue, task, base + risen - 1, base):
-        risen -= 1
-    while now >= promotion(queue, task, base + risen, base):
+    # Asked of each moment itself, so that a promotion due now has happened now; and step by step, as a step may be so
+    # short that no number counts how many have gone by.
+    risen = base + 1
+    while risen < TOP and now >= promotion(queue, task, risen, base):
         risen += 1
-    return min(TOP, base + risen)
+    return risen
 
 
 def ages(queue: Queue) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from builders import NAMESPACE, make_agent, make_pool, make_queue, make_task
 from taskdist.api import Delivery, OnHopeless, OnOverflow, OrderPolicy, Phase, Reason
-from taskdist.core import Core
+from taskdist.core import Core, order
 from taskdist.core.decisions import Assign, Decision, Fail, Scale, Spill
 from taskdist.core.events import (
     AgentReady,
@@ -321,6 +321,18 @@ def test_each_promotion_is_announced() -> None:
         assert world.core.next_wake() == at
         world.decides(at)
     assert world.core.next_wake() is None
+
+
+@pytest.mark.parametrize("step", [5e-324, 1e-300, 1e-18, 1e-9, 0.5, 10.0, 1e300], ids=str)
+@pytest.mark.parametrize("waited", [0.0, 9.999, 10.0, 25.0, 1e9], ids=lambda seconds: f"{seconds:g} s")
+def test_a_step_of_aging_may_be_as_short_or_long_as_the_api_server_takes(step: float, waited: float) -> None:
+    """A step that is too short to be counted lifts at once, and neither ends nor holds up the leader."""
+    created = 1.7e9
+    q, t = queue(aging_step=step), task("a", priority=1, created=created)
+    lifted = order.level(q, t, created + waited) - 1
+    # Said in another way: how many of the three promotions below the top are due.
+    due = sum(created + waited >= created + count * step for count in (1, 2, 3))
+    assert lifted == due
 
 
 def test_fairness_holds_inside_the_aged_level() -> None:
