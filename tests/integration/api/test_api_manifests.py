@@ -572,6 +572,8 @@ QUEUE_DEFAULTS: Object = {
     "reclaim": "Lease",
     "leaseSeconds": 15,
     "holdSeconds": 120,
+    "archive": False,
+    "archiveBacklog": 10000,
     "retry": {
         "limit": 3,
         "initialSeconds": 1,
