@@ -53,12 +53,13 @@ def leads(operator: OperatorProcess, sessions: int = 0) -> bool:
     return now["taskdist_leader"] == 1 and now["taskdist_link_sessions"] >= sessions
 
 
-def heard(operator: OperatorProcess, agents: int) -> bool:
-    """Whether it leads, and so many agents were heard there: with that their leases were renewed."""
-    there = ('state="idle"', 'state="busy"')
-    counts = metrics(operator).items()
+def heard(operator: OperatorProcess, room: Room, agents: int) -> bool:
+    """Whether it leads, and so many agents of the room were heard there: with that their leases were renewed."""
+    there, here = ('state="idle"', 'state="busy"'), f'namespace="{room.namespace}"'
     return leads(operator) and agents == sum(
-        count for name, count in counts if name.startswith("taskdist_agents{") and any(each in name for each in there)
+        count
+        for name, count in metrics(operator).items()
+        if name.startswith("taskdist_agents{") and here in name and any(each in name for each in there)
     )
 
 
@@ -117,7 +118,7 @@ def test_a_killed_leader_costs_no_attempt_with_what_is_shipped(
     killed = Stopwatch()
     first.process.wait()
     room.stack.operators.remove(first)
-    until(lambda: heard(second, 2), "the other one leads, and the agents are there")
+    until(lambda: heard(second, room, 2), "the other one leads, and the agents are there")
     kept = in_time(killed)
     record_property("leader_killed_s", round(killed.seconds, 2))
     # The only one now: it is killed, and comes back in its pod. It need not wait for its former self.
@@ -130,7 +131,7 @@ def test_a_killed_leader_costs_no_attempt_with_what_is_shipped(
     until(lambda: leads(second), "it leads again")
     assert listed.seconds - listed.held_up < 5, "it waited for its former self"
     record_property("single_operator_killed_s", round(killed.seconds, 2))
-    until(lambda: heard(second, 2), "the agents are there")
+    until(lambda: heard(second, room, 2), "the agents are there")
     kept = in_time(killed) and kept
     record_property("attempts_kept", kept)
     work.end(kept)
