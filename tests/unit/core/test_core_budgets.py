@@ -1,5 +1,6 @@
 """Budgets that Tasks of several queues share: on the core as a whole, named cases."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -443,6 +444,25 @@ def test_nobody_is_told_to_wait_for_itself() -> None:
     assert explanation is not None
     assert "enough in 4 s" in explanation.message
     assert "goes first" not in explanation.message
+
+
+@pytest.mark.parametrize(
+    ("now", "counted"),
+    [
+        pytest.param(3.0, {Reason.BUDGET_SHORT: 2}, id="not-yet"),
+        pytest.param(4.0, {Reason.BUDGET_SHORT: 1, Reason.QUEUED: 1}, id="enough-for-whose-turn-it-is"),
+    ],
+)
+def test_reasons_are_counted_as_each_task_gives_them_when_time_has_brought_enough(
+    now: float, counted: dict[Reason, int]
+) -> None:
+    """Between decisions as well: the one whose turn it is waits no longer for the rate, those behind it do."""
+    world = claimed()
+    world.told(task("later", 8, "tokens", created=0.75), now=1.0)
+    assert world.starts(1.0) == []
+    found = world.core.waiting_by_reason(now)
+    assert {reason: tasks for (_, reason), tasks in found.items()} == counted
+    assert Counter(world.why(uid, now) for uid in ("large", "later")) == counted
 
 
 @pytest.mark.parametrize(

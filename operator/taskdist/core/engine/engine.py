@@ -406,7 +406,7 @@ class Core:
         return holdups(self._catalogue, self._line_limits(now), self._reservations, now)
 
     def _line_limits(self, now: float) -> LineLimits:
-        return LineLimits(self._waiting, self._limits, now)
+        return LineLimits(self._waiting, self._limits, self._tasks, now)
 
     def queue_counts(self) -> dict[Key, tuple[int, int]]:
         """Return by queue how many Tasks wait and how many are leased. Queues without Tasks are left out."""

@@ -2,17 +2,19 @@
 
 Parking notes a limit only once a Task was tried, and none is tried while all agents are busy. So the limits themselves
 are asked here, at any moment and without taking anything. All Tasks of a line are alike to them but for their
-concurrency keys, of which only the full ones are looked at.
+concurrency keys, of which only the full ones are looked at, and for the one whose turn it is at a rate.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from taskdist.core.fleet.equivalence import Shape
 from taskdist.core.limits.blockers import Blocker, FullKey
+from taskdist.core.limits.budgets import NotYet
 from taskdist.core.limits.limits import Limits
 from taskdist.core.model import EMERGENCY, Key
 from taskdist.core.ordering.index import WaitingIndex
-from taskdist.core.ordering.lines import KeyCount, Line
+from taskdist.core.ordering.lines import KeyCount, Line, TaskRecord
 
 
 class HeldPart(NamedTuple):
@@ -26,8 +28,10 @@ class HeldPart(NamedTuple):
 class LineLimits:
     """What limits hold, line by line, at one moment."""
 
-    def __init__(self, waiting: WaitingIndex, limits: Limits, now: float) -> None:
+    def __init__(self, waiting: WaitingIndex, limits: Limits, records: Mapping[str, TaskRecord], now: float) -> None:
+        """`records` are those of all Tasks, by uid."""
         self._waiting = waiting
+        self._records = records
         self._limits = limits
         self._now = now
         # By queue: whether it has any quota or rate; and its full concurrency keys.
@@ -67,9 +71,24 @@ class LineLimits:
             since -= count.since
         if shared is None:
             return found
+        first = self._in_turn(line, shared)
+        if first is not None:
+            own = self._limits.holding(first.task, line.level, self._now)
+            # One that its key holds is counted by now.
+            if not isinstance(own, FullKey):
+                tasks -= 1
+                since -= first.since
+                if own is not None:
+                    found.append(HeldPart(own, 1, first.since))
         if tasks:
             found.append(HeldPart(shared, tasks, since))
         return found
+
+    def _in_turn(self, line: Line, shared: Blocker) -> TaskRecord | None:
+        """Return the Task of the line whose claim the others wait for: it may start as soon as time has brought it."""
+        claim = shared.claim if isinstance(shared, NotYet) else None
+        record = None if claim is None else self._records.get(claim.uid)
+        return record if record is not None and record.line is line else None
 
     def _by_key(self, line: Line) -> list[tuple[FullKey, KeyCount]]:
         """Return the full concurrency keys that Tasks of the line have, with how many do."""
