@@ -42,7 +42,7 @@ from taskdist.kube.resources import (
     uid_of,
     version_of,
 )
-from taskdist.kube.reviews import AccessError, Caller, NotAllowed, NotAuthenticated, NotReviewed, Reviews, Right
+from taskdist.kube.reviews import AccessError, Busy, Caller, NotAllowed, NotAuthenticated, NotReviewed, Reviews, Right
 from taskdist.kube.status_bodies import status_operations, status_patch
 from taskdist.kube.store import (
     Added,
@@ -81,6 +81,7 @@ __all__ = [
     "Answer",
     "ApiError",
     "Aside",
+    "Busy",
     "Caller",
     "Change",
     "Client",

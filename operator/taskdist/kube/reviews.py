@@ -22,6 +22,7 @@ from taskdist.kube.resources import SUBJECTACCESSREVIEWS, TOKENREVIEWS, Resource
 CACHE_SECONDS = 10.0
 CACHE_ENTRIES = 10_000
 AT_ONCE = 16
+MOST_WAITING = 2_000
 MAX_TOKEN_BYTES = 16 * 1024
 
 A = TypeVar("A")
@@ -45,6 +46,10 @@ class NotAllowed(AccessError):
 
 class NotReviewed(AccessError):
     """The API server did not answer in time, or refuses to be asked: ask again."""
+
+
+class Busy(NotReviewed):
+    """So many are being looked up that nobody else is now: ask again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,9 @@ class Reviews:
 
     Args:
         audiences: what a token must be for; empty: for the API server itself.
+        timeout: of one review, in seconds; the wait for its turn counts.
+        at_once: reviews under way at once.
+        most_waiting: reviews that are under way or wait for their turn; beyond these callers are told to come again.
         clock: seconds on a clock that does not jump.
     """
 
@@ -85,6 +93,8 @@ class Reviews:
         *,
         audiences: Sequence[str] = (),
         timeout: float = 10.0,
+        at_once: int = AT_ONCE,
+        most_waiting: int = MOST_WAITING,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
@@ -92,7 +102,9 @@ class Reviews:
         self._timeout = timeout
         self._callers: _Remembered[Caller | str] = _Remembered(clock)
         self._rights: _Remembered[bool] = _Remembered(clock)
-        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._gate = asyncio.Semaphore(at_once)
+        self._most_waiting = most_waiting
+        self._waiting = 0
 
     async def caller(self, token: str) -> Caller:
         """Return whose token it is. Raises NotAuthenticated or NotReviewed."""
@@ -148,6 +160,9 @@ class Reviews:
 
     async def _ask(self, resource: Resource, kind: str, spec: dict[str, Any]) -> Mapping[str, Any]:
         body = {"apiVersion": resource.api_version, "kind": kind, "spec": spec}
+        if self._waiting >= self._most_waiting:
+            raise Busy("too many callers are being looked up: ask again")
+        self._waiting += 1
         try:
             async with self._gate, asyncio.timeout(self._timeout):
                 status = (await self._client.create(resource, body)).get("status")
@@ -157,6 +172,8 @@ class Reviews:
             raise NotReviewed(f"the API server refuses to review who asks ({error.status}): {error.message}") from error
         except (KubeError, TimeoutError) as error:
             raise NotReviewed("the API server did not review who asks in time: ask again") from error
+        finally:
+            self._waiting -= 1
         return status if isinstance(status, dict) else {}
 
 

@@ -9,6 +9,7 @@ import pytest
 from taskdist.kube import (
     TASKS,
     Answer,
+    Busy,
     Caller,
     Client,
     NotAllowed,
@@ -19,6 +20,7 @@ from taskdist.kube import (
     Right,
     Unreachable,
 )
+from taskdist.kube import reviews as module
 
 JANE = {"username": "jane", "uid": "1", "groups": ["team-a"], "extra": {"scopes": ["x"]}}
 LOOK = Right("list", TASKS, "team-a")
@@ -178,3 +180,26 @@ async def test_what_the_api_server_cannot_even_read_is_no_token() -> None:
     judge.error = Answer(400, b'{"kind": "Status", "message": "no such bytes"}')
     with pytest.raises(NotAuthenticated, match="no such bytes"):
         await reviews(judge).caller("\x00")
+
+
+async def test_many_callers_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CACHE_ENTRIES", 5)
+    asked = reviews(Judge())
+    for number in range(20):
+        with pytest.raises(NotAuthenticated):
+            await asked.caller(f"token-{number}")
+    assert len(asked._callers._known) == 5
+
+
+async def test_beyond_a_bound_callers_are_told_to_come_again() -> None:
+    judge = Judge()
+    judge.gate = asyncio.Event()
+    asked = reviews(judge, most_waiting=2)
+    first = [asyncio.create_task(asked.caller(token)) for token in ("good", "other")]
+    await judge.heard.wait()
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        await asked.caller("third")
+    judge.gate.set()
+    await asyncio.gather(*first, return_exceptions=True)
+    assert (await asked.caller("good")).username == "jane"

@@ -16,10 +16,11 @@ from aiohttp import web
 
 from taskdist.api.meta import Model
 from taskdist.api.view import Leader
-from taskdist.controller.view.callers import Caller, Callers, Right
+from taskdist.controller.view.callers import Callers
 from taskdist.controller.view.listening import Listener
 from taskdist.controller.view.pace import Pace
 from taskdist.controller.view.problems import Problem
+from taskdist.kube import Caller, Resource, Right
 from taskdist.link.keeper import CertificateSource
 
 MOST_BODY_BYTES = 16 * 1024
@@ -57,15 +58,12 @@ class Route:
 
     method: str
     path: str
-    needs: Sequence[tuple[str, str]]
+    needs: Sequence[tuple[str, Resource]]
     answer: Answer
 
     def rights(self, namespace: str, name: str) -> list[Right]:
         """What a caller needs to ask this. A right on one object is asked for by its name."""
-        return [
-            Right(verb, resource, namespace, name if verb == "get" and resource in self.path else "")
-            for verb, resource in self.needs
-        ]
+        return [Right(verb, resource, namespace, name if verb == "get" else "") for verb, resource in self.needs]
 
 
 class ViewServer:
@@ -151,7 +149,7 @@ class ViewServer:
 
     async def _who_leads(self, request: web.Request) -> web.StreamResponse:
         caller = await self._callers.who(request.headers)
-        return await self._pace.step(caller.name, lambda: as_json(self._leader()))
+        return await self._pace.step(caller.username, lambda: as_json(self._leader()))
 
     def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:

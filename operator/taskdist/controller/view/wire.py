@@ -11,16 +11,16 @@ from taskdist.api.meta import Model
 from taskdist.api.view import Leader
 from taskdist.controller.dispatch import Dispatcher
 from taskdist.controller.settings import Settings
-from taskdist.controller.view.callers import Callers, Reviews
+from taskdist.controller.view.callers import Callers
 from taskdist.controller.view.pace import Pace
 from taskdist.controller.view.selecting import Selection
 from taskdist.controller.view.server import Answer, Counts, Question, Route, ViewServer, as_json
 from taskdist.controller.view.tasks import Tasks, only, row
-from taskdist.kube import Client, LeaderElector, Store
+from taskdist.kube import TASKS, Client, LeaderElector, Store
 from taskdist.link.keeper import CertificateSource
 from taskdist.protocol.observations import ObservedTask
 
-TASKS = "/v1/namespaces/{namespace}/tasks"
+TASKS_PATH = "/v1/namespaces/{namespace}/tasks"
 # How long the port may be taken at the start, in seconds.
 LISTEN_SECONDS = 10.0
 _log = structlog.get_logger("taskdist.view")
@@ -51,10 +51,10 @@ class View:
         self._pace = Pace()
         self.tasks = Tasks(store, lambda: dispatcher.leader)
         self.routes = (
-            Route("GET", TASKS, [("list", "tasks")], self._short(self._list)),
-            Route("GET", TASKS + "/{name}", [("get", "tasks")], self._short(self._task)),
+            Route("GET", TASKS_PATH, [("list", TASKS)], self._short(self._list)),
+            Route("GET", TASKS_PATH + "/{name}", [("get", TASKS)], self._short(self._task)),
         )
-        callers = Callers(Reviews(client))
+        callers = Callers(client)
         self._server = ViewServer(self.routes, self._leader, serves, callers, self._pace, certificates, counts)
 
     async def serve(self, certified: asyncio.Event) -> None:
@@ -86,7 +86,7 @@ class View:
         """An answer that is work of one step."""
 
         async def answer(question: Question) -> web.StreamResponse:
-            return await self._pace.step(question.caller.name, lambda: as_json(work(question)))
+            return await self._pace.step(question.caller.username, lambda: as_json(work(question)))
 
         return answer
 

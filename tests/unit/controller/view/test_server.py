@@ -14,10 +14,11 @@ from aiohttp import web
 
 from taskdist.api.view import Leader
 from taskdist.controller.view import listening
-from taskdist.controller.view.callers import Caller, Callers, Right
+from taskdist.controller.view.callers import Callers
 from taskdist.controller.view.pace import Pace
 from taskdist.controller.view.problems import Problem
 from taskdist.controller.view.server import MOST_BODY_BYTES, Question, Route, ViewServer, as_json
+from taskdist.kube import AGENTPOOLS, TASKS, Caller, Resource, Right
 from taskdist.link.ca import Authority, AuthoritySettings, rotate
 
 AUTHORITY = rotate(None, ("localhost",), time.time(), AuthoritySettings())
@@ -27,7 +28,7 @@ class Known:
     """Callers by their tokens; `may` are the rights of all of them."""
 
     def __init__(self) -> None:
-        self.may: set[tuple[str, str]] = {("get", "tasks")}
+        self.may: set[tuple[str, Resource]] = {("get", TASKS)}
         self.checked: list[Right] = []
 
     async def who(self, headers: Any) -> Caller:
@@ -40,7 +41,7 @@ class Known:
         for right in rights:
             self.checked.append(right)
             if (right.verb, right.resource) not in self.may:
-                raise Problem(403, f"{caller.name} may not {right}")
+                raise Problem(403, f"{caller.username} may not {right}")
 
 
 class Room:
@@ -71,8 +72,8 @@ async def room() -> AsyncIterator[Room]:
     room = Room()
     path = "/v1/namespaces/{namespace}/tasks/{name}"
     routes = [
-        Route("GET", path, [("get", "tasks")], lambda question: room.answer(question)),
-        Route("POST", path + "/what-if", [("get", "tasks"), ("list", "agentpools")], lambda each: room.answer(each)),
+        Route("GET", path, [("get", TASKS)], lambda question: room.answer(question)),
+        Route("POST", path + "/what-if", [("get", TASKS), ("list", AGENTPOOLS)], lambda each: room.answer(each)),
     ]
     server = ViewServer(routes, room.leader, lambda _: room.serves, cast(Callers, room.callers), Pace(1.0), room, room)
     listens = asyncio.Event()
@@ -116,7 +117,7 @@ async def test_an_answer_is_json_that_nobody_keeps(room: Room) -> None:
     status, body, headers = await ask(room, TASK)
     assert (status, body) == (200, {"leading": True, "holder": "operator-0", "epoch": 3, "address": "view:9446"})
     assert (headers["Content-Type"], headers["Cache-Control"]) == ("application/json", "no-store")
-    assert room.callers.checked == [Right("get", "tasks", "ns", "t")]
+    assert room.callers.checked == [Right("get", TASKS, "ns", "t")]
 
 
 async def refused(room: Room, path: str, status: int, **asked: Any) -> dict[str, Any]:
@@ -135,7 +136,7 @@ async def test_refusals_say_why(room: Room) -> None:
     await refused(room, "/v1/namespaces/Ns/tasks/t", 404)
     await refused(room, "/v1/namespaces/ns/tasks/%2e%2e%2f", 404)
     await refused(room, TASK + "/what-if", 403, method="POST")
-    room.callers.may.add(("list", "agentpools"))
+    room.callers.may.add(("list", AGENTPOOLS))
     await refused(room, TASK + "/what-if", 413, method="POST", data=b"x" * (MOST_BODY_BYTES + 1))
     room.serves = False
     assert "another installation" in (await refused(room, TASK, 404))["detail"]
