@@ -8,7 +8,7 @@ import asyncio
 import time
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -159,7 +159,12 @@ class _Namespace:
 class Board:
     """Rows by name, who waits for which, and how fast queues' Tasks end."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, told: Callable[[str], str | None], clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            told: up to which version of the API server a namespace is told here; None if it is not watched.
+        """
+        self._told = told
         self._clock = clock
         self._rows: dict[Key, Row] = {}
         self._namespaces: dict[str, _Namespace] = {}
@@ -167,15 +172,18 @@ class Board:
         self._ends: dict[Key, deque[float]] = {}
         self._pending: Counter[Key] = Counter()
         self._graves: deque[tuple[int, Row]] = deque()
-        # Up to which version all is told; and from which on all deletions are remembered.
-        self._version = 0
-        self._floor = _NEVER
+        # From which version on all deletions are remembered: since the beginning, and where it is a later one. An empty
+        # name stands for all namespaces.
+        self._first: dict[str, int] = {}
+        self._floors: dict[str, int] = {}
+        self._begun = False
 
     # -- what the watch tells --------------------------------------------------------------------------------------
 
-    def begin(self, version: str) -> None:
-        """Take note that all Tasks as of this version are there: what was deleted before nobody here knows."""
-        self._floor = self._version = max(self._version, _number(version))
+    def begin(self, namespaces: Sequence[str] = ()) -> None:
+        """Take note that all Tasks of these namespaces are there; none named: of all."""
+        self._first = {each: _number(self._told(each) or "") for each in namespaces or ("",)}
+        self._begun = True
 
     def hear(self, event: Told[Seen] | Aside) -> None:
         """Take in a change: the informer's `on_event`."""
@@ -193,7 +201,6 @@ class Board:
         now.full = None
 
     def _put(self, row: Row, full: Obj | None) -> None:
-        self._version = max(self._version, _number(row.version))
         key = (row.namespace, row.name)
         space = self._namespaces.setdefault(row.namespace, _Namespace())
         known = self._rows.get(key)
@@ -207,13 +214,13 @@ class Board:
 
     def _gone(self, row: Row, full: Obj | None, seen: bool) -> None:
         if seen:
-            self._version = max(self._version, _number(row.version))
-            self._graves.append((self._version, row))
+            self._graves.append((_number(row.version), row))
             if len(self._graves) > GRAVES:
-                self._floor = max(self._floor, self._graves.popleft()[0])
-        elif self.begun:
+                version, oldest = self._graves.popleft()
+                self._raise_floor(oldest.namespace, version)
+        elif self._begun:
             # When it went nobody has heard: whoever comes back has to list again.
-            self._floor = max(self._floor, self._version + 1)
+            self._raise_floor(row.namespace, _number(self._told(row.namespace) or "") + 1)
         key = (row.namespace, row.name)
         space = self._namespaces.get(row.namespace)
         known = self._rows.get(key)
@@ -225,6 +232,13 @@ class Board:
             self._forget(row.namespace)
         # It may have ended and been deleted while nobody looked: its last state says so.
         self._tell_waiters(row.uid, full if row.settled else None)
+
+    def _floor(self, namespace: str) -> int:
+        first = self._first.get(namespace, self._first.get("", 0))
+        return max(first, self._floors.get(namespace, 0))
+
+    def _raise_floor(self, namespace: str, version: int) -> None:
+        self._floors[namespace] = max(version, self._floors.get(namespace, 0))
 
     def _count(self, row: Row, by: int) -> None:
         if row.phase == Phase.PENDING:
@@ -259,7 +273,7 @@ class Board:
     @property
     def begun(self) -> bool:
         """Whether all Tasks are in view."""
-        return self._floor != _NEVER
+        return self._begun
 
     @property
     def rows(self) -> int:
@@ -315,9 +329,9 @@ class Board:
         """How many wait for a Task."""
         return sum(map(len, self._waiters.values()))
 
-    def version(self) -> str:
-        """Return up to which version of the API server all is told."""
-        return str(self._version)
+    def version(self, namespace: str) -> str | None:
+        """Return up to which version of the API server the namespace is told; None if it is not watched."""
+        return self._told(namespace)
 
     async def follow(
         self, namespace: str, wants: Callable[[Row], bool], *, heartbeat: float, since: str = "", whole: bool = False
@@ -330,7 +344,7 @@ class Board:
 
         Raises Overrun.
         """
-        if since and _number(since) < self._floor:
+        if since and (not self._begun or _number(since) < self._floor(namespace)):
             raise Expired
         stream = Stream(wants, whole)
         space = self._namespaces.setdefault(namespace, _Namespace())

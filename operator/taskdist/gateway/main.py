@@ -61,7 +61,7 @@ class Gateway:
         OnBehalf(transport, "")  # refuses what would not work before anybody calls
         self._settings = settings
         self.measures = Measures()
-        self.board = Board()
+        self.board = Board(self._told)
         self.places = Places(settings.most_waiting)
         queues = Queues(self.board)
         client = Client(transport)
@@ -80,7 +80,7 @@ class Gateway:
     async def begun(self) -> None:
         """Return once all Tasks are in view."""
         await self.tasks.synced()
-        self.board.begin(self.tasks.version)
+        self.board.begin(self._settings.watch_namespaces)
 
     def unready(self) -> str | None:
         """Say what keeps callers from being answered; None where nothing does."""
@@ -90,6 +90,9 @@ class Gateway:
             if informer.silent_for > SILENT_SECONDS:
                 return f"the API server has said nothing of {informer.resource} for {informer.silent_for:.0f} s"
         return None
+
+    def _told(self, namespace: str) -> str | None:
+        return self.tasks.version_in(namespace)
 
     def _gauges(self) -> dict[str, float]:
         return {

@@ -234,10 +234,9 @@ class Routes:
         """List Tasks by name, without payloads and results. From memory: it may be a moment behind."""
         visitor = await self._callers.visitor(request)
         await visitor.must("list", namespace)
-        self._check_begun()
         wants = wanted(name=name, queue=queue, type=type, phases=phase, selector=selector)
         # Before it is read: what changes meanwhile is told again.
-        version = self._board.version()
+        version = self._check_in_view(namespace)
         rows, more = await self._board.page(namespace, wants, limit, after)
         return TaskPage(items=[TaskRow.of(row) for row in rows], next=more, resource_version=version)
 
@@ -303,14 +302,19 @@ class Routes:
         visitor = await self._callers.visitor(request)
         await visitor.must("list", namespace)
         await visitor.must("watch", namespace)
-        self._check_begun()
+        self._check_in_view(namespace)
         wants = wanted(name=name, queue=queue, type=type, phases=phase, selector=selector)
         changes = streams.events(self._board, namespace, wants, since=since or "", whole=results)
         return self._places.stream(changes, streams.MEDIA_TYPE)
 
-    def _check_begun(self) -> None:
+    def _check_in_view(self, namespace: str) -> str:
+        """Return up to which version the namespace is in view. Raises Problem."""
+        version = self._board.version(namespace)
+        if version is None:
+            raise Problem(404, f"namespace {namespace} is not served by this gateway", reason="NotServed")
         if not self._board.begun:
             raise Problem(503, "the Tasks are being read: try again", reason="NotReady", retry_after=1)
+        return version
 
     async def _until_settled(
         self, visitor: Visitor, namespace: str, name: str, known: Obj | None, seconds: float

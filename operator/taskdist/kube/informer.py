@@ -136,12 +136,10 @@ class Informer(Generic[T]):
     def is_synced(self) -> bool:
         return all(scope.synced.is_set() for scope in self._scopes)
 
-    @property
-    def version(self) -> str:
-        """Up to which version all namespaces have been seen; empty before the first list, or where versions are no
-        numbers."""
-        versions = [scope.version for scope in self._scopes]
-        return min(versions, key=int) if all(each.isdecimal() for each in versions) else ""
+    def version_in(self, namespace: str) -> str | None:
+        """Up to which version this namespace has been told; empty before its first list, None if it is not watched."""
+        scopes = (scope for scope in self._scopes if scope.namespace in (None, namespace))
+        return next((scope.version for scope in scopes), None)
 
     @property
     def silent_for(self) -> float:

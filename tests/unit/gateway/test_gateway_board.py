@@ -22,10 +22,10 @@ class World:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.board = Board(clock=lambda: self.now)
+        self.board = Board(lambda _: str(self.version), clock=lambda: self.now)
         self.store: Store[Seen] = Store(seen)
         self.version = 0
-        self.board.begin("0")
+        self.board.begin()
 
     def put(self, name: str, phase: str = "Pending", **rest: Any) -> None:
         self.version += 1
@@ -176,25 +176,25 @@ async def test_a_stream_that_is_taken_up_again_misses_nothing_and_repeats_nothin
     world = World()
     for name in "abc":
         world.put(name)
-    since = world.board.version()
+    since = str(world.version)
     world.remove("a")
     world.put("c", "Assigned")
     world.put("d")
     assert await told_since(world.board, since, 4) == [("a", True), ("c", False), ("d", False)]
-    assert await told_since(world.board, world.board.version(), 1) == []
+    assert await told_since(world.board, str(world.version), 1) == []
 
 
 async def test_after_a_deletion_that_only_a_list_told_whoever_comes_back_has_to_list() -> None:
     world = World()
     world.put("a")
     world.put("b")
-    since = world.board.version()
+    since = str(world.version)
     world.version += 1
     world._tell(world.store.sweep({"uid-b"}, str(world.version)))
     with pytest.raises(Expired):
         await told_since(world.board, since, 1)
     world.put("b", "Assigned")
-    assert await told_since(world.board, world.board.version(), 1) == []
+    assert await told_since(world.board, str(world.version), 1) == []
 
 
 async def test_who_comes_back_too_late_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,19 +202,29 @@ async def test_who_comes_back_too_late_is_told_so(monkeypatch: pytest.MonkeyPatc
     world = World()
     for name in "ab":
         world.put(name)
-    since = world.board.version()
+    since = str(world.version)
     world.remove("a")
     world.remove("b")
     with pytest.raises(Expired):
         await told_since(world.board, since, 1)
-    later = Board()
-    later.begin("100")
+    later = Board(lambda _: "100")
+    later.begin()
     with pytest.raises(Expired):
         await told_since(later, "99", 1)
 
 
+async def test_each_namespace_has_a_version_of_its_own() -> None:
+    versions = {"ns": "7", "other": "90"}
+    board = Board(versions.get)
+    board.begin(("ns", "other"))
+    assert await told_since(board, "7", 1) == []
+    with pytest.raises(Expired):
+        await told_since(board, "6", 1)
+    assert (board.version("ns"), board.version("third")) == ("7", None)
+
+
 async def test_before_all_is_in_view_no_stream_can_be_taken_up() -> None:
-    board = Board()
+    board = Board(lambda _: "5")
     assert not board.begun
     with pytest.raises(Expired):
         await told_since(board, "5", 1)
@@ -274,13 +284,13 @@ def test_an_odd_object_is_a_row_all_the_same(odd: Obj) -> None:
 
 
 def test_an_object_set_aside_changes_nothing() -> None:
-    board = Board()
+    board = Board(lambda _: "5")
     board.hear(Aside("u", "ns", "a", "1", None, "odd"))  # type: ignore[arg-type]
     assert board.rows == 0
 
 
 def test_a_deletion_of_what_was_never_seen_changes_nothing() -> None:
-    board = Board()
+    board = Board(lambda _: "5")
     board.hear(Deleted(seen(task("a", 1))))
     board.hear(Added(seen(task("b", 2))))
     board.hear(Updated(seen(task("b", 2)), seen(task("b", 3))))

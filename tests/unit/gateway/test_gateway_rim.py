@@ -88,7 +88,7 @@ def queue(accepting: bool | None = None, **spec: object) -> Obj:
 
 
 def test_a_full_queue_says_when_its_tasks_will_have_gone_below_the_low_mark(monkeypatch: pytest.MonkeyPatch) -> None:
-    board = Board()
+    board = Board(lambda _: "1")
     queues = Queues(board)
     queues.hear(Added(seen_queue(queue(False, overflow={"highWater": 40, "lowWater": 10}))))
     monkeypatch.setattr(board, "pending", lambda *_: 40)
@@ -101,7 +101,7 @@ def test_a_full_queue_says_when_its_tasks_will_have_gone_below_the_low_mark(monk
 
 
 def test_what_the_api_server_refuses_before_the_watch_has_told_is_full_all_the_same() -> None:
-    queues = Queues(Board())
+    queues = Queues(Board(lambda _: "1"))
     queues.hear(Added(seen_queue(queue())))
     for name in ("q", "unknown"):
         full = queues.full("ns", name, 30.0)
