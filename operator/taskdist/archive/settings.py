@@ -44,13 +44,12 @@ class Settings:
             "TASKDIST_ARCHIVE_HEALTH_PORT": read.whole("TASKDIST_ARCHIVE_HEALTH_PORT", 8081, 1, 65535),
         }
         distinct_ports(ports)
-        watched = env.get("TASKDIST_ARCHIVE_NAMESPACES", "")
         return cls(
             dsn=read.needed("TASKDIST_ARCHIVE_DSN", "set it to postgresql://USER:PASSWORD@HOST:5432/DATABASE"),
             namespace=read.needed("TASKDIST_NAMESPACE", "set it to the namespace that the operator runs in"),
             installation=env.get("TASKDIST_LEASE") or "taskdist",
             cluster=env.get("TASKDIST_ARCHIVE_CLUSTER", ""),
-            watch_namespaces=tuple(dict.fromkeys(n.strip() for n in watched.split(",") if n.strip())),
+            watch_namespaces=read.names("TASKDIST_ARCHIVE_NAMESPACES"),
             keep_months=read.whole("TASKDIST_ARCHIVE_KEEP_MONTHS", 0, 0, MOST_MONTHS),
             metrics_port=ports["TASKDIST_ARCHIVE_METRICS_PORT"],
             health_port=ports["TASKDIST_ARCHIVE_HEALTH_PORT"],

@@ -48,6 +48,10 @@ class Environment:
     def flag(self, name: str) -> bool:
         return self.one_of(name, "false", ("true", "false")) == "true"
 
+    def names(self, name: str) -> tuple[str, ...]:
+        """Return the names of a comma-separated list, each once; none where it is empty."""
+        return tuple(dict.fromkeys(each.strip() for each in self.env.get(name, "").split(",") if each.strip()))
+
     def one_of(self, name: str, default: str, words: tuple[str, ...]) -> str:
         value = self.env.get(name, "") or default
         if value.lower() not in words:

@@ -84,7 +84,7 @@ class Settings:
             link_address=read.address("TASKDIST_LINK_ADDRESS", f"taskdist.{namespace}.svc:{link_port}"),
             audience=env.get("TASKDIST_AUDIENCE") or f"taskdist.dev/{namespace}/{lease_name}",
             view_address=read.address("TASKDIST_VIEW_ADDRESS", f"taskdist-view.{namespace}.svc:{view_port}"),
-            watch_namespaces=tuple(n.strip() for n in env.get("TASKDIST_WATCH_NAMESPACES", "").split(",") if n.strip()),
+            watch_namespaces=read.names("TASKDIST_WATCH_NAMESPACES"),
             link_port=link_port,
             metrics_port=ports["TASKDIST_METRICS_PORT"],
             health_port=ports["TASKDIST_HEALTH_PORT"],

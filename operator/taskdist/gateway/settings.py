@@ -48,13 +48,12 @@ class Settings:
         root = env.get("TASKDIST_GATEWAY_ROOT_PATH", "").rstrip("/")
         if root and not root.startswith("/"):
             raise SettingsError(f"TASKDIST_GATEWAY_ROOT_PATH is {root!r}: let it begin with a slash")
-        namespaces = env.get("TASKDIST_WATCH_NAMESPACES", "").split(",")
         return cls(
             port=ports["TASKDIST_GATEWAY_PORT"],
             metrics_port=ports["TASKDIST_METRICS_PORT"],
             health_port=ports["TASKDIST_HEALTH_PORT"],
             host=env.get("TASKDIST_HOST", "0.0.0.0"),
-            watch_namespaces=tuple(each.strip() for each in namespaces if each.strip()),
+            watch_namespaces=read.names("TASKDIST_WATCH_NAMESPACES"),
             tls_cert=cert,
             tls_key=key,
             root_path=root,

@@ -37,13 +37,12 @@ class Settings:
             "TASKDIST_SOURCES_HEALTH_PORT": read.whole("TASKDIST_SOURCES_HEALTH_PORT", 8081, 1, 65535),
         }
         distinct_ports(ports)
-        watched = env.get("TASKDIST_SOURCES_NAMESPACES", "")
         return cls(
             namespace=read.needed("TASKDIST_NAMESPACE", "set it to the namespace that this process runs in"),
             pod_name=env.get("TASKDIST_POD_NAME") or socket.gethostname(),
             pod_uid=env.get("TASKDIST_POD_UID", ""),
             lease_name=env.get("TASKDIST_SOURCES_LEASE") or "taskdist-sources",
-            watch_namespaces=tuple(dict.fromkeys(name.strip() for name in watched.split(",") if name.strip())),
+            watch_namespaces=read.names("TASKDIST_SOURCES_NAMESPACES"),
             metrics_port=ports["TASKDIST_SOURCES_METRICS_PORT"],
             health_port=ports["TASKDIST_SOURCES_HEALTH_PORT"],
             host=env.get("TASKDIST_SOURCES_HOST") or "0.0.0.0",
