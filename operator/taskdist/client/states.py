@@ -7,6 +7,9 @@ from typing import Any
 from taskdist.api import Phase
 from taskdist.kube import Obj, name_of, namespace_of, uid_of
 
+SETTLED = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.DEAD_LETTERED})
+"""The phases of a Task of which nothing more comes by itself."""
+
 
 def status_of(obj: Obj) -> dict[str, Any]:
     """The object's status; empty where nobody has written one."""
@@ -24,7 +27,7 @@ def ended(obj: Obj) -> bool:
 
 def settled(obj: Obj) -> bool:
     """Nothing more comes of it by itself: it has ended, or is a dead letter until somebody redrives it."""
-    return ended(obj) or phase_of(obj) == Phase.DEAD_LETTERED
+    return phase_of(obj) in SETTLED
 
 
 def story(obj: Obj) -> str:

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from taskdist.api import Phase, Priority
+from taskdist.client.states import SETTLED, phase_of, status_of
 from taskdist.kube import Added, Aside, Deleted, Obj, name_of, namespace_of, uid_of, version_of
 from taskdist.kube import Change as Told
 
 Key = tuple[str, str]
 _NEVER = 2**63
-SETTLED = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.DEAD_LETTERED})
-"""Nothing more comes of such a Task by itself."""
 RATE_SECONDS = 60.0
 """How far back it is looked to say how fast a queue's Tasks end."""
 LOOKED_AT_ONCE = 1000
@@ -72,20 +71,19 @@ class Seen:
 
 def row_of(obj: Obj) -> Row:
     """Return what is kept of this Task, whatever a newer or older release has written on it."""
-    metadata, spec = obj["metadata"], _dict(obj.get("spec"))
-    status = _dict(obj.get("status"))
+    metadata, spec, status = obj["metadata"], as_object(obj.get("spec")), status_of(obj)
     attempt, progress = status.get("attempt"), status.get("progress")
     return Row(
         uid=uid_of(obj),
         namespace=namespace_of(obj),
         name=name_of(obj),
         version=version_of(obj),
-        labels={str(key): str(value) for key, value in _dict(metadata.get("labels")).items()},
+        labels={str(key): str(value) for key, value in as_object(metadata.get("labels")).items()},
         queue=str(spec.get("queue") or ""),
         type=str(spec.get("type") or ""),
         priority=str(spec.get("priority") or Priority.NORMAL),
         tenant=str(spec.get("tenant") or namespace_of(obj)),
-        phase=str(status.get("phase") or Phase.PENDING),
+        phase=phase_of(obj),
         reason=str(status.get("reason") or ""),
         message=str(status.get("message") or ""),
         pool=str(status.get("pool") or ""),
@@ -391,5 +389,6 @@ def _number(version: str) -> int:
     return int(version) if version.isdecimal() and len(version) < 20 else 0
 
 
-def _dict(value: object) -> dict[str, Any]:
+def as_object(value: object) -> dict[str, Any]:
+    """Return the JSON object that this is; an empty one for anything else."""
     return value if isinstance(value, dict) else {}

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 
 from taskdist.api import Phase
+from taskdist.client.states import settled
 from taskdist.gateway import bodies, streams
 from taskdist.gateway.board import Board
 from taskdist.gateway.callers import Callers, Visitor
@@ -179,7 +180,7 @@ class Routes:
         task = bodies.a_task(bodies.an_object(await bodies.read(request, bodies.MOST_BYTES)))
         made = await self._submitter.submit(visitor, namespace, task, key)
         obj = made.obj
-        if wait and not _settled(obj):
+        if wait and not settled(obj):
             await visitor.must("watch", namespace, name := obj["metadata"]["name"])
             obj = await self._until_settled(visitor, namespace, name, obj, wait) or obj
         document = TaskDocument.of_object(obj)
@@ -254,7 +255,7 @@ class Routes:
         obj = None
         if row is None or row.settled:
             obj = await self._read(visitor, namespace, name)
-        if obj is None or not _settled(obj):
+        if obj is None or not settled(obj):
             found = await self._until_settled(visitor, namespace, name, obj, seconds)
             obj = found or obj
             if found is None:
@@ -379,10 +380,6 @@ class Routes:
 def _identity(made: Submitted) -> dict[str, Any]:
     metadata = made.obj["metadata"]
     return {"name": metadata["name"], "uid": metadata["uid"], "created": made.created}
-
-
-def _settled(obj: Obj) -> bool:
-    return TaskDocument.of_object(obj).settled
 
 
 def _missing(namespace: str, name: str, what: str = "does not exist") -> Problem:

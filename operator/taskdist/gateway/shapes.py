@@ -7,7 +7,8 @@ from pydantic.alias_generators import to_camel
 
 from taskdist.api import Priority, TaskSpec
 from taskdist.api.meta import LabelKey, LabelValue, Model
-from taskdist.gateway.board import Row, row_of
+from taskdist.client.states import status_of
+from taskdist.gateway.board import Row, as_object, row_of
 from taskdist.kube import Obj
 
 TaskName = Annotated[
@@ -76,14 +77,14 @@ class TaskDocument(TaskRow):
 
     @classmethod
     def of_object(cls, obj: Obj) -> "TaskDocument":
-        spec, status, row = _dict(obj.get("spec")), _dict(obj.get("status")), row_of(obj)
+        spec, status, row = as_object(obj.get("spec")), status_of(obj), row_of(obj)
         attempts, result = status.get("attempts"), status.get("result")
         return cls.model_validate(
             _values(row)
             | {
                 "spec": {key: value for key, value in spec.items() if key != "payload"},
                 "redrives": redrives if isinstance(redrives := status.get("redrives"), int) else 0,
-                "payload": _dict(spec.get("payload")),
+                "payload": as_object(spec.get("payload")),
                 "result": result if isinstance(result, dict) else None,
                 "attempts": [each for each in attempts if isinstance(each, dict)] if isinstance(attempts, list) else [],
             }
@@ -120,7 +121,3 @@ class TaskChange(Model):
 def _values(row: Row) -> dict[str, Any]:
     found = {name: getattr(row, name) for name in TaskRow.model_fields if name != "resource_version"}
     return found | {"resource_version": row.version}
-
-
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
