@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import base64
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 
 from client_contract import CASES, QUEUES, TYPES, Case
+from gateway_process import running
 from integration.controller.conftest import make_room
 from integration.controller.room import SCRIPT, Room, container
-from patience import until
 from taskdist.client import AsyncClient, Client
 from taskdist.local import rest
-from taskdist.local.controlplane import free_ports
 from taskdist.local.stack import Stack
 
 AGENT = Path(__file__).parents[2] / "agents" / "of_clients.py"
@@ -154,26 +149,12 @@ def gateway(real: Cluster, stack: Stack) -> Iterator[str]:
     }
     client.create(f"{RBAC}/clusterrolebindings", binding)
     token = client.create(f"{real.room.path('serviceaccounts')}/gateway/token", {"spec": {}})["status"]["token"]
-    ports = free_ports(3)
-    names = ("TASKDIST_GATEWAY_PORT", "TASKDIST_METRICS_PORT", "TASKDIST_HEALTH_PORT")
-    env = os.environ | {name: str(port) for name, port in zip(names, ports, strict=True)}
-    env |= {"KUBECONFIG": real.kubeconfig(token), "TASKDIST_HOST": "127.0.0.1"}
-    process = subprocess.Popen([sys.executable, "-m", "taskdist.cli.main", "gateway"], env=env)
     try:
-        until(lambda: _ready(ports[2]), "the gateway is ready")
-        yield f"http://127.0.0.1:{ports[0]}"
+        with running(Path(real.kubeconfig(token)), real.directory) as server:
+            yield server.url
     finally:
-        process.terminate()
-        process.wait(15)
         for kind in ("clusterrolebindings", "clusterroles"):
             client.delete(f"{RBAC}/{kind}/{name}-gateway")
-
-
-def _ready(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 @pytest.mark.parametrize("case", CASES, ids=[each.__name__ for each in CASES])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import base64
 import secrets
-import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,9 +15,10 @@ import httpx
 import pytest
 import yaml
 
+from gateway_process import Gateway, running
 from patience import until
 from taskdist.local.binaries import find
-from taskdist.local.controlplane import ControlPlane, free_ports
+from taskdist.local.controlplane import ControlPlane
 from taskdist.local.rest import MERGE_PATCH, Client, access_of, write_kubeconfig
 
 ROOT = Path(__file__).parents[3]
@@ -27,22 +26,6 @@ RBAC = "/apis/rbac.authorization.k8s.io/v1"
 TASKS = "/apis/taskdist.dev/v1alpha1/namespaces/{}/tasks"
 
 Object = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Server:
-    """A gateway that runs."""
-
-    url: str
-    metrics: str
-    process: subprocess.Popen[bytes]
-
-    def counts(self, of: str) -> dict[str, float]:
-        """The metrics whose names begin so, as they are written."""
-        lines = httpx.get(self.metrics).text.splitlines()
-        return {
-            name: float(value) for name, _, value in (line.rpartition(" ") for line in lines) if name.startswith(of)
-        }
 
 
 @pytest.fixture(scope="package")
@@ -80,7 +63,7 @@ def gateway(
     token: Callable[[str, str], str],
     rights: list[Object],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Server]:
+) -> Iterator[Gateway]:
     """`taskdist gateway` under the chart's ServiceAccount."""
     made = []
     for each in rights:
@@ -95,35 +78,16 @@ def gateway(
     kubeconfig = write_kubeconfig(
         directory / "kubeconfig", access.server, _authority(authority), {"token": token("default", "taskdist-gateway")}
     )
-    ports = free_ports(3)
-    names = ("TASKDIST_GATEWAY_PORT", "TASKDIST_METRICS_PORT", "TASKDIST_HEALTH_PORT")
-    env = os.environ | {"KUBECONFIG": str(kubeconfig), "TASKDIST_HOST": "127.0.0.1"}
-    env |= {name: str(port) for name, port in zip(names, ports, strict=True)}
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "taskdist.cli.main", "gateway"], env=env, stderr=log)
     try:
-        until(lambda: _ready(ports[2]), "the gateway is ready", timeout=60)
-        yield Server(f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}/metrics", process)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0, (directory / "log").read_text()[-2000:]
+        with running(kubeconfig, directory) as server:
+            yield server
     finally:
-        process.kill()
-        process.wait()
         for path in made:
             cluster.delete(path)
 
 
 def _authority(cluster: Mapping[str, str]) -> bytes:
-    import base64
-
     return base64.b64decode(cluster["certificate-authority-data"])
-
-
-def _ready(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 @dataclass(frozen=True)
@@ -193,6 +157,6 @@ class Room:
 
 
 @pytest.fixture
-def room(gateway: Server, cluster: Client, namespace: str, token: Callable[[str, str], str]) -> Iterator[Room]:
+def room(gateway: Gateway, cluster: Client, namespace: str, token: Callable[[str, str], str]) -> Iterator[Room]:
     with ExitStack() as callers:
         yield Room(namespace, cluster, gateway.url, token, callers)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.gateway.conftest import Room, Server
+from gateway_process import Gateway
+from integration.gateway.conftest import Room
 from patience import until
 
 # The first use of helm may build it.
@@ -232,7 +236,7 @@ def test_a_stream_tells_of_a_task_until_its_end(room: Room) -> None:
     assert [(name, each["phase"]) for name, each in events] == [("task", "Pending"), ("task", "Succeeded")]
 
 
-def test_a_full_queue_says_when_to_come_again(room: Room, gateway: Server) -> None:
+def test_a_full_queue_says_when_to_come_again(room: Room, gateway: Gateway) -> None:
     cluster, kinds = room.cluster, f"/apis/taskdist.dev/v1alpha1/namespaces/{room.name}"
     cluster.create(
         f"{kinds}/taskqueues",
@@ -284,7 +288,7 @@ def test_a_full_queue_says_when_to_come_again(room: Room, gateway: Server) -> No
         cluster.delete(f"{admission}/validatingadmissionpolicies/{policy}")
 
 
-def test_a_thousand_who_wait_cost_the_api_server_no_request_each(room: Room, gateway: Server) -> None:
+def test_a_thousand_who_wait_cost_the_api_server_no_request_each(room: Room, gateway: Gateway) -> None:
     room.task("awaited")
     caller = room.caller("get", "watch", "list")
     until(lambda: caller.get("/tasks").json()["items"], "it is in view")
@@ -316,7 +320,7 @@ def api_requests(room: Room) -> float:
 COUNTED = ("tasks", "tokenreviews", "subjectaccessreviews")
 
 
-def test_the_description_names_all_doors_and_the_page_needs_nothing_from_elsewhere(gateway: Server) -> None:
+def test_the_description_names_all_doors_and_the_page_needs_nothing_from_elsewhere(gateway: Gateway) -> None:
     described = httpx.get(f"{gateway.url}/openapi.json").json()
     assert {path.rpartition("/")[2] for path in described["paths"]} >= {
         "tasks",
@@ -332,10 +336,6 @@ def test_the_description_names_all_doors_and_the_page_needs_nothing_from_elsewhe
 
 
 def test_the_gateway_refuses_to_run_on_a_certificate_of_its_own(control_plane: Any) -> None:
-    import os
-    import subprocess
-    import sys
-
     env = os.environ | {"KUBECONFIG": str(control_plane.kubeconfig), "TASKDIST_HOST": "127.0.0.1"}
     done = subprocess.run(
         [sys.executable, "-m", "taskdist.cli.main", "gateway"], env=env, capture_output=True, text=True, timeout=60
@@ -344,12 +344,12 @@ def test_the_gateway_refuses_to_run_on_a_certificate_of_its_own(control_plane: A
     assert "run with the token of a service account" in done.stderr
 
 
-def test_paths_and_methods_that_are_not_there_are_said_so(gateway: Server) -> None:
+def test_paths_and_methods_that_are_not_there_are_said_so(gateway: Gateway) -> None:
     problem(httpx.get(f"{gateway.url}/v1/nothing"), 404, "NoSuchPath")
     problem(httpx.put(f"{gateway.url}/v1/namespaces/x/tasks"), 405, "NoSuchPath")
 
 
-def test_metrics_count_requests_by_their_path_and_never_by_name(room: Room, gateway: Server) -> None:
+def test_metrics_count_requests_by_their_path_and_never_by_name(room: Room, gateway: Gateway) -> None:
     room.caller("get").get("/tasks/some-name")
     counts = gateway.counts("taskdist_gateway_requests_total")
     assert any("/tasks/{name}" in each for each in counts)

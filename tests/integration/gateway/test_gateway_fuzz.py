@@ -15,7 +15,8 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, GenerationMode
 from schemathesis.core.result import Ok
 
-from integration.gateway.conftest import Room, Server
+from gateway_process import Gateway
+from integration.gateway.conftest import Room
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -95,7 +96,7 @@ BODIES = st.binary(max_size=200) | st.recursive(
 ).map(lambda value: json.dumps(value).encode())
 
 
-def test_no_body_is_a_defect(room: Room, gateway: Server) -> None:
+def test_no_body_is_a_defect(room: Room, gateway: Gateway) -> None:
     caller = room.caller("create")
 
     @settings(PATIENT, max_examples=60)
