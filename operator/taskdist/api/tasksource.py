@@ -26,7 +26,7 @@ _ZONE = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$"
 
 
 class OnMissed(StrEnum):
-    """What becomes of runs that could not be made in time."""
+    """The policy for runs that were missed: skip them, make up for the last one, or for all."""
 
     SKIP = "Skip"
     ONE = "One"
@@ -104,7 +104,7 @@ class Rejected(Model):
 
 
 class TaskSourceStatus(Model):
-    """What came of the source. Only the process `taskdist sources` writes it."""
+    """Status of a source: conditions, counts, last and next run. Only the process `taskdist sources` writes it."""
 
     observed_generation: Annotated[int, Field(ge=0)] = Field(
         default=0, description="The generation of the spec that this status speaks of."

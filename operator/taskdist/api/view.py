@@ -1,4 +1,4 @@
-"""What the leader's view answers: shapes only, camelCase on the wire as in the resources.
+"""Answers of the leader's view: shapes only, camelCase on the wire as in the resources.
 
 The view serves them, the client reads them; both sides ignore fields that they do not know.
 """
@@ -23,7 +23,7 @@ class Problem(Model):
 
 
 class Leader(Model):
-    """Who leads."""
+    """The replica that leads, and how it is reached."""
 
     leading: bool = Field(description="Whether the replica that answers leads.")
     holder: str = Field(description="The replica that leads, by its pod's name; empty where nobody is known to.")
@@ -68,7 +68,7 @@ class ExpectedStart(Model):
 
 
 class Rejection(Model):
-    """So many agents may not run the Task, for this reason."""
+    """A reason for which agents may not run the Task, with their number."""
 
     agents: int
     why: str

@@ -1,4 +1,4 @@
-"""What was read and is not committed yet: bounded in number and bytes, so that a dead database fills no memory."""
+"""Ended Tasks that are read and not committed yet: bounded in number and bytes, whatever the database does."""
 
 import asyncio
 from collections import deque
@@ -67,5 +67,5 @@ class Buffer:
             self._changed.notify_all()
 
     def without_marks(self) -> None:
-        """What its items say of versions is of another history. The Tasks stay: nobody may tell of them again."""
+        """Forget its items' versions, which are of another history. The Tasks stay: nobody may tell of them again."""
         self._items = deque(replace(item, mark=0) for item in self._items)

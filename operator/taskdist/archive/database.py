@@ -40,7 +40,7 @@ class DatabaseFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What became of a batch's Tasks."""
+    """Numbers of a batch's Tasks by what the database made of them."""
 
     new: int = 0
     replaced: int = 0

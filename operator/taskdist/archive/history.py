@@ -1,4 +1,4 @@
-"""What is asked of the archive's tables: which Tasks ended, and one with all its attempts. Reads only."""
+"""Queries of the archive's tables: ended Tasks by filters, and one with all its attempts. Reads only."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

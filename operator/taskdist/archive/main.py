@@ -20,7 +20,7 @@ from taskdist.observability.serve import HealthServer, MetricsServer
 _log = structlog.get_logger("taskdist.archive")
 
 UNREADY_SECONDS = 30.0
-"""So long without an answer of the database makes the process unready."""
+"""Seconds without an answer of the database after which the process is unready."""
 
 
 def run(settings: Settings) -> int:

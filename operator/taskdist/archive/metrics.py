@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is so at this moment."""
+    """Values of the gauges at one moment."""
 
     active: bool = False
     backlog: int = 0
@@ -19,7 +19,7 @@ class State:
 
 
 class ArchiveMetrics:
-    """All metrics of one process."""
+    """Counters and gauges of one archive process, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
@@ -49,7 +49,7 @@ class ArchiveMetrics:
         self._state = state
 
     def archived(self, outcome: str, count: int) -> None:
-        """So many Tasks were read, with this outcome: new, replaced, known or expired."""
+        """Count Tasks that were read, by outcome: new, replaced, known or expired."""
         self._archived.labels(outcome).inc(count)
 
     def bare(self, count: int) -> None:

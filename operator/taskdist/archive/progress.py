@@ -54,6 +54,6 @@ class Progress:
         self._told = dict(word)
 
     def forget(self) -> None:
-        """What was said is of another history, or another's: nothing is known until all is listed again."""
+        """Forget all versions: they are of another history or archive, and nothing is known until all is listed."""
         self._marks.clear()
         self._told.clear()

@@ -36,7 +36,7 @@ PoolKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is so at this moment. The defaults are those of a replica that does not lead."""
+    """Values of the gauges at one moment. The defaults are those of a replica that does not lead."""
 
     waiting: Mapping[QueueLevel, int] = field(default_factory=dict)
     leased: Mapping[QueueLevel, int] = field(default_factory=dict)

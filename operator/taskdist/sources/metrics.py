@@ -9,7 +9,7 @@ Key = tuple[str, str]
 
 
 class SourceMetrics:
-    """All metrics of one process, in a registry of its own."""
+    """Counters and gauges of the process that runs the sources, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
