@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -67,6 +68,17 @@ class OperatorProcess:
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_SECONDS)
+
+    def unready(self, timeout: float = 5.0) -> str:
+        """Say what keeps it from its work, as `/readyz` does; empty where nothing does."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}/readyz", timeout=timeout):
+                return ""
+        except urllib.error.HTTPError as error:
+            with error:  # it holds the connection
+                return str(error.read().decode())
+        except OSError as error:
+            return f"it does not answer: {error}"
 
 
 @dataclass(frozen=True)
@@ -359,12 +371,9 @@ class Stack:
         self.operators.append(operator)
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{health_port}/readyz", timeout=1) as answer:
-                    if answer.status == 200:
-                        return operator
-            except OSError:
-                time.sleep(0.1)
+            if not operator.unready(timeout=1):
+                return operator
+            time.sleep(0.1)
         log = operator.log.read_text(errors="replace").splitlines()
         raise StackError("the operator is not ready:\n" + "\n".join(log[-15:]))
 

@@ -201,11 +201,3 @@ def metrics(operator: OperatorProcess) -> dict[str, float]:
     with urllib.request.urlopen(f"http://127.0.0.1:{operator.metrics_port}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     return {name: float(value) for name, _, value in (li.rpartition(" ") for li in lines if li and li[0] != "#")}
-
-
-def is_ready(operator: OperatorProcess) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{operator.health_port}/readyz", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False

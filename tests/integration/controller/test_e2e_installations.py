@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from integration.controller.conftest import TIMINGS
-from integration.controller.room import Room, is_ready, metrics
+from integration.controller.room import Room, metrics
 from patience import until
 from taskdist.local.controlplane import free_ports
 from taskdist.local.rest import Client
@@ -65,16 +63,6 @@ def second(room: Room, namespace: str, tmp_path: Path, cluster: Client) -> Itera
             room.stack.start_operator()
 
 
-def unready_for(operator: OperatorProcess) -> str:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{operator.health_port}/readyz", timeout=5):
-            return ""
-    except urllib.error.HTTPError as error:
-        return error.read().decode()
-    except OSError:
-        return ""
-
-
 def owner(room: Room) -> str:
     said = room.get("configmaps", "taskdist-ca")["metadata"]["annotations"]
     return str(said["taskdist.dev/installation"])
@@ -95,7 +83,7 @@ def test_the_second_of_two_installations_says_who_is_there_and_follows_when_that
     room: Room, namespace: str, second: OperatorProcess
 ) -> None:
     words = f"namespace {room.namespace} is served by another installation, {FIRST}: this one, {namespace}/taskdist"
-    until(lambda: words in unready_for(second), "the second says who is there")
+    until(lambda: words in second.unready(), "the second says who is there")
     event = room.event("AgentPool", "p", "NamespaceTaken")
     assert words in event["note"]
     assert event["reportingInstance"] == "second"
@@ -109,7 +97,7 @@ def test_the_second_of_two_installations_says_who_is_there_and_follows_when_that
     assert "another installation wants to serve the namespace" in first.log.read_text()
     first.stop()
     until(lambda: owner(room) == f"taskdist.dev/{namespace}/taskdist", "it is taken")
-    until(lambda: is_ready(second), "the second is ready")
+    until(lambda: not second.unready(), "the second is ready")
     # Its agents keep to the one that made them.
     room.delete("pods", room.pods()[0]["metadata"]["name"])
     room.task("after")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from integration.controller.room import Object, Room, beats, is_ready, metrics
+from integration.controller.room import Object, Room, beats, metrics
 from patience import until
 from taskdist.local.controlplane import free_ports
 from taskdist.local.rest import MERGE_PATCH, Client
@@ -151,8 +151,8 @@ def test_two_operators_one_leads_and_hands_over_when_it_is_told_to_end(
     room.pool(replicas=2, ready=2)
     first = stack.operators[0]
     second = stack.start_operator("operator-2")
-    assert is_ready(first)
-    assert is_ready(second)
+    assert not first.unready()
+    assert not second.unready()
     assert [leads(first), leads(second)] == [True, False]
 
     def hand_over() -> None:
@@ -162,7 +162,7 @@ def test_two_operators_one_leads_and_hands_over_when_it_is_told_to_end(
         assert not [k for k in writes if "patch" in k or "put" in k], "only the leader writes"
         assert idle["taskdist_link_sessions"] == 0
         assert [leads(first), leads(second)] == [True, False]
-        assert is_ready(second)
+        assert not second.unready()
         first.process.send_signal(signal.SIGTERM)
         begun = time.monotonic()
         until(lambda: leads(second), "the other one leads", timeout=10)
