@@ -30,6 +30,20 @@ def settled(obj: Obj) -> bool:
     return phase_of(obj) in SETTLED
 
 
+def closed_by(queue: Obj) -> str | None:
+    """The words in which a queue's status says that it takes no new Tasks; None where it takes them."""
+    status = status_of(queue)
+    if status.get("accepting") is not False:
+        return None
+    conditions = status.get("conditions")
+    said = (
+        str(each.get("message") or "")
+        for each in (conditions if isinstance(conditions, list) else ())
+        if isinstance(each, dict) and each.get("type") == "Accepting"
+    )
+    return next(said, "")
+
+
 def story(obj: Obj) -> str:
     """Where the Task stands, in one line."""
     status = status_of(obj)

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from taskdist.client.states import closed_by
 from taskdist.core.model import Queue
 from taskdist.gateway.board import Board
 from taskdist.gateway.problems import Problem
@@ -17,20 +18,13 @@ class SeenQueue(NamedTuple):
     """What is kept of a queue."""
 
     queue: Queue
-    accepting: bool
-    message: str
+    closed: str | None
+    """Why it takes no Tasks; None where it takes them."""
 
 
 def seen_queue(obj: Obj) -> SeenQueue:
     """The informer's transform."""
-    status = obj.get("status")
-    status = status if isinstance(status, dict) else {}
-    messages = [
-        str(each.get("message") or "")
-        for each in status.get("conditions") or ()
-        if isinstance(each, dict) and each.get("type") == "Accepting"
-    ]
-    return SeenQueue(convert.queue(obj), status.get("accepting") is not False, messages[0] if messages else "")
+    return SeenQueue(convert.queue(obj), closed_by(obj))
 
 
 class Queues:
@@ -56,7 +50,7 @@ class Queues:
         What the API server refuses by may be a moment ahead of what is known here.
         """
         found = self._queues.get((namespace, name))
-        words = found.message if found is not None and not found.accepting else "Submit again later."
+        words = "Submit again later." if found is None or found.closed is None else found.closed
         seconds = otherwise if found is None else self._seconds(found.queue) or otherwise
         return Problem(
             429, f"TaskQueue {name} takes no new Tasks now. {words}", reason="QueueFull", retry_after=seconds

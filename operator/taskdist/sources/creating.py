@@ -6,8 +6,9 @@ what may be another one tomorrow (a full queue, a quota, a policy, an outage) is
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
 
+from taskdist.client.errors import full_queue
+from taskdist.client.states import closed_by
 from taskdist.intake.mapping import Mapped, task_of
 from taskdist.intake.message import Poison, PoisonReason
 from taskdist.kube import TASKQUEUES, TASKS, ApiError, Client
@@ -58,7 +59,7 @@ class Creator:
                 return Outcome.DUPLICATE, name
             if error.is_denied or error.is_forbidden:
                 self.metrics.refused(self.key)
-                raise Closed(error.message, full="takes no new Tasks" in error.message) from None
+                raise Closed(error.message, full=bool(full_queue(error))) from None
             if error.is_invalid or error.is_too_large:
                 raise Poison(PoisonReason.REFUSED, f"the API server refuses the Task: {error.message}"[:1000]) from None
             raise
@@ -73,20 +74,7 @@ class Creator:
             if error.is_not_found:
                 return  # the Task waits for its queue
             raise
-        status = queue.get("status")
-        if isinstance(status, dict) and status.get("accepting") is False:
+        closed = closed_by(queue)
+        if closed is not None:
             self.metrics.refused(self.key)
-            raise Closed(_words(name, status), full=True)
-
-
-def _words(queue: str, status: dict[str, Any]) -> str:
-    conditions = status.get("conditions")
-    said = next(
-        (
-            each.get("message")
-            for each in (conditions if isinstance(conditions, list) else ())
-            if isinstance(each, dict) and each.get("type") == "Accepting"
-        ),
-        None,
-    )
-    return f"TaskQueue {queue} takes no new Tasks now. {said or ''}".strip()
+            raise Closed(f"TaskQueue {name} takes no new Tasks now. {closed}".strip(), full=True)
