@@ -109,6 +109,11 @@ class AsyncClient:
         return self._backend.namespace
 
     @property
+    def backend(self) -> Backend:
+        """What stands behind it, for what has no method here: queues, pools, lists of Tasks."""
+        return self._backend
+
+    @property
     def _backend(self) -> Backend:
         if self._open is None:
             raise TaskdistError("the client is not open: use it as `async with AsyncClient() as client:`")

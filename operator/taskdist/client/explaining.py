@@ -167,57 +167,78 @@ def _agent(pod: Obj, pool: Pool) -> Agent:
     )
 
 
+class Standing:
+    """The engine, brought to where the snapshot stands: asked of each Task that waits, of one or of many.
+
+    What fits now is handed out first: only then the engine knows what is left for the rest.
+    """
+
+    def __init__(self, snapshot: Snapshot, now: float) -> None:
+        self._now = now
+        self._events, self.skipped = events(snapshot)
+        self._core = Core()
+        for event in self._events:
+            self._core.handle(event, now)
+        for each, seconds in history(snapshot)[0]:
+            self._core.learn(each, seconds)
+        self._rules = {each.queue.key: each.queue for each in self._events if isinstance(each, QueueApplied)}
+        self._told = levels.told(snapshot.queues, [*snapshot.tasks, *snapshot.ended])
+        for key, known in self._told.items():
+            self._core.recall_levels(key, known)
+        self._of = {each.task.uid: each.task for each in self._events if isinstance(each, TaskWaiting | TaskHeld)}
+        self._given = {each.task_uid: each for each in self._core.decide(now) if isinstance(each, Assign)}
+
+    def starts_now(self, task: Obj) -> bool:
+        """Whether there is room for it now, and its turn."""
+        return uid_of(task) in self._given
+
+    def answer(self, task: Obj) -> Answer:
+        """Why this waiting Task waits."""
+        of = self._of.get(uid_of(task))
+        missing = [] if of is None else levels.unknown(of, self._rules, self._told)
+        recorded = _recorded(task)
+        given = self._given.get(uid_of(task))
+        explanation = self._core.explain(uid_of(task), self._now)
+        only = ONLY_THE_OPERATOR_KNOWS | LEFT if missing else ONLY_THE_OPERATOR_KNOWS
+        # Who holds a budget is on the API: what is found of it here is newer.
+        found = explanation is not None and explanation.reason in LEFT
+        if recorded is not None and recorded.reason in only and (given or explanation) and not found:
+            kept = replace(explanation or recorded, message=recorded.message, unblock="", command="")
+            if recorded.reason in LEFT:
+                kept = replace(kept, message=f"{recorded.message} (as the operator wrote it)", start=None)
+            return Answer(str(recorded.reason), kept)
+        if missing:
+            left = f"How much is left of {' and '.join(missing)} is not known"
+            if given is not None:
+                return Answer(
+                    Reason.QUEUED,
+                    Explanation(
+                        Reason.QUEUED,
+                        f"Agent {given.agent_name} has room for it now. {left}: if there is enough, it starts at once.",
+                        "Wait: the operator tells levels of rates and budgets in the status of queues.",
+                    ),
+                )
+            if explanation is not None:
+                explanation = replace(explanation, message=f"{explanation.message} {left}.", start=None)
+        if given is not None:
+            explanation = Explanation(
+                Reason.QUEUED,
+                f"Agent {given.agent_name} has room for it now: it should start at once.",
+                "If this stays, the agent is not connected to the operator: look at the logs of both.",
+            )
+        if explanation is None:
+            status = status_of(task)
+            explanation = recorded or Explanation(
+                Reason.QUEUED, str(status.get("message") or "The operator has not looked at it yet.")
+            )
+            return Answer(str(status.get("reason") or explanation.reason), explanation)
+        return Answer(str(explanation.reason), explanation)
+
+
 def answer(task: Obj, snapshot: Snapshot, now: float) -> tuple[Answer, list[str]]:
     """Why this waiting Task waits, and what of the snapshot could not be read."""
-    made, skipped = events(snapshot)
-    core = Core()
-    for event in made:
-        core.handle(event, now)
-    for each, seconds in history(snapshot)[0]:
-        core.learn(each, seconds)
-    rules = {each.queue.key: each.queue for each in made if isinstance(each, QueueApplied)}
-    told = levels.told(snapshot.queues, [*snapshot.tasks, *snapshot.ended])
-    for key, known in told.items():
-        core.recall_levels(key, known)
-    missing = next((levels.unknown(each.task, rules, told) for each in made if _is_of(each, task)), [])
-    recorded = _recorded(task)
-    # What fits now is handed out first: only then the engine knows what is left for the rest.
-    given = next((d for d in core.decide(now) if isinstance(d, Assign) and d.task_uid == uid_of(task)), None)
-    explanation = core.explain(uid_of(task), now)
-    only = ONLY_THE_OPERATOR_KNOWS | LEFT if missing else ONLY_THE_OPERATOR_KNOWS
-    # Who holds a budget is on the API: what is found of it here is newer.
-    found = explanation is not None and explanation.reason in LEFT
-    if recorded is not None and recorded.reason in only and (given or explanation) and not found:
-        kept = replace(explanation or recorded, message=recorded.message, unblock="", command="")
-        if recorded.reason in LEFT:
-            kept = replace(kept, message=f"{recorded.message} (as the operator wrote it)", start=None)
-        return Answer(str(recorded.reason), kept), skipped
-    if missing:
-        left = f"How much is left of {' and '.join(missing)} is not known"
-        if given is not None:
-            return Answer(
-                Reason.QUEUED,
-                Explanation(
-                    Reason.QUEUED,
-                    f"Agent {given.agent_name} has room for it now. {left}: if there is enough, it starts at once.",
-                    "Wait: the operator tells levels of rates and budgets in the status of queues.",
-                ),
-            ), skipped
-        if explanation is not None:
-            explanation = replace(explanation, message=f"{explanation.message} {left}.", start=None)
-    if given is not None:
-        explanation = Explanation(
-            Reason.QUEUED,
-            f"Agent {given.agent_name} has room for it now: it should start at once.",
-            "If this stays, the agent is not connected to the operator: look at the logs of both.",
-        )
-    if explanation is None:
-        status = status_of(task)
-        explanation = recorded or Explanation(
-            Reason.QUEUED, str(status.get("message") or "The operator has not looked at it yet.")
-        )
-        return Answer(str(status.get("reason") or explanation.reason), explanation), skipped
-    return Answer(str(explanation.reason), explanation), skipped
+    standing = Standing(snapshot, now)
+    return standing.answer(task), standing.skipped
 
 
 def _is_of(event: Event, task: Obj) -> TypeGuard[TaskWaiting | TaskHeld]:
@@ -269,7 +290,9 @@ async def explain(
         if stalled := _stalled_pools(task, snapshot):
             story["stalled"] = stalled
         if change is not None:
-            compared, unknown = _compared(task, snapshot, _with_agents(change, agents, task, snapshot), now)
+            whole = _with_agents(change, agents, task, snapshot)
+            # On a thread: it may take seconds, and who asks may have others to answer.
+            compared, unknown = await asyncio.to_thread(_compared, task, snapshot, whole, now)
             story["what_if"] = compared
             warnings += unknown
     elif change is not None:
@@ -285,6 +308,44 @@ async def explain(
     if status.get("attempts"):
         story["attempts"] = status["attempts"]
     return story, warnings
+
+
+async def order(backend: Backend, queue: str = "") -> tuple[list[dict[str, Any]], list[str]]:
+    """Return all Tasks that wait, of one queue or of all, in the order in which they would start; and what could not
+    be told.
+
+    First those that there is room for now, then by position, then those that have none; like ones by age. Positions
+    count among Tasks that may use the same agents.
+    """
+    snapshot, now = await _snapshot(backend), time.time()
+    leader = await leadership(backend, snapshot.pods, now)
+    waiting = [
+        each
+        for each in snapshot.tasks
+        if phase_of(each) == Phase.PENDING and queue in ("", each["spec"]["queue"], status_of(each).get("spilledTo"))
+    ]
+
+    def asked() -> tuple[list[tuple[Obj, Answer, bool]], list[str]]:
+        standing = Standing(snapshot, now)
+        return [(each, standing.answer(each), standing.starts_now(each)) for each in waiting], standing.skipped
+
+    found, warnings = await asyncio.to_thread(asked)
+    found.sort(key=_place)
+    stories = []
+    for task, why, _ in found:
+        told = why if leader.leads is not False else _leaderless(why, leader, now)
+        names = {"task": name_of(task), "queue": task["spec"]["queue"]}
+        stories.append(names | _waiting(task, told))
+    if leader.leads is None:
+        warnings.append(f"Not known: {leader.unknown}.")
+    return stories, warnings
+
+
+def _place(found: tuple[Obj, Answer, bool]) -> tuple[int, int, str, str]:
+    task, why, now = found
+    position = why.explanation.position
+    rank = 0 if now else 1 if position is not None else 2
+    return rank, position or 0, str(task["metadata"].get("creationTimestamp") or ""), name_of(task)
 
 
 def _waiting(task: Obj, why: Answer) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, sqrt
+from typing import Protocol
 
 from taskdist.simulation.record import AgentLife, Attempt, Record, TaskLife
 
@@ -83,7 +84,17 @@ def ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def variation(found: Iterable[Use]) -> float | None:
+class Load(Protocol):
+    """What an agent had and used, in slot-seconds, however that was measured."""
+
+    @property
+    def slots(self) -> float: ...
+
+    @property
+    def busy(self) -> float: ...
+
+
+def variation(found: Iterable[Load]) -> float | None:
     """Coefficient of variation of the agents' busy fractions, weighted by the slot-seconds they had."""
     own = [(use.busy / use.slots, use.slots) for use in found if use.slots]
     whole = sum(weight for _, weight in own)
