@@ -7,8 +7,8 @@ from typer.core import TyperGroup
 
 import taskdist
 from taskdist.cli import dev
-from taskdist.cli.options import examples
-from taskdist.cli.run import USAGE, complain, extra
+from taskdist.cli.options import Context, Kubeconfig, Namespace, examples
+from taskdist.cli.run import FAILED, USAGE, complain, extra
 
 
 class _RunUnlessNamed(TyperGroup):
@@ -39,6 +39,7 @@ def add(app: typer.Typer, program: str) -> None:
     _add_agent_try(agents, program)
     _add_operator(app, program)
     _add_gateway(app, program)
+    _add_mcp(app, program)
     _add_version(app)
     dev.add(app, program)
 
@@ -224,6 +225,27 @@ def _add_gateway(app: typer.Typer, program: str) -> None:
             complain(str(error))
             raise typer.Exit(USAGE) from None
         raise typer.Exit(run_gateway(settings))
+
+
+def _add_mcp(app: typer.Typer, program: str) -> None:
+    @app.command(
+        rich_help_panel="Processes",
+        epilog=examples(
+            ("what an agent's configuration starts", f"{program} mcp --namespace demo"),
+            ("through the HTTP door: Tasks only", f"TASKDIST_GATEWAY=https://tasks.example.com {program} mcp"),
+        ),
+    )
+    def mcp(namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None) -> None:
+        """Serve agents that speak MCP, on standard input and output, with the rights of the kubeconfig or the pod.
+
+        Tools: task-queue, load-balancer, scheduler and others; resources: reports of queues, pools and periods.
+        """
+        with extra("mcp"):
+            from taskdist.mcp.main import run as serve
+
+        if why := serve(namespace, kubeconfig, context):
+            complain(why)
+            raise typer.Exit(FAILED)
 
 
 def _add_version(app: typer.Typer) -> None:

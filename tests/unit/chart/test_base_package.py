@@ -112,7 +112,9 @@ def test_the_command_works_without_it(base: Environment, tmp_path: Path) -> None
         "contexts: [{name: c, context: {cluster: c}}]\n"
     )
     helps = ("taskdist --help", "taskdist submit --help", "taskdist agent --help", "taskdist simulate --help")
-    done = base.commands(*helps, f"taskdist get --kubeconfig {path}", "taskdist operator", "taskdist archive")
+    done = base.commands(
+        *helps, f"taskdist get --kubeconfig {path}", "taskdist operator", "taskdist archive", "taskdist mcp"
+    )
     for line in helps:
         assert f"{line}: 0" in done.stdout
     assert done.stdout.count("Usage: taskdist") == len(helps)
@@ -120,6 +122,7 @@ def test_the_command_works_without_it(base: Environment, tmp_path: Path) -> None
     assert "taskdist operator: 1" in done.stdout
     assert "pip install 'taskdist[operator]'" in done.stderr
     assert "pip install 'taskdist[archive]'" in done.stderr
+    assert "pip install 'taskdist[mcp]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

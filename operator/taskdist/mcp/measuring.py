@@ -1,0 +1,275 @@
+"""What a period's Tasks tell: how many were handed out, how long they waited, how even the load was, what was in time.
+
+Measured from the Tasks and pods that the cluster holds. Owns when a figure cannot be told: then it has none, and a
+reason. Refuses to estimate.
+
+    queue time       first assignment − the later of creation and `notBefore`; of Tasks that were assigned within the
+                     period at their first attempt, and depend on none. The API server keeps creation in whole seconds,
+                     so that each was up to a second less.
+    load variance    coefficient of variation of the agents' busy fractions in the pool where it is largest, as in
+                     simulations; of the agents that are ready now, each since it was
+    utilization      their busy slot-seconds ÷ their slot-seconds
+    deadline success Tasks that succeeded by their deadline ÷ all with a deadline whose fate fell within the period, but
+                     those that were cancelled
+    completion       Tasks that succeeded ÷ all that ended within the period, but those that were cancelled
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from taskdist.api import AgentPool, Phase, TaskQueue
+from taskdist.client.states import phase_of, status_of
+from taskdist.common import times
+from taskdist.kube import Obj
+from taskdist.mcp.errors import Refusal
+from taskdist.mcp.reading import MOST_TASKS, Reading, agent_of, slots_of
+from taskdist.protocol import convert
+from taskdist.simulation.spans import overlap, ratio, variation
+
+_ENDED = (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.DEAD_LETTERED)
+NO_BASELINE = (
+    "how much less Tasks waited than they would have without this: the same work was not run another way; "
+    "`taskdist simulate` compares policies"
+)
+
+
+@dataclass(slots=True)
+class Use:
+    """What an agent had and used within the period, in slot-seconds."""
+
+    pool: str
+    size: int
+    since: float
+    slots: float = 0.0
+    busy: float = 0.0
+
+
+@dataclass(slots=True)
+class Figures:
+    """What was measured. What is None was not, and `unknown` says why. Times in seconds, moments on the wall clock."""
+
+    begin: float
+    end: float
+    waiting: int = 0
+    running: int = 0
+    waiting_by_level: dict[str, int] = field(default_factory=dict)
+    created: int = 0
+    distributed: int = 0
+    by_agent: dict[str, int] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)
+    failed_attempts: dict[str, int] = field(default_factory=dict)
+    queue_seconds: tuple[float, float] | None = None
+    """Between which two the average lies."""
+    queue_times: int = 0
+    load_variance: float | None = None
+    load_pool: str = ""
+    utilization: float | None = None
+    deadlines_met: int = 0
+    deadlines: int = 0
+    completion: float | None = None
+    unknown: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def deadline_success(self) -> float | None:
+        return ratio(self.deadlines_met, self.deadlines)
+
+    @property
+    def busy_now(self) -> bool:
+        return bool(self.waiting or self.running)
+
+
+async def measure(
+    reading: Reading, seconds: float, now: float, *, queue: str | None = None, pool: str | None = None
+) -> Figures:
+    """Measure the period that ends now: of all Tasks, of a queue's, or of those that a pool's agents ran."""
+    figures = Figures(now - seconds, now)
+    queues = await _queues(reading, queue, figures)
+    _begin_where_all_are_there(figures, queues)
+    uses = await _uses(reading, pool, figures)
+    sums = _Sums(figures, uses, pool)
+    read = 0
+    async for task in reading.each_task(queue):
+        read += 1
+        if read > MOST_TASKS:
+            # A part of them is no measure of the whole.
+            raise Refusal(
+                f"There are more than {MOST_TASKS} Tasks: ask for one queue, or give Tasks a time to live "
+                "(spec.ttlSecondsAfterFinished of their queue)."
+            )
+        sums.add(task)
+    sums.close()
+    return figures
+
+
+async def _queues(reading: Reading, name: str | None, figures: Figures) -> list[TaskQueue] | None:
+    """Those concerned; None if they may not be read."""
+    try:
+        found, odd = await reading.queues(name)
+    except Refusal as refusal:
+        if name is not None:
+            raise
+        figures.notes.append(f"How long ended Tasks are kept is not known: {refusal}")
+        return None
+    figures.notes += odd
+    return found
+
+
+def _begin_where_all_are_there(figures: Figures, queues: list[TaskQueue] | None) -> None:
+    """Ended Tasks are deleted when their time to live is over: of what was before that only a part is left."""
+    kept = [each.spec.ttl_seconds_after_finished for each in queues or ()]
+    shortest = min((each for each in kept if each is not None), default=None)
+    if shortest is not None and figures.end - shortest > figures.begin:
+        figures.begin = figures.end - shortest
+        figures.notes.append(
+            f"The period is the last {times.span(shortest)}: ended Tasks are kept no longer "
+            "(spec.ttlSecondsAfterFinished). The archive and the operator's metrics reach further back."
+        )
+    figures.notes.append("Tasks that were deleted, or had a shorter time to live of their own, are not counted.")
+
+
+async def _uses(reading: Reading, only: str | None, figures: Figures) -> dict[str, Use]:
+    """The agents that are ready now, by name."""
+    try:
+        pools, _ = await reading.pools(only)
+        pods = await reading.pods()
+    except Refusal as refusal:
+        if only is not None:
+            raise
+        figures.unknown["load_variance"] = figures.unknown["utilization"] = str(refusal)
+        return {}
+    known: dict[str, AgentPool] = {each.metadata.name: each for each in pools}
+    found: dict[str, Use] = {}
+    for pod in pods:
+        seen = convert.observed_pod(pod)
+        since = _ready_since(pod)
+        if seen.pool in known and seen.ready and not seen.deleting and since is not None:
+            slots = known[seen.pool].spec.slots
+            use = Use(seen.pool, slots, max(since, figures.begin))
+            use.slots = slots * max(0.0, figures.end - use.since)
+            found[seen.name] = use
+    return found
+
+
+def _ready_since(pod: Obj) -> float | None:
+    for each in (pod.get("status") or {}).get("conditions") or ():
+        if each.get("type") == "Ready" and each.get("status") == "True":
+            return _moment(each.get("lastTransitionTime")) or _moment(pod["metadata"].get("creationTimestamp"))
+    return None
+
+
+class _Sums:
+    """Adds up Tasks, one by one."""
+
+    def __init__(self, figures: Figures, uses: dict[str, Use], pool: str | None) -> None:
+        self._figures = figures
+        self._uses = uses
+        self._pool = pool
+        self._low = self._high = 0.0
+
+    def add(self, task: Obj) -> None:
+        figures, status, phase = self._figures, status_of(task), phase_of(task)
+        if self._pool is not None and self._pool not in (status.get("pool"), task["spec"].get("pool")):
+            return
+        created = _moment(task["metadata"].get("creationTimestamp"))
+        finished = _moment(status.get("finishedAt"))
+        assigned = _moment(status.get("assignedAt"))
+        if created is not None and created >= figures.begin:
+            figures.created += 1
+        if phase == Phase.PENDING:
+            figures.waiting += 1
+            _count(figures.waiting_by_level, str(task["spec"].get("priority") or "Normal"))
+        figures.running += phase == Phase.ASSIGNED
+        if assigned is not None and self._within(assigned):
+            figures.distributed += 1
+            _count(figures.by_agent, agent_of(task) or "unknown")
+            self._queue_time(task, created, assigned)
+        if phase in _ENDED and finished is not None and self._within(finished):
+            _count(figures.ended, phase)
+        for record in status.get("attempts") or ():
+            ended = _moment(record.get("endedAt"))
+            if ended is not None and self._within(ended):
+                _count(figures.failed_attempts, str(record.get("reason") or "unknown"))
+        self._deadline(task, phase, finished)
+        for agent, begin, end in _spans(task, assigned, finished, figures.end):
+            if (use := self._uses.get(agent)) is not None:
+                use.busy += slots_of(task) * overlap(begin, end, (use.since, figures.end))
+
+    def close(self) -> None:
+        figures = self._figures
+        if figures.queue_times:
+            figures.queue_seconds = self._low / figures.queue_times, self._high / figures.queue_times
+        else:
+            figures.unknown["avg_queue_time"] = "no Task was assigned for the first time within the period"
+        if not figures.deadlines:
+            figures.unknown["deadline_success"] = "no Task with a deadline ended or ran late within the period"
+        counted = {phase: count for phase, count in figures.ended.items() if phase != Phase.CANCELLED}
+        figures.completion = ratio(counted.get(Phase.SUCCEEDED, 0), sum(counted.values()))
+        if figures.completion is None:
+            figures.unknown["completion"] = "no Task ended within the period"
+        if "load_variance" not in figures.unknown:
+            self._load()
+
+    def _load(self) -> None:
+        figures = self._figures
+        pools: dict[str, list[Use]] = {}
+        for use in self._uses.values():
+            pools.setdefault(use.pool, []).append(use)
+        found = {name: variation(uses) for name, uses in pools.items() if len(uses) > 1}
+        known = [(value, name) for name, value in found.items() if value is not None]
+        if known:
+            figures.load_variance, figures.load_pool = max(known)
+        else:
+            figures.unknown["load_variance"] = "no pool has two agents that are ready, of which one ran a Task"
+        used = self._uses.values()
+        figures.utilization = ratio(sum(each.busy for each in used), sum(each.slots for each in used))
+        if figures.utilization is None:
+            figures.unknown["utilization"] = "no agent is ready"
+
+    def _within(self, moment: float) -> bool:
+        return self._figures.begin <= moment <= self._figures.end
+
+    def _queue_time(self, task: Obj, created: float | None, assigned: float) -> None:
+        spec = task["spec"]
+        if created is None or status_of(task).get("attempt") != 1 or spec.get("dependsOn"):
+            return
+        not_before = _moment(spec.get("notBefore"))
+        exact = not_before is not None and not_before >= created + 1
+        waited = max(0.0, assigned - (not_before if exact and not_before is not None else created))
+        self._high += waited
+        self._low += waited if exact else max(0.0, waited - 1)
+        self._figures.queue_times += 1
+
+    def _deadline(self, task: Obj, phase: str, finished: float | None) -> None:
+        deadline = _moment(task["spec"].get("deadline"))
+        if deadline is None or phase == Phase.CANCELLED:
+            return
+        if phase in _ENDED:
+            if finished is not None and self._within(finished):
+                self._figures.deadlines += 1
+                self._figures.deadlines_met += phase == Phase.SUCCEEDED and finished <= deadline
+        elif self._within(deadline):
+            self._figures.deadlines += 1  # late already
+
+
+def _spans(task: Obj, assigned: float | None, finished: float | None, now: float) -> Iterator[tuple[str, float, float]]:
+    """Agent, begin and end of each attempt of which both are known."""
+    status, phase = status_of(task), phase_of(task)
+    if phase in (Phase.ASSIGNED, Phase.SUCCEEDED) and assigned is not None and agent_of(task):
+        yield agent_of(task), assigned, now if phase == Phase.ASSIGNED else finished or assigned
+    for record in status.get("attempts") or ():
+        begin, end = _moment(record.get("startedAt")), _moment(record.get("endedAt"))
+        if begin is not None and end is not None and record.get("agent"):
+            yield str(record["agent"]), begin, end
+
+
+def _moment(told: object) -> float | None:
+    """A time of the API; None where there is none, or none that a calendar has."""
+    try:
+        return convert.seconds(str(told)) or None if told else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _count(counts: dict[str, int], what: str) -> None:
+    counts[str(what)] = counts.get(str(what), 0) + 1

@@ -1,0 +1,43 @@
+"""Measured numbers as people write them."""
+
+from taskdist.common import times
+from taskdist.mcp.measuring import Figures
+
+
+def count(number: int) -> str:
+    """`300`, `4.5K`, `45K`, `1.2M`."""
+    for size, letter in ((1_000_000, "M"), (1_000, "K")):
+        # What would be rounded up to the next letter has it.
+        if number >= size * 0.9995:
+            value = number / size
+            return f"{value:.1f}".removesuffix(".0") + letter if value < 9.95 else f"{value:.0f}{letter}"
+    return str(number)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 queue`, `2 queues`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def percent(part: float) -> str:
+    """`7%`; what is less than all is never 100%, nor what is more than nothing 0%."""
+    whole = f"{part:.0%}"
+    exact = (part == 1 and whole == "100%") or (part == 0 and whole == "0%")
+    return f"{part:.2%}" if whole in ("0%", "100%") and not exact else whole
+
+
+def length(seconds: float) -> str:
+    """`230ms`, `3.2s`, `3m20s`."""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f}ms"
+    return f"{seconds:.1f}s" if seconds < 120 else times.span(seconds)
+
+
+def queue_time(figures: Figures) -> str | None:
+    """The average, or between which two it lies, where whole seconds of the API make a difference."""
+    if figures.queue_seconds is None:
+        return None
+    low, high = figures.queue_seconds
+    if low >= 0.95 * high:
+        return length(high)
+    return f"at most {length(high)}" if low == 0 else f"{length(low)} to {length(high)}"
