@@ -256,7 +256,7 @@ async def test_pools_agents_and_their_load(fake: FakeBackend) -> None:
     await fake.patch(AGENTPOOLS, "fake", {"spec": {"slots": 4}})
     breaker = {"agent": "p-1", "state": "Open", "since": "2026-03-01T11:00:00Z"}
     figures = {"type": "work", "count": 7, "meanSeconds": 2.5, "successRate": 0.5}
-    status = {"readyReplicas": 2, "desiredReplicas": 3, "slots": 8, "busySlots": 4}
+    status: dict[str, Any] = {"readyReplicas": 2, "desiredReplicas": 3, "slots": 8, "busySlots": 4}
     status |= {"breakers": [breaker], "performance": [figures], "scalingReason": "Queued", "scalingMessage": "2 wait."}
     await add_pool(fake, slots=4, skills=["gpu"], costPerHour=1.5, scaling={"maxReplicas": 5}, status=status)
     await add_pod(fake, "p-0")
