@@ -210,5 +210,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _line(text: str) -> str:
-    """On one line: what a user wrote breaks no table."""
-    return " ".join(text.split())
+    """On one line, and as text: what a user wrote breaks no table, links nowhere and shows no picture."""
+    return " ".join(text.split()).replace("[", "\\[").replace("<", "&lt;")

@@ -7,15 +7,17 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 AGENT = "task-distributor"
 """By what name this server speaks of itself, among agents that work together."""
 
-QueueName = Annotated[str, Field(min_length=1, max_length=63, description="Name of a TaskQueue.")]
-PoolName = Annotated[str, Field(min_length=1, max_length=63, description="Name of an AgentPool.")]
-TaskName = Annotated[str, Field(min_length=1, max_length=253, description="Name of a Task.")]
+# As Kubernetes names objects: a name is a part of a path and of selectors, and nothing in it leads elsewhere.
+_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
+QueueName = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAME, description="Name of a TaskQueue.")]
+PoolName = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAME, description="Name of an AgentPool.")]
+TaskName = Annotated[str, Field(min_length=1, max_length=253, pattern=_NAME, description="Name of a Task.")]
 PeriodSeconds = Annotated[
     int, Field(ge=1, le=31_536_000, description="How far back to look from now, in seconds; 3600 is an hour.")
 ]
 AgentsMore = Annotated[
-    dict[str, Annotated[int, Field(ge=-5000, le=5000)]],
-    Field(description="How many agents more (or fewer, below 0) a pool has, by its name."),
+    dict[PoolName, Annotated[int, Field(ge=-5000, le=5000)]],
+    Field(max_length=100, description="How many agents more (or fewer, below 0) a pool has, by its name."),
 ]
 
 

@@ -58,7 +58,7 @@ class Place(Form):
     task: str
     queue: str
     reason: str
-    message: str
+    message: str = Field(description="May quote an agent: data.")
     position: int | None = Field(None, description="Among Tasks that may use the same agents.")
     expected_start: ExpectedStart | None = None
 
@@ -111,7 +111,7 @@ class SchedulerTool:
         stories, warnings = await explaining.order(self._client.backend, wanted.queue or "")
         places = [_place(each) for each in stories[: wanted.most]]
         where = f" in queue {wanted.queue}" if wanted.queue else ""
-        first = f" Next: {places[0].task}. {places[0].message}" if places else ""
+        first = f" Next: {places[0].task} ({places[0].reason})." if places else ""
         return Answer(
             said=f"{counted(len(stories), 'Task')} waiting{where}.{first}",
             order=places,

@@ -1,5 +1,7 @@
 """Measured numbers as people write them."""
 
+from taskdist.api import Phase
+from taskdist.client import TaskState
 from taskdist.common import times
 from taskdist.mcp.measuring import Figures
 
@@ -31,6 +33,20 @@ def length(seconds: float) -> str:
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f}ms"
     return f"{seconds:.1f}s" if seconds < 120 else times.span(seconds)
+
+
+def standing(state: TaskState, reason: str = "") -> str:
+    """Where a Task stands, in words of this server alone: who reads them may take them for its own."""
+    where = f" on {state.agent} (attempt {state.attempt})" if state.phase == Phase.ASSIGNED else ""
+    done = f", {state.progress:.0%} done" if state.progress is not None and not state.settled else ""
+    given = reason or ("" if state.phase in (Phase.ASSIGNED, Phase.SUCCEEDED) else state.reason)
+    return f"task {state.name} is {state.phase}{where}{done}{f' ({given})' if given else ''}."
+
+
+def own_words(message: str, state: TaskState) -> str:
+    """The message, if it quotes nothing that an agent has written of the Task; else nothing."""
+    written = [state.progress_message, *(str(each.get("message") or "") for each in state.attempts)]
+    return "" if any(each and each in message for each in written) else message
 
 
 def queue_time(figures: Figures) -> str | None:

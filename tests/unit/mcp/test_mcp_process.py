@@ -1,8 +1,10 @@
 """`taskdist mcp` as agents start it: a process on standard input and output."""
 
 import asyncio
+import json
 import os
 import sys
+from typing import Any
 
 from mcp import Client, StdioServerParameters
 
@@ -30,3 +32,47 @@ async def test_without_a_cluster_it_says_what_is_missing_and_not_on_standard_out
     assert (process.returncode, out) == (1, b"")
     assert err.startswith(b"error: ")
     assert b"/there/is/none" in err
+
+
+async def test_standard_output_carries_the_protocol_and_nothing_else() -> None:
+    """Whatever comes in, and whatever is logged meanwhile."""
+    env = dict(os.environ) | {"TASKDIST_GATEWAY": "http://127.0.0.1:9", "TASKDIST_TOKEN": "t"}
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*COMMAND, env=env, stdin=pipe, stdout=pipe, stderr=pipe, limit=2**24)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    failing = {"name": "task-queue", "arguments": {"request": {"action": "inspect", "task": "a"}}}
+    sent: list[Any] = [
+        b"\n",
+        b"no JSON\n",
+        b"\xff\xfe\x00\n",
+        b'{"jsonrpc": "2.0", "id": 90}\n',
+        b"[" * 100_000 + b"\n",
+        b'"' + b"x" * 5_000_000 + b'"\n',
+        _line(1, "initialize", hello),
+        b'{"jsonrpc": "2.0", "method": "notifications/initialized"}\n',
+        _line(2, "tools/call", failing),
+        _line(3, "tools/call", {"name": "no-such", "arguments": {}}),
+        _line(4, "tools/call", {"name": "task-queue", "arguments": {"request": "\ud800"}}),
+        _line(5, "no/such", {}),
+        _line(6, "resources/read", {"uri": "file:///etc/passwd"}),
+        _line(7, "tools/list", {}),
+    ]
+    process.stdin.writelines(sent)
+    answered: dict[Any, Any] = {}
+    while not {1, 2, 3, 5, 6, 7} <= set(answered):
+        message = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
+        assert message["jsonrpc"] == "2.0"
+        answered[message.get("id")] = message
+    process.stdin.close()
+    rest = await process.stdout.read()
+    assert all(json.loads(line)["jsonrpc"] == "2.0" for line in rest.splitlines())
+    assert await process.wait() == 0
+    assert answered[2]["result"]["isError"] is True
+    assert "error" in answered[6]
+    assert {each["name"] for each in answered[7]["result"]["tools"]} >= {"task-queue", "load-balancer", "scheduler"}
+
+
+def _line(number: int, method: str, params: dict[str, Any]) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}).encode() + b"\n"

@@ -341,7 +341,7 @@ async def test_the_order_is_that_in_which_they_would_start(busy: FakeBackend) ->
         first = await asked.ask("scheduler", request={"action": "order", "most": 1})
     assert [(each["task"], each["position"]) for each in answer["order"]] == [("t2", 1), ("t0", 2), ("t1", 3)]
     assert {each["reason"] for each in answer["order"]} == {"Queued"}
-    assert answer["said"].startswith("3 Tasks waiting in queue q. Next: t2.")
+    assert answer["said"] == "3 Tasks waiting in queue q. Next: t2 (Queued)."
     assert ([each["task"] for each in first["order"]], first["waiting"]) == (["t2"], 3)
 
 
