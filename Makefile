@@ -82,7 +82,7 @@ test: test-binaries compiled ## all tests, with the core as production has it: u
 	PYTHONPATH=$(COMPILED) $(PY) -m pytest tests/integration -q
 
 .PHONY: test-doors
-test-doors: test-binaries compiled ## what brings work in or takes results out, on real databases and brokers
+test-doors: test-binaries compiled ## what brings work in or takes results out, on real databases and brokers, and by other makers' clients (Node.js 20)
 	PYTHONPATH=$(COMPILED) $(PY) -m pytest tests/doors -q -m "not long"
 
 .PHONY: test-doors-long
