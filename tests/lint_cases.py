@@ -1338,4 +1338,27 @@ SOURCES = [
     ),
 ]
 
+RABBIT = {"host": "rabbit", "queue": "orders", "secretName": "login", "deadLetterExchange": "dead"}
+SOURCES += [
+    Case(
+        "source-in-clear",
+        (source(cron=None, rabbitmq={**RABBIT, "tls": False}), queue()),
+        "spec.rabbitmq.tls",
+        "go over the network unencrypted",
+        (
+            source(cron=None, rabbitmq=RABBIT),
+            source("t", cron=None, rabbitmq={**RABBIT, "host": "localhost", "tls": False}),
+            queue(),
+        ),
+    ),
+    Case(
+        "source-in-clear",
+        (source(cron=None, rabbitmq={**RABBIT, "port": 5672}), queue()),
+        "spec.rabbitmq.port",
+        "5672 takes unencrypted connections only, and tls is true",
+        (source(cron=None, rabbitmq={**RABBIT, "port": 5671}), queue()),
+        name="port",
+    ),
+]
+
 CASES = [*WRITING, *ROUTING, *SERVING, *TIMES, *LIMITS, *ORDER, *DELIVERY, *KINSHIP, *KEEPING, *AGENTS, *SOURCES]

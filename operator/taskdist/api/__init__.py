@@ -42,7 +42,7 @@ from taskdist.api.taskqueue import (
     TaskQueueSpec,
     TaskQueueStatus,
 )
-from taskdist.api.tasksource import Cron, OnMissed, SourceReason, TaskSource, TaskSourceSpec, TaskSourceStatus
+from taskdist.api.tasksource import Cron, OnMissed, RabbitMQ, SourceReason, TaskSource, TaskSourceSpec, TaskSourceStatus
 from taskdist.api.template import TaskTemplate
 
 __all__ = [
@@ -76,6 +76,7 @@ __all__ = [
     "Phase",
     "Priority",
     "Progress",
+    "RabbitMQ",
     "Reason",
     "Reclaim",
     "Retry",

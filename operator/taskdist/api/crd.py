@@ -125,6 +125,7 @@ def kinds() -> list[Kind]:
                 ("Queue", "string", ".spec.task.queue", "The queue of its Tasks."),
                 ("Created", "integer", ".status.created", "Tasks that were created, about."),
                 ("Rejected", "integer", ".status.rejected", "Messages of which no Task could be made."),
+                ("Backlog", "integer", ".status.backlog.messages", "Messages that have no Task yet."),
                 ("Last", "date", ".status.cron.lastScheduledTime", "The last run of a cron source."),
                 # Not of type date: kubectl shows how long ago that was, and a run is yet to come.
                 ("Next", "string", ".status.cron.nextScheduledTime", "Its next run."),

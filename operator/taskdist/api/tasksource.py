@@ -14,7 +14,7 @@ from taskdist.api.meta import Condition, Message, Model, ObjectMeta, as_map
 from taskdist.api.template import TaskTemplate
 
 # The fields of the spec of which exactly one is there.
-SOURCES: Final = ("cron",)
+SOURCES: Final = ("cron", "rabbitmq")
 # The most runs that are made up for.
 MAX_CATCH_UP = 1000
 
@@ -22,6 +22,11 @@ _VALUE = "([0-9]{1,2}|JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC|SUN|MON|TU
 _ITEM = rf"(\*|{_VALUE}(-{_VALUE})?|L|LW|[0-7]L|{_VALUE}#[1-5])(/[1-9][0-9]?)?"
 # The form of five fields; what is in their bounds, and ever comes, only a parser of schedules knows.
 SCHEDULE_PATTERN = rf"(?i)^\s*{_ITEM}(,{_ITEM})*(\s+{_ITEM}(,{_ITEM})*){{4}}\s*$"
+# A name of the DNS, or an address. No more is seen of it before it is dialled.
+HOST_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+)$"
+# The characters that names in AMQP 0-9-1 are made of, as clients check them.
+_AMQP_NAME = r"^[-A-Za-z0-9_.:@#,/+ ]+$"
+_SECRET = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 _ZONE = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$"
 
 
@@ -45,6 +50,9 @@ class SourceReason(StrEnum):
     INVALID_SCHEDULE = "InvalidSchedule"
     NEVER_DUE = "NeverDue"
     CLOCK_BEHIND = "ClockBehind"
+    SECRET_UNUSABLE = "SecretUnusable"
+    BROKER_UNREACHABLE = "BrokerUnreachable"
+    DEAD_LETTERS_REFUSED = "DeadLettersRefused"
     UNREADABLE = "Unreadable"
 
 
@@ -70,12 +78,48 @@ class Cron(Model):
     )
 
 
+class RabbitMQ(Model):
+    """A Task of each message of a RabbitMQ queue (AMQP 0-9-1)."""
+
+    host: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=HOST_PATTERN)] = Field(
+        description="Name or address of the broker, such as rabbitmq.messaging.svc."
+    )
+    port: Annotated[int, Field(ge=1, le=65_535)] | None = Field(
+        default=None, description="Its port. Absent: 5671 with TLS, 5672 without."
+    )
+    virtual_host: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^%]+$")] = Field(
+        default="/", description="The virtual host in which the queue is."
+    )
+    queue: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_AMQP_NAME)] = Field(
+        description="The queue that is consumed. It is there already, and nobody else consumes it meanwhile."
+    )
+    tls: bool = Field(default=True, description="Whether the connection is encrypted, and the broker's name verified.")
+    secret_name: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=_SECRET)] = Field(
+        description="A Secret of the source's namespace: username and password; with TLS also ca.crt (absent: the "
+        "authorities of the system), and tls.crt and tls.key where the broker asks for a certificate."
+    )
+    prefetch: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=64, description="The most messages that are in hand: handed over by the broker, not acknowledged yet."
+    )
+    dead_letter_exchange: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_AMQP_NAME)] = Field(
+        description="The exchange to which messages are published of which no Task can be made. It is there already, "
+        "and has a queue bound to it."
+    )
+    dead_letter_routing_key: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
+        default=None, description="The routing key that they then have. Absent: the name of the queue."
+    )
+
+
 class TaskSourceSpec(Model):
     """Where Tasks come from, and how. Exactly one kind of source is named."""
 
-    suspend: bool = Field(default=False, description="Make no Tasks. Runs of cron meanwhile are skipped, not missed.")
+    suspend: bool = Field(
+        default=False,
+        description="Make no Tasks. Runs of cron meanwhile are skipped, not missed; messages stay in their queue.",
+    )
     task: TaskTemplate = Field(description="How what comes in becomes a Task.")
     cron: Cron | None = Field(default=None, description="A Task at set times.")
+    rabbitmq: RabbitMQ | None = Field(default=None, description="A Task of each message of a RabbitMQ queue.")
 
 
 class CronStatus(Model):
@@ -93,6 +137,18 @@ class CronStatus(Model):
     schedule: Annotated[str, Field(max_length=400)] = Field(
         default="", description="The schedule and time zone of which this speaks: with another one, runs count anew."
     )
+
+
+class Backlog(Model):
+    """What waits at the source, and has no Task yet."""
+
+    messages: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Messages: those that the broker holds ready, and those in hand."
+    )
+    oldest: datetime | None = Field(
+        default=None, description="When the oldest of those in hand was published, where messages tell that."
+    )
+    at: datetime | None = Field(default=None, description="When this was so.")
 
 
 class Rejected(Model):
@@ -117,6 +173,7 @@ class TaskSourceStatus(Model):
     )
     last_rejected: Rejected | None = Field(default=None, description="The last of them.")
     cron: CronStatus | None = Field(default=None, description="Of a cron source: its runs.")
+    backlog: Backlog | None = Field(default=None, description="Of a broker's source: what waits there.")
     conditions: Annotated[list[Condition], Field(max_length=8)] = Field(
         default_factory=list,
         description="Ready: whether it makes Tasks now; Reconciling; Stalled: it needs a change.",

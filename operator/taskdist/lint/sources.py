@@ -108,6 +108,28 @@ def source_forgets(setup: Setup) -> Iterator[Flaw]:
             )
 
 
+@rule(Severity.WARNING)
+def source_in_clear(setup: Setup) -> Iterator[Flaw]:
+    """A source that sends its password to the broker unencrypted, or whose port does not fit what it says of TLS.
+
+    RabbitMQ takes unencrypted connections at 5672 and encrypted ones at 5671; at the other one no connection comes
+    about.
+    """
+    for source in setup.sources.values():
+        rabbitmq, at = source.spec.rabbitmq, source.manifest
+        if rabbitmq is None:
+            continue
+        if rabbitmq.port == (5672 if rabbitmq.tls else 5671):
+            mend = Mend("Leave the port out.", patch("spec.rabbitmq.port", None))
+            said = "takes unencrypted connections only" if rabbitmq.tls else "takes encrypted connections only"
+            yield Flaw(
+                at, "spec.rabbitmq.port", f"{rabbitmq.port} {said}, and tls is {str(rabbitmq.tls).lower()}", mend
+            )
+        elif not rabbitmq.tls and rabbitmq.host not in ("localhost", "127.0.0.1", "::1"):
+            mend = Mend("Encrypt it.", patch("spec.rabbitmq.tls", True))
+            yield Flaw(at, "spec.rabbitmq.tls", "password and messages go over the network unencrypted", mend)
+
+
 def _texts(source: SourceDoc) -> Iterator[tuple[str, str]]:
     """The templates whose form the API server judges, with their paths."""
     fields = source.spec.task.to_wire()
@@ -133,4 +155,4 @@ def _queue(source: SourceDoc) -> str | None:
 
 
 WRITTEN = (source_refused,)
-RULES = (source_unusable, source_queue_not_found, source_forgets)
+RULES = (source_unusable, source_queue_not_found, source_forgets, source_in_clear)

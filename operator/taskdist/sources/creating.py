@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from taskdist.client.errors import full_queue
-from taskdist.client.states import closed_by
 from taskdist.intake.mapping import Mapped, task_of
 from taskdist.intake.message import Poison, PoisonReason
 from taskdist.kube import TASKQUEUES, TASKS, ApiError, Client
 from taskdist.sources.metrics import Key, SourceMetrics
+from taskdist.sources.queues import Queues, closed_words
 
 
 class Outcome(Enum):
@@ -32,12 +32,13 @@ class Closed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Creator:
-    """Creates the Tasks of one source."""
+    """Creates the Tasks of one source. `queues`: what is known of them; None: they are asked for each Task."""
 
     client: Client
     metrics: SourceMetrics
     key: Key
     uid: str
+    queues: Queues | None = None
 
     async def create(self, mapped: Mapped) -> tuple[Outcome, str]:
         """Create the Task; return how, and its name.
@@ -68,13 +69,17 @@ class Creator:
 
     async def _ask_queue(self, namespace: str, name: str) -> None:
         """Where the API server refuses nothing by itself, the operator would end what a full queue is given."""
+        if (words := await self._closed(namespace, name)) is not None:
+            self.metrics.refused(self.key)
+            raise Closed(words, full=True)
+
+    async def _closed(self, namespace: str, name: str) -> str | None:
+        if self.queues is not None:
+            return self.queues.closed(namespace).get(name)
         try:
             queue = await self.client.get(TASKQUEUES, name, namespace)
         except ApiError as error:
             if error.is_not_found:
-                return  # the Task waits for its queue
+                return None  # the Task waits for its queue
             raise
-        closed = closed_by(queue)
-        if closed is not None:
-            self.metrics.refused(self.key)
-            raise Closed(f"TaskQueue {name} takes no new Tasks now. {closed}".strip(), full=True)
+        return closed_words(name, queue)

@@ -18,7 +18,7 @@ from taskdist.kube import Client, KubeError
 from taskdist.protocol import reading
 from taskdist.sources.metrics import Key, SourceMetrics
 from taskdist.sources.reporting import Changed, Gone, Reporter
-from taskdist.sources.running import AGAIN, Running
+from taskdist.sources.running import AGAIN, Brokers, Running
 
 _log = structlog.get_logger("taskdist.sources")
 
@@ -52,7 +52,9 @@ class Sources:
         failed: Callable[[BaseException], None],
         now: Callable[[], datetime],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        brokers: Brokers | None = None,
     ) -> None:
+        self._brokers = brokers
         self._client = client
         self._metrics = metrics
         self._leading = leading
@@ -115,7 +117,8 @@ class Sources:
             await self._tell_odd(reporter, odd)
         else:
             entry.reporter = reporter
-            await Running(self._client, source, reporter, self._metrics, self._now, self._sleep).run()
+            running = Running(self._client, source, reporter, self._metrics, self._now, self._sleep, self._brokers)
+            await running.run()
 
     async def _tell_odd(self, reporter: Reporter, error: Unreadable) -> None:
         """Say on a source that this release cannot read that it is so, and leave it alone."""

@@ -20,6 +20,8 @@ from taskdist.observability.logs import configure
 from taskdist.observability.serve import HealthServer, MetricsServer
 from taskdist.sources.keeper import Sources
 from taskdist.sources.metrics import SourceMetrics
+from taskdist.sources.queues import QueueView
+from taskdist.sources.running import Brokers
 from taskdist.sources.settings import Settings
 
 _log = structlog.get_logger("taskdist.sources")
@@ -139,8 +141,14 @@ class _Process:
             _log.error("a part of the sources failed; the process ends", exc_info=error)
             self._fail()
 
+        queues = QueueView(client, self._settings.watch_namespaces)
         sources = Sources(
-            client, self._metrics, lambda: elector.leading() is not None, failed, lambda: datetime.now(UTC)
+            client,
+            self._metrics,
+            lambda: elector.leading() is not None,
+            failed,
+            lambda: datetime.now(UTC),
+            brokers=Brokers(queues, asyncio.get_running_loop().time),
         )
         bound_depth()
         watching = asyncio.create_task(
@@ -155,9 +163,16 @@ class _Process:
             ),
             name="kopf",
         )
+        viewing = asyncio.create_task(queues.run(), name="queues")
         try:
-            await asyncio.shield(watching)
+            # Neither ends by itself: which of the two it is, the process ends with it.
+            await asyncio.wait({watching, viewing}, return_when=asyncio.FIRST_COMPLETED)
+            for part in (viewing, watching):
+                if part.done():
+                    part.result()
         finally:
+            viewing.cancel()
+            await asyncio.gather(viewing, return_exceptions=True)
             await sources.close()
             await _ended(watching)
 

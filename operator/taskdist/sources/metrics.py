@@ -33,6 +33,9 @@ class SourceMetrics:
         self._lag = self._gauge(
             "taskdist_source_lag_seconds", "How late the oldest run or message is that has no Task yet.", source
         )
+        self._backlog = self._gauge(
+            "taskdist_source_backlog_messages", "Messages that wait at a source's broker or in hand.", source
+        )
         self._ready = self._gauge(
             "taskdist_source_ready",
             "1 if the source makes Tasks, else 0; by the reason in its status.",
@@ -68,6 +71,9 @@ class SourceMetrics:
     def lag(self, key: Key, seconds: float) -> None:
         self._lag.labels(*key).set(max(seconds, 0.0))
 
+    def backlog(self, key: Key, messages: int) -> None:
+        self._backlog.labels(*key).set(messages)
+
     def said(self, key: Key, ready: bool, reason: SourceReason) -> None:
         """The source says this of itself now."""
         former = self._reasons.get(key)
@@ -81,7 +87,8 @@ class SourceMetrics:
         former = self._reasons.pop(key, None)
         if former is not None:
             self._ready.remove(*key, former)
-        self._lag.remove_by_labels({"namespace": key[0], "source": key[1]})
+        for gauge in (self._lag, self._backlog):
+            gauge.remove_by_labels({"namespace": key[0], "source": key[1]})
 
     def leads(self, leading: bool) -> None:
         self._leader.set(int(leading))

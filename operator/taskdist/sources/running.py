@@ -6,6 +6,7 @@ said once, and it then waits for that change.
 
 import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -16,9 +17,13 @@ from taskdist.common.backoff import Backoff
 from taskdist.intake.mapping import MappingError, compile_mapping
 from taskdist.intake.schedule import ScheduleError, parse_schedule
 from taskdist.kube import Client, KubeError
+from taskdist.sources.broker import Open, Trouble
+from taskdist.sources.connecting import connect
 from taskdist.sources.creating import Creator
 from taskdist.sources.cron import CronSource
 from taskdist.sources.metrics import SourceMetrics
+from taskdist.sources.queues import Queues
+from taskdist.sources.rabbitmq import RabbitSource
 from taskdist.sources.reporting import Changed, Gone, Reporter
 
 _log = structlog.get_logger("taskdist.sources")
@@ -43,12 +48,28 @@ class Kind(Protocol):
         """Work until cancelled; return where only a change of the source helps, and say so before."""
 
 
+@dataclass(frozen=True, slots=True)
+class Brokers:
+    """What sources of brokers need beside what all need.
+
+    Args:
+        queues: which queues take no Tasks now.
+        connect: opens a session for a source.
+        ticks: a clock that nobody sets, in seconds.
+    """
+
+    queues: Queues
+    ticks: Callable[[], float]
+    connect: Callable[[Client, TaskSource], Open] = connect
+
+
 class Running:
     """Runs one source.
 
     Args:
         now: the wall clock.
         sleep: waits for so many seconds.
+        brokers: None where no source of a broker is run.
     """
 
     def __init__(
@@ -59,7 +80,10 @@ class Running:
         metrics: SourceMetrics,
         now: Callable[[], datetime],
         sleep: Callable[[float], Awaitable[None]],
+        brokers: Brokers | None = None,
     ) -> None:
+        self._client = client
+        self._brokers = brokers
         self._source = source
         self._reporter = reporter
         self._metrics = metrics
@@ -113,6 +137,18 @@ class Running:
             except ScheduleError as error:
                 raise Unusable(SourceReason.INVALID_SCHEDULE, f"spec.cron.{error.field}: {error}") from None
             return CronSource(self._source, mapping, schedule, self._creator, self._reporter, self._now, self._sleep)
+        if spec.rabbitmq is not None and self._brokers is not None:
+            return RabbitSource(
+                self._source,
+                mapping,
+                replace(self._creator, queues=self._brokers.queues),
+                self._reporter,
+                self._brokers.queues,
+                self._brokers.connect(self._client, self._source),
+                self._now,
+                self._brokers.ticks,
+                self._sleep,
+            )
         raise Unusable(
             SourceReason.UNREADABLE, "spec names no source that this release knows: upgrade `taskdist sources`"
         )
@@ -121,7 +157,7 @@ class Running:
         """Say that it failed; where not even that can be written, the log has it."""
         self._metrics.failed(self._reporter.key)
         # What the API server says is clear enough; anything else is a defect, and wants its place told.
-        known = isinstance(error, KubeError)
+        known = isinstance(error, KubeError | Trouble)
         namespace, name = self._reporter.key
         _log.warning(
             "a source failed and is begun again",
@@ -131,7 +167,8 @@ class Running:
             seconds=pause,
             exc_info=None if known else error,
         )
-        self._reporter.say(SourceReason.FAILING, f"It failed and is begun again: {error or repr(error)}")
+        reason = error.reason if isinstance(error, Trouble) else SourceReason.FAILING
+        self._reporter.say(reason, f"It failed and is begun again: {str(error) or repr(error)}")
         # Whatever keeps it from being written, the failure itself is what counts.
         with contextlib.suppress(Exception):
             await self._reporter.flush()

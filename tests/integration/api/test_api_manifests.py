@@ -19,6 +19,7 @@ GOOD: dict[str, Object] = {
     "agentpools": {"template": {"spec": {"containers": [{"name": "agent", "image": "taskdist", "command": ["a"]}]}}},
     "tasksources": {"task": {"queue": "q", "type": "analyse"}, "cron": {"schedule": "0 3 * * *"}},
 }
+RABBIT = {"host": "rabbit", "queue": "orders", "secretName": "login", "deadLetterExchange": "dead"}
 KINDS = {"tasks": "Task", "taskqueues": "TaskQueue", "agentpools": "AgentPool", "tasksources": "TaskSource"}
 
 
@@ -328,6 +329,18 @@ BAD: dict[str, Bad] = {
     "unknown end of missed runs": Bad(
         "tasksources", {"cron": {"schedule": "0 3 * * *", "missed": "Last"}}, ("spec.cron.missed", '"One"')
     ),
+    "two sources in one": Bad("tasksources", {"rabbitmq": RABBIT}, ("more than one", "set spec.cron or spec.rabbitmq")),
+    "nowhere for dead letters": Bad(
+        "tasksources",
+        {"cron": None, "rabbitmq": {**RABBIT, "deadLetterExchange": None}},
+        ("spec.rabbitmq.deadLetterExchange: Required",),
+    ),
+    "an address for a host": Bad(
+        "tasksources", {"cron": None, "rabbitmq": {**RABBIT, "host": "amqp://a"}}, ("spec.rabbitmq.host", "match")
+    ),
+    "nothing in hand": Bad(
+        "tasksources", {"cron": None, "rabbitmq": {**RABBIT, "prefetch": 0}}, ("spec.rabbitmq.prefetch",)
+    ),
     "pool without template": Bad("agentpools", {"template": None}, ("spec.template: Required value",)),
     "pool without containers": Bad("agentpools", containers(), ("spec.template.spec.containers", "at least 1")),
     "container without name": Bad("agentpools", containers({}), ("spec.template.spec.containers[0].name: Required",)),
@@ -433,6 +446,23 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
                 "startingDeadlineSeconds": 86_400,
                 "missed": "All",
                 "mostMissed": 1000,
+            },
+        },
+    ),
+    "source of messages": ("tasksources", {"cron": None, "rabbitmq": RABBIT}),
+    "source of messages with everything": (
+        "tasksources",
+        {
+            "cron": None,
+            "rabbitmq": {
+                **RABBIT,
+                "host": "2001:db8::1",
+                "port": 5673,
+                "virtualHost": "a/b c",
+                "queue": "a b.c",
+                "tls": False,
+                "prefetch": 1000,
+                "deadLetterRoutingKey": "d",
             },
         },
     ),

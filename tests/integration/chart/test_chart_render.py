@@ -276,7 +276,7 @@ def test_the_sources_are_off_and_may_make_tasks_and_nothing_more(render: Render)
             ("tasksources", "get", "list", "watch"),
             ("tasksources/status", "get", "patch"),
             ("tasks", "create"),
-            ("taskqueues", "get"),
+            ("taskqueues", "get", "list", "watch"),
         )
         assert granted == {(scope, *each) for scope in scopes for each in work} | {
             ("taskdist-system", "leases", "create"),
@@ -286,6 +286,17 @@ def test_the_sources_are_off_and_may_make_tasks_and_nothing_more(render: Render)
             assert [(each["name"], each["namespace"]) for each in binding["subjects"]] == [
                 ("taskdist-sources", "taskdist-system")
             ]
+
+
+def test_the_sources_read_secrets_only_where_that_is_said(render: Render) -> None:
+    documents = render("sources.enabled=true", "sources.secretNamespaces={a,b}")
+    granted = [
+        (each["kind"], each["metadata"]["namespace"], rule["verbs"])
+        for each in documents
+        for rule in each.get("rules") or ()
+        if "-sources" in each["metadata"]["name"] and "secrets" in rule["resources"]
+    ]
+    assert granted == [("Role", "a", ["get"]), ("Role", "b", ["get"])]
 
 
 def test_the_sources_have_their_settings(render: Render) -> None:

@@ -56,6 +56,16 @@ class Election:
 def election(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "LeaderElector", Election)
     monkeypatch.setattr(main, "Client", Connected)
+    monkeypatch.setattr(main, "QueueView", Unchanging)
+
+
+class Unchanging:
+    """A view of queues that nothing happens to."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    async def run(self) -> None:
+        await forever()
 
 
 class Connected:

@@ -14,6 +14,7 @@ from memory_cluster import merge
 from taskdist.kube import TASKQUEUES, TASKS, TASKSOURCES, ApiError, Obj, Resource
 from taskdist.sources.keeper import Sources
 from taskdist.sources.metrics import SourceMetrics
+from taskdist.sources.running import Brokers
 
 
 def at(text: str) -> datetime:
@@ -32,6 +33,10 @@ class Clock:
 
     def now(self) -> datetime:
         return self.time
+
+    def ticks(self) -> float:
+        """Seconds that have passed, whatever the wall clock was set to."""
+        return self._passed.total_seconds()
 
     async def sleep(self, seconds: float) -> None:
         event = asyncio.Event()
@@ -128,11 +133,34 @@ class Api:
         return made
 
 
-class World:
-    """One installation: its objects, its clock, and the process that runs now."""
+class Queues:
+    """What a watch would tell of the queues in memory."""
 
-    def __init__(self, start: str = "2026-01-01T00:30:00") -> None:
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self.listeners: set[Callable[[], None]] = set()
+
+    async def synced(self) -> None: ...
+
+    def closed(self, namespace: str) -> dict[str, str]:
+        return {
+            name: f"{name} is full"
+            for (kind, where, name), obj in self._api.objects.items()
+            if (kind, where) == (str(TASKQUEUES), namespace) and not obj["status"]["accepting"]
+        }
+
+    def listen(self, namespace: str, changed: Callable[[], None]) -> Callable[[], None]:
+        self.listeners.add(changed)
+        return lambda: self.listeners.discard(changed)
+
+
+class World:
+    """One installation: its objects, its clock, and the process that runs now. `connect`: to the broker, if any."""
+
+    def __init__(self, start: str = "2026-01-01T00:30:00", connect: Any = None) -> None:
         self.api = Api()
+        self.queues = Queues(self.api)
+        self._connect = connect
         self.clock = Clock(start)
         self.failures: list[BaseException] = []
         self.leading = True
@@ -148,6 +176,7 @@ class World:
             self.failures.append,
             self.clock.now,
             self.clock.sleep,
+            Brokers(self.queues, self.clock.ticks, self._connect) if self._connect is not None else None,
         )
 
     async def restart(self) -> None:
@@ -196,6 +225,8 @@ class World:
                 "status": {"accepting": accepting, "conditions": conditions},
             },
         )
+        for changed in tuple(self.queues.listeners):
+            changed()
 
     def runs(self, name: str = "s") -> list[str]:
         """The times of the runs that Tasks were made of, as far as they differ from hour to hour."""

@@ -1,0 +1,338 @@
+"""A session with a RabbitMQ broker over AMQP 0-9-1.
+
+It uses aiormq, on which aio-pika is built, as it is: what aio-pika adds (reconnecting by itself, a message class that
+refuses a delivery mode it does not know) would hide from the source which deliveries are still its own.
+
+Two channels: deliveries and acknowledgements on one; on the other what the broker may answer by closing it, such as
+publishing to an exchange that is not there.
+"""
+
+import asyncio
+import base64
+import contextlib
+import math
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+from urllib.parse import quote
+
+import aiormq
+import pamqp.frame
+import structlog
+from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+from yarl import URL
+
+from taskdist.api import SourceReason
+from taskdist.intake.message import Message, Poison, PoisonReason, wire
+from taskdist.sources.amqp_frames import UNREADABLE, Transport
+from taskdist.sources.broker import Delivery, NotPublished, Trouble
+
+_log = structlog.get_logger("taskdist.sources")
+
+# A peer that says nothing for so long is gone, in seconds.
+HEARTBEAT_SECONDS: Final = 20
+# The longest that a connection, an answer and a farewell may take, in seconds.
+CONNECT_SECONDS: Final = 15.0
+ANSWER_SECONDS: Final = 20.0
+CLOSE_SECONDS: Final = 3.0
+# How deep headers are looked into.
+MAX_DEPTH: Final = 16
+# Headers by which RabbitMQ would route what is published once more, and to where its publisher wants.
+_ROUTING: Final = ("CC", "BCC")
+# What a dead letter tells of itself.
+_REASON: Final = "x-taskdist-reason"
+_WORDS: Final = "x-taskdist-message"
+_QUEUE: Final = "x-taskdist-queue"
+_SOURCE: Final = "x-taskdist-source"
+
+# Properties that a template may name, by the names that they have there.
+_PROPERTIES: Final = {
+    "contentType": "content_type",
+    "contentEncoding": "content_encoding",
+    "deliveryMode": "delivery_mode",
+    "priority": "priority",
+    "correlationId": "correlation_id",
+    "replyTo": "reply_to",
+    "expiration": "expiration",
+    "messageId": "message_id",
+    "timestamp": "timestamp",
+    "type": "message_type",
+    "userId": "user_id",
+    "appId": "app_id",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Which queue of which broker, and how to be let in."""
+
+    host: str
+    port: int
+    virtual_host: str
+    username: str
+    password: str
+    tls: ssl.SSLContext | None
+    queue: str
+    prefetch: int
+    dead_letter_exchange: str
+    dead_letter_routing_key: str
+    source: str
+    """Namespace and name of the source, for people who look at the broker."""
+
+    @property
+    def url(self) -> URL:
+        # Built of quoted parts: a virtual host may be any text, with slashes.
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        login = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}"
+        path = quote(self.virtual_host, safe="") if self.virtual_host != "/" else ""
+        query = f"heartbeat={HEARTBEAT_SECONDS}&name={quote(f'taskdist {self.source}', safe='')}"
+        scheme = "amqp" if self.tls is None else "amqps"
+        return URL(f"{scheme}://{login}@{host}:{self.port}/{path}?{query}", encoded=True)
+
+
+def message_of(body: bytes, properties: Basic.Properties, exchange: str, routing_key: str, now: datetime) -> Message:
+    """What a message is to the template."""
+    known = {name: _json(getattr(properties, attribute), 0) for name, attribute in _PROPERTIES.items()}
+    known |= {"exchange": exchange, "routingKey": routing_key}
+    time = properties.timestamp
+    return Message(
+        body=body,
+        headers={str(name): _json(value, 0) for name, value in (properties.headers or {}).items()},
+        properties={name: value for name, value in known.items() if value is not None},
+        key=routing_key,
+        id=properties.message_id or None,
+        time=time if isinstance(time, datetime) else now,
+    )
+
+
+def _json(value: Any, depth: int) -> Any:
+    """A value of a header as JSON. Bytes are base64, times RFC 3339; what JSON has no word for is null."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bytes | bytearray):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, datetime):
+        return wire(value)
+    if isinstance(value, Decimal):
+        return str(value)
+    if depth >= MAX_DEPTH:
+        return None
+    if isinstance(value, dict):
+        return {str(name): _json(inner, depth + 1) for name, inner in value.items()}
+    return [_json(inner, depth + 1) for inner in value] if isinstance(value, list) else None
+
+
+def dead_properties(given: Basic.Properties, poison: Poison, address: Address, most: int) -> Basic.Properties:
+    """What a dead letter has beside its body: what it had, and why it is one.
+
+    `most`: bytes that all of it may take. What would keep it from lying there (a publisher's own account, an expiry,
+    routing) is left out, and its headers are where they cannot be written again.
+    """
+    ours = {
+        _REASON: str(poison.reason),
+        _WORDS: str(poison)[:1000].encode("utf-8", "replace").decode(),
+        _QUEUE: address.queue,
+        _SOURCE: address.source,
+    }
+    headers = {name: value for name, value in (given.headers or {}).items() if name not in _ROUTING}
+    kept = {
+        attribute: getattr(given, attribute)
+        for attribute in _PROPERTIES.values()
+        if attribute not in ("user_id", "expiration", "delivery_mode")
+    }
+    for fields in (kept | {"headers": headers | ours}, kept | {"headers": ours}, {"headers": ours}):
+        try:
+            properties = Basic.Properties(**fields, delivery_mode=2)
+            if len(pamqp.frame.marshal(ContentHeader(0, 0, properties), 1)) <= most:
+                return properties
+        except Exception as error:  # whatever it is that the library cannot write
+            _log.debug("properties of a dead letter cannot be written", why=repr(error))
+    raise AssertionError("our own headers can be written")
+
+
+class AmqpSession:
+    """One connection, its queue and its dead letters. Made by `open_session`."""
+
+    def __init__(
+        self,
+        address: Address,
+        connection: AbstractConnection,
+        channel: AbstractChannel,
+        arrived: Callable[[Delivery], None],
+        lost: Callable[[str], None],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._address = address
+        self._connection = connection
+        self._channel = channel
+        self._arrived = arrived
+        self._lost = lost
+        self._now = now
+        self._side: AbstractChannel | None = None
+        self._tag = ""
+        self._closing = False
+        for part in (connection, channel):
+            part.closing.add_done_callback(self._ended)
+        channel.on_consumer_cancel_callbacks.add(self._cancelled)
+
+    async def consume(self) -> None:
+        with _lost_is_told():
+            # Exclusive: two consumers, such as one of a process that is dying, would break the order by key.
+            done = await self._channel.basic_consume(
+                self._address.queue, self._delivered, exclusive=True, timeout=ANSWER_SECONDS
+            )
+            self._tag = str(done.consumer_tag)
+
+    async def pause(self) -> None:
+        with _lost_is_told():
+            await self._channel.basic_cancel(self._tag, timeout=ANSWER_SECONDS)
+
+    async def acknowledge(self, tag: int) -> None:
+        with _lost_is_told():
+            await self._channel.basic_ack(tag)
+
+    async def give_back(self, tag: int) -> None:
+        with _lost_is_told():
+            await self._channel.basic_nack(tag, requeue=True)
+
+    async def dead_letter(self, delivery: Delivery, poison: Poison) -> None:
+        address, raw = self._address, delivery.raw
+        assert isinstance(raw, DeliveredMessage)
+        most = int(self._connection.connection_tune.frame_max or 4096) - 8
+        properties = dead_properties(raw.header.properties, poison, address, most)
+        try:
+            async with self._beside() as channel:
+                await channel.basic_publish(
+                    raw.body,
+                    exchange=address.dead_letter_exchange,
+                    routing_key=address.dead_letter_routing_key,
+                    properties=properties,
+                    mandatory=True,
+                    timeout=ANSWER_SECONDS,
+                )
+        except aiormq.PublishError:
+            raise NotPublished(
+                f"no queue is bound to the exchange {address.dead_letter_exchange} "
+                f"with the key {address.dead_letter_routing_key}: bind one"
+            ) from None
+        except (aiormq.AMQPChannelError, aiormq.DeliveryError) as error:
+            raise NotPublished(f"exchange {address.dead_letter_exchange}: {_words(error)}") from None
+        except TimeoutError:
+            raise NotPublished(f"the broker has not confirmed it within {ANSWER_SECONDS:g} s") from None
+
+    async def backlog(self) -> int:
+        try:
+            async with self._beside() as channel:
+                done = await channel.queue_declare(self._address.queue, passive=True, timeout=ANSWER_SECONDS)
+                return int(done.message_count or 0)
+        except (aiormq.AMQPChannelError, TimeoutError) as error:
+            raise Trouble(
+                SourceReason.BROKER_UNREACHABLE, f"queue {self._address.queue} cannot be asked: {_words(error)}"
+            ) from None
+
+    async def close(self) -> None:
+        self._closing = True
+        # What it says to its end is of no use to anybody, and a cancellation in its midst must not keep ours.
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._connection.close()
+
+    @asynccontextmanager
+    async def _beside(self) -> AsyncIterator[AbstractChannel]:
+        """The other channel, opened anew where the broker has closed it."""
+        with _lost_is_told(but=(aiormq.AMQPChannelError, aiormq.DeliveryError, TimeoutError)):
+            if self._side is None or self._side.is_closed:
+                self._side = await self._connection.channel(
+                    publisher_confirms=True, on_return_raises=True, timeout=ANSWER_SECONDS
+                )
+            yield self._side
+
+    async def _delivered(self, message: DeliveredMessage) -> None:
+        """Called in the order in which messages come, and done without waiting, so that the order stays."""
+        properties, delivery = message.header.properties, message.delivery
+        assert isinstance(delivery, Basic.Deliver)
+        unreadable = (properties.headers or {}).get(UNREADABLE)
+        self._arrived(
+            Delivery(
+                int(delivery.delivery_tag or 0),
+                message_of(message.body, properties, delivery.exchange or "", delivery.routing_key or "", self._now()),
+                message,
+                None
+                if unreadable is None
+                else Poison(PoisonReason.INVALID_VALUE, f"its properties cannot be read: {unreadable!s}"),
+            )
+        )
+
+    def _ended(self, closing: "asyncio.Future[Any]") -> None:
+        error = None if closing.cancelled() else closing.exception()
+        if not self._closing:
+            self._lost(_words(error) if error is not None else "the connection was closed")
+
+    def _cancelled(self, _: Any) -> None:
+        self._lost(f"the broker has ended the consumer: was queue {self._address.queue} deleted or moved?")
+
+
+async def open_session(
+    address: Address,
+    arrived: Callable[[Delivery], None],
+    lost: Callable[[str], None],
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> AmqpSession:
+    """Connect, and see that queue and exchange are there. Raises `Trouble`."""
+    connection = aiormq.Connection(address.url, transport_factory=Transport(address.tls))
+    try:
+        with _lost_is_told():
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await connection.connect()
+                await _look(connection, address)
+                channel = await connection.channel(publisher_confirms=False)
+                await channel.basic_qos(prefetch_count=address.prefetch)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await connection.close()
+        raise
+    return AmqpSession(address, connection, channel, arrived, lost, now)
+
+
+async def _look(connection: AbstractConnection, address: Address) -> None:
+    """What is not there closes the channel on which it is asked for."""
+    channel = await connection.channel(publisher_confirms=False)
+    await channel.queue_declare(address.queue, passive=True)
+    await channel.exchange_declare(address.dead_letter_exchange, passive=True)
+    await channel.close()
+
+
+@contextmanager
+def _lost_is_told(but: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
+    """Make `Trouble` of whatever the library raises. A cancellation is let through only if it is our own.
+
+    The library cancels what waits for an answer when a connection ends; taken for ours, it would end the source.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise Trouble(SourceReason.BROKER_UNREACHABLE, "the connection was lost") from None
+    except but:
+        raise
+    except TimeoutError:
+        raise Trouble(SourceReason.BROKER_UNREACHABLE, "the broker does not answer") from None
+    except Exception as error:
+        raise Trouble(SourceReason.BROKER_UNREACHABLE, _words(error)) from None
+
+
+def _words(error: BaseException) -> str:
+    """What the broker said, for people."""
+    said = ": ".join(str(each) for each in error.args if each is not None) or type(error).__name__
+    return said[:500]

@@ -1,0 +1,61 @@
+"""What a source asks of a broker, whatever speaks its protocol; and how it is told that something is amiss."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from taskdist.api import SourceReason
+from taskdist.intake.message import Message, Poison
+
+
+class Trouble(Exception):
+    """The source cannot go on as it is, for a reason that has a name: it is begun again."""
+
+    def __init__(self, reason: SourceReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class NotPublished(Exception):
+    """A message could not be published to the dead letters: the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message as the broker handed it over."""
+
+    tag: int
+    message: Message
+    raw: Any = None
+    """What the session needs to publish it elsewhere as it came."""
+    unreadable: Poison | None = None
+    """Set where the message cannot be read at all."""
+
+
+class Session(Protocol):
+    """One connection to a broker, on which a queue is consumed. Any call may raise `Trouble`: then it is over."""
+
+    async def consume(self) -> None:
+        """Have messages handed over."""
+
+    async def pause(self) -> None:
+        """Have no more handed over; on return none is on its way any more."""
+
+    async def acknowledge(self, tag: int) -> None:
+        """The message is dealt with."""
+
+    async def give_back(self, tag: int) -> None:
+        """Have the broker put the message back where it was."""
+
+    async def dead_letter(self, delivery: Delivery, poison: Poison) -> None:
+        """Publish it to the dead letters with the reason; return once that is confirmed. Raises `NotPublished`."""
+
+    async def backlog(self) -> int:
+        """How many messages the broker holds ready."""
+
+    async def close(self) -> None:
+        """End it. What is not acknowledged goes back to the queue."""
+
+
+Open = Callable[[Callable[[Delivery], None], Callable[[str], None]], Awaitable[Session]]
+"""Opens a session: told of each message as it comes, in order, and once of what ended the session. Raises `Trouble`."""

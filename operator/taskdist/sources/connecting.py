@@ -1,0 +1,55 @@
+"""From a source's spec to a session with its broker. The libraries that speak to brokers are extras, loaded here."""
+
+from collections.abc import Callable
+from typing import Final
+
+from taskdist.api import RabbitMQ, SourceReason, TaskSource
+from taskdist.kube import Client
+from taskdist.sources.broker import Delivery, Open, Session, Trouble
+from taskdist.sources.secrets import read_secret, text_of, tls_of
+
+_PLAIN_PORT: Final = 5672
+_TLS_PORT: Final = 5671
+
+
+def connect(client: Client, source: TaskSource) -> Open:
+    """How to open a session for this source."""
+    rabbitmq = source.spec.rabbitmq
+    assert rabbitmq is not None, "the caller knows what source it is"
+
+    async def open_it(arrived: Callable[[Delivery], None], lost: Callable[[str], None]) -> Session:
+        return await _open_rabbitmq(client, source, rabbitmq, arrived, lost)
+
+    return open_it
+
+
+async def _open_rabbitmq(
+    client: Client,
+    source: TaskSource,
+    spec: RabbitMQ,
+    arrived: Callable[[Delivery], None],
+    lost: Callable[[str], None],
+) -> Session:
+    try:
+        from taskdist.sources.amqp import Address, open_session
+    except ModuleNotFoundError as error:
+        if (error.name or "taskdist").partition(".")[0] == "taskdist":
+            raise
+        words = f"this process lacks {error.name}: pip install 'taskdist[rabbitmq]'"
+        raise Trouble(SourceReason.BROKER_UNREACHABLE, words) from None
+    namespace = source.metadata.namespace
+    secret = await read_secret(client, namespace, spec.secret_name, ("username", "password"))
+    address = Address(
+        host=spec.host,
+        port=spec.port or (_TLS_PORT if spec.tls else _PLAIN_PORT),
+        virtual_host=spec.virtual_host,
+        username=text_of(secret, "username"),
+        password=text_of(secret, "password"),
+        tls=tls_of(secret) if spec.tls else None,
+        queue=spec.queue,
+        prefetch=spec.prefetch,
+        dead_letter_exchange=spec.dead_letter_exchange,
+        dead_letter_routing_key=spec.dead_letter_routing_key or spec.queue,
+        source=f"{namespace}/{source.metadata.name}",
+    )
+    return await open_session(address, arrived, lost)
