@@ -1,0 +1,130 @@
+"""A RabbitMQ broker of a test's own: real, on loopback, in a temporary directory, gone with the test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import aiormq
+
+PACKAGE = "rabbitmq-server"
+SECONDS = 90.0
+
+
+@cache
+def program() -> Path:
+    """Return the broker's script: on PATH, the distribution's, or installed now where that can be."""
+    found = _found()
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        # A broker that the package starts by itself is none of ours: this keeps it from doing so.
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", PACKAGE]):
+            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+        found = _found()
+    assert found is not None, f"RabbitMQ is not installed: apt-get install {PACKAGE}"
+    return found
+
+
+def _found() -> Path | None:
+    # Before PATH: what distributions put there changes the user first.
+    for folder in sorted(Path("/usr/lib/rabbitmq").glob("**/bin")):
+        if (folder / "rabbitmq-server").exists():
+            return folder / "rabbitmq-server"
+    there = shutil.which("rabbitmq-server")
+    return Path(there) if there else None
+
+
+class RabbitMQ:
+    """`with RabbitMQ() as broker:`; it may be killed and started again, and then has what it had confirmed."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="taskdist-mq-"))
+        self.port, self._distribution, self._names = _free_ports(3)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        (self.directory / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n")
+        (self.directory / "plugins").write_text("[].\n")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections, after a crash as well."""
+        environment = {
+            **os.environ,
+            "HOME": str(self.directory),
+            # Its own register of names, which would outlive it otherwise.
+            "ERL_EPMD_PORT": str(self._names),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"taskdist{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(self._distribution),
+            "RABBITMQ_MNESIA_BASE": str(self.directory / "data"),
+            "RABBITMQ_LOG_BASE": str(self.directory / "logs"),
+            "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "plugins"),
+        }
+        with (self.directory / "log").open("ab") as log:
+            for command in (["epmd", "-port", str(self._names)], [str(program())]):
+                process = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.directory,
+                    start_new_session=True,
+                )
+                self._processes.append(process)
+        end = time.monotonic() + SECONDS
+        while not self._answers():
+            assert time.monotonic() < end, (self.directory / "log").read_text()[-2000:]
+            assert self._processes[-1].poll() is None, (self.directory / "log").read_text()[-2000:]
+            time.sleep(0.2)
+
+    def kill(self) -> None:
+        """End it as a power cut would: all of its processes at once."""
+        processes, self._processes = self._processes, []
+        for process in reversed(processes):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _answers(self) -> bool:
+        async def ask() -> None:
+            async with asyncio.timeout(5), aiormq.connect(self.url):
+                pass
+
+        try:
+            asyncio.run(ask())
+        except Exception:
+            return False
+        return True
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
