@@ -71,6 +71,8 @@ class RabbitMQ:
         environment = {
             **os.environ,
             "HOME": str(self.directory),
+            # It would keep the processors of a small machine busy while it waits.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none",
             # Its own register of names, which would outlive it otherwise.
             "ERL_EPMD_PORT": str(self._names),
             "ERL_EPMD_ADDRESS": "127.0.0.1",

@@ -1,39 +1,15 @@
-"""One PostgreSQL server for the module that asks for it, and a control plane with an operator for the session."""
+"""One PostgreSQL server for the module that asks for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from postgres import Postgres
-from taskdist.local.controlplane import ControlPlane
-from taskdist.local.stack import Stack
-
-ROOT = Path(__file__).parents[3]
-# Short, so that an operator that was killed has a successor soon.
-TIMINGS = {
-    "TASKDIST_LEASE_SECONDS": "3",
-    "TASKDIST_RENEW_SECONDS": "2",
-    "TASKDIST_RETRY_SECONDS": "0.4",
-    "TASKDIST_ALLOW_SHORT_LEASES": "true",
-}
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
     with Postgres() as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    """etcd, kube-apiserver, an operator that leads, and a node; they end with the module."""
-    with ControlPlane.start() as plane:
-        stack = Stack.on(plane, ROOT, TIMINGS)
-        try:
-            stack.up(lambda _: None)
-            yield stack
-        finally:
-            stack.down()

@@ -25,6 +25,7 @@ import psycopg
 import pytest
 import yaml
 
+from outages import Outages
 from patience import until
 from postgres import Postgres
 from taskdist.kube import ApiError, KubeError
@@ -52,6 +53,9 @@ class Room:
         self.namespace = namespace
         self.client: Client = stack.plane.client
         self.archive: subprocess.Popen[bytes] | None = None
+        self.outages = Outages(stack)
+        self.outages.add("archive", self.kill_archive, self.start_archive)
+        self.outages.add("database", postgres.kill, postgres.start)
         self._kubeconfig = stack.plane.kubeconfig_for(OPERATOR_NAMESPACE, "taskdist-archive")
 
     def path(self, plural: str) -> str:
@@ -113,44 +117,11 @@ class Room:
         command = [str(Path(sys.executable).parent / "taskdist"), "archive"]
         self.archive = self.stack.plane.start_process("archive", command, env)
 
-    def kill(self, part: str) -> None:
-        match part:
-            case "archive":
-                assert self.archive is not None
-                assert self.archive.poll() is None, self.stack.plane.log("archive").read_text()[-3000:]
-                self.archive.kill()
-                self.archive.wait()
-            case "database":
-                self.postgres.kill()
-            case "operator":
-                operator = self.stack.operators.pop()
-                operator.process.kill()
-                operator.process.wait()
-            case _:
-                process = self.stack.plane.processes[part]
-                process.kill()
-                process.wait()
-
-    def start(self, part: str) -> None:
-        match part:
-            case "archive":
-                self.start_archive()
-            case "database":
-                self.postgres.start()
-            case "operator":
-                self.stack.start_operator()
-            case _:
-                arguments = self.stack.plane.processes[part].args
-                assert isinstance(arguments, list)
-                environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-                self.stack.plane.start_process(part, [str(each) for each in arguments], environment)
-                until(self._ready, "the API server is ready again")
-
-    def _ready(self) -> bool:
-        try:
-            return bool(self.client.request("GET", "/readyz") == "ok")
-        except (KubeError, OSError):
-            return False
+    def kill_archive(self) -> None:
+        assert self.archive is not None
+        assert self.archive.poll() is None, self.stack.plane.log("archive").read_text()[-3000:]
+        self.archive.kill()
+        self.archive.wait()
 
 
 @pytest.fixture(scope="module")
@@ -219,10 +190,10 @@ def test_each_ended_task_is_there_once_whatever_is_killed(
                 parts = rng.choices(list(WEIGHTS), list(WEIGHTS.values()), k=rng.choice([1, 1, 1, 2]))
                 chosen = [part for part in ("kube-apiserver", "database", "operator", "archive") if part in parts]
                 for part in chosen:
-                    room.kill(part)
+                    room.outages.fail(part)
                 time.sleep(rng.random() * 0.5)
                 for part in chosen:
-                    room.start(part)
+                    room.outages.mend(part)
                     counts[part] += 1
         finally:
             allowed.release(TASKS)
