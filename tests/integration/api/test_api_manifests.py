@@ -449,7 +449,6 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
             },
         },
     ),
-    "source of messages": ("tasksources", {"cron": None, "rabbitmq": RABBIT}),
     "source of messages with everything": (
         "tasksources",
         {
@@ -576,7 +575,7 @@ def test_a_good_manifest_is_kept_as_written(plural: str, spec: Object, cluster: 
     kept = cluster.get(path(namespace, plural, "one"))["spec"]
     for name, value in {**GOOD[plural], **spec}.items():
         if name != "scaling":
-            assert kept[name] == value
+            assert kept.get(name) == value
 
 
 NEW = {"phase": "Pending", "attempt": 0, "epoch": 0, "failures": 0, "redrives": 0, "droppedAttempts": 0}
