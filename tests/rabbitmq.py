@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import signal
@@ -14,8 +13,6 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-
-import aiormq
 
 PACKAGE = "rabbitmq-server"
 SECONDS = 90.0
@@ -110,15 +107,12 @@ class RabbitMQ:
             process.wait()
 
     def _answers(self) -> bool:
-        async def ask() -> None:
-            async with asyncio.timeout(5), aiormq.connect(self.url):
-                pass
-
         try:
-            asyncio.run(ask())
-        except Exception:
+            with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+                connection.sendall(b"AMQP\0\0\x09\x01")
+                return bool(connection.recv(1))
+        except OSError:
             return False
-        return True
 
 
 def _free_ports(count: int) -> list[int]:

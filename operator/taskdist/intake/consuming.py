@@ -6,6 +6,7 @@ The promises, and what keeps each:
 - Nothing is made twice: the Task's name is the message's identity, so a redelivery finds it there (`taken`).
 - Order by key: of messages with one ordering key, one is at work at a time, in the order in which they came.
 - Backpressure: while a queue takes no Tasks, the broker is asked for no more messages.
+- Memory is bounded: where too much is in hand, what comes on top is given back, with all that came after it.
 - One message stops nobody: what is refused alone, while others are taken, goes to the dead letters in the end.
 
 A broker takes messages back that are not acknowledged for long (RabbitMQ: 30 minutes), and some count how often they
@@ -140,6 +141,8 @@ class Consumption:
     _acks: list[int] = field(default_factory=list)
     _gates: dict[str, _Gate] = field(default_factory=dict)
     _full: dict[str, str] = field(default_factory=dict)
+    _too_much: list[int] = field(default_factory=list)
+    _crowded: bool = False
     _creating: int = 0
     _last_taken: float = -inf
     _paused_since: float | None = None
@@ -153,11 +156,20 @@ class Consumption:
 
     def delivered(self, tag: int, made: Mapped | Poison) -> None:
         """A message came, and this is what the template makes of it."""
+        if self._crowded:
+            # One with the same key may be among those that are given back.
+            self.crowded(tag)
+            return
         lane = None
         if isinstance(made, Mapped) and (key := made.spec.get("orderingKey")):
             lane = (str(made.spec["queue"]), str(key))
             self._lanes.setdefault(lane, deque()).append(tag)
         self._held[tag] = _Held(tag, made, lane)
+
+    def crowded(self, tag: int) -> None:
+        """A message came that is too much beside those in hand: it comes again once they are dealt with."""
+        self._crowded = True
+        self._too_much.append(tag)
 
     def taken(self, tag: int, now: float) -> None:
         """Its Task is there: created now or before."""
@@ -214,12 +226,19 @@ class Consumption:
         wanted = self._wants()
         if self.consuming and not wanted:
             actions.append(Pause())
+            self.consuming = False
+        if self._too_much:
+            actions.append(GiveBack(tuple(self._too_much)))
+            self._too_much.clear()
+        if self._crowded and not self._held:
+            self._crowded = False
+            wanted = self._wants()
         actions += self._give_back(now, wanted)
         actions += self._creations(now)
         actions += self._dead_letters(now)
         if wanted and not self.consuming:
             actions.append(Consume())
-        self.consuming = wanted
+            self.consuming = True
         return actions
 
     def wake(self, now: float) -> float | None:
@@ -250,7 +269,7 @@ class Consumption:
 
     def _wants(self) -> bool:
         """Whether more messages are of use."""
-        return not self._gates and not any(self._concerns(name) for name in self._full)
+        return not self._crowded and not self._gates and not any(self._concerns(name) for name in self._full)
 
     def _concerns(self, queue: str) -> bool:
         return queue == self.queue or any(held.queue == queue for held in self._held.values())

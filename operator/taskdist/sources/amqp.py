@@ -12,7 +12,7 @@ import base64
 import contextlib
 import math
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ from yarl import URL
 
 from taskdist.api import SourceReason
 from taskdist.intake.message import Message, Poison, PoisonReason, wire
-from taskdist.sources.amqp_frames import UNREADABLE, Transport
+from taskdist.sources.amqp_frames import MOST_BYTES, UNREADABLE, Hand, Transport
 from taskdist.sources.broker import Delivery, NotPublished, Trouble
 
 _log = structlog.get_logger("taskdist.sources")
@@ -166,6 +166,7 @@ class AmqpSession:
         address: Address,
         connection: AbstractConnection,
         channel: AbstractChannel,
+        hand: Hand,
         arrived: Callable[[Delivery], None],
         lost: Callable[[str], None],
         now: Callable[[], datetime],
@@ -173,6 +174,9 @@ class AmqpSession:
         self._address = address
         self._connection = connection
         self._channel = channel
+        self._hand = hand
+        # The bytes of each message in hand.
+        self._sizes: dict[int, int] = {}
         self._arrived = arrived
         self._lost = lost
         self._now = now
@@ -196,12 +200,17 @@ class AmqpSession:
             await self._channel.basic_cancel(self._tag, timeout=ANSWER_SECONDS)
 
     async def acknowledge(self, tag: int) -> None:
-        with _lost_is_told():
-            await self._channel.basic_ack(tag)
+        await self._let_go(tag, self._channel.basic_ack(tag))
 
     async def give_back(self, tag: int) -> None:
+        await self._let_go(tag, self._channel.basic_nack(tag, requeue=True))
+
+    async def _let_go(self, tag: int, telling: Awaitable[None]) -> None:
+        """Tell what becomes of a message. A broker that does not read what it is told holds nobody up for long."""
+        self._hand.release(self._sizes.pop(tag, 0))
         with _lost_is_told():
-            await self._channel.basic_nack(tag, requeue=True)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await telling
 
     async def dead_letter(self, delivery: Delivery, poison: Poison) -> None:
         address, raw = self._address, delivery.raw
@@ -259,15 +268,24 @@ class AmqpSession:
         """Called in the order in which messages come, and done without waiting, so that the order stays."""
         properties, delivery = message.header.properties, message.delivery
         assert isinstance(delivery, Basic.Deliver)
-        unreadable = (properties.headers or {}).get(UNREADABLE)
+        headers = properties.headers or {}
+        left_out = headers.pop(self._hand.left_out, None)
+        assert left_out is None or isinstance(left_out, int)
+        unreadable = None
+        if (why := headers.get(UNREADABLE)) is not None:
+            unreadable = Poison(PoisonReason.INVALID_VALUE, f"its properties cannot be read: {why!s}")
+        if left_out is not None and left_out > MOST_BYTES:
+            words = f"the body has {left_out} bytes, more than {MOST_BYTES}, and is left out of the dead letter"
+            unreadable = Poison(PoisonReason.TOO_LARGE, words)
+        tag = int(delivery.delivery_tag or 0)
+        self._sizes[tag] = len(message.body)
         self._arrived(
             Delivery(
-                int(delivery.delivery_tag or 0),
+                tag,
                 message_of(message.body, properties, delivery.exchange or "", delivery.routing_key or "", self._now()),
                 message,
-                None
-                if unreadable is None
-                else Poison(PoisonReason.INVALID_VALUE, f"its properties cannot be read: {unreadable!s}"),
+                unreadable,
+                crowded=left_out is not None and left_out <= MOST_BYTES,
             )
         )
 
@@ -287,7 +305,8 @@ async def open_session(
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AmqpSession:
     """Connect, and see that queue and exchange are there. Raises `Trouble`."""
-    connection = aiormq.Connection(address.url, transport_factory=Transport(address.tls))
+    hand = Hand()
+    connection = aiormq.Connection(address.url, transport_factory=Transport(address.tls, hand))
     try:
         with _lost_is_told():
             async with asyncio.timeout(CONNECT_SECONDS):
@@ -300,7 +319,7 @@ async def open_session(
             async with asyncio.timeout(CLOSE_SECONDS):
                 await connection.close()
         raise
-    return AmqpSession(address, connection, channel, arrived, lost, now)
+    return AmqpSession(address, connection, channel, hand, arrived, lost, now)
 
 
 async def _look(connection: AbstractConnection, address: Address) -> None:

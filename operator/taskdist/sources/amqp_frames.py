@@ -4,9 +4,13 @@ A broker hands on what a publisher wrote: a name that is no UTF-8, a time beyond
 thousand levels deep. The library then gives up the connection; the message comes again with the next one, and nothing
 behind it is ever reached. So each frame of a message is tried first, and one that cannot be read is replaced by one
 that says so.
+
+Bodies are bounded in the same way: what is in hand takes so much memory and no more, however large messages are and
+however many the broker may hand over at once.
 """
 
 import asyncio
+import secrets
 import struct
 from typing import Any, Final
 
@@ -19,8 +23,14 @@ from yarl import URL
 # The header by which a message tells that its properties could not be read.
 UNREADABLE: Final = "x-taskdist-unreadable"
 
+# The most bytes that all bodies in hand may have, and so each; and a body that is small enough to be taken always.
+MOST_BYTES: Final = 16 * 2**20
+SMALL_BYTES: Final = 64 * 2**10
+# The most that a frame may have: brokers send 128 KiB, unless told otherwise.
+FRAME_BYTES: Final = 4 * 2**20
+
 _HEAD: Final = struct.Struct(">BHI")
-_METHOD, _CONTENT_HEADER, _END = 1, 2, b"\xce"
+_METHOD, _CONTENT_HEADER, _BODY, _END = 1, 2, 3, b"\xce"
 _DELIVER: Final = struct.pack(">HH", 60, 60)
 
 
@@ -59,19 +69,40 @@ def _framed(kind: int, channel: int, payload: bytes) -> bytes:
     return _HEAD.pack(kind, channel, len(payload)) + payload + _END
 
 
+class Hand:
+    """The bytes of the messages in hand on one connection, and what a message says whose body was left out."""
+
+    def __init__(self) -> None:
+        # No publisher can guess it, and so pretend.
+        self.left_out = f"x-taskdist-left-out-{secrets.token_hex(8)}"
+        self._bytes = 0
+
+    def takes(self, size: int) -> bool:
+        """Whether a body of this size is taken; then it counts until it is released."""
+        if size > SMALL_BYTES and self._bytes + size > MOST_BYTES:
+            return False
+        self._bytes += size
+        return True
+
+    def release(self, size: int) -> None:
+        self._bytes -= size
+
+
 class MendingReader:
     """A stream of frames, each mended. It has what the library asks of a stream."""
 
-    def __init__(self, reader: asyncio.StreamReader) -> None:
+    def __init__(self, reader: asyncio.StreamReader, hand: Hand) -> None:
         self._reader = reader
+        self._hand = hand
         self._ready = b""
+        # By channel: whether a message is being handed over, and how much of a body is still to be left out.
+        self._handed_over: set[int] = set()
+        self._left: dict[int, int] = {}
 
     def at_eof(self) -> bool:
         return not self._ready and self._reader.at_eof()
 
     async def readexactly(self, size: int) -> bytes:
-        if not self._ready:
-            self._ready = await self._frame()
         while len(self._ready) < size:
             self._ready += await self._frame()
         found, self._ready = self._ready[:size], self._ready[size:]
@@ -82,18 +113,53 @@ class MendingReader:
         return found or await self._reader.read(size)
 
     async def _frame(self) -> bytes:
+        """The next frame; empty where it is left out."""
         head = await self._reader.readexactly(_HEAD.size)
         if head.startswith(b"AMQP"):  # a broker of another version: no frame
             return head
-        return mended(head + await self._reader.readexactly(_HEAD.unpack(head)[2] + 1))
+        kind, channel, size = _HEAD.unpack(head)
+        if size > FRAME_BYTES:
+            raise ConnectionError(f"the broker sends a frame of {size} bytes")
+        frame = head + await self._reader.readexactly(size + 1)
+        if kind == _BODY and self._left.get(channel, 0) > 0:
+            self._left[channel] -= size
+            return b""
+        frame = mended(frame)
+        if kind == _METHOD and frame.startswith(_DELIVER, _HEAD.size):
+            self._handed_over.add(channel)
+        elif kind == _CONTENT_HEADER:
+            frame = self._bounded(frame, channel)
+        return frame
+
+    def _bounded(self, frame: bytes, channel: int) -> bytes:
+        """The header of a message, or one that says that its body is left out, as too much is in hand."""
+        (size,) = struct.unpack_from(">Q", frame, _HEAD.size + 4)
+        if channel not in self._handed_over:
+            if size > MOST_BYTES:
+                raise ConnectionError(f"the broker sends back a message of {size} bytes")
+            return frame
+        self._handed_over.discard(channel)
+        if self._hand.takes(size):
+            return frame
+        self._left[channel] = size
+        _, _, header = pamqp.frame.unmarshal(frame)
+        assert isinstance(header, ContentHeader)
+        header.properties.headers = {**(header.properties.headers or {}), self._hand.left_out: size}
+        try:
+            return pamqp.frame.marshal(ContentHeader(0, 0, header.properties), channel)
+        except Exception:  # what could be read can not always be written
+            return pamqp.frame.marshal(
+                ContentHeader(0, 0, Basic.Properties(headers={self._hand.left_out: size})), channel
+            )
 
 
 class Transport(TransportFactory):
     """Connects, and mends what comes. `tls`: none is an unencrypted connection."""
 
-    def __init__(self, tls: Any) -> None:
+    def __init__(self, tls: Any, hand: Hand) -> None:
         self._tls = tls
+        self._hand = hand
 
     async def create(self, url: URL, **_: Any) -> tuple[Any, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(url.host, url.port, ssl=self._tls)
-        return MendingReader(reader), writer
+        return MendingReader(reader, self._hand), writer

@@ -30,6 +30,8 @@ class Delivery:
     """What the session needs to publish it elsewhere as it came."""
     unreadable: Poison | None = None
     """Set where the message cannot be read at all."""
+    crowded: bool = False
+    """It came without its body, as too much is in hand: it has to be given back, and comes again."""
 
 
 class Session(Protocol):

@@ -137,13 +137,19 @@ class RabbitSource:
 
     def _arrived(self, delivery: Delivery) -> None:
         made: Mapped | Poison
+        if delivery.crowded:
+            self._deliveries[delivery.tag] = delivery
+            self._messages.crowded(delivery.tag)
+            self._stir.set()
+            return
         if delivery.unreadable is not None:
             made = delivery.unreadable
         else:
             try:
                 made = self._mapping.of(delivery.message)
             except Poison as poison:
-                made = poison
+                # A new one: with where it was raised, it would hold the message in a circle.
+                made = Poison(poison.reason, str(poison))
             except Exception as error:  # a defect: told as such by who runs the source
                 self._fail(error)
                 return
@@ -197,7 +203,7 @@ class RabbitSource:
         except Closed as error:
             messages.turned_away(tag, Why.FULL if error.full else Why.REFUSED, str(error), self._ticks())
         except Poison as poison:
-            messages.poisoned(tag, poison)
+            messages.poisoned(tag, Poison(poison.reason, str(poison)))
         except KubeError as error:
             messages.turned_away(tag, Why.FAILING, str(error), self._ticks())
         else:

@@ -324,6 +324,33 @@ def test_each_message_is_one_task_whatever_is_killed(
         print(f"\n{messages} messages, each one Task; killed {dict(counts)} in {took:.0f} s (seed {seed})")
 
 
+def test_large_messages_take_no_more_memory_than_the_chart_gives(room: Room) -> None:
+    room.make_source()
+    body, count = b"x" * 8 * 2**20, 24
+
+    async def published(channel: AbstractChannel) -> None:
+        for number in range(count):
+            properties = Basic.Properties(message_id=str(number), delivery_mode=2)
+            await channel.basic_publish(body, routing_key=room.namespace, properties=properties)
+
+    async def got(channel: AbstractChannel) -> int:
+        letter = await channel.basic_get(f"{room.namespace}-dead", no_ack=True)
+        assert letter.body == body
+        return int(letter.message_count or 0) + 1
+
+    room.ask(published)
+    room.publish(range(49))
+    room.start_sources()
+    until(lambda: room.count() == 49, "what is behind them becomes Tasks", 120)
+    until(lambda: room.backlog() == 0, "nothing is left")
+    assert room.ask(got) == count
+    assert room.sources is not None
+    status = Path(f"/proc/{room.sources.pid}/status").read_text()
+    peak = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+    values = yaml.safe_load((ROOT / "charts" / "taskdist" / "values.yaml").read_text())
+    assert peak / 1024 < int(values["sources"]["resources"]["limits"]["memory"].removesuffix("Mi"))
+
+
 def test_it_creates_tasks_as_fast_as_the_api_server_takes_them(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
     """Beside plain creates by as many at a time, of the same Tasks. The bar is 0.9; a busy machine gets some room."""
     room.make_source()

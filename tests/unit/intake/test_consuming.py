@@ -161,6 +161,25 @@ def test_where_all_are_refused_they_are_kept_then_given_back_and_none_is_a_dead_
     assert made.actions(630) == [Consume()]
 
 
+def test_what_is_too_much_is_given_back_with_all_behind_it_and_comes_again() -> None:
+    made = consuming(mapped(1, "a"), mapped(2))
+    made.crowded(3)
+    made.delivered(4, mapped(4, "a"))
+    assert made.actions(0) == [Pause(), GiveBack((3, 4)), Create(1, mapped(1, "a")), Create(2, mapped(2))]
+    made.delivered(5, mapped(5))
+    assert made.actions(0) == [GiveBack((5,))], "it was on its way"
+    made.taken(1, 0)
+    assert made.actions(0) == [Acknowledge(1)]
+    made.taken(2, 0)
+    assert made.actions(0) == [Acknowledge(2), Consume()]
+
+
+def test_what_was_too_much_comes_again_at_once_where_nothing_is_in_hand_any_more() -> None:
+    made = consuming()
+    made.crowded(1)
+    assert made.actions(0) == [Pause(), GiveBack((1,)), Consume()]
+
+
 def test_poison_is_acknowledged_once_it_lies_with_the_dead_letters() -> None:
     made = consuming(NOT_JSON, mapped(2))
     assert made.actions(0) == [Create(2, mapped(2)), DeadLetter(1, NOT_JSON)]
@@ -189,7 +208,7 @@ STEPS = (
     *("do",) * 8,
     *("land",) * 4,
     *("answer",) * 4,
-    *("tick", "hour", "kill", "late", "down", "full", "told", "quota", "policy", "no exchange", "publish"),
+    *("tick", "hour", "kill", "late", "down", "full", "told", "quota", "policy", "no exchange", "publish", "crowd"),
 )
 
 
@@ -263,7 +282,10 @@ class _World:
         if self.asked and self.ready and len(self.unacknowledged) < PREFETCH:
             self._tags += 1
             index = self.unacknowledged[self._tags] = self.ready.pop(0)
-            self.made.delivered(self._tags, self.messages[index])
+            if "crowd" in self.faults and self.made.in_hand:
+                self.made.crowded(self._tags)
+            else:
+                self.made.delivered(self._tags, self.messages[index])
 
     def _do(self) -> None:
         if not self.outbox:

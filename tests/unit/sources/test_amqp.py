@@ -19,6 +19,7 @@ from pamqp.header import ContentHeader
 
 from taskdist.api import SourceReason
 from taskdist.intake.message import Poison, PoisonReason
+from taskdist.sources import amqp, amqp_frames
 from taskdist.sources.amqp import Address, AmqpSession, dead_properties, message_of, open_session
 from taskdist.sources.amqp_frames import UNREADABLE, mended
 from taskdist.sources.broker import Delivery, NotPublished, Trouble
@@ -239,6 +240,99 @@ async def test_a_delivery_mode_that_is_none_is_read(opened: Open) -> None:
     opened.peer.deliver_raw(b"x", header(b"\x09", 4096))
     await opened.until(arrived=1)
     assert opened.arrived[0].message.properties["deliveryMode"] == 9
+
+
+async def test_a_body_that_is_too_much_beside_others_is_left_out_until_they_are_gone(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(amqp_frames, "MOST_BYTES", 100)
+    monkeypatch.setattr(amqp_frames, "SMALL_BYTES", 10)
+    await opened.session.consume()
+    for size in (80, 80, 10, 20):
+        opened.peer.deliver(b"x" * size, Properties(message_id="m", headers={"a": 1}))
+    await opened.until(arrived=4)
+    assert [(len(each.message.body), each.crowded) for each in opened.arrived] == [
+        (80, False),
+        (0, True),
+        (10, False),
+        (0, True),
+    ]
+    assert opened.arrived[1].message.headers == {"a": 1}
+    await opened.session.give_back(2)
+    await opened.session.acknowledge(1)
+    opened.peer.deliver(b"x" * 80, Properties())
+    await opened.until(arrived=5)
+    assert not opened.arrived[4].crowded
+
+
+async def test_of_a_body_beyond_all_bounds_the_dead_letter_says_so(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (amqp_frames, amqp):
+        monkeypatch.setattr(module, "MOST_BYTES", 100)
+    monkeypatch.setattr(amqp_frames, "SMALL_BYTES", 10)
+    await opened.session.consume()
+    opened.peer.deliver(b"x" * 101, Properties(message_id="m"))
+    await opened.until(arrived=1)
+    (odd,) = opened.arrived
+    assert odd.unreadable is not None
+    assert (odd.unreadable.reason, odd.crowded) == (PoisonReason.TOO_LARGE, False)
+    await opened.session.dead_letter(odd, odd.unreadable)
+    ((header, body),) = opened.peer.published
+    assert (header.properties.message_id, body) == ("m", b"")
+    assert sorted(header.properties.headers or {}) == [
+        "x-taskdist-message",
+        "x-taskdist-queue",
+        "x-taskdist-reason",
+        "x-taskdist-source",
+    ]
+
+
+async def test_a_frame_beyond_all_bounds_ends_the_session_and_takes_no_memory(opened: Open) -> None:
+    await opened.session.consume()
+    opened.peer.send(struct.pack(">BHI", 3, 1, 2**32 - 1))
+    await opened.until(lost=True)
+    assert len(opened.lost) == 1
+
+
+@pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff" * 64, b"AMQP\0\1\0\0", b""])
+async def test_a_broker_that_answers_garbage_is_told(garbage: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(garbage)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(Trouble):
+            await open_session(address(port), lambda _: None, lambda _: None)
+
+
+async def test_a_broker_that_says_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amqp, "CONNECT_SECONDS", 0.05)
+    ended = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await ended.wait()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(Trouble):
+            await open_session(address(port), lambda _: None, lambda _: None)
+        ended.set()
+
+
+async def test_a_broker_that_reads_nothing_more_holds_nobody_up(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amqp, "ANSWER_SECONDS", 0.05)
+
+    async def never(*_: Any, **__: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(opened.session._channel, "basic_ack", never)
+    with pytest.raises(Trouble):
+        await opened.session.acknowledge(1)
 
 
 @given(st.binary(max_size=40), st.integers(0, 65_535).map(lambda flags: flags & ~1))
