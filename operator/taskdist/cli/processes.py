@@ -1,6 +1,6 @@
 """The commands that run something: an agent, the operator, and by `dev` a control plane on this machine."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -233,19 +233,49 @@ def _add_mcp(app: typer.Typer, program: str) -> None:
         epilog=examples(
             ("what an agent's configuration starts", f"{program} mcp --namespace demo"),
             ("through the HTTP door: Tasks only", f"TASKDIST_GATEWAY=https://tasks.example.com {program} mcp"),
+            ("for all, with their own tokens, as the chart's Deployment does", f"{program} mcp --http"),
         ),
     )
-    def mcp(namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None) -> None:
+    def mcp(
+        namespace: Namespace = None,
+        context: Context = None,
+        kubeconfig: Kubeconfig = None,
+        http: bool = typer.Option(
+            False,
+            "--http",
+            help="Serve over HTTP, each caller with a token of theirs; settings are TASKDIST_… variables.",
+        ),
+    ) -> None:
         """Serve agents that speak MCP, on standard input and output, with the rights of the kubeconfig or the pod.
 
         Tools: task-queue, load-balancer, scheduler and others; resources: reports of queues, pools and periods.
         """
+        if http:
+            if namespace or context or kubeconfig:
+                complain("--http takes no other option: the namespace is in the path, and KUBECONFIG names the cluster")
+                raise typer.Exit(USAGE)
+            _serve_mcp_over_http()
         with extra("mcp"):
             from taskdist.mcp.main import run as serve
 
         if why := serve(namespace, kubeconfig, context):
             complain(why)
             raise typer.Exit(FAILED)
+
+
+def _serve_mcp_over_http() -> NoReturn:
+    from taskdist.common.environment import SettingsError
+
+    with extra("mcp"):
+        from taskdist.mcp.http import run
+        from taskdist.mcp.settings import Settings
+
+    try:
+        settings = Settings.from_env()
+    except SettingsError as error:
+        complain(str(error))
+        raise typer.Exit(USAGE) from None
+    raise typer.Exit(run(settings))
 
 
 def _add_version(app: typer.Typer) -> None:

@@ -45,6 +45,14 @@ class Environment:
             raise SettingsError(f"{name} is {_shown(value)}: set it to a whole number from {least} to {most}")
         return parsed
 
+    def together(self, one: str, other: str, purpose: str) -> tuple[str, str]:
+        """Return two values of which none makes sense without the other."""
+        values = self.env.get(one, ""), self.env.get(other, "")
+        if bool(values[0]) != bool(values[1]):
+            there, missing = (one, other) if values[0] else (other, one)
+            raise SettingsError(f"{there} is set and {missing} is not: set both {purpose}, or none")
+        return values
+
     def flag(self, name: str) -> bool:
         return self.one_of(name, "false", ("true", "false")) == "true"
 

@@ -2,7 +2,7 @@
 
 from fastapi import Request
 
-from taskdist.gateway.problems import Problem, of_access
+from taskdist.gateway.problems import of_access
 from taskdist.kube import (
     TASKS,
     AccessError,
@@ -12,9 +12,8 @@ from taskdist.kube import (
     OnBehalf,
     Reviews,
     Right,
+    bearer_of,
 )
-
-SCHEME = "bearer"
 
 
 class Visitor:
@@ -54,10 +53,7 @@ class Callers:
 
 def bearer(request: Request) -> str:
     """Return the token of the request; empty where there is none. Raises Problem."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme and scheme.lower() != SCHEME:
-        raise Problem(401, "send `Authorization: Bearer TOKEN`, as for the API server", reason="NotAuthenticated")
-    token = token.strip()
-    if not token.isascii() or any(letter <= " " for letter in token):
-        raise Problem(401, "this is no token: it holds spaces or odd letters", reason="NotAuthenticated")
-    return token
+    try:
+        return bearer_of(request.headers.get("authorization", ""))
+    except AccessError as error:
+        raise of_access(error) from error

@@ -38,13 +38,7 @@ class Settings:
             "TASKDIST_HEALTH_PORT": read.whole("TASKDIST_HEALTH_PORT", 8081, 1, 65535),
         }
         distinct_ports(ports)
-        cert, key = env.get("TASKDIST_GATEWAY_TLS_CERT", ""), env.get("TASKDIST_GATEWAY_TLS_KEY", "")
-        if bool(cert) != bool(key):
-            there, missing = ("CERT", "KEY") if cert else ("KEY", "CERT")
-            raise SettingsError(
-                f"TASKDIST_GATEWAY_TLS_{there} is set and TASKDIST_GATEWAY_TLS_{missing} is not: set both to serve "
-                "HTTPS, or none"
-            )
+        cert, key = read.together("TASKDIST_GATEWAY_TLS_CERT", "TASKDIST_GATEWAY_TLS_KEY", "to serve HTTPS")
         root = env.get("TASKDIST_GATEWAY_ROOT_PATH", "").rstrip("/")
         if root and not root.startswith("/"):
             raise SettingsError(f"TASKDIST_GATEWAY_ROOT_PATH is {root!r}: let it begin with a slash")

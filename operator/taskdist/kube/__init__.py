@@ -42,7 +42,17 @@ from taskdist.kube.resources import (
     uid_of,
     version_of,
 )
-from taskdist.kube.reviews import AccessError, Busy, Caller, NotAllowed, NotAuthenticated, NotReviewed, Reviews, Right
+from taskdist.kube.reviews import (
+    AccessError,
+    Busy,
+    Caller,
+    NotAllowed,
+    NotAuthenticated,
+    NotReviewed,
+    Reviews,
+    Right,
+    bearer_of,
+)
 from taskdist.kube.status_bodies import status_operations, status_patch
 from taskdist.kube.store import (
     Added,
@@ -129,6 +139,7 @@ __all__ = [
     "WatchEvent",
     "Write",
     "Written",
+    "bearer_of",
     "catch_up",
     "name_of",
     "namespace_of",

@@ -177,6 +177,17 @@ class Reviews:
         return status if isinstance(status, dict) else {}
 
 
+def bearer_of(authorization: str) -> str:
+    """Return the token of an Authorization header; empty where there is none. Raises NotAuthenticated."""
+    scheme, _, token = authorization.partition(" ")
+    if scheme and scheme.lower() != "bearer":
+        raise NotAuthenticated("send `Authorization: Bearer TOKEN`, as for the API server")
+    token = token.strip()
+    if not token.isascii() or any(letter <= " " for letter in token):
+        raise NotAuthenticated("this is no token: it holds spaces or odd letters")
+    return token
+
+
 class _Remembered(Generic[A]):
     """Answers by question, each for `CACHE_SECONDS`, the oldest dropped first; a question under way is joined."""
 

@@ -64,7 +64,7 @@ def _advice(error: TaskdistError) -> str:
             return f"Mend {error.field or 'what is named'} and submit again: as it is, it is never taken."
         case NotAllowed():
             return (
-                "This server may do what its kubeconfig or service account may: ask for `get`, `list`, `watch`, "
+                "Here one may do what one's credentials may: ask for `get`, `list`, `watch`, "
                 "`create` and `patch` on tasks, and for `list` on taskqueues, agentpools and pods. Through the HTTP "
                 "door only Tasks can be reached."
             )

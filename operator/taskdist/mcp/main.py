@@ -1,4 +1,4 @@
-"""The process: a client of the cluster, and the server on standard input and output."""
+"""The process that an agent starts: a client of the cluster, and the server on standard input and output."""
 
 import asyncio
 
@@ -28,4 +28,4 @@ async def _serve(namespace: str | None, kubeconfig: str | None, context: str | N
     notices = Notices()
     client = AsyncClient(namespace=namespace, kubeconfig=kubeconfig, context=context, on_warning=notices.hear)
     async with client:
-        await build(client, notices).run_stdio_async()
+        await build(lambda: client, notices).run_stdio_async()

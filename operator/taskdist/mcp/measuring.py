@@ -89,15 +89,16 @@ async def measure(
     uses = await _uses(reading, pool, figures)
     sums = _Sums(figures, uses, pool)
     read = 0
-    async for task in reading.each_task(queue):
-        read += 1
-        if read > MOST_TASKS:
-            # A part of them is no measure of the whole.
-            raise Refusal(
-                f"There are more than {MOST_TASKS} Tasks: ask for one queue, or give Tasks a time to live "
-                "(spec.ttlSecondsAfterFinished of their queue)."
-            )
-        sums.add(task)
+    async with reading.turn:
+        async for task in reading.each_task(queue):
+            read += 1
+            if read > MOST_TASKS:
+                # A part of them is no measure of the whole.
+                raise Refusal(
+                    f"There are more than {MOST_TASKS} Tasks: ask for one queue, or give Tasks a time to live "
+                    "(spec.ttlSecondsAfterFinished of their queue)."
+                )
+            sums.add(task)
     sums.close()
     return figures
 

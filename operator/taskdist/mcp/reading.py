@@ -1,6 +1,7 @@
 """What the tools read of the cluster: queues, pools, agents' pods and Tasks of one namespace, anew for each call."""
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -11,6 +12,7 @@ from taskdist.client.states import status_of
 from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Obj, Resource, name_of
 from taskdist.mcp.errors import Missing, explained, missing
 
+LARGE_AT_ONCE = 2
 MOST_TASKS = 50_000
 """How many Tasks are read for one answer: there may be very many that have ended."""
 
@@ -18,10 +20,18 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class Reading:
-    """Reads with the client's rights. Raises Refusal."""
+    """Reads with the rights of the client that a call has. Raises Refusal.
 
-    def __init__(self, client: AsyncClient) -> None:
-        self.client = client
+    `turn` is for what takes much of a CPU: so many at once may, that others are answered meanwhile.
+    """
+
+    def __init__(self, clients: Callable[[], AsyncClient]) -> None:
+        self._clients = clients
+        self.turn = asyncio.Semaphore(LARGE_AT_ONCE)
+
+    @property
+    def client(self) -> AsyncClient:
+        return self._clients()
 
     @property
     def namespace(self) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from taskdist.api import Priority
-from taskdist.client import explaining
+from taskdist.client import AsyncClient, explaining
 from taskdist.mcp.errors import Refusal, explained
 from taskdist.mcp.forms import AgentsMore, ExpectedStart, Form, PoolName, QueueName, TaskName, expected_start
 from taskdist.mcp.reading import Reading
@@ -93,17 +93,24 @@ class SchedulerTool:
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
-        self._client = reading.client
+
+    @property
+    def _client(self) -> AsyncClient:
+        return self._reading.client
 
     async def __call__(self, request: Request) -> Answer:
         with explained():
-            match request:
-                case Order():
-                    return await self._order(request)
-                case WhatIf():
-                    return await self._what_if(request)
-                case Simulate():
-                    return await self._simulate(request)
+            async with self._reading.turn:
+                return await self._answer(request)
+
+    async def _answer(self, request: Request) -> Answer:
+        match request:
+            case Order():
+                return await self._order(request)
+            case WhatIf():
+                return await self._what_if(request)
+            case Simulate():
+                return await self._simulate(request)
 
     async def _order(self, wanted: Order) -> Answer:
         if wanted.queue is not None:

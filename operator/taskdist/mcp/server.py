@@ -33,9 +33,11 @@ MARKDOWN = "text/markdown"
 _SECONDS: TypeAdapter[int] = TypeAdapter(PeriodSeconds)
 
 
-def build(client: AsyncClient, notices: Notices, clock: Callable[[], float] = time.time) -> MCPServer[Any]:
-    """The server on an open client, whose warnings go to `notices`."""
-    reading = Reading(client)
+def build(
+    clients: Callable[[], AsyncClient], notices: Notices, clock: Callable[[], float] = time.time
+) -> MCPServer[Any]:
+    """The server. `clients`: the open client of the call that runs here, whose warnings go to `notices`."""
+    reading = Reading(clients)
     server: MCPServer[Any] = MCPServer(
         AGENT,
         title="Task Distributor",

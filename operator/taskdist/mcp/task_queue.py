@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from taskdist.api import Phase, Priority, TaskQueue
-from taskdist.client import Submission, SubmittedTask, TaskState
+from taskdist.client import AsyncClient, Submission, SubmittedTask, TaskState
 from taskdist.client.errors import TaskTimeout
 from taskdist.client.states import ended, status_of
 from taskdist.mcp.errors import explained
@@ -181,8 +181,11 @@ class TaskQueueTool:
 
     def __init__(self, reading: Reading, notices: Notices) -> None:
         self._reading = reading
-        self._client = reading.client
         self._notices = notices
+
+    @property
+    def _client(self) -> AsyncClient:
+        return self._reading.client
 
     async def __call__(self, request: Request) -> Answer:
         with explained(), self._notices.gathered() as warnings:
@@ -244,7 +247,8 @@ class TaskQueueTool:
         return Answer(said=f"{standing(state)}{more}", task=task_answer(state))
 
     async def _explain(self, name: str) -> Answer:
-        story = await self._client.explain(name)
+        async with self._reading.turn:
+            story = await self._client.explain(name)
         state = await self._client.get(name)
         if "message" not in story:
             return Answer(said=standing(state), task=task_answer(state))

@@ -13,6 +13,7 @@ import yaml
 from taskdist.api import POOL_LABEL
 from taskdist.archive.settings import Settings as ArchiveSettings
 from taskdist.controller.settings import Settings
+from taskdist.mcp.settings import Settings as McpSettings
 from taskdist.sources.settings import Settings as SourcesSettings
 
 # The first use of helm may build it.
@@ -361,5 +362,37 @@ def test_the_archive_has_its_settings(render: Render) -> None:
     read = [rule for rule in rules(documents, "Role") if "taskdist-archive" in rule.get("resourceNames", ())]
     assert {"get", "list", "watch"} in [{*rule["verbs"]} for rule in read]
     policy = next(each for each in of(documents, "NetworkPolicy") if each["metadata"]["name"] == "taskdist-archive")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+MCP = ("mcp.enabled=true", "mcp.hosts={mcp.example.com}", "mcp.origins={https://a.example}", "mcp.tlsSecret=tls")
+
+
+@pytest.mark.parametrize("watched", [(), ("watchNamespaces={a,b}",)], ids=["all namespaces", "some"])
+def test_the_mcp_door_is_off_and_may_review_tokens_and_nothing_else(render: Render, watched: tuple[str, ...]) -> None:
+    assert not [each for each in render() if each["metadata"]["name"].endswith("-mcp")]
+    of_mcp = [each for each in render(*MCP, *watched) if each["metadata"]["name"].endswith("-mcp")]
+    assert rules(of_mcp, "ClusterRole") == [
+        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
+    ]
+    assert not of(of_mcp, "Role")
+    (binding,) = of(of_mcp, "ClusterRoleBinding")
+    assert [(each["name"], each["namespace"]) for each in binding["subjects"]] == [("taskdist-mcp", "taskdist-system")]
+
+
+def test_the_mcp_door_has_its_settings(render: Render) -> None:
+    documents = render(*MCP, "watchNamespaces={a,b}", "networkPolicy.enabled=true")
+    (deployment,) = [each for each in of(documents, "Deployment") if each["metadata"]["name"] == "taskdist-mcp"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["taskdist", "mcp", "--http"]
+    settings = McpSettings.from_env({each["name"]: each["value"] for each in container["env"]})
+    assert settings.watch_namespaces == ("a", "b")
+    assert {"taskdist-mcp", "taskdist-mcp.taskdist-system.svc", "mcp.example.com"} <= set(settings.hosts)
+    assert settings.origins == ("https://a.example",)
+    assert (settings.tls_cert, settings.tls_key) == ("/tls/tls.crt", "/tls/tls.key")
+    (service,) = [each for each in of(documents, "Service") if each["metadata"]["name"] == "taskdist-mcp"]
+    assert [each["port"] for each in service["spec"]["ports"]] == [443, 8080]
+    policy = next(each for each in of(documents, "NetworkPolicy") if each["metadata"]["name"] == "taskdist-mcp")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()

@@ -7,9 +7,10 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
-from mcp import StdioServerParameters
+from mcp import Client, ClientSession, StdioServerParameters
 
 from integration.controller.room import Object, Room
 from taskdist.local import rest
@@ -23,6 +24,24 @@ RULES = [
 ]
 
 
+class Agent:
+    """Who asks."""
+
+    def __init__(self, session: ClientSession | Client) -> None:
+        self.session = session
+
+    async def ask(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        answer = await self.session.call_tool(tool, arguments)
+        assert not answer.is_error, answer.content
+        assert isinstance(answer.structured_content, dict)
+        return answer.structured_content
+
+    async def refused(self, tool: str, **arguments: Any) -> str:
+        answer = await self.session.call_tool(tool, arguments)
+        assert answer.is_error
+        return str(getattr(answer.content[0], "text", ""))
+
+
 @dataclass(frozen=True)
 class Desk:
     """A namespace with queue `q` and two agents, and how its server is started by those who may use it."""
@@ -32,12 +51,16 @@ class Desk:
 
     def server(self, account: str = "caller") -> StdioServerParameters:
         """How to start one in an account's name. Its process number is written to the file `pid`."""
-        given = yaml.safe_load(self.room.stack.plane.kubeconfig.read_text())["clusters"][0]["cluster"]
-        authority = base64.b64decode(given["certificate-authority-data"])
-        path = self.directory / f"kubeconfig-{account}"
-        rest.write_kubeconfig(path, given["server"], authority, {"token": self._token(account)}, self.room.namespace)
+        path = self.kubeconfig(account, self.token(account))
         command = f'echo $$ > "{self.directory}/pid"; exec "{sys.executable}" -m taskdist.cli.main mcp'
         return StdioServerParameters(command="sh", args=["-c", command], env=os.environ | {"KUBECONFIG": str(path)})
+
+    def kubeconfig(self, name: str, token: str) -> Path:
+        """A file that shows this token."""
+        given = yaml.safe_load(self.room.stack.plane.kubeconfig.read_text())["clusters"][0]["cluster"]
+        authority = base64.b64decode(given["certificate-authority-data"])
+        path = self.directory / f"kubeconfig-{name}"
+        return rest.write_kubeconfig(path, given["server"], authority, {"token": token}, self.room.namespace)
 
     def pid(self) -> int:
         """Of the server that was started last."""
@@ -52,7 +75,8 @@ class Desk:
         subject = {"kind": "ServiceAccount", "name": name, "namespace": self.room.namespace}
         client.create(f"{base}/rolebindings", {"metadata": {"name": name}, "roleRef": role, "subjects": [subject]})
 
-    def _token(self, account: str) -> str:
+    def token(self, account: str) -> str:
+        """A token of this ServiceAccount."""
         path = f"{self.room.path('serviceaccounts')}/{account}/token"
         made = self.room.client.create(path, {"spec": {"expirationSeconds": 3600}})
         return str(made["status"]["token"])

@@ -13,27 +13,9 @@ import pytest
 from mcp import Client, ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
-from integration.mcp.desk import Desk
+from integration.mcp.desk import Agent, Desk
 
 QUERY = "Distribution context needed: task volumes, agent capacities, priority schemes, performance targets."
-
-
-class Agent:
-    """Who asks."""
-
-    def __init__(self, session: ClientSession | Client) -> None:
-        self.session = session
-
-    async def ask(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        answer = await self.session.call_tool(tool, arguments)
-        assert not answer.is_error, answer.content
-        assert isinstance(answer.structured_content, dict)
-        return answer.structured_content
-
-    async def refused(self, tool: str, **arguments: Any) -> str:
-        answer = await self.session.call_tool(tool, arguments)
-        assert answer.is_error
-        return str(getattr(answer.content[0], "text", ""))
 
 
 @asynccontextmanager

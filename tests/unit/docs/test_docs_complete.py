@@ -14,6 +14,7 @@ from taskdist.archive.metrics import ArchiveMetrics
 from taskdist.gateway import measures
 from taskdist.intake.message import PoisonReason
 from taskdist.link.session import End
+from taskdist.mcp.measures import Measures as McpMeasures
 from taskdist.observability.metrics import Metrics
 from taskdist.sources.metrics import SourceMetrics
 
@@ -90,6 +91,7 @@ def of_the_gateway() -> CollectorRegistry:
         ("observability.md", Metrics().registry),
         ("archive.md", ArchiveMetrics().registry),
         ("gateway.md", of_the_gateway()),
+        ("mcp.md", McpMeasures().registry),
         ("sources.md", SourceMetrics().registry),
     ],
 )
@@ -109,6 +111,7 @@ SETTINGS = (
     "archive/settings.py",
     "sources/settings.py",
     "gateway/settings.py",
+    "mcp/settings.py",
 )
 
 

@@ -49,7 +49,7 @@ async def door(fake: FakeBackend, *, mode: str = "auto", now: float | None = Non
     clock = {} if now is None else {"clock": lambda: now}
     async with (
         AsyncClient(backend=fake, on_warning=notices.hear) as client,
-        Client(build(client, notices, **clock), mode=mode) as asking,
+        Client(build(lambda: client, notices, **clock), mode=mode) as asking,
     ):
         yield Door(asking)
 

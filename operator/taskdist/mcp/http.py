@@ -1,0 +1,141 @@
+"""The process of the MCP door over HTTP: from start to clean end.
+
+One server answers all callers; each call has a client of its own, with the caller's token. There are no sessions: any
+replica answers any call, and one that ends loses nothing.
+"""
+
+import asyncio
+import signal
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+
+import structlog
+import uvicorn
+
+from taskdist.client import AsyncClient
+from taskdist.client.kube import KubeBackend
+from taskdist.kube import Client, ConfigurationError, Credentials, HttpTransport, OnBehalf, Reviews
+from taskdist.mcp.measures import Measures
+from taskdist.mcp.notices import Notices
+from taskdist.mcp.rim import Places, Rim
+from taskdist.mcp.server import build
+from taskdist.mcp.settings import Settings
+from taskdist.observability.logs import configure
+from taskdist.observability.serve import HealthServer, MetricsServer
+
+_log = structlog.get_logger("taskdist.mcp")
+
+CONNECTIONS = 200
+"""To the API server, at most; each is held for one request."""
+TIMEOUT = 30.0
+END_SECONDS = 5
+"""How long requests under way may take at the end, in seconds: well within a pod's grace."""
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code."""
+    configure(settings.log_level)
+    try:
+        return asyncio.run(_serve(settings))
+    except (ConfigurationError, ssl.SSLError, OSError) as error:
+        _log.error("the MCP door cannot start with what is configured", why=str(error))
+        return 1
+
+
+class Callers:
+    """Each call's own client: the one that the call which runs here has."""
+
+    def __init__(self, transport: HttpTransport, notices: Notices) -> None:
+        OnBehalf(transport, "")  # refuses what would not work before anybody calls
+        self._transport = transport
+        self._notices = notices
+        self._here: ContextVar[AsyncClient] = ContextVar("taskdist-mcp-client")
+
+    def client(self) -> AsyncClient:
+        return self._here.get()
+
+    @asynccontextmanager
+    async def on_behalf(self, token: str, namespace: str) -> AsyncIterator[None]:
+        client = Client(OnBehalf(self._transport, token), timeout=TIMEOUT)
+        backend = KubeBackend(client, namespace, "taskdist-mcp")
+        async with AsyncClient(backend=backend, on_warning=self._notices.hear) as mine:
+            was = self._here.set(mine)
+            try:
+                yield
+            finally:
+                self._here.reset(was)
+
+
+async def _serve(settings: Settings) -> int:
+    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    transport = HttpTransport(Credentials(settings.kubeconfig), connections=CONNECTIONS, user_agent="taskdist-mcp")
+    await transport.open()
+    try:
+        places = Places(settings.most_calls, settings.most_calls_each)
+        measures = Measures(lambda: places.taken)
+        notices = Notices()
+        callers = Callers(transport, notices)
+        protocol = build(callers.client, notices)
+        # Without sessions: what a call needs comes with it. Names are checked by the rim.
+        protocol.streamable_http_app(streamable_http_path="/", stateless_http=True, host=settings.host)
+        rim = Rim(
+            protocol.session_manager.handle_request,
+            Reviews(Client(transport)).caller,
+            callers.on_behalf,
+            places,
+            namespaces=settings.watch_namespaces,
+            hosts=settings.hosts,
+            origins=settings.origins,
+            told=measures.request,
+        )
+        server = uvicorn.Server(
+            uvicorn.Config(
+                rim,
+                host=settings.host,
+                port=settings.port,
+                ssl_certfile=settings.tls_cert or None,
+                ssl_keyfile=settings.tls_key or None,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                server_header=False,
+                timeout_graceful_shutdown=END_SECONDS,
+            )
+        )
+        async with (
+            HealthServer(
+                settings.health_port,
+                healthy=lambda: None,
+                ready=lambda: None if server.started else "it does not listen yet",
+                host=settings.host,
+            ),
+            MetricsServer(measures, settings.metrics_port, host=settings.host),
+            protocol.session_manager.run(),
+        ):
+            return await _until(stopping, server)
+    finally:
+        await transport.close()
+
+
+async def _until(stopping: asyncio.Event, server: uvicorn.Server) -> int:
+    """Serve until the word to end, or until the server ends by itself."""
+    serving = asyncio.create_task(server.serve())
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
+    # The server hears of signals too, and may be the first.
+    ended = serving.done() and not server.should_exit
+    server.should_exit = True
+    await asyncio.wait((serving,), timeout=END_SECONDS + 2)
+    serving.cancel()
+    stop.cancel()
+    (result, _) = await asyncio.gather(serving, stop, return_exceptions=True)
+    failed = ended or (isinstance(result, Exception))
+    if failed:
+        _log.error("the server ended; the process ends", exc_info=result if isinstance(result, Exception) else None)
+    _log.info("stopped")
+    return 1 if failed else 0

@@ -1,0 +1,220 @@
+"""The MCP door over HTTP, on the real cluster, with the chart's rights: nobody gets more than by kubectl."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from mcp import Client, ClientSession
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
+
+from integration.controller.conftest import ROOT
+from integration.mcp.desk import RBAC, Agent, Desk
+from patience import until
+from taskdist.local.binaries import find
+from taskdist.local.controlplane import free_ports
+
+# The first use of helm may build it.
+pytestmark = pytest.mark.timeout(1200)
+JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+
+
+class Door:
+    """The process, under the chart's ServiceAccount."""
+
+    def __init__(self, desk: Desk, directory: Path) -> None:
+        self.desk = desk
+        self.port, self.metrics, self.health = free_ports(3)
+        self.url = f"http://127.0.0.1:{self.port}/v1/namespaces/{desk.room.namespace}/mcp"
+        self._log = directory / "mcp.log"
+        self._kubeconfig = desk.kubeconfig("mcp", desk.token("taskdist-mcp"))
+
+    def start(self) -> None:
+        env = os.environ | {
+            "KUBECONFIG": str(self._kubeconfig),
+            "TASKDIST_HOST": "127.0.0.1",
+            "TASKDIST_MCP_PORT": str(self.port),
+            "TASKDIST_METRICS_PORT": str(self.metrics),
+            "TASKDIST_HEALTH_PORT": str(self.health),
+        }
+        command = [sys.executable, "-m", "taskdist.cli.main", "mcp", "--http"]
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(command, env=env, stderr=log)
+        until(lambda: self.process.poll() is not None or self._ready(), "the door is ready")
+        assert self.process.poll() is None, self._log.read_text()[-2000:]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+    def metric(self, name: str) -> float:
+        lines = httpx.get(f"http://127.0.0.1:{self.metrics}/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+    def _ready(self) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.health}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    @asynccontextmanager
+    async def by_session(self, account: str = "caller", url: str = "") -> AsyncIterator[Agent]:
+        """As agents of today ask: with a handshake."""
+        headers = {"Authorization": f"Bearer {self.desk.token(account)}"}
+        async with (
+            create_mcp_http_client(headers) as http,
+            streamable_http_client(url or self.url, http_client=http) as streams,
+            ClientSession(*streams[:2]) as session,
+        ):
+            await session.initialize()
+            yield Agent(session)
+
+    @asynccontextmanager
+    async def by_client(self, account: str = "caller", url: str = "") -> AsyncIterator[Agent]:
+        """By the newest form of the protocol, without one."""
+        headers = {"Authorization": f"Bearer {self.desk.token(account)}"}
+        async with (
+            create_mcp_http_client(headers) as http,
+            Client(streamable_http_client(url or self.url, http_client=http)) as client,
+        ):
+            yield Agent(client)
+
+
+@pytest.fixture(scope="module")
+def rights() -> list[dict[str, Any]]:
+    """The cluster-wide objects that the chart makes for it."""
+    command: list[str | Path] = [find("helm"), "template", "taskdist", ROOT / "charts" / "taskdist"]
+    command += ["--namespace", "default", "--kube-version", "1.34.0", "--set", "mcp.enabled=true"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    made = [each for each in yaml.safe_load_all(done.stdout) if each]
+    mine = [each for each in made if each["metadata"]["labels"].get("app.kubernetes.io/component") == "mcp"]
+    return [each for each in mine if each["apiVersion"].startswith("rbac.")]
+
+
+@pytest.fixture(scope="module")
+def door(desk: Desk, rights: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    client, made = desk.room.client, []
+    client.create(desk.room.path("serviceaccounts"), {"metadata": {"name": "taskdist-mcp"}})
+    for each in rights:
+        for subject in each.get("subjects") or ():
+            subject["namespace"] = desk.room.namespace
+        path = f"{RBAC}/{each['kind'].lower()}s/{each['metadata']['name']}"
+        client.apply(path, each)
+        made.append(path)
+    assert len(made) == 2
+    door = Door(desk, tmp_path_factory.mktemp("http"))
+    try:
+        door.start()
+        yield door
+        assert door.stop() == 0
+    finally:
+        door.process.kill()
+        door.process.wait()
+        for path in made:
+            client.delete(path)
+
+
+def test_its_own_account_may_review_tokens_and_nothing_else(rights: list[dict[str, Any]]) -> None:
+    (role,) = (each for each in rights if each["kind"] == "ClusterRole")
+    assert role["rules"] == [
+        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
+    ]
+
+
+@pytest.mark.parametrize("form", ["by_session", "by_client"])
+async def test_a_task_goes_from_submission_to_its_result_with_its_callers_rights(door: Door, form: str) -> None:
+    async with getattr(door, form)() as agent:
+        wanted = {"action": "submit", "queue": "q", "type": "echo", "payload": {"n": 1}, "idempotency_key": form}
+        name = (await agent.ask("task-queue", request=wanted))["task"]["name"]
+        done = await agent.ask("task-queue", request={"action": "wait", "task": name})
+        assert done["task"]["result"] == {"n": 1}
+        assert (await agent.ask("get_progress"))["numbers"]["tasks_distributed"] >= 1
+        report = (await agent.session.read_resource("taskdist://queues/q")).contents[0]
+        assert str(getattr(report, "text", "")).startswith("# Queue q\n")
+    (made,) = (each for each in door.desk.room.items("tasks") if each["metadata"]["name"] == name)
+    # Written in the caller's name, by this door.
+    assert "taskdist-mcp" in {each["manager"] for each in made["metadata"]["managedFields"]}
+
+
+async def test_nobody_gets_more_than_by_kubectl(door: Door) -> None:
+    door.desk.room.task("there", "unheard-of")
+    async with door.by_session("reader") as agent:
+        seen = await agent.ask("task-queue", request={"action": "inspect", "task": "there"})
+        assert seen["task"]["phase"] == "Pending"
+        for tool, request in (
+            ("task-queue", {"action": "submit", "queue": "q", "type": "echo"}),
+            ("task-queue", {"action": "cancel", "task": "there"}),
+            ("load-balancer", {"action": "pools"}),
+            ("scheduler", {"action": "order"}),
+        ):
+            assert "is forbidden" in (said := await agent.refused(tool, request=request)), said
+            assert ":reader" in said
+    elsewhere = door.url.replace(door.desk.room.namespace, "kube-system")
+    async with door.by_session("caller", elsewhere) as agent:
+        said = await agent.refused("task-queue", request={"action": "inspect"})
+        assert 'in the namespace "kube-system"' in said
+    door.desk.room.delete("tasks", "there")
+
+
+async def test_calls_at_once_are_each_in_their_own_callers_name(door: Door) -> None:
+    """Of two who call at once, one may list queues."""
+    allowed, refused = {"action": "queues"}, {"action": "queues"}
+    async with door.by_client("caller") as one, door.by_client("reader") as other:
+        for _ in range(3):
+            asked = [one.ask("task-queue", request=allowed) for _ in range(8)]
+            told = [other.refused("task-queue", request=refused) for _ in range(8)]
+            answers = await asyncio.gather(*(each for pair in zip(asked, told, strict=True) for each in pair))
+            assert [each["queues"][0]["name"] for each in answers[::2] if isinstance(each, dict)] == ["q"] * 8
+            assert all(":reader" in str(each) for each in answers[1::2])
+
+
+@pytest.mark.parametrize("token", ["", "not.a.token"])
+def test_who_is_not_known_is_refused(door: Door, token: str) -> None:
+    headers = JSON | ({"Authorization": f"Bearer {token}"} if token else {})
+    answer = httpx.post(door.url, headers=headers, json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+
+
+async def test_who_leaves_gives_the_place_back(door: Door) -> None:
+    door.desk.room.task("endless", "unheard-of")
+    until(lambda: door.metric("taskdist_mcp_calls") == 0, "nobody calls")
+    wait = {
+        "name": "task-queue",
+        "arguments": {"request": {"action": "wait", "task": "endless", "timeout_seconds": 600}},
+    }
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": wait}
+    headers = JSON | {"Authorization": f"Bearer {door.desk.token('caller')}", "MCP-Protocol-Version": "2025-06-18"}
+    async with httpx.AsyncClient(headers=headers, timeout=60) as client:
+        calls = [asyncio.create_task(client.post(door.url, json=body)) for _ in range(20)]
+        await asyncio.to_thread(until, lambda: door.metric("taskdist_mcp_calls") == 20, "all wait")
+        full = await client.post(door.url, json=body)
+        assert full.status_code == 429
+        for each in calls:
+            each.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+    await asyncio.to_thread(until, lambda: door.metric("taskdist_mcp_calls") == 0, "their places are free")
+    door.desk.room.delete("tasks", "endless")
+
+
+async def test_a_server_that_is_killed_between_calls_loses_nothing_and_no_session(door: Door) -> None:
+    """The same connected client goes on with the next server: there is nothing to connect to anew."""
+    wanted = {"action": "submit", "queue": "q", "type": "echo", "payload": {"n": 2}, "idempotency_key": "killed-http"}
+    async with door.by_session() as agent:
+        first = await agent.ask("task-queue", request=wanted)
+        await asyncio.to_thread(door.stop, signal.SIGKILL)
+        await asyncio.to_thread(door.start)
+        again = await agent.ask("task-queue", request=wanted)
+        done = await agent.ask("task-queue", request={"action": "wait", "task": first["task"]["name"]})
+    assert (first["created"], again["created"]) == (True, False)
+    assert (again["task"]["name"], done["task"]["result"]) == (first["task"]["name"], {"n": 2})
