@@ -88,7 +88,10 @@ class TaskDetail(TaskRow, Standing):
 
 
 class Explanation(Standing):
-    """Where a Task stands and why: what `taskdist explain` prints."""
+    """Where a Task stands and why: what `taskdist explain` prints.
+
+    Of a Task that has ended the leader keeps no message and no route: these stand in the Task's status.
+    """
 
     task: str = Field(description="NAMESPACE/NAME")
     queue: str
@@ -99,6 +102,8 @@ class Explanation(Standing):
     unblock: str = Field(default="", description="What would let it go.")
     command: str = Field(default="", description="The command that does.")
     rejections: list[Rejection] = Field(default_factory=list)
+    stalled: str = Field(default="", description="What keeps pools that it may use from having agents.")
+    holder: str = Field(default="", description="Who leads and says so.")
     agent: str = ""
     pool: str = ""
     attempt: int = 0
@@ -108,3 +113,107 @@ class Explanation(Standing):
     cost: float | None = None
     energy_wh: float | None = None
     attempts: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class LevelCount(Model):
+    """How many Tasks of one level, their own, there are."""
+
+    level: str
+    waiting: int
+    leased: int
+
+
+class Limit(Model):
+    """What is left of a rate or budget."""
+
+    name: str = Field(description="Which limit of the queue's spec, as its status names it.")
+    left: float
+    capacity: int
+    per_second: float = Field(description="So much comes back, up to capacity; 0: with the end of attempts.")
+
+
+class Bottleneck(Model):
+    """What most waiting time goes to, once that has lasted."""
+
+    reason: str
+    what: str = Field(description="A resource, skill, label, limit or place.")
+    tasks: int = Field(description="How many wait for it.")
+    part: float = Field(description="Its share of all waiting time, from 0 to 1.")
+    message: str
+    unblock: str = Field(default="", description="What would mend it.")
+    command: str = Field(default="", description="The command that does.")
+
+
+class QueueView(Model):
+    """A queue as it is now."""
+
+    name: str
+    namespace: str
+    pools: list[str] = Field(default_factory=list)
+    paused: bool = False
+    accepting: bool = Field(description="Whether it takes new Tasks.")
+    why_not: str = Field(default="", description="Why it does not, and what to do.")
+    waiting: int = 0
+    leased: int = Field(default=0, description="Tasks that agents have, or are about to.")
+    dead_letters: int = 0
+    levels: list[LevelCount] = Field(default_factory=list, description="The highest first; those without Tasks not.")
+    limits: list[Limit] = Field(default_factory=list)
+    bottleneck: Bottleneck | None = None
+
+
+class QueueList(Model):
+    """One page of queues, by name."""
+
+    items: list[QueueView] = Field(default_factory=list)
+    continue_: str = Field(default="", alias="continue")
+
+
+class AgentRow(Model):
+    """An agent, or a pod that is to be one."""
+
+    name: str
+    uid: str
+    state: str = Field(description="starting, idle, busy, not_ready, draining, or gone: its lease stands yet.")
+    slots: int
+    busy_slots: int
+    breaker: str = Field(description="Closed, Open or HalfOpen.")
+    attempts: int = Field(default=0, description="How many of its latest attempts are judged.")
+    pace: float | None = Field(default=None, description="Time it takes, as a multiple of what is expected.")
+    success_rate: float | None = None
+
+
+class PoolRow(Model):
+    """A pool as it is now."""
+
+    name: str
+    namespace: str
+    desired: int
+    reason: str = Field(default="", description="Why so many are wanted.")
+    message: str = ""
+    pods: int
+    ready: int
+    slots: int = Field(description="Of ready agents.")
+    busy_slots: int
+    states: dict[str, int] = Field(default_factory=dict, description="How many agents are in each state.")
+    stalled: str = Field(default="", description="What keeps it from having agents, as its status says.")
+    bottleneck: Bottleneck | None = None
+
+
+class PoolDetail(PoolRow):
+    """A pool with its agents."""
+
+    agents: list[AgentRow] = Field(default_factory=list, description="By name.")
+    left_out: int = Field(default=0, description="How many agents there are beyond these.")
+
+
+class PoolList(Model):
+    """One page of pools, by name."""
+
+    items: list[PoolRow] = Field(default_factory=list)
+    continue_: str = Field(default="", alias="continue")
+
+
+class StreamEnd(Model):
+    """The last event of a stream."""
+
+    reason: str

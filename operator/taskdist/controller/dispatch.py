@@ -24,7 +24,7 @@ from taskdist.core.agents.performance import TypePerformance
 from taskdist.core.explaining.bottlenecks import Bottleneck
 from taskdist.core.model import Key, Pool, Queue
 from taskdist.protocol.backpressure import Doors
-from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Refused, ToAgent
+from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Progress, Refused, ToAgent
 from taskdist.protocol.observations import (
     Action,
     AnnotatePod,
@@ -110,6 +110,7 @@ class Dispatcher:
         raise_epoch: Callable[[RaiseEpoch], None] = lambda _action: None,
         serves: Callable[[str], bool] = lambda _namespace: True,
         withheld: Callable[[Key], Withheld] = lambda _key: Withheld(),
+        heard: Callable[[str], None] = lambda _uid: None,
     ) -> None:
         """Nothing is done before `lead`.
 
@@ -121,6 +122,7 @@ class Dispatcher:
             serves: whether a namespace is this installation's; the same for as long as a leadership lasts. What is in
                 others never enters the machine, so that nothing is decided or written there.
             withheld: which of a queue's Tasks wait for the archive.
+            heard: told of each Task of which its agent has reported progress, by uid.
         """
         self._effects = effects
         self._observer = observer
@@ -129,6 +131,7 @@ class Dispatcher:
         self._overtaken = overtaken
         self._raise_epoch = raise_epoch
         self._serves = serves
+        self._heard = heard
         self._stopping = False
         self._leader: Leader | None = None
         self._pods: dict[str, ObservedPod] = {}
@@ -315,6 +318,8 @@ class Dispatcher:
     def received(self, session: int, message: FromAgent) -> None:
         self._observer.received(message)
         self._input(lambda m, now: m.received(session, message, now))
+        if isinstance(message, Progress):
+            self._heard(message.lease.task_uid)
 
     def disconnected(self, session: int) -> None:
         self._input(lambda m, now: m.disconnected(session, now))
@@ -348,6 +353,14 @@ class Dispatcher:
     def bottlenecks(self) -> tuple[Mapping[Key, Bottleneck], Mapping[Key, Bottleneck]]:
         """By queue and by pool: what holds most waiting time, where anything does for long."""
         return self._tracker.bottlenecks()
+
+    def why_closed(self, key: Key) -> str:
+        """Why the queue takes no new Tasks; empty if it does."""
+        return self._doors.closed(key)
+
+    def dead_letters(self, key: Key) -> int:
+        """How many dead letters the queue has."""
+        return self._tally.dead_letters(key)
 
     @property
     def audit_findings(self) -> int:

@@ -7,7 +7,7 @@ from taskdist.controller.retention import Keep
 from taskdist.core.agents.performance import TypePerformance
 from taskdist.core.model import Pool, Queue
 from taskdist.kube import Added, Updated
-from taskdist.protocol import convert
+from taskdist.protocol import convert, explanations
 
 
 class SpecVersion(NamedTuple):
@@ -27,6 +27,7 @@ class SeenPool(NamedTuple):
     version: SpecVersion
     pool: Pool
     performance: tuple[TypePerformance, ...]
+    stalled: str = ""  # what keeps it from having agents, as its status says
 
 
 class SeenQueue(NamedTuple):
@@ -40,7 +41,7 @@ class SeenQueue(NamedTuple):
 
 def seen_pool(obj: dict[str, Any]) -> SeenPool:
     """Read a pool once for both."""
-    return SeenPool(SpecVersion.of(obj), convert.pool(obj), convert.performance(obj))
+    return SeenPool(SpecVersion.of(obj), convert.pool(obj), convert.performance(obj), explanations.stalled(obj))
 
 
 def seen_queue(obj: dict[str, Any], least_lease: int = 0) -> SeenQueue:

@@ -194,6 +194,7 @@ class Operator:
             raise_epoch=self._epochs.on_agent,
             serves=self._serves,
             withheld=self._retention.withheld,
+            heard=lambda uid: self._view.heard(uid),
         )
         self._certificates = CertificateKeeper(
             SecretStore(client, settings.namespace, settings.ca_secret), self._bundles, settings.served_names
@@ -246,6 +247,7 @@ class Operator:
             self._serves,
             self._certificates,
             self._metrics,
+            lambda key: seen.stalled if (seen := self._pools.store.find(*key)) is not None else "",
         )
         self._metrics.observe(self._snapshot)
 
@@ -398,10 +400,10 @@ class Operator:
     def _task_event(self, event: Change[ObservedTask]) -> None:
         if isinstance(event, Deleted):
             self._tally.gone(event.old.task.uid)
-            self._view.tasks.went(event.old)
             self._payloads.gone(event.old.task.uid)
             self._retention.gone(event.old, time.time())
             self._dispatcher.task_deleted(event.old.task.uid)
+            self._view.task_event(event)
             return
         if isinstance(event, Updated) and went_back(event.old, event.new):
             self._fail()
@@ -410,8 +412,8 @@ class Operator:
         self._retention.seen(event.new)
         if isinstance(event, Added):
             self._observer.seen(event.new)
-            self._view.tasks.came(event.new)
         self._dispatcher.task_observed(event.new)
+        self._view.task_event(event)
 
     def _pod_event(self, event: Change[SeenPod]) -> None:
         if isinstance(event, Deleted):

@@ -30,6 +30,21 @@ class BreakerView:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentView:
+    """An agent as it is now. `pace` and `success` are of its latest `attempts`; None where nothing was seen yet."""
+
+    uid: str
+    name: str
+    state: AgentState
+    slots: int
+    busy_slots: int
+    breaker: BreakerState
+    attempts: int
+    pace: float | None
+    success: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class FailingPods:
     """How many pods of a pool do not come up, and one of those that fail for the most common cause."""
 

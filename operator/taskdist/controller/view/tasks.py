@@ -3,18 +3,19 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from taskdist.api import Phase, Priority, Progress
-from taskdist.api.view import TaskList, TaskRow
+from taskdist.api import Phase, Priority
+from taskdist.api.view import TaskDetail, TaskList, TaskRow
 from taskdist.controller.view.names import NamesByNamespace
 from taskdist.controller.view.problems import Problem, missing
 from taskdist.controller.view.selecting import Selection
+from taskdist.core.decisions import Explanation
 from taskdist.kube import Store
+from taskdist.protocol import explanations
 from taskdist.protocol.observations import ObservedTask
 from taskdist.protocol.operator import Leader
-from taskdist.protocol.operator.books import LIVE, Lease
+from taskdist.protocol.operator.books import LIVE, UNHEARD, Lease, TaskEntry
 
 # So many Tasks are looked at for one page, whether they are wanted or not.
 MOST_LOOKED_AT = 2500
@@ -23,10 +24,11 @@ LEVELS = tuple(Priority.of(level).value for level in range(len(Priority)))
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A Task as the leader has it: with the lease that an agent may run, if there is one."""
+    """A Task as the leader has it: with the lease that an agent may run, and its entry in the books, if there are."""
 
     record: ObservedTask
     lease: Lease | None = None
+    entry: TaskEntry | None = None
 
     @property
     def phase(self) -> Phase:
@@ -82,6 +84,12 @@ class Tasks:
             raise missing("Task", namespace, name)
         return found
 
+    def detail(self, namespace: str, name: str) -> TaskDetail:
+        """Return the Task of this name, with its place in the order. Raises Problem."""
+        seen, now = self.seen(namespace, name), self._wall()
+        found = why(self.leader(), seen, now) if seen.phase is Phase.PENDING else None
+        return TaskDetail.model_construct(**columns(seen, now), **explanations.standing(found))
+
     def page(self, namespace: str, selection: Selection) -> TaskList:
         """Return the next of those that are wanted, in the order of names."""
         leader, now = self.leader(), self._wall()
@@ -105,7 +113,19 @@ class Tasks:
         if entry is None:
             return Seen(record)
         lease = entry.lease
-        return Seen(entry.record, lease if lease is not None and lease.stage in LIVE else None)
+        return Seen(entry.record, lease if lease is not None and lease.stage in LIVE else None, entry)
+
+
+def why(leader: Leader, seen: Seen, now: float) -> Explanation:
+    """Why the Task waits. The core explains those that wait for it; the others wait for a write."""
+    entry, record = seen.entry, seen.record
+    if entry is not None and (ending := entry.ending) is not None:
+        return Explanation(
+            ending.reason, f"It ends as {ending.phase}, which is being written. {ending.message}".rstrip()
+        )
+    if entry is not None and (lease := entry.lease) is not None and lease.stage in UNHEARD:
+        return explanations.starting(lease.agent_name)
+    return leader.core.explain(record.task.uid, now) or explanations.unseen(record.reason)
 
 
 def row(seen: Seen, now: float) -> TaskRow:
@@ -130,23 +150,11 @@ def columns(seen: Seen, now: float) -> dict[str, Any]:
         "agent": record.agent_name if lease is None else lease.agent_name,
         "pool": record.pool if lease is None else lease.pool,
         "attempt": record.attempt if lease is None else lease.name.attempt,
-        "created": moment(task.created),
+        "created": explanations.moment(task.created),
         "age": round(max(0.0, now - task.created), 3),
-        "deadline": None if task.deadline is None else moment(task.deadline),
-        "progress": progress(lease),
+        "deadline": None if task.deadline is None else explanations.moment(task.deadline),
+        "progress": explanations.progress(lease.progress) if lease is not None else None,
     }
-
-
-def moment(seconds: float) -> datetime:
-    """A time of the wall clock as it is told, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def progress(lease: Lease | None) -> Progress | None:
-    """What the agent said last, as it said it: status has it some seconds later."""
-    if lease is None or lease.progress is None:
-        return None
-    return Progress.model_validate(lease.progress)
 
 
 def only(query: Mapping[str, str]) -> None:

@@ -28,7 +28,7 @@ from taskdist.core.forecasting.expected_start import with_outlook
 from taskdist.core.limits.levels import Level
 from taskdist.core.model import Key, Queue, Task
 from taskdist.core.ordering.line_limits import LineLimits
-from taskdist.core.views import AgentState, BreakerView, PoolView
+from taskdist.core.views import AgentState, AgentView, BreakerView, PoolView
 
 # What a queue says of order: if any of it changes, its Tasks stand elsewhere.
 _ORDER: Final = (
@@ -440,6 +440,10 @@ class Core:
     def agent_states(self) -> dict[Key, dict[AgentState, int]]:
         """Return by pool how many agents are in each state."""
         return self._fleet.states()
+
+    def agents(self, pool: Key) -> list[AgentView]:
+        """Return the pool's agents as they are, by name. Costs a look at each."""
+        return self._fleet.views(pool)
 
     def level_counts(self) -> dict[tuple[Key, int], tuple[int, int]]:
         """Return by queue and by the Tasks' own level how many wait and how many are leased."""

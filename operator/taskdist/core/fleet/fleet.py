@@ -14,7 +14,7 @@ from taskdist.core.agents.roster import AgentClass, AgentRecord, Lease, PoolMemb
 from taskdist.core.fleet.catalogue import Catalogue
 from taskdist.core.model import Agent, Key, Task
 from taskdist.core.primitives.bitsets import OrTree
-from taskdist.core.views import AgentState
+from taskdist.core.views import AgentState, AgentView
 
 # The last starts over which the time that agents take to start is averaged.
 STARTS: Final = 20
@@ -143,6 +143,11 @@ class Fleet:
     def states(self) -> dict[Key, dict[AgentState, int]]:
         """Return by pool how many agents are in each state."""
         return {key: dict(Counter(map(_state, members.agents.values()))) for key, members in self.pools.items()}
+
+    def views(self, pool: Key) -> list[AgentView]:
+        """Return the pool's agents as they are, by name."""
+        found = [_view(agent) for agent in self.members(pool).agents.values()]
+        return sorted(found, key=lambda each: (each.name, each.uid))
 
     # What agents are and offer.
 
@@ -356,6 +361,21 @@ def _state(agent: AgentRecord) -> AgentState:
     if agent.ready:
         return AgentState.BUSY if agent.leases else AgentState.IDLE
     return AgentState.NOT_READY if agent.reported is not None else AgentState.STARTING
+
+
+def _view(agent: AgentRecord) -> AgentView:
+    conduct = agent.conduct
+    return AgentView(
+        agent.uid,
+        agent.name,
+        _state(agent),
+        agent.slots,
+        agent.busy,
+        agent.breaker,
+        0 if conduct is None else conduct.attempts,
+        None if conduct is None or not conduct.paces else conduct.pace,
+        None if conduct is None else conduct.success,
+    )
 
 
 def differs(made_from: str, template: str) -> bool:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,32 +15,10 @@ from taskdist.api.view import Leader
 from taskdist.controller.view import listening
 from taskdist.controller.view.callers import Callers
 from taskdist.controller.view.pace import Pace
-from taskdist.controller.view.problems import Problem
 from taskdist.controller.view.server import MOST_BODY_BYTES, Question, Route, ViewServer, as_json
-from taskdist.kube import AGENTPOOLS, TASKS, Caller, Resource, Right
+from taskdist.kube import AGENTPOOLS, TASKS, Right
 from taskdist.link.ca import Authority, AuthoritySettings, rotate
-
-AUTHORITY = rotate(None, ("localhost",), time.time(), AuthoritySettings())
-
-
-class Known:
-    """Callers by their tokens; `may` are the rights of all of them."""
-
-    def __init__(self) -> None:
-        self.may: set[tuple[str, Resource]] = {("get", TASKS)}
-        self.checked: list[Right] = []
-
-    async def who(self, headers: Any) -> Caller:
-        token = headers.get("Authorization", "").removeprefix("Bearer ")
-        if not token:
-            raise Problem(401, "no token")
-        return Caller(token)
-
-    async def check(self, caller: Caller, rights: list[Right]) -> None:
-        for right in rights:
-            self.checked.append(right)
-            if (right.verb, right.resource) not in self.may:
-                raise Problem(403, f"{caller.username} may not {right}")
+from unit.controller.view.serving import AUTHORITY, Known, trusting
 
 
 class Room:
@@ -90,16 +67,9 @@ async def room() -> AsyncIterator[Room]:
         await serving
 
 
-def trusting(room: Room) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=room.authority.bundle.decode())
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.check_hostname = False
-    return context
-
-
 @asynccontextmanager
 async def session(room: Room) -> AsyncIterator[aiohttp.ClientSession]:
-    connector = aiohttp.TCPConnector(ssl=trusting(room))
+    connector = aiohttp.TCPConnector(ssl=trusting(room.authority))
     async with aiohttp.ClientSession(f"https://127.0.0.1:{room.port}", connector=connector) as client:
         yield client
 
@@ -161,7 +131,7 @@ async def test_refusals_say_why(room: Room) -> None:
 async def test_refusals_end_the_connection_so_that_their_number_is_paced(
     room: Room, path: str, token: str, method: str
 ) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", room.port, ssl=trusting(room))
+    reader, writer = await asyncio.open_connection("127.0.0.1", room.port, ssl=trusting(room.authority))
     bearer = f"Authorization: Bearer {token}\r\n" if token else ""
     writer.write(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{bearer}\r\n".encode() * 5)
     with contextlib.suppress(ConnectionError):
@@ -172,7 +142,7 @@ async def test_refusals_end_the_connection_so_that_their_number_is_paced(
 
 async def test_a_body_that_does_not_come_keeps_no_connection(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskdist.controller.view.server.BODY_SECONDS", 0.05)
-    reader, writer = await asyncio.open_connection("127.0.0.1", room.port, ssl=trusting(room))
+    reader, writer = await asyncio.open_connection("127.0.0.1", room.port, ssl=trusting(room.authority))
     writer.write(
         f"GET {TASK} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ann\r\nContent-Length: 9\r\n\r\nhalf".encode()
     )
@@ -217,12 +187,12 @@ async def test_a_new_certificate_is_served_at_once(room: Room) -> None:
 async def test_a_connection_over_which_nothing_is_asked_is_closed(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "FIRST_SECONDS", 0.05)
     monkeypatch.setattr(listening, "IDLE_SECONDS", 0.05)
-    silent, writer = await asyncio.open_connection("127.0.0.1", room.port, ssl=trusting(room))
+    silent, writer = await asyncio.open_connection("127.0.0.1", room.port, ssl=trusting(room.authority))
     with contextlib.suppress(ConnectionError):
         assert await asyncio.wait_for(silent.read(), 20) == b""
     writer.close()
     # Half a question is none, also after a whole one.
-    half, writer = await asyncio.open_connection("127.0.0.1", room.port, ssl=trusting(room))
+    half, writer = await asyncio.open_connection("127.0.0.1", room.port, ssl=trusting(room.authority))
     writer.write(f"GET {TASK} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ann\r\n\r\nGET /v1".encode())
     with contextlib.suppress(ConnectionError):
         assert (await asyncio.wait_for(half.read(), 20)).startswith(b"HTTP/1.1 200")
