@@ -9,8 +9,10 @@ from typing import Any
 
 from typer.testing import CliRunner
 
+from taskdist.api.view import Explanation, TaskRow
 from taskdist.cli.cluster import Target
 from taskdist.cli.main import build
+from taskdist.client.errors import NoAnswer
 from taskdist.kube import TASKS, ApiError, Obj, Page, Resource, WatchEvent
 
 Step = WatchEvent | Exception
@@ -33,12 +35,43 @@ def merge(target: Any, patch: Any) -> Any:
     return merged
 
 
+class MemoryView:
+    """The view of a leader that says what it is told to."""
+
+    lease = "taskdist-system/taskdist"
+
+    def __init__(self) -> None:
+        self.explanations: dict[str, Explanation] = {}
+        """By Task; others are not answered."""
+        self.rows: list[TaskRow | Exception] | None = None
+        """What a stream tells before it hangs; None: nobody is reached."""
+
+    async def explain(self, namespace: str, name: str) -> Explanation:
+        if name not in self.explanations:
+            raise NoAnswer("the leader cannot be asked: there is none here")
+        return self.explanations[name]
+
+    @asynccontextmanager
+    async def progress(self, namespace: str, name: str) -> AsyncIterator[AsyncIterator[TaskRow]]:
+        if self.rows is None:
+            raise NoAnswer("the leader cannot be asked: there is none here")
+        yield self._tell()
+
+    async def _tell(self) -> AsyncIterator[TaskRow]:
+        for row in self.rows or ():
+            if isinstance(row, Exception):
+                raise row
+            yield row
+        await asyncio.Event().wait()
+
+
 class MemoryCluster:
     """Also its own connector: `cluster(target)` opens it and notes the target."""
 
     def __init__(self, namespace: str = "ns") -> None:
         self.namespace = namespace
         self.options = ""
+        self.view = MemoryView()
         self.objects: dict[tuple[str, str, str], Obj] = {}
         self.watches: list[list[Step]] = []
         """What each watch in turn sees; a list that ends lets the watch end, and none left lets it hang."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlencode
 
-from taskdist.client.backend import Backend
+from taskdist.client.backend import Backend, View
 from taskdist.client.kube import TIMEOUT, KubeBackend
+from taskdist.client.view import LeaderView
 from taskdist.kube import PODS, Client, Credentials, HttpTransport, Request
 
 CONNECTIONS = 40
@@ -42,6 +43,11 @@ class Cluster(Backend, Protocol):
         """What a suggested command needs so that it means this cluster and namespace, too."""
         ...
 
+    @property
+    def view(self) -> View:
+        """What the operator that leads can be asked."""
+        ...
+
     def log(
         self, pod: str, container: str, *, follow: bool = False
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
@@ -55,11 +61,20 @@ class KubeCluster(KubeBackend):
     def __init__(self, client: Client, transport: HttpTransport, namespace: str, options: str = "") -> None:
         super().__init__(client, namespace, "taskdist-cli")
         self._transport = transport
+        self._view = LeaderView(client, transport, self)
         self._options = options
 
     @property
     def options(self) -> str:
         return self._options
+
+    @property
+    def view(self) -> View:
+        return self._view
+
+    async def close(self) -> None:
+        """End the connections of its own."""
+        await self._view.close()
 
     @asynccontextmanager
     async def log(self, pod: str, container: str, *, follow: bool = False) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -75,4 +90,8 @@ async def connect(target: Target) -> AsyncIterator[Cluster]:
     credentials = Credentials(target.kubeconfig, target.context)
     transport = HttpTransport(credentials, connections=CONNECTIONS, user_agent="taskdist-cli")
     async with Client(transport, timeout=TIMEOUT) as client:
-        yield KubeCluster(client, transport, target.namespace or client.namespace, target.options)
+        cluster = KubeCluster(client, transport, target.namespace or client.namespace, target.options)
+        try:
+            yield cluster
+        finally:
+            await cluster.close()

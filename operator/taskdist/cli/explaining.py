@@ -6,7 +6,8 @@ import time
 from taskdist.api import Priority
 from taskdist.cli import parse, show
 from taskdist.cli.cluster import Cluster
-from taskdist.cli.run import OK, note
+from taskdist.cli.options import Source
+from taskdist.cli.run import OK, USAGE, Problem, note
 from taskdist.cli.show_explanation import print_story
 from taskdist.client import explaining
 from taskdist.simulation.what_if import Change
@@ -15,16 +16,26 @@ _NUMBER = re.compile(r"[+-]?\d{1,6}")
 
 
 async def explain(
-    cluster: Cluster, name: str, output: str | None, change: Change | None = None, agents: int = 0
+    cluster: Cluster,
+    name: str,
+    output: str | None,
+    change: Change | None = None,
+    agents: int = 0,
+    source: Source | None = None,
 ) -> int:
     """Say where the Task stands, why, and what would change it. `agents` are more of the first pool it may use."""
-    story, warnings = await explaining.explain(cluster, name, change, agents)
-    for line in warnings:
+    if source is Source.LEADER and change is not None:
+        raise Problem("--what-if is played on the cluster's objects: leave --from out", code=USAGE)
+    view = None if source is Source.CLUSTER else cluster.view
+    told = await explaining.explain(cluster, name, change, agents, view, by_leader_only=source is Source.LEADER)
+    if told.not_asked:
+        note(told.not_asked)
+    for line in told.warnings:
         note(f"warning: {line}")
     if output:
-        show.document(story, output)
+        show.document(told.story, output)
     else:
-        print_story(story, time.time())
+        print_story(told.story, time.time())
     return OK
 
 

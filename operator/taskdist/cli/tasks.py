@@ -17,6 +17,7 @@ from taskdist.cli.options import (
     NameOutput,
     Namespace,
     Output,
+    Source,
     Timeout,
     examples,
     reader,
@@ -372,6 +373,14 @@ def explain(
             "first pool that it may use; agents.POOL=+3). May be repeated: all at once.",
         ),
     ] = None,
+    source: Annotated[
+        Source | None,
+        typer.Option(
+            "--from",
+            help="Ask the operator that leads, or work it out from the cluster's objects; else the one, and then the "
+            "other if it cannot be asked.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as -o json.")] = False,
     output: Annotated[Output | None, typer.Option("--output", "-o", help="For a script.")] = None,
     namespace: Namespace = None,
@@ -380,7 +389,8 @@ def explain(
 ) -> None:
     """Say why a Task waits, its position, when it is expected to start, and what would unblock it.
 
-    The answer comes from the operator's own engine, run here over what the cluster holds now.
+    The answer is that of the operator which leads. Where it cannot be asked, its engine is run here over what the
+    cluster holds now.
     """
     from taskdist.cli import explaining
 
@@ -388,7 +398,9 @@ def explain(
     run(
         ctx,
         Target(namespace, context, kubeconfig),
-        lambda cluster: explaining.explain(cluster, name, output or (Output.JSON if as_json else None), change, agents),
+        lambda cluster: explaining.explain(
+            cluster, name, output or (Output.JSON if as_json else None), change, agents, source
+        ),
     )
 
 

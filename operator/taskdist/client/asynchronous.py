@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
@@ -21,6 +22,7 @@ from taskdist.client.windowed import windowed
 from taskdist.common.backoff import Backoff
 from taskdist.kube import TASKS, Obj, OnRequest, uid_of
 
+_log = logging.getLogger("taskdist.client")
 ResultT = TypeVar("ResultT")
 AnyTask = str | SubmittedTask[Any] | TaskState
 """A Task: its name, or what submitting or waiting has handed back."""
@@ -44,7 +46,7 @@ class AsyncClient:
         token: for the gateway, a token of the cluster or what gives one; else TASKDIST_TOKEN, or the pod's own.
         backend: stands for the cluster, as in tests (`taskdist.client.testing`); then all above are unused.
         on_warning: told of likely slips, such as a type that no agent handles; else `warnings.warn`.
-        view: the leader's view, if it can be reached: answers `explain` from its memory.
+        view: stands for that of the operator which leads; else it is found by the API server.
         on_request: told of each request: verb, resource, outcome, seconds.
     """
 
@@ -68,6 +70,8 @@ class AsyncClient:
         self._given = backend
         self._open: Backend | None = None
         self._view = view
+        self._asked = view  # once open
+        self._fell_back = False  # the leader could not be asked last time, which was said
         self._warn = on_warning or _warn
         self._slips: Slips | None = None
         self._hubs: dict[str, Hub] = {}
@@ -85,9 +89,10 @@ class AsyncClient:
                         http.connect(self._gateway, self._where[0], self._token)
                     )
                 elif opened is None:
-                    opened = await self._stack.enter_async_context(
+                    opened, seen = await self._stack.enter_async_context(
                         kube.connect(*self._where, on_request=self._on_request)
                     )
+                    self._asked = self._asked or seen
             self._open, self._slips = opened, Slips(opened, self._warn)
         return self
 
@@ -96,7 +101,7 @@ class AsyncClient:
         hubs, self._hubs = self._hubs, {}
         await asyncio.gather(*(hub.close() for hub in hubs.values()))
         await self._stack.aclose()
-        self._open = None
+        self._open, self._asked = None, self._view
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -426,13 +431,15 @@ class AsyncClient:
     async def explain(self, task: AnyTask) -> dict[str, Any]:
         """Why the Task waits, its place in the order and when it should start: as `taskdist explain -o json`."""
         name = task if isinstance(task, str) else task.name
-        if self._view is not None and (seen := await self._view.explain(self.namespace, name)) is not None:
-            return seen
         # Imported where it is asked for: it brings the engine along.
         from taskdist.client import explaining
 
         with told():
-            return (await explaining.explain(self._backend, name))[0]
+            found = await explaining.explain(self._backend, name, view=self._asked)
+        if found.not_asked and not self._fell_back:
+            _log.warning("%s", found.not_asked)
+        self._fell_back = bool(found.not_asked)
+        return found.story
 
     async def _end(self, task: AnyTask, timeout: float | None) -> Obj:
         name = task if isinstance(task, str) else task.name

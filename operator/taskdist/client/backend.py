@@ -5,8 +5,9 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
+from taskdist.api.view import Explanation, TaskRow
 from taskdist.kube import Obj, Page, Resource, WatchEvent
 
 
@@ -50,8 +51,17 @@ class Backend(Protocol):
 
 
 class View(Protocol):
-    """The leader's view: questions that the leader answers from its memory."""
+    """The leader's view: questions that the operator which leads answers from its memory."""
 
-    async def explain(self, namespace: str, name: str) -> dict[str, Any] | None:
-        """Where the Task stands and why, as `client.explaining` says it; None if nobody who leads can be reached."""
+    @property
+    def lease(self) -> str:
+        """NAMESPACE/NAME of that operator's Lease; empty before it has answered."""
+        ...
+
+    async def explain(self, namespace: str, name: str) -> Explanation:
+        """Where the Task stands and why. Raises NoAnswer."""
+        ...
+
+    def progress(self, namespace: str, name: str) -> AbstractAsyncContextManager[AsyncIterator[TaskRow]]:
+        """The Task as it is, and each time that its agent has reported progress. Raises NoAnswer."""
         ...

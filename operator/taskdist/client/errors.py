@@ -64,6 +64,10 @@ class TaskNotFound(TaskdistError):
     """There is no Task of this name."""
 
 
+class NoAnswer(TaskdistError):
+    """The operator that leads could not be asked, and why: others may know, from the cluster's objects."""
+
+
 class TaskGone(TaskdistError):
     """The Task was deleted, and how it ended was not seen: by somebody, or because its time to live was over."""
 

@@ -11,12 +11,13 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from taskdist.api import POOL_LABEL, Phase, Reason
+from taskdist.api import view as shapes
 from taskdist.client import levels
-from taskdist.client.backend import Backend
-from taskdist.client.errors import TaskdistError
+from taskdist.client.backend import Backend, View
+from taskdist.client.errors import NoAnswer, TaskdistError
 from taskdist.client.leading import Leadership, leadership
 from taskdist.client.states import phase_of, settled, status_of
 from taskdist.common import times
@@ -34,7 +35,7 @@ from taskdist.core.events import (
 )
 from taskdist.core.model import Agent, Key, Pool, Task
 from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Obj, name_of, namespace_of, uid_of
-from taskdist.protocol import convert
+from taskdist.protocol import convert, explanations
 from taskdist.protocol.dependencies import Lineage
 from taskdist.protocol.duplicates import Duplicates, without_ordering_key
 from taskdist.protocol.observations import ObservedTask
@@ -78,6 +79,15 @@ class Answer:
 
     reason: str
     explanation: Explanation
+
+
+class Told(NamedTuple):
+    """Where a Task stands, as scripts read it; what could not be told; and why the leader was not asked, if it was to
+    be."""
+
+    story: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+    not_asked: str = ""
 
 
 def events(snapshot: Snapshot) -> tuple[list[Event], list[str]]:
@@ -221,16 +231,10 @@ class Standing:
             if explanation is not None:
                 explanation = replace(explanation, message=f"{explanation.message} {left}.", start=None)
         if given is not None:
-            explanation = Explanation(
-                Reason.QUEUED,
-                f"Agent {given.agent_name} has room for it now: it should start at once.",
-                "If this stays, the agent is not connected to the operator: look at the logs of both.",
-            )
+            explanation = explanations.starting(given.agent_name)
         if explanation is None:
             status = status_of(task)
-            explanation = recorded or Explanation(
-                Reason.QUEUED, str(status.get("message") or "The operator has not looked at it yet.")
-            )
+            explanation = recorded or explanations.unseen(message=str(status.get("message") or ""))
             return Answer(str(status.get("reason") or explanation.reason), explanation)
         return Answer(str(explanation.reason), explanation)
 
@@ -265,49 +269,101 @@ async def why(backend: Backend, task: Obj) -> tuple[str, str]:
 
 
 async def explain(
-    backend: Backend, name: str, change: Change | None = None, agents: int = 0
-) -> tuple[dict[str, Any], list[str]]:
-    """Return where the Task stands, why and what would change it, as scripts read it; and what could not be told.
+    backend: Backend,
+    name: str,
+    change: Change | None = None,
+    agents: int = 0,
+    view: View | None = None,
+    *,
+    by_leader_only: bool = False,
+) -> Told:
+    """Say where the Task stands, why and what would change it.
 
-    `agents` are more of the first pool it may use. TaskdistError: the change makes no sense.
+    The leader is asked by its `view`, and then the cluster's objects; what a change would do is played on these.
+
+    `agents` are more of the first pool it may use. TaskdistError: the change makes no sense. NoAnswer: the leader does
+    not say, and nobody else is to.
     """
     task = await backend.get(TASKS, name)
-    status = status_of(task)
-    warnings: list[str] = []
-    story: dict[str, Any] = {
-        "task": f"{namespace_of(task)}/{name_of(task)}",
-        "queue": task["spec"]["queue"],
-        "phase": phase_of(task),
-    }
-    now = time.time()
-    if phase_of(task) == Phase.PENDING:
-        snapshot = await _snapshot(backend)
-        why, skipped = answer(task, snapshot, now)
-        warnings += skipped
-        leader = await leadership(backend, snapshot.pods, now)
-        story |= _waiting(task, why if leader.leads is not False else _leaderless(why, leader, now))
-        story["operator"] = leader.document()
-        if stalled := _stalled_pools(task, snapshot):
-            story["stalled"] = stalled
-        if change is not None:
-            whole = _with_agents(change, agents, task, snapshot)
-            # On a thread: it may take seconds, and who asks may have others to answer.
-            compared, unknown = await asyncio.to_thread(_compared, task, snapshot, whole, now)
-            story["what_if"] = compared
-            warnings += unknown
-    elif change is not None:
+    if change is not None and phase_of(task) != Phase.PENDING:
         raise TaskdistError(f"task {name} is {phase_of(task)}: --what-if is for Tasks that wait")
-    elif not settled(task):
-        story |= _running(status)
+    if view is not None and change is None and not settled(task):
+        try:
+            told = await view.explain(namespace_of(task), name)
+        except NoAnswer as error:
+            if by_leader_only:
+                raise
+            found = await _of_the_cluster(backend, task, None, 0)
+            return found._replace(not_asked=f"{error}; found out from the cluster's objects instead")
+        return Told(_document(told, task, {"leads": True, "lease": view.lease, "holder": told.holder}))
+    return await _of_the_cluster(backend, task, change, agents)
+
+
+async def _of_the_cluster(backend: Backend, task: Obj, change: Change | None, agents: int) -> Told:
+    """The same from the cluster's objects alone."""
+    now = time.time()
+    if phase_of(task) != Phase.PENDING:
+        return Told(_document(_as_status_has_it(task), task))
+    snapshot = await _snapshot(backend)
+    why, warnings = answer(task, snapshot, now)
+    leader = await leadership(backend, snapshot.pods, now)
+    if leader.leads is False:
+        why = _leaderless(why, leader, now)
+    told = _shape(task, why).model_copy(update={"stalled": _stalled_pools(task, snapshot)})
+    story = _document(told, task, leader.document())
+    if change is not None:
+        whole = _with_agents(change, agents, task, snapshot)
+        # On a thread: it may take seconds, and who asks may have others to answer.
+        compared, unknown = await asyncio.to_thread(_compared, task, snapshot, whole, now)
+        story["what_if"] = compared
+        warnings += unknown
+    return Told(story, tuple(warnings))
+
+
+def _as_status_has_it(task: Obj) -> shapes.Explanation:
+    """A Task that does not wait."""
+    status = status_of(task)
+    return shapes.Explanation(
+        task=f"{namespace_of(task)}/{name_of(task)}",
+        queue=task["spec"]["queue"],
+        phase=phase_of(task),
+        reason=status.get("reason") or "",
+        message=status.get("message") or "",
+        agent=status.get("agent") or "",
+        pool=status.get("pool") or "",
+        attempt=status.get("attempt") or 0,
+        assigned_at=times.read(status.get("assignedAt")),
+        progress=explanations.progress(status.get("progress")),
+    )
+
+
+def _shape(task: Obj, why: Answer) -> shapes.Explanation:
+    """A Task that waits, in the form in which the leader would tell it."""
+    created = times.read(task["metadata"].get("creationTimestamp"))
+    told = explanations.waiting(namespace_of(task), name_of(task), task["spec"]["queue"], created, why.explanation)
+    return told.model_copy(update={"reason": why.reason})
+
+
+def _document(told: shapes.Explanation, task: Obj, operator: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What scripts read, whoever has told it. What only status has is taken from there."""
+    status = status_of(task)
+    story: dict[str, Any] = {"task": told.task, "queue": task["spec"]["queue"], "phase": told.phase}
+    if told.phase == Phase.PENDING:
+        story |= _waiting(told)
+        story |= {} if operator is None else {"operator": dict(operator)}
+        story |= {"stalled": told.stalled} if told.stalled else {}
+    elif told.phase == Phase.ASSIGNED:
+        story |= _running(told)
     else:
-        story |= {"reason": status.get("reason") or "", "message": status.get("message") or ""}
-    if status.get("route"):
-        story["route"] = status["route"]
-    told = {"cost": status.get("cost"), "energy_wh": status.get("energyWh")}
-    story |= {name: amount for name, amount in told.items() if amount is not None}
-    if status.get("attempts"):
-        story["attempts"] = status["attempts"]
-    return story, warnings
+        story |= {"reason": told.reason, "message": told.message or status.get("message") or ""}
+    route = told.route or status.get("route")
+    cost, energy = (
+        mine if mine is not None else its
+        for mine, its in ((told.cost, status.get("cost")), (told.energy_wh, status.get("energyWh")))
+    )
+    beside = {"route": route or None, "cost": cost, "energy_wh": energy}
+    beside["attempts"] = told.attempts or status.get("attempts") or None
+    return story | {name: value for name, value in beside.items() if value is not None}
 
 
 async def order(backend: Backend, queue: str = "") -> tuple[list[dict[str, Any]], list[str]]:
@@ -335,7 +391,7 @@ async def order(backend: Backend, queue: str = "") -> tuple[list[dict[str, Any]]
     for task, why, _ in found:
         told = why if leader.leads is not False else _leaderless(why, leader, now)
         names = {"task": name_of(task), "queue": task["spec"]["queue"]}
-        stories.append(names | _waiting(task, told))
+        stories.append(names | _waiting(_shape(task, told)))
     if leader.leads is None:
         warnings.append(f"Not known: {leader.unknown}.")
     return stories, warnings
@@ -348,20 +404,34 @@ def _place(found: tuple[Obj, Answer, bool]) -> tuple[int, int, str, str]:
     return rank, position or 0, str(task["metadata"].get("creationTimestamp") or ""), name_of(task)
 
 
-def _waiting(task: Obj, why: Answer) -> dict[str, Any]:
-    found = why.explanation
+def _waiting(told: shapes.Explanation) -> dict[str, Any]:
     story: dict[str, Any] = {
-        "since": task["metadata"].get("creationTimestamp") or "",
-        "reason": why.reason,
-        "message": found.message,
-        "unblock": found.unblock,
-        "command": found.command,
+        "since": "" if told.since is None else times.utc(told.since.timestamp()),
+        "reason": told.reason,
+        "message": told.message,
+        "unblock": told.unblock,
+        "command": told.command,
     }
-    if found.rejections:
-        story["rejections"] = [{"agents": agents, "why": short} for short, agents in found.rejections]
-    if found.position is not None:
-        story |= {"position": found.position, "position_exact": found.position_exact, "waiting": found.rivals}
-        story["expected_start"] = _course(found.start, found.start_interval)
+    if told.rejections:
+        story["rejections"] = [{"agents": each.agents, "why": each.why} for each in told.rejections]
+    if told.position is not None:
+        story |= {"position": told.position, "position_exact": told.position_exact, "waiting": told.waiting}
+        start = told.expected_start
+        span = None if start is None else (start.earliest.timestamp(), start.latest.timestamp())
+        story["expected_start"] = _course(None if start is None else start.at.timestamp(), span)
+    return story
+
+
+def _running(told: shapes.Explanation) -> dict[str, Any]:
+    since = None if told.assigned_at is None else told.assigned_at.isoformat()
+    story: dict[str, Any] = {
+        "agent": told.agent,
+        "pool": told.pool,
+        "attempt": told.attempt,
+        "running": times.age(since, times.now()),
+    }
+    if told.progress is not None:
+        story["progress"] = f"{told.progress.fraction:.0%} {told.progress.message}".rstrip()
     return story
 
 
@@ -371,13 +441,7 @@ def _stalled_pools(task: Obj, snapshot: Snapshot) -> str:
     named = [task["spec"]["pool"]] if task["spec"].get("pool") else []
     if not named and queue is not None:
         named = list(queue["spec"].get("pools") or ())
-    told = []
-    for pool in snapshot.pools:
-        for condition in status_of(pool).get("conditions") or () if name_of(pool) in named else ():
-            seen = condition.get("type") == "Stalled" and condition.get("status") == "True"
-            if seen and condition.get("reason") != Reason.PODS_FAILING:
-                told.append(f"AgentPool {name_of(pool)}: {condition.get('reason')}, {condition.get('message')}")
-    return "; ".join(told)
+    return explanations.all_stalled(explanations.stalled(pool) for pool in snapshot.pools if name_of(pool) in named)
 
 
 def _leaderless(why: Answer, leader: Leadership, now: float) -> Answer:
@@ -458,15 +522,3 @@ async def _snapshot(backend: Backend) -> Snapshot:
     succeeded.sort(key=lambda each: str(status_of(each).get("finishedAt") or ""))
     gone = {uid_of(each) for each in succeeded}
     return Snapshot([each for uid, each in tasks.items() if uid not in gone], queues, pools, pods, succeeded)
-
-
-def _running(status: dict[str, Any]) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "agent": status.get("agent") or "",
-        "pool": status.get("pool") or "",
-        "attempt": status.get("attempt") or 0,
-        "running": times.age(status.get("assignedAt"), times.now()),
-    }
-    if progress := status.get("progress"):
-        told["progress"] = f"{progress.get('fraction', 0):.0%} {progress.get('message', '')}".rstrip()
-    return told

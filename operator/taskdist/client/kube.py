@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from taskdist.client.view import LeaderView
 from taskdist.kube import Client, Credentials, HttpTransport, Obj, OnRequest, Page, Resource, WatchEvent
 
 TIMEOUT = 30.0
@@ -80,8 +81,13 @@ async def connect(
     *,
     connections: int = 64,
     on_request: OnRequest | None = None,
-) -> AsyncIterator[KubeBackend]:
-    """Open what the arguments, or else the environment and the kubeconfig, point to."""
+) -> AsyncIterator[tuple[KubeBackend, LeaderView]]:
+    """Open what the arguments, or else the environment and the kubeconfig, point to; with the view of who leads."""
     transport = HttpTransport(Credentials(kubeconfig, context), connections=connections, user_agent="taskdist-client")
     async with Client(transport, timeout=TIMEOUT, on_request=on_request) as client:
-        yield KubeBackend(client, namespace or client.namespace)
+        backend = KubeBackend(client, namespace or client.namespace)
+        view = LeaderView(client, transport, backend)
+        try:
+            yield backend, view
+        finally:
+            await view.close()

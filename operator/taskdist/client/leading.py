@@ -58,7 +58,7 @@ class Leadership:
 async def leadership(backend: Backend, pods: Iterable[Obj], now: float) -> Leadership:
     """Read the Lease of the installation that these agents belong to."""
     tried: list[str] = []
-    for namespace, name in dict.fromkeys(_leases(pods)):
+    for namespace, name in dict.fromkeys(leases(pods)):
         tried.append(f"{namespace}/{name}")
         try:
             lease = await backend.get(LEASES, name, namespace)
@@ -88,8 +88,11 @@ def _judged(name: str, lease: Obj, now: float) -> Leadership:
     return Leadership(bool(holder) and now <= renewed + seconds + GRACE, name, holder, renewed)
 
 
-def _leases(pods: Iterable[Obj]) -> Iterator[tuple[str, str]]:
-    """Where the Lease may be, the likeliest first. The chart appends its own name where the release's does not tell."""
+def leases(pods: Iterable[Obj]) -> Iterator[tuple[str, str]]:
+    """Namespace and name of the Leases that may be meant, the likeliest first.
+
+    The chart appends its own name where the release's does not tell.
+    """
     said = os.environ.get(VARIABLE, "")
     if said:
         namespace, _, name = said.rpartition("/")

@@ -26,6 +26,11 @@ def distance(timestamp: str | None, now: datetime) -> str:
     return f"in {span(seconds)}" if seconds >= 0 else f"{span(-seconds)} ago"
 
 
+def read(timestamp: str | None) -> datetime | None:
+    """A time of the API; None where there is none, or one that cannot be read."""
+    return _moment(timestamp) if timestamp else None
+
+
 def _moment(timestamp: str) -> datetime | None:
     """A time of the API; None for one that no calendar has: the API server takes some of those."""
     try:

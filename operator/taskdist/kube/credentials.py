@@ -47,6 +47,8 @@ class Access:
     """What else each request carries: whom to act as."""
     certificate: bool = False
     """Whether a client certificate speaks for us, on each connection."""
+    in_cluster: bool = False
+    """Whether this is a pod, which speaks with its own account."""
 
 
 class Credentials:
@@ -106,6 +108,7 @@ class Credentials:
                 namespace=login.namespace,
                 headers=login.headers,
                 certificate=login.certificate is not None,
+                in_cluster=path is None,
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise ConfigurationError(f"cannot use {self.source}: {error}") from error

@@ -42,6 +42,8 @@ class Request:
     timeout: float = 10.0
     authorization: str | None = None
     """Whose request it is, where it is not our own: sent in place of our credentials, and never renewed."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """For whom a request is passed on to, through the API server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,7 @@ class HttpTransport:
     async def _send(self, access: Access, request: Request, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         if self._session is None:
             raise RuntimeError("the transport is not open")
-        headers = [("Accept", request.accept)]
+        headers = [("Accept", request.accept), *request.headers]
         if request.authorization is not None:
             headers.append(("Authorization", request.authorization))
         else:

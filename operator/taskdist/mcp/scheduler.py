@@ -152,11 +152,11 @@ class SchedulerTool:
         return answer
 
     async def _compared(self, name: str, change: Change, warnings: list[str]) -> Answer:
-        story, more = await explaining.explain(self._client.backend, name, change)
-        found = story["what_if"]
+        told = await explaining.explain(self._client.backend, name, change)
+        found = told.story["what_if"]
         compared = Comparison(task=name, as_it_is=_course(found["as_it_is"]), changed=_course(found["changed"]))
         said = f"{name} starts {_when(compared.as_it_is)} as things are, and {_when(compared.changed)} changed."
-        return Answer(said=said, comparison=compared, warnings=[*warnings, *more] or None)
+        return Answer(said=said, comparison=compared, warnings=[*warnings, *told.warnings] or None)
 
 
 def _place(story: dict[str, Any]) -> Place:

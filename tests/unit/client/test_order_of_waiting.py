@@ -62,7 +62,7 @@ async def test_each_is_told_what_explain_tells_of_it(fake: FakeBackend) -> None:
         await add(fake, f"t{number}", "a", 30 - number)
     stories, _ = await explaining.order(fake)
     for story in stories:
-        alone, _ = await explaining.explain(fake, story["task"])
+        alone = (await explaining.explain(fake, story["task"])).story
         assert {key: story[key] for key in ("reason", "message", "unblock", "command")} == {
             key: alone[key] for key in ("reason", "message", "unblock", "command")
         }

@@ -1,0 +1,324 @@
+"""The view of the operator that leads, from outside: found, asked by the caller's own rights, and followed.
+
+A pod asks the Service directly, and trusts the authorities that the operator publishes in its namespace. Elsewhere, and
+where that is no way, the API server passes the question on. Owns which way is taken and whose token is shown. Refuses
+to find anything out by itself: who is not answered is told why (`NoAnswer`).
+"""
+
+import asyncio
+import json
+import os
+import ssl
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import Protocol
+from urllib.parse import quote
+
+import aiohttp
+
+from taskdist.api import POOL_LABEL, Phase
+from taskdist.api.view import Explanation, Problem, StreamEnd, TaskRow
+from taskdist.client import leading
+from taskdist.client.backend import Backend
+from taskdist.client.errors import NoAnswer
+from taskdist.kube import (
+    CONFIGMAPS,
+    PODS,
+    SERVICEACCOUNTS,
+    Answer,
+    ApiError,
+    Client,
+    HttpTransport,
+    KubeError,
+    Obj,
+    Request,
+    Unreachable,
+)
+
+PORT = 9446
+# The name of the Service's port: which number it has is the installation's business.
+PORT_NAME = "view"
+CA_CONFIGMAP, CA_KEY = "taskdist-ca", "ca.crt"
+TOKEN_HEADER = "X-Taskdist-Token"
+ASK_SECONDS = 5.0
+# Who has not answered is left alone for so long.
+LEAVE_SECONDS = 10.0
+# Of several replicas one leads: a question goes to another by another connection.
+TRIES, AGAIN_SECONDS = 8, 0.25
+# A stream says each 15 s that it lives.
+SILENCE_SECONDS = 45.0
+TOKEN_SECONDS = 3600
+# A token is not used in its last seconds.
+TOKEN_MARGIN = 60.0
+LOOKED_AT = 20
+OVER = frozenset(phase.value for phase in Phase if phase.terminal) | {Phase.DEAD_LETTERED.value}
+
+
+class Way(Protocol):
+    """A way to one installation's view."""
+
+    async def ask(self, path: str, token: str) -> Answer:
+        """Raises KubeError where nobody is reached."""
+        ...
+
+    def follow(self, path: str, token: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The lines of a stream. Raises KubeError."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Direct:
+    """The Service, from inside the cluster. Each question has a connection of its own: another may go to who leads."""
+
+    def __init__(self, host: str, bundle: str, port: int = PORT) -> None:
+        self._url = f"https://{host}:{port}"
+        self._tls = ssl.create_default_context(cadata=bundle)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def ask(self, path: str, token: str) -> Answer:
+        timeout = aiohttp.ClientTimeout(total=ASK_SECONDS)
+        try:
+            async with self._get(path, token, timeout) as answer:
+                return Answer(answer.status, await answer.read(), answer.headers.get("Retry-After"))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unreachable(str(error) or type(error).__name__) from error
+
+    @asynccontextmanager
+    async def follow(self, path: str, token: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=ASK_SECONDS, sock_read=SILENCE_SECONDS)
+        async with AsyncExitStack() as stack:
+            try:
+                answer = await stack.enter_async_context(self._get(path, token, timeout))
+                if answer.status >= 400:
+                    raise ApiError.from_answer(answer.status, await answer.read())
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise Unreachable(str(error) or type(error).__name__) from error
+            yield answer.content
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _get(
+        self, path: str, token: str, timeout: aiohttp.ClientTimeout
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(ssl=self._tls, force_close=True)
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        headers = {"Authorization": f"Bearer {token}"}
+        return self._session.get(f"{self._url}{path}", headers=headers, timeout=timeout, allow_redirects=False)
+
+
+class Proxied:
+    """The API server's proxy to the Service: it keeps Authorization to itself, so that the token has its own header."""
+
+    def __init__(self, transport: HttpTransport, namespace: str, service: str) -> None:
+        self._transport = transport
+        self._base = f"/api/v1/namespaces/{quote(namespace)}/services/https:{quote(service)}:{PORT_NAME}/proxy"
+
+    async def ask(self, path: str, token: str) -> Answer:
+        return await self._transport.exchange(self._request(path, token))
+
+    def follow(self, path: str, token: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        request = replace(self._request(path, token), accept="text/event-stream")
+        return self._transport.stream(request, SILENCE_SECONDS)
+
+    async def close(self) -> None:
+        """Nothing: the connections are the transport's."""
+
+    def _request(self, path: str, token: str) -> Request:
+        path, _, query = path.partition("?")
+        return Request("GET", self._base + path, query, timeout=ASK_SECONDS, headers=((TOKEN_HEADER, token),))
+
+
+class LeaderView:
+    """Asks the leader. What was found once is used again, and who has not answered is left alone for a while."""
+
+    def __init__(self, client: Client, transport: HttpTransport, backend: Backend) -> None:
+        self._client = client
+        self._transport = transport
+        self._backend = backend
+        self._way: Way | None = None
+        self._lease: tuple[str, str] = ("", "")
+        self._minted: tuple[tuple[str, str], str, float] | None = None
+        self._silent: tuple[float, str] | None = None
+
+    @property
+    def lease(self) -> str:
+        """NAMESPACE/NAME of the Lease of who answers; empty before that."""
+        return "/".join(self._lease) if self._lease[1] else ""
+
+    async def close(self) -> None:
+        """End the connections of its own."""
+        if self._way is not None:
+            await self._way.close()
+            self._way = None
+
+    async def explain(self, namespace: str, name: str) -> Explanation:
+        """Where the Task stands and why. Raises NoAnswer."""
+        body = await self._ask(f"/v1/namespaces/{quote(namespace)}/tasks/{quote(name)}/explain")
+        try:
+            return Explanation.model_validate_json(body)
+        except ValueError as error:
+            raise NoAnswer(f"the leader's answer makes no sense here: is it of another release? {error}") from error
+
+    @asynccontextmanager
+    async def progress(self, namespace: str, name: str) -> AsyncIterator[AsyncIterator[TaskRow]]:
+        """The Task as it is, and each time that its agent has reported progress. Raises NoAnswer."""
+        # It says who leads, and which way leads there.
+        await self._ask("/v1/leader")
+        assert self._way is not None, "somebody has just answered"
+        path = f"/v1/namespaces/{quote(namespace)}/progress?task={quote(name)}"
+        async with AsyncExitStack() as stack:
+            for left in reversed(range(TRIES)):
+                try:
+                    following = self._way.follow(path, await self._token(self._lease))
+                    lines = await stack.enter_async_context(following)
+                    break
+                except ApiError as error:
+                    if error.status != 421 or not left:
+                        raise NoAnswer(_words(Answer(error.status, error.message.encode()))) from error
+                except KubeError as error:
+                    raise NoAnswer(f"the leader cannot be followed: {error}") from error
+                await asyncio.sleep(AGAIN_SECONDS)
+            yield await stack.enter_async_context(aclosing(_rows(lines)))
+
+    # Asking.
+
+    async def _ask(self, path: str) -> bytes:
+        """Return the answer. Raises NoAnswer."""
+        now = time.monotonic()
+        if self._silent is not None and now < self._silent[0]:
+            raise NoAnswer(self._silent[1])
+        if self._way is not None:
+            try:
+                return await self._by(self._way, self._lease, path)
+            except KubeError:
+                await self.close()  # it may be reached in another way by now
+        tried = ""
+        async with aclosing(self._ways()) as ways:
+            async for way, lease in ways:
+                try:
+                    body = await self._by(way, lease, path)
+                except KubeError as error:
+                    await way.close()
+                    tried = tried or (error.message if isinstance(error, ApiError) else str(error))
+                    continue
+                except NoAnswer:
+                    self._way, self._lease = way, lease  # it leads there, whatever was said
+                    raise
+                self._way, self._lease = way, lease
+                return body
+        self._silent = (time.monotonic() + LEAVE_SECONDS, f"the leader cannot be asked: {tried}")
+        raise NoAnswer(self._silent[1])
+
+    async def _by(self, way: Way, lease: tuple[str, str], path: str) -> bytes:
+        """Ask until who leads answers. Raises NoAnswer, and KubeError where this way does not lead to a view."""
+        token = await self._token(lease)
+        for left in reversed(range(TRIES)):
+            answer = await way.ask(path, token)
+            if answer.status == 200:
+                return answer.body
+            if _is_api_servers(answer):
+                raise ApiError.from_answer(answer.status, answer.body, answer.retry_after)
+            if answer.status not in (421, 429) or not left:
+                break
+            await asyncio.sleep(AGAIN_SECONDS)
+        raise NoAnswer(_words(answer))
+
+    # Finding.
+
+    async def _ways(self) -> AsyncGenerator[tuple[Way, tuple[str, str]], None]:
+        """The ways that there may be, the likeliest first."""
+        leases = list(dict.fromkeys(leading.leases(await self._some_pods())))
+        if self._transport.access.in_cluster and (bundle := await self._bundle()):
+            for namespace, name in leases:
+                yield Direct(f"{name}-view.{namespace}.svc", bundle), (namespace, name)
+        for namespace, name in leases:
+            yield Proxied(self._transport, namespace, f"{name}-view"), (namespace, name)
+
+    async def _some_pods(self) -> list[Obj]:
+        """Agents tell whose installation serves the namespace."""
+        if os.environ.get(leading.VARIABLE):
+            return []
+        try:
+            return (await self._backend.list(PODS, labels=POOL_LABEL, most=LOOKED_AT)).items
+        except KubeError:
+            return []
+
+    async def _bundle(self) -> str:
+        """The authorities of the operator's certificates; empty where they are not to be had."""
+        try:
+            stored = await self._backend.get(CONFIGMAPS, CA_CONFIGMAP, self._backend.namespace)
+        except KubeError:
+            return ""
+        return str((stored.get("data") or {}).get(CA_KEY) or "")
+
+    # Who asks.
+
+    async def _token(self, lease: tuple[str, str]) -> str:
+        """The caller's own token, or one of the account that is there for callers without. Raises NoAnswer."""
+        access = self._transport.access
+        scheme, _, token = (access.authorization or "").partition(" ")
+        # Who acts as somebody else is not to see what they see themselves.
+        if scheme.lower() == "bearer" and token and not access.headers:
+            return token
+        if self._minted is not None and self._minted[0] == lease and time.time() < self._minted[2] - TOKEN_MARGIN:
+            return self._minted[1]
+        namespace, name = lease
+        account = f"{name}-viewer"
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": TOKEN_SECONDS},
+        }
+        made = await self._client.create(SERVICEACCOUNTS, body, namespace, name=account, subresource="token")
+        status = made.get("status") or {}
+        try:
+            ends = datetime.fromisoformat(str(status["expirationTimestamp"])).timestamp()
+            self._minted = (lease, str(status["token"]), ends)
+        except (KeyError, ValueError) as error:
+            raise NoAnswer(f"no token of ServiceAccount {namespace}/{account} was given: {error}") from error
+        return self._minted[1]
+
+
+async def _rows(lines: AsyncIterator[bytes]) -> AsyncGenerator[TaskRow, None]:
+    """The rows of a stream until its end. Raises NoAnswer where that is not the Task's."""
+    event, over = "", False
+    try:
+        async for line in lines:
+            name, _, value = line.strip().partition(b": ")
+            if name == b"event":
+                event = value.decode()
+            elif name == b"data" and event == "task":
+                row = TaskRow.model_validate_json(value)
+                over = row.phase in OVER
+                yield row
+            elif name == b"data" and event == "end" and not over:
+                raise NoAnswer(f"the leader tells no more: {StreamEnd.model_validate_json(value).reason}")
+    except (KubeError, aiohttp.ClientError, OSError, ValueError) as error:
+        raise NoAnswer(f"the leader is followed no more: {error}") from error
+    if not over:
+        raise NoAnswer("the leader is followed no more: the stream has ended")
+
+
+def _is_api_servers(answer: Answer) -> bool:
+    """Whether the API server itself has answered, and not the view behind it."""
+    try:
+        told = json.loads(answer.body)
+    except ValueError:
+        return True
+    return not isinstance(told, dict) or "title" not in told
+
+
+def _words(answer: Answer) -> str:
+    try:
+        detail = Problem.model_validate_json(answer.body).detail
+    except ValueError:
+        detail = answer.body.decode(errors="replace")[:200]
+    return f"the leader cannot be asked: {detail or answer.status}"

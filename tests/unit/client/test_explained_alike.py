@@ -1,0 +1,196 @@
+"""The leader and the cluster's objects explain a Task in the same words: one table, asked both ways."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from memory_cluster import ASSIGNED, FAILED_STATUS, SUCCEEDED, MemoryCluster
+from taskdist.api.view import Explanation, TaskRow
+from taskdist.client.errors import NoAnswer, TaskdistError
+from taskdist.client.explaining import explain
+from taskdist.controller.view.explaining import Explaining
+from taskdist.controller.view.problems import Problem
+from taskdist.controller.view.tasks import Tasks
+from taskdist.core import Core
+from taskdist.kube import AGENTPOOLS, LEASES, PODS, TASKQUEUES, TASKS, Obj, Store
+from taskdist.protocol import convert, explanations
+from taskdist.protocol.messages import AgentIdentity, Hello, Ping
+from taskdist.protocol.observations import Now, ObservedTask
+from taskdist.protocol.operator import Leader
+from taskdist.simulation.what_if import Change
+
+
+class Led:
+    """The view of a leader that has taken over what a cluster in memory holds. Over the wire: its answers are JSON."""
+
+    lease = "taskdist-system/taskdist"
+
+    def __init__(self, cluster: MemoryCluster) -> None:
+        now = Now(1000.0, time.time())
+        store: Store[ObservedTask] = Store(convert.observed_task)
+        leader = Leader(Core(), 1)
+        pools = self._of(cluster, AGENTPOOLS)
+        for obj in self._of(cluster, TASKQUEUES):
+            leader.queue_applied(convert.queue(obj), now)
+        for obj in pools:
+            leader.pool_applied(convert.pool(obj), now)
+        for obj in self._of(cluster, TASKS):
+            store.put(obj)
+        pods = [replace(convert.observed_pod(obj), foreign=False, may_run=True) for obj in self._of(cluster, PODS)]
+        for pod in pods:
+            leader.pod_observed(pod, now)
+        leader.recover(list(store), now)
+        for number, pod in enumerate(pods):
+            held = [each for each in store if each.agent_uid == pod.uid and each.phase.value == "Assigned"]
+            names = tuple(each.lease_name for each in held)
+            labels = tuple(
+                sorted(
+                    next(o for o in self._of(cluster, PODS) if o["metadata"]["uid"] == pod.uid)["metadata"][
+                        "labels"
+                    ].items()
+                )
+            )
+            hello = Hello(1, "instance", 100, 0.0, labels=labels, leases=names)
+            if pod.ready:
+                leader.connected(number, AgentIdentity(pod.uid, pod.name, pod.namespace, pod.pool, "p"), hello, now)
+                leader.received(number, Ping(0.0), now)
+        stalled = {(cluster.namespace, each["metadata"]["name"]): explanations.stalled(each) for each in pools}
+        tasks = Tasks(store, lambda: leader, lambda: time.time())
+        self._explaining = Explaining(tasks, lambda key: stalled.get(key, ""), lambda: "taskdist-0")
+
+    @staticmethod
+    def _of(cluster: MemoryCluster, resource: Any) -> list[Obj]:
+        return [obj for (kind, _, _), obj in cluster.objects.items() if kind == str(resource)]
+
+    async def explain(self, namespace: str, name: str) -> Explanation:
+        told = self._explaining.explain(namespace, name)
+        return Explanation.model_validate_json(told.model_dump_json(by_alias=True, exclude_none=True))
+
+    def progress(self, namespace: str, name: str) -> AbstractAsyncContextManager[AsyncIterator[TaskRow]]:
+        raise NoAnswer("not here")
+
+
+class Nobody(Led):
+    """Nobody who leads is reached."""
+
+    def __init__(self) -> None:
+        """Nothing is looked at."""
+
+    async def explain(self, namespace: str, name: str) -> Explanation:
+        raise NoAnswer("the leader cannot be asked: no route to host")
+
+
+def queue(cluster: MemoryCluster, **spec: Any) -> None:
+    # The cluster's Tasks are all very old: none is lifted.
+    given = {"pools": ["p"], "aging": {"stepSeconds": 0}} | spec
+    cluster.add(TASKQUEUES, {"metadata": {"name": "q"}, "spec": given})
+
+
+def pool(cluster: MemoryCluster, **spec: Any) -> None:
+    template = {"metadata": {"labels": {"zone": "a"}}, "spec": {"containers": [{"name": "agent"}]}}
+    cluster.add(AGENTPOOLS, {"metadata": {"name": "p"}, "spec": {"template": template} | spec})
+
+
+def pod(cluster: MemoryCluster, *, ready: bool = True) -> None:
+    body = {
+        "metadata": {"name": "p-0", "labels": {"taskdist.dev/pool": "p", "zone": "a"}},
+        "spec": {"containers": [{"name": "agent"}], "nodeName": "n"},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": str(ready)}]},
+    }
+    cluster.add(PODS, body)
+
+
+@pytest.fixture
+def cluster() -> MemoryCluster:
+    """A queue, a pool, one agent that is busy, and a Task that waits behind another."""
+    made = MemoryCluster()
+    queue(made)
+    pool(made)
+    pod(made)
+    made.task("runs", ASSIGNED | {"agentUid": "uid-p-0", "epoch": 1})
+    made.task("first", priority="High")
+    made.task("a")
+    lease = {"holderIdentity": "taskdist-0", "leaseDurationSeconds": 60, "renewTime": "2999-01-01T00:00:00Z"}
+    made.add(LEASES, {"metadata": {"name": "taskdist", "namespace": "taskdist-system"}, "spec": lease})
+    return made
+
+
+def stall(cluster: MemoryCluster) -> None:
+    condition = {"type": "Stalled", "status": "True", "reason": "InvalidTemplate", "message": "no such field"}
+    made = cluster.objects[(str(AGENTPOOLS), cluster.namespace, "p")]
+    cluster.add(AGENTPOOLS, made | {"status": {"conditions": [condition]}})
+
+
+@pytest.mark.parametrize(
+    ("arrange", "reason"),
+    [
+        pytest.param(lambda c: None, "Queued", id="behind another"),
+        pytest.param(lambda c: queue(c, paused=True), "QueuePaused", id="paused"),
+        pytest.param(lambda c: queue(c, pools=["elsewhere"]), "PoolNotFound", id="no-pool"),
+        pytest.param(lambda c: c.task("a", queue="x"), "QueueNotFound", id="no-queue"),
+        pytest.param(lambda c: pod(c, ready=False), "NoAgent", id="no-agent"),
+        pytest.param(lambda c: c.task("a", suspend=True), "Suspended", id="suspended"),
+        pytest.param(lambda c: c.task("a", skills=["gpu"]), "SkillMissing", id="skill"),
+        pytest.param(lambda c: c.task("a", slots=5), "TooLarge", id="too-large"),
+        pytest.param(
+            lambda c: c.task("a", agentSelector={"matchLabels": {"zone": "b"}}), "LabelsMismatch", id="labels"
+        ),
+        pytest.param(
+            lambda c: c.task("a", {"failures": 1, "retryAfter": "2999-01-01T00:00:00Z"}), "BackingOff", id="backing off"
+        ),
+        pytest.param(lambda c: c.task("a", dependsOn=[{"name": "first"}]), "Dependency", id="a parent"),
+        pytest.param(
+            lambda c: [c.task(name, idempotencyKey="k") for name in ("a", "0")], "Duplicate", id="a duplicate"
+        ),
+        pytest.param(stall, "Queued", id="its pool is stalled"),
+        pytest.param(
+            lambda c: c.task("a", {"attempt": 2, "cost": 0.5, "energyWh": 3.0, "attempts": FAILED_STATUS["attempts"]}),
+            "Queued",
+            id="it has failed before",
+        ),
+    ],
+)
+async def test_why_a_task_waits_is_told_alike(cluster: MemoryCluster, arrange: Any, reason: str) -> None:
+    arrange(cluster)
+    found = await explain(cluster, "a", view=Led(cluster))
+    by_leader = found.story
+    assert (by_leader["reason"], found.warnings, found.not_asked) == (reason, (), "")
+    by_objects = (await explain(cluster, "a")).story
+    assert by_leader.pop("operator") == {"leads": True, "lease": "taskdist-system/taskdist", "holder": "taskdist-0"}
+    assert by_objects.pop("operator")["leads"] is True
+    assert list(by_leader.items()) == list(by_objects.items())
+
+
+async def test_what_runs_or_has_ended_is_told_alike(cluster: MemoryCluster) -> None:
+    cluster.task("done", SUCCEEDED | {"route": {"pool": "p"}})
+    cluster.task("failed", FAILED_STATUS)
+    cluster.task("dead", FAILED_STATUS | {"phase": "DeadLettered"})
+    led = Led(cluster)
+    for name in ("runs", "done", "failed", "dead"):
+        assert await explain(cluster, name, view=led) == await explain(cluster, name), name
+
+
+async def test_who_is_not_reached_is_said_and_the_objects_are_asked(cluster: MemoryCluster) -> None:
+    found = await explain(cluster, "a", view=Nobody())
+    assert found.story == (await explain(cluster, "a")).story
+    line = "the leader cannot be asked: no route to host; found out from the cluster's objects instead"
+    assert found.not_asked == line
+    with pytest.raises(NoAnswer):
+        await explain(cluster, "a", view=Nobody(), by_leader_only=True)
+
+
+async def test_what_would_be_if_is_played_on_the_objects(cluster: MemoryCluster) -> None:
+    found = await explain(cluster, "a", Change(priority=4), view=Nobody())
+    assert ("what_if" in found.story, found.not_asked) == (True, "")
+    with pytest.raises(TaskdistError, match="for Tasks that wait"):
+        await explain(cluster, "runs", Change(priority=4), view=Nobody())
+
+
+def test_the_leader_knows_no_task_of_that_name(cluster: MemoryCluster) -> None:
+    with pytest.raises(Problem) as refused:
+        Led(cluster)._explaining.explain("ns", "none-such")
+    assert refused.value.status == 404
