@@ -45,6 +45,10 @@ class MemoryView:
         """By Task; others are not answered."""
         self.rows: list[TaskRow | Exception] | None = None
         """What a stream tells before it hangs; None: nobody is reached."""
+        self.told = asyncio.Event()
+        """Set once all was told, or nobody was reached."""
+        self.first = False
+        """Whether what watches see happens only then."""
 
     async def explain(self, namespace: str, name: str) -> Explanation:
         if name not in self.explanations:
@@ -54,6 +58,7 @@ class MemoryView:
     @asynccontextmanager
     async def progress(self, namespace: str, name: str) -> AsyncIterator[AsyncIterator[TaskRow]]:
         if self.rows is None:
+            self.told.set()
             raise NoAnswer("the leader cannot be asked: there is none here")
         yield self._tell()
 
@@ -62,6 +67,7 @@ class MemoryView:
             if isinstance(row, Exception):
                 raise row
             yield row
+        self.told.set()
         await asyncio.Event().wait()
 
 
@@ -189,6 +195,8 @@ class MemoryCluster:
         yield each()
 
     async def _events(self, steps: Sequence[Step] | None) -> AsyncIterator[WatchEvent]:
+        if self.view.first:
+            await self.view.told.wait()
         for step in steps or ():
             if isinstance(step, Exception):
                 raise step

@@ -4,14 +4,22 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 
+from taskdist.api import Phase
+from taskdist.api.view import TaskRow
 from taskdist.cli.cluster import Cluster
 from taskdist.cli.run import FAILED, OK, TIMED_OUT, complain, note
 from taskdist.cli.waiting import no_result, verdict
 from taskdist.client import AsyncClient, TaskdistError, TaskState, TaskTimeout
 from taskdist.client.changes import all_changes, changes
-from taskdist.client.states import settled, story
+from taskdist.client.errors import NoAnswer
+from taskdist.client.states import phase_of, settled, status_of, story
 from taskdist.common import times
-from taskdist.kube import TASKS, name_of, uid_of
+from taskdist.common.backoff import Backoff
+from taskdist.kube import TASKS, Obj, name_of, uid_of
+
+MOST_UNREAD = 64
+# How soon the leader is tried again for progress.
+AGAIN = Backoff(first=5.0, most=60.0)
 
 
 async def wait(cluster: Cluster, names: Sequence[str], *, labels: str, succeeded: bool, timeout: float | None) -> int:
@@ -44,11 +52,25 @@ async def wait(cluster: Cluster, names: Sequence[str], *, labels: str, succeeded
 
 
 async def watch_one(cluster: Cluster, name: str) -> int:
-    """A line for each change of the Task, its progress included, until nothing more comes of it."""
+    """A line for each change of the Task, and of its progress as its agent tells it, until nothing more comes of it."""
+    news: asyncio.Queue[Obj | TaskRow | Exception] = asyncio.Queue(MOST_UNREAD)
+    tasks = [asyncio.create_task(_changes(cluster, name, news))]
     last = ""
-    async with aclosing(changes(cluster, name)) as states:
-        async for obj in states:
-            line = story(obj)
+    obj: Obj | None = None
+    row: TaskRow | None = None
+    try:
+        while True:
+            match await news.get():
+                case Exception() as error:
+                    raise error
+                case TaskRow() as told:
+                    row = told
+                case seen:
+                    if obj is None and not settled(seen):
+                        tasks.append(asyncio.create_task(_progress(cluster, name, news)))
+                    obj = seen
+            assert obj is not None, "it is followed once it is seen"
+            line = story(_with_progress(obj, row))
             if line != last:
                 _tell(line)
             last = line
@@ -56,7 +78,48 @@ async def watch_one(cluster: Cluster, name: str) -> int:
                 if verdict(obj) != OK:
                     complain(no_result(obj, cluster.options))
                 return verdict(obj)
-    return FAILED
+    finally:
+        for each in tasks:
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _changes(cluster: Cluster, name: str, news: "asyncio.Queue[Obj | TaskRow | Exception]") -> None:
+    try:
+        async with aclosing(changes(cluster, name)) as states:
+            async for obj in states:
+                await news.put(obj)
+    except Exception as error:
+        await news.put(error)
+
+
+async def _progress(cluster: Cluster, name: str, news: "asyncio.Queue[Obj | TaskRow | Exception]") -> None:
+    """Progress as the leader hears of it. Status has it some seconds later: so a failure is said once, and no more."""
+    failures = 0
+    while True:
+        try:
+            async with cluster.view.progress(cluster.namespace, name) as rows:
+                async for row in rows:
+                    await news.put(row)
+            return
+        except NoAnswer as error:
+            if not failures:
+                note(f"{error}; progress comes from the Task's status, later")
+        except Exception as error:
+            await news.put(error)
+            return
+        await asyncio.sleep(AGAIN.full(failures))
+        failures += 1
+
+
+def _with_progress(obj: Obj, row: TaskRow | None) -> Obj:
+    """The Task with what its agent has told since, if that is of the same attempt."""
+    status = status_of(obj)
+    if row is None or row.progress is None or phase_of(obj) != Phase.ASSIGNED:
+        return obj
+    if (row.uid, row.attempt) != (uid_of(obj), status.get("attempt", 1)):
+        return obj
+    return {**obj, "status": {**status, "progress": row.progress.to_wire()}}
 
 
 async def watch_all(cluster: Cluster, *, labels: str, queue: str | None, everywhere: bool) -> int:

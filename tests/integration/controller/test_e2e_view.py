@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ import pytest
 
 from integration.controller.room import Object, Room, metrics
 from patience import until
-from taskdist.api.view import Leader, Problem, TaskList, TaskRow
+from taskdist.api.view import Explanation, Leader, PoolDetail, Problem, QueueView, TaskDetail, TaskList, TaskRow
 from taskdist.local.controlplane import ControlPlane
 from taskdist.local.rest import MERGE_PATCH, Client
 from taskdist.local.stack import OPERATOR_NAMESPACE, OperatorProcess, Stack
@@ -102,6 +104,11 @@ def paths(namespace: str) -> list[tuple[str, str, str, str]]:
     return [
         ("GET", f"{base}/tasks", "list", "tasks"),
         ("GET", f"{base}/tasks/left", "get", "tasks"),
+        ("GET", f"{base}/tasks/left/explain", "get", "tasks"),
+        ("GET", f"{base}/queues", "list", "taskqueues"),
+        ("GET", f"{base}/queues/shut", "get", "taskqueues"),
+        ("GET", f"{base}/pools", "list", "agentpools"),
+        ("GET", f"{base}/pools/p", "get", "agentpools"),
     ]
 
 
@@ -164,6 +171,42 @@ def test_tasks_are_told_as_they_are(shared: Room, asker: Asker, viewer: str) -> 
         404,
         f"there is no Task none-such in namespace {shared.namespace}",
     )
+
+
+def test_why_a_task_waits_is_told_as_the_command_finds_it_out(shared: Room, asker: Asker, viewer: str) -> None:
+    path = f"/v1/namespaces/{shared.namespace}/tasks/left"
+    told = Explanation.model_validate_json(asker.ask(f"{path}/explain", viewer).body)
+    found = json.loads(shared.taskdist("explain", "left", "-o", "json", "--from", "cluster"))
+    assert (told.phase, told.reason, told.message) == ("Pending", "QueuePaused", found["message"])
+    assert (told.unblock, told.command, told.position) == (found["unblock"], found["command"], found.get("position"))
+    detail = TaskDetail.model_validate_json(asker.ask(path, viewer).body)
+    assert (detail.name, detail.position) == ("left", told.position)
+
+
+def test_queues_and_pools_are_told_as_they_are(shared: Room, asker: Asker, viewer: str) -> None:
+    base = f"/v1/namespaces/{shared.namespace}"
+    shut = QueueView.model_validate_json(asker.ask(f"{base}/queues/shut", viewer).body)
+    assert (shut.paused, shut.accepting, shut.waiting, shut.pools) == (True, True, 1, ["idle"])
+    assert [(each.level, each.waiting) for each in shut.levels] == [("Normal", 1)]
+    pool = PoolDetail.model_validate_json(asker.ask(f"{base}/pools/p", viewer).body)
+    assert (pool.desired, pool.ready, pool.slots) == (2, 2, 4)
+    assert {(each.slots, each.breaker) for each in pool.agents} == {(2, "Closed")}
+    assert asker.ask(f"{base}/pools/none-such", viewer).status == 404
+
+
+def test_progress_is_a_stream_that_ends_with_the_task(
+    shared: Room, cluster: Client, asker: Asker, viewer: str
+) -> None:
+    shared.task("streamed")
+    path = f"/v1/namespaces/{shared.namespace}/progress?task=streamed"
+    stream = asker.ask(path, viewer)
+    assert stream.headers["Content-Type"] == "text/event-stream"
+    events = [line for line in stream.body.decode().splitlines() if line.startswith("event: ")]
+    assert events[0] == "event: task"
+    assert (events[-1], '"phase":"Succeeded"' in stream.body.decode()) == ("event: end", True)
+    rule = {"apiGroups": ["taskdist.dev"], "resources": ["tasks"], "verbs": ["get", "list"]}
+    refused = asker.ask(path, account(cluster, shared.namespace, "no-watcher", [rule]))
+    assert (refused.status, "may not watch tasks.taskdist.dev" in refused.problem.detail) == (403, True)
 
 
 @pytest.fixture
@@ -229,7 +272,7 @@ def service(stack: Stack, cluster: Client, namespace: str) -> Iterator[str]:
     listener = socket.create_server((address(), 0))
     threading.Thread(target=relay, args=(listener, stack.operators[0].view_port), daemon=True).start()
     spec = {"ports": [{"name": "view", "port": 9446, "protocol": "TCP"}]}
-    cluster.create(f"/api/v1/namespaces/{namespace}/services", {"metadata": {"name": "view"}, "spec": spec})
+    cluster.create(f"/api/v1/namespaces/{namespace}/services", {"metadata": {"name": "e2e-view"}, "spec": spec})
     # What controllers make of the pods behind a Service. Its proxy goes by that, and by the addresses of those pods.
     pods = f"/api/v1/namespaces/{namespace}/pods"
     container = {"name": "view", "image": "view"}
@@ -242,8 +285,8 @@ def service(stack: Stack, cluster: Client, namespace: str) -> Iterator[str]:
         "addresses": [{"ip": address(), "targetRef": target}],
         "ports": [{"name": "view", "port": listener.getsockname()[1], "protocol": "TCP"}],
     }
-    cluster.create(f"/api/v1/namespaces/{namespace}/endpoints", {"metadata": {"name": "view"}, "subsets": [subset]})
-    yield f"/api/v1/namespaces/{namespace}/services/https:view:9446/proxy"
+    cluster.create(f"/api/v1/namespaces/{namespace}/endpoints", {"metadata": {"name": "e2e-view"}, "subsets": [subset]})
+    yield f"/api/v1/namespaces/{namespace}/services/https:e2e-view:9446/proxy"
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
 
@@ -268,6 +311,33 @@ def test_it_is_reached_through_the_api_server(
     assert (through.status, Leader.model_validate_json(through.body).leading) == (200, True), through.body
     assert ask(f"/v1/namespaces/{shared.namespace}/tasks/left", {"X-Taskdist-Token": viewer}).status == 200
     assert ask("/v1/leader", {}).status == 401
+
+
+def test_the_command_finds_its_way_through_the_api_server(
+    service: str, namespace: str, shared: Room, cluster: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the name of a Lease, to the Service beside it, with a token of its viewer: kubeconfigs here have none."""
+    rule = {"apiGroups": ["taskdist.dev"], "resources": ["tasks"], "verbs": ["get", "list", "watch"]}
+    account(cluster, namespace, "e2e-viewer", None)
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{shared.namespace}"
+    cluster.create(f"{rbac}/roles", {"metadata": {"name": "e2e-viewer"}, "rules": [rule]})
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "e2e-viewer"}
+    subject = {"kind": "ServiceAccount", "name": "e2e-viewer", "namespace": namespace}
+    body = {"metadata": {"name": "e2e-viewer"}, "roleRef": reference, "subjects": [subject]}
+    cluster.create(f"{rbac}/rolebindings", body)
+    monkeypatch.setenv("TASKDIST_OPERATOR_LEASE", f"{namespace}/e2e")
+
+    def asked() -> Object | None:
+        # The Service is known to the API server a moment later.
+        with contextlib.suppress(subprocess.CalledProcessError):
+            story: Object = json.loads(shared.taskdist("explain", "left", "-o", "json", "--from", "leader"))
+            return story
+        return None
+
+    story = until(asked, "the leader is reached")
+    assert (story["reason"], story["operator"]["lease"]) == ("QueuePaused", f"{namespace}/e2e")
+    shared.task("followed")
+    assert shared.taskdist("watch", "followed").splitlines()[-1].endswith("task followed: Succeeded")
 
 
 def test_what_is_asked_is_counted(stack: Stack, shared: Room, asker: Asker, viewer: str) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from memory_cluster import ASSIGNED, FAILED_STATUS, SUCCEEDED, MemoryCluster, call
+from taskdist.api.view import Explanation
 from taskdist.cli.explaining import changed
-from taskdist.cli.run import OK, USAGE
+from taskdist.cli.run import FAILED, OK, USAGE
 from taskdist.client.explaining import Snapshot, events, why
 from taskdist.core.events import AgentReady, PodSeen, PoolApplied, QueueApplied, TaskHeld, TaskLeased, TaskWaiting
 from taskdist.kube import AGENTPOOLS, LEASES, PODS, TASKQUEUES, ApiError
@@ -479,3 +480,40 @@ async def test_who_waits_for_a_task_hears_that_nobody_leads(cluster: MemoryClust
     reason, message = await why(cluster, cluster.task("a"))
     assert reason == "NoLeader"
     assert "5m ago" in message
+
+
+# --- who is asked ---
+
+
+def of_leader() -> Explanation:
+    return Explanation(task="ns/a", queue="q", phase="Pending", reason="AgentHeld", message="p-0 is held", holder="op-0")
+
+
+def test_the_leader_is_asked_first(cluster: MemoryCluster) -> None:
+    cluster.view.explanations["a"] = of_leader()
+    outcome = call(cluster, "explain", "a")
+    assert "p-0 is held" in outcome.out
+    assert outcome.err == ""
+    story = explain(cluster)
+    assert story["operator"] == {"leads": True, "lease": "taskdist-system/taskdist", "holder": "op-0"}
+
+
+def test_where_the_leader_cannot_be_asked_one_line_says_so(cluster: MemoryCluster) -> None:
+    outcome = call(cluster, "explain", "a")
+    assert "Agent p-0 has room for it now" in outcome.out
+    assert outcome.err.splitlines() == [
+        "the leader cannot be asked: there is none here; found out from the cluster's objects instead"
+    ]
+
+
+def test_who_is_asked_can_be_said(cluster: MemoryCluster) -> None:
+    refused = call(cluster, "explain", "a", "--from", "leader")
+    assert (refused.code, refused.out) == (FAILED, "")
+    assert "error: the leader cannot be asked: there is none here" in refused.err
+    cluster.view.explanations["a"] = of_leader()
+    by_objects = call(cluster, "explain", "a", "--from", "cluster")
+    assert "Agent p-0 has room for it now" in by_objects.out
+    assert by_objects.err == ""
+    both = call(cluster, "explain", "a", "--from", "leader", "--what-if", "priority=High")
+    assert both.code == USAGE
+    assert "played on the cluster's objects" in both.err

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from agents.of_clients import agent
-from memory_cluster import MemoryCluster, Outcome
+from memory_cluster import MemoryCluster, MemoryView, Outcome
 from memory_cluster import call as called
 from taskdist.cli.run import FAILED, OK, TIMED_OUT, USAGE
 from taskdist.client.testing import FakeBackend
@@ -24,6 +24,7 @@ class RunningCluster:
     def __init__(self, fake: FakeBackend) -> None:
         self.fake = fake
         self.options = ""
+        self.view = MemoryView()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.fake, name)
