@@ -97,7 +97,7 @@ class Direct:
                     raise ApiError.from_answer(answer.status, await answer.read())
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise Unreachable(str(error) or type(error).__name__) from error
-            yield answer.content
+            yield aiter(answer.content)
 
     async def close(self) -> None:
         if self._session is not None:

@@ -10,6 +10,7 @@ import pytest
 
 from memory_cluster import ASSIGNED, FAILED_STATUS, SUCCEEDED, MemoryCluster
 from taskdist.api.view import Explanation, TaskRow
+from taskdist.client import AsyncClient
 from taskdist.client.errors import NoAnswer, TaskdistError
 from taskdist.client.explaining import explain
 from taskdist.controller.view.explaining import Explaining
@@ -194,3 +195,18 @@ def test_the_leader_knows_no_task_of_that_name(cluster: MemoryCluster) -> None:
     with pytest.raises(Problem) as refused:
         Led(cluster)._explaining.explain("ns", "none-such")
     assert refused.value.status == 404
+
+
+async def test_a_program_is_answered_by_the_leader_and_hears_once_that_it_is_not(
+    cluster: MemoryCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    by_objects = (await explain(cluster, "a")).story
+    async with AsyncClient(backend=cluster, view=Led(cluster)) as client:
+        story = await client.explain("a")
+    assert story | {"operator": None} == by_objects | {"operator": None}
+    assert story["operator"]["holder"] == "taskdist-0"
+    assert not caplog.messages
+    async with AsyncClient(backend=cluster, view=Nobody()) as client:
+        assert [await client.explain("a"), await client.explain("a")] == [by_objects, by_objects]
+    assert len(caplog.messages) == 1
+    assert "no route to host" in caplog.messages[0]
