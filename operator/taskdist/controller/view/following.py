@@ -22,6 +22,8 @@ from taskdist.controller.view.tasks import Tasks, row
 
 MOST_STREAMS = 100
 MOST_OF_ONE = 8
+# So many streams wait for a look at a time: the rest of the line is for questions.
+LOOKS_AT_ONCE = 16
 HEARTBEAT_SECONDS = 15.0
 # How long one line may take to be taken by its reader.
 SLOW_SECONDS = 10.0
@@ -78,6 +80,7 @@ class Following:
         self._followers = followers
         self._pace = pace
         self._still = still
+        self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
 
     async def answer(self, question: Question) -> web.StreamResponse:
         """Tell the Task as it is and as it changes, until it is over. Raises Problem before the stream begins."""
@@ -98,14 +101,19 @@ class Following:
         return response
 
     async def _tell(self, question: Question, response: web.StreamResponse, seen: TaskRow, news: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
         await _say(response, "task", seen)
+        asked_at = loop.time()
         try:
             while seen.phase not in OVER:
                 if await _within(news, HEARTBEAT_SECONDS):
                     await asyncio.sleep(LEAST_SECONDS)
                 else:
-                    await self._still(question)
                     await _write(response, b": nothing new\n\n")
+                # By the clock: an agent that has much to say keeps no right alive.
+                if loop.time() >= asked_at + HEARTBEAT_SECONDS:
+                    await self._still(question)
+                    asked_at = loop.time()
                 news.clear()
                 if (found := await self._again(question, seen)) is None:
                     news.set()
@@ -120,9 +128,10 @@ class Following:
 
     async def _again(self, question: Question, seen: TaskRow) -> TaskRow | None:
         """Look at the Task; None where too many ask just now. Raises Problem where there is nothing to be seen."""
-
+        caller, namespace = question.caller.username, question.namespace
         try:
-            found = await self._pace.step(question.caller.username, lambda: self._row(question.namespace, seen.name))
+            async with self._looks:
+                found = await self._pace.step(caller, lambda: self._row(namespace, seen.name))
         except Problem as problem:
             if problem.status != 429:
                 raise

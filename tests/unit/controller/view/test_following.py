@@ -2,18 +2,21 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 import pytest
 
 from taskdist.controller.view import following
-from taskdist.controller.view.following import MOST_OF_ONE, MOST_STREAMS, Followers, Following
-from taskdist.controller.view.pace import Pace
+from taskdist.api.view import TaskRow
+from taskdist.controller.view.following import LOOKS_AT_ONCE, MOST_OF_ONE, MOST_STREAMS, Followers, Following
+from taskdist.controller.view.pace import MOST_WAITING, Pace
 from taskdist.controller.view.problems import Problem
 from taskdist.controller.view.server import Question, Route
-from taskdist.kube import TASKS, Right
+from taskdist.controller.view.tasks import row
+from taskdist.kube import TASKS, Caller, Right
 from taskdist.protocol.messages import Progress, Result
 from unit.controller.view.room import NOW, Room, obj
 from unit.controller.view.serving import Known, served
@@ -137,6 +140,41 @@ async def test_it_says_now_and_then_that_it_lives_and_asks_for_rights_again(
             pass
         assert told[0] == "end"
         assert "may not" in told[1]["reason"]
+
+
+async def test_an_agent_that_has_much_to_say_keeps_no_right_alive(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "HEARTBEAT_SECONDS", 0.5)
+    async with world.session.get(ASK) as answer, asyncio.timeout(20):
+        name, number = (await event(answer))[0], 0
+        world.callers.may.clear()
+        while name != "end":
+            number += 1
+            world.report(number % 1000 / 1000, f"page {number}")
+            name, _ = await event(answer)
+            assert name, "there is always something new"
+
+
+async def test_streams_leave_room_in_the_line_for_questions(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, most, gate = 0, 0, asyncio.Event()
+
+    async def step(_caller: str, work: Callable[[], TaskRow]) -> TaskRow:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        await gate.wait()
+        waiting -= 1
+        return work()
+
+    monkeypatch.setattr(world.pace, "step", step)
+    question = cast(Question, SimpleNamespace(caller=Caller("ann"), namespace="ns"))
+    seen = row(world.room.view.seen("ns", "t"), NOW.wall)
+    looks = [asyncio.ensure_future(world.following._again(question, seen)) for _ in range(MOST_STREAMS)]
+    await asyncio.sleep(0)
+    gate.set()
+    assert len(await asyncio.gather(*looks)) == MOST_STREAMS
+    assert most == LOOKS_AT_ONCE < MOST_WAITING
 
 
 async def test_who_stops_to_lead_ends_it(world: World) -> None:
