@@ -431,7 +431,7 @@ class AsyncClient:
     async def explain(self, task: AnyTask) -> dict[str, Any]:
         """Why the Task waits, its place in the order and when it should start: as `taskdist explain -o json`.
 
-        The operator that leads says it. Where it cannot be asked, that is logged, and the cluster's objects are gone by.
+        The operator that leads says it. Where it cannot be asked, that is logged, and the cluster's objects tell.
         """
         name = task if isinstance(task, str) else task.name
         # Imported where it is asked for: it brings the engine along.

@@ -194,9 +194,7 @@ def test_queues_and_pools_are_told_as_they_are(shared: Room, asker: Asker, viewe
     assert asker.ask(f"{base}/pools/none-such", viewer).status == 404
 
 
-def test_progress_is_a_stream_that_ends_with_the_task(
-    shared: Room, cluster: Client, asker: Asker, viewer: str
-) -> None:
+def test_progress_is_a_stream_that_ends_with_the_task(shared: Room, cluster: Client, asker: Asker, viewer: str) -> None:
     shared.task("streamed")
     path = f"/v1/namespaces/{shared.namespace}/progress?task=streamed"
     stream = asker.ask(path, viewer)

@@ -486,7 +486,10 @@ async def test_who_waits_for_a_task_hears_that_nobody_leads(cluster: MemoryClust
 
 
 def of_leader() -> Explanation:
-    return Explanation(task="ns/a", queue="q", phase="Pending", reason="AgentHeld", message="p-0 is held", holder="op-0")
+    since = datetime(2026, 1, 1, tzinfo=UTC)
+    return Explanation(
+        task="ns/a", queue="q", phase="Pending", since=since, reason="AgentHeld", message="p-0 is held", holder="op-0"
+    )
 
 
 def test_the_leader_is_asked_first(cluster: MemoryCluster) -> None:

@@ -9,8 +9,8 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from taskdist.controller.view import following
 from taskdist.api.view import TaskRow
+from taskdist.controller.view import following
 from taskdist.controller.view.following import LOOKS_AT_ONCE, MOST_OF_ONE, MOST_STREAMS, Followers, Following
 from taskdist.controller.view.pace import MOST_WAITING, Pace
 from taskdist.controller.view.problems import Problem
@@ -201,9 +201,8 @@ async def test_who_goes_away_is_forgotten(world: World) -> None:
         assert world.followers._news
         answer.close()
     async with asyncio.timeout(20):
-        while world.followers._news:
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - the server tells nobody
-
+        while world.followers._news:  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.01)
 
 async def test_a_reader_that_reads_nothing_is_cut_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(_response: Any, _data: bytes) -> None:
