@@ -89,10 +89,10 @@ class AsyncClient:
                         http.connect(self._gateway, self._where[0], self._token)
                     )
                 elif opened is None:
-                    opened, seen = await self._stack.enter_async_context(
+                    reached = await self._stack.enter_async_context(
                         kube.connect(*self._where, on_request=self._on_request)
                     )
-                    self._asked = self._asked or seen
+                    opened, self._asked = reached[0], self._asked or reached[1]
             self._open, self._slips = opened, Slips(opened, self._warn)
         return self
 

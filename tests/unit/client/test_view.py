@@ -15,7 +15,18 @@ from taskdist.api.view import TaskRow
 from taskdist.client import view
 from taskdist.client.errors import NoAnswer
 from taskdist.client.view import LeaderView
-from taskdist.kube import PODS, Access, Answer, ApiError, Client, HttpTransport, Request, Unanswered, Unreachable
+from taskdist.kube import (
+    CONFIGMAPS,
+    PODS,
+    Access,
+    Answer,
+    ApiError,
+    Client,
+    HttpTransport,
+    Request,
+    Unanswered,
+    Unreachable,
+)
 
 EXPLAIN = "/v1/namespaces/ns/tasks/a/explain"
 PROXY = "/api/v1/namespaces/taskdist-system/services/https:taskdist-view:view/proxy"
@@ -225,7 +236,7 @@ async def test_a_pod_asks_the_service_and_else_the_proxy(monkeypatch: pytest.Mon
     # Without the authorities that the operator publishes nobody is trusted.
     await leader_view(server, cluster).explain("ns", "a")
     assert (Inside.made, len(server.asked)) == ([], 1)
-    cluster.add(view.CONFIGMAPS, {"metadata": {"name": "taskdist-ca"}, "data": {"ca.crt": "pem"}})
+    cluster.add(CONFIGMAPS, {"metadata": {"name": "taskdist-ca"}, "data": {"ca.crt": "pem"}})
     await leader_view(server, cluster).explain("ns", "a")
     assert (Inside.made, len(server.asked)) == ([("taskdist-view.taskdist-system.svc", "pem")], 1)
     monkeypatch.setattr(Inside, "answer", Unreachable("no such host"))
