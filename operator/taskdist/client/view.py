@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 import aiohttp
@@ -136,6 +136,18 @@ class Proxied:
         return Request("GET", self._base + path, query, timeout=ASK_SECONDS, headers=((TOKEN_HEADER, token),))
 
 
+class Found(NamedTuple):
+    """Where a view may be.
+
+    `trusted`: who looks has said so, or whoever else has could take their token anyway. Agents' pods are others' work:
+    by what they say, nobody's own token leaves. The API server verifies nobody that it passes a question on to.
+    """
+
+    way: Way
+    lease: tuple[str, str]
+    trusted: bool
+
+
 class LeaderView:
     """Asks the leader. What was found once is used again, and who has not answered is left alone for a while."""
 
@@ -143,7 +155,7 @@ class LeaderView:
         self._client = client
         self._transport = transport
         self._backend = backend
-        self._way: Way | None = None
+        self._found: Found | None = None
         self._lease: tuple[str, str] = ("", "")
         self._minted: tuple[tuple[str, str], str, float] | None = None
         self._silent: tuple[float, str] | None = None
@@ -155,9 +167,9 @@ class LeaderView:
 
     async def close(self) -> None:
         """End the connections of its own."""
-        if self._way is not None:
-            await self._way.close()
-            self._way = None
+        if self._found is not None:
+            await self._found.way.close()
+            self._found = None
 
     async def explain(self, namespace: str, name: str) -> Explanation:
         """Where the Task stands and why. Raises NoAnswer."""
@@ -172,12 +184,13 @@ class LeaderView:
         """The Task as it is, and each time that its agent has reported progress. Raises NoAnswer."""
         # It says who leads, and which way leads there.
         await self._ask("/v1/leader")
-        assert self._way is not None, "somebody has just answered"
+        found = self._found
+        assert found is not None, "somebody has just answered"
         path = f"/v1/namespaces/{quote(namespace)}/progress?task={quote(name)}"
         async with AsyncExitStack() as stack:
             for left in reversed(range(TRIES)):
                 try:
-                    following = self._way.follow(path, await self._token(self._lease))
+                    following = found.way.follow(path, await self._token(found))
                     lines = await stack.enter_async_context(following)
                     break
                 except ApiError as error:
@@ -195,33 +208,33 @@ class LeaderView:
         now = time.monotonic()
         if self._silent is not None and now < self._silent[0]:
             raise NoAnswer(self._silent[1])
-        if self._way is not None:
+        if self._found is not None:
             try:
-                return await self._by(self._way, self._lease, path)
+                return await self._by(self._found, path)
             except KubeError:
                 await self.close()  # it may be reached in another way by now
         tried = ""
         async with aclosing(self._ways()) as ways:
-            async for way, lease in ways:
+            async for found in ways:
                 try:
-                    body = await self._by(way, lease, path)
+                    body = await self._by(found, path)
                 except KubeError as error:
-                    await way.close()
+                    await found.way.close()
                     tried = tried or (error.message if isinstance(error, ApiError) else str(error))
                     continue
                 except NoAnswer:
-                    self._way, self._lease = way, lease  # it leads there, whatever was said
+                    self._found, self._lease = found, found.lease  # it leads there, whatever was said
                     raise
-                self._way, self._lease = way, lease
+                self._found, self._lease = found, found.lease
                 return body
         self._silent = (time.monotonic() + LEAVE_SECONDS, f"the leader cannot be asked: {tried}")
         raise NoAnswer(self._silent[1])
 
-    async def _by(self, way: Way, lease: tuple[str, str], path: str) -> bytes:
+    async def _by(self, found: Found, path: str) -> bytes:
         """Ask until who leads answers. Raises NoAnswer, and KubeError where this way does not lead to a view."""
-        token = await self._token(lease)
+        token = await self._token(found)
         for left in reversed(range(TRIES)):
-            answer = await way.ask(path, token)
+            answer = await found.way.ask(path, token)
             if answer.status == 200:
                 return answer.body
             if _is_api_servers(answer):
@@ -233,14 +246,18 @@ class LeaderView:
 
     # Finding.
 
-    async def _ways(self) -> AsyncGenerator[tuple[Way, tuple[str, str]], None]:
+    async def _ways(self) -> AsyncGenerator[Found, None]:
         """The ways that there may be, the likeliest first."""
         leases = list(dict.fromkeys(leading.leases(await self._some_pods())))
-        if self._transport.access.in_cluster and (bundle := await self._bundle()):
-            for namespace, name in leases:
-                yield Direct(f"{name}-view.{namespace}.svc", bundle), (namespace, name)
-        for namespace, name in leases:
-            yield Proxied(self._transport, namespace, f"{name}-view"), (namespace, name)
+        access = self._transport.access
+        # Who makes pods beside this one may run them as this one does.
+        said = bool(os.environ.get(leading.VARIABLE))
+        ours = said or (access.in_cluster and access.namespace == self._backend.namespace)
+        if access.in_cluster and (bundle := await self._bundle()):
+            for lease in leases:
+                yield Found(Direct(f"{lease[1]}-view.{lease[0]}.svc", bundle), lease, ours or lease == leading.DEFAULT)
+        for lease in leases:
+            yield Found(Proxied(self._transport, lease[0], f"{lease[1]}-view"), lease, ours or lease == leading.DEFAULT)
 
     async def _some_pods(self) -> list[Obj]:
         """Agents tell whose installation serves the namespace."""
@@ -261,23 +278,38 @@ class LeaderView:
 
     # Who asks.
 
-    async def _token(self, lease: tuple[str, str]) -> str:
-        """The caller's own token, or one of the account that is there for callers without. Raises NoAnswer."""
+    async def _token(self, found: Found) -> str:
+        """The caller's own token, or one of the account that is there for callers without.
+
+        Raises NoAnswer, and KubeError where that account's is not to be had.
+        """
         access = self._transport.access
         scheme, _, token = (access.authorization or "").partition(" ")
         # Who acts as somebody else is not to see what they see themselves.
-        if scheme.lower() == "bearer" and token and not access.headers:
-            return token
+        own = token if scheme.lower() == "bearer" and not access.headers else ""
+        if own and found.trusted:
+            return own
+        lease = namespace, name = found.lease
         if self._minted is not None and self._minted[0] == lease and time.time() < self._minted[2] - TOKEN_MARGIN:
             return self._minted[1]
-        namespace, name = lease
         account = f"{name}-viewer"
         body = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
             "spec": {"expirationSeconds": TOKEN_SECONDS},
         }
-        made = await self._client.create(SERVICEACCOUNTS, body, namespace, name=account, subresource="token")
+        try:
+            made = await self._client.create(SERVICEACCOUNTS, body, namespace, name=account, subresource="token")
+        except ApiError as error:
+            if not own:
+                raise
+            said = f"{namespace}/{name}"
+            raise ApiError(
+                error.status,
+                error.reason,
+                f"{error.message}. That {said} is the operator's Lease only agents' pods say: your own token is not "
+                f"shown by that. If it is, set {leading.VARIABLE}={said}",
+            ) from error
         status = made.get("status") or {}
         try:
             ends = datetime.fromisoformat(str(status["expirationTimestamp"])).timestamp()

@@ -66,6 +66,7 @@ class Server:
     lines: list[bytes | Exception] = field(default_factory=list)
     asked: list[Request] = field(default_factory=list)
     minted: list[tuple[str, str | None, str, str]] = field(default_factory=list)
+    no_minting: ApiError | None = None
     expires: datetime = field(default_factory=lambda: datetime.now(UTC) + timedelta(hours=1))
 
     async def exchange(self, request: Request) -> Answer:
@@ -92,6 +93,8 @@ class Server:
     async def create(
         self, resource: Any, _body: Any, namespace: str | None = None, *, name: str = "", subresource: str = ""
     ) -> dict[str, Any]:
+        if self.no_minting is not None:
+            raise self.no_minting
         self.minted.append((str(resource), namespace, name, subresource))
         return {"status": {"token": f"minted-{len(self.minted)}", "expirationTimestamp": self.expires.isoformat()}}
 
@@ -185,11 +188,18 @@ async def test_where_nobody_is_reached_nobody_is_asked_for_a_while() -> None:
     assert (await asked.explain("ns", "b")).reason == "Queued"
 
 
-async def test_the_agents_tell_whose_view_it_is_and_a_variable_overrules_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster, server = MemoryCluster(), Server(access(), [refusal(404, "x"), GIVEN])
-    token = {"serviceAccountToken": {"audience": "taskdist.dev/ops/blue"}}
+def of_agents(said: str, namespace: str = "ns") -> MemoryCluster:
+    """A cluster where an agent's pod says whose it is."""
+    cluster = MemoryCluster(namespace)
+    token = {"serviceAccountToken": {"audience": f"taskdist.dev/{said}"}}
     spec = {"volumes": [{"projected": {"sources": [token]}}]}
-    cluster.add(PODS, {"metadata": {"name": "p-0", "labels": {"taskdist.dev/pool": "p"}}, "spec": spec})
+    labels = {"taskdist.dev/pool": "p"}
+    cluster.add(PODS, {"metadata": {"name": "p-0", "namespace": namespace, "labels": labels}, "spec": spec})
+    return cluster
+
+
+async def test_the_agents_tell_whose_view_it_is_and_a_variable_overrules_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster, server = of_agents("ops/blue"), Server(access(), [refusal(404, "x"), GIVEN])
     asked = leader_view(server, cluster)
     await asked.explain("ns", "a")
     services = [each.path.split("/")[6] for each in server.asked]
@@ -201,6 +211,32 @@ async def test_the_agents_tell_whose_view_it_is_and_a_variable_overrules_them(mo
     asked = leader_view(server, cluster)
     await asked.explain("ns", "a")
     assert asked.lease == "ours/green"
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "namespace", "shown"),
+    [
+        pytest.param(access(), "mallory/blue", "ns", "minted-1", id="pods are others' work"),
+        pytest.param(access(), "taskdist-system/taskdist", "ns", "mine", id="the usual one is the cluster's"),
+        pytest.param(access(in_cluster=True), "ops/blue", "ns", "mine", id="beside our own pod"),
+        pytest.param(access(in_cluster=True), "mallory/blue", "theirs", "minted-1", id="beside others' pods"),
+    ],
+)
+async def test_nobodys_own_token_leaves_by_what_others_pods_say(
+    given: Access, said: str, namespace: str, shown: str
+) -> None:
+    """The API server passes questions on to whatever Service is named, and verifies no certificate of it."""
+    server = Server(given, [GIVEN])
+    await leader_view(server, of_agents(said, namespace)).explain(namespace, "a")
+    assert [each.headers for each in server.asked] == [(("X-Taskdist-Token", shown),)]
+
+
+async def test_who_shows_no_token_is_told_how_to() -> None:
+    server = Server(access(), [refusal(404, "no such Service")])
+    server.no_minting = ApiError(403, "Forbidden", "you may not")
+    with pytest.raises(NoAnswer, match=r"you may not.* set TASKDIST_OPERATOR_LEASE=mallory/blue"):
+        await leader_view(server, of_agents("mallory/blue")).explain("ns", "a")
+    assert all("/taskdist-system/" in each.path for each in server.asked)
 
 
 async def test_who_may_not_list_pods_goes_by_the_usual_name() -> None:

@@ -29,6 +29,7 @@ from taskdist.protocol.messages import (
     Hello,
     Hold,
     Ping,
+    Progress,
     Refused,
     Result,
     ToAgent,
@@ -149,6 +150,8 @@ class Room:
         # Namespaces that another installation serves.
         self.others: set[str] = set()
         self.withheld = Withheld()
+        # Tasks whose agents reported progress.
+        self.heard: list[str] = []
         self.dispatcher = Dispatcher(
             self.effects,
             self.effects,
@@ -158,6 +161,7 @@ class Room:
             self.tally,
             serves=lambda namespace: namespace not in self.others,
             withheld=lambda _key: self.withheld,
+            heard=self.heard.append,
         )
 
     def _overtaken(self) -> None:
@@ -202,6 +206,22 @@ async def test_a_waiting_task_is_written_then_granted_with_its_payload() -> None
     (write,) = room.effects.writes
     assert (write.status["phase"], write.status["agentUid"]) == ("Assigned", "p1")
     assert isinstance(room.effects.sent[0], Welcome)
+
+
+async def test_whoever_follows_a_task_is_told_once_the_leader_has_the_progress() -> None:
+    async with leading() as room:
+        room.connect()
+        grant = await room.effects.until_sent(Grant)
+        assert isinstance(grant, Grant)
+        assert room.heard == [], "a ping is no progress"
+        leader = room.dispatcher.leader
+        assert leader is not None
+        room.dispatcher.received(7, Progress(grant.lease, 0.5, "page 1"))
+        assert room.heard == ["t1"]
+        lease = leader.state.tasks["t1"].lease
+        assert lease is not None
+        assert lease.progress is not None
+        assert lease.progress["fraction"] == 0.5
 
 
 @pytest.mark.parametrize("known_before", [pytest.param(True, id="recovered"), pytest.param(False, id="observed")])

@@ -59,18 +59,25 @@ class _Serving:
 
 
 @asynccontextmanager
-async def served(routes: Sequence[Route], callers: Known, pace: Pace) -> AsyncIterator[aiohttp.ClientSession]:
-    """Serve these paths as a leader does; give a session to ask them by, as ann."""
+async def serving(routes: Sequence[Route], callers: Known, pace: Pace) -> AsyncIterator[int]:
+    """Serve these paths as a leader does; give the port."""
     leader = Leader(leading=True, holder="operator-0", epoch=3, address="view:9446")
     parts = _Serving()
     server = ViewServer(routes, lambda: leader, lambda _: True, cast(Callers, callers), pace, parts, parts)
     listens: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    serving = asyncio.ensure_future(server.serve("127.0.0.1", 0, listens.set_result))
-    connector = aiohttp.TCPConnector(ssl=trusting(AUTHORITY))
-    headers = {"Authorization": "Bearer ann"}
-    url = f"https://127.0.0.1:{await listens}"
-    async with aiohttp.ClientSession(url, connector=connector, headers=headers) as session:
-        yield session
-    serving.cancel()
+    running = asyncio.ensure_future(server.serve("127.0.0.1", 0, listens.set_result))
+    yield await listens
+    running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
-        await serving
+        await running
+
+
+@asynccontextmanager
+async def served(routes: Sequence[Route], callers: Known, pace: Pace) -> AsyncIterator[aiohttp.ClientSession]:
+    """Serve these paths as a leader does; give a session to ask them by, as ann."""
+    async with serving(routes, callers, pace) as port:
+        connector = aiohttp.TCPConnector(ssl=trusting(AUTHORITY))
+        headers = {"Authorization": "Bearer ann"}
+        url = f"https://127.0.0.1:{port}"
+        async with aiohttp.ClientSession(url, connector=connector, headers=headers) as session:
+            yield session
