@@ -115,8 +115,24 @@ def test_the_viewer_may_look_and_nothing_else(render: Render) -> None:
     ]
     (viewer,) = [a for a in of(documents, "ServiceAccount") if a["metadata"]["name"] == "taskdist-viewer"]
     assert viewer["automountServiceAccountToken"] is False
-    left = render("view.viewer.create=false")
+    left = render("view.viewer.create=false", "view.viewer.proxy=true")
     assert not [each for each in left if "viewer" in each["metadata"]["name"]]
+
+
+def test_the_way_in_from_outside_is_off_and_leads_to_the_view_alone(render: Render) -> None:
+    assert "services/proxy" not in {
+        what for rule in rules(render(), "ClusterRole", "Role") for what in rule["resources"]
+    }
+    documents = render("view.viewer.proxy=true", "view.port=9447", "fullnameOverride=td")
+    (role,) = [role for role in of(documents, "Role") if role["metadata"]["name"] == "td-view-proxy"]
+    (service,) = [each for each in of(documents, "Service") if each["metadata"]["name"] == "td-view"]
+    (port,) = service["spec"]["ports"]
+    # As the path of the API server's proxy has it, by the port's name and by its number.
+    names = [f"https:td-view:{port['name']}", f"https:td-view:{port['port']}"]
+    rule = {"apiGroups": [""], "resources": ["services/proxy"], "resourceNames": names, "verbs": ["get"]}
+    assert (role["metadata"]["namespace"], role["rules"]) == (service["metadata"]["namespace"], [rule])
+    (bound,) = [each for each in of(documents, "RoleBinding") if each["roleRef"]["name"] == "td-view-proxy"]
+    assert bound["subjects"] == [{"kind": "ServiceAccount", "name": "td-viewer", "namespace": "taskdist-system"}]
 
 
 def environment(documents: list[Object]) -> dict[str, Any]:

@@ -19,8 +19,9 @@ import pytest
 from integration.controller.room import Object, Room, metrics
 from patience import until
 from taskdist.api.view import Explanation, Leader, PoolDetail, Problem, QueueView, TaskDetail, TaskList, TaskRow
+from taskdist.kube import Access
 from taskdist.local.controlplane import ControlPlane
-from taskdist.local.rest import MERGE_PATCH, Client
+from taskdist.local.rest import MERGE_PATCH, Client, access_of
 from taskdist.local.stack import OPERATOR_NAMESPACE, OperatorProcess, Stack
 
 RESOURCES = ("tasks", "taskqueues", "agentpools")
@@ -289,26 +290,35 @@ def service(stack: Stack, cluster: Client, namespace: str) -> Iterator[str]:
     listener.close()
 
 
-def test_it_is_reached_through_the_api_server(
-    service: str, control_plane: ControlPlane, shared: Room, viewer: str
+def test_it_is_reached_through_the_api_server_by_who_may_and_a_right_on_its_names_is_enough(
+    service: str, control_plane: ControlPlane, cluster: Client, namespace: str, shared: Room, viewer: str
 ) -> None:
-    access, server = control_plane.access, urlsplit(control_plane.server)
+    """`view.viewer.proxy` of the chart gives the right under these names."""
+    rule: Object = {"apiGroups": [""], "resources": ["services/proxy"], "verbs": ["get"]}
+    names = ["https:e2e-view:view", "https:e2e-view:9446"]
+    account(cluster, namespace, "outsider", [rule | {"resourceNames": names}])
+    account(cluster, namespace, "stranger", [rule | {"resourceNames": ["e2e-view"]}])
+    outsider, stranger = (access_of(control_plane.kubeconfig_for(namespace, name)) for name in ("outsider", "stranger"))
+    server = urlsplit(control_plane.server)
 
-    def ask(path: str, headers: dict[str, str]) -> Asked:
+    def ask(path: str, headers: dict[str, str], access: Access = outsider, port: str = "9446") -> Asked:
+        own = {"Authorization": access.authorization} if access.authorization else {}
         connection = http.client.HTTPSConnection(server.hostname or "", server.port, timeout=20, context=access.tls)
         with contextlib.closing(connection):
-            connection.request("GET", service + path, headers=headers)
+            connection.request("GET", service.replace("9446", port) + path, headers=own | headers)
             answer = connection.getresponse()
             return Asked(answer.status, dict(answer.getheaders()), answer.read())
 
-    # The Service is known to the API server a moment later.
+    # The Service and the roles are known to the API server a moment later.
     through = until(
-        lambda: (asked := ask("/v1/leader", {"X-Taskdist-Token": viewer})).status not in (404, 503) and asked,
+        lambda: (asked := ask("/v1/leader", {"X-Taskdist-Token": viewer})).status not in (403, 404, 503) and asked,
         "there is a way",
     )
     assert (through.status, Leader.model_validate_json(through.body).leading) == (200, True), through.body
-    assert ask(f"/v1/namespaces/{shared.namespace}/tasks/left", {"X-Taskdist-Token": viewer}).status == 200
+    left = f"/v1/namespaces/{shared.namespace}/tasks/left"
+    assert ask(left, {"X-Taskdist-Token": viewer}, port="view").status == 200
     assert ask("/v1/leader", {}).status == 401
+    assert ask("/v1/leader", {"X-Taskdist-Token": viewer}, stranger).status == 403
 
 
 def test_the_command_finds_its_way_through_the_api_server(
