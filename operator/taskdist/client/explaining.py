@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from taskdist.api import POOL_LABEL, Phase, Reason
 from taskdist.api import view as shapes
-from taskdist.client import levels
+from taskdist.client import explained, levels
 from taskdist.client.backend import Backend, View
 from taskdist.client.errors import NoAnswer, TaskdistError
 from taskdist.client.leading import Leadership, leadership
@@ -295,7 +295,7 @@ async def explain(
                 raise
             found = await _of_the_cluster(backend, task, None, 0)
             return found._replace(not_asked=f"{error}; found out from the cluster's objects instead")
-        return Told(_document(told, task, {"leads": True, "lease": view.lease, "holder": told.holder}))
+        return Told(explained.document(told, task, {"leads": True, "lease": view.lease, "holder": told.holder}))
     return await _of_the_cluster(backend, task, change, agents)
 
 
@@ -303,14 +303,14 @@ async def _of_the_cluster(backend: Backend, task: Obj, change: Change | None, ag
     """The same from the cluster's objects alone."""
     now = time.time()
     if phase_of(task) != Phase.PENDING:
-        return Told(_document(_as_status_has_it(task), task))
+        return Told(explained.document(explained.as_status_has_it(task), task))
     snapshot = await _snapshot(backend)
     why, warnings = answer(task, snapshot, now)
     leader = await leadership(backend, snapshot.pods, now)
     if leader.leads is False:
         why = _leaderless(why, leader, now)
     told = _shape(task, why).model_copy(update={"stalled": _stalled_pools(task, snapshot)})
-    story = _document(told, task, leader.document())
+    story = explained.document(told, task, leader.document())
     if change is not None:
         whole = _with_agents(change, agents, task, snapshot)
         # On a thread: it may take seconds, and who asks may have others to answer.
@@ -320,50 +320,11 @@ async def _of_the_cluster(backend: Backend, task: Obj, change: Change | None, ag
     return Told(story, tuple(warnings))
 
 
-def _as_status_has_it(task: Obj) -> shapes.Explanation:
-    """A Task that does not wait."""
-    status = status_of(task)
-    return shapes.Explanation(
-        task=f"{namespace_of(task)}/{name_of(task)}",
-        queue=task["spec"]["queue"],
-        phase=phase_of(task),
-        reason=status.get("reason") or "",
-        message=status.get("message") or "",
-        agent=status.get("agent") or "",
-        pool=status.get("pool") or "",
-        attempt=status.get("attempt") or 0,
-        assigned_at=times.read(status.get("assignedAt")),
-        progress=explanations.progress(status.get("progress")),
-    )
-
-
 def _shape(task: Obj, why: Answer) -> shapes.Explanation:
     """A Task that waits, in the form in which the leader would tell it."""
     created = times.read(task["metadata"].get("creationTimestamp"))
     told = explanations.waiting(namespace_of(task), name_of(task), task["spec"]["queue"], created, why.explanation)
     return told.model_copy(update={"reason": why.reason})
-
-
-def _document(told: shapes.Explanation, task: Obj, operator: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What scripts read, whoever has told it. What only status has is taken from there."""
-    status = status_of(task)
-    story: dict[str, Any] = {"task": told.task, "queue": task["spec"]["queue"], "phase": told.phase}
-    if told.phase == Phase.PENDING:
-        story |= _waiting(told)
-        story |= {} if operator is None else {"operator": dict(operator)}
-        story |= {"stalled": told.stalled} if told.stalled else {}
-    elif told.phase == Phase.ASSIGNED:
-        story |= _running(told)
-    else:
-        story |= {"reason": told.reason, "message": told.message or status.get("message") or ""}
-    route = told.route or status.get("route")
-    cost, energy = (
-        mine if mine is not None else its
-        for mine, its in ((told.cost, status.get("cost")), (told.energy_wh, status.get("energyWh")))
-    )
-    beside = {"route": route or None, "cost": cost, "energy_wh": energy}
-    beside["attempts"] = told.attempts or status.get("attempts") or None
-    return story | {name: value for name, value in beside.items() if value is not None}
 
 
 async def order(backend: Backend, queue: str = "") -> tuple[list[dict[str, Any]], list[str]]:
@@ -391,7 +352,7 @@ async def order(backend: Backend, queue: str = "") -> tuple[list[dict[str, Any]]
     for task, why, _ in found:
         told = why if leader.leads is not False else _leaderless(why, leader, now)
         names = {"task": name_of(task), "queue": task["spec"]["queue"]}
-        stories.append(names | _waiting(_shape(task, told)))
+        stories.append(names | explained.waiting(_shape(task, told)))
     if leader.leads is None:
         warnings.append(f"Not known: {leader.unknown}.")
     return stories, warnings
@@ -402,37 +363,6 @@ def _place(found: tuple[Obj, Answer, bool]) -> tuple[int, int, str, str]:
     position = why.explanation.position
     rank = 0 if now else 1 if position is not None else 2
     return rank, position or 0, str(task["metadata"].get("creationTimestamp") or ""), name_of(task)
-
-
-def _waiting(told: shapes.Explanation) -> dict[str, Any]:
-    story: dict[str, Any] = {
-        "since": "" if told.since is None else times.utc(told.since.timestamp()),
-        "reason": told.reason,
-        "message": told.message,
-        "unblock": told.unblock,
-        "command": told.command,
-    }
-    if told.rejections:
-        story["rejections"] = [{"agents": each.agents, "why": each.why} for each in told.rejections]
-    if told.position is not None:
-        story |= {"position": told.position, "position_exact": told.position_exact, "waiting": told.waiting}
-        start = told.expected_start
-        span = None if start is None else (start.earliest.timestamp(), start.latest.timestamp())
-        story["expected_start"] = _course(None if start is None else start.at.timestamp(), span)
-    return story
-
-
-def _running(told: shapes.Explanation) -> dict[str, Any]:
-    since = None if told.assigned_at is None else told.assigned_at.isoformat()
-    story: dict[str, Any] = {
-        "agent": told.agent,
-        "pool": told.pool,
-        "attempt": told.attempt,
-        "running": times.age(since, times.now()),
-    }
-    if told.progress is not None:
-        story["progress"] = f"{told.progress.fraction:.0%} {told.progress.message}".rstrip()
-    return story
 
 
 def _stalled_pools(task: Obj, snapshot: Snapshot) -> str:
@@ -458,12 +388,6 @@ def _leaderless(why: Answer, leader: Leadership, now: float) -> Answer:
             rejections=found.rejections,
         ),
     )
-
-
-def _course(start: float | None, interval: tuple[float, float] | None) -> dict[str, str] | str:
-    if start is None or interval is None:
-        return "unknown"
-    return {"at": times.utc(start), "earliest": times.utc(interval[0]), "latest": times.utc(interval[1])}
 
 
 # What would be if.
@@ -501,7 +425,7 @@ def _compared(task: Obj, snapshot: Snapshot, change: Change, now: float) -> tupl
 
 
 def _played(course: Course) -> dict[str, Any]:
-    start = _course(course.start, course.interval)
+    start = explained.course(course.start, course.interval)
     return {"expected_start": start, "starts": round(course.started, 3)}
 
 

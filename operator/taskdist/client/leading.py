@@ -12,7 +12,6 @@ from typing import Any
 from taskdist.client.backend import Backend
 from taskdist.common import times
 from taskdist.kube import LEASES, ApiError, Obj
-from taskdist.protocol import convert
 
 VARIABLE = "TASKDIST_OPERATOR_LEASE"
 """NAMESPACE/NAME of the operator's Lease, where it cannot be found out."""
@@ -81,10 +80,10 @@ async def leadership(backend: Backend, pods: Iterable[Obj], now: float) -> Leade
 def _judged(name: str, lease: Obj, now: float) -> Leadership:
     spec = lease.get("spec") or {}
     holder, seconds = str(spec.get("holderIdentity") or ""), float(spec.get("leaseDurationSeconds") or 0)
-    try:
-        renewed = convert.seconds(spec.get("renewTime"))
-    except ValueError:
+    moment = times.read(spec.get("renewTime"))
+    if moment is None and spec.get("renewTime"):
         return Leadership(None, name, holder, unknown=f"whether an operator leads: Lease {name} has an odd renewTime")
+    renewed = 0.0 if moment is None else moment.timestamp()
     return Leadership(bool(holder) and now <= renewed + seconds + GRACE, name, holder, renewed)
 
 

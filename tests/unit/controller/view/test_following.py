@@ -204,6 +204,7 @@ async def test_who_goes_away_is_forgotten(world: World) -> None:
         while world.followers._news:  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.01)
 
+
 async def test_a_reader_that_reads_nothing_is_cut_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(_response: Any, _data: bytes) -> None:
         raise TimeoutError

@@ -1,0 +1,89 @@
+"""An explanation as scripts read it, whoever has told it: the leader, or the client over the cluster's objects."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from taskdist.api import Phase
+from taskdist.api import view as shapes
+from taskdist.client.states import phase_of, status_of
+from taskdist.common import times
+from taskdist.kube import Obj, name_of, namespace_of
+from taskdist.protocol import explanations
+
+
+def as_status_has_it(task: Obj) -> shapes.Explanation:
+    """A Task that does not wait."""
+    status = status_of(task)
+    return shapes.Explanation(
+        task=f"{namespace_of(task)}/{name_of(task)}",
+        queue=task["spec"]["queue"],
+        phase=phase_of(task),
+        reason=status.get("reason") or "",
+        message=status.get("message") or "",
+        agent=status.get("agent") or "",
+        pool=status.get("pool") or "",
+        attempt=status.get("attempt") or 0,
+        assigned_at=times.read(status.get("assignedAt")),
+        progress=explanations.progress(status.get("progress")),
+    )
+
+
+def document(told: shapes.Explanation, task: Obj, operator: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What scripts read, whoever has told it. What only status has is taken from there."""
+    status = status_of(task)
+    story: dict[str, Any] = {"task": told.task, "queue": task["spec"]["queue"], "phase": told.phase}
+    if told.phase == Phase.PENDING:
+        story |= waiting(told)
+        story |= {} if operator is None else {"operator": dict(operator)}
+        story |= {"stalled": told.stalled} if told.stalled else {}
+    elif told.phase == Phase.ASSIGNED:
+        story |= _running(told)
+    else:
+        story |= {"reason": told.reason, "message": told.message or status.get("message") or ""}
+    route = told.route or status.get("route")
+    cost, energy = (
+        mine if mine is not None else its
+        for mine, its in ((told.cost, status.get("cost")), (told.energy_wh, status.get("energyWh")))
+    )
+    beside = {"route": route or None, "cost": cost, "energy_wh": energy}
+    beside["attempts"] = told.attempts or status.get("attempts") or None
+    return story | {name: value for name, value in beside.items() if value is not None}
+
+
+def waiting(told: shapes.Explanation) -> dict[str, Any]:
+    """Why it waits, and its place in the order."""
+    story: dict[str, Any] = {
+        "since": "" if told.since is None else times.utc(told.since.timestamp()),
+        "reason": told.reason,
+        "message": told.message,
+        "unblock": told.unblock,
+        "command": told.command,
+    }
+    if told.rejections:
+        story["rejections"] = [{"agents": each.agents, "why": each.why} for each in told.rejections]
+    if told.position is not None:
+        story |= {"position": told.position, "position_exact": told.position_exact, "waiting": told.waiting}
+        start = told.expected_start
+        span = None if start is None else (start.earliest.timestamp(), start.latest.timestamp())
+        story["expected_start"] = course(None if start is None else start.at.timestamp(), span)
+    return story
+
+
+def _running(told: shapes.Explanation) -> dict[str, Any]:
+    since = None if told.assigned_at is None else told.assigned_at.isoformat()
+    story: dict[str, Any] = {
+        "agent": told.agent,
+        "pool": told.pool,
+        "attempt": told.attempt,
+        "running": times.age(since, times.now()),
+    }
+    if told.progress is not None:
+        story["progress"] = f"{told.progress.fraction:.0%} {told.progress.message}".rstrip()
+    return story
+
+
+def course(start: float | None, interval: tuple[float, float] | None) -> dict[str, str] | str:
+    """When it is expected to start."""
+    if start is None or interval is None:
+        return "unknown"
+    return {"at": times.utc(start), "earliest": times.utc(interval[0]), "latest": times.utc(interval[1])}
