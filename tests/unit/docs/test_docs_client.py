@@ -29,8 +29,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBackend]:
         fake.serve(scope["agent"])
 
         @asynccontextmanager
-        async def connect(*_: object, **__: object) -> AsyncIterator[FakeBackend]:
-            yield fake
+        async def connect(*_: object, **__: object) -> AsyncIterator[tuple[FakeBackend, None]]:
+            yield fake, None
 
         monkeypatch.setattr(kube, "connect", connect)
         yield fake
