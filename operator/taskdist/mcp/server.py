@@ -16,8 +16,10 @@ from taskdist.mcp import context, documents, load_balancer, scheduler, task_queu
 from taskdist.mcp import progress as progressing
 from taskdist.mcp.errors import Missing, Refusal
 from taskdist.mcp.forms import AGENT, PeriodSeconds, QueueName
+from taskdist.mcp.long_calls import LongCalls
 from taskdist.mcp.measuring import measure
 from taskdist.mcp.notices import Notices
+from taskdist.mcp.patience import Patience
 from taskdist.mcp.reading import Reading
 
 INSTRUCTIONS = """\
@@ -37,22 +39,27 @@ def build(
     clients: Callable[[], AsyncClient], notices: Notices, clock: Callable[[], float] = time.time
 ) -> MCPServer[Any]:
     """The server. `clients`: the open client of the call that runs here, whose warnings go to `notices`."""
-    reading = Reading(clients)
+    reading, patience = Reading(clients), Patience()
+    long_calls = LongCalls(reading, patience, clock)
     server: MCPServer[Any] = MCPServer(
         AGENT,
         title="Task Distributor",
         instructions=INSTRUCTIONS,
         version=__version__,
         log_level="WARNING",
-        subscriptions=False,  # nothing is announced: who wants news asks again
+        extensions=[long_calls],
+        subscriptions=False,  # nothing is announced but how tasks stand
+        middleware=[long_calls.listen],
     )
-    _add_tools(server, reading, notices, clock)
+    _add_tools(server, reading, notices, patience, clock)
     _add_resources(server, reading, clock)
     return server
 
 
-def _add_tools(server: MCPServer[Any], reading: Reading, notices: Notices, clock: Callable[[], float]) -> None:
-    queues = task_queue.TaskQueueTool(reading, notices)
+def _add_tools(
+    server: MCPServer[Any], reading: Reading, notices: Notices, patience: Patience, clock: Callable[[], float]
+) -> None:
+    queues = task_queue.TaskQueueTool(reading, notices, patience)
     balancer = load_balancer.LoadBalancerTool(reading)
     schedule = scheduler.SchedulerTool(reading)
 

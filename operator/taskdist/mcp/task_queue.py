@@ -11,6 +11,7 @@ from taskdist.client.states import ended, status_of
 from taskdist.mcp.errors import explained
 from taskdist.mcp.forms import ExpectedStart, Form, QueueName, TaskName, expected_start
 from taskdist.mcp.notices import Notices
+from taskdist.mcp.patience import Patience
 from taskdist.mcp.reading import Reading, condition
 from taskdist.mcp.wording import counted, own_words, standing
 
@@ -18,7 +19,8 @@ DESCRIPTION = """\
 Queues of work for agents: submit Tasks, follow them to their end, and find out why one waits. Say what you want by \
 `request.action`:
 - queues: the queues there are, how much waits and runs in each, and whether it takes new Tasks. Begin here.
-- submit: hand in one Task. Give an idempotency_key if you may have to ask twice: the same key is the same Task.
+- submit: hand in one Task. Give an idempotency_key if you may have to ask twice: the same key is the same Task. With \
+wait_seconds the answer is how it ended, if it does in that time.
 - inspect: one Task by its name, or those of a queue, a phase or labels.
 - wait: until a Task has ended, for timeout_seconds at most; if `task.over` is false then, it goes on: ask again.
 - explain: why a Task waits, its position, when it is expected to start, and what would unblock it.
@@ -62,6 +64,7 @@ class Submit(Form):
     resources: dict[str, int] = Field(default_factory=dict, description="What it takes of an agent's resources.")
     pool: str | None = Field(None, description="The pool that has to run it, whatever the queue says.")
     labels: dict[str, str] = Field(default_factory=dict, description="Labels, to find it again.")
+    wait_seconds: float = Field(0.0, ge=0, le=600, description="How long to wait for its end at most; it goes on.")
 
 
 class Inspect(Form):
@@ -130,6 +133,7 @@ class TaskAnswer(Form):
     """How a Task stands."""
 
     name: str
+    uid: str = Field(description="Its identity: another Task of this name has another.")
     queue: str
     type: str
     phase: str
@@ -179,9 +183,10 @@ class Answer(Form):
 class TaskQueueTool:
     """Answers requests."""
 
-    def __init__(self, reading: Reading, notices: Notices) -> None:
+    def __init__(self, reading: Reading, notices: Notices, patience: Patience) -> None:
         self._reading = reading
         self._notices = notices
+        self._patience = patience
 
     @property
     def _client(self) -> AsyncClient:
@@ -220,12 +225,15 @@ class TaskQueueTool:
         return Answer(said=said, queues=states, warnings=odd or None)
 
     async def _submit(self, wanted: Submit) -> Answer:
-        given = wanted.model_dump(exclude={"action"}, exclude_defaults=True)
+        given = wanted.model_dump(exclude={"action", "wait_seconds"}, exclude_defaults=True)
         given["priority"] = wanted.priority.value if wanted.priority else None
         made: SubmittedTask[dict[str, Any]] = await self._client.submit_one(Submission(**given))
-        task = task_answer(TaskState.of(made.obj))
+        state = TaskState.of(made.obj)
+        if not state.settled and (seconds := self._patience.seconds(wanted.wait_seconds)):
+            state = await self._end(made, seconds)
+        task = task_answer(state)
         how = "Submitted" if made.created else "There already, under its key:"
-        then = "" if task.over else " Wait for it with action wait."
+        then = f" {standing(state)}" if task.over else " Wait for it with action wait."
         return Answer(said=f"{how} task {made.name} in queue {task.queue}.{then}", task=task, created=made.created)
 
     async def _inspect(self, wanted: Inspect) -> Answer:
@@ -239,12 +247,16 @@ class TaskQueueTool:
         return Answer(said=said, tasks=[task_answer(TaskState.of(each)) for each in found], more=more)
 
     async def _wait(self, wanted: Wait) -> Answer:
+        return ended_answer(await self._end(wanted.task, self._patience.seconds(wanted.timeout_seconds)))
+
+    async def _end(self, task: str | SubmittedTask[Any], seconds: float) -> TaskState:
+        """How it ended, or how it stands when the time is up."""
+        if not seconds:
+            return await self._client.get(task)
         try:
-            state = await self._client.wait(wanted.task, timeout=wanted.timeout_seconds)
+            return await self._client.wait(task, timeout=seconds)
         except TaskTimeout:
-            state = await self._client.get(wanted.task)
-        more = "" if state.settled else " It goes on: ask again, or action explain says why it waits."
-        return Answer(said=f"{standing(state)}{more}", task=task_answer(state))
+            return await self._client.get(task)
 
     async def _explain(self, name: str) -> Answer:
         async with self._reading.turn:
@@ -270,6 +282,12 @@ class TaskQueueTool:
         return Answer(said=said, task=task_answer(await self._client.get(name)))
 
 
+def ended_answer(state: TaskState) -> Answer:
+    """What is answered to who waits."""
+    more = "" if state.settled else " It goes on: ask again, or action explain says why it waits."
+    return Answer(said=f"{standing(state)}{more}", task=task_answer(state))
+
+
 def queue_state(queue: TaskQueue) -> QueueState:
     spec, status = queue.spec, queue.status
     told = next((each.message for each in status.conditions if each.type == "Accepting"), "")
@@ -292,6 +310,7 @@ def task_answer(state: TaskState) -> TaskAnswer:
     status = status_of(state.obj)
     return TaskAnswer(
         name=state.name,
+        uid=state.uid,
         queue=state.queue,
         type=state.type,
         phase=state.phase,

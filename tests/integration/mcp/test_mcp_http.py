@@ -18,9 +18,11 @@ import yaml
 from mcp import Client, ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
+from mcp.shared.exceptions import MCPError
 
 from integration.controller.conftest import ROOT
 from integration.mcp.desk import RBAC, Agent, Desk
+from mcp_tasks import Tasks, ask, handle_of
 from patience import until
 from taskdist.local.binaries import find
 from taskdist.local.controlplane import free_ports
@@ -81,12 +83,16 @@ class Door:
             yield Agent(session)
 
     @asynccontextmanager
-    async def by_client(self, account: str = "caller", url: str = "") -> AsyncIterator[Agent]:
+    async def by_client(
+        self, account: str = "caller", url: str = "", tasks: Tasks | None = None
+    ) -> AsyncIterator[Agent]:
         """By the newest form of the protocol, without one."""
         headers = {"Authorization": f"Bearer {self.desk.token(account)}"}
         async with (
             create_mcp_http_client(headers) as http,
-            Client(streamable_http_client(url or self.url, http_client=http)) as client,
+            Client(
+                streamable_http_client(url or self.url, http_client=http), extensions=[tasks] if tasks else []
+            ) as client,
         ):
             yield Agent(client)
 
@@ -218,3 +224,31 @@ async def test_a_server_that_is_killed_between_calls_loses_nothing_and_no_sessio
         done = await agent.ask("task-queue", request={"action": "wait", "task": first["task"]["name"]})
     assert (first["created"], again["created"]) == (True, False)
     assert (again["task"]["name"], done["task"]["result"]) == (first["task"]["name"], {"n": 2})
+
+
+async def test_a_handle_outlives_its_server_and_is_its_readers_alone(door: Door) -> None:
+    door.desk.account("stranger", [])
+    wanted = {"action": "submit", "queue": "q", "type": "unheard-of", "wait_seconds": 600, "idempotency_key": "long"}
+    async with door.by_client(tasks=Tasks()) as agent:
+        handle = await handle_of(agent.session, wanted)
+        assert handle.status == "working"
+    await asyncio.to_thread(door.stop, signal.SIGKILL)
+    await asyncio.to_thread(door.start)
+    async with door.by_client("stranger", tasks=Tasks()) as stranger:
+        with pytest.raises(MCPError, match="is forbidden"):
+            await ask(stranger.session, "tasks/get", taskId=handle.task_id)
+        # Who may not read it does not learn whether it is there.
+        with pytest.raises(MCPError, match="is forbidden"):
+            await ask(stranger.session, "tasks/get", taskId="nope:1")
+    tasks = Tasks()
+    async with asyncio.timeout(120), door.by_client(tasks=tasks) as agent:
+        again = await handle_of(agent.session, wanted)
+        assert again.task_id == handle.task_id
+        listening = asyncio.create_task(
+            ask(agent.session, "subscriptions/listen", notifications={"taskIds": [handle.task_id]})
+        )
+        await tasks.hears(lambda: bool(tasks.told))
+        await ask(agent.session, "tasks/cancel", taskId=handle.task_id)
+        assert (await listening)["resultType"] == "complete"
+        await tasks.hears(lambda: tasks.told[-1]["status"] == "cancelled")
+        assert (await ask(agent.session, "tasks/get", taskId=handle.task_id))["status"] == "cancelled"

@@ -1,0 +1,24 @@
+"""Whether a call may wait: not if its client takes a handle in place of an answer that is not there yet."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+
+class Patience:
+    """Of the call that runs here."""
+
+    def __init__(self) -> None:
+        self._none: ContextVar[bool] = ContextVar("taskdist-mcp-no-patience", default=False)
+
+    def seconds(self, wanted: float) -> float:
+        return 0.0 if self._none.get() else wanted
+
+    @contextmanager
+    def none(self) -> Iterator[None]:
+        """Let no call wait within."""
+        token = self._none.set(True)
+        try:
+            yield
+        finally:
+            self._none.reset(token)
