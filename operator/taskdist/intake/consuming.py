@@ -14,7 +14,7 @@ hand one out. So messages are kept in hand through a short trouble, and are give
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from math import inf
@@ -70,7 +70,7 @@ class Acknowledge:
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
-    """Have the broker put these messages back where they were, the first one first."""
+    """Have the broker put these messages back where they were, the first one first; or forget them, if withdrawn."""
 
     tags: tuple[int, ...]
 
@@ -98,6 +98,7 @@ class _Held:
     made: Mapped | Poison
     lane: Lane | None
     at_work: bool = False
+    withdrawn: bool = False
     refused_since: float | None = None
     tries: int = 0
     retry_at: float = -inf
@@ -139,9 +140,9 @@ class Consumption:
     _held: dict[int, _Held] = field(default_factory=dict)
     _lanes: dict[Lane, deque[int]] = field(default_factory=dict)
     _acks: list[int] = field(default_factory=list)
+    _given_up: list[int] = field(default_factory=list)
     _gates: dict[str, _Gate] = field(default_factory=dict)
     _full: dict[str, str] = field(default_factory=dict)
-    _too_much: list[int] = field(default_factory=list)
     _crowded: bool = False
     _creating: int = 0
     _last_taken: float = -inf
@@ -169,7 +170,7 @@ class Consumption:
     def crowded(self, tag: int) -> None:
         """A message came that is too much beside those in hand: it comes again once they are dealt with."""
         self._crowded = True
-        self._too_much.append(tag)
+        self._given_up.append(tag)
 
     def taken(self, tag: int, now: float) -> None:
         """Its Task is there: created now or before."""
@@ -184,10 +185,15 @@ class Consumption:
         held = self._answered(tag)
         self._gates.pop(_API, None)
         held.made = poison
+        if held.withdrawn:
+            self._give_up(held)
 
     def turned_away(self, tag: int, why: Why, words: str, now: float) -> None:
         """It was not taken, and may be later."""
         held = self._answered(tag)
+        if held.withdrawn:
+            self._give_up(held)
+            return
         if why is Why.REFUSED:
             self._gates.pop(_API, None)
             if held.refused_since is None:
@@ -206,6 +212,16 @@ class Consumption:
         held = self._answered(tag)
         self._gates.pop(_DEAD, None)
         self._done(held)
+
+    def withdrawn(self, tags: Iterable[int]) -> None:
+        """The broker hands these to somebody else. What waits is given up now, what is at work once it is answered."""
+        for tag in tags:
+            if (held := self._held.get(tag)) is None:
+                continue
+            if held.at_work:
+                held.withdrawn = True
+            else:
+                self._give_up(held)
 
     def told(self, full: Mapping[str, str]) -> None:
         """These queues take no Tasks now, each with words for people; all others do."""
@@ -227,9 +243,9 @@ class Consumption:
         if self.consuming and not wanted:
             actions.append(Pause())
             self.consuming = False
-        if self._too_much:
-            actions.append(GiveBack(tuple(self._too_much)))
-            self._too_much.clear()
+        if self._given_up:
+            actions.append(GiveBack(tuple(self._given_up)))
+            self._given_up.clear()
         if self._crowded and not self._held:
             self._crowded = False
             wanted = self._wants()
@@ -371,6 +387,10 @@ class Consumption:
     def _done(self, held: _Held) -> None:
         self._drop(held)
         self._acks.append(held.tag)
+
+    def _give_up(self, held: _Held) -> None:
+        self._drop(held)
+        self._given_up.append(held.tag)
 
     def _drop(self, held: _Held) -> None:
         del self._held[held.tag]

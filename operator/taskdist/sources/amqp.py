@@ -31,7 +31,7 @@ from yarl import URL
 from taskdist.api import SourceReason
 from taskdist.intake.message import Message, Poison, PoisonReason, wire
 from taskdist.sources.amqp_frames import MOST_BYTES, UNREADABLE, Hand, Transport
-from taskdist.sources.broker import Delivery, NotPublished, Trouble
+from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble, Waiting
 
 _log = structlog.get_logger("taskdist.sources")
 
@@ -167,8 +167,7 @@ class AmqpSession:
         connection: AbstractConnection,
         channel: AbstractChannel,
         hand: Hand,
-        arrived: Callable[[Delivery], None],
-        lost: Callable[[str], None],
+        told: Told,
         now: Callable[[], datetime],
     ) -> None:
         self._address = address
@@ -177,8 +176,8 @@ class AmqpSession:
         self._hand = hand
         # The bytes of each message in hand.
         self._sizes: dict[int, int] = {}
-        self._arrived = arrived
-        self._lost = lost
+        self._arrived = told.arrived
+        self._lost = told.lost
         self._now = now
         self._side: AbstractChannel | None = None
         self._tag = ""
@@ -237,11 +236,11 @@ class AmqpSession:
         except TimeoutError:
             raise NotPublished(f"the broker has not confirmed it within {ANSWER_SECONDS:g} s") from None
 
-    async def backlog(self) -> int:
+    async def backlog(self) -> Waiting:
         try:
             async with self._beside() as channel:
                 done = await channel.queue_declare(self._address.queue, passive=True, timeout=ANSWER_SECONDS)
-                return int(done.message_count or 0)
+                return Waiting(int(done.message_count or 0))
         except (aiormq.AMQPChannelError, TimeoutError) as error:
             raise Trouble(
                 SourceReason.BROKER_UNREACHABLE, f"queue {self._address.queue} cannot be asked: {_words(error)}"
@@ -300,8 +299,7 @@ class AmqpSession:
 
 async def open_session(
     address: Address,
-    arrived: Callable[[Delivery], None],
-    lost: Callable[[str], None],
+    told: Told,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AmqpSession:
     """Connect, and see that queue and exchange are there. Raises `Trouble`."""
@@ -319,7 +317,7 @@ async def open_session(
             async with asyncio.timeout(CLOSE_SECONDS):
                 await connection.close()
         raise
-    return AmqpSession(address, connection, channel, hand, arrived, lost, now)
+    return AmqpSession(address, connection, channel, hand, told, now)
 
 
 async def _look(connection: AbstractConnection, address: Address) -> None:

@@ -1,8 +1,9 @@
 """What a source asks of a broker, whatever speaks its protocol; and how it is told that something is amiss."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
 
 from taskdist.api import SourceReason
 from taskdist.intake.message import Message, Poison
@@ -34,8 +35,16 @@ class Delivery:
     """It came without its body, as too much is in hand: it has to be given back, and comes again."""
 
 
+class Waiting(NamedTuple):
+    """What waits at the broker, as far as it can be told."""
+
+    messages: int
+    oldest: datetime | None = None
+    """When the oldest message that is known of was published."""
+
+
 class Session(Protocol):
-    """One connection to a broker, on which a queue is consumed. Any call may raise `Trouble`: then it is over."""
+    """One connection to a broker, on which messages are consumed. Any call may raise `Trouble`: then it is over."""
 
     async def consume(self) -> None:
         """Have messages handed over."""
@@ -47,17 +56,29 @@ class Session(Protocol):
         """The message is dealt with."""
 
     async def give_back(self, tag: int) -> None:
-        """Have the broker put the message back where it was."""
+        """Have the broker put the message back where it was; forget it if it was withdrawn."""
 
     async def dead_letter(self, delivery: Delivery, poison: Poison) -> None:
         """Publish it to the dead letters with the reason; return once that is confirmed. Raises `NotPublished`."""
 
-    async def backlog(self) -> int:
-        """How many messages the broker holds ready."""
+    async def backlog(self) -> Waiting:
+        """What waits for being handed over."""
 
     async def close(self) -> None:
         """End it. What is not acknowledged goes back to the queue."""
 
 
-Open = Callable[[Callable[[Delivery], None], Callable[[str], None]], Awaitable[Session]]
-"""Opens a session: told of each message as it comes, in order, and once of what ended the session. Raises `Trouble`."""
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Whom a session tells what happens."""
+
+    arrived: Callable[[Delivery], None]
+    """A message came; in order."""
+    lost: Callable[[str], None]
+    """The session is over, and why."""
+    withdrawn: Callable[[Iterable[int]], None] = lambda _: None
+    """These messages are somebody else's from now on: each is to be acknowledged or given back soon."""
+
+
+Open = Callable[[Told], Awaitable[Session]]
+"""Opens a session. Raises `Trouble`."""

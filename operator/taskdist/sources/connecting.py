@@ -1,11 +1,12 @@
 """From a source's spec to a session with its broker. The libraries that speak to brokers are extras, loaded here."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from taskdist.api import RabbitMQ, SourceReason, TaskSource
 from taskdist.kube import Client
-from taskdist.sources.broker import Delivery, Open, Session, Trouble
+from taskdist.sources.broker import Open, Session, Told, Trouble
 from taskdist.sources.secrets import read_secret, text_of, tls_of
 
 _PLAIN_PORT: Final = 5672
@@ -17,26 +18,27 @@ def connect(client: Client, source: TaskSource) -> Open:
     rabbitmq = source.spec.rabbitmq
     assert rabbitmq is not None, "the caller knows what source it is"
 
-    async def open_it(arrived: Callable[[Delivery], None], lost: Callable[[str], None]) -> Session:
-        return await _open_rabbitmq(client, source, rabbitmq, arrived, lost)
+    async def open_it(told: Told) -> Session:
+        return await _open_rabbitmq(client, source, rabbitmq, told)
 
     return open_it
 
 
-async def _open_rabbitmq(
-    client: Client,
-    source: TaskSource,
-    spec: RabbitMQ,
-    arrived: Callable[[Delivery], None],
-    lost: Callable[[str], None],
-) -> Session:
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Say what to install where a library is missing, and nothing else is."""
     try:
-        from taskdist.sources.amqp import Address, open_session
+        yield
     except ModuleNotFoundError as error:
         if (error.name or "taskdist").partition(".")[0] == "taskdist":
             raise
-        words = f"this process lacks {error.name}: pip install 'taskdist[rabbitmq]'"
+        words = f"this process lacks {error.name}: pip install 'taskdist[{name}]'"
         raise Trouble(SourceReason.BROKER_UNREACHABLE, words) from None
+
+
+async def _open_rabbitmq(client: Client, source: TaskSource, spec: RabbitMQ, told: Told) -> Session:
+    with _extra("rabbitmq"):
+        from taskdist.sources.amqp import Address, open_session
     namespace = source.metadata.namespace
     secret = await read_secret(client, namespace, spec.secret_name, ("username", "password"))
     address = Address(
@@ -52,4 +54,4 @@ async def _open_rabbitmq(
         dead_letter_routing_key=spec.dead_letter_routing_key or spec.queue,
         source=f"{namespace}/{source.metadata.name}",
     )
-    return await open_session(address, arrived, lost)
+    return await open_session(address, told)

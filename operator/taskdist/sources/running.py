@@ -19,11 +19,11 @@ from taskdist.intake.schedule import ScheduleError, parse_schedule
 from taskdist.kube import Client, KubeError
 from taskdist.sources.broker import Open, Trouble
 from taskdist.sources.connecting import connect
+from taskdist.sources.consumer import BrokerSource
 from taskdist.sources.creating import Creator
 from taskdist.sources.cron import CronSource
 from taskdist.sources.metrics import SourceMetrics
 from taskdist.sources.queues import Queues
-from taskdist.sources.rabbitmq import RabbitSource
 from taskdist.sources.reporting import Changed, Gone, Reporter
 
 _log = structlog.get_logger("taskdist.sources")
@@ -138,7 +138,7 @@ class Running:
                 raise Unusable(SourceReason.INVALID_SCHEDULE, f"spec.cron.{error.field}: {error}") from None
             return CronSource(self._source, mapping, schedule, self._creator, self._reporter, self._now, self._sleep)
         if spec.rabbitmq is not None and self._brokers is not None:
-            return RabbitSource(
+            return BrokerSource(
                 self._source,
                 mapping,
                 replace(self._creator, queues=self._brokers.queues),

@@ -4,6 +4,7 @@ two Tasks, and those of one key are made in order."""
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -424,3 +425,47 @@ def test_each_fault_at_each_step_of_a_short_history(fault: str) -> None:
                     world.step(fault, 0)
             world.calm()
             world.check()
+
+
+def test_what_is_withdrawn_while_it_waits_is_given_up_at_once() -> None:
+    made = consuming(mapped(1, "a"), mapped(2, "a"), mapped(3, "a"))
+    assert creates(made.actions(0)) == [1]
+    made.withdrawn([2, 3, 99])
+    assert made.actions(0) == [GiveBack((2, 3))]
+    assert made.in_hand == (1,)
+    made.delivered(4, mapped(4, "a"))
+    made.taken(1, 1)
+    assert made.actions(1) == [Acknowledge(1), Create(4, mapped(4, "a"))]
+
+
+@pytest.mark.parametrize(
+    ("answer", "then"),
+    [
+        pytest.param(lambda made: made.taken(1, 1), [Acknowledge(1)], id="taken: acknowledged"),
+        pytest.param(lambda made: made.poisoned(1, NOT_JSON), [GiveBack((1,))], id="poison: left to who has it now"),
+        pytest.param(
+            lambda made: made.turned_away(1, Why.FAILING, "no answer", 1), [GiveBack((1,))], id="turned away: given up"
+        ),
+        pytest.param(
+            lambda made: made.turned_away(1, Why.REFUSED, "a quota", 1), [GiveBack((1,))], id="refused: given up"
+        ),
+    ],
+)
+def test_what_is_withdrawn_while_it_is_at_work_ends_with_its_answer(
+    answer: Callable[[Consumption], None], then: list[Action]
+) -> None:
+    made = consuming(mapped(1))
+    assert creates(made.actions(0)) == [1]
+    made.withdrawn([1])
+    assert made.actions(0) == []
+    answer(made)
+    assert made.actions(1) == then
+    assert (made.in_hand, made.trouble(), made.actions(100)) == ((), None, [])
+
+
+def test_a_dead_letter_that_is_withdrawn_on_its_way_is_acknowledged_once_it_lies_there() -> None:
+    made = consuming(NOT_JSON)
+    assert made.actions(0) == [DeadLetter(1, NOT_JSON)]
+    made.withdrawn([1])
+    made.dead_lettered(1)
+    assert made.actions(1) == [Acknowledge(1)]

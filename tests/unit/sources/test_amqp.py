@@ -22,7 +22,7 @@ from taskdist.intake.message import Poison, PoisonReason
 from taskdist.sources import amqp, amqp_frames
 from taskdist.sources.amqp import Address, AmqpSession, dead_properties, message_of, open_session
 from taskdist.sources.amqp_frames import UNREADABLE, mended
-from taskdist.sources.broker import Delivery, NotPublished, Trouble
+from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble, Waiting
 from unit.sources.amqp_peer import Peer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -76,7 +76,7 @@ class Open:
 async def opened() -> AsyncIterator[Open]:
     async with Peer() as peer:
         found = Open(peer, None)  # type: ignore[arg-type]
-        found.session = await open_session(address(peer.port), found.tell, found.end, lambda: NOW)
+        found.session = await open_session(address(peer.port), Told(found.tell, found.end), lambda: NOW)
         yield found
         await found.session.close()
 
@@ -148,7 +148,7 @@ async def test_a_dead_letter_that_reaches_no_queue_is_told_and_the_session_goes_
     opened.peer.unroutable = True
     with pytest.raises(NotPublished, match="no queue is bound to the exchange dead"):
         await opened.session.dead_letter(opened.arrived[0], ODD)
-    assert await opened.session.backlog() == 7
+    assert await opened.session.backlog() == Waiting(7)
     assert opened.lost == []
 
 
@@ -176,7 +176,7 @@ async def test_what_is_not_there_is_told_at_once(missing: str) -> None:
     async with Peer() as peer:
         peer.missing.add(missing)
         with pytest.raises(Trouble, match=f"no '{missing}'") as caught:
-            await open_session(address(peer.port), lambda _: None, lambda _: None)
+            await open_session(address(peer.port), Told(lambda _: None, lambda _: None))
         assert caught.value.reason is SourceReason.BROKER_UNREACHABLE
 
 
@@ -184,7 +184,7 @@ async def test_nobody_there_is_told() -> None:
     async with Peer() as peer:
         port = peer.port
     with pytest.raises(Trouble):
-        await open_session(address(port), lambda _: None, lambda _: None)
+        await open_session(address(port), Told(lambda _: None, lambda _: None))
 
 
 # -- what a publisher may write ----------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ async def test_a_broker_that_answers_garbage_is_told(garbage: bytes) -> None:
     async with server:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(Trouble):
-            await open_session(address(port), lambda _: None, lambda _: None)
+            await open_session(address(port), Told(lambda _: None, lambda _: None))
 
 
 async def test_a_broker_that_says_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,7 +320,7 @@ async def test_a_broker_that_says_nothing_is_told(monkeypatch: pytest.MonkeyPatc
     async with server:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(Trouble):
-            await open_session(address(port), lambda _: None, lambda _: None)
+            await open_session(address(port), Told(lambda _: None, lambda _: None))
         ended.set()
 
 

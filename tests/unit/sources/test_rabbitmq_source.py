@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from taskdist.api import SourceReason, TaskSource
 from taskdist.intake.message import Message, Poison
 from taskdist.kube import SECRETS, TASKSOURCES, ApiError, Client, Obj, Unanswered, Unreachable
-from taskdist.sources.broker import Delivery, NotPublished, Open, Trouble
+from taskdist.sources.broker import Delivery, NotPublished, Open, Told, Trouble, Waiting
 from taskdist.sources.connecting import connect as connect_really
 from unit.sources.world import World, at, denied
 
@@ -48,13 +48,13 @@ class Broker:
             self.session.push()
 
     def connect(self, client: Client, source: TaskSource) -> Open:
-        async def opening(arrived: Callable[[Delivery], None], lost: Callable[[str], None]) -> Connection:
+        async def opening(told: Told) -> Connection:
             await asyncio.sleep(0)
             self.opened += 1
             if self.down:
                 raise Trouble(SourceReason.BROKER_UNREACHABLE, "connection refused")
             assert self.session is None, "one session at a time"
-            self.session = Connection(self, arrived, lost)
+            self.session = Connection(self, told)
             return self.session
 
         return opening
@@ -72,10 +72,11 @@ class Broker:
 class Connection:
     """A session with it."""
 
-    def __init__(self, broker: Broker, arrived: Callable[[Delivery], None], lost: Callable[[str], None]) -> None:
+    def __init__(self, broker: Broker, told: Told) -> None:
         self.broker = broker
-        self.arrived = arrived
-        self.lost = lost
+        self.arrived = told.arrived
+        self.lost = told.lost
+        self.withdrawn = told.withdrawn
         self.unacknowledged: dict[int, int] = {}
         self.consuming = False
         self.over = False
@@ -120,9 +121,9 @@ class Connection:
             raise NotPublished("no exchange 'dead'")
         self.broker.dead.append((delivery.raw, poison))
 
-    async def backlog(self) -> int:
+    async def backlog(self) -> Waiting:
         await self._turn()
-        return len(self.broker.ready)
+        return Waiting(len(self.broker.ready))
 
     async def close(self) -> None:
         if self.broker.session is self:
@@ -208,6 +209,25 @@ async def test_a_message_that_comes_again_is_the_same_task(rabbit: Set) -> None:
     assert rabbit.numbers() == [0]
     assert rabbit.metric("duplicates_total") == 1
     assert rabbit.broker.ready == []
+
+
+async def test_what_a_broker_withdraws_is_given_back_and_becomes_no_task_here(rabbit: Set) -> None:
+    rabbit.world.queue(accepting=True)
+    rabbit.world.api.fail("create", lambda _: Unanswered("lost"))
+    for _ in range(PREFETCH):
+        rabbit.broker.publish({})
+    await rabbit.apply()
+    session = rabbit.broker.session
+    assert session is not None
+    assert len(session.unacknowledged) == PREFETCH
+    rabbit.world.queue(accepting=False)
+    session.withdrawn(list(session.unacknowledged))
+    await rabbit.after(6)
+    assert session.unacknowledged == {}
+    assert rabbit.world.status()["backlog"]["messages"] == PREFETCH, "they wait at the broker"
+    rabbit.world.api.errors.clear()
+    await rabbit.after(60)
+    assert rabbit.numbers() == []
 
 
 @pytest.mark.parametrize("by_policy", [False, True], ids=["by the watch", "by the policy's refusal"])

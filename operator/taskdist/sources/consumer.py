@@ -1,11 +1,11 @@
-"""A RabbitMQ source at work: a Task of each message, which is acknowledged once the Task is there.
+"""A broker's source at work: a Task of each message, which is acknowledged once the Task is there.
 
 What is to be done with which message `intake.consuming` decides; this carries it out, and says how it goes. A session
 that ends takes the source with it, and the next one begins from what the broker holds.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -27,7 +27,7 @@ from taskdist.intake.consuming import (
 from taskdist.intake.mapping import Mapped, Mapping
 from taskdist.intake.message import Poison
 from taskdist.kube import KubeError
-from taskdist.sources.broker import Delivery, NotPublished, Open, Session, Trouble
+from taskdist.sources.broker import Delivery, NotPublished, Open, Session, Told, Trouble
 from taskdist.sources.creating import Closed, Creator, Outcome
 from taskdist.sources.queues import Queues
 from taskdist.sources.reporting import Reporter
@@ -53,7 +53,7 @@ _GOES_ON: Final = {
 }
 
 
-class RabbitSource:
+class BrokerSource:
     """Runs one source until it is cancelled.
 
     Args:
@@ -95,7 +95,7 @@ class RabbitSource:
         await self._reporter.confirm()
         # Before that it is not known which queues are full.
         await self._queues.synced()
-        session = await self._open(self._arrived, self._broken)
+        session = await self._open(Told(self._arrived, self._broken, self._withdrawn))
         unlisten = self._queues.listen(self._namespace, self._stir.set)
         try:
             await self._work(session)
@@ -155,6 +155,10 @@ class RabbitSource:
                 return
         self._deliveries[delivery.tag] = delivery
         self._messages.delivered(delivery.tag, made)
+        self._stir.set()
+
+    def _withdrawn(self, tags: Iterable[int]) -> None:
+        self._messages.withdrawn(tags)
         self._stir.set()
 
     def _broken(self, why: str) -> None:
@@ -232,11 +236,10 @@ class RabbitSource:
 
     async def _look(self, session: Session) -> None:
         """See what waits, and say how it goes. An API server that is away now is told later."""
-        waiting = await session.backlog() + len(self._messages.in_hand)
-        oldest = min(
-            (self._deliveries[tag].message.time for tag in self._messages.in_hand if tag in self._deliveries),
-            default=None,
-        )
+        waiting, first = await session.backlog()
+        waiting += len(self._messages.in_hand)
+        times = [self._deliveries[tag].message.time for tag in self._messages.in_hand if tag in self._deliveries]
+        oldest = min(times if first is None else [*times, first], default=None)
         self._tell_backlog(waiting, None if oldest is None else oldest.astimezone(UTC).replace(microsecond=0))
         trouble = self._messages.trouble()
         if trouble is None:
