@@ -1361,4 +1361,38 @@ SOURCES += [
     ),
 ]
 
+KAFKA = {"bootstrap": ["kafka:9092"], "topics": ["orders"], "group": "g", "deadLetterTopic": "orders-dead"}
+SOURCES += [
+    Case(
+        "source-in-clear",
+        (source(cron=None, kafka={**KAFKA, "tls": False}), queue()),
+        "spec.kafka.tls",
+        "messages go over the network unencrypted",
+        (
+            source(cron=None, kafka=KAFKA),
+            source("t", cron=None, kafka={**KAFKA, "bootstrap": ["127.0.0.1:1", "[::1]:2"], "tls": False}),
+            queue(),
+        ),
+        name="kafka",
+    ),
+    Case(
+        "source-refused",
+        (source(cron=None, kafka={**KAFKA, "sasl": "PLAIN"}), queue()),
+        "spec.kafka.secretName",
+        "secretName is missing",
+        (source(cron=None, kafka={**KAFKA, "sasl": "PLAIN", "secretName": "s"}), queue()),
+        changes=False,
+        name="a password from nowhere",
+    ),
+    Case(
+        "source-refused",
+        (source(cron=None, kafka={**KAFKA, "deadLetterTopic": "orders"}), queue()),
+        "spec.kafka.deadLetterTopic",
+        "would come again and again",
+        (source(cron=None, kafka=KAFKA), queue()),
+        changes=False,
+        name="dead letters that are read again",
+    ),
+]
+
 CASES = [*WRITING, *ROUTING, *SERVING, *TIMES, *LIMITS, *ORDER, *DELIVERY, *KINSHIP, *KEEPING, *AGENTS, *SOURCES]

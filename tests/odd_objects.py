@@ -26,6 +26,7 @@ TIMES = (
 )
 NAMES = ("a", "q", "p", "0", "a-0", "default")
 WORDS = ("a", "A", "t", "echo", "a.b_c-d", "0")
+ADDRESSES = ("a:1", "[::1]:65535")
 LEVELS = (1, 60, 200, 201, 300, 1200, 4000)
 
 
@@ -73,8 +74,8 @@ def _string(schema: Schema) -> st.SearchStrategy[str]:
         return st.sampled_from(TIMES)
     low, high = schema.get("minLength", 0), schema["maxLength"]
     if "pattern" in schema:
-        texts = [text for text in (*NAMES, *WORDS) if re.search(schema["pattern"], text)]
-        return st.sampled_from(texts) | st.just("z" * min(high, 63))
+        texts = (*NAMES, *WORDS, *ADDRESSES, "z" * min(high, 63))
+        return st.sampled_from([text for text in texts if re.search(schema["pattern"], text)])
     return st.sampled_from([text for text in TEXTS if low <= len(text) <= high] + ["ö" * min(high, 400)])
 
 

@@ -42,7 +42,18 @@ from taskdist.api.taskqueue import (
     TaskQueueSpec,
     TaskQueueStatus,
 )
-from taskdist.api.tasksource import Cron, OnMissed, RabbitMQ, SourceReason, TaskSource, TaskSourceSpec, TaskSourceStatus
+from taskdist.api.tasksource import (
+    Cron,
+    Kafka,
+    OnMissed,
+    RabbitMQ,
+    Sasl,
+    SourceReason,
+    StartFrom,
+    TaskSource,
+    TaskSourceSpec,
+    TaskSourceStatus,
+)
 from taskdist.api.template import TaskTemplate
 
 __all__ = [
@@ -65,6 +76,7 @@ __all__ = [
     "Cron",
     "Delivery",
     "Dispatch",
+    "Kafka",
     "LabelSelector",
     "ObjectMeta",
     "OnDependencyFailure",
@@ -83,9 +95,11 @@ __all__ = [
     "Route",
     "RouteMatch",
     "RouteStep",
+    "Sasl",
     "Scaling",
     "SelectorRequirement",
     "SourceReason",
+    "StartFrom",
     "Strategy",
     "Task",
     "TaskQueue",

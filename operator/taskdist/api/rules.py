@@ -183,6 +183,11 @@ _NO_PATH = (
     "{{$.tenant?default}}, and a brace itself twice"
 )
 
+SASL_WITHOUT_SECRET = "secretName is missing: name a Secret with username and password, or leave sasl out"
+DEAD_LETTERS_READ = (
+    "deadLetterTopic is one of topics, so that what cannot become a Task would come again and again: name another topic"
+)
+
 # Rules of the models that several kinds share, by class name.
 NESTED: dict[str, list[Rule]] = {
     "SelectorRequirement": [
@@ -232,6 +237,10 @@ NESTED: dict[str, list[Rule]] = {
             "such as 0 3 * * *",
             ".schedule",
         ),
+    ],
+    "Kafka": [
+        rule("!has(self.sasl) || has(self.secretName)", SASL_WITHOUT_SECRET, ".secretName"),
+        rule("!(self.deadLetterTopic in self.topics)", DEAD_LETTERS_READ, ".deadLetterTopic"),
     ],
     "DependencyStatus": [
         rule(

@@ -10,11 +10,11 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, StringConstraints
 
-from taskdist.api.meta import Condition, Message, Model, ObjectMeta, as_map
+from taskdist.api.meta import AS_SET, Condition, Message, Model, ObjectMeta, as_map
 from taskdist.api.template import TaskTemplate
 
 # The fields of the spec of which exactly one is there.
-SOURCES: Final = ("cron", "rabbitmq")
+SOURCES: Final = ("cron", "rabbitmq", "kafka")
 # The most runs that are made up for.
 MAX_CATCH_UP = 1000
 
@@ -26,6 +26,9 @@ SCHEDULE_PATTERN = rf"(?i)^\s*{_ITEM}(,{_ITEM})*(\s+{_ITEM}(,{_ITEM})*){{4}}\s*$
 HOST_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+)$"
 # The characters that names in AMQP 0-9-1 are made of, as clients check them.
 _AMQP_NAME = r"^[-A-Za-z0-9_.:@#,/+ ]+$"
+_KAFKA_NAME = r"^[-A-Za-z0-9_.]+$"
+# Host and port; an address of the sixth version in brackets.
+_BOOTSTRAP = r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}$"
 _SECRET = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 _ZONE = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$"
 
@@ -110,6 +113,56 @@ class RabbitMQ(Model):
     )
 
 
+class StartFrom(StrEnum):
+    """Where a group begins that has read nothing yet."""
+
+    EARLIEST = "Earliest"
+    LATEST = "Latest"
+
+
+class Sasl(StrEnum):
+    """How a name and a password are shown to Kafka."""
+
+    PLAIN = "PLAIN"
+    SCRAM_SHA_256 = "SCRAM-SHA-256"
+    SCRAM_SHA_512 = "SCRAM-SHA-512"
+
+
+Topic = Annotated[str, StringConstraints(min_length=1, max_length=249, pattern=_KAFKA_NAME)]
+
+
+class Kafka(Model):
+    """A Task of each message of Kafka topics."""
+
+    bootstrap: Annotated[
+        list[Annotated[str, StringConstraints(min_length=3, max_length=260, pattern=_BOOTSTRAP)]],
+        Field(min_length=1, max_length=16),
+    ] = Field(description="Brokers that are asked for all others, such as kafka.messaging.svc:9093.")
+    topics: Annotated[list[Topic], Field(min_length=1, max_length=32)] = Field(
+        description="The topics that are read. They are there already.", json_schema_extra=AS_SET
+    )
+    group: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_KAFKA_NAME)] = Field(
+        description="The consumer group whose offsets say what was read. Members of one group share its partitions: "
+        "give each source its own."
+    )
+    start_from: StartFrom = Field(
+        default=StartFrom.EARLIEST, description="Where it begins in partitions of which the group has no offset yet."
+    )
+    tls: bool = Field(default=True, description="Whether connections are encrypted, and the brokers' names verified.")
+    sasl: Sasl | None = Field(default=None, description="How username and password are shown. Absent: none are.")
+    secret_name: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=_SECRET)] | None = Field(
+        default=None,
+        description="A Secret of the source's namespace: username and password with sasl; with TLS also ca.crt "
+        "(absent: the authorities of the system), and tls.crt and tls.key where brokers ask for a certificate.",
+    )
+    prefetch: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=64, description="The most messages that are in hand: read, and not dealt with yet."
+    )
+    dead_letter_topic: Topic = Field(
+        description="The topic to which messages are written of which no Task can be made. It is there already."
+    )
+
+
 class TaskSourceSpec(Model):
     """Where Tasks come from, and how. Exactly one kind of source is named."""
 
@@ -120,6 +173,7 @@ class TaskSourceSpec(Model):
     task: TaskTemplate = Field(description="How what comes in becomes a Task.")
     cron: Cron | None = Field(default=None, description="A Task at set times.")
     rabbitmq: RabbitMQ | None = Field(default=None, description="A Task of each message of a RabbitMQ queue.")
+    kafka: Kafka | None = Field(default=None, description="A Task of each message of Kafka topics.")
 
 
 class CronStatus(Model):

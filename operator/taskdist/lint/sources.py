@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from taskdist.api.rules import source_rules
+from taskdist.api.rules import DEAD_LETTERS_READ, SASL_WITHOUT_SECRET, source_rules
 from taskdist.api.tasksource import SCHEDULE_PATTERN, SOURCES
 from taskdist.api.template import TEMPLATE_PATTERN
 from taskdist.intake.mapping import MappingError, compile_mapping
@@ -18,14 +18,17 @@ REMEMBERED_SECONDS = 600
 
 _TEMPLATE = re.compile(TEMPLATE_PATTERN)
 _SCHEDULE = re.compile(SCHEDULE_PATTERN)
+# Hosts to which nothing goes over a network.
+_HERE = ("localhost", "127.0.0.1", "::1")
 
 
 @rule(Severity.ERROR)
 def source_refused(setup: Setup) -> Iterator[Flaw]:
     """A source that contradicts itself, or has braces without a path.
 
-    The API server refuses it: exactly one kind of source, one deadline, a schedule of five fields, and in braces a path
-    such as `$.order.id`.
+    The API server refuses it: exactly one kind of source, one deadline, a schedule of five fields, a Secret where Kafka
+    asks for a password, dead letters in another topic than those that are read, and in braces a path such as
+    `$.order.id`.
     """
     for source in setup.sources.values():
         spec, at = source.spec, source.manifest
@@ -38,6 +41,11 @@ def source_refused(setup: Setup) -> Iterator[Flaw]:
             yield Flaw(
                 at, "spec.cron.schedule", "it has not the five fields of cron", Mend("Write one such as 0 3 * * *.")
             )
+        if (kafka := spec.kafka) is not None:
+            if kafka.sasl is not None and kafka.secret_name is None:
+                yield Flaw(at, "spec.kafka.secretName", *_split(SASL_WITHOUT_SECRET))
+            if kafka.dead_letter_topic in kafka.topics:
+                yield Flaw(at, "spec.kafka.deadLetterTopic", *_split(DEAD_LETTERS_READ))
         for path, text in _texts(source):
             if not _TEMPLATE.fullmatch(text):
                 yield Flaw(at, path, _no_path(text), Mend("Write a path in the braces, or each brace twice."))
@@ -113,10 +121,14 @@ def source_in_clear(setup: Setup) -> Iterator[Flaw]:
     """A source that sends its password to the broker unencrypted, or whose port does not fit what it says of TLS.
 
     RabbitMQ takes unencrypted connections at 5672 and encrypted ones at 5671; at the other one no connection comes
-    about.
+    about. Kafka has no such ports.
     """
     for source in setup.sources.values():
-        rabbitmq, at = source.spec.rabbitmq, source.manifest
+        rabbitmq, kafka, at = source.spec.rabbitmq, source.spec.kafka, source.manifest
+        if kafka is not None and not kafka.tls and not all(_is_here(each) for each in kafka.bootstrap):
+            mend = Mend("Encrypt it.", patch("spec.kafka.tls", True))
+            what = "messages go" if kafka.sasl is None else "password and messages go"
+            yield Flaw(at, "spec.kafka.tls", f"{what} over the network unencrypted", mend)
         if rabbitmq is None:
             continue
         if rabbitmq.port == (5672 if rabbitmq.tls else 5671):
@@ -125,9 +137,19 @@ def source_in_clear(setup: Setup) -> Iterator[Flaw]:
             yield Flaw(
                 at, "spec.rabbitmq.port", f"{rabbitmq.port} {said}, and tls is {str(rabbitmq.tls).lower()}", mend
             )
-        elif not rabbitmq.tls and rabbitmq.host not in ("localhost", "127.0.0.1", "::1"):
+        elif not rabbitmq.tls and rabbitmq.host not in _HERE:
             mend = Mend("Encrypt it.", patch("spec.rabbitmq.tls", True))
             yield Flaw(at, "spec.rabbitmq.tls", "password and messages go over the network unencrypted", mend)
+
+
+def _is_here(bootstrap: str) -> bool:
+    return bootstrap.rpartition(":")[0].strip("[]") in _HERE
+
+
+def _split(message: str) -> tuple[str, Mend]:
+    """What is wrong and what to do, of a message of the API server."""
+    wrong, _, mend = message.rpartition(": ")
+    return wrong, Mend(mend[0].upper() + mend[1:] + ".")
 
 
 def _texts(source: SourceDoc) -> Iterator[tuple[str, str]]:

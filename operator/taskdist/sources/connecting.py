@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from taskdist.api import RabbitMQ, SourceReason, TaskSource
+from taskdist.api import Kafka, RabbitMQ, SourceReason, StartFrom, TaskSource
 from taskdist.kube import Client
 from taskdist.sources.broker import Open, Session, Told, Trouble
 from taskdist.sources.secrets import read_secret, text_of, tls_of
@@ -15,11 +15,13 @@ _TLS_PORT: Final = 5671
 
 def connect(client: Client, source: TaskSource) -> Open:
     """How to open a session for this source."""
-    rabbitmq = source.spec.rabbitmq
-    assert rabbitmq is not None, "the caller knows what source it is"
+    rabbitmq, kafka = source.spec.rabbitmq, source.spec.kafka
 
     async def open_it(told: Told) -> Session:
-        return await _open_rabbitmq(client, source, rabbitmq, told)
+        if rabbitmq is not None:
+            return await _open_rabbitmq(client, source, rabbitmq, told)
+        assert kafka is not None, "the caller knows what source it is"
+        return await _open_kafka(client, source, kafka, told)
 
     return open_it
 
@@ -52,6 +54,28 @@ async def _open_rabbitmq(client: Client, source: TaskSource, spec: RabbitMQ, tol
         prefetch=spec.prefetch,
         dead_letter_exchange=spec.dead_letter_exchange,
         dead_letter_routing_key=spec.dead_letter_routing_key or spec.queue,
+        source=f"{namespace}/{source.metadata.name}",
+    )
+    return await open_session(address, told)
+
+
+async def _open_kafka(client: Client, source: TaskSource, spec: Kafka, told: Told) -> Session:
+    with _extra("kafka"):
+        from taskdist.sources.kafka import Address, open_session
+    namespace = source.metadata.namespace
+    needed = ("username", "password") if spec.sasl is not None else ()
+    secret = await read_secret(client, namespace, spec.secret_name, needed) if spec.secret_name is not None else {}
+    address = Address(
+        bootstrap=tuple(spec.bootstrap),
+        topics=tuple(spec.topics),
+        group=spec.group,
+        from_earliest=spec.start_from is StartFrom.EARLIEST,
+        tls=tls_of(secret) if spec.tls else None,
+        sasl=None if spec.sasl is None else str(spec.sasl),
+        username=text_of(secret, "username") if needed else "",
+        password=text_of(secret, "password") if needed else "",
+        prefetch=spec.prefetch,
+        dead_letter_topic=spec.dead_letter_topic,
         source=f"{namespace}/{source.metadata.name}",
     )
     return await open_session(address, told)

@@ -20,6 +20,7 @@ GOOD: dict[str, Object] = {
     "tasksources": {"task": {"queue": "q", "type": "analyse"}, "cron": {"schedule": "0 3 * * *"}},
 }
 RABBIT = {"host": "rabbit", "queue": "orders", "secretName": "login", "deadLetterExchange": "dead"}
+KAFKA = {"bootstrap": ["kafka:9093"], "topics": ["orders"], "group": "g", "deadLetterTopic": "orders-dead"}
 KINDS = {"tasks": "Task", "taskqueues": "TaskQueue", "agentpools": "AgentPool", "tasksources": "TaskSource"}
 
 
@@ -341,6 +342,25 @@ BAD: dict[str, Bad] = {
     "nothing in hand": Bad(
         "tasksources", {"cron": None, "rabbitmq": {**RABBIT, "prefetch": 0}}, ("spec.rabbitmq.prefetch",)
     ),
+    "dead letters that are read again": Bad(
+        "tasksources",
+        {"cron": None, "kafka": {**KAFKA, "deadLetterTopic": "orders"}},
+        ("spec.kafka.deadLetterTopic", "name another topic"),
+    ),
+    "a password from nowhere": Bad(
+        "tasksources",
+        {"cron": None, "kafka": {**KAFKA, "sasl": "PLAIN"}},
+        ("spec.kafka.secretName", "name a Secret"),
+    ),
+    "a broker without its port": Bad(
+        "tasksources", {"cron": None, "kafka": {**KAFKA, "bootstrap": ["kafka"]}}, ("spec.kafka.bootstrap[0]", "match")
+    ),
+    "a topic twice": Bad(
+        "tasksources", {"cron": None, "kafka": {**KAFKA, "topics": ["a", "a"]}}, ("spec.kafka.topics", "Duplicate")
+    ),
+    "unknown start": Bad(
+        "tasksources", {"cron": None, "kafka": {**KAFKA, "startFrom": "Now"}}, ("spec.kafka.startFrom", '"Earliest"')
+    ),
     "pool without template": Bad("agentpools", {"template": None}, ("spec.template: Required value",)),
     "pool without containers": Bad("agentpools", containers(), ("spec.template.spec.containers", "at least 1")),
     "container without name": Bad("agentpools", containers({}), ("spec.template.spec.containers[0].name: Required",)),
@@ -462,6 +482,22 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
                 "tls": False,
                 "prefetch": 1000,
                 "deadLetterRoutingKey": "d",
+            },
+        },
+    ),
+    "source of Kafka with everything": (
+        "tasksources",
+        {
+            "cron": None,
+            "kafka": {
+                **KAFKA,
+                "bootstrap": ["[2001:db8::1]:9092", "a.b:65535"],
+                "topics": ["a", "b_C.d-e"],
+                "startFrom": "Latest",
+                "tls": False,
+                "sasl": "SCRAM-SHA-512",
+                "secretName": "login",
+                "prefetch": 1000,
             },
         },
     ),

@@ -401,6 +401,17 @@ async def test_a_secret_that_cannot_be_used_is_told(
     assert world.failures == []
 
 
+async def test_a_kafka_source_reads_its_secret_too() -> None:
+    world = World(connect=connect_really)
+    kafka = {"bootstrap": ["k:1"], "topics": ["t"], "group": "g", "deadLetterTopic": "d", "secretName": "login"}
+    world.api.put(SECRETS, {"metadata": {"namespace": "ns", "name": "login"}, "data": {"username": "eA=="}})
+    await world.apply(cron=None, kafka={**kafka, "sasl": "PLAIN"})
+    assert world.condition()["reason"] == "SecretUnusable"
+    assert "Secret login has no password: add it" in world.condition()["message"]
+    await world.process.close()
+    assert world.failures == []
+
+
 FAULTS = ("publish", "cut", "restart", "down", "api", "lost", "full", "told", "second", "minute", "many")
 
 
