@@ -1,0 +1,186 @@
+"""A Kafka broker of a test's own: real, one node, on loopback, in a temporary directory, gone with the test."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+PINNED = Path(__file__).parent / "kafka_jars"
+COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+SECONDS = 120.0
+# A small heap, and no compiler that pays off after minutes only: what a short test needs.
+JAVA = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+CLUSTER = "4L6g3nShT-eMCtK--X86sw"
+
+
+@cache
+def jars() -> Path:
+    """Return the folder of the broker's jars: from the cache, or fetched now by Maven; all as they are pinned."""
+    sums = (PINNED / "jars.sha256").read_bytes()
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taskdist"
+    folder = base / "kafka" / hashlib.sha256(sums).hexdigest()[:16]
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+            shutil.copy(PINNED / "pom.xml", made)
+            command = [
+                _tool("mvn", "maven"),
+                "-q",
+                "-B",
+                COPY,
+                "-DincludeScope=runtime",
+                f"-DoutputDirectory={made}/jars",
+            ]
+            done = subprocess.run(command, cwd=made, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"the jars of Kafka could not be fetched:\n{done.stdout[-3000:]}"
+            _check(Path(made, "jars"), sums)
+            # What stands in the cache is complete.
+            if not folder.exists():
+                Path(made, "jars").rename(folder)
+    _check(folder, sums)
+    return folder
+
+
+def _check(folder: Path, sums: bytes) -> None:
+    pinned = {name: digest for digest, name in (line.split() for line in sums.decode().splitlines())}
+    found = {each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in folder.iterdir()}
+    assert found == pinned, f"{folder}: other jars than those of {PINNED / 'jars.sha256'}"
+
+
+def _tool(name: str, package: str) -> str:
+    """Return the program: on PATH, or installed now where that can be."""
+    if shutil.which(name) is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", package]):
+            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    found = shutil.which(name)
+    assert found is not None, f"{name} is not installed: apt-get install {package}"
+    return found
+
+
+class Kafka:
+    """`with Kafka() as broker:`; it may be killed and started again, and then has what it had confirmed."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="taskdist-kafka-"))
+        self.port, controller = _free_ports(2)
+        self._process: subprocess.Popen[bytes] | None = None
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": self.directory / "data",
+            "auto.create.topics.enable": "false",
+            "group.initial.rebalance.delay.ms": 0,
+            "offsets.topic.num.partitions": 1,
+            "offsets.topic.replication.factor": 1,
+            "transaction.state.log.num.partitions": 1,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+        }
+        text = "".join(f"{name}={value}\n" for name, value in settings.items())
+        (self.directory / "server.properties").write_text(text)
+
+    def __enter__(self) -> Self:
+        self._run("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", "server.properties").wait()
+        self.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it and wait until it answers, after a crash as well."""
+        self._process = self._run("kafka.Kafka", "server.properties")
+        end = time.monotonic() + SECONDS
+        while not self._answers():
+            said = (self.directory / "log").read_text()[-3000:]
+            assert self._process.poll() is None, said
+            assert time.monotonic() < end, said
+            time.sleep(0.2)
+
+    def kill(self) -> None:
+        """End it as a power cut of its process would."""
+        process, self._process = self._process, None
+        if process is not None:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+            process.wait()
+
+    async def topic(self, name: str, partitions: int = 1, largest: int = 2**20) -> None:
+        """Make a topic that takes messages up to so many bytes."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.address)
+        await admin.start()
+        try:
+            topic = NewTopic(name, partitions, 1, topic_configs={"max.message.bytes": str(largest)})
+            made = await admin.create_topics([topic])
+            assert not [each for each in made.topic_errors if each[1]], made
+        finally:
+            await admin.close()
+
+    def _run(self, *words: str) -> subprocess.Popen[bytes]:
+        with (self.directory / "log").open("ab") as log:
+            return subprocess.Popen(
+                [_tool("java", "default-jre-headless"), *JAVA, "-cp", f"{jars()}/*", *words],
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _answers(self) -> bool:
+        async def ask() -> None:
+            async with asyncio.timeout(10):
+                admin = AIOKafkaAdminClient(bootstrap_servers=self.address)
+                try:
+                    await admin.start()
+                    await admin.list_topics()
+                finally:
+                    await admin.close()
+
+        if not _open(self.port):
+            return False
+        try:
+            asyncio.run(ask())
+        except Exception:
+            return False
+        return True
+
+
+def _open(port: int) -> bool:
+    with socket.socket() as tried:
+        tried.settimeout(1)
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
