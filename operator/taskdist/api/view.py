@@ -9,16 +9,13 @@ from typing import Any
 from pydantic import Field
 
 from taskdist.api.meta import Model
+from taskdist.api.problems import ProblemDetails
 from taskdist.api.task import Progress
 
 
-class Problem(Model):
-    """Why there is no answer: problem details (RFC 9457). `leader` says who leads, where that is another replica."""
+class Problem(ProblemDetails):
+    """Why there is no answer. `leader` says who leads, where that is another replica."""
 
-    type: str = "about:blank"
-    title: str = ""
-    status: int = 0
-    detail: str = ""
     leader: "Leader | None" = None
 
 

@@ -12,8 +12,9 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 import taskdist
+from taskdist.api.problems import FieldError
 from taskdist.gateway.measures import Measures
-from taskdist.gateway.problems import FieldError, Problem
+from taskdist.gateway.problems import Problem
 from taskdist.gateway.routes import Routes
 from taskdist.gateway.shapes import NewTask, TaskChange
 

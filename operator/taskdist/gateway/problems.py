@@ -4,44 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
+from taskdist.api.problems import MEDIA_TYPE, FieldError, ProblemDetails, headers, title
 from taskdist.kube import AccessError, ApiError, KubeError, NotAllowed, NotAuthenticated, Unanswered
 
-MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
-_TITLES = {
-    400: "Malformed request",
-    401: "Unknown caller",
-    403: "Forbidden",
-    404: "Not found",
-    405: "Method not allowed",
-    409: "Conflict",
-    413: "Too large",
-    415: "Unknown media type",
-    422: "Invalid",
-    429: "Too many",
-    500: "Defect of the gateway",
-    503: "Not available",
-    504: "Outcome unknown",
-}
-
-
-class FieldError(BaseModel):
-    """One field that is wrong."""
-
-    field: str = Field(description="Path of the field, as in `spec` of a Task: `timeouts.executionSeconds`.")
-    message: str = Field(description="What is wrong with it.")
-
-
-class ProblemDetails(BaseModel):
-    """Why a request was refused."""
-
-    title: str = Field(description="The kind of problem.")
-    status: int = Field(description="The HTTP status.")
-    detail: str = Field(description="What is wrong here, and what to do.")
-    reason: str = Field(default="", description="One word for programs: `QueueFull`, `NotAllowed`, …")
-    errors: list[FieldError] = Field(default_factory=list, description="The fields that are wrong, where they are.")
+# What callers are told of the API server's refusals as they are. Others are of our own making.
+_TOLD = frozenset({400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 500, 503, 504})
 
 
 class Problem(Exception):
@@ -59,18 +29,12 @@ class Problem(Exception):
         super().__init__(detail)
         self.status = status
         self.details = ProblemDetails(
-            title=_TITLES.get(status, "Refused"), status=status, detail=detail, reason=reason, errors=list(errors)
+            title=title(status), status=status, detail=detail, reason=reason, errors=list(errors)
         )
         self.retry_after = retry_after
 
     def response(self) -> JSONResponse:
-        headers = {}
-        if self.retry_after is not None:
-            headers["Retry-After"] = str(max(1, round(self.retry_after)))
-        if self.status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        body = self.details.model_dump(exclude_defaults=True)
-        return JSONResponse(body, self.status, headers, MEDIA_TYPE)
+        return JSONResponse(self.details.document(), self.status, headers(self.status, self.retry_after), MEDIA_TYPE)
 
 
 def of_access(error: AccessError) -> Problem:
@@ -87,7 +51,7 @@ def of_kube(error: KubeError) -> Problem:
     if isinstance(error, ApiError) and (400 <= error.status < 500 or error.is_too_large):
         status = 413 if error.is_too_large else error.status
         # A 410 or the like is of our own making: to the caller it is a try again.
-        if status not in _TITLES:
+        if status not in _TOLD:
             status = 503
         after = error.retry_after or RETRY_SECONDS if status in (429, 503) else None
         return Problem(status, error.message, reason=error.reason, errors=_causes(error.details), retry_after=after)

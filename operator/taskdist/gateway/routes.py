@@ -10,12 +10,13 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 
 from taskdist.api import Phase
+from taskdist.api.problems import MEDIA_TYPE, ProblemDetails
 from taskdist.client.states import settled
 from taskdist.gateway import bodies, streams
 from taskdist.gateway.board import Board
 from taskdist.gateway.callers import Callers, Visitor
 from taskdist.gateway.filters import wanted
-from taskdist.gateway.problems import MEDIA_TYPE, Problem, ProblemDetails, of_kube
+from taskdist.gateway.problems import Problem, of_kube
 from taskdist.gateway.shapes import TaskDocument, TaskPage, TaskRow
 from taskdist.gateway.submitting import MANAGER, Submitted, Submitter
 from taskdist.gateway.waiting import Places
@@ -209,7 +210,7 @@ class Routes:
                     made = await self._submitter.submit(visitor, namespace, task, None)
                     said: dict[str, Any] = {"index": number, **_identity(made)}
                 except Problem as problem:
-                    said = {"index": number, "problem": problem.details.model_dump(exclude_defaults=True)}
+                    said = {"index": number, "problem": problem.details.document()}
                     if problem.retry_after is not None:
                         said["retryAfter"] = problem.retry_after
             return json.dumps(said, separators=(",", ":")).encode() + b"\n"

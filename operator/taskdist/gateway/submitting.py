@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from taskdist.api.problems import FieldError
 from taskdist.client.creating import CREATED, create, is_ours
 from taskdist.client.errors import InvalidTask, KeyInUse, QueueFull
 from taskdist.client.kube import KubeBackend
 from taskdist.client.submission import from_document, named
 from taskdist.gateway.callers import Visitor
-from taskdist.gateway.problems import FieldError, Problem, of_kube
+from taskdist.gateway.problems import Problem, of_kube
 from taskdist.gateway.queues import Queues
 from taskdist.gateway.shapes import NewTask
 from taskdist.kube import KubeError, Obj, name_of

@@ -12,9 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, contextmanager
-from http import HTTPStatus
 from typing import Any
 
+from taskdist.api.problems import MEDIA_TYPE, ProblemDetails, title
 from taskdist.kube import AccessError, Caller, NotAuthenticated, bearer_of
 
 Scope = MutableMapping[str, Any]
@@ -202,9 +202,9 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 async def _problem(refused: _Refused, send: Send) -> None:
-    title = HTTPStatus(refused.status).phrase
-    body = json.dumps({"type": "about:blank", "title": title, "status": refused.status, "detail": str(refused)})
-    headers = {"Content-Type": "application/problem+json", "Content-Length": str(len(body.encode())), **refused.headers}
+    told = ProblemDetails(title=title(refused.status), status=refused.status, detail=str(refused))
+    body = json.dumps(told.document())
+    headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body.encode())), **refused.headers}
     await send(
         {
             "type": "http.response.start",

@@ -9,11 +9,12 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 from aiohttp import web
 
+from taskdist.api import problems
 from taskdist.api.meta import Model
 from taskdist.api.view import Leader
 from taskdist.controller.view.callers import Callers
@@ -192,13 +193,9 @@ def as_json(answer: Model) -> web.Response:
 
 
 def _refusal(problem: Problem) -> web.Response:
-    headers = {"Cache-Control": "no-store"}
-    if problem.retry_after is not None:
-        headers["Retry-After"] = str(problem.retry_after)
-    if problem.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    body: dict[str, Any] = problem.shape.to_wire()
-    response = web.json_response(body, status=problem.status, content_type="application/problem+json", headers=headers)
+    headers = problems.headers(problem.status, problem.retry_after) | {"Cache-Control": "no-store"}
+    body = problem.shape.document()
+    response = web.json_response(body, status=problem.status, content_type=problems.MEDIA_TYPE, headers=headers)
     # A refusal is not paced. So it ends the connection: another one is, and may lead to another replica.
     response.force_close()
     return response
