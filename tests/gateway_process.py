@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 
@@ -32,8 +33,8 @@ class Gateway:
 
 
 @contextmanager
-def running(kubeconfig: Path, directory: Path) -> Iterator[Gateway]:
-    """Start one with these credentials, and see that it ends well when it is asked to."""
+def running(kubeconfig: Path, directory: Path, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Gateway]:
+    """Start one with these credentials and settings, and see that it ends well when it is asked to."""
     port, metrics, health = free_ports(3)
     env = os.environ | {
         "KUBECONFIG": str(kubeconfig),
@@ -41,6 +42,7 @@ def running(kubeconfig: Path, directory: Path) -> Iterator[Gateway]:
         "TASKDIST_GATEWAY_PORT": str(port),
         "TASKDIST_METRICS_PORT": str(metrics),
         "TASKDIST_HEALTH_PORT": str(health),
+        **settings,
     }
     log = directory / "gateway.log"
     with log.open("wb") as output:

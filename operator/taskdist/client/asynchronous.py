@@ -438,7 +438,11 @@ class AsyncClient:
         from taskdist.client import explaining
 
         with told():
-            found = await explaining.explain(self._backend, name, view=self._asked)
+            found: explaining.Told | http.Explained
+            if isinstance(self._backend, http.HttpBackend):
+                found = await self._backend.explain(name)
+            else:
+                found = await explaining.explain(self._backend, name, view=self._asked)
         if found.not_asked and not self._fell_back:
             _log.warning("%s", found.not_asked)
         self._fell_back = bool(found.not_asked)

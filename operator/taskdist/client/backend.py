@@ -50,8 +50,8 @@ class Backend(Protocol):
     ) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]: ...
 
 
-class View(Protocol):
-    """The leader's view: questions that the operator which leads answers from its memory."""
+class Explains(Protocol):
+    """Who can be asked why a Task waits, in the operator that leads."""
 
     @property
     def lease(self) -> str:
@@ -61,6 +61,10 @@ class View(Protocol):
     async def explain(self, namespace: str, name: str) -> Explanation:
         """Where the Task stands and why. Raises NoAnswer."""
         ...
+
+
+class View(Explains, Protocol):
+    """The leader's view: questions that the operator which leads answers from its memory."""
 
     def progress(self, namespace: str, name: str) -> AbstractAsyncContextManager[AsyncIterator[TaskRow]]:
         """The Task as it is, and each time that its agent has reported progress. Raises NoAnswer."""

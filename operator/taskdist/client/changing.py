@@ -19,9 +19,15 @@ async def switch(backend: Backend, obj: Obj, field: str, value: bool) -> Obj:
 
 async def redrive(backend: Backend, obj: Obj) -> bool:
     """Let a dead letter wait again; False if somebody has asked for it already. Raises TaskdistError, KubeError."""
+    if (patch := redriven(obj)) is None:
+        return False
+    await backend.patch(TASKS, name_of(obj), patch)
+    return True
+
+
+def redriven(obj: Obj) -> Obj | None:
+    """The patch that lets a dead letter wait again; None if somebody has asked for it already. Raises TaskdistError."""
     if phase_of(obj) != Phase.DEAD_LETTERED:
         raise TaskdistError(f"task {name_of(obj)} is {phase_of(obj)}: only a dead letter can be redriven")
     asked, done = obj["spec"].get("redrive") or 0, status_of(obj).get("redrives") or 0
-    if asked <= done:
-        await backend.patch(TASKS, name_of(obj), {"metadata": {"uid": uid_of(obj)}, "spec": {"redrive": done + 1}})
-    return bool(asked <= done)
+    return {"metadata": {"uid": uid_of(obj)}, "spec": {"redrive": done + 1}} if asked <= done else None

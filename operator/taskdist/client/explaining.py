@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeGuard
 from taskdist.api import POOL_LABEL, Phase, Reason
 from taskdist.api import view as shapes
 from taskdist.client import explained, levels
-from taskdist.client.backend import Backend, View
+from taskdist.client.backend import Backend, Explains
 from taskdist.client.errors import NoAnswer, TaskdistError
 from taskdist.client.leading import Leadership, leadership
 from taskdist.client.states import phase_of, settled, status_of
@@ -88,6 +88,7 @@ class Told(NamedTuple):
     story: dict[str, Any]
     warnings: tuple[str, ...] = ()
     not_asked: str = ""
+    by_leader: bool = False
 
 
 def events(snapshot: Snapshot) -> tuple[list[Event], list[str]]:
@@ -273,7 +274,7 @@ async def explain(
     name: str,
     change: Change | None = None,
     agents: int = 0,
-    view: View | None = None,
+    view: Explains | None = None,
     *,
     by_leader_only: bool = False,
 ) -> Told:
@@ -294,9 +295,16 @@ async def explain(
             if by_leader_only:
                 raise
             found = await _of_the_cluster(backend, task, None, 0)
-            return found._replace(not_asked=f"{error}; found out from the cluster's objects instead")
-        return Told(explained.document(told, task, {"leads": True, "lease": view.lease, "holder": told.holder}))
+            return found._replace(not_asked=instead(error))
+        return Told(
+            explained.document(told, task, {"leads": True, "lease": view.lease, "holder": told.holder}), by_leader=True
+        )
     return await _of_the_cluster(backend, task, change, agents)
+
+
+def instead(error: NoAnswer) -> str:
+    """What is said where the leader could not be asked, and others were."""
+    return f"{error}; found out from the cluster's objects instead"
 
 
 async def _of_the_cluster(backend: Backend, task: Obj, change: Change | None, agents: int) -> Told:
@@ -305,7 +313,8 @@ async def _of_the_cluster(backend: Backend, task: Obj, change: Change | None, ag
     if phase_of(task) != Phase.PENDING:
         return Told(explained.document(explained.as_status_has_it(task), task))
     snapshot = await _snapshot(backend)
-    why, warnings = answer(task, snapshot, now)
+    # On a thread, as below.
+    why, warnings = await asyncio.to_thread(answer, task, snapshot, now)
     leader = await leadership(backend, snapshot.pods, now)
     if leader.leads is False:
         why = _leaderless(why, leader, now)

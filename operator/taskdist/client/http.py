@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import aiohttp
@@ -40,6 +40,13 @@ def pod_token() -> str:
         raise ConfigurationError(
             f"no token for the gateway: give one or set TASKDIST_TOKEN, as this is no pod with an account ({error})"
         ) from error
+
+
+class Explained(NamedTuple):
+    """Where a Task stands, as scripts read it; and why the operator that leads was not asked."""
+
+    story: dict[str, Any]
+    not_asked: str
 
 
 class HttpBackend:
@@ -124,6 +131,13 @@ class HttpBackend:
         uid = (body.get("metadata") or {}).get("uid")
         change = {**body["spec"], **({"uid": uid} if uid else {})}
         return _object(await self._ask("PATCH", f"/{quote(name, safe='')}", change))
+
+    async def explain(self, name: str) -> Explained:
+        """Where the Task stands and why: the gateway asks the operator that leads."""
+        story = await self._ask("GET", f"/{quote(name, safe='')}/explain")
+        story.pop("told_by", None)
+        story.pop("warnings", None)
+        return Explained(story, str(story.pop("not_asked", "")))
 
     @asynccontextmanager
     async def watch(

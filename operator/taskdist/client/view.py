@@ -173,11 +173,7 @@ class LeaderView:
 
     async def explain(self, namespace: str, name: str) -> Explanation:
         """Where the Task stands and why. Raises NoAnswer."""
-        body = await self._ask(f"/v1/namespaces/{quote(namespace)}/tasks/{quote(name)}/explain")
-        try:
-            return Explanation.model_validate_json(body)
-        except ValueError as error:
-            raise NoAnswer(f"the leader's answer makes no sense here: is it of another release? {error}") from error
+        return _explanation(await self._ask(_explain_path(namespace, name)))
 
     @asynccontextmanager
     async def progress(self, namespace: str, name: str) -> AsyncIterator[AsyncIterator[TaskRow]]:
@@ -232,17 +228,7 @@ class LeaderView:
 
     async def _by(self, found: Found, path: str) -> bytes:
         """Ask until who leads answers. Raises NoAnswer, and KubeError where this way does not lead to a view."""
-        token = await self._token(found)
-        for left in reversed(range(TRIES)):
-            answer = await found.way.ask(path, token)
-            if answer.status == 200:
-                return answer.body
-            if _is_api_servers(answer):
-                raise ApiError.from_answer(answer.status, answer.body, answer.retry_after)
-            if answer.status not in (421, 429) or not left:
-                break
-            await asyncio.sleep(AGAIN_SECONDS)
-        raise NoAnswer(_words(answer))
+        return await _answered(found.way, path, await self._token(found))
 
     # Finding.
 
@@ -317,6 +303,66 @@ class LeaderView:
         except (KeyError, ValueError) as error:
             raise NoAnswer(f"no token of ServiceAccount {namespace}/{account} was given: {error}") from error
         return self._minted[1]
+
+
+class DirectView:
+    """The view of one installation by its Service, asked in the name of whoever's token it is."""
+
+    def __init__(self, address: str, lease: str, bundle: str, token: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._host, self._port = host, int(port)
+        self._lease = lease
+        self._bundle = bundle
+        self._token = token
+
+    @property
+    def lease(self) -> str:
+        """NAMESPACE/NAME of the operator's Lease."""
+        return self._lease
+
+    async def explain(self, namespace: str, name: str) -> Explanation:
+        """Where the Task stands and why. Raises NoAnswer."""
+        if not self._bundle:
+            # Nothing to trust would mean to trust whatever this machine does.
+            raise NoAnswer(f"the leader cannot be asked: whom to trust is not told in ConfigMap {CA_CONFIGMAP}")
+        try:
+            way = Direct(self._host, self._bundle, self._port)
+        except ssl.SSLError as error:
+            raise NoAnswer(
+                f"the leader cannot be asked: ConfigMap {CA_CONFIGMAP} does not tell whom to trust: {error}"
+            ) from error
+        try:
+            return _explanation(await _answered(way, _explain_path(namespace, name), self._token))
+        except KubeError as error:
+            raise NoAnswer(f"the leader cannot be asked: {error}") from error
+        finally:
+            await way.close()
+
+
+async def _answered(way: Way, path: str, token: str) -> bytes:
+    """Ask until who leads answers. Raises NoAnswer, and KubeError where this way does not lead to a view."""
+    for left in reversed(range(TRIES)):
+        answer = await way.ask(path, token)
+        if answer.status == 200:
+            return answer.body
+        if _is_api_servers(answer):
+            raise ApiError.from_answer(answer.status, answer.body, answer.retry_after)
+        if answer.status not in (421, 429) or not left:
+            break
+        await asyncio.sleep(AGAIN_SECONDS)
+    raise NoAnswer(_words(answer))
+
+
+def _explain_path(namespace: str, name: str) -> str:
+    return f"/v1/namespaces/{quote(namespace)}/tasks/{quote(name)}/explain"
+
+
+def _explanation(body: bytes) -> Explanation:
+    """Raises NoAnswer."""
+    try:
+        return Explanation.model_validate_json(body)
+    except ValueError as error:
+        raise NoAnswer(f"the leader's answer makes no sense here: is it of another release? {error}") from error
 
 
 async def _rows(lines: AsyncIterator[bytes]) -> AsyncGenerator[TaskRow, None]:

@@ -19,8 +19,9 @@ from taskdist.kube import (
 class Visitor:
     """One caller of one request."""
 
-    def __init__(self, caller: Caller, client: Client, reviews: Reviews) -> None:
+    def __init__(self, caller: Caller, token: str, client: Client, reviews: Reviews) -> None:
         self.caller = caller
+        self.token = token
         # Sends with the caller's token: what the API server does not let them do, nobody does for them.
         self.client = client
         self._reviews = reviews
@@ -48,7 +49,7 @@ class Callers:
             caller = await self._reviews.caller(token)
         except AccessError as error:
             raise of_access(error) from error
-        return Visitor(caller, Client(OnBehalf(self._transport, token), timeout=self._timeout), self._reviews)
+        return Visitor(caller, token, Client(OnBehalf(self._transport, token), timeout=self._timeout), self._reviews)
 
 
 def bearer(request: Request) -> str:

@@ -14,6 +14,7 @@ from taskdist.gateway import measures
 from taskdist.gateway.app import build
 from taskdist.gateway.board import Board, Seen, seen
 from taskdist.gateway.callers import Callers
+from taskdist.gateway.leader import LeadersView
 from taskdist.gateway.measures import Measures
 from taskdist.gateway.queues import Queues, SeenQueue, seen_queue
 from taskdist.gateway.routes import Routes
@@ -73,7 +74,8 @@ class Gateway:
             client, TASKQUEUES, transform=seen_queue, on_event=queues.hear, namespaces=namespaces
         )
         callers = Callers(Reviews(client), transport)
-        routes = Routes(self.board, callers, Submitter(queues), self.places)
+        leader = LeadersView(client, settings.view, settings.lease)
+        routes = Routes(self.board, callers, Submitter(queues), self.places, leader)
         self.app = build(routes, self.measures, settings.root_path)
         self.measures.show(self._gauges)
 

@@ -11,13 +11,18 @@ from fastapi.security import HTTPBearer
 
 from taskdist.api import Phase
 from taskdist.api.problems import MEDIA_TYPE, ProblemDetails
+from taskdist.client import changing, explaining
+from taskdist.client.errors import NoAnswer, TaskdistError
+from taskdist.client.explaining import Told
+from taskdist.client.kube import KubeBackend
 from taskdist.client.states import settled
 from taskdist.gateway import bodies, streams
 from taskdist.gateway.board import Board
 from taskdist.gateway.callers import Callers, Visitor
 from taskdist.gateway.filters import wanted
-from taskdist.gateway.problems import Problem, of_kube
-from taskdist.gateway.shapes import TaskDocument, TaskPage, TaskRow
+from taskdist.gateway.leader import LeadersView
+from taskdist.gateway.problems import RETRY_SECONDS, Problem, of_kube
+from taskdist.gateway.shapes import Source, TaskDocument, TaskExplanation, TaskPage, TaskRow
 from taskdist.gateway.submitting import MANAGER, Submitted, Submitter
 from taskdist.gateway.waiting import Places
 from taskdist.kube import TASKS, KubeError, Obj
@@ -25,6 +30,8 @@ from taskdist.kube import TASKS, KubeError, Obj
 LONGEST_WAIT = 300.0
 BULK_AT_ONCE = 8
 """Tasks of one bulk that are submitted at once."""
+EXPLANATIONS = 8
+"""Tasks that are explained at once."""
 BULKS = 8
 """Bulks that are taken at once."""
 TASKS_PATH = "/v1/namespaces/{namespace}/tasks"
@@ -66,11 +73,16 @@ def _body(model: str, description: str) -> dict[str, Any]:
 class Routes:
     """Answers requests about Tasks."""
 
-    def __init__(self, board: Board, callers: Callers, submitter: Submitter, places: Places) -> None:
+    def __init__(
+        self, board: Board, callers: Callers, submitter: Submitter, places: Places, leader: LeadersView
+    ) -> None:
         self._board = board
         self._callers = callers
         self._submitter = submitter
         self._places = places
+        self._leader = leader
+        # One that the leader does not answer reads a whole namespace.
+        self._explanations = Places(EXPLANATIONS)
         # A bulk is in memory as a whole.
         self._bulks = Places(BULKS)
         self.router = APIRouter(dependencies=[SECURITY], tags=["tasks"])
@@ -134,6 +146,22 @@ class Routes:
             response_class=StreamingResponse,
             responses={200: {"content": {streams.MEDIA_TYPE: {}}}, **_refusals(404)},
             summary="Follow a Task",
+        )
+        add(
+            TASK_PATH + "/explain",
+            self.explain,
+            methods=["GET"],
+            response_model=TaskExplanation,
+            responses=_refusals(404),
+            summary="Explain why a Task waits",
+        )
+        add(
+            TASK_PATH + "/redrive",
+            self.redrive,
+            methods=["POST"],
+            response_model=TaskDocument,
+            responses=_refusals(404, 409),
+            summary="Let a dead letter wait again",
         )
         for word, change, summary in (
             ("cancel", {"cancel": True}, "Cancel a Task"),
@@ -268,6 +296,44 @@ class Routes:
         assert obj is not None
         return JSONResponse(TaskDocument.of_object(obj).to_wire())
 
+    async def explain(
+        self,
+        request: Request,
+        namespace: str,
+        name: str,
+        source: Annotated[
+            Source | None, Query(alias="from", description="Ask only the operator that leads, or nobody.")
+        ] = None,
+    ) -> Response:
+        """Say where a Task stands: why it waits, its place, when it should start, and what would let it go.
+
+        The operator that leads says it. Where it cannot be asked, `notAsked` says why, and the cluster's objects tell:
+        as far as the caller may read them.
+        """
+        visitor = await self._callers.visitor(request)
+        backend = KubeBackend(visitor.client, namespace, MANAGER)
+        with self._explanations.one():
+            try:
+                told = await self._explained(visitor, backend, name, source)
+            except NoAnswer as error:
+                raise Problem(503, str(error), reason="NoLeader", retry_after=RETRY_SECONDS) from error
+            except KubeError as error:
+                raise of_kube(error) from error
+        return JSONResponse(TaskExplanation.of(told).document())
+
+    async def _explained(self, visitor: Visitor, backend: KubeBackend, name: str, source: Source | None) -> Told:
+        """Raises NoAnswer where nobody else than the leader is to be asked, and KubeError."""
+        view, why = None, ""
+        if source is not Source.CLUSTER:
+            try:
+                view = await self._leader.of(visitor, backend.namespace)
+            except NoAnswer as error:
+                if source is Source.LEADER:
+                    raise
+                why = explaining.instead(error)
+        told = await explaining.explain(backend, name, view=view, by_leader_only=source is Source.LEADER)
+        return told._replace(not_asked=told.not_asked or why)
+
     async def follow(
         self,
         request: Request,
@@ -345,6 +411,16 @@ class Routes:
         visitor = await self._callers.visitor(request)
         change = bodies.a_change(bodies.an_object(await bodies.read(request, bodies.MOST_BYTES)))
         return await self._patch(visitor, namespace, name, change.patch())
+
+    async def redrive(self, request: Request, namespace: str, name: str) -> TaskDocument:
+        """Let a dead letter wait again. Twice is as once: what was asked for already is not asked for again."""
+        visitor = await self._callers.visitor(request)
+        found = await self._read(visitor, namespace, name)
+        try:
+            patch = changing.redriven(found)
+        except TaskdistError as error:
+            raise Problem(409, str(error), reason="NotDeadLettered") from error
+        return TaskDocument.of_object(found) if patch is None else await self._patch(visitor, namespace, name, patch)
 
     def _changing(self, change: dict[str, Any]) -> Any:
         async def handle(request: Request, namespace: str, name: str) -> TaskDocument:

@@ -20,6 +20,8 @@ class Settings:
     tls_cert: str = ""  # files; empty: plain HTTP, for behind something that ends TLS
     tls_key: str = ""
     root_path: str = ""  # what a proxy in front cuts off
+    view: str = ""  # where the leader's view is asked, host:port; empty: nobody is
+    lease: str = ""  # NAMESPACE/NAME of the operator's Lease
     most_waiting: int = 10_000  # requests that wait or stream at once
     log_level: str = "info"
     kubeconfig: str | None = None  # None: in-cluster, or KUBECONFIG
@@ -51,6 +53,8 @@ class Settings:
             tls_cert=cert,
             tls_key=key,
             root_path=root,
+            view=read.address("TASKDIST_GATEWAY_VIEW", "") if env.get("TASKDIST_GATEWAY_VIEW") else "",
+            lease=env.get("TASKDIST_OPERATOR_LEASE", ""),
             most_waiting=read.whole("TASKDIST_GATEWAY_MOST_WAITING", 10_000, 1, 1_000_000),
             log_level=read.one_of("TASKDIST_LOG_LEVEL", "info", LEVELS),
             kubeconfig=env.get("KUBECONFIG") or None,

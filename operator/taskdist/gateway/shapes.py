@@ -1,12 +1,14 @@
 """What goes in and out, as the OpenAPI description shows it: camelCase, as in the resources."""
 
+from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from taskdist.api import Priority, TaskSpec
 from taskdist.api.meta import LabelKey, LabelValue, Model
+from taskdist.client.explaining import Told
 from taskdist.client.states import status_of
 from taskdist.gateway.board import Row, as_object, row_of
 from taskdist.kube import Obj
@@ -97,6 +99,41 @@ class TaskPage(Model):
     items: list[TaskRow] = Field(description="The Tasks.")
     next: str | None = Field(default=None, description="Send it as `after` to go on; absent at the end.")
     resource_version: str = Field(description="Send it as `Last-Event-ID` for what has changed since.")
+
+
+class Source(StrEnum):
+    """Who is asked; without a word the leader, and then the cluster's objects."""
+
+    LEADER = "leader"
+    CLUSTER = "cluster"
+
+
+class TaskExplanation(BaseModel):
+    """Where a Task stands and why, as `taskdist explain -o json` prints it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    task: str = Field(description="NAMESPACE/NAME")
+    queue: str = Field(description="Its queue.")
+    phase: str = Field(description="Its phase.")
+    told_by: Source = Field(description="Who knew it.")
+    not_asked: str = Field(default="", description="Why the operator that leads could not be asked, if it was to be.")
+    warnings: list[str] = Field(default_factory=list, description="What could not be read.")
+    reason: str = Field(default="", description="Why it waits, or ended.")
+    message: str = Field(default="", description="The same for people.")
+    unblock: str = Field(default="", description="What would let it go.")
+    command: str = Field(default="", description="The command that does.")
+    position: int | None = Field(default=None, description="Its place among those that wait for the same agents.")
+    expected_start: dict[str, str] | str | None = Field(default=None, description="When it should start, if known.")
+
+    @classmethod
+    def of(cls, told: Told) -> "TaskExplanation":
+        source = Source.LEADER if told.by_leader else Source.CLUSTER
+        return cls(**told.story, told_by=source, not_asked=told.not_asked, warnings=list(told.warnings))
+
+    def document(self) -> dict[str, Any]:
+        """What was told, and nothing that was not."""
+        return self.model_dump(mode="json", exclude_unset=True)
 
 
 class TaskChange(Model):

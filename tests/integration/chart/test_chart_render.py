@@ -13,6 +13,7 @@ import yaml
 from taskdist.api import POOL_LABEL
 from taskdist.archive.settings import Settings as ArchiveSettings
 from taskdist.controller.settings import Settings
+from taskdist.gateway.settings import Settings as GatewaySettings
 from taskdist.mcp.settings import Settings as McpSettings
 from taskdist.sources.settings import Settings as SourcesSettings
 
@@ -412,3 +413,30 @@ def test_the_mcp_door_has_its_settings(render: Render) -> None:
     policy = next(each for each in of(documents, "NetworkPolicy") if each["metadata"]["name"] == "taskdist-mcp")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_the_gateway_asks_the_leaders_view_and_may_read_whom_to_trust_there(render: Render) -> None:
+    settings = (
+        "gateway.enabled=true",
+        "networkPolicy.enabled=true",
+        "view.port=9447",
+        "fullnameOverride=td",
+        "networkPolicy.viewFrom[0].podSelector.matchLabels.a=b",
+    )
+    documents = render(*settings)
+    (deployment,) = [each for each in of(documents, "Deployment") if each["metadata"]["name"] == "td-gateway"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    env = {each["name"]: each["value"] for each in container["env"]}
+    assert GatewaySettings.from_env(env).view == "td-view.taskdist-system.svc:9447"
+    lease = environment(render("fullnameOverride=td"))["TASKDIST_LEASE"]
+    assert env["TASKDIST_OPERATOR_LEASE"] == f"taskdist-system/{lease}"
+    (role,) = [each for each in of(documents, "ClusterRole") if each["metadata"]["name"].endswith("-gateway")]
+    core = [rule for rule in role["rules"] if rule["apiGroups"] == [""]]
+    assert core == [
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["taskdist-ca"], "verbs": ["get"]}
+    ]
+    (policy,) = [each for each in of(documents, "NetworkPolicy") if each["metadata"]["name"] == "td"]
+    (view,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == [{"port": "view"}]]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    peers = [peer["podSelector"]["matchLabels"] for peer in view["from"]]
+    assert peers == [{"a": "b"}, labels]

@@ -56,15 +56,15 @@ def rights() -> list[Object]:
 
 
 @pytest.fixture(scope="package")
-def gateway(
+def account(
     control_plane: ControlPlane,
     cluster: Client,
     crds: list[str],
     token: Callable[[str, str], str],
     rights: list[Object],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Gateway]:
-    """`taskdist gateway` under the chart's ServiceAccount."""
+) -> Iterator[Path]:
+    """A kubeconfig of the chart's ServiceAccount for the gateway."""
     made = []
     for each in rights:
         if each["kind"] in ("ClusterRole", "ClusterRoleBinding"):
@@ -72,18 +72,20 @@ def gateway(
             cluster.apply(path, each)
             made.append(path)
     assert len(made) == 2
-    directory = tmp_path_factory.mktemp("gateway")
     access = access_of(control_plane.kubeconfig)
     authority = yaml.safe_load(control_plane.kubeconfig.read_text())["clusters"][0]["cluster"]
-    kubeconfig = write_kubeconfig(
-        directory / "kubeconfig", access.server, _authority(authority), {"token": token("default", "taskdist-gateway")}
-    )
-    try:
-        with running(kubeconfig, directory) as server:
-            yield server
-    finally:
-        for path in made:
-            cluster.delete(path)
+    file = tmp_path_factory.mktemp("account") / "kubeconfig"
+    of = {"token": token("default", "taskdist-gateway")}
+    yield write_kubeconfig(file, access.server, _authority(authority), of)
+    for path in made:
+        cluster.delete(path)
+
+
+@pytest.fixture(scope="package")
+def gateway(account: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """`taskdist gateway` under the chart's ServiceAccount."""
+    with running(account, tmp_path_factory.mktemp("gateway")) as server:
+        yield server
 
 
 def _authority(cluster: Mapping[str, str]) -> bytes:

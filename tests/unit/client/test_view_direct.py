@@ -7,7 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 from aiohttp import web
 
-from taskdist.client.view import Direct
+from taskdist.client.errors import NoAnswer
+from taskdist.client.view import Direct, DirectView
 from taskdist.controller.view.pace import Pace
 from taskdist.controller.view.server import Answer, Question, Route
 from taskdist.kube import TASKS, ApiError, Unreachable
@@ -16,6 +17,9 @@ from unit.controller.view.serving import AUTHORITY, Known, serving
 
 PATH = "/v1/namespaces/{namespace}/tasks/{name}"
 ASK = "/v1/namespaces/ns/tasks/a"
+
+
+OTHER = rotate(None, ("localhost",), time.time(), AuthoritySettings()).bundle
 
 
 async def who(question: Question) -> web.StreamResponse:
@@ -54,7 +58,7 @@ async def test_the_service_is_asked_with_the_callers_token_by_who_trusts_the_ope
     "asked",
     [
         pytest.param(
-            lambda: asking(bundle=rotate(None, ("localhost",), time.time(), AuthoritySettings()).bundle),
+            lambda: asking(bundle=OTHER),
             id="signed by nobody that is trusted",
         ),
         pytest.param(lambda: asking(host="127.0.0.1"), id="made for another name"),
@@ -77,6 +81,28 @@ async def test_a_stream_is_read_by_lines_and_a_refusal_of_it_told() -> None:
             async with direct.follow(ASK.replace("tasks/a", "tasks/-"), "ann"):
                 pytest.fail("it was followed")
         assert refused.value.status == 404
+
+
+async def explained(_: Question) -> web.StreamResponse:
+    return web.json_response({"task": "ns/a", "queue": "q", "phase": "Pending", "reason": "Queued"})
+
+
+EXPLAIN = PATH + "/explain"
+
+
+async def test_the_view_of_one_installation_is_asked_in_the_name_of_whoevers_token_it_is() -> None:
+    async with serving([Route("GET", EXPLAIN, [("get", TASKS)], explained)], Known(), Pace(1.0)) as port:
+        told = DirectView(f"localhost:{port}", "ops/taskdist", AUTHORITY.bundle.decode(), "ann")
+        assert (told.lease, (await told.explain("ns", "a")).reason) == ("ops/taskdist", "Queued")
+        for bundle, words in (
+            ("", "whom to trust"),
+            ("no bundle", "whom to trust"),
+            (OTHER.decode(), "(?i)certificate"),
+        ):
+            with pytest.raises(NoAnswer, match=words):
+                await DirectView(f"localhost:{port}", "ops/taskdist", bundle, "ann").explain("ns", "a")
+        with pytest.raises(NoAnswer, match="no object can have such a name"):
+            await DirectView(f"localhost:{port}", "ops/taskdist", AUTHORITY.bundle.decode(), "ann").explain("ns", "-")
 
 
 async def test_a_service_that_is_not_there_is_not_reached() -> None:

@@ -65,6 +65,7 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
     "a certificate without its key": ({"TASKDIST_GATEWAY_TLS_CERT": "c"}, "TASKDIST_GATEWAY_TLS_KEY"),
     "a key without its certificate": ({"TASKDIST_GATEWAY_TLS_KEY": "k"}, "TASKDIST_GATEWAY_TLS_CERT"),
     "a path without its slash": ({"TASKDIST_GATEWAY_ROOT_PATH": "tasks"}, "TASKDIST_GATEWAY_ROOT_PATH"),
+    "a view without its port": ({"TASKDIST_GATEWAY_VIEW": "taskdist-view"}, "TASKDIST_GATEWAY_VIEW"),
     "no place to wait": ({"TASKDIST_GATEWAY_MOST_WAITING": "0"}, "TASKDIST_GATEWAY_MOST_WAITING"),
 }
 
