@@ -16,13 +16,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+
+from taskdist.api import Sasl
+from taskdist.local.certificates import LocalAuthority
 
 PINNED = Path(__file__).parent / "kafka_jars"
 COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 SECONDS = 120.0
 # A small heap, and no compiler that pays off after minutes only: what a short test needs.
 JAVA = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+USER, PASSWORD = "taskdist", "p-w.1"
+_MODULE = "org.apache.kafka.common.security"
+LOGIN = {
+    Sasl.PLAIN: f'{_MODULE}.plain.PlainLoginModule required user_{USER}="{PASSWORD}"',
+    Sasl.SCRAM_SHA_256: f"{_MODULE}.scram.ScramLoginModule required",
+    Sasl.SCRAM_SHA_512: f"{_MODULE}.scram.ScramLoginModule required",
+}
 CLUSTER = "4L6g3nShT-eMCtK--X86sw"
 
 
@@ -76,15 +87,23 @@ class Kafka:
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="taskdist-kafka-"))
-        self.port, controller = _free_ports(2)
+        self.port, self.secure_port, controller = _free_ports(3)
+        self.authority = LocalAuthority(self.directory / "pki")
         self._process: subprocess.Popen[bytes] | None = None
         settings = {
             "process.roles": "broker,controller",
             "node.id": 1,
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},SASL_SSL://127.0.0.1:{self.secure_port},"
+            f"CONTROLLER://127.0.0.1:{controller}",
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT",
+            "sasl.enabled.mechanisms": ",".join(Sasl),
+            **{f"listener.name.sasl_ssl.{each.lower()}.sasl.jaas.config": f"{LOGIN[each]};" for each in Sasl},
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": self.directory / "broker.pem",
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": self.authority.certificate,
             "log.dirs": self.directory / "data",
             "auto.create.topics.enable": "false",
             "group.initial.rebalance.delay.ms": 0,
@@ -94,11 +113,15 @@ class Kafka:
             "transaction.state.log.replication.factor": 1,
             "transaction.state.log.min.isr": 1,
         }
+        pair = self.authority.server("kafka")
+        (self.directory / "broker.pem").write_bytes(pair.key.read_bytes() + pair.certificate.read_bytes())
         text = "".join(f"{name}={value}\n" for name, value in settings.items())
         (self.directory / "server.properties").write_text(text)
 
     def __enter__(self) -> Self:
-        self._run("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", "server.properties").wait()
+        scram = [f"{each}=[name={USER},password={PASSWORD}]" for each in Sasl if each is not Sasl.PLAIN]
+        users = [word for each in scram for word in ("--add-scram", each)]
+        self._run("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", "server.properties", *users).wait()
         self.start()
         return self
 
@@ -136,6 +159,15 @@ class Kafka:
             topic = NewTopic(name, partitions, 1, topic_configs={"max.message.bytes": str(largest)})
             made = await admin.create_topics([topic])
             assert not [each for each in made.topic_errors if each[1]], made
+        finally:
+            await admin.close()
+
+    async def delete(self, topic: str, partition: int, before: int) -> None:
+        """Delete messages as age would."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.address)
+        await admin.start()
+        try:
+            await admin.delete_records({TopicPartition(topic, partition): RecordsToDelete(before_offset=before)})
         finally:
             await admin.close()
 

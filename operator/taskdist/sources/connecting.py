@@ -61,7 +61,8 @@ async def _open_rabbitmq(client: Client, source: TaskSource, spec: RabbitMQ, tol
 
 async def _open_kafka(client: Client, source: TaskSource, spec: Kafka, told: Told) -> Session:
     with _extra("kafka"):
-        from taskdist.sources.kafka import Address, open_session
+        from taskdist.sources.kafka import open_session
+        from taskdist.sources.kafka_access import Address
     namespace = source.metadata.namespace
     needed = ("username", "password") if spec.sasl is not None else ()
     secret = await read_secret(client, namespace, spec.secret_name, needed) if spec.secret_name is not None else {}

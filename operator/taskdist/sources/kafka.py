@@ -8,10 +8,8 @@ which it begins is committed at once, so that what is written meanwhile is not p
 import asyncio
 import contextlib
 import heapq
-import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -20,9 +18,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListen
 from aiokafka.errors import (
     CommitFailedError,
     IllegalStateError,
+    KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
     NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
     RecordListTooLargeError,
 )
 
@@ -30,6 +30,7 @@ from taskdist.api import SourceReason
 from taskdist.intake.message import Poison, PoisonReason
 from taskdist.intake.offsets import Partition
 from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble, Waiting
+from taskdist.sources.kafka_access import Address, why_not, words_of
 from taskdist.sources.kafka_records import Record, dead_headers, message_of
 
 _log = structlog.get_logger("taskdist.sources")
@@ -39,9 +40,8 @@ MEMBER_SECONDS: Final = 10
 REBALANCE_SECONDS: Final = 15
 # For so long messages that are at work are waited for when their partition goes elsewhere, in seconds.
 DRAIN_SECONDS: Final = 5.0
-# The longest that a connection, an answer and a farewell may take, in seconds.
+# The longest that a connection and a farewell may take, in seconds.
 CONNECT_SECONDS: Final = 20.0
-ANSWER_SECONDS: Final = 20.0
 CLOSE_SECONDS: Final = 3.0
 # The most often that offsets are committed, in seconds. After a crash so much comes again, and is the same Task.
 COMMIT_SECONDS: Final = 1.0
@@ -49,8 +49,6 @@ COMMIT_SECONDS: Final = 1.0
 READ_SECONDS: Final = 0.5
 # How long one that is there may take to come where each is read on its own.
 SINGLE_SECONDS: Final = 5.0
-# New partitions are seen after this time, in seconds.
-METADATA_SECONDS: Final = 60
 # Nothing is read while the bodies in hand have more bytes; what one look finds may come on top.
 MOST_BYTES: Final = 16 * 2**20
 # A partition is read no further beyond its oldest message that is not dealt with.
@@ -61,44 +59,6 @@ PUBLISH_BYTES: Final = 2**30
 
 # Sessions that take long to end: kept until they have.
 _ending: set["asyncio.Task[None]"] = set()
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Which topics of which cluster, and how to be let in."""
-
-    bootstrap: tuple[str, ...]
-    topics: tuple[str, ...]
-    group: str
-    from_earliest: bool
-    tls: ssl.SSLContext | None
-    sasl: str | None
-    username: str
-    password: str
-    prefetch: int
-    dead_letter_topic: str
-    source: str
-    """Namespace and name of the source, for people who look at the cluster."""
-
-    def options(self) -> dict[str, Any]:
-        """What consumer and producer have in common."""
-        encrypted = self.tls is not None
-        protocol = {
-            (False, False): "PLAINTEXT",
-            (True, False): "SSL",
-            (False, True): "SASL_PLAINTEXT",
-            (True, True): "SASL_SSL",
-        }[encrypted, self.sasl is not None]
-        login = {"sasl_plain_username": self.username, "sasl_plain_password": self.password}
-        return {
-            "bootstrap_servers": list(self.bootstrap),
-            "client_id": f"taskdist {self.source}",
-            "security_protocol": protocol,
-            "ssl_context": self.tls,
-            "request_timeout_ms": int(ANSWER_SECONDS * 1000),
-            "metadata_max_age_ms": METADATA_SECONDS * 1000,
-            **({"sasl_mechanism": self.sasl, **login} if self.sasl is not None else {}),
-        }
 
 
 class KafkaSession(ConsumerRebalanceListener):  # type: ignore[misc]  # the library asks for it
@@ -166,7 +126,7 @@ class KafkaSession(ConsumerRebalanceListener):  # type: ignore[misc]  # the libr
                 headers = dead_headers(record, poison, source, body=False)
                 await producer.send_and_wait(topic, b"", headers=headers)
         except (KafkaError, OSError, TimeoutError) as error:
-            raise NotPublished(f"topic {topic}: {_words(error)}") from None
+            raise NotPublished(f"topic {topic}: {words_of(error)}") from None
 
     async def backlog(self) -> Waiting:
         with _lost_is_told():
@@ -294,6 +254,11 @@ class KafkaSession(ConsumerRebalanceListener):  # type: ignore[misc]  # the libr
             found = await self._consumer.getmany(timeout_ms=int(seconds * 1000), max_records=max(room, 1))
         except NoOffsetForPartitionError:
             return  # it was looked at before its start was known
+        except OffsetOutOfRangeError as error:
+            asked: dict[TopicPartition, int] = error.args[0]
+            if any(at in self._partitions and self._partitions[at].next == offset for at, offset in asked.items()):
+                raise  # deleted before it was read: with a new session it begins at what is there
+            return  # the same, by the offset that was committed
         except KafkaError:
             raise
         except Exception as error:  # what somebody wrote, and the library cannot read
@@ -444,7 +409,10 @@ async def open_session(
     try:
         with _lost_is_told():
             async with asyncio.timeout(CONNECT_SECONDS):
-                await consumer.start()
+                try:
+                    await consumer.start()
+                except KafkaConnectionError:
+                    raise Trouble(SourceReason.BROKER_UNREACHABLE, await why_not(address)) from None
                 there = await consumer.topics()
         for topic in (*address.topics, address.dead_letter_topic):
             if topic not in there:
@@ -478,7 +446,7 @@ def _lost_is_told() -> Iterator[None]:
     try:
         yield
     except (KafkaError, OSError, TimeoutError) as error:
-        raise Trouble(SourceReason.BROKER_UNREACHABLE, _words(error)) from None
+        raise Trouble(SourceReason.BROKER_UNREACHABLE, words_of(error)) from None
 
 
 def _record(given: Any) -> Record:
@@ -488,8 +456,3 @@ def _record(given: Any) -> Record:
 def _place(delivery: Delivery) -> TopicPartition:
     record: Record = delivery.raw
     return TopicPartition(record.topic, record.partition)
-
-
-def _words(error: BaseException) -> str:
-    """What the library said, for people."""
-    return (str(error) or type(error).__name__)[:500]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -13,11 +14,14 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.record import default_records
 
-from kafka_broker import Kafka
+from kafka_broker import PASSWORD, USER, Kafka
+from taskdist.api import Sasl
 from taskdist.intake.message import Poison, PoisonReason
 from taskdist.sources import kafka as sessions
+from taskdist.sources import kafka_access
 from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble
-from taskdist.sources.kafka import Address, KafkaSession, open_session
+from taskdist.sources.kafka import KafkaSession, open_session
+from taskdist.sources.kafka_access import Address
 
 _numbers = count()
 ODD = Poison(PoisonReason.NOT_JSON, "the body is no JSON")
@@ -316,7 +320,65 @@ async def test_a_dead_letter_that_no_broker_takes_is_told(kafka: Kafka, monkeypa
     await publish(kafka, where, [1])
     async with member(where) as one:
         await until(lambda: one.arrived)
-        monkeypatch.setattr(sessions, "ANSWER_SECONDS", 2)
+        monkeypatch.setattr(kafka_access, "ANSWER_SECONDS", 2)
         one.session._address = replace(where, dead_letter_topic="nowhere")
         with pytest.raises(NotPublished, match="topic nowhere"):
             await one.session.dead_letter(one.arrived[0], ODD)
+
+
+@pytest.mark.parametrize("sasl", list(Sasl))
+async def test_a_password_lets_in_over_tls_and_what_is_wrong_is_said(kafka: Kafka, sasl: Sasl) -> None:
+    plain = await address(kafka)
+    await publish(kafka, plain, [7])
+    right = replace(
+        plain,
+        bootstrap=(f"127.0.0.1:{kafka.secure_port}",),
+        tls=ssl.create_default_context(cafile=str(kafka.authority.certificate)),
+        sasl=str(sasl),
+        username=USER,
+        password=PASSWORD,
+    )
+    async with member(right) as one:
+        await until(lambda: one.arrived)
+        await one.session.dead_letter(one.arrived[0], ODD)
+    for wrong, words in (
+        (replace(right, password="other"), "[Aa]uthentication failed"),
+        (replace(right, tls=ssl.create_default_context()), "certificate verify failed"),
+    ):
+        with pytest.raises(Trouble, match=words):
+            await open_session(wrong, Member().told)
+
+
+async def commit(kafka: Kafka, where: Address, offset: int) -> None:
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.address, group_id=where.group, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        partition = TopicPartition(where.topics[0], 0)
+        consumer.assign([partition])
+        await consumer.commit({partition: offset})
+    finally:
+        await consumer.stop()
+
+
+async def test_what_was_deleted_before_it_was_read_is_passed_over(kafka: Kafka) -> None:
+    where = await address(kafka, from_earliest=False)
+    await publish(kafka, where, range(5))
+    await commit(kafka, where, 1)
+    await kafka.delete(where.topics[0], 0, 3)
+    async with member(where) as one:
+        await until(lambda: len(one.arrived) == 2)
+        assert one.bodies == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("from_earliest", "expected"), [(True, [0, 1, 2, 3]), (False, [3])], ids=["Earliest", "Latest"]
+)
+async def test_an_offset_beyond_the_end_begins_anew(kafka: Kafka, from_earliest: bool, expected: list[int]) -> None:
+    where = await address(kafka, from_earliest=from_earliest)
+    await publish(kafka, where, range(3))
+    await commit(kafka, where, 100)
+    async with member(where) as one:
+        await until_awaited(lambda: _is(committed(kafka, where), expected[0]))
+        await publish(kafka, where, [3])
+        await until(lambda: len(one.arrived) == len(expected))
+        assert one.bodies == expected

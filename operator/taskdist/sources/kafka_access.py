@@ -1,0 +1,73 @@
+"""How a Kafka cluster is reached, and what it says where it lets nobody in."""
+
+import ssl
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiokafka.conn import create_conn
+from aiokafka.errors import KafkaError
+
+# The longest that an answer may take, in seconds.
+ANSWER_SECONDS: Final = 20.0
+# New partitions are seen after this time, in seconds.
+METADATA_SECONDS: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Which topics of which cluster, and how to be let in."""
+
+    bootstrap: tuple[str, ...]
+    topics: tuple[str, ...]
+    group: str
+    from_earliest: bool
+    tls: ssl.SSLContext | None
+    sasl: str | None
+    username: str
+    password: str
+    prefetch: int
+    dead_letter_topic: str
+    source: str
+    """Namespace and name of the source, for people who look at the cluster."""
+
+    def options(self) -> dict[str, Any]:
+        """What consumer and producer have in common."""
+        return {
+            "bootstrap_servers": list(self.bootstrap),
+            "metadata_max_age_ms": METADATA_SECONDS * 1000,
+            **self.connection(),
+        }
+
+    def connection(self) -> dict[str, Any]:
+        """What one connection needs."""
+        protocol = {
+            (False, False): "PLAINTEXT",
+            (True, False): "SSL",
+            (False, True): "SASL_PLAINTEXT",
+            (True, True): "SASL_SSL",
+        }[self.tls is not None, self.sasl is not None]
+        login = {"sasl_plain_username": self.username, "sasl_plain_password": self.password}
+        return {
+            "client_id": f"taskdist {self.source}",
+            "security_protocol": protocol,
+            "ssl_context": self.tls,
+            "request_timeout_ms": int(ANSWER_SECONDS * 1000),
+            **({"sasl_mechanism": self.sasl, **login} if self.sasl is not None else {}),
+        }
+
+
+async def why_not(address: Address) -> str:
+    """Why no connection comes about, for people. The library only logs that, so the first broker is asked once more."""
+    first = address.bootstrap[0]
+    host, _, port = first.rpartition(":")
+    try:
+        connection = await create_conn(host.strip("[]"), int(port), **address.connection())
+    except (KafkaError, OSError, TimeoutError) as error:
+        return f"{first}: {words_of(error)}"
+    connection.close()
+    return f"{first} takes connections, and tells of no brokers"
+
+
+def words_of(error: BaseException) -> str:
+    """What the library said, for people."""
+    return (str(error) or type(error).__name__)[:500]
