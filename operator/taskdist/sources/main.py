@@ -92,7 +92,9 @@ class _Process:
             stop = asyncio.create_task(self._stopping.wait(), name="stop")
             await asyncio.wait({campaign, stop}, return_when=asyncio.FIRST_COMPLETED)
             stop.cancel()
-            if campaign.done() and (error := campaign.exception()) is not None:
+            # kopf, as it ends, cancels what was begun beside it: an election that ends its leadership too.
+            if campaign.cancelled() or (campaign.done() and campaign.exception() is not None):
+                error = None if campaign.cancelled() else campaign.exception()
                 _log.error("the election failed; the process ends", exc_info=error)
                 self._failed = True
             elector.resign()
