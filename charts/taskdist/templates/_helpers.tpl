@@ -68,6 +68,10 @@ rights. Rendered without a cluster nothing is known of any namespace; every clus
 - apiGroups: [taskdist.dev]
   resources: [tasks, taskqueues, agentpools]
   verbs: [get, list, watch]
+# What waits at sources is work that is still to come in.
+- apiGroups: [taskdist.dev]
+  resources: [tasksources]
+  verbs: [get, list, watch]
 # Tasks that were kept for as long as they or their queue say are deleted.
 - apiGroups: [taskdist.dev]
   resources: [tasks]

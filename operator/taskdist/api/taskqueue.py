@@ -358,6 +358,10 @@ class TaskQueueStatus(Model):
         default=0, description="The generation of the spec that this status speaks of."
     )
     waiting: Annotated[int, Field(ge=0)] = Field(default=0, description="Tasks that wait.")
+    waiting_outside: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="Messages that wait at sources for this queue, as these said within the last 90 s. Absent: none.",
+    )
     leased: Annotated[int, Field(ge=0)] = Field(default=0, description="Tasks that an agent holds.")
     dead_lettered: Annotated[int, Field(ge=0)] = Field(default=0, description="Dead letters.")
     accepting: bool = Field(

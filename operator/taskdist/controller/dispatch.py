@@ -5,16 +5,16 @@ take time are tasks whose answers come back as inputs. Without leadership there 
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import structlog
 
-from taskdist.common.boottime import boottime
 from taskdist.controller.auditor import Auditor
+from taskdist.controller.backlogs import HeardBacklogs
 from taskdist.controller.bridge import PodFact, PoolReport
+from taskdist.controller.clocks import read_clocks
 from taskdist.controller.retention import Withheld
 from taskdist.controller.status import QueueFacts
 from taskdist.controller.status_tracker import StatusTracker
@@ -53,11 +53,6 @@ LOOK_SECONDS = 1.0
 MOST_DEAD_PODS = 10_000
 # How soon after something happened it is asked whether a queue is full now, in seconds: a burst is looked at as one.
 DOOR_SECONDS = 0.005
-
-
-def read_clocks() -> Now:
-    """Return both clocks of this machine, now."""
-    return Now(boottime(), time.time())
 
 
 class Effects(Protocol):
@@ -136,6 +131,7 @@ class Dispatcher:
         self._leader: Leader | None = None
         self._pods: dict[str, ObservedPod] = {}
         self._pools_pods: dict[Key, set[str]] = {}
+        self.backlogs = HeardBacklogs(self._input, clocks, serves)
         # Pods whose end was seen, also while another led: their leases need not be waited for.
         self._dead_pods: dict[str, None] = {}
         self._inputs: deque[Callable[[Leader, Now], Iterable[Action]]] = deque()
@@ -184,6 +180,7 @@ class Dispatcher:
                 self._take_queue(queue)
         for pool in pools:
             self.pool_applied(pool)
+        self.backlogs.tell_recent()
         for of_pool, told in performance:
             leader.core.recall(of_pool, told)
         for pod in list(self._pods.values()):

@@ -5,7 +5,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from taskdist.api import AgentPool, BreakerState, Priority, Reason, TaskQueue
-from taskdist.controller.dispatch import Dispatcher, read_clocks
+from taskdist.controller.clocks import read_clocks
+from taskdist.controller.dispatch import Dispatcher
 from taskdist.controller.tally import Tally
 from taskdist.kube import Informer
 from taskdist.observability.metrics import QueueLevel, Snapshot

@@ -206,6 +206,7 @@ class QueueFacts:
     bottleneck: ToldCause | None = None
     limits: tuple[Level, ...] = ()  # what is left of its rates and budgets, as of a while ago
     unarchived: ToldCause | None = None  # why Tasks that are over their time are not deleted
+    outside: int = 0  # messages that wait at sources
 
     def presses_beyond(self, told: "QueueFacts") -> bool:
         """Whether status must say this at once: more than figures has changed since these facts were told."""
@@ -273,6 +274,7 @@ def queue_status(
         "waiting": facts.waiting,
         "leased": facts.leased,
         "deadLettered": facts.dead_letters,
+        "waitingOutside": facts.outside or None,
         "accepting": not facts.closed,
         "limits": [
             {

@@ -74,7 +74,8 @@ class StatusTracker:
         levels = self._levels.due(key, core.levels(key, wall), wall)
         held = _held(self._queue_holds.get(key))
         unarchived = waits_for_archive(self._withheld(key), wall)
-        return QueueFacts(*counts, self._tally.dead_letters(key), self._doors.closed(key), held, levels, unarchived)
+        dead, outside = self._tally.dead_letters(key), core.waiting_outside(key)
+        return QueueFacts(*counts, dead, self._doors.closed(key), held, levels, unarchived, outside)
 
     def _performance(self, core: Core, key: Key) -> PoolPerformance:
         """Return how the pool's agents do, as told last until that is old: each Task changes it."""

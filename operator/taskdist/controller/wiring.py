@@ -14,10 +14,12 @@ import structlog
 
 from taskdist.api import POOL_LABEL, AgentPool, Dispatch, Reason, Task, TaskQueue
 from taskdist.common.boottime import boottime
+from taskdist.controller import backlogs
 from taskdist.controller.asides import Asides
 from taskdist.controller.bridge import Bridge
+from taskdist.controller.clocks import read_clocks
 from taskdist.controller.collector import settle_collector
-from taskdist.controller.dispatch import Dispatcher, read_clocks
+from taskdist.controller.dispatch import Dispatcher
 from taskdist.controller.effects import KubeEffects
 from taskdist.controller.epochs import Epochs, went_back
 from taskdist.controller.keepers import Keepers
@@ -152,6 +154,7 @@ class Operator:
         self._archive = archived.informer(
             client, settings.namespace, settings.lease_name, lambda word: self._retention.archive_told(word)
         )
+        self._sources = backlogs.informer(client, namespaces, lambda told: self._dispatcher.backlogs.hear(told))
         self._ownership = Ownership(
             client,
             self._marks,
@@ -256,7 +259,7 @@ class Operator:
     async def run(self, stopping: asyncio.Event) -> None:
         """Run all parts, and campaign once all is listed, until `stopping` is set. Raises what a part failed with."""
         async with asyncio.TaskGroup() as group:
-            running = [group.create_task(informer.run()) for informer in (*self._informers, self._archive)]
+            running = [group.create_task(i.run()) for i in (*self._informers, self._archive, self._sources)]
             running.append(group.create_task(measure_loop_lag(self._metrics)))
             running.append(group.create_task(self._recorder.run()))
             running.append(group.create_task(self._serve_link()))

@@ -25,6 +25,19 @@ class QueueDeleted:
 
 
 @dataclass(frozen=True, slots=True)
+class BacklogSeen:
+    """So many messages wait at a source for this queue: work that is still to come in. Repeats are harmless.
+
+    `until`: when that is no longer to be believed, unless it is told anew.
+    """
+
+    queue: Key
+    source: str
+    messages: int
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class PoolApplied:
     """A pool was created or changed."""
 
@@ -179,6 +192,7 @@ class AgentDrained:
 Event = (
     QueueApplied
     | QueueDeleted
+    | BacklogSeen
     | PoolApplied
     | PoolDeleted
     | TaskWaiting

@@ -36,6 +36,8 @@ _log = structlog.get_logger("taskdist.sources")
 
 # How often the backlog is asked for, and the most often that status is written, in seconds.
 LOOK_SECONDS: Final = 5.0
+# How old the word of messages that wait may become: who counts on it forgets it after three times as long.
+TELL_AGAIN_SECONDS: Final = 30.0
 # How often it is made sure that the source is as it was: a deletion may go unheard.
 CONFIRM_SECONDS: Final = 60.0
 
@@ -260,6 +262,8 @@ class BrokerSource:
         self._creator.metrics.backlog(self._reporter.key, waiting)
         self._creator.metrics.lag(self._reporter.key, 0.0 if oldest is None else (now - oldest).total_seconds())
         former = self._reporter.status.backlog
-        if former is None or (former.messages, former.oldest) != (waiting, oldest):
-            # With its time only where it has changed: a source that has nothing to do writes nothing.
+        # With its time only where it has changed, or something waits: a source that has nothing to do writes nothing.
+        at = None if former is None else former.at
+        again = waiting > 0 and (at is None or (now - at).total_seconds() >= TELL_AGAIN_SECONDS)
+        if former is None or again or (former.messages, former.oldest) != (waiting, oldest):
             self._reporter.status.backlog = Backlog(messages=waiting, oldest=oldest, at=now.replace(microsecond=0))

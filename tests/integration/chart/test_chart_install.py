@@ -91,6 +91,7 @@ MAY = [
     ("watch", "tasks", KINDS, "", ""),
     ("list", "taskqueues", KINDS, "", ""),
     ("watch", "agentpools", KINDS, "", ""),
+    ("watch", "tasksources", KINDS, "", ""),
     ("patch", "tasks/status", KINDS, ELSEWHERE, ""),
     ("delete", "tasks", KINDS, ELSEWHERE, ""),
     ("patch", "agentpools/status", KINDS, ELSEWHERE, ""),
@@ -125,7 +126,7 @@ MAY_NOT = [
     ("update", "leases", "coordination.k8s.io", NAMESPACE, "other"),
     ("update", "leases", "coordination.k8s.io", "kube-system", f"{RELEASE}-taskdist"),
     ("create", "serviceaccounts/token", "", ELSEWHERE, ""),
-    ("list", "tasksources", KINDS, "", ""),
+    ("patch", "tasksources/status", KINDS, ELSEWHERE, ""),
     ("list", "nodes", "", "", ""),
     ("list", "customresourcedefinitions", "apiextensions.k8s.io", "", ""),
 ]

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from taskdist.api import Phase, Priority, Reason
 from taskdist.controller import dispatch, status_tracker
+from taskdist.controller.backlogs import SeenBacklog
 from taskdist.controller.dispatch import Dispatcher
 from taskdist.controller.retention import Withheld
 from taskdist.controller.snapshot import snapshot
@@ -303,6 +304,22 @@ async def test_facts_are_nobodys_without_leadership() -> None:
         view = led.dispatcher.tell_pool(("ns", "pool"))
         assert view is not None
         assert view.facts.desired == 1
+
+
+async def test_what_waits_at_sources_is_told_to_each_leader_that_begins_soon_enough() -> None:
+    room = Room()
+    room.others.add("elsewhere")
+    queue = ("ns", "q")
+    for told in (SeenBacklog(queue, "s", 7), SeenBacklog(queue, "over", 9), SeenBacklog(("elsewhere", "q"), "s", 9)):
+        room.dispatcher.backlogs.hear(told)
+    room.dispatcher.backlogs.hear(SeenBacklog(queue, "over", 0))
+    for boot, outside in ((80.0, 7), (100.0, 0)):
+        room.now = Now(boot, boot)
+        room.lead(1)
+        try:
+            assert room.dispatcher.tell_queue(("ns", "q")) == QueueFacts(1, 0, outside=outside)
+        finally:
+            await room.dispatcher.forget()
 
 
 async def test_a_question_is_no_telling(monkeypatch: pytest.MonkeyPatch) -> None:

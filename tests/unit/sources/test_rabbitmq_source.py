@@ -198,6 +198,17 @@ async def test_a_source_with_nothing_to_do_writes_nothing(rabbit: Set) -> None:
     assert len(rabbit.world.api.writes) == written
 
 
+async def test_that_messages_wait_is_said_again_before_it_is_too_old(rabbit: Set) -> None:
+    said: list[str] = []
+    rabbit.world.queue(accepting=False)
+    rabbit.broker.publish({})
+    await rabbit.apply()
+    for _ in range(12):
+        await rabbit.after(10)
+        said.append(str(rabbit.world.status()["backlog"]["at"]))
+    assert len(set(said)) in (4, 5)
+
+
 async def test_a_message_that_comes_again_is_the_same_task(rabbit: Set) -> None:
     rabbit.broker.publish({})
     # Its Task is made, and the answer is lost with the connection to the broker.

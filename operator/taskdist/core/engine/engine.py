@@ -85,6 +85,7 @@ class Core:
         self._handlers: dict[type[Any], Callable[[Any, float], list[Decision] | None]] = {
             events.QueueApplied: self._queue_applied,
             events.QueueDeleted: self._queue_deleted,
+            events.BacklogSeen: self._backlog_seen,
             events.PoolApplied: self._pool_applied,
             events.PoolDeleted: self._pool_deleted,
             events.TaskWaiting: self._task_waiting,
@@ -123,6 +124,9 @@ class Core:
         self._strategies.forget(event.key)
         self._parking.open(self._limits.drop_queue(event.key))
         self._rules_changed(former, self._catalogue.queue(event.key), now)
+
+    def _backlog_seen(self, event: events.BacklogSeen, _now: float) -> None:
+        self._autoscaler.backlogs.tell(event.queue, event.source, event.messages, event.until)
 
     def _rules_changed(self, former: Queue, queue: Queue, now: float) -> None:
         """Move the queue's waiting Tasks to where its present rules put them."""
@@ -416,6 +420,10 @@ class Core:
                 waiting, leased = found.get(key, (0, 0))
                 found[key] = (waiting + here.waiting, leased + here.leased)
         return found
+
+    def waiting_outside(self, queue: Key) -> int:
+        """Return how many messages wait at sources for the queue, as they said lately."""
+        return self._autoscaler.backlogs.waiting(queue)
 
     def pool_view(self, key: Key) -> PoolView:
         """Return the pool as it is now. For an unknown pool: what is left of it, and 0 desired."""

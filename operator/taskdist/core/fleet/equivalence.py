@@ -37,16 +37,23 @@ Candidates = tuple[Candidate, ...]
 class Demand:
     """Eligible Tasks that wait for room in the same pools, without those that a limit holds."""
 
-    __slots__ = ("candidates", "excess", "inflow", "shapes", "tasks")
+    __slots__ = ("assumed_service", "candidates", "excess", "inflow", "shapes", "tasks")
 
     def __init__(self, candidates: Candidates) -> None:
         self.candidates = candidates
         # What comes of them: kept only while a pool has a target for how long Tasks wait.
         self.inflow = Inflow()
+        # How many seconds each takes, where none has come of which that is known.
+        self.assumed_service = 0.0
         self.tasks = 0
         self.shapes = 0
         # How many of them quotas keep from starting beside the others, as of the last time that this was asked.
         self.excess = 0
+
+    @property
+    def service(self) -> float:
+        """How many seconds each is expected to take; 0 where that is not known."""
+        return self.inflow.service or self.assumed_service
 
     @property
     def startable(self) -> int:

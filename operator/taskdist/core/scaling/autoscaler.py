@@ -27,6 +27,7 @@ from taskdist.core.fleet.equivalence import Demand
 from taskdist.core.fleet.failing import allowed, told_of
 from taskdist.core.fleet.fleet import Fleet
 from taskdist.core.model import Key, Pool
+from taskdist.core.scaling.backlog import Backlogs
 from taskdist.core.scaling.sizing import (
     Layout,
     Sizing,
@@ -76,6 +77,7 @@ class Autoscaler:
         self._catalogue = catalogue
         self._fleet = fleet
         self._nobody = PoolMembers()
+        self.backlogs = Backlogs()
         self._sizes: dict[Key, Sizing] = {}
         # As of the catalogue's version `_seen`; the layout if any pool is elastic.
         self._seen = -1
@@ -109,7 +111,8 @@ class Autoscaler:
         self._look_again = None
         version = (self._catalogue.version, self._fleet.version)
         overfull = False
-        if self._seen != self._catalogue.version:
+        self.backlogs.lapse(now)
+        if self._seen != self._catalogue.version or self.backlogs.changed:
             self._look()
         if self._layout is None or self._layout.overfull:
             if self._still == version:
@@ -223,7 +226,10 @@ class Autoscaler:
         self._seen = catalogue.version
         self._states = [_PoolState(pool, self._sizes.setdefault(key, Sizing())) for key, pool in pools.items()]
         elastic = any(pool.elastic for pool in pools.values())
-        self._layout = Layout(pools, least_flexible_first(catalogue.demands.values())) if elastic else None
+        # What is still to come in chooses last.
+        outside = self.backlogs.demands(catalogue.queues, pools)
+        demands = [*least_flexible_first(catalogue.demands.values()), *outside]
+        self._layout = Layout(pools, demands) if elastic else None
 
     def _follow(
         self, pool: Pool, desired: int, members: PoolMembers, unheard: bool, waiting: int, now: float
@@ -317,8 +323,9 @@ class Autoscaler:
             for key, sizing in self._sizes.items()
             if (pool := self._catalogue.pools.get(key)) is not None and (at := sizing.wake(pool)) is not None
         ]
-        if self._look_again is not None:
-            times.append(self._look_again)
+        for at in (self._look_again, self.backlogs.wake()):
+            if at is not None:
+                times.append(at)
         return min(times, default=None)
 
     def view(self, key: Key) -> PoolView:

@@ -169,7 +169,7 @@ def pool_work(
     """
     found = [PoolWork(taken / slots) for taken, slots in zip(busy, layout.slots, strict=True)]
     for demand, candidates, first, last in layout.demands:
-        service, left, coming = demand.inflow.service, float(demand.startable), demand.inflow.load(now)
+        service, left, coming = demand.service, float(demand.startable), demand.inflow.load(now)
         found[first.number].rate += demand.inflow.rate(now) / first.at_once
         demand.inflow.look_ahead(starts[first.number])
         for number, at_once in candidates:

@@ -12,7 +12,7 @@ from functools import partial
 
 from taskdist.api import BreakerState, Phase
 from taskdist.core import Core, decisions
-from taskdist.core.events import PoolApplied, PoolDeleted, QueueApplied, QueueDeleted
+from taskdist.core.events import BacklogSeen, PoolApplied, PoolDeleted, QueueApplied, QueueDeleted
 from taskdist.core.model import Key, Pool, Queue
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Hold
 from taskdist.protocol.observations import (
@@ -45,6 +45,8 @@ from taskdist.protocol.settings import LeaderSettings
 
 # How often a leader whose sure time has passed asks whether it was renewed since.
 LAPSED_SECONDS = 0.25
+# How long what a source says of its backlog counts, unless it says it again: each 30 s where anything waits.
+BACKLOG_SECONDS = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,13 @@ class Leader:
     def _on_queue_deleted(self, key: Key, now: Now) -> None:
         self.state.queues.pop(key, None)
         self.core.handle(QueueDeleted(key), now.wall)
+
+    def backlog_seen(self, queue: Key, source: str, messages: int, now: Now) -> list[Action]:
+        """So many messages wait at a source for this queue. It counts until it is too old, unless it is told again."""
+        return self._input(partial(self._on_backlog_seen, queue, source, messages), now)
+
+    def _on_backlog_seen(self, queue: Key, source: str, messages: int, now: Now) -> None:
+        self.core.handle(BacklogSeen(queue, source, messages, now.wall + BACKLOG_SECONDS), now.wall)
 
     def pool_applied(self, pool: Pool, now: Now) -> list[Action]:
         """A pool is there, new or changed."""

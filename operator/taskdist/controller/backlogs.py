@@ -1,0 +1,109 @@
+"""What waits at sources for queues, as the status of TaskSources tells: heard from the API server, kept for a leader.
+
+Refuses to know when it is too old to count: the leader's core forgets what it is not told again.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from taskdist.core.model import Key
+from taskdist.kube import TASKSOURCES, Added, Client, Deleted, Informer, Obj, Updated
+from taskdist.kube.resources import name_of, namespace_of
+from taskdist.kube.store import Aside, Event
+from taskdist.protocol.observations import Action, Now
+from taskdist.protocol.operator import Leader
+from taskdist.protocol.operator.leader import BACKLOG_SECONDS
+
+
+class SeenBacklog(NamedTuple):
+    """So many messages wait at this source for this queue. `at`: when it said so; one that says it again says more."""
+
+    queue: Key
+    source: str
+    messages: int
+    at: str = ""
+
+    @property
+    def none(self) -> "SeenBacklog":
+        return SeenBacklog(self.queue, self.source, 0)
+
+
+def seen_backlog(obj: Obj) -> SeenBacklog:
+    """Read a source. Whatever is odd, and a source that makes no Tasks, says that nothing waits.
+
+    One whose messages choose their queue says nothing either: for which the messages are is not known.
+    """
+    spec, status = _map(obj.get("spec")), _map(obj.get("status"))
+    backlog, queue = _map(status.get("backlog")), _map(spec.get("task")).get("queue")
+    messages = backlog.get("messages")
+    known = isinstance(queue, str) and "{" not in queue and spec.get("suspend") is not True
+    key = (namespace_of(obj), str(queue) if known else "")
+    if not known or type(messages) is not int or messages <= 0:
+        return SeenBacklog(key, name_of(obj), 0)
+    return SeenBacklog(key, name_of(obj), messages, str(backlog.get("at") or ""))
+
+
+def _map(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def informer(
+    client: Client, namespaces: list[str] | None, tell: Callable[[SeenBacklog], None]
+) -> Informer[SeenBacklog]:
+    """Return a view of the sources; `tell` hears what waits whenever a source says so.
+
+    Nobody waits for its first list: where the kind is not installed, or may not be read, nothing waits outside.
+    """
+
+    def heard(event: Event[SeenBacklog]) -> None:
+        match event:
+            case Added(new):
+                if new.messages:
+                    tell(new)
+            case Updated(old, new):
+                if old.messages and old.queue != new.queue:
+                    tell(old.none)
+                if old != new:
+                    tell(new)
+            case Deleted(old):
+                if old.messages:
+                    tell(old.none)
+            case Aside():
+                pass  # none is set aside
+
+    return Informer(client, TASKSOURCES, transform=seen_backlog, on_event=heard, namespaces=namespaces)
+
+
+Input = Callable[[Callable[[Leader, Now], Iterable[Action]]], None]
+
+
+class HeardBacklogs:
+    """What was heard lately, also while another led. A leader hears of it by `give`, if this process has one.
+
+    Args:
+        serves: whether a namespace is this installation's.
+    """
+
+    def __init__(self, give: Input, clocks: Callable[[], Now], serves: Callable[[str], bool]) -> None:
+        self._give = give
+        self._clocks = clocks
+        self._serves = serves
+        self._heard: dict[tuple[Key, str], tuple[SeenBacklog, float]] = {}
+
+    def hear(self, told: SeenBacklog) -> None:
+        if told.messages:
+            self._heard[told.queue, told.source] = (told, self._clocks().boot)
+        else:
+            self._heard.pop((told.queue, told.source), None)
+        self._tell(told)
+
+    def tell_recent(self) -> None:
+        """Tell a leader that begins what is not too old."""
+        boot = self._clocks().boot
+        for told, heard in self._heard.values():
+            if boot - heard < BACKLOG_SECONDS:
+                self._tell(told)
+
+    def _tell(self, told: SeenBacklog) -> None:
+        if self._serves(told.queue[0]):
+            self._give(lambda leader, now: leader.backlog_seen(told.queue, told.source, told.messages, now))
