@@ -174,8 +174,6 @@ class AmqpSession:
         self._connection = connection
         self._channel = channel
         self._hand = hand
-        # The bytes of each message in hand.
-        self._sizes: dict[int, int] = {}
         self._arrived = told.arrived
         self._lost = told.lost
         self._now = now
@@ -206,7 +204,7 @@ class AmqpSession:
 
     async def _let_go(self, tag: int, telling: Awaitable[None]) -> None:
         """Tell what becomes of a message. A broker that does not read what it is told holds nobody up for long."""
-        self._hand.release(self._sizes.pop(tag, 0))
+        self._hand.release(tag)
         with _lost_is_told():
             async with asyncio.timeout(ANSWER_SECONDS):
                 await telling
@@ -273,18 +271,16 @@ class AmqpSession:
         unreadable = None
         if (why := headers.get(UNREADABLE)) is not None:
             unreadable = Poison(PoisonReason.INVALID_VALUE, f"its properties cannot be read: {why!s}")
-        if left_out is not None and left_out > MOST_BYTES:
+        if left_out:
             words = f"the body has {left_out} bytes, more than {MOST_BYTES}, and is left out of the dead letter"
             unreadable = Poison(PoisonReason.TOO_LARGE, words)
-        tag = int(delivery.delivery_tag or 0)
-        self._sizes[tag] = len(message.body)
         self._arrived(
             Delivery(
-                tag,
+                int(delivery.delivery_tag or 0),
                 message_of(message.body, properties, delivery.exchange or "", delivery.routing_key or "", self._now()),
                 message,
                 unreadable,
-                crowded=left_out is not None and left_out <= MOST_BYTES,
+                crowded=left_out == 0,
             )
         )
 

@@ -23,9 +23,11 @@ from yarl import URL
 # The header by which a message tells that its properties could not be read.
 UNREADABLE: Final = "x-taskdist-unreadable"
 
-# The most bytes that all bodies in hand may have, and so each; and a body that is small enough to be taken always.
+# The most bytes that all messages in hand may take, and so each body; and what is small enough to be taken always.
 MOST_BYTES: Final = 16 * 2**20
 SMALL_BYTES: Final = 64 * 2**10
+# How many bytes a byte of properties takes, at the most, once they are read: a table of three bytes an entry.
+READ_FACTOR: Final = 40
 # The most that a frame may have: brokers send 128 KiB, unless told otherwise.
 FRAME_BYTES: Final = 4 * 2**20
 
@@ -52,6 +54,13 @@ def mended(frame: bytes) -> bytes:
     return frame
 
 
+def _tag(frame: bytes) -> int:
+    """The number of the delivery that this method announces; 0 where it is cut off, which the library refuses."""
+    start = _HEAD.size + len(_DELIVER)
+    start += 1 + frame[start]
+    return int.from_bytes(frame[start : start + 8], "big")
+
+
 def _readable_names(payload: bytes) -> bytes:
     """A delivery whose names have a `?` for each byte that is no text."""
     start = len(_DELIVER)
@@ -70,22 +79,24 @@ def _framed(kind: int, channel: int, payload: bytes) -> bytes:
 
 
 class Hand:
-    """The bytes of the messages in hand on one connection, and what a message says whose body was left out."""
+    """What the messages in hand on one connection take, and what a message says of which something was left out."""
 
     def __init__(self) -> None:
         # No publisher can guess it, and so pretend.
         self.left_out = f"x-taskdist-left-out-{secrets.token_hex(8)}"
+        self._taken: dict[int, int] = {}
         self._bytes = 0
 
-    def takes(self, size: int) -> bool:
-        """Whether a body of this size is taken; then it counts until it is released."""
+    def takes(self, tag: int, size: int) -> bool:
+        """Whether a message that takes so much has room; then it counts until it is released."""
         if size > SMALL_BYTES and self._bytes + size > MOST_BYTES:
             return False
+        self._taken[tag] = size
         self._bytes += size
         return True
 
-    def release(self, size: int) -> None:
-        self._bytes -= size
+    def release(self, tag: int) -> None:
+        self._bytes -= self._taken.pop(tag, 0)
 
 
 class MendingReader:
@@ -95,8 +106,8 @@ class MendingReader:
         self._reader = reader
         self._hand = hand
         self._ready = b""
-        # By channel: whether a message is being handed over, and how much of a body is still to be left out.
-        self._handed_over: set[int] = set()
+        # By channel: which message is being handed over, and how much of a body is still to be left out.
+        self._handed_over: dict[int, int] = {}
         self._left: dict[int, int] = {}
 
     def at_eof(self) -> bool:
@@ -126,31 +137,35 @@ class MendingReader:
             return b""
         frame = mended(frame)
         if kind == _METHOD and frame.startswith(_DELIVER, _HEAD.size):
-            self._handed_over.add(channel)
+            self._handed_over[channel] = _tag(frame)
         elif kind == _CONTENT_HEADER:
             frame = self._bounded(frame, channel)
         return frame
 
     def _bounded(self, frame: bytes, channel: int) -> bytes:
-        """The header of a message, or one that says that its body is left out, as too much is in hand."""
+        """The header of a message, or one that says that it was left out, or its body: there is no room for it."""
         (size,) = struct.unpack_from(">Q", frame, _HEAD.size + 4)
         if channel not in self._handed_over:
             if size > MOST_BYTES:
                 raise ConnectionError(f"the broker sends back a message of {size} bytes")
             return frame
-        self._handed_over.discard(channel)
-        if self._hand.takes(size):
+        tag, read = self._handed_over.pop(channel), READ_FACTOR * len(frame)
+        beyond = size > MOST_BYTES
+        crowded = not self._hand.takes(tag, min(MOST_BYTES, read + (0 if beyond else size)))
+        if not crowded and not beyond:
             return frame
         self._left[channel] = size
-        _, _, header = pamqp.frame.unmarshal(frame)
-        assert isinstance(header, ContentHeader)
-        header.properties.headers = {**(header.properties.headers or {}), self._hand.left_out: size}
+        properties, left_out = Basic.Properties(), 0 if crowded else size
+        if not crowded:
+            _, _, header = pamqp.frame.unmarshal(frame)
+            assert isinstance(header, ContentHeader)
+            properties = header.properties
+        properties.headers = {**(properties.headers or {}), self._hand.left_out: left_out}
         try:
-            return pamqp.frame.marshal(ContentHeader(0, 0, header.properties), channel)
+            return pamqp.frame.marshal(ContentHeader(0, 0, properties), channel)
         except Exception:  # what could be read can not always be written
-            return pamqp.frame.marshal(
-                ContentHeader(0, 0, Basic.Properties(headers={self._hand.left_out: size})), channel
-            )
+            properties = Basic.Properties(headers={self._hand.left_out: left_out})
+            return pamqp.frame.marshal(ContentHeader(0, 0, properties), channel)
 
 
 class Transport(TransportFactory):
