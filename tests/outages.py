@@ -46,13 +46,15 @@ class Outages:
         process.wait()
 
     def _start_api_server(self) -> None:
-        arguments = self._stack.plane.processes[API_SERVER].args
-        assert isinstance(arguments, list)
-        environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        self._stack.plane.start_process(API_SERVER, [str(each) for each in arguments], environment)
-        until(self._ready, "the API server is ready again")
+        until(self._api_server_is_back, "the API server is ready again", 180)
 
-    def _ready(self) -> bool:
+    def _api_server_is_back(self) -> bool:
+        """Whether it is ready. It is begun again where it ended: a connection may have its port for a while."""
+        process = self._stack.plane.processes[API_SERVER]
+        if process.poll() is not None:
+            assert isinstance(process.args, list)
+            environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+            self._stack.plane.start_process(API_SERVER, [str(each) for each in process.args], environment)
         try:
             return bool(self._stack.plane.client.request("GET", "/readyz") == "ok")
         except (KubeError, OSError):

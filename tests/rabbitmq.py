@@ -80,6 +80,16 @@ class RabbitMQ:
             "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "plugins"),
         }
+        end = time.monotonic() + SECONDS
+        while not self._answers():
+            assert time.monotonic() < end, (self.directory / "log").read_text()[-2000:]
+            # A connection may have one of its ports for a while: then it ends, and is begun again.
+            if any(each.poll() is not None for each in self._processes) or not self._processes:
+                self.kill()
+                self._begin(environment)
+            time.sleep(0.2)
+
+    def _begin(self, environment: dict[str, str]) -> None:
         with (self.directory / "log").open("ab") as log:
             for command in (["epmd", "-port", str(self._names)], [str(program())]):
                 process = subprocess.Popen(
@@ -92,11 +102,6 @@ class RabbitMQ:
                     start_new_session=True,
                 )
                 self._processes.append(process)
-        end = time.monotonic() + SECONDS
-        while not self._answers():
-            assert time.monotonic() < end, (self.directory / "log").read_text()[-2000:]
-            assert self._processes[-1].poll() is None, (self.directory / "log").read_text()[-2000:]
-            time.sleep(0.2)
 
     def kill(self) -> None:
         """End it as a power cut would: all of its processes at once."""
