@@ -17,6 +17,8 @@ import uvicorn
 from taskdist.client import AsyncClient
 from taskdist.client.kube import KubeBackend
 from taskdist.kube import Client, ConfigurationError, Credentials, HttpTransport, OnBehalf, Reviews
+from taskdist.kube.reviews import AT_ONCE
+from taskdist.mcp.long_calls import MOST_LISTENED_AT_ONCE
 from taskdist.mcp.measures import Measures
 from taskdist.mcp.notices import Notices
 from taskdist.mcp.rim import Places, Rim
@@ -27,8 +29,6 @@ from taskdist.observability.serve import HealthServer, MetricsServer
 
 _log = structlog.get_logger("taskdist.mcp")
 
-CONNECTIONS = 200
-"""To the API server, at most; each is held for one request."""
 TIMEOUT = 30.0
 END_SECONDS = 5
 """How long requests under way may take at the end, in seconds: well within a pod's grace."""
@@ -72,7 +72,10 @@ async def _serve(settings: Settings) -> int:
     stopping, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    transport = HttpTransport(Credentials(settings.kubeconfig), connections=CONNECTIONS, user_agent="taskdist-mcp")
+    # Of each call that waits one is held by its watch, and of each Task that is listened to: there is one left for all
+    # who ask, and for the reviews of who calls.
+    connections = 2 * settings.most_calls + MOST_LISTENED_AT_ONCE + AT_ONCE
+    transport = HttpTransport(Credentials(settings.kubeconfig), connections=connections, user_agent="taskdist-mcp")
     await transport.open()
     try:
         places = Places(settings.most_calls, settings.most_calls_each)

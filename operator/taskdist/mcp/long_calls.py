@@ -41,6 +41,8 @@ from taskdist.protocol import convert
 EXTENSION = "io.modelcontextprotocol/tasks"
 MOST_LISTENED = 20
 """Tasks that one stream tells of."""
+MOST_LISTENED_AT_ONCE = 200
+"""Tasks that all streams of a server tell of: each costs a watch. Who comes too late polls."""
 LISTEN_SECONDS = 600.0
 """A stream ends after so long, well: who still wants to hear listens anew, and is told how it stands first."""
 LEAST_POLL, MOST_POLL = 1_000, 30_000
@@ -75,6 +77,7 @@ class LongCalls(Extension):
         self._reading = reading
         self._patience = patience
         self._clock = clock
+        self._listened = 0
 
     def methods(self) -> Sequence[MethodBinding]:
         return [
@@ -106,11 +109,20 @@ class LongCalls(Extension):
     async def listen(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """Serve `subscriptions/listen` for tasks: the server's middleware, as the method is the protocol's own."""
         wanted = _task_ids(ctx.params) if ctx.method == "subscriptions/listen" else None
-        if wanted is None or ctx.protocol_version not in MODERN:
+        if wanted is None or ctx.request_id is None or ctx.protocol_version not in MODERN:
             return await call_next(ctx)
         _demand(ctx)
         if not all(isinstance(each, str) for each in wanted) or len(wanted) > MOST_LISTENED:
             raise MCPError(INVALID_PARAMS, f"taskIds: name at most {MOST_LISTENED} tasks by their ids")
+        if self._listened + len(wanted) > MOST_LISTENED_AT_ONCE:
+            raise MCPError(INTERNAL_ERROR, "Subscription limit reached: poll by tasks/get, or listen later")
+        self._listened += len(wanted)
+        try:
+            return await self._tell_all(ctx, wanted)
+        finally:
+            self._listened -= len(wanted)
+
+    async def _tell_all(self, ctx: ServerRequestContext[Any, Any], wanted: Sequence[str]) -> HandlerResult:
         meta = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
         # Those that are not there, or not the caller's to read, are left out, as the acknowledgement says.
         there = [each for each in dict.fromkeys(wanted) if await self._is_there(each)]

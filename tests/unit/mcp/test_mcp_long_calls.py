@@ -13,6 +13,7 @@ from mcp_tasks import EXTENSION, Handle, Tasks, ask
 from taskdist.client import AsyncClient
 from taskdist.client.testing import FakeBackend
 from taskdist.kube import TASKQUEUES, TASKS, ApiError, uid_of
+from taskdist.mcp import long_calls
 from taskdist.mcp.notices import Notices
 from taskdist.mcp.server import build
 from unit.mcp.door import NOW, add_task, moment, ran
@@ -204,6 +205,21 @@ async def test_who_may_not_listen_is_told(fake: FakeBackend, ids: list[Any], dec
         with pytest.raises(MCPError) as caught:
             await asking.ask("subscriptions/listen", notifications={"taskIds": ids})
     assert caught.value.error.code == code
+
+
+async def test_who_comes_too_late_to_listen_polls(fake: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_calls, "MOST_LISTENED_AT_ONCE", 1)
+    fake.hold()
+    await add_task(fake, "a")
+    async with asyncio.timeout(60), asker(fake) as asking:
+        wanted = {"notifications": {"taskIds": [f"a:{uid_of(await fake.get(TASKS, 'a'))}"]}}
+        listening = asyncio.create_task(asking.ask("subscriptions/listen", **wanted))
+        await asking.hears(lambda: bool(asking.told))
+        with pytest.raises(MCPError, match="poll by tasks/get"):
+            await asking.ask("subscriptions/listen", **wanted)
+        await fake.patch(TASKS, "a", {"status": PHASES["succeeded"][0]})
+        assert (await listening)["resultType"] == "complete"
+        assert (await asking.ask("subscriptions/listen", **wanted))["resultType"] == "complete"
 
 
 async def test_the_extension_is_told_of(fake: FakeBackend) -> None:
