@@ -13,17 +13,19 @@ import pytest
 
 from integration.controller.conftest import TIMINGS, make_room
 from integration.controller.room import Room
+from integration.mcp.desk import RULES, Desk
+from integration.mcp.over_http import Door, running
 from taskdist.local.controlplane import ControlPlane
 from taskdist.local.stack import Stack
 
 ROOT = Path(__file__).parents[3]
 SOURCE = Path(__file__).with_name("other_client")
-Ask = Callable[[dict[str, Any]], list[dict[str, Any]]]
+Ask = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
 def other_client() -> Ask:
-    """Carries out steps by the official TypeScript client: see ask.mjs."""
+    """Runs ask.mjs, or another of the scripts, on what it is to read, and returns what it wrote."""
     node, npm = shutil.which("node"), shutil.which("npm")
     version = subprocess.run([node, "--version"], capture_output=True, text=True).stdout if node else "none"
     assert npm, "npm is missing: install Node.js 20 or newer"
@@ -40,14 +42,13 @@ def other_client() -> Ask:
         subprocess.run(command, cwd=there, check=True, timeout=300, stdout=subprocess.DEVNULL)
         ready.write_text(lock)
 
-    def ask(wanted: dict[str, Any]) -> list[dict[str, Any]]:
-        command = [str(node), "ask.mjs"]
+    def ask(wanted: dict[str, Any], script: str = "ask.mjs") -> Any:
+        command = [str(node), script]
         done = subprocess.run(
             command, cwd=there, input=json.dumps(wanted), capture_output=True, text=True, timeout=240, check=False
         )
         assert done.returncode == 0, done.stderr[-3000:]
-        answers: list[dict[str, Any]] = json.loads(done.stdout)
-        return answers
+        return json.loads(done.stdout)
 
     return ask
 
@@ -67,3 +68,12 @@ def room() -> Iterator[Room]:
             next(rooms, None)
         finally:
             stack.down()
+
+
+@pytest.fixture(scope="module")
+def door(room: Room, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """The door over HTTP."""
+    desk = Desk(room, tmp_path_factory.mktemp("mcp"))
+    desk.account("caller", RULES)
+    with running(desk, desk.directory) as door:
+        yield door

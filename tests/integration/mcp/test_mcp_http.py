@@ -3,132 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-import yaml
-from mcp import Client, ClientSession
-from mcp.client.streamable_http import streamable_http_client
-from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.exceptions import MCPError
 
-from integration.controller.conftest import ROOT
-from integration.mcp.desk import RBAC, Agent, Desk
+from integration.mcp.desk import Desk
+from integration.mcp.over_http import Door, of_the_chart, running
 from mcp_tasks import Tasks, ask, handle_of
 from patience import until
-from taskdist.local.binaries import find
-from taskdist.local.controlplane import free_ports
 
 # The first use of helm may build it.
 pytestmark = pytest.mark.timeout(1200)
 JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
 
-class Door:
-    """The process, under the chart's ServiceAccount."""
-
-    def __init__(self, desk: Desk, directory: Path) -> None:
-        self.desk = desk
-        self.port, self.metrics, self.health = free_ports(3)
-        self.url = f"http://127.0.0.1:{self.port}/v1/namespaces/{desk.room.namespace}/mcp"
-        self._log = directory / "mcp.log"
-        self._kubeconfig = desk.kubeconfig("mcp", desk.token("taskdist-mcp"))
-
-    def start(self) -> None:
-        env = os.environ | {
-            "KUBECONFIG": str(self._kubeconfig),
-            "TASKDIST_HOST": "127.0.0.1",
-            "TASKDIST_MCP_PORT": str(self.port),
-            "TASKDIST_METRICS_PORT": str(self.metrics),
-            "TASKDIST_HEALTH_PORT": str(self.health),
-        }
-        command = [sys.executable, "-m", "taskdist.cli.main", "mcp", "--http"]
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=env, stderr=log)
-        until(lambda: self.process.poll() is not None or self._ready(), "the door is ready")
-        assert self.process.poll() is None, self._log.read_text()[-2000:]
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(20)
-
-    def metric(self, name: str) -> float:
-        lines = httpx.get(f"http://127.0.0.1:{self.metrics}/metrics").text.splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
-
-    def _ready(self) -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.health}/readyz").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    @asynccontextmanager
-    async def by_session(self, account: str = "caller", url: str = "") -> AsyncIterator[Agent]:
-        """As agents of today ask: with a handshake."""
-        headers = {"Authorization": f"Bearer {self.desk.token(account)}"}
-        async with (
-            create_mcp_http_client(headers) as http,
-            streamable_http_client(url or self.url, http_client=http) as streams,
-            ClientSession(*streams[:2]) as session,
-        ):
-            await session.initialize()
-            yield Agent(session)
-
-    @asynccontextmanager
-    async def by_client(
-        self, account: str = "caller", url: str = "", tasks: Tasks | None = None
-    ) -> AsyncIterator[Agent]:
-        """By the newest form of the protocol, without one."""
-        headers = {"Authorization": f"Bearer {self.desk.token(account)}"}
-        async with (
-            create_mcp_http_client(headers) as http,
-            Client(
-                streamable_http_client(url or self.url, http_client=http), extensions=[tasks] if tasks else []
-            ) as client,
-        ):
-            yield Agent(client)
-
-
 @pytest.fixture(scope="module")
 def rights() -> list[dict[str, Any]]:
-    """The cluster-wide objects that the chart makes for it."""
-    command: list[str | Path] = [find("helm"), "template", "taskdist", ROOT / "charts" / "taskdist"]
-    command += ["--namespace", "default", "--kube-version", "1.34.0", "--set", "mcp.enabled=true"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    made = [each for each in yaml.safe_load_all(done.stdout) if each]
-    mine = [each for each in made if each["metadata"]["labels"].get("app.kubernetes.io/component") == "mcp"]
-    return [each for each in mine if each["apiVersion"].startswith("rbac.")]
+    return of_the_chart()
 
 
 @pytest.fixture(scope="module")
-def door(desk: Desk, rights: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    client, made = desk.room.client, []
-    client.create(desk.room.path("serviceaccounts"), {"metadata": {"name": "taskdist-mcp"}})
-    for each in rights:
-        for subject in each.get("subjects") or ():
-            subject["namespace"] = desk.room.namespace
-        path = f"{RBAC}/{each['kind'].lower()}s/{each['metadata']['name']}"
-        client.apply(path, each)
-        made.append(path)
-    assert len(made) == 2
-    door = Door(desk, tmp_path_factory.mktemp("http"))
-    try:
-        door.start()
+def door(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    with running(desk, tmp_path_factory.mktemp("http")) as door:
         yield door
-        assert door.stop() == 0
-    finally:
-        door.process.kill()
-        door.process.wait()
-        for path in made:
-            client.delete(path)
 
 
 def test_its_own_account_may_review_tokens_and_nothing_else(rights: list[dict[str, Any]]) -> None:
@@ -192,15 +93,20 @@ def test_who_is_not_known_is_refused(door: Door, token: str) -> None:
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
 
 
-async def test_who_leaves_gives_the_place_back(door: Door) -> None:
+@pytest.mark.parametrize("version", ["2025-06-18", "2026-07-28"])
+async def test_who_leaves_gives_the_place_back(door: Door, version: str) -> None:
     door.desk.room.task("endless", "unheard-of")
     until(lambda: door.metric("taskdist_mcp_calls") == 0, "nobody calls")
-    wait = {
-        "name": "task-queue",
-        "arguments": {"request": {"action": "wait", "task": "endless", "timeout_seconds": 600}},
+    request = {"action": "wait", "task": "endless", "timeout_seconds": 600}
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": version,
+        "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
     }
+    wait = {"name": "task-queue", "arguments": {"request": request}, "_meta": meta}
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": wait}
-    headers = JSON | {"Authorization": f"Bearer {door.desk.token('caller')}", "MCP-Protocol-Version": "2025-06-18"}
+    headers = JSON | {"Authorization": f"Bearer {door.desk.token('caller')}", "MCP-Protocol-Version": version}
+    headers |= {"Mcp-Method": "tools/call", "Mcp-Name": "task-queue"}
     async with httpx.AsyncClient(headers=headers, timeout=60) as client:
         calls = [asyncio.create_task(client.post(door.url, json=body)) for _ in range(20)]
         await asyncio.to_thread(until, lambda: door.metric("taskdist_mcp_calls") == 20, "all wait")
