@@ -1395,4 +1395,71 @@ SOURCES += [
     ),
 ]
 
+SIGNATURE = {"header": "X-Signature"}
+HOOK = {"format": "JSON", "secretName": "login", "signature": SIGNATURE}
+
+
+def hook(identity: str | None = "{hash}", name: str = "s", signature: Obj | None = None, **more: Any) -> Obj:
+    """A webhook for queue `q`; `signature` is what is different about it."""
+    spec = HOOK | {"signature": SIGNATURE | (signature or {})} | more
+    webhook = {key: value for key, value in spec.items() if value is not None}
+    return source(name, cron=None, webhook=webhook, task={} if identity is None else {"identity": identity})
+
+
+WRITING += [
+    Case(
+        "source-refused",
+        (hook(None),),
+        "spec.task.identity",
+        "nothing tells one delivery from another",
+        (
+            hook(),
+            hook(None, "t", format="CloudEvents"),
+            source("u", cron=None, webhook={"format": "JSON", "secretName": "login"}),
+        ),
+        name="delivery",
+    ),
+    Case(
+        "source-refused",
+        (hook(signature={"content": "{body}"}),),
+        "spec.webhook.signature.content",
+        "no path in braces",
+        (hook(signature={"content": "{text}"}),),
+        changes=False,
+        name="signed",
+    ),
+]
+SOURCES += [
+    Case(
+        "source-unusable",
+        (hook(signature={"timestamp": "{headers.date}"}),),
+        "spec.webhook.signature.timestamp",
+        "no part of what is signed",
+        (hook(signature={"timestamp": "{headers.date}", "content": "{headers.Date}.{text}"}),),
+        changes=False,
+        name="signed-time",
+    ),
+    Case(
+        "source-forgets",
+        (hook(toleranceSeconds=7200), queue(ttlSecondsAfterFinished=3600)),
+        "spec.task.queue",
+        "after 3600 s",
+        (hook(toleranceSeconds=7200), queue(ttlSecondsAfterFinished=7200)),
+        name="tolerance",
+    ),
+    Case(
+        "source-replayable",
+        (hook("{headers.x-delivery}"), queue()),
+        "spec.task.identity",
+        "{headers.x-delivery} is no part of what is signed",
+        (
+            hook(),
+            hook("{$.id}", "t"),
+            hook("{headers.x-delivery}", "u", {"content": "{headers.X-Delivery}.{text}"}),
+            source("v", cron=None, webhook={"format": "JSON", "secretName": "login"}),
+            queue(),
+        ),
+    ),
+]
+
 CASES = [*WRITING, *ROUTING, *SERVING, *TIMES, *LIMITS, *ORDER, *DELIVERY, *KINSHIP, *KEEPING, *AGENTS, *SOURCES]

@@ -55,6 +55,7 @@ from taskdist.api.tasksource import (
     TaskSourceStatus,
 )
 from taskdist.api.template import TaskTemplate
+from taskdist.api.webhook import DeliveryFormat, Signature, SignatureAlgorithm, SignatureEncoding, Webhook
 
 __all__ = [
     "CONDITION_STATUS",
@@ -75,6 +76,7 @@ __all__ = [
     "Condition",
     "Cron",
     "Delivery",
+    "DeliveryFormat",
     "Dispatch",
     "Kafka",
     "LabelSelector",
@@ -98,6 +100,9 @@ __all__ = [
     "Sasl",
     "Scaling",
     "SelectorRequirement",
+    "Signature",
+    "SignatureAlgorithm",
+    "SignatureEncoding",
     "SourceReason",
     "StartFrom",
     "Strategy",
@@ -112,4 +117,5 @@ __all__ = [
     "TaskStatus",
     "TaskTemplate",
     "Unreadable",
+    "Webhook",
 ]

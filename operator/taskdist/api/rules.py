@@ -155,6 +155,17 @@ def source_rules() -> list[Rule]:
     ]
 
 
+def _identity_rule() -> Rule:
+    """Standard Webhooks and CloudEvents name their deliveries; of any other JSON somebody has to say what does."""
+    return rule(
+        "!has(self.webhook) || self.webhook.format != 'JSON' || !has(self.webhook.signature) "
+        "|| has(self.task.identity)",
+        "task.identity is missing, which tells one delivery from another: name what does, such as {$.id}, or {hash} "
+        "where no two bodies are the same",
+        ".task.identity",
+    )
+
+
 def _template_rules() -> list[Rule]:
     """Paths within the texts of a template; those of its payload only the process and the review see."""
     fields = TaskTemplate.model_json_schema(by_alias=True)["properties"]
@@ -165,16 +176,17 @@ def _template_rules() -> list[Rule]:
             "deadline and deadlineSeconds both say the deadline: set one of the two",
             ".deadlineSeconds",
         ),
-        *(
-            rule(f"!has(self.{name}) || {_TEMPLATE.format(f'self.{name}')}", _NO_PATH.format(name), f".{name}")
-            for name in plain
-        ),
+        *(_path_rule(name) for name in plain),
         rule(
             f"!has(self.labels) || self.labels.all(name, {_TEMPLATE.format('self.labels[name]')})",
             _NO_PATH.format("labels"),
             ".labels",
         ),
     ]
+
+
+def _path_rule(name: str) -> Rule:
+    return rule(f"!has(self.{name}) || {_TEMPLATE.format(f'self.{name}')}", _NO_PATH.format(name), f".{name}")
 
 
 _TEMPLATE = '{}.matches(r"' + TEMPLATE_PATTERN.replace("{", "{{").replace("}", "}}") + '")'
@@ -230,6 +242,8 @@ NESTED: dict[str, list[Rule]] = {
         ),
     ],
     "TaskTemplate": _template_rules(),
+    "TaskSourceSpec": [_identity_rule()],
+    "Signature": [_path_rule("content"), _path_rule("timestamp")],
     "Cron": [
         rule(
             f'self.schedule.matches(r"{SCHEDULE_PATTERN}")',

@@ -12,9 +12,10 @@ from pydantic import Field, StringConstraints
 
 from taskdist.api.meta import AS_SET, Condition, Message, Model, ObjectMeta, as_map
 from taskdist.api.template import TaskTemplate
+from taskdist.api.webhook import Webhook
 
 # The fields of the spec of which exactly one is there.
-SOURCES: Final = ("cron", "rabbitmq", "kafka")
+SOURCES: Final = ("cron", "rabbitmq", "kafka", "webhook")
 # The most runs that are made up for.
 MAX_CATCH_UP = 1000
 
@@ -174,6 +175,9 @@ class TaskSourceSpec(Model):
     cron: Cron | None = Field(default=None, description="A Task at set times.")
     rabbitmq: RabbitMQ | None = Field(default=None, description="A Task of each message of a RabbitMQ queue.")
     kafka: Kafka | None = Field(default=None, description="A Task of each message of Kafka topics.")
+    webhook: Webhook | None = Field(
+        default=None, description="A Task of each signed delivery that is posted to the HTTP door."
+    )
 
 
 class CronStatus(Model):

@@ -17,12 +17,13 @@ from taskdist.gateway.measures import Measures
 from taskdist.gateway.problems import Problem
 from taskdist.gateway.routes import Routes
 from taskdist.gateway.shapes import NewTask, TaskChange
+from taskdist.gateway.webhooks import Webhooks
 
 DESCRIPTION = """Tasks in, results out. Send the token that you would give kubectl as `Authorization: Bearer TOKEN`:
 whatever you may do by kubectl you may do here, and no more. Errors are problem details (RFC 9457)."""
 
 
-def build(routes: Routes, measures: Measures, root_path: str = "") -> FastAPI:
+def build(routes: Routes, measures: Measures, root_path: str = "", webhooks: Webhooks | None = None) -> FastAPI:
     """Return the application."""
     app = FastAPIOffline(
         title="Task Distributor",
@@ -34,6 +35,8 @@ def build(routes: Routes, measures: Measures, root_path: str = "") -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(routes.router)
+    if webhooks is not None:
+        app.include_router(webhooks.router)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _refused)

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from taskdist.gateway.problems import Problem, of_validation
 from taskdist.gateway.shapes import NewTask, TaskChange
@@ -28,10 +29,14 @@ def media_type(request: Request) -> str:
 async def read(request: Request, most: int) -> bytes:
     """Return the whole body. Raises Problem where it is larger than `most` bytes, before it is read to its end."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise Problem(413, f"the body has more than {most} bytes", reason="TooLarge")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise Problem(413, f"the body has more than {most} bytes", reason="TooLarge")
+    except ClientDisconnect:
+        # Nobody hears it; a defect it is not.
+        raise Problem(400, "the connection ended before the body did", reason="Incomplete") from None
     return bytes(body)
 
 

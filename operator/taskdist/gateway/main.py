@@ -6,6 +6,7 @@ A part that fails for good ends the process.
 import asyncio
 import signal
 import ssl
+from typing import Any
 
 import structlog
 import uvicorn
@@ -14,6 +15,7 @@ from taskdist.gateway import measures
 from taskdist.gateway.app import build
 from taskdist.gateway.board import Board, Seen, seen
 from taskdist.gateway.callers import Callers
+from taskdist.gateway.hooks import Hooks, Secrets, SeenSource, seen_source
 from taskdist.gateway.leader import LeadersView
 from taskdist.gateway.measures import Measures
 from taskdist.gateway.queues import Queues, SeenQueue, seen_queue
@@ -21,9 +23,11 @@ from taskdist.gateway.routes import Routes
 from taskdist.gateway.settings import Settings
 from taskdist.gateway.submitting import Submitter
 from taskdist.gateway.waiting import Places
+from taskdist.gateway.webhooks import Webhooks
 from taskdist.kube import (
     TASKQUEUES,
     TASKS,
+    TASKSOURCES,
     Client,
     ConfigurationError,
     Credentials,
@@ -73,10 +77,22 @@ class Gateway:
         self.queues: Informer[SeenQueue] = Informer(
             client, TASKQUEUES, transform=seen_queue, on_event=queues.hear, namespaces=namespaces
         )
+        hooks = Hooks()
+        # None where webhooks are off: then it has no right to look, and none is found.
+        self.sources: Informer[SeenSource] | None = None
+        if settings.webhook_namespaces:
+            self.sources = Informer(
+                client,
+                TASKSOURCES,
+                transform=seen_source,
+                on_event=hooks.hear,
+                namespaces=settings.webhook_namespaces,
+            )
         callers = Callers(Reviews(client), transport)
         leader = LeadersView(client, settings.view, settings.lease)
         routes = Routes(self.board, callers, Submitter(queues), self.places, leader)
-        self.app = build(routes, self.measures, settings.root_path)
+        webhooks = Webhooks(hooks, Secrets(client), queues, client, self.measures)
+        self.app = build(routes, self.measures, settings.root_path, webhooks)
         self.measures.show(self._gauges)
 
     async def begun(self) -> None:
@@ -86,12 +102,16 @@ class Gateway:
 
     def unready(self) -> str | None:
         """Say what keeps callers from being answered; None where nothing does."""
-        for informer in (self.tasks, self.queues):
+        for informer in self.informers():
             if not (informer.is_synced and self.board.begun):
                 return f"waiting for the first list of {informer.resource}"
             if informer.silent_for > SILENT_SECONDS:
                 return f"the API server has said nothing of {informer.resource} for {informer.silent_for:.0f} s"
         return None
+
+    def informers(self) -> "list[Informer[Any]]":
+        """All that is watched."""
+        return [self.tasks, self.queues, *([] if self.sources is None else [self.sources])]
 
     def _told(self, namespace: str) -> str | None:
         return self.tasks.version_in(namespace)
@@ -147,8 +167,7 @@ async def _until(stopping: asyncio.Event, gateway: Gateway, server: uvicorn.Serv
     parts = {
         asyncio.create_task(part, name=name)
         for name, part in (
-            ("tasks", gateway.tasks.run()),
-            ("queues", gateway.queues.run()),
+            *((each.resource.plural, each.run()) for each in gateway.informers()),
             ("server", server.serve()),
         )
     }

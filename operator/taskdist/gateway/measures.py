@@ -37,6 +37,17 @@ class Measures:
             registry=self.registry,
         )
 
+        self._deliveries = Counter(
+            "taskdist_gateway_deliveries",
+            "Deliveries of webhooks, each event of a batch for itself, by source and by what became of them.",
+            ("namespace", "source", "outcome"),
+            registry=self.registry,
+        )
+
+    def delivery(self, namespace: str, source: str, outcome: str) -> None:
+        """Count a delivery to a source that is there: names that strangers make up are no labels."""
+        self._deliveries.labels(namespace, source, outcome).inc()
+
     def request(self, method: str, path: str, status: int, seconds: float) -> None:
         # A method is the caller's word: those that no route has are one.
         known = method if method in ("GET", "POST", "PATCH", "DELETE") else "other"

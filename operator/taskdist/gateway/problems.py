@@ -25,16 +25,23 @@ class Problem(Exception):
         reason: str = "",
         errors: Sequence[FieldError] = (),
         retry_after: float | None = None,
+        challenge: str = "Bearer",
     ) -> None:
+        """`challenge`: with status 401, what a caller shows to be known."""
         super().__init__(detail)
         self.status = status
         self.details = ProblemDetails(
             title=title(status), status=status, detail=detail, reason=reason, errors=list(errors)
         )
         self.retry_after = retry_after
+        self.challenge = challenge
 
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.details.document(), self.status, headers(self.status, self.retry_after), MEDIA_TYPE)
+    def response(self, **more: Any) -> JSONResponse:
+        """`more`: further members of the body."""
+        said = headers(self.status, self.retry_after)
+        if "WWW-Authenticate" in said:
+            said["WWW-Authenticate"] = self.challenge
+        return JSONResponse(self.details.document() | more, self.status, said, MEDIA_TYPE)
 
 
 def of_access(error: AccessError) -> Problem:

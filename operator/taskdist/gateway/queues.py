@@ -44,6 +44,11 @@ class Queues:
         else:
             self._queues[event.new.queue.key] = event.new
 
+    def is_closed(self, namespace: str, name: str) -> bool:
+        """Whether the queue takes no Tasks, as far as is known."""
+        found = self._queues.get((namespace, name))
+        return found is not None and found.closed is not None
+
     def full(self, namespace: str, name: str, otherwise: float) -> Problem:
         """Return the answer to a Task for this queue, whose door is closed; `otherwise`: when to ask, if nothing tells.
 

@@ -23,6 +23,7 @@ class Settings:
     view: str = ""  # where the leader's view is asked, host:port; empty: nobody is
     lease: str = ""  # NAMESPACE/NAME of the operator's Lease
     most_waiting: int = 10_000  # requests that wait or stream at once
+    webhook_namespaces: tuple[str, ...] = ()  # whose webhooks are served; empty: none
     log_level: str = "info"
     kubeconfig: str | None = None  # None: in-cluster, or KUBECONFIG
 
@@ -44,18 +45,26 @@ class Settings:
         root = env.get("TASKDIST_GATEWAY_ROOT_PATH", "").rstrip("/")
         if root and not root.startswith("/"):
             raise SettingsError(f"TASKDIST_GATEWAY_ROOT_PATH is {root!r}: let it begin with a slash")
+        watched = read.names("TASKDIST_WATCH_NAMESPACES")
+        webhooks = read.names("TASKDIST_GATEWAY_WEBHOOK_NAMESPACES")
+        if watched and (beyond := [each for each in webhooks if each not in watched]):
+            raise SettingsError(
+                f"TASKDIST_GATEWAY_WEBHOOK_NAMESPACES names {beyond[0]}, which TASKDIST_WATCH_NAMESPACES does not: add "
+                "it there, or leave it out here"
+            )
         return cls(
             port=ports["TASKDIST_GATEWAY_PORT"],
             metrics_port=ports["TASKDIST_METRICS_PORT"],
             health_port=ports["TASKDIST_HEALTH_PORT"],
             host=env.get("TASKDIST_HOST", "0.0.0.0"),
-            watch_namespaces=read.names("TASKDIST_WATCH_NAMESPACES"),
+            watch_namespaces=watched,
             tls_cert=cert,
             tls_key=key,
             root_path=root,
             view=read.address("TASKDIST_GATEWAY_VIEW", "") if env.get("TASKDIST_GATEWAY_VIEW") else "",
             lease=env.get("TASKDIST_OPERATOR_LEASE", ""),
             most_waiting=read.whole("TASKDIST_GATEWAY_MOST_WAITING", 10_000, 1, 1_000_000),
+            webhook_namespaces=webhooks,
             log_level=read.one_of("TASKDIST_LOG_LEVEL", "info", LEVELS),
             kubeconfig=env.get("KUBECONFIG") or None,
         )

@@ -4,11 +4,13 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 
+from taskdist.api import DeliveryFormat
 from taskdist.api.rules import DEAD_LETTERS_READ, SASL_WITHOUT_SECRET, source_rules
 from taskdist.api.tasksource import SCHEDULE_PATTERN, SOURCES
 from taskdist.api.template import TEMPLATE_PATTERN
 from taskdist.intake.mapping import MappingError, compile_mapping
 from taskdist.intake.schedule import ScheduleError, parse_schedule
+from taskdist.intake.signatures import compile_signature, unsigned
 from taskdist.intake.templates import TemplateError, parse
 from taskdist.lint.findings import Flaw, Mend, Severity, patch, rule
 from taskdist.lint.setup import Setup, SourceDoc
@@ -27,8 +29,8 @@ def source_refused(setup: Setup) -> Iterator[Flaw]:
     """A source that contradicts itself, or has braces without a path.
 
     The API server refuses it: exactly one kind of source, one deadline, a schedule of five fields, a Secret where Kafka
-    asks for a password, dead letters in another topic than those that are read, and in braces a path such as
-    `$.order.id`.
+    asks for a password, dead letters in another topic than those that are read, what tells signed JSON apart, and in
+    braces a path such as `$.order.id`.
     """
     for source in setup.sources.values():
         spec, at = source.spec, source.manifest
@@ -46,6 +48,9 @@ def source_refused(setup: Setup) -> Iterator[Flaw]:
                 yield Flaw(at, "spec.kafka.secretName", *_split(SASL_WITHOUT_SECRET))
             if kafka.dead_letter_topic in kafka.topics:
                 yield Flaw(at, "spec.kafka.deadLetterTopic", *_split(DEAD_LETTERS_READ))
+        if _nameless(source):
+            mend = Mend("Name what tells them apart.", patch("spec.task.identity", "{hash}"))
+            yield Flaw(at, "spec.task.identity", "nothing tells one delivery from another", mend)
         for path, text in _texts(source):
             if not _TEMPLATE.fullmatch(text):
                 yield Flaw(at, path, _no_path(text), Mend("Write a path in the braces, or each brace twice."))
@@ -69,6 +74,8 @@ def source_unusable(setup: Setup) -> Iterator[Flaw]:
             continue
         try:
             compile_mapping(spec.task)
+            if spec.webhook is not None:
+                compile_signature(spec.webhook)
         except MappingError as error:
             if error.field != "spec.task.deadlineSeconds":
                 yield Flaw(at, error.field, error.why, Mend("Write what the field takes."))
@@ -107,12 +114,18 @@ def source_forgets(setup: Setup) -> Iterator[Flaw]:
     for (namespace, _), source in setup.sources.items():
         queue = setup.queues.get((namespace, _queue(source) or ""))
         ttl = queue.spec.ttl_seconds_after_finished if queue is not None else None
-        if queue is not None and ttl is not None and ttl < REMEMBERED_SECONDS:
+        webhook = source.spec.webhook
+        needed = max(REMEMBERED_SECONDS, webhook.tolerance_seconds if webhook is not None else 0)
+        if queue is not None and ttl is not None and ttl < needed:
             yield Flaw(
                 source.manifest,
                 "spec.task.queue",
                 f"its queue deletes ended Tasks after {ttl} s: a message that comes again later is another Task",
-                Mend("Keep them for an hour.", patch("spec.ttlSecondsAfterFinished", 3600), on=queue.manifest),
+                Mend(
+                    "Keep them longer.",
+                    patch("spec.ttlSecondsAfterFinished", max(3600, needed)),
+                    on=queue.manifest,
+                ),
             )
 
 
@@ -142,6 +155,25 @@ def source_in_clear(setup: Setup) -> Iterator[Flaw]:
             yield Flaw(at, "spec.rabbitmq.tls", "password and messages go over the network unencrypted", mend)
 
 
+@rule(Severity.WARNING)
+def source_replayable(setup: Setup) -> Iterator[Flaw]:
+    """A webhook that tells deliveries apart by a header that is not signed.
+
+    Whoever got hold of one delivery could send it again under another name, and each time a Task would be made of it.
+    """
+    for source in setup.sources.values():
+        webhook, identity = source.spec.webhook, source.spec.task.identity
+        if webhook is None or webhook.format is not DeliveryFormat.JSON or identity is None:
+            continue
+        try:
+            loose = unsigned(parse(identity), compile_signature(webhook).content)
+        except (TemplateError, MappingError):
+            continue  # told by others
+        if loose:
+            mend = Mend("Tell them apart by their bodies.", patch("spec.task.identity", "{hash}"))
+            yield Flaw(source.manifest, "spec.task.identity", f"{loose} is no part of what is signed", mend)
+
+
 def _is_here(bootstrap: str) -> bool:
     return bootstrap.rpartition(":")[0].strip("[]") in _HERE
 
@@ -152,6 +184,17 @@ def _split(message: str) -> tuple[str, Mend]:
     return wrong, Mend(mend[0].upper() + mend[1:] + ".")
 
 
+def _nameless(source: SourceDoc) -> bool:
+    """Whether nothing says what tells one delivery of a webhook from another."""
+    webhook = source.spec.webhook
+    return (
+        webhook is not None
+        and webhook.format is DeliveryFormat.JSON
+        and webhook.signature is not None
+        and source.spec.task.identity is None
+    )
+
+
 def _texts(source: SourceDoc) -> Iterator[tuple[str, str]]:
     """The templates whose form the API server judges, with their paths."""
     fields = source.spec.task.to_wire()
@@ -160,6 +203,11 @@ def _texts(source: SourceDoc) -> Iterator[tuple[str, str]]:
             yield f"spec.task.{name}", text
     for name, text in fields.get("labels", {}).items():
         yield f"spec.task.labels.{name}", text
+    signature = source.spec.webhook.signature if source.spec.webhook is not None else None
+    if signature is not None:
+        yield "spec.webhook.signature.content", signature.content
+        if signature.timestamp is not None:
+            yield "spec.webhook.signature.timestamp", signature.timestamp
 
 
 def _no_path(text: str) -> str:
@@ -177,4 +225,4 @@ def _queue(source: SourceDoc) -> str | None:
 
 
 WRITTEN = (source_refused,)
-RULES = (source_unusable, source_queue_not_found, source_forgets, source_in_clear)
+RULES = (source_unusable, source_queue_not_found, source_forgets, source_in_clear, source_replayable)

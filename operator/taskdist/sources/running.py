@@ -16,6 +16,7 @@ from taskdist.api import SourceReason, TaskSource
 from taskdist.common.backoff import Backoff
 from taskdist.intake.mapping import MappingError, compile_mapping
 from taskdist.intake.schedule import ScheduleError, parse_schedule
+from taskdist.intake.signatures import compile_signature
 from taskdist.kube import Client, KubeError
 from taskdist.sources.broker import Open, Trouble
 from taskdist.sources.connecting import connect
@@ -25,6 +26,7 @@ from taskdist.sources.cron import CronSource
 from taskdist.sources.metrics import SourceMetrics
 from taskdist.sources.queues import Queues
 from taskdist.sources.reporting import Changed, Gone, Reporter
+from taskdist.sources.webhook import WebhookSource
 
 _log = structlog.get_logger("taskdist.sources")
 
@@ -129,8 +131,12 @@ class Running:
         spec = self._source.spec
         try:
             mapping = compile_mapping(spec.task)
+            if spec.webhook is not None:
+                compile_signature(spec.webhook)
         except MappingError as error:
             raise Unusable(SourceReason.INVALID_TEMPLATE, str(error)) from None
+        if spec.webhook is not None:
+            return WebhookSource(self._reporter)
         if spec.cron is not None:
             try:
                 schedule = parse_schedule(spec.cron)

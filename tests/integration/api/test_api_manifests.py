@@ -21,6 +21,7 @@ GOOD: dict[str, Object] = {
 }
 RABBIT = {"host": "rabbit", "queue": "orders", "secretName": "login", "deadLetterExchange": "dead"}
 KAFKA = {"bootstrap": ["kafka:9093"], "topics": ["orders"], "group": "g", "deadLetterTopic": "orders-dead"}
+HOOK = {"format": "JSON", "secretName": "login", "signature": {"header": "X-Signature"}}
 KINDS = {"tasks": "Task", "taskqueues": "TaskQueue", "agentpools": "AgentPool", "tasksources": "TaskSource"}
 
 
@@ -361,6 +362,32 @@ BAD: dict[str, Bad] = {
     "unknown start": Bad(
         "tasksources", {"cron": None, "kafka": {**KAFKA, "startFrom": "Now"}}, ("spec.kafka.startFrom", '"Earliest"')
     ),
+    "a schedule and a webhook": Bad("tasksources", {"webhook": HOOK}, ("more than one", "spec.webhook")),
+    "nothing tells deliveries apart": Bad(
+        "tasksources", {"cron": None, "webhook": HOOK}, ("spec.task.identity", "which tells one delivery from another")
+    ),
+    "a webhook without a Secret": Bad(
+        "tasksources", {"cron": None, "webhook": {**HOOK, "secretName": None}}, ("spec.webhook.secretName: Required",)
+    ),
+    "a format of its own": Bad(
+        "tasksources", {"cron": None, "webhook": {**HOOK, "format": "XML"}}, ("spec.webhook.format", '"CloudEvents"')
+    ),
+    "a hash that is broken": Bad(
+        "tasksources",
+        {"cron": None, "webhook": {**HOOK, "signature": {"header": "S", "algorithm": "SHA1"}}},
+        ("spec.webhook.signature.algorithm", '"SHA256"'),
+    ),
+    "signed without a path": Bad(
+        "tasksources",
+        {"cron": None, "webhook": {**HOOK, "signature": {"header": "S", "content": "{body}"}}},
+        ("spec.webhook.signature.content", "a brace itself twice"),
+    ),
+    "a header that is none": Bad(
+        "tasksources", {"cron": None, "webhook": {**HOOK, "signature": {"header": "a: b"}}}, ("header", "should match")
+    ),
+    "deliveries beyond what is read": Bad(
+        "tasksources", {"cron": None, "webhook": {**HOOK, "maxBytes": 2**20 + 1}}, ("spec.webhook.maxBytes",)
+    ),
     "pool without template": Bad("agentpools", {"template": None}, ("spec.template: Required value",)),
     "pool without containers": Bad("agentpools", containers(), ("spec.template.spec.containers", "at least 1")),
     "container without name": Bad("agentpools", containers({}), ("spec.template.spec.containers[0].name: Required",)),
@@ -498,6 +525,41 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
                 "sasl": "SCRAM-SHA-512",
                 "secretName": "login",
                 "prefetch": 1000,
+            },
+        },
+    ),
+    "webhook as Standard Webhooks says": (
+        "tasksources",
+        {
+            "cron": None,
+            "webhook": {
+                "format": "CloudEvents",
+                "secretName": "login",
+                "secretKeys": ["secret"],
+                "toleranceSeconds": 300,
+                "maxBytes": 1024,
+            },
+        },
+    ),
+    "webhook with everything": (
+        "tasksources",
+        {
+            "cron": None,
+            "task": {"queue": "q", "type": "t", "identity": "{hash}"},
+            "webhook": {
+                "format": "JSON",
+                "secretName": "login",
+                "secretKeys": ["new", "old.key"],
+                "signature": {
+                    "header": "X-Slack-Signature",
+                    "algorithm": "SHA512",
+                    "encoding": "Base64",
+                    "prefix": "v0=",
+                    "content": "v0:{headers.x-slack-request-timestamp}:{{{text}}}",
+                    "timestamp": "{headers.x-slack-request-timestamp}",
+                },
+                "toleranceSeconds": 86_400,
+                "maxBytes": 2**20,
             },
         },
     ),
@@ -676,6 +738,15 @@ def test_defaults_are_filled_in(cluster: Client, namespace: str) -> None:
         "startingDeadlineSeconds": 60,
         "missed": "One",
         "mostMissed": 100,
+    }
+    hook = {"cron": None, "webhook": HOOK, "task": {"queue": "q", "type": "t", "identity": "{hash}"}}
+    assert create(cluster, namespace, "tasksources", hook, name="hook")["spec"]["webhook"] == {
+        "format": "JSON",
+        "secretName": "login",
+        "secretKeys": ["secret"],
+        "signature": {"header": "X-Signature", "algorithm": "SHA256", "encoding": "Hex", "content": "{text}"},
+        "toleranceSeconds": 300,
+        "maxBytes": 262_144,
     }
     pool = create(cluster, namespace, "agentpools", {"scaling": {"maxReplicas": 2}})
     assert pool["spec"]["replicas"] == 1

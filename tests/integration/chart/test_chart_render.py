@@ -331,6 +331,58 @@ def test_the_sources_have_their_settings(render: Render) -> None:
     assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
 
 
+WEBHOOKS = ("gateway.enabled=true", "gateway.webhooks.enabled=true")
+
+
+def of_gateway(documents: list[Object]) -> set[tuple[str | None, ...]]:
+    """What the gateway may do, by namespace."""
+    return {
+        (each["metadata"].get("namespace"), *rule["resources"], *rule.get("resourceNames", ()), *rule["verbs"])
+        for each in documents
+        if "-gateway" in each["metadata"]["name"]
+        for rule in each.get("rules", ())
+    }
+
+
+@pytest.mark.parametrize("watched", [(), ("watchNamespaces={a,b,c}",)], ids=["all namespaces", "some"])
+def test_the_gateway_makes_tasks_and_reads_secrets_only_where_webhooks_are_served(
+    render: Render, watched: tuple[str, ...]
+) -> None:
+    without = of_gateway(render("gateway.enabled=true", *watched))
+    assert not {"create"} & {verb for _, resource, *verbs in without for verb in verbs if resource == "tasks"}
+    documents = render(*WEBHOOKS, "gateway.webhooks.namespaces={a,b}", *watched)
+    assert of_gateway(documents) == without | {
+        (where, *each)
+        for where in ("a", "b")
+        for each in (("tasksources", "list", "watch"), ("tasks", "create"), ("secrets", "get"))
+    }
+    for binding in (each for each in documents if each["metadata"]["name"] == "taskdist-gateway-webhooks"):
+        for subject in binding.get("subjects", ()):
+            assert (subject["name"], subject["namespace"]) == ("taskdist-gateway", "taskdist-system")
+
+
+def test_the_gateway_is_told_whose_webhooks_it_serves(render: Render) -> None:
+    documents = render(*WEBHOOKS, "gateway.webhooks.namespaces={a,b}", "watchNamespaces={a,b,c}")
+    (deployment,) = [each for each in of(documents, "Deployment") if each["metadata"]["name"] == "taskdist-gateway"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    given = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    assert GatewaySettings.from_env(given).webhook_namespaces == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ((), "gateway.webhooks.namespaces: name the namespaces"),
+        (("gateway.webhooks.namespaces={a,c}", "watchNamespaces={a,b}"), "gateway.webhooks.namespaces: c is not among"),
+    ],
+    ids=["of no namespaces", "of one that is not watched"],
+)
+def test_webhooks_are_refused(render: Render, values: tuple[str, ...], says: str) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        render(*WEBHOOKS, *values)
+    assert says in caught.value.stderr
+
+
 ARCHIVE = ("archive.enabled=true", "archive.dsnSecret.name=tasks-db", "archive.keepMonths=12")
 
 

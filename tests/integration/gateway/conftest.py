@@ -43,10 +43,20 @@ def token(cluster: Client) -> Callable[[str, str], str]:
 
 
 @pytest.fixture(scope="package")
-def rights() -> list[Object]:
+def hooked(cluster: Client) -> Iterator[str]:
+    """The namespace whose webhooks are served."""
+    name = f"hooked-{secrets.token_hex(3)}"
+    cluster.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    yield name
+    cluster.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture(scope="package")
+def rights(hooked: str) -> list[Object]:
     """The objects that the chart makes for the gateway."""
     command: list[str | Path] = [find("helm"), "template", "taskdist", ROOT / "charts" / "taskdist"]
     command += ["--namespace", "default", "--kube-version", "1.34.0", "--set", "gateway.enabled=true"]
+    command += ["--set", "gateway.webhooks.enabled=true", "--set", f"gateway.webhooks.namespaces={{{hooked}}}"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     return [
         each
@@ -67,11 +77,12 @@ def account(
     """A kubeconfig of the chart's ServiceAccount for the gateway."""
     made = []
     for each in rights:
-        if each["kind"] in ("ClusterRole", "ClusterRoleBinding"):
-            path = f"{RBAC}/{each['kind'].lower()}s/{each['metadata']['name']}"
+        if each["apiVersion"].startswith("rbac."):
+            where = f"/namespaces/{each['metadata']['namespace']}" if "namespace" in each["metadata"] else ""
+            path = f"{RBAC}{where}/{each['kind'].lower()}s/{each['metadata']['name']}"
             cluster.apply(path, each)
             made.append(path)
-    assert len(made) == 2
+    assert len(made) >= 4
     access = access_of(control_plane.kubeconfig)
     authority = yaml.safe_load(control_plane.kubeconfig.read_text())["clusters"][0]["cluster"]
     file = tmp_path_factory.mktemp("account") / "kubeconfig"
@@ -82,9 +93,10 @@ def account(
 
 
 @pytest.fixture(scope="package")
-def gateway(account: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(account: Path, hooked: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """`taskdist gateway` under the chart's ServiceAccount."""
-    with running(account, tmp_path_factory.mktemp("gateway")) as server:
+    webhooks = {"TASKDIST_GATEWAY_WEBHOOK_NAMESPACES": hooked}
+    with running(account, tmp_path_factory.mktemp("gateway"), webhooks) as server:
         yield server
 
 
@@ -146,6 +158,22 @@ class Room:
         }
         made: Object = self.cluster.create(TASKS.format(self.name), body)
         return made
+
+    def hook(self, namespace: str, name: str) -> None:
+        """Make a webhook that nobody can sign for, unless it is there."""
+        path = f"/apis/taskdist.dev/v1alpha1/namespaces/{namespace}/tasksources/{name}"
+        webhook = {"format": "CloudEvents", "secretName": name}
+        body = {
+            "apiVersion": "taskdist.dev/v1alpha1",
+            "kind": "TaskSource",
+            "metadata": {"name": name},
+            "spec": {"webhook": webhook, "task": {"queue": "q", "type": "t"}},
+        }
+        self.cluster.apply(path, body)
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"secret": "k" * 24}}
+        self.cluster.apply(f"/api/v1/namespaces/{namespace}/secrets/{name}", secret)
+        url = f"{self.url}/v1/namespaces/{namespace}/webhooks/{name}"
+        until(lambda: httpx.post(url).status_code != 404, "the gateway knows it")
 
     def ends(self, name: str, phase: str = "Succeeded", **status: Any) -> None:
         """Write a Task's end, as the operator does."""

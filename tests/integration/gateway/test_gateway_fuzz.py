@@ -27,6 +27,7 @@ APART = (
     "/v1/namespaces/{namespace}/tasks:events",
     "/v1/namespaces/{namespace}/tasks/{name}/events",
 )
+HOOKS = "/v1/namespaces/{namespace}/webhooks/{name}"
 PATIENT = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -36,8 +37,11 @@ PATIENT = settings(
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: str(mode.value))
-def test_no_request_that_the_description_allows_or_forbids_is_a_defect(room: Room, mode: GenerationMode) -> None:
+def test_no_request_that_the_description_allows_or_forbids_is_a_defect(
+    room: Room, hooked: str, mode: GenerationMode
+) -> None:
     room.task("there")
+    room.hook(hooked, "fuzzed")
     caller = room.caller("create", "get", "list", "watch", "patch", "delete")
     described = schemathesis.openapi.from_url(f"{room.url}/openapi.json")
     tried: set[tuple[str, str]] = set()
@@ -46,22 +50,25 @@ def test_no_request_that_the_description_allows_or_forbids_is_a_defect(room: Roo
         operation = found.ok()
         if operation.path not in APART:
             try:
-                _asker(operation, mode, room, caller, tried)()
+                where = {"namespace": hooked, "name": "fuzzed"} if operation.path == HOOKS else {"namespace": room.name}
+                _asker(operation, mode, where, caller, tried)()
             except Unsatisfiable:
                 # An operation without parameters and body cannot be asked in a malformed way.
                 assert mode is GenerationMode.NEGATIVE
+    # To a webhook any body is well-formed before somebody has signed it.
+    assert (("post", HOOKS) in tried) is (mode is GenerationMode.POSITIVE)
     assert len(tried) >= (8 if mode is GenerationMode.POSITIVE else 3)
 
 
 def _asker(
-    operation: Any, mode: GenerationMode, room: Room, caller: httpx.Client, tried: set[tuple[str, str]]
+    operation: Any, mode: GenerationMode, where: dict[str, str], caller: httpx.Client, tried: set[tuple[str, str]]
 ) -> Callable[[], None]:
     @PATIENT
     @given(case=operation.as_strategy(generation_mode=mode), own=st.booleans())
     def ask(case: Case[Any], own: bool) -> None:
         if own and case.path_parameters:
             # Else nearly all would end at a namespace that is not theirs.
-            case.path_parameters["namespace"] = room.name
+            case.path_parameters.update(where)
         for name in ("wait", "seconds"):
             if isinstance(case.query, dict) and isinstance(case.query.get(name), int | float):
                 case.query[name] = min(case.query[name], 0.05)

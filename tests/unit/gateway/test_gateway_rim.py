@@ -66,6 +66,10 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
     "a key without its certificate": ({"TASKDIST_GATEWAY_TLS_KEY": "k"}, "TASKDIST_GATEWAY_TLS_CERT"),
     "a path without its slash": ({"TASKDIST_GATEWAY_ROOT_PATH": "tasks"}, "TASKDIST_GATEWAY_ROOT_PATH"),
     "a view without its port": ({"TASKDIST_GATEWAY_VIEW": "taskdist-view"}, "TASKDIST_GATEWAY_VIEW"),
+    "webhooks of a namespace that is not watched": (
+        {"TASKDIST_WATCH_NAMESPACES": "a,b", "TASKDIST_GATEWAY_WEBHOOK_NAMESPACES": "b,c"},
+        "TASKDIST_GATEWAY_WEBHOOK_NAMESPACES names c",
+    ),
     "no place to wait": ({"TASKDIST_GATEWAY_MOST_WAITING": "0"}, "TASKDIST_GATEWAY_MOST_WAITING"),
 }
 
@@ -79,6 +83,7 @@ def test_settings_are_refused_by_name(env: dict[str, str], names: str) -> None:
 def test_settings_without_a_word_are_those_of_the_chart() -> None:
     assert Settings.from_env({}) == Settings()
     assert Settings.from_env({"TASKDIST_WATCH_NAMESPACES": "a, b,"}).watch_namespaces == ("a", "b")
+    assert Settings.from_env({"TASKDIST_GATEWAY_WEBHOOK_NAMESPACES": "a"}).webhook_namespaces == ("a",)
 
 
 def queue(accepting: bool | None = None, **spec: object) -> Obj:
