@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 PACKAGE = "rabbitmq-server"
-SECONDS = 90.0
+SECONDS = 180.0
 
 
 @cache

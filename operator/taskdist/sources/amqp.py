@@ -308,10 +308,12 @@ async def open_session(
                 await _look(connection, address)
                 channel = await connection.channel(publisher_confirms=False)
                 await channel.basic_qos(prefetch_count=address.prefetch)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await connection.close()
+        if isinstance(error, Trouble) and hand.farewell:
+            raise Trouble(error.reason, hand.farewell[:500]) from None
         raise
     return AmqpSession(address, connection, channel, hand, told, now)
 

@@ -34,6 +34,7 @@ FRAME_BYTES: Final = 4 * 2**20
 _HEAD: Final = struct.Struct(">BHI")
 _METHOD, _CONTENT_HEADER, _BODY, _END = 1, 2, 3, b"\xce"
 _DELIVER: Final = struct.pack(">HH", 60, 60)
+_CLOSE: Final = struct.pack(">HH", 10, 50)
 
 
 def mended(frame: bytes) -> bytes:
@@ -52,6 +53,12 @@ def mended(frame: bytes) -> bytes:
         properties = Basic.Properties(headers={UNREADABLE: f"{type(error).__name__}: {error}"[:200]})
         return pamqp.frame.marshal(ContentHeader(0, size, properties), channel)
     return frame
+
+
+def _said(close: bytes) -> str:
+    """The words of a method that closes the connection."""
+    start = _HEAD.size + len(_CLOSE) + 2
+    return close[start + 1 : start + 1 + close[start]].decode("utf-8", "replace")
 
 
 def _tag(frame: bytes) -> int:
@@ -84,6 +91,8 @@ class Hand:
     def __init__(self) -> None:
         # No publisher can guess it, and so pretend.
         self.left_out = f"x-taskdist-left-out-{secrets.token_hex(8)}"
+        # What the broker said as it closed the connection: the library does not always tell.
+        self.farewell = ""
         self._taken: dict[int, int] = {}
         self._bytes = 0
 
@@ -138,6 +147,8 @@ class MendingReader:
         frame = mended(frame)
         if kind == _METHOD and frame.startswith(_DELIVER, _HEAD.size):
             self._handed_over[channel] = _tag(frame)
+        elif kind == _METHOD and frame.startswith(_CLOSE, _HEAD.size):
+            self._hand.farewell = _said(frame)
         elif kind == _CONTENT_HEADER:
             frame = self._bounded(frame, channel)
         return frame

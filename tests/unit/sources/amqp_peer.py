@@ -127,6 +127,8 @@ class Peer:
             case commands.Connection.StartOk():
                 self.login = str(method.response)
                 reply = commands.Connection.Tune(2047, constants.FRAME_MAX_SIZE, 60)
+            case commands.Connection.Open() if method.virtual_host in self.missing:
+                reply = commands.Connection.Close(530, f"NOT_ALLOWED - vhost {method.virtual_host} not found", 10, 40)
             case commands.Connection.Open():
                 reply = commands.Connection.OpenOk()
             case commands.Connection.Close():

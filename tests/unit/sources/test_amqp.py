@@ -180,6 +180,13 @@ async def test_what_is_not_there_is_told_at_once(missing: str) -> None:
         assert caught.value.reason is SourceReason.BROKER_UNREACHABLE
 
 
+async def test_what_the_broker_says_as_it_closes_the_connection_is_told() -> None:
+    async with Peer() as peer:
+        peer.missing.add("none")
+        with pytest.raises(Trouble, match="vhost none not found"):
+            await open_session(address(peer.port, virtual_host="none"), Told(lambda _: None, lambda _: None))
+
+
 async def test_nobody_there_is_told() -> None:
     async with Peer() as peer:
         port = peer.port
