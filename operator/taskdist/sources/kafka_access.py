@@ -9,6 +9,8 @@ from aiokafka.errors import KafkaError
 
 # The longest that an answer may take, in seconds.
 ANSWER_SECONDS: Final = 20.0
+# Before a broker that is away is tried again. The library logs each try.
+RETRY_SECONDS: Final = 0.5
 # New partitions are seen after this time, in seconds.
 METADATA_SECONDS: Final = 60
 
@@ -35,6 +37,7 @@ class Address:
         return {
             "bootstrap_servers": list(self.bootstrap),
             "metadata_max_age_ms": METADATA_SECONDS * 1000,
+            "retry_backoff_ms": int(RETRY_SECONDS * 1000),
             **self.connection(),
         }
 
