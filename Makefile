@@ -136,6 +136,7 @@ generate: test-binaries ## write crds/, the link's modules, the chart's copies a
 	$(PY) -m taskdist.api.reference docs/reference
 	$(PY) -m taskdist.link.generate
 	manifests/render > build/install.yaml && mv build/install.yaml manifests/install.yaml
+	manifests/render gateway > build/gateway.yaml && mv build/gateway.yaml manifests/gateway.yaml
 
 .PHONY: lock
 lock: env ## pin the dependencies anew (needs uv)

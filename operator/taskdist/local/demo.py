@@ -30,6 +30,7 @@ from rich.table import Table
 
 from taskdist.api import Phase
 from taskdist.kube import AGENTPOOLS, TASKS, Client, KubeError
+from taskdist.local.door import Door
 from taskdist.local.stack import DEFINITIONS, Stack, StackError
 
 NAMESPACE = "demo"
@@ -136,8 +137,13 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-async def watch_job(kubeconfig: Path | None, count: int, console: Console) -> tuple[list[Object], Observed]:
-    """Show progress until all Tasks ended and the pool has shrunk again; return the Tasks and what was seen."""
+async def watch_job(
+    kubeconfig: Path | None, count: int, console: Console, check: Callable[[], None]
+) -> tuple[list[Object], Observed]:
+    """Show progress until all Tasks ended and the pool has shrunk again; return the Tasks and what was seen.
+
+    `check` is called again and again, and raises where it makes no sense to go on.
+    """
     observed = Observed()
     started = time.monotonic()
     columns = (
@@ -152,6 +158,7 @@ async def watch_job(kubeconfig: Path | None, count: int, console: Console) -> tu
             line = bar.add_task("Tasks", total=count, note="")
             told = 0.0
             while True:
+                check()
                 elapsed = time.monotonic() - started
                 tasks = (await client.list(TASKS, NAMESPACE)).items
                 pool = (await client.get(AGENTPOOLS, POOL, NAMESPACE)).get("status") or {}
@@ -227,11 +234,14 @@ def run(stack: Stack, count: int, samples: Path, console: Console) -> bool:
     agent = samples / "agents" / "analyse.py"
     stack.make_namespace(NAMESPACE)
     stack.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=yaml.safe_dump_all(stack.demo_objects(POOL, QUEUE, agent)))
+    wanted = manifests(files, inline=not stack.shares_disk)
+    # One of them comes in by HTTP, where the gateway can run beside the rest.
+    door, last = (Door(stack, NAMESPACE), wanted.pop()) if stack.shares_disk and len(wanted) > 1 else (None, None)
     console.print(
-        f"kubectl apply: a TaskQueue, an AgentPool, and {len(files)} Tasks, one for each source file", soft_wrap=True
+        f"kubectl apply: a TaskQueue, an AgentPool, and {len(wanted)} Tasks, one for each source file", soft_wrap=True
     )
     with tempfile.NamedTemporaryFile("w", suffix=".json") as tasks:
-        json.dump({"apiVersion": "v1", "kind": "List", "items": manifests(files, inline=not stack.shares_disk)}, tasks)
+        json.dump({"apiVersion": "v1", "kind": "List", "items": wanted}, tasks)
         tasks.flush()
         applying = subprocess.Popen(
             [*stack.kubectl_command, "apply", "-f", tasks.name],
@@ -239,11 +249,20 @@ def run(stack: Stack, count: int, samples: Path, console: Console) -> bool:
             stderr=subprocess.PIPE,
             text=True,
         )
-        ended, observed = asyncio.run(watch_job(stack.kubeconfig, len(files), console))
+        if door is not None and last is not None:
+            door.open({"name": last["metadata"]["name"], **last["spec"]})
+            console.print(f"by HTTP: one more, POST {door.url}", soft_wrap=True)
+        check = door.check if door is not None else lambda: None
+        ended, observed = asyncio.run(watch_job(stack.kubeconfig, len(files), console, check))
         _, problems = applying.communicate()
         if applying.returncode:
             raise DemoFailed(f"kubectl apply failed: {problems.strip()}")
-    return report(ended, observed, direct_totals(files, agent), console)
+    good = report(ended, observed, direct_totals(files, agent), console)
+    if door is not None:
+        told = door.answer()
+        console.print(f"by HTTP: {told['name']} {told['phase']}, its result {json.dumps(told.get('result'))}")
+        good &= told["phase"] == Phase.SUCCEEDED
+    return good
 
 
 def hints(stack: Stack) -> str:

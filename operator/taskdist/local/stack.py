@@ -30,6 +30,7 @@ from taskdist.local.controlplane import ControlPlane, ControlPlaneError, free_po
 OPERATOR_NAMESPACE = "taskdist-system"
 SERVICE_ACCOUNT = "taskdist"
 RELEASE = "taskdist"
+GATEWAY_ACCOUNT = f"{RELEASE}-gateway"
 DEFINITIONS = (
     "tasks.taskdist.dev",
     "taskqueues.taskdist.dev",
@@ -79,6 +80,15 @@ class OperatorProcess:
                 return str(error.read().decode())
         except OSError as error:
             return f"it does not answer: {error}"
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A process of the HTTP door, and where it answers."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    ready_url: str
 
 
 @dataclass(frozen=True)
@@ -376,6 +386,33 @@ class Stack:
             time.sleep(0.1)
         log = operator.log.read_text(errors="replace").splitlines()
         raise StackError("the operator is not ready:\n" + "\n".join(log[-15:]))
+
+    def start_gateway(self) -> Gateway:
+        """Start the HTTP door as the account that the chart has for it. It is ready a moment later."""
+        manifests = yaml.safe_load_all((self._root / "manifests" / "gateway.yaml").read_text())
+        rbac = "/apis/rbac.authorization.k8s.io/v1"
+        kinds = {
+            "ServiceAccount": f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/serviceaccounts",
+            "ClusterRole": f"{rbac}/clusterroles",
+            "ClusterRoleBinding": f"{rbac}/clusterrolebindings",
+        }
+        # Not by kubectl, which takes half a second to begin: the job should not take longer for it.
+        for each in manifests:
+            if each and each["kind"] in kinds:
+                self.plane.client.apply(f"{kinds[each['kind']]}/{each['metadata']['name']}", each)
+        port, metrics_port, health_port = free_ports(3)
+        env = {
+            **_plain_environment(),
+            "KUBECONFIG": str(self.plane.kubeconfig_for(OPERATOR_NAMESPACE, GATEWAY_ACCOUNT)),
+            "TASKDIST_HOST": "127.0.0.1",
+            "TASKDIST_GATEWAY_PORT": str(port),
+            "TASKDIST_METRICS_PORT": str(metrics_port),
+            "TASKDIST_HEALTH_PORT": str(health_port),
+            "TASKDIST_GATEWAY_VIEW": f"localhost:{self.operators[0].view_port}",
+        }
+        command = [str(Path(sys.executable).parent / "taskdist"), "gateway"]
+        process = self.plane.start_process("gateway", command, env)
+        return Gateway(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{health_port}/readyz")
 
     def _apply_manifests(self, say: Say) -> None:
         say("installing CRDs and RBAC: kubectl apply -f manifests/install.yaml")

@@ -43,18 +43,17 @@ def test_lint(helm: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_plain_install_is_what_the_chart_renders(helm: Path) -> None:
+@pytest.mark.parametrize(("file", "arguments"), [("install", []), ("gateway", ["gateway"])])
+def test_the_plain_install_is_what_the_chart_renders(file: str, arguments: list[str], helm: Path) -> None:
     rendered = subprocess.run(
-        [ROOT / "manifests" / "render"],
+        [ROOT / "manifests" / "render", *arguments],
         check=True,
         capture_output=True,
         text=True,
         timeout=60,
         env={**os.environ, "HELM": str(helm)},
     ).stdout
-    assert (ROOT / "manifests" / "install.yaml").read_text() == rendered, (
-        "run manifests/render > manifests/install.yaml"
-    )
+    assert (ROOT / "manifests" / f"{file}.yaml").read_text() == rendered, "run make generate"
 
 
 def test_definitions_are_those_of_crds_and_stay(render: Render) -> None:
