@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from taskdist.local.certificates import LocalAuthority
+
 PACKAGE = "rabbitmq-server"
 SECONDS = 180.0
 
@@ -46,9 +48,20 @@ class RabbitMQ:
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="taskdist-mq-"))
-        self.port, self._distribution, self._names = _free_ports(3)
+        self.port, self.tls_port, self._distribution, self._names = _free_ports(4)
+        self.authority = LocalAuthority(self.directory / "pki")
+        pair = self.authority.server("broker")
         self._processes: list[subprocess.Popen[bytes]] = []
-        (self.directory / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n")
+        (self.directory / "rabbitmq.conf").write_text(
+            f"""
+            listeners.tcp.1 = 127.0.0.1:{self.port}
+            listeners.ssl.1 = 127.0.0.1:{self.tls_port}
+            ssl_options.cacertfile = {self.authority.certificate}
+            ssl_options.certfile = {pair.certificate}
+            ssl_options.keyfile = {pair.key}
+            ssl_options.verify = verify_none
+            """
+        )
         (self.directory / "plugins").write_text("[].\n")
 
     def __enter__(self) -> Self:

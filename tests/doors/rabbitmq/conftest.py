@@ -1,4 +1,4 @@
-"""One RabbitMQ broker for the module that asks for it."""
+"""One RabbitMQ broker for all tests that ask for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from rabbitmq import RabbitMQ
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitMQ]:
     with RabbitMQ() as broker:
         yield broker
