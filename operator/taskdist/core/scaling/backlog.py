@@ -5,6 +5,7 @@ one slot, in any pool of its queue.
 """
 
 from collections.abc import Mapping
+from math import inf
 from typing import NamedTuple
 
 from taskdist.core.fleet.equivalence import Candidate, Candidates, Demand
@@ -21,10 +22,12 @@ class _Told(NamedTuple):
 class Backlogs:
     """What waits at sources, by queue. `changed` says that `demands` may be others than before."""
 
-    __slots__ = ("_told", "changed")
+    __slots__ = ("_look_at", "_told", "changed")
 
     def __init__(self) -> None:
         self._told: dict[Key, dict[str, _Told]] = {}
+        # Nothing lapses before: each decision asks, and there may be very many sources.
+        self._look_at = inf
         self.changed = False
 
     def tell(self, queue: Key, source: str, messages: int, until: float) -> None:
@@ -33,6 +36,7 @@ class Backlogs:
         former = told.pop(source, None)
         if messages > 0:
             told[source] = _Told(messages, until)
+            self._look_at = min(self._look_at, until)
         if not told:
             del self._told[queue]
         if messages != (0 if former is None else former.messages):
@@ -45,14 +49,17 @@ class Backlogs:
 
     def lapse(self, now: float) -> None:
         """Forget what was told too long ago."""
+        if now < self._look_at:
+            return
         for queue, told in list(self._told.items()):
             for source, each in list(told.items()):
                 if each.until <= now:
                     self.tell(queue, source, 0, now)
+        self._look_at = min((each.until for told in self._told.values() for each in told.values()), default=inf)
 
     def wake(self) -> float | None:
-        """Return when something told is no longer to be believed."""
-        return min((each.until for told in self._told.values() for each in told.values()), default=None)
+        """Return when to look whether all that was told is to be believed still; None if nothing was told."""
+        return self._look_at if self._look_at < inf else None
 
     def demands(self, queues: Mapping[Key, Queue], pools: Mapping[Key, Pool]) -> list[Demand]:
         """Return the demands of all queues for which messages wait."""
