@@ -1375,6 +1375,8 @@ SOURCES += [
         ),
         name="kafka",
     ),
+]
+WRITING += [
     Case(
         "source-refused",
         (source(cron=None, kafka={**KAFKA, "sasl": "PLAIN"}), queue()),
