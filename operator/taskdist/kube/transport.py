@@ -155,7 +155,7 @@ class HttpTransport:
             if response.status == 401 and request.authorization is None:
                 renewed = await self._renew(access)
                 if renewed is not access:
-                    response.close()
+                    _drop(response)
                     response = await self._begin(renewed, request, stall)
             if response.status >= 400:
                 try:
@@ -169,8 +169,7 @@ class HttpTransport:
             finally:
                 await lines.aclose()
         finally:
-            # Not release(): the rest of a watch is endless, so its connection is not reusable.
-            response.close()
+            _drop(response)
 
     async def _begin(self, access: Access, request: Request, stall: float) -> aiohttp.ClientResponse:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(request.timeout, CONNECT_SECONDS), sock_read=stall)
@@ -297,6 +296,17 @@ async def _lines(response: aiohttp.ClientResponse, request: Request) -> AsyncGen
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise _classified(error, request) from error
     # A rest without its newline is an object cut off in the middle: dropped, the next watch starts before it.
+
+
+def _drop(response: aiohttp.ClientResponse) -> None:
+    """End the connection of an answer whose rest is not wanted: that of a watch is endless.
+
+    At once: a server that takes its time over TLS's goodbye would keep the socket open beyond the end of the loop.
+    """
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
 
 
 def _classified(error: BaseException, request: Request) -> Unreachable | Unanswered:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+import ssl
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -21,6 +26,8 @@ from taskdist.kube import (
     Unanswered,
     Unreachable,
 )
+from taskdist.kube import transport as wire
+from taskdist.link.ca import AuthoritySettings, rotate
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 NO = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
@@ -36,9 +43,11 @@ def chunk(data: bytes) -> bytes:
 class Fixed(Credentials):
     """Credentials that say what they are told, and count how often they are asked."""
 
-    def __init__(self, server: str, *tokens: str, max_age: float | None = None) -> None:
+    def __init__(
+        self, server: str, *tokens: str, max_age: float | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         super().__init__("unused")
-        self.server, self.tokens, self.loads, self._max_age = server, list(tokens), 0, max_age
+        self.server, self.tokens, self.loads, self._max_age, self._trust = server, list(tokens), 0, max_age, tls
 
     @property
     def max_age(self) -> float | None:
@@ -47,11 +56,13 @@ class Fixed(Credentials):
     def load(self) -> Access:
         token = self.tokens[min(self.loads, len(self.tokens) - 1)] if self.tokens else ""
         self.loads += 1
-        return Access(self.server, f"Bearer {token}" if token else None, None, None, None, "default")
+        return Access(self.server, f"Bearer {token}" if token else None, self._trust, None, None, "default")
 
 
 @asynccontextmanager
-async def server(serve: Serve, *tokens: str, **rest: float) -> AsyncIterator[tuple[HttpTransport, Fixed]]:
+async def server(
+    serve: Serve, *tokens: str, max_age: float | None = None
+) -> AsyncIterator[tuple[HttpTransport, Fixed]]:
     """A server that does by hand what `serve` says to request number n, and a transport to it."""
     count = 0
     writers: list[asyncio.StreamWriter] = []
@@ -73,7 +84,7 @@ async def server(serve: Serve, *tokens: str, **rest: float) -> AsyncIterator[tup
 
     listener = await asyncio.start_server(handle, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    credentials = Fixed(f"http://127.0.0.1:{port}", *tokens, **rest)
+    credentials = Fixed(f"http://127.0.0.1:{port}", *tokens, max_age=max_age)
     transport = HttpTransport(credentials)
     await transport.open()
     try:
@@ -286,3 +297,49 @@ async def test_a_certificate_of_ours_would_speak_for_us_whatever_token_goes_alon
             OnBehalf(transport, "theirs")
     finally:
         await transport.close()
+
+
+@pytest.fixture
+def silent(tmp_path: Path) -> Iterator[Access]:
+    """A TLS server that says the beginning of a stream, and no goodbye to who leaves."""
+    state = rotate(None, ("localhost",), time.time(), AuthoritySettings())
+    pair = tmp_path / "pair.pem"
+    pair.write_bytes(state.serving.key + state.serving.certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair)
+    left = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        near, _ = listener.accept()
+        with context.wrap_socket(near, server_side=True) as caller:
+            caller.recv(65536)
+            caller.sendall(CHUNKED + chunk(b"one\n"))
+            left.wait(30)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=serve, args=(listener,))
+        serving.start()
+        trust = ssl.create_default_context(cadata=state.bundle.decode())
+        yield Access(f"https://localhost:{listener.getsockname()[1]}", None, trust, None, None, "default")
+        left.set()
+        serving.join()
+
+
+async def test_a_stream_that_is_left_leaves_no_socket_behind(silent: Access, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs end their loop soon after they have closed their client."""
+    opened: list[socket.socket] = []
+
+    def recorded(address: Any) -> socket.socket:
+        opened.append(make(address))
+        return opened[-1]
+
+    make = wire._socket
+    monkeypatch.setattr(wire, "_socket", recorded)
+    transport = HttpTransport(Fixed(silent.server, tls=silent.tls))
+    await transport.open()
+    async with transport.stream(Request("GET", "/"), 5) as lines:
+        assert await anext(lines) == b"one"
+    await transport.close()
+    await asyncio.sleep(0)
+    assert opened
+    assert [each.fileno() for each in opened if each.fileno() != -1] == []
