@@ -115,6 +115,8 @@ def shop(gateway: Gateway, cluster: Client, hooked: str) -> Iterator[Shop]:
 
 
 def reason(answer: httpx.Response) -> tuple[int, str]:
+    if answer.is_success:
+        return answer.status_code, ""
     assert answer.headers["content-type"] == "application/problem+json", answer.text
     return answer.status_code, answer.json()["reason"]
 
