@@ -120,8 +120,9 @@ def test_large_messages_take_no_more_memory_than_the_chart_gives(room: Room) -> 
 
 
 def test_it_creates_tasks_as_fast_as_the_api_server_takes_them(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
-    """The bar is 0.9; a busy machine gets some room."""
+    """On two cores, which it shares with broker and API server, it is 0.8: see docs/sources.md. A busy machine gets
+    some room: a source that waits where it need not is far below this."""
     source, plain = rates(room)
     with capsys.disabled():
         print(f"\nthe source made {source:.0f} Tasks/s, plain creates {plain:.0f} Tasks/s: {source / plain:.0%}")
-    assert source >= 0.75 * plain
+    assert source >= 0.6 * plain
