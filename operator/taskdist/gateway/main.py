@@ -4,12 +4,10 @@ A part that fails for good ends the process.
 """
 
 import asyncio
-import signal
 import ssl
 from typing import Any
 
 import structlog
-import uvicorn
 
 from taskdist.gateway import measures
 from taskdist.gateway.app import build
@@ -38,6 +36,7 @@ from taskdist.kube import (
 )
 from taskdist.observability.logs import configure
 from taskdist.observability.serve import HealthServer, MetricsServer
+from taskdist.observability.web import serve_until, told_to_end, web_server
 
 _log = structlog.get_logger("taskdist.gateway")
 
@@ -45,8 +44,6 @@ CONNECTIONS = 200
 """To the API server, at most; each is held for one request."""
 SILENT_SECONDS = 120.0
 """A watch that has said nothing for so long is not to be believed: the server bookmarks about once a minute."""
-END_SECONDS = 5
-"""How long requests under way may take at the end, in seconds: well within a pod's grace."""
 
 
 def run(settings: Settings) -> int:
@@ -110,7 +107,7 @@ class Gateway:
         return None
 
     def informers(self) -> "list[Informer[Any]]":
-        """All that is watched."""
+        """Return the watches of all that is kept in memory."""
         return [self.tasks, self.queues, *([] if self.sources is None else [self.sources])]
 
     def _told(self, namespace: str) -> str | None:
@@ -124,65 +121,25 @@ class Gateway:
         }
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, without its own hold on signals: the process decides when it ends."""
-
-    def install_signal_handlers(self) -> None:
-        """Nothing."""
-
-
 async def _serve(settings: Settings) -> int:
-    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    stopping = told_to_end()
     transport = HttpTransport(Credentials(settings.kubeconfig), connections=CONNECTIONS, user_agent="taskdist-gateway")
     await transport.open()
     try:
         gateway = Gateway(settings, transport)
-        server = _Server(
-            uvicorn.Config(
-                gateway.app,
-                host=settings.host,
-                port=settings.port,
-                ssl_certfile=settings.tls_cert or None,
-                ssl_keyfile=settings.tls_key or None,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                timeout_graceful_shutdown=END_SECONDS,
-            )
+        server = web_server(
+            gateway.app, host=settings.host, port=settings.port, tls_cert=settings.tls_cert, tls_key=settings.tls_key
         )
         async with (
             HealthServer(settings.health_port, healthy=lambda: None, ready=gateway.unready, host=settings.host),
             MetricsServer(gateway.measures, settings.metrics_port, host=settings.host),
         ):
-            return await _until(stopping, gateway, server)
+            beginning = asyncio.create_task(gateway.begun())
+            try:
+                watches = {each.resource.plural: each.run() for each in gateway.informers()}
+                return await serve_until(stopping, server, watches)
+            finally:
+                beginning.cancel()
+                await asyncio.gather(beginning, return_exceptions=True)
     finally:
         await transport.close()
-
-
-async def _until(stopping: asyncio.Event, gateway: Gateway, server: uvicorn.Server) -> int:
-    """Run all parts until the word to end, or until one of them ends by itself."""
-    parts = {
-        asyncio.create_task(part, name=name)
-        for name, part in (
-            *((each.resource.plural, each.run()) for each in gateway.informers()),
-            ("server", server.serve()),
-        )
-    }
-    stop = asyncio.create_task(stopping.wait(), name="stop")
-    begun = asyncio.create_task(gateway.begun())
-    done, _ = await asyncio.wait({*parts, stop}, return_when=asyncio.FIRST_COMPLETED)
-    failed = [each for each in done if each is not stop]
-    for each in failed:
-        error = None if each.cancelled() else each.exception()
-        _log.error("a part of the gateway ended; the process ends", part=each.get_name(), exc_info=error)
-    server.should_exit = True
-    rest = [each for each in parts if each.get_name() == "server"]
-    await asyncio.wait(rest, timeout=END_SECONDS + 2)
-    for each in (*parts, stop, begun):
-        each.cancel()
-    await asyncio.gather(*parts, stop, begun, return_exceptions=True)
-    _log.info("stopped")
-    return 1 if failed else 0

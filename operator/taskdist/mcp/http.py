@@ -5,14 +5,12 @@ replica answers any call, and one that ends loses nothing.
 """
 
 import asyncio
-import signal
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
 import structlog
-import uvicorn
 
 from taskdist.client import AsyncClient
 from taskdist.client.kube import KubeBackend
@@ -26,12 +24,11 @@ from taskdist.mcp.server import build
 from taskdist.mcp.settings import Settings
 from taskdist.observability.logs import configure
 from taskdist.observability.serve import HealthServer, MetricsServer
+from taskdist.observability.web import serve_until, told_to_end, web_server
 
 _log = structlog.get_logger("taskdist.mcp")
 
 TIMEOUT = 30.0
-END_SECONDS = 5
-"""How long requests under way may take at the end, in seconds: well within a pod's grace."""
 
 
 def run(settings: Settings) -> int:
@@ -69,9 +66,7 @@ class Callers:
 
 
 async def _serve(settings: Settings) -> int:
-    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    stopping = told_to_end()
     # Of each call that waits one is held by its watch, and of each Task that is listened to: there is one left for all
     # who ask, and for the reviews of who calls.
     connections = 2 * settings.most_calls + MOST_LISTENED_AT_ONCE + AT_ONCE
@@ -95,20 +90,8 @@ async def _serve(settings: Settings) -> int:
             origins=settings.origins,
             told=measures.request,
         )
-        server = uvicorn.Server(
-            uvicorn.Config(
-                rim,
-                host=settings.host,
-                port=settings.port,
-                ssl_certfile=settings.tls_cert or None,
-                ssl_keyfile=settings.tls_key or None,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                ws="none",
-                server_header=False,
-                timeout_graceful_shutdown=END_SECONDS,
-            )
+        server = web_server(
+            rim, host=settings.host, port=settings.port, tls_cert=settings.tls_cert, tls_key=settings.tls_key
         )
         async with (
             HealthServer(
@@ -120,25 +103,6 @@ async def _serve(settings: Settings) -> int:
             MetricsServer(measures, settings.metrics_port, host=settings.host),
             protocol.session_manager.run(),
         ):
-            return await _until(stopping, server)
+            return await serve_until(stopping, server)
     finally:
         await transport.close()
-
-
-async def _until(stopping: asyncio.Event, server: uvicorn.Server) -> int:
-    """Serve until the word to end, or until the server ends by itself."""
-    serving = asyncio.create_task(server.serve())
-    stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
-    # The server hears of signals too, and may be the first.
-    ended = serving.done() and not server.should_exit
-    server.should_exit = True
-    await asyncio.wait((serving,), timeout=END_SECONDS + 2)
-    serving.cancel()
-    stop.cancel()
-    (result, _) = await asyncio.gather(serving, stop, return_exceptions=True)
-    failed = ended or (isinstance(result, Exception))
-    if failed:
-        _log.error("the server ended; the process ends", exc_info=result if isinstance(result, Exception) else None)
-    _log.info("stopped")
-    return 1 if failed else 0
