@@ -9,7 +9,7 @@ from taskdist import api
 from taskdist.cli import parse, rerun
 from taskdist.cli.cluster import Cluster, Target
 from taskdist.cli.options import Context, Kubeconfig, ListOutput, NameOutput, Namespace, examples, reader
-from taskdist.cli.run import FAILED, USAGE, complain, extra, run
+from taskdist.cli.run import FAILED, USAGE, complain, configured, extra, run
 
 Dsn = Annotated[
     str | None,
@@ -37,18 +37,11 @@ def add(app: typer.Typer, program: str) -> None:
 
 def archive() -> None:
     """Copy ended Tasks to PostgreSQL, as the chart's Deployment does. Its settings are TASKDIST_… variables."""
-    from taskdist.common.environment import SettingsError
-
     with extra("archive"):
         from taskdist.archive.main import run as run_archive
         from taskdist.archive.settings import Settings
 
-    try:
-        settings = Settings.from_env()
-    except SettingsError as error:
-        complain(str(error))
-        raise typer.Exit(USAGE) from None
-    raise typer.Exit(run_archive(settings))
+    raise typer.Exit(run_archive(configured(Settings.from_env)))
 
 
 def history(

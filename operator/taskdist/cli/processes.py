@@ -8,7 +8,7 @@ from typer.core import TyperGroup
 import taskdist
 from taskdist.cli import dev
 from taskdist.cli.options import Context, Kubeconfig, Namespace, examples
-from taskdist.cli.run import FAILED, USAGE, complain, extra
+from taskdist.cli.run import FAILED, USAGE, complain, configured, extra
 
 
 class _RunUnlessNamed(TyperGroup):
@@ -184,18 +184,11 @@ def _add_operator(app: typer.Typer, program: str) -> None:
     )
     def operator_() -> None:
         """Run the operator, as the chart's Deployment does. Its settings are TASKDIST_… variables."""
-        from taskdist.common.environment import SettingsError
-
         with extra("operator"):
             from taskdist.controller.main import run as run_operator
             from taskdist.controller.settings import Settings
 
-        try:
-            settings = Settings.from_env()
-        except SettingsError as error:
-            complain(str(error))
-            raise typer.Exit(USAGE) from None
-        raise typer.Exit(run_operator(settings))
+        raise typer.Exit(run_operator(configured(Settings.from_env)))
 
 
 def _add_gateway(app: typer.Typer, program: str) -> None:
@@ -213,18 +206,11 @@ def _add_gateway(app: typer.Typer, program: str) -> None:
 
         Tasks in, results out, with the callers' own tokens. What it answers is described at /docs.
         """
-        from taskdist.common.environment import SettingsError
-
         with extra("gateway"):
             from taskdist.gateway.main import run as run_gateway
             from taskdist.gateway.settings import Settings
 
-        try:
-            settings = Settings.from_env()
-        except SettingsError as error:
-            complain(str(error))
-            raise typer.Exit(USAGE) from None
-        raise typer.Exit(run_gateway(settings))
+        raise typer.Exit(run_gateway(configured(Settings.from_env)))
 
 
 def _add_mcp(app: typer.Typer, program: str) -> None:
@@ -264,18 +250,11 @@ def _add_mcp(app: typer.Typer, program: str) -> None:
 
 
 def _serve_mcp_over_http() -> NoReturn:
-    from taskdist.common.environment import SettingsError
-
     with extra("mcp"):
         from taskdist.mcp.http import run
         from taskdist.mcp.settings import Settings
 
-    try:
-        settings = Settings.from_env()
-    except SettingsError as error:
-        complain(str(error))
-        raise typer.Exit(USAGE) from None
-    raise typer.Exit(run(settings))
+    raise typer.Exit(run(configured(Settings.from_env)))
 
 
 def _add_version(app: typer.Typer) -> None:

@@ -8,12 +8,16 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from taskdist.common.environment import SettingsError
+
 if TYPE_CHECKING:
     from taskdist.cli.cluster import Cluster, Target
+
+T = TypeVar("T")
 
 OK = 0
 FAILED = 1  # the Task failed or was cancelled, or the command could not do what was asked
@@ -68,6 +72,15 @@ def extra(name: str) -> Iterator[None]:
             raise
         complain(f"this needs {error.name}, which is not installed here: pip install 'taskdist[{name}]'")
         raise typer.Exit(FAILED) from None
+
+
+def configured(read: Callable[[], T]) -> T:
+    """Return the settings of a process; ends the command with what is wrong with them, where anything is."""
+    try:
+        return read()
+    except SettingsError as error:
+        complain(str(error))
+        raise typer.Exit(USAGE) from None
 
 
 def complain(message: str) -> None:

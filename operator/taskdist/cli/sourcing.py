@@ -3,7 +3,7 @@
 import typer
 
 from taskdist.cli.options import examples
-from taskdist.cli.run import USAGE, complain, extra
+from taskdist.cli.run import configured, extra
 
 
 def add(app: typer.Typer, program: str) -> None:
@@ -21,15 +21,8 @@ def sources() -> None:
 
     It runs the TaskSources: see kubectl get ts. Of several such processes one works, the others stand by.
     """
-    from taskdist.common.environment import SettingsError
-
     with extra("sources"):
         from taskdist.sources.main import run as run_sources
         from taskdist.sources.settings import Settings
 
-    try:
-        settings = Settings.from_env()
-    except SettingsError as error:
-        complain(str(error))
-        raise typer.Exit(USAGE) from None
-    raise typer.Exit(run_sources(settings))
+    raise typer.Exit(run_sources(configured(Settings.from_env)))
