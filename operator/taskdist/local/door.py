@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from taskdist.local.stack import Stack, StackError
+from taskdist.local.stack import Gateway, Stack, StackError
 
 CALLER = "caller"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -50,7 +50,7 @@ class Door:
         token = str(made["status"]["token"])
         self.url = f"{gateway.url}/v1/namespaces/{self._namespace}/tasks"
         pool = ThreadPoolExecutor(1, thread_name_prefix="door")
-        self._answer = pool.submit(self._send, gateway.ready_url, token, task)
+        self._answer = pool.submit(self._send, gateway, token, task)
         pool.shutdown(wait=False)
 
     def check(self) -> None:
@@ -59,13 +59,13 @@ class Door:
             self._answer.result()
 
     def answer(self) -> Object:
-        """What the door said once the Task had settled."""
+        """Return the door's answer, which comes once the Task has settled."""
         assert self._answer is not None, "it was opened"
         return self._answer.result(READY_SECONDS)
 
-    def _send(self, ready_url: str, token: str, task: Mapping[str, Any]) -> Object:
+    def _send(self, gateway: Gateway, token: str, task: Mapping[str, Any]) -> Object:
         deadline = time.monotonic() + READY_SECONDS
-        while (why := _unready(ready_url)) and time.monotonic() < deadline:
+        while (why := gateway.unready(timeout=2)) and time.monotonic() < deadline:
             time.sleep(0.1)
         if why:
             raise StackError(f"the gateway is not ready: {why}")
@@ -83,15 +83,3 @@ class Door:
                 raise StackError(f"the gateway refused the Task: {error.read().decode()}") from error
         except OSError as error:
             raise StackError(f"the gateway did not answer: {error}") from error
-
-
-def _unready(url: str) -> str:
-    """Why it is not; empty if it is."""
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return ""
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.read().decode()
-    except OSError as error:
-        return str(error)

@@ -72,23 +72,30 @@ class OperatorProcess:
 
     def unready(self, timeout: float = 5.0) -> str:
         """Say what keeps it from its work, as `/readyz` does; empty where nothing does."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}/readyz", timeout=timeout):
-                return ""
-        except urllib.error.HTTPError as error:
-            with error:  # it holds the connection
-                return str(error.read().decode())
-        except OSError as error:
-            return f"it does not answer: {error}"
+        return _unready(self.health_port, timeout)
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """A process of the HTTP door, and where it answers."""
+    """Where a process of the HTTP door answers, which ends with the control plane."""
 
-    process: subprocess.Popen[bytes]
     url: str
-    ready_url: str
+    health_port: int
+
+    def unready(self, timeout: float = 5.0) -> str:
+        """Say what keeps it from its work, as `/readyz` does; empty where nothing does."""
+        return _unready(self.health_port, timeout)
+
+
+def _unready(health_port: int, timeout: float) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{health_port}/readyz", timeout=timeout):
+            return ""
+    except urllib.error.HTTPError as error:
+        with error:  # it holds the connection
+            return str(error.read().decode())
+    except OSError as error:
+        return f"it does not answer: {error}"
 
 
 @dataclass(frozen=True)
@@ -411,8 +418,8 @@ class Stack:
             "TASKDIST_GATEWAY_VIEW": f"localhost:{self.operators[0].view_port}",
         }
         command = [str(Path(sys.executable).parent / "taskdist"), "gateway"]
-        process = self.plane.start_process("gateway", command, env)
-        return Gateway(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{health_port}/readyz")
+        self.plane.start_process("gateway", command, env)
+        return Gateway(f"http://127.0.0.1:{port}", health_port)
 
     def _apply_manifests(self, say: Say) -> None:
         say("installing CRDs and RBAC: kubectl apply -f manifests/install.yaml")

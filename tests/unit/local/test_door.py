@@ -62,7 +62,7 @@ class Machine:
         return {"status": {"token": "the-token"}}
 
     def start_gateway(self) -> Gateway:
-        return Gateway(cast(Any, None), self.url, f"{self.url}/readyz")
+        return Gateway(self.url, int(self.url.rpartition(":")[2]))
 
 
 @pytest.fixture
