@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from taskdist.api import Phase
-from taskdist.kube import Obj, name_of, namespace_of, uid_of, version_of
+from taskdist.kube import Obj, as_object, name_of, namespace_of, uid_of, version_of
 
 ENDED = frozenset((Phase.DEAD_LETTERED, Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED))
 """A dead letter may wait again; its row is replaced when it ends once more."""
@@ -106,7 +106,7 @@ def has_ended(obj: Obj) -> bool:
 
 def row(obj: Obj, cluster: str = "") -> Row:
     """Return the row of a Task that has ended."""
-    spec, status, metadata = _dict(obj.get("spec")), _dict(obj.get("status")), obj["metadata"]
+    spec, status, metadata = as_object(obj.get("spec")), as_object(obj.get("status")), obj["metadata"]
     uid, namespace = uid_of(obj), namespace_of(obj)
     created = _moment(metadata.get("creationTimestamp")) or _EPOCH
     ended = _moment(status.get("finishedAt")) or created
@@ -135,7 +135,7 @@ def row(obj: Obj, cluster: str = "") -> Row:
             ended_at=ended,
             queue_ms=_between(created, started),
             run_ms=_between(started, ended),
-            labels=_json(_dict(metadata.get("labels"))) or "{}",
+            labels=_json(as_object(metadata.get("labels"))) or "{}",
             spec=_json(spec),
             status=_json(rest),
             result=_json(status.get("result")),
@@ -152,7 +152,7 @@ def _attempts(uid: str, ended: datetime, status: dict[str, Any]) -> list[Attempt
     found: dict[int, Attempt] = {}
     listed = status.get("attempts")
     for each in listed if isinstance(listed, list) else ():
-        record = _dict(each)
+        record = as_object(each)
         number = _whole(record.get("attempt"))
         found[number] = Attempt(
             uid,
@@ -196,10 +196,6 @@ def _cleaned(value: Any) -> Any:
         case list():
             return [_cleaned(each) for each in value]
     return value
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _text(value: Any) -> str:

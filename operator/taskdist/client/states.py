@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskdist.api import Phase
-from taskdist.kube import Obj, name_of, namespace_of, uid_of
+from taskdist.kube import Obj, as_object, name_of, namespace_of, uid_of
 
 SETTLED = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.DEAD_LETTERED})
 """The phases of a Task of which nothing more comes by itself."""
@@ -13,8 +13,7 @@ SETTLED = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.DEAD_
 
 def status_of(obj: Obj) -> dict[str, Any]:
     """The object's status; empty where nobody has written one."""
-    status = obj.get("status")
-    return status if isinstance(status, dict) else {}
+    return as_object(obj.get("status"))
 
 
 def phase_of(obj: Obj) -> str:

@@ -4,10 +4,10 @@ Refuses to know when it is too old to count: the leader's core forgets what it i
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from taskdist.core.model import Key
-from taskdist.kube import TASKSOURCES, Added, Client, Deleted, Informer, Obj, Updated
+from taskdist.kube import TASKSOURCES, Added, Client, Deleted, Informer, Obj, Updated, as_object
 from taskdist.kube.resources import name_of, namespace_of
 from taskdist.kube.store import Aside, Event
 from taskdist.protocol.observations import Action, Now
@@ -33,18 +33,14 @@ def seen_backlog(obj: Obj) -> SeenBacklog:
 
     One whose messages choose their queue says nothing either: for which the messages are is not known.
     """
-    spec, status = _map(obj.get("spec")), _map(obj.get("status"))
-    backlog, queue = _map(status.get("backlog")), _map(spec.get("task")).get("queue")
+    spec, status = as_object(obj.get("spec")), as_object(obj.get("status"))
+    backlog, queue = as_object(status.get("backlog")), as_object(spec.get("task")).get("queue")
     messages = backlog.get("messages")
     known = isinstance(queue, str) and "{" not in queue and spec.get("suspend") is not True
     key = (namespace_of(obj), str(queue) if known else "")
     if not known or type(messages) is not int or messages <= 0:
         return SeenBacklog(key, name_of(obj), 0)
     return SeenBacklog(key, name_of(obj), messages, str(backlog.get("at") or ""))
-
-
-def _map(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def informer(

@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 
 from taskdist.api import Phase, Priority
 from taskdist.client.states import SETTLED, phase_of, status_of
-from taskdist.kube import Added, Aside, Deleted, Obj, name_of, namespace_of, uid_of, version_of
+from taskdist.kube import Added, Aside, Deleted, Obj, as_object, name_of, namespace_of, uid_of, version_of
 from taskdist.kube import Change as Told
 
 Key = tuple[str, str]
-_NEVER = 2**63
 RATE_SECONDS = 60.0
 """How far back it is looked to say how fast a queue's Tasks end."""
 LOOKED_AT_ONCE = 1000
@@ -387,8 +386,3 @@ def _publish(space: _Namespace, change: Change) -> None:
 def _number(version: str) -> int:
     """Versions are compared as numbers, as the informer does; one that is none counts as from before everything."""
     return int(version) if version.isdecimal() and len(version) < 20 else 0
-
-
-def as_object(value: object) -> dict[str, Any]:
-    """Return the JSON object that this is; an empty one for anything else."""
-    return value if isinstance(value, dict) else {}

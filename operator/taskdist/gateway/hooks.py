@@ -11,7 +11,19 @@ from typing import NamedTuple
 from taskdist.api import Unreadable
 from taskdist.intake.mapping import MappingError
 from taskdist.intake.webhooks import Hook, compile_webhook
-from taskdist.kube import SECRETS, Aside, Change, Client, Deleted, KubeError, Obj, name_of, namespace_of, uid_of
+from taskdist.kube import (
+    SECRETS,
+    Aside,
+    Change,
+    Client,
+    Deleted,
+    KubeError,
+    Obj,
+    as_object,
+    name_of,
+    namespace_of,
+    uid_of,
+)
 from taskdist.protocol import reading
 
 Key = tuple[str, str]
@@ -112,8 +124,7 @@ class Secrets:
     async def _read(self, namespace: str, name: str) -> dict[str, bytes] | str:
         """Return its values, or why there are none."""
         try:
-            found = (await self._client.get(SECRETS, name, namespace)).get("data")
-            data = found if isinstance(found, dict) else {}
+            data = as_object((await self._client.get(SECRETS, name, namespace)).get("data"))
             return {str(key): base64.b64decode(text, validate=True) for key, text in data.items()}
         except KubeError as error:
             return str(error)

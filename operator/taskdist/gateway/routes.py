@@ -307,7 +307,7 @@ class Routes:
     ) -> Response:
         """Say where a Task stands: why it waits, its place, when it should start, and what would let it go.
 
-        The operator that leads says it. Where it cannot be asked, `notAsked` says why, and the cluster's objects tell:
+        The operator that leads says it. Where it cannot be asked, `not_asked` says why, and the cluster's objects tell:
         as far as the caller may read them.
         """
         visitor = await self._callers.visitor(request)

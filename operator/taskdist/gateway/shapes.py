@@ -10,8 +10,8 @@ from taskdist.api import Priority, TaskSpec
 from taskdist.api.meta import LabelKey, LabelValue, Model
 from taskdist.client.explaining import Told
 from taskdist.client.states import status_of
-from taskdist.gateway.board import Row, as_object, row_of
-from taskdist.kube import Obj
+from taskdist.gateway.board import Row, row_of
+from taskdist.kube import Obj, as_object
 
 TaskName = Annotated[
     str,

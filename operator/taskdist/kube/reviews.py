@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from taskdist.kube.client import Client
 from taskdist.kube.errors import ApiError, KubeError
-from taskdist.kube.resources import SUBJECTACCESSREVIEWS, TOKENREVIEWS, Resource
+from taskdist.kube.resources import SUBJECTACCESSREVIEWS, TOKENREVIEWS, Resource, as_object
 
 CACHE_SECONDS = 10.0
 CACHE_ENTRIES = 10_000
@@ -174,7 +174,7 @@ class Reviews:
             raise NotReviewed("the API server did not review who asks in time: ask again") from error
         finally:
             self._waiting -= 1
-        return status if isinstance(status, dict) else {}
+        return as_object(status)
 
 
 def bearer_of(authorization: str) -> str:
