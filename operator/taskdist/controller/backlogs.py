@@ -1,4 +1,4 @@
-"""What waits at sources for queues, as the status of TaskSources tells: heard from the API server, kept for a leader.
+"""Backlogs of TaskSources, as their status tells them: heard from the API server, kept for a leader.
 
 Refuses to know when it is too old to count: the leader's core forgets what it is not told again.
 """
@@ -16,7 +16,10 @@ from taskdist.protocol.operator.leader import BACKLOG_SECONDS
 
 
 class SeenBacklog(NamedTuple):
-    """So many messages wait at this source for this queue. `at`: when it said so; one that says it again says more."""
+    """The backlog of one source: messages that have no Task yet, for this queue.
+
+    `at`: when the source said so; the same number said again is news, as it counts from then on.
+    """
 
     queue: Key
     source: str
@@ -74,7 +77,7 @@ Input = Callable[[Callable[[Leader, Now], Iterable[Action]]], None]
 
 
 class HeardBacklogs:
-    """What was heard lately, also while another led. A leader hears of it by `give`, if this process has one.
+    """Backlogs that were heard lately, also while another led; `give` hands them to this process's leader.
 
     Args:
         serves: whether a namespace is this installation's.

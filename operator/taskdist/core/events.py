@@ -26,7 +26,7 @@ class QueueDeleted:
 
 @dataclass(frozen=True, slots=True)
 class BacklogSeen:
-    """So many messages wait at a source for this queue: work that is still to come in. Repeats are harmless.
+    """The backlog of a source for this queue: messages that are no Tasks yet. Repeats are harmless.
 
     `until`: when that is no longer to be believed, unless it is told anew.
     """

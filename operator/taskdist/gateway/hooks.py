@@ -34,7 +34,7 @@ FAILED_SECONDS = 2.0
 
 
 class SeenSource(NamedTuple):
-    """What is kept of a TaskSource."""
+    """A TaskSource, as far as the gateway keeps it."""
 
     namespace: str
     name: str
@@ -42,7 +42,7 @@ class SeenSource(NamedTuple):
     webhook: bool
     """Whether it is one; all else is none of the gateway's business."""
     hook: Hook | None = None
-    """None where nothing can ever come of it."""
+    """The source compiled; None where nothing can ever come of it."""
     fault: str = ""
     """Why not."""
     suspended: bool = False
@@ -87,7 +87,7 @@ class Hooks:
 
 
 class SecretUnread(Exception):
-    """What deliveries are signed with is not known now; the text is for who runs the gateway, not for who calls."""
+    """The secret of a webhook is not known now; the text is for who runs the gateway, not for who calls."""
 
 
 @dataclass(slots=True)

@@ -132,7 +132,7 @@ class TaskExplanation(BaseModel):
         return cls(**told.story, told_by=source, not_asked=told.not_asked, warnings=list(told.warnings))
 
     def document(self) -> dict[str, Any]:
-        """What was told, and nothing that was not."""
+        """Return the explanation as it is sent: fields that nobody told are left out."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 

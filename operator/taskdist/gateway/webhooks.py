@@ -48,7 +48,7 @@ CHALLENGE = "HMAC"
 
 
 class Outcome(StrEnum):
-    """What became of a delivery, or of one event of a batch: for metrics."""
+    """The outcome of a delivery, or of one event of a batch: for metrics."""
 
     CREATED = "Created"
     DUPLICATE = "Duplicate"
@@ -63,7 +63,7 @@ class Outcome(StrEnum):
 
 
 class Delivered(Model):
-    """What became of one event."""
+    """One event of a delivery: its Task, or why it has none."""
 
     index: int = Field(default=0, description="Its place in the batch, from 0.")
     task: str | None = Field(default=None, description="Name of its Task.")
@@ -72,7 +72,7 @@ class Delivered(Model):
 
 
 class Deliveries(Model):
-    """What became of a delivery."""
+    """The answer to a delivery, event by event."""
 
     items: list[Delivered] = Field(description="Each event of a batch; else one.")
 

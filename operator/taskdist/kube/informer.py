@@ -137,7 +137,10 @@ class Informer(Generic[T]):
         return all(scope.synced.is_set() for scope in self._scopes)
 
     def version_in(self, namespace: str) -> str | None:
-        """Up to which version this namespace has been told; empty before its first list, None if it is not watched."""
+        """Return up to which version this namespace has been told.
+
+        Empty before its first list; None if it is not watched.
+        """
         scopes = (scope for scope in self._scopes if scope.namespace in (None, namespace))
         return next((scope.version for scope in scopes), None)
 

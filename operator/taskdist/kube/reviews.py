@@ -49,7 +49,7 @@ class NotReviewed(AccessError):
 
 
 class Busy(NotReviewed):
-    """So many are being looked up that nobody else is now: ask again."""
+    """Too many callers are being looked up: ask again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -334,7 +334,7 @@ WEBHOOKS = ("gateway.enabled=true", "gateway.webhooks.enabled=true")
 
 
 def of_gateway(documents: list[Object]) -> set[tuple[str | None, ...]]:
-    """What the gateway may do, by namespace."""
+    """Return the gateway's rights, by namespace."""
     return {
         (each["metadata"].get("namespace"), *rule["resources"], *rule.get("resourceNames", ()), *rule["verbs"])
         for each in documents

@@ -301,7 +301,7 @@ NAMES: Callable[[str], str] = "ce_{}".format
 
 
 def test_no_signed_delivery_is_a_defect(shop: Shop, gateway: Gateway) -> None:
-    """Of any bytes and headers, by whoever can sign."""
+    """Any bytes and headers, signed."""
     hooks = [shop.hook({"identity": "{hash}"}), shop.hook({}, format="CloudEvents")]
 
     @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))

@@ -1,4 +1,4 @@
-"""What waits at sources, as the operator reads it: whatever a source says, and for how long it is remembered."""
+"""Backlogs of sources, as the operator reads them: whatever a source says, and for how long it is remembered."""
 
 from __future__ import annotations
 

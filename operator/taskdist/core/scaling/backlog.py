@@ -13,14 +13,14 @@ from taskdist.core.model import Key, Pool, Queue
 
 
 class _Told(NamedTuple):
-    """What one source said last, and until when that counts."""
+    """The last word of one source, and until when it counts."""
 
     messages: int
     until: float
 
 
 class Backlogs:
-    """What waits at sources, by queue. `changed` says that `demands` may be others than before."""
+    """Backlogs of sources, by queue. `changed` says that `demands` may be others than before."""
 
     __slots__ = ("_look_at", "_told", "changed")
 
@@ -77,8 +77,10 @@ class Backlogs:
         return found
 
     def _counted(self, queue: Queue) -> int:
-        """As many count at most as may wait in the queue or run of it: whoever fills a broker asks for no more agents
-        than who fills the queue."""
+        """Return how many of the messages count: at most as many as may wait in the queue, or run of it.
+
+        Whoever fills a broker asks for no more agents than who fills the queue.
+        """
         found, quota = self.waiting(queue.key), queue.quota
         if queue.overflow is not None:
             found = min(found, queue.overflow.high_water)

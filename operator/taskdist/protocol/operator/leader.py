@@ -158,7 +158,7 @@ class Leader:
         self.core.handle(QueueDeleted(key), now.wall)
 
     def backlog_seen(self, queue: Key, source: str, messages: int, now: Now) -> list[Action]:
-        """So many messages wait at a source for this queue. It counts until it is too old, unless it is told again."""
+        """A source has said how many messages wait at it for this queue. That counts until it is too old."""
         return self._input(partial(self._on_backlog_seen, queue, source, messages), now)
 
     def _on_backlog_seen(self, queue: Key, source: str, messages: int, now: Now) -> None:
