@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from taskdist.common.environment import Environment, distinct_ports
+from taskdist.common.environment import Environment
 from taskdist.observability.logs import LEVELS
 
 MOST_MONTHS = 1200
@@ -39,11 +39,7 @@ class Settings:
             SettingsError: one is missing or malformed, or two contradict each other.
         """
         read = Environment(env)
-        ports = {
-            "TASKDIST_ARCHIVE_METRICS_PORT": read.whole("TASKDIST_ARCHIVE_METRICS_PORT", 8080, 1, 65535),
-            "TASKDIST_ARCHIVE_HEALTH_PORT": read.whole("TASKDIST_ARCHIVE_HEALTH_PORT", 8081, 1, 65535),
-        }
-        distinct_ports(ports)
+        ports = read.ports({"TASKDIST_ARCHIVE_METRICS_PORT": 8080, "TASKDIST_ARCHIVE_HEALTH_PORT": 8081})
         return cls(
             dsn=read.needed("TASKDIST_ARCHIVE_DSN", "set it to postgresql://USER:PASSWORD@HOST:5432/DATABASE"),
             namespace=read.needed("TASKDIST_NAMESPACE", "set it to the namespace that the operator runs in"),

@@ -45,6 +45,16 @@ class Environment:
             raise SettingsError(f"{name} is {_shown(value)}: set it to a whole number from {least} to {most}")
         return parsed
 
+    def ports(self, defaults: Mapping[str, int]) -> dict[str, int]:
+        """Return the ports of a process's servers, by variable: no two are one, as all listen on one address."""
+        found = {name: self.whole(name, default, 1, 65535) for name, default in defaults.items()}
+        taken: dict[int, str] = {}
+        for name, port in found.items():
+            other = taken.setdefault(port, name)
+            if other != name:
+                raise SettingsError(f"{name} is {port}, and so is {other}: set one of them to another port")
+        return found
+
     def together(self, one: str, other: str, purpose: str) -> tuple[str, str]:
         """Return two values of which none makes sense without the other."""
         values = self.env.get(one, ""), self.env.get(other, "")
@@ -78,12 +88,3 @@ class Environment:
 
 def _shown(value: str) -> str:
     return repr(value if len(value) <= 80 else f"{value[:80]}…")
-
-
-def distinct_ports(ports: Mapping[str, int]) -> None:
-    """Refuse one port for two servers: all of them listen on one address."""
-    taken: dict[int, str] = {}
-    for name, port in ports.items():
-        other = taken.setdefault(port, name)
-        if other != name:
-            raise SettingsError(f"{name} is {port}, and so is {other}: set one of them to another port")

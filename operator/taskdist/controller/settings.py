@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from taskdist.common.environment import Environment, SettingsError, distinct_ports
+from taskdist.common.environment import Environment, SettingsError
 from taskdist.controller.succession import DEFAULT_LEASE_SECONDS, Succession
 from taskdist.kube import Timing
 from taskdist.observability.logs import LEVELS
@@ -73,8 +73,7 @@ class Settings:
         read = Environment(env)
         namespace = read.needed("TASKDIST_NAMESPACE", "set it to the namespace the operator runs in")
         lease_name = env.get("TASKDIST_LEASE", "taskdist")
-        ports = {name: read.whole(name, default, 1, 65535) for name, default in _PORTS.items()}
-        distinct_ports(ports)
+        ports = read.ports(_PORTS)
         link_port, view_port = ports["TASKDIST_LINK_PORT"], ports["TASKDIST_VIEW_PORT"]
         allow_short_leases = read.flag("TASKDIST_ALLOW_SHORT_LEASES")
         return cls(

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from taskdist.common.environment import Environment, SettingsError, distinct_ports
+from taskdist.common.environment import Environment, SettingsError
 from taskdist.observability.logs import LEVELS
 
 
@@ -35,12 +35,7 @@ class Settings:
             SettingsError: one is malformed, or two contradict each other.
         """
         read = Environment(env)
-        ports = {
-            "TASKDIST_GATEWAY_PORT": read.whole("TASKDIST_GATEWAY_PORT", 8443, 1, 65535),
-            "TASKDIST_METRICS_PORT": read.whole("TASKDIST_METRICS_PORT", 8080, 1, 65535),
-            "TASKDIST_HEALTH_PORT": read.whole("TASKDIST_HEALTH_PORT", 8081, 1, 65535),
-        }
-        distinct_ports(ports)
+        ports = read.ports({"TASKDIST_GATEWAY_PORT": 8443, "TASKDIST_METRICS_PORT": 8080, "TASKDIST_HEALTH_PORT": 8081})
         cert, key = read.together("TASKDIST_GATEWAY_TLS_CERT", "TASKDIST_GATEWAY_TLS_KEY", "to serve HTTPS")
         root = env.get("TASKDIST_GATEWAY_ROOT_PATH", "").rstrip("/")
         if root and not root.startswith("/"):

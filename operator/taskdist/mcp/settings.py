@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from taskdist.common.environment import Environment, distinct_ports
+from taskdist.common.environment import Environment
 from taskdist.observability.logs import LEVELS
 
 
@@ -34,12 +34,7 @@ class Settings:
             SettingsError: one is malformed, or two contradict each other.
         """
         read = Environment(env)
-        ports = {
-            "TASKDIST_MCP_PORT": read.whole("TASKDIST_MCP_PORT", 8443, 1, 65535),
-            "TASKDIST_METRICS_PORT": read.whole("TASKDIST_METRICS_PORT", 8080, 1, 65535),
-            "TASKDIST_HEALTH_PORT": read.whole("TASKDIST_HEALTH_PORT", 8081, 1, 65535),
-        }
-        distinct_ports(ports)
+        ports = read.ports({"TASKDIST_MCP_PORT": 8443, "TASKDIST_METRICS_PORT": 8080, "TASKDIST_HEALTH_PORT": 8081})
         cert, key = read.together("TASKDIST_MCP_TLS_CERT", "TASKDIST_MCP_TLS_KEY", "to serve HTTPS")
         most = read.whole("TASKDIST_MCP_MOST_CALLS", 200, 1, 100_000)
         return cls(

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from taskdist.common.environment import Environment, distinct_ports
+from taskdist.common.environment import Environment
 from taskdist.observability.logs import LEVELS
 
 
@@ -32,11 +32,7 @@ class Settings:
             SettingsError: one is missing or malformed, or two contradict each other.
         """
         read = Environment(env)
-        ports = {
-            "TASKDIST_SOURCES_METRICS_PORT": read.whole("TASKDIST_SOURCES_METRICS_PORT", 8080, 1, 65535),
-            "TASKDIST_SOURCES_HEALTH_PORT": read.whole("TASKDIST_SOURCES_HEALTH_PORT", 8081, 1, 65535),
-        }
-        distinct_ports(ports)
+        ports = read.ports({"TASKDIST_SOURCES_METRICS_PORT": 8080, "TASKDIST_SOURCES_HEALTH_PORT": 8081})
         return cls(
             namespace=read.needed("TASKDIST_NAMESPACE", "set it to the namespace that this process runs in"),
             pod_name=env.get("TASKDIST_POD_NAME") or socket.gethostname(),
