@@ -57,9 +57,21 @@ def test_mistakes_are_named(selector: str, says: str) -> None:
     assert says.replace("\\", "") in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["a" * 8000, "(" * 8000, "a in (" * 1500, "a in (" + "b," * 4000, " " * 8000 + "="])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("a" * 8000, id="one key"),
+        pytest.param("(" * 8000, id="parentheses only"),
+        pytest.param("a in (" * 1500, id="list in list"),
+        pytest.param("a in (" + "b," * 4000, id="an open list"),
+        pytest.param(" " * 8000 + "=", id="blanks before"),
+        pytest.param("a in (" + " " * 8000 + "!", id="blanks in an open list"),
+        pytest.param("a in (" + " " * 8000 + "!)", id="blanks in a list"),
+        pytest.param("a in (" + " ," * 4000 + "!)", id="blanks between commas"),
+    ],
+)
 def test_no_text_is_long_to_read(text: str) -> None:
     began = time.process_time()
     with pytest.raises(SelectorError):
         parse(text)
-    assert time.process_time() - began < 1.0, "milliseconds on a quiet machine"
+    assert time.process_time() - began < 0.5, "milliseconds on a quiet machine"
