@@ -46,7 +46,7 @@ class MemoryView:
         self.rows: list[TaskRow | Exception] | None = None
         """What a stream tells before it hangs; None: nobody is reached."""
         self.told = asyncio.Event()
-        """Set once all was told, or nobody was reached."""
+        """Set once all was told, the stream has broken, or nobody was reached."""
         self.first = False
         """Whether what watches see happens only then."""
 
@@ -65,6 +65,7 @@ class MemoryView:
     async def _tell(self) -> AsyncIterator[TaskRow]:
         for row in self.rows or ():
             if isinstance(row, Exception):
+                self.told.set()
                 raise row
             yield row
         self.told.set()

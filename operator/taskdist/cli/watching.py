@@ -21,6 +21,9 @@ MOST_UNREAD = 64
 # How soon the leader is tried again for progress.
 AGAIN = Backoff(first=5.0, most=60.0)
 
+# The Task, a row of the leader's, or None once the leader tells no more; an error ends the watch.
+News = Obj | TaskRow | Exception | None
+
 
 async def wait(cluster: Cluster, names: Sequence[str], *, labels: str, succeeded: bool, timeout: float | None) -> int:
     """Stay until all have ended, with a line for each; `succeeded`: it counts only if they have succeeded."""
@@ -53,7 +56,7 @@ async def wait(cluster: Cluster, names: Sequence[str], *, labels: str, succeeded
 
 async def watch_one(cluster: Cluster, name: str) -> int:
     """A line for each change of the Task, and of its progress as its agent tells it, until nothing more comes of it."""
-    news: asyncio.Queue[Obj | TaskRow | Exception] = asyncio.Queue(MOST_UNREAD)
+    news: asyncio.Queue[News] = asyncio.Queue(MOST_UNREAD)
     tasks = [asyncio.create_task(_changes(cluster, name, news))]
     last = ""
     obj: Obj | None = None
@@ -65,6 +68,10 @@ async def watch_one(cluster: Cluster, name: str) -> int:
                     raise error
                 case TaskRow() as told:
                     row = told
+                case None:
+                    # What has been told stands, and status catches up with it in some seconds.
+                    row = None
+                    continue
                 case seen:
                     if obj is None and not settled(seen):
                         tasks.append(asyncio.create_task(_progress(cluster, name, news)))
@@ -84,7 +91,7 @@ async def watch_one(cluster: Cluster, name: str) -> int:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _changes(cluster: Cluster, name: str, news: "asyncio.Queue[Obj | TaskRow | Exception]") -> None:
+async def _changes(cluster: Cluster, name: str, news: asyncio.Queue[News]) -> None:
     try:
         async with aclosing(changes(cluster, name)) as states:
             async for obj in states:
@@ -93,7 +100,7 @@ async def _changes(cluster: Cluster, name: str, news: "asyncio.Queue[Obj | TaskR
         await news.put(error)
 
 
-async def _progress(cluster: Cluster, name: str, news: "asyncio.Queue[Obj | TaskRow | Exception]") -> None:
+async def _progress(cluster: Cluster, name: str, news: asyncio.Queue[News]) -> None:
     """Progress as the leader hears of it. Status has it some seconds later: so a failure is said once, and no more."""
     failures = 0
     while True:
@@ -105,6 +112,7 @@ async def _progress(cluster: Cluster, name: str, news: "asyncio.Queue[Obj | Task
         except NoAnswer as error:
             if not failures:
                 note(f"{error}; progress comes from the Task's status, later")
+            await news.put(None)
         except Exception as error:
             await news.put(error)
             return

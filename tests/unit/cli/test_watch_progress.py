@@ -9,6 +9,7 @@ from memory_cluster import ASSIGNED, SUCCEEDED, MemoryCluster, call
 from taskdist.api import Progress
 from taskdist.api.view import TaskRow
 from taskdist.cli.run import OK
+from taskdist.client.errors import NoAnswer
 
 ON_P0 = "task a: Assigned on p-0 (attempt 1)"
 
@@ -63,6 +64,17 @@ def test_older_progress_of_the_status_does_not_take_back_what_was_told(cluster: 
     cluster.watches = [[cluster.seen("a", older), cluster.seen("a", SUCCEEDED)]]
     cluster.view.rows = [row(0.5, "page 2")]
     assert watched(cluster)[0] == [ON_P0, f"{ON_P0}, 50% page 2", "task a: Succeeded"]
+
+
+def test_once_the_leader_tells_no_more_status_tells_what_comes_then(cluster: MemoryCluster) -> None:
+    later = {"progress": {"fraction": 0.75, "message": "page 3"}}
+    cluster.watches = [[cluster.seen("a", later), cluster.seen("a", SUCCEEDED)]]
+    cluster.view.rows = [row(0.5, "page 2"), NoAnswer("the leader tells no more: it stopped to lead")]
+    lines, err = watched(cluster)
+    assert lines == [ON_P0, f"{ON_P0}, 50% page 2", f"{ON_P0}, 75% page 3", "task a: Succeeded"]
+    assert err.splitlines() == [
+        "the leader tells no more: it stopped to lead; progress comes from the Task's status, later"
+    ]
 
 
 def test_where_the_leader_cannot_be_asked_status_tells_and_that_is_said(cluster: MemoryCluster) -> None:
