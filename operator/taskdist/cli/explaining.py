@@ -6,10 +6,10 @@ import time
 from taskdist.api import Priority
 from taskdist.cli import parse, show
 from taskdist.cli.cluster import Cluster
-from taskdist.cli.options import Source
 from taskdist.cli.run import OK, USAGE, Problem, note
 from taskdist.cli.show_explanation import print_story
 from taskdist.client import explaining
+from taskdist.client.backend import Source
 from taskdist.simulation.what_if import Change
 
 _NUMBER = re.compile(r"[+-]?\d{1,6}")
@@ -26,8 +26,7 @@ async def explain(
     """Say where the Task stands, why, and what would change it. `agents` are more of the first pool it may use."""
     if source is Source.LEADER and change is not None:
         raise Problem("--what-if is played on the cluster's objects: leave --from out", code=USAGE)
-    view = None if source is Source.CLUSTER else cluster.view
-    told = await explaining.explain(cluster, name, change, agents, view, by_leader_only=source is Source.LEADER)
+    told = await explaining.explain(cluster, name, change, agents, cluster.view, source)
     if told.not_asked:
         note(told.not_asked)
     for line in told.warnings:

@@ -30,13 +30,6 @@ class NameOutput(StrEnum):
     NAME = "name"
 
 
-class Source(StrEnum):
-    """Who is asked; without a word the leader, and then the cluster's objects."""
-
-    LEADER = "leader"
-    CLUSTER = "cluster"
-
-
 Namespace = Annotated[
     str | None,
     typer.Option(

@@ -17,12 +17,12 @@ from taskdist.cli.options import (
     NameOutput,
     Namespace,
     Output,
-    Source,
     Timeout,
     examples,
     reader,
 )
 from taskdist.cli.run import USAGE, complain, run
+from taskdist.client.backend import Source
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the Task, or task/NAME.", show_default=False, parser=parse.name)

@@ -434,14 +434,13 @@ class AsyncClient:
         The operator that leads says it. Where it cannot be asked, that is logged, and the cluster's objects tell.
         """
         name = task if isinstance(task, str) else task.name
-        # Imported where it is asked for: it brings the engine along.
-        from taskdist.client import explaining
-
         with told():
-            found: explaining.Told | http.Explained
             if isinstance(self._backend, http.HttpBackend):
                 found = await self._backend.explain(name)
             else:
+                # Imported where it is asked for: it brings the engine along.
+                from taskdist.client import explaining
+
                 found = await explaining.explain(self._backend, name, view=self._asked)
         if found.not_asked and not self._fell_back:
             _log.warning("%s", found.not_asked)

@@ -5,7 +5,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
 
 from taskdist.api.view import Explanation, TaskRow
 from taskdist.kube import Obj, Page, Resource, WatchEvent
@@ -48,6 +49,25 @@ class Backend(Protocol):
     def watch(
         self, resource: Resource, version: str, *, everywhere: bool = False, labels: str = "", fields: str = ""
     ) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]: ...
+
+
+class Source(StrEnum):
+    """The party that explains a Task: the operator that leads, or the cluster's objects."""
+
+    LEADER = "leader"
+    CLUSTER = "cluster"
+
+
+class Told(NamedTuple):
+    """An explanation of a Task, as scripts read it.
+
+    `warnings`: what could not be read. `not_asked`: why the leader was not asked, if it was to be.
+    """
+
+    story: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+    not_asked: str = ""
+    told_by: Source = Source.CLUSTER
 
 
 class Explains(Protocol):

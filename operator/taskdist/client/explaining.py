@@ -11,12 +11,12 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 from taskdist.api import POOL_LABEL, Phase, Reason
 from taskdist.api import view as shapes
 from taskdist.client import explained, levels
-from taskdist.client.backend import Backend, Explains
+from taskdist.client.backend import Backend, Explains, Source, Told
 from taskdist.client.errors import NoAnswer, TaskdistError
 from taskdist.client.leading import Leadership, leadership
 from taskdist.client.states import phase_of, settled, status_of
@@ -79,16 +79,6 @@ class Answer:
 
     reason: str
     explanation: Explanation
-
-
-class Told(NamedTuple):
-    """Where a Task stands, as scripts read it; what could not be told; and why the leader was not asked, if it was to
-    be."""
-
-    story: dict[str, Any]
-    warnings: tuple[str, ...] = ()
-    not_asked: str = ""
-    by_leader: bool = False
 
 
 def events(snapshot: Snapshot) -> tuple[list[Event], list[str]]:
@@ -275,12 +265,12 @@ async def explain(
     change: Change | None = None,
     agents: int = 0,
     view: Explains | None = None,
-    *,
-    by_leader_only: bool = False,
+    source: Source | None = None,
 ) -> Told:
     """Say where the Task stands, why and what would change it.
 
-    The leader is asked by its `view`, and then the cluster's objects; what a change would do is played on these.
+    The leader is asked by its `view`, and then the cluster's objects; `source` is the only one to be asked. What a
+    change would do is played on the objects.
 
     `agents` are more of the first pool it may use. TaskdistError: the change makes no sense. NoAnswer: the leader does
     not say, and nobody else is to.
@@ -288,17 +278,16 @@ async def explain(
     task = await backend.get(TASKS, name)
     if change is not None and phase_of(task) != Phase.PENDING:
         raise TaskdistError(f"task {name} is {phase_of(task)}: --what-if is for Tasks that wait")
-    if view is not None and change is None and not settled(task):
+    if view is not None and source is not Source.CLUSTER and change is None and not settled(task):
         try:
             told = await view.explain(namespace_of(task), name)
         except NoAnswer as error:
-            if by_leader_only:
+            if source is Source.LEADER:
                 raise
             found = await _of_the_cluster(backend, task, None, 0)
             return found._replace(not_asked=instead(error))
-        return Told(
-            explained.document(told, task, {"leads": True, "lease": view.lease, "holder": told.holder}), by_leader=True
-        )
+        operator = {"leads": True, "lease": view.lease, "holder": told.holder}
+        return Told(explained.document(told, task, operator), told_by=Source.LEADER)
     return await _of_the_cluster(backend, task, change, agents)
 
 

@@ -10,12 +10,13 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 
 from taskdist.api import GROUP, VERSION
+from taskdist.client.backend import Source, Told
 from taskdist.kube import TASKS, ApiError, ConfigurationError, Obj, Page, Resource, Unanswered, Unreachable, WatchEvent
 
 TIMEOUT = 30.0
@@ -40,13 +41,6 @@ def pod_token() -> str:
         raise ConfigurationError(
             f"no token for the gateway: give one or set TASKDIST_TOKEN, as this is no pod with an account ({error})"
         ) from error
-
-
-class Explained(NamedTuple):
-    """Where a Task stands, as scripts read it; and why the operator that leads was not asked."""
-
-    story: dict[str, Any]
-    not_asked: str
 
 
 class HttpBackend:
@@ -132,12 +126,12 @@ class HttpBackend:
         change = {**body["spec"], **({"uid": uid} if uid else {})}
         return _object(await self._ask("PATCH", f"/{quote(name, safe='')}", change))
 
-    async def explain(self, name: str) -> Explained:
+    async def explain(self, name: str) -> Told:
         """Where the Task stands and why: the gateway asks the operator that leads."""
         story = await self._ask("GET", f"/{quote(name, safe='')}/explain")
-        story.pop("told_by", None)
-        story.pop("warnings", None)
-        return Explained(story, str(story.pop("not_asked", "")))
+        by_leader = story.pop("told_by", "") == Source.LEADER
+        warnings, not_asked = tuple(story.pop("warnings", ())), str(story.pop("not_asked", ""))
+        return Told(story, warnings, not_asked, Source.LEADER if by_leader else Source.CLUSTER)
 
     @asynccontextmanager
     async def watch(

@@ -12,8 +12,8 @@ from fastapi.security import HTTPBearer
 from taskdist.api import Phase
 from taskdist.api.problems import MEDIA_TYPE, ProblemDetails
 from taskdist.client import changing, explaining
+from taskdist.client.backend import Source, Told
 from taskdist.client.errors import NoAnswer, TaskdistError
-from taskdist.client.explaining import Told
 from taskdist.client.kube import KubeBackend
 from taskdist.client.states import settled
 from taskdist.gateway import bodies, streams
@@ -22,7 +22,7 @@ from taskdist.gateway.callers import Callers, Visitor
 from taskdist.gateway.filters import wanted
 from taskdist.gateway.leader import LeadersView
 from taskdist.gateway.problems import RETRY_SECONDS, Problem, of_kube
-from taskdist.gateway.shapes import Source, TaskDocument, TaskExplanation, TaskPage, TaskRow
+from taskdist.gateway.shapes import TaskDocument, TaskExplanation, TaskPage, TaskRow
 from taskdist.gateway.submitting import MANAGER, Submitted, Submitter
 from taskdist.gateway.waiting import Places
 from taskdist.kube import TASKS, KubeError, Obj
@@ -331,7 +331,7 @@ class Routes:
                 if source is Source.LEADER:
                     raise
                 why = explaining.instead(error)
-        told = await explaining.explain(backend, name, view=view, by_leader_only=source is Source.LEADER)
+        told = await explaining.explain(backend, name, view=view, source=source)
         return told._replace(not_asked=told.not_asked or why)
 
     async def follow(

@@ -1,6 +1,5 @@
 """What goes in and out, as the OpenAPI description shows it: camelCase, as in the resources."""
 
-from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -8,7 +7,7 @@ from pydantic.alias_generators import to_camel
 
 from taskdist.api import Priority, TaskSpec
 from taskdist.api.meta import LabelKey, LabelValue, Model
-from taskdist.client.explaining import Told
+from taskdist.client.backend import Source, Told
 from taskdist.client.states import status_of
 from taskdist.gateway.board import Row, row_of
 from taskdist.kube import Obj, as_object
@@ -101,13 +100,6 @@ class TaskPage(Model):
     resource_version: str = Field(description="Send it as `Last-Event-ID` for what has changed since.")
 
 
-class Source(StrEnum):
-    """Who is asked; without a word the leader, and then the cluster's objects."""
-
-    LEADER = "leader"
-    CLUSTER = "cluster"
-
-
 class TaskExplanation(BaseModel):
     """Where a Task stands and why, as `taskdist explain -o json` prints it."""
 
@@ -128,8 +120,7 @@ class TaskExplanation(BaseModel):
 
     @classmethod
     def of(cls, told: Told) -> "TaskExplanation":
-        source = Source.LEADER if told.by_leader else Source.CLUSTER
-        return cls(**told.story, told_by=source, not_asked=told.not_asked, warnings=list(told.warnings))
+        return cls(**told.story, told_by=told.told_by, not_asked=told.not_asked, warnings=list(told.warnings))
 
     def document(self) -> dict[str, Any]:
         """Return the explanation as it is sent: fields that nobody told are left out."""

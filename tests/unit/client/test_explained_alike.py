@@ -11,6 +11,7 @@ import pytest
 from memory_cluster import ASSIGNED, FAILED_STATUS, SUCCEEDED, MemoryCluster
 from taskdist.api.view import Explanation, TaskRow
 from taskdist.client import AsyncClient
+from taskdist.client.backend import Source
 from taskdist.client.errors import NoAnswer, TaskdistError
 from taskdist.client.explaining import explain
 from taskdist.controller.view.explaining import Explaining
@@ -173,7 +174,7 @@ async def test_what_runs_or_has_ended_is_told_alike(cluster: MemoryCluster) -> N
     led = Led(cluster)
     for name in ("runs", "done", "failed", "dead"):
         found = await explain(cluster, name, view=led)
-        assert found._replace(by_leader=False) == await explain(cluster, name), name
+        assert found._replace(told_by=Source.CLUSTER) == await explain(cluster, name), name
 
 
 async def test_who_is_not_reached_is_said_and_the_objects_are_asked(cluster: MemoryCluster) -> None:
@@ -182,7 +183,7 @@ async def test_who_is_not_reached_is_said_and_the_objects_are_asked(cluster: Mem
     line = "the leader cannot be asked: no route to host; found out from the cluster's objects instead"
     assert found.not_asked == line
     with pytest.raises(NoAnswer):
-        await explain(cluster, "a", view=Nobody(), by_leader_only=True)
+        await explain(cluster, "a", view=Nobody(), source=Source.LEADER)
 
 
 async def test_what_would_be_if_is_played_on_the_objects(cluster: MemoryCluster) -> None:
