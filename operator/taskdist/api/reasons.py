@@ -20,6 +20,11 @@ class Phase(StrEnum):
     def terminal(self) -> bool:
         return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
 
+    @property
+    def settled(self) -> bool:
+        """Nothing more comes of the Task by itself: it has ended, or is a dead letter until somebody redrives it."""
+        return self.terminal or self is Phase.DEAD_LETTERED
+
 
 class Reason(StrEnum):
     """Why a Task waits, why an attempt ended, why a Task ended, why a pool changes its size."""

@@ -7,7 +7,7 @@ from typing import Any
 from taskdist.api import Phase
 from taskdist.kube import Obj, as_object, name_of, namespace_of, uid_of
 
-SETTLED = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.DEAD_LETTERED})
+SETTLED = frozenset(phase for phase in Phase if phase.settled)
 """The phases of a Task of which nothing more comes by itself."""
 
 

@@ -19,11 +19,12 @@ from urllib.parse import quote
 
 import aiohttp
 
-from taskdist.api import POOL_LABEL, Phase
+from taskdist.api import POOL_LABEL
 from taskdist.api.view import Explanation, Problem, StreamEnd, TaskRow
 from taskdist.client import leading
 from taskdist.client.backend import Backend
 from taskdist.client.errors import NoAnswer
+from taskdist.client.states import SETTLED
 from taskdist.kube import (
     CONFIGMAPS,
     PODS,
@@ -54,7 +55,6 @@ TOKEN_SECONDS = 3600
 # A token is not used in its last seconds.
 TOKEN_MARGIN = 60.0
 LOOKED_AT = 20
-OVER = frozenset(phase.value for phase in Phase if phase.terminal) | {Phase.DEAD_LETTERED.value}
 
 
 class Way(Protocol):
@@ -375,7 +375,7 @@ async def _rows(lines: AsyncIterator[bytes]) -> AsyncGenerator[TaskRow, None]:
                 event = value.decode()
             elif name == b"data" and event == "task":
                 row = TaskRow.model_validate_json(value)
-                over = row.phase in OVER
+                over = row.phase in SETTLED
                 yield row
             elif name == b"data" and event == "end" and not over:
                 raise NoAnswer(f"the leader tells no more: {StreamEnd.model_validate_json(value).reason}")

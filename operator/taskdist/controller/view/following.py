@@ -31,7 +31,6 @@ SLOW_SECONDS = 10.0
 LEAST_SECONDS = 0.2
 # How long to let be where too many ask.
 BUSY_SECONDS = 1.0
-OVER = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.DEAD_LETTERED})
 _log = structlog.get_logger("taskdist.view")
 
 
@@ -105,7 +104,7 @@ class Following:
         await _say(response, "task", seen)
         asked_at = loop.time()
         try:
-            while seen.phase not in OVER:
+            while not Phase(seen.phase).settled:
                 if await _within(news, HEARTBEAT_SECONDS):
                     await asyncio.sleep(LEAST_SECONDS)
                 else:
