@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from taskdist.api import view as shapes
-from taskdist.controller.view.problems import Problem, missing
+from taskdist.controller.view.problems import missing, only
 from taskdist.controller.view.tasks import LEVELS
 from taskdist.core.explaining.bottlenecks import Bottleneck
 from taskdist.core.model import Key, Queue
@@ -135,8 +135,7 @@ class Capacity:
 
 def after(query: Mapping[str, str]) -> str:
     """Where a page begins. Raises Problem where anything else is asked."""
-    if unknown := query.keys() - {"continue"}:
-        raise Problem(400, f"{min(unknown)[:80]!r} is no parameter: there is continue")
+    only(query, "continue")
     return query.get("continue", "")
 
 

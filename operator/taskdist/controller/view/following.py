@@ -16,7 +16,7 @@ from taskdist.api import Phase
 from taskdist.api.meta import Model
 from taskdist.api.view import StreamEnd, TaskRow
 from taskdist.controller.view.pace import Pace
-from taskdist.controller.view.problems import Problem
+from taskdist.controller.view.problems import Problem, only
 from taskdist.controller.view.server import Question
 from taskdist.controller.view.tasks import Tasks, row
 
@@ -146,8 +146,7 @@ class Following:
 
 def _task(query: Mapping[str, str]) -> str:
     """Whom to follow. Raises Problem."""
-    if unknown := query.keys() - {"task"}:
-        raise Problem(400, f"{min(unknown)[:80]!r} is no parameter: there is task")
+    only(query, "task")
     if not query.get("task"):
         raise Problem(400, "say which one: ?task=NAME")
     return query["task"]

@@ -1,4 +1,6 @@
-"""What is answered where there is no answer: problem details as RFC 9457 has them."""
+"""Refusals of the view: problem details as RFC 9457 has them."""
+
+from collections.abc import Mapping
 
 from taskdist.api.problems import title
 from taskdist.api.view import Problem as Shape
@@ -21,5 +23,12 @@ class Problem(Exception):
 
 
 def missing(kind: str, namespace: str, name: str) -> Problem:
-    """There is no object of this name."""
+    """Return the refusal of a name that no object has."""
     return Problem(404, f"there is no {kind} {name} in namespace {namespace}")
+
+
+def only(query: Mapping[str, str], *names: str) -> None:
+    """Raises Problem where other parameters are given than these."""
+    if unknown := query.keys() - set(names):
+        there = f"there {'is' if len(names) == 1 else 'are'} {', '.join(names) or 'none'}"
+        raise Problem(400, f"{min(unknown)[:80]!r} is no parameter: {there}")

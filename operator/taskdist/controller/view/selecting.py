@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from taskdist.api import Phase
 from taskdist.common import label_selector
 from taskdist.common.label_selector import Requirement
-from taskdist.controller.view.problems import Problem
+from taskdist.controller.view.problems import Problem, only
 from taskdist.protocol.observations import ObservedTask
 
 MOST_ROWS = 250
@@ -26,11 +26,7 @@ class Selection:
     @classmethod
     def read(cls, query: Mapping[str, str]) -> "Selection":
         """Raises Problem."""
-        if unknown := query.keys() - {"queue", "phase", "labelSelector", "limit", "continue"}:
-            raise Problem(
-                400,
-                f"{min(unknown)[:80]!r} is no parameter: there are queue, phase, labelSelector, limit and continue",
-            )
+        only(query, "queue", "phase", "labelSelector", "limit", "continue")
         phase = query.get("phase", "")
         if phase and phase not in list(Phase):
             raise Problem(400, f"phase is {phase[:80]!r}: it is one of {', '.join(each.value for each in Phase)}")

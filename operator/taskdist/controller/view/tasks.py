@@ -1,7 +1,7 @@
 """Tasks as the view tells them: rows of a list, and one with its place in the order. Each answer is short work."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,9 +155,3 @@ def columns(seen: Seen, now: float) -> dict[str, Any]:
         "deadline": None if task.deadline is None else explanations.moment(task.deadline),
         "progress": explanations.progress(lease.progress) if lease is not None else None,
     }
-
-
-def only(query: Mapping[str, str]) -> None:
-    """Raises Problem where a path takes no parameters and is given some."""
-    if query:
-        raise Problem(400, f"{next(iter(query))[:80]!r} is no parameter here: there are none")

@@ -16,9 +16,10 @@ from taskdist.controller.view.capacity import Capacity, after
 from taskdist.controller.view.explaining import Explaining
 from taskdist.controller.view.following import Followers, Following
 from taskdist.controller.view.pace import Pace
+from taskdist.controller.view.problems import only
 from taskdist.controller.view.selecting import Selection
 from taskdist.controller.view.server import Answer, Counts, Question, Route, ViewServer, as_json
-from taskdist.controller.view.tasks import Tasks, only
+from taskdist.controller.view.tasks import Tasks
 from taskdist.core.model import Key
 from taskdist.kube import AGENTPOOLS, TASKQUEUES, TASKS, Added, Change, Client, Deleted, LeaderElector, Right, Store
 from taskdist.link.keeper import CertificateSource

@@ -18,7 +18,11 @@ from taskdist.protocol.observations import ObservedTask
         pytest.param({"limit": "251"}, "from 1 to 250", id="too many at a time"),
         pytest.param({"limit": "9" * 9000}, "from 1 to 250", id="digits without end"),
         pytest.param({"limit": "٣"}, "from 1 to 250", id="digits of another script"),
-        pytest.param({"sort": "age"}, "'sort' is no parameter", id="unknown"),
+        pytest.param(
+            {"sort": "age"},
+            "'sort' is no parameter: there are queue, phase, labelSelector, limit, continue",
+            id="unknown",
+        ),
     ],
 )
 def test_mistakes_are_named(query: dict[str, str], names: str) -> None:

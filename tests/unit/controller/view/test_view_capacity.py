@@ -136,7 +136,7 @@ def test_what_is_not_there_is_said(room: Room, capacity: Capacity) -> None:
         with pytest.raises(Problem, match=f"no {kind} x in namespace ns") as refused:
             ask("ns", "x")
         assert refused.value.status == 404
-    with pytest.raises(Problem, match="no parameter"):
+    with pytest.raises(Problem, match="'limit' is no parameter: there is continue"):
         after({"limit": "3"})
     room.leader = None
     asks: list[Callable[[str, str], object]] = [capacity.queue, capacity.pool, capacity.queues, capacity.pools]
