@@ -72,10 +72,6 @@ class KubeCluster(KubeBackend):
     def view(self) -> View:
         return self._view
 
-    async def close(self) -> None:
-        """End the connections of its own."""
-        await self._view.close()
-
     @asynccontextmanager
     async def log(self, pod: str, container: str, *, follow: bool = False) -> AsyncIterator[AsyncIterator[bytes]]:
         query = {"container": container} | ({"follow": "true"} if follow else {})
@@ -90,8 +86,4 @@ async def connect(target: Target) -> AsyncIterator[Cluster]:
     credentials = Credentials(target.kubeconfig, target.context)
     transport = HttpTransport(credentials, connections=CONNECTIONS, user_agent="taskdist-cli")
     async with Client(transport, timeout=TIMEOUT) as client:
-        cluster = KubeCluster(client, transport, target.namespace or client.namespace, target.options)
-        try:
-            yield cluster
-        finally:
-            await cluster.close()
+        yield KubeCluster(client, transport, target.namespace or client.namespace, target.options)

@@ -86,8 +86,4 @@ async def connect(
     transport = HttpTransport(Credentials(kubeconfig, context), connections=connections, user_agent="taskdist-client")
     async with Client(transport, timeout=TIMEOUT, on_request=on_request) as client:
         backend = KubeBackend(client, namespace or client.namespace)
-        view = LeaderView(client, transport, backend)
-        try:
-            yield backend, view
-        finally:
-            await view.close()
+        yield backend, LeaderView(client, transport, backend)

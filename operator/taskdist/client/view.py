@@ -6,7 +6,6 @@ to find anything out by itself: who is not answered is told why (`NoAnswer`).
 """
 
 import asyncio
-import json
 import os
 import ssl
 import time
@@ -20,7 +19,8 @@ from urllib.parse import quote
 import aiohttp
 
 from taskdist.api import POOL_LABEL
-from taskdist.api.view import Explanation, Problem, StreamEnd, TaskRow
+from taskdist.api.problems import ProblemDetails
+from taskdist.api.view import Explanation, StreamEnd, TaskRow
 from taskdist.client import leading
 from taskdist.client.backend import Backend
 from taskdist.client.errors import NoAnswer
@@ -68,8 +68,6 @@ class Way(Protocol):
         """The lines of a stream. Raises KubeError."""
         ...
 
-    async def close(self) -> None: ...
-
 
 class Direct:
     """The Service, from inside the cluster. Each question has a connection of its own: another may go to who leads."""
@@ -77,7 +75,6 @@ class Direct:
     def __init__(self, host: str, bundle: str, port: int = PORT) -> None:
         self._url = f"https://{host}:{port}"
         self._tls = ssl.create_default_context(cadata=bundle)
-        self._session: aiohttp.ClientSession | None = None
 
     async def ask(self, path: str, token: str) -> Answer:
         timeout = aiohttp.ClientTimeout(total=ASK_SECONDS)
@@ -99,19 +96,17 @@ class Direct:
                 raise Unreachable(str(error) or type(error).__name__) from error
             yield aiter(answer.content)
 
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    def _get(
+    @asynccontextmanager
+    async def _get(
         self, path: str, token: str, timeout: aiohttp.ClientTimeout
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(ssl=self._tls, force_close=True)
-            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {"Authorization": f"Bearer {token}"}
-        return self._session.get(f"{self._url}{path}", headers=headers, timeout=timeout, allow_redirects=False)
+        connector = aiohttp.TCPConnector(ssl=self._tls, force_close=True)
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.get(f"{self._url}{path}", headers=headers, timeout=timeout, allow_redirects=False) as answer,
+        ):
+            yield answer
 
 
 class Proxied:
@@ -127,9 +122,6 @@ class Proxied:
     def follow(self, path: str, token: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         request = replace(self._request(path, token), accept="text/event-stream")
         return self._transport.stream(request, SILENCE_SECONDS)
-
-    async def close(self) -> None:
-        """Nothing: the connections are the transport's."""
 
     def _request(self, path: str, token: str) -> Request:
         path, _, query = path.partition("?")
@@ -156,32 +148,24 @@ class LeaderView:
         self._transport = transport
         self._backend = backend
         self._found: Found | None = None
-        self._lease: tuple[str, str] = ("", "")
         self._minted: tuple[tuple[str, str], str, float] | None = None
         self._silent: tuple[float, str] | None = None
 
     @property
     def lease(self) -> str:
         """NAMESPACE/NAME of the Lease of who answers; empty before that."""
-        return "/".join(self._lease) if self._lease[1] else ""
-
-    async def close(self) -> None:
-        """End the connections of its own."""
-        if self._found is not None:
-            await self._found.way.close()
-            self._found = None
+        return "" if self._found is None else "/".join(self._found.lease)
 
     async def explain(self, namespace: str, name: str) -> Explanation:
         """Where the Task stands and why. Raises NoAnswer."""
-        return _explanation(await self._ask(_explain_path(namespace, name)))
+        _, body = await self._ask(_explain_path(namespace, name))
+        return _explanation(body)
 
     @asynccontextmanager
     async def progress(self, namespace: str, name: str) -> AsyncIterator[AsyncIterator[TaskRow]]:
         """The Task as it is, and each time that its agent has reported progress. Raises NoAnswer."""
         # It says who leads, and which way leads there.
-        await self._ask("/v1/leader")
-        found = self._found
-        assert found is not None, "somebody has just answered"
+        found, _ = await self._ask("/v1/leader")
         path = f"/v1/namespaces/{quote(namespace)}/progress?task={quote(name)}"
         async with AsyncExitStack() as stack:
             for left in reversed(range(TRIES)):
@@ -191,7 +175,7 @@ class LeaderView:
                     break
                 except ApiError as error:
                     if error.status != 421 or not left:
-                        raise NoAnswer(_words(Answer(error.status, error.message.encode()))) from error
+                        raise _no_answer(_problem(error.message.encode()), error.message) from error
                 except KubeError as error:
                     raise NoAnswer(f"the leader cannot be followed: {error}") from error
                 await asyncio.sleep(AGAIN_SECONDS)
@@ -199,30 +183,32 @@ class LeaderView:
 
     # Asking.
 
-    async def _ask(self, path: str) -> bytes:
-        """Return the answer. Raises NoAnswer."""
+    async def _ask(self, path: str) -> tuple[Found, bytes]:
+        """Return who has answered, and what. Raises NoAnswer."""
         now = time.monotonic()
         if self._silent is not None and now < self._silent[0]:
             raise NoAnswer(self._silent[1])
-        if self._found is not None:
+        if (known := self._found) is not None:
             try:
-                return await self._by(self._found, path)
+                body = await self._by(known, path)
             except KubeError:
-                await self.close()  # it may be reached in another way by now
+                self._found = None  # it may be reached in another way by now
+            else:
+                self._found = known  # another question may have given it up meanwhile
+                return known, body
         tried = ""
         async with aclosing(self._ways()) as ways:
             async for found in ways:
                 try:
                     body = await self._by(found, path)
                 except KubeError as error:
-                    await found.way.close()
                     tried = tried or (error.message if isinstance(error, ApiError) else str(error))
                     continue
                 except NoAnswer:
-                    self._found, self._lease = found, found.lease  # it leads there, whatever was said
+                    self._found = found  # it leads there, whatever was said
                     raise
-                self._found, self._lease = found, found.lease
-                return body
+                self._found = found
+                return found, body
         self._silent = (time.monotonic() + LEAVE_SECONDS, f"the leader cannot be asked: {tried}")
         raise NoAnswer(self._silent[1])
 
@@ -335,8 +321,6 @@ class DirectView:
             return _explanation(await _answered(way, _explain_path(namespace, name), self._token))
         except KubeError as error:
             raise NoAnswer(f"the leader cannot be asked: {error}") from error
-        finally:
-            await way.close()
 
 
 async def _answered(way: Way, path: str, token: str) -> bytes:
@@ -345,12 +329,12 @@ async def _answered(way: Way, path: str, token: str) -> bytes:
         answer = await way.ask(path, token)
         if answer.status == 200:
             return answer.body
-        if _is_api_servers(answer):
+        if (problem := _problem(answer.body)) is None:
             raise ApiError.from_answer(answer.status, answer.body, answer.retry_after)
         if answer.status not in (421, 429) or not left:
             break
         await asyncio.sleep(AGAIN_SECONDS)
-    raise NoAnswer(_words(answer))
+    raise _no_answer(problem, str(answer.status))
 
 
 def _explain_path(namespace: str, name: str) -> str:
@@ -385,18 +369,15 @@ async def _rows(lines: AsyncIterator[bytes]) -> AsyncGenerator[TaskRow, None]:
         raise NoAnswer("the leader is followed no more: the stream has ended")
 
 
-def _is_api_servers(answer: Answer) -> bool:
-    """Whether the API server itself has answered, and not the view behind it."""
+def _problem(body: bytes) -> ProblemDetails | None:
+    """Read the view's refusal; None where the API server itself has answered, and not the view behind it."""
     try:
-        told = json.loads(answer.body)
+        told = ProblemDetails.model_validate_json(body)
     except ValueError:
-        return True
-    return not isinstance(told, dict) or "title" not in told
+        return None
+    return told if told.title else None
 
 
-def _words(answer: Answer) -> str:
-    try:
-        detail = Problem.model_validate_json(answer.body).detail
-    except ValueError:
-        detail = answer.body.decode(errors="replace")[:200]
-    return f"the leader cannot be asked: {detail or answer.status}"
+def _no_answer(problem: ProblemDetails | None, otherwise: str) -> NoAnswer:
+    detail = problem.detail if problem is not None else ""
+    return NoAnswer(f"the leader cannot be asked: {detail or otherwise}")

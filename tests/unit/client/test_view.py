@@ -261,9 +261,6 @@ class Inside:
             raise self.answer
         return self.answer
 
-    async def close(self) -> None:
-        """Nothing is open."""
-
 
 async def test_a_pod_asks_the_service_and_else_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(view, "Direct", Inside)

@@ -39,11 +39,7 @@ async def asking(
     answer: Answer = who, bundle: bytes = AUTHORITY.bundle, host: str = "localhost"
 ) -> AsyncIterator[Direct]:
     async with serving([Route("GET", PATH, [("get", TASKS)], answer)], Known(), Pace(1.0)) as port:
-        direct = Direct(host, bundle.decode(), port)
-        try:
-            yield direct
-        finally:
-            await direct.close()
+        yield Direct(host, bundle.decode(), port)
 
 
 async def test_the_service_is_asked_with_the_callers_token_by_who_trusts_the_operators_authority() -> None:
@@ -111,4 +107,3 @@ async def test_a_service_that_is_not_there_is_not_reached() -> None:
     direct = Direct("localhost", AUTHORITY.bundle.decode(), port)
     with pytest.raises(Unreachable):
         await direct.ask(ASK, "ann")
-    await direct.close()
