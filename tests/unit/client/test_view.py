@@ -247,14 +247,17 @@ async def test_who_may_not_list_pods_goes_by_the_usual_name() -> None:
     assert asked.lease == "taskdist-system/taskdist"
 
 
+@dataclass
 class Inside:
-    """Stands for the direct way."""
+    """The direct way, whatever Service it leads to."""
 
-    made: list[tuple[str, str]] = []  # noqa: RUF012 - reset by each test
     answer: Answer | Exception = GIVEN
+    made: list[tuple[str, str]] = field(default_factory=list)
+    """Hosts, and whom they are trusted by."""
 
-    def __init__(self, host: str, bundle: str) -> None:
+    def __call__(self, host: str, bundle: str) -> "Inside":
         self.made.append((host, bundle))
+        return self
 
     async def ask(self, _path: str, _token: str) -> Answer:
         if isinstance(self.answer, Exception):
@@ -263,16 +266,16 @@ class Inside:
 
 
 async def test_a_pod_asks_the_service_and_else_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view, "Direct", Inside)
-    monkeypatch.setattr(Inside, "made", [])
+    inside = Inside()
+    monkeypatch.setattr(view, "Direct", inside)
     server, cluster = Server(access(in_cluster=True), [GIVEN]), MemoryCluster()
     # Without the authorities that the operator publishes nobody is trusted.
     await leader_view(server, cluster).explain("ns", "a")
-    assert (Inside.made, len(server.asked)) == ([], 1)
+    assert (inside.made, len(server.asked)) == ([], 1)
     cluster.add(CONFIGMAPS, {"metadata": {"name": "taskdist-ca"}, "data": {"ca.crt": "pem"}})
     await leader_view(server, cluster).explain("ns", "a")
-    assert (Inside.made, len(server.asked)) == ([("taskdist-view.taskdist-system.svc", "pem")], 1)
-    monkeypatch.setattr(Inside, "answer", Unreachable("no such host"))
+    assert (inside.made, len(server.asked)) == ([("taskdist-view.taskdist-system.svc", "pem")], 1)
+    inside.answer = Unreachable("no such host")
     await leader_view(server, cluster).explain("ns", "a")
     assert len(server.asked) == 2
 

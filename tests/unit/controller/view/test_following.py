@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from taskdist.api.view import TaskRow
 from taskdist.controller.view import following
@@ -37,6 +38,14 @@ class World:
         self.pace = Pace(1.0)
         self.following = Following(self.room.view, self.followers, self.pace, self.still)
         self.session: aiohttp.ClientSession
+        self.ended = asyncio.Event()
+        """Set once a stream has ended, however it did."""
+
+    async def answer(self, question: Question) -> web.StreamResponse:
+        try:
+            return await self.following.answer(question)
+        finally:
+            self.ended.set()
 
     async def still(self, question: Question) -> None:
         await self.callers.check(question.caller, [Right("watch", TASKS, question.namespace)])
@@ -68,7 +77,7 @@ class World:
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(following, "LEAST_SECONDS", 0.0)
     made = World()
-    route = Route("GET", PATH, [("watch", TASKS)], made.following.answer)
+    route = Route("GET", PATH, [("watch", TASKS)], made.answer)
     async with served([route], made.callers, made.pace) as session:
         made.session = session
         yield made
@@ -201,8 +210,8 @@ async def test_who_goes_away_is_forgotten(world: World) -> None:
         assert world.followers._news
         answer.close()
     async with asyncio.timeout(20):
-        while world.followers._news:  # noqa: ASYNC110 - the server tells nobody
-            await asyncio.sleep(0.01)
+        await world.ended.wait()
+    assert not world.followers._news
 
 
 async def test_a_reader_that_reads_nothing_is_cut_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
