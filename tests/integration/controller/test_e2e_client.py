@@ -113,13 +113,8 @@ class HttpWorld:
         self._cluster.room.delete("tasks", name)
 
 
-# What the door does not give: explanations, and a look at queues and pools.
-NOT_BY_HTTP = {
-    "it_is_explained_why_a_task_waits",
-    "a_slip_of_the_finger_is_told_at_once",
-    "a_blocking_client_serves_many_threads",
-    "a_task_that_is_not_there_is_told",
-}
+# The door gives no look at queues and pools.
+NOT_BY_HTTP = {"a_slip_of_the_finger_is_told_at_once"}
 
 
 @pytest.fixture(scope="module", name="real")
