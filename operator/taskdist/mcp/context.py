@@ -7,7 +7,7 @@ The answer has the five parts that the query names: volumes, capacities, priorit
 constraints. What is a field of a resource is told under its own name there, so that it can be looked up and changed.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ from taskdist.api import Priority, TaskQueue
 from taskdist.common import times
 from taskdist.mcp.forms import AGENT, Form, PeriodSeconds, QueueName
 from taskdist.mcp.load_balancer import PoolState, pool_state
-from taskdist.mcp.measuring import measure
+from taskdist.mcp.measuring import Figures, measure
 from taskdist.mcp.progress import Numbers, numbers
 from taskdist.mcp.reading import Reading
 
@@ -133,7 +133,7 @@ class Answer(Form):
     """The context, and what could not be told of it."""
 
     agent: str = AGENT
-    request_type: RequestType = "get_distribution_context"
+    request_type: RequestType
     requesting_agent: RequestingAgent
     namespace: str
     at: str
@@ -142,44 +142,63 @@ class Answer(Form):
     notes: list[str]
 
 
-async def distribution_context(reading: Reading, requesting_agent: str, payload: Payload, now: float) -> Answer:
-    """Read and measure all five parts. Raises Refusal."""
-    queues, odd = await reading.queues(payload.queue)
+class Survey(NamedTuple):
+    """The five parts, and the figures of the period that they were told from."""
+
+    context: DistributionContext
+    figures: Figures
+    unreadable: list[str]
+    """Queues and pools that could not be read, and why."""
+
+
+async def survey(reading: Reading, queue: str | None, seconds: float, now: float) -> Survey:
+    """Read and measure all five parts, of all queues or of one. Raises Refusal."""
+    queues, odd = await reading.queues(queue)
     pools, odd_pools = await reading.pools()
-    if payload.queue is not None:
-        named = {name for queue in queues for name in _pools_of(queue)}
+    if queue is not None:
+        named = {name for each in queues for name in _pools_of(each)}
         pools = [each for each in pools if each.metadata.name in named]
-    figures = await measure(reading, payload.period_seconds, now, queue=payload.queue)
+    figures = await measure(reading, seconds, now, queue=queue)
     scaled = [
         PoolTarget(pool=each.metadata.name, target_queue_seconds=each.spec.scaling.target_queue_seconds)
         for each in pools
         if each.spec.scaling is not None
     ]
+    context = DistributionContext(
+        task_volumes=Volumes(
+            queues=[_volume(each) for each in queues],
+            waiting_by_level=figures.waiting_by_level,
+            created=figures.created,
+            created_per_second=figures.created / max(1.0, figures.end - figures.begin),
+            measured=numbers(figures),
+        ),
+        agent_capacities=[pool_state(each) for each in pools],
+        priority_schemes=[_scheme(each) for each in queues],
+        performance_targets=PerformanceTargets(
+            queues=[_targets(each) for each in queues],
+            pools=scaled or None,
+            deadline_success=figures.deadline_success,
+            utilization=figures.utilization,
+            completion=figures.completion,
+        ),
+        constraint_requirements=[_constraints(each) for each in queues],
+    )
+    return Survey(context, figures, [*odd, *odd_pools])
+
+
+async def distribution_context(
+    reading: Reading, requesting_agent: str, request_type: RequestType, payload: Payload, now: float
+) -> Answer:
+    """Answer the query. Raises Refusal."""
+    found = await survey(reading, payload.queue, payload.period_seconds, now)
     return Answer(
+        request_type=request_type,
         requesting_agent=requesting_agent,
         namespace=reading.namespace,
         at=times.utc(now),
-        context=DistributionContext(
-            task_volumes=Volumes(
-                queues=[_volume(each) for each in queues],
-                waiting_by_level=figures.waiting_by_level,
-                created=figures.created,
-                created_per_second=figures.created / max(1.0, figures.end - figures.begin),
-                measured=numbers(figures),
-            ),
-            agent_capacities=[pool_state(each) for each in pools],
-            priority_schemes=[_scheme(each) for each in queues],
-            performance_targets=PerformanceTargets(
-                queues=[_targets(each) for each in queues],
-                pools=scaled or None,
-                deadline_success=figures.deadline_success,
-                utilization=figures.utilization,
-                completion=figures.completion,
-            ),
-            constraint_requirements=[_constraints(each) for each in queues],
-        ),
-        not_measured=figures.unknown,
-        notes=list(dict.fromkeys([*odd, *odd_pools, *figures.notes])),
+        context=found.context,
+        not_measured=found.figures.unknown,
+        notes=list(dict.fromkeys([*found.unreadable, *found.figures.notes])),
     )
 
 

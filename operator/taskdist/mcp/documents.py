@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from taskdist.common import times
 from taskdist.mcp import wording
-from taskdist.mcp.context import Answer, Constraints, Payload, distribution_context
+from taskdist.mcp.context import Constraints, DistributionContext, survey
 from taskdist.mcp.load_balancer import PoolState, pool_state
 from taskdist.mcp.measuring import NO_BASELINE, Figures, measure
 from taskdist.mcp.progress import sentence
@@ -15,11 +15,10 @@ PERIOD = 3600
 """How far back reports of a queue and a pool look, in seconds."""
 
 
-async def queue_report(reading: Reading, name: str, now: float, seconds: int = PERIOD) -> str:
+async def queue_report(reading: Reading, name: str, now: float) -> str:
     """A queue: how it stands, what its Tasks did, by which rules."""
     (queue,), _ = await reading.queues(name)
-    found = await distribution_context(reading, "reader", Payload(queue=name, period_seconds=seconds), now)
-    figures = await measure(reading, seconds, now, queue=name)
+    found = await survey(reading, name, PERIOD, now)
     state = queue_state(queue)
     rows = {
         "waiting": str(state.waiting),
@@ -36,19 +35,19 @@ async def queue_report(reading: Reading, name: str, now: float, seconds: int = P
         now,
         [
             *_section("Now", _facts(rows)),
-            *_period(figures),
-            *_section("Rules", _rules(found)),
+            *_period(found.figures),
+            *_section("Rules", _rules(found.context)),
             *_section("Its pools", _pools(found.context.agent_capacities)),
-            *_unknown(figures),
+            *_unknown(found.figures),
         ],
     )
 
 
-async def pool_report(reading: Reading, name: str, now: float, seconds: int = PERIOD) -> str:
+async def pool_report(reading: Reading, name: str, now: float) -> str:
     """A pool: its agents, and what they did."""
     (pool,), _ = await reading.pools(name)
     state = pool_state(pool)
-    figures = await measure(reading, seconds, now, pool=name)
+    figures = await measure(reading, PERIOD, now, pool=name)
     rows = {
         "agents": f"{state.agents_ready} ready of {state.agents_wanted} wanted "
         f"({state.agents_least} to {state.agents_most})",
@@ -79,8 +78,7 @@ async def pool_report(reading: Reading, name: str, now: float, seconds: int = PE
 
 async def period_report(reading: Reading, seconds: int, now: float) -> str:
     """All queues and pools of the namespace over a period."""
-    found = await distribution_context(reading, "reader", Payload(period_seconds=seconds), now)
-    figures = await measure(reading, seconds, now)
+    found = await survey(reading, None, seconds, now)
     queues = [
         [each.queue, str(each.waiting), str(each.running), str(each.dead_letters), "yes" if each.accepting else "no"]
         for each in found.context.task_volumes.queues
@@ -90,12 +88,12 @@ async def period_report(reading: Reading, seconds: int, now: float) -> str:
         reading.namespace,
         now,
         [
-            sentence(figures),
+            sentence(found.figures),
             "",
             *_section("Queues", _table(["queue", "waiting", "running", "dead letters", "takes new"], queues)),
             *_section("Pools", _pools(found.context.agent_capacities)),
-            *_period(figures),
-            *_unknown(figures),
+            *_period(found.figures),
+            *_unknown(found.figures),
         ],
     )
 
@@ -130,10 +128,10 @@ def _period(figures: Figures) -> list[str]:
     return [*_section(title, _facts(rows)), *(_section("By agent", by_agent) if busiest else [])]
 
 
-def _rules(found: Answer) -> list[str]:
-    (scheme,) = found.context.priority_schemes
-    (targets,) = found.context.performance_targets.queues
-    (bounds,) = found.context.constraint_requirements
+def _rules(context: DistributionContext) -> list[str]:
+    (scheme,) = context.priority_schemes
+    (targets,) = context.performance_targets.queues
+    (bounds,) = context.constraint_requirements
     return _facts(
         {
             "order": _written(scheme.order),

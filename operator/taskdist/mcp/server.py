@@ -83,8 +83,7 @@ def _add_tools(
         requesting_agent: context.RequestingAgent, request_type: context.RequestType, payload: context.Payload
     ) -> context.Answer:
         with _refusing():
-            answer = await context.distribution_context(reading, requesting_agent, payload, clock())
-            return answer.model_copy(update={"request_type": request_type})
+            return await context.distribution_context(reading, requesting_agent, request_type, payload, clock())
 
     @server.tool("get_progress", title="Progress", description=progressing.PROGRESS, annotations=READS)
     async def of_progress(period_seconds: PeriodSeconds = 3600, queue: QueueName | None = None) -> progressing.Progress:

@@ -1,13 +1,13 @@
 """What is told in numbers was measured: context, progress, the sentence of a delivery, and the reports."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from taskdist.client.testing import FakeBackend
 from taskdist.common import times
-from taskdist.kube import PODS, ApiError, Page
+from taskdist.kube import PODS, TASKS, ApiError, Page, Resource
 from taskdist.mcp import wording
 from taskdist.mcp.measuring import Figures
 from taskdist.mcp.progress import sentence
@@ -67,7 +67,7 @@ async def test_where_nothing_was_done_nothing_is_told(fake: FakeBackend) -> None
 
 DAY = 86_400.0
 # Each Task, and what it adds to: deadlines (met, of), queue times, distributed, ended by phase.
-TASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+ADDING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "in time": (
         {"status": ran("p-0", NOW - 60, NOW - 50), "deadline": times.utc(NOW - 50)},
         {"met": 1, "of": 1, "queue_times": 1, "distributed": 1, "ended": {"Succeeded": 1}},
@@ -111,7 +111,7 @@ TASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("task", "adds"), TASKS.values(), ids=TASKS.keys())
+@pytest.mark.parametrize(("task", "adds"), ADDING.values(), ids=ADDING.keys())
 async def test_what_a_task_adds_to(fake: FakeBackend, task: dict[str, Any], adds: dict[str, Any]) -> None:
     await add_task(fake, "a", **task)
     numbers = (await progress(fake))["numbers"]
@@ -321,6 +321,27 @@ async def test_reports_hold_what_was_measured(fake: FakeBackend) -> None:
     assert "- deadline_success: no Task with a deadline" in queue
     assert listed == ["taskdist://report"]
     assert templates == {"taskdist://periods/{seconds}", "taskdist://queues/{queue}", "taskdist://pools/{pool}"}
+
+
+class Counting(FakeBackend):
+    """A cluster that counts how often its Tasks are read."""
+
+    reads = 0
+
+    async def pages(self, resource: Resource, **how: Any) -> AsyncIterator[Page]:
+        self.reads += resource == TASKS
+        async for page in super().pages(resource, **how):
+            yield page
+
+
+@pytest.mark.parametrize("uri", ["taskdist://report", "taskdist://queues/q", "taskdist://pools/fake"])
+async def test_a_report_reads_tasks_once(uri: str) -> None:
+    """There may be tens of thousands, and all numbers of a report are of one moment."""
+    with Counting("demo") as fake:
+        fake.queue("q")
+        async with door(fake, now=NOW) as asked:
+            await asked.report(uri)
+        assert fake.reads == 1
 
 
 async def test_what_users_wrote_breaks_no_table(fake: FakeBackend) -> None:
