@@ -1,17 +1,19 @@
 """The tool *load-balancer*: pools, agents, how loaded they are, how one is picked, and what holds work up."""
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from taskdist.api import AgentPool, Phase, TaskQueue
 from taskdist.api.taskqueue import TaskQueueSpec
-from taskdist.kube import Obj
+from taskdist.kube import Obj, name_of
 from taskdist.mcp.forms import Form, PoolName, QueueName
 from taskdist.mcp.reading import Reading, agent_of, condition, slots_of
 from taskdist.mcp.wording import counted
 from taskdist.protocol import convert
+from taskdist.protocol.observations import ObservedPod
 from taskdist.simulation.spans import ratio, variation
 
 DESCRIPTION = """\
@@ -161,13 +163,6 @@ class Answer(Form):
     warnings: list[str] | None = None
 
 
-class _Busy:
-    """What an agent has and uses now, in slots."""
-
-    def __init__(self, name: str, slots: float, busy: float) -> None:
-        self.name, self.slots, self.busy = name, slots, busy
-
-
 class LoadBalancerTool:
     """Answers requests."""
 
@@ -197,52 +192,14 @@ class LoadBalancerTool:
 
     async def _agents(self, name: str) -> Answer:
         (pool,), _ = await self._reading.pools(name)
-        pods, running = await self._reading.pods(), await self._running()
-        breakers = {each.agent: each.state.value for each in pool.status.breakers}
-        states = []
-        for pod in pods:
-            seen = convert.observed_pod(pod)
-            if seen.pool != name or seen.ended:
-                continue
-            mine = running[seen.name]
-            states.append(
-                AgentState(
-                    name=seen.name,
-                    ready=seen.ready and not seen.deleting,
-                    slots=pool.spec.slots,
-                    busy_slots=sum(slots_of(each) for each in mine),
-                    tasks=sorted(each["metadata"]["name"] for each in mine),
-                    breaker=breakers.get(seen.name, "Closed"),
-                    trouble=seen.trouble.message if seen.trouble else None,
-                )
-            )
-        states.sort(key=lambda each: each.name)
+        states = _agent_states(pool, await self._pods(), await self._running())
         said = f"Pool {name}: {sum(each.ready for each in states)} of {len(states)} agents ready"
         return Answer(said=f"{said}, {sum(each.busy_slots for each in states)} slots busy.", agents=states)
 
     async def _load(self, name: str | None) -> Answer:
         pools, odd = await self._reading.pools(name)
-        pods, running = await self._reading.pods(), await self._running()
-        loads = []
-        for pool in pools:
-            mine = [convert.observed_pod(each) for each in pods]
-            names = [each.name for each in mine if each.pool == pool.metadata.name and each.ready and not each.deleting]
-            agents = [
-                _Busy(each, pool.spec.slots, sum(slots_of(task) for task in running[each])) for each in sorted(names)
-            ]
-            slots, busy = sum(each.slots for each in agents), sum(each.busy for each in agents)
-            loads.append(
-                PoolLoad(
-                    pool=pool.metadata.name,
-                    agents=len(agents),
-                    slots=int(slots),
-                    busy_slots=int(busy),
-                    utilization=ratio(busy, slots),
-                    load_variance=variation(agents) if len(agents) > 1 else None,
-                    fullest=max(agents, key=lambda each: each.busy).name if agents else None,
-                    emptiest=min(agents, key=lambda each: each.busy).name if agents else None,
-                )
-            )
+        pods, running = await self._pods(), await self._running()
+        loads = [_pool_load(each, _agent_states(each, pods, running)) for each in pools]
         said = [_load_line(each) for each in loads] or ["There is no pool."]
         return Answer(said=" ".join(said), load=loads, warnings=odd or None)
 
@@ -266,6 +223,11 @@ class LoadBalancerTool:
                 found.append(Bottleneck(kind=each.kind, name=each.metadata.name, what=what))
         said = "; ".join(f"{one.kind} {one.name}: {one.what}" for one in found) or "Nothing holds Tasks for long."
         return Answer(said=said, bottlenecks=found, warnings=[*odd, *odd_pools] or None)
+
+    async def _pods(self) -> list[ObservedPod]:
+        """Agents' pods, by name."""
+        pods = [convert.observed_pod(each) for each in await self._reading.pods()]
+        return sorted(pods, key=lambda each: each.name)
 
     async def _running(self) -> dict[str, list[Obj]]:
         """Tasks that run, by their agent."""
@@ -309,6 +271,45 @@ def pool_state(pool: AgentPool) -> PoolState:
         or None,
         bottleneck=condition(status.conditions, "Bottleneck"),
         stalled=condition(status.conditions, "Stalled"),
+    )
+
+
+def _agent_states(
+    pool: AgentPool, pods: Iterable[ObservedPod], running: Mapping[str, Sequence[Obj]]
+) -> list[AgentState]:
+    """The pool's agents that have not ended. `running`: Tasks that run, by their agent."""
+    breakers = {each.agent: each.state.value for each in pool.status.breakers}
+    states = []
+    for pod in pods:
+        if pod.pool != pool.metadata.name or pod.ended:
+            continue
+        tasks = running.get(pod.name, ())
+        states.append(
+            AgentState(
+                name=pod.name,
+                ready=pod.ready and not pod.deleting,
+                slots=pool.spec.slots,
+                busy_slots=sum(slots_of(each) for each in tasks),
+                tasks=sorted(name_of(each) for each in tasks),
+                breaker=breakers.get(pod.name, "Closed"),
+                trouble=pod.trouble.message if pod.trouble else None,
+            )
+        )
+    return states
+
+
+def _pool_load(pool: AgentPool, agents: Iterable[AgentState]) -> PoolLoad:
+    ready = [each for each in agents if each.ready]
+    slots, busy = sum(each.slots for each in ready), sum(each.busy_slots for each in ready)
+    return PoolLoad(
+        pool=pool.metadata.name,
+        agents=len(ready),
+        slots=slots,
+        busy_slots=busy,
+        utilization=ratio(busy, slots),
+        load_variance=variation((each.busy_slots, each.slots) for each in ready) if len(ready) > 1 else None,
+        fullest=max(ready, key=lambda each: each.busy_slots).name if ready else None,
+        emptiest=min(ready, key=lambda each: each.busy_slots).name if ready else None,
     )
 
 

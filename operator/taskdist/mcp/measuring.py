@@ -216,7 +216,9 @@ class _Sums:
         pools: dict[str, list[Use]] = {}
         for use in self._uses.values():
             pools.setdefault(use.pool, []).append(use)
-        found = {name: variation(uses) for name, uses in pools.items() if len(uses) > 1}
+        found = {
+            name: variation((use.busy, use.slots) for use in uses) for name, uses in pools.items() if len(uses) > 1
+        }
         known = [(value, name) for name, value in found.items() if value is not None]
         if known:
             figures.load_variance, figures.load_pool = max(known)

@@ -133,7 +133,7 @@ def of_agents(within: Sequence[Use], whole: Sequence[Use], record: Record) -> Fi
 
 def load_variance(record: Record, found: Sequence[Use]) -> float | None:
     """The coefficient of variation of the agents' busy fractions, in the pool where it is largest."""
-    each = [variation(use for use in found if use.agent.pool == pool) for pool in _pools(record)]
+    each = [_variation(use for use in found if use.agent.pool == pool) for pool in _pools(record)]
     return max((value for value in each if value is not None), default=None)
 
 
@@ -142,11 +142,15 @@ def short_load_variance(record: Record, window: Interval) -> float | None:
     cuts = busy_by_window(record, windows(window, WINDOW))
     worst: list[float] = []
     for pool in _pools(record):
-        values = [variation(use for use in cut.values() if use.agent.pool == pool) for cut in cuts]
+        values = [_variation(use for use in cut.values() if use.agent.pool == pool) for cut in cuts]
         known = [value for value in values if value is not None]
         if known:
             worst.append(sum(known) / len(known))
     return max(worst, default=None)
+
+
+def _variation(found: Iterable[Use]) -> float | None:
+    return variation((use.busy, use.slots) for use in found)
 
 
 def _pools(record: Record) -> list[str]:
@@ -247,5 +251,5 @@ def _pool(name: str, found: Sequence[Use], whole: Sequence[Use], record: Record)
         "agents": sum(agent.pool == name for agent in record.agents),
         "attempts": sum(attempt.agent.pool == name for life in record.tasks for attempt in life.attempts),
         **of_agents(found, whole, record),
-        "load_variance": variation(found),
+        "load_variance": _variation(found),
     }

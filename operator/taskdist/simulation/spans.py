@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, sqrt
-from typing import Protocol
 
 from taskdist.simulation.record import AgentLife, Attempt, Record, TaskLife
 
@@ -84,19 +83,10 @@ def ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-class Load(Protocol):
-    """What an agent had and used, in slot-seconds, however that was measured."""
-
-    @property
-    def slots(self) -> float: ...
-
-    @property
-    def busy(self) -> float: ...
-
-
-def variation(found: Iterable[Load]) -> float | None:
-    """Coefficient of variation of the agents' busy fractions, weighted by the slot-seconds they had."""
-    own = [(use.busy / use.slots, use.slots) for use in found if use.slots]
+def variation(loads: Iterable[tuple[float, float]]) -> float | None:
+    """Coefficient of variation of agents' busy fractions. Each has what was busy and what there was, in slot-seconds;
+    fractions weigh as much as there was."""
+    own = [(busy / slots, slots) for busy, slots in loads if slots]
     whole = sum(weight for _, weight in own)
     mean = sum(value * weight for value, weight in own) / whole if whole else 0.0
     if not mean:

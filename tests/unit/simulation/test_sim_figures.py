@@ -14,7 +14,7 @@ from taskdist.simulation.gates import Gates
 from taskdist.simulation.inversions import Checker
 from taskdist.simulation.levels import Levels
 from taskdist.simulation.record import AgentLife, Attempt, Entry, Outcome, PoolTraits, Record, Step, TaskLife
-from taskdist.simulation.spans import Use, busy_by_window, joined, uses, variation, windows
+from taskdist.simulation.spans import busy_by_window, joined, uses, variation, windows
 from taskdist.simulation.workload import Job
 
 NS = "simulation"
@@ -181,24 +181,20 @@ def test_a_speed_that_changed() -> None:
     assert figures(record)["utilization"] == pytest.approx((1 + 2 * 0.5 + 1) / (4 + 1 + 4))
 
 
-def use(slots: float, busy: float) -> Use:
-    return Use(agent("a"), slots, busy)
-
-
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("loads", "expected"),
     [
         ([], None),
-        ([use(10, 0)], None),
-        ([use(10, 5), use(10, 5)], 0),
-        ([use(10, 2), use(10, 6)], 0.5),
+        ([(0, 10)], None),
+        ([(5, 10), (5, 10)], 0),
+        ([(2, 10), (6, 10)], 0.5),
         # Means are weighted: an agent that lived briefly says little. Mean 0.5, deviation √(0.9·0² + 0.1·0.5²)…
-        ([use(90, 45), use(10, 10)], ((0.9 * 0.05**2 + 0.1 * 0.45**2) ** 0.5) / 0.55),
-        ([use(10, 5), use(0, 0)], 0),
+        ([(45, 90), (10, 10)], ((0.9 * 0.05**2 + 0.1 * 0.45**2) ** 0.5) / 0.55),
+        ([(5, 10), (0, 0)], 0),
     ],
 )
-def test_variation_of_loads(found: list[Use], expected: float | None) -> None:
-    assert variation(found) == (None if expected is None else pytest.approx(expected))
+def test_variation_of_loads(loads: list[tuple[float, float]], expected: float | None) -> None:
+    assert variation(loads) == (None if expected is None else pytest.approx(expected))
 
 
 def test_load_variance_is_that_of_the_worst_pool() -> None:
