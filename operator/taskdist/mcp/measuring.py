@@ -14,11 +14,12 @@ reason. Refuses to estimate.
     completion       Tasks that succeeded ÷ all that ended within the period, but those that were cancelled
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from taskdist.api import AgentPool, Phase, TaskQueue
-from taskdist.client.states import phase_of, status_of
+from taskdist.api import AgentPool, Phase, Priority, TaskQueue
+from taskdist.client.states import SETTLED, phase_of, status_of
 from taskdist.common import times
 from taskdist.kube import Obj
 from taskdist.mcp.errors import Refusal
@@ -26,7 +27,6 @@ from taskdist.mcp.reading import MOST_TASKS, Reading, agent_of, slots_of
 from taskdist.protocol import convert
 from taskdist.simulation.spans import overlap, ratio, variation
 
-_ENDED = (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.DEAD_LETTERED)
 NO_BASELINE = (
     "how much less Tasks waited than they would have without this: the same work was not run another way; "
     "`taskdist simulate` compares policies"
@@ -38,9 +38,8 @@ class Use:
     """What an agent had and used within the period, in slot-seconds."""
 
     pool: str
-    size: int
     since: float
-    slots: float = 0.0
+    slots: float
     busy: float = 0.0
 
 
@@ -52,12 +51,12 @@ class Figures:
     end: float
     waiting: int = 0
     running: int = 0
-    waiting_by_level: dict[str, int] = field(default_factory=dict)
+    waiting_by_level: Counter[str] = field(default_factory=Counter)
     created: int = 0
     distributed: int = 0
-    by_agent: dict[str, int] = field(default_factory=dict)
-    ended: dict[str, int] = field(default_factory=dict)
-    failed_attempts: dict[str, int] = field(default_factory=dict)
+    by_agent: Counter[str] = field(default_factory=Counter)
+    ended: Counter[str] = field(default_factory=Counter)
+    failed_attempts: Counter[str] = field(default_factory=Counter)
     queue_seconds: tuple[float, float] | None = None
     """Between which two the average lies."""
     queue_times: int = 0
@@ -145,10 +144,9 @@ async def _uses(reading: Reading, only: str | None, figures: Figures) -> dict[st
         seen = convert.observed_pod(pod)
         since = _ready_since(pod)
         if seen.pool in known and seen.ready and not seen.deleting and since is not None:
-            slots = known[seen.pool].spec.slots
-            use = Use(seen.pool, slots, max(since, figures.begin))
-            use.slots = slots * max(0.0, figures.end - use.since)
-            found[seen.name] = use
+            begin = max(since, figures.begin)
+            slots = known[seen.pool].spec.slots * max(0.0, figures.end - begin)
+            found[seen.name] = Use(seen.pool, begin, slots)
     return found
 
 
@@ -179,18 +177,18 @@ class _Sums:
             figures.created += 1
         if phase == Phase.PENDING:
             figures.waiting += 1
-            _count(figures.waiting_by_level, str(task["spec"].get("priority") or "Normal"))
+            figures.waiting_by_level[str(task["spec"].get("priority") or Priority.NORMAL.value)] += 1
         figures.running += phase == Phase.ASSIGNED
         if assigned is not None and self._within(assigned):
             figures.distributed += 1
-            _count(figures.by_agent, agent_of(task) or "unknown")
+            figures.by_agent[agent_of(task) or "unknown"] += 1
             self._queue_time(task, created, assigned)
-        if phase in _ENDED and finished is not None and self._within(finished):
-            _count(figures.ended, phase)
+        if phase in SETTLED and finished is not None and self._within(finished):
+            figures.ended[phase] += 1
         for record in status.get("attempts") or ():
             ended = _moment(record.get("endedAt"))
             if ended is not None and self._within(ended):
-                _count(figures.failed_attempts, str(record.get("reason") or "unknown"))
+                figures.failed_attempts[str(record.get("reason") or "unknown")] += 1
         self._deadline(task, phase, finished)
         for agent, begin, end in _spans(task, assigned, finished, figures.end):
             if (use := self._uses.get(agent)) is not None:
@@ -204,8 +202,8 @@ class _Sums:
             figures.unknown["avg_queue_time"] = "no Task was assigned for the first time within the period"
         if not figures.deadlines:
             figures.unknown["deadline_success"] = "no Task with a deadline ended or ran late within the period"
-        counted = {phase: count for phase, count in figures.ended.items() if phase != Phase.CANCELLED}
-        figures.completion = ratio(counted.get(Phase.SUCCEEDED, 0), sum(counted.values()))
+        ended = figures.ended.total() - figures.ended[Phase.CANCELLED]
+        figures.completion = ratio(figures.ended[Phase.SUCCEEDED], ended)
         if figures.completion is None:
             figures.unknown["completion"] = "no Task ended within the period"
         if "load_variance" not in figures.unknown:
@@ -247,7 +245,7 @@ class _Sums:
         deadline = _moment(task["spec"].get("deadline"))
         if deadline is None or phase == Phase.CANCELLED:
             return
-        if phase in _ENDED:
+        if phase in SETTLED:
             if finished is not None and self._within(finished):
                 self._figures.deadlines += 1
                 self._figures.deadlines_met += phase == Phase.SUCCEEDED and finished <= deadline
@@ -267,12 +265,5 @@ def _spans(task: Obj, assigned: float | None, finished: float | None, now: float
 
 
 def _moment(told: object) -> float | None:
-    """A time of the API; None where there is none, or none that a calendar has."""
-    try:
-        return convert.seconds(str(told)) or None if told else None
-    except (ValueError, OverflowError):
-        return None
-
-
-def _count(counts: dict[str, int], what: str) -> None:
-    counts[str(what)] = counts.get(str(what), 0) + 1
+    """Seconds of a time of the API; None where there is none, or none that a calendar has."""
+    return convert.seconds(str(told or "")) or None
