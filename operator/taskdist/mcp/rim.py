@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMappi
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
-from taskdist.api.problems import MEDIA_TYPE, ProblemDetails, title
+from taskdist.api import problems
 from taskdist.kube import AccessError, Caller, NotAuthenticated, bearer_of
 
 Scope = MutableMapping[str, Any]
@@ -33,10 +33,12 @@ _PATH = re.compile(r"/v1/namespaces/([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)/mcp/?
 
 
 class _Refused(Exception):
-    def __init__(self, status: int, detail: str, **headers: str) -> None:
+    """The answer to a call that does not get in. `more`: headers beside those that its status calls for."""
+
+    def __init__(self, status: int, detail: str, *, retry_after: float | None = None, **more: str) -> None:
         super().__init__(detail)
         self.status = status
-        self.headers = headers
+        self.headers = problems.headers(status, retry_after) | more
 
 
 class Places:
@@ -53,7 +55,7 @@ class Places:
         """Hold a place. Raises _Refused."""
         if self.taken >= self._most or self._each[caller] >= self._most_each:
             whose = "yours" if self.taken < self._most else "of all callers"
-            raise _Refused(429, f"too many calls at once, {whose}: ask again", **{"Retry-After": str(AGAIN_SECONDS)})
+            raise _Refused(429, f"too many calls at once, {whose}: ask again", retry_after=AGAIN_SECONDS)
         self.taken += 1
         self._each[caller] += 1
         try:
@@ -127,9 +129,9 @@ class Rim:
             token = bearer_of(headers.get("authorization", ""))
             caller = await self._whose(token)
         except NotAuthenticated as error:
-            raise _Refused(401, str(error), **{"WWW-Authenticate": "Bearer"}) from error
+            raise _Refused(401, str(error)) from error
         except AccessError as error:
-            raise _Refused(503, str(error), **{"Retry-After": str(AGAIN_SECONDS)}) from error
+            raise _Refused(503, str(error), retry_after=AGAIN_SECONDS) from error
         with self._places.one(caller.username):
             body = await _body(headers, receive)
             async with self._on_behalf(token, namespace):
@@ -202,9 +204,9 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 async def _problem(refused: _Refused, send: Send) -> None:
-    told = ProblemDetails(title=title(refused.status), status=refused.status, detail=str(refused))
-    body = json.dumps(told.document())
-    headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body.encode())), **refused.headers}
+    told = problems.ProblemDetails(title=problems.title(refused.status), status=refused.status, detail=str(refused))
+    body = json.dumps(told.document()).encode()
+    headers = {"Content-Type": problems.MEDIA_TYPE, "Content-Length": str(len(body)), **refused.headers}
     await send(
         {
             "type": "http.response.start",
@@ -212,4 +214,4 @@ async def _problem(refused: _Refused, send: Send) -> None:
             "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()],
         }
     )
-    await send({"type": "http.response.body", "body": body.encode()})
+    await send({"type": "http.response.body", "body": body})

@@ -109,6 +109,8 @@ async def test_who_does_not_get_in_is_told_why(asked: dict[str, Any], status: in
     assert (room.told, room.places.taken, room._acting) == ([status], 0, "")
     if status == 401:
         assert answer.headers["www-authenticate"] == "Bearer"
+    if status == 405:
+        assert answer.headers["allow"] == "POST"
     if status == 503:
         assert int(answer.headers["retry-after"]) > 0
 
