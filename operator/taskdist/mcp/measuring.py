@@ -23,10 +23,12 @@ from taskdist.client.states import SETTLED, phase_of, status_of
 from taskdist.common import times
 from taskdist.kube import Obj
 from taskdist.mcp.errors import Refusal
-from taskdist.mcp.reading import MOST_TASKS, Reading, agent_of, slots_of
+from taskdist.mcp.reading import Reading, agent_of, slots_of
 from taskdist.protocol import convert
 from taskdist.simulation.spans import overlap, ratio, variation
 
+MOST_TASKS = 50_000
+"""How many Tasks are read for one answer: there may be very many that have ended."""
 NO_BASELINE = (
     "how much less Tasks waited than they would have without this: the same work was not run another way; "
     "`taskdist simulate` compares policies"

@@ -13,8 +13,6 @@ from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Obj, Resource, na
 from taskdist.mcp.errors import Missing, explained, missing
 
 LARGE_AT_ONCE = 2
-MOST_TASKS = 50_000
-"""How many Tasks are read for one answer: there may be very many that have ended."""
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -50,9 +48,7 @@ class Reading:
         with explained():
             return (await self.client.backend.list(PODS, labels=POOL_LABEL)).items
 
-    async def tasks(
-        self, queue: str | None = None, phase: str | None = None, labels: str = "", most: int = MOST_TASKS
-    ) -> tuple[list[Obj], bool]:
+    async def tasks(self, queue: str | None, phase: str | None, labels: str, most: int) -> tuple[list[Obj], bool]:
         """Tasks, and whether there are more than were read."""
         found: list[Obj] = []
         async for task in self.each_task(queue, phase, labels):

@@ -10,7 +10,7 @@ from taskdist.mcp.errors import Refusal, explained
 from taskdist.mcp.forms import AgentsMore, ExpectedStart, Form, PoolName, QueueName, TaskName, expected_start
 from taskdist.mcp.reading import Reading
 from taskdist.mcp.wording import counted
-from taskdist.simulation.what_if import Change
+from taskdist.simulation.what_if import HORIZON, Change
 
 DESCRIPTION = """\
 When work starts. The scheduler that the operator runs is asked here, over what the cluster holds now. Say what you \
@@ -176,6 +176,6 @@ def _course(told: dict[str, Any]) -> Course:
 
 def _when(course: Course) -> str:
     if course.expected_start is None:
-        return "never within 30 days"
+        return f"never within {HORIZON / 86_400:g} days"
     often = "" if course.starts >= 1 else f" (in {course.starts:.0%} of the runs)"
     return f"at {course.expected_start.at}{often}"
