@@ -7,10 +7,9 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
-from mcp import Client, ClientSession, StdioServerParameters
+from mcp import StdioServerParameters
 
 from integration.controller.room import Object, Room
 from taskdist.local import rest
@@ -22,24 +21,6 @@ RULES = [
     {"apiGroups": ["taskdist.dev"], "resources": ["taskqueues", "agentpools"], "verbs": ["list"]},
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
 ]
-
-
-class Agent:
-    """Who asks."""
-
-    def __init__(self, session: ClientSession | Client) -> None:
-        self.session = session
-
-    async def ask(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        answer = await self.session.call_tool(tool, arguments)
-        assert not answer.is_error, answer.content
-        assert isinstance(answer.structured_content, dict)
-        return answer.structured_content
-
-    async def refused(self, tool: str, **arguments: Any) -> str:
-        answer = await self.session.call_tool(tool, arguments)
-        assert answer.is_error
-        return str(getattr(answer.content[0], "text", ""))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
 from integration.controller.conftest import ROOT
-from integration.mcp.desk import RBAC, Agent, Desk
+from integration.mcp.desk import RBAC, Desk
+from mcp_agent import Agent
 from mcp_tasks import Tasks
 from patience import until
 from taskdist.local.binaries import find

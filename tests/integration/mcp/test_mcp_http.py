@@ -47,8 +47,7 @@ async def test_a_task_goes_from_submission_to_its_result_with_its_callers_rights
         done = await agent.ask("task-queue", request={"action": "wait", "task": name})
         assert done["task"]["result"] == {"n": 1}
         assert (await agent.ask("get_progress"))["numbers"]["tasks_distributed"] >= 1
-        report = (await agent.session.read_resource("taskdist://queues/q")).contents[0]
-        assert str(getattr(report, "text", "")).startswith("# Queue q\n")
+        assert (await agent.report("taskdist://queues/q")).startswith("# Queue q\n")
     (made,) = (each for each in door.desk.room.items("tasks") if each["metadata"]["name"] == name)
     # Written in the caller's name, by this door.
     assert "taskdist-mcp" in {each["manager"] for each in made["metadata"]["managedFields"]}
@@ -136,25 +135,25 @@ async def test_a_handle_outlives_its_server_and_is_its_readers_alone(door: Door)
     door.desk.account("stranger", [])
     wanted = {"action": "submit", "queue": "q", "type": "unheard-of", "wait_seconds": 600, "idempotency_key": "long"}
     async with door.by_client(tasks=Tasks()) as agent:
-        handle = await handle_of(agent.session, wanted)
+        handle = await handle_of(agent.client, wanted)
         assert handle.status == "working"
     await asyncio.to_thread(door.stop, signal.SIGKILL)
     await asyncio.to_thread(door.start)
     async with door.by_client("stranger", tasks=Tasks()) as stranger:
         with pytest.raises(MCPError, match="is forbidden"):
-            await ask(stranger.session, "tasks/get", taskId=handle.task_id)
+            await ask(stranger.client, "tasks/get", taskId=handle.task_id)
         # Who may not read it does not learn whether it is there.
         with pytest.raises(MCPError, match="is forbidden"):
-            await ask(stranger.session, "tasks/get", taskId="nope:1")
+            await ask(stranger.client, "tasks/get", taskId="nope:1")
     tasks = Tasks()
     async with asyncio.timeout(120), door.by_client(tasks=tasks) as agent:
-        again = await handle_of(agent.session, wanted)
+        again = await handle_of(agent.client, wanted)
         assert again.task_id == handle.task_id
         listening = asyncio.create_task(
-            ask(agent.session, "subscriptions/listen", notifications={"taskIds": [handle.task_id]})
+            ask(agent.client, "subscriptions/listen", notifications={"taskIds": [handle.task_id]})
         )
         await tasks.hears(lambda: bool(tasks.told))
-        await ask(agent.session, "tasks/cancel", taskId=handle.task_id)
+        await ask(agent.client, "tasks/cancel", taskId=handle.task_id)
         assert (await listening)["resultType"] == "complete"
         await tasks.hears(lambda: tasks.told[-1]["status"] == "cancelled")
-        assert (await ask(agent.session, "tasks/get", taskId=handle.task_id))["status"] == "cancelled"
+        assert (await ask(agent.client, "tasks/get", taskId=handle.task_id))["status"] == "cancelled"

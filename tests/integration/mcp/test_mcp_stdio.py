@@ -13,7 +13,8 @@ import pytest
 from mcp import Client, ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
-from integration.mcp.desk import Agent, Desk
+from integration.mcp.desk import Desk
+from mcp_agent import Agent
 
 QUERY = "Distribution context needed: task volumes, agent capacities, priority schemes, performance targets."
 
@@ -60,8 +61,7 @@ async def test_a_delivery_from_submission_to_its_notification(desk: Desk, asking
         )
         (pool,) = context["context"]["agent_capacities"]
         assert (pool["name"], pool["agents_ready"], pool["slots"]) == ("p", 2, 4)
-        report = (await agent.session.read_resource("taskdist://queues/q")).contents[0]
-        assert str(getattr(report, "text", "")).startswith("# Queue q\n")
+        assert (await agent.report("taskdist://queues/q")).startswith("# Queue q\n")
 
 
 async def test_what_waits_is_explained_ordered_and_played_forward(desk: Desk, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 import typer
 from pages import DOCS, Block, blocks, rows
 
+from mcp_agent import Agent
 from taskdist.cli.main import PROGRAM, build
 from taskdist.client.testing import FakeBackend
-from unit.mcp.door import Door, add_pod, add_pool, add_task, door
+from unit.mcp.door import add_pod, add_pool, add_task, door
 
 PAGE = "mcp.md"
 # Of issue and mission: who works with the distributor.
@@ -29,7 +30,7 @@ EXAMPLES = [block for block in blocks("json") if block.page.name == PAGE]
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[Door]:
+async def served() -> AsyncIterator[Agent]:
     """What the examples speak of: a queue, a pool with an agent, a Task."""
     with FakeBackend("demo") as fake:
         fake.queue("analysis", pools=["analysts"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from mcp import Client
 
+from mcp_agent import Agent
 from taskdist.client import AsyncClient
 from taskdist.client.testing import FakeBackend
 from taskdist.common import times
@@ -17,41 +18,16 @@ from taskdist.mcp.server import build
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
 
 
-class Door:
-    """What a test asks."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-
-    async def ask(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        """The typed answer of a call that must not fail."""
-        answer = await self.client.call_tool(tool, arguments)
-        assert not answer.is_error, answer.content
-        assert isinstance(answer.structured_content, dict)
-        return answer.structured_content
-
-    async def refused(self, tool: str, **arguments: Any) -> str:
-        """What a call says that must fail."""
-        answer = await self.client.call_tool(tool, arguments)
-        assert answer.is_error
-        return str(getattr(answer.content[0], "text", ""))
-
-    async def report(self, uri: str) -> str:
-        (part,) = (await self.client.read_resource(uri)).contents
-        assert part.mime_type == "text/markdown"
-        return str(getattr(part, "text", ""))
-
-
 @asynccontextmanager
-async def door(fake: FakeBackend, *, mode: str = "auto", now: float | None = None) -> AsyncIterator[Door]:
-    """`now`: what the server's clock says; else the machine's."""
+async def door(fake: FakeBackend, *, mode: str = "auto", now: float | None = None) -> AsyncIterator[Agent]:
+    """Yield an agent at a server on this cluster. `now`: what the server's clock says; else the machine's."""
     notices = Notices()
     clock = {} if now is None else {"clock": lambda: now}
     async with (
         AsyncClient(backend=fake, on_warning=notices.hear) as client,
         Client(build(lambda: client, notices, **clock), mode=mode) as asking,
     ):
-        yield Door(asking)
+        yield Agent(asking)
 
 
 async def add_task(
