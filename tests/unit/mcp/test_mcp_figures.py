@@ -1,14 +1,16 @@
 """What is told in numbers was measured: context, progress, the sentence of a delivery, and the reports."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from mcp.shared.exceptions import MCPError
 
 from taskdist.client.testing import FakeBackend
 from taskdist.common import times
 from taskdist.kube import PODS, TASKS, ApiError, Page, Resource
-from taskdist.mcp import wording
+from taskdist.mcp import measuring, wording
 from taskdist.mcp.measuring import Figures
 from taskdist.mcp.progress import sentence
 from unit.mcp.door import NOW, add_pod, add_pool, add_task, door, moment, ran
@@ -163,6 +165,18 @@ async def test_failed_attempts_are_load_too(fake: FakeBackend) -> None:
     record |= {"startedAt": moment(NOW - 80), "endedAt": moment(NOW - 30)}
     await add_task(fake, "a", status={"phase": "Pending", "attempt": 1, "attempts": [record]})
     assert (await progress(fake))["numbers"]["utilization"] == 0.5
+
+
+async def test_a_part_of_the_tasks_is_no_measure_of_the_whole(
+    fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "MOST_TASKS", 1)
+    fake.queue("other")
+    await add_task(fake, "a")
+    await add_task(fake, "b", "other")
+    async with door(fake, now=NOW) as asked:
+        assert "There are more than 1 Tasks: ask for one queue" in await asked.refused("get_progress")
+        assert (await asked.ask("get_progress", queue="q"))["numbers"]["waiting"] == 1
 
 
 class NoPods(FakeBackend):
@@ -365,5 +379,5 @@ async def test_what_users_wrote_breaks_no_table(fake: FakeBackend) -> None:
 )
 async def test_a_report_that_there_is_not_says_so(fake: FakeBackend, uri: str, words: str) -> None:
     async with door(fake, now=NOW) as asked:
-        with pytest.raises(Exception, match=words.replace("?", r"\?")):
+        with pytest.raises(MCPError, match=re.escape(words)):
             await asked.report(uri)
