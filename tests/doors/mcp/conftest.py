@@ -1,4 +1,4 @@
-"""Another maker's client of the protocol, and a control plane with an operator and agents."""
+"""Another maker's client of the protocol, and a queue with agents."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from typing import Any
 
 import pytest
 
-from integration.controller.conftest import TIMINGS, make_room
+from integration.controller.conftest import ROOT, make_room
 from integration.controller.room import Room
 from integration.mcp.desk import RULES, Desk
 from integration.mcp.over_http import Door, running
-from taskdist.local.controlplane import ControlPlane
 from taskdist.local.stack import Stack
 
-ROOT = Path(__file__).parents[3]
 SOURCE = Path(__file__).with_name("other_client")
 Ask = Callable[..., Any]
 
@@ -54,20 +52,14 @@ def other_client() -> Ask:
 
 
 @pytest.fixture(scope="module")
-def room() -> Iterator[Room]:
-    """A namespace with queue `q` and two agents; all of it ends with the module."""
-    with ControlPlane.start() as plane:
-        stack = Stack.on(plane, ROOT, TIMINGS)
-        try:
-            stack.up(lambda _: None)
-            rooms = make_room(stack, plane.client)
-            room = next(rooms)
-            room.queue()
-            room.pool(replicas=2, ready=2)
-            yield room
-            next(rooms, None)
-        finally:
-            stack.down()
+def room(stack: Stack) -> Iterator[Room]:
+    """A namespace with queue `q` and two agents."""
+    rooms = make_room(stack, stack.plane.client)
+    room = next(rooms)
+    room.queue()
+    room.pool(replicas=2, ready=2)
+    yield room
+    next(rooms, None)
 
 
 @pytest.fixture(scope="module")
