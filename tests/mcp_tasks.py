@@ -15,7 +15,7 @@ EXTENSION = "io.modelcontextprotocol/tasks"
 
 
 class Handle(Result):
-    """What is answered in place of the result."""
+    """A handle, answered in place of the result."""
 
     model_config = ConfigDict(extra="allow")
     result_type: Literal["task"] = Field("task", alias="resultType")
@@ -40,7 +40,7 @@ class Told(BaseModel):
 
 
 class Tasks(ClientExtension):
-    """Takes handles, and gathers what it is told."""
+    """The extension on a client's side: takes handles, and gathers what it is told."""
 
     identifier = EXTENSION
 
@@ -49,7 +49,7 @@ class Tasks(ClientExtension):
         self.news = asyncio.Condition()
 
     async def hears(self, condition: Callable[[], bool]) -> None:
-        """Return once what it was told makes this true."""
+        """Wait until what it was told makes this true."""
         async with self.news:
             await self.news.wait_for(condition)
 
@@ -69,7 +69,7 @@ class Tasks(ClientExtension):
 
 
 async def handle_of(client: Client | ClientSession, request: dict[str, Any]) -> Handle:
-    """What a long call of task-queue is answered with."""
+    """Make a long call of task-queue; return the handle."""
     session = client.session if isinstance(client, Client) else client
     handle = await session.call_tool("task-queue", {"request": request}, allow_claimed=True)
     assert isinstance(handle, Handle), handle
@@ -77,7 +77,7 @@ async def handle_of(client: Client | ClientSession, request: dict[str, Any]) -> 
 
 
 async def ask(client: Client | ClientSession, method: str, **params: Any) -> dict[str, Any]:
-    """Any request, and its whole answer."""
+    """Send any request; return its whole answer."""
     session = client.session if isinstance(client, Client) else client
     kind = TaskRequest if "taskId" in params else Request[dict[str, Any], str]
     answer = await session.send_request(cast(Any, kind(method=method, params=params)), Whole)

@@ -1,4 +1,4 @@
-"""`get_distribution_context`: what other agents ask before they plan, in the form in which they ask it.
+"""The tool *get_distribution_context*: all that agents need before they plan, in the form in which they ask for it.
 
     {"requesting_agent": "workflow-orchestrator", "request_type": "get_distribution_context",
      "payload": {"query": "Distribution context needed: task volumes, agent capacities, …"}}
@@ -32,7 +32,7 @@ measure."""
 
 
 class Payload(Form):
-    """What is asked."""
+    """The query, and of which queue and period."""
 
     query: str = Field("", max_length=10_000, description="In your own words; all is told whatever it says.")
     queue: QueueName | None = None
@@ -44,7 +44,7 @@ RequestingAgent = Annotated[str, Field(min_length=1, max_length=253, description
 
 
 class QueueVolume(Form):
-    """How much is in a queue, as its status says."""
+    """The Tasks of a queue, counted in its status."""
 
     queue: str
     waiting: int
@@ -54,7 +54,7 @@ class QueueVolume(Form):
 
 
 class Volumes(Form):
-    """How much work there is."""
+    """The amount of work: what waits and runs now, what came in and ended within the period."""
 
     queues: list[QueueVolume]
     waiting_by_level: dict[str, int]
@@ -64,7 +64,7 @@ class Volumes(Form):
 
 
 class PriorityScheme(Form):
-    """In which order a queue's Tasks leave, and how they share."""
+    """The order in which a queue's Tasks leave, and how tenants share it."""
 
     queue: str
     order: dict[str, Any]
@@ -75,7 +75,7 @@ class PriorityScheme(Form):
 
 
 class Targets(Form):
-    """What a queue aims at."""
+    """The aims of a queue: fields of its spec, as they are written there."""
 
     queue: str
     deadlines: dict[str, Any]
@@ -84,14 +84,14 @@ class Targets(Form):
 
 
 class PoolTarget(Form):
-    """What a pool is sized for."""
+    """The queue time that a pool is sized for."""
 
     pool: str
     target_queue_seconds: float = Field(description="How long 95% of its Tasks are to wait for room at most.")
 
 
 class PerformanceTargets(Form):
-    """What is aimed at, beside what was measured."""
+    """Aims, and beside them what was measured within the period."""
 
     queues: list[Targets]
     pools: list[PoolTarget] | None = None
@@ -101,7 +101,7 @@ class PerformanceTargets(Form):
 
 
 class Constraints(Form):
-    """What bounds a queue: fields of its spec, as they are written there."""
+    """Bounds of a queue: fields of its spec, as they are written there."""
 
     queue: str
     paused: bool
@@ -120,7 +120,7 @@ class Constraints(Form):
 
 
 class DistributionContext(Form):
-    """The five parts."""
+    """The five parts of the answer: volumes, capacities, priorities, targets and constraints."""
 
     task_volumes: Volumes
     agent_capacities: list[PoolState]

@@ -12,11 +12,11 @@ from taskdist.mcp.reading import Reading
 from taskdist.mcp.task_queue import queue_state
 
 PERIOD = 3600
-"""How far back reports of a queue and a pool look, in seconds."""
+"""Seconds that reports of a queue and a pool look back."""
 
 
 async def queue_report(reading: Reading, name: str, now: float) -> str:
-    """A queue: how it stands, what its Tasks did, by which rules."""
+    """Write of a queue: how it stands, what its Tasks did, by which rules. Raises Refusal."""
     (queue,), _ = await reading.queues(name)
     found = await survey(reading, name, PERIOD, now)
     state = queue_state(queue)
@@ -44,7 +44,7 @@ async def queue_report(reading: Reading, name: str, now: float) -> str:
 
 
 async def pool_report(reading: Reading, name: str, now: float) -> str:
-    """A pool: its agents, and what they did."""
+    """Write of a pool: its agents, and what they did. Raises Refusal."""
     (pool,), _ = await reading.pools(name)
     state = pool_state(pool)
     figures = await measure(reading, PERIOD, now, pool=name)
@@ -77,7 +77,7 @@ async def pool_report(reading: Reading, name: str, now: float) -> str:
 
 
 async def period_report(reading: Reading, seconds: int, now: float) -> str:
-    """All queues and pools of the namespace over a period."""
+    """Write of all queues and pools of the namespace over a period. Raises Refusal."""
     found = await survey(reading, None, seconds, now)
     queues = [
         [each.queue, str(each.waiting), str(each.running), str(each.dead_letters), "yes" if each.accepting else "no"]
@@ -208,5 +208,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _line(text: str) -> str:
-    """On one line, and as text: what a user wrote breaks no table, links nowhere and shows no picture."""
+    """Put text on one line, and keep it text: what a user wrote breaks no table, links nowhere and shows no picture."""
     return " ".join(text.split()).replace("[", "\\[").replace("<", "&lt;")

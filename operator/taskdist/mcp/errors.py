@@ -1,4 +1,4 @@
-"""What is answered where there is no answer: what is wrong, and what the one who asks can do about it."""
+"""Refusals: what is wrong with a call, and what its caller can do about it."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -18,11 +18,11 @@ from taskdist.client.errors import (
 
 
 class Refusal(Exception):
-    """There is no answer. The message is for the one who asks."""
+    """A call that has no answer. The message is for its caller."""
 
 
 class Missing(Refusal):
-    """What was named is not there."""
+    """A refusal, as what was named is not there or cannot be read."""
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def explained() -> Iterator[None]:
 
 
 def missing(kind: str, name: str, there: Iterable[str], how: str) -> Missing:
-    """There is no queue or pool of this name. `how` says by which call one sees what is there."""
+    """Make the refusal of a name that no queue or pool has. `how`: the call that lists those there are."""
     known = sorted(there)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(known[:20])}." if known else ""

@@ -1,11 +1,11 @@
-"""The base of what is asked and answered: strict on the way in, without empty fields on the way out."""
+"""Forms that the tools share: strict on the way in, without empty fields on the way out."""
 
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 AGENT = "task-distributor"
-"""By what name this server speaks of itself, among agents that work together."""
+"""The name by which this server speaks of itself, among agents that work together."""
 
 # As Kubernetes names objects: a name is a part of a path and of selectors, and nothing in it leads elsewhere.
 _NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
@@ -22,7 +22,7 @@ AgentsMore = Annotated[
 
 
 class Form(BaseModel):
-    """One thing asked or answered. A field that is unknown is refused; one that is not known is left out."""
+    """The base of requests and answers. A field that is unknown is refused; one without a value is left out."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -33,7 +33,7 @@ class Form(BaseModel):
 
 
 class ExpectedStart(Form):
-    """When a Task is expected to start: four times in five between `earliest` and `latest`."""
+    """The expected start of a Task: four times in five between `earliest` and `latest`."""
 
     at: str
     earliest: str
@@ -41,5 +41,5 @@ class ExpectedStart(Form):
 
 
 def expected_start(told: Any) -> ExpectedStart | None:
-    """As the client says it; None where it is unknown."""
+    """Take over an expected start from the client's words; None where it is unknown."""
     return ExpectedStart.model_validate(told) if isinstance(told, dict) else None

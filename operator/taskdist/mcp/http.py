@@ -42,7 +42,7 @@ def run(settings: Settings) -> int:
 
 
 class Callers:
-    """Each call's own client: the one that the call which runs here has."""
+    """Clients of the calls that run: each has its own, with its caller's token."""
 
     def __init__(self, transport: HttpTransport, notices: Notices) -> None:
         OnBehalf(transport, "")  # refuses what would not work before anybody calls

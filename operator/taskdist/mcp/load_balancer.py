@@ -29,35 +29,35 @@ with tool scheduler, action what_if or simulate."""
 
 
 class ListPools(Form):
-    """How pools stand."""
+    """List pools, and how they stand."""
 
     action: Literal["pools"]
     pool: PoolName | None = None
 
 
 class ListAgents(Form):
-    """The agents of a pool."""
+    """List the agents of a pool."""
 
     action: Literal["agents"]
     pool: PoolName
 
 
 class Load(Form):
-    """How full pools are now."""
+    """Tell how full pools are now."""
 
     action: Literal["load"]
     pool: PoolName | None = None
 
 
 class Strategies(Form):
-    """By which rule agents are picked."""
+    """Tell by which rule queues pick agents."""
 
     action: Literal["strategies"]
     queue: QueueName | None = None
 
 
 class Bottlenecks(Form):
-    """What holds work up."""
+    """Tell what holds work up."""
 
     action: Literal["bottlenecks"]
 
@@ -77,7 +77,7 @@ class OpenBreaker(Form):
 
 
 class TypeFigures(Form):
-    """What a pool's agents did at one type of Task, lately."""
+    """Recent attempts of a pool's agents at one type of Task."""
 
     type: str
     attempts: int
@@ -86,7 +86,7 @@ class TypeFigures(Form):
 
 
 class PoolState(Form):
-    """How a pool stands."""
+    """The state of a pool."""
 
     name: str
     agents_ready: int
@@ -110,11 +110,11 @@ class PoolState(Form):
 
 
 class AgentState(Form):
-    """How an agent stands."""
+    """The state of an agent."""
 
     name: str
     ready: bool
-    slots: int
+    slots: int = Field(description="As its pool says.")
     busy_slots: int
     tasks: list[str]
     breaker: str = Field(description="Closed: it gets Tasks as any other.")
@@ -122,11 +122,11 @@ class AgentState(Form):
 
 
 class PoolLoad(Form):
-    """How full a pool is at this moment."""
+    """The load of a pool at this moment."""
 
     pool: str
     agents: int = Field(description="Agents whose pods are ready.")
-    slots: int
+    slots: int = Field(description="Of these agents, as their pool says.")
     busy_slots: int
     utilization: float | None = None
     load_variance: float | None = Field(None, description="Absent with fewer than two agents, or if none is busy.")
@@ -135,7 +135,7 @@ class PoolLoad(Form):
 
 
 class QueueStrategy(Form):
-    """By which rule a queue picks an agent. Steps of its routes may say another."""
+    """The rule by which a queue picks an agent. Steps of its routes may have another."""
 
     queue: str
     strategy: str
@@ -143,7 +143,7 @@ class QueueStrategy(Form):
 
 
 class Bottleneck(Form):
-    """What holds most waiting time."""
+    """The cause of most waiting time of a queue or pool."""
 
     kind: str
     name: str
@@ -151,7 +151,7 @@ class Bottleneck(Form):
 
 
 class Answer(Form):
-    """What was found. `said` is the same in a sentence."""
+    """The findings. `said` is the same in a sentence."""
 
     said: str
     pools: list[PoolState] | None = None
@@ -164,7 +164,7 @@ class Answer(Form):
 
 
 class LoadBalancerTool:
-    """Answers requests."""
+    """The tool: answers requests about pools and their load."""
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
@@ -225,12 +225,12 @@ class LoadBalancerTool:
         return Answer(said=said, bottlenecks=found, warnings=[*odd, *odd_pools] or None)
 
     async def _pods(self) -> list[ObservedPod]:
-        """Agents' pods, by name."""
+        """Read the agents' pods, in the order of their names."""
         pods = [convert.observed_pod(each) for each in await self._reading.pods()]
         return sorted(pods, key=lambda each: each.name)
 
     async def _running(self) -> dict[str, list[Obj]]:
-        """Tasks that run, by their agent."""
+        """Read the Tasks that run, by their agent."""
         found: dict[str, list[Obj]] = defaultdict(list)
         async for task in self._reading.each_task(phase=Phase.ASSIGNED.value):
             found[agent_of(task)].append(task)
@@ -277,7 +277,7 @@ def pool_state(pool: AgentPool) -> PoolState:
 def _agent_states(
     pool: AgentPool, pods: Iterable[ObservedPod], running: Mapping[str, Sequence[Obj]]
 ) -> list[AgentState]:
-    """The pool's agents that have not ended. `running`: Tasks that run, by their agent."""
+    """Tell how the pool's agents stand that have not ended. `running`: Tasks that run, by their agent."""
     breakers = {each.agent: each.state.value for each in pool.status.breakers}
     states = []
     for pod in pods:

@@ -52,7 +52,7 @@ _NAME: TypeAdapter[str] = TypeAdapter(TaskName)
 
 
 class TaskParams(RequestParams):
-    """Which task is meant."""
+    """The task that is meant."""
 
     task_id: str = Field(alias="taskId", max_length=400)
 
@@ -69,7 +69,7 @@ class _Message(BaseModel):
 
 
 class LongCalls(Extension):
-    """The extension: handles in place of answers that are not there yet."""
+    """The extension on the server's side: handles in place of answers that are not there yet."""
 
     identifier = EXTENSION
 
@@ -174,7 +174,7 @@ class LongCalls(Extension):
         return {"resultType": "complete"}
 
     async def _read(self, task_id: str) -> TaskState:
-        """The Task of this id, if the caller may read it. Raises MCPError."""
+        """Read the Task of this id, with the caller's rights. Raises MCPError."""
         name, _, uid = task_id.rpartition(":")
         try:
             state = await self._reading.client.get(_NAME.validate_python(name))
@@ -207,7 +207,7 @@ class LongCalls(Extension):
         return told
 
     async def _ttl(self, state: TaskState) -> int | None:
-        """Of one that has ended, from its creation; None where it is kept until somebody deletes it."""
+        """Milliseconds from its creation that an ended Task is kept; None where that is until somebody deletes it."""
         seconds = state.obj["spec"].get("ttlSecondsAfterFinished")
         if seconds is None:
             with suppress(Refusal):
@@ -219,7 +219,7 @@ class LongCalls(Extension):
         return None if seconds is None or not finished else int((finished - created + seconds) * 1000)
 
     def _poll(self, state: TaskState) -> int:
-        """The older it is, the less often: in milliseconds."""
+        """Milliseconds until it is worth asking again: the older the Task, the longer."""
         age = self._clock() - convert.seconds(state.obj["metadata"].get("creationTimestamp"))
         return int(min(MOST_POLL, max(LEAST_POLL, age * 100)))
 
@@ -248,21 +248,21 @@ def _demand(ctx: ServerRequestContext[Any, Any]) -> None:
 
 
 def _task_ids(params: Mapping[str, Any] | None) -> list[Any] | None:
-    """What a request to listen names; None where it names no tasks."""
+    """Return the tasks that a request to listen names; None where it names none."""
     wanted = (params or {}).get("notifications")
     ids = wanted.get("taskIds") if isinstance(wanted, dict) else None
     return ids if isinstance(ids, list) else None
 
 
 async def _notify(ctx: ServerRequestContext[Any, Any], method: str, params: dict[str, Any]) -> None:
-    """On the stream of this request."""
+    """Send a notification on the stream of this request."""
     message = _Message(method=method, params=params)
     # The package's union of notifications has none of extensions; it writes any that has a method and parameters.
     await ctx.session.send_notification(cast(Any, message), related_request_id=ctx.request_id)
 
 
 def _result(state: TaskState) -> dict[str, Any]:
-    """As action wait answers."""
+    """Answer with the end of a Task, as action wait does."""
     data = ended_answer(state).model_dump(mode="json")
     text = TextContent(text=json.dumps(data, indent=2, ensure_ascii=False))
     return CallToolResult(content=[text], structured_content=data).model_dump(

@@ -9,7 +9,7 @@ DELAYS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 
 
 
 class Measures:
-    """What is counted as it happens, in a registry of its own."""
+    """Counters of requests and their times, in a registry of its own."""
 
     def __init__(self, under_way: Callable[[], float] = lambda: 0.0) -> None:
         self.registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""What a period's Tasks tell: how many were handed out, how long they waited, how even the load was, what was in time.
+"""Figures of a period: how many Tasks were handed out, how long they waited, how even the load was, what was in time.
 
 Measured from the Tasks and pods that the cluster holds. Owns when a figure cannot be told: then it has none, and a
 reason. Refuses to estimate.
@@ -8,7 +8,7 @@ reason. Refuses to estimate.
                      so that each was up to a second less.
     load variance    coefficient of variation of the agents' busy fractions in the pool where it is largest, as in
                      simulations; of the agents that are ready now, each since it was
-    utilization      their busy slot-seconds ÷ their slot-seconds
+    utilization      their busy slot-seconds ÷ their slot-seconds, by the slots that their pool gives them now
     deadline success Tasks that succeeded by their deadline ÷ all with a deadline whose fate fell within the period, but
                      those that were cancelled
     completion       Tasks that succeeded ÷ all that ended within the period, but those that were cancelled
@@ -37,7 +37,7 @@ NO_BASELINE = (
 
 @dataclass(slots=True)
 class Use:
-    """What an agent had and used within the period, in slot-seconds."""
+    """The load of an agent within the period: its slots, and those that were busy, in slot-seconds."""
 
     pool: str
     since: float
@@ -47,7 +47,7 @@ class Use:
 
 @dataclass(slots=True)
 class Figures:
-    """What was measured. What is None was not, and `unknown` says why. Times in seconds, moments on the wall clock."""
+    """Figures of a period. One that is None was not measured, and `unknown` says why. In seconds, on the wall clock."""
 
     begin: float
     end: float
@@ -60,7 +60,7 @@ class Figures:
     ended: Counter[str] = field(default_factory=Counter)
     failed_attempts: Counter[str] = field(default_factory=Counter)
     queue_seconds: tuple[float, float] | None = None
-    """Between which two the average lies."""
+    """Bounds of the average."""
     queue_times: int = 0
     load_variance: float | None = None
     load_pool: str = ""
@@ -105,7 +105,7 @@ async def measure(
 
 
 async def _queues(reading: Reading, name: str | None, figures: Figures) -> list[TaskQueue] | None:
-    """Those concerned; None if they may not be read."""
+    """Read the queues concerned; None if they may not be read."""
     try:
         found, odd = await reading.queues(name)
     except Refusal as refusal:
@@ -118,7 +118,7 @@ async def _queues(reading: Reading, name: str | None, figures: Figures) -> list[
 
 
 def _begin_where_all_are_there(figures: Figures, queues: list[TaskQueue] | None) -> None:
-    """Ended Tasks are deleted when their time to live is over: of what was before that only a part is left."""
+    """Shorten the period to the shortest time that ended Tasks are kept: of what was before only a part is left."""
     kept = [each.spec.ttl_seconds_after_finished for each in queues or ()]
     shortest = min((each for each in kept if each is not None), default=None)
     if shortest is not None and figures.end - shortest > figures.begin:
@@ -131,7 +131,7 @@ def _begin_where_all_are_there(figures: Figures, queues: list[TaskQueue] | None)
 
 
 async def _uses(reading: Reading, only: str | None, figures: Figures) -> dict[str, Use]:
-    """The agents that are ready now, by name."""
+    """Read the agents that are ready now, by name."""
     try:
         pools, _ = await reading.pools(only)
         pods = await reading.pods()

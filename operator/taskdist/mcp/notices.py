@@ -1,4 +1,4 @@
-"""What the client warns of while a call runs, such as a type that no agent handles: told in that call's answer."""
+"""Warnings of the client while a call runs, such as of a type that no agent handles: told in that call's answer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +12,14 @@ class Notices:
         self._here: ContextVar[list[str] | None] = ContextVar("taskdist-mcp-notices", default=None)
 
     def hear(self, message: str) -> None:
-        """For `AsyncClient(on_warning=…)`."""
+        """Keep a warning for the call that runs here: for `AsyncClient(on_warning=…)`."""
         here = self._here.get()
         if here is not None:
             here.append(message)
 
     @contextmanager
     def gathered(self) -> Iterator[list[str]]:
-        """Yield the list of what is warned of within."""
+        """Gather warnings within: yield the list that they go to."""
         found: list[str] = []
         token = self._here.set(found)
         try:

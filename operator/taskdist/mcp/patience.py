@@ -1,4 +1,4 @@
-"""Whether a call may wait: not if its client takes a handle in place of an answer that is not there yet."""
+"""Patience of calls: one whose client takes a handle in place of its answer does not wait."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextvars import ContextVar
 
 
 class Patience:
-    """Of the call that runs here."""
+    """The patience of the call that runs here."""
 
     def __init__(self) -> None:
         self._none: ContextVar[bool] = ContextVar("taskdist-mcp-no-patience", default=False)

@@ -29,7 +29,7 @@ named at the end. It says completed only if nothing waits or runs any more."""
 
 
 class ProgressForm(Form):
-    """The four figures; each is absent where it was not measured."""
+    """Figures as agents tell them; each is absent where it was not measured."""
 
     tasks_distributed: str | None = None
     avg_queue_time: str | None = None
@@ -38,7 +38,7 @@ class ProgressForm(Form):
 
 
 class Numbers(Form):
-    """The same for programs: parts are from 0 to 1, times in seconds."""
+    """Figures for programs: parts are from 0 to 1, times in seconds."""
 
     period_begin: str
     period_end: str
@@ -69,7 +69,7 @@ class Progress(Form):
 
 
 class Notification(Form):
-    """The sentence, and what it was measured from."""
+    """A sentence to pass on, and what it was measured from."""
 
     agent: str = AGENT
     message: str
@@ -101,7 +101,7 @@ def notification(figures: Figures) -> Notification:
 
 
 def sentence(figures: Figures) -> str:
-    """What was delivered, with what was measured and nothing else."""
+    """Say what was delivered, with what was measured and nothing else."""
     if figures.busy_now:
         state = f"{counted(figures.waiting, 'task')} waiting and {figures.running} running"
         said = [f"Task distribution system is distributing, with {state}."]

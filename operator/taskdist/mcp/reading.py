@@ -1,4 +1,4 @@
-"""What the tools read of the cluster: queues, pools, agents' pods and Tasks of one namespace, anew for each call."""
+"""Reads of the cluster, anew for each call: queues, pools, agents' pods and Tasks of one namespace."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -18,7 +18,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class Reading:
-    """Reads with the rights of the client that a call has. Raises Refusal.
+    """A reader with the rights of the client that a call has. Raises Refusal.
 
     `turn` is for what takes much of a CPU: so many at once may, that others are answered meanwhile.
     """
@@ -36,20 +36,20 @@ class Reading:
         return self.client.namespace
 
     async def queues(self, name: str | None = None) -> tuple[list[TaskQueue], list[str]]:
-        """All, or the one of this name; and which could not be read."""
+        """Read all queues, or the one of this name; and say which could not be read."""
         return await self._all(TASKQUEUES, TaskQueue, name, 'Tool task-queue, {"action": "queues"},')
 
     async def pools(self, name: str | None = None) -> tuple[list[AgentPool], list[str]]:
-        """All, or the one of this name; and which could not be read."""
+        """Read all pools, or the one of this name; and say which could not be read."""
         return await self._all(AGENTPOOLS, AgentPool, name, 'Tool load-balancer, {"action": "pools"},')
 
     async def pods(self) -> list[Obj]:
-        """The agents' pods."""
+        """List the agents' pods."""
         with explained():
             return (await self.client.backend.list(PODS, labels=POOL_LABEL)).items
 
     async def tasks(self, queue: str | None, phase: str | None, labels: str, most: int) -> tuple[list[Obj], bool]:
-        """Tasks, and whether there are more than were read."""
+        """Read at most so many Tasks, and say whether there are more."""
         found: list[Obj] = []
         async for task in self.each_task(queue, phase, labels):
             if len(found) == most:
@@ -60,7 +60,7 @@ class Reading:
     async def each_task(
         self, queue: str | None = None, phase: str | None = None, labels: str = ""
     ) -> AsyncIterator[Obj]:
-        """Tasks, one by one: who needs no more than sums keeps none of them."""
+        """Yield Tasks, one by one: who needs no more than sums keeps none of them."""
         wanted = (("spec.queue", queue), ("status.phase", phase))
         fields = ",".join(f"{field}={value}" for field, value in wanted if value)
         with explained():
@@ -92,7 +92,7 @@ class Reading:
 
 
 def condition(conditions: Iterable[Any], kind: str) -> str | None:
-    """What the condition of this type says, if it holds: its reason and message."""
+    """Return reason and message of the condition of this type, if it holds."""
     for each in conditions:
         if each.type == kind and each.status == "True":
             return f"{each.reason}: {each.message}" if each.message else str(each.reason)
@@ -100,7 +100,7 @@ def condition(conditions: Iterable[Any], kind: str) -> str | None:
 
 
 def slots_of(task: Obj) -> int:
-    """How many slots it occupies."""
+    """Slots that the Task occupies."""
     return int(task["spec"].get("slots") or 1)
 
 

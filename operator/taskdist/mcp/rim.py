@@ -1,8 +1,9 @@
-"""Who may call over HTTP, how much at once, and about which namespace; behind it stands the protocol's own server.
+"""The rim of the door over HTTP: who may call, how much at once, and about which namespace.
 
-A caller shows a bearer token, which the API server reviews. All that the call asks of the cluster goes there with that
-token: nobody gets more than by kubectl, and this process has no right to anything. Names under which it is called, and
-origins of pages that call, are checked: a name that somebody lets point here leads nowhere.
+Behind it stands the protocol's own server. A caller shows a bearer token, which the API server reviews. All that the
+call asks of the cluster goes there with that token: nobody gets more than by kubectl, and this process has no right to
+anything. Names under which it is called, and origins of pages that call, are checked: a name that somebody lets point
+here leads nowhere.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ MOST_BYTES = 1024 * 1024
 BODY_SECONDS = 30.0
 AGAIN_SECONDS = 5
 HERE = ("localhost", "127.0.0.1", "[::1]")
-"""How it is called on its own machine, as through a forwarded port."""
+"""Names that it has on its own machine, as through a forwarded port."""
 
 _PATH = re.compile(r"/v1/namespaces/([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)/mcp/?")
 
@@ -42,7 +43,7 @@ class _Refused(Exception):
 
 
 class Places:
-    """How many calls there may be at once: in all, and of one caller."""
+    """Places for calls at once: so many in all, and so many of one caller."""
 
     def __init__(self, most: int, most_each: int) -> None:
         self._most = most
@@ -68,7 +69,7 @@ class Places:
 
 
 class Rim:
-    """The ASGI application.
+    """The ASGI application: lets calls in, or answers why not.
 
     Args:
         app: the protocol's server.
@@ -157,7 +158,7 @@ class Rim:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    """By name, in small letters. Raises _Refused where one that says who calls, or whom, is there twice."""
+    """Headers by name, in small letters. Raises _Refused where one that says who calls, or whom, is there twice."""
     found: dict[str, str] = {}
     for name, value in scope["headers"]:
         key = name.decode("latin-1").lower()
@@ -173,7 +174,7 @@ def _without_port(host: str) -> str:
 
 
 async def _body(headers: Mapping[str, str], receive: Receive) -> bytes:
-    """All of it. Raises _Refused where it is too large, or does not come."""
+    """Read the whole body. Raises _Refused where it is too large, or does not come."""
     said = headers.get("content-length", "")
     found = bytearray()
     try:
@@ -192,7 +193,7 @@ async def _body(headers: Mapping[str, str], receive: Receive) -> bytes:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """The body that was read, and then what comes after it: that the caller has gone."""
+    """Hand on the body that was read, and then what comes after it: that the caller has gone."""
     left = [body]
 
     async def read() -> Message:

@@ -24,7 +24,7 @@ how long Tasks take is drawn from those that have ended. Where there is nothing 
 
 
 class Order(Form):
-    """The order of what waits."""
+    """List what waits in its order."""
 
     action: Literal["order"]
     queue: QueueName | None = None
@@ -32,7 +32,7 @@ class Order(Form):
 
 
 class WhatIf(Form):
-    """What a change would do for one waiting Task."""
+    """Tell what a change would do for one waiting Task."""
 
     action: Literal["what_if"]
     task: TaskName
@@ -42,7 +42,7 @@ class WhatIf(Form):
 
 
 class Simulate(Form):
-    """What a change of pools' sizes would do for all that waits in a queue."""
+    """Tell what a change of pools' sizes would do for all that waits in a queue."""
 
     action: Literal["simulate"]
     queue: QueueName
@@ -64,14 +64,14 @@ class Place(Form):
 
 
 class Course(Form):
-    """When a Task starts, in many runs played forward."""
+    """The start of a Task, in many runs played forward."""
 
     expected_start: ExpectedStart | None = Field(None, description="Absent if it starts in none of the runs.")
     starts: float = Field(description="The part of the runs in which it starts.")
 
 
 class Comparison(Form):
-    """As it is, and changed."""
+    """The start of a Task as things are, and changed."""
 
     task: str
     as_it_is: Course
@@ -79,7 +79,7 @@ class Comparison(Form):
 
 
 class Answer(Form):
-    """What was found. `said` is the same in a sentence."""
+    """The findings. `said` is the same in a sentence."""
 
     said: str
     order: list[Place] | None = None
@@ -89,7 +89,7 @@ class Answer(Form):
 
 
 class SchedulerTool:
-    """Answers requests."""
+    """The tool: answers requests about order and starts."""
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading

@@ -38,7 +38,7 @@ _SECONDS: TypeAdapter[int] = TypeAdapter(PeriodSeconds)
 def build(
     clients: Callable[[], AsyncClient], notices: Notices, clock: Callable[[], float] = time.time
 ) -> MCPServer[Any]:
-    """The server. `clients`: the open client of the call that runs here, whose warnings go to `notices`."""
+    """Build the server. `clients`: the open client of the call that runs here, whose warnings go to `notices`."""
     reading, patience = Reading(clients), Patience()
     long_calls = LongCalls(reading, patience, clock)
     server: MCPServer[Any] = MCPServer(
@@ -146,7 +146,7 @@ def _add_resources(server: MCPServer[Any], reading: Reading, clock: Callable[[],
 
 
 def _period(seconds: str) -> int:
-    """Of an address, whose parts nobody has checked."""
+    """Read the period of an address, whose parts nobody has checked. Raises ResourceNotFoundError."""
     try:
         return _SECONDS.validate_strings(seconds)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""What the MCP door over HTTP is told from outside: one frozen value, read from the environment once, at the start."""
+"""Settings of the MCP door over HTTP: one frozen value, read from the environment once, at the start."""
 
 import os
 from collections.abc import Mapping

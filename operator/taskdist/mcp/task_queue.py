@@ -34,7 +34,7 @@ MOST = 200
 
 
 class ListQueues(Form):
-    """Which queues there are, and how they stand."""
+    """List queues, and how they stand."""
 
     action: Literal["queues"]
     queue: QueueName | None = None
@@ -68,7 +68,7 @@ class Submit(Form):
 
 
 class Inspect(Form):
-    """One Task by its name, or a list of them."""
+    """Show one Task by its name, or a list of them."""
 
     action: Literal["inspect"]
     task: TaskName | None = None
@@ -87,7 +87,7 @@ class Wait(Form):
 
 
 class Explain(Form):
-    """Why a Task stands where it stands."""
+    """Tell why a Task stands where it stands."""
 
     action: Literal["explain"]
     task: TaskName
@@ -114,7 +114,7 @@ Request = Annotated[
 
 
 class QueueState(Form):
-    """How a queue stands."""
+    """The state of a queue."""
 
     name: str
     waiting: int
@@ -130,7 +130,7 @@ class QueueState(Form):
 
 
 class TaskAnswer(Form):
-    """How a Task stands."""
+    """The state of a Task."""
 
     name: str
     uid: str = Field(description="Its identity: another Task of this name has another.")
@@ -155,7 +155,7 @@ class TaskAnswer(Form):
 
 
 class Explanation(Form):
-    """Why a Task waits, and what would change it."""
+    """The reason why a Task waits, and what would change it."""
 
     reason: str
     message: str
@@ -168,7 +168,7 @@ class Explanation(Form):
 
 
 class Answer(Form):
-    """What was found or done. `said` is the same in a sentence."""
+    """The findings, or what was done. `said` is the same in a sentence."""
 
     said: str
     queues: list[QueueState] | None = None
@@ -181,7 +181,7 @@ class Answer(Form):
 
 
 class TaskQueueTool:
-    """Answers requests."""
+    """The tool: answers requests about queues and Tasks."""
 
     def __init__(self, reading: Reading, notices: Notices, patience: Patience) -> None:
         self._reading = reading
@@ -250,7 +250,7 @@ class TaskQueueTool:
         return ended_answer(await self._end(wanted.task, self._patience.seconds(wanted.timeout_seconds)))
 
     async def _end(self, task: str | SubmittedTask[Any], seconds: float) -> TaskState:
-        """How it ended, or how it stands when the time is up."""
+        """Wait for the Task's end; return how it stands then, or when the time is up."""
         if not seconds:
             return await self._client.get(task)
         try:
@@ -283,7 +283,7 @@ class TaskQueueTool:
 
 
 def ended_answer(state: TaskState) -> Answer:
-    """What is answered to who waits."""
+    """Answer who waits for a Task: how it ended, or that it goes on."""
     more = "" if state.settled else " It goes on: ask again, or action explain says why it waits."
     return Answer(said=f"{standing(state)}{more}", task=task_answer(state))
 
@@ -331,7 +331,7 @@ def task_answer(state: TaskState) -> TaskAnswer:
 
 
 def explanation(story: dict[str, Any]) -> Explanation:
-    """Of what the client says of a Task that waits or is over."""
+    """Take over an explanation from the client's words about a Task that waits or is over."""
     return Explanation(
         reason=str(story.get("reason") or ""),
         message=str(story.get("message") or ""),

@@ -26,21 +26,22 @@ def attempts(record: Record) -> Iterator[tuple[TaskLife, Attempt, float]]:
 
 
 def alive(agent: AgentLife, record: Record) -> Interval | None:
-    """From ready to gone; None if it never was ready."""
+    """The time of an agent from ready to gone; None if it never was ready."""
     if agent.ready is None:
         return None
     return agent.ready, record.ended if agent.gone is None else agent.gone
 
 
 def paces(agent: AgentLife, end: float) -> list[tuple[float, float, float]]:
-    """Begin, end and speed of each stretch of like speed."""
+    """Stretches of like speed of an agent: begin, end and speed."""
     marks = [*agent.speeds, (end, 0.0)]
     return [(since, until, speed) for (since, speed), (until, _) in pairwise(marks) if until > since]
 
 
 @dataclass(slots=True)
 class Use:
-    """What an agent had and used within a window, in slot-seconds; `work` weighs them by speed."""
+    """The load of an agent within a window: its slots, and those that were busy, in slot-seconds; `work` weighs them by
+    speed."""
 
     agent: AgentLife
     slots: float = 0.0
@@ -50,7 +51,7 @@ class Use:
 
 
 def uses(record: Record, window: Interval) -> dict[str, Use]:
-    """Return by agent what it had and used."""
+    """Return the load of each agent, by its uid."""
     found: dict[str, Use] = {}
     stretches: dict[str, list[tuple[float, float, float]]] = {}
     for agent in record.agents:
@@ -79,7 +80,7 @@ def uses(record: Record, window: Interval) -> dict[str, Use]:
 
 
 def ratio(part: float, whole: float) -> float | None:
-    """A part of a whole; None where there is none."""
+    """Divide a part by its whole; None where there is no whole."""
     return part / whole if whole else None
 
 
@@ -101,7 +102,7 @@ def windows(window: Interval, length: float) -> list[Interval]:
 
 
 def busy_by_window(record: Record, cuts: Sequence[Interval]) -> list[dict[str, Use]]:
-    """Return for each window, which follow one another, what each agent had and used, without speed."""
+    """Return for each window, which follow one another, the load of each agent by its uid, without speed."""
     found: list[dict[str, Use]] = [{} for _ in cuts]
     if not cuts:
         return found
@@ -123,7 +124,7 @@ def busy_by_window(record: Record, cuts: Sequence[Interval]) -> list[dict[str, U
 
 
 def joined(intervals: Iterable[Interval]) -> float:
-    """Length of the union."""
+    """Length of the union of intervals."""
     length, reached = 0.0, -inf
     for begin, end in sorted(intervals):
         length += max(0.0, end - max(begin, reached))

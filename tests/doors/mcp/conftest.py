@@ -23,7 +23,7 @@ Ask = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def other_client() -> Ask:
-    """Runs ask.mjs, or another of the scripts, on what it is to read, and returns what it wrote."""
+    """The other client: a call runs ask.mjs, or another of the scripts, on its input and returns its output."""
     node, npm = shutil.which("node"), shutil.which("npm")
     version = subprocess.run([node, "--version"], capture_output=True, text=True).stdout if node else "none"
     assert npm, "npm is missing: install Node.js 20 or newer"

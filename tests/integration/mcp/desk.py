@@ -1,4 +1,4 @@
-"""Where the tests of `taskdist mcp` sit: a namespace, and servers in the names of accounts."""
+"""A desk for the tests of `taskdist mcp`: a namespace, and servers in the names of accounts."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ class Desk:
     directory: Path
 
     def server(self, account: str = "caller") -> StdioServerParameters:
-        """How to start one in an account's name. Its process number is written to the file `pid`."""
+        """Tell how to start a server in an account's name. Its process number is written to the file `pid`."""
         path = self.kubeconfig(account, self.token(account))
         command = f'echo $$ > "{self.directory}/pid"; exec "{sys.executable}" -m taskdist.cli.main mcp'
         return StdioServerParameters(command="sh", args=["-c", command], env=os.environ | {"KUBECONFIG": str(path)})
 
     def kubeconfig(self, name: str, token: str) -> Path:
-        """A file that shows this token."""
+        """Write a kubeconfig that shows this token."""
         given = yaml.safe_load(self.room.stack.plane.kubeconfig.read_text())["clusters"][0]["cluster"]
         authority = base64.b64decode(given["certificate-authority-data"])
         path = self.directory / f"kubeconfig-{name}"
         return rest.write_kubeconfig(path, given["server"], authority, {"token": token}, self.room.namespace)
 
     def pid(self) -> int:
-        """Of the server that was started last."""
+        """Process number of the server that was started last."""
         return int((self.directory / "pid").read_text())
 
     def account(self, name: str, rules: list[Object]) -> None:
-        """Make a ServiceAccount that may do so."""
+        """Make a ServiceAccount with these rights."""
         client, base = self.room.client, f"{RBAC}/namespaces/{self.room.namespace}"
         client.create(self.room.path("serviceaccounts"), {"metadata": {"name": name}})
         client.create(f"{base}/roles", {"metadata": {"name": name}, "rules": rules})
@@ -57,7 +57,7 @@ class Desk:
         client.create(f"{base}/rolebindings", {"metadata": {"name": name}, "roleRef": role, "subjects": [subject]})
 
     def token(self, account: str) -> str:
-        """A token of this ServiceAccount."""
+        """Ask for a token of this ServiceAccount."""
         path = f"{self.room.path('serviceaccounts')}/{account}/token"
         made = self.room.client.create(path, {"spec": {"expirationSeconds": 3600}})
         return str(made["status"]["token"])

@@ -66,7 +66,7 @@ class Door:
 
     @asynccontextmanager
     async def by_session(self, account: str = "caller", url: str = "") -> AsyncIterator[Agent]:
-        """As agents of today ask: with a handshake."""
+        """Connect as agents of today do: with a handshake."""
         headers = {"Authorization": f"Bearer {self.desk.token(account)}"}
         async with (
             create_mcp_http_client(headers) as http,
@@ -80,7 +80,7 @@ class Door:
     async def by_client(
         self, account: str = "caller", url: str = "", tasks: Tasks | None = None
     ) -> AsyncIterator[Agent]:
-        """By the newest form of the protocol, without one."""
+        """Connect by the newest form of the protocol, without a handshake."""
         headers = {"Authorization": f"Bearer {self.desk.token(account)}"}
         async with (
             create_mcp_http_client(headers) as http,
@@ -103,7 +103,7 @@ def of_the_chart() -> list[dict[str, Any]]:
 
 @contextmanager
 def running(desk: Desk, directory: Path) -> Iterator[Door]:
-    """One that runs, and ends well when it is asked to."""
+    """Run a door, which has to end well when it is asked to."""
     client, made = desk.room.client, []
     client.create(desk.room.path("serviceaccounts"), {"metadata": {"name": "taskdist-mcp"}})
     for each in of_the_chart():

@@ -74,7 +74,7 @@ async def test_nobody_gets_more_than_by_kubectl(door: Door) -> None:
 
 
 async def test_calls_at_once_are_each_in_their_own_callers_name(door: Door) -> None:
-    """Of two who call at once, one may list queues."""
+    """Two callers at once, of whom one may list queues."""
     allowed, refused = {"action": "queues"}, {"action": "queues"}
     async with door.by_client("caller") as one, door.by_client("reader") as other:
         for _ in range(3):
@@ -119,7 +119,7 @@ async def test_who_leaves_gives_the_place_back(door: Door, version: str) -> None
 
 
 async def test_a_server_that_is_killed_between_calls_loses_nothing_and_no_session(door: Door) -> None:
-    """The same connected client goes on with the next server: there is nothing to connect to anew."""
+    """A connected client goes on with the next server: there is nothing to connect to anew."""
     wanted = {"action": "submit", "queue": "q", "type": "echo", "payload": {"n": 2}, "idempotency_key": "killed-http"}
     async with door.by_session() as agent:
         first = await agent.ask("task-queue", request=wanted)

@@ -22,7 +22,7 @@ QUERY = "Distribution context needed: task volumes, agent capacities, priority s
 
 @asynccontextmanager
 async def by_session(server: StdioServerParameters) -> AsyncIterator[Agent]:
-    """As agents of today ask: with a handshake."""
+    """Connect as agents of today do: with a handshake."""
     async with stdio_client(server) as streams, ClientSession(*streams) as session:
         await session.initialize()
         yield Agent(session)
@@ -30,7 +30,7 @@ async def by_session(server: StdioServerParameters) -> AsyncIterator[Agent]:
 
 @asynccontextmanager
 async def by_client(server: StdioServerParameters) -> AsyncIterator[Agent]:
-    """By the newest form of the protocol, without one."""
+    """Connect by the newest form of the protocol, without a handshake."""
     async with Client(server) as client:
         yield Agent(client)
 

@@ -39,7 +39,7 @@ async def add_task(
     status: dict[str, Any] | None = None,
     **spec: Any,
 ) -> None:
-    """A Task as the operator has left it. The cluster must be held, else it may start."""
+    """Add a Task as the operator has left it. The cluster must be held, else it may start."""
     await fake.create(TASKS, {"metadata": {"name": name}, "spec": {"queue": queue, "type": "work", **spec}})
     await fake.patch(TASKS, name, {"metadata": {"creationTimestamp": times.utc(created)}, "status": status or {}})
 
@@ -52,7 +52,7 @@ def ran(agent: str, begin: float, end: float | None, *, phase: str = "Succeeded"
 
 
 def moment(seconds: float) -> str:
-    """As the operator writes times."""
+    """Write a time as the operator does."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -63,7 +63,7 @@ async def add_pool(fake: FakeBackend, name: str = "p", *, status: dict[str, Any]
 
 
 async def add_pod(fake: FakeBackend, name: str, pool: str = "p", *, ready: float = NOW - 100) -> str:
-    """An agent's pod that has been ready since then. Returns its uid."""
+    """Add an agent's pod that has been ready since then; return its uid."""
     condition = {"type": "Ready", "status": "True", "lastTransitionTime": times.utc(ready)}
     running = {"name": "agent", "ready": True, "state": {"running": {"startedAt": times.utc(ready)}}}
     body = {

@@ -1,4 +1,4 @@
-"""What is told in numbers was measured: context, progress, the sentence of a delivery, and the reports."""
+"""Numbers that are told were measured: context, progress, the sentence of a delivery, and the reports."""
 
 import re
 from collections.abc import AsyncIterator, Iterator

@@ -35,7 +35,7 @@ async def test_without_a_cluster_it_says_what_is_missing_and_not_on_standard_out
 
 
 async def test_standard_output_carries_the_protocol_and_nothing_else() -> None:
-    """Whatever comes in, and whatever is logged meanwhile."""
+    """Neither odd input nor a log line gets in between."""
     env = dict(os.environ) | {"TASKDIST_GATEWAY": "http://127.0.0.1:9", "TASKDIST_TOKEN": "t"}
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*COMMAND, env=env, stdin=pipe, stdout=pipe, stderr=pipe, limit=2**24)
