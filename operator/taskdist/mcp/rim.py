@@ -176,20 +176,22 @@ def _without_port(host: str) -> str:
 async def _body(headers: Mapping[str, str], receive: Receive) -> bytes:
     """Read the whole body. Raises _Refused where it is too large, or does not come."""
     said = headers.get("content-length", "")
-    found = bytearray()
+    too_large = said.isdecimal() and len(said) < 20 and int(said) > MOST_BYTES
+    found, more = bytearray(), True
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                if len(found) > MOST_BYTES or (said.isdecimal() and len(said) < 20 and int(said) > MOST_BYTES):
-                    raise _Refused(413, f"the body has more than {MOST_BYTES} bytes")
+            while more and not too_large:
                 message = await receive()
                 if message["type"] != "http.request":
                     raise _Refused(400, "the request broke off")
                 found += message.get("body", b"")
-                if not message.get("more_body", False) and len(found) <= MOST_BYTES:
-                    return bytes(found)
+                more = message.get("more_body", False)
+                too_large = len(found) > MOST_BYTES
     except TimeoutError:
         raise _Refused(408, f"the body did not come within {BODY_SECONDS:g} s") from None
+    if too_large:
+        raise _Refused(413, f"the body has more than {MOST_BYTES} bytes")
+    return bytes(found)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
