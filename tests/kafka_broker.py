@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +18,11 @@ from typing import Self
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
+import distribution
+from patience import until
 from taskdist.api import Sasl
 from taskdist.local.certificates import LocalAuthority
+from taskdist.local.controlplane import free_ports
 
 PINNED = Path(__file__).parent / "kafka_jars"
 COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
@@ -47,14 +49,8 @@ def jars() -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as made:
             shutil.copy(PINNED / "pom.xml", made)
-            command = [
-                _tool("mvn", "maven"),
-                "-q",
-                "-B",
-                COPY,
-                "-DincludeScope=runtime",
-                f"-DoutputDirectory={made}/jars",
-            ]
+            maven = str(distribution.program("maven", lambda: distribution.on_path("mvn")))
+            command = [maven, "-q", "-B", COPY, "-DincludeScope=runtime", f"-DoutputDirectory={made}/jars"]
             done = subprocess.run(command, cwd=made, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"the jars of Kafka could not be fetched:\n{done.stdout[-3000:]}"
             _check(Path(made, "jars"), sums)
@@ -71,23 +67,12 @@ def _check(folder: Path, sums: bytes) -> None:
     assert found == pinned, f"{folder}: other jars than those of {PINNED / 'jars.sha256'}"
 
 
-def _tool(name: str, package: str) -> str:
-    """Return the program: on PATH, or installed now where that can be."""
-    if shutil.which(name) is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", package]):
-            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-    found = shutil.which(name)
-    assert found is not None, f"{name} is not installed: apt-get install {package}"
-    return found
-
-
 class Kafka:
     """`with Kafka() as broker:`; it may be killed and started again, and then has what it had confirmed."""
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="taskdist-kafka-"))
-        self.port, self.secure_port, controller = _free_ports(3)
+        self.port, self.secure_port, controller = free_ports(3)
         self.authority = LocalAuthority(self.directory / "pki")
         self._process: subprocess.Popen[bytes] | None = None
         settings = {
@@ -135,13 +120,13 @@ class Kafka:
 
     def start(self) -> None:
         """Start it and wait until it answers, after a crash as well."""
-        self._process = self._run("kafka.Kafka", "server.properties")
-        end = time.monotonic() + SECONDS
-        while not self._answers():
-            said = (self.directory / "log").read_text()[-3000:]
-            assert self._process.poll() is None, said
-            assert time.monotonic() < end, said
-            time.sleep(0.2)
+        process = self._process = self._run("kafka.Kafka", "server.properties")
+
+        def answers() -> bool:
+            assert process.poll() is None, self._said()
+            return self._answers()
+
+        until(answers, self._said, SECONDS)
 
     def kill(self) -> None:
         """End it as a power cut of its process would."""
@@ -172,15 +157,19 @@ class Kafka:
             await admin.close()
 
     def _run(self, *words: str) -> subprocess.Popen[bytes]:
+        java = str(distribution.program("default-jre-headless", lambda: distribution.on_path("java")))
         with (self.directory / "log").open("ab") as log:
             return subprocess.Popen(
-                [_tool("java", "default-jre-headless"), *JAVA, "-cp", f"{jars()}/*", *words],
+                [java, *JAVA, "-cp", f"{jars()}/*", *words],
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _said(self) -> str:
+        return (self.directory / "log").read_text()[-3000:]
 
     def _answers(self) -> bool:
         async def ask() -> None:
@@ -205,14 +194,3 @@ def _open(port: int) -> bool:
     with socket.socket() as tried:
         tried.settimeout(1)
         return tried.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

@@ -10,11 +10,13 @@ T = TypeVar("T")
 PATIENCE = 60.0
 
 
-def until(condition: Callable[[], T | Literal[False] | None], what: str, timeout: float = PATIENCE) -> T:
-    """Wait for a condition on the world, and return what made it true."""
+def until(
+    condition: Callable[[], T | Literal[False] | None], what: str | Callable[[], str], timeout: float = PATIENCE
+) -> T:
+    """Wait for a condition on the world, and return what made it true. `what` is said, or asked, if it fails."""
     end = time.monotonic() + timeout
     while not (answer := condition()):
-        assert time.monotonic() < end, f"not within {timeout:g} s: {what}"
+        assert time.monotonic() < end, f"not within {timeout:g} s: {what if isinstance(what, str) else what()}"
         time.sleep(0.05)
     return answer
 

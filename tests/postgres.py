@@ -6,39 +6,30 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
 from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import distribution
 from patience import until
+from taskdist.local.controlplane import free_ports
 
-PACKAGE = "postgresql"
 SECONDS = 60.0
 
 
 @cache
 def binaries() -> Path:
     """Return the folder of PostgreSQL's programs: the distribution's, on PATH, or installed now where that can be."""
-    found = _found()
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        # A server that the package starts by itself is none of ours: this keeps it from doing so.
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", PACKAGE]):
-            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-        found = _found()
-    assert found is not None, f"PostgreSQL is not installed: apt-get install {PACKAGE}"
-    return found
+    return distribution.program("postgresql", _found)
 
 
 def _found() -> Path | None:
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda each: -float(each.parent.name))
-    if (there := shutil.which("initdb")) is not None:
-        folders.append(Path(there).resolve().parent)
+    if (there := distribution.on_path("initdb")) is not None:
+        folders.append(there.resolve().parent)
     return next((folder for folder in folders if (folder / "postgres").exists()), None)
 
 
@@ -47,7 +38,7 @@ class Postgres:
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="taskdist-pg-"))
-        self.port = _free_port()
+        (self.port,) = free_ports(1)
         self._process: subprocess.Popen[bytes] | None = None
         # The server refuses to run as root.
         self._user = _other_user() if os.geteuid() == 0 else None
@@ -69,18 +60,14 @@ class Postgres:
 
     def start(self) -> None:
         """Start it and wait until it takes connections, after a crash as well."""
-        end = time.monotonic() + SECONDS
-        while True:
-            self._begin()
-            assert self._process is not None
-            while self._process.poll() is None:
-                if self._answers():
-                    return
-                assert time.monotonic() < end, (self.directory / "log").read_text()[-2000:]
-                time.sleep(0.05)
-            # What is left of a killed one may hold its memory for a moment.
-            assert time.monotonic() < end, (self.directory / "log").read_text()[-2000:]
-            time.sleep(0.1)
+
+        def answers() -> bool:
+            # What is left of a killed one may hold its memory for a moment: then it ends, and is begun again.
+            if self._process is None or self._process.poll() is not None:
+                self._begin()
+            return self._answers()
+
+        until(answers, lambda: (self.directory / "log").read_text()[-2000:], SECONDS)
 
     def kill(self) -> None:
         """End it as a power cut would: all of its processes at once."""
@@ -122,9 +109,3 @@ def _other_user() -> str:
         except KeyError:
             continue
     raise AssertionError("no user to run PostgreSQL as: it refuses root")
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])

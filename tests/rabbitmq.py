@@ -8,30 +8,23 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import distribution
+from patience import until
 from taskdist.local.certificates import LocalAuthority
+from taskdist.local.controlplane import free_ports
 
-PACKAGE = "rabbitmq-server"
 SECONDS = 180.0
 
 
 @cache
 def program() -> Path:
-    """Return the broker's script: on PATH, the distribution's, or installed now where that can be."""
-    found = _found()
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        # A broker that the package starts by itself is none of ours: this keeps it from doing so.
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", PACKAGE]):
-            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-        found = _found()
-    assert found is not None, f"RabbitMQ is not installed: apt-get install {PACKAGE}"
-    return found
+    """Return the broker's script: the distribution's, on PATH, or installed now where that can be."""
+    return distribution.program("rabbitmq-server", _found)
 
 
 def _found() -> Path | None:
@@ -39,8 +32,7 @@ def _found() -> Path | None:
     for folder in sorted(Path("/usr/lib/rabbitmq").glob("**/bin")):
         if (folder / "rabbitmq-server").exists():
             return folder / "rabbitmq-server"
-    there = shutil.which("rabbitmq-server")
-    return Path(there) if there else None
+    return distribution.on_path("rabbitmq-server")
 
 
 class RabbitMQ:
@@ -48,7 +40,7 @@ class RabbitMQ:
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="taskdist-mq-"))
-        self.port, self.tls_port, self._distribution, self._names = _free_ports(4)
+        self.port, self.tls_port, self._distribution, self._names = free_ports(4)
         self.authority = LocalAuthority(self.directory / "pki")
         pair = self.authority.server("broker")
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -93,14 +85,15 @@ class RabbitMQ:
             "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "plugins"),
         }
-        end = time.monotonic() + SECONDS
-        while not self._answers():
-            assert time.monotonic() < end, (self.directory / "log").read_text()[-2000:]
+
+        def answers() -> bool:
             # A connection may have one of its ports for a while: then it ends, and is begun again.
             if any(each.poll() is not None for each in self._processes) or not self._processes:
                 self.kill()
                 self._begin(environment)
-            time.sleep(0.2)
+            return self._answers()
+
+        until(answers, lambda: (self.directory / "log").read_text()[-2000:], SECONDS)
 
     def _begin(self, environment: dict[str, str]) -> None:
         with (self.directory / "log").open("ab") as log:
@@ -131,14 +124,3 @@ class RabbitMQ:
                 return bool(connection.recv(1))
         except OSError:
             return False
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
