@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import pytest
 import yaml
 
 from outages import Outages
@@ -273,6 +274,13 @@ def room(stack: Stack, broker: Broker) -> Iterator[Room]:
     stack.plane.client.delete(f"/api/v1/namespaces/{name}")
 
 
+# How many messages, and how many kills.
+HISTORIES = pytest.mark.parametrize(
+    ("messages", "kills"),
+    [pytest.param(1000, 5, id="some"), pytest.param(100_000, 100, id="many", marks=pytest.mark.long)],
+)
+
+
 def each_message_is_one_task(room: Room, messages: int, kills: int) -> str:
     """Publish so many messages while parts are killed so often, see that each is one Task, and say how it went."""
     messages = int(os.environ.get("TASKDIST_MESSAGES", messages))
@@ -310,12 +318,19 @@ def each_message_is_one_task(room: Room, messages: int, kills: int) -> str:
     return f"{messages} messages, each one Task; killed {dict(counts)} in {took:.0f} s (seed {seed})"
 
 
-def rates(room: Room) -> tuple[float, float]:
-    """Tasks a second by the source, and by plain creates of the same Tasks by as many at a time."""
+def tasks_come_as_fast_as_the_api_server_takes_them(room: Room) -> str:
+    """See that a source makes Tasks about as fast as plain creates of the same by as many at a time; say how fast.
+
+    On two cores, which it shares with broker and API server, it is 0.8: see docs/sources.md. A busy machine gets some
+    room: a source that waits where it need not is far below this.
+    """
     room.make_source()
     room.broker.publish(room.namespace, range(RATE_MESSAGES))
     room.start_sources()
     source = room.rate(sum(reason(number) is None for number in range(RATE_MESSAGES)))
     room.kill_sources()
     model = room.client.get(room.path("tasks"), limit="1")["items"][0]
-    return source, room.plain_rate(model["spec"])
+    plain = room.plain_rate(model["spec"])
+    said = f"the source made {source:.0f} Tasks/s, plain creates {plain:.0f} Tasks/s: {source / plain:.0%}"
+    assert source >= 0.6 * plain, said
+    return said

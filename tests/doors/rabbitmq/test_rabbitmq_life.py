@@ -13,7 +13,16 @@ from pamqp.commands import Basic
 
 from patience import until
 from rabbitmq import RabbitMQ
-from source_room import SECRET, Room, each_message_is_one_task, grant, message, rates, room
+from source_room import (
+    HISTORIES,
+    SECRET,
+    Room,
+    each_message_is_one_task,
+    grant,
+    message,
+    room,
+    tasks_come_as_fast_as_the_api_server_takes_them,
+)
 from taskdist.local.stack import Stack
 
 pytestmark = pytest.mark.timeout(3600)
@@ -90,10 +99,7 @@ def _room(stack: Stack, rabbitmq: RabbitMQ) -> Iterator[Room]:
         yield made
 
 
-@pytest.mark.parametrize(
-    ("messages", "kills"),
-    [pytest.param(1000, 5, id="some"), pytest.param(100_000, 100, id="many", marks=pytest.mark.long)],
-)
+@HISTORIES
 def test_each_message_is_one_task_whatever_is_killed(
     room: Room, messages: int, kills: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,9 +134,6 @@ def test_large_messages_take_no_more_memory_than_the_chart_gives(room: Room) -> 
 
 
 def test_it_creates_tasks_as_fast_as_the_api_server_takes_them(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
-    """On two cores, which it shares with broker and API server, it is 0.8: see docs/sources.md. A busy machine gets
-    some room: a source that waits where it need not is far below this."""
-    source, plain = rates(room)
+    said = tasks_come_as_fast_as_the_api_server_takes_them(room)
     with capsys.disabled():
-        print(f"\nthe source made {source:.0f} Tasks/s, plain creates {plain:.0f} Tasks/s: {source / plain:.0%}")
-    assert source >= 0.6 * plain
+        print(f"\n{said}")
