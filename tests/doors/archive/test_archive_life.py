@@ -74,18 +74,17 @@ class Room:
             "spec": {"queue": "q", "type": "none", "cancel": True, "payload": {"number": number, "text": "x" * 200}},
         }
         client = self.stack.plane.client
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
+
+        def created() -> bool:
             try:
                 client.create(self.path("tasks"), body)
-                return
             except ApiError as error:
-                if error.is_already_exists:
-                    return
+                return error.is_already_exists
             except (KubeError, OSError):
-                pass
-            time.sleep(0.05)
-        raise AssertionError(f"Task {number} could not be created")
+                return False
+            return True
+
+        until(created, f"Task {number} is created", 120)
 
     def create_all(self, count: int) -> float:
         """Create so many, and wait until all have ended; how many ended a second."""

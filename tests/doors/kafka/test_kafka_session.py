@@ -80,7 +80,7 @@ class Member:
     arrived: list[Delivery] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     withdrawn: list[int] = field(default_factory=list)
-    session: KafkaSession = None  # type: ignore[assignment]
+    session: KafkaSession = field(init=False, repr=False)
 
     @property
     def bodies(self) -> list[int]:
