@@ -22,6 +22,10 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=50, pattern=r"^
 Word = Annotated[
     str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
 ]
+# The name of a Secret.
+SecretName = Annotated[
+    str, StringConstraints(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+]
 # Amounts of named resources.
 Amounts = Annotated[dict[Word, Annotated[int, Field(ge=1, le=1_000_000_000)]], Field(max_length=16)]
 LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=317)]

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, StringConstraints
 
-from taskdist.api.meta import AS_SET, Condition, Message, Model, ObjectMeta, as_map
+from taskdist.api.meta import AS_SET, Condition, Message, Model, ObjectMeta, SecretName, as_map
 from taskdist.api.template import TaskTemplate
 from taskdist.api.webhook import Webhook
 
@@ -24,13 +24,13 @@ _ITEM = rf"(\*|{_VALUE}(-{_VALUE})?|L|LW|[0-7]L|{_VALUE}#[1-5])(/[1-9][0-9]?)?"
 # The form of five fields; what is in their bounds, and ever comes, only a parser of schedules knows.
 SCHEDULE_PATTERN = rf"(?i)^\s*{_ITEM}(,{_ITEM})*(\s+{_ITEM}(,{_ITEM})*){{4}}\s*$"
 # A name of the DNS, or an address. No more is seen of it before it is dialled.
-HOST_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+)$"
+_NAME, _ADDRESS = "[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?", "[0-9A-Fa-f:.]+"
+_HOST = f"^({_NAME}|{_ADDRESS})$"
+# Host and port; an address of the sixth version in brackets.
+_BOOTSTRAP = rf"^({_NAME}|\[{_ADDRESS}\]):[1-9][0-9]{{0,4}}$"
 # The characters that names in AMQP 0-9-1 are made of, as clients check them.
 _AMQP_NAME = r"^[-A-Za-z0-9_.:@#,/+ ]+$"
 _KAFKA_NAME = r"^[-A-Za-z0-9_.]+$"
-# Host and port; an address of the sixth version in brackets.
-_BOOTSTRAP = r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}$"
-_SECRET = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 _ZONE = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$"
 
 
@@ -85,7 +85,7 @@ class Cron(Model):
 class RabbitMQ(Model):
     """A Task of each message of a RabbitMQ queue (AMQP 0-9-1)."""
 
-    host: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=HOST_PATTERN)] = Field(
+    host: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=_HOST)] = Field(
         description="Name or address of the broker, such as rabbitmq.messaging.svc."
     )
     port: Annotated[int, Field(ge=1, le=65_535)] | None = Field(
@@ -98,7 +98,7 @@ class RabbitMQ(Model):
         description="The queue that is consumed. It is there already, and nobody else consumes it meanwhile."
     )
     tls: bool = Field(default=True, description="Whether the connection is encrypted, and the broker's name verified.")
-    secret_name: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=_SECRET)] = Field(
+    secret_name: SecretName = Field(
         description="A Secret of the source's namespace: username and password; with TLS also ca.crt (absent: the "
         "authorities of the system), and tls.crt and tls.key where the broker asks for a certificate."
     )
@@ -151,7 +151,7 @@ class Kafka(Model):
     )
     tls: bool = Field(default=True, description="Whether connections are encrypted, and the brokers' names verified.")
     sasl: Sasl | None = Field(default=None, description="How username and password are shown. Absent: none are.")
-    secret_name: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=_SECRET)] | None = Field(
+    secret_name: SecretName | None = Field(
         default=None,
         description="A Secret of the source's namespace: username and password with sasl; with TLS also ca.crt "
         "(absent: the authorities of the system), and tls.crt and tls.key where brokers ask for a certificate.",

@@ -5,13 +5,12 @@ from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints
 
-from taskdist.api.meta import AS_SET, Model
+from taskdist.api.meta import AS_SET, Model, SecretName
 from taskdist.api.template import Template
 
 # The largest delivery, in bytes: as large as what a template looks into.
 MAX_DELIVERY_BYTES: Final = 2**20
 
-_SECRET = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 _KEY = r"^[-._A-Za-z0-9]+$"
 # A name of a header: a token of HTTP.
 _HEADER = r"^[-!#$%&'*+.^_`|~A-Za-z0-9]+$"
@@ -74,7 +73,7 @@ class Webhook(Model):
     """A Task of each signed delivery that is posted to the HTTP door."""
 
     format: DeliveryFormat = Field(description="What deliveries are: CloudEvents, or JSON (any).")
-    secret_name: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=_SECRET)] = Field(
+    secret_name: SecretName = Field(
         description="A Secret of the source's namespace that holds what deliveries are signed with."
     )
     secret_keys: Annotated[list[SecretKey], Field(min_length=1, max_length=4)] = Field(
