@@ -138,7 +138,7 @@ def compile_mapping(template: TaskTemplate, where: str = "spec.task") -> Mapping
     texts = []
     for name, wired in _TEXTS.items():
         if (text := getattr(template, name)) is not None:
-            compiled = _parsed(f"{where}.{wired}", text)
+            compiled = parsed(f"{where}.{wired}", text)
             if (constant := compiled.constant) is not None:
                 _check_constant(f"{where}.{wired}", wired, constant)
             texts.append((wired, compiled))
@@ -148,7 +148,7 @@ def compile_mapping(template: TaskTemplate, where: str = "spec.task") -> Mapping
     for key, text in template.labels.items():
         if not _LABEL_KEY.fullmatch(key):
             raise MappingError(f"{where}.labels", f"{key[:80]!r} is no name of a label: rename it")
-        compiled = _parsed(f"{where}.labels.{key}", text)
+        compiled = parsed(f"{where}.labels.{key}", text)
         if (constant := compiled.constant) is not None and not _LABEL_VALUE.fullmatch(constant):
             raise MappingError(f"{where}.labels.{key}", _NO_LABEL)
         labels.append((key, compiled))
@@ -157,7 +157,7 @@ def compile_mapping(template: TaskTemplate, where: str = "spec.task") -> Mapping
         if wrong := values.fault(template.payload):
             raise MappingError(f"{where}.payload", wrong)
         payload = _compile(f"{where}.payload", template.payload, _Room(MAX_EXPRESSIONS))
-    identity = _parsed(f"{where}.identity", "{id}" if template.identity is None else template.identity)
+    identity = parsed(f"{where}.identity", "{id}" if template.identity is None else template.identity)
     if identity.constant is not None:
         raise MappingError(
             f"{where}.identity", "it is the same for all messages, so that only one Task would be made: name a path"
@@ -205,7 +205,8 @@ class _Room:
         return self.left >= 0
 
 
-def _parsed(field: str, text: str) -> Template:
+def parsed(field: str, text: str) -> Template:
+    """Parse a text of a source's spec. Raises `MappingError` with the field."""
     try:
         return parse(text)
     except TemplateError as error:
@@ -227,7 +228,7 @@ def _compile(field: str, value: Any, room: _Room) -> Compiled:
         return [_compile(f"{field}[{number}]", inner, room) for number, inner in enumerate(value)]
     if not isinstance(value, str):
         return value
-    template = _parsed(field, value)
+    template = parsed(field, value)
     if template.constant is not None:
         return template.constant
     if not room.take(sum(1 for _ in template.expressions)):

@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from taskdist.api import Signature, SignatureEncoding, Webhook
-from taskdist.intake.mapping import MappingError
+from taskdist.intake.mapping import MappingError, parsed
 from taskdist.intake.message import Absent, Message, Parts, Poison
-from taskdist.intake.templates import Expression, Template, TemplateError, parse
+from taskdist.intake.templates import Expression, Template
 from taskdist.protocol.reading import moment
 
 # The shortest secret, in bytes: a shorter one is found by trying, once a single delivery was seen.
@@ -123,7 +123,7 @@ class Verifier:
 def compile_signature(webhook: Webhook, where: str = "spec.webhook") -> Verifier:
     """Compile how deliveries are signed. Raises `MappingError`."""
     signature, at = webhook.signature or _STANDARD, f"{where}.signature"
-    content = _parsed(f"{at}.content", signature.content)
+    content = parsed(f"{at}.content", signature.content)
     roots = {each.root for each in content.expressions}
     if odd := roots.difference(_SIGNED):
         raise MappingError(
@@ -133,7 +133,7 @@ def compile_signature(webhook: Webhook, where: str = "spec.webhook") -> Verifier
         raise MappingError(f"{at}.content", "the body is no part of it, so that anyone could change it: add {text}")
     timestamp = None
     if signature.timestamp is not None:
-        timestamp = _parsed(f"{at}.timestamp", signature.timestamp)
+        timestamp = parsed(f"{at}.timestamp", signature.timestamp)
         if timestamp.constant is not None:
             raise MappingError(f"{at}.timestamp", "it is the same for all deliveries: name a path")
         if loose := unsigned(timestamp, content):
@@ -166,13 +166,6 @@ def unsigned(template: Template, content: Template) -> str:
 
 def _place(expression: Expression) -> tuple[str, ...]:
     return (expression.root, *(str(step).lower() for step in expression.steps))
-
-
-def _parsed(field: str, text: str) -> Template:
-    try:
-        return parse(text)
-    except TemplateError as error:
-        raise MappingError(field, str(error)) from None
 
 
 def _parameters(header: str) -> dict[str, str]:

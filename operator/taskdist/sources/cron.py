@@ -13,7 +13,7 @@ import structlog
 
 from taskdist.api import SourceReason, TaskSource
 from taskdist.api.tasksource import Cron
-from taskdist.common.backoff import Backoff
+from taskdist.intake.consuming import RETRY
 from taskdist.intake.mapping import Mapping
 from taskdist.intake.message import Message, Poison, wire
 from taskdist.intake.schedule import Schedule, plan
@@ -26,8 +26,6 @@ _log = structlog.get_logger("taskdist.sources")
 LOOK_SECONDS: Final = 30.0
 # A clock that is so far behind what was handled is worth telling.
 BEHIND: Final = timedelta(minutes=1)
-# Before what was not taken is tried again.
-CLOSED: Final = Backoff(first=1.0, most=30.0)
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -87,7 +85,7 @@ class CronSource:
             except Closed as error:
                 self._say_closed(error)
                 await self._reporter.flush()
-                await self._sleep(CLOSED.full(self._refusals))
+                await self._sleep(RETRY.full(self._refusals))
                 self._refusals += 1
                 continue
             self._refusals = 0
