@@ -31,7 +31,7 @@ from yarl import URL
 from taskdist.api import SourceReason
 from taskdist.intake.message import Message, Poison, PoisonReason, wire
 from taskdist.sources.amqp_frames import MOST_BYTES, UNREADABLE, Hand, Transport
-from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble, Waiting
+from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble, Waiting, told_of
 
 _log = structlog.get_logger("taskdist.sources")
 
@@ -45,11 +45,8 @@ CLOSE_SECONDS: Final = 3.0
 MAX_DEPTH: Final = 16
 # Headers by which RabbitMQ would route what is published once more, and to where its publisher wants.
 _ROUTING: Final = ("CC", "BCC")
-# What a dead letter tells of itself.
-_REASON: Final = "x-taskdist-reason"
-_WORDS: Final = "x-taskdist-message"
+# The queue that a dead letter comes from.
 _QUEUE: Final = "x-taskdist-queue"
-_SOURCE: Final = "x-taskdist-source"
 
 # Properties that a template may name, by the names that they have there.
 _PROPERTIES: Final = {
@@ -136,12 +133,7 @@ def dead_properties(given: Basic.Properties, poison: Poison, address: Address, m
     `most`: bytes that all of it may take. What would keep it from lying there (a publisher's own account, an expiry,
     routing) is left out, and its headers are where they cannot be written again.
     """
-    ours = {
-        _REASON: str(poison.reason),
-        _WORDS: str(poison)[:1000].encode("utf-8", "replace").decode(),
-        _QUEUE: address.queue,
-        _SOURCE: address.source,
-    }
+    ours = told_of(poison, address.source) | {_QUEUE: address.queue}
     headers = {name: value for name, value in (given.headers or {}).items() if name not in _ROUTING}
     kept = {
         attribute: getattr(given, attribute)

@@ -35,6 +35,15 @@ class Delivery:
     """It came without its body, as too much is in hand: it has to be given back, and comes again."""
 
 
+def told_of(poison: Poison, source: str) -> dict[str, str]:
+    """Return what every dead letter tells of itself, by header. `source`: its namespace and name."""
+    return {
+        "x-taskdist-reason": str(poison.reason),
+        "x-taskdist-message": str(poison)[:1000].encode("utf-8", "replace").decode(),
+        "x-taskdist-source": source,
+    }
+
+
 class Waiting(NamedTuple):
     """What waits at the broker, as far as it can be told."""
 

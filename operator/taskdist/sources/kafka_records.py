@@ -5,11 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from taskdist.intake.message import Message, Poison, wire
+from taskdist.sources.broker import told_of
 
-# What a dead letter tells of itself.
-_REASON: Final = "x-taskdist-reason"
-_WORDS: Final = "x-taskdist-message"
-_SOURCE: Final = "x-taskdist-source"
+# The place that a dead letter comes from.
 _TOPIC: Final = "x-taskdist-topic"
 _PARTITION: Final = "x-taskdist-partition"
 _OFFSET: Final = "x-taskdist-offset"
@@ -52,10 +50,7 @@ def message_of(record: Record, now: datetime) -> Message:
 
 def dead_headers(record: Record, poison: Poison, source: str, *, body: bool = True) -> list[tuple[str, bytes | None]]:
     """The headers of a dead letter: those that it had, and why it is one. `body`: whether that is with it."""
-    ours = {
-        _REASON: str(poison.reason),
-        _WORDS: str(poison)[:1000],
-        _SOURCE: source,
+    ours = told_of(poison, source) | {
         _TOPIC: record.topic,
         _PARTITION: str(record.partition),
         _OFFSET: str(record.offset),
@@ -63,7 +58,7 @@ def dead_headers(record: Record, poison: Poison, source: str, *, body: bool = Tr
     if not body:
         ours[_LEFT_OUT] = "left out"
     given = () if not body else tuple(each for each in record.headers if each[0] not in ours)
-    return [*given, *((name, text.encode("utf-8", "replace")) for name, text in ours.items())]
+    return [*given, *((name, text.encode()) for name, text in ours.items())]
 
 
 def _text(value: bytes) -> str:
