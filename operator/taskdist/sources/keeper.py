@@ -51,15 +51,15 @@ class Sources:
         leading: Callable[[], bool],
         failed: Callable[[BaseException], None],
         now: Callable[[], datetime],
+        brokers: Brokers,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        brokers: Brokers | None = None,
     ) -> None:
-        self._brokers = brokers
         self._client = client
         self._metrics = metrics
         self._leading = leading
         self._failed = failed
         self._now = now
+        self._brokers = brokers
         self._sleep = sleep
         self._entries: dict[Key, _Entry] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -150,7 +150,7 @@ class _Process:
             lambda: elector.leading() is not None,
             failed,
             lambda: datetime.now(UTC),
-            brokers=Brokers(queues, asyncio.get_running_loop().time),
+            Brokers(queues, asyncio.get_running_loop().time),
         )
         bound_depth()
         watching = asyncio.create_task(

@@ -71,7 +71,6 @@ class Running:
     Args:
         now: the wall clock.
         sleep: waits for so many seconds.
-        brokers: None where no source of a broker is run.
     """
 
     def __init__(
@@ -82,15 +81,15 @@ class Running:
         metrics: SourceMetrics,
         now: Callable[[], datetime],
         sleep: Callable[[float], Awaitable[None]],
-        brokers: Brokers | None = None,
+        brokers: Brokers,
     ) -> None:
         self._client = client
-        self._brokers = brokers
         self._source = source
         self._reporter = reporter
         self._metrics = metrics
         self._now = now
         self._sleep = sleep
+        self._brokers = brokers
         self._creator = Creator(client, metrics, reporter.key, source.metadata.uid)
 
     async def run(self) -> None:
@@ -143,7 +142,7 @@ class Running:
             except ScheduleError as error:
                 raise Unusable(SourceReason.INVALID_SCHEDULE, f"spec.cron.{error.field}: {error}") from None
             return CronSource(self._source, mapping, schedule, self._creator, self._reporter, self._now, self._sleep)
-        if (spec.rabbitmq is not None or spec.kafka is not None) and self._brokers is not None:
+        if spec.rabbitmq is not None or spec.kafka is not None:
             return BrokerSource(
                 self._source,
                 mapping,

@@ -17,7 +17,6 @@ from taskdist.api import SourceReason, TaskSource
 from taskdist.intake.message import Message, Poison
 from taskdist.kube import SECRETS, TASKSOURCES, ApiError, Client, Obj, Unanswered, Unreachable
 from taskdist.sources.broker import Delivery, NotPublished, Open, Told, Trouble, Waiting
-from taskdist.sources.connecting import connect as connect_really
 from unit.sources.world import World, at, denied
 
 RABBIT = {"host": "rabbit", "queue": "orders", "secretName": "login", "deadLetterExchange": "dead"}
@@ -399,7 +398,7 @@ async def test_a_defect_is_told_and_the_messages_stay(rabbit: Set) -> None:
 async def test_a_secret_that_cannot_be_used_is_told(
     secret: dict[str, str] | None, error: Exception | None, words: str
 ) -> None:
-    world = World(connect=connect_really)
+    world = World()
     if secret is not None:
         world.api.put(SECRETS, {"metadata": {"namespace": "ns", "name": "login"}, "data": secret})
     if error is not None:
@@ -413,7 +412,7 @@ async def test_a_secret_that_cannot_be_used_is_told(
 
 
 async def test_a_kafka_source_reads_its_secret_too() -> None:
-    world = World(connect=connect_really)
+    world = World()
     kafka = {"bootstrap": ["k:1"], "topics": ["t"], "group": "g", "deadLetterTopic": "d", "secretName": "login"}
     world.api.put(SECRETS, {"metadata": {"namespace": "ns", "name": "login"}, "data": {"username": "eA=="}})
     await world.apply(cron=None, kafka={**kafka, "sasl": "PLAIN"})

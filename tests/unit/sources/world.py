@@ -12,6 +12,7 @@ from typing import Any
 
 from memory_cluster import merge
 from taskdist.kube import TASKQUEUES, TASKS, TASKSOURCES, ApiError, Obj, Resource
+from taskdist.sources.connecting import connect
 from taskdist.sources.keeper import Sources
 from taskdist.sources.metrics import SourceMetrics
 from taskdist.sources.running import Brokers
@@ -155,9 +156,9 @@ class Queues:
 
 
 class World:
-    """One installation: its objects, its clock, and the process that runs now. `connect`: to the broker, if any."""
+    """One installation: its objects, its clock, and the process that runs now. `connect`: to its broker."""
 
-    def __init__(self, start: str = "2026-01-01T00:30:00", connect: Any = None) -> None:
+    def __init__(self, start: str = "2026-01-01T00:30:00", connect: Any = connect) -> None:
         self.api = Api()
         self.queues = Queues(self.api)
         self._connect = connect
@@ -175,8 +176,8 @@ class World:
             lambda: self.leading,
             self.failures.append,
             self.clock.now,
+            Brokers(self.queues, self.clock.ticks, self._connect),
             self.clock.sleep,
-            Brokers(self.queues, self.clock.ticks, self._connect) if self._connect is not None else None,
         )
 
     async def restart(self) -> None:
