@@ -151,9 +151,7 @@ class Reporter:
 
 
 def _removing(wire: dict[str, Any]) -> dict[str, Any]:
-    """The status as a merge patch that also takes away what is not there any more."""
-    cron = wire.get("cron")
-    return {"cron": None, "lastRejected": None, "backlog": None} | (
-        (wire if cron is None else wire | {"cron": {"nextScheduledTime": None, "lastScheduledTime": None} | cron})
-        | ({"backlog": {"oldest": None} | wire["backlog"]} if "backlog" in wire else {})
-    )
+    """Return the status as a merge patch that also takes away what is not there any more."""
+    absent = {"cron": {"nextScheduledTime": None, "lastScheduledTime": None}, "backlog": {"oldest": None}}
+    parts = {name: fields | wire[name] for name, fields in absent.items() if name in wire}
+    return {"cron": None, "lastRejected": None, "backlog": None} | wire | parts
