@@ -144,7 +144,6 @@ class Consumption:
     _gates: dict[str, _Gate] = field(default_factory=dict)
     _full: dict[str, str] = field(default_factory=dict)
     _crowded: bool = False
-    _creating: int = 0
     _last_taken: float = -inf
     _paused_since: float | None = None
 
@@ -276,7 +275,7 @@ class Consumption:
         for name, words in self._full.items():
             if self._concerns(name):
                 return Why.FULL, words
-        for gate in self._gates.values():
+        if (gate := next(iter(self._gates.values()), None)) is not None:
             return gate.why, gate.words
         for held in self._held.values():
             if held.refused_since is not None and self._last_taken <= held.refused_since:
@@ -331,8 +330,9 @@ class Consumption:
             yield GiveBack(tuple(held.tag for held in waiting))
 
     def _creations(self, now: float) -> Iterator[Action]:
+        creating = sum(held.at_work and isinstance(held.made, Mapped) for held in self._held.values())
         for held in self._held.values():
-            if self._creating >= self.parallel:
+            if creating >= self.parallel:
                 return
             made = held.made
             if held.at_work or isinstance(made, Poison) or now < held.retry_at or held.queue in self._full:
@@ -342,7 +342,7 @@ class Consumption:
             if not self._pass((_API, held.queue), now):
                 continue
             held.at_work = True
-            self._creating += 1
+            creating += 1
             yield Create(held.tag, made)
 
     def _dead_letters(self, now: float) -> Iterator[Action]:
@@ -376,8 +376,6 @@ class Consumption:
     def _answered(self, tag: int) -> _Held:
         held = self._held[tag]
         held.at_work = False
-        if isinstance(held.made, Mapped):
-            self._creating -= 1
         keys = (_DEAD,) if isinstance(held.made, Poison) else (_API, held.queue)
         for key in keys:
             if (gate := self._gates.get(key)) is not None:

@@ -138,26 +138,25 @@ class BrokerSource:
     # -- what happens --------------------------------------------------------------------------------------------------
 
     def _arrived(self, delivery: Delivery) -> None:
-        made: Mapped | Poison
-        if delivery.crowded:
-            self._deliveries[delivery.tag] = delivery
-            self._messages.crowded(delivery.tag)
-            self._stir.set()
+        try:
+            made = None if delivery.crowded else self._made(delivery)
+        except Exception as error:  # a defect: told as such by who runs the source
+            self._fail(error)
             return
-        if delivery.unreadable is not None:
-            made = delivery.unreadable
-        else:
-            try:
-                made = self._mapping.of(delivery.message)
-            except Poison as poison:
-                # A new one: with where it was raised, it would hold the message in a circle.
-                made = Poison(poison.reason, str(poison))
-            except Exception as error:  # a defect: told as such by who runs the source
-                self._fail(error)
-                return
         self._deliveries[delivery.tag] = delivery
-        self._messages.delivered(delivery.tag, made)
+        if made is None:
+            self._messages.crowded(delivery.tag)
+        else:
+            self._messages.delivered(delivery.tag, made)
         self._stir.set()
+
+    def _made(self, delivery: Delivery) -> Mapped | Poison:
+        if delivery.unreadable is not None:
+            return delivery.unreadable
+        try:
+            return self._mapping.of(delivery.message)
+        except Poison as poison:
+            return _anew(poison)
 
     def _withdrawn(self, tags: Iterable[int]) -> None:
         self._messages.withdrawn(tags)
@@ -209,7 +208,7 @@ class BrokerSource:
         except Closed as error:
             messages.turned_away(tag, Why.FULL if error.full else Why.REFUSED, str(error), self._ticks())
         except Poison as poison:
-            messages.poisoned(tag, Poison(poison.reason, str(poison)))
+            messages.poisoned(tag, _anew(poison))
         except KubeError as error:
             messages.turned_away(tag, Why.FAILING, str(error), self._ticks())
         else:
@@ -240,7 +239,7 @@ class BrokerSource:
         """See what waits, and say how it goes. An API server that is away now is told later."""
         waiting, first = await session.backlog()
         waiting += len(self._messages.in_hand)
-        times = [self._deliveries[tag].message.time for tag in self._messages.in_hand if tag in self._deliveries]
+        times = [self._deliveries[tag].message.time for tag in self._messages.in_hand]
         oldest = min(times if first is None else [*times, first], default=None)
         self._tell_backlog(waiting, None if oldest is None else oldest.astimezone(UTC).replace(microsecond=0))
         trouble = self._messages.trouble()
@@ -267,3 +266,8 @@ class BrokerSource:
         again = waiting > 0 and (at is None or (now - at).total_seconds() >= TELL_AGAIN_SECONDS)
         if former is None or again or (former.messages, former.oldest) != (waiting, oldest):
             self._reporter.status.backlog = Backlog(messages=waiting, oldest=oldest, at=now.replace(microsecond=0))
+
+
+def _anew(poison: Poison) -> Poison:
+    """Return the same without the place where it was raised: with that it would hold its message in a circle."""
+    return Poison(poison.reason, str(poison))
