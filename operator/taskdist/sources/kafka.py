@@ -61,7 +61,7 @@ PUBLISH_BYTES: Final = 2**30
 _ending: set["asyncio.Task[None]"] = set()
 
 
-class KafkaSession(ConsumerRebalanceListener):  # type: ignore[misc]  # the library asks for it
+class KafkaSession:
     """One member of the group, and a producer of dead letters. Made by `open_session`."""
 
     def __init__(self, address: Address, consumer: Any, told: Told, now: Callable[[], datetime]) -> None:
@@ -389,6 +389,10 @@ class KafkaSession(ConsumerRebalanceListener):  # type: ignore[misc]  # the libr
             _log.info("offsets could not be committed, as the group changes", why=str(error))
         else:
             self._committed |= {each: mark for each, mark in moved.items() if each in self._partitions}
+
+
+# The library asks listeners for their class.
+ConsumerRebalanceListener.register(KafkaSession)
 
 
 async def open_session(
