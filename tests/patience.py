@@ -22,24 +22,24 @@ def until(
 
 
 class Stopwatch:
-    """How long something takes, and how much of that a busy machine may be to blame for."""
+    """A clock that tells how long something takes, and for how much of that a busy machine may be to blame."""
 
     def __init__(self) -> None:
         self._began, self._held_up = time.monotonic(), held_up()
 
     @property
     def seconds(self) -> float:
-        """How long it has been."""
+        """The seconds since it was made."""
         return time.monotonic() - self._began
 
     @property
     def held_up(self) -> float:
-        """For how long of that any process of this machine waited for a CPU."""
+        """The seconds of that in which any process of this machine waited for a CPU."""
         return held_up() - self._held_up
 
 
 def held_up() -> float:
-    """For how many seconds so far any process of this machine waited for a CPU; 0 where the kernel does not tell."""
+    """Return for how many seconds so far any process here waited for a CPU; 0 where the kernel does not tell."""
     try:
         some = Path("/proc/pressure/cpu").read_text().splitlines()[0]
         return int(some.rpartition("total=")[2]) / 1e6

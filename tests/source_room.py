@@ -56,7 +56,7 @@ POISON = {
 
 
 def reason(number: int) -> str | None:
-    """What is said of this message; None: it becomes a Task."""
+    """Return what is said of this message; None: it becomes a Task."""
     return None if number % 50 != 49 else list(POISON.values())[number // 50 % len(POISON)]
 
 
@@ -79,20 +79,20 @@ class Broker(Protocol):
         """Make what the source reads, and where its dead letters go."""
 
     def spec(self, name: str) -> dict[str, Any]:
-        """What the source's spec says of it."""
+        """Return what the source's spec says of it."""
 
     def secret(self) -> dict[str, str]:
-        """What its Secret holds; nothing where there is none."""
+        """Return what its Secret holds; nothing where there is none."""
 
     def publish(self, name: str, numbers: range) -> None:
         """Publish these messages in their order; the broker has confirmed them on return."""
 
     def dead_letters(self, name: str) -> list[tuple[int, str]]:
-        """The numbers of all dead letters, and why they are."""
+        """Return the numbers of all dead letters, and why they are."""
 
 
 class Room:
-    """One namespace with a source of one queue, and the parts around it."""
+    """A namespace with a source of one queue, and the parts around it."""
 
     def __init__(self, stack: Stack, broker: Broker, namespace: str) -> None:
         self.stack = stack
@@ -152,19 +152,19 @@ class Room:
         return True
 
     def peak_memory(self) -> int:
-        """The most MiB that the process has taken so far."""
+        """Return the most MiB that the process has taken so far."""
         assert self.sources is not None
         status = Path(f"/proc/{self.sources.pid}/status").read_text()
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) // 1024
 
     @staticmethod
     def memory_limit() -> int:
-        """The MiB that the chart gives it."""
+        """Return the MiB that the chart gives it."""
         values = yaml.safe_load((ROOT / "charts" / "taskdist" / "values.yaml").read_text())
         return int(values["sources"]["resources"]["limits"]["memory"].removesuffix("Mi"))
 
     def backlog(self) -> int | None:
-        """What the source says that waits."""
+        """Return how many messages the source says that wait."""
         try:
             status = self.client.get(self.path("tasksources/s")).get("status") or {}
         except (KubeError, OSError):
@@ -173,7 +173,7 @@ class Room:
         return messages
 
     def tasks(self) -> dict[str, int]:
-        """The numbers of the Tasks' messages by the Tasks' names."""
+        """Return the numbers of the Tasks' messages by the Tasks' names."""
         found: dict[str, int] = {}
         query = {"limit": "1000"}
         while True:
@@ -186,23 +186,23 @@ class Room:
     # -- what only the store behind the API server can say -------------------------------------------------------------
 
     def count(self) -> int:
-        """How many Tasks there are, at no cost for the API server."""
+        """Count the Tasks, at no cost for the API server."""
         return int(self._range({"count_only": True}).get("count", 0))
 
     def created(self) -> list[str]:
-        """The names of the Tasks in the order in which they were created."""
+        """Return the names of the Tasks in the order in which they were created."""
         answer = self._range({"keys_only": True, "sort_target": "CREATE", "sort_order": "ASCEND"})
         return [base64.b64decode(each["key"]).decode().rpartition("/")[2] for each in answer["kvs"]]
 
     def rate(self, wanted: int) -> float:
-        """How many Tasks a second are created until so many are there: from a tenth on, so that all runs."""
+        """Measure how many Tasks a second are created until so many are there: from a tenth on, so that all runs."""
         first = until(lambda: (count := self.count()) >= wanted // 10 and count, "Tasks are made")
         begun = time.monotonic()
         until(lambda: self.count() >= wanted, f"{wanted} Tasks are there", 300)
         return (wanted - first) / (time.monotonic() - begun)
 
     def plain_rate(self, spec: Any) -> float:
-        """The same for this Task created by a client that does nothing else."""
+        """Measure the rate at which a client creates this Task that does nothing else."""
 
         async def create_all(name: str) -> None:
             numbers = iter(range(RATE_MESSAGES))
@@ -256,7 +256,7 @@ def grant(stack: Stack) -> None:
 
 @contextmanager
 def room(stack: Stack, broker: Broker) -> Iterator[Room]:
-    """A namespace of a test's own, in which the process may read the one Secret."""
+    """Make a namespace of a test's own, in which the process may read the one Secret."""
     name = f"source-{secrets.token_hex(4)}"
     stack.plane.client.create("/api/v1/namespaces", {"metadata": {"name": name}})
     account = {"kind": "ServiceAccount", "name": "taskdist-sources", "namespace": OPERATOR_NAMESPACE}

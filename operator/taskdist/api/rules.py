@@ -1,4 +1,4 @@
-"""What the API server itself refuses, as CEL rules with messages that name the field and the fix.
+"""The rules by which the API server itself refuses objects, in CEL, with messages that name the field and the fix.
 
 Owns the rules that a schema's types and bounds cannot say. Rules that compare with the former object stand at the
 object's root: on a field, leaving the field out would get round them. For the same reason both sides give an absent
@@ -20,7 +20,7 @@ MAX_NAME_LENGTH = 50
 
 
 def rule(expression: str, message: str, field: str = "", *, forbidden: bool = False) -> Rule:
-    """One rule. `field` is the path that the refusal names; `forbidden` says that no value would do now."""
+    """Return a rule. `field` is the path that the refusal names; `forbidden` says that no value would do now."""
     where = {"fieldPath": field} if field else {}
     reason = {"reason": "FieldValueForbidden"} if forbidden else {}
     return {"rule": expression, "message": message, **where, **reason}
@@ -28,14 +28,14 @@ def rule(expression: str, message: str, field: str = "", *, forbidden: bool = Fa
 
 @dataclass(frozen=True)
 class Check:
-    """One condition of a rule that is folded from several, and what is said if it does not hold."""
+    """A condition of a rule that is folded from several, and what is said if it does not hold."""
 
     holds: str
     message: str
 
 
 def fold(checks: Sequence[Check], unless: str, field: str, *, at_creation: bool = False) -> Rule:
-    """One rule out of many: the API server pays for each rule on each write. A status write was a fifth slower with
+    """Fold many rules into one: the API server pays for each rule on each write. A status write was a fifth slower with
     these checks as rules of their own, and is an eighth slower with them folded.
 
     `unless` is asked first and says that there is nothing to check. The first check that fails is the one told: a
@@ -156,7 +156,7 @@ def source_rules() -> list[Rule]:
 
 
 def _identity_rule() -> Rule:
-    """Standard Webhooks and CloudEvents name their deliveries; of any other JSON somebody has to say what does."""
+    """Return the rule that something names deliveries: Standard Webhooks and CloudEvents do so by themselves."""
     return rule(
         "!has(self.webhook) || self.webhook.format != 'JSON' || !has(self.webhook.signature) "
         "|| has(self.task.identity)",
@@ -167,7 +167,7 @@ def _identity_rule() -> Rule:
 
 
 def _template_rules() -> list[Rule]:
-    """Paths within the texts of a template; those of its payload only the process and the review see."""
+    """Return the rules on paths in the texts of a template; those of its payload only process and review see."""
     fields = TaskTemplate.model_json_schema(by_alias=True)["properties"]
     plain = [name for name, schema in fields.items() if "string" in str(schema.get("anyOf", schema.get("type")))]
     return [
@@ -282,7 +282,7 @@ _UNKNOWN = "x-kubernetes-preserve-unknown-fields"
 
 
 def creation_checks() -> list[Check]:
-    """What a new Task's spec must fulfil beyond its schema."""
+    """Return what a new Task's spec must fulfil beyond its schema."""
     return [
         Check(
             "(!has(self.spec.notBefore) || !has(self.spec.deadline) || self.spec.notBefore < self.spec.deadline)",
@@ -301,7 +301,7 @@ def creation_checks() -> list[Check]:
 
 
 def spec_checks() -> list[Check]:
-    """What must stay as it is in a Task's spec: all but the fields that are named as mutable."""
+    """Return what must stay as it is in a Task's spec: all but the fields that are named as mutable."""
     fields = TaskSpec.model_json_schema(by_alias=True)["properties"]
     return [
         *(
@@ -327,7 +327,7 @@ _REDRIVE, _REDRIVE_WAS = (f"{side}.spec.?redrive.orValue(0)" for side in ("self"
 
 
 def _same(path: str, schema: dict[str, Any]) -> str:
-    """Whether a field is as it was, absent ones and empty ones included.
+    """Return the condition that a field is as it was, absent ones and empty ones included.
 
     `a in [b]` says `a == b`, at a cost that CEL's estimate knows to be bounded. Maps of unknown values can be named in
     CEL by way of `dyn` only; they are then compared whole.
@@ -350,7 +350,7 @@ _REDRIVES, _REDRIVES_WAS = (f"{side}.?status.redrives.orValue(0)" for side in ("
 
 
 def final_checks() -> list[Check]:
-    """What must stay as it is once a Task has ended. Conditions and records of attempts may still be completed."""
+    """Return what must stay as it is once a Task has ended. Conditions and records of attempts may be completed."""
     fields = TaskStatus.model_json_schema(by_alias=True)["properties"]
     return [
         Check(
@@ -362,15 +362,17 @@ def final_checks() -> list[Check]:
 
 
 def _final(name: str, schema: dict[str, Any]) -> str:
-    """Whether a field of status is as it was, given that the former phase was terminal, so that there was a status.
-    One that is left out altogether is refused for its phase."""
+    """Return the condition that a field of status is as it was, given that the former phase was terminal.
+
+    So there was a status. One that is left out altogether is refused for its phase.
+    """
     if name == "result":
         return f"(!has(self.status) || {_same('status.result', schema)})"
     return f"self.?status.{name} in [oldSelf.?status.{name}]"
 
 
 def progress_checks() -> list[Check]:
-    """How a Task's status may go on."""
+    """Return the ways in which a Task's status may go on."""
     return [
         Check(
             f"{_ATTEMPT} >= {_ATTEMPT_WAS}",

@@ -1,4 +1,4 @@
-"""The TaskSource kind: what Tasks are made of that nobody creates by hand.
+"""The TaskSource kind: Tasks that are made of what comes in, or at set times, so that nobody has to create them.
 
 A source is one of several kinds (`SOURCES`), each with a field of its own; all share the template that makes a Task of
 what comes in, and what they say of themselves in status.
@@ -43,7 +43,7 @@ class OnMissed(StrEnum):
 
 
 class SourceReason(StrEnum):
-    """Why a source is as it is: the reasons of its conditions."""
+    """The reason of a source's conditions."""
 
     RUNNING = "Running"
     SUSPENDED = "Suspended"
@@ -115,14 +115,14 @@ class RabbitMQ(Model):
 
 
 class StartFrom(StrEnum):
-    """Where a group begins that has read nothing yet."""
+    """The end of a topic at which a group begins that has read nothing yet."""
 
     EARLIEST = "Earliest"
     LATEST = "Latest"
 
 
 class Sasl(StrEnum):
-    """How a name and a password are shown to Kafka."""
+    """The SASL mechanism by which username and password are shown to Kafka."""
 
     PLAIN = "PLAIN"
     SCRAM_SHA_256 = "SCRAM-SHA-256"
@@ -165,7 +165,7 @@ class Kafka(Model):
 
 
 class TaskSourceSpec(Model):
-    """Where Tasks come from, and how. Exactly one kind of source is named."""
+    """Spec of a source: what its Tasks are made of, and how. Exactly one kind of source is named."""
 
     suspend: bool = Field(
         default=False,
@@ -181,7 +181,7 @@ class TaskSourceSpec(Model):
 
 
 class CronStatus(Model):
-    """Which runs there were, and which comes next."""
+    """The runs of a cron source: the last one, the next one, and what was skipped."""
 
     last_scheduled_time: datetime | None = Field(default=None, description="The time of the last run that was made.")
     last_task: Annotated[str, Field(max_length=253)] = Field(default="", description="Name of its Task.")
@@ -198,7 +198,7 @@ class CronStatus(Model):
 
 
 class Backlog(Model):
-    """What waits at the source, and has no Task yet."""
+    """The backlog of a source: messages that have no Task yet."""
 
     messages: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Messages: those that the broker holds ready, and those in hand."

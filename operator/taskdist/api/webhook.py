@@ -21,7 +21,7 @@ SecretKey = Annotated[str, StringConstraints(min_length=1, max_length=253, patte
 
 
 class DeliveryFormat(StrEnum):
-    """What deliveries are: CloudEvents (one, or a batch), or any JSON."""
+    """The form of deliveries: CloudEvents (one, or a batch), or any JSON."""
 
     CLOUD_EVENTS = "CloudEvents"
     JSON = "JSON"
@@ -35,14 +35,14 @@ class SignatureAlgorithm(StrEnum):
 
 
 class SignatureEncoding(StrEnum):
-    """How a signature is written."""
+    """The notation of a signature."""
 
     HEX = "Hex"
     BASE64 = "Base64"
 
 
 class Signature(Model):
-    """How deliveries are signed: an HMAC in a header."""
+    """The signature of deliveries: an HMAC in a header."""
 
     header: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_HEADER)] = Field(
         description="The header that holds the signature, such as X-Hub-Signature-256; of several, by commas or "

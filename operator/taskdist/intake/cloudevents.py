@@ -135,7 +135,7 @@ def _message(attributes: Attributes, headers: Mapping[str, str], body: bytes, re
 
 
 def _data(event: dict[str, Any], content_type: str | None) -> bytes:
-    """The data as bytes, as it would be the body of a request."""
+    """Return the data as bytes, as it would be the body of a request."""
     data, encoded = event.get("data"), event.get("data_base64")
     if encoded is not None:
         if data is not None:
@@ -156,7 +156,7 @@ def _data(event: dict[str, Any], content_type: str | None) -> bytes:
 
 
 def _is_json(content_type: str | None) -> bool:
-    """Data that does not say what it is is JSON."""
+    """Say whether the data is JSON: so is what does not say what it is."""
     if content_type is None:
         return True
     name = content_type.partition(";")[0].strip().lower()
@@ -164,7 +164,7 @@ def _is_json(content_type: str | None) -> bool:
 
 
 def _decoded(name: str, value: str) -> str:
-    """A header's value as the attribute's: unquoted, and percent-decoded once."""
+    """Return a header's value as the attribute's: unquoted, and percent-decoded once."""
     quoted = _QUOTED.fullmatch(value.strip())
     plain = _ESCAPED.sub(r"\1", quoted[1]) if quoted else value
     try:

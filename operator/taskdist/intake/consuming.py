@@ -1,4 +1,4 @@
-"""What is to be done with which message of a broker that wants each one acknowledged. Pure: the time is an argument.
+"""Decisions over the messages of a broker that wants each one acknowledged. Pure: the time is an argument.
 
 The promises, and what keeps each:
 
@@ -33,7 +33,7 @@ RETRY: Final = Backoff(first=1.0, most=30.0)
 
 
 class Why(Enum):
-    """Why a message waits in hand."""
+    """The trouble for which a message waits in hand."""
 
     FULL = auto()
     """Its queue takes no Tasks now."""
@@ -42,7 +42,7 @@ class Why(Enum):
     FAILING = auto()
     """The API server does not answer, or not with an answer."""
     DEAD_LETTERS = auto()
-    """It could not be published to the dead letters."""
+    """The dead letters did not take it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class _Held:
 
 @dataclass(slots=True)
 class _Gate:
-    """Something that lets nothing through until a time; then one message is tried, whose fate decides."""
+    """A gate that lets nothing through until a time; then one message is tried, whose fate decides."""
 
     why: Why
     words: str
@@ -155,7 +155,7 @@ class Consumption:
     # -- what happened -------------------------------------------------------------------------------------------------
 
     def delivered(self, tag: int, made: Mapped | Poison) -> None:
-        """A message came, and this is what the template makes of it."""
+        """Take note of a message, and of what the template makes of it."""
         if self._crowded:
             # One with the same key may be among those that are given back.
             self.crowded(tag)
@@ -167,12 +167,12 @@ class Consumption:
         self._held[tag] = _Held(tag, made, lane)
 
     def crowded(self, tag: int) -> None:
-        """A message came that is too much beside those in hand: it comes again once they are dealt with."""
+        """Take note of a message that is too much beside those in hand: it comes again once they are dealt with."""
         self._crowded = True
         self._given_up.append(tag)
 
     def taken(self, tag: int, now: float) -> None:
-        """Its Task is there: created now or before."""
+        """Take note that a message's Task is there: created now or before."""
         held = self._answered(tag)
         self._last_taken = now
         self._gates.pop(_API, None)
@@ -180,7 +180,7 @@ class Consumption:
         self._done(held)
 
     def poisoned(self, tag: int, poison: Poison) -> None:
-        """The API server has refused its Task for good."""
+        """Take note that the API server has refused a message's Task for good."""
         held = self._answered(tag)
         self._gates.pop(_API, None)
         held.made = poison
@@ -188,7 +188,7 @@ class Consumption:
             self._give_up(held)
 
     def turned_away(self, tag: int, why: Why, words: str, now: float) -> None:
-        """It was not taken, and may be later."""
+        """Take note that a message was not taken, and may be later."""
         held = self._answered(tag)
         if held.withdrawn:
             self._give_up(held)
@@ -207,13 +207,13 @@ class Consumption:
         self._shut(key, why, words, now)
 
     def dead_lettered(self, tag: int) -> None:
-        """It lies with the dead letters, and the broker has confirmed that."""
+        """Take note that a message lies with the dead letters, and that the broker has confirmed it."""
         held = self._answered(tag)
         self._gates.pop(_DEAD, None)
         self._done(held)
 
     def withdrawn(self, tags: Iterable[int]) -> None:
-        """The broker hands these to somebody else. What waits is given up now, what is at work once it is answered."""
+        """Give up messages that the broker hands to somebody else: now, or once what is at work is answered."""
         for tag in tags:
             if (held := self._held.get(tag)) is None:
                 continue
@@ -223,7 +223,7 @@ class Consumption:
                 self._give_up(held)
 
     def told(self, full: Mapping[str, str]) -> None:
-        """These queues take no Tasks now, each with words for people; all others do."""
+        """Take note of the queues that take no Tasks now, each with words for people; all others do."""
         for name in self._full.keys() - full.keys():
             gate = self._gates.get(name)
             if gate is not None and gate.why is Why.FULL:
@@ -233,7 +233,7 @@ class Consumption:
     # -- what to do ----------------------------------------------------------------------------------------------------
 
     def actions(self, now: float) -> list[Action]:
-        """What is to be done now, in this order."""
+        """Return what is to be done now, in this order."""
         actions: list[Action] = [Acknowledge(tag) for tag in self._acks]
         self._acks.clear()
         self._judge_refused(now)
@@ -257,7 +257,7 @@ class Consumption:
         return actions
 
     def wake(self, now: float) -> float | None:
-        """When there may be something to do although nothing happens; None: never."""
+        """Return when there may be something to do although nothing happens; None: never."""
         times = [gate.until for gate in self._gates.values()]
         for held in self._held.values():
             times.append(held.retry_at)
@@ -268,7 +268,7 @@ class Consumption:
         return min((each for each in times if each > now), default=None)
 
     def trouble(self) -> tuple[Why, str] | None:
-        """Why no Tasks are made, for people; None if they are."""
+        """Return why no Tasks are made, for people; None if they are."""
         for key in (_API, _DEAD):
             if (gate := self._gates.get(key)) is not None:
                 return gate.why, gate.words
@@ -283,14 +283,14 @@ class Consumption:
         return None
 
     def _wants(self) -> bool:
-        """Whether more messages are of use."""
+        """Say whether more messages are of use."""
         return not self._crowded and not self._gates and not any(self._concerns(name) for name in self._full)
 
     def _concerns(self, queue: str) -> bool:
         return queue == self.queue or any(held.queue == queue for held in self._held.values())
 
     def _judge_refused(self, now: float) -> None:
-        """What is refused for long goes to the dead letters if it is refused alone; else all wait."""
+        """Judge what is refused for long: alone it goes to the dead letters, else all wait."""
         for held in self._held.values():
             since = held.refused_since
             if since is None or held.at_work or now - since < self.hold or isinstance(held.made, Poison):
@@ -305,7 +305,7 @@ class Consumption:
                 self._paused_since = -inf
 
     def _open_unneeded(self, now: float) -> None:
-        """A gate whose time is over, and at which nothing waits that could be tried, is open again."""
+        """Open gates whose time is over, and at which nothing waits that could be tried."""
         for key, gate in list(self._gates.items()):
             if now >= gate.until and not any(self._waits_at(key, held) for held in self._held.values()):
                 del self._gates[key]
@@ -346,7 +346,7 @@ class Consumption:
             yield Create(held.tag, made)
 
     def _dead_letters(self, now: float) -> Iterator[Action]:
-        """One at a time: they are few, and each may be large."""
+        """Publish dead letters one at a time: they are few, and each may be large."""
         poison = [held for held in self._held.values() if isinstance(held.made, Poison)]
         if not poison or any(held.at_work for held in poison):
             return

@@ -1,4 +1,4 @@
-"""From a message to the fields of a Task: a template compiled once, filled in for each message. Pure.
+"""The fields of a Task by those of a message: a template compiled once, filled in for each message. Pure.
 
 Compiling finds what is wrong with the template, by field (`MappingError`). Filling in gives a `Mapped`, or `Poison`
 with the field and the path that gave nothing or what the field does not take. Nothing else is ever raised, whatever
@@ -63,7 +63,7 @@ class MappingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """What a message says of its Task."""
+    """The Task that a message asks for: its identity, spec and labels."""
 
     identity: str
     spec: dict[str, Any]
@@ -166,13 +166,15 @@ def compile_mapping(template: TaskTemplate, where: str = "spec.task") -> Mapping
 
 
 def task_name(source: str, uid: str, identity: str) -> str:
-    """The name of the Task that a source makes of a message: the same however often the message comes, and another for
-    each source, also for one that was deleted and created again."""
+    """Return the name of the Task that a source makes of a message: the same however often the message comes.
+
+    Each source has others, also one that was deleted and created again.
+    """
     return f"{source}-{hashlib.sha256(f'{uid}/{identity}'.encode()).hexdigest()[:20]}"
 
 
 def task_of(mapped: Mapped, namespace: str, source: str, uid: str) -> dict[str, Any]:
-    """The Task to create."""
+    """Return the Task to create."""
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "Task",
@@ -195,7 +197,7 @@ _NO_LABEL: Final = (
 
 @dataclass(slots=True)
 class _Room:
-    """What may still be taken of something that is bounded."""
+    """The rest of something that is bounded."""
 
     left: int
 
@@ -247,7 +249,7 @@ def _in_field(field: str, do: Callable[[], Any]) -> Any:
 
 
 def _filled(field: str, template: Template, parts: Parts) -> str | None:
-    """The text, or None where it has none."""
+    """Return the text, or None where it has none."""
     try:
         return template.text(parts)
     except Absent:
@@ -257,7 +259,7 @@ def _filled(field: str, template: Template, parts: Parts) -> str | None:
 
 
 def _fill(compiled: Compiled, parts: Parts, room: _Room) -> Any:
-    """The value; `Absent` if it is one path alone that gives none and need not."""
+    """Return the value. Raises `Absent` if it is one path alone that gives none and need not."""
     if isinstance(compiled, dict):
         filled = {}
         for name, inner in compiled.items():
@@ -289,7 +291,7 @@ def _value(expression: Expression, parts: Parts) -> Any:
 
 
 def _size(value: Any) -> int:
-    """Bytes of a value as JSON, at least."""
+    """Count the bytes of a value as JSON, at least."""
     try:
         return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
     except RecursionError:

@@ -18,7 +18,7 @@ _NO_TIME: Final = datetime.fromtimestamp(0, UTC)
 
 
 class PoisonReason(StrEnum):
-    """Why no Task can ever be made of a message."""
+    """The fault of a message of which no Task can ever be made."""
 
     NOT_JSON = "NotJson"
     NOT_TEXT = "NotText"
@@ -43,16 +43,16 @@ class Absent(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What came in. `headers` and `properties` hold JSON values."""
+    """A message from any source. `headers` and `properties` hold JSON values."""
 
     body: bytes = b""
     headers: Mapping[str, Any] = field(default_factory=dict)
     properties: Mapping[str, Any] = field(default_factory=dict)
     key: str | None = None
     id: str | None = None
-    """What the source tells messages apart by; a redelivery has the same."""
+    """The name by which the source tells messages apart; a redelivery has the same."""
     time: datetime = _NO_TIME
-    """When it was published, or was scheduled for."""
+    """The time at which it was published, or for which it was scheduled."""
 
 
 class Parts:
@@ -63,7 +63,7 @@ class Parts:
         self._known: dict[str, Any] = {}
 
     def get(self, root: str) -> Any:
-        """The part. Raises `Absent`, or `Poison` for a body that is not what it is asked to be."""
+        """Return the part. Raises `Absent`, or `Poison` for a body that is not what it is asked to be."""
         if root not in self._known:
             self._known[root] = self._part(root)
         return self._known[root]
@@ -94,7 +94,7 @@ class Parts:
 
 
 def wire(time: datetime) -> str:
-    """The time as RFC 3339 in UTC, with fractions only where it has them."""
+    """Return the time as RFC 3339 in UTC, with fractions only where it has them."""
     return time.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
 
 

@@ -1,4 +1,4 @@
-"""Which offsets of a partition are dealt with: up to where that may be told to the broker. Pure.
+"""The offsets of a partition that are dealt with, and up to where that may be told to the broker. Pure.
 
 A broker that counts by offsets is told one number for all messages before it. So an offset is given only once all
 before it are dealt with, however many after it are.
@@ -22,23 +22,23 @@ class Partition:
 
     @property
     def watermark(self) -> int:
-        """All messages before this offset are dealt with."""
+        """The offset before which all messages are dealt with."""
         return self._read[0] if self._read else self._next
 
     @property
     def span(self) -> int:
-        """How many offsets would be read once more if all ended now."""
+        """The number of offsets that would be read once more if all ended now."""
         return self._next - self.watermark
 
     def read(self, offset: int) -> None:
-        """This message was read. Offsets rise, and may have gaps: not each of them is a message."""
+        """Take note of a message that was read. Offsets rise, and may have gaps: not each of them is a message."""
         assert offset >= self._next, "what was read is not read again"
         self._read.append(offset)
         self._open.add(offset)
         self._next = offset + 1
 
     def done(self, offset: int) -> None:
-        """This message is dealt with."""
+        """Take note of a message that is dealt with."""
         self._open.remove(offset)
         while self._read and self._read[0] not in self._open:
             self._read.popleft()

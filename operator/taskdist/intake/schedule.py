@@ -1,4 +1,4 @@
-"""When a cron source is due, which runs were missed, and which of these are made up for. Pure: the time is an argument.
+"""Runs of a cron source: due, missed, and made up for. Pure: the time is an argument.
 
 All times in and out are UTC. Around a change of the clock the rules are Debian cron's: a run at a set time that the
 clock skips comes right after the skip, one in an hour that comes twice comes once; where the minute or the hour is `*`
@@ -40,15 +40,15 @@ class Schedule:
 
     @property
     def label(self) -> str:
-        """What tells it from another one."""
+        """The text that tells it from another schedule."""
         return f"{self.text} {self.zone.key}"
 
     def after(self, moment: datetime) -> datetime | None:
-        """The first run after the moment; None if there is none within 50 years."""
+        """Return the first run after the moment; None if there is none within 50 years."""
         return next(self._from(moment), None)
 
     def latest(self, start: datetime, end: datetime, most: int) -> tuple[list[datetime], bool]:
-        """The runs after `start` up to `end`, the latest `most` of them in order; and whether there are more."""
+        """Return the runs after `start` up to `end`, the latest `most` of them in order; and whether there are more."""
         look, found = _FIRST_LOOK, list[datetime]()
         while True:
             begin = max(start, end - look) if end - start > look else start
@@ -62,7 +62,7 @@ class Schedule:
             look *= 2
 
     def _from(self, moment: datetime) -> Iterator[datetime]:
-        """Runs after the moment, each later than the one before."""
+        """Yield runs after the moment, each later than the one before."""
         last = moment
         try:
             for run in CronSim(self.text, moment.astimezone(self.zone)):
@@ -98,14 +98,14 @@ def parse_schedule(cron: Cron) -> Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done now."""
+    """The runs to make now, and those that are skipped."""
 
     make: tuple[datetime, ...]
     """Runs to make, the earliest first."""
     skipped: int
     """Missed runs that are not made up for, of the latest `MAX_CATCH_UP`."""
     until: datetime
-    """Once those are made, all runs up to this one are dealt with."""
+    """The run up to which all are dealt with once those are made."""
 
 
 def plan(schedule: Schedule, cron: Cron, handled: datetime, now: datetime) -> Plan:

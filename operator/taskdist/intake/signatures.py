@@ -1,4 +1,4 @@
-"""Whether a delivery is signed by somebody who knows the secret, and when it was signed. Pure: the time is an argument.
+"""Signatures of deliveries: whether a delivery has a right one, and of when. Pure: the time is an argument.
 
 The HMAC is of the bytes as they came, and compared in a time that does not depend on where it differs. Who asks learns
 that a signature is not right, and never why.
@@ -47,16 +47,16 @@ class Unsigned(Exception):
 
 
 class Stale(Exception):
-    """It is signed, and was so too long ago, or is of a time to come."""
+    """The delivery is signed, and was so too long ago, or is of a time to come."""
 
 
 class SecretError(Exception):
-    """What the Secret holds is no secret to sign with; the message says what is wrong with it."""
+    """A value of the Secret is no secret to sign with; the message says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """How the deliveries of one source are signed."""
+    """The check of one source's signatures, compiled from its spec."""
 
     header: str
     algorithm: str
@@ -68,7 +68,7 @@ class Verifier:
     standard: bool
 
     def keys(self, secrets: Sequence[bytes]) -> tuple[bytes, ...]:
-        """The keys that these values of a Secret stand for. Raises `SecretError`."""
+        """Return the keys that these values of a Secret stand for. Raises `SecretError`."""
         found = []
         for secret in secrets:
             # Line ends after it are none of it: they come from files.
@@ -154,7 +154,7 @@ def compile_signature(webhook: Webhook, where: str = "spec.webhook") -> Verifier
 
 
 def unsigned(template: Template, content: Template) -> str:
-    """The first path of a template that is no part of what is signed; empty if all are. The body always is."""
+    """Return the first path of a template that is no part of what is signed; empty if all are. The body always is."""
     covered = {_place(each) for each in content.expressions}
     loose = (
         each.text
@@ -169,7 +169,7 @@ def _place(expression: Expression) -> tuple[str, ...]:
 
 
 def _parameters(header: str) -> dict[str, str]:
-    """The parts NAME=VALUE of a header; of those of one name the first."""
+    """Return the parts NAME=VALUE of a header; of those of one name the first."""
     found: dict[str, str] = {}
     for each in _SEPARATORS.split(header):
         name, equals, value = each.partition("=")

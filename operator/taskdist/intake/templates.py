@@ -29,17 +29,17 @@ class TemplateError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """One path, and what stands for nothing."""
+    """A path in braces, and the default that stands for nothing."""
 
     text: str
-    """As it was written, for messages."""
+    """The text as it was written, for messages."""
     root: str
     steps: tuple[Step, ...]
     default: str | None
     """None: something has to be there. Empty: without it there is no value."""
 
     def value(self, parts: Parts) -> Any:
-        """The value there. Raises `Absent` where it may be absent and is, and `Poison` where it may not."""
+        """Return the value there. Raises `Absent` where it may be absent and is, and `Poison` where it may not."""
         try:
             found = parts.get(self.root)
             for step in self.steps:
@@ -77,7 +77,7 @@ class Template:
         return None if any(self.expressions) else "".join(str(piece) for piece in self.pieces)
 
     def text(self, parts: Parts) -> str:
-        """The text. Raises like `Expression.value`, and `Poison` where a value is no text or number."""
+        """Return the text. Raises like `Expression.value`, and `Poison` where a value is no text or number."""
         return "".join(
             _as_text(piece.value(parts), piece.text) if isinstance(piece, Expression) else piece
             for piece in self.pieces
@@ -107,7 +107,7 @@ def parse(text: str) -> Template:
 
 
 def _wrong(text: str) -> str:
-    """The part of a text that the grammar does not take, for people."""
+    """Return the part of a text that the grammar does not take, for people."""
     end = 0
     while found := _TOKENS.match(text, end):
         end = found.end()
@@ -152,7 +152,7 @@ def _as_text(value: Any, where: str) -> str:
 
 
 def kind(value: Any) -> str:
-    """What a JSON value is, in words."""
+    """Name the type of a JSON value, in words."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -46,7 +46,7 @@ class Headers(Mapping[str, str]):
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """What becomes of deliveries."""
+    """A webhook's rules, compiled: who may send, and what deliveries become."""
 
     mapping: TaskMapping
     verifier: Verifier
@@ -56,7 +56,7 @@ class Hook:
     max_bytes: int
 
     def is_batch(self, media_type: str) -> bool:
-        """Whether a delivery of this type holds any number of events."""
+        """Say whether a delivery of this type holds any number of events."""
         return self.format is DeliveryFormat.CLOUD_EVENTS and media_type == cloudevents.BATCHED
 
     def messages(

@@ -179,13 +179,13 @@ def _is_here(bootstrap: str) -> bool:
 
 
 def _split(message: str) -> tuple[str, Mend]:
-    """What is wrong and what to do, of a message of the API server."""
+    """Split a message of the API server into what is wrong and what to do."""
     wrong, _, mend = message.rpartition(": ")
     return wrong, Mend(mend[0].upper() + mend[1:] + ".")
 
 
 def _nameless(source: SourceDoc) -> bool:
-    """Whether nothing says what tells one delivery of a webhook from another."""
+    """Say whether nothing tells one delivery of a webhook from another."""
     webhook = source.spec.webhook
     return (
         webhook is not None
@@ -196,7 +196,7 @@ def _nameless(source: SourceDoc) -> bool:
 
 
 def _texts(source: SourceDoc) -> Iterator[tuple[str, str]]:
-    """The templates whose form the API server judges, with their paths."""
+    """Yield the templates whose form the API server judges, with their paths."""
     fields = source.spec.task.to_wire()
     for name, text in fields.items():
         if isinstance(text, str):
@@ -219,7 +219,7 @@ def _no_path(text: str) -> str:
 
 
 def _queue(source: SourceDoc) -> str | None:
-    """The queue of all its Tasks, if they have one."""
+    """Return the queue of all its Tasks, if they have one."""
     text = source.spec.task.queue
     return parse(text).constant if _TEMPLATE.fullmatch(text) else None
 

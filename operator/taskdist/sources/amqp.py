@@ -67,7 +67,7 @@ _PROPERTIES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Which queue of which broker, and how to be let in."""
+    """The queue that is read, and the login of its broker."""
 
     host: str
     port: int
@@ -94,7 +94,7 @@ class Address:
 
 
 def message_of(body: bytes, properties: Basic.Properties, exchange: str, routing_key: str, now: datetime) -> Message:
-    """What a message is to the template."""
+    """Return the message as the template sees it."""
     known = {name: _json(getattr(properties, attribute), 0) for name, attribute in _PROPERTIES.items()}
     known |= {"exchange": exchange, "routingKey": routing_key}
     time = properties.timestamp
@@ -109,7 +109,7 @@ def message_of(body: bytes, properties: Basic.Properties, exchange: str, routing
 
 
 def _json(value: Any, depth: int) -> Any:
-    """A value of a header as JSON. Bytes are base64, times RFC 3339; what JSON has no word for is null."""
+    """Return a value of a header as JSON. Bytes are base64, times RFC 3339; what JSON has no word for is null."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
@@ -128,7 +128,7 @@ def _json(value: Any, depth: int) -> Any:
 
 
 def dead_properties(given: Basic.Properties, poison: Poison, address: Address, most: int) -> Basic.Properties:
-    """What a dead letter has beside its body: what it had, and why it is one.
+    """Return the properties of a dead letter: those of the message, and why it is one.
 
     `most`: bytes that all of it may take. What would keep it from lying there (a publisher's own account, an expiry,
     routing) is left out, and its headers are where they cannot be written again.
@@ -151,7 +151,7 @@ def dead_properties(given: Basic.Properties, poison: Poison, address: Address, m
 
 
 class AmqpSession:
-    """One connection, its queue and its dead letters. Made by `open_session`."""
+    """A connection that consumes one queue and publishes its dead letters. Made by `open_session`."""
 
     def __init__(
         self,
@@ -254,7 +254,7 @@ class AmqpSession:
             yield self._side
 
     async def _delivered(self, message: DeliveredMessage) -> None:
-        """Called in the order in which messages come, and done without waiting, so that the order stays."""
+        """Hand a message on. The library calls it in their order, and it never waits, so that the order stays."""
         properties, delivery = message.header.properties, message.delivery
         assert isinstance(delivery, Basic.Deliver)
         headers = properties.headers or {}
@@ -311,7 +311,7 @@ async def open_session(
 
 
 async def _look(connection: AbstractConnection, address: Address) -> None:
-    """What is not there closes the channel on which it is asked for."""
+    """See that queue and exchange are there. One that is not closes the channel on which it is asked for."""
     channel = await connection.channel(publisher_confirms=False)
     await channel.queue_declare(address.queue, passive=True)
     await channel.exchange_declare(address.dead_letter_exchange, passive=True)
@@ -340,6 +340,6 @@ def _lost_is_told(but: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
 
 
 def _words(error: BaseException) -> str:
-    """What the broker said, for people."""
+    """Return what the broker said, for people."""
     said = ": ".join(str(each) for each in error.args if each is not None) or type(error).__name__
     return said[:500]

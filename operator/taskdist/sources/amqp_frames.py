@@ -38,7 +38,7 @@ _CLOSE: Final = struct.pack(">HH", 10, 50)
 
 
 def mended(frame: bytes) -> bytes:
-    """The frame, or one in its place that can be read."""
+    """Return the frame, or one in its place that can be read."""
     kind, channel, _ = _HEAD.unpack_from(frame)
     payload = frame[_HEAD.size : -1]
     delivers = kind == _METHOD and payload.startswith(_DELIVER)
@@ -56,20 +56,20 @@ def mended(frame: bytes) -> bytes:
 
 
 def _said(close: bytes) -> str:
-    """The words of a method that closes the connection."""
+    """Return the words of a method that closes the connection."""
     start = _HEAD.size + len(_CLOSE) + 2
     return close[start + 1 : start + 1 + close[start]].decode("utf-8", "replace")
 
 
 def _tag(frame: bytes) -> int:
-    """The number of the delivery that this method announces; 0 where it is cut off, which the library refuses."""
+    """Return the number of the delivery that the method announces; 0 where it is cut off, which the library refuses."""
     start = _HEAD.size + len(_DELIVER)
     start += 1 + frame[start]
     return int.from_bytes(frame[start : start + 8], "big")
 
 
 def _readable_names(payload: bytes) -> bytes:
-    """A delivery whose names have a `?` for each byte that is no text."""
+    """Return the delivery with a `?` in its names for each byte that is no text."""
     start = len(_DELIVER)
     end = start + 1 + payload[start] + 8 + 1  # its tags, and whether it came before
     fixed, rest = payload[:end], payload[end:]
@@ -86,7 +86,7 @@ def _framed(kind: int, channel: int, payload: bytes) -> bytes:
 
 
 class Hand:
-    """What the messages in hand on one connection take, and what a message says of which something was left out."""
+    """The room that messages in hand take on one connection, and the mark of those that are cut for want of it."""
 
     def __init__(self) -> None:
         # No publisher can guess it, and so pretend.
@@ -97,7 +97,7 @@ class Hand:
         self._bytes = 0
 
     def takes(self, tag: int, size: int) -> bool:
-        """Whether a message that takes so much has room; then it counts until it is released."""
+        """Say whether a message of this size has room; then it counts until it is released."""
         if size > SMALL_BYTES and self._bytes + size > MOST_BYTES:
             return False
         self._taken[tag] = size
@@ -133,7 +133,7 @@ class MendingReader:
         return found or await self._reader.read(size)
 
     async def _frame(self) -> bytes:
-        """The next frame; empty where it is left out."""
+        """Read the next frame; empty where it is left out."""
         head = await self._reader.readexactly(_HEAD.size)
         if head.startswith(b"AMQP"):  # a broker of another version: no frame
             return head
@@ -154,7 +154,7 @@ class MendingReader:
         return frame
 
     def _bounded(self, frame: bytes, channel: int) -> bytes:
-        """The header of a message, or one that says that it was left out, or its body: there is no room for it."""
+        """Return the header of a message, or one that says that there is no room: for the message, or for its body."""
         (size,) = struct.unpack_from(">Q", frame, _HEAD.size + 4)
         if channel not in self._handed_over:
             if size > MOST_BYTES:

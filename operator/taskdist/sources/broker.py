@@ -1,4 +1,4 @@
-"""What a source asks of a broker, whatever speaks its protocol; and how it is told that something is amiss."""
+"""The interface between a source and its broker, whatever protocol is spoken, and the errors of both."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ class Delivery:
     tag: int
     message: Message
     raw: Any = None
-    """What the session needs to publish it elsewhere as it came."""
+    """The message in the library's form, from which it is published elsewhere as it came."""
     unreadable: Poison | None = None
     """Set where the message cannot be read at all."""
     crowded: bool = False
-    """It came without its body, as too much is in hand: it has to be given back, and comes again."""
+    """True if the body was left out, as too much is in hand: the message is given back, and comes again."""
 
 
 def told_of(poison: Poison, source: str) -> dict[str, str]:
@@ -45,15 +45,15 @@ def told_of(poison: Poison, source: str) -> dict[str, str]:
 
 
 class Waiting(NamedTuple):
-    """What waits at the broker, as far as it can be told."""
+    """The messages that wait at the broker, as far as it can be told."""
 
     messages: int
     oldest: datetime | None = None
-    """When the oldest message that is known of was published."""
+    """The time at which the oldest known one was published."""
 
 
 class Session(Protocol):
-    """One connection to a broker, on which messages are consumed. Any call may raise `Trouble`: then it is over."""
+    """A connection to a broker, on which messages are consumed. Any call may raise `Trouble`: then it is over."""
 
     async def consume(self) -> None:
         """Have messages handed over."""
@@ -62,7 +62,7 @@ class Session(Protocol):
         """Have no more handed over; on return none is on its way any more."""
 
     async def acknowledge(self, tag: int) -> None:
-        """The message is dealt with."""
+        """Tell the broker that the message is dealt with."""
 
     async def give_back(self, tag: int) -> None:
         """Have the broker put the message back where it was; forget it if it was withdrawn."""
@@ -71,7 +71,7 @@ class Session(Protocol):
         """Publish it to the dead letters with the reason; return once that is confirmed. Raises `NotPublished`."""
 
     async def backlog(self) -> Waiting:
-        """What waits for being handed over."""
+        """Count what waits for being handed over."""
 
     async def close(self) -> None:
         """End it. What is not acknowledged goes back to the queue."""
@@ -79,14 +79,14 @@ class Session(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Whom a session tells what happens."""
+    """The listeners of a session: one for each thing that happens."""
 
     arrived: Callable[[Delivery], None]
     """A message came; in order."""
     lost: Callable[[str], None]
     """The session is over, and why."""
     withdrawn: Callable[[Iterable[int]], None] = lambda _: None
-    """These messages are somebody else's from now on: each is to be acknowledged or given back soon."""
+    """Messages are somebody else's from now on: each is to be acknowledged or given back soon."""
 
 
 Open = Callable[[Told], Awaitable[Session]]

@@ -1,4 +1,4 @@
-"""From a source's spec to a session with its broker. The libraries that speak to brokers are extras, loaded here."""
+"""Opening a session with the broker that a source names. The libraries for brokers are extras, and loaded here."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ _TLS_PORT: Final = 5671
 
 
 def connect(client: Client, source: TaskSource) -> Open:
-    """How to open a session for this source."""
+    """Return what opens a session for this source."""
     rabbitmq, kafka = source.spec.rabbitmq, source.spec.kafka
 
     async def open_it(told: Told) -> Session:

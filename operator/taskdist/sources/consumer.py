@@ -124,7 +124,7 @@ class BrokerSource:
             await self._wait(look if wake is None else min(look, wake))
 
     async def _wait(self, until: float) -> None:
-        """Until something has happened, or then."""
+        """Wait until something has happened, or until then."""
         waits = {
             asyncio.ensure_future(self._stir.wait()),
             asyncio.ensure_future(self._sleep(max(0.0, until - self._ticks()))),

@@ -16,7 +16,7 @@ from taskdist.sources.queues import Queues, closed_words
 
 
 class Outcome(Enum):
-    """What became of a message whose Task is there."""
+    """The two ways in which a message has its Task: created now, or there before."""
 
     CREATED = auto()
     DUPLICATE = auto()
@@ -68,7 +68,7 @@ class Creator:
         return Outcome.CREATED, name
 
     async def _ask_queue(self, namespace: str, name: str) -> None:
-        """Where the API server refuses nothing by itself, the operator would end what a full queue is given."""
+        """Refuse a Task of a full queue. Where the API server does not, the operator would end it."""
         if (words := await self._closed(namespace, name)) is not None:
             self.metrics.refused(self.key)
             raise Closed(words, full=True)

@@ -31,7 +31,7 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 def message_of(run: datetime, name: str, cron: Cron) -> Message:
-    """What a run is to the template."""
+    """Return the message that a run is to the template."""
     body = {"scheduledTime": wire(run), "source": name, "schedule": cron.schedule, "timeZone": cron.time_zone}
     return Message(body=json.dumps(body).encode(), id=wire(run), time=run)
 
@@ -63,7 +63,7 @@ class CronSource:
         self._handled = self._begin()
 
     def _begin(self) -> datetime:
-        """Since when runs count."""
+        """Return the time since which runs count."""
         status, now = self._reporter.cron, self._now()
         if self._reporter.reason == SourceReason.SUSPENDED or (status.schedule not in ("", self._schedule.label)):
             # What was due while it was suspended, or by another schedule, is not missed.

@@ -62,7 +62,7 @@ _ending: set["asyncio.Task[None]"] = set()
 
 
 class KafkaSession:
-    """One member of the group, and a producer of dead letters. Made by `open_session`."""
+    """A member of the consumer group, and a producer of dead letters. Made by `open_session`."""
 
     def __init__(self, address: Address, consumer: Any, told: Told, now: Callable[[], datetime]) -> None:
         self._address = address
@@ -145,7 +145,7 @@ class KafkaSession:
         await _ended(self._farewell())
 
     async def _farewell(self) -> None:
-        """What it says to its end is of no use to anybody: all that it leaves undone comes again."""
+        """Commit and leave the group. An error here is of no use to anybody: what is left undone comes again."""
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_SECONDS / 2):
                 await self._commit()
@@ -199,7 +199,7 @@ class KafkaSession:
         self._stir.set()
 
     def _going(self) -> list[int]:
-        """What is in hand of partitions that are given up."""
+        """Return the tags in hand of partitions that are given up."""
         return [tag for tag, each in self._in_hand.items() if _place(each) in self._leaving]
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ class KafkaSession:
         return sum(len(each.message.body) for each in held)
 
     def _flows(self) -> bool:
-        """Whether messages are read. While none are wanted, one is: how old it is tells how late the source is."""
+        """Say whether messages are read. While none are wanted, one is: its age tells how late the source is."""
         return self._consuming or not (self._in_hand or self._ready)
 
     def _steer(self) -> None:
@@ -297,7 +297,7 @@ class KafkaSession:
         return got_on
 
     async def _read_one(self, at: TopicPartition) -> tuple[list[Record], Poison | None]:
-        """The next message of a partition, if there is one, and why it cannot be read."""
+        """Read the next message of a partition, if there is one, and say why if it cannot be read."""
         try:
             found = await self._consumer.getmany(at, timeout_ms=int(SINGLE_SECONDS * 1000), max_records=1)
         except KafkaError:

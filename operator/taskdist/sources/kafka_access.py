@@ -1,4 +1,4 @@
-"""How a Kafka cluster is reached, and what it says where it lets nobody in."""
+"""Access to a Kafka cluster: its address, the options of each connection, and the words of its refusals."""
 
 import ssl
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ METADATA_SECONDS: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Which topics of which cluster, and how to be let in."""
+    """The topics that are read, and the login of their cluster."""
 
     bootstrap: tuple[str, ...]
     topics: tuple[str, ...]
@@ -33,7 +33,7 @@ class Address:
     """Namespace and name of the source, for people who look at the cluster."""
 
     def options(self) -> dict[str, Any]:
-        """What consumer and producer have in common."""
+        """Return the options that consumer and producer have in common."""
         return {
             "bootstrap_servers": list(self.bootstrap),
             "metadata_max_age_ms": METADATA_SECONDS * 1000,
@@ -42,7 +42,7 @@ class Address:
         }
 
     def connection(self) -> dict[str, Any]:
-        """What one connection needs."""
+        """Return the options of one connection."""
         protocol = {
             (False, False): "PLAINTEXT",
             (True, False): "SSL",
@@ -60,7 +60,7 @@ class Address:
 
 
 async def why_not(address: Address) -> str:
-    """Why no connection comes about, for people. The library only logs that, so the first broker is asked once more."""
+    """Ask the first broker once more why no connection comes about, for people. The library only logs that."""
     first = address.bootstrap[0]
     host, _, port = first.rpartition(":")
     try:
@@ -72,5 +72,5 @@ async def why_not(address: Address) -> str:
 
 
 def words_of(error: BaseException) -> str:
-    """What the library said, for people."""
+    """Return what the library said, for people."""
     return (str(error) or type(error).__name__)[:500]

@@ -1,4 +1,4 @@
-"""What a Kafka record is to a template, and what a dead letter is made of. No I/O."""
+"""Kafka records as messages for templates, and as dead letters. No I/O."""
 
 import base64
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ class Record(NamedTuple):
 
 
 def message_of(record: Record, now: datetime) -> Message:
-    """What the record is to a template.
+    """Return the record as the template sees it.
 
     Its timestamp is part of its id: a topic that was deleted and made again counts from 0 again.
     """
@@ -49,7 +49,7 @@ def message_of(record: Record, now: datetime) -> Message:
 
 
 def dead_headers(record: Record, poison: Poison, source: str, *, body: bool = True) -> list[tuple[str, bytes | None]]:
-    """The headers of a dead letter: those that it had, and why it is one. `body`: whether that is with it."""
+    """Return the headers of a dead letter: those that it had, and why it is one. `body`: whether that is with it."""
     ours = told_of(poison, source) | {
         _TOPIC: record.topic,
         _PARTITION: str(record.partition),
@@ -62,7 +62,7 @@ def dead_headers(record: Record, poison: Poison, source: str, *, body: bool = Tr
 
 
 def _text(value: bytes) -> str:
-    """As text, or as base64 where it is none."""
+    """Return the bytes as text, or as base64 where they are none."""
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:
@@ -70,7 +70,7 @@ def _text(value: bytes) -> str:
 
 
 def _time(milliseconds: int) -> datetime | None:
-    """None where there is none, or it is beyond what can be written."""
+    """Return the time of a timestamp; None where there is none, or it is beyond what can be written."""
     if milliseconds < 0:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What kopf's handlers delegate to: which sources there are, and one task for each that runs it.
+"""The sources that there are, as kopf's handlers tell of them, and one asyncio task for each that runs it.
 
 A source is begun when it is seen, begun anew when its spec is another one, and ended when it is deleted. The new one
 waits until the old has ended, so that no source ever runs twice in a process.
@@ -28,7 +28,7 @@ TOLD_TRIES: Final = 35
 
 @dataclass(slots=True)
 class _Entry:
-    """One source that is there: which state of it runs, and what it says of itself."""
+    """A source that is there: the state of it that runs, and what it says of itself."""
 
     uid: str
     generation: int
@@ -141,7 +141,7 @@ class Sources:
 
 
 def _shell(metadata: dict[str, Any]) -> TaskSource:
-    """Of a source that cannot be read: enough to write its status."""
+    """Return as much of a source that cannot be read as it takes to write its status."""
     shell = ObjectMeta(
         namespace=str(metadata["namespace"]),
         name=str(metadata["name"]),

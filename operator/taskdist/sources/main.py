@@ -183,7 +183,7 @@ class _Process:
             self._answered = asyncio.get_running_loop().time()
 
     def _unhealthy(self) -> str | None:
-        """What only a restart can mend. That it is answered shows that the loop turns over."""
+        """Tell what only a restart can mend. That it is answered shows that the loop turns over."""
         return "a part has failed and the process does not come to its end" if self._failed else None
 
     def _unready(self) -> str | None:

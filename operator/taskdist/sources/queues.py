@@ -1,4 +1,4 @@
-"""Which TaskQueues take no Tasks now: one watch for all sources, so that a Task costs no question of its own."""
+"""The TaskQueues that take no Tasks now: one watch for all sources, so that a Task costs no question of its own."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
@@ -10,7 +10,7 @@ from taskdist.kube.store import Aside, Event
 
 
 class Queues(Protocol):
-    """What a source knows of the queues of its namespace."""
+    """The queues of a namespace, as far as a source has to know them."""
 
     async def synced(self) -> None:
         """Wait until they are known."""
@@ -23,7 +23,7 @@ class Queues(Protocol):
 
 
 class _Known(NamedTuple):
-    """What is remembered of a queue."""
+    """A queue as it is remembered."""
 
     namespace: str
     name: str
@@ -31,7 +31,7 @@ class _Known(NamedTuple):
 
 
 def closed_words(name: str, queue: Obj) -> str | None:
-    """Why the queue takes no Tasks now, for people; None if it does."""
+    """Return why the queue takes no Tasks now, for people; None if it does."""
     closed = closed_by(queue)
     return None if closed is None else f"TaskQueue {name} takes no new Tasks now. {closed}".strip()
 

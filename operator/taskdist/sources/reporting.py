@@ -1,4 +1,4 @@
-"""What a source says of itself: its status, written by this process alone, on the version that was last seen."""
+"""The status of a source, written by this process alone, on the version that was last seen."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -59,7 +59,7 @@ class Reporter:
 
     @property
     def reason(self) -> str:
-        """What status says of readiness."""
+        """The reason of the condition Ready; empty before the first one."""
         return next((each.reason for each in self.status.conditions if each.type == "Ready"), "")
 
     @property

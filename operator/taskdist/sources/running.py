@@ -1,4 +1,4 @@
-"""One source from its spec to its work: compiled, run, and begun again with growing pauses where it fails.
+"""Running one source: its spec compiled, its kind begun, and begun again with growing pauses where it fails.
 
 A source that fails is set aside with a reason on its status; the others go on. What only a change of it can mend is
 said once, and it then waits for that change.
@@ -36,7 +36,7 @@ WELL_SECONDS: Final = 60.0
 
 
 class Unusable(Exception):
-    """Nothing can come of this spec."""
+    """No work can come of this spec: `reason` for programs, the text for people."""
 
     def __init__(self, reason: SourceReason, message: str) -> None:
         super().__init__(message)
@@ -44,7 +44,7 @@ class Unusable(Exception):
 
 
 class Kind(Protocol):
-    """What each kind of source is."""
+    """A source of any kind at work."""
 
     async def run(self) -> None:
         """Work until cancelled; return where only a change of the source helps, and say so before."""
@@ -52,7 +52,7 @@ class Kind(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Brokers:
-    """What sources of brokers need beside what all need.
+    """The parts that only sources of brokers need.
 
     Args:
         queues: which queues take no Tasks now.

@@ -1,4 +1,4 @@
-"""What a source needs to be let in by its broker: read from a Secret of its namespace, at each connection anew."""
+"""The login and certificates of a source at its broker: read from a Secret of its namespace at each connection."""
 
 import base64
 import binascii
@@ -43,7 +43,7 @@ async def read_secret(client: Client, namespace: str, name: str, needed: tuple[s
 
 
 def text_of(secret: Mapping[str, bytes], key: str) -> str:
-    """A value as text. Line ends after it are none of it: they come from files."""
+    """Return a value as text. Line ends after it are none of it: they come from files."""
     try:
         return secret[key].decode().rstrip("\r\n")
     except UnicodeDecodeError:
@@ -51,7 +51,7 @@ def text_of(secret: Mapping[str, bytes], key: str) -> str:
 
 
 def tls_of(secret: Mapping[str, bytes]) -> ssl.SSLContext:
-    """What a connection is encrypted and verified with. Raises `Trouble`."""
+    """Return the context that encrypts and verifies a connection. Raises `Trouble`."""
     try:
         context = ssl.create_default_context(cadata=text_of(secret, _CA) if secret.get(_CA) else None)
     except (ssl.SSLError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What the process is told from outside: one frozen value, read from the environment once, at the start."""
+"""The settings of the process: one frozen value, read from the environment once, at the start."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""One Kafka broker for all tests that ask for it."""
+"""A Kafka broker for all tests that ask for it."""
 
 from __future__ import annotations
 

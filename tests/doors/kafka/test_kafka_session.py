@@ -53,7 +53,7 @@ async def publish(kafka: Kafka, where: Address, numbers: Iterable[int], partitio
 
 
 async def read(kafka: Kafka, topic: str, expected: int) -> list[Any]:
-    """What lies in a topic."""
+    """Read as many messages as lie in a topic."""
     reader = AIOKafkaConsumer(topic, bootstrap_servers=kafka.address, auto_offset_reset="earliest")
     await reader.start()
     try:
@@ -75,7 +75,7 @@ async def committed(kafka: Kafka, where: Address, partition: int = 0) -> int | N
 
 @dataclass
 class Member:
-    """Somebody who consumes, and does with messages what the test says."""
+    """A consumer that does with messages what the test says."""
 
     arrived: list[Delivery] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)

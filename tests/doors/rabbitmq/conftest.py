@@ -1,4 +1,4 @@
-"""One RabbitMQ broker for all tests that ask for it."""
+"""A RabbitMQ broker for all tests that ask for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a real broker answers to a session: encrypted or not, with the wrong password, without queue or exchange."""
+"""Answers of a real broker to a session: encrypted or not, with the wrong password, without queue or exchange."""
 
 from __future__ import annotations
 

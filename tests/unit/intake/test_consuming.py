@@ -35,7 +35,7 @@ def mapped(number: int, key: str = "", queue: str = "q") -> Mapped:
 
 
 def consuming(*messages: Mapped | Poison, queue: str | None = "q", parallel: int = PARALLEL) -> Consumption:
-    """One that consumes, and to which these messages came with the tags 1, 2, …"""
+    """Make one that consumes, and to which these messages came with the tags 1, 2, …"""
     made = Consumption(queue, parallel)
     assert made.actions(0) == [Consume()]
     for tag, each in enumerate(messages, 1):
@@ -410,7 +410,7 @@ def test_whatever_fails_between_any_two_steps_nothing_is_lost_or_made_twice_and_
 
 @pytest.mark.parametrize("fault", ["kill", "down", "full", "quota", "policy", "no exchange"])
 def test_each_fault_at_each_step_of_a_short_history(fault: str) -> None:
-    """One fault, tried before each of the steps of an undisturbed run."""
+    """Try one fault before each of the steps of an undisturbed run."""
     plain = ("do", "deliver", "deliver", "deliver", "do", "do", "land", "answer", "do", "land", "answer", "do", "do")
     for place in range(len(plain) + 1):
         for lasting in (False, True):

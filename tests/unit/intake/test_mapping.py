@@ -1,5 +1,5 @@
-"""From a message to a Task: what templates may say, what they make of messages, and that nothing a message holds gets
-past as an error."""
+"""Mapping a message to a Task: what templates may say, what they make of messages, and that nothing a message holds
+gets past as an error."""
 
 import json
 import re

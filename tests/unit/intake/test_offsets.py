@@ -1,4 +1,4 @@
-"""Which offset is told to a broker: never one before which something is not dealt with, and in the end the last."""
+"""The offset that is told to a broker: never one before which something is not dealt with, and in the end the last."""
 
 from __future__ import annotations
 

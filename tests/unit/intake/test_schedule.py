@@ -1,4 +1,4 @@
-"""When cron sources are due: changes of the clock, leap days, clocks that go back, processes that were down."""
+"""Runs of cron sources: changes of the clock, leap days, clocks that go back, processes that were down."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

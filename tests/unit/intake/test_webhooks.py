@@ -34,7 +34,7 @@ def hook(task: Mapping[str, Any] | None = None, **webhook: Any) -> Hook:
 def signed_at(
     found: Hook, secret: str | bytes, headers: Mapping[str, str], body: bytes, now: datetime = NOW
 ) -> datetime | None:
-    """When it was signed. Raises where the delivery is not to be taken."""
+    """Return when it was signed. Raises where the delivery is not to be taken."""
     keys = found.verifier.keys([secret.encode() if isinstance(secret, str) else secret])
     return found.verifier.verify(keys, Message(body=body, headers=Headers(headers.items())), now)
 
@@ -205,7 +205,7 @@ def test_no_secret_is(secret: bytes, signature: dict[str, Any] | None, says: str
 
 
 def slack(stamp: str, now: datetime = NOW, **webhook: Any) -> datetime | None:
-    """When this was signed, which says so in these words."""
+    """Return when a delivery was signed that says so in these words."""
     written = hmac.new(SLACK_SECRET.encode(), f"v0:{stamp}:x".encode("latin-1"), hashlib.sha256).hexdigest()
     headers = {"X-Slack-Request-Timestamp": stamp, "X-Slack-Signature": f"v0={written}"}
     return signed_at(hook(signature=SLACK, **webhook), SLACK_SECRET, headers, b"x", now)

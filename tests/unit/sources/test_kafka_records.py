@@ -1,4 +1,4 @@
-"""What a Kafka record is to a template, and what a dead letter tells of it."""
+"""Kafka records: what they are to a template, and what a dead letter tells of them."""
 
 from __future__ import annotations
 

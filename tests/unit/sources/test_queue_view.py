@@ -1,4 +1,4 @@
-"""What a source knows of its queues: which are closed, in which words, and when that changes."""
+"""The queues as a source knows them: which are closed, in which words, and when that changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def queue(name: str, version: int, accepting: object, words: object = "", namesp
 
 @contextlib.asynccontextmanager
 async def running(script: Script) -> AsyncIterator[QueueView]:
-    """A view that begins to hear what the script tells."""
+    """Run a view that begins to hear what the script tells."""
     view = QueueView(Client(script), ())
     work = asyncio.create_task(view.run())
     try:
@@ -30,7 +30,7 @@ async def running(script: Script) -> AsyncIterator[QueueView]:
 
 @contextlib.asynccontextmanager
 async def synced(*objects: Obj) -> AsyncIterator[QueueView]:
-    """One that knows these queues."""
+    """Run a view that knows these queues."""
     async with running(Script(streaming(9, *objects))) as view:
         await view.synced()
         yield view

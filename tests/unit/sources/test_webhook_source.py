@@ -1,4 +1,4 @@
-"""What the process that runs sources says of a webhook: whether it can work. It makes no Tasks of it."""
+"""Webhooks in the process that runs sources: it says whether they can work, and makes no Tasks of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For the tests of sources: an API server in memory, a clock that is turned by hand, a process that can be killed."""
+"""The world of sources in tests: an API server in memory, a clock turned by hand, a process that can be killed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Clock:
 
 
 class Api:
-    """What sources ask of the API server, over objects in memory."""
+    """An API server, as far as sources ask it, over objects in memory."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str], Obj] = {}
@@ -81,7 +81,7 @@ class Api:
         self._version = count(1)
 
     def fail(self, verb: str, error: Callable[[Obj], Exception | None], *, after: bool = False) -> None:
-        """From now on ask `error` for each such request; `after`: once it was carried out."""
+        """Ask `error` for each such request from now on; `after`: once it was carried out."""
         self.errors.append((verb, error, after))
 
     def put(self, resource: Resource, obj: Obj) -> Obj:
@@ -135,7 +135,7 @@ class Api:
 
 
 class Queues:
-    """What a watch would tell of the queues in memory."""
+    """The queues in memory, as a watch would tell of them."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -156,7 +156,7 @@ class Queues:
 
 
 class World:
-    """One installation: its objects, its clock, and the process that runs now. `connect`: to its broker."""
+    """An installation: its objects, its clock, and the process that runs now. `connect`: to its broker."""
 
     def __init__(self, start: str = "2026-01-01T00:30:00", connect: Any = connect) -> None:
         self.api = Api()
