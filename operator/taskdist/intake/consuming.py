@@ -135,7 +135,6 @@ class Consumption:
     queue: str | None = None
     """The queue of all Tasks; None if messages choose it."""
     parallel: int = PARALLEL
-    hold: float = HOLD_SECONDS
     consuming: bool = False
     _held: dict[int, _Held] = field(default_factory=dict)
     _lanes: dict[Lane, deque[int]] = field(default_factory=dict)
@@ -262,9 +261,9 @@ class Consumption:
         for held in self._held.values():
             times.append(held.retry_at)
             if held.refused_since is not None:
-                times.append(held.refused_since + self.hold)
+                times.append(held.refused_since + HOLD_SECONDS)
         if self._paused_since is not None:
-            times.append(self._paused_since + self.hold)
+            times.append(self._paused_since + HOLD_SECONDS)
         return min((each for each in times if each > now), default=None)
 
     def trouble(self) -> tuple[Why, str] | None:
@@ -293,11 +292,11 @@ class Consumption:
         """Judge what is refused for long: alone it goes to the dead letters, else all wait."""
         for held in self._held.values():
             since = held.refused_since
-            if since is None or held.at_work or now - since < self.hold or isinstance(held.made, Poison):
+            if since is None or held.at_work or now - since < HOLD_SECONDS or isinstance(held.made, Poison):
                 continue
             if self._last_taken > since:
                 held.made = Poison(
-                    PoisonReason.REFUSED, f"refused for {self.hold:g} s, while others were not: {held.words}"
+                    PoisonReason.REFUSED, f"refused for {HOLD_SECONDS:g} s, while others were not: {held.words}"
                 )
             elif held.queue not in self._gates:
                 self._gates[held.queue] = _Gate(Why.REFUSED, held.words, now + RETRY.most)
@@ -323,7 +322,7 @@ class Consumption:
             return
         if self._paused_since is None:
             self._paused_since = now
-        elif now - self._paused_since >= self.hold:
+        elif now - self._paused_since >= HOLD_SECONDS:
             self._paused_since = None
             for held in waiting:
                 self._drop(held)
