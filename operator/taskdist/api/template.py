@@ -15,6 +15,8 @@ from taskdist.api.meta import ANY_JSON_OBJECT, LabelKey, Model
 ROOTS = ("$", "headers", "properties", "key", "id", "time", "text", "base64", "hash")
 # Longest template, in characters.
 MAX_TEMPLATE = 1024
+# Largest body that is looked at, in bytes. A Task's payload holds 64 KiB; a path may pick them out of a larger body.
+MAX_BODY_BYTES = 2**20
 
 _NAME = r"[^][\s.{}?'\x22*@$,:()<>|&!=\\]+"
 _STEP = rf"(?:\.{_NAME}|\[(?:-?[0-9]{{1,6}}|'[^'{{}}\\]*'|\x22[^\x22{{}}\\]*\x22)\])"

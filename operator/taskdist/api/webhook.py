@@ -1,15 +1,12 @@
 """A webhook: deliveries over HTTP, signed with a secret, that become Tasks. A kind of TaskSource."""
 
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
 from taskdist.api.meta import AS_SET, Model, SecretName
-from taskdist.api.template import Template
-
-# The largest delivery, in bytes: as large as what a template looks into.
-MAX_DELIVERY_BYTES: Final = 2**20
+from taskdist.api.template import MAX_BODY_BYTES, Template
 
 _KEY = r"^[-._A-Za-z0-9]+$"
 # A name of a header: a token of HTTP.
@@ -90,6 +87,6 @@ class Webhook(Model):
     tolerance_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
         default=300, description="A delivery that was signed longer ago, or is so far ahead, is refused."
     )
-    max_bytes: Annotated[int, Field(ge=1024, le=MAX_DELIVERY_BYTES)] = Field(
+    max_bytes: Annotated[int, Field(ge=1024, le=MAX_BODY_BYTES)] = Field(
         default=262_144, description="The largest body of a delivery, in bytes."
     )

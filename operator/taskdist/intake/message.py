@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, NoReturn
 
-# Largest body that is looked at, in bytes. A Task's payload holds 64 KiB; a path may pick them out of a larger body.
-MAX_BODY_BYTES: Final = 2**20
+from taskdist.api.template import MAX_BODY_BYTES
+
 _NO_TIME: Final = datetime.fromtimestamp(0, UTC)
 
 

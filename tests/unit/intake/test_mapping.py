@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from taskdist.api import TaskSpec
 from taskdist.api.task import MAX_PAYLOAD_BYTES
-from taskdist.api.template import TEMPLATE_PATTERN, TaskTemplate
+from taskdist.api.template import MAX_BODY_BYTES, TEMPLATE_PATTERN, TaskTemplate
 from taskdist.intake.mapping import Mapped, MappingError, compile_mapping, task_name, task_of
-from taskdist.intake.message import MAX_BODY_BYTES, Message, Poison, PoisonReason
+from taskdist.intake.message import Message, Poison, PoisonReason
 from taskdist.intake.templates import TemplateError, parse
 from taskdist.protocol import values
 
