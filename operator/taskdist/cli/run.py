@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from taskdist.common import extras
 from taskdist.common.environment import SettingsError
 
 if TYPE_CHECKING:
@@ -66,11 +67,10 @@ def run(ctx: typer.Context, target: "Target", action: Callable[["Cluster"], Awai
 def extra(name: str) -> Iterator[None]:
     """For imports of a part whose libraries are an extra of the package: says what to install where they are not."""
     try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "taskdist").partition(".")[0] == "taskdist":
-            raise
-        complain(f"this needs {error.name}, which is not installed here: pip install 'taskdist[{name}]'")
+        with extras.extra(name):
+            yield
+    except extras.Missing as missing:
+        complain(f"this needs {missing.library}, which is not installed here: {missing.install}")
         raise typer.Exit(FAILED) from None
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from taskdist.api import Kafka, RabbitMQ, SourceReason, StartFrom, TaskSource
+from taskdist.common.extras import Missing, extra
 from taskdist.kube import Client
 from taskdist.sources.broker import Open, Session, Told, Trouble
 from taskdist.sources.secrets import read_secret, text_of, tls_of
@@ -30,11 +31,10 @@ def connect(client: Client, source: TaskSource) -> Open:
 def _extra(name: str) -> Iterator[None]:
     """Say what to install where a library is missing, and nothing else is."""
     try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "taskdist").partition(".")[0] == "taskdist":
-            raise
-        words = f"this process lacks {error.name}: pip install 'taskdist[{name}]'"
+        with extra(name):
+            yield
+    except Missing as missing:
+        words = f"this process lacks {missing.library}: {missing.install}"
         raise Trouble(SourceReason.BROKER_UNREACHABLE, words) from None
 
 

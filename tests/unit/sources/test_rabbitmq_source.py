@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -407,6 +408,18 @@ async def test_a_secret_that_cannot_be_used_is_told(
     assert world.condition()["reason"] == "SecretUnusable"
     assert words in world.condition()["message"]
     assert world.condition("Stalled")["status"] == "False", "it may come"
+    await world.process.close()
+    assert world.failures == []
+
+
+async def test_a_library_that_is_not_installed_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    modules: Any = sys.modules
+    monkeypatch.delitem(modules, "taskdist.sources.amqp", raising=False)
+    monkeypatch.setitem(modules, "aiormq", None)
+    world = World()
+    await world.apply(cron=None, rabbitmq=RABBIT)
+    assert world.condition()["reason"] == "BrokerUnreachable"
+    assert "this process lacks aiormq: pip install 'taskdist[rabbitmq]'" in world.condition()["message"]
     await world.process.close()
     assert world.failures == []
 
