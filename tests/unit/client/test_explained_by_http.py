@@ -23,9 +23,11 @@ async def test_the_story_is_the_doors_and_that_the_leader_was_not_asked_is_logge
 ) -> None:
     app = web.Application()
     app.router.add_get("/v1/namespaces/ns/tasks/{name}/explain", explain)
-    async with TestServer(app) as server:
-        async with AsyncClient(gateway=str(server.make_url("/")), namespace="ns", token="mine") as client:
-            assert [await client.explain("a"), await client.explain("a")] == [STORY, STORY]
-            assert caplog.messages == [WHY]
-            with pytest.raises(TaskNotFound):
-                await client.explain("none")
+    async with (
+        TestServer(app) as server,
+        AsyncClient(gateway=str(server.make_url("/")), namespace="ns", token="mine") as client,
+    ):
+        assert [await client.explain("a"), await client.explain("a")] == [STORY, STORY]
+        assert caplog.messages == [WHY]
+        with pytest.raises(TaskNotFound):
+            await client.explain("none")
