@@ -61,7 +61,11 @@ demo-stop: env ## end what `make demo KEEP=1` left running
 	@$(PY) -m taskdist.local demo --stop
 
 .PHONY: verify
-verify: env ## formatted, linted, typed, layered, generated files match, docs build, all tests load, unit tests green
+verify: check ## what a commit leaves green: all that `make check` looks at, and unit tests on the source
+	$(PY) -m pytest tests/unit -q -n 2 -m "not long and not statistical"
+
+.PHONY: check
+check: env ## formatted, linted, typed, layered, generated files match, docs build, all tests load
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
@@ -73,7 +77,6 @@ verify: env ## formatted, linted, typed, layered, generated files match, docs bu
 	$(PY) -m taskdist.link.generate --check
 	.venv/bin/mkdocs build --quiet --strict --site-dir build/site
 	$(PY) -m pytest tests --collect-only -qq > build/collected.txt || { cat build/collected.txt; exit 1; }
-	$(PY) -m pytest tests/unit -q -n 2 -m "not long and not statistical"
 
 .PHONY: test
 test: test-binaries compiled ## all tests, with the core as production has it: unit, faults in virtual time, integration on a real API server

@@ -1,6 +1,7 @@
 """Whatever happens, in whatever order: the promises hold, by a checker that knows nothing of the core's indices."""
 
 import itertools
+import os
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -693,7 +694,7 @@ class _Longer(CoreMachine):
     """The same, at length."""
 
 
-# A few in each change's check, more with all tests, and many in the long run.
+# A few in each change's check, more with all tests, and many in the long run: half of them on CI, which takes an hour.
 TestCore = _of(CoreMachine, 25, 40)
 TestCoreFurther = pytest.mark.statistical(_of(_Further, 100, 40))
-TestCoreAtLength = pytest.mark.long(_of(_Longer, 1000, 60))
+TestCoreAtLength = pytest.mark.long(_of(_Longer, 500 if os.environ.get("CI") else 1000, 60))
