@@ -319,7 +319,7 @@ def test_dead_letters_are_redriven_once(
     assert command("redrive", "c")[0] == FAILED
     code, out, err = command("redrive", "--all", "--queue", "q")
     assert (code, out) == (OK, "task.taskdist.dev/a redriven\n"), err
-    assert command("redrive", "a")[1] == "task.taskdist.dev/a was redriven already\n"
+    assert command("redrive", "a") == (OK, "task.taskdist.dev/a was redriven already\n", "")
     redrives = {
         each["metadata"]["name"]: each["spec"]["redrive"] for each in cluster.get(TASKS.format(namespace))["items"]
     }
