@@ -9,10 +9,12 @@ from typing import Any
 
 from typer.testing import CliRunner
 
+from taskdist.api.meta import Model
 from taskdist.api.view import Explanation, TaskRow
 from taskdist.cli.cluster import Target
 from taskdist.cli.main import build
 from taskdist.client.errors import NoAnswer
+from taskdist.client.questions import AnswerT, Question
 from taskdist.kube import TASKS, ApiError, Obj, Page, Resource, WatchEvent
 
 Step = WatchEvent | Exception
@@ -43,6 +45,9 @@ class MemoryView:
     def __init__(self) -> None:
         self.explanations: dict[str, Explanation] = {}
         """By Task; others are not answered."""
+        self.answers: dict[str, Model] = {}
+        """By path."""
+        self.asked: list[Question[Any]] = []
         self.rows: list[TaskRow | Exception] | None = None
         """What a stream tells before it hangs; None: nobody is reached."""
         self.told = asyncio.Event()
@@ -50,10 +55,14 @@ class MemoryView:
         self.first = False
         """Whether what watches see happens only then."""
 
-    async def explain(self, namespace: str, name: str) -> Explanation:
-        if name not in self.explanations:
+    async def ask(self, question: Question[AnswerT]) -> AnswerT:
+        self.asked.append(question)
+        *_, name, what = question.path.partition("?")[0].split("/")
+        told = self.explanations.get(name) if what == "explain" else self.answers.get(question.path)
+        if told is None:
             raise NoAnswer("the leader cannot be asked: there is none here")
-        return self.explanations[name]
+        # As over the wire.
+        return question.read(told.model_dump_json(by_alias=True, exclude_none=True).encode())
 
     @asynccontextmanager
     async def progress(self, namespace: str, name: str) -> AsyncIterator[AsyncIterator[TaskRow]]:
@@ -138,6 +147,7 @@ class MemoryCluster:
         most: int | None = None,
     ) -> Page:
         self._raise("list")
+        self._raise(f"list {resource}")
         found = [
             copy.deepcopy(obj)
             for (kind, namespace, _), obj in self.objects.items()

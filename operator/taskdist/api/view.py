@@ -80,6 +80,16 @@ class Standing(Model):
     expected_start: ExpectedStart | None = Field(default=None, description="Absent where nothing tells.")
 
 
+class Outside(Model):
+    """Messages that wait at sources for a queue: they have no Task yet."""
+
+    messages: int
+    source: str = Field(default="", description="The TaskSource with the oldest; where none tells that, with the most.")
+    oldest: datetime | None = Field(
+        default=None, description="When the oldest was published, of those that sources have in hand."
+    )
+
+
 class TaskDetail(TaskRow, Standing):
     """A Task with its place in the order."""
 
@@ -100,6 +110,9 @@ class Explanation(Standing):
     command: str = Field(default="", description="The command that does.")
     rejections: list[Rejection] = Field(default_factory=list)
     stalled: str = Field(default="", description="What keeps pools that it may use from having agents.")
+    outside: Outside | None = Field(
+        default=None, description="What waits at sources for its queue: pools are sized for it, too."
+    )
     holder: str = Field(default="", description="Who leads and says so.")
     agent: str = ""
     pool: str = ""
@@ -153,6 +166,7 @@ class QueueView(Model):
     waiting: int = 0
     leased: int = Field(default=0, description="Tasks that agents have, or are about to.")
     dead_letters: int = 0
+    outside: Outside | None = Field(default=None, description="What waits at sources for it.")
     levels: list[LevelCount] = Field(default_factory=list, description="The highest first; those without Tasks not.")
     limits: list[Limit] = Field(default_factory=list)
     bottleneck: Bottleneck | None = None

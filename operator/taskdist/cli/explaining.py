@@ -7,9 +7,9 @@ from taskdist.api import Priority
 from taskdist.cli import parse, show
 from taskdist.cli.cluster import Cluster
 from taskdist.cli.run import OK, USAGE, Problem, note
-from taskdist.cli.show_explanation import print_story
-from taskdist.client import explaining
-from taskdist.client.backend import Source
+from taskdist.cli.show_explanation import print_queue, print_story
+from taskdist.client import explaining, explaining_queues
+from taskdist.client.backend import Source, Told
 from taskdist.simulation.what_if import Change
 
 _NUMBER = re.compile(r"[+-]?\d{1,6}")
@@ -27,15 +27,31 @@ async def explain(
     if source is Source.LEADER and change is not None:
         raise Problem("--what-if is played on the cluster's objects: leave --from out", code=USAGE)
     told = await explaining.explain(cluster, name, change, agents, cluster.view, source)
-    if told.not_asked:
-        note(told.not_asked)
-    for line in told.warnings:
-        note(f"warning: {line}")
+    _say(told)
     if output:
         show.document(told.story, output)
     else:
         print_story(told.story, time.time())
     return OK
+
+
+async def explain_queue(cluster: Cluster, name: str, output: str | None, source: Source | None = None) -> int:
+    """Say how the queue stands, what waits for it outside, and what holds it up."""
+    told = await explaining_queues.explain_queue(cluster, name, cluster.view, source)
+    _say(told)
+    if output:
+        show.document(told.story, output)
+    else:
+        print_queue(told.story)
+    return OK
+
+
+def _say(told: Told) -> None:
+    """What goes beside the answer, to standard error."""
+    if told.not_asked:
+        note(told.not_asked)
+    for line in told.warnings:
+        note(f"warning: {line}")
 
 
 def changed(words: list[str]) -> tuple[Change, int]:

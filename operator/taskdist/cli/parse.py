@@ -108,6 +108,13 @@ def name(text: str) -> str:
     return rest if slash and kind in known else text
 
 
+def queue(text: str) -> str | None:
+    """`queue/NAME`, and as kubectl writes it, is that queue's NAME; None if it names no queue."""
+    kind, slash, rest = text.partition("/")
+    known = {"tq", "queue", "queues", *(f"taskqueue{s}{group}" for s in ("", "s") for group in ("", f".{GROUP}"))}
+    return rest if slash and kind in known else None
+
+
 def labels(items: list[str]) -> dict[str, str]:
     """`batch=nightly` → {"batch": "nightly"}. The API server judges keys and values."""
     result: dict[str, str] = {}

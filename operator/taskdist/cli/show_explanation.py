@@ -1,9 +1,11 @@
 """The output of `explain`, in words and local time. Nothing is asked or found out here."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from taskdist.cli import show
+from taskdist.client.explained import outside_line
 from taskdist.client.states import attempt_line
 from taskdist.common import times
 
@@ -24,6 +26,8 @@ def print_story(story: dict[str, Any], now: float) -> None:
                 pairs.append(("Unknown", value.get("unknown", "")))
             case "route":
                 pairs.append(("Route", _way(value)))
+            case "outside":
+                pairs.append(("Outside", outside_line(value, times.now())))
             case "energy_wh":
                 pairs.append(("Energy", f"{value:g} Wh"))
             case "expected_start":
@@ -46,6 +50,38 @@ def print_story(story: dict[str, Any], now: float) -> None:
         )
     for each in story.get("attempts", ()):
         print(f"  {attempt_line(each)}")
+
+
+def print_queue(story: dict[str, Any]) -> None:
+    """Print how a queue stands, for people."""
+    held = story.get("bottleneck") or {}
+    pairs = [
+        ("Queue", story["queue"]),
+        ("Pools", ", ".join(story["pools"])),
+        ("Paused", "yes" if story["paused"] else ""),
+        ("Accepting", "yes" if story["accepting"] else f"no: {story['why_not']}".rstrip(": ")),
+        ("Waiting", f"{story['waiting']}{_by_level(story.get('levels', ()))}"),
+        ("Outside", outside_line(story["outside"], times.now()) if "outside" in story else ""),
+        ("Leased", str(story["leased"])),
+        ("Letters", str(story["dead_letters"]) if story["dead_letters"] else ""),
+        ("Held up", f"{held['reason']}: {held['message']}" if held else ""),
+        ("Unblock", held.get("unblock", "")),
+        ("Command", held.get("command", "")),
+    ]
+    show.fields(pairs)
+    if "limits" in story:
+        print("What is left of its limits:")
+        rows = [(each["name"], f"{each['left']:g}", str(each["capacity"]), _back(each)) for each in story["limits"]]
+        show.table(("LIMIT", "LEFT", "OF", "COMES BACK"), rows)
+
+
+def _by_level(levels: Iterable[dict[str, Any]]) -> str:
+    told = ", ".join(f"{each['waiting']} {each['level']}" for each in levels if each["waiting"])
+    return f" ({told})" if told else ""
+
+
+def _back(limit: dict[str, Any]) -> str:
+    return f"{limit['per_second']:g} a second" if limit["per_second"] else "as attempts end"
 
 
 def _way(route: dict[str, Any]) -> str:

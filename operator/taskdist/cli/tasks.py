@@ -389,19 +389,22 @@ def explain(
 ) -> None:
     """Say why a Task waits, its position, when it is expected to start, and what would unblock it.
 
+    Of a queue (queue/NAME) it says how many Tasks wait, how many messages wait at sources and for how long, what is
+    left of rates and budgets, and what holds most up.
+
     The answer is that of the operator which leads. Where it cannot be asked, its engine is run here over what the
     cluster holds now.
     """
     from taskdist.cli import explaining
 
+    form, target = output or (Output.JSON if as_json else None), Target(namespace, context, kubeconfig)
+    if (queue := parse.queue(name)) is not None:
+        if what_if:
+            complain("--what-if is for Tasks that wait: name one")
+            raise typer.Exit(USAGE)
+        run(ctx, target, lambda cluster: explaining.explain_queue(cluster, queue, form, source))
     change, agents = reader(explaining.changed)(what_if) if what_if else (None, 0)
-    run(
-        ctx,
-        Target(namespace, context, kubeconfig),
-        lambda cluster: explaining.explain(
-            cluster, name, output or (Output.JSON if as_json else None), change, agents, source
-        ),
-    )
+    run(ctx, target, lambda cluster: explaining.explain(cluster, name, form, change, agents, source))
 
 
 def _submit_examples(program: str) -> str:
@@ -485,5 +488,6 @@ def _explain_examples(program: str) -> str:
     return examples(
         ("why does it not start?", f"{program} explain task/analyse-x7k2p"),
         ("would it help?", f"{program} explain analyse-x7k2p --what-if priority=High --what-if agents=+2"),
+        ("how does a queue stand?", f"{program} explain queue/code"),
         ("only the reason, for a script", f"{program} explain analyse-x7k2p -o json | jq -r .reason"),
     )

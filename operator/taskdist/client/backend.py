@@ -8,7 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from taskdist.api.view import Explanation, TaskRow
+from taskdist.api.view import TaskRow
+from taskdist.client.questions import AnswerT, Question
 from taskdist.kube import Obj, Page, Resource, WatchEvent
 
 
@@ -70,20 +71,20 @@ class Told(NamedTuple):
     told_by: Source = Source.CLUSTER
 
 
-class Explains(Protocol):
-    """Who can be asked why a Task waits, in the operator that leads."""
+class Asks(Protocol):
+    """Who can be asked, in the operator that leads."""
 
     @property
     def lease(self) -> str:
         """NAMESPACE/NAME of that operator's Lease; empty before it has answered."""
         ...
 
-    async def explain(self, namespace: str, name: str) -> Explanation:
-        """Where the Task stands and why. Raises NoAnswer."""
+    async def ask(self, question: Question[AnswerT]) -> AnswerT:
+        """Raises NoAnswer."""
         ...
 
 
-class View(Explains, Protocol):
+class View(Asks, Protocol):
     """The leader's view: questions that the operator which leads answers from its memory."""
 
     def progress(self, namespace: str, name: str) -> AbstractAsyncContextManager[AsyncIterator[TaskRow]]:

@@ -158,3 +158,8 @@ def field_of(error: ApiError) -> str:
             return str(cause["field"])
     unknown = _UNKNOWN_FIELD.search(error.message)
     return unknown[1] if unknown else ""
+
+
+def instead(error: NoAnswer) -> str:
+    """What is said where the leader could not be asked, and others were."""
+    return f"{error}; found out from the cluster's objects instead"

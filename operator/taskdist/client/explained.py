@@ -1,6 +1,7 @@
 """An explanation as scripts read it, whoever has told it: the leader, or the client over the cluster's objects."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from taskdist.api import Phase
@@ -36,6 +37,7 @@ def document(told: shapes.Explanation, task: Obj, operator: Mapping[str, Any] | 
         story |= waiting(told)
         story |= {} if operator is None else {"operator": dict(operator)}
         story |= {"stalled": told.stalled} if told.stalled else {}
+        story |= {} if told.outside is None else {"outside": outside(told.outside)}
     elif told.phase == Phase.ASSIGNED:
         story |= _running(told)
     else:
@@ -67,6 +69,22 @@ def waiting(told: shapes.Explanation) -> dict[str, Any]:
         span = None if start is None else (start.earliest.timestamp(), start.latest.timestamp())
         story["expected_start"] = course(None if start is None else start.at.timestamp(), span)
     return story
+
+
+def outside(told: shapes.Outside) -> dict[str, Any]:
+    """What waits at sources for a queue."""
+    story: dict[str, Any] = {"messages": told.messages}
+    story |= {"source": told.source} if told.source else {}
+    return story | ({} if told.oldest is None else {"oldest": times.utc(told.oldest.timestamp())})
+
+
+def outside_line(story: Mapping[str, Any], now: datetime) -> str:
+    """The same in a sentence."""
+    messages, source = story["messages"], story.get("source")
+    said = f"{messages} message{'' if messages == 1 else 's'} without a Task yet"
+    if story.get("oldest"):
+        return f"{said}; the oldest, at source {source}, was published {times.age(story['oldest'], now)} ago"
+    return f"{said}; most of them at source {source}" if source else said
 
 
 def _running(told: shapes.Explanation) -> dict[str, Any]:

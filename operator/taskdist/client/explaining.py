@@ -15,10 +15,11 @@ from typing import Any, TypeGuard
 
 from taskdist.api import POOL_LABEL, Phase, Reason
 from taskdist.api import view as shapes
-from taskdist.client import explained, levels
-from taskdist.client.backend import Backend, Explains, Source, Told
-from taskdist.client.errors import NoAnswer, TaskdistError
+from taskdist.client import explained, levels, questions
+from taskdist.client.backend import Asks, Backend, Source, Told
+from taskdist.client.errors import NoAnswer, TaskdistError, instead
 from taskdist.client.leading import Leadership, leadership
+from taskdist.client.outside import outside
 from taskdist.client.states import phase_of, settled, status_of
 from taskdist.common import times
 from taskdist.core import Core
@@ -264,7 +265,7 @@ async def explain(
     name: str,
     change: Change | None = None,
     agents: int = 0,
-    view: Explains | None = None,
+    view: Asks | None = None,
     source: Source | None = None,
 ) -> Told:
     """Say where the Task stands, why and what would change it.
@@ -280,7 +281,7 @@ async def explain(
         raise TaskdistError(f"task {name} is {phase_of(task)}: --what-if is for Tasks that wait")
     if view is not None and source is not Source.CLUSTER and change is None and not settled(task):
         try:
-            told = await view.explain(namespace_of(task), name)
+            told = await view.ask(questions.explanation(namespace_of(task), name))
         except NoAnswer as error:
             if source is Source.LEADER:
                 raise
@@ -289,11 +290,6 @@ async def explain(
         operator = {"leads": True, "lease": view.lease, "holder": told.holder}
         return Told(explained.document(told, task, operator), told_by=Source.LEADER)
     return await _of_the_cluster(backend, task, change, agents)
-
-
-def instead(error: NoAnswer) -> str:
-    """What is said where the leader could not be asked, and others were."""
-    return f"{error}; found out from the cluster's objects instead"
 
 
 async def _of_the_cluster(backend: Backend, task: Obj, change: Change | None, agents: int) -> Told:
@@ -307,7 +303,9 @@ async def _of_the_cluster(backend: Backend, task: Obj, change: Change | None, ag
     leader = await leadership(backend, snapshot.pods, now)
     if leader.leads is False:
         why = _leaderless(why, leader, now)
-    told = _shape(task, why).model_copy(update={"stalled": _stalled_pools(task, snapshot)})
+    waits = await outside(backend, snapshot.queues)
+    beside = {"stalled": _stalled_pools(task, snapshot), "outside": waits.get(_queue_of(task))}
+    told = _shape(task, why).model_copy(update=beside)
     story = explained.document(told, task, leader.document())
     if change is not None:
         whole = _with_agents(change, agents, task, snapshot)
@@ -316,6 +314,11 @@ async def _of_the_cluster(backend: Backend, task: Obj, change: Change | None, ag
         story["what_if"] = compared
         warnings += unknown
     return Told(story, tuple(warnings))
+
+
+def _queue_of(task: Obj) -> Key:
+    """The queue that it waits in."""
+    return namespace_of(task), str(status_of(task).get("spilledTo") or task["spec"]["queue"])
 
 
 def _shape(task: Obj, why: Answer) -> shapes.Explanation:

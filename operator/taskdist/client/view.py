@@ -13,17 +13,18 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 import aiohttp
 
 from taskdist.api import POOL_LABEL
 from taskdist.api.problems import ProblemDetails
-from taskdist.api.view import Explanation, StreamEnd, TaskRow
+from taskdist.api.view import Leader, StreamEnd, TaskRow
 from taskdist.client import leading
 from taskdist.client.backend import Backend
 from taskdist.client.errors import NoAnswer
+from taskdist.client.questions import ASK_SECONDS, AnswerT, Question
 from taskdist.client.states import SETTLED
 from taskdist.kube import (
     CONFIGMAPS,
@@ -44,7 +45,7 @@ PORT = 9446
 PORT_NAME = "view"
 CA_CONFIGMAP, CA_KEY = "taskdist-ca", "ca.crt"
 TOKEN_HEADER = "X-Taskdist-Token"
-ASK_SECONDS = 5.0
+JSON = "application/json"
 # Who has not answered is left alone for so long.
 LEAVE_SECONDS = 10.0
 # Of several replicas one leads: a question goes to another by another connection.
@@ -60,7 +61,7 @@ LOOKED_AT = 20
 class Way(Protocol):
     """A way to one installation's view."""
 
-    async def ask(self, path: str, token: str) -> Answer:
+    async def ask(self, question: Question[Any], token: str) -> Answer:
         """Raises KubeError where nobody is reached."""
         ...
 
@@ -76,10 +77,10 @@ class Direct:
         self._url = f"https://{host}:{port}"
         self._tls = ssl.create_default_context(cadata=bundle)
 
-    async def ask(self, path: str, token: str) -> Answer:
-        timeout = aiohttp.ClientTimeout(total=ASK_SECONDS)
+    async def ask(self, question: Question[Any], token: str) -> Answer:
+        timeout = aiohttp.ClientTimeout(total=question.seconds, sock_connect=ASK_SECONDS)
         try:
-            async with self._get(path, token, timeout) as answer:
+            async with self._opened(question.path, token, timeout, question.body) as answer:
                 return Answer(answer.status, await answer.read(), answer.headers.get("Retry-After"))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(str(error) or type(error).__name__) from error
@@ -89,7 +90,7 @@ class Direct:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=ASK_SECONDS, sock_read=SILENCE_SECONDS)
         async with AsyncExitStack() as stack:
             try:
-                answer = await stack.enter_async_context(self._get(path, token, timeout))
+                answer = await stack.enter_async_context(self._opened(path, token, timeout))
                 if answer.status >= 400:
                     raise ApiError.from_answer(answer.status, await answer.read())
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -97,14 +98,16 @@ class Direct:
             yield aiter(answer.content)
 
     @asynccontextmanager
-    async def _get(
-        self, path: str, token: str, timeout: aiohttp.ClientTimeout
+    async def _opened(
+        self, path: str, token: str, timeout: aiohttp.ClientTimeout, body: bytes | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {token}"} | ({} if body is None else {"Content-Type": JSON})
         connector = aiohttp.TCPConnector(ssl=self._tls, force_close=True)
         async with (
             aiohttp.ClientSession(connector=connector) as session,
-            session.get(f"{self._url}{path}", headers=headers, timeout=timeout, allow_redirects=False) as answer,
+            session.request(
+                _method(body), f"{self._url}{path}", data=body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as answer,
         ):
             yield answer
 
@@ -116,8 +119,11 @@ class Proxied:
         self._transport = transport
         self._base = f"/api/v1/namespaces/{quote(namespace)}/services/https:{quote(service)}:{PORT_NAME}/proxy"
 
-    async def ask(self, path: str, token: str) -> Answer:
-        return await self._transport.exchange(self._request(path, token))
+    async def ask(self, question: Question[Any], token: str) -> Answer:
+        request = replace(self._request(question.path, token), method=_method(question.body), timeout=question.seconds)
+        if question.body is not None:
+            request = replace(request, body=question.body)
+        return await self._transport.exchange(request)
 
     def follow(self, path: str, token: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         request = replace(self._request(path, token), accept="text/event-stream")
@@ -156,16 +162,16 @@ class LeaderView:
         """NAMESPACE/NAME of the Lease of who answers; empty before that."""
         return "" if self._found is None else "/".join(self._found.lease)
 
-    async def explain(self, namespace: str, name: str) -> Explanation:
-        """Where the Task stands and why. Raises NoAnswer."""
-        _, body = await self._ask(_explain_path(namespace, name))
-        return _explanation(body)
+    async def ask(self, question: Question[AnswerT]) -> AnswerT:
+        """Raises NoAnswer."""
+        _, body = await self._ask(question)
+        return question.read(body)
 
     @asynccontextmanager
     async def progress(self, namespace: str, name: str) -> AsyncIterator[AsyncIterator[TaskRow]]:
         """The Task as it is, and each time that its agent has reported progress. Raises NoAnswer."""
         # It says who leads, and which way leads there.
-        found, _ = await self._ask("/v1/leader")
+        found, _ = await self._ask(Question("/v1/leader", Leader))
         path = f"/v1/namespaces/{quote(namespace)}/progress?task={quote(name)}"
         async with AsyncExitStack() as stack:
             for left in reversed(range(TRIES)):
@@ -183,14 +189,14 @@ class LeaderView:
 
     # Asking.
 
-    async def _ask(self, path: str) -> tuple[Found, bytes]:
+    async def _ask(self, question: Question[Any]) -> tuple[Found, bytes]:
         """Return who has answered, and what. Raises NoAnswer."""
         now = time.monotonic()
         if self._silent is not None and now < self._silent[0]:
             raise NoAnswer(self._silent[1])
         if (known := self._found) is not None:
             try:
-                body = await self._by(known, path)
+                body = await self._by(known, question)
             except KubeError:
                 self._found = None  # it may be reached in another way by now
             else:
@@ -200,7 +206,7 @@ class LeaderView:
         async with aclosing(self._ways()) as ways:
             async for found in ways:
                 try:
-                    body = await self._by(found, path)
+                    body = await self._by(found, question)
                 except KubeError as error:
                     tried = tried or (error.message if isinstance(error, ApiError) else str(error))
                     continue
@@ -212,9 +218,9 @@ class LeaderView:
         self._silent = (time.monotonic() + LEAVE_SECONDS, f"the leader cannot be asked: {tried}")
         raise NoAnswer(self._silent[1])
 
-    async def _by(self, found: Found, path: str) -> bytes:
+    async def _by(self, found: Found, question: Question[Any]) -> bytes:
         """Ask until who leads answers. Raises NoAnswer, and KubeError where this way does not lead to a view."""
-        return await _answered(found.way, path, await self._token(found))
+        return await _answered(found.way, question, await self._token(found))
 
     # Finding.
 
@@ -306,8 +312,8 @@ class DirectView:
         """NAMESPACE/NAME of the operator's Lease."""
         return self._lease
 
-    async def explain(self, namespace: str, name: str) -> Explanation:
-        """Where the Task stands and why. Raises NoAnswer."""
+    async def ask(self, question: Question[AnswerT]) -> AnswerT:
+        """Raises NoAnswer."""
         if not self._bundle:
             # Nothing to trust would mean to trust whatever this machine does.
             raise NoAnswer(f"the leader cannot be asked: whom to trust is not told in ConfigMap {CA_CONFIGMAP}")
@@ -318,15 +324,19 @@ class DirectView:
                 f"the leader cannot be asked: ConfigMap {CA_CONFIGMAP} does not tell whom to trust: {error}"
             ) from error
         try:
-            return _explanation(await _answered(way, _explain_path(namespace, name), self._token))
+            return question.read(await _answered(way, question, self._token))
         except KubeError as error:
             raise NoAnswer(f"the leader cannot be asked: {error}") from error
 
 
-async def _answered(way: Way, path: str, token: str) -> bytes:
+def _method(body: bytes | None) -> str:
+    return "GET" if body is None else "POST"
+
+
+async def _answered(way: Way, question: Question[Any], token: str) -> bytes:
     """Ask until who leads answers. Raises NoAnswer, and KubeError where this way does not lead to a view."""
     for left in reversed(range(TRIES)):
-        answer = await way.ask(path, token)
+        answer = await way.ask(question, token)
         if answer.status == 200:
             return answer.body
         if (problem := _problem(answer.body)) is None:
@@ -335,18 +345,6 @@ async def _answered(way: Way, path: str, token: str) -> bytes:
             break
         await asyncio.sleep(AGAIN_SECONDS)
     raise _no_answer(problem, str(answer.status))
-
-
-def _explain_path(namespace: str, name: str) -> str:
-    return f"/v1/namespaces/{quote(namespace)}/tasks/{quote(name)}/explain"
-
-
-def _explanation(body: bytes) -> Explanation:
-    """Raises NoAnswer."""
-    try:
-        return Explanation.model_validate_json(body)
-    except ValueError as error:
-        raise NoAnswer(f"the leader's answer makes no sense here: is it of another release? {error}") from error
 
 
 async def _rows(lines: AsyncIterator[bytes]) -> AsyncGenerator[TaskRow, None]:

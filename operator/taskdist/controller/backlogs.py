@@ -4,46 +4,13 @@ Refuses to know when it is too old to count: the leader's core forgets what it i
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from taskdist.core.model import Key
-from taskdist.kube import TASKSOURCES, Added, Client, Deleted, Informer, Obj, Updated, as_object
-from taskdist.kube.resources import name_of, namespace_of
+from taskdist.kube import TASKSOURCES, Added, Client, Deleted, Informer, Updated
 from taskdist.kube.store import Aside, Event
+from taskdist.protocol.backlogs import BACKLOG_SECONDS, SeenBacklog, seen_backlog
 from taskdist.protocol.observations import Action, Now
 from taskdist.protocol.operator import Leader
-from taskdist.protocol.operator.leader import BACKLOG_SECONDS
-
-
-class SeenBacklog(NamedTuple):
-    """The backlog of one source: messages that have no Task yet, for this queue.
-
-    `at`: when the source said so; the same number said again is news, as it counts from then on.
-    """
-
-    queue: Key
-    source: str
-    messages: int
-    at: str = ""
-
-    @property
-    def none(self) -> "SeenBacklog":
-        return SeenBacklog(self.queue, self.source, 0)
-
-
-def seen_backlog(obj: Obj) -> SeenBacklog:
-    """Read a source. Whatever is odd, and a source that makes no Tasks, says that nothing waits.
-
-    One whose messages choose their queue says nothing either: for which the messages are is not known.
-    """
-    spec, status = as_object(obj.get("spec")), as_object(obj.get("status"))
-    backlog, queue = as_object(status.get("backlog")), as_object(spec.get("task")).get("queue")
-    messages = backlog.get("messages")
-    known = isinstance(queue, str) and "{" not in queue and spec.get("suspend") is not True
-    key = (namespace_of(obj), str(queue) if known else "")
-    if not known or type(messages) is not int or messages <= 0:
-        return SeenBacklog(key, name_of(obj), 0)
-    return SeenBacklog(key, name_of(obj), messages, str(backlog.get("at") or ""))
 
 
 def informer(
@@ -105,4 +72,4 @@ class HeardBacklogs:
 
     def _tell(self, told: SeenBacklog) -> None:
         if self._serves(told.queue[0]):
-            self._give(lambda leader, now: leader.backlog_seen(told.queue, told.source, told.messages, now))
+            self._give(lambda leader, now: leader.backlog_seen(told, now))

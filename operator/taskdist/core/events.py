@@ -28,13 +28,15 @@ class QueueDeleted:
 class BacklogSeen:
     """The backlog of a source for this queue: messages that are no Tasks yet. Repeats are harmless.
 
-    `until`: when that is no longer to be believed, unless it is told anew.
+    `until`: when that is no longer to be believed, unless it is told anew. `oldest`: when the oldest message was
+    published, where the source knows.
     """
 
     queue: Key
     source: str
     messages: int
     until: float
+    oldest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

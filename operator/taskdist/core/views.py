@@ -45,6 +45,18 @@ class AgentView:
 
 
 @dataclass(frozen=True, slots=True)
+class Outside:
+    """The messages that wait at sources for a queue. `source` has the oldest; where none tells that, the most.
+
+    `oldest`: when that message was published (wall clock, seconds).
+    """
+
+    messages: int
+    source: str
+    oldest: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class FailingPods:
     """How many pods of a pool do not come up, and one of those that fail for the most common cause."""
 

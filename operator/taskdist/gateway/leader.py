@@ -4,7 +4,7 @@ Whom to trust there the operator publishes in the namespaces that it serves; the
 of the kind.
 """
 
-from taskdist.client.backend import Explains
+from taskdist.client.backend import Asks
 from taskdist.client.errors import NoAnswer
 from taskdist.client.view import CA_CONFIGMAP, CA_KEY, DirectView
 from taskdist.gateway.callers import Visitor
@@ -25,7 +25,7 @@ class LeadersView:
         self._address = address
         self._lease = lease
 
-    async def of(self, visitor: Visitor, namespace: str) -> Explains:
+    async def of(self, visitor: Visitor, namespace: str) -> Asks:
         """The view in the name of this caller. Raises NoAnswer."""
         if not self._address:
             raise NoAnswer("the leader cannot be asked: TASKDIST_GATEWAY_VIEW is not set")

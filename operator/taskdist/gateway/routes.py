@@ -13,7 +13,7 @@ from taskdist.api import Phase
 from taskdist.api.problems import MEDIA_TYPE, ProblemDetails
 from taskdist.client import changing, explaining
 from taskdist.client.backend import Source, Told
-from taskdist.client.errors import NoAnswer, TaskdistError
+from taskdist.client.errors import NoAnswer, TaskdistError, instead
 from taskdist.client.kube import KubeBackend
 from taskdist.client.states import settled
 from taskdist.gateway import bodies, streams
@@ -330,7 +330,7 @@ class Routes:
             except NoAnswer as error:
                 if source is Source.LEADER:
                     raise
-                why = explaining.instead(error)
+                why = instead(error)
         told = await explaining.explain(backend, name, view=view, source=source)
         return told._replace(not_asked=told.not_asked or why)
 

@@ -117,6 +117,10 @@ class TaskExplanation(BaseModel):
     command: str = Field(default="", description="The command that does.")
     position: int | None = Field(default=None, description="Its place among those that wait for the same agents.")
     expected_start: dict[str, str] | str | None = Field(default=None, description="When it should start, if known.")
+    outside: dict[str, Any] | None = Field(
+        default=None,
+        description="Messages that wait at sources for its queue; the source with the oldest, and its age.",
+    )
 
     @classmethod
     def of(cls, told: Told) -> "TaskExplanation":

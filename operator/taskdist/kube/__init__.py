@@ -11,6 +11,7 @@ The judgements (what an event does to a view, when a leadership begins and ends)
 package knows the project's resources by name only; it holds no policy, models, metrics or log formats.
 """
 
+from taskdist.common.objects import as_object
 from taskdist.kube.catching_up import catch_up
 from taskdist.kube.client import Client, OnRequest, Page, PatchType, WatchEvent
 from taskdist.kube.credentials import Access, Credentials
@@ -37,7 +38,6 @@ from taskdist.kube.resources import (
     TOKENREVIEWS,
     Obj,
     Resource,
-    as_object,
     name_of,
     namespace_of,
     uid_of,

@@ -76,11 +76,6 @@ SUBJECTACCESSREVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessrevi
 CUSTOMRESOURCEDEFINITIONS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False)
 
 
-def as_object(value: object) -> Obj:
-    """Return the JSON object that this is; an empty one for anything else, as what others write may be anything."""
-    return value if isinstance(value, dict) else {}
-
-
 def uid_of(obj: Obj) -> str:
     return str(obj["metadata"]["uid"])
 

@@ -15,9 +15,10 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from taskdist.common.objects import as_object
 from taskdist.kube.client import Client
 from taskdist.kube.errors import ApiError, KubeError
-from taskdist.kube.resources import SUBJECTACCESSREVIEWS, TOKENREVIEWS, Resource, as_object
+from taskdist.kube.resources import SUBJECTACCESSREVIEWS, TOKENREVIEWS, Resource
 
 CACHE_SECONDS = 10.0
 CACHE_ENTRIES = 10_000

@@ -9,7 +9,7 @@ from taskdist.mcp.load_balancer import PoolState, pool_state
 from taskdist.mcp.measuring import NO_BASELINE, Figures, measure
 from taskdist.mcp.progress import sentence
 from taskdist.mcp.reading import Reading
-from taskdist.mcp.task_queue import queue_state
+from taskdist.mcp.task_queue import QueueState, queue_state
 
 PERIOD = 3600
 """Seconds that reports of a queue and a pool look back."""
@@ -19,10 +19,11 @@ async def queue_report(reading: Reading, name: str, now: float) -> str:
     """Write of a queue: how it stands, what its Tasks did, by which rules. Raises Refusal."""
     (queue,), _ = await reading.queues(name)
     found = await survey(reading, name, PERIOD, now)
-    state = queue_state(queue)
+    state = queue_state(queue, (await reading.outside([queue])).get(name))
     rows = {
         "waiting": str(state.waiting),
         "running": str(state.running),
+        "messages at sources": _outside(state),
         "dead letters": str(state.dead_letters),
         "takes new Tasks": "yes" if state.accepting else f"no: {state.why_not_accepting or 'no reason told'}",
         "order": state.order,
@@ -41,6 +42,13 @@ async def queue_report(reading: Reading, name: str, now: float) -> str:
             *_unknown(found.figures),
         ],
     )
+
+
+def _outside(state: QueueState) -> str:
+    if not state.waiting_outside:
+        return "0"
+    since = f"; the oldest, at {state.oldest_source}, since {state.oldest_outside}" if state.oldest_outside else ""
+    return f"{state.waiting_outside} without a Task yet{since}"
 
 
 async def pool_report(reading: Reading, name: str, now: float) -> str:

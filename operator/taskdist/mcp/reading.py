@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from taskdist.api import POOL_LABEL, AgentPool, TaskQueue
+from taskdist.api.view import Outside
 from taskdist.client import AsyncClient
+from taskdist.client.outside import outside
 from taskdist.client.states import status_of
 from taskdist.kube import AGENTPOOLS, PODS, TASKQUEUES, TASKS, Obj, Resource, name_of
 from taskdist.mcp.errors import Missing, explained, missing
@@ -47,6 +49,11 @@ class Reading:
         """List the agents' pods."""
         with explained():
             return (await self.client.backend.list(PODS, labels=POOL_LABEL)).items
+
+    async def outside(self, queues: Iterable[TaskQueue]) -> dict[str, Outside]:
+        """Read what waits at sources, by the queue for which it does."""
+        names = [{"metadata": {"namespace": self.namespace, "name": each.metadata.name}} for each in queues]
+        return {name: each for (_, name), each in (await outside(self.client.backend, names)).items()}
 
     async def tasks(self, queue: str | None, phase: str | None, labels: str, most: int) -> tuple[list[Obj], bool]:
         """Read at most so many Tasks, and say whether there are more."""

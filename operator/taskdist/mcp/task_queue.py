@@ -5,9 +5,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from taskdist.api import Phase, Priority, TaskQueue
+from taskdist.api.view import Outside
 from taskdist.client import AsyncClient, Submission, SubmittedTask, TaskState
 from taskdist.client.errors import TaskTimeout
 from taskdist.client.states import ended, status_of
+from taskdist.common.times import utc
 from taskdist.mcp.errors import explained
 from taskdist.mcp.forms import ExpectedStart, Form, QueueName, TaskName, expected_start
 from taskdist.mcp.notices import Notices
@@ -120,6 +122,9 @@ class QueueState(Form):
     waiting: int
     running: int
     dead_letters: int
+    waiting_outside: int | None = Field(None, description="Messages at sources that have no Task yet.")
+    oldest_outside: str | None = Field(None, description="When the oldest of them was published, where that is told.")
+    oldest_source: str | None = Field(None, description="The TaskSource with the oldest; without ages, with the most.")
     accepting: bool
     why_not_accepting: str | None = None
     paused: bool
@@ -217,11 +222,16 @@ class TaskQueueTool:
 
     async def _queues(self, name: str | None) -> Answer:
         found, odd = await self._reading.queues(name)
-        states = [queue_state(each) for each in found]
+        outside = await self._reading.outside(found)
+        states = [queue_state(each, outside.get(each.metadata.name)) for each in found]
         shut = [each.name for each in states if not each.accepting]
         waiting, running = sum(each.waiting for each in states), sum(each.running for each in states)
+        without = sum(each.waiting_outside or 0 for each in states)
+        beside = f", {counted(without, 'message')} without a Task yet at sources" if without else ""
         closed = f" No new ones are taken by {', '.join(shut)}." if shut else ""
-        said = f"{counted(len(states), 'queue')}: {counted(waiting, 'Task')} waiting, {running} running.{closed}"
+        said = (
+            f"{counted(len(states), 'queue')}: {counted(waiting, 'Task')} waiting, {running} running{beside}.{closed}"
+        )
         return Answer(said=said, queues=states, warnings=odd or None)
 
     async def _submit(self, wanted: Submit) -> Answer:
@@ -288,7 +298,7 @@ def ended_answer(state: TaskState) -> Answer:
     return Answer(said=f"{standing(state)}{more}", task=task_answer(state))
 
 
-def queue_state(queue: TaskQueue) -> QueueState:
+def queue_state(queue: TaskQueue, outside: Outside | None = None) -> QueueState:
     spec, status = queue.spec, queue.status
     told = next((each.message for each in status.conditions if each.type == "Accepting"), "")
     return QueueState(
@@ -296,6 +306,9 @@ def queue_state(queue: TaskQueue) -> QueueState:
         waiting=status.waiting,
         running=status.leased,
         dead_letters=status.dead_lettered,
+        waiting_outside=status.waiting_outside if outside is None else outside.messages,
+        oldest_outside=utc(outside.oldest.timestamp()) if outside is not None and outside.oldest is not None else None,
+        oldest_source=outside.source or None if outside is not None else None,
         accepting=status.accepting,
         why_not_accepting=None if status.accepting else told or ("spec.drained is true" if spec.drained else None),
         paused=spec.paused,

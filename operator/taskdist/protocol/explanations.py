@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from taskdist.api import Phase, Progress, Reason
-from taskdist.api.view import ExpectedStart, Explanation, Rejection
-from taskdist.core import decisions
+from taskdist.api.view import ExpectedStart, Explanation, Outside, Rejection
+from taskdist.core import decisions, views
 
 
 def standing(found: decisions.Explanation | None) -> dict[str, Any]:
@@ -71,6 +71,14 @@ def stalled(pool: Mapping[str, Any]) -> str:
         if seen and each.get("reason") != Reason.PODS_FAILING:
             return f"AgentPool {pool['metadata']['name']}: {each.get('reason')}, {each.get('message')}"
     return ""
+
+
+def outside(found: views.Outside | None) -> Outside | None:
+    """What waits at sources for a queue; None if nothing does."""
+    if found is None:
+        return None
+    oldest = None if found.oldest is None else moment(found.oldest)
+    return Outside(messages=found.messages, source=found.source, oldest=oldest)
 
 
 def all_stalled(found: Iterable[str]) -> str:

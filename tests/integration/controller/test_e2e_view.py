@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -182,6 +183,35 @@ def test_why_a_task_waits_is_told_as_the_command_finds_it_out(shared: Room, aske
     assert (told.unblock, told.command, told.position) == (found["unblock"], found["command"], found.get("position"))
     detail = TaskDetail.model_validate_json(asker.ask(path, viewer).body)
     assert (detail.name, detail.position) == ("left", told.position)
+
+
+def test_what_waits_at_sources_is_told_by_the_leader_and_found_out_alike(
+    shared: Room, asker: Asker, viewer: str
+) -> None:
+    spec = {"cron": {"schedule": "0 0 1 1 *"}, "task": {"queue": "shut", "type": "echo"}}
+    shared.make("TaskSource", "orders", spec)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    status = {"backlog": {"messages": 7, "at": now, "oldest": "2026-01-01T00:00:00Z"}}
+    shared.client.request(
+        "PATCH", shared.path("tasksources", "orders/status"), {"status": status}, content_type=MERGE_PATCH
+    )
+    base = f"/v1/namespaces/{shared.namespace}"
+    outside = until(
+        lambda: QueueView.model_validate_json(asker.ask(f"{base}/queues/shut", viewer).body).outside,
+        "the leader has heard of it",
+    )
+    assert (outside.messages, outside.source, outside.oldest) == (7, "orders", datetime(2026, 1, 1, tzinfo=UTC))
+    told = Explanation.model_validate_json(asker.ask(f"{base}/tasks/left/explain", viewer).body)
+    assert told.outside == outside
+    found = {"messages": 7, "source": "orders", "oldest": "2026-01-01T00:00:00Z"}
+    for name in ("left", "queue/shut"):
+        story = json.loads(shared.taskdist("explain", name, "-o", "json", "--from", "cluster"))
+        assert story["outside"] == found, name
+    shared.delete("tasksources", "orders")
+    until(
+        lambda: QueueView.model_validate_json(asker.ask(f"{base}/queues/shut", viewer).body).outside is None,
+        "nothing waits there any more",
+    )
 
 
 def test_queues_and_pools_are_told_as_they_are(shared: Room, asker: Asker, viewer: str) -> None:

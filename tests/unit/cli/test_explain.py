@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from memory_cluster import ASSIGNED, FAILED_STATUS, SUCCEEDED, MemoryCluster, call
-from taskdist.api.view import Explanation
+from taskdist.api.view import Explanation, LevelCount, Limit, Outside, QueueView
 from taskdist.cli.explaining import changed
 from taskdist.cli.run import FAILED, OK, USAGE
 from taskdist.client.explaining import Snapshot, events, why
@@ -520,3 +520,35 @@ def test_who_is_asked_can_be_said(cluster: MemoryCluster) -> None:
     both = call(cluster, "explain", "a", "--from", "leader", "--what-if", "priority=High")
     assert both.code == USAGE
     assert "played on the cluster's objects" in both.err
+
+
+def test_a_queue_is_explained_with_what_waits_outside(cluster: MemoryCluster) -> None:
+    oldest = datetime.now(UTC) - timedelta(minutes=5)
+    cluster.view.answers["/v1/namespaces/ns/queues/q"] = QueueView(
+        name="q",
+        namespace="ns",
+        accepting=True,
+        waiting=3,
+        pools=["p"],
+        outside=Outside(messages=1204, source="orders", oldest=oldest),
+        levels=[LevelCount(level="High", waiting=3, leased=0)],
+        limits=[Limit(name="rate.queue", left=0.5, capacity=4, per_second=0.1)],
+    )
+    told = call(cluster, "explain", "queue/q")
+    assert (told.code, told.err) == (OK, "")
+    assert (
+        "Outside:    1204 messages without a Task yet; the oldest, at source orders, was published 5m ago" in told.out
+    )
+    assert "Waiting:    3 (3 High)" in told.out
+    assert "0.1 a second" in told.out
+    story = json.loads(call(cluster, "explain", "taskqueue/q", "-o", "json").out)
+    assert (story["outside"]["messages"], story["outside"]["source"]) == (1204, "orders")
+
+
+def test_a_queue_that_the_leader_does_not_tell_of_is_read(cluster: MemoryCluster) -> None:
+    told = call(cluster, "explain", "queue/q")
+    assert "found out from the cluster's objects instead" in told.err
+    assert "Accepting:" in told.out
+    missing = call(cluster, "explain", "queue/none-such")
+    assert (missing.code, "none-such" in missing.err) == (FAILED, True)
+    assert call(cluster, "explain", "queue/q", "--what-if", "priority=High").code == USAGE

@@ -9,21 +9,42 @@ from typing import Any
 import pytest
 
 from memory_cluster import ASSIGNED, FAILED_STATUS, SUCCEEDED, MemoryCluster
-from taskdist.api.view import Explanation, TaskRow
+from taskdist.api.meta import Model
+from taskdist.api.view import TaskRow
 from taskdist.client import AsyncClient
 from taskdist.client.backend import Source
 from taskdist.client.errors import NoAnswer, TaskdistError
 from taskdist.client.explaining import explain
+from taskdist.client.explaining_queues import explain_queue
+from taskdist.client.questions import AnswerT, Question
+from taskdist.common.times import utc
+from taskdist.controller.view.capacity import Capacity
 from taskdist.controller.view.explaining import Explaining
 from taskdist.controller.view.problems import Problem
 from taskdist.controller.view.tasks import Tasks
 from taskdist.core import Core
-from taskdist.kube import AGENTPOOLS, LEASES, PODS, TASKQUEUES, TASKS, Obj, Store
+from taskdist.core.explaining.bottlenecks import Bottleneck
+from taskdist.core.model import Key
+from taskdist.kube import AGENTPOOLS, LEASES, PODS, TASKQUEUES, TASKS, TASKSOURCES, ApiError, Obj, Store
 from taskdist.protocol import convert, explanations
+from taskdist.protocol.backlogs import SeenBacklog, seen_backlog
 from taskdist.protocol.messages import AgentIdentity, Hello, Ping
 from taskdist.protocol.observations import Now, ObservedTask
 from taskdist.protocol.operator import Leader
 from taskdist.simulation.what_if import Change
+
+
+class _Facts:
+    """What is known beside the core: nothing here."""
+
+    def why_closed(self, _key: Key) -> str:
+        return ""
+
+    def dead_letters(self, _key: Key) -> int:
+        return 0
+
+    def bottlenecks(self) -> tuple[dict[Key, Bottleneck], dict[Key, Bottleneck]]:
+        return {}, {}
 
 
 class Led:
@@ -34,7 +55,7 @@ class Led:
     def __init__(self, cluster: MemoryCluster) -> None:
         now = Now(1000.0, time.time())
         store: Store[ObservedTask] = Store(convert.observed_task)
-        leader = Leader(Core(), 1)
+        leader = self.leader = Leader(Core(), 1)
         pools = self._of(cluster, AGENTPOOLS)
         for obj in self._of(cluster, TASKQUEUES):
             leader.queue_applied(convert.queue(obj), now)
@@ -62,15 +83,21 @@ class Led:
                 leader.received(number, Ping(0.0), now)
         stalled = {(cluster.namespace, each["metadata"]["name"]): explanations.stalled(each) for each in pools}
         tasks = Tasks(store, lambda: leader, lambda: time.time())
+        for obj in self._of(cluster, TASKSOURCES):
+            leader.backlog_seen(seen_backlog(obj), now)
+        self._capacity = Capacity(tasks.leader, _Facts(), lambda key: stalled.get(key, ""), time.time)
         self._explaining = Explaining(tasks, lambda key: stalled.get(key, ""), lambda: "taskdist-0")
 
     @staticmethod
     def _of(cluster: MemoryCluster, resource: Any) -> list[Obj]:
         return [obj for (kind, _, _), obj in cluster.objects.items() if kind == str(resource)]
 
-    async def explain(self, namespace: str, name: str) -> Explanation:
-        told = self._explaining.explain(namespace, name)
-        return Explanation.model_validate_json(told.model_dump_json(by_alias=True, exclude_none=True))
+    async def ask(self, question: Question[AnswerT]) -> AnswerT:
+        _, _, _, namespace, kind, name, *_ = question.path.split("/")
+        told: Model = (
+            self._explaining.explain(namespace, name) if kind == "tasks" else self._capacity.queue(namespace, name)
+        )
+        return question.read(told.model_dump_json(by_alias=True, exclude_none=True).encode())
 
     def progress(self, namespace: str, name: str) -> AbstractAsyncContextManager[AsyncIterator[TaskRow]]:
         raise NoAnswer("not here")
@@ -82,7 +109,7 @@ class Nobody(Led):
     def __init__(self) -> None:
         """Nothing is looked at."""
 
-    async def explain(self, namespace: str, name: str) -> Explanation:
+    async def ask(self, question: Question[AnswerT]) -> AnswerT:
         raise NoAnswer("the leader cannot be asked: no route to host")
 
 
@@ -119,6 +146,67 @@ def cluster() -> MemoryCluster:
     lease = {"holderIdentity": "taskdist-0", "leaseDurationSeconds": 60, "renewTime": "2999-01-01T00:00:00Z"}
     made.add(LEASES, {"metadata": {"name": "taskdist", "namespace": "taskdist-system"}, "spec": lease})
     return made
+
+
+def source(cluster: MemoryCluster, name: str, messages: int, *, oldest: str = "", said: float = 0.0) -> None:
+    """A source that has told its backlog so many seconds ago."""
+    backlog = {"messages": messages, "at": utc(time.time() - said)} | ({"oldest": oldest} if oldest else {})
+    body = {"metadata": {"name": name}, "spec": {"task": {"queue": "q"}}, "status": {"backlog": backlog}}
+    cluster.add(TASKSOURCES, body)
+
+
+OLD, OLDER = "2026-01-01T00:05:00Z", "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("sources", "told"),
+    [
+        pytest.param([], None, id="none"),
+        pytest.param([("s", 5, "")], {"messages": 5, "source": "s"}, id="one that tells no age"),
+        pytest.param(
+            [("s", 5, OLD), ("t", 2, OLDER), ("u", 90, "")],
+            {"messages": 97, "source": "t", "oldest": OLDER},
+            id="the oldest is named",
+        ),
+        pytest.param([("s", 5, ""), ("t", 9, "")], {"messages": 14, "source": "t"}, id="without ages: the most"),
+        pytest.param([("s", 5, "soon")], {"messages": 5, "source": "s"}, id="an age that is none"),
+    ],
+)
+async def test_what_waits_at_sources_is_told_alike(
+    cluster: MemoryCluster, sources: list[tuple[str, int, str]], told: dict[str, Any] | None
+) -> None:
+    for name, messages, oldest in sources:
+        source(cluster, name, messages, oldest=oldest)
+    source(cluster, "long-silent", 1000, said=3600.0)
+    led = Led(cluster)
+    led.leader.backlog_seen(SeenBacklog(("ns", "q"), "long-silent", 0), Now(1000.0, time.time()))
+    for found in (await explain(cluster, "a", view=led), await explain_queue(cluster, "q", led)):
+        assert (found.story.get("outside"), found.told_by) == (told, Source.LEADER)
+    for found in (await explain(cluster, "a"), await explain_queue(cluster, "q", Nobody())):
+        assert (found.story.get("outside"), found.told_by) == (told, Source.CLUSTER)
+    runs = await explain(cluster, "runs", view=led)
+    assert "outside" not in runs.story, "it waits for nothing"
+
+
+async def test_a_queue_is_told_alike(cluster: MemoryCluster) -> None:
+    queue(cluster, pools=["p", "p2"], paused=True)
+    obj = cluster.objects[(str(TASKQUEUES), cluster.namespace, "q")]
+    cluster.add(TASKQUEUES, obj | {"status": {"waiting": 2, "leased": 1}})
+    by_leader = (await explain_queue(cluster, "q", Led(cluster))).story
+    assert [each["level"] for each in by_leader.pop("levels")] == ["High", "Normal"]
+    found = await explain_queue(cluster, "q", Nobody())
+    assert by_leader == found.story
+    assert "found out from the cluster's objects instead" in found.not_asked
+    with pytest.raises(NoAnswer):
+        await explain_queue(cluster, "q", Nobody(), Source.LEADER)
+
+
+async def test_where_sources_may_not_be_read_the_queue_says_how_much_waits(cluster: MemoryCluster) -> None:
+    source(cluster, "s", 5)
+    obj = cluster.objects[(str(TASKQUEUES), cluster.namespace, "q")]
+    cluster.add(TASKQUEUES, obj | {"status": {"waitingOutside": 7}})
+    cluster.errors[f"list {TASKSOURCES}"] = ApiError(403, "Forbidden", "you may not")
+    assert (await explain_queue(cluster, "q")).story["outside"] == {"messages": 7}
 
 
 def stall(cluster: MemoryCluster) -> None:

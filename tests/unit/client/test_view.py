@@ -12,7 +12,7 @@ import pytest
 
 from memory_cluster import MemoryCluster
 from taskdist.api.view import TaskRow
-from taskdist.client import view
+from taskdist.client import questions, view
 from taskdist.client.errors import NoAnswer
 from taskdist.client.view import LeaderView
 from taskdist.kube import (
@@ -117,7 +117,7 @@ async def test_a_token_of_the_kubeconfig_goes_through_the_proxy_under_its_own_he
     server = Server(access(), [GIVEN])
     asked = leader_view(server)
     assert asked.lease == ""
-    told = await asked.explain("ns", "a")
+    told = await asked.ask(questions.explanation("ns", "a"))
     assert (told.reason, told.position, asked.lease) == ("Queued", 2, "taskdist-system/taskdist")
     (request,) = server.asked
     assert (request.path, request.headers) == (PROXY + EXPLAIN, (("X-Taskdist-Token", "mine"),))
@@ -136,23 +136,23 @@ async def test_who_has_no_token_of_their_own_mints_one_of_the_viewer_and_keeps_i
     server = Server(given, [GIVEN])
     asked = leader_view(server)
     for _ in range(2):
-        await asked.explain("ns", "a")
+        await asked.ask(questions.explanation("ns", "a"))
     assert server.minted == [("serviceaccounts", "taskdist-system", "taskdist-viewer", "token")]
     assert [each.headers for each in server.asked] == [(("X-Taskdist-Token", "minted-1"),)] * 2
     server.expires = datetime.now(UTC)
     asked._minted = None
     for _ in range(2):
-        await asked.explain("ns", "a")
+        await asked.ask(questions.explanation("ns", "a"))
     assert len(server.minted) == 3, "one that is about to end is not used"
 
 
 async def test_a_replica_that_does_not_lead_is_followed_by_another() -> None:
     server = Server(access(), [problem(421, "not me"), problem(421, "not me"), GIVEN])
-    assert (await leader_view(server).explain("ns", "a")).reason == "Queued"
+    assert (await leader_view(server).ask(questions.explanation("ns", "a"))).reason == "Queued"
     assert len(server.asked) == 3
     server = Server(access(), [problem(421, "this replica does not lead, nobody is known to: ask again")])
     with pytest.raises(NoAnswer, match="nobody is known to"):
-        await leader_view(server).explain("ns", "a")
+        await leader_view(server).ask(questions.explanation("ns", "a"))
     assert len(server.asked) == view.TRIES
 
 
@@ -170,7 +170,7 @@ async def test_a_replica_that_does_not_lead_is_followed_by_another() -> None:
 )
 async def test_who_is_not_answered_is_told_why(answer: Answer | Exception, words: str) -> None:
     with pytest.raises(NoAnswer, match=words):
-        await leader_view(Server(access(), [answer])).explain("ns", "a")
+        await leader_view(Server(access(), [answer])).ask(questions.explanation("ns", "a"))
 
 
 async def test_where_nobody_is_reached_nobody_is_asked_for_a_while() -> None:
@@ -178,14 +178,14 @@ async def test_where_nobody_is_reached_nobody_is_asked_for_a_while() -> None:
     asked = leader_view(server)
     for _ in range(3):
         with pytest.raises(NoAnswer, match="no such Service"):
-            await asked.explain("ns", "a")
+            await asked.ask(questions.explanation("ns", "a"))
     assert len(server.asked) == 1
     # A Task that is not there says nothing of others.
     server = Server(access(), [problem(404, "there is no Task a"), GIVEN])
     asked = leader_view(server)
     with pytest.raises(NoAnswer):
-        await asked.explain("ns", "a")
-    assert (await asked.explain("ns", "b")).reason == "Queued"
+        await asked.ask(questions.explanation("ns", "a"))
+    assert (await asked.ask(questions.explanation("ns", "b"))).reason == "Queued"
 
 
 def of_agents(said: str, namespace: str = "ns") -> MemoryCluster:
@@ -201,7 +201,7 @@ def of_agents(said: str, namespace: str = "ns") -> MemoryCluster:
 async def test_the_agents_tell_whose_view_it_is_and_a_variable_overrules_them(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster, server = of_agents("ops/blue"), Server(access(), [refusal(404, "x"), GIVEN])
     asked = leader_view(server, cluster)
-    await asked.explain("ns", "a")
+    await asked.ask(questions.explanation("ns", "a"))
     services = [each.path.split("/")[6] for each in server.asked]
     assert services == ["https:blue-view:view", "https:blue-taskdist-view:view"]
     assert asked.lease == "ops/blue-taskdist"
@@ -209,7 +209,7 @@ async def test_the_agents_tell_whose_view_it_is_and_a_variable_overrules_them(mo
     server = Server(access(), [GIVEN])
     cluster.errors["list"] = ApiError(403, "Forbidden", "no")
     asked = leader_view(server, cluster)
-    await asked.explain("ns", "a")
+    await asked.ask(questions.explanation("ns", "a"))
     assert asked.lease == "ours/green"
 
 
@@ -227,7 +227,7 @@ async def test_nobodys_own_token_leaves_by_what_others_pods_say(
 ) -> None:
     """The API server passes questions on to whatever Service is named, and verifies no certificate of it."""
     server = Server(given, [GIVEN])
-    await leader_view(server, of_agents(said, namespace)).explain(namespace, "a")
+    await leader_view(server, of_agents(said, namespace)).ask(questions.explanation(namespace, "a"))
     assert [each.headers for each in server.asked] == [(("X-Taskdist-Token", shown),)]
 
 
@@ -235,7 +235,7 @@ async def test_who_shows_no_token_is_told_how_to() -> None:
     server = Server(access(), [refusal(404, "no such Service")])
     server.no_minting = ApiError(403, "Forbidden", "you may not")
     with pytest.raises(NoAnswer, match=r"you may not.* set TASKDIST_OPERATOR_LEASE=mallory/blue"):
-        await leader_view(server, of_agents("mallory/blue")).explain("ns", "a")
+        await leader_view(server, of_agents("mallory/blue")).ask(questions.explanation("ns", "a"))
     assert all("/taskdist-system/" in each.path for each in server.asked)
 
 
@@ -243,7 +243,7 @@ async def test_who_may_not_list_pods_goes_by_the_usual_name() -> None:
     cluster = MemoryCluster()
     cluster.errors["list"] = ApiError(403, "Forbidden", "no")
     asked = leader_view(Server(access(), [GIVEN]), cluster)
-    await asked.explain("ns", "a")
+    await asked.ask(questions.explanation("ns", "a"))
     assert asked.lease == "taskdist-system/taskdist"
 
 
@@ -270,13 +270,13 @@ async def test_a_pod_asks_the_service_and_else_the_proxy(monkeypatch: pytest.Mon
     monkeypatch.setattr(view, "Direct", inside)
     server, cluster = Server(access(in_cluster=True), [GIVEN]), MemoryCluster()
     # Without the authorities that the operator publishes nobody is trusted.
-    await leader_view(server, cluster).explain("ns", "a")
+    await leader_view(server, cluster).ask(questions.explanation("ns", "a"))
     assert (inside.made, len(server.asked)) == ([], 1)
     cluster.add(CONFIGMAPS, {"metadata": {"name": "taskdist-ca"}, "data": {"ca.crt": "pem"}})
-    await leader_view(server, cluster).explain("ns", "a")
+    await leader_view(server, cluster).ask(questions.explanation("ns", "a"))
     assert (inside.made, len(server.asked)) == ([("taskdist-view.taskdist-system.svc", "pem")], 1)
     inside.answer = Unreachable("no such host")
-    await leader_view(server, cluster).explain("ns", "a")
+    await leader_view(server, cluster).ask(questions.explanation("ns", "a"))
     assert len(server.asked) == 2
 
 

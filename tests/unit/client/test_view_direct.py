@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 from aiohttp import web
 
+from taskdist.client import questions
 from taskdist.client.errors import NoAnswer
 from taskdist.client.view import Direct, DirectView
 from taskdist.controller.view.pace import Pace
@@ -15,9 +16,9 @@ from taskdist.kube import TASKS, ApiError, Unreachable
 from taskdist.link.ca import AuthoritySettings, rotate
 from unit.controller.view.serving import AUTHORITY, Known, serving
 
-PATH = "/v1/namespaces/{namespace}/tasks/{name}"
-ASK = "/v1/namespaces/ns/tasks/a"
-
+PATH = "/v1/namespaces/{namespace}/tasks/{name}/explain"
+ASKED = questions.explanation("ns", "a")
+ASK = ASKED.path
 
 OTHER = rotate(None, ("localhost",), time.time(), AuthoritySettings()).bundle
 
@@ -44,9 +45,9 @@ async def asking(
 
 async def test_the_service_is_asked_with_the_callers_token_by_who_trusts_the_operators_authority() -> None:
     async with asking() as direct:
-        told = await direct.ask(ASK, "ann")
+        told = await direct.ask(ASKED, "ann")
         assert (told.status, told.body) == (200, b'{"title": "ann"}')
-        refused = await direct.ask(ASK.replace("tasks/a", "tasks/-"), "ann")
+        refused = await direct.ask(questions.explanation("ns", "-"), "ann")
         assert (refused.status, b"no object can have such a name" in refused.body) == (404, True)
 
 
@@ -63,7 +64,7 @@ async def test_the_service_is_asked_with_the_callers_token_by_who_trusts_the_ope
 async def test_nobody_else_is_shown_a_token(asked: Callable[[], AbstractAsyncContextManager[Direct]]) -> None:
     async with asked() as direct:
         with pytest.raises(Unreachable, match=r"(?i)certificate"):
-            await direct.ask(ASK, "ann")
+            await direct.ask(ASKED, "ann")
         with pytest.raises(Unreachable, match=r"(?i)certificate"):
             async with direct.follow(ASK, "ann"):
                 pytest.fail("it was followed")
@@ -83,22 +84,19 @@ async def explained(_: Question) -> web.StreamResponse:
     return web.json_response({"task": "ns/a", "queue": "q", "phase": "Pending", "reason": "Queued"})
 
 
-EXPLAIN = PATH + "/explain"
-
-
 async def test_the_view_of_one_installation_is_asked_in_the_name_of_whoevers_token_it_is() -> None:
-    async with serving([Route("GET", EXPLAIN, [("get", TASKS)], explained)], Known(), Pace(1.0)) as port:
+    async with serving([Route("GET", PATH, [("get", TASKS)], explained)], Known(), Pace(1.0)) as port:
         told = DirectView(f"localhost:{port}", "ops/taskdist", AUTHORITY.bundle.decode(), "ann")
-        assert (told.lease, (await told.explain("ns", "a")).reason) == ("ops/taskdist", "Queued")
+        assert (told.lease, (await told.ask(ASKED)).reason) == ("ops/taskdist", "Queued")
         for bundle, words in (
             ("", "whom to trust"),
             ("no bundle", "whom to trust"),
             (OTHER.decode(), "(?i)certificate"),
         ):
             with pytest.raises(NoAnswer, match=words):
-                await DirectView(f"localhost:{port}", "ops/taskdist", bundle, "ann").explain("ns", "a")
+                await DirectView(f"localhost:{port}", "ops/taskdist", bundle, "ann").ask(ASKED)
         with pytest.raises(NoAnswer, match="no object can have such a name"):
-            await DirectView(f"localhost:{port}", "ops/taskdist", AUTHORITY.bundle.decode(), "ann").explain("ns", "-")
+            await told.ask(questions.explanation("ns", "-"))
 
 
 async def test_a_service_that_is_not_there_is_not_reached() -> None:
@@ -106,4 +104,4 @@ async def test_a_service_that_is_not_there_is_not_reached() -> None:
         pass
     direct = Direct("localhost", AUTHORITY.bundle.decode(), port)
     with pytest.raises(Unreachable):
-        await direct.ask(ASK, "ann")
+        await direct.ask(ASKED, "ann")

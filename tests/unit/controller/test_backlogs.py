@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from taskdist.controller import backlogs
-from taskdist.controller.backlogs import SeenBacklog, seen_backlog
 from taskdist.kube import Client
+from taskdist.protocol.backlogs import SeenBacklog, seen_backlog
 from unit.kube.fakes import Script, Stream, event, make, streaming
 
 

@@ -11,7 +11,6 @@ from structlog.testing import capture_logs
 
 from taskdist.api import Phase, Priority, Reason
 from taskdist.controller import dispatch, status_tracker
-from taskdist.controller.backlogs import SeenBacklog
 from taskdist.controller.dispatch import Dispatcher
 from taskdist.controller.retention import Withheld
 from taskdist.controller.snapshot import snapshot
@@ -21,6 +20,7 @@ from taskdist.core import Core
 from taskdist.core.agents.performance import TypePerformance
 from taskdist.core.model import Breaker, Key, Overflow, Pool, Queue, Task
 from taskdist.observability.metrics import Snapshot
+from taskdist.protocol.backlogs import SeenBacklog
 from taskdist.protocol.messages import (
     AgentIdentity,
     Failure,

@@ -11,6 +11,7 @@ from taskdist.core import Core
 from taskdist.core.decisions import Decision, Scale
 from taskdist.core.events import BacklogSeen, Event, PoolApplied, QueueApplied, QueueDeleted, TaskGone, TaskWaiting
 from taskdist.core.model import Overflow, Queue, Quota
+from taskdist.core.views import Outside
 
 Q = (NAMESPACE, "q")
 
@@ -144,3 +145,15 @@ def test_a_message_that_became_a_task_counts_once() -> None:
     for number in range(3):
         core.handle(TaskGone(f"t{number}"), 6.0)
     assert sizes(core.decide(6.0)) == {"p": 0}
+
+
+def test_the_oldest_message_names_its_source() -> None:
+    core = core_with(make_queue().pools("p"), [make_pool().elastic(0, 9)], seen(5, source="most"))
+    assert core.outside(Q) == Outside(5, "most", None)
+    core.handle(BacklogSeen(Q, "later", 1, 90.0, 20.0), 0.0)
+    core.handle(BacklogSeen(Q, "old", 2, 60.0, 10.0), 0.0)
+    assert core.outside(Q) == Outside(8, "old", 10.0)
+    core.decide(60.0)
+    assert core.outside(Q) == Outside(6, "later", 20.0), "what is not told again is not believed for ever"
+    core.decide(90.0)
+    assert core.outside(Q) is None

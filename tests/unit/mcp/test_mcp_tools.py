@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from taskdist.client.testing import FakeBackend
-from taskdist.kube import AGENTPOOLS, TASKQUEUES, ApiError, Unreachable
+from taskdist.common import times
+from taskdist.kube import AGENTPOOLS, TASKQUEUES, TASKSOURCES, ApiError, Unreachable
 from unit.mcp.door import add_pod, add_pool, add_task, door, ran
 
 
@@ -41,6 +42,26 @@ async def test_the_tools_are_there_typed_and_taught(fake: FakeBackend, mode: str
         described = set(re.findall(r"^- (\w+):", tools[name].description or "", re.MULTILINE))
         typed = set(tools[name].input_schema["properties"]["request"]["discriminator"]["mapping"])
         assert described == typed == actions
+
+
+async def test_queues_tell_what_waits_at_sources(fake: FakeBackend) -> None:
+    fake.queue("q")
+    fake.queue("idle")
+    backlog = {"messages": 12, "at": times.utc(time.time()), "oldest": "2026-01-01T00:00:00Z"}
+    spec = {"task": {"queue": "q"}}
+    await fake.create(TASKSOURCES, {"metadata": {"name": "orders"}, "spec": spec, "status": {"backlog": backlog}})
+    async with door(fake) as asked:
+        told = await asked.ask("task-queue", request={"action": "queues"})
+        report = await asked.report("taskdist://queues/q")
+    idle, busy = told["queues"]
+    assert (busy["waiting_outside"], busy["oldest_source"], busy["oldest_outside"]) == (
+        12,
+        "orders",
+        "2026-01-01T00:00:00Z",
+    )
+    assert "12 messages without a Task yet at sources" in told["said"]
+    assert idle.get("waiting_outside") is None
+    assert "12 without a Task yet; the oldest, at orders, since 2026-01-01T00:00:00Z" in report
 
 
 async def test_a_task_goes_from_submission_to_its_result(fake: FakeBackend) -> None:

@@ -11,6 +11,7 @@ from taskdist.controller.view.tasks import LEVELS
 from taskdist.core.explaining.bottlenecks import Bottleneck
 from taskdist.core.model import Key, Queue
 from taskdist.core.views import AgentState, AgentView
+from taskdist.protocol import explanations
 from taskdist.protocol.operator import Leader
 
 MOST_ROWS = 100
@@ -103,6 +104,7 @@ class Capacity:
             waiting=sum(waiting for _, waiting, _ in levels),
             leased=sum(leased for _, _, leased in levels),
             dead_letters=self._facts.dead_letters(queue.key),
+            outside=explanations.outside(leader.core.outside(queue.key)),
             levels=[
                 shapes.LevelCount(level=LEVELS[at], waiting=waiting, leased=leased) for at, waiting, leased in levels
             ],

@@ -44,7 +44,8 @@ class Explaining:
         queue = leader.state.queues.get(task.queue_key)
         pools = (task.pool,) if task.pool else () if queue is None else queue.pools
         stalled = explanations.all_stalled(self._stalled((task.namespace, pool)) for pool in sorted(set(pools)))
-        return told.model_copy(update={"stalled": stalled})
+        outside = explanations.outside(leader.core.outside(task.queue_key))
+        return told.model_copy(update={"stalled": stalled, "outside": outside})
 
 
 def _standing(seen: Seen) -> Explanation:

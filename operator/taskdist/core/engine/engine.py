@@ -28,7 +28,7 @@ from taskdist.core.forecasting.expected_start import with_outlook
 from taskdist.core.limits.levels import Level
 from taskdist.core.model import Key, Queue, Task
 from taskdist.core.ordering.line_limits import LineLimits
-from taskdist.core.views import AgentState, AgentView, BreakerView, PoolView
+from taskdist.core.views import AgentState, AgentView, BreakerView, Outside, PoolView
 
 # What a queue says of order: if any of it changes, its Tasks stand elsewhere.
 _ORDER: Final = (
@@ -126,7 +126,7 @@ class Core:
         self._rules_changed(former, self._catalogue.queue(event.key), now)
 
     def _backlog_seen(self, event: events.BacklogSeen, _now: float) -> None:
-        self._autoscaler.backlogs.tell(event.queue, event.source, event.messages, event.until)
+        self._autoscaler.backlogs.tell(event.queue, event.source, event.messages, event.until, event.oldest)
 
     def _rules_changed(self, former: Queue, queue: Queue, now: float) -> None:
         """Move the queue's waiting Tasks to where its present rules put them."""
@@ -424,6 +424,10 @@ class Core:
     def waiting_outside(self, queue: Key) -> int:
         """Return how many messages wait at sources for the queue, as they said lately."""
         return self._autoscaler.backlogs.waiting(queue)
+
+    def outside(self, queue: Key) -> Outside | None:
+        """Return what waits at sources for the queue, as they said lately; None if nothing does."""
+        return self._autoscaler.backlogs.outside(queue)
 
     def pool_view(self, key: Key) -> PoolView:
         """Return the pool as it is now. For an unknown pool: what is left of it, and 0 desired."""

@@ -10,13 +10,15 @@ from typing import NamedTuple
 
 from taskdist.core.fleet.equivalence import Candidate, Candidates, Demand
 from taskdist.core.model import Key, Pool, Queue
+from taskdist.core.views import Outside
 
 
 class _Told(NamedTuple):
-    """The last word of one source, and until when it counts."""
+    """The last word of one source, and until when it counts. `oldest`: when its oldest message was published."""
 
     messages: int
     until: float
+    oldest: float | None
 
 
 class Backlogs:
@@ -30,12 +32,12 @@ class Backlogs:
         self._look_at = inf
         self.changed = False
 
-    def tell(self, queue: Key, source: str, messages: int, until: float) -> None:
+    def tell(self, queue: Key, source: str, messages: int, until: float, oldest: float | None = None) -> None:
         """Take what a source says of what waits for the queue; 0 messages: it says nothing any more."""
         told = self._told.setdefault(queue, {})
         former = told.pop(source, None)
         if messages > 0:
-            told[source] = _Told(messages, until)
+            told[source] = _Told(messages, until, oldest)
             self._look_at = min(self._look_at, until)
         if not told:
             del self._told[queue]
@@ -46,6 +48,18 @@ class Backlogs:
         """Return how many messages wait for the queue."""
         told = self._told.get(queue)
         return 0 if told is None else sum([each.messages for each in told.values()])
+
+    def outside(self, queue: Key) -> Outside | None:
+        """Return how many messages wait for the queue, and which source has the oldest; None if none wait."""
+        told = self._told.get(queue)
+        if told is None:
+            return None
+        aged = [(each.oldest, source) for source, each in told.items() if each.oldest is not None]
+        if aged:
+            oldest, source = min(aged)
+            return Outside(self.waiting(queue), source, oldest)
+        most = min([(-each.messages, source) for source, each in told.items()])
+        return Outside(self.waiting(queue), most[1], None)
 
     def lapse(self, now: float) -> None:
         """Forget what was told too long ago."""

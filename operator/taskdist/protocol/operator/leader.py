@@ -14,6 +14,7 @@ from taskdist.api import BreakerState, Phase
 from taskdist.core import Core, decisions
 from taskdist.core.events import BacklogSeen, PoolApplied, PoolDeleted, QueueApplied, QueueDeleted
 from taskdist.core.model import Key, Pool, Queue
+from taskdist.protocol.backlogs import BACKLOG_SECONDS, SeenBacklog
 from taskdist.protocol.messages import AgentIdentity, FromAgent, Hello, Hold
 from taskdist.protocol.observations import (
     Action,
@@ -45,8 +46,6 @@ from taskdist.protocol.settings import LeaderSettings
 
 # How often a leader whose sure time has passed asks whether it was renewed since.
 LAPSED_SECONDS = 0.25
-# How long what a source says of its backlog counts, unless it says it again: each 30 s where anything waits.
-BACKLOG_SECONDS = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +156,13 @@ class Leader:
         self.state.queues.pop(key, None)
         self.core.handle(QueueDeleted(key), now.wall)
 
-    def backlog_seen(self, queue: Key, source: str, messages: int, now: Now) -> list[Action]:
-        """A source has said how many messages wait at it for this queue. That counts until it is too old."""
-        return self._input(partial(self._on_backlog_seen, queue, source, messages), now)
+    def backlog_seen(self, told: SeenBacklog, now: Now) -> list[Action]:
+        """A source has said how many messages wait at it for a queue. That counts until it is too old."""
+        return self._input(partial(self._on_backlog_seen, told), now)
 
-    def _on_backlog_seen(self, queue: Key, source: str, messages: int, now: Now) -> None:
-        self.core.handle(BacklogSeen(queue, source, messages, now.wall + BACKLOG_SECONDS), now.wall)
+    def _on_backlog_seen(self, told: SeenBacklog, now: Now) -> None:
+        until = now.wall + BACKLOG_SECONDS
+        self.core.handle(BacklogSeen(told.queue, told.source, told.messages, until, told.oldest), now.wall)
 
     def pool_applied(self, pool: Pool, now: Now) -> list[Action]:
         """A pool is there, new or changed."""

@@ -1,0 +1,49 @@
+"""Questions to the leader's view: by which path each is asked, and how its answer is read.
+
+Refuses to ask: ways to the leader are `client.view`'s.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+from urllib.parse import quote, urlencode
+
+from taskdist.api.meta import Model
+from taskdist.api.view import Explanation, QueueView
+from taskdist.client.errors import NoAnswer
+
+AnswerT = TypeVar("AnswerT", bound=Model)
+
+ASK_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[AnswerT]):
+    """One question. `body` is what is posted; `seconds` how long the answer may take."""
+
+    path: str
+    answer: type[AnswerT]
+    body: bytes | None = None
+    seconds: float = ASK_SECONDS
+
+    def read(self, told: bytes) -> AnswerT:
+        """Raises NoAnswer."""
+        try:
+            return self.answer.model_validate_json(told)
+        except ValueError as error:
+            raise NoAnswer(f"the leader's answer makes no sense here: is it of another release? {error}") from error
+
+
+def explanation(namespace: str, name: str) -> Question[Explanation]:
+    """Where the Task stands and why."""
+    return Question(_path(namespace, "tasks", name) + "/explain", Explanation)
+
+
+def queue(namespace: str, name: str) -> Question[QueueView]:
+    """A queue as it is now."""
+    return Question(_path(namespace, "queues", name), QueueView)
+
+
+def _path(namespace: str, kind: str, name: str = "", **query: str) -> str:
+    below = f"/{quote(name, safe='')}" if name else ""
+    asked = urlencode({key: value for key, value in query.items() if value})
+    return f"/v1/namespaces/{quote(namespace, safe='')}/{kind}{below}{f'?{asked}' if asked else ''}"
