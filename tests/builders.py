@@ -62,6 +62,9 @@ class TaskBuilder:
     def resources(self, **amounts: int) -> TaskBuilder:
         return self._with(resources=tuple(sorted(amounts.items())))
 
+    def stored(self) -> TaskBuilder:
+        return self._with(objects=True)
+
     def skills(self, *skills: str) -> TaskBuilder:
         return self._with(skills=frozenset(skills))
 
@@ -205,6 +208,9 @@ class AgentBuilder:
 
     def resources(self, **amounts: int) -> AgentBuilder:
         return self._with(resources=tuple(sorted(amounts.items())))
+
+    def stores(self) -> AgentBuilder:
+        return self._with(objects=True)
 
     def skills(self, *skills: str) -> AgentBuilder:
         return self._with(skills=frozenset(skills))

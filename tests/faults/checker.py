@@ -11,7 +11,7 @@ from faults.fates import REASONS, WatchedCore
 from faults.violation import Violation
 from taskdist.api import Delivery, Dispatch, Phase, Reason, Reclaim
 from taskdist.protocol.attempt_limits import TIMED_OUT, next_due
-from taskdist.protocol.messages import Cancel, Final, FromAgent, Grant, LeaseName, Result, Verdict
+from taskdist.protocol.messages import Cancel, Final, FromAgent, Grant, LeaseName, Result, Verdict, by_value
 from taskdist.protocol.observations import ObservedTask, RemovePod, WriteStatus
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class Checker:
             status = action.status
             self.recorded.add((uid, status["attempt"], status["epoch"], status["agentUid"]))
         elif phase == "Succeeded" and action.result_of is None:
-            body = action.body or b""
+            body = by_value(action.body or b"")
             lease = self.bodies.get(body)
             if lease is None or lease.task_uid != uid:
                 raise Violation("result", f"{uid}: nobody produced {body!r}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskdist.protocol.messages import (
     ToAgent,
+    by_value,
 )
 from taskdist.protocol.observations import (
     Action,
@@ -388,7 +389,8 @@ class Operator:
         api = self.world.api
         stored = api.tasks.get(action.uid)
         before = api.record(stored) if stored is not None and not stored.deleted else None
-        done = api.write(action.uid, action.resource_version, action.status, action.body, action.result_of)
+        body = None if action.body is None else by_value(action.body)
+        done = api.write(action.uid, action.resource_version, action.status, body, action.result_of)
         self.world.say("api", f"{action.uid} write at v{action.resource_version} by {self.name}: {done}")
         self.world.check.tried(action, done)
         if done == "ok" and before is not None:

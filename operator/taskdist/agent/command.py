@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from taskdist.agent import usage
 from taskdist.agent.attempt import Attempt, Reports, least
 from taskdist.agent.processes import describe_exit, die_with_parent, kill_orphans
+from taskdist.agent.results import limit, too_large
 from taskdist.protocol.values import parse_object
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 EX_DATAERR = os.EX_DATAERR
 # And of "temporary failure; the user is invited to retry".
 EX_TEMPFAIL = os.EX_TEMPFAIL
-# More than any result may have; what a command writes beyond it is not kept in memory.
+# More than any result may have without an object store; what a command writes beyond is not kept in memory.
 MAX_OUTPUT = 1024 * 1024
 MAX_TAIL = 2048
 # How long, in seconds, the last output is waited for once nothing that could write it runs any more.
@@ -135,7 +136,7 @@ class Command:
 
         attempt.on_cancel(terminate)
         attempt.started()
-        output = _Drain(process.stdout, head=MAX_OUTPUT)
+        output = _Drain(process.stdout, head=max(MAX_OUTPUT, limit()))
         heard = _Heard(lambda fraction, message: self._reports.put(attempt, fraction, message))
         errors = _Drain(process.stderr, tail=MAX_TAIL, copy=sys.stderr.buffer, lines=heard.line)
         feeder = threading.Thread(target=_feed, args=(process.stdin, attempt.payload), daemon=True)
@@ -211,7 +212,7 @@ def _say_exit(code: int, tail: str) -> str:
 
 def _result(output: bytes, total: int) -> tuple[dict[str, Any], bytes]:
     if total > len(output):
-        message = f"the command wrote {total} bytes to stdout; store large results elsewhere and print a reference"
+        _, message = too_large(f"the command wrote {total} bytes to stdout")
         return _failed(message, retryable=False, reason="ResultTooLarge"), b""
     if not output.strip():
         return {"outcome": "returned"}, b"{}"

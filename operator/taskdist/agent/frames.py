@@ -10,8 +10,11 @@ import socket
 import struct
 from typing import Any, NamedTuple
 
+from taskdist.agent.results import limit
+
 _LENGTHS = struct.Struct(">II")
-# A payload or result is at most 64 KiB; messages are bounded too. Anything near this is not one of our frames.
+# What a frame holds beside payloads, parents and results of the object store: those are at most 64 KiB without one, and
+# messages are bounded. Anything near this is not one of our frames.
 MAX_FRAME = 4 * 1024 * 1024
 
 
@@ -30,7 +33,8 @@ def encode(head: dict[str, Any], body: bytes = b"") -> bytes:
 
 def _sizes(prefix: bytes) -> tuple[int, int]:
     head, body = _LENGTHS.unpack(prefix)
-    if head + body > MAX_FRAME:
+    # Parents in the head, as JSON in JSON; a payload or result in the body.
+    if head + body > MAX_FRAME and head + body > MAX_FRAME + 3 * limit():
         raise EOFError(f"a frame of {head + body} bytes: the peer does not speak this protocol")
     return head, body
 

@@ -22,12 +22,12 @@ import aiohttp
 from taskdist.agent import parents, usage
 from taskdist.agent.attempt import Paced, least, retry_after
 from taskdist.agent.outcomes import Failed, Returned
-from taskdist.agent.results import too_large
+from taskdist.agent.results import limit, too_large
 from taskdist.agent.vital import vital, vital_task
 from taskdist.agent.work import Offered, WorkEvents
 from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
-from taskdist.protocol.messages import Grant, LeaseName
+from taskdist.protocol.messages import Grant, LeaseName, by_value
 from taskdist.protocol.status import clip as bounded
 from taskdist.protocol.values import parse_object
 
@@ -112,7 +112,7 @@ class HttpEndpoint:
             "attempt": lease.attempt,
         }
         # The payload is JSON already: it is put in as it is.
-        body = b'{"payload":' + (grant.payload or b"{}") + b"," + json.dumps(about).encode()[1:]
+        body = b'{"payload":' + (by_value(grant.payload) or b"{}") + b"," + json.dumps(about).encode()[1:]
         if grant.parents:
             body = body[:-1] + b',"parents":' + parents.encode(grant.parents) + b"}"
         async with self._http.post(
@@ -125,19 +125,19 @@ class HttpEndpoint:
                     message = f"POST {self._url} answered {response.status}, and ended without a result"
                     return Failed(Reason.HANDLER_ERROR, message), None
             else:
-                answer = await _read(response.content, MAX_RESULT_BYTES + 1)
+                answer = await _read(response.content, limit() + 1)
         if not ok:
             return self._refused(response, answer)
-        if len(answer) > MAX_RESULT_BYTES:
+        if len(answer) > limit():
             return Failed(*too_large(f"POST {self._url} answered more than that: {len(answer)} bytes"), False), None
-        answer = answer.strip() or b"{}"
         try:
-            parse_object(answer)
+            # A large one on a thread: the leases of others are renewed meanwhile.
+            small = len(answer) <= MAX_RESULT_BYTES
+            body, used = _result(answer) if small else await asyncio.to_thread(_result, answer)
         except ValueError as error:
             what = "but not with a JSON object that can be kept as it is"
             message = bounded(f"POST {self._url} answered {response.status}, {what}: {error}")
             return Failed(Reason.RESULT_REFUSED, message, False), None
-        body, used = usage.of_result(answer)
         return Returned(body), used
 
     def _refused(self, response: aiohttp.ClientResponse, answer: bytes) -> tuple[Failed, Any]:
@@ -156,7 +156,8 @@ class HttpEndpoint:
         reports = Paced(vital(self._events.broke, partial(self._events.progress, lease)))
         rest = b""
         try:
-            while len(rest) <= MAX_RESULT_BYTES:
+            most = limit()
+            while len(rest) <= most:
                 part = await stream.readany()
                 *lines, rest = (rest + part).split(b"\n") if part else (rest, b"")
                 for line in lines:
@@ -170,6 +171,13 @@ class HttpEndpoint:
             return rest
         finally:
             reports.drop()
+
+
+def _result(answer: bytes) -> tuple[bytes, Any]:
+    """The result in an answer, and what it says was used of budgets. Raises ValueError."""
+    answer = answer.strip() or b"{}"
+    parse_object(answer)
+    return usage.of_result(answer)
 
 
 def _report(line: bytes) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from taskdist.agent.vital import vital
 from taskdist.agent.work import Offered, StartError, WorkEvents
 from taskdist.agent.worker import load
 from taskdist.api import Reason
-from taskdist.protocol.messages import Grant, LeaseName
+from taskdist.protocol.messages import Grant, LeaseName, by_value
 
 
 @dataclass(eq=False, slots=True)
@@ -101,7 +101,7 @@ class InProcess:
                     continue
                 self._call(self._tell_started, job)
                 try:
-                    outcome = invoke(self._agent, job.grant.payload, job.context, runner)
+                    outcome = invoke(self._agent, by_value(job.grant.payload), job.context, runner)
                 except BaseException as error:
                     outcome = Failed(Reason.HANDLER_ERROR, bounded(f"{type(error).__name__}: {error}"))
                 self._tell(job, outcome)

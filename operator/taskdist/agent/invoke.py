@@ -17,10 +17,9 @@ from pydantic_core import to_jsonable_python
 from taskdist.agent.attempt import least
 from taskdist.agent.outcomes import Cancelled, Failed, Outcome, Returned
 from taskdist.agent.remains import SETTLE_SECONDS
-from taskdist.agent.results import too_large
+from taskdist.agent.results import limit, too_large
 from taskdist.agent.sdk import Agent, Context, Handler, Permanent, Throttled
 from taskdist.api import Reason
-from taskdist.api.task import MAX_RESULT_BYTES
 from taskdist.protocol import values
 
 MAX_MESSAGE = 4096
@@ -123,7 +122,7 @@ def encode_result(value: Any) -> Outcome:
     wrong = values.fault(plain)
     if wrong:
         return Failed(Reason.RESULT_REFUSED, f"the handler's result cannot be kept as it is: {wrong}", retryable=False)
-    if len(body) > MAX_RESULT_BYTES:
+    if len(body) > limit():
         return Failed(*too_large(f"the result has {len(body)} bytes"), retryable=False)
     return Returned(body)
 

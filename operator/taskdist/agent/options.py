@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from taskdist.common.environment import SettingsError
+from taskdist.objects.settings import ObjectSettings
+
 # The default terminationGracePeriodSeconds of a pod, less what closing down may take.
 DEFAULT_GRACE_SECONDS = 25.0
 
@@ -48,6 +51,7 @@ class AgentOptions:
     grace_seconds: float = DEFAULT_GRACE_SECONDS
     agent: str = field(default="")
     termination_log: Path | None = None
+    objects: ObjectSettings | None = None
 
     def check(self) -> None:
         """Raise OptionError if this is no agent."""
@@ -75,7 +79,7 @@ def options_from_env(env: Mapping[str, str] | None = None) -> AgentOptions:
     """Read the TASKDIST_… variables. Raises OptionError for one that cannot be read."""
     env = os.environ if env is None else env
     found = AgentOptions()
-    words = {
+    words: dict[str, object] = {
         "module": env.get("TASKDIST_MODULE", ""),
         "command": split_command(env.get("TASKDIST_COMMAND", ""), "TASKDIST_COMMAND"),
         "http": env.get("TASKDIST_HTTP", ""),
@@ -95,6 +99,10 @@ def options_from_env(env: Mapping[str, str] | None = None) -> AgentOptions:
         "agent": env.get("TASKDIST_AGENT") or env.get("HOSTNAME", ""),
         "termination_log": Path(env["TASKDIST_TERMINATION_LOG"]) if env.get("TASKDIST_TERMINATION_LOG") else None,
     }
+    try:
+        words["objects"] = ObjectSettings.from_env(env)
+    except SettingsError as error:
+        raise OptionError(str(error)) from None
     return replace(found, **words)  # type: ignore[arg-type]  # a dict of fields of different types
 
 

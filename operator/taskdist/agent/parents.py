@@ -16,8 +16,9 @@ from taskdist.protocol import messages
 class ParentResult:
     """A Task that this one depends on. `phase` is Succeeded, Failed or Cancelled; empty if it was deleted.
 
-    `result` is what its handler returned; None if it left none. The results of all parents are at most 64 KiB: one that
-    does not fit is `{"$ref": "task/NAME"}`, and `reference` then says `task/NAME`.
+    `result` is what its handler returned; None if it left none. One that is too large to be sent is
+    `{"$ref": "task/NAME"}`, or `{"$ref": "s3://BUCKET/KEY"}` if it is in an object store that the agent does not fetch
+    it from; `reference` then says what stands there.
     """
 
     name: str
@@ -27,15 +28,15 @@ class ParentResult:
     @property
     def reference(self) -> str:
         """Where the result stands that was too large to be sent; empty if it was sent."""
-        name = f"task/{self.name}"
-        return name if self.result == {"$ref": name} else ""
+        told = self.result.get("$ref") if self.result is not None and len(self.result) == 1 else None
+        return told if isinstance(told, str) and (told == f"task/{self.name}" or told.startswith("s3://")) else ""
 
 
 def encode(parents: Iterable[messages.ParentResult]) -> bytes:
     """Return all as one JSON object, UTF-8; nothing at all if there are none."""
     parts = [
         b'%s:{"phase":%s,"result":%s}'
-        % (json.dumps(each.name).encode(), json.dumps(each.phase).encode(), each.result or b"null")
+        % (json.dumps(each.name).encode(), json.dumps(each.phase).encode(), messages.as_value(each.result) or b"null")
         for each in parents
     ]
     return b"{" + b",".join(parts) + b"}" if parts else b""

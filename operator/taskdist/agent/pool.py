@@ -32,7 +32,7 @@ from taskdist.agent.warden import Warden
 from taskdist.agent.work import Offered, StartError, WorkEvents
 from taskdist.api import Reason
 from taskdist.common.backoff import Backoff
-from taskdist.protocol.messages import Grant, LeaseName
+from taskdist.protocol.messages import Grant, LeaseName, by_value
 
 # Workers that are kept idle beyond those that work, as far as there are slots: starting one takes a tenth of a second.
 SPARE_WORKERS = 8
@@ -356,7 +356,7 @@ class WorkerPool:
                 "agent": self._agent,
                 "parents": parents.encode(grant.parents).decode("utf-8", "replace"),
             }
-            worker.writer.write(frames.encode(head, grant.payload))
+            worker.writer.write(frames.encode(head, by_value(grant.payload)))
 
     def _drop_waiting(self, lease: LeaseName) -> None:
         self._waiting = deque(job for job in self._waiting if job.grant.lease != lease)

@@ -21,6 +21,7 @@ from taskdist.agent.processes import adopt_orphans
 from taskdist.agent.supervisor import EXIT_CANNOT_START, EXIT_USAGE, Supervisor
 from taskdist.agent.transport import Endpoint, GrpcConnector, fault
 from taskdist.agent.work import Executor, Offered
+from taskdist.common.environment import SettingsError
 from taskdist.protocol import instances
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.messages import PROTOCOL_VERSION, Hello
@@ -76,6 +77,7 @@ def make_end(options: AgentOptions, started: float, settings: AgentSettings, off
         fenced=offered.fenced,
         software=f"taskdist/{taskdist.__version__} python/{sys.version_info.major}.{sys.version_info.minor}",
         started=started,
+        objects=options.objects is not None,
     )
     instance = secrets.token_hex(16)
     if options.termination_log is not None:
@@ -97,7 +99,21 @@ def check_offer(options: AgentOptions) -> None:
 
 
 def make_executor(options: AgentOptions, log: FilteringBoundLogger) -> Executor:
-    """Build what runs the work. Raises OptionError for a command that does not exist."""
+    """Build what runs the work. Raises OptionError for a command that does not exist, or a store without its extra."""
+    inner = _make_inner(options, log)
+    if options.objects is None:
+        return inner
+    # Imported where it is used: most agents have no store.
+    from taskdist.agent.by_reference import ByReference
+    from taskdist.objects.transfer import connect
+
+    try:
+        return ByReference(inner, connect(options.objects), parents=not options.command)
+    except SettingsError as error:
+        raise OptionError(str(error)) from None
+
+
+def _make_inner(options: AgentOptions, log: FilteringBoundLogger) -> Executor:
     if options.http:
         # Imported where it is used: an HTTP client is a large part of a small agent's memory.
         from taskdist.agent.http import HttpEndpoint

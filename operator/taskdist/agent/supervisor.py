@@ -24,7 +24,7 @@ from taskdist.common.backoff import Backoff
 from taskdist.common.boottime import boottime
 from taskdist.protocol.agent import AgentEnd
 from taskdist.protocol.agent.work import AgentAction, CancelWork, Disconnect, Exit, KillWork, SendUp, StartWork
-from taskdist.protocol.messages import FromAgent, LeaseName, Refused, ToAgent, Welcome
+from taskdist.protocol.messages import Body, FromAgent, LeaseName, Refused, ToAgent, Welcome
 from taskdist.protocol.settings import AgentSettings
 
 FIRST_REDIAL_SECONDS = 0.1
@@ -308,13 +308,13 @@ class Supervisor:
     def progress(self, lease: LeaseName, fraction: float, message: str) -> None:
         self._act(self._protocol.progress(lease, fraction, message, boottime()))
 
-    def finished(self, lease: LeaseName, body: bytes, used: Any = None) -> None:
+    def finished(self, lease: LeaseName, body: Body, used: Any = None) -> None:
         """Pass a result on, once it is sure that the link and the Task's status can carry it."""
-        refused = refusal(body)
+        refused = refusal(body) if isinstance(body, bytes) else None
         if refused is not None:
             self.failed(lease, Failed(*refused, retryable=False), used)
             return
-        self._log.info("task finished", **_about(lease), bytes=len(body))
+        self._log.info("task finished", **_about(lease), bytes=len(body) if isinstance(body, bytes) else body.size)
         self._act(self._protocol.finished(lease, body, boottime(), self._used(lease, used)))
 
     def failed(self, lease: LeaseName, failed: Failed, used: Any = None) -> None:

@@ -14,7 +14,7 @@ from taskdist.agent.outcomes import Failed
 from taskdist.agent.results import refusal
 from taskdist.agent.work import Executor
 from taskdist.common.boottime import boottime
-from taskdist.protocol.messages import Grant, LeaseName
+from taskdist.protocol.messages import Body, Grant, LeaseName, by_value
 
 LEASE = LeaseName("00000000-0000-0000-0000-000000000000", 1, 1)
 # How long, in seconds, a handler that was told to stop may take for it.
@@ -44,7 +44,8 @@ class _Events:
     def progress(self, _lease: LeaseName, fraction: float, message: str) -> None:
         self._report(fraction, message)
 
-    def finished(self, _lease: LeaseName, body: bytes, used: Any = None) -> None:
+    def finished(self, _lease: LeaseName, body: Body, used: Any = None) -> None:
+        body = by_value(body)  # nothing is put anywhere
         refused = refusal(body)
         self._over(Tried(body, used=used) if refused is None else Tried(failed=Failed(*refused, retryable=False)))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from taskdist.agent.outcomes import Failed
-from taskdist.protocol.messages import Grant, LeaseName
+from taskdist.protocol.messages import Body, Grant, LeaseName
 
 
 class StartError(Exception):
@@ -29,7 +29,7 @@ class WorkEvents(Protocol):
 
     def progress(self, lease: LeaseName, fraction: float, message: str) -> None: ...
 
-    def finished(self, lease: LeaseName, body: bytes, used: Any = None) -> None: ...
+    def finished(self, lease: LeaseName, body: Body, used: Any = None) -> None: ...
 
     def failed(self, lease: LeaseName, failed: Failed, used: Any = None) -> None: ...
 

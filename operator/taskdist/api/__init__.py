@@ -20,6 +20,7 @@ from taskdist.api.meta import (
     ObjectMeta,
     SelectorRequirement,
 )
+from taskdist.api.objects import ObjectRef
 from taskdist.api.reasons import Phase, Reason, Unreadable
 from taskdist.api.routes import Route, RouteMatch, RouteStep
 from taskdist.api.strategies import Strategy
@@ -81,6 +82,7 @@ __all__ = [
     "Kafka",
     "LabelSelector",
     "ObjectMeta",
+    "ObjectRef",
     "OnDependencyFailure",
     "OnExhausted",
     "OnHopeless",

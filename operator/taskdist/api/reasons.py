@@ -48,6 +48,7 @@ class Reason(StrEnum):
     QUALITY_TOO_LOW = "QualityTooLow"
     AFFINITY_WAIT = "AffinityWait"  # it waits for an agent that it prefers, and after a while for any
     TOO_LARGE = "TooLarge"  # more slots or resources than any agent has in all
+    OBJECT_STORE_MISSING = "ObjectStoreMissing"  # its payload is in a store, and no agent has one
     UNFENCED = "Unfenced"  # only agents that cannot be fenced, in a queue that forbids overlap
     NO_FREE_SLOTS = "NoFreeSlots"
     SCHEDULED = "Scheduled"  # its notBefore is yet to come
@@ -71,6 +72,10 @@ class Reason(StrEnum):
     HANDLER_CRASHED = "HandlerCrashed"
     UNKNOWN_TYPE = "UnknownType"
     INVALID_PAYLOAD = "InvalidPayload"
+    OBJECT_UNAVAILABLE = "ObjectUnavailable"  # the store gave no answer, or refused the agent
+    OBJECT_NOT_FOUND = "ObjectNotFound"  # the store has no such object (any more)
+    OBJECT_MISMATCH = "ObjectMismatch"  # it is not what the reference says: its size or hash differs
+    OBJECT_REFUSED = "ObjectRefused"  # the reference names what the agent may not read, or is too large for it
     LEASE_EXPIRED = "LeaseExpired"
     AGENT_LOST = "AgentLost"
     GIVEN_BACK = "GivenBack"  # a draining agent returned it; not counted as a failure
@@ -142,6 +147,7 @@ FAILURES = (
     Reason.HANDLER_ERROR,
     Reason.HANDLER_CRASHED,
     Reason.UNKNOWN_TYPE,
+    Reason.OBJECT_UNAVAILABLE,
     Reason.LEASE_EXPIRED,
     Reason.AGENT_LOST,
     Reason.EXECUTION_TIMED_OUT,

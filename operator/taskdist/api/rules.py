@@ -297,6 +297,10 @@ def creation_checks() -> list[Check]:
             "spec.waitForPreferredSeconds waits for what spec.preferred names, which is empty: name it, or leave the "
             "wait out",
         ),
+        Check(
+            "(!has(self.spec.payloadRef) || !has(dyn(self.spec).payload))",
+            "spec.payload and spec.payloadRef both say the input: set one of the two",
+        ),
     ]
 
 
@@ -357,7 +361,7 @@ def final_checks() -> list[Check]:
             _final(name, fields[name]),
             f"status.{name} is final once status.phase is Succeeded, Failed or Cancelled: leave it as it is",
         )
-        for name in ("phase", "reason", "attempt", "failures", "result", "finishedAt")
+        for name in ("phase", "reason", "attempt", "failures", "result", "resultRef", "finishedAt")
     ]
 
 

@@ -21,12 +21,13 @@ from taskdist.api.meta import (
     Word,
     as_map,
 )
+from taskdist.api.objects import MAX_INLINE_BYTES, ObjectRef
 from taskdist.api.reasons import Phase, Reason
 from taskdist.api.strategies import Strategy
 
 # Bytes of JSON. The API server cannot bound an object of unknown fields, so the operator enforces both.
-MAX_PAYLOAD_BYTES = 64 * 1024
-MAX_RESULT_BYTES = 64 * 1024
+MAX_PAYLOAD_BYTES = MAX_INLINE_BYTES
+MAX_RESULT_BYTES = MAX_INLINE_BYTES
 # What status keeps of ended attempts: all that a queue may allow (100 retries) and some that do not count, in at most
 # so many bytes of JSON. The messages of older ones are shortened first; what is dropped at last is counted.
 MAX_ATTEMPT_RECORDS = 128
@@ -115,6 +116,9 @@ class TaskSpec(Model):
         default_factory=dict,
         description="Input of the handler, any JSON object of at most 64 KiB.",
         json_schema_extra=ANY_JSON_OBJECT,
+    )
+    payload_ref: ObjectRef | None = Field(
+        default=None, description="Where the input stands that is larger than that, instead of payload."
     )
     priority: Priority = Field(
         default=Priority.NORMAL,
@@ -330,6 +334,9 @@ class TaskStatus(Model):
         default=None,
         description="What the handler returned, a JSON object of at most 64 KiB.",
         json_schema_extra=ANY_JSON_OBJECT,
+    )
+    result_ref: ObjectRef | None = Field(
+        default=None, description="Where the result stands that is larger than that, instead of result."
     )
     progress: Progress | None = Field(default=None, description="Progress of the running attempt.")
     attempts: Annotated[list[AttemptRecord], Field(max_length=MAX_ATTEMPT_RECORDS)] = Field(

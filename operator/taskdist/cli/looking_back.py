@@ -145,6 +145,8 @@ def _tell(record: Record, tried: Sequence[Record]) -> None:
         )
     if record["result"] is not None:
         print(f"\n{show.as_json(record['result'])}")
+    elif ref := (record["status"] or {}).get("resultRef"):
+        print(f"\nThe result is in the object store, if it is kept there for so long: {ref['uri']}")
 
 
 def _moment(moment: datetime | None) -> str:

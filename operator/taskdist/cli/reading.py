@@ -10,6 +10,7 @@ from taskdist.cli.cluster import Cluster
 from taskdist.cli.run import FAILED, OK, complain, note
 from taskdist.cli.waiting import no_result, until_ended, verdict
 from taskdist.client.changes import all_changes
+from taskdist.client.references import References
 from taskdist.client.states import attempt_line, phase_of, settled, status_of, story
 from taskdist.common import times
 from taskdist.kube import TASKS, ApiError, Obj, Unreachable, name_of, namespace_of
@@ -147,6 +148,7 @@ async def result(cluster: Cluster, name: str, *, wait: bool, timeout: float | No
         for record in status_of(obj).get("attempts") or ():
             note(f"  {attempt_line(record)}")
         return FAILED
+    obj = await References().whole(obj)
     value = status_of(obj).get("result") or {}
     show.document(value, output or "json")
     return OK

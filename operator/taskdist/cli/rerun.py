@@ -44,6 +44,13 @@ def manifest(
     """Return the Task to create, and which fields of the first one were left out and not set anew."""
     again = {key: value for key, value in spec.items() if key not in LEFT_OUT}
     for path, value in changes:
+        if path[0] == "payload" and again.get("payloadRef") is not None:
+            if len(path) > 1:
+                where = again["payloadRef"]["uri"]
+                raise Malformed(
+                    f"the payload is in an object store ({where}): set the whole of it (payload=JSON), or nothing of it"
+                )
+            del again["payloadRef"]
         _set(again, path, value)
     body = {
         "apiVersion": f"{GROUP}/{VERSION}",

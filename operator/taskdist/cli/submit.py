@@ -6,6 +6,7 @@ from taskdist.cli.cluster import Cluster
 from taskdist.cli.run import OK, complain, note
 from taskdist.cli.waiting import no_result, until_ended, verdict
 from taskdist.client.creating import CREATED, Slips, create
+from taskdist.client.references import References
 from taskdist.client.states import status_of
 from taskdist.client.submission import Submission, manifest
 from taskdist.kube import Obj, name_of, uid_of
@@ -16,7 +17,8 @@ async def submit(
 ) -> int:
     """Create the Task, or find the one with its idempotency key; with `wait`, stay until it has ended and print its
     result."""
-    body = manifest(submission, cluster.namespace)
+    stored = References()
+    body = await stored.put(manifest(submission, cluster.namespace, stored.most_bytes))
     obj, done = await create(cluster, body, _warn)
     if done == CREATED:
         await Slips(cluster, _warn).look(body)
@@ -31,7 +33,7 @@ async def submit(
     elif output:
         show.document(show.clean(obj), output)
     elif verdict(obj) == OK:
-        print(show.as_json(status_of(obj).get("result") or {}))
+        print(show.as_json(status_of(await stored.whole(obj)).get("result") or {}))
     if verdict(obj) != OK:
         complain(no_result(obj, cluster.options))
     return verdict(obj)

@@ -15,12 +15,14 @@ from taskdist.client.changes import changes
 from taskdist.client.creating import CREATED, Slips, create
 from taskdist.client.errors import QueueFull, TaskdistError, TaskdistWarning, TaskGone, TaskTimeout, told
 from taskdist.client.hub import Hub
+from taskdist.client.references import References
 from taskdist.client.results import Outcome, SubmittedTask, result_of
 from taskdist.client.states import TaskState, ended, settled
 from taskdist.client.submission import Payload, Submission, TaskOptions, from_document, manifest, named
 from taskdist.client.windowed import windowed
 from taskdist.common.backoff import Backoff
 from taskdist.kube import TASKS, Obj, OnRequest, uid_of
+from taskdist.objects.transfer import Objects
 
 _log = logging.getLogger("taskdist.client")
 ResultT = TypeVar("ResultT")
@@ -48,6 +50,8 @@ class AsyncClient:
         on_warning: told of likely slips, such as a type that no agent handles; else `warnings.warn`.
         view: stands for that of the operator which leads; else it is found by the API server.
         on_request: told of each request: verb, resource, outcome, seconds.
+        objects: the object store for payloads and results of more than 64 KiB; else that of TASKDIST_OBJECTS_URL, if it
+            is set.
     """
 
     def __init__(
@@ -62,7 +66,9 @@ class AsyncClient:
         on_warning: Callable[[str], None] | None = None,
         view: View | None = None,
         on_request: OnRequest | None = None,
+        objects: Objects | None = None,
     ) -> None:
+        self._stored = References(objects)
         self._where = (namespace, os.fspath(kubeconfig) if kubeconfig is not None else None, context)
         self._on_request = on_request
         self._gateway = gateway or os.environ.get("TASKDIST_GATEWAY") or None
@@ -156,7 +162,9 @@ class AsyncClient:
         With an `idempotency_key` the same Task is meant by all who submit it with this key; without one it has a name
         of its own. Either way it is safe to try again: it is made once.
 
-        Raises InvalidTask, QueueFull, NotAllowed, KeyInUse, Unavailable.
+        A payload of more than 64 KiB goes by the object store, if there is one.
+
+        Raises InvalidTask, QueueFull, NotAllowed, KeyInUse, ObjectFailed, Unavailable.
         """
         return await self.submit_one(Submission.of(queue, type, payload, **options), result_type=result_type)
 
@@ -164,11 +172,11 @@ class AsyncClient:
         self, submission: Submission, *, result_type: type[ResultT] | None = None
     ) -> SubmittedTask[ResultT]:
         """The same for a Submission."""
-        return await self._create(named(manifest(submission, self.namespace)), result_type)
+        return await self._create(named(manifest(submission, self.namespace, self._stored.most_bytes)), result_type)
 
     async def submit_document(self, document: Any) -> SubmittedTask[dict[str, Any]]:
         """The same for a Task as it is written down: a manifest, or the fields of its spec with `name` and `labels`."""
-        return await self._create(named(from_document(document, self.namespace)), None)
+        return await self._create(named(from_document(document, self.namespace, self._stored.most_bytes)), None)
 
     async def submit_many(
         self, submissions: Iterable[Submission], *, concurrency: int = CONCURRENCY, wait_if_full: bool = False
@@ -180,7 +188,7 @@ class AsyncClient:
 
         async def one(submission: Submission) -> SubmittedTask[dict[str, Any]] | TaskdistError:
             try:
-                body = named(manifest(submission, self.namespace))
+                body = named(manifest(submission, self.namespace, self._stored.most_bytes))
                 made: SubmittedTask[dict[str, Any]] = await self._create(body, None, wait_if_full=wait_if_full)
                 return made
             except TaskdistError as error:
@@ -202,6 +210,7 @@ class AsyncClient:
         self, body: Obj, result_type: type[ResultT] | None, *, wait_if_full: bool = False
     ) -> SubmittedTask[ResultT]:
         tries = 0
+        body = await self._stored.put(body)
         while True:
             try:
                 with told():
@@ -241,10 +250,10 @@ class AsyncClient:
     async def result(self, task: AnyTask, result_type: type[Any] | None = None, *, timeout: float | None = None) -> Any:
         """The Task's result, once it has succeeded: a dict, or of the type that was asked for here or on submitting.
 
-        Raises TaskFailed, TaskCancelled, DeadLettered, InvalidResult, and what `wait` raises.
+        Raises TaskFailed, TaskCancelled, DeadLettered, InvalidResult, ObjectFailed, and what `wait` raises.
         """
         wanted = result_type or (task.result_type if isinstance(task, SubmittedTask) else None)
-        return result_of(await self._end(task, timeout), wanted)
+        return result_of(await self._stored.whole(await self._end(task, timeout)), wanted)
 
     @overload
     async def run(
@@ -280,12 +289,12 @@ class AsyncClient:
         **options: Unpack[TaskOptions],
     ) -> Any:
         """Submit one Task and return its result: `submit` and `result` in one, with a request less."""
-        body = named(manifest(Submission.of(queue, type, payload, **options), self.namespace))
+        body = named(manifest(Submission.of(queue, type, payload, **options), self.namespace, self._stored.most_bytes))
         hub, name = self._hub(queue), body["metadata"]["name"]
         async with _deadline(name, timeout), hub.expecting(name) as waiter:
             task: SubmittedTask[Any] = await self._create(body, result_type)
             hub.created(waiter, task.obj)
-            return result_of(await waiter.end, result_type)
+            return result_of(await self._stored.whole(await waiter.end), result_type)
 
     @overload
     def map(
@@ -336,7 +345,7 @@ class AsyncClient:
         """
 
         def body(payload: Payload) -> Obj:
-            return manifest(Submission.of(queue, type, payload, **options), self.namespace)
+            return manifest(Submission.of(queue, type, payload, **options), self.namespace, self._stored.most_bytes)
 
         outcomes = self._outcomes(payloads, body, result_type, ordered, window, concurrency, timeout)
         async with aclosing(outcomes):
@@ -355,7 +364,7 @@ class AsyncClient:
         """The same for Tasks as they are written down, of whatever queues: see `submit_document`."""
 
         def body(document: Any) -> Obj:
-            return from_document(document, self.namespace)
+            return from_document(document, self.namespace, self._stored.most_bytes)
 
         outcomes: AsyncGenerator[Outcome[dict[str, Any]], None] = self._outcomes(
             documents, body, None, ordered, window, concurrency, timeout
@@ -386,7 +395,8 @@ class AsyncClient:
                         task = await self._create(body, result_type, wait_if_full=True)
                     hub.created(waiter, task.obj)
                     async with _deadline(task.name, timeout):
-                        return Outcome(index, item, task, result_of(await waiter.end, result_type), None)
+                        end = await waiter.end
+                    return Outcome(index, item, task, result_of(await self._stored.whole(end), result_type), None)
             except TaskdistError as error:
                 return Outcome(index, item, task, None, error)
 

@@ -19,6 +19,7 @@ from taskdist.client.results import Outcome, SubmittedTask
 from taskdist.client.states import TaskState
 from taskdist.client.submission import Payload, Submission, TaskOptions
 from taskdist.kube import OnRequest
+from taskdist.objects.transfer import Objects
 
 ResultT = TypeVar("ResultT")
 ValueT = TypeVar("ValueT")
@@ -40,6 +41,7 @@ class Client:
         on_warning: Callable[[str], None] | None = None,
         view: View | None = None,
         on_request: OnRequest | None = None,
+        objects: Objects | None = None,
     ) -> None:
         self._client = AsyncClient(
             namespace=namespace,
@@ -51,6 +53,7 @@ class Client:
             on_warning=on_warning,
             view=view,
             on_request=on_request,
+            objects=objects,
         )
         self._thread: _Thread | None = None
         self._opening = threading.Lock()

@@ -73,7 +73,14 @@ async def create(backend: Backend, body: Obj, warn: Warn) -> tuple[Obj, str]:
 def is_ours(found: Obj, body: Obj) -> bool:
     """Whether the Task that is there is the one that was to be made: its type and payload are the same."""
     wanted, spec = body["spec"], found["spec"]
-    return spec["type"] == wanted["type"] and same(spec.get("payload") or {}, wanted.get("payload") or {})
+    alike = same(spec.get("payload") or {}, wanted.get("payload") or {}) and _content(spec) == _content(wanted)
+    return spec["type"] == wanted["type"] and alike
+
+
+def _content(spec: Obj) -> tuple[object, object]:
+    """What a payload by reference is, wherever it stands."""
+    ref = spec.get("payloadRef") or {}
+    return ref.get("size"), ref.get("sha256")
 
 
 @dataclass(slots=True)

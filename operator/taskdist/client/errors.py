@@ -45,6 +45,15 @@ class QueueFull(TaskdistError):
         self.retry_after = retry_after
 
 
+class ObjectFailed(TaskdistError):
+    """A payload or result is too large for a resource, and the object store did not take or give it. `reason`: the
+    store's, as a Task would say it; empty where none was asked."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class KeyInUse(TaskdistError):
     """There is a Task of this name that was not submitted under this idempotency key."""
 

@@ -43,12 +43,13 @@ from taskdist.protocol.observations import ObservedTask
 from taskdist.simulation.what_if import Change, Course, what_if
 from taskdist.simulation.what_if import Snapshot as Moment
 
-# What agents announce on the link (types, whether they can be fenced), what a former leader left, which agent is held
-# for whom and which gets less than it offers is not on the API.
+# What agents announce on the link (types, whether they can be fenced or have an object store), what a former leader
+# left, which agent is held for whom and which gets less than it offers is not on the API.
 ONLY_THE_OPERATOR_KNOWS = frozenset(
     {
         Reason.NO_HANDLER,
         Reason.UNFENCED,
+        Reason.OBJECT_STORE_MISSING,
         Reason.RECOVERING,
         Reason.AGENT_HELD,
         Reason.BREAKER_OPEN,

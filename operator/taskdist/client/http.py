@@ -248,7 +248,7 @@ def _object(answer: Mapping[str, Any]) -> Obj:
     spec |= answer.get("spec") or {}
     if "payload" in answer:
         spec["payload"] = answer["payload"]
-    status = {key: answer[key] for key in (*_STATUS, "result", "attempts", "redrives") if answer.get(key)}
+    status = {key: answer[key] for key in (*_STATUS, "result", "resultRef", "attempts", "redrives") if answer.get(key)}
     if answer.get("result") is not None:
         status["result"] = answer["result"]
     return {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Task", "metadata": metadata, "spec": spec, "status": status}

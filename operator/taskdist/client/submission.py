@@ -16,6 +16,7 @@ from taskdist.api import GROUP, VERSION
 from taskdist.api.task import MAX_PAYLOAD_BYTES
 from taskdist.client.errors import InvalidTask
 from taskdist.kube import Obj
+from taskdist.objects.settings import MAX_BYTES, URL
 from taskdist.protocol import values
 
 Payload = Mapping[str, Any] | BaseModel | Any
@@ -85,8 +86,11 @@ class Submission:
         return cls(queue, type, {} if payload is None else payload, **options)
 
 
-def manifest(submission: Submission, namespace: str) -> Obj:
-    """The Task to create. What was not said is left out: the API server knows the defaults. Raises InvalidTask."""
+def manifest(submission: Submission, namespace: str, most_bytes: int = MAX_PAYLOAD_BYTES) -> Obj:
+    """The Task to create. What was not said is left out: the API server knows the defaults. Raises InvalidTask.
+
+    `most_bytes`: how large the payload may be; what is more than 64 KiB is then to go by reference.
+    """
     name = submission.name
     if submission.idempotency_key and not name:
         name = keyed_name(submission.queue, submission.idempotency_key)
@@ -101,7 +105,7 @@ def manifest(submission: Submission, namespace: str) -> Obj:
         "progressSeconds": submission.progress_timeout,
     }
     optional = {
-        "payload": json_object(submission.payload),
+        "payload": json_object(submission.payload, most_bytes),
         "priority": submission.priority,
         "tenant": submission.tenant,
         "deadline": _moment(submission.deadline, "spec.deadline"),
@@ -130,10 +134,10 @@ def manifest(submission: Submission, namespace: str) -> Obj:
     }
 
 
-def from_document(document: Any, namespace: str) -> Obj:
+def from_document(document: Any, namespace: str, most_bytes: int = MAX_PAYLOAD_BYTES) -> Obj:
     """A Task out of a document: a manifest (it has a `spec`), or the fields of a spec with `name` and `labels`.
 
-    Raises InvalidTask.
+    `most_bytes` as in `manifest`. Raises InvalidTask.
     """
     if not isinstance(document, dict):
         raise InvalidTask("it is no JSON object")
@@ -151,7 +155,7 @@ def from_document(document: Any, namespace: str) -> Obj:
             raise InvalidTask(f"it says no {required}", f"spec.{required}")
     if metadata.get("namespace", namespace) != namespace:
         raise InvalidTask(f"it is of namespace {metadata['namespace']}, not {namespace}", "metadata.namespace")
-    if wrong := payload_fault(spec.get("payload") or {}):
+    if wrong := payload_fault(spec.get("payload") or {}, most_bytes):
         raise InvalidTask(f"spec.payload {wrong}", "spec.payload")
     metadata = {**metadata, "namespace": namespace}
     if spec.get("idempotencyKey") and not metadata.get("name"):
@@ -178,7 +182,7 @@ def keyed_name(queue: str, key: str) -> str:
     return f"{queue}-{hashlib.sha256(f'{queue}/{key}'.encode()).hexdigest()[:20]}"
 
 
-def json_object(payload: Payload) -> dict[str, Any]:
+def json_object(payload: Payload, most_bytes: int = MAX_PAYLOAD_BYTES) -> dict[str, Any]:
     """The payload as the handler will get it. Raises InvalidTask."""
     try:
         value = to_jsonable_python(payload)
@@ -187,21 +191,28 @@ def json_object(payload: Payload) -> dict[str, Any]:
     if not isinstance(value, dict):
         kind = type(payload).__name__
         raise InvalidTask(f"the payload is a {kind}: give a dict, a pydantic model or a dataclass", "spec.payload")
-    if wrong := payload_fault(value):
+    if wrong := payload_fault(value, most_bytes):
         raise InvalidTask(f"the payload {wrong}", "spec.payload")
     return value
 
 
-def payload_fault(value: Any) -> str:
+def encoded(payload: Any) -> bytes:
+    """The payload as JSON, as short as it can be written."""
+    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def payload_fault(value: Any, most_bytes: int = MAX_PAYLOAD_BYTES) -> str:
     """What keeps a payload from reaching its handler as it is, to be said behind its name; empty if nothing does."""
     wrong = values.fault(value)
     if wrong:
         return f"would not reach the handler as it is: {wrong}"
-    size = len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace"))
-    if size > MAX_PAYLOAD_BYTES:
+    size = len(encoded(value))
+    if size > most_bytes:
+        stored = most_bytes > MAX_PAYLOAD_BYTES
+        mend = f"raise {MAX_BYTES}" if stored else f"set {URL}=s3://BUCKET/PREFIX, so that it goes by an object store"
         return (
-            f"is {size} bytes of JSON, and a payload has at most {MAX_PAYLOAD_BYTES}: "
-            "store the data elsewhere and pass a reference to it"
+            f"is {size} bytes of JSON, and a payload has at most {most_bytes} here: {mend}, or store the data "
+            "elsewhere and pass a reference to it"
         )
     return ""
 

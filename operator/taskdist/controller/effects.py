@@ -21,7 +21,7 @@ from taskdist.kube import writer as written
 from taskdist.observability.events import Subject
 from taskdist.protocol import convert
 from taskdist.protocol.dependencies import within_bounds
-from taskdist.protocol.messages import ParentResult, ToAgent
+from taskdist.protocol.messages import Body, ObjectRef, ParentResult, ToAgent
 from taskdist.protocol.observations import (
     AnnotatePod,
     Conflict,
@@ -80,7 +80,14 @@ def _record(obj: Object) -> ObservedTask | None:
         return None
 
 
-def _payload(record: ObservedTask, obj: Object) -> bytes:
+def _result(body: Body) -> dict[str, Any]:
+    """A result as it is merged into a Task's status. The link has proven it to be JSON, in bounds."""
+    if isinstance(body, ObjectRef):
+        return {"resultRef": body.to_wire()}
+    return {"result": json.loads(body)}
+
+
+def _payload(record: ObservedTask, obj: Object) -> Body:
     """What its agent gets. A Task that ends for what its spec holds gets to none."""
     return convert.payload(obj) if record.fault is None else b"{}"
 
@@ -132,15 +139,14 @@ class KubeEffects:
         writer = self._writer
         if writer is None:
             return NotSent()
-        # The link has proven it to be JSON, in bounds.
-        result = {} if action.body is None else {"result": json.loads(action.body)}
+        result = {} if action.body is None else _result(action.body)
         if action.result_of is not None:
             try:
                 original = await writer.read(action.result_of.uid, action.namespace, action.result_of.name)
             except KubeError:
                 return NotSent()
             if original is not None and (copied := convert.result(original)):
-                result = {"result": json.loads(copied)}
+                result = _result(copied)
         version = str(action.resource_version)
         outcome = await writer.write(
             Write(action.uid, action.namespace, action.name, version, action.status, is_ours(action), exact=result)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from taskdist.api import Phase
+from taskdist.protocol.messages import Body
 from taskdist.protocol.observations import ObservedTask
 
 MOST_BYTES = 16 * 2**20
@@ -22,12 +23,12 @@ OVERHEAD = 400
 @dataclass(frozen=True, slots=True)
 class _Kept:
     version: int
-    payload: bytes
+    payload: Body
     until: float
 
     @property
     def room(self) -> int:
-        return len(self.payload) + OVERHEAD
+        return (len(self.payload) if isinstance(self.payload, bytes) else 0) + OVERHEAD
 
 
 class RecentPayloads:
@@ -42,7 +43,7 @@ class RecentPayloads:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def seen(self, record: ObservedTask, payload: bytes) -> None:
+    def seen(self, record: ObservedTask, payload: Body) -> None:
         """The watch has brought this version of a Task of a Lazy queue."""
         self.gone(record.task.uid)
         if record.phase is not Phase.PENDING or record.deleting:
@@ -59,7 +60,7 @@ class RecentPayloads:
         if kept is not None:
             self._bytes -= kept.room
 
-    def take(self, uid: str, version: int) -> bytes | None:
+    def take(self, uid: str, version: int) -> Body | None:
         """The payload of the Task at this very version, once; None if it is not here."""
         kept = self._kept.get(uid)
         if kept is None or kept.version != version or kept.until < self._clock():

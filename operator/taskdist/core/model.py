@@ -124,6 +124,7 @@ class Task:
     sticky_key: str | None = None
     put_off: float = 0.0  # seconds for which its handlers have put it off in all
     throttled: bool = False  # the last of them did, and `not_before` is as it asked
+    objects: bool = False  # its payload is in an object store: only an agent that has one may run it
 
     @property
     def queue_key(self) -> Key:
@@ -351,6 +352,7 @@ class Agent:
     types: frozenset[str] | None = None
     labels: tuple[tuple[str, str], ...] = ()
     fenced: bool = True
+    objects: bool = False  # it fetches payloads from an object store
 
     @property
     def pool_key(self) -> Key:

@@ -73,6 +73,9 @@ class TaskDocument(TaskRow):
     spec: dict[str, Any] = Field(default_factory=dict, description="Its spec, but for the payload.")
     payload: dict[str, Any] = Field(default_factory=dict, description="What the handler gets.")
     result: dict[str, Any] | None = Field(default=None, description="What the handler returned.")
+    result_ref: dict[str, Any] | None = Field(
+        default=None, description="Where that stands, if it is in an object store: it is fetched there."
+    )
     attempts: list[dict[str, Any]] = Field(default_factory=list, description="How its attempts ended, oldest first.")
     redrives: int = Field(default=0, description="How often it was redriven.")
 
@@ -87,6 +90,7 @@ class TaskDocument(TaskRow):
                 "redrives": redrives if isinstance(redrives := status.get("redrives"), int) else 0,
                 "payload": as_object(spec.get("payload")),
                 "result": result if isinstance(result, dict) else None,
+                "result_ref": ref if isinstance(ref := status.get("resultRef"), dict) else None,
                 "attempts": [each for each in attempts if isinstance(each, dict)] if isinstance(attempts, list) else [],
             }
         )

@@ -55,6 +55,8 @@ from taskdist.core.model import (
     TokenRate,
 )
 from taskdist.protocol import reading, still_held, wishes
+from taskdist.protocol.bodies import payload as payload
+from taskdist.protocol.bodies import result as result
 from taskdist.protocol.instances import instance_of
 from taskdist.protocol.observations import Fault, ObservedPod, ObservedTask, Terms
 from taskdist.protocol.pod_trouble import trouble_of
@@ -86,25 +88,6 @@ def seconds(text: str | None) -> float:
         return 0.0
 
 
-def payload(obj: Obj) -> bytes:
-    """The Task's payload as the JSON that agents get, UTF-8. One that is nested too deep is never sent: Unreadable."""
-    value = obj["spec"].get("payload")
-    if not value:
-        return b"{}"
-    text = reading.shallow(value)
-    if text is None:
-        raise Unreadable(Reason.PAYLOAD_TOO_DEEP, reading.too_deep("spec.payload"))
-    # A lone surrogate is legal in JSON text and not in UTF-8: it must not be able to stop the operator.
-    return text.encode("utf-8", "replace")
-
-
-def result(obj: Obj) -> bytes:
-    """The Task's result as JSON, UTF-8; empty if it has none, or one that no agent could have given: too deep."""
-    value = (obj.get("status") or _NOTHING).get("result")
-    text = None if value is None else reading.shallow(value)
-    return b"" if text is None else text.encode("utf-8", "replace")
-
-
 def observed_task(obj: Obj) -> ObservedTask:
     """A Task with what its status says, without payload and result. Raises Unreadable."""
     try:
@@ -126,12 +109,16 @@ def _observed_task(obj: Obj) -> ObservedTask:
     timeouts = spec.get("timeouts") or _NOTHING
     deadline, not_before, fault = _asked_times(spec)
     try:
-        payload_bytes = len(payload(obj))
+        body = payload(obj)
+        # What stands elsewhere takes nothing of a queue's bound.
+        payload_bytes = len(body) if isinstance(body, bytes) else 0
     except Unreadable as error:
+        if error.reason is not Reason.PAYLOAD_TOO_DEEP:
+            raise
         payload_bytes, fault = 0, Fault(error.reason, str(error))
     if payload_bytes > MAX_PAYLOAD_BYTES:
         told = f"spec.payload is {payload_bytes} bytes of JSON, at most {MAX_PAYLOAD_BYTES} are sent: store the data"
-        fault = Fault(Reason.PAYLOAD_TOO_LARGE, f"{told} elsewhere and pass a reference")
+        fault = Fault(Reason.PAYLOAD_TOO_LARGE, f"{told} elsewhere and pass a reference (spec.payloadRef)")
     return ObservedTask(
         task=Task(
             uid=metadata["uid"],
@@ -169,6 +156,7 @@ def _observed_task(obj: Obj) -> ObservedTask:
             sticky_key=spec.get("stickyKey") or None,
             put_off=float(status.get("throttledSeconds") or 0),
             throttled=_throttled(status),
+            objects=spec.get("payloadRef") is not None,
         ),
         resource_version=int(metadata["resourceVersion"]),
         phase=_PHASES[phase],

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 from taskdist.api import Phase
 from taskdist.api.task import MAX_RESULT_BYTES
 from taskdist.core.model import Key, Parent, Task
-from taskdist.protocol.messages import ParentResult
+from taskdist.protocol.messages import ObjectRef, ParentResult
 from taskdist.protocol.observations import ObservedTask
 from taskdist.protocol.status import Status
 
@@ -189,12 +189,14 @@ class Lineage:
 def within_bounds(results: Iterable[ParentResult]) -> tuple[ParentResult, ...]:
     """Return the results in their order; those that do not fit any more are given by reference: {"$ref": "task/NAME"}.
 
-    References are not counted: there are at most as many as a Task may have parents.
+    References are not counted, those to an object store neither: there are at most as many as a Task may have parents.
     """
     left = MAX_PARENT_RESULTS
     bounded = []
     for each in results:
-        if len(each.result) <= left:
+        if isinstance(each.result, ObjectRef):
+            bounded.append(each)
+        elif len(each.result) <= left:
             left -= len(each.result)
             bounded.append(each)
         else:

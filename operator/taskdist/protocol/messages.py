@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from taskdist.api import Reason
+from taskdist.api.objects import JSON
 
 PROTOCOL_VERSION = 2  # the newest that this release speaks
 OLDEST_VERSION = PROTOCOL_VERSION - 1
@@ -39,6 +40,35 @@ class LeaseName(NamedTuple):
     task_uid: str
     attempt: int
     epoch: int
+
+
+class ObjectRef(NamedTuple):
+    """An object in a store, and what it must hold. The operator passes it on, and never asks the store."""
+
+    uri: str
+    size: int
+    sha256: str
+    content_type: str = JSON
+
+    def to_wire(self) -> dict[str, str | int]:
+        """Return it as it stands on a resource."""
+        return {"uri": self.uri, "size": self.size, "sha256": self.sha256, "contentType": self.content_type}
+
+
+Body = bytes | ObjectRef
+"""A JSON object, by value (UTF-8) or by reference."""
+
+
+def as_value(body: Body) -> bytes:
+    """Return the JSON object for who knows no references to objects: they look like those to Tasks."""
+    return b'{"$ref":"%s"}' % body.uri.encode() if isinstance(body, ObjectRef) else body
+
+
+def by_value(body: Body) -> bytes:
+    """Return the bytes of what stands here by value. A reference here is a fault of the caller."""
+    if isinstance(body, ObjectRef):
+        raise TypeError(f"{body.uri} was not fetched")
+    return body
 
 
 class Verdict(StrEnum):
@@ -78,7 +108,8 @@ class Hello:
     is the highest that a Welcome or Grant has shown it, and `leadership` the name that came with it.
 
     `instance_id` is random per start of the agent process. `types` None: takes any type. Slots, resources, skills
-    and labels are wishes: the operator clamps them to what the pool allows.
+    and labels are wishes: the operator clamps them to what the pool allows. `objects`: it fetches payloads from an
+    object store, and puts results there.
     """
 
     protocol_version: int
@@ -98,6 +129,7 @@ class Hello:
     oldest_version: int = 0
     highest_epoch: int = 0
     leadership: str = ""
+    objects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +158,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The handler returned. `body` is a JSON object, UTF-8. `since_start` counts from its start to this sending, in
+    """The handler returned. `body` is a JSON object. `since_start` counts from its start to this sending, in
     seconds; 0: not known. `used`: what the attempt used of budgets, by their names; one not named: as much as was
     taken."""
 
     lease: LeaseName
-    body: bytes = b"{}"
+    body: Body = b"{}"
     since_start: float = 0.0
     used: tuple[tuple[str, int], ...] = ()
 
@@ -209,12 +241,12 @@ class Refused:
 class ParentResult:
     """The end of a Task that the granted one depends on: its phase, empty if it was deleted before its end.
 
-    `result` is a JSON object, UTF-8; empty if there is none.
+    `result` is a JSON object; empty if there is none.
     """
 
     name: str
     phase: str
-    result: bytes = b""
+    result: Body = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +266,7 @@ class Grant:
     lease_seconds: float
     hold_seconds: float
     resources: tuple[tuple[str, int], ...] = ()
-    payload: bytes = b"{}"
+    payload: Body = b"{}"
     parents: tuple[ParentResult, ...] = ()
     execution_seconds: float = 0.0
     progress_seconds: float = 0.0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.core.cost import NOTHING, Spent
 from taskdist.core.model import Parent, Task, Trouble
-from taskdist.protocol.messages import LeaseName, ParentResult, ToAgent
+from taskdist.protocol.messages import Body, LeaseName, ParentResult, ToAgent
 
 
 class Now(NamedTuple):
@@ -127,9 +127,9 @@ class WriteStatus:
     """Merge `status` into the Task's status if uid and resourceVersion still match. Answered by `write_done`.
 
     `token` ties the answer to the request. `lease` is the lease that the write assigns, if it assigns one.
-    `body` is merged as `status.result` (JSON bytes), kept apart so that the machine never parses it. `result_of` names
-    a Task of the same namespace whose result is merged instead, if it has one. The results of `parents`
-    are wanted with the answer.
+    `body` is merged as `status.result` (JSON bytes, kept apart so that the machine never parses it) or as
+    `status.resultRef`. `result_of` names a Task of the same namespace whose result is merged instead, if it has one.
+    The results of `parents` are wanted with the answer.
     """
 
     token: int
@@ -138,7 +138,7 @@ class WriteStatus:
     name: str
     resource_version: int
     status: dict[str, Any]
-    body: bytes | None = None
+    body: Body | None = None
     parents: tuple[Parent, ...] = ()
     result_of: TaskName | None = None
 
@@ -270,13 +270,13 @@ Action = (
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The write stands. `payload` is the Task's spec.payload as JSON bytes (the answer carries it).
+    """The write stands. `payload` is the Task's, as the answer carries it.
 
     `parents` are the results that were asked for; None: they could not be read.
     """
 
     record: ObservedTask
-    payload: bytes = b"{}"
+    payload: Body = b"{}"
     parents: tuple[ParentResult, ...] | None = ()
 
 
@@ -317,10 +317,10 @@ WriteOutcome = Written | Conflict | Gone | WriteRefused | Unknown | NotSent
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The Task as it was read, with its payload (JSON bytes) and the results of the parents that were asked for."""
+    """The Task as it was read, with its payload and the results of the parents that were asked for."""
 
     record: ObservedTask
-    payload: bytes = field(default=b"{}")
+    payload: Body = field(default=b"{}")
     parents: tuple[ParentResult, ...] = ()
 
 

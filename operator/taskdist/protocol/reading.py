@@ -51,6 +51,12 @@ def unknown(field: str, value: object, known: Iterable[str]) -> Unreadable:
     return Unreadable(Reason.UNKNOWN_VALUE, told)
 
 
+def flaw(error: ValidationError) -> str:
+    """Return the first thing that is wrong, by its field. What stands there is not repeated."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"[:500]
+
+
 def task_queue(obj: Obj) -> TaskQueue:
     """A TaskQueue as its model. A status of another release is left out: what it says is written anew."""
     return _read(TaskQueue, obj)

@@ -71,3 +71,4 @@ class Capabilities:
     fenced: bool = True
     software: str = ""
     started: float = 0.0
+    objects: bool = False  # it fetches payloads from an object store

@@ -72,6 +72,7 @@ def templated(**fields: Any) -> Object:
     return {"task": {"queue": "q", "type": "analyse", **fields}}
 
 
+REF: Object = {"uri": "s3://bucket/tasks/team/payloads/x", "size": 70_000, "sha256": "a" * 64}
 BAD: dict[str, Bad] = {
     "task without queue": Bad("tasks", {"queue": None}, ("spec.queue: Required value",)),
     "task without type": Bad("tasks", {"type": None}, ("spec.type: Required value",)),
@@ -281,6 +282,20 @@ BAD: dict[str, Bad] = {
         {"preferred": [{"selector": {"matchExpressions": [{"key": "zone", "operator": "In"}]}}]},
         ("spec.preferred[0].selector.matchExpressions[0].values",),
     ),
+    "payload by value and by reference": Bad(
+        "tasks",
+        {"payload": {"a": 1}, "payloadRef": REF},
+        ("spec.payload and spec.payloadRef both say the input", "set one of the two"),
+    ),
+    "payload in a store of another kind": Bad(
+        "tasks", {"payloadRef": REF | {"uri": "https://b/x"}}, ("spec.payloadRef.uri", "s3://")
+    ),
+    "payload by reference without bytes": Bad(
+        "tasks", {"payloadRef": REF | {"size": 0}}, ("spec.payloadRef.size", "greater than or equal to 2")
+    ),
+    "payload by reference without its hash": Bad(
+        "tasks", {"payloadRef": {"uri": REF["uri"], "size": 2}}, ("spec.payloadRef.sha256", "Required")
+    ),
     "wait for nothing": Bad("tasks", {"waitForPreferredSeconds": 5}, ("spec", "waits for what spec.preferred names")),
     "negative hold": Bad("taskqueues", {"largeTasks": {"holdAfterSeconds": -1}}, ("spec.largeTasks.holdAfterSeconds",)),
     "a quota of none": Bad("taskqueues", {"quota": {"leased": 0}}, ("spec.quota.leased", "greater than or equal to 1")),
@@ -469,6 +484,10 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
             },
             "suspend": True,
         },
+    ),
+    "task with its payload by reference": (
+        "tasks",
+        {"payloadRef": REF | {"uri": "s3://my.bucket-1/" + "k" * 900, "contentType": "application/json"}},
     ),
     "source with everything": (
         "tasksources",

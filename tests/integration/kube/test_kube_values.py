@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from taskdist.kube import TASKS, ApiError, Client, Obj, StatusWriter, Write, Written, name_of, uid_of, version_of
 from taskdist.protocol import convert
+from taskdist.protocol.messages import by_value
 from taskdist.protocol.values import fault
 
 pytestmark = pytest.mark.usefixtures("crds")
@@ -44,7 +45,7 @@ async def kept(client: Client, namespace: str, value: Any) -> tuple[Obj, Obj]:
     write = Write(uid_of(made), namespace, name_of(made), version_of(made), status, exact={"result": value})
     assert isinstance(await StatusWriter(client, TASKS).write(write), Written)
     obj = await client.get(TASKS, name, namespace)
-    return exactly(convert.payload(obj)), exactly(convert.result(obj))
+    return exactly(by_value(convert.payload(obj))), exactly(by_value(convert.result(obj)))
 
 
 def exactly(text: str | bytes) -> Any:

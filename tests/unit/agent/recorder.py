@@ -4,7 +4,7 @@ from typing import Any
 
 from agents.peer import until
 from taskdist.agent.outcomes import Failed
-from taskdist.protocol.messages import LeaseName
+from taskdist.protocol.messages import Body, LeaseName
 
 
 class Recorder:
@@ -23,7 +23,7 @@ class Recorder:
     def progress(self, lease: LeaseName, fraction: float, message: str) -> None:
         self.told.append(("progress", lease, (fraction, message)))
 
-    def finished(self, lease: LeaseName, body: bytes, used: Any = None) -> None:
+    def finished(self, lease: LeaseName, body: Body, used: Any = None) -> None:
         self.used[lease] = used
         self.told.append(("finished", lease, (body,)))
 

@@ -76,6 +76,16 @@ def test_a_task_becomes_a_row() -> None:
     assert task.left_out == ""
 
 
+def test_of_what_is_in_an_object_store_the_references_are_kept() -> None:
+    ref = {"uri": "s3://b/tasks/ns/results/u1/2/x", "size": 70_000, "sha256": "a" * 64}
+    task = changed(resultRef=ref)
+    del task["status"]["result"], task["spec"]["payload"]
+    task["spec"]["payloadRef"] = ref
+    found = row(task).task
+    assert found.result is None
+    assert json.loads(found.spec or "")["payloadRef"] == json.loads(found.status or "")["resultRef"] == ref
+
+
 def test_the_last_attempt_is_one_of_all() -> None:
     first, last = row(TASK).attempts
     assert first == ("u1", 1, at(12.5), "HandlerError", "boom", "p-0", at(2), at(3))

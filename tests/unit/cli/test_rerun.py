@@ -66,6 +66,28 @@ def test_what_meant_the_first_run_is_left_out_unless_set_anew() -> None:
     assert left_out == ["dependsOn", "cancel"]
 
 
+STORED = {"queue": "q", "type": "t", "payloadRef": {"uri": "s3://b/tasks/ns/payloads/x"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "spec"),
+    [
+        pytest.param([], STORED, id="a payload in the store is used again"),
+        pytest.param(
+            ['payload={"a": 1}'], {"queue": "q", "type": "t", "payload": {"a": 1}}, id="a new one takes its place"
+        ),
+    ],
+)
+def test_a_payload_in_the_object_store_is_kept_or_replaced(changes: list[str], spec: dict[str, Any]) -> None:
+    body, _ = manifest("u", "ns", "n", {}, STORED, [assignment(text) for text in changes])
+    assert body["spec"] == spec
+
+
+def test_of_a_payload_in_the_object_store_no_part_is_changed() -> None:
+    with pytest.raises(Malformed, match=r"in an object store \(s3://b/tasks/ns/payloads/x\): set the whole"):
+        manifest("u", "ns", "n", {}, STORED, [assignment("payload.a=1")])
+
+
 def test_a_long_name_leaves_room_for_what_is_made_up() -> None:
     body, _ = manifest("u", "ns", "a" * 49 + "-" + "b" * 203, {}, SPEC, [])
     assert body["metadata"]["generateName"] == "a" * 49 + "-"

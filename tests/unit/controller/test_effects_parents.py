@@ -13,7 +13,7 @@ from taskdist.controller.effects import KubeEffects
 from taskdist.core.model import Parent
 from taskdist.kube import Informer, StatusWriter, Unreachable, Write
 from taskdist.kube import writer as written
-from taskdist.protocol.messages import ParentResult
+from taskdist.protocol.messages import ObjectRef, ParentResult
 from taskdist.protocol.observations import (
     Found,
     NotSent,
@@ -76,6 +76,12 @@ def effects(server: Server) -> KubeEffects:
     return made
 
 
+REF: dict[str, Any] = {
+    "uri": "s3://bucket/tasks/ns/results/u/1/x",
+    "size": 70_000,
+    "sha256": "a" * 64,
+    "contentType": "application/json",
+}
 ASSIGN = WriteStatus(1, "uid-c", "ns", "c", 5, {"phase": "Assigned"}, parents=(A, GONE))
 COPY = WriteStatus(1, "uid-c", "ns", "c", 5, {"phase": "Succeeded"}, result_of=TaskName("uid-a", "a"))
 READ = ReadTask(1, "uid-c", "ns", "c", parents=(A, GONE))
@@ -92,6 +98,16 @@ async def test_results_come_with_the_assignment_and_with_the_payload() -> None:
     assert found.parents == RESULTS
 
 
+async def test_results_by_reference_come_as_references_and_are_written_as_such() -> None:
+    server = Server(obj("a", resultRef=REF), obj("c", phase="Pending"))
+    outcome = await effects(server).write_status(ASSIGN)
+    assert isinstance(outcome, Written)
+    ref = ObjectRef(REF["uri"], REF["size"], REF["sha256"])
+    assert outcome.parents == (ParentResult("a", "Succeeded", ref), RESULTS[1])
+    await effects(server).write_status(replace(ASSIGN, body=ref, parents=()))
+    assert server.wrote[-1].exact == {"resultRef": REF}
+
+
 async def test_a_write_stands_though_results_could_not_be_read() -> None:
     server = Server(obj("c", phase="Pending"))
     server.cut_off.add("uid-a")
@@ -105,6 +121,7 @@ async def test_a_write_stands_though_results_could_not_be_read() -> None:
     ("original", "exact"),
     [
         pytest.param([obj("a", result={"x": None})], {"result": {"x": None}}, id="its result"),
+        pytest.param([obj("a", resultRef=REF)], {"resultRef": REF}, id="where its result stands"),
         pytest.param([obj("a")], {}, id="it has none"),
         pytest.param([], {}, id="it is gone"),
     ],

@@ -149,6 +149,13 @@ AGENT = AgentReady(make_agent("a").slots(2).build())
             id="too-much-of-a-resource",
         ),
         pytest.param(
+            [AGENT, TaskWaiting(PLAIN.stored().build())],
+            Reason.OBJECT_STORE_MISSING,
+            "No agent of pool p has an object store",
+            "Set TASKDIST_OBJECTS_URL in the pool's pod template",
+            id="a-payload-in-a-store-that-no-agent-has",
+        ),
+        pytest.param(
             [AgentReady(make_agent("a").fenced(False).build()), TaskWaiting(PLAIN.build())],
             Reason.UNFENCED,
             "No agent of pool p can be stopped by force",

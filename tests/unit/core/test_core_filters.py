@@ -72,6 +72,11 @@ def test_requirements(requirement: tuple[str, ...], labels: dict[str, str], expe
             id="one-requirement-does-not",
         ),
         pytest.param(make_task("t"), make_agent("a").fenced(False), Reason.UNFENCED, id="unfenced"),
+        pytest.param(make_task("t").stored(), make_agent("a").stores(), None, id="a-stored-payload-and-a-store"),
+        pytest.param(
+            make_task("t").stored(), make_agent("a"), Reason.OBJECT_STORE_MISSING, id="a-stored-payload-and-no-store"
+        ),
+        pytest.param(make_task("t"), make_agent("a").stores(), None, id="a-store-that-nobody-needs"),
         pytest.param(make_task("t").slots(2), make_agent("a").slots(2), None, id="just-large-enough"),
         pytest.param(make_task("t").slots(3), make_agent("a").slots(2), Reason.TOO_LARGE, id="too-few-slots"),
         pytest.param(make_task("t").resources(mem=2), make_agent("a").resources(mem=2), None, id="just-enough"),

@@ -112,6 +112,7 @@ SETTINGS = (
     "sources/settings.py",
     "gateway/settings.py",
     "mcp/settings.py",
+    "objects/settings.py",
 )
 
 

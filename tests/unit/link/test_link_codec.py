@@ -32,7 +32,17 @@ resources = st.dictionaries(words, st.integers(0, 10**9), max_size=4).map(lambda
 labels = st.dictionaries(texts.filter(bool), texts, max_size=4).map(lambda d: tuple(sorted(d.items())))
 word_lists = st.lists(words, max_size=4).map(tuple)
 slots = st.integers(0, 1000)
-bodies = st.dictionaries(texts, st.integers(-(2**53), 2**53) | texts | st.none(), max_size=3).map(lambda d: _json(d))
+references = st.builds(
+    m.ObjectRef,
+    uri=st.from_regex(r"s3://[a-z0-9]{3,20}/[A-Za-z0-9/_.=+@-]{1,40}", fullmatch=True),
+    size=st.integers(2, 2**30),
+    sha256=st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+    content_type=st.just("application/json"),
+)
+values = st.dictionaries(texts, st.integers(-(2**53), 2**53) | texts | st.none(), max_size=3).map(lambda d: _json(d))
+
+
+bodies = values | references
 
 
 def _json(value: Any) -> bytes:
@@ -58,6 +68,7 @@ BY_FIELD: dict[str, st.SearchStrategy[Any]] = {
     "oldest_version": st.integers(0, 2**31),
     "highest_epoch": st.integers(0, 2**53),
     "leadership": texts,
+    "objects": st.booleans(),
     "ran": st.booleans(),
     "instance_id": st.text(min_size=1, max_size=64),
     "slots": slots,
@@ -226,6 +237,40 @@ def test_a_result_that_cannot_stand_on_a_task_is_a_permanent_failure(body: bytes
     assert isinstance(message, m.Failure)
     assert (message.lease, message.reason, message.retryable) == (LEASE, reason, False)
     assert says in message.message
+
+
+GOOD: dict[str, Any] = {"uri": "s3://bucket/tasks/team/results/u/1/x", "size": 70_000, "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        pytest.param({"uri": "https://bucket/x"}, "uri", id="another scheme is refused"),
+        pytest.param({"uri": "s3://bucket/" + "x" * 2000}, "uri", id="an endless name is refused"),
+        pytest.param({"uri": 's3://bucket/"}'}, "uri", id="a name that JSON would have to quote is refused"),
+        pytest.param({"size": 0}, "size", id="an object without bytes is refused"),
+        pytest.param({"size": 2**40}, "size", id="an endless object is refused"),
+        pytest.param({"sha256": "F" * 64}, "sha256", id="a hash in capitals is refused"),
+        pytest.param({"content_type": "text/html"}, "contentType", id="what is no JSON is refused"),
+    ],
+)
+def test_a_result_by_a_reference_that_no_task_may_hold_is_a_permanent_failure(
+    changes: dict[str, Any], says: str
+) -> None:
+    wire = pb.Result(lease=WIRE_LEASE, ref=pb.ObjectRef(**(GOOD | changes)))
+    message = codec.decode_from_agent(pb.FromAgent(result=wire))
+    assert isinstance(message, m.Failure)
+    assert (message.reason, message.retryable) == (Reason.RESULT_REFUSED, False)
+    assert says in message.message
+
+
+def test_who_knows_no_references_to_objects_finds_one_where_the_value_would_be() -> None:
+    ref = m.ObjectRef(**GOOD)
+    told = json.dumps({"$ref": ref.uri}, separators=(",", ":")).encode()
+    assert codec.encode_from_agent(m.Result(LEASE, ref)).result.body == told
+    grant = m.Grant(LEASE, "ns", "n", "t", 1, 0, 1, 1, payload=ref, parents=(m.ParentResult("p", "Succeeded", ref),))
+    wire = codec.encode_to_agent(grant).grant
+    assert (wire.payload, wire.parents[0].result) == (told, told)
 
 
 @pytest.mark.parametrize(

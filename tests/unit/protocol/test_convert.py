@@ -49,6 +49,7 @@ from taskdist.core.model import (
 )
 from taskdist.protocol import convert
 from taskdist.protocol.convert import template_hash
+from taskdist.protocol.messages import ObjectRef, by_value
 from taskdist.protocol.observations import ObservedPod, ObservedTask
 
 META = {"uid": "u1", "namespace": "ns", "name": "a", "resourceVersion": "42"}
@@ -406,13 +407,43 @@ JSON = st.recursive(
 @given(st.dictionaries(st.text(), JSON))
 def test_the_payload_survives_and_its_size_is_that_of_its_bytes(value: dict[str, Any]) -> None:
     obj = task({"payload": value})
-    body = convert.payload(obj)
+    body = by_value(convert.payload(obj))
     assert json.loads(body) == value
     assert convert.observed_task(obj).payload_bytes == len(body)
 
 
 def test_a_payload_that_is_no_utf8_stops_nothing() -> None:
-    assert json.loads(convert.payload(task({"payload": {"a": "\ud800"}}))) == {"a": "?"}
+    assert json.loads(by_value(convert.payload(task({"payload": {"a": "\ud800"}})))) == {"a": "?"}
+
+
+REF = {"uri": "s3://bucket/tasks/team/payloads/x", "size": 70_000, "sha256": "a" * 64}
+
+
+def test_a_payload_by_reference_is_passed_on_and_takes_nothing_of_a_queue_s_bytes() -> None:
+    obj = task({"payloadRef": REF})
+    assert convert.payload(obj) == ObjectRef(REF["uri"], 70_000, "a" * 64)  # type: ignore[arg-type]
+    record = convert.observed_task(obj)
+    assert (record.payload_bytes, record.task.objects, record.fault) == (0, True, None)
+    assert not convert.observed_task(task({"payload": {}})).task.objects
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        pytest.param({"uri": "gs://b/x"}, "uri", id="a store of another release sets the Task aside"),
+        pytest.param({"size": "many"}, "size", id="a size that is no number sets it aside"),
+        pytest.param({"sha256": "short"}, "sha256", id="a hash that is none sets it aside"),
+    ],
+)
+def test_a_reference_that_cannot_be_read_sets_its_task_aside(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(Unreadable, match=rf"spec\.payloadRef .*{named}") as refused:
+        convert.observed_task(task({"payloadRef": REF | changes}))
+    assert refused.value.reason is Reason.UNREADABLE
+
+
+def test_a_result_by_reference_is_passed_on_and_one_that_cannot_be_read_is_none() -> None:
+    assert convert.result({"status": {"resultRef": REF}}) == ObjectRef(REF["uri"], 70_000, "a" * 64)  # type: ignore[arg-type]
+    assert convert.result({"status": {"resultRef": {"uri": 3}}}) == b""
 
 
 def test_queue_defaults_are_the_api_s() -> None:

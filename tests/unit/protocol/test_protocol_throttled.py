@@ -7,7 +7,7 @@ import pytest
 
 from taskdist.api import Reason
 from taskdist.core.model import RetryPolicy
-from taskdist.link import codec
+from taskdist.link import codec, parts
 from taskdist.link.proto import link_pb2 as pb
 from taskdist.protocol import convert
 from taskdist.protocol.messages import Failure
@@ -90,7 +90,7 @@ def test_a_new_leader_reads_it_from_status(status: dict[str, Any], throttled: bo
 
 @pytest.mark.parametrize(
     ("said", "kept"),
-    [(30.0, 30.0), (0.0, 1.0), (-5.0, 1.0), (float("nan"), 1.0), (1e12, codec.MAX_RETRY_AFTER)],
+    [(30.0, 30.0), (0.0, 1.0), (-5.0, 1.0), (float("nan"), 1.0), (1e12, parts.MAX_RETRY_AFTER)],
 )
 def test_what_is_asked_for_is_bounded_on_the_link(said: float, kept: float) -> None:
     lease = pb.LeaseName(task_uid="u", attempt=1, epoch=1)

@@ -16,9 +16,10 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from taskdist.agent.invoke import invoke
-from taskdist.agent.outcomes import Cancelled, Outcome, Returned
+from taskdist.agent.outcomes import Cancelled, Failed, Outcome, Returned
 from taskdist.agent.sdk import Agent, Context, HandlerT
 from taskdist.api import GROUP, VERSION, Phase, Reason, TaskSpec
+from taskdist.api.task import MAX_RESULT_BYTES
 from taskdist.client.states import ended, phase_of, status_of
 from taskdist.client.testing.store import Store, now
 from taskdist.core.decisions import Retry
@@ -37,7 +38,10 @@ from taskdist.kube import (
     name_of,
     uid_of,
 )
+from taskdist.objects.store import ObjectError
+from taskdist.objects.transfer import Objects
 from taskdist.protocol import convert
+from taskdist.protocol.messages import LeaseName, ObjectRef
 
 POOL = "fake"
 
@@ -48,9 +52,12 @@ class FakeBackend:
     Args:
         namespace: that the Tasks are said to be in.
         slots: how many handlers run at once, each on a thread.
+        objects: the object store of the agent, for payloads and results of more than 64 KiB
+            (`taskdist.objects.memory.memory_objects()`); give it to the client as well.
     """
 
-    def __init__(self, namespace: str = "default", *, slots: int = 4) -> None:
+    def __init__(self, namespace: str = "default", *, slots: int = 4, objects: Objects | None = None) -> None:
+        self._objects = objects
         self._store = Store(namespace)
         self._agent = Agent()
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="taskdist-fake")
@@ -281,25 +288,46 @@ class FakeBackend:
     def _run(self, task: Obj, context: Context) -> None:
         try:
             with asyncio.Runner() as runner:
-                payload = json.dumps(task["spec"].get("payload") or {}).encode()
-                outcome = invoke(self._agent, payload, context, runner)
+                outcome, result = self._attempt(task, context, runner)
             with self._store.lock:
                 del self._contexts[context.uid]
                 with contextlib.suppress(ApiError):  # it was deleted meanwhile
-                    self._over(self._store.get(TASKS, context.task), context, outcome)
+                    self._over(self._store.get(TASKS, context.task), context, outcome, result)
         finally:
             with self._idle:
                 self._running -= 1
                 self._idle.notify_all()
         self._start_waiting(context.task)
 
-    def _over(self, task: Obj, context: Context, outcome: Outcome) -> None:
+    def _attempt(self, task: Obj, context: Context, runner: asyncio.Runner) -> tuple[Outcome, Obj]:
+        """How the handler ended, and its result as it stands in a status."""
+        try:
+            payload = convert.payload(task)
+            if isinstance(payload, ObjectRef):
+                payload = runner.run(self._stored.fetch(payload, self.namespace))
+            outcome = invoke(self._agent, payload, context, runner)
+            if not isinstance(outcome, Returned):
+                return outcome, {}
+            if len(outcome.body) <= MAX_RESULT_BYTES:
+                return outcome, {"result": json.loads(outcome.body)}
+            lease = LeaseName(context.uid, context.attempt, 1)
+            ref = runner.run(self._stored.put_result(self.namespace, lease, outcome.body))
+            return outcome, {"resultRef": ref.to_wire()}
+        except ObjectError as error:
+            return Failed(error.reason, str(error), error.retryable), {}
+
+    @property
+    def _stored(self) -> Objects:
+        if self._objects is None:
+            raise ObjectError(Reason.OBJECT_STORE_MISSING, "the test gives FakeBackend no objects")
+        return self._objects
+
+    def _over(self, task: Obj, context: Context, outcome: Outcome, result: Obj) -> None:
         if uid_of(task) != context.uid:
             return
         end: dict[str, Any] = {"finishedAt": now(), "progress": None}
         if isinstance(outcome, Returned):
-            result = json.loads(outcome.body)
-            self._write(task, {**end, "phase": "Succeeded", "reason": Reason.COMPLETED.value, "result": result})
+            self._write(task, {**end, "phase": "Succeeded", "reason": Reason.COMPLETED.value, **result})
         elif isinstance(outcome, Cancelled):
             self._cancelled(task)
         else:

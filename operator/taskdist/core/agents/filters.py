@@ -25,6 +25,7 @@ class Need:
     agent: str | None = None  # the name of the only one that may run it
     placement: Placement | None = None
     patient: bool = False
+    objects: bool = False  # its payload is in an object store
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Offer:
     quality: float = 1.0
     known: bool = True
     name: str = ""  # the agent's, where Tasks ask for it
+    objects: bool = False  # it fetches payloads from an object store
 
     @property
     def namespace(self) -> str:
@@ -75,6 +77,7 @@ def need_of(task: Task, allows_unfenced: bool, patient: bool = False) -> Need:
         task.agent,
         task.placement,
         patient,
+        task.objects,
     )
 
 
@@ -92,12 +95,13 @@ def offer_of(agent: Agent, pool: Pool | None) -> Offer:
         cost,
         quality,
         name=agent.name,
+        objects=agent.objects,
     )
 
 
 def prospective(pool: Pool) -> Offer:
-    """The offer of an agent that the pool could start: what the pool declares. Types and fencing are not known before
-    an agent is up, so they count as fitting."""
+    """The offer of an agent that the pool could start: what the pool declares. Types, fencing and object stores are
+    not known before an agent is up, so they count as fitting."""
     return Offer(
         pool.key,
         pool.slots,
@@ -109,6 +113,7 @@ def prospective(pool: Pool) -> Offer:
         pool.cost_per_hour,
         pool.quality,
         False,
+        objects=True,
     )
 
 
@@ -194,6 +199,10 @@ def _preferred(need: Need, offer: Offer) -> bool:
     return not need.patient or placement is None or worth(placement.preferred, offer) > 0
 
 
+def _reaches_objects(need: Need, offer: Offer) -> bool:
+    return offer.objects or not need.objects
+
+
 def _fenced(need: Need, offer: Offer) -> bool:
     return offer.fenced or need.allows_unfenced
 
@@ -257,6 +266,10 @@ def _say_preferred(need: Need, _offers: Sequence[Offer]) -> str:
     preferred = need.placement.preferred if need.placement is not None else ()
     wanted = " or ".join("; ".join(map(_requirement, each.selector)) for each in preferred)
     return f"carries labels that the Task prefers: {wanted}"
+
+
+def _say_objects(_need: Need, _offers: Sequence[Offer]) -> str:
+    return "has an object store, in which the Task's payload is"
 
 
 def _say_fence(_need: Need, _offers: Sequence[Offer]) -> str:
@@ -353,6 +366,15 @@ FILTERS: tuple[Filter, ...] = (
         "not good enough",
         _say_quality,
         "Add a better pool to the queue, or create the Task again with a lower minQuality.",
+    ),
+    # Known of an agent once it is up: the pod's environment says where its store is.
+    Filter(
+        Reason.OBJECT_STORE_MISSING,
+        _reaches_objects,
+        "without an object store",
+        _say_objects,
+        "Set TASKDIST_OBJECTS_URL in the pool's pod template, or create the Task again with a payload of 64 KiB or "
+        "less.",
     ),
     # Without a fence a second start could overlap the first: only a queue that accepts or waits may use these.
     Filter(

@@ -173,8 +173,10 @@ class Catalogue:
             task.selector,
             task.priority >= EMERGENCY and is_emergency(self.queue(queue), task),
             None
-            if route == NONE and task.agent is None and not task.budgets and placement is None
-            else Special(task.agent, route, NONE if route == NONE else step, task.budgets, placement, patient),
+            if route == NONE and task.agent is None and not task.budgets and placement is None and not task.objects
+            else Special(
+                task.agent, route, NONE if route == NONE else step, task.budgets, placement, patient, task.objects
+            ),
         )
         shape = self.shapes.get(key)
         if shape is None:

@@ -191,7 +191,8 @@ class Special(NamedTuple):
     """What few Tasks have, as a part of their shape.
 
     `agent` is the only one that may run them. `route` is the number of their route, `step` that of the step which
-    their wait has opened. `patient`: they wait for an agent that their placement prefers.
+    their wait has opened. `patient`: they wait for an agent that their placement prefers. `objects`: their payload is
+    in an object store.
     """
 
     agent: str | None = None
@@ -200,6 +201,7 @@ class Special(NamedTuple):
     budgets: Budgets = ()
     placement: Placement | None = None
     patient: bool = False
+    objects: bool = False
 
 
 NOTHING_SPECIAL: Final = Special()

@@ -19,6 +19,10 @@ class FailureReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAILURE_REASON_EXECUTION_TIMED_OUT: _ClassVar[FailureReason]
     FAILURE_REASON_PROGRESS_TIMED_OUT: _ClassVar[FailureReason]
     FAILURE_REASON_THROTTLED: _ClassVar[FailureReason]
+    FAILURE_REASON_OBJECT_UNAVAILABLE: _ClassVar[FailureReason]
+    FAILURE_REASON_OBJECT_NOT_FOUND: _ClassVar[FailureReason]
+    FAILURE_REASON_OBJECT_MISMATCH: _ClassVar[FailureReason]
+    FAILURE_REASON_OBJECT_REFUSED: _ClassVar[FailureReason]
 
 class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -37,6 +41,10 @@ FAILURE_REASON_RESULT_REFUSED: FailureReason
 FAILURE_REASON_EXECUTION_TIMED_OUT: FailureReason
 FAILURE_REASON_PROGRESS_TIMED_OUT: FailureReason
 FAILURE_REASON_THROTTLED: FailureReason
+FAILURE_REASON_OBJECT_UNAVAILABLE: FailureReason
+FAILURE_REASON_OBJECT_NOT_FOUND: FailureReason
+FAILURE_REASON_OBJECT_MISMATCH: FailureReason
+FAILURE_REASON_OBJECT_REFUSED: FailureReason
 VERDICT_UNSPECIFIED: Verdict
 VERDICT_ACCEPTED: Verdict
 VERDICT_ALREADY_FINAL: Verdict
@@ -78,7 +86,7 @@ class FromAgent(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., reauthenticate: _Optional[_Union[Reauthenticate, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "instance_id", "slots", "boot", "resources", "skills", "types", "labels", "fenced", "draining", "leases", "software", "held", "started", "oldest_version", "highest_epoch", "leadership")
+    __slots__ = ("protocol_version", "instance_id", "slots", "boot", "resources", "skills", "types", "labels", "fenced", "draining", "leases", "software", "held", "started", "oldest_version", "highest_epoch", "leadership", "objects")
     class ResourcesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +118,7 @@ class Hello(_message.Message):
     OLDEST_VERSION_FIELD_NUMBER: _ClassVar[int]
     HIGHEST_EPOCH_FIELD_NUMBER: _ClassVar[int]
     LEADERSHIP_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     instance_id: str
     slots: int
@@ -127,7 +136,20 @@ class Hello(_message.Message):
     oldest_version: int
     highest_epoch: int
     leadership: str
-    def __init__(self, protocol_version: _Optional[int] = ..., instance_id: _Optional[str] = ..., slots: _Optional[int] = ..., boot: _Optional[float] = ..., resources: _Optional[_Mapping[str, int]] = ..., skills: _Optional[_Iterable[str]] = ..., types: _Optional[_Union[TypeList, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., fenced: _Optional[bool] = ..., draining: _Optional[bool] = ..., leases: _Optional[_Iterable[_Union[LeaseName, _Mapping]]] = ..., software: _Optional[str] = ..., held: _Optional[_Iterable[_Union[HeldLease, _Mapping]]] = ..., started: _Optional[float] = ..., oldest_version: _Optional[int] = ..., highest_epoch: _Optional[int] = ..., leadership: _Optional[str] = ...) -> None: ...
+    objects: bool
+    def __init__(self, protocol_version: _Optional[int] = ..., instance_id: _Optional[str] = ..., slots: _Optional[int] = ..., boot: _Optional[float] = ..., resources: _Optional[_Mapping[str, int]] = ..., skills: _Optional[_Iterable[str]] = ..., types: _Optional[_Union[TypeList, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., fenced: _Optional[bool] = ..., draining: _Optional[bool] = ..., leases: _Optional[_Iterable[_Union[LeaseName, _Mapping]]] = ..., software: _Optional[str] = ..., held: _Optional[_Iterable[_Union[HeldLease, _Mapping]]] = ..., started: _Optional[float] = ..., oldest_version: _Optional[int] = ..., highest_epoch: _Optional[int] = ..., leadership: _Optional[str] = ..., objects: _Optional[bool] = ...) -> None: ...
+
+class ObjectRef(_message.Message):
+    __slots__ = ("uri", "size", "sha256", "content_type")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    size: int
+    sha256: str
+    content_type: str
+    def __init__(self, uri: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[str] = ..., content_type: _Optional[str] = ...) -> None: ...
 
 class HeldLease(_message.Message):
     __slots__ = ("lease", "namespace", "name", "lease_seconds", "hold_seconds", "execution_seconds", "progress_seconds")
@@ -178,7 +200,7 @@ class Progress(_message.Message):
     def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("lease", "body", "since_start", "used")
+    __slots__ = ("lease", "body", "since_start", "used", "ref")
     class UsedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -190,11 +212,13 @@ class Result(_message.Message):
     BODY_FIELD_NUMBER: _ClassVar[int]
     SINCE_START_FIELD_NUMBER: _ClassVar[int]
     USED_FIELD_NUMBER: _ClassVar[int]
+    REF_FIELD_NUMBER: _ClassVar[int]
     lease: LeaseName
     body: bytes
     since_start: float
     used: _containers.ScalarMap[str, int]
-    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., body: _Optional[bytes] = ..., since_start: _Optional[float] = ..., used: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    ref: ObjectRef
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., body: _Optional[bytes] = ..., since_start: _Optional[float] = ..., used: _Optional[_Mapping[str, int]] = ..., ref: _Optional[_Union[ObjectRef, _Mapping]] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("lease", "reason", "message", "permanent", "since_start", "used", "retry_after")
@@ -303,7 +327,7 @@ class Refused(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., retry: _Optional[bool] = ...) -> None: ...
 
 class Grant(_message.Message):
-    __slots__ = ("lease", "namespace", "name", "type", "slots", "resources", "ping_boot", "lease_seconds", "hold_seconds", "payload", "parents", "execution_seconds", "progress_seconds")
+    __slots__ = ("lease", "namespace", "name", "type", "slots", "resources", "ping_boot", "lease_seconds", "hold_seconds", "payload", "payload_ref", "parents", "execution_seconds", "progress_seconds")
     class ResourcesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -321,6 +345,7 @@ class Grant(_message.Message):
     LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     HOLD_SECONDS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_REF_FIELD_NUMBER: _ClassVar[int]
     PARENTS_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_SECONDS_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -334,20 +359,23 @@ class Grant(_message.Message):
     lease_seconds: float
     hold_seconds: float
     payload: bytes
+    payload_ref: ObjectRef
     parents: _containers.RepeatedCompositeFieldContainer[ParentResult]
     execution_seconds: float
     progress_seconds: float
-    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., slots: _Optional[int] = ..., resources: _Optional[_Mapping[str, int]] = ..., ping_boot: _Optional[float] = ..., lease_seconds: _Optional[float] = ..., hold_seconds: _Optional[float] = ..., payload: _Optional[bytes] = ..., parents: _Optional[_Iterable[_Union[ParentResult, _Mapping]]] = ..., execution_seconds: _Optional[float] = ..., progress_seconds: _Optional[float] = ...) -> None: ...
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., slots: _Optional[int] = ..., resources: _Optional[_Mapping[str, int]] = ..., ping_boot: _Optional[float] = ..., lease_seconds: _Optional[float] = ..., hold_seconds: _Optional[float] = ..., payload: _Optional[bytes] = ..., payload_ref: _Optional[_Union[ObjectRef, _Mapping]] = ..., parents: _Optional[_Iterable[_Union[ParentResult, _Mapping]]] = ..., execution_seconds: _Optional[float] = ..., progress_seconds: _Optional[float] = ...) -> None: ...
 
 class ParentResult(_message.Message):
-    __slots__ = ("name", "phase", "result")
+    __slots__ = ("name", "phase", "result", "ref")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
+    REF_FIELD_NUMBER: _ClassVar[int]
     name: str
     phase: str
     result: bytes
-    def __init__(self, name: _Optional[str] = ..., phase: _Optional[str] = ..., result: _Optional[bytes] = ...) -> None: ...
+    ref: ObjectRef
+    def __init__(self, name: _Optional[str] = ..., phase: _Optional[str] = ..., result: _Optional[bytes] = ..., ref: _Optional[_Union[ObjectRef, _Mapping]] = ...) -> None: ...
 
 class Renew(_message.Message):
     __slots__ = ("epoch", "ping_boot", "leases")

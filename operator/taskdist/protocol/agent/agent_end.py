@@ -18,6 +18,7 @@ from taskdist.protocol.messages import (
     OLDEST_VERSION,
     PROTOCOL_VERSION,
     VERSION_REFUSED,
+    Body,
     Cancel,
     Capacity,
     Drain,
@@ -176,6 +177,7 @@ class AgentEnd:
             oldest_version=OLDEST_VERSION,
             highest_epoch=self._epoch,
             leadership=self._leadership,
+            objects=offer.objects,
         )
 
     def _announced(self) -> list[LeasedWork]:
@@ -334,7 +336,7 @@ class AgentEnd:
         return self._checked(boot, out)
 
     def finished(
-        self, lease: LeaseName, body: bytes, boot: float, used: tuple[tuple[str, int], ...] = ()
+        self, lease: LeaseName, body: Body, boot: float, used: tuple[tuple[str, int], ...] = ()
     ) -> list[AgentAction]:
         """The handler returned: the result is kept, even one that came after a cancel or a kill was on its way.
 

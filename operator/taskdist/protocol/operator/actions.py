@@ -6,7 +6,7 @@ The parts decide on actions and add them here; the leader hands them out after e
 from taskdist.api import Reason
 from taskdist.core.model import Parent
 from taskdist.protocol import status
-from taskdist.protocol.messages import Final, LeaseName, ToAgent, Verdict
+from taskdist.protocol.messages import Body, Final, LeaseName, ToAgent, Verdict
 from taskdist.protocol.observations import Action, Notice, ReadTask, Send, TaskName, WriteStatus
 from taskdist.protocol.operator.books import Purpose, TaskEntry
 from taskdist.protocol.operator.state import State
@@ -63,7 +63,7 @@ class Actions:
         text = status.clip(message, status.MAX_NOTICE)
         self.add(Notice(task.uid, task.namespace, task.name, reason, text, warning, lease))
 
-    def write(self, entry: TaskEntry, purpose: Purpose, patch: status.Status, body: bytes | None = None) -> None:
+    def write(self, entry: TaskEntry, purpose: Purpose, patch: status.Status, body: Body | None = None) -> None:
         """Write the Task's status, and what is known of its parents with it; `body` is its result."""
         token = self._begin(entry, purpose)
         task, version = entry.record.task, entry.record.resource_version

@@ -24,6 +24,7 @@ def clamp(hello: Hello, identity: AgentIdentity, pool: Pool, topology: Iterable[
         types=None if hello.types is None else frozenset(hello.types),
         labels=_labels(hello.labels, pool, topology),
         fenced=hello.fenced,
+        objects=hello.objects,
     )
 
 

@@ -7,7 +7,7 @@ from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.core.decisions import Assign
 from taskdist.core.model import Queue
 from taskdist.protocol import status
-from taskdist.protocol.messages import Grant, LeaseName, ParentResult
+from taskdist.protocol.messages import Body, Grant, LeaseName, ParentResult
 from taskdist.protocol.observations import Now, ObservedTask, Send, Terms
 from taskdist.protocol.operator.actions import Actions
 from taskdist.protocol.operator.books import UNHEARD, CoreState, Lease, LeaseStage, Purpose, TaskEntry
@@ -209,7 +209,7 @@ class Leases:
     # --- sending it ---
 
     def send(
-        self, entry: TaskEntry, lease: Lease, payload: bytes | None, now: Now, parents: tuple[ParentResult, ...] = ()
+        self, entry: TaskEntry, lease: Lease, payload: Body | None, now: Now, parents: tuple[ParentResult, ...] = ()
     ) -> None:
         """Send the grant if the agent is there; else it waits for the agent as long as its lease would have run."""
         session = self._state.by_pod.get(lease.agent_uid)

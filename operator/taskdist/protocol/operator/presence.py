@@ -78,6 +78,7 @@ class Presence:
             types=hello.types,
             labels=hello.labels,
             fenced=hello.fenced,
+            objects=hello.objects,
         )
         record = self._state.pods.get(session.identity.pod_uid)
         return clamp(wish, session.identity, pool, () if record is None else record.topology)
