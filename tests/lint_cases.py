@@ -38,6 +38,7 @@ def depends(*names: str) -> list[Obj]:
     return [{"name": name} for name in names]
 
 
+REF: Obj = {"uri": "s3://tasks/team/payloads/x", "size": 70_000, "sha256": "a" * 64}
 LAZY: Obj = {"dispatch": "Lazy", "expectedServiceSeconds": 0.5}
 SCALING = {"minReplicas": 0, "maxReplicas": 3}
 
@@ -270,6 +271,13 @@ WRITING = [
         "spec.notBefore",
         "not before the deadline",
         (task(notBefore=at(60), deadline=at(61)),),
+    ),
+    Case(
+        "payload-said-twice",
+        (task(payload={"x": 1}, payloadRef=REF),),
+        "spec.payloadRef",
+        "spec.payload says the input, too",
+        (task(payloadRef=REF),),
     ),
 ]
 
@@ -582,6 +590,25 @@ SERVING = [
         "has 2 gpu (the most is 1)",
         (task(resources={"gpu": 2}), queue(), pool(resources={"gpu": 2})),
         name="resources",
+    ),
+    Case(
+        "object-store-not-set",
+        (task(payloadRef=REF), queue(), pool()),
+        "spec.payloadRef",
+        "no agent of p is told where its object store is",
+        (
+            task(payloadRef=REF),
+            queue(),
+            pool(pod={"containers": [container(env=[{"name": "TASKDIST_OBJECTS_URL", "value": "s3://tasks"}])]}),
+        ),
+    ),
+    Case(
+        "object-store-not-set",
+        (task(payloadRef=REF), queue(), pool()),
+        "spec.payloadRef",
+        "no agent of p is told",
+        (task(payloadRef=REF), queue(), pool(pod={"containers": [container(envFrom=[{"secretRef": {"name": "s"}}])]})),
+        name="it may come from a Secret",
     ),
     Case(
         "agents-without-a-fence",
@@ -1031,6 +1058,17 @@ KINSHIP = [
         "spec.idempotencyKey",
         "a has it too, and another payload",
         (task("a", idempotencyKey="k"), task("b", queue="r", idempotencyKey="k")),
+    ),
+    Case(
+        "duplicate-key",
+        (
+            task("a", idempotencyKey="k", payloadRef=REF),
+            task("b", idempotencyKey="k", payloadRef=REF | {"sha256": "b" * 64}),
+        ),
+        "spec.idempotencyKey",
+        "a has it too, and another payload",
+        (task("a", idempotencyKey="k", payloadRef=REF), task("b", queue="r", idempotencyKey="k", payloadRef=REF)),
+        name="by reference",
     ),
     Case(
         "repeats-forgotten",

@@ -27,6 +27,11 @@ TIMES = (
 NAMES = ("a", "q", "p", "0", "a-0", "default")
 WORDS = ("a", "A", "t", "echo", "a.b_c-d", "0")
 ADDRESSES = ("a:1", "[::1]:65535")
+# Of what a reference to an object is made: places, a hash, a type.
+OBJECTS = (
+    *("s3://tasks/team/payloads/x", "s3://a.b-c/../x//@", "s3://" + "z" * 63 + "/" + "z" * 900),
+    *("0f" * 32, "application/json"),
+)
 LEVELS = (1, 60, 200, 201, 300, 1200, 4000)
 
 
@@ -74,8 +79,9 @@ def _string(schema: Schema) -> st.SearchStrategy[str]:
         return st.sampled_from(TIMES)
     low, high = schema.get("minLength", 0), schema["maxLength"]
     if "pattern" in schema:
-        texts = (*NAMES, *WORDS, *ADDRESSES, "z" * min(high, 63))
-        return st.sampled_from([text for text in texts if re.search(schema["pattern"], text)])
+        texts = (*NAMES, *WORDS, *ADDRESSES, *OBJECTS, "z" * min(high, 63))
+        fits = re.compile(schema["pattern"]).search
+        return st.sampled_from([text for text in texts if low <= len(text) <= high and fits(text)])
     return st.sampled_from([text for text in TEXTS if low <= len(text) <= high] + ["ö" * min(high, 400)])
 
 

@@ -102,7 +102,8 @@ def duplicate_key(setup: Setup) -> Iterator[Flaw]:
             continue
         known = first.setdefault((doc.task.queue_key, key), doc)
         if known is not doc:
-            same = "the same" if known.spec.get("payload") == doc.spec.get("payload") else "another"
+            said = [[each.spec.get(field) for field in ("payload", "payloadRef")] for each in (known, doc)]
+            same = "the same" if said[0] == said[1] else "another"
             message = f"{known.task.name} has it too, and {same} payload: only one of them is run"
             # A key of its own, unless it is the same work: then the Task itself is what is too much.
             mend = Mend("Give each its own key, or leave one Task out.", patch("spec.idempotencyKey", f"{key}-2"))

@@ -14,7 +14,7 @@ from taskdist.core.agents import filters
 from taskdist.core.model import Requirement
 from taskdist.lint.findings import Flaw, Mend, Severity, patch, rule
 from taskdist.lint.manifests import Manifest
-from taskdist.lint.setup import PoolDoc, QueueDoc, Setup, TaskDoc
+from taskdist.lint.setup import PoolDoc, QueueDoc, Setup, TaskDoc, with_variable
 
 _ELSEWHERE = "; it may be in the cluster already: review the set with it, or with --cluster"
 
@@ -242,6 +242,29 @@ def agents_without_a_fence(setup: Setup) -> Iterator[Flaw]:
 
 
 @rule(Severity.WARNING)
+def object_store_not_set(setup: Setup) -> Iterator[Flaw]:
+    """A Task whose payload is in an object store, and no agent that is told of one.
+
+    It waits (ObjectStoreMissing) until an agent says that it has a store: its pod's environment names it in
+    TASKDIST_OBJECTS_URL. An image may bring the variable along, which no manifest shows.
+    """
+    for doc in setup.tasks.values():
+        queue = setup.queue_of(doc.task)
+        pools = setup.pools_of(doc, queue) if queue is not None and doc.task.objects else ()
+        if pools and not any(pool.offer.objects for pool in pools):
+            pool = pools[0]
+            variable = {"name": "TASKDIST_OBJECTS_URL", "value": "s3://BUCKET/PREFIX"}
+            mend = Mend(
+                "Tell the agents of their store, and give their pods the right to it.",
+                with_variable(pool, variable),
+                pool.manifest,
+                declares=True,
+            )
+            names = ", ".join(each.shape.name for each in pools)
+            yield Flaw(doc.manifest, "spec.payloadRef", f"no agent of {names} is told where its object store is", mend)
+
+
+@rule(Severity.WARNING)
 def pool_without_agents(setup: Setup) -> Iterator[Flaw]:
     """A pool of fixed size 0 that a queue uses.
 
@@ -361,6 +384,7 @@ RULES = (
     no_capable_pool,
     larger_than_any_agent,
     agents_without_a_fence,
+    object_store_not_set,
     spill_target_not_found,
     spill_chain,
     spill_unserved,

@@ -253,7 +253,16 @@ def _offer(pool: Pool, pod: Obj) -> filters.Offer:
     )
     types = flags.get("--types") or variables.get("TASKDIST_TYPES") or ""
     named = frozenset(word.strip() for word in types.split(",") if word.strip())
-    return replace(filters.prospective(pool), fenced=not unfenced, types=named or None)
+    # What a ConfigMap or Secret brings is not seen here.
+    stores = "TASKDIST_OBJECTS_URL" in variables or bool(agent_container(pod).get("envFrom"))
+    return replace(filters.prospective(pool), fenced=not unfenced, types=named or None, objects=stores)
+
+
+def with_variable(pool: PoolDoc, variable: Obj) -> Obj:
+    """Return the change that gives the pool's agents a further variable."""
+    container = agent_container(pool.pod)
+    env = [*_listed(container, "env"), variable]
+    return {"spec": {"template": {"spec": {"containers": [{"name": container.get("name"), "env": env}]}}}}
 
 
 def said(container: Obj) -> tuple[dict[str, str], dict[str, str]]:

@@ -283,6 +283,18 @@ def deadline_before_start(setup: Setup) -> Iterator[Flaw]:
             yield Flaw(doc.manifest, "spec.notBefore", "it is not before the deadline", mend)
 
 
+@rule(Severity.ERROR)
+def payload_said_twice(setup: Setup) -> Iterator[Flaw]:
+    """A Task with a payload and a reference to one.
+
+    Only one of them can be meant. The API server refuses it.
+    """
+    for doc in setup.tasks.values():
+        if {"payload", "payloadRef"} <= doc.spec.keys():
+            mend = Mend("Leave out the one that is not meant.", patch("spec.payload", None))
+            yield Flaw(doc.manifest, "spec.payloadRef", "spec.payload says the input, too", mend)
+
+
 RULES = (
     unknown_kind,
     unknown_field,
@@ -301,4 +313,5 @@ RULES = (
     wait_without_preference,
     depends_on_itself,
     deadline_before_start,
+    payload_said_twice,
 )

@@ -286,6 +286,7 @@ SAME = {
     "spec.waitForPreferredSeconds waits": "wait-without-preference",
     "spec.notBefore must be before": "deadline-before-start",
     "spec.dependsOn names the Task itself": "depends-on-itself",
+    "spec.payload and spec.payloadRef both": "payload-said-twice",
     "values must": "selector-values",
 }
 
