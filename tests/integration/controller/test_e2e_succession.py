@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from integration.controller.conftest import TIMINGS
-from integration.controller.proxy import Proxy
 from integration.controller.room import Object, Room, beats, metrics
 from patience import Stopwatch, until
+from proxy import before as proxy_before
 from taskdist.local.rest import Client
 from taskdist.local.stack import OPERATOR_NAMESPACE, OperatorProcess, Stack
 
@@ -175,8 +175,8 @@ def test_a_leadership_that_is_over_before_it_knows_leaves_nothing_behind(
 def test_an_operator_outlives_its_api_server(
     room: Room, start: Start, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    proxy = Proxy(Path(room.stack._operator_env["KUBECONFIG"]), tmp_path / "kubeconfig")
-    operator = start("operator-p", {"KUBECONFIG": proxy.kubeconfig})
+    proxy = proxy_before(Path(room.stack._operator_env["KUBECONFIG"]), tmp_path / "kubeconfig")
+    operator = start("operator-p", {"KUBECONFIG": str(tmp_path / "kubeconfig")})
     room.queue()
     room.pool(replicas=2, ready=2)
     work = Work(room, tmp_path, 2)
@@ -217,7 +217,7 @@ def test_an_operator_outlives_its_api_server(
 def test_an_operator_that_starts_without_an_api_server_waits_for_it(room: Room, start: Start, tmp_path: Path) -> None:
     assert room.stack._plane is not None
     log = room.stack._plane.log("operator-w")
-    proxy = Proxy(Path(room.stack._operator_env["KUBECONFIG"]), tmp_path / "kubeconfig")
+    proxy = proxy_before(Path(room.stack._operator_env["KUBECONFIG"]), tmp_path / "kubeconfig")
     proxy.refuse()
 
     def open_once_it_asks_again() -> str:
@@ -228,7 +228,7 @@ def test_an_operator_that_starts_without_an_api_server_waits_for_it(room: Room, 
 
     with ThreadPoolExecutor() as pool:
         said = pool.submit(open_once_it_asks_again)
-        operator = start("operator-w", {"KUBECONFIG": proxy.kubeconfig})
+        operator = start("operator-w", {"KUBECONFIG": str(tmp_path / "kubeconfig")})
         until(lambda: leads(operator), "it leads")
         assert "bind its ServiceAccount" not in said.result()
         assert "Traceback" not in said.result()

@@ -1,32 +1,33 @@
-"""Stands between an operator and its API server, and can take the server away: refused connections, or silence."""
+"""A proxy before a server, which can take it away: refused connections, or silence, in the middle of a body as well."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import yaml
 
 
-class Proxy:
-    """Carries bytes to the server of a kubeconfig while it is open. `refuse` and `hang` end or freeze all there is."""
+def _ignore(_: int) -> None:
+    """Count nothing."""
 
-    def __init__(self, of: Path, to: Path) -> None:
-        """Write a copy of the kubeconfig that leads through here, to `to`."""
-        config = yaml.safe_load(of.read_text())
-        server = urlsplit(config["clusters"][0]["cluster"]["server"])
-        self._target = (str(server.hostname), int(server.port or 443))
+
+class Proxy:
+    """Carries bytes to a server while it is open. `refuse` and `hang` end or freeze all there is."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
         self._flowing = threading.Event()
         self._pairs: set[socket.socket] = set()
         self._listener: socket.socket | None = None
+        self._left: int | None = None
+        self.hung = threading.Event()
         self.port = 0
         self.open()
-        config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{self.port}"
-        to.write_text(yaml.safe_dump(config))
-        self.kubeconfig = str(to)
 
     def open(self) -> None:
         """Carry what comes."""
@@ -39,6 +40,11 @@ class Proxy:
     def hang(self) -> None:
         """Accept connections and say nothing, on these and on those that stand."""
         self._flowing.clear()
+
+    def hang_within(self, count: int) -> None:
+        """Hang in the middle of what clients send, once that was so many bytes more. `hung` is set then."""
+        self.hung.clear()
+        self._left = count
 
     def refuse(self) -> None:
         """Cut what stands, and refuse what comes."""
@@ -64,15 +70,34 @@ class Proxy:
                 self._pairs |= {near, far}
                 back = threading.Thread(target=self._carry, args=(far, near), daemon=True)
                 back.start()
-                self._carry(near, far)
+                self._carry(near, far, self._count)
                 back.join()
                 self._pairs -= {near, far}
 
-    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+    def _count(self, sent: int) -> None:
+        if self._left is not None and (left := self._left - sent) <= 0:
+            self._left = None
+            self.hang()
+            self.hung.set()
+        elif self._left is not None:
+            self._left = left
+
+    def _carry(self, source: socket.socket, sink: socket.socket, count: Callable[[int], None] = _ignore) -> None:
         with contextlib.suppress(OSError):
             while chunk := source.recv(65536):
+                count(len(chunk))
                 self._flowing.wait()
                 sink.sendall(chunk)
         for each in (source, sink):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
+
+
+def before(kubeconfig: Path, copy: Path) -> Proxy:
+    """Return a proxy before the server of a kubeconfig; the copy leads through it."""
+    config = yaml.safe_load(kubeconfig.read_text())
+    server = urlsplit(config["clusters"][0]["cluster"]["server"])
+    proxy = Proxy(str(server.hostname), int(server.port or 443))
+    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{proxy.port}"
+    copy.write_text(yaml.safe_dump(config))
+    return proxy
