@@ -4,13 +4,13 @@ The view serves them, the client reads them; both sides ignore fields that they 
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, StringConstraints
 
 from taskdist.api.meta import Model
 from taskdist.api.problems import ProblemDetails
-from taskdist.api.task import Progress
+from taskdist.api.task import Priority, Progress
 
 
 class Problem(ProblemDetails):
@@ -123,6 +123,43 @@ class Explanation(Standing):
     cost: float | None = None
     energy_wh: float | None = None
     attempts: list[dict[str, Any]] = Field(default_factory=list)
+
+
+PoolName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+More = Annotated[int, Field(strict=True, ge=-5000, le=5000)]
+
+
+class Changes(Model):
+    """Changes of which it is asked what they would do for a Task that waits. All at once."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    priority: Priority | None = Field(default=None, description="Its level.")
+    pool: PoolName | None = Field(default=None, description="The pool that it names.")
+    agents: Annotated[dict[PoolName, More], Field(max_length=100)] = Field(
+        default_factory=dict, description="How many agents more (or fewer, below 0) a pool has, by its name."
+    )
+    more_agents: More = Field(default=0, description="The same of the first pool that it may use.")
+
+    @property
+    def none(self) -> bool:
+        """Whether nothing would be different."""
+        return self == Changes()
+
+
+class Course(Model):
+    """When a Task would start, in many runs played forward. `expected_start` is absent if it starts in none."""
+
+    expected_start: ExpectedStart | None = None
+    starts: float = Field(description="The part of the runs in which it starts.")
+
+
+class WhatIf(Model):
+    """When a Task that waits would start as things are, and changed."""
+
+    as_it_is: Course
+    changed: Course
+    runs: int = Field(default=0, description="How many times each was played forward.")
 
 
 class LevelCount(Model):

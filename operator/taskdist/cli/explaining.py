@@ -2,15 +2,18 @@
 
 import re
 import time
+from typing import Any
+
+from pydantic import ValidationError
 
 from taskdist.api import Priority
+from taskdist.api.view import Changes
 from taskdist.cli import parse, show
 from taskdist.cli.cluster import Cluster
-from taskdist.cli.run import OK, USAGE, Problem, note
+from taskdist.cli.run import OK, note
 from taskdist.cli.show_explanation import print_queue, print_story
 from taskdist.client import explaining, explaining_queues
 from taskdist.client.backend import Source, Told
-from taskdist.simulation.what_if import Change
 
 _NUMBER = re.compile(r"[+-]?\d{1,6}")
 
@@ -19,14 +22,11 @@ async def explain(
     cluster: Cluster,
     name: str,
     output: str | None,
-    change: Change | None = None,
-    agents: int = 0,
+    changes: Changes | None = None,
     source: Source | None = None,
 ) -> int:
-    """Say where the Task stands, why, and what would change it. `agents` are more of the first pool it may use."""
-    if source is Source.LEADER and change is not None:
-        raise Problem("--what-if is played on the cluster's objects: leave --from out", code=USAGE)
-    told = await explaining.explain(cluster, name, change, agents, cluster.view, source)
+    """Say where the Task stands, why, and what would change it."""
+    told = await explaining.explain(cluster, name, changes, cluster.view, source)
     _say(told)
     if output:
         show.document(told.story, output)
@@ -54,26 +54,32 @@ def _say(told: Told) -> None:
         note(f"warning: {line}")
 
 
-def changed(words: list[str]) -> tuple[Change, int]:
-    """`priority=High`, `pool=NAME`, `agents=+3`, `agents.POOL=+3` → a change, and agents more of the Task's first pool.
+def changed(words: list[str]) -> Changes:
+    """`priority=High`, `pool=NAME`, `agents=+3` (of the first pool that it may use), `agents.POOL=+3` → all at once.
 
     Raises parse.Malformed.
     """
-    priority, pool, agents, more = None, None, {}, 0
+    found: dict[str, Any] = {"agents": {}}
     for word in words:
         name, separator, value = word.partition("=")
-        if name == "priority" and value in [each.value for each in Priority]:
-            priority = Priority(value).level
-        elif name == "pool" and value:
-            pool = value
+        if name in ("priority", "pool") and value:
+            found[name] = value
         elif name.partition(".")[0] == "agents" and separator and _NUMBER.fullmatch(value):
             if name == "agents":
-                more = int(value)
+                found["more_agents"] = int(value)
             else:
-                agents[name.partition(".")[2]] = int(value)
+                found["agents"][name.partition(".")[2]] = int(value)
         else:
-            levels = ", ".join(each.value for each in Priority)
-            raise parse.Malformed(
-                f"{word!r} is no change: write priority=LEVEL ({levels}), pool=NAME, agents=+3 or agents.POOL=+3"
-            )
-    return Change(priority, pool, agents), more
+            raise _no_change(word)
+    try:
+        return Changes.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _no_change(" ".join(words), f" ({first['msg']})") from None
+
+
+def _no_change(word: str, why: str = "") -> parse.Malformed:
+    levels = ", ".join(each.value for each in Priority)
+    return parse.Malformed(
+        f"{word!r} is no change{why}: write priority=LEVEL ({levels}), pool=NAME, agents=+3 or agents.POOL=+3"
+    )

@@ -392,8 +392,8 @@ def explain(
     Of a queue (queue/NAME) it says how many Tasks wait, how many messages wait at sources and for how long, what is
     left of rates and budgets, and what holds most up.
 
-    The answer is that of the operator which leads. Where it cannot be asked, its engine is run here over what the
-    cluster holds now.
+    The answer is that of the operator which leads, also of what a change would do. Where it cannot be asked, its
+    engine is run here over what the cluster holds now.
     """
     from taskdist.cli import explaining
 
@@ -403,8 +403,8 @@ def explain(
             complain("--what-if is for Tasks that wait: name one")
             raise typer.Exit(USAGE)
         run(ctx, target, lambda cluster: explaining.explain_queue(cluster, queue, form, source))
-    change, agents = reader(explaining.changed)(what_if) if what_if else (None, 0)
-    run(ctx, target, lambda cluster: explaining.explain(cluster, name, form, change, agents, source))
+    changes = reader(explaining.changed)(what_if) if what_if else None
+    run(ctx, target, lambda cluster: explaining.explain(cluster, name, form, changes, source))
 
 
 def _submit_examples(program: str) -> str:

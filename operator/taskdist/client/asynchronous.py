@@ -125,6 +125,11 @@ class AsyncClient:
         return self._backend
 
     @property
+    def view(self) -> View | None:
+        """What the operator that leads can be asked; None where nobody can be."""
+        return self._asked
+
+    @property
     def _backend(self) -> Backend:
         if self._open is None:
             raise TaskdistError("the client is not open: use it as `async with AsyncClient() as client:`")

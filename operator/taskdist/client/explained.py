@@ -65,9 +65,7 @@ def waiting(told: shapes.Explanation) -> dict[str, Any]:
         story["rejections"] = [{"agents": each.agents, "why": each.why} for each in told.rejections]
     if told.position is not None:
         story |= {"position": told.position, "position_exact": told.position_exact, "waiting": told.waiting}
-        start = told.expected_start
-        span = None if start is None else (start.earliest.timestamp(), start.latest.timestamp())
-        story["expected_start"] = course(None if start is None else start.at.timestamp(), span)
+        story["expected_start"] = _span(told.expected_start)
     return story
 
 
@@ -98,6 +96,19 @@ def _running(told: shapes.Explanation) -> dict[str, Any]:
     if told.progress is not None:
         story["progress"] = f"{told.progress.fraction:.0%} {told.progress.message}".rstrip()
     return story
+
+
+def compared(told: shapes.WhatIf) -> dict[str, Any]:
+    """When it would start as things are, and changed; and in which part of the runs it starts at all."""
+    return {"runs": told.runs} | {
+        name: {"expected_start": _span(each.expected_start), "starts": each.starts}
+        for name, each in (("as_it_is", told.as_it_is), ("changed", told.changed))
+    }
+
+
+def _span(start: shapes.ExpectedStart | None) -> dict[str, str] | str:
+    span = None if start is None else (start.earliest.timestamp(), start.latest.timestamp())
+    return course(None if start is None else start.at.timestamp(), span)
 
 
 def course(start: float | None, interval: tuple[float, float] | None) -> dict[str, str] | str:

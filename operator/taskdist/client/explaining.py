@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 
 from taskdist.api import POOL_LABEL, Phase, Reason
 from taskdist.api import view as shapes
+from taskdist.api.view import Changes
 from taskdist.client import explained, levels, questions
 from taskdist.client.backend import Asks, Backend, Source, Told
 from taskdist.client.errors import NoAnswer, TaskdistError, instead
@@ -40,7 +41,7 @@ from taskdist.protocol import convert, explanations
 from taskdist.protocol.dependencies import Lineage
 from taskdist.protocol.duplicates import Duplicates, without_ordering_key
 from taskdist.protocol.observations import ObservedTask
-from taskdist.simulation.what_if import Change, Course, what_if
+from taskdist.simulation.what_if import Change, NotPlayed, what_if
 from taskdist.simulation.what_if import Snapshot as Moment
 
 # What agents announce on the link (types, whether they can be fenced or have an object store), what a former leader
@@ -264,36 +265,43 @@ async def why(backend: Backend, task: Obj) -> tuple[str, str]:
 async def explain(
     backend: Backend,
     name: str,
-    change: Change | None = None,
-    agents: int = 0,
+    changes: Changes | None = None,
     view: Asks | None = None,
     source: Source | None = None,
 ) -> Told:
     """Say where the Task stands, why and what would change it.
 
-    The leader is asked by its `view`, and then the cluster's objects; `source` is the only one to be asked. What a
-    change would do is played on the objects.
+    The leader is asked by its `view`, and then the cluster's objects; `source` is the only one to be asked.
 
-    `agents` are more of the first pool it may use. TaskdistError: the change makes no sense. NoAnswer: the leader does
-    not say, and nobody else is to.
+    TaskdistError: the change makes no sense. NoAnswer: the leader does not say, and nobody else is to.
     """
     task = await backend.get(TASKS, name)
-    if change is not None and phase_of(task) != Phase.PENDING:
-        raise TaskdistError(f"task {name} is {phase_of(task)}: --what-if is for Tasks that wait")
-    if view is not None and source is not Source.CLUSTER and change is None and not settled(task):
+    if changes is not None and phase_of(task) != Phase.PENDING:
+        raise TaskdistError(f"task {name} is {phase_of(task)}: a what-if is for Tasks that wait")
+    if view is not None and source is not Source.CLUSTER and not settled(task):
         try:
-            told = await view.ask(questions.explanation(namespace_of(task), name))
+            return await _of_the_leader(view, task, changes)
         except NoAnswer as error:
             if source is Source.LEADER:
                 raise
-            found = await _of_the_cluster(backend, task, None, 0)
+            found = await _of_the_cluster(backend, task, changes)
             return found._replace(not_asked=instead(error))
-        operator = {"leads": True, "lease": view.lease, "holder": told.holder}
-        return Told(explained.document(told, task, operator), told_by=Source.LEADER)
-    return await _of_the_cluster(backend, task, change, agents)
+    return await _of_the_cluster(backend, task, changes)
 
 
-async def _of_the_cluster(backend: Backend, task: Obj, change: Change | None, agents: int) -> Told:
+async def _of_the_leader(view: Asks, task: Obj, changes: Changes | None) -> Told:
+    """Raises NoAnswer."""
+    namespace, name = namespace_of(task), name_of(task)
+    told = await view.ask(questions.explanation(namespace, name))
+    operator = {"leads": True, "lease": view.lease, "holder": told.holder}
+    story = explained.document(told, task, operator)
+    if changes is not None:
+        found = await view.ask(questions.what_if(namespace, name, changes))
+        story["what_if"] = explained.compared(found)
+    return Told(story, told_by=Source.LEADER)
+
+
+async def _of_the_cluster(backend: Backend, task: Obj, changes: Changes | None) -> Told:
     """The same from the cluster's objects alone."""
     now = time.time()
     if phase_of(task) != Phase.PENDING:
@@ -308,10 +316,9 @@ async def _of_the_cluster(backend: Backend, task: Obj, change: Change | None, ag
     beside = {"stalled": _stalled_pools(task, snapshot), "outside": waits.get(_queue_of(task))}
     told = _shape(task, why).model_copy(update=beside)
     story = explained.document(told, task, leader.document())
-    if change is not None:
-        whole = _with_agents(change, agents, task, snapshot)
+    if changes is not None:
         # On a thread: it may take seconds, and who asks may have others to answer.
-        compared, unknown = await asyncio.to_thread(_compared, task, snapshot, whole, now)
+        compared, unknown = await asyncio.to_thread(_compared, task, snapshot, Change.of(changes), now)
         story["what_if"] = compared
         warnings += unknown
     return Told(story, tuple(warnings))
@@ -395,17 +402,6 @@ def _leaderless(why: Answer, leader: Leadership, now: float) -> Answer:
 # What would be if.
 
 
-def _with_agents(change: Change, agents: int, task: Obj, snapshot: Snapshot) -> Change:
-    if not agents:
-        return change
-    named = change.pool or task["spec"].get("pool")
-    queue = next((each for each in snapshot.queues if name_of(each) == task["spec"]["queue"]), None)
-    pools = [named] if named else list(queue["spec"].get("pools") or ()) if queue is not None else []
-    if not pools:
-        raise TaskdistError("no pool is known that may run it: say which one, as in agents.POOL=+3")
-    return replace(change, agents={**change.agents, pools[0]: change.agents.get(pools[0], 0) + agents})
-
-
 def _compared(task: Obj, snapshot: Snapshot, change: Change, now: float) -> tuple[dict[str, Any], list[str]]:
     """When it starts as it is and changed, and what of that is not known."""
     made, _ = events(snapshot)
@@ -417,18 +413,13 @@ def _compared(task: Obj, snapshot: Snapshot, change: Change, now: float) -> tupl
     try:
         told = levels.told(snapshot.queues, [*snapshot.tasks, *snapshot.ended])
         found = what_if(Moment(now, made, since, services, told), uid_of(task), change)
-    except KeyError as error:
-        raise TaskdistError(f"{error.args[0]}: no such AgentPool in the namespace, or no such waiting Task") from None
+    except NotPlayed as error:
+        raise TaskdistError(str(error)) from None
     rules = {each.queue.key: each.queue for each in made if isinstance(each, QueueApplied)}
     missing = next((levels.unknown(one.task, rules, told) for one in made if _is_of(one, task)), [])
-    return {"as_it_is": _played(found.before), "changed": _played(found.after)}, [
+    return explained.compared(found.told()), [
         f"how much is left of {limit} is not known: it is played as if that were full" for limit in missing
     ]
-
-
-def _played(course: Course) -> dict[str, Any]:
-    start = explained.course(course.start, course.interval)
-    return {"expected_start": start, "starts": round(course.started, 3)}
 
 
 async def _snapshot(backend: Backend) -> Snapshot:

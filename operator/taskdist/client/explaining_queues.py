@@ -58,7 +58,7 @@ def _as_status_has_it(obj: Obj, waits: shapes.Outside | None, now: float) -> sha
         limits=[
             shapes.Limit(
                 name=each.name,
-                left=round(min(each.capacity, each.level + each.per_second * max(0.0, now - each.at)), 3),
+                left=round(each.expected(now), 3),
                 capacity=each.capacity,
                 per_second=each.per_second,
             )

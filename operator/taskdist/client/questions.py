@@ -8,12 +8,14 @@ from typing import Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 from taskdist.api.meta import Model
-from taskdist.api.view import Explanation, QueueView
+from taskdist.api.view import Changes, Explanation, QueueView, WhatIf
 from taskdist.client.errors import NoAnswer
 
 AnswerT = TypeVar("AnswerT", bound=Model)
 
 ASK_SECONDS = 5.0
+# The leader gives up before.
+WHAT_IF_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,12 @@ class Question(Generic[AnswerT]):
 def explanation(namespace: str, name: str) -> Question[Explanation]:
     """Where the Task stands and why."""
     return Question(_path(namespace, "tasks", name) + "/explain", Explanation)
+
+
+def what_if(namespace: str, name: str, changes: Changes) -> Question[WhatIf]:
+    """When the Task would start as things are, and changed."""
+    body = changes.model_dump_json(by_alias=True, exclude_defaults=True).encode()
+    return Question(_path(namespace, "tasks", name) + "/what-if", WhatIf, body, WHAT_IF_SECONDS)
 
 
 def queue(namespace: str, name: str) -> Question[QueueView]:

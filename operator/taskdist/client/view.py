@@ -197,7 +197,10 @@ class LeaderView:
         if (known := self._found) is not None:
             try:
                 body = await self._by(known, question)
-            except KubeError:
+            except KubeError as error:
+                if question.body is not None and isinstance(error, ApiError) and error.is_forbidden:
+                    # Who may look through the API server may not post yet. All else is asked as before.
+                    raise NoAnswer(f"the leader cannot be asked that: {error.message}") from error
                 self._found = None  # it may be reached in another way by now
             else:
                 self._found = known  # another question may have given it up meanwhile

@@ -5,12 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from taskdist.api import Priority
+from taskdist.api.view import Changes
 from taskdist.client import AsyncClient, explaining
 from taskdist.mcp.errors import Refusal, explained
 from taskdist.mcp.forms import AgentsMore, ExpectedStart, Form, PoolName, QueueName, TaskName, expected_start
 from taskdist.mcp.reading import Reading
 from taskdist.mcp.wording import counted
-from taskdist.simulation.what_if import HORIZON, Change
+from taskdist.simulation.what_if import HORIZON
 
 DESCRIPTION = """\
 When work starts. The scheduler that the operator runs is asked here, over what the cluster holds now. Say what you \
@@ -127,11 +128,10 @@ class SchedulerTool:
         )
 
     async def _what_if(self, wanted: WhatIf) -> Answer:
-        level = wanted.priority.level if wanted.priority else None
-        change = Change(level, wanted.pool, wanted.agents)
-        if change == Change():
+        changes = Changes(priority=wanted.priority, pool=wanted.pool, agents=wanted.agents)
+        if changes.none:
             raise Refusal('Say what would be different: priority, pool or agents (a number by pool, as in {"p": 2}).')
-        return await self._compared(wanted.task, change, [])
+        return await self._compared(wanted.task, changes, [])
 
     async def _simulate(self, wanted: Simulate) -> Answer:
         await self._reading.queues(wanted.queue)
@@ -145,14 +145,15 @@ class SchedulerTool:
                 "them start: action order says what each waits for."
             )
         last = (placed or stories)[-1]["task"]
-        answer = await self._compared(last, Change(agents=wanted.agents), warnings)
+        answer = await self._compared(last, Changes(agents=wanted.agents), warnings)
         answer.waiting = len(stories)
         waiting = counted(len(stories), "Task")
         answer.said = f"{waiting} waiting in queue {wanted.queue}; the last of them, {answer.said}"
         return answer
 
-    async def _compared(self, name: str, change: Change, warnings: list[str]) -> Answer:
-        told = await explaining.explain(self._client.backend, name, change)
+    async def _compared(self, name: str, changes: Changes, warnings: list[str]) -> Answer:
+        told = await explaining.explain(self._client.backend, name, changes, self._client.view)
+        warnings = warnings + [told.not_asked] * bool(told.not_asked)
         found = told.story["what_if"]
         compared = Comparison(task=name, as_it_is=_course(found["as_it_is"]), changed=_course(found["changed"]))
         said = f"{name} starts {_when(compared.as_it_is)} as things are, and {_when(compared.changed)} changed."

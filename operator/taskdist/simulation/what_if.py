@@ -6,23 +6,32 @@ that they differ by the change alone. No Task comes in and no agent fails: an an
 read a clock or a cluster, and to change anything.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from math import inf, log1p, nextafter
+from statistics import NormalDist
 
+from taskdist.api import view as shapes
+from taskdist.api.view import Changes, ExpectedStart, WhatIf
 from taskdist.core import Core, events
 from taskdist.core.decisions import Assign, Decision, DeletePod, Drain, Fail, Retry, Scale, Spill, Undrain
 from taskdist.core.limits.levels import Level
 from taskdist.core.model import Agent, Key, Pool, Queue, Task
+from taskdist.core.primitives.service_times import Estimate, quantile
+from taskdist.protocol import explanations
 from taskdist.simulation.chance import Chance
 from taskdist.simulation.figures import percentile
 
 RUNS = 30
 TASKS = 60_000
 """Where very many Tasks wait there are fewer runs, so that all together play so many; but not under five."""
+FEWEST = 3
+"""So many runs are played of each, whatever time there is."""
 HORIZON = 30 * 86_400.0
 """What is not started after so many seconds counts as not started at all."""
+LIKELY = 20
+"""How many attempts stand for what is known by mean and variance alone."""
 START_SECONDS = 10.0
 """How long a new agent takes to be ready, if nothing better is known."""
 
@@ -42,11 +51,25 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What would be different: the Task's level, the pool that it names, how many agents more a pool has (by name)."""
+    """What would be different: the Task's level, the pool that it names, how many agents more a pool has (by name).
+
+    `more` are agents of the first pool that the Task may use then.
+    """
 
     priority: int | None = None
     pool: str | None = None
     agents: Mapping[str, int] = field(default_factory=dict)
+    more: int = 0
+
+    @classmethod
+    def of(cls, told: Changes) -> "Change":
+        """The change that is asked about."""
+        level = None if told.priority is None else told.priority.level
+        return cls(level, told.pool, dict(told.agents), told.more_agents)
+
+
+class NotPlayed(ValueError):
+    """The change makes no sense of this snapshot. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +83,14 @@ class Course:
     interval: tuple[float, float] | None
     started: float
 
+    def told(self) -> shapes.Course:
+        """The same, in the form in which it is sent."""
+        start = None
+        if self.start is not None and self.interval is not None:
+            at, earliest, latest = (explanations.moment(each) for each in (self.start, *self.interval))
+            start = ExpectedStart(at=at, earliest=earliest, latest=latest)
+        return shapes.Course(expected_start=start, starts=round(self.started, 3))
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -67,6 +98,11 @@ class Comparison:
 
     before: Course
     after: Course
+    runs: int
+
+    def told(self) -> WhatIf:
+        """The answer, in the form in which it is sent."""
+        return WhatIf(as_it_is=self.before.told(), changed=self.after.told(), runs=self.runs)
 
 
 def what_if(
@@ -77,29 +113,62 @@ def what_if(
     runs: int | None = None,
     seed: int = 1,
     start_seconds: float = START_SECONDS,
+    go_on: Callable[[], bool] = lambda: True,
 ) -> Comparison:
     """Play forward with and without the change, until the Task starts or nothing can happen any more.
 
+    Args:
+        runs: how many, of each; else by how many Tasks wait.
+        go_on: asked before each run but the first `FEWEST`: whether there is time for more.
+
     Raises:
-        KeyError: no waiting Task has this uid, or no pool of its namespace the name of one that is to have agents.
+        NotPlayed: no waiting Task has this uid, or no pool of its namespace the name of one that is to have agents.
     """
     task = next((each.task for each in snapshot.events if isinstance(each, _WAITS) and each.task.uid == uid), None)
     if task is None:
-        raise KeyError(uid)
+        raise NotPlayed("the Task waits no longer: a what-if is for Tasks that wait")
     pools = {each.pool.key for each in snapshot.events if isinstance(each, events.PoolApplied)}
+    change = _with_more(change, task, snapshot)
     for name in (*change.agents, *(() if change.pool is None else (change.pool,))):
         if (task.namespace, name) not in pools:
-            raise KeyError(name)
+            raise NotPlayed(f"{name}: no such AgentPool in the namespace")
     waiting = sum(isinstance(each, _WAITS) for each in snapshot.events)
     if runs is None:
         runs = max(5, min(RUNS, TASKS // waiting))
     changed = replace(snapshot, events=[_changed(each, task, change) for each in snapshot.events])
-    return Comparison(
-        _course([_Forward(snapshot, seed, run, start_seconds).until(uid) for run in range(runs)]),
-        _course([_Forward(changed, seed, run, start_seconds).until(uid) for run in range(runs)]),
-    )
+    before: list[float] = []
+    after: list[float] = []
+    for run in range(runs):
+        if run >= FEWEST and not go_on():
+            break
+        before.append(_Forward(snapshot, seed, run, start_seconds).until(uid))
+        after.append(_Forward(changed, seed, run, start_seconds).until(uid))
+    return Comparison(_course(before), _course(after), len(before))
 
 
+def likely(known: Estimate) -> list[float]:
+    """Return how long attempts may take of which mean and variance alone are known, in seconds: lognormal, evenly."""
+    # Of a single observation nothing says how they vary: it is taken to be as much as with an exponential.
+    variance = known.mean**2 if known.count < 2 else known.variance
+    at = ((number + 0.5) / LIKELY for number in range(LIKELY))
+    return [quantile(known.mean, variance, _NORMAL.inv_cdf(each)) for each in at]
+
+
+def _with_more(change: Change, task: Task, snapshot: Snapshot) -> Change:
+    """Raises NotPlayed."""
+    if not change.more:
+        return change
+    named = change.pool or task.pool
+    queues = (each.queue for each in snapshot.events if isinstance(each, events.QueueApplied))
+    of = next((each for each in queues if each.key == task.queue_key), None)
+    pools = (named,) if named else () if of is None else of.pools
+    if not pools:
+        raise NotPlayed("no pool is known that may run it: say which one, as in agents.POOL=+3")
+    first = pools[0]
+    return replace(change, agents={**change.agents, first: change.agents.get(first, 0) + change.more}, more=0)
+
+
+_NORMAL = NormalDist()
 _WAITS = (events.TaskWaiting, events.TaskHeld)
 
 

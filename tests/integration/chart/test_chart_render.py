@@ -129,7 +129,7 @@ def test_the_way_in_from_outside_is_off_and_leads_to_the_view_alone(render: Rend
     (port,) = service["spec"]["ports"]
     # As the path of the API server's proxy has it, by the port's name and by its number.
     names = [f"https:td-view:{port['name']}", f"https:td-view:{port['port']}"]
-    rule = {"apiGroups": [""], "resources": ["services/proxy"], "resourceNames": names, "verbs": ["get"]}
+    rule = {"apiGroups": [""], "resources": ["services/proxy"], "resourceNames": names, "verbs": ["get", "create"]}
     assert (role["metadata"]["namespace"], role["rules"]) == (service["metadata"]["namespace"], [rule])
     (bound,) = [each for each in of(documents, "RoleBinding") if each["roleRef"]["name"] == "td-view-proxy"]
     assert bound["subjects"] == [{"kind": "ServiceAccount", "name": "td-viewer", "namespace": "taskdist-system"}]

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from memory_cluster import ASSIGNED, FAILED_STATUS, SUCCEEDED, MemoryCluster, call
-from taskdist.api.view import Explanation, LevelCount, Limit, Outside, QueueView
+from taskdist.api import Priority
+from taskdist.api.view import Changes, Course, ExpectedStart, Explanation, LevelCount, Limit, Outside, QueueView, WhatIf
 from taskdist.cli.explaining import changed
 from taskdist.cli.run import FAILED, OK, USAGE
 from taskdist.client.explaining import Snapshot, events, why
 from taskdist.core.events import AgentReady, PodSeen, PoolApplied, QueueApplied, TaskHeld, TaskLeased, TaskWaiting
 from taskdist.kube import AGENTPOOLS, LEASES, PODS, TASKQUEUES, ApiError
-from taskdist.simulation.what_if import Change
 
 
 def queue(cluster: MemoryCluster, **spec: Any) -> None:
@@ -377,19 +377,22 @@ def test_what_if(busy: MemoryCluster) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "change", "agents"),
+    ("words", "changes"),
     [
-        (["priority=High"], Change(priority=3), 0),
-        (["pool=x", "priority=Emergency"], Change(priority=5, pool="x"), 0),
-        (["agents=+3"], Change(), 3),
-        (["agents.x=2", "agents.y=-1"], Change(agents={"x": 2, "y": -1}), 0),
+        (["priority=High"], Changes(priority=Priority.HIGH)),
+        (["pool=x", "priority=Emergency"], Changes(priority=Priority.EMERGENCY, pool="x")),
+        (["agents=+3"], Changes(more_agents=3)),
+        (["agents.x=2", "agents.y=-1"], Changes(agents={"x": 2, "y": -1})),
     ],
 )
-def test_changes_as_they_are_written(words: list[str], change: Change, agents: int) -> None:
-    assert changed(words) == (change, agents)
+def test_changes_as_they_are_written(words: list[str], changes: Changes) -> None:
+    assert changed(words) == changes
 
 
-@pytest.mark.parametrize("word", ["priority=Highest", "priority", "pool=", "agents=many", "slots=3", ""])
+@pytest.mark.parametrize(
+    "word",
+    ["priority=Highest", "priority", "pool=", "pool=../x", "agents=many", "agents=+99999", "agents.X=1", "slots=3", ""],
+)
 def test_what_is_no_change_is_refused_with_what_is_one(cluster: MemoryCluster, word: str) -> None:
     outcome = call(cluster, "explain", "a", "--what-if", word)
     assert outcome.code == USAGE
@@ -400,7 +403,7 @@ def test_only_what_waits_can_start_otherwise(cluster: MemoryCluster) -> None:
     cluster.task("a", SUCCEEDED)
     outcome = call(cluster, "explain", "a", "--what-if", "agents=+1")
     assert outcome.code != OK
-    assert "is Succeeded: --what-if is for Tasks that wait" in outcome.err
+    assert "is Succeeded: a what-if is for Tasks that wait" in outcome.err
 
 
 def test_a_pool_that_is_not_there_cannot_grow(busy: MemoryCluster) -> None:
@@ -517,13 +520,29 @@ def test_who_is_asked_can_be_said(cluster: MemoryCluster) -> None:
     by_objects = call(cluster, "explain", "a", "--from", "cluster")
     assert "Agent p-0 has room for it now" in by_objects.out
     assert by_objects.err == ""
-    both = call(cluster, "explain", "a", "--from", "leader", "--what-if", "priority=High")
-    assert both.code == USAGE
-    assert "played on the cluster's objects" in both.err
+
+
+def test_what_if_is_asked_of_the_leader_and_played_here_where_it_does_not_say(busy: MemoryCluster) -> None:
+    words = ["explain", "waits-2", "--what-if", "priority=High", "--what-if", "agents=+2"]
+    alone = call(busy, *words)
+    assert "found out from the cluster's objects instead" in alone.err
+    assert "changed   " in alone.out
+    assert call(busy, *words, "--from", "leader").code == FAILED
+    busy.view.explanations["waits-2"] = of_leader()
+    at = datetime(2999, 1, 1, tzinfo=UTC)
+    start = ExpectedStart(at=at, earliest=at, latest=at)
+    told = WhatIf(as_it_is=Course(starts=0.0), changed=Course(expected_start=start, starts=1.0))
+    busy.view.answers["/v1/namespaces/ns/tasks/waits-2/what-if"] = told
+    asked = call(busy, *words, "-o", "json")
+    assert asked.err == ""
+    played = json.loads(asked.out)["what_if"]
+    assert played["as_it_is"] == {"expected_start": "unknown", "starts": 0.0}
+    assert played["changed"]["expected_start"]["at"] == "2999-01-01T00:00:00Z"
+    assert json.loads(busy.view.asked[-1].body or b"") == {"priority": "High", "moreAgents": 2}
 
 
 def test_a_queue_is_explained_with_what_waits_outside(cluster: MemoryCluster) -> None:
-    oldest = datetime.now(UTC) - timedelta(minutes=5)
+    oldest = datetime.now(UTC) - timedelta(hours=3)
     cluster.view.answers["/v1/namespaces/ns/queues/q"] = QueueView(
         name="q",
         namespace="ns",
@@ -537,7 +556,7 @@ def test_a_queue_is_explained_with_what_waits_outside(cluster: MemoryCluster) ->
     told = call(cluster, "explain", "queue/q")
     assert (told.code, told.err) == (OK, "")
     assert (
-        "Outside:    1204 messages without a Task yet; the oldest, at source orders, was published 5m ago" in told.out
+        "Outside:    1204 messages without a Task yet; the oldest, at source orders, was published 3h ago" in told.out
     )
     assert "Waiting:    3 (3 High)" in told.out
     assert "0.1 a second" in told.out

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from memory_cluster import ASSIGNED, FAILED_STATUS, SUCCEEDED, MemoryCluster
+from taskdist.api import Priority
 from taskdist.api.meta import Model
-from taskdist.api.view import TaskRow
+from taskdist.api.view import Changes, TaskRow
 from taskdist.client import AsyncClient
 from taskdist.client.backend import Source
 from taskdist.client.errors import NoAnswer, TaskdistError
@@ -31,7 +32,6 @@ from taskdist.protocol.backlogs import SeenBacklog, seen_backlog
 from taskdist.protocol.messages import AgentIdentity, Hello, Ping
 from taskdist.protocol.observations import Now, ObservedTask
 from taskdist.protocol.operator import Leader
-from taskdist.simulation.what_if import Change
 
 
 class _Facts:
@@ -275,10 +275,10 @@ async def test_who_is_not_reached_is_said_and_the_objects_are_asked(cluster: Mem
 
 
 async def test_what_would_be_if_is_played_on_the_objects(cluster: MemoryCluster) -> None:
-    found = await explain(cluster, "a", Change(priority=4), view=Nobody())
-    assert ("what_if" in found.story, found.not_asked) == (True, "")
+    found = await explain(cluster, "a", Changes(priority=Priority.CRITICAL), view=Nobody())
+    assert ("what_if" in found.story, "instead" in found.not_asked) == (True, True)
     with pytest.raises(TaskdistError, match="for Tasks that wait"):
-        await explain(cluster, "runs", Change(priority=4), view=Nobody())
+        await explain(cluster, "runs", Changes(priority=Priority.CRITICAL), view=Nobody())
 
 
 def test_the_leader_knows_no_task_of_that_name(cluster: MemoryCluster) -> None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from memory_cluster import MemoryCluster
-from taskdist.api.view import TaskRow
+from taskdist.api.view import Changes, TaskRow
 from taskdist.client import questions, view
 from taskdist.client.errors import NoAnswer
 from taskdist.client.view import LeaderView
@@ -335,3 +335,24 @@ async def test_a_stream_follows_who_leads_too() -> None:
     assert [each.phase for each in (await followed(server))[0]] == ["Failed"]
     refused = Server(access(), [Answer(200, b"{}")], [ApiError(429, "", json.dumps({"title": "No", "detail": "many"}))])
     assert await followed(refused) == ([], "the leader cannot be asked: many")
+
+
+async def test_a_question_with_a_body_is_posted_and_has_its_own_time() -> None:
+    server = Server(access(), [GIVEN, Answer(200, b'{"asItIs": {"starts": 0}, "changed": {"starts": 1}, "runs": 5}')])
+    asked = leader_view(server)
+    await asked.ask(questions.explanation("ns", "a"))
+    told = await asked.ask(questions.what_if("ns", "a", Changes(more_agents=2)))
+    assert (told.changed.starts, told.runs) == (1.0, 5)
+    look, post = server.asked
+    assert (look.method, look.body, look.timeout) == ("GET", None, questions.ASK_SECONDS)
+    assert (post.method, post.path) == ("POST", PROXY + "/v1/namespaces/ns/tasks/a/what-if")
+    assert (json.loads(post.body or b""), post.timeout) == ({"moreAgents": 2}, questions.WHAT_IF_SECONDS)
+
+
+async def test_who_may_look_and_not_post_goes_on_looking() -> None:
+    server = Server(access(), [GIVEN, refusal(403, "may not create services/proxy"), GIVEN])
+    asked = leader_view(server)
+    await asked.ask(questions.explanation("ns", "a"))
+    with pytest.raises(NoAnswer, match="cannot be asked that: may not create services/proxy"):
+        await asked.ask(questions.what_if("ns", "a", Changes(more_agents=2)))
+    assert (await asked.ask(questions.explanation("ns", "a"))).reason == "Queued"

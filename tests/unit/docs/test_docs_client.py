@@ -75,6 +75,7 @@ def test_the_table_of_calls_has_each_of_them_and_both_clients_have_them() -> Non
         "close",
         "namespace",
         "backend",
+        "view",
     }
     page = " ".join(row[0] for row in rows(PAGE))
     # Those are the same for what is written down already.

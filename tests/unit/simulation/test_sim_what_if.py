@@ -8,7 +8,8 @@ import pytest
 from taskdist.api import Priority, Reason
 from taskdist.core import events
 from taskdist.core.model import Agent, Pool, Queue, Task
-from taskdist.simulation.what_if import Change, Snapshot, what_if
+from taskdist.core.primitives.service_times import Estimate
+from taskdist.simulation.what_if import FEWEST, RUNS, Change, NotPlayed, Snapshot, likely, what_if
 
 NS, NOW = "ns", 1_000.0
 WORK = ((NS, "q"), "work")
@@ -115,5 +116,31 @@ def test_both_courses_draw_the_same() -> None:
     ("uid", "change"), [("nobody", Change()), ("z", Change(pool="x")), ("z", Change(agents={"x": 1}))]
 )
 def test_what_is_not_there_is_refused(uid: str, change: Change) -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(NotPlayed):
         what_if(snapshot(waiting("z")), uid, change)
+
+
+def test_where_time_is_short_a_few_runs_are_played() -> None:
+    given = snapshot(RUNNING, *AHEAD, waiting("z"))
+    found = what_if(given, "z", Change(), go_on=lambda: False)
+    assert (found.runs, found) == (FEWEST, what_if(given, "z", Change(), runs=FEWEST))
+    assert what_if(given, "z", Change()).runs == RUNS
+
+
+def test_more_agents_are_of_the_first_pool_that_it_may_use() -> None:
+    given = snapshot(RUNNING, *AHEAD, waiting("z"))
+    pool = next(each.pool.name for each in given.events if isinstance(each, events.PoolApplied))
+    assert what_if(given, "z", Change(more=2)) == what_if(given, "z", Change(agents={pool: 2}))
+    both = what_if(given, "z", Change(agents={pool: 1}, more=1))
+    assert both == what_if(given, "z", Change(agents={pool: 2}))
+
+
+def test_what_is_known_by_mean_and_variance_is_drawn_so() -> None:
+    known = Estimate()
+    for seconds in (10.0, 20.0, 30.0, 20.0) * 10:
+        known.add(seconds)
+    drawn = likely(known)
+    assert sum(drawn) / len(drawn) == pytest.approx(20.0, rel=0.02)
+    assert drawn == sorted(drawn)
+    assert drawn[0] > 5.0
+    assert likely(Estimate()) == [0.0] * len(drawn)

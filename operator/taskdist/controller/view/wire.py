@@ -20,6 +20,7 @@ from taskdist.controller.view.problems import only
 from taskdist.controller.view.selecting import Selection
 from taskdist.controller.view.server import Answer, Counts, Question, Route, ViewServer, as_json
 from taskdist.controller.view.tasks import Tasks
+from taskdist.controller.view.trying import Trying
 from taskdist.core.model import Key
 from taskdist.kube import AGENTPOOLS, TASKQUEUES, TASKS, Added, Change, Client, Deleted, LeaderElector, Right, Store
 from taskdist.link.keeper import CertificateSource
@@ -68,6 +69,7 @@ class View:
             Route("GET", TASKS_PATH, [("list", TASKS)], self._short(self._list)),
             Route("GET", TASKS_PATH + "/{name}", [("get", TASKS)], self._short(self._task)),
             Route("GET", TASKS_PATH + "/{name}/explain", [("get", TASKS)], self._short(self._explain)),
+            Route("POST", TASKS_PATH + "/{name}/what-if", [("get", TASKS)], Trying(self.tasks, self._pace).answer),
             Route("GET", QUEUES_PATH, [("list", TASKQUEUES)], self._short(self._queues)),
             Route("GET", QUEUES_PATH + "/{name}", [("get", TASKQUEUES)], self._short(self._queue)),
             Route("GET", POOLS_PATH, [("list", AGENTPOOLS)], self._short(self._pools)),

@@ -28,6 +28,7 @@ from taskdist.core.forecasting.expected_start import with_outlook
 from taskdist.core.limits.levels import Level
 from taskdist.core.model import Key, Queue, Task
 from taskdist.core.ordering.line_limits import LineLimits
+from taskdist.core.primitives.service_times import Estimate
 from taskdist.core.views import AgentState, AgentView, BreakerView, Outside, PoolView
 
 # What a queue says of order: if any of it changes, its Tasks stand elsewhere.
@@ -420,6 +421,10 @@ class Core:
                 waiting, leased = found.get(key, (0, 0))
                 found[key] = (waiting + here.waiting, leased + here.leased)
         return found
+
+    def service_time(self, queue: Key, type: str) -> Estimate | None:
+        """Return how long attempts of this type hold their slots, as was observed; None if nothing was."""
+        return self._estimates.of(queue, type)
 
     def waiting_outside(self, queue: Key) -> int:
         """Return how many messages wait at sources for the queue, as they said lately."""
