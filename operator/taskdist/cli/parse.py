@@ -1,6 +1,7 @@
 """What users write on the command line, to values. Pure; each refusal says how to write it instead."""
 
 import json
+import os
 import re
 import sys
 from datetime import UTC, datetime, timedelta
@@ -8,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from taskdist.api import GROUP
+from taskdist.api.task import MAX_PAYLOAD_BYTES
 from taskdist.client.submission import payload_fault
+from taskdist.common.environment import SettingsError
+from taskdist.objects.settings import ObjectSettings
 
 
 class Malformed(ValueError):
@@ -85,9 +89,18 @@ def payload(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         kind = {list: "a list", str: "a string", type(None): "null", bool: "a boolean"}.get(type(value), "a number")
         raise Malformed(f"""{source} is {kind}: a payload is a JSON object, as in '{{"path": "a.py"}}'""")
-    if wrong := payload_fault(value):
+    if wrong := payload_fault(value, _most_bytes()):
         raise Malformed(f"{source} {wrong}")
     return value
+
+
+def _most_bytes() -> int:
+    """How large a payload may be: more than fits on a Task if there is a store for the rest."""
+    try:
+        store = ObjectSettings.from_env(os.environ)
+    except SettingsError as error:
+        raise Malformed(str(error)) from None
+    return MAX_PAYLOAD_BYTES if store is None else store.max_bytes
 
 
 def amounts(items: list[str]) -> dict[str, int]:

@@ -38,7 +38,7 @@ Payload = Annotated[
         "-p",
         metavar="JSON|@FILE|-",
         parser=reader(parse.payload),
-        help="The handler's input, a JSON object of at most 64 KiB.",
+        help="The handler's input, a JSON object. More than 64 KiB go by an object store (TASKDIST_OBJECTS_URL).",
     ),
 ]
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the Task.")]

@@ -102,6 +102,28 @@ def test_no_payload(text: str, message: str) -> None:
         parse.payload(text)
 
 
+@pytest.mark.parametrize(
+    ("env", "size", "refusal"),
+    [
+        pytest.param({}, 65_537, "at most 65536 here: set TASKDIST_OBJECTS_URL", id="without a store: 64 KiB"),
+        pytest.param({"URL": "s3://tasks"}, 65_537, "", id="with a store more"),
+        pytest.param({"URL": "s3://tasks"}, 2**24 + 1, "raise TASKDIST_OBJECTS_MAX_BYTES", id="with a store its bound"),
+        pytest.param({"URL": "tasks"}, 65_537, "TASKDIST_OBJECTS_URL is 'tasks'", id="a store that is none"),
+    ],
+)
+def test_how_large_a_payload_may_be(
+    env: dict[str, str], size: int, refusal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(f"TASKDIST_OBJECTS_{name}", value)
+    text = json.dumps({"a": "x" * (size - len('{"a":""}'))})
+    if refusal:
+        with pytest.raises(parse.Malformed, match=refusal):
+            parse.payload(text)
+    else:
+        assert parse.payload(text) == json.loads(text)
+
+
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "job"
     path.write_bytes(b"\xff\xfe")
