@@ -37,12 +37,15 @@ class ByReference:
         objects: the store.
         parents: whether the results of parents are fetched as well. A command gets them in its environment, which takes
             no more than the link does.
+        checks: whether a payload must be a JSON object before the work gets it. Handlers in Python read it by their
+            model; a command or a server trusts that it is what one by value always is.
     """
 
-    def __init__(self, inner: Executor, objects: Objects, *, parents: bool = True) -> None:
+    def __init__(self, inner: Executor, objects: Objects, *, parents: bool = True, checks: bool = False) -> None:
         self._inner = inner
         self._objects = objects
         self._parents = parents
+        self._checks = checks
         self._events: WorkEvents | None = None
         self._transfers: dict[LeaseName, _Transfer] = {}
         self._namespaces: dict[LeaseName, str] = {}
@@ -138,7 +141,8 @@ class ByReference:
         try:
             payload = grant.payload
             if isinstance(payload, ObjectRef):
-                payload = await self._objects.fetch(payload, grant.namespace)
+                fetch = self._fetch_json if self._checks else self._objects.fetch
+                payload = await fetch(payload, grant.namespace)
             whole = replace(grant, payload=payload, parents=await self._fetch_parents(grant))
         except ObjectError as error:
             del self._transfers[grant.lease]
@@ -171,15 +175,15 @@ class ByReference:
             ref = each.result
             if isinstance(ref, ObjectRef) and ref.size <= left:
                 left -= ref.size
-                whole.append(replace(each, result=await self._fetch_result(ref, grant.namespace)))
+                whole.append(replace(each, result=await self._fetch_json(ref, grant.namespace)))
             else:
                 whole.append(each)
         return tuple(whole)
 
-    async def _fetch_result(self, ref: ObjectRef, namespace: str) -> bytes:
+    async def _fetch_json(self, ref: ObjectRef, namespace: str) -> bytes:
         body = await self._objects.fetch(ref, namespace)
         try:
-            # It becomes a part of what the handler gets: one that is no JSON would spoil the whole.
+            # It becomes a part of a larger text: one that is no JSON, or more than one value, would change the rest.
             await asyncio.to_thread(parse_object, body)
         except ValueError as error:
             said = f"{ref.uri} is no JSON object that can be used: {str(error)[:200]}"

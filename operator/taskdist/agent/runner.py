@@ -107,8 +107,9 @@ def make_executor(options: AgentOptions, log: FilteringBoundLogger) -> Executor:
     from taskdist.agent.by_reference import ByReference
     from taskdist.objects.transfer import connect
 
+    foreign = bool(options.command or options.http)
     try:
-        return ByReference(inner, connect(options.objects), parents=not options.command)
+        return ByReference(inner, connect(options.objects), parents=not options.command, checks=foreign)
     except SettingsError as error:
         raise OptionError(str(error)) from None
 

@@ -215,7 +215,8 @@ class Agent:
         """Register a sync or async function as the handler of Tasks of this type.
 
         It takes the payload (converted to the type hint of its parameter) and, if it declares one, a `Context`.
-        It returns a JSON object of at most 64 KiB: a dict, a pydantic model, a dataclass, or None.
+        It returns a JSON object: a dict, a pydantic model, a dataclass, or None. One of more than 64 KiB needs an agent
+        with an object store.
         """
         if not _WORD.fullmatch(type):
             raise ValueError(f"{type!r} is no Task type: use letters, digits, '-', '_' and '.', at most 63 of them")

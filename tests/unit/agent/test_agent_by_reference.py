@@ -9,14 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.host import SAMPLE
 from agents.peer import TIMEOUT
 from taskdist.agent.by_reference import ByReference
+from taskdist.agent.logs import make_logger
+from taskdist.agent.options import AgentOptions
 from taskdist.agent.outcomes import Failed
 from taskdist.agent.parents import decode, encode
+from taskdist.agent.runner import make_executor
 from taskdist.agent.work import Offered, WorkEvents
 from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
+from taskdist.common.boottime import boottime
+from taskdist.objects import transfer
 from taskdist.objects.memory import MemoryStore, memory_objects
+from taskdist.objects.places import Place
+from taskdist.objects.settings import ObjectSettings
 from taskdist.objects.store import ObjectError
 from taskdist.protocol.messages import Grant, LeaseName, ObjectRef, ParentResult, by_value
 from unit.agent.recorder import Recorder
@@ -252,6 +260,42 @@ async def test_a_parent_s_result_that_is_no_json_fails_the_child_with_its_name()
     kind, told = await run(Work(), replace(GRANT, parents=(ParentResult("p", "Succeeded", ref),)), store)
     assert (kind, told[0], told[2]) == ("failed", Reason.OBJECT_REFUSED, False)
     assert ref.uri in told[1]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{},"task":"another"', id="more than one value, which would be read as the Task's name"),
+        pytest.param(b"[1]", id="a list"),
+        pytest.param(b'{"a":', id="half of one"),
+        pytest.param(b"\xff{}", id="no UTF-8"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        pytest.param({"command": ("cat",)}, Reason.OBJECT_REFUSED, id="a command"),
+        pytest.param({"http": "http://127.0.0.1:9/run"}, Reason.OBJECT_REFUSED, id="a server"),
+        pytest.param({"module": str(SAMPLE), "in_process": True}, Reason.INVALID_PAYLOAD, id="a handler, by its model"),
+    ],
+)
+async def test_a_payload_that_is_no_json_object_reaches_no_work(
+    body: bytes, how: dict[str, Any], reason: Reason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = memory_objects()
+    monkeypatch.setattr(transfer, "connect", lambda _: objects)
+    ref = await objects.put_payload("team", body + b" " * MAX_RESULT_BYTES)
+    executor, events = (
+        make_executor(AgentOptions(objects=ObjectSettings(Place("test")), **how), make_logger()),
+        Recorder(),
+    )
+    await executor.open(events)
+    try:
+        executor.start(replace(GRANT, type="echo", payload=ref), boottime() + 60.0)
+        kind, told = await asyncio.wait_for(events.ended(LEASE), TIMEOUT)
+    finally:
+        await executor.close()
+    assert (kind, told[0], told[2]) == ("failed", reason, False), told
 
 
 async def test_a_failure_of_the_work_goes_through() -> None:
