@@ -60,7 +60,7 @@ class S3:
 
     async def get(self, key: str, size: int) -> bytes:
         """The object's bytes; see `Store`."""
-        async with self._telling(key):
+        async with self._telling(key, fetching=True):
             found = await obstore.get_async(self._store, key)
             body = bytearray()
             if found.meta["size"] == size:
@@ -82,7 +82,7 @@ class S3:
             await obstore.put_async(self._store, key, body, attributes={"Content-Type": JSON}, use_multipart=False)
 
     @asynccontextmanager
-    async def _telling(self, key: str) -> AsyncIterator[None]:
+    async def _telling(self, key: str, *, fetching: bool = False) -> AsyncIterator[None]:
         """Say what the store's errors mean for a Task."""
         name = f"s3://{self._bucket}/{key}"
         try:
@@ -97,9 +97,13 @@ class S3:
                 "never put",
             ) from None
         except (told.PermissionDeniedError, told.UnauthenticatedError, PermissionError) as error:
+            shown = _shown(error)
+            if fetching and shown.startswith("AccessDenied"):
+                # It does not tell who may not list a bucket that an object is missing.
+                shown += " (AWS says so of an object that is not there, too, without s3:ListBucket)"
             raise ObjectError(
                 Reason.OBJECT_UNAVAILABLE,
-                f"{name}: the store refuses the credentials found here: {_shown(error)}",
+                f"{name}: the store refuses the credentials found here: {shown}",
                 retryable=True,
             ) from None
         except (told.BaseError, OSError) as error:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import obstore
 import pytest
 
-from integration.controller.room import Room, container
+from integration.controller.room import SCRIPT, Room, container
 from object_server import BUCKET, ObjectServer
 from patience import until
 from proxy import Proxy
@@ -39,7 +42,8 @@ def way(server: ObjectServer) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def room(stack: Stack, server: ObjectServer, way: Proxy) -> Room:
-    """Queues and pools: `q` has the store, `bare` has none, `wrong` has other credentials, `slow` is held up."""
+    """Queues and pools: `q` has the store, `bare` has none, `wrong` has other credentials, `slow` is held
+    up, those of `rich` may do everything."""
     assert stack.plane is not None
     stack.plane.client.create("/api/v1/namespaces", {"metadata": {"name": "team"}})
     room = Room(stack, stack.plane.client, "team")
@@ -50,11 +54,13 @@ def room(stack: Stack, server: ObjectServer, way: Proxy) -> Room:
     room.queue("bare", pools=["bare"])
     room.queue("wrong", pools=["wrong"], retry={**retry, "limit": 1})
     room.queue("slow", pools=["slow"], retry=retry)
+    room.queue("rich", pools=["rich"])
     agents(room, "p", {**env, "TASKDIST_OBJECTS_TIMEOUT_SECONDS": "5"})
     agents(room, "bare", {})
     agents(room, "wrong", {**env, "AWS_SECRET_ACCESS_KEY": "of-nobody"})
     agents(room, "slow", {**env, **slow})
-    for pool in ("p", "bare", "wrong", "slow"):
+    agents(room, "rich", server.env("owner"))
+    for pool in ("p", "bare", "wrong", "slow", "rich"):
         room.ready(1, pool)
     return room
 
@@ -140,6 +146,51 @@ def test_a_payload_that_is_another_by_now_ends_the_task_with_its_own_reason(
     assert (end.phase, end.reason) == ("Failed", reason)
     assert said in end.message
     assert room.status("tasks", task.name)["attempt"] == 1
+
+
+@pytest.mark.parametrize(
+    ("uri", "size", "said"),
+    [
+        pytest.param(f"s3://{BUCKET}/tasks/other/payloads/x", 70_000, "only what is below", id="of another namespace"),
+        pytest.param(f"s3://{BUCKET}/tasks/team/../other/x", 70_000, "only what is below", id="of another by its path"),
+        pytest.param("s3://another/tasks/team/payloads/x", 70_000, "only what is below", id="of another bucket"),
+        pytest.param(f"s3://{BUCKET}/tasks/team/payloads/x", 2**30, "TASKDIST_OBJECTS_MAX_BYTES", id="of 1 GiB"),
+    ],
+)
+def test_what_may_not_be_read_here_is_not_even_asked_for(
+    uri: str, size: int, said: str, room: Room, client: Client, server: ObjectServer
+) -> None:
+    # Whatever the store would say: these agents may read everything.
+    name = f"far-{hashlib.sha256(f'{uri} {size}'.encode()).hexdigest()[:8]}"
+    ref = {"uri": uri, "size": size, "sha256": "0" * 64}
+    room.make("Task", name, {"queue": "rich", "type": "echo", "payloadRef": ref})
+    end = client.wait(name, timeout=30)
+    assert (end.phase, end.reason) == ("Failed", "ObjectRefused")
+    assert said in end.message
+
+
+def test_the_commands_of_the_docs(room: Room, objects: Objects) -> None:
+    assert room.stack.plane is not None
+    env = {**os.environ, "KUBECONFIG": str(room.stack.plane.kubeconfig), "NO_COLOR": "1"}
+
+    def taskdist(*words: str, stdin: str = "") -> tuple[int, str, str]:
+        done = subprocess.run(
+            [SCRIPT, *words, "-n", "team"], input=stdin, env=env, capture_output=True, text=True, timeout=60
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    sent = {"text": TEXT, "n": 6}
+    submit = ("submit", "q", "--type", "echo", "--name", "by-command", "--payload", "-", "--wait")
+    code, out, said = taskdist(*submit, stdin=json.dumps(sent))
+    assert (code, json.loads(out or "{}")) == (0, sent), said
+    code, out, said = taskdist("result", "by-command")
+    assert (code, json.loads(out or "{}")) == (0, sent), said
+    # Whoever is not told of the store hears what to set.
+    del env["TASKDIST_OBJECTS_URL"], env["TASKDIST_OBJECTS_ENDPOINT"]
+    code, out, said = taskdist("result", "by-command")
+    assert (code, out) == (1, "")
+    assert "TASKDIST_OBJECTS_URL is not set here" in said
+    assert "Traceback" not in said
 
 
 def test_credentials_that_are_refused_are_told_and_tried_again(room: Room, client: Client) -> None:

@@ -133,6 +133,8 @@ async def test_the_rights_that_are_documented_are_enough_and_no_more(
 
     ours, theirs = await put("team"), await put("other")
     be(tell, server, who)
+    with pytest.raises(ObjectError, match=r"AccessDenied.*s3:ListBucket"):
+        await opened(server).fetch(theirs, "other")
     no = Reason.OBJECT_UNAVAILABLE
     assert await refused("team", ours) == (None if puts else no, None if fetches else no)
     assert await refused("other", theirs) == (no, no)
