@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import obstore
@@ -97,9 +99,19 @@ def attempts(room: Room, task: SubmittedTask[dict[str, Any]]) -> list[dict[str, 
     return found
 
 
+def most_memory(process: int) -> int:
+    """The bytes that a process has had at most so far."""
+    (kibibytes,) = re.findall(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return int(kibibytes) * 1024
+
+
 def test_five_mebibytes_go_there_and_back_and_to_a_child(room: Room, client: Client) -> None:
+    agent, *_ = room.processes(room.pods("p")[0])
+    before = most_memory(agent)
     parent = client.submit("q", "echo", {"text": LARGE})
     assert client.result(parent, timeout=60) == {"text": LARGE}
+    # As docs/objects.md says, and something for what it loads when it speaks to a store for the first time.
+    assert most_memory(agent) - before < 6 * 5 * 2**20 + 16 * 2**20
     obj = client.get(parent.name).obj
     assert "payload" not in obj["spec"]
     assert obj["spec"]["payloadRef"]["size"] == obj["status"]["resultRef"]["size"] == 5 * 2**20
