@@ -203,6 +203,18 @@ def test_unfenced_agents_serve_only_queues_that_do_not_count_on_the_fence(reclai
     assert bool(granted(core)) is (reclaim is not Reclaim.LEASE)
 
 
+def test_a_payload_in_a_store_waits_for_an_agent_that_has_one_and_holds_nobody_up() -> None:
+    core = core_with(*ready(make_agent("a").slots(1)))
+    core.handle(TaskWaiting(make_task("large").stored().build()), 0.0)
+    core.handle(TaskWaiting(make_task("small").created(1).build()), 0.0)
+    assert granted(core) == [("small", "a")]
+    # The same agent, told of a store now: it is another one to the core.
+    core.handle(TaskGone("small"), 1.0)
+    assert granted(core, 1.0) == []
+    core.handle(AgentReady(make_agent("a").slots(1).stores().build()), 2.0)
+    assert granted(core, 2.0) == [("large", "a")]
+
+
 def test_pools_of_other_namespaces_serve_nobody_here() -> None:
     core = core_with()
     foreign = make_agent("a").build()
