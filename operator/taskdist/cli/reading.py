@@ -5,15 +5,17 @@ from contextlib import aclosing
 from datetime import datetime
 
 from taskdist.api import GROUP
-from taskdist.cli import show
+from taskdist.api.view import TaskRow
+from taskdist.cli import listing, live, show
 from taskdist.cli.cluster import Cluster
 from taskdist.cli.run import FAILED, OK, complain, note
 from taskdist.cli.waiting import no_result, until_ended, verdict
 from taskdist.client.changes import all_changes
+from taskdist.client.errors import NoAnswer, instead
 from taskdist.client.references import References
 from taskdist.client.states import attempt_line, phase_of, settled, status_of, story
 from taskdist.common import times
-from taskdist.kube import TASKS, ApiError, Obj, Unreachable, name_of, namespace_of
+from taskdist.kube import TASKS, ApiError, Obj, Unreachable, name_of, namespace_of, uid_of
 
 _HEADERS = ("NAME", "QUEUE", "TYPE", "PRIORITY", "PHASE", "REASON", "AGENT", "ATTEMPT", "AGE")
 _WIDE = ("POOL", "TENANT", "DEADLINE", "PROGRESS", "MESSAGE")
@@ -33,6 +35,14 @@ async def get(
     """Tasks as a table or a document; with `watch`, a line for each change until interrupted."""
     fields = ",".join(f"{key}={value}" for key, value in (("spec.queue", queue), ("status.phase", phase)) if value)
     version, code = "", OK
+    if not (names or everywhere or watch or output):
+        try:
+            told = await listing.rows(cluster, queue or "", phase or "", labels)
+        except NoAnswer as error:
+            note(instead(error))
+        else:
+            _list(cluster, told, matching=bool(fields or labels))
+            return OK
     if names:
         if watch:
             # Where the changes begin; what was before is in the table.
@@ -56,19 +66,66 @@ async def get(
             print(f"task.{GROUP}/{name_of(each)}")
         return code
     if not found and not watch:
-        note(
-            f"no Tasks in {'any namespace' if everywhere else f'namespace {cluster.namespace}'}"
-            + (" match" if fields or labels else "")
-        )
+        _none("any namespace" if everywhere else f"namespace {cluster.namespace}", matching=bool(fields or labels))
         return OK
     headers = (*(("NAMESPACE",) if everywhere else ()), *_HEADERS, *(_WIDE if output == "wide" else ()))
     now = times.now()
+    if names and not watch:
+        await _detailed(cluster, headers, found, now, wide=output == "wide")
+        return code
     # Oldest first, as they were submitted.
     found.sort(key=lambda each: (each["metadata"].get("creationTimestamp") or "", name_of(each)))
     show.table(headers, [_row(each, now, everywhere, output == "wide") for each in found])
     if watch:
         await _watch(cluster, headers, set(names), labels, fields, everywhere, output == "wide", version)
     return code
+
+
+def _none(where: str, *, matching: bool) -> None:
+    note(f"no Tasks in {where}" + (" match" if matching else ""))
+
+
+def _list(cluster: Cluster, told: list[TaskRow], *, matching: bool) -> None:
+    """Show what the leader tells, oldest first."""
+    if not told:
+        _none(f"namespace {cluster.namespace}", matching=matching)
+        return
+    now = times.now()
+    told.sort(key=lambda each: (each.created, each.name))
+    show.table(
+        _HEADERS,
+        [
+            [
+                *(each.name, each.queue, each.type, each.level, each.phase, each.reason, each.agent),
+                *(str(each.attempt), times.age(each.created.isoformat(), now)),
+            ]
+            for each in told
+        ],
+    )
+
+
+async def _detailed(cluster: Cluster, headers: Sequence[str], found: list[Obj], now: datetime, *, wide: bool) -> None:
+    """Show single Tasks with what the leader tells of them: place, expected start, progress as it is now."""
+    told, why = await listing.details(cluster, found)
+    if why is not None:
+        note(instead(why))
+    found.sort(key=lambda each: (each["metadata"].get("creationTimestamp") or "", name_of(each)))
+    rows = []
+    for obj in found:
+        detail = told.get(uid_of(obj))
+        seen = live.with_progress(obj, detail)
+        row = _row(seen, now, False, wide)
+        if told:
+            row += ["", ""] if detail is None else [live.place(detail), live.start(detail)]
+            row += [] if wide else [_progress(seen)]
+        rows.append(row)
+    more = ("POSITION", "STARTS", *(() if wide else ("PROGRESS",))) if told else ()
+    show.table((*headers, *more), rows)
+
+
+def _progress(obj: Obj) -> str:
+    done = status_of(obj).get("progress") or {}
+    return f"{done['fraction']:.0%}" if done.get("fraction") is not None else ""
 
 
 async def _named(cluster: Cluster, names: Sequence[str]) -> tuple[list[Obj], list[str]]:
@@ -125,12 +182,11 @@ def _row(obj: Obj, now: datetime, everywhere: bool, wide: bool) -> list[str]:
         times.age(obj["metadata"].get("creationTimestamp"), now),
     ]
     if wide:
-        progress = status.get("progress") or {}
         row += [
             str(status.get("pool") or spec.get("pool") or ""),
             str(spec.get("tenant") or namespace_of(obj)),
             times.distance(spec.get("deadline"), now),
-            f"{progress['fraction']:.0%}" if progress.get("fraction") is not None else "",
+            _progress(obj),
             str(status.get("message") or ""),
         ]
     return row

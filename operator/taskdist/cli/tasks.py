@@ -213,7 +213,11 @@ def get(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Show Tasks: where each stands, why, and on which agent."""
+    """Show Tasks: where each stands, why, and on which agent; of single ones their place and expected start.
+
+    The operator that leads tells it from memory, for single Tasks and for the table of a namespace. Where it cannot be
+    asked, that is said, and the cluster's objects tell.
+    """
     from taskdist.cli import reading
 
     if names and (queue or phase or selector or everywhere):

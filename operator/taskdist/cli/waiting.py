@@ -6,14 +6,20 @@ from collections.abc import Callable
 from contextlib import aclosing
 
 from taskdist.api import Phase
+from taskdist.api.view import TaskRow
+from taskdist.cli import live
 from taskdist.cli.cluster import Cluster
 from taskdist.cli.run import FAILED, OK, TIMED_OUT, Problem, note
+from taskdist.client import questions
 from taskdist.client.changes import changes
+from taskdist.client.errors import NoAnswer, instead
 from taskdist.client.states import ending, phase_of, settled, status_of, story
 from taskdist.kube import KubeError, Obj, name_of
 
 WHY_SECONDS = (3.0, 10.0, 30.0)
-"""When it is asked why a Task does not start; the last is repeated. Each question lists the namespace's Tasks."""
+"""When more is asked than status tells; the last is repeated. What ends before costs no question.
+
+Where the leader does not answer, each lists the namespace's Tasks."""
 _NUMBERS = re.compile(r"\d+")
 
 
@@ -44,7 +50,7 @@ async def until_ended(
     Raises Problem: the time ran out (the Task goes on). TaskGone: it was deleted.
     """
     told = _Told(quiet)
-    asker = asyncio.get_running_loop().create_task(_say_why(cluster, told)) if not quiet else None
+    asker = asyncio.get_running_loop().create_task(_look(cluster, name, told)) if not quiet else None
     try:
         async with asyncio.timeout(timeout):
             async with aclosing(changes(cluster, name, uid)) as states:
@@ -76,13 +82,22 @@ class _Told:
         self.obj: Obj | None = None
         self._quiet = quiet
         self._why = ""
+        self._row: TaskRow | None = None
+        self._asked_others = False
 
     def __call__(self, obj: Obj) -> None:
         self.obj = obj
-        line = story(obj)
+        line = story(live.with_progress(obj, self._row))
         if line != self.last and not self._quiet:
             note(line)
         self.last = line
+
+    async def heard(self, row: TaskRow | None) -> None:
+        """Take what the leader tells of its progress."""
+        # What has been told stands, and status catches up with it in some seconds.
+        self._row = row
+        if row is not None and self.obj is not None:
+            self(self.obj)
 
     def why(self, reason: str, message: str) -> None:
         """Say why it does not start, unless that was said: other numbers alone are no news."""
@@ -91,20 +106,47 @@ class _Told:
             note(f"task {name_of(self.obj)}: {Phase.PENDING} ({reason}: {message})")
         self._why = said
 
+    def others_are_asked(self, error: NoAnswer) -> None:
+        """Say once that it is not the leader who tells why."""
+        if not self._asked_others:
+            note(instead(error))
+        self._asked_others = True
 
-async def _say_why(cluster: Cluster, told: _Told) -> None:
-    """Ask why the Task does not start, until the operator says it in status: that is after half a minute."""
+
+async def _look(cluster: Cluster, name: str, told: _Told) -> None:
+    """Say more than status does of a Task that takes its time: why it does not start, and how it gets on."""
+    pauses = iter(WHY_SECONDS)
+    following: asyncio.Task[None] | None = None
+    try:
+        while True:
+            await asyncio.sleep(next(pauses, WHY_SECONDS[-1]))
+            obj = told.obj
+            if obj is not None and phase_of(obj) == Phase.ASSIGNED and following is None:
+                following = asyncio.create_task(live.follow(cluster, name, told.heard))
+            # The operator says it in status after half a minute.
+            if obj is None or phase_of(obj) != Phase.PENDING or status_of(obj).get("reason"):
+                continue
+            try:
+                why = await _why(cluster, obj, told)
+            except KubeError:
+                return  # who may submit need not be allowed to list; the operator will say it
+            if why is not None and told.obj is obj:
+                told.why(*why)
+    finally:
+        if following is not None:
+            following.cancel()
+
+
+async def _why(cluster: Cluster, obj: Obj, told: _Told) -> tuple[str, str] | None:
+    """Return the reason and its message; None if it waits no longer."""
     from taskdist.client import explaining
 
-    pauses = iter(WHY_SECONDS)
-    while True:
-        await asyncio.sleep(next(pauses, WHY_SECONDS[-1]))
-        obj = told.obj
-        if obj is None or phase_of(obj) != Phase.PENDING or status_of(obj).get("reason"):
-            continue
-        try:
-            reason, message = await explaining.why(cluster, obj)
-        except KubeError:
-            return  # who may submit need not be allowed to list; the operator will say it
-        if told.obj is obj:
-            told.why(reason, message)
+    try:
+        found = await cluster.view.ask(questions.explanation(cluster.namespace, name_of(obj)))
+    except NoAnswer as error:
+        told.others_are_asked(error)
+        return await explaining.why(cluster, obj)
+    if found.phase != Phase.PENDING:
+        return None
+    more = f" Position {live.place(found)}, starts: {live.start(found)}." if found.position is not None else ""
+    return found.reason, found.message + more

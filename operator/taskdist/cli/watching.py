@@ -4,22 +4,18 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 
-from taskdist.api import Phase
 from taskdist.api.view import TaskRow
+from taskdist.cli import live
 from taskdist.cli.cluster import Cluster
 from taskdist.cli.run import FAILED, OK, TIMED_OUT, complain, note
 from taskdist.cli.waiting import no_result, verdict
 from taskdist.client import AsyncClient, TaskdistError, TaskState, TaskTimeout
 from taskdist.client.changes import all_changes, changes
-from taskdist.client.errors import NoAnswer
-from taskdist.client.states import phase_of, settled, status_of, story
+from taskdist.client.states import settled, story
 from taskdist.common import times
-from taskdist.common.backoff import Backoff
 from taskdist.kube import TASKS, Obj, name_of, uid_of
 
 MOST_UNREAD = 64
-# How soon the leader is tried again for progress.
-AGAIN = Backoff(first=5.0, most=60.0)
 
 # The Task, a row of the leader's, or None once the leader tells no more; an error ends the watch.
 News = Obj | TaskRow | Exception | None
@@ -77,7 +73,7 @@ async def watch_one(cluster: Cluster, name: str) -> int:
                         tasks.append(asyncio.create_task(_progress(cluster, name, news)))
                     obj = seen
             assert obj is not None, "it is followed once it is seen"
-            line = story(_with_progress(obj, row))
+            line = story(live.with_progress(obj, row))
             if line != last:
                 _tell(line)
             last = line
@@ -101,33 +97,10 @@ async def _changes(cluster: Cluster, name: str, news: asyncio.Queue[News]) -> No
 
 
 async def _progress(cluster: Cluster, name: str, news: asyncio.Queue[News]) -> None:
-    """Progress as the leader hears of it. Status has it some seconds later: so a failure is said once, and no more."""
-    failures = 0
-    while True:
-        try:
-            async with cluster.view.progress(cluster.namespace, name) as rows:
-                async for row in rows:
-                    await news.put(row)
-            return
-        except NoAnswer as error:
-            if not failures:
-                note(f"{error}; progress comes from the Task's status, later")
-            await news.put(None)
-        except Exception as error:
-            await news.put(error)
-            return
-        await asyncio.sleep(AGAIN.full(failures))
-        failures += 1
-
-
-def _with_progress(obj: Obj, row: TaskRow | None) -> Obj:
-    """The Task with what its agent has told since, if that is of the same attempt."""
-    status = status_of(obj)
-    if row is None or row.progress is None or phase_of(obj) != Phase.ASSIGNED:
-        return obj
-    if (row.uid, row.attempt) != (uid_of(obj), status.get("attempt", 1)):
-        return obj
-    return {**obj, "status": {**status, "progress": row.progress.to_wire()}}
+    try:
+        await live.follow(cluster, name, news.put)
+    except Exception as error:
+        await news.put(error)
 
 
 async def watch_all(cluster: Cluster, *, labels: str, queue: str | None, everywhere: bool) -> int:

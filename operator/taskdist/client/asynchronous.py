@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from taskdist.client import changing, http, kube
-from taskdist.client.backend import Backend, View
+from taskdist.client.backend import Asks, Backend
 from taskdist.client.changes import changes
 from taskdist.client.creating import CREATED, Slips, create
 from taskdist.client.errors import QueueFull, TaskdistError, TaskdistWarning, TaskGone, TaskTimeout, told
@@ -64,7 +64,7 @@ class AsyncClient:
         token: http.Token | None = None,
         backend: Backend | None = None,
         on_warning: Callable[[str], None] | None = None,
-        view: View | None = None,
+        view: Asks | None = None,
         on_request: OnRequest | None = None,
         objects: Objects | None = None,
     ) -> None:
@@ -75,8 +75,8 @@ class AsyncClient:
         self._token = token
         self._given = backend
         self._open: Backend | None = None
-        self._view = view
-        self._asked = view  # once open
+        self._view: Asks | None = view
+        self._asked: Asks | None = view  # once open
         self._fell_back = False  # the leader could not be asked last time, which was said
         self._warn = on_warning or _warn
         self._slips: Slips | None = None
@@ -125,7 +125,7 @@ class AsyncClient:
         return self._backend
 
     @property
-    def view(self) -> View | None:
+    def view(self) -> Asks | None:
         """What the operator that leads can be asked; None where nobody can be."""
         return self._asked
 

@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from taskdist.client.asynchronous import CONCURRENCY, WINDOW, AnyTask, AsyncClient
-from taskdist.client.backend import Backend, View
+from taskdist.client.backend import Asks, Backend
 from taskdist.client.errors import TaskdistError
 from taskdist.client.http import Token
 from taskdist.client.results import Outcome, SubmittedTask
@@ -39,7 +39,7 @@ class Client:
         token: Token | None = None,
         backend: Backend | None = None,
         on_warning: Callable[[str], None] | None = None,
-        view: View | None = None,
+        view: Asks | None = None,
         on_request: OnRequest | None = None,
         objects: Objects | None = None,
     ) -> None:

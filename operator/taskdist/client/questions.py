@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 from taskdist.api.meta import Model
-from taskdist.api.view import Changes, Explanation, QueueView, WhatIf
+from taskdist.api.view import Changes, Explanation, QueueView, TaskDetail, TaskList, WhatIf
 from taskdist.client.errors import NoAnswer
 
 AnswerT = TypeVar("AnswerT", bound=Model)
@@ -38,6 +38,17 @@ class Question(Generic[AnswerT]):
 def explanation(namespace: str, name: str) -> Question[Explanation]:
     """Where the Task stands and why."""
     return Question(_path(namespace, "tasks", name) + "/explain", Explanation)
+
+
+def task(namespace: str, name: str) -> Question[TaskDetail]:
+    """A Task with its place in the order and its expected start."""
+    return Question(_path(namespace, "tasks", name), TaskDetail)
+
+
+def tasks(namespace: str, queue: str = "", phase: str = "", labels: str = "", after: str = "") -> Question[TaskList]:
+    """A page of Tasks by name: those after this one."""
+    query = {"queue": queue, "phase": phase, "labelSelector": labels, "continue": after}
+    return Question(_path(namespace, "tasks", **query), TaskList)
 
 
 def what_if(namespace: str, name: str, changes: Changes) -> Question[WhatIf]:

@@ -9,12 +9,12 @@ from typing import Any
 
 import structlog
 
+from taskdist.client.leaders_view import LeadersView
 from taskdist.gateway import measures
 from taskdist.gateway.app import build
 from taskdist.gateway.board import Board, Seen, seen
 from taskdist.gateway.callers import Callers
 from taskdist.gateway.hooks import Hooks, Secrets, SeenSource, seen_source
-from taskdist.gateway.leader import LeadersView
 from taskdist.gateway.measures import Measures
 from taskdist.gateway.queues import Queues, SeenQueue, seen_queue
 from taskdist.gateway.routes import Routes
@@ -86,7 +86,7 @@ class Gateway:
                 namespaces=settings.webhook_namespaces,
             )
         callers = Callers(Reviews(client), transport)
-        leader = LeadersView(client, settings.view, settings.lease)
+        leader = LeadersView(client, settings.view, settings.lease, "TASKDIST_GATEWAY_VIEW")
         routes = Routes(self.board, callers, Submitter(queues), self.places, leader)
         webhooks = Webhooks(hooks, Secrets(client), queues, client, self.measures)
         self.app = build(routes, self.measures, settings.root_path, webhooks)

@@ -15,12 +15,12 @@ from taskdist.client import changing, explaining
 from taskdist.client.backend import Source, Told
 from taskdist.client.errors import NoAnswer, TaskdistError, instead
 from taskdist.client.kube import KubeBackend
+from taskdist.client.leaders_view import LeadersView
 from taskdist.client.states import settled
 from taskdist.gateway import bodies, streams
 from taskdist.gateway.board import Board
 from taskdist.gateway.callers import Callers, Visitor
 from taskdist.gateway.filters import wanted
-from taskdist.gateway.leader import LeadersView
 from taskdist.gateway.problems import RETRY_SECONDS, Problem, of_kube
 from taskdist.gateway.shapes import TaskDocument, TaskExplanation, TaskPage, TaskRow
 from taskdist.gateway.submitting import MANAGER, Submitted, Submitter
@@ -326,7 +326,7 @@ class Routes:
         view, why = None, ""
         if source is not Source.CLUSTER:
             try:
-                view = await self._leader.of(visitor, backend.namespace)
+                view = await self._leader.of(visitor.token, backend.namespace)
             except NoAnswer as error:
                 if source is Source.LEADER:
                     raise

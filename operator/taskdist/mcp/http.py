@@ -14,6 +14,7 @@ import structlog
 
 from taskdist.client import AsyncClient
 from taskdist.client.kube import KubeBackend
+from taskdist.client.leaders_view import LeadersView, ViewOfOne
 from taskdist.kube import Client, ConfigurationError, Credentials, HttpTransport, OnBehalf, Reviews
 from taskdist.kube.reviews import AT_ONCE
 from taskdist.mcp.long_calls import MOST_LISTENED_AT_ONCE
@@ -44,10 +45,11 @@ def run(settings: Settings) -> int:
 class Callers:
     """Clients of the calls that run: each has its own, with its caller's token."""
 
-    def __init__(self, transport: HttpTransport, notices: Notices) -> None:
+    def __init__(self, transport: HttpTransport, notices: Notices, leaders: LeadersView) -> None:
         OnBehalf(transport, "")  # refuses what would not work before anybody calls
         self._transport = transport
         self._notices = notices
+        self._leaders = leaders
         self._here: ContextVar[AsyncClient] = ContextVar("taskdist-mcp-client")
 
     def client(self) -> AsyncClient:
@@ -57,7 +59,8 @@ class Callers:
     async def on_behalf(self, token: str, namespace: str) -> AsyncIterator[None]:
         client = Client(OnBehalf(self._transport, token), timeout=TIMEOUT)
         backend = KubeBackend(client, namespace, "taskdist-mcp")
-        async with AsyncClient(backend=backend, on_warning=self._notices.hear) as mine:
+        view = ViewOfOne(self._leaders, token, namespace)
+        async with AsyncClient(backend=backend, on_warning=self._notices.hear, view=view) as mine:
             was = self._here.set(mine)
             try:
                 yield
@@ -76,7 +79,8 @@ async def _serve(settings: Settings) -> int:
         places = Places(settings.most_calls, settings.most_calls_each)
         measures = Measures(lambda: places.taken)
         notices = Notices()
-        callers = Callers(transport, notices)
+        leaders = LeadersView(Client(transport, timeout=TIMEOUT), settings.view, settings.lease, "TASKDIST_MCP_VIEW")
+        callers = Callers(transport, notices, leaders)
         protocol = build(callers.client, notices)
         # Without sessions: what a call needs comes with it. Names are checked by the rim.
         protocol.streamable_http_app(streamable_http_path="/", stateless_http=True, host=settings.host)

@@ -21,6 +21,8 @@ class Settings:
     tls_key: str = ""
     hosts: tuple[str, ...] = ()  # names under which it is called, beside those of this machine
     origins: tuple[str, ...] = ()  # of pages that may call; empty: none
+    view: str = ""  # where the leader's view is asked, host:port; empty: nobody is
+    lease: str = ""  # NAMESPACE/NAME of the operator's Lease
     most_calls: int = 200  # at once
     most_calls_each: int = 20  # of one caller
     log_level: str = "info"
@@ -47,6 +49,8 @@ class Settings:
             tls_key=key,
             hosts=read.names("TASKDIST_MCP_HOSTS"),
             origins=read.names("TASKDIST_MCP_ORIGINS"),
+            view=read.address("TASKDIST_MCP_VIEW", "") if env.get("TASKDIST_MCP_VIEW") else "",
+            lease=env.get("TASKDIST_OPERATOR_LEASE", ""),
             most_calls=most,
             most_calls_each=read.whole("TASKDIST_MCP_MOST_CALLS_EACH", min(20, most), 1, most),
             log_level=read.one_of("TASKDIST_LOG_LEVEL", "info", LEVELS),

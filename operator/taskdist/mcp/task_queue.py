@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from taskdist.api import Phase, Priority, TaskQueue
-from taskdist.api.view import Outside
-from taskdist.client import AsyncClient, Submission, SubmittedTask, TaskState
-from taskdist.client.errors import TaskTimeout
+from taskdist.api.view import Outside, TaskDetail
+from taskdist.client import AsyncClient, Submission, SubmittedTask, TaskState, explaining, questions
+from taskdist.client.errors import NoAnswer, TaskTimeout, instead
 from taskdist.client.states import ended, status_of
 from taskdist.common.times import utc
 from taskdist.mcp.errors import explained
@@ -148,6 +148,8 @@ class TaskAnswer(Form):
     attempt: int | None = None
     agent: str | None = None
     pool: str | None = None
+    position: int | None = Field(None, description="Its place among Tasks that may use the same agents.")
+    expected_start: ExpectedStart | None = Field(None, description="Absent where there is nothing to judge by.")
     progress: float | None = Field(None, description="How far the attempt is, from 0 to 1.")
     progress_message: str | None = Field(None, description="Written by the agent: data.")
     result: dict[str, Any] | None = Field(None, description="Written by the agent: data.")
@@ -248,13 +250,25 @@ class TaskQueueTool:
 
     async def _inspect(self, wanted: Inspect) -> Answer:
         if wanted.task is not None:
-            state = await self._client.get(wanted.task)
-            return Answer(said=standing(state), task=task_answer(state))
+            return await self._one(wanted.task)
         phase = wanted.phase.value if wanted.phase else None
         found, more = await self._reading.tasks(wanted.queue, phase, wanted.labels, wanted.most)
         rest = ", and there are more: ask for a phase, a queue or labels" if more else ""
         said = f"{counted(len(found), 'Task')}{rest}."
         return Answer(said=said, tasks=[task_answer(TaskState.of(each)) for each in found], more=more)
+
+    async def _one(self, name: str) -> Answer:
+        """A Task with what the leader tells beside its status, if it can be asked."""
+        state, view, warnings = await self._client.get(name), self._client.view, None
+        answer = task_answer(state)
+        if view is not None and not state.settled:
+            try:
+                told = await view.ask(questions.task(self._client.namespace, name))
+            except NoAnswer as error:
+                warnings = [instead(error)]
+            else:
+                _add(answer, told)
+        return Answer(said=standing(state), task=answer, warnings=warnings)
 
     async def _wait(self, wanted: Wait) -> Answer:
         return ended_answer(await self._end(wanted.task, self._patience.seconds(wanted.timeout_seconds)))
@@ -270,14 +284,19 @@ class TaskQueueTool:
 
     async def _explain(self, name: str) -> Answer:
         async with self._reading.turn:
-            story = await self._client.explain(name)
-        state = await self._client.get(name)
+            told = await explaining.explain(self._client.backend, name, view=self._client.view)
+        state, story = await self._client.get(name), told.story
+        # What could not be read of other objects is no business of who asks about this Task.
+        warnings = [told.not_asked] if told.not_asked else None
         if "message" not in story:
-            return Answer(said=standing(state), task=task_answer(state))
+            return Answer(said=standing(state), task=task_answer(state), warnings=warnings)
         found = explanation(story)
         said = " ".join(filter(None, (own_words(found.message, state), found.unblock)))
         return Answer(
-            said=f"{standing(state, found.reason)} {said}".rstrip(), task=task_answer(state), explanation=found
+            said=f"{standing(state, found.reason)} {said}".rstrip(),
+            task=task_answer(state),
+            explanation=found,
+            warnings=warnings,
         )
 
     async def _cancel(self, name: str) -> Answer:
@@ -290,6 +309,18 @@ class TaskQueueTool:
         asked = await self._client.redrive(name)
         said = f"task {name} {'waits again' if asked else 'was to wait again already'}."
         return Answer(said=said, task=task_answer(await self._client.get(name)))
+
+
+def _add(answer: TaskAnswer, told: TaskDetail) -> None:
+    """Add what the leader tells of the Task: its place, and of its attempt what the agent has said since."""
+    if told.uid != answer.uid:
+        return
+    answer.position = told.position
+    if (start := told.expected_start) is not None:
+        at, earliest, latest = (utc(each.timestamp()) for each in (start.at, start.earliest, start.latest))
+        answer.expected_start = ExpectedStart(at=at, earliest=earliest, latest=latest)
+    if told.progress is not None and told.attempt == answer.attempt:
+        answer.progress, answer.progress_message = told.progress.fraction, told.progress.message or None
 
 
 def ended_answer(state: TaskState) -> Answer:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from math import inf, log1p, nextafter
-from statistics import NormalDist
 
 from taskdist.api import view as shapes
 from taskdist.api.view import Changes, ExpectedStart, WhatIf
@@ -148,10 +147,13 @@ def what_if(
 
 def likely(known: Estimate) -> list[float]:
     """Return how long attempts may take of which mean and variance alone are known, in seconds: lognormal, evenly."""
+    # Imported where it is needed: it brings much along.
+    from statistics import NormalDist
+
     # Of a single observation nothing says how they vary: it is taken to be as much as with an exponential.
     variance = known.mean**2 if known.count < 2 else known.variance
     at = ((number + 0.5) / LIKELY for number in range(LIKELY))
-    return [quantile(known.mean, variance, _NORMAL.inv_cdf(each)) for each in at]
+    return [quantile(known.mean, variance, NormalDist().inv_cdf(each)) for each in at]
 
 
 def _with_more(change: Change, task: Task, snapshot: Snapshot) -> Change:
@@ -168,7 +170,6 @@ def _with_more(change: Change, task: Task, snapshot: Snapshot) -> Change:
     return replace(change, agents={**change.agents, first: change.agents.get(first, 0) + change.more}, more=0)
 
 
-_NORMAL = NormalDist()
 _WAITS = (events.TaskWaiting, events.TaskHeld)
 
 

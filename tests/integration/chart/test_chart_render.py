@@ -437,16 +437,23 @@ def test_the_archive_has_its_settings(render: Render) -> None:
 MCP = ("mcp.enabled=true", "mcp.hosts={mcp.example.com}", "mcp.origins={https://a.example}", "mcp.tlsSecret=tls")
 
 
+TRUST = {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["taskdist-ca"], "verbs": ["get"]}
+
+
 @pytest.mark.parametrize("watched", [(), ("watchNamespaces={a,b}",)], ids=["all namespaces", "some"])
-def test_the_mcp_door_is_off_and_may_review_tokens_and_nothing_else(render: Render, watched: tuple[str, ...]) -> None:
+def test_the_mcp_door_is_off_and_may_review_tokens_and_read_whom_to_trust(
+    render: Render, watched: tuple[str, ...]
+) -> None:
     assert not [each for each in render() if each["metadata"]["name"].endswith("-mcp")]
     of_mcp = [each for each in render(*MCP, *watched) if each["metadata"]["name"].endswith("-mcp")]
-    assert rules(of_mcp, "ClusterRole") == [
-        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
-    ]
-    assert not of(of_mcp, "Role")
-    (binding,) = of(of_mcp, "ClusterRoleBinding")
-    assert [(each["name"], each["namespace"]) for each in binding["subjects"]] == [("taskdist-mcp", "taskdist-system")]
+    reviews = {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
+    assert rules(of_mcp, "ClusterRole") == ([reviews] if watched else [reviews, TRUST])
+    roles = [(each["metadata"]["namespace"], each["rules"]) for each in of(of_mcp, "Role")]
+    assert roles == ([("a", [TRUST]), ("b", [TRUST])] if watched else [])
+    for binding in [*of(of_mcp, "ClusterRoleBinding"), *of(of_mcp, "RoleBinding")]:
+        subjects = [(each["name"], each["namespace"]) for each in binding["subjects"]]
+        assert subjects == [("taskdist-mcp", "taskdist-system")]
+    assert len(of(of_mcp, "RoleBinding")) == len(roles)
 
 
 def test_the_mcp_door_has_its_settings(render: Render) -> None:
@@ -466,26 +473,28 @@ def test_the_mcp_door_has_its_settings(render: Render) -> None:
     assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
 
 
-def test_the_gateway_asks_the_leaders_view_and_may_read_whom_to_trust_there(render: Render) -> None:
+@pytest.mark.parametrize(("door", "model"), [("gateway", GatewaySettings), ("mcp", McpSettings)])
+def test_doors_ask_the_leaders_view_and_may_read_whom_to_trust_there(
+    render: Render, door: str, model: type[GatewaySettings | McpSettings]
+) -> None:
     settings = (
-        "gateway.enabled=true",
+        f"{door}.enabled=true",
+        f"{door}.tlsSecret=tls",
         "networkPolicy.enabled=true",
         "view.port=9447",
         "fullnameOverride=td",
         "networkPolicy.viewFrom[0].podSelector.matchLabels.a=b",
     )
     documents = render(*settings)
-    (deployment,) = [each for each in of(documents, "Deployment") if each["metadata"]["name"] == "td-gateway"]
+    (deployment,) = [each for each in of(documents, "Deployment") if each["metadata"]["name"] == f"td-{door}"]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    env = {each["name"]: each["value"] for each in container["env"]}
-    assert GatewaySettings.from_env(env).view == "td-view.taskdist-system.svc:9447"
+    env = {each["name"]: each.get("value", "") for each in container["env"]}
+    assert model.from_env(env).view == "td-view.taskdist-system.svc:9447"
     lease = environment(render("fullnameOverride=td"))["TASKDIST_LEASE"]
     assert env["TASKDIST_OPERATOR_LEASE"] == f"taskdist-system/{lease}"
-    (role,) = [each for each in of(documents, "ClusterRole") if each["metadata"]["name"].endswith("-gateway")]
+    (role,) = [each for each in of(documents, "ClusterRole") if each["metadata"]["name"].endswith(f"-{door}")]
     core = [rule for rule in role["rules"] if rule["apiGroups"] == [""]]
-    assert core == [
-        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["taskdist-ca"], "verbs": ["get"]}
-    ]
+    assert core == [TRUST]
     (policy,) = [each for each in of(documents, "NetworkPolicy") if each["metadata"]["name"] == "td"]
     (view,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == [{"port": "view"}]]
     labels = deployment["spec"]["template"]["metadata"]["labels"]

@@ -381,6 +381,9 @@ def test_the_command_finds_its_way_through_the_api_server(
     changed = ("explain", "left", "--what-if", "priority=High", "-o", "json", "--from", "leader")
     until(lambda: asked() and _played(shared, *changed), "the leader plays what would be", timeout=120)
     assert (story["reason"], story["operator"]["lease"]) == ("QueuePaused", f"{namespace}/e2e")
+    table = shared.taskdist("get", "left").splitlines()
+    assert table[0].split()[-3:] == ["POSITION", "STARTS", "PROGRESS"]
+    assert "left" in [line.split()[0] for line in shared.taskdist("get", "--queue", "shut").splitlines()]
     shared.task("followed")
     assert shared.taskdist("watch", "followed").splitlines()[-1].endswith("task followed: Succeeded")
 

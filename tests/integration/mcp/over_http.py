@@ -43,6 +43,7 @@ class Door:
             "TASKDIST_MCP_PORT": str(self.port),
             "TASKDIST_METRICS_PORT": str(self.metrics),
             "TASKDIST_HEALTH_PORT": str(self.health),
+            "TASKDIST_MCP_VIEW": f"localhost:{self.desk.room.stack.operators[0].view_port}",
         }
         command = [sys.executable, "-m", "taskdist.cli.main", "mcp", "--http"]
         with self._log.open("ab") as log:

@@ -32,11 +32,26 @@ def door(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]
         yield door
 
 
-def test_its_own_account_may_review_tokens_and_nothing_else(rights: list[dict[str, Any]]) -> None:
+def test_its_own_account_may_review_tokens_and_read_whom_to_trust(rights: list[dict[str, Any]]) -> None:
     (role,) = (each for each in rights if each["kind"] == "ClusterRole")
     assert role["rules"] == [
-        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
+        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["taskdist-ca"], "verbs": ["get"]},
     ]
+
+
+async def test_the_leader_is_asked_in_its_callers_name(door: Door) -> None:
+    room = door.desk.room
+    until(lambda: room.get("configmaps", "taskdist-ca"), "the operator says whom to trust")
+    room.queue("led", paused=True)
+    room.task("led", queue="led")
+    until(lambda: room.status("tasks", "led").get("phase") == "Pending", "the operator has seen it")
+    async with door.by_session("reader") as agent:
+        seen = await agent.ask("task-queue", request={"action": "inspect", "task": "led"})
+        told = await agent.ask("task-queue", request={"action": "explain", "task": "led"})
+    assert ("warnings" in seen, "warnings" in told) == (False, False), (seen, told)
+    # Who may read this Task and nothing else hears why it waits: the cluster's objects would not tell.
+    assert told["explanation"]["reason"] == "QueuePaused"
 
 
 @pytest.mark.parametrize("form", ["by_session", "by_client"])

@@ -13,6 +13,7 @@ from taskdist.cli import waiting
 from taskdist.cli.cluster import Target
 from taskdist.cli.main import PLUGIN
 from taskdist.cli.run import FAILED, OK, TIMED_OUT, USAGE, complain
+from taskdist.client import explaining
 from taskdist.kube import (
     AGENTPOOLS,
     TASKQUEUES,
@@ -208,6 +209,7 @@ def test_wait_gives_up_in_time_and_says_that_the_task_goes_on(cluster: MemoryClu
 def test_wait_says_why_a_task_does_not_start_and_says_it_once(
     cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert explaining.NO_LEADER == "NoLeader", "it is loaded: that takes longer than all else here"
     monkeypatch.setattr(waiting, "WHY_SECONDS", (0.001,))
     pool = {"metadata": {"name": "p"}, "spec": {"template": {"spec": {"containers": [{"name": "agent"}]}}}}
     cluster.add(AGENTPOOLS, pool)
@@ -379,7 +381,8 @@ def test_get_one_is_the_object_itself(cluster: MemoryCluster) -> None:
 
 
 def test_nothing_found_is_said_beside_the_output(cluster: MemoryCluster) -> None:
-    assert call(cluster, "get") == Outcome(OK, "", "no Tasks in namespace ns\n")
+    instead = "the leader cannot be asked: there is none here; found out from the cluster's objects instead\n"
+    assert call(cluster, "get") == Outcome(OK, "", f"{instead}no Tasks in namespace ns\n")
     assert call(cluster, "get", "-A", "--queue", "x") == Outcome(OK, "", "no Tasks in any namespace match\n")
 
 

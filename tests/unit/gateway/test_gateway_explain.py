@@ -10,11 +10,11 @@ import pytest
 from memory_cluster import MemoryCluster, MemoryView
 from taskdist.api.view import Explanation
 from taskdist.client.errors import NoAnswer
+from taskdist.client.leaders_view import LeadersView
 from taskdist.gateway import routes
 from taskdist.gateway.app import build
 from taskdist.gateway.board import Board
 from taskdist.gateway.callers import Callers, Visitor
-from taskdist.gateway.leader import LeadersView
 from taskdist.gateway.measures import Measures
 from taskdist.gateway.queues import Queues
 from taskdist.gateway.routes import Routes
@@ -46,8 +46,8 @@ class Door:
     async def visitor(self, _: Any) -> Visitor:
         return Visitor(Caller("ann"), "anns", cast(Client, self), cast(Reviews, None))
 
-    async def of(self, visitor: Visitor, namespace: str) -> MemoryView:
-        assert (visitor.token, namespace) == ("anns", "ns")
+    async def of(self, token: str, namespace: str) -> MemoryView:
+        assert (token, namespace) == ("anns", "ns")
         if self.no_view is not None:
             raise self.no_view
         return self.view

@@ -9,6 +9,7 @@ from mcp import Client
 
 from mcp_agent import Agent
 from taskdist.client import AsyncClient
+from taskdist.client.backend import Asks
 from taskdist.client.testing import FakeBackend
 from taskdist.common import times
 from taskdist.kube import AGENTPOOLS, PODS, TASKS, uid_of
@@ -19,12 +20,17 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
 
 
 @asynccontextmanager
-async def door(fake: FakeBackend, *, mode: str = "auto", now: float | None = None) -> AsyncIterator[Agent]:
-    """Yield an agent at a server on this cluster. `now`: what the server's clock says; else the machine's."""
+async def door(
+    fake: FakeBackend, *, mode: str = "auto", now: float | None = None, view: Asks | None = None
+) -> AsyncIterator[Agent]:
+    """Yield an agent at a server on this cluster. `now`: what the server's clock says; else the machine's.
+
+    `view`: of the operator that leads, if it can be asked.
+    """
     notices = Notices()
     clock = {} if now is None else {"clock": lambda: now}
     async with (
-        AsyncClient(backend=fake, on_warning=notices.hear) as client,
+        AsyncClient(backend=fake, on_warning=notices.hear, view=view) as client,
         Client(build(lambda: client, notices, **clock), mode=mode) as asking,
     ):
         yield Agent(asking)

@@ -3,13 +3,17 @@
 import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from memory_cluster import MemoryView
+from taskdist.api import Progress
+from taskdist.api.view import Course, ExpectedStart, Explanation, TaskDetail, WhatIf
 from taskdist.client.testing import FakeBackend
 from taskdist.common import times
-from taskdist.kube import AGENTPOOLS, TASKQUEUES, TASKSOURCES, ApiError, Unreachable
+from taskdist.kube import AGENTPOOLS, TASKQUEUES, TASKS, TASKSOURCES, ApiError, Unreachable
 from unit.mcp.door import add_pod, add_pool, add_task, door, ran
 
 
@@ -42,6 +46,71 @@ async def test_the_tools_are_there_typed_and_taught(fake: FakeBackend, mode: str
         described = set(re.findall(r"^- (\w+):", tools[name].description or "", re.MULTILINE))
         typed = set(tools[name].input_schema["properties"]["request"]["discriminator"]["mapping"])
         assert described == typed == actions
+
+
+INSTEAD = "the leader cannot be asked: there is none here; found out from the cluster's objects instead"
+
+
+async def test_the_leader_tells_place_start_and_progress_of_a_task(fake: FakeBackend) -> None:
+    fake.hold()
+    fake.queue("q")
+    await add_task(fake, "t", status={"phase": "Assigned", "attempt": 2, "progress": {"fraction": 0.25}})
+    uid = (await fake.get(TASKS, "t"))["metadata"]["uid"]
+    view = MemoryView()
+    at = datetime(2999, 1, 1, tzinfo=UTC)
+    view.answers["/v1/namespaces/demo/tasks/t"] = TaskDetail(
+        name="t",
+        namespace="demo",
+        uid=uid,
+        queue="q",
+        type="work",
+        level="Normal",
+        age=1.0,
+        phase="Assigned",
+        created=at,
+        attempt=2,
+        progress=Progress(fraction=0.75, message="page 9"),
+        position=3,
+        expected_start=ExpectedStart(at=at, earliest=at, latest=at),
+    )
+    async with door(fake, view=view) as asked:
+        told = await asked.ask("task-queue", request={"action": "inspect", "task": "t"})
+    task = told["task"]
+    assert (task["position"], task["progress"], task["progress_message"]) == (3, 0.75, "page 9")
+    assert task["expected_start"]["at"] == "2999-01-01T00:00:00Z"
+    assert "warnings" not in told
+    del view.answers["/v1/namespaces/demo/tasks/t"]
+    async with door(fake, view=view) as asked:
+        told = await asked.ask("task-queue", request={"action": "inspect", "task": "t"})
+    assert (told["task"]["progress"], told["warnings"]) == (0.25, [INSTEAD])
+
+
+async def test_the_leader_explains_and_plays_and_it_is_said_where_it_does_not(fake: FakeBackend) -> None:
+    fake.hold()
+    fake.queue("q")
+    await add_pool(fake)
+    await add_task(fake, "t", status={"phase": "Pending"})
+    view = MemoryView()
+    explain = {"action": "explain", "task": "t"}
+    what_if = {"action": "what_if", "task": "t", "agents": {"p": 2}}
+    async with door(fake, view=view) as asked:
+        found = await asked.ask("task-queue", request=explain)
+        played = await asked.ask("scheduler", request=what_if)
+    assert found["warnings"] == [INSTEAD]
+    assert INSTEAD in played["warnings"]
+    view.explanations["t"] = Explanation(
+        task="demo/t", queue="q", phase="Pending", reason="AgentHeld", message="p-0 is held", position=4
+    )
+    told = WhatIf(as_it_is=Course(starts=0.0), changed=Course(starts=0.5))
+    view.answers["/v1/namespaces/demo/tasks/t/what-if"] = told
+    async with door(fake, view=view) as asked:
+        found = await asked.ask("task-queue", request=explain)
+        played = await asked.ask("scheduler", request=what_if)
+    assert (found["explanation"]["reason"], found["explanation"]["position"]) == ("AgentHeld", 4)
+    assert played["comparison"]["changed"]["starts"] == 0.5
+    assert "warnings" not in found
+    assert "warnings" not in played
+    assert view.asked[-1].body == b'{"agents":{"p":2}}'
 
 
 async def test_queues_tell_what_waits_at_sources(fake: FakeBackend) -> None:
