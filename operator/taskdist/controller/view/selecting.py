@@ -41,6 +41,11 @@ class Selection:
             query.get("continue", ""),
         )
 
+    @property
+    def cost(self) -> int:
+        """How long a look at one Task takes: as a multiple of one without labels."""
+        return 1 + len(self.labels) // 6
+
     def takes(self, record: ObservedTask, phase: Phase) -> bool:
         """Whether it is one of those; `phase` is the one that is told."""
         return (

@@ -17,7 +17,7 @@ from taskdist.protocol.observations import ObservedTask
 from taskdist.protocol.operator import Leader
 from taskdist.protocol.operator.books import LIVE, UNHEARD, Lease, TaskEntry
 
-# So many Tasks are looked at for one page, whether they are wanted or not.
+# So many Tasks are looked at for one page, whether they are wanted or not; fewer where a look takes longer.
 MOST_LOOKED_AT = 2500
 LEVELS = tuple(Priority.of(level).value for level in range(len(Priority)))
 
@@ -99,7 +99,7 @@ class Tasks:
             if len(rows) >= selection.limit or looked_at >= MOST_LOOKED_AT:
                 more = True
                 break
-            last, looked_at = name, looked_at + 1
+            last, looked_at = name, looked_at + selection.cost
             found = self._find(leader, namespace, name)
             if found is not None and selection.takes(found.record, found.phase):
                 rows.append(row(found, now))

@@ -92,7 +92,13 @@ def test_a_page_of_very_many_is_short_work(room: Room) -> None:
     for i in range(20_000):
         room.put(obj(f"t{i:05}"))
     room.lead()
-    for query in ({"continue": "t09999"}, {"continue": "t09999", "queue": "none-such"}):
+    # All of it is met but the last.
+    labels = ",".join(f"!absent-{i}" for i in range(31)) + ",never"
+    for query in (
+        {"continue": "t09999"},
+        {"continue": "t09999", "queue": "none-such"},
+        {"continue": "t09999", "labelSelector": labels},
+    ):
         selection, took = Selection.read(query), []
         for _ in range(10):
             began = time.process_time()

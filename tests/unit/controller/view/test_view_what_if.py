@@ -12,12 +12,13 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
-from taskdist.api.view import WhatIf
+from taskdist.api.view import TaskList, WhatIf
 from taskdist.controller.view import trying
 from taskdist.controller.view.copying import Copy, Part, read, written
-from taskdist.controller.view.pace import Pace
+from taskdist.controller.view.pace import MOST_OF_ONE, Pace
 from taskdist.controller.view.problems import Problem
-from taskdist.controller.view.server import Question, Route
+from taskdist.controller.view.selecting import Selection
+from taskdist.controller.view.server import Question, Route, as_json
 from taskdist.controller.view.trying import Trying
 from taskdist.core import Core
 from taskdist.core.model import Parent, Pool, Queue, TokenRate
@@ -332,7 +333,7 @@ def many() -> Iterator[Room]:
     gc.unfreeze()
 
 
-async def longest_pause(work: "asyncio.Task[Any]") -> float:
+async def longest_pause(work: "asyncio.Future[Any]") -> float:
     """How long the loop was kept at most, in seconds of its own: what other processes take is not counted."""
     longest, last = 0.0, time.thread_time()
     while not work.done():
@@ -340,6 +341,52 @@ async def longest_pause(work: "asyncio.Task[Any]") -> float:
         now = time.thread_time()
         longest, last = max(longest, now - last), now
     return longest
+
+
+async def test_fifty_who_list_very_many_keep_the_loop_for_moments_only(many: Room) -> None:
+    pace, steps = Pace(), []
+
+    def page(after: str) -> str:
+        began = time.thread_time()
+        found = many.view.page("ns", Selection.read({"continue": after}))
+        body = as_json(found).text or ""
+        steps.append(time.thread_time() - began)
+        return TaskList.model_validate_json(body).continue_ if after == "" else found.continue_
+
+    async def lists(caller: str) -> list[str]:
+        after, seen = "", []
+        for _ in range(2):
+            after = await pace.step(caller, lambda: page(after))  # noqa: B023  the step is done before it changes
+            seen.append(after)
+        return seen
+
+    work = asyncio.ensure_future(asyncio.gather(*(lists(f"caller-{number}") for number in range(50))))
+    assert await longest_pause(work) < 0.05, "5 ms on a quiet machine"
+    assert {tuple(each) for each in await work} == {("t00249", "t00499")}, "all see the same"
+    assert len(steps) == 100
+
+
+async def test_who_lists_without_end_is_put_off_and_others_are_not(many: Room) -> None:
+    """At the pace of the view: what so many ask in vain costs next to nothing."""
+    free = asyncio.Event()
+
+    async def sleep(_seconds: float) -> None:
+        await free.wait()
+
+    pace = Pace(sleep=sleep)
+
+    def ask(caller: str) -> "asyncio.Task[Any]":
+        return asyncio.create_task(pace.step(caller, lambda: many.view.page("ns", Selection.read({}))))
+
+    asked = [ask("greedy") for _ in range(MOST_OF_ONE + 5)] + [ask(f"caller-{number}") for number in range(40)]
+    done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_EXCEPTION)
+    refused = [each for each in done if each.exception() is not None]
+    assert all(each in asked[: MOST_OF_ONE + 5] for each in refused), "only the greedy one"
+    free.set()
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    problems = [each for each in results if isinstance(each, Problem)]
+    assert {(each.status, each.retry_after) for each in problems} == {(429, 1)}
+    assert len(problems) == 4, "one was answered at once"
 
 
 async def test_a_copy_of_very_many_keeps_the_loop_for_moments_only(many: Room, player: Player) -> None:
