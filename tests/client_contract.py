@@ -24,6 +24,7 @@ from taskdist.client import (
     Submission,
     SubmittedTask,
     TaskCancelled,
+    TaskdistError,
     TaskdistWarning,
     TaskFailed,
     TaskGone,
@@ -373,6 +374,27 @@ async def it_is_explained_why_a_task_waits(world: World) -> None:
         story = await client.explain(task)
         assert (story["queue"], story["phase"], story["reason"]) == ("paused", "Pending", "QueuePaused")
         await client.cancel(task)
+
+
+@case
+async def what_a_change_would_do_is_told(world: World) -> None:
+    async with world.client() as client:
+        task = await client.submit("paused", "echo", {})
+        told = await client.what_if(task, priority="High")
+        # Its queue is paused, whatever its level.
+        assert told["as_it_is"]["starts"] == told["changed"]["starts"] == 0.0
+        wrongs: list[tuple[dict[str, Any], str]] = [
+            ({}, "say what would be different"),
+            ({"priority": "Highest"}, "priority"),
+            ({"agents": {"nowhere": 1}}, "nowhere: no such AgentPool"),
+        ]
+        for wrong, words in wrongs:
+            with pytest.raises(TaskdistError, match=words):
+                await client.what_if(task, **wrong)
+        await client.cancel(task)
+        await client.wait(task, timeout=PATIENCE)
+        with pytest.raises(TaskdistError, match="for Tasks that wait"):
+            await client.what_if(task, priority="High")
 
 
 @case

@@ -5,16 +5,19 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, Self, TypeVar, Unpack, overload
 
-from taskdist.client import changing, http, kube
+from taskdist.api.view import Changes
+from taskdist.client import asking, changing, http, kube, questions
 from taskdist.client.backend import Asks, Backend
 from taskdist.client.changes import changes
 from taskdist.client.creating import CREATED, Slips, create
-from taskdist.client.errors import QueueFull, TaskdistError, TaskdistWarning, TaskGone, TaskTimeout, told
+from taskdist.client.deadline import deadline
+from taskdist.client.errors import QueueFull, TaskdistError, TaskdistWarning, TaskGone, told
 from taskdist.client.hub import Hub
+from taskdist.client.questions import ChangeOptions
 from taskdist.client.references import References
 from taskdist.client.results import Outcome, SubmittedTask, result_of
 from taskdist.client.states import TaskState, ended, settled
@@ -296,7 +299,7 @@ class AsyncClient:
         """Submit one Task and return its result: `submit` and `result` in one, with a request less."""
         body = named(manifest(Submission.of(queue, type, payload, **options), self.namespace, self._stored.most_bytes))
         hub, name = self._hub(queue), body["metadata"]["name"]
-        async with _deadline(name, timeout), hub.expecting(name) as waiter:
+        async with deadline(name, timeout), hub.expecting(name) as waiter:
             task: SubmittedTask[Any] = await self._create(body, result_type)
             hub.created(waiter, task.obj)
             return result_of(await self._stored.whole(await waiter.end), result_type)
@@ -399,7 +402,7 @@ class AsyncClient:
                     async with requests:
                         task = await self._create(body, result_type, wait_if_full=True)
                     hub.created(waiter, task.obj)
-                    async with _deadline(task.name, timeout):
+                    async with deadline(task.name, timeout):
                         end = await waiter.end
                     return Outcome(index, item, task, result_of(await self._stored.whole(end), result_type), None)
             except TaskdistError as error:
@@ -422,7 +425,7 @@ class AsyncClient:
         async with aclosing(changes(self._backend, name, "" if isinstance(task, str) else task.uid)) as states:
             while True:
                 # Step by step: what the caller does between two states is not ours to interrupt.
-                async with _deadline(name, at=end):
+                async with deadline(name, at=end):
                     with told():
                         obj = await anext(states)
                 yield TaskState.of(obj)
@@ -448,15 +451,20 @@ class AsyncClient:
 
         The operator that leads says it. Where it cannot be asked, that is logged, and the cluster's objects tell.
         """
-        name = task if isinstance(task, str) else task.name
-        with told():
-            if isinstance(self._backend, http.HttpBackend):
-                found = await self._backend.explain(name)
-            else:
-                # Imported where it is asked for: it brings the engine along.
-                from taskdist.client import explaining
+        return await self._explained(task, None)
 
-                found = await explaining.explain(self._backend, name, view=self._asked)
+    async def what_if(self, task: AnyTask, **changes: Unpack[ChangeOptions]) -> dict[str, Any]:
+        """When the Task, which waits, would start as things are and with these changes: nothing is changed.
+
+        Answered like `explain`; not over the gateway. Raises TaskdistError: they make no sense, or it does not wait.
+        """
+        return dict((await self._explained(task, questions.changes(**changes)))["what_if"])
+
+    async def _explained(self, task: AnyTask, changes: Changes | None) -> dict[str, Any]:
+        with told():
+            found = await asking.explained(
+                self._backend, task if isinstance(task, str) else task.name, changes, self.view
+            )
         if found.not_asked and not self._fell_back:
             _log.warning("%s", found.not_asked)
         self._fell_back = bool(found.not_asked)
@@ -464,7 +472,7 @@ class AsyncClient:
 
     async def _end(self, task: AnyTask, timeout: float | None) -> Obj:
         name = task if isinstance(task, str) else task.name
-        async with _deadline(name, timeout):
+        async with deadline(name, timeout):
             obj = await self._read(task) if isinstance(task, str) else task.obj
             return await self._hub(obj["spec"]["queue"]).end(obj)
 
@@ -481,18 +489,6 @@ class AsyncClient:
         if queue not in self._hubs:
             self._hubs[queue] = Hub(self._backend, queue)
         return self._hubs[queue]
-
-
-@asynccontextmanager
-async def _deadline(name: str, seconds: float | None = None, *, at: float | None = None) -> AsyncIterator[None]:
-    """`at`: a time of the event loop, in place of a length."""
-    try:
-        async with asyncio.timeout_at(at) if at is not None else asyncio.timeout(seconds):
-            yield
-    except TaskTimeout:
-        raise
-    except TimeoutError:
-        raise TaskTimeout(f"the time is up, and task {name} has not ended; it goes on") from None
 
 
 def _warn(message: str) -> None:

@@ -15,6 +15,7 @@ from taskdist.client.asynchronous import CONCURRENCY, WINDOW, AnyTask, AsyncClie
 from taskdist.client.backend import Asks, Backend
 from taskdist.client.errors import TaskdistError
 from taskdist.client.http import Token
+from taskdist.client.questions import ChangeOptions
 from taskdist.client.results import Outcome, SubmittedTask
 from taskdist.client.states import TaskState
 from taskdist.client.submission import Payload, Submission, TaskOptions
@@ -268,6 +269,10 @@ class Client:
     def explain(self, task: AnyTask) -> dict[str, Any]:
         """See `AsyncClient.explain`."""
         return self._do(self._client.explain(task))
+
+    def what_if(self, task: AnyTask, **changes: Unpack[ChangeOptions]) -> dict[str, Any]:
+        """See `AsyncClient.what_if`."""
+        return self._do(self._client.what_if(task, **changes))
 
     def _each(self, values: AsyncIterator[ValueT]) -> Iterator[ValueT]:
         async def following() -> tuple[ValueT] | None:

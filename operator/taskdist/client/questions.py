@@ -3,13 +3,14 @@
 Refuses to ask: ways to the leader are `client.view`'s.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypedDict, TypeVar, Unpack
 from urllib.parse import quote, urlencode
 
 from taskdist.api.meta import Model
 from taskdist.api.view import Changes, Explanation, QueueView, TaskDetail, TaskList, WhatIf
-from taskdist.client.errors import NoAnswer
+from taskdist.client.errors import NoAnswer, TaskdistError
 
 AnswerT = TypeVar("AnswerT", bound=Model)
 
@@ -60,6 +61,25 @@ def what_if(namespace: str, name: str, changes: Changes) -> Question[WhatIf]:
 def queue(namespace: str, name: str) -> Question[QueueView]:
     """A queue as it is now."""
     return Question(_path(namespace, "queues", name), QueueView)
+
+
+class ChangeOptions(TypedDict, total=False):
+    """Changes of which it is asked what they would do. `agents`: how many more (or fewer) a pool has, by its name."""
+
+    priority: str
+    pool: str
+    agents: Mapping[str, int]
+
+
+def changes(**given: Unpack[ChangeOptions]) -> Changes:
+    """What is to be different. Raises TaskdistError where that makes no sense."""
+    try:
+        found = Changes.model_validate(given)
+    except ValueError as error:
+        raise TaskdistError(f"this is no change: {error}") from error
+    if found.none:
+        raise TaskdistError("say what would be different: priority, pool or agents")
+    return found
 
 
 def _path(namespace: str, kind: str, name: str = "", **query: str) -> str:

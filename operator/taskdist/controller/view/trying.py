@@ -33,7 +33,8 @@ MOST_AT_ONCE = 2
 MOST_TASKS = 20_000
 # In all, from the question to its answer.
 SECONDS = 20
-MEMORY_BYTES = 384 * 1024 * 1024
+# Of one. So many Tasks take some 130 MB.
+MEMORY_BYTES = 256 * 1024 * 1024
 # How long one step of a copy takes about.
 STEP_SECONDS = 0.002
 AGAIN_SECONDS = 2
