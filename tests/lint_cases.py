@@ -1502,4 +1502,38 @@ SOURCES += [
     ),
 ]
 
+SQS = {"queueUrl": "https://sqs.eu-central-1.amazonaws.com/123456789012/orders", "region": "eu-central-1"}
+SOURCES += [
+    Case(
+        "source-in-clear",
+        (source(cron=None, sqs={**SQS, "endpoint": "http://sqs.internal:9324"}), queue()),
+        "spec.sqs.endpoint",
+        "messages go over the network unencrypted",
+        (
+            source(cron=None, sqs=SQS),
+            source("t", cron=None, sqs={**SQS, "endpoint": "http://127.0.0.1:9324"}),
+            source("u", cron=None, sqs={**SQS, "endpoint": "https://sqs.internal"}),
+            queue(),
+        ),
+        name="sqs",
+    ),
+    Case(
+        "source-refused",
+        (source(cron=None, sqs={**SQS, "region": "us-east-1"}), queue()),
+        "spec.sqs.region",
+        "region is not the one in the queue's address",
+        (source(cron=None, sqs=SQS), queue()),
+        name="another region than the queue's",
+    ),
+    Case(
+        "source-refused",
+        (source(cron=None, sqs={**SQS, "deadLetterQueueUrl": SQS["queueUrl"]}), queue()),
+        "spec.sqs.deadLetterQueueUrl",
+        "would come again and again",
+        (source(cron=None, sqs={**SQS, "deadLetterQueueUrl": f"{SQS['queueUrl']}-dead"}), queue()),
+        changes=False,
+        name="dead letters that are received again",
+    ),
+]
+
 CASES = [*WRITING, *ROUTING, *SERVING, *TIMES, *LIMITS, *ORDER, *DELIVERY, *KINSHIP, *KEEPING, *AGENTS, *SOURCES]

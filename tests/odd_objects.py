@@ -26,7 +26,13 @@ TIMES = (
 )
 NAMES = ("a", "q", "p", "0", "a-0", "default")
 WORDS = ("a", "A", "t", "echo", "a.b_c-d", "0")
-ADDRESSES = ("a:1", "[::1]:65535")
+ADDRESSES = (
+    "a:1",
+    "[::1]:65535",
+    "https://sqs.a-1.amazonaws.com/0/a",
+    "https://sqs.b.amazonaws.com/0/a.fifo",
+    "http://[::1]:1/a",
+)
 # Of what a reference to an object is made: places, a hash, a type.
 OBJECTS = (
     *("s3://tasks/team/payloads/x", "s3://a.b-c/../x//@", "s3://" + "z" * 63 + "/" + "z" * 900),

@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,19 +55,23 @@ POISON = {
 }
 
 
-def reason(number: int) -> str | None:
-    """Return what is said of this message; None: it becomes a Task."""
-    return None if number % 50 != 49 else list(POISON.values())[number // 50 % len(POISON)]
+def reason(number: int, poison: Mapping[bytes, str] = POISON) -> str | None:
+    """Return what is said of this message; None: it becomes a Task. `poison`: what the broker can carry of it."""
+    return None if number % 50 != 49 else list(poison.values())[number // 50 % len(poison)]
 
 
-def message(number: int) -> bytes:
+def message(number: int, poison: Mapping[bytes, str] = POISON) -> bytes:
     if reason(number) is None:
         return json.dumps({"number": number, "key": number % KEYS}).encode()
-    return list(POISON)[number // 50 % len(POISON)]
+    return list(poison)[number // 50 % len(poison)]
 
 
 class Broker(Protocol):
     """A broker and its messages. What it holds for a source is named after the source's namespace."""
+
+    @property
+    def poison(self) -> Mapping[bytes, str]:
+        """What it can carry of `POISON`."""
 
     def start(self) -> None:
         """Start it once more after `kill`, and wait until it answers."""
@@ -274,11 +278,15 @@ def room(stack: Stack, broker: Broker) -> Iterator[Room]:
     stack.plane.client.delete(f"/api/v1/namespaces/{name}")
 
 
-# How many messages, and how many kills.
-HISTORIES = pytest.mark.parametrize(
-    ("messages", "kills"),
-    [pytest.param(1000, 5, id="some"), pytest.param(100_000, 100, id="many", marks=pytest.mark.long)],
-)
+def histories(many: int) -> pytest.MarkDecorator:
+    """Give a test how many messages there are, and how many kills."""
+    return pytest.mark.parametrize(
+        ("messages", "kills"),
+        [pytest.param(1000, 5, id="some"), pytest.param(many, 100, id="many", marks=pytest.mark.long)],
+    )
+
+
+HISTORIES = histories(100_000)
 
 
 def each_message_is_one_task(room: Room, messages: int, kills: int) -> str:
@@ -312,7 +320,8 @@ def each_message_is_one_task(room: Room, messages: int, kills: int) -> str:
         of_key = [number for number in created if number % KEYS == key]
         assert of_key == sorted(of_key), f"key {key}, seed {seed}"
     # Of these one may lie there twice.
-    poison = {(number, said) for number in range(messages) if (said := reason(number)) is not None}
+    said_of = room.broker.poison
+    poison = {(number, said) for number in range(messages) if (said := reason(number, said_of)) is not None}
     assert set(room.broker.dead_letters(room.namespace)) == poison, f"seed {seed}"
     took = time.monotonic() - begun
     return f"{messages} messages, each one Task; killed {dict(counts)} in {took:.0f} s (seed {seed})"

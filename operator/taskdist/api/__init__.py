@@ -44,6 +44,7 @@ from taskdist.api.taskqueue import (
     TaskQueueStatus,
 )
 from taskdist.api.tasksource import (
+    SQS,
     Cron,
     Kafka,
     OnMissed,
@@ -64,6 +65,7 @@ __all__ = [
     "LOG_PATH_ANNOTATION",
     "POOL_LABEL",
     "REMOVED_BY_ANNOTATION",
+    "SQS",
     "TEMPLATE_LABEL",
     "VERSION",
     "AgentPool",

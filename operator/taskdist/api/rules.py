@@ -199,6 +199,12 @@ SASL_WITHOUT_SECRET = "secretName is missing: name a Secret with username and pa
 DEAD_LETTERS_READ = (
     "deadLetterTopic is one of topics, so that what cannot become a Task would come again and again: name another topic"
 )
+DEAD_LETTERS_RECEIVED = (
+    "deadLetterQueueUrl is the queue itself, so that what cannot become a Task would come again and again: name "
+    "another queue"
+)
+OTHER_REGION = "region is not the one in the queue's address: write that one"
+_REGION_IN = "self.queueUrl.matches('^https://sqs[.][a-z0-9-]+[.]amazonaws[.]com(/|[.])')"
 
 # Rules of the models that several kinds share, by class name.
 NESTED: dict[str, list[Rule]] = {
@@ -255,6 +261,14 @@ NESTED: dict[str, list[Rule]] = {
     "Kafka": [
         rule("!has(self.sasl) || has(self.secretName)", SASL_WITHOUT_SECRET, ".secretName"),
         rule("!(self.deadLetterTopic in self.topics)", DEAD_LETTERS_READ, ".deadLetterTopic"),
+    ],
+    "SQS": [
+        rule(f"!{_REGION_IN} || self.queueUrl.startsWith('https://sqs.' + self.region + '.')", OTHER_REGION, ".region"),
+        rule(
+            "!has(self.deadLetterQueueUrl) || self.deadLetterQueueUrl != self.queueUrl",
+            DEAD_LETTERS_RECEIVED,
+            ".deadLetterQueueUrl",
+        ),
     ],
     "DependencyStatus": [
         rule(

@@ -15,7 +15,7 @@ from taskdist.api.template import TaskTemplate
 from taskdist.api.webhook import Webhook
 
 # The fields of the spec of which exactly one is there.
-SOURCES: Final = ("cron", "rabbitmq", "kafka", "webhook")
+SOURCES: Final = ("cron", "rabbitmq", "kafka", "sqs", "webhook")
 # The most runs that are made up for.
 MAX_CATCH_UP = 1000
 
@@ -31,6 +31,10 @@ _BOOTSTRAP = rf"^({_NAME}|\[{_ADDRESS}\]):[1-9][0-9]{{0,4}}$"
 # The characters that names in AMQP 0-9-1 are made of, as clients check them.
 _AMQP_NAME = r"^[-A-Za-z0-9_.:@#,/+ ]+$"
 _KAFKA_NAME = r"^[-A-Za-z0-9_.]+$"
+# The address of a queue of SQS, or of what speaks like it.
+_QUEUE_URL = r"^https?://[-A-Za-z0-9.:\[\]]+(/[-A-Za-z0-9_.]+)+$"
+_ENDPOINT = r"^https?://[-A-Za-z0-9.:\[\]]+(/[-A-Za-z0-9_.]+)*/?$"
+_REGION = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 _ZONE = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$"
 
 
@@ -164,6 +168,42 @@ class Kafka(Model):
     )
 
 
+class SQS(Model):
+    """A Task of each message of a queue of Amazon SQS. A queue whose name ends in .fifo is kept in order by group."""
+
+    queue_url: Annotated[str, StringConstraints(min_length=10, max_length=512, pattern=_QUEUE_URL)] = Field(
+        description="Address of the queue: https://sqs.eu-central-1.amazonaws.com/123456789012/orders."
+    )
+    region: Annotated[str, StringConstraints(min_length=2, max_length=32, pattern=_REGION)] = Field(
+        description="The region that it is in, such as eu-central-1."
+    )
+    endpoint: Annotated[str, StringConstraints(min_length=8, max_length=512, pattern=_ENDPOINT)] | None = Field(
+        default=None,
+        description="Where SQS is asked, such as an endpoint of a private network. Absent: the region's own.",
+    )
+    secret_name: SecretName | None = Field(
+        default=None,
+        description="A Secret of the source's namespace: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and "
+        "AWS_SESSION_TOKEN where the key is a temporary one. Absent: the identity of the process that runs sources, "
+        "where its settings let this namespace use it.",
+    )
+    prefetch: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=64, description="The most messages that are in hand: received, not deleted yet."
+    )
+    visibility_seconds: Annotated[int, Field(ge=10, le=3600)] = Field(
+        default=60,
+        description="For so long a message in hand is hidden from others; extended while it is. So late it comes again "
+        "if the process dies.",
+    )
+    dead_letter_queue_url: (
+        Annotated[str, StringConstraints(min_length=10, max_length=512, pattern=_QUEUE_URL)] | None
+    ) = Field(
+        default=None,
+        description="The queue to which messages are sent of which no Task can be made. Absent: they are left to the "
+        "redrive policy of the queue, which then has to have one.",
+    )
+
+
 class TaskSourceSpec(Model):
     """Spec of a source: what its Tasks are made of, and how. Exactly one kind of source is named."""
 
@@ -178,6 +218,7 @@ class TaskSourceSpec(Model):
     webhook: Webhook | None = Field(
         default=None, description="A Task of each signed delivery that is posted to the HTTP door."
     )
+    sqs: SQS | None = Field(default=None, description="A Task of each message of a queue of Amazon SQS.")
 
 
 class CronStatus(Model):

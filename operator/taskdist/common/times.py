@@ -1,10 +1,12 @@
 """Moments and lengths of time, as people and the API write them."""
 
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 INVALID = "<invalid>"
 """What kubectl shows for a time that cannot be read."""
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
 def age(timestamp: str | None, now: datetime) -> str:
@@ -52,6 +54,16 @@ def span(seconds: float) -> str:
             # Seconds stop to matter after a while.
             return f"{major}{name}" + (f"{rest // minor_size}{minor}" if rest // minor_size and major < 10 else "")
     raise AssertionError("unreachable: days have no limit")
+
+
+def from_milliseconds(since_epoch: int) -> datetime | None:
+    """Return the time of a broker's timestamp; None where there is none, or it is beyond what can be written."""
+    if since_epoch < 0:
+        return None
+    try:
+        return _EPOCH + timedelta(milliseconds=since_epoch)
+    except OverflowError:
+        return None
 
 
 def now() -> datetime:

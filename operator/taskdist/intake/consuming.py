@@ -4,7 +4,8 @@ The promises, and what keeps each:
 
 - Nothing is lost: a message is acknowledged only once its Task is there, or it lies with the dead letters.
 - Nothing is made twice: the Task's name is the message's identity, so a redelivery finds it there (`taken`).
-- Order by key: of messages with one ordering key, one is at work at a time, in the order in which they came.
+- Order by key: of messages with one ordering key, one is at work at a time, in the order in which they came. Where the
+  broker itself orders messages by groups, so it is by group, also with those of which no Task can be made.
 - Backpressure: while a queue takes no Tasks, the broker is asked for no more messages.
 - Memory is bounded: where too much is in hand, what comes on top is given back, with all that came after it.
 - One message stops nobody: what is refused alone, while others are taken, goes to the dead letters in the end.
@@ -87,7 +88,7 @@ class Pause:
 
 Action = Create | DeadLetter | Acknowledge | GiveBack | Consume | Pause
 Lane = tuple[str, str]
-"""A queue and an ordering key."""
+"""A queue and an ordering key; or, with no queue, a group of the broker's."""
 
 
 @dataclass(slots=True)
@@ -153,15 +154,18 @@ class Consumption:
 
     # -- what happened -------------------------------------------------------------------------------------------------
 
-    def delivered(self, tag: int, made: Mapped | Poison) -> None:
-        """Take note of a message, and of what the template makes of it."""
+    def delivered(self, tag: int, made: Mapped | Poison, group: str | None = None) -> None:
+        """Take note of a message, and of what the template makes of it. `group`: within it the broker keeps order."""
         if self._crowded:
             # One with the same key may be among those that are given back.
             self.crowded(tag)
             return
         lane = None
-        if isinstance(made, Mapped) and (key := made.spec.get("orderingKey")):
+        if group is not None:
+            lane = ("", group)
+        elif isinstance(made, Mapped) and (key := made.spec.get("orderingKey")):
             lane = (str(made.spec["queue"]), str(key))
+        if lane is not None:
             self._lanes.setdefault(lane, deque()).append(tag)
         self._held[tag] = _Held(tag, made, lane)
 
@@ -336,7 +340,7 @@ class Consumption:
             made = held.made
             if held.at_work or isinstance(made, Poison) or now < held.retry_at or held.queue in self._full:
                 continue
-            if held.lane is not None and self._lanes[held.lane][0] != held.tag:
+            if not self._first(held):
                 continue
             if not self._pass((_API, held.queue), now):
                 continue
@@ -346,7 +350,7 @@ class Consumption:
 
     def _dead_letters(self, now: float) -> Iterator[Action]:
         """Publish dead letters one at a time: they are few, and each may be large."""
-        poison = [held for held in self._held.values() if isinstance(held.made, Poison)]
+        poison = [held for held in self._held.values() if isinstance(held.made, Poison) and self._first(held)]
         if not poison or any(held.at_work for held in poison):
             return
         first = poison[0]
@@ -364,6 +368,10 @@ class Consumption:
         for gate in gates:
             gate.probing = True
         return True
+
+    def _first(self, held: _Held) -> bool:
+        """Say whether none that came before it has to be dealt with before."""
+        return held.lane is None or self._lanes[held.lane][0] == held.tag
 
     def _shut(self, key: str, why: Why, words: str, now: float) -> None:
         gate = self._gates.get(key)

@@ -3,16 +3,23 @@
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
+from urllib.parse import urlsplit
 
 from taskdist.api import DeliveryFormat
-from taskdist.api.rules import DEAD_LETTERS_READ, SASL_WITHOUT_SECRET, source_rules
+from taskdist.api.rules import (
+    DEAD_LETTERS_READ,
+    DEAD_LETTERS_RECEIVED,
+    OTHER_REGION,
+    SASL_WITHOUT_SECRET,
+    source_rules,
+)
 from taskdist.api.tasksource import SCHEDULE_PATTERN, SOURCES
 from taskdist.api.template import TEMPLATE_PATTERN
 from taskdist.intake.mapping import MappingError, compile_mapping
 from taskdist.intake.schedule import ScheduleError, parse_schedule
 from taskdist.intake.signatures import compile_signature, unsigned
 from taskdist.intake.templates import TemplateError, parse
-from taskdist.lint.findings import Flaw, Mend, Severity, patch, rule
+from taskdist.lint.findings import Flaw, Mend, Obj, Severity, patch, rule
 from taskdist.lint.setup import Setup, SourceDoc
 
 # For so long a message may come again after its Task was made: brokers and crashes are slow, at the worst.
@@ -22,6 +29,8 @@ _TEMPLATE = re.compile(TEMPLATE_PATTERN)
 _SCHEDULE = re.compile(SCHEDULE_PATTERN)
 # Hosts to which nothing goes over a network.
 _HERE = ("localhost", "127.0.0.1", "::1")
+# The region in an address of AWS's own.
+_REGION = re.compile(r"https://sqs\.([a-z0-9-]+)\.amazonaws\.com[/.]")
 
 
 @rule(Severity.ERROR)
@@ -29,8 +38,8 @@ def source_refused(setup: Setup) -> Iterator[Flaw]:
     """A source that contradicts itself, or has braces without a path.
 
     The API server refuses it: exactly one kind of source, one deadline, a schedule of five fields, a Secret where Kafka
-    asks for a password, dead letters in another topic than those that are read, what tells signed JSON apart, and in
-    braces a path such as `$.order.id`.
+    asks for a password, dead letters elsewhere than where messages are read, the region of an SQS queue as in its
+    address, what tells signed JSON apart, and in braces a path such as `$.order.id`.
     """
     for source in setup.sources.values():
         spec, at = source.spec, source.manifest
@@ -51,6 +60,12 @@ def source_refused(setup: Setup) -> Iterator[Flaw]:
         if _nameless(source):
             mend = Mend("Name what tells them apart.", patch("spec.task.identity", "{hash}"))
             yield Flaw(at, "spec.task.identity", "nothing tells one delivery from another", mend)
+        if (sqs := spec.sqs) is not None:
+            there = _REGION.match(sqs.queue_url)
+            if there is not None and there[1] != sqs.region:
+                yield Flaw(at, "spec.sqs.region", *_split(OTHER_REGION, patch("spec.sqs.region", there[1])))
+            if sqs.dead_letter_queue_url == sqs.queue_url:
+                yield Flaw(at, "spec.sqs.deadLetterQueueUrl", *_split(DEAD_LETTERS_RECEIVED))
         for path, text in _texts(source):
             if not _TEMPLATE.fullmatch(text):
                 yield Flaw(at, path, _no_path(text), Mend("Write a path in the braces, or each brace twice."))
@@ -134,14 +149,18 @@ def source_in_clear(setup: Setup) -> Iterator[Flaw]:
     """A source that sends its password to the broker unencrypted, or whose port does not fit what it says of TLS.
 
     RabbitMQ takes unencrypted connections at 5672 and encrypted ones at 5671; at the other one no connection comes
-    about. Kafka has no such ports.
+    about. Kafka has no such ports. SQS is told nothing secret, but messages are read on the way.
     """
     for source in setup.sources.values():
-        rabbitmq, kafka, at = source.spec.rabbitmq, source.spec.kafka, source.manifest
+        rabbitmq, kafka, sqs, at = source.spec.rabbitmq, source.spec.kafka, source.spec.sqs, source.manifest
         if kafka is not None and not kafka.tls and not all(_is_here(each) for each in kafka.bootstrap):
             mend = Mend("Encrypt it.", patch("spec.kafka.tls", True))
             what = "messages go" if kafka.sasl is None else "password and messages go"
             yield Flaw(at, "spec.kafka.tls", f"{what} over the network unencrypted", mend)
+        endpoint = urlsplit((sqs.endpoint if sqs is not None else None) or "")
+        if endpoint.scheme == "http" and endpoint.hostname not in _HERE:
+            mend = Mend("Encrypt it.", patch("spec.sqs.endpoint", endpoint._replace(scheme="https").geturl()))
+            yield Flaw(at, "spec.sqs.endpoint", "messages go over the network unencrypted", mend)
         if rabbitmq is None:
             continue
         if rabbitmq.port == (5672 if rabbitmq.tls else 5671):
@@ -178,10 +197,10 @@ def _is_here(bootstrap: str) -> bool:
     return bootstrap.rpartition(":")[0].strip("[]") in _HERE
 
 
-def _split(message: str) -> tuple[str, Mend]:
+def _split(message: str, change: Obj | None = None) -> tuple[str, Mend]:
     """Split a message of the API server into what is wrong and what to do."""
     wrong, _, mend = message.rpartition(": ")
-    return wrong, Mend(mend[0].upper() + mend[1:] + ".")
+    return wrong, Mend(mend[0].upper() + mend[1:] + ".", change)
 
 
 def _nameless(source: SourceDoc) -> bool:

@@ -33,6 +33,8 @@ class Delivery:
     """Set where the message cannot be read at all."""
     crowded: bool = False
     """True if the body was left out, as too much is in hand: the message is given back, and comes again."""
+    group: str | None = None
+    """The group within which the broker keeps messages in order, where it has such."""
 
 
 def told_of(poison: Poison, source: str) -> dict[str, str]:

@@ -1,10 +1,10 @@
 """Opening a session with the broker that a source names. The libraries for brokers are extras, and loaded here."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from taskdist.api import Kafka, RabbitMQ, SourceReason, StartFrom, TaskSource
+from taskdist.api import SQS, Kafka, RabbitMQ, SourceReason, StartFrom, TaskSource
 from taskdist.common.extras import Missing, extra
 from taskdist.kube import Client
 from taskdist.sources.broker import Open, Session, Told, Trouble
@@ -14,15 +14,20 @@ _PLAIN_PORT: Final = 5672
 _TLS_PORT: Final = 5671
 
 
-def connect(client: Client, source: TaskSource) -> Open:
-    """Return what opens a session for this source."""
-    rabbitmq, kafka = source.spec.rabbitmq, source.spec.kafka
+def connect(client: Client, source: TaskSource, identity_namespaces: Collection[str] = ()) -> Open:
+    """Return what opens a session for this source.
+
+    `identity_namespaces`: the namespaces whose sources may act as this process at AWS.
+    """
+    rabbitmq, kafka, sqs = source.spec.rabbitmq, source.spec.kafka, source.spec.sqs
 
     async def open_it(told: Told) -> Session:
         if rabbitmq is not None:
             return await _open_rabbitmq(client, source, rabbitmq, told)
-        assert kafka is not None, "the caller knows what source it is"
-        return await _open_kafka(client, source, kafka, told)
+        if kafka is not None:
+            return await _open_kafka(client, source, kafka, told)
+        assert sqs is not None, "the caller knows what source it is"
+        return await _open_sqs(client, source, sqs, told, identity_namespaces)
 
     return open_it
 
@@ -77,6 +82,36 @@ async def _open_kafka(client: Client, source: TaskSource, spec: Kafka, told: Tol
         password=text_of(secret, "password") if needed else "",
         prefetch=spec.prefetch,
         dead_letter_topic=spec.dead_letter_topic,
+        source=f"{namespace}/{source.metadata.name}",
+    )
+    return await open_session(address, told)
+
+
+async def _open_sqs(
+    client: Client, source: TaskSource, spec: SQS, told: Told, identity_namespaces: Collection[str]
+) -> Session:
+    with _extra("sqs"):
+        from taskdist.sources.sqs import Address, Login, open_session
+    namespace, login = source.metadata.namespace, None
+    if spec.secret_name is not None:
+        secret = await read_secret(client, namespace, spec.secret_name, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+        token = text_of(secret, "AWS_SESSION_TOKEN") if secret.get("AWS_SESSION_TOKEN") else None
+        login = Login(text_of(secret, "AWS_ACCESS_KEY_ID"), text_of(secret, "AWS_SECRET_ACCESS_KEY"), token)
+    elif namespace not in identity_namespaces and "*" not in identity_namespaces:
+        # Else whoever may create a source would act at AWS as this process.
+        raise Trouble(
+            SourceReason.SECRET_UNUSABLE,
+            "spec.sqs names no Secret, and this process's own identity is not for this namespace: set "
+            "spec.sqs.secretName, or have the namespace added to TASKDIST_SOURCES_IDENTITY_NAMESPACES",
+        )
+    address = Address(
+        queue=spec.queue_url,
+        region=spec.region,
+        endpoint=spec.endpoint,
+        login=login,
+        prefetch=spec.prefetch,
+        visibility=spec.visibility_seconds,
+        dead_letters=spec.dead_letter_queue_url,
         source=f"{namespace}/{source.metadata.name}",
     )
     return await open_session(address, told)

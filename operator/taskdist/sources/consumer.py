@@ -147,7 +147,7 @@ class BrokerSource:
         if made is None:
             self._messages.crowded(delivery.tag)
         else:
-            self._messages.delivered(delivery.tag, made)
+            self._messages.delivered(delivery.tag, made, delivery.group)
         self._stir.set()
 
     def _made(self, delivery: Delivery) -> Mapped | Poison:
@@ -224,7 +224,7 @@ class BrokerSource:
             self._messages.turned_away(tag, Why.DEAD_LETTERS, words, self._ticks())
             return
         _log.warning(
-            "no Task can be made of a message; it lies with the dead letters",
+            "no Task can be made of a message; it is put away",
             namespace=self._namespace,
             name=self._name,
             reason=str(poison.reason),

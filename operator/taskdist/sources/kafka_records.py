@@ -1,9 +1,10 @@
 """Kafka records as messages for templates, and as dead letters. No I/O."""
 
 import base64
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final, NamedTuple
 
+from taskdist.common.times import from_milliseconds
 from taskdist.intake.message import Message, Poison, wire
 from taskdist.sources.broker import told_of
 
@@ -13,8 +14,6 @@ _PARTITION: Final = "x-taskdist-partition"
 _OFFSET: Final = "x-taskdist-offset"
 # Set where the body did not fit beside what is added: it lies at the offset that the others name.
 _LEFT_OUT: Final = "x-taskdist-body"
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -36,7 +35,7 @@ def message_of(record: Record, now: datetime) -> Message:
 
     Its timestamp is part of its id: a topic that was deleted and made again counts from 0 again.
     """
-    time = _time(record.timestamp)
+    time = from_milliseconds(record.timestamp)
     properties = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
     return Message(
         body=record.value or b"",
@@ -67,13 +66,3 @@ def _text(value: bytes) -> str:
         return value.decode("utf-8")
     except UnicodeDecodeError:
         return base64.b64encode(value).decode("ascii")
-
-
-def _time(milliseconds: int) -> datetime | None:
-    """Return the time of a timestamp; None where there is none, or it is beyond what can be written."""
-    if milliseconds < 0:
-        return None
-    try:
-        return _EPOCH + timedelta(milliseconds=milliseconds)
-    except OverflowError:
-        return None

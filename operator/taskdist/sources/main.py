@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import signal
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import kopf
@@ -18,6 +19,7 @@ from taskdist.kube import Client, ConfigurationError, Identity, LeaderElector
 from taskdist.kube.kopf_setup import bound_depth, build_settings
 from taskdist.observability.logs import configure
 from taskdist.observability.serve import HealthServer, MetricsServer
+from taskdist.sources.connecting import connect
 from taskdist.sources.keeper import Sources
 from taskdist.sources.metrics import SourceMetrics
 from taskdist.sources.queues import QueueView
@@ -150,7 +152,11 @@ class _Process:
             lambda: elector.leading() is not None,
             failed,
             lambda: datetime.now(UTC),
-            Brokers(queues, asyncio.get_running_loop().time),
+            Brokers(
+                queues,
+                asyncio.get_running_loop().time,
+                partial(connect, identity_namespaces=self._settings.identity_namespaces),
+            ),
         )
         bound_depth()
         watching = asyncio.create_task(

@@ -142,7 +142,7 @@ class Running:
             except ScheduleError as error:
                 raise Unusable(SourceReason.INVALID_SCHEDULE, f"spec.cron.{error.field}: {error}") from None
             return CronSource(self._source, mapping, schedule, self._creator, self._reporter, self._now, self._sleep)
-        if spec.rabbitmq is not None or spec.kafka is not None:
+        if spec.rabbitmq is not None or spec.kafka is not None or spec.sqs is not None:
             return BrokerSource(
                 self._source,
                 mapping,

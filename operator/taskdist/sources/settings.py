@@ -18,6 +18,7 @@ class Settings:
     pod_uid: str = ""  # of the pod that it runs in; empty outside of one
     lease_name: str = "taskdist-sources"
     watch_namespaces: tuple[str, ...] = ()  # empty: all
+    identity_namespaces: tuple[str, ...] = ()  # whose sources may act as this process at AWS; "*": all
     metrics_port: int = 8080
     health_port: int = 8081
     host: str = "0.0.0.0"
@@ -39,6 +40,7 @@ class Settings:
             pod_uid=env.get("TASKDIST_POD_UID", ""),
             lease_name=env.get("TASKDIST_SOURCES_LEASE") or "taskdist-sources",
             watch_namespaces=read.names("TASKDIST_SOURCES_NAMESPACES"),
+            identity_namespaces=read.names("TASKDIST_SOURCES_IDENTITY_NAMESPACES"),
             metrics_port=ports["TASKDIST_SOURCES_METRICS_PORT"],
             health_port=ports["TASKDIST_SOURCES_HEALTH_PORT"],
             host=env.get("TASKDIST_SOURCES_HOST") or "0.0.0.0",

@@ -14,6 +14,7 @@ from patience import until
 from source_room import (
     HISTORIES,
     KEYS,
+    POISON,
     Room,
     each_message_is_one_task,
     grant,
@@ -31,6 +32,8 @@ pytestmark = pytest.mark.timeout(3600)
 
 class KafkaDoor:
     """The broker, as `source_room` wants it."""
+
+    poison = POISON
 
     def __init__(self, broker: Kafka) -> None:
         self._broker = broker

@@ -15,6 +15,7 @@ from patience import until
 from rabbitmq import RabbitMQ
 from source_room import (
     HISTORIES,
+    POISON,
     SECRET,
     Room,
     each_message_is_one_task,
@@ -30,6 +31,8 @@ pytestmark = pytest.mark.timeout(3600)
 
 class RabbitDoor:
     """The broker, as `source_room` wants it."""
+
+    poison = POISON
 
     def __init__(self, broker: RabbitMQ) -> None:
         self._broker = broker

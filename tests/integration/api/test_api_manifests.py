@@ -22,6 +22,7 @@ GOOD: dict[str, Object] = {
 RABBIT = {"host": "rabbit", "queue": "orders", "secretName": "login", "deadLetterExchange": "dead"}
 KAFKA = {"bootstrap": ["kafka:9093"], "topics": ["orders"], "group": "g", "deadLetterTopic": "orders-dead"}
 HOOK = {"format": "JSON", "secretName": "login", "signature": {"header": "X-Signature"}}
+SQS = {"queueUrl": "https://sqs.eu-central-1.amazonaws.com/123456789012/orders.fifo", "region": "eu-central-1"}
 KINDS = {"tasks": "Task", "taskqueues": "TaskQueue", "agentpools": "AgentPool", "tasksources": "TaskSource"}
 
 
@@ -403,6 +404,20 @@ BAD: dict[str, Bad] = {
     "deliveries beyond what is read": Bad(
         "tasksources", {"cron": None, "webhook": {**HOOK, "maxBytes": 2**20 + 1}}, ("spec.webhook.maxBytes",)
     ),
+    "another region than the queue's": Bad(
+        "tasksources", {"cron": None, "sqs": {**SQS, "region": "us-east-1"}}, ("spec.sqs.region", "write that one")
+    ),
+    "dead letters that are received again": Bad(
+        "tasksources",
+        {"cron": None, "sqs": {**SQS, "deadLetterQueueUrl": SQS["queueUrl"]}},
+        ("spec.sqs.deadLetterQueueUrl", "name another queue"),
+    ),
+    "a queue without its address": Bad(
+        "tasksources", {"cron": None, "sqs": {**SQS, "queueUrl": "orders"}}, ("spec.sqs.queueUrl", "match")
+    ),
+    "hidden for too short a time": Bad(
+        "tasksources", {"cron": None, "sqs": {**SQS, "visibilitySeconds": 9}}, ("spec.sqs.visibilitySeconds",)
+    ),
     "pool without template": Bad("agentpools", {"template": None}, ("spec.template: Required value",)),
     "pool without containers": Bad("agentpools", containers(), ("spec.template.spec.containers", "at least 1")),
     "container without name": Bad("agentpools", containers({}), ("spec.template.spec.containers[0].name: Required",)),
@@ -581,6 +596,24 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
                 "maxBytes": 2**20,
             },
         },
+    ),
+    "source of SQS with everything": (
+        "tasksources",
+        {
+            "cron": None,
+            "sqs": {
+                **SQS,
+                "endpoint": "http://127.0.0.1:9324",
+                "secretName": "login",
+                "prefetch": 1000,
+                "visibilitySeconds": 3600,
+                "deadLetterQueueUrl": "http://[::1]:9324/000000000000/orders_dead.fifo",
+            },
+        },
+    ),
+    "source of SQS elsewhere": (
+        "tasksources",
+        {"cron": None, "sqs": {"queueUrl": "http://localhost:9324/queue/orders", "region": "elasticmq"}},
     ),
     "queue": ("taskqueues", {}),
     "lazy queue": ("taskqueues", {"dispatch": "Lazy", "reclaim": "Fast", "leaseSeconds": 2, "holdSeconds": 10}),

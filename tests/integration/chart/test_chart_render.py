@@ -317,12 +317,22 @@ def test_the_sources_read_secrets_only_where_that_is_said(render: Render) -> Non
 
 
 def test_the_sources_have_their_settings(render: Render) -> None:
-    documents = render("sources.enabled=true", "watchNamespaces={a,b}", "networkPolicy.enabled=true")
+    role = "sources.serviceAccountAnnotations.eks\\.amazonaws\\.com/role-arn=arn"
+    documents = render(
+        "sources.enabled=true",
+        "watchNamespaces={a,b}",
+        "networkPolicy.enabled=true",
+        "sources.identityNamespaces={b,c}",
+        role,
+    )
     (deployment,) = [each for each in of(documents, "Deployment") if each["metadata"]["name"] == "taskdist-sources"]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     given = {each["name"]: each["value"] for each in container["env"] if "value" in each}
     settings = SourcesSettings.from_env({**given, "TASKDIST_NAMESPACE": "taskdist-system"})
     assert (settings.watch_namespaces, settings.lease_name) == (("a", "b"), "taskdist-sources")
+    assert settings.identity_namespaces == ("b", "c")
+    accounts = {each["metadata"]["name"]: each["metadata"] for each in of(documents, "ServiceAccount")}
+    assert accounts["taskdist-sources"]["annotations"] == {"eks.amazonaws.com/role-arn": "arn"}
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}
     assert ports == {"metrics": settings.metrics_port, "health": settings.health_port}
     policy = next(each for each in of(documents, "NetworkPolicy") if each["metadata"]["name"] == "taskdist-sources")

@@ -469,3 +469,26 @@ def test_a_dead_letter_that_is_withdrawn_on_its_way_is_acknowledged_once_it_lies
     made.withdrawn([1])
     made.dead_lettered(1)
     assert made.actions(1) == [Acknowledge(1)]
+
+
+def test_messages_of_a_group_are_dealt_with_one_after_the_other_whatever_their_ordering_keys_are() -> None:
+    made = consuming()
+    messages: list[Mapped | Poison] = [mapped(1, "a"), NOT_JSON, mapped(3, "b"), mapped(4)]
+    for tag, each in enumerate(messages, 1):
+        made.delivered(tag, each, "g" if tag < 4 else "h")
+    assert made.actions(0) == [Create(1, mapped(1, "a")), Create(4, mapped(4))]
+    made.taken(1, 0)
+    assert made.actions(0) == [Acknowledge(1), DeadLetter(2, NOT_JSON)]
+    made.dead_lettered(2)
+    assert made.actions(0) == [Acknowledge(2), Create(3, mapped(3, "b"))]
+
+
+def test_what_is_turned_away_holds_its_group_and_no_other() -> None:
+    made = consuming()
+    for tag, group in enumerate("ggh", 1):
+        made.delivered(tag, mapped(tag), group)
+    made.actions(0)
+    made.turned_away(1, Why.REFUSED, "a quota", 0)
+    made.taken(3, 0)
+    assert made.actions(0) == [Acknowledge(3)]
+    assert made.actions(1) == [Create(1, mapped(1))]

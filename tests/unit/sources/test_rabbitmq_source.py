@@ -34,6 +34,8 @@ class Broker:
     session: Connection | None = None
     down: bool = False
     no_exchange: bool = False
+    grouped: bool = False
+    """Whether it keeps messages of one key in order, as brokers with groups do."""
     opened: int = 0
     handed: int = 0
 
@@ -88,7 +90,8 @@ class Connection:
             self._tag += 1
             self.broker.handed += 1
             self.unacknowledged[self._tag] = number
-            self.arrived(Delivery(self._tag, self.broker.messages[number], number))
+            message = self.broker.messages[number]
+            self.arrived(Delivery(self._tag, message, number, group=message.key if self.broker.grouped else None))
 
     async def _turn(self) -> None:
         await asyncio.sleep(0)
@@ -270,6 +273,24 @@ async def test_a_full_queue_stops_the_consumer_until_it_is_not(rabbit: Set, by_p
     assert rabbit.numbers() == list(range(10))
     assert rabbit.reason == "Running"
     assert rabbit.broker.handed == 10, "nothing was given back"
+
+
+async def test_messages_of_a_group_become_tasks_in_its_order_without_an_ordering_key(rabbit: Set) -> None:
+    rabbit.broker.grouped = True
+    for key in "aab":
+        rabbit.broker.publish({}, key=key)
+
+    def refuse(body: Obj) -> Exception | None:
+        first = body["metadata"]["annotations"]["taskdist.dev/source-identity"] == "0"
+        return ApiError(403, "Forbidden", "exceeded quota") if first else None
+
+    rabbit.world.api.fail("create", refuse)
+    await rabbit.apply()
+    await rabbit.after(6)
+    assert rabbit.numbers() == [2]
+    rabbit.world.api.errors.clear()
+    await rabbit.after(60)
+    assert rabbit.numbers() == [2, 0, 1]
 
 
 async def test_what_no_task_can_be_made_of_lies_with_the_dead_letters(rabbit: Set) -> None:

@@ -13,6 +13,12 @@ def test_what_is_not_said_has_its_default() -> None:
     assert found.pod_name
 
 
+def test_nobody_acts_as_the_process_unless_that_is_said() -> None:
+    assert Settings.from_env({"TASKDIST_NAMESPACE": "here"}).identity_namespaces == ()
+    found = Settings.from_env({"TASKDIST_NAMESPACE": "here", "TASKDIST_SOURCES_IDENTITY_NAMESPACES": "a,b"})
+    assert found.identity_namespaces == ("a", "b")
+
+
 def test_namespaces_are_a_list_without_gaps() -> None:
     found = Settings.from_env({"TASKDIST_NAMESPACE": "here", "TASKDIST_SOURCES_NAMESPACES": "a, b,,a"})
     assert found.watch_namespaces == ("a", "b")
