@@ -1505,6 +1505,14 @@ SOURCES += [
 SQS = {"queueUrl": "https://sqs.eu-central-1.amazonaws.com/123456789012/orders", "region": "eu-central-1"}
 SOURCES += [
     Case(
+        "source-forgets",
+        (source(cron=None, sqs={**SQS, "visibilitySeconds": 3600}), queue(ttlSecondsAfterFinished=3600)),
+        "spec.task.queue",
+        "after 3600 s",
+        (source(cron=None, sqs={**SQS, "visibilitySeconds": 3600}), queue(ttlSecondsAfterFinished=3660)),
+        name="hidden for long",
+    ),
+    Case(
         "source-in-clear",
         (source(cron=None, sqs={**SQS, "endpoint": "http://sqs.internal:9324"}), queue()),
         "spec.sqs.endpoint",

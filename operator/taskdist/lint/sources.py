@@ -24,6 +24,8 @@ from taskdist.lint.setup import Setup, SourceDoc
 
 # For so long a message may come again after its Task was made: brokers and crashes are slow, at the worst.
 REMEMBERED_SECONDS = 600
+# After what hid a message has ended, it is received and its Task tried once more.
+MARGIN_SECONDS = 60
 
 _TEMPLATE = re.compile(TEMPLATE_PATTERN)
 _SCHEDULE = re.compile(SCHEDULE_PATTERN)
@@ -129,8 +131,12 @@ def source_forgets(setup: Setup) -> Iterator[Flaw]:
     for (namespace, _), source in setup.sources.items():
         queue = setup.queues.get((namespace, _queue(source) or ""))
         ttl = queue.spec.ttl_seconds_after_finished if queue is not None else None
-        webhook = source.spec.webhook
-        needed = max(REMEMBERED_SECONDS, webhook.tolerance_seconds if webhook is not None else 0)
+        webhook, sqs = source.spec.webhook, source.spec.sqs
+        needed = max(
+            REMEMBERED_SECONDS,
+            webhook.tolerance_seconds if webhook is not None else 0,
+            sqs.visibility_seconds + MARGIN_SECONDS if sqs is not None else 0,
+        )
         if queue is not None and ttl is not None and ttl < needed:
             yield Flaw(
                 source.manifest,

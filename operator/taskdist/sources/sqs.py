@@ -2,44 +2,33 @@
 
 SQS knows no connection: a message that was received is nobody else's for a time (its visibility), which is extended for
 as long as it is in hand. Whatever dies, it comes again after that time.
-
-It uses aiobotocore: it knows all ways in which AWS lets a process in, signs, and tries again what may be tried again.
 """
 
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any, Final
 
 import structlog
-from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from taskdist.api import SourceReason
-from taskdist.intake.message import Poison
+from taskdist.intake.message import Message, Poison
 from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble, Waiting
-from taskdist.sources.sqs_messages import FIFO, dead_letters_of, group_of, message_of, trouble_of
+from taskdist.sources.sqs_access import ANSWER_SECONDS, POLL_SECONDS, THROTTLED, Address, Refused, Sqs, enter
+from taskdist.sources.sqs_messages import FIFO, dead_letters_of, group_of, message_of, size_of
 
 _log = structlog.get_logger("taskdist.sources")
 
 # What SQS takes and gives at most in one request.
 BATCH: Final = 10
-# The longest that SQS lets a question for messages wait for one, in seconds.
-POLL_SECONDS: Final = 20
 # No messages are asked for while those in hand have more bytes than these.
 MOST_BYTES: Final = 16 * 2**20
-# The longest that a connection, an answer and a farewell may take, in seconds.
-CONNECT_SECONDS: Final = 10.0
-ANSWER_SECONDS: Final = 20.0
+# The longest that a farewell may take, in seconds.
 CLOSE_SECONDS: Final = 3.0
-# How often what SQS could not do is tried again, by the library, and how soon by us, in seconds.
-TRIES: Final = 4
+# How soon what SQS could not do with single messages is tried again, in seconds.
 AGAIN_SECONDS: Final = 0.5
 # Answers by which a message as it is sent is not taken.
 _NOT_TAKEN: Final = ("InvalidParameterValue", "InvalidMessageContents", "InvalidAttributeValue", "BatchRequestTooLong")
@@ -47,35 +36,11 @@ _NOT_TAKEN: Final = ("InvalidParameterValue", "InvalidMessageContents", "Invalid
 _GONE: Final = ("ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue")
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
-    """An access key."""
-
-    key: str
-    secret: str = field(repr=False)
-    token: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """The queue, and how to be let in. `login`: None is the process's own identity."""
-
-    queue: str
-    region: str
-    endpoint: str | None
-    login: Login | None
-    prefetch: int
-    visibility: int
-    dead_letters: str | None
-    source: str
-    """Namespace and name of the source, for people who look at dead letters."""
-
-
 @dataclass(slots=True, eq=False)
 class _Held:
     """A message in hand."""
 
-    raw: Mapping[str, Any]
+    message: Message
     receipt: str
     until: float
     group: str | None
@@ -99,14 +64,12 @@ class SqsSession:
     def __init__(
         self,
         address: Address,
-        client: Any,
-        stack: AsyncExitStack,
+        sqs: Sqs,
         told: Told,
         now: Callable[[], datetime],
     ) -> None:
         self._address = address
-        self._client = client
-        self._stack = stack
+        self._sqs = sqs
         self._told = told
         self._now = now
         self._ticks = asyncio.get_running_loop().time
@@ -119,6 +82,7 @@ class SqsSession:
         self._stir = asyncio.Event()
         # When the oldest of those given back was sent: nothing else tells while none is in hand.
         self._oldest: datetime | None = None
+        self._waiting = Waiting(0)
         self._work = [asyncio.create_task(each) for each in (self._poll(), self._keep(), self._write())]
         for task in self._work:
             task.add_done_callback(self._ended)
@@ -141,7 +105,7 @@ class SqsSession:
     async def give_back(self, tag: int) -> None:
         if (held := self._held.get(tag)) is None:
             return
-        time = message_of(held.raw, self._now()).time
+        time = held.message.time
         self._oldest = time if self._oldest is None else min(self._oldest, time)
         self._put(tag, 0)
 
@@ -150,26 +114,29 @@ class SqsSession:
         if address.dead_letters is None:
             self._leave(delivery.tag)
             return
-        letters = dead_letters_of(delivery.raw, poison, address.source, address.dead_letters.endswith(FIFO))
+        letters = dead_letters_of(delivery, poison, address.source, address.dead_letters.endswith(FIFO))
         for number, letter in enumerate(letters, 1):
-            with _told_as_trouble(address, "SendMessage", address.dead_letters):
-                try:
-                    await _soon(self._client.send_message(QueueUrl=address.dead_letters, **letter))
-                    return
-                except ClientError as error:
-                    if _code(error) in _NOT_TAKEN and number < len(letters):
-                        continue
-                    said = _trouble(error, address, "SendMessage", address.dead_letters)
-                    raise NotPublished(str(said)) from None
+            try:
+                await self._sqs.ask("SendMessage", address.dead_letters, _nothing, **letter)
+                return
+            except Refused as error:
+                if error.code in _NOT_TAKEN and number < len(letters):
+                    continue
+                raise NotPublished(str(error)) from None
 
     async def backlog(self) -> Waiting:
         address = self._address
-        found = await _attributes(self._client, address, address.queue)
-        hidden = int(found.get("ApproximateNumberOfMessagesNotVisible", 0))
-        # Of a process that died, or of other consumers.
-        elsewhere = max(0, hidden - len(self._held))
-        waiting = int(found.get("ApproximateNumberOfMessages", 0)) + elsewhere
-        return Waiting(waiting, self._oldest if waiting else None)
+        try:
+            # Not asked again at once: all else would wait for it.
+            visible, hidden = await self._sqs.ask("GetQueueAttributes", address.queue, _counts, again=False, **_ALL)
+        except Refused as error:
+            if error.code in THROTTLED:
+                return self._waiting
+            raise
+        # Hidden by a process that died, or by other consumers.
+        waiting = visible + max(0, hidden - len(self._held))
+        self._waiting = Waiting(waiting, self._oldest if waiting else None)
+        return self._waiting
 
     async def close(self) -> None:
         work, self._work = self._work, []
@@ -187,7 +154,7 @@ class SqsSession:
                     await self._tell(batch)
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self._stack.aclose()
+                await self._sqs.close()
 
     # -- receiving -----------------------------------------------------------------------------------------------------
 
@@ -203,18 +170,20 @@ class SqsSession:
             # Tried again as the same attempt, a queue in order gives the same messages. Those of an answer that was
             # lost would hold up their groups.
             retry = {"ReceiveRequestAttemptId": str(attempt)} if address.queue.endswith(FIFO) else {}
-            with _told_as_trouble(address, "ReceiveMessage", address.queue):
-                answer = await self._client.receive_message(
-                    QueueUrl=address.queue,
-                    MaxNumberOfMessages=min(BATCH, room),
-                    WaitTimeSeconds=POLL_SECONDS,
-                    VisibilityTimeout=address.visibility,
-                    MessageSystemAttributeNames=["All"],
-                    MessageAttributeNames=["All"],
-                    **retry,
-                )
+            messages = await self._sqs.ask(
+                "ReceiveMessage",
+                address.queue,
+                _received,
+                seconds=POLL_SECONDS + ANSWER_SECONDS,
+                MaxNumberOfMessages=min(BATCH, room),
+                WaitTimeSeconds=POLL_SECONDS,
+                VisibilityTimeout=address.visibility,
+                MessageSystemAttributeNames=["All"],
+                MessageAttributeNames=["All"],
+                **retry,
+            )
             attempt = uuid.uuid4()
-            for raw in answer.get("Messages", ()):
+            for raw in messages:
                 await self._arrived(raw)
 
     async def _arrived(self, raw: Mapping[str, Any]) -> None:
@@ -227,10 +196,11 @@ class SqsSession:
         self._last = tag = self._last + 1
         group = group_of(raw) if self._address.queue.endswith(FIFO) else None
         message = message_of(raw, self._now())
-        self._held[tag] = _Held(raw, str(raw["ReceiptHandle"]), until, group, len(message.body))
+        self._held[tag] = _Held(message, str(raw["ReceiptHandle"]), until, group, size_of(raw, message.body))
         self._tags[str(raw["MessageId"])] = tag
         if self._consuming.is_set():
-            self._told.arrived(Delivery(tag, message, raw, group=group))
+            # Its body is held once.
+            self._told.arrived(Delivery(tag, message, {**raw, "Body": None}, group=group))
         else:
             await self.give_back(tag)
 
@@ -304,25 +274,19 @@ class SqsSession:
         """Delete them, or have them hidden for so long; return what failed, by tag, with its code."""
         if batch[0].seconds is not None:
             return await self._change(batch)
-        with _told_as_trouble(self._address, "DeleteMessage", self._address.queue):
-            entries = [{"Id": str(each.tag), "ReceiptHandle": each.held.receipt} for each in batch]
-            return _failed(
-                await _soon(self._client.delete_message_batch(QueueUrl=self._address.queue, Entries=entries))
-            )
+        entries = [{"Id": str(each.tag), "ReceiptHandle": each.held.receipt} for each in batch]
+        return await self._sqs.ask("DeleteMessage", self._address.queue, _failed, Entries=entries)
 
     async def _change(self, batch: Sequence[_Entry]) -> Mapping[int, str]:
-        with _told_as_trouble(self._address, "ChangeMessageVisibility", self._address.queue):
-            entries = [
-                {"Id": str(each.tag), "ReceiptHandle": each.held.receipt, "VisibilityTimeout": each.seconds}
-                for each in batch
-            ]
-            return _failed(
-                await _soon(self._client.change_message_visibility_batch(QueueUrl=self._address.queue, Entries=entries))
-            )
+        entries = [
+            {"Id": str(each.tag), "ReceiptHandle": each.held.receipt, "VisibilityTimeout": each.seconds}
+            for each in batch
+        ]
+        return await self._sqs.ask("ChangeMessageVisibility", self._address.queue, _failed, Entries=entries)
 
     def _forget(self, entry: _Entry) -> None:
         del self._held[entry.tag]
-        del self._tags[str(entry.held.raw["MessageId"])]
+        del self._tags[str(entry.held.message.id)]
         self._room.set()
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
@@ -352,45 +316,23 @@ def _batch(entries: Sequence[_Entry]) -> tuple[list[_Entry], list[_Entry]]:
     return batch, rest
 
 
-def _failed(answer: Mapping[str, Any]) -> dict[int, str]:
-    return {int(each["Id"]): str(each.get("Code", "")).rpartition(".")[2] for each in answer.get("Failed") or ()}
-
-
-@cache
-def _session() -> Any:
-    """Return the one session of all sources: it reads some MiB of files, and refreshes the process's own identity."""
-    return get_session()
-
-
 async def open_session(
     address: Address,
     told: Told,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> SqsSession:
     """See that the queues are there, and that what no Task can be made of has somewhere to go. Raises `Trouble`."""
-    stack = AsyncExitStack()
-    login = address.login
+    sqs = await enter(address)
     try:
-        with _told_as_trouble(address, "GetQueueAttributes", address.queue):
-            client = await stack.enter_async_context(
-                _session().create_client(
-                    "sqs",
-                    region_name=address.region,
-                    endpoint_url=address.endpoint,
-                    aws_access_key_id=None if login is None else login.key,
-                    aws_secret_access_key=None if login is None else login.secret,
-                    aws_session_token=None if login is None else login.token,
-                    config=AioConfig(
-                        connect_timeout=CONNECT_SECONDS,
-                        read_timeout=POLL_SECONDS + ANSWER_SECONDS,
-                        retries={"total_max_attempts": TRIES, "mode": "standard"},
-                        user_agent_extra="taskdist",
-                    ),
-                )
-            )
-        found = await _attributes(client, address, address.queue)
+        found = await sqs.ask("GetQueueAttributes", address.queue, _attributes, **_ALL)
         if address.dead_letters is not None:
-            await _attributes(client, address, address.dead_letters)
+            dead = await sqs.ask("GetQueueAttributes", address.dead_letters, _attributes, **_ALL)
+            if found.get("QueueArn") and dead.get("QueueArn") == found["QueueArn"]:
+                raise Trouble(
+                    SourceReason.DEAD_LETTERS_REFUSED,
+                    f"{address.dead_letters} is the queue itself, so that what cannot become a Task would come again "
+                    "and again: name another queue in spec.sqs.deadLetterQueueUrl",
+                )
         elif not found.get("RedrivePolicy"):
             raise Trouble(
                 SourceReason.DEAD_LETTERS_REFUSED,
@@ -399,47 +341,40 @@ async def open_session(
             )
     except BaseException:
         with contextlib.suppress(Exception):
-            await stack.aclose()
+            await sqs.close()
         raise
-    return SqsSession(address, client, stack, told, now)
+    return SqsSession(address, sqs, told, now)
 
 
-async def _soon(asked: Awaitable[Any]) -> Any:
-    """Return the answer, within the time that one may take with all tries."""
-    async with asyncio.timeout(ANSWER_SECONDS):
-        return await asked
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+_ALL: Final[Mapping[str, Any]] = {"AttributeNames": ["All"]}
 
 
-async def _attributes(client: Any, address: Address, queue: str) -> Mapping[str, Any]:
-    with _told_as_trouble(address, "GetQueueAttributes", queue):
-        answer = await _soon(client.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"]))
-    found: Mapping[str, Any] = answer.get("Attributes", {})
+def _nothing(_: Mapping[str, Any]) -> None:
+    """Read nothing of an answer."""
+
+
+def _attributes(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    return dict(answer.get("Attributes", {}))
+
+
+def _counts(answer: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many messages may be received, and how many are hidden."""
+    found = _attributes(answer)
+    visible, hidden = found.get("ApproximateNumberOfMessages", 0), found.get("ApproximateNumberOfMessagesNotVisible", 0)
+    return int(visible), int(hidden)
+
+
+def _received(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the messages, each with an id and a receipt."""
+    found = list(answer.get("Messages", ()))
+    for raw in found:
+        if not (raw["MessageId"] and raw["ReceiptHandle"]):
+            raise ValueError("a message has no id or no receipt")
     return found
 
 
-@contextmanager
-def _told_as_trouble(address: Address, operation: str, queue: str) -> Iterator[None]:
-    """Make `Trouble` of whatever the library raises."""
-    try:
-        yield
-    except ClientError as error:
-        raise _trouble(error, address, operation, queue) from None
-    except NoCredentialsError:
-        raise Trouble(
-            SourceReason.SECRET_UNUSABLE,
-            "this process has no identity at AWS: name a Secret, or give its ServiceAccount a role",
-        ) from None
-    except (BotoCoreError, TimeoutError, OSError, ValueError) as error:
-        where = address.endpoint or f"SQS in {address.region}"
-        raise Trouble(
-            SourceReason.BROKER_UNREACHABLE, f"{where} does not answer: {error or repr(error)}"[:500]
-        ) from None
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", "")).rpartition(".")[2]
-
-
-def _trouble(error: ClientError, address: Address, operation: str, queue: str) -> Trouble:
-    said = str(error.response.get("Error", {}).get("Message", ""))
-    return trouble_of(_code(error), said, operation, queue, address.region)
+def _failed(answer: Mapping[str, Any]) -> dict[int, str]:
+    """Return the codes of what failed, by tag."""
+    return {int(each["Id"]): str(each.get("Code", "")).rpartition(".")[2] for each in answer.get("Failed") or ()}

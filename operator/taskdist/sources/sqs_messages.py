@@ -2,14 +2,17 @@
 
 import base64
 import math
+import re
+import sys
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 from taskdist.api import SourceReason
 from taskdist.common.times import from_milliseconds
 from taskdist.intake.message import Message, Poison
-from taskdist.sources.broker import Trouble, told_of
+from taskdist.sources.broker import Delivery, Trouble, told_of
 
 # Queues whose names end so keep messages in order by group.
 FIFO: Final = ".fifo"
@@ -28,6 +31,9 @@ _PROPERTIES: Final = {
     "sentTimestamp": "SentTimestamp",
     "awsTraceHeader": "AWSTraceHeader",
 }
+_DECIMAL: Final = re.compile(r"-?[0-9]{1,40}([.][0-9]{1,40})?([eE][-+]?[0-9]{1,3})?", re.ASCII)
+# Whole numbers that every reader of JSON gives back as they are.
+_WHOLE: Final = re.compile("-?[0-9]{1,15}", re.ASCII)
 _COUNTS: Final = ("approximateReceiveCount", "sentTimestamp")
 
 
@@ -42,7 +48,7 @@ def message_of(raw: Mapping[str, Any], now: datetime) -> Message:
     told = raw.get("Attributes", {})
     properties = {name: told[theirs] for name, theirs in _PROPERTIES.items() if theirs in told}
     for name in _COUNTS:
-        if str(properties.get(name, "")).isdecimal():
+        if _WHOLE.fullmatch(str(properties.get(name, ""))):
             properties[name] = int(properties[name])
     return Message(
         body=str(raw.get("Body", "")).encode("utf-8", "replace"),
@@ -52,6 +58,13 @@ def message_of(raw: Mapping[str, Any], now: datetime) -> Message:
         id=str(raw["MessageId"]),
         time=_time(properties.get("sentTimestamp"), now),
     )
+
+
+def size_of(raw: Mapping[str, Any], body: bytes) -> int:
+    """Return about how many bytes of memory a message takes while it is in hand, with its attributes."""
+    attributes = raw.get("MessageAttributes", {})
+    parts = [part for value in attributes.values() for part in (value.get("StringValue"), value.get("BinaryValue"))]
+    return len(body) + sum(sys.getsizeof(each) for each in (*attributes, *parts) if each is not None)
 
 
 def _time(milliseconds: Any, now: datetime) -> datetime:
@@ -70,26 +83,24 @@ def _json(attribute: Mapping[str, Any]) -> Any:
 
 def _number(text: str) -> Any:
     """Return the number; it may have 38 digits, and what JSON would not give back as it was stays a text."""
-    try:
+    if _WHOLE.fullmatch(text):
         return int(text)
-    except ValueError:
-        pass
-    try:
-        value = float(text)
-    except ValueError:
+    if not _DECIMAL.fullmatch(text):
         return text
-    return value if math.isfinite(value) else text
+    value = float(text)
+    return value if math.isfinite(value) and Decimal(repr(value)) == Decimal(text) else text
 
 
-def dead_letters_of(raw: Mapping[str, Any], poison: Poison, source: str, fifo: bool) -> list[dict[str, Any]]:
+def dead_letters_of(delivery: Delivery, poison: Poison, source: str, fifo: bool) -> list[dict[str, Any]]:
     """Return what is sent to the dead letters; where that is too large for them, the next one of these.
 
     A message may be as large as the queue takes, and have as many attributes: then its own are left out, then ours.
     """
+    raw, message = delivery.raw, delivery.message
     ours: dict[str, Any] = {
         # SQS takes no control characters.
         name: {"DataType": "String", "StringValue": "".join(each if each.isprintable() else " " for each in text)}
-        for name, text in (told_of(poison, source) | {_ID: str(raw["MessageId"])}).items()
+        for name, text in (told_of(poison, source) | {_ID: str(message.id)}).items()
     }
     theirs = {
         str(name): {
@@ -99,21 +110,16 @@ def dead_letters_of(raw: Mapping[str, Any], poison: Poison, source: str, fifo: b
         if name not in ours
     }
     kept = dict(list(theirs.items())[: MAX_ATTRIBUTES - len(ours)])
-    plain: dict[str, Any] = {"MessageBody": raw["Body"]}
+    plain: dict[str, Any] = {"MessageBody": message.body.decode()}
     if fifo:
         # The same message within five minutes is taken once.
-        plain["MessageDeduplicationId"] = str(raw["MessageId"])
-        plain["MessageGroupId"] = group_of(raw) or "taskdist"
+        plain["MessageDeduplicationId"] = str(message.id)
+        plain["MessageGroupId"] = message.key or "taskdist"
     return [plain | {"MessageAttributes": attributes} for attributes in (ours | kept, ours)] + [plain]
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
 
-# What is asked for in an operation that acts on many at a time.
-_ACTIONS: Final = {
-    "DeleteMessageBatch": "DeleteMessage",
-    "ChangeMessageVisibilityBatch": "ChangeMessageVisibility",
-}
 _NO_QUEUE: Final = ("QueueDoesNotExist", "NonExistentQueue", "ResourceNotFoundException", "QueueDeletedRecently")
 _DENIED: Final = ("AccessDenied", "AccessDeniedException", "NotAuthorized", "AuthorizationError")
 _UNKNOWN_KEY: Final = (
@@ -131,10 +137,26 @@ _CLOCK_WORDS: Final = ("signature expired", "signature not yet current")
 _ADDRESS: Final = ("InvalidAddress", "credential should be scoped to a valid region")
 
 
+# The form of an error's name; the number of an answer stands in its place where it has none.
+_NAME: Final = re.compile("[A-Za-z][A-Za-z0-9_.-]{0,99}", re.ASCII)
+# What is asked where the process's identity is a role.
+ROLE: Final = "AssumeRole"
+
+
 def trouble_of(code: str, message: str, operation: str, queue: str, region: str) -> Trouble:
     """Return what is amiss, and what mends it. `code`: without a prefix."""
-    name, said = code or "an error", message.strip().rstrip(".")[:500]
+    # Only the first line: after it AWS quotes the request, with the session's token. What a terminal obeys is left out.
+    line = (message.strip().splitlines() or [""])[0].rstrip(".")[:500]
+    name, said = code, "".join(each if each.isprintable() else " " for each in line)
     unreachable, secret = SourceReason.BROKER_UNREACHABLE, SourceReason.SECRET_UNUSABLE
+    if not _NAME.fullmatch(name):
+        # Its words are not repeated: a source may name the endpoint of somebody who answers to this process only.
+        number = f" (HTTP {name})" if name.isdecimal() else ""
+        return Trouble(
+            unreachable, f"{operation} on {queue}: the answer is none of SQS{number}: mend spec.sqs.endpoint"
+        )
+    if operation.startswith(ROLE):
+        return Trouble(secret, f"this process cannot take its role at AWS: mend the role or its trust ({name}: {said})")
     if name in _NO_QUEUE:
         return Trouble(
             unreachable, f"there is no queue {queue} in {region}: create it, or mend the address and the region"
@@ -144,8 +166,7 @@ def trouble_of(code: str, message: str, operation: str, queue: str, region: str)
     if name in _CLOCK or any(each in said.lower() for each in _CLOCK_WORDS):
         return Trouble(unreachable, f"the clock of this process's node is wrong: set it ({said})")
     if name in _DENIED:
-        action = f"sqs:{_ACTIONS.get(operation, operation)}"
-        return Trouble(unreachable, f"{action} on {queue} is not allowed: allow it in the policy ({said})")
+        return Trouble(unreachable, f"sqs:{operation} on {queue} is not allowed: allow it in the policy ({said})")
     if name in _UNKNOWN_KEY:
         return Trouble(secret, f"the access key is not known: mend AWS_ACCESS_KEY_ID ({said})")
     if name in _SIGNATURE:

@@ -19,7 +19,8 @@ from sqs_server import REGION, Moto
 from taskdist.api import SourceReason
 from taskdist.intake.message import Poison, PoisonReason
 from taskdist.sources.broker import Delivery, Told, Trouble, Waiting
-from taskdist.sources.sqs import Address, Login, SqsSession, open_session
+from taskdist.sources.sqs import SqsSession, open_session
+from taskdist.sources.sqs_access import Address, Login
 
 POISON = Poison(PoisonReason.NOT_JSON, "the body is no JSON")
 LOGIN = Login("test", "test")

@@ -13,12 +13,14 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
 from taskdist.api import SourceReason, TaskSource
+from taskdist.common.backoff import Backoff
 from taskdist.intake.message import Poison, PoisonReason
 from taskdist.kube import ApiError
-from taskdist.sources import sqs
-from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble
+from taskdist.sources import sqs, sqs_access
+from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble, Waiting
 from taskdist.sources.connecting import connect
-from taskdist.sources.sqs import Address, Login, SqsSession
+from taskdist.sources.sqs import SqsSession
+from taskdist.sources.sqs_access import Address, Login, Sqs
 
 POISON = Poison(PoisonReason.NOT_JSON, "the body is no JSON")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -37,6 +39,8 @@ class Queue:
     failures: dict[str, list[str]] = field(default_factory=dict)
     error: Exception | None = None
     refusals: list[Exception] = field(default_factory=list)
+    throttled: list[str] = field(default_factory=list)
+    """What is asked too often, once for each time that it is here."""
     asked: list[tuple[str, Any]] = field(default_factory=list)
     stir: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -54,6 +58,7 @@ class Queue:
 
     async def receive_message(self, **asked: Any) -> dict[str, Any]:
         self.asked.append(("receive", asked))
+        self._throttle("receive")
         while not self.ready and self.error is None:
             self.stir.clear()
             await self.stir.wait()
@@ -72,6 +77,7 @@ class Queue:
     def _batch(self, what: str, asked: Any, seconds: int | None) -> dict[str, Any]:
         receipts = [each["ReceiptHandle"] for each in asked["Entries"]]
         self.asked.append((what if seconds is None else f"{what} {seconds}", receipts))
+        self._throttle(what)
         failed = []
         for each in asked["Entries"]:
             if codes := self.failures.get(each["ReceiptHandle"]):
@@ -82,6 +88,15 @@ class Queue:
         self.asked.append(("send", asked))
         if self.refusals:
             raise self.refusals.pop(0)
+
+    async def get_queue_attributes(self, **asked: Any) -> dict[str, Any]:
+        self._throttle("count")
+        return {"Attributes": {"ApproximateNumberOfMessages": "7"}}
+
+    def _throttle(self, what: str) -> None:
+        if what in self.throttled:
+            self.throttled.remove(what)
+            raise refusal("AWS.SimpleQueueService.RequestThrottled", "Rate exceeded")
 
     def told(self, what: str) -> list[Any]:
         return [asked for said, asked in self.asked if said == what]
@@ -124,7 +139,7 @@ async def opened(queue: str = QUEUE, visibility: int = 3000, **changes: Any) -> 
     } | changes
     address = Address(queue=queue, region="a-1", visibility=visibility, source="ns/s", **given)
     client, told = Queue(), Told(found.append, lost.append, withdraw)
-    session = SqsSession(address, client, AsyncExitStack(), told, lambda: NOW)
+    session = SqsSession(address, Sqs(address, client, AsyncExitStack()), told, lambda: NOW)
     try:
         yield Opened(client, session, found, lost, withdrawn)
     finally:
@@ -258,7 +273,7 @@ async def test_a_dead_letter_is_sent_or_that_it_cannot_be_is_told(
         pytest.param(refusal("AccessDenied"), "sqs:ReceiveMessage", id="a right that was taken away"),
         pytest.param(EndpointConnectionError(endpoint_url="x"), "does not answer", id="nobody there"),
         pytest.param(NoCredentialsError(), "no identity at AWS", id="no identity"),
-        pytest.param(RuntimeError("a defect"), "a defect", id="a defect"),
+        pytest.param(RuntimeError("odd"), "does not answer as SQS does (RuntimeError)", id="an odd answer"),
     ],
 )
 async def test_what_ends_the_asking_ends_the_session(error: Exception, words: str) -> None:
@@ -267,6 +282,77 @@ async def test_what_ends_the_asking_ends_the_session(error: Exception, words: st
         it.queue.fail(error)
         await it.until(lambda: it.lost)
     assert words in it.lost[0]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked too often is asked again at once."""
+    monkeypatch.setattr(sqs_access, "PAUSE", Backoff(first=0, most=0))
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_session_outlives_that_it_asks_too_often() -> None:
+    async with opened() as it:
+        it.queue.throttled = ["receive", "receive", "delete"]
+        it.queue.send("m")
+        await it.session.consume()
+        await it.until(lambda: it.deliveries)
+        await it.session.acknowledge(1)
+        await it.until(lambda: len(it.queue.told("delete")) == 2)
+    assert not it.lost
+    assert it.queue.told("change 0") == [], "nothing was given back, which counts for a redrive policy"
+
+
+async def test_a_backlog_that_may_not_be_asked_for_now_is_as_it_was() -> None:
+    async with opened() as it:
+        first = await it.session.backlog()
+        it.queue.throttled = ["count"]
+        assert await it.session.backlog() == first == Waiting(7)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_asking_too_often_for_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqs_access, "THROTTLED_SECONDS", 0)
+    async with opened() as it:
+        it.queue.throttled = ["receive"] * 1000
+        await it.session.consume()
+        await it.until(lambda: it.lost)
+    assert "Rate exceeded" in it.lost[0]
+
+
+async def test_attributes_fill_the_hand_as_bodies_do() -> None:
+    async with opened() as it:
+        large = {"a": {"DataType": "String", "StringValue": "x" * 2**20}}
+        it.queue.ready = [
+            {"MessageId": str(number), "ReceiptHandle": "r", "Body": "{}", "MessageAttributes": large}
+            for number in range(40)
+        ]
+        await it.session.consume()
+        await it.until(lambda: len(it.deliveries) == 20)
+        for _ in range(100):
+            await turn()
+        assert len(it.deliveries) == 20
+        assert not it.session._room.is_set()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param({"Messages": [{}]}, id="a message without an id"),
+        pytest.param({"Messages": [{"MessageId": "m", "ReceiptHandle": None}]}, id="a message without a receipt"),
+        pytest.param({"Messages": 7}, id="no messages"),
+        pytest.param([], id="no answer"),
+    ],
+)
+async def test_who_answers_as_sqs_does_not_is_told_as_such(answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def receive(**_: Any) -> Any:
+        return answer
+
+    async with opened() as it:
+        monkeypatch.setattr(it.queue, "receive_message", receive)
+        await it.session.consume()
+        await it.until(lambda: it.lost)
+    assert "does not answer as SQS does" in it.lost[0]
 
 
 # -- who it is at AWS --------------------------------------------------------------------------------------------------
