@@ -28,6 +28,10 @@ BATCH: Final = 10
 MOST_BYTES: Final = 16 * 2**20
 # The longest that a farewell may take, in seconds.
 CLOSE_SECONDS: Final = 3.0
+# The longest that a last answer is waited for, where one may come, in seconds.
+LAST_ANSWER_SECONDS: Final = 1.0
+# How many requests a farewell may take.
+MOST_TRIES: Final = 250
 # How soon what SQS could not do with single messages is tried again, in seconds.
 AGAIN_SECONDS: Final = 0.5
 # Answers by which a message as it is sent is not taken.
@@ -78,6 +82,9 @@ class SqsSession:
         self._last = 0
         self._consuming = asyncio.Event()
         self._room = asyncio.Event()
+        # Set while no question for messages waits at SQS.
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._outbox: list[_Entry] = []
         self._stir = asyncio.Event()
         # When the oldest of those given back was sent: nothing else tells while none is in hand.
@@ -139,22 +146,35 @@ class SqsSession:
         return self._waiting
 
     async def close(self) -> None:
+        self._consuming.clear()
         work, self._work = self._work, []
-        for task in work:
+        poll, *others = work
+        for task in others:
             task.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
+        await asyncio.gather(*others, return_exceptions=True)
         # What cannot be told now is told by the visibility's end.
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_SECONDS):
-                written = {each.tag for each in self._outbox}
-                held = [_Entry(tag, each, 0) for tag, each in self._held.items() if tag not in written]
-                entries = [*self._outbox, *held]
-                while entries:
-                    batch, entries = _batch(entries)
-                    await self._tell(batch)
+                if await self._give_all_back():
+                    # A question that still waits at SQS is answered with what was given back, also if nobody hears it.
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._idle.wait(), LAST_ANSWER_SECONDS)
+                    await self._give_all_back()
+        poll.cancel()
+        await asyncio.gather(poll, return_exceptions=True)
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._sqs.close()
+
+    async def _give_all_back(self) -> bool:
+        """Tell what is still to be told, and have the rest be there for others; say whether there was anything."""
+        for number in range(MOST_TRIES):
+            written = {each.tag for each in self._outbox}
+            self._outbox += [_Entry(tag, each, 0) for tag, each in self._held.items() if tag not in written]
+            if not self._outbox:
+                return number > 0
+            await self._tell_next()
+        return True
 
     # -- receiving -----------------------------------------------------------------------------------------------------
 
@@ -169,22 +189,26 @@ class SqsSession:
                 continue
             # Tried again as the same attempt, a queue in order gives the same messages. Those of an answer that was
             # lost would hold up their groups.
-            retry = {"ReceiveRequestAttemptId": str(attempt)} if address.queue.endswith(FIFO) else {}
-            messages = await self._sqs.ask(
-                "ReceiveMessage",
-                address.queue,
-                _received,
-                seconds=POLL_SECONDS + ANSWER_SECONDS,
-                MaxNumberOfMessages=min(BATCH, room),
-                WaitTimeSeconds=POLL_SECONDS,
-                VisibilityTimeout=address.visibility,
-                MessageSystemAttributeNames=["All"],
-                MessageAttributeNames=["All"],
-                **retry,
-            )
-            attempt = uuid.uuid4()
-            for raw in messages:
-                await self._arrived(raw)
+            retry: dict[str, Any] = {"ReceiveRequestAttemptId": str(attempt)} if address.queue.endswith(FIFO) else {}
+            self._idle.clear()
+            try:
+                messages = await self._sqs.ask(
+                    "ReceiveMessage",
+                    address.queue,
+                    _received,
+                    seconds=POLL_SECONDS + ANSWER_SECONDS,
+                    MaxNumberOfMessages=min(BATCH, room),
+                    WaitTimeSeconds=POLL_SECONDS,
+                    VisibilityTimeout=address.visibility,
+                    MessageSystemAttributeNames=["All"],
+                    MessageAttributeNames=["All"],
+                    **retry,
+                )
+                attempt = uuid.uuid4()
+                for raw in messages:
+                    await self._arrived(raw)
+            finally:
+                self._idle.set()
 
     async def _arrived(self, raw: Mapping[str, Any]) -> None:
         until = self._ticks() + self._address.visibility
@@ -257,18 +281,29 @@ class SqsSession:
             await self._stir.wait()
             self._stir.clear()
             while self._outbox:
-                batch, _ = _batch(self._outbox)
-                failed = await self._tell(batch)
-                # Those that came meanwhile stand at the end.
-                self._outbox = [each for each in self._outbox if each not in batch]
-                again = [each for each in batch if failed.get(each.tag, _GONE[0]) not in _GONE]
-                for each in batch:
-                    if each not in again:
-                        self._forget(each)
-                if again:
-                    _log.info("SQS could not be told of messages; it is tried again", why=sorted(set(failed.values())))
-                    self._outbox[:0] = again
+                if failed := await self._tell_next():
+                    _log.info("SQS could not be told of messages; it is tried again", why=sorted(failed))
                     await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _tell_next(self) -> set[str]:
+        """Tell the first of what is to be told; what could not be done stands first again. Return the codes of that."""
+        batch, _ = _batch(self._outbox)
+        receipts = {each.tag: each.held.receipt for each in batch}
+        failed = await self._tell(batch)
+        codes, again = set[str](), list[_Entry]()
+        for each in batch:
+            code = failed.get(each.tag, _GONE[0])
+            if each.held.receipt != receipts[each.tag]:
+                # It came once more meanwhile, so that nothing is done about it yet.
+                again.append(each)
+            elif code in _GONE:
+                self._forget(each)
+            else:
+                codes.add(code)
+                again.append(each)
+        # Those that came meanwhile stand at the end.
+        self._outbox = [*again, *(each for each in self._outbox if each not in batch)]
+        return codes
 
     async def _tell(self, batch: Sequence[_Entry]) -> Mapping[int, str]:
         """Delete them, or have them hidden for so long; return what failed, by tag, with its code."""

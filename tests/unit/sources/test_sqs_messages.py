@@ -74,7 +74,7 @@ def test_its_time_is_when_it_was_sent(told: str, time: datetime) -> None:
 
 
 def test_attributes_count_as_what_is_in_hand() -> None:
-    told = {"a": {"DataType": "String", "StringValue": "x" * 10_000}}
+    told: dict[str, Any] = {"a": {"DataType": "String", "StringValue": "x" * 10_000}}
     told |= {"b": {"DataType": "Binary", "BinaryValue": b"x" * 10_000}}
     assert 22_000 < size_of(raw(told), b"x" * 2000) < 23_000
 

@@ -39,6 +39,8 @@ class Queue:
     failures: dict[str, list[str]] = field(default_factory=dict)
     error: Exception | None = None
     refusals: list[Exception] = field(default_factory=list)
+    renewed: dict[str, str] = field(default_factory=dict)
+    """The receipts that messages have who are handed out anew as soon as they are given back, by their former ones."""
     throttled: list[str] = field(default_factory=list)
     """What is asked too often, once for each time that it is here."""
     asked: list[tuple[str, Any]] = field(default_factory=list)
@@ -69,10 +71,19 @@ class Queue:
         return {"Messages": found} if found else {}
 
     async def delete_message_batch(self, **asked: Any) -> dict[str, Any]:
-        return self._batch("delete", asked, None)
+        return await self._renew(asked, self._batch("delete", asked, None))
 
     async def change_message_visibility_batch(self, **asked: Any) -> dict[str, Any]:
-        return self._batch("change", asked, asked["Entries"][0]["VisibilityTimeout"])
+        return await self._renew(asked, self._batch("change", asked, asked["Entries"][0]["VisibilityTimeout"]))
+
+    async def _renew(self, asked: Any, answer: dict[str, Any]) -> dict[str, Any]:
+        for each in asked["Entries"]:
+            if receipt := self.renewed.pop(each["ReceiptHandle"], ""):
+                self.send("m", receipt=receipt)
+                # Before the answer is there.
+                for _ in range(10):
+                    await turn()
+        return answer
 
     def _batch(self, what: str, asked: Any, seconds: int | None) -> dict[str, Any]:
         receipts = [each["ReceiptHandle"] for each in asked["Entries"]]
@@ -226,6 +237,31 @@ async def test_what_a_question_brings_after_a_pause_is_given_back_unseen() -> No
         await it.until(lambda: it.queue.told("change 0"))
     assert (it.deliveries, it.queue.told("change 0")) == ([], [["late"]])
     assert len(it.queue.told("receive")) == 1, "and no more is asked for"
+
+
+@pytest.mark.parametrize("pauses", [pytest.param(True, id="after a pause"), pytest.param(False, id="at the end")])
+async def test_what_is_handed_out_anew_as_it_is_given_back_is_given_back_once_more(pauses: bool) -> None:
+    async with opened() as it:
+        it.queue.send("m", receipt="old")
+        await it.session.consume()
+        await it.until(lambda: it.deliveries and len(it.queue.told("receive")) == 2)
+        it.queue.renewed = {"old": "new"}
+        if pauses:
+            await it.session.pause()
+            await it.session.give_back(1)
+            await it.until(lambda: len(it.queue.told("change 0")) == 2)
+    assert it.queue.told("change 0") == [["old"], ["new"]]
+
+
+async def test_what_was_received_once_more_is_deleted_by_its_newer_receipt() -> None:
+    async with opened() as it:
+        it.queue.send("m", receipt="old")
+        await it.session.consume()
+        await it.until(lambda: it.deliveries and len(it.queue.told("receive")) == 2)
+        it.queue.renewed = {"old": "new"}
+        await it.session.acknowledge(1)
+        await it.until(lambda: len(it.queue.told("delete")) == 2)
+    assert it.queue.told("delete") == [["old"], ["new"]]
 
 
 async def test_poison_without_dead_letters_is_left_hidden_and_its_group_waits_for_it() -> None:
