@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,17 +15,14 @@ from typing import Self
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
-import distribution
+import java
 from patience import until
 from taskdist.api import Sasl
 from taskdist.local.certificates import LocalAuthority
 from taskdist.local.controlplane import free_ports
 
 PINNED = Path(__file__).parent / "kafka_jars"
-COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 SECONDS = 120.0
-# A small heap, and no compiler that pays off after minutes only: what a short test needs.
-JAVA = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 USER, PASSWORD = "taskdist", "p-w.1"
 _MODULE = "org.apache.kafka.common.security"
 LOGIN = {
@@ -37,34 +31,6 @@ LOGIN = {
     Sasl.SCRAM_SHA_512: f"{_MODULE}.scram.ScramLoginModule required",
 }
 CLUSTER = "4L6g3nShT-eMCtK--X86sw"
-
-
-@cache
-def jars() -> Path:
-    """Return the folder of the broker's jars: from the cache, or fetched now by Maven; all as they are pinned."""
-    sums = (PINNED / "jars.sha256").read_bytes()
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taskdist"
-    folder = base / "kafka" / hashlib.sha256(sums).hexdigest()[:16]
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-            shutil.copy(PINNED / "pom.xml", made)
-            maven = str(distribution.program("maven", lambda: distribution.on_path("mvn")))
-            command = [maven, "-q", "-B", COPY, "-DincludeScope=runtime", f"-DoutputDirectory={made}/jars"]
-            done = subprocess.run(command, cwd=made, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"the jars of Kafka could not be fetched:\n{done.stdout[-3000:]}"
-            _check(Path(made, "jars"), sums)
-            # What stands in the cache is complete.
-            if not folder.exists():
-                Path(made, "jars").rename(folder)
-    _check(folder, sums)
-    return folder
-
-
-def _check(folder: Path, sums: bytes) -> None:
-    pinned = {name: digest for digest, name in (line.split() for line in sums.decode().splitlines())}
-    found = {each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in folder.iterdir()}
-    assert found == pinned, f"{folder}: other jars than those of {PINNED / 'jars.sha256'}"
 
 
 class Kafka:
@@ -157,10 +123,9 @@ class Kafka:
             await admin.close()
 
     def _run(self, *words: str) -> subprocess.Popen[bytes]:
-        java = str(distribution.program("default-jre-headless", lambda: distribution.on_path("java")))
         with (self.directory / "log").open("ab") as log:
             return subprocess.Popen(
-                [java, *JAVA, "-cp", f"{jars()}/*", *words],
+                java.command(PINNED, *words),
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -1,4 +1,4 @@
-"""A server of SQS for tests: moto's, a process of its own on loopback, gone with the test. Its network may be cut."""
+"""Servers of SQS for tests, each a process of its own on loopback, gone with the test. Their network may be cut."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from typing import Any, Final, Self
 import boto3
 from botocore.config import Config
 
+import java
 from patience import until
 from taskdist.local.controlplane import free_ports
 
 REGION: Final = "eu-central-1"
 ACCOUNT: Final = "123456789012"
 SECONDS: Final = 90.0
+ELASTICMQ: Final = Path(__file__).parent / "elasticmq_jars"
 
 
 class Relay:
@@ -80,27 +82,25 @@ class Relay:
             each.close()
 
 
-class Moto:
-    """`with Moto() as server:`; what it holds it holds in memory, so that its network is cut and not the process."""
+class Server:
+    """`with moto() as server:`; what it holds it holds in memory, so that its network is cut and not the process."""
 
-    def __init__(self) -> None:
-        self._port, cut = free_ports(2)
-        self.relay = Relay(cut, self._port)
-        self._log = tempfile.NamedTemporaryFile(prefix="taskdist-moto-", suffix=".log")  # noqa: SIM115
+    def __init__(self, port: int, command: list[str]) -> None:
+        self._port, self._command = port, command
+        (cut,) = free_ports(1)
+        self.relay = Relay(cut, port)
+        self._log = tempfile.NamedTemporaryFile(prefix="taskdist-sqs-", suffix=".log")  # noqa: SIM115
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._port)]
-        environment = {**os.environ, "AWS_EC2_METADATA_DISABLED": "true"}
-        self._process = subprocess.Popen(
-            command,
-            env=environment,
+        process = self._process = subprocess.Popen(
+            self._command,
+            env={**os.environ, "AWS_EC2_METADATA_DISABLED": "true"},
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,
         )
-        process = self._process
 
         def answers() -> bool:
             assert process.poll() is None, self._said()
@@ -146,3 +146,25 @@ class Moto:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
             return True
         return False
+
+
+def moto() -> Server:
+    (port,) = free_ports(1)
+    return Server(port, [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)])
+
+
+def elasticmq() -> Server:
+    """Another maker's server, in Java: it keeps thousands of messages as fast as few, which moto does not."""
+    (port,) = free_ports(1)
+    settings = {
+        "node-address.host": "127.0.0.1",
+        "node-address.port": port,
+        "rest-sqs.bind-hostname": "127.0.0.1",
+        "rest-sqs.bind-port": port,
+        "rest-sqs.sqs-limits": "strict",
+        "rest-stats.enabled": "false",
+        "aws.region": REGION,
+        "aws.accountId": ACCOUNT,
+    }
+    options = [f"-D{name}={value}" for name, value in settings.items()]
+    return Server(port, java.command(ELASTICMQ, *options, "org.elasticmq.server.Main"))

@@ -1,4 +1,4 @@
-"""One server of SQS for the module that asks for it."""
+"""Two makers' servers of SQS for the module that asks for one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from sqs_server import Moto
+import sqs_server
+from sqs_server import Server
 
 
 @pytest.fixture(scope="module")
-def sqs() -> Iterator[Moto]:
-    with Moto() as server:
+def moto() -> Iterator[Server]:
+    with sqs_server.moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def elasticmq() -> Iterator[Server]:
+    with sqs_server.elasticmq() as server:
         yield server

@@ -19,7 +19,7 @@ from source_room import (
     room,
     tasks_come_as_fast_as_the_api_server_takes_them,
 )
-from sqs_server import REGION, Moto
+from sqs_server import REGION, Server
 from taskdist.local.stack import Stack
 
 pytestmark = pytest.mark.timeout(3600)
@@ -37,7 +37,7 @@ class SqsDoor:
 
     poison = CARRIED
 
-    def __init__(self, server: Moto) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
         self._queues: dict[str, tuple[str, str]] = {}
         self.start, self.kill = server.relay.start, server.relay.kill
@@ -91,9 +91,9 @@ class SqsDoor:
 
 
 @pytest.fixture(name="room")
-def _room(stack: Stack, sqs: Moto) -> Iterator[Room]:
+def _room(stack: Stack, elasticmq: Server) -> Iterator[Room]:
     grant(stack)
-    with room(stack, SqsDoor(sqs)) as made:
+    with room(stack, SqsDoor(elasticmq)) as made:
         yield made
 
 

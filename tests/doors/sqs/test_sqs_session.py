@@ -15,12 +15,19 @@ from typing import Any
 import pytest
 
 from patience import until
-from sqs_server import REGION, Moto
+from sqs_server import REGION, Server
 from taskdist.api import SourceReason
 from taskdist.intake.message import Poison, PoisonReason
 from taskdist.sources.broker import Delivery, Told, Trouble, Waiting
 from taskdist.sources.sqs import SqsSession, open_session
 from taskdist.sources.sqs_access import Address, Login
+
+
+@pytest.fixture(name="sqs", params=["moto", "elasticmq"])
+def _sqs(request: pytest.FixtureRequest) -> Server:
+    server: Server = request.getfixturevalue(request.param)
+    return server
+
 
 POISON = Poison(PoisonReason.NOT_JSON, "the body is no JSON")
 LOGIN = Login("test", "test")
@@ -52,7 +59,7 @@ class Heard:
 class Room:
     """A queue of a test's own, and one for its dead letters."""
 
-    def __init__(self, server: Moto, fifo: bool = False) -> None:
+    def __init__(self, server: Server, fifo: bool = False) -> None:
         name, end = secrets.token_hex(6), ".fifo" if fifo else ""
         self.client = server.client()
         self.endpoint = server.endpoint
@@ -105,7 +112,7 @@ async def eventually(what: Callable[[], Any]) -> None:
     await asyncio.to_thread(until, what, "it is so")
 
 
-async def test_messages_are_handed_over_with_what_they_have_and_deleted_once_acknowledged(sqs: Moto) -> None:
+async def test_messages_are_handed_over_with_what_they_have_and_deleted_once_acknowledged(sqs: Server) -> None:
     room, heard = Room(sqs), Heard()
     room.send("{}", MessageAttributes={"tenant": {"DataType": "String", "StringValue": "acme"}})
     room.send(*map(str, range(11)))
@@ -122,7 +129,7 @@ async def test_messages_are_handed_over_with_what_they_have_and_deleted_once_ack
     assert not heard.lost
 
 
-async def test_what_is_in_hand_at_the_end_can_be_received_at_once(sqs: Moto) -> None:
+async def test_what_is_in_hand_at_the_end_can_be_received_at_once(sqs: Server) -> None:
     room, heard = Room(sqs), Heard()
     room.send("a", "b")
     async with room.session(heard) as session:
@@ -133,7 +140,7 @@ async def test_what_is_in_hand_at_the_end_can_be_received_at_once(sqs: Moto) -> 
     assert room.left() == (1, 0)
 
 
-async def test_what_comes_after_a_pause_is_given_back_and_the_oldest_is_remembered(sqs: Moto) -> None:
+async def test_what_comes_after_a_pause_is_given_back_and_the_oldest_is_remembered(sqs: Server) -> None:
     room, heard = Room(sqs), Heard()
     room.send("a")
     async with room.session(heard) as session:
@@ -147,7 +154,7 @@ async def test_what_comes_after_a_pause_is_given_back_and_the_oldest_is_remember
         assert len(heard.deliveries) == 1
 
 
-async def test_no_more_are_in_hand_than_are_prefetched(sqs: Moto) -> None:
+async def test_no_more_are_in_hand_than_are_prefetched(sqs: Server) -> None:
     room, heard = Room(sqs), Heard()
     room.send("a", "b", "c")
     async with room.session(heard, prefetch=2) as session:
@@ -158,7 +165,7 @@ async def test_no_more_are_in_hand_than_are_prefetched(sqs: Moto) -> None:
         await eventually(partial(heard.has, 3))
 
 
-async def test_what_is_in_hand_stays_hidden_beyond_its_visibility(sqs: Moto) -> None:
+async def test_what_is_in_hand_stays_hidden_beyond_its_visibility(sqs: Server) -> None:
     room, heard = Room(sqs), Heard()
     room.send("a")
     async with room.session(heard, visibility=3) as session:
@@ -173,7 +180,7 @@ async def test_what_is_in_hand_stays_hidden_beyond_its_visibility(sqs: Moto) -> 
     assert len(heard.deliveries) == 1
 
 
-async def test_a_queue_in_order_gives_groups_in_their_order(sqs: Moto) -> None:
+async def test_a_queue_in_order_gives_groups_in_their_order(sqs: Server) -> None:
     room, heard = Room(sqs, fifo=True), Heard()
     for number in range(4):
         room.send(f"a{number}", group="a")
@@ -189,7 +196,7 @@ async def test_a_queue_in_order_gives_groups_in_their_order(sqs: Moto) -> None:
     assert {each.group for each in heard.deliveries} == {"a", "b"}
 
 
-async def test_a_dead_letter_lies_with_its_reason_in_its_group(sqs: Moto) -> None:
+async def test_a_dead_letter_lies_with_its_reason_in_its_group(sqs: Server) -> None:
     room, heard = Room(sqs, fifo=True), Heard()
     room.send("odd", group="g", MessageAttributes={"tenant": {"DataType": "String", "StringValue": "acme"}})
     async with room.session(heard) as session:
@@ -206,7 +213,7 @@ async def test_a_dead_letter_lies_with_its_reason_in_its_group(sqs: Moto) -> Non
     assert said["x-taskdist-id"] == heard.deliveries[0].message.id
 
 
-async def test_without_dead_letters_the_redrive_policy_puts_it_away(sqs: Moto) -> None:
+async def test_without_dead_letters_the_redrive_policy_puts_it_away(sqs: Server) -> None:
     room, heard = Room(sqs), Heard()
     room.send("odd")
     async with room.session(heard, dead_letters=None, visibility=1) as session:
@@ -232,7 +239,7 @@ async def test_without_dead_letters_the_redrive_policy_puts_it_away(sqs: Moto) -
     ],
 )
 async def test_what_is_not_there_is_told_at_once(
-    sqs: Moto, changes: dict[str, Any], reason: SourceReason, words: str
+    sqs: Server, changes: dict[str, Any], reason: SourceReason, words: str
 ) -> None:
     room = Room(sqs)
     for name in ("queue", "dead_letters"):
@@ -243,7 +250,15 @@ async def test_what_is_not_there_is_told_at_once(
     assert caught.value.reason is reason
 
 
-async def test_a_queue_that_could_lose_poison_is_refused(sqs: Moto) -> None:
+async def test_dead_letters_that_are_the_queue_itself_are_refused_however_it_is_written(sqs: Server) -> None:
+    room = Room(sqs)
+    other = room.queue.replace("127.0.0.1", "localhost")
+    with pytest.raises(Trouble, match="is the queue itself, so that") as caught:
+        await open_session(room.address(dead_letters=other), Heard().told)
+    assert caught.value.reason is SourceReason.DEAD_LETTERS_REFUSED
+
+
+async def test_a_queue_that_could_lose_poison_is_refused(sqs: Server) -> None:
     room = Room(sqs)
     plain = sqs.queue(secrets.token_hex(6))
     with pytest.raises(Trouble, match="has no redrive policy: give it one") as caught:
@@ -251,7 +266,7 @@ async def test_a_queue_that_could_lose_poison_is_refused(sqs: Moto) -> None:
     assert caught.value.reason is SourceReason.DEAD_LETTERS_REFUSED
 
 
-async def test_a_cut_network_ends_the_session_and_no_message_is_lost(sqs: Moto) -> None:
+async def test_a_cut_network_ends_the_session_and_no_message_is_lost(sqs: Server) -> None:
     room, heard = Room(sqs), Heard()
     room.send("a")
     async with room.session(heard) as session:

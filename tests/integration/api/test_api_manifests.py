@@ -413,7 +413,9 @@ BAD: dict[str, Bad] = {
         ("spec.sqs.deadLetterQueueUrl", "name another queue"),
     ),
     "a queue without its address": Bad(
-        "tasksources", {"cron": None, "sqs": {**SQS, "queueUrl": "orders"}}, ("spec.sqs.queueUrl", "match")
+        "tasksources",
+        {"cron": None, "sqs": {**SQS, "queueUrl": "arn:aws:sqs:::orders"}},
+        ("spec.sqs.queueUrl", "match"),
     ),
     "hidden for too short a time": Bad(
         "tasksources", {"cron": None, "sqs": {**SQS, "visibilitySeconds": 9}}, ("spec.sqs.visibilitySeconds",)
@@ -613,7 +615,15 @@ GOOD_SPECS: dict[str, tuple[str, Object]] = {
     ),
     "source of SQS elsewhere": (
         "tasksources",
-        {"cron": None, "sqs": {"queueUrl": "http://localhost:9324/queue/orders", "region": "elasticmq"}},
+        {
+            "cron": None,
+            "sqs": {
+                "queueUrl": "http://localhost:9324/queue/orders",
+                "region": "elasticmq",
+                "prefetch": 1,
+                "visibilitySeconds": 10,
+            },
+        },
     ),
     "queue": ("taskqueues", {}),
     "lazy queue": ("taskqueues", {"dispatch": "Lazy", "reclaim": "Fast", "leaseSeconds": 2, "holdSeconds": 10}),
