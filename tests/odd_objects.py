@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from taskdist.api import AgentPool, Task, TaskQueue, TaskSource, rules
+from taskdist.api import AgentPool, Task, TaskQueue, TaskSink, TaskSource, rules
 from taskdist.api.nesting import loads
 from taskdist.api.schema import Schema, structural
 
@@ -27,6 +27,7 @@ TIMES = (
 NAMES = ("a", "q", "p", "0", "a-0", "default")
 WORDS = ("a", "A", "t", "echo", "a.b_c-d", "0")
 ADDRESSES = (
+    "https://a/b?c",
     "a:1",
     "[::1]:65535",
     "https://sqs.a-1.amazonaws.com/0/a",
@@ -125,7 +126,8 @@ def of(model: type[BaseModel]) -> st.SearchStrategy[Obj]:
     return st.fixed_dictionaries({"spec": spec}, optional={"status": status})
 
 
-TASKS, QUEUES, POOLS, SOURCES = of(Task), of(TaskQueue), of(AgentPool), of(TaskSource)
+TASKS, QUEUES, POOLS = of(Task), of(TaskQueue), of(AgentPool)
+SOURCES, SINKS = of(TaskSource), of(TaskSink)
 # What another release's schema might admit.
 FOREIGN = st.sampled_from(
     (

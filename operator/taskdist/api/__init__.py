@@ -43,6 +43,15 @@ from taskdist.api.taskqueue import (
     TaskQueueSpec,
     TaskQueueStatus,
 )
+from taskdist.api.tasksink import (
+    Http,
+    SinkReason,
+    SinkRetry,
+    SinkSelector,
+    TaskSink,
+    TaskSinkSpec,
+    TaskSinkStatus,
+)
 from taskdist.api.tasksource import (
     SQS,
     Cron,
@@ -81,6 +90,7 @@ __all__ = [
     "Delivery",
     "DeliveryFormat",
     "Dispatch",
+    "Http",
     "Kafka",
     "LabelSelector",
     "ObjectMeta",
@@ -107,6 +117,9 @@ __all__ = [
     "Signature",
     "SignatureAlgorithm",
     "SignatureEncoding",
+    "SinkReason",
+    "SinkRetry",
+    "SinkSelector",
     "SourceReason",
     "StartFrom",
     "Strategy",
@@ -114,6 +127,9 @@ __all__ = [
     "TaskQueue",
     "TaskQueueSpec",
     "TaskQueueStatus",
+    "TaskSink",
+    "TaskSinkSpec",
+    "TaskSinkStatus",
     "TaskSource",
     "TaskSourceSpec",
     "TaskSourceStatus",

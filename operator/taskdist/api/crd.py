@@ -21,6 +21,7 @@ from taskdist.api.meta import GROUP, VERSION
 from taskdist.api.schema import Schema, structural
 from taskdist.api.task import Task
 from taskdist.api.taskqueue import TaskQueue
+from taskdist.api.tasksink import TaskSink
 from taskdist.api.tasksource import TaskSource
 
 _HEADER = "# Generated from the models by `python -m taskdist.api.crd`: do not edit.\n"
@@ -129,6 +130,24 @@ def kinds() -> list[Kind]:
                 ("Last", "date", ".status.cron.lastScheduledTime", "The last run of a cron source."),
                 # Not of type date: kubectl shows how long ago that was, and a run is yet to come.
                 ("Next", "string", ".status.cron.nextScheduledTime", "Its next run."),
+                _AGE,
+            ],
+            wide=[("Message", "string", f"{_READY}.message", "What is the matter, and what to do.")],
+        ),
+        Kind(
+            model=TaskSink,
+            kind=TaskSink.kind,
+            plural=TaskSink.plural,
+            short_name="tn",
+            rules=rules.sink_rules(),
+            columns=[
+                ("Ready", "string", f"{_READY}.status", "Whether ends are told now."),
+                ("Reason", "string", f"{_READY}.reason", "Why they are, or are not."),
+                ("Delivered", "integer", ".status.delivered", "Ends that were told, about."),
+                ("Undelivered", "integer", ".status.undelivered", "Ends that were given up, about."),
+                ("Lost", "integer", ".status.lost", "Ends whose Task was deleted before they were told."),
+                ("Pending", "integer", ".status.pending", "Ends that are read and not told yet."),
+                ("Oldest", "date", ".status.oldest", "When the first of them ended."),
                 _AGE,
             ],
             wide=[("Message", "string", f"{_READY}.message", "What is the matter, and what to do.")],

@@ -11,6 +11,7 @@ from typing import Any
 
 from taskdist.api.reasons import Phase
 from taskdist.api.task import MUTABLE_FIELDS, TaskSpec, TaskStatus
+from taskdist.api.tasksink import TARGETS
 from taskdist.api.tasksource import SCHEDULE_PATTERN, SOURCES
 from taskdist.api.template import TEMPLATE_PATTERN, TaskTemplate
 
@@ -155,6 +156,18 @@ def source_rules() -> list[Rule]:
     ]
 
 
+def sink_rules() -> list[Rule]:
+    there = ", ".join(f"has(self.spec.{name})" for name in TARGETS)
+    words = " or ".join(f"spec.{name}" for name in TARGETS)
+    return [
+        rule(
+            f"[{there}].exists_one(each, each)",
+            f"spec names no target, or more than one: set {words}, and only that",
+            ".spec",
+        ),
+    ]
+
+
 def _identity_rule() -> Rule:
     """Return the rule that something names deliveries: Standard Webhooks and CloudEvents do so by themselves."""
     return rule(
@@ -249,6 +262,14 @@ NESTED: dict[str, list[Rule]] = {
     ],
     "TaskTemplate": _template_rules(),
     "TaskSourceSpec": [_identity_rule()],
+    "TaskSinkSpec": [_path_rule("key")],
+    "SinkRetry": [
+        rule(
+            "self.initialSeconds <= self.maxSeconds",
+            "initialSeconds must not be more than maxSeconds: raise maxSeconds",
+            ".initialSeconds",
+        ),
+    ],
     "Signature": [_path_rule("content"), _path_rule("timestamp")],
     "Cron": [
         rule(

@@ -73,14 +73,7 @@ class Verifier:
         for secret in secrets:
             # Line ends after it are none of it: they come from files.
             key = secret.rstrip(b"\r\n")
-            if self.standard:
-                try:
-                    key = base64.b64decode(key.removeprefix(_SECRET_PREFIX), validate=True)
-                except binascii.Error:
-                    raise SecretError("a secret of Standard Webhooks is base64, after whsec_") from None
-            if len(key) < MIN_SECRET_BYTES:
-                raise SecretError(f"a secret has {MIN_SECRET_BYTES} bytes or more")
-            found.append(key)
+            found.append(_long_enough(_decoded(key) if self.standard else key))
         return tuple(found)
 
     def verify(self, keys: Sequence[bytes], message: Message, now: datetime) -> datetime | None:
@@ -118,6 +111,30 @@ class Verifier:
         if abs(now - found) > self.tolerance:
             raise Stale
         return found
+
+
+def standard_key(secret: bytes) -> bytes:
+    """The key that a secret of Standard Webhooks stands for. Raises `SecretError`."""
+    return _long_enough(_decoded(secret.rstrip(b"\r\n")))
+
+
+def standard_signature(key: bytes, identity: str, seconds: int, body: bytes) -> str:
+    """The value of the header webhook-signature, as Standard Webhooks say."""
+    digest = hmac.digest(key, b".".join((identity.encode(), str(seconds).encode(), body)), "sha256")
+    return f"{_STANDARD.prefix}{base64.b64encode(digest).decode()}"
+
+
+def _decoded(secret: bytes) -> bytes:
+    try:
+        return base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
+    except binascii.Error:
+        raise SecretError("a secret of Standard Webhooks is base64, after whsec_") from None
+
+
+def _long_enough(key: bytes) -> bytes:
+    if len(key) < MIN_SECRET_BYTES:
+        raise SecretError(f"a secret has {MIN_SECRET_BYTES} bytes or more")
+    return key
 
 
 def compile_signature(webhook: Webhook, where: str = "spec.webhook") -> Verifier:

@@ -62,6 +62,7 @@ TASKS = Resource(GROUP, VERSION, "tasks")
 TASKQUEUES = Resource(GROUP, VERSION, "taskqueues")
 AGENTPOOLS = Resource(GROUP, VERSION, "agentpools")
 TASKSOURCES = Resource(GROUP, VERSION, "tasksources")
+TASKSINKS = Resource(GROUP, VERSION, "tasksinks")
 
 PODS = Resource("", "v1", "pods")
 SECRETS = Resource("", "v1", "secrets")

@@ -23,7 +23,8 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 def unknown_kind(setup: Setup) -> Iterator[Flaw]:
     """The API has no such kind or version.
 
-    The API server refuses the object: taskdist serves Task, TaskQueue, AgentPool and TaskSource, of one version.
+    The API server refuses the object: taskdist serves Task, TaskQueue, AgentPool, TaskSource and
+    TaskSink, of one version.
     """
     known = {kind.kind for kind in kinds()}
     version = f"{GROUP}/{VERSION}"

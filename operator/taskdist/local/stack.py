@@ -36,6 +36,7 @@ DEFINITIONS = (
     "taskqueues.taskdist.dev",
     "agentpools.taskdist.dev",
     "tasksources.taskdist.dev",
+    "tasksinks.taskdist.dev",
 )
 # What the chart and the plain manifests put on the operator's Deployment, whatever its name and namespace.
 OPERATOR_LABELS = "app.kubernetes.io/part-of=taskdist,app.kubernetes.io/component=operator"

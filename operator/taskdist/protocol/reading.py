@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from taskdist.api import AgentPool, Reason, TaskQueue, TaskSource, Unreadable, nesting
+from taskdist.api import AgentPool, Reason, TaskQueue, TaskSink, TaskSource, Unreadable, nesting
 from taskdist.api.meta import Model
 
 Obj = dict[str, Any]
@@ -70,6 +70,11 @@ def agent_pool(obj: Obj) -> AgentPool:
 def task_source(obj: Obj) -> TaskSource:
     """A TaskSource as its model. A status of another release is left out: what it says is written anew."""
     return _read(TaskSource, obj)
+
+
+def task_sink(obj: Obj) -> TaskSink:
+    """A TaskSink as its model. A status of another release is left out: what it says is written anew."""
+    return _read(TaskSink, obj)
 
 
 def _read(kind: type[Kind], obj: Obj) -> Kind:

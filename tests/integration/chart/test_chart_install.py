@@ -159,6 +159,9 @@ USERS = [
     ("view", "list", "tasksources", True),
     ("edit", "create", "tasksources", False),
     ("admin", "create", "tasksources", True),
+    ("view", "list", "tasksinks", True),
+    ("edit", "create", "tasksinks", False),
+    ("admin", "create", "tasksinks", True),
     ("admin", "patch", "tasks/status", False),
 ]
 
@@ -177,7 +180,7 @@ def test_what_users_may_do(
         },
     )
     # Aggregation and the authorizer's view of the binding take a moment; a refusal is believed only once it works.
-    for probe in ("tasks", "taskqueues", "agentpools", "tasksources"):
+    for probe in ("tasks", "taskqueues", "agentpools", "tasksources", "tasksinks"):
         soon(partial(allowed, cluster, "someone", "get", probe, group=KINDS, namespace=namespace), f"get {probe}")
     if expected:
         soon(

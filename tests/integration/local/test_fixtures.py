@@ -10,6 +10,7 @@ def test_the_projects_kinds_are_served(crds: list[str], cluster: Client, namespa
         "agentpools.taskdist.dev",
         "taskqueues.taskdist.dev",
         "tasks.taskdist.dev",
+        "tasksinks.taskdist.dev",
         "tasksources.taskdist.dev",
     ]
     for name in crds:

@@ -135,7 +135,7 @@ def test_all_of_a_tasks_spec_but_the_named_fields_is_immutable() -> None:
 
 def test_files_hold_one_definition_each_that_says_not_to_edit_it() -> None:
     kinds = list(crd.kinds())
-    assert len(kinds) == 4
+    assert len(kinds) == 5
     for kind in kinds:
         text = crd.render(kind)
         assert text.startswith("# Generated")

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from taskdist.api import AgentPool, Task, TaskQueue, TaskSource
+from taskdist.api import AgentPool, Task, TaskQueue, TaskSink, TaskSource
 
 SAMPLES = Path(__file__).parents[3] / "manifests" / "samples"
 FILES = sorted(SAMPLES.glob("*.yaml"))
-MODELS = {"Task": Task, "TaskQueue": TaskQueue, "AgentPool": AgentPool, "TaskSource": TaskSource}
+MODELS = {each.kind: each for each in (Task, TaskQueue, AgentPool, TaskSource, TaskSink)}
 
 
 def documents() -> list[dict[str, Any]]:
@@ -47,6 +47,8 @@ def test_samples_fit_each_other() -> None:
             assert set(spec["pools"]) <= by_kind["AgentPool"]
         if document["kind"] == "TaskSource":
             assert spec["task"]["queue"] in by_kind["TaskQueue"]
+        if document["kind"] == "TaskSink":
+            assert set(spec.get("selector", {}).get("queues", [])) <= by_kind["TaskQueue"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

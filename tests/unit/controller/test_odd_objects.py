@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from odd_objects import POOLS, QUEUES, SOURCES, TASKS, Obj, named, twisted
+from odd_objects import POOLS, QUEUES, SINKS, SOURCES, TASKS, Obj, named, twisted
 from taskdist.api import Phase
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.retention import Retention
@@ -32,6 +32,7 @@ KINDS: dict[str, tuple[Any, Callable[[Obj], Any]]] = {
     "TaskQueue": (QUEUES, seen_queue),
     "AgentPool": (POOLS, seen_pool),
     "TaskSource": (SOURCES, reading.task_source),
+    "TaskSink": (SINKS, reading.task_sink),
 }
 EACH = pytest.mark.parametrize("kind", KINDS)
 

@@ -1,0 +1,260 @@
+"""Ends of Tasks on their way to one receiver: at least once, in order of a key. Pure: times are arguments.
+
+What the API server tells comes in by its versions (`heard`, `listed`), each end with its key. Of one key one end is on
+its way at a time; keys do not wait for each other. An end that fails is tried again with growing waits, and in the end
+given up, so that it holds back its key for a time and the rest never.
+
+`position` is the version up to which all is told or given up: whoever begins anew from there loses nothing, and tells
+at most again what was told above it. Memory is bounded: ends by their number, their bodies by their bytes. An end
+beyond those bytes keeps its place without its body, which is read again when its turn comes.
+"""
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from heapq import heappop, heappush
+from typing import Final
+
+from taskdist.common.backoff import Backoff
+from taskdist.outgoing.ends import End
+
+# The most ends in hand, and the most bytes that their bodies take.
+MOST_ENDS: Final = 10_000
+MOST_BYTES: Final = 4 * 2**20
+# How many ends are remembered once they are told: the API server tells of each again where its Task changes.
+REMEMBERED: Final = 20_000
+# Tries of an end that the receiver says it will not take.
+MOST_REJECTIONS: Final = 5
+_WAITS: Final = Backoff(first=1.0, most=300.0)
+
+
+class Failure(StrEnum):
+    """Why an end could not be told."""
+
+    REJECTED = "Rejected"  # the receiver says that it will not take it
+    FAILED = "Failed"  # it fails at it, or did not answer in time
+    UNAVAILABLE = "Unavailable"  # it was not reached, or takes nothing now: the end has no part in that
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When what is tried again, and given up; as `spec.retry` and `spec.inFlight` say."""
+
+    in_flight: int = 16
+    waits: Backoff = _WAITS
+    max_attempts: int = 12
+    give_up_seconds: float = 86_400.0
+
+
+@dataclass(slots=True)
+class _Held:
+    """An end in hand."""
+
+    end: End
+    tries: int = 0
+    failures: int = 0  # those of them in which the end may have had a part
+    since: float = 0.0  # when it was first tried
+    taken_before: int = 0  # how many others the receiver had taken by then
+
+
+class Delivery:
+    """The ends of one sink.
+
+    Args:
+        position: up to which version all is told, as it was kept.
+    """
+
+    def __init__(
+        self, rules: Rules, position: int = 0, *, most_ends: int = MOST_ENDS, most_bytes: int = MOST_BYTES
+    ) -> None:
+        self._rules = rules
+        self._most_ends = most_ends
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._held: dict[str, _Held] = {}
+        self._keys: dict[str, deque[str]] = {}
+        # Keys whose first end may be sent now, in the order in which they became so.
+        self._ready: deque[str] = deque()
+        # Keys whose first end is tried again later: (when, key).
+        self._waiting: list[tuple[float, str]] = []
+        self._sending = 0
+        self._taken = 0
+        self._rests_until = 0.0
+        self._heard = position
+        self._untold: list[tuple[int, str]] = []
+        self._told: OrderedDict[str, None] = OrderedDict()
+
+    # -- what comes in -------------------------------------------------------------------------------------------------
+
+    @property
+    def heard(self) -> int:
+        """All ends up to this version are in hand, told or given up."""
+        return self._heard
+
+    @property
+    def room(self) -> int:
+        """How many more ends may come in."""
+        return max(0, self._most_ends - len(self._held))
+
+    def knows(self, end_id: str) -> bool:
+        """Whether this end is in hand, or is remembered as dealt with."""
+        return end_id in self._held or end_id in self._told
+
+    def add(self, end: End) -> None:
+        """An end of a version that is not heard yet; ends come in the order of their versions."""
+        held = self._held.get(end.id)
+        if held is not None and not held.end.version:
+            held.end = replace(held.end, version=end.version)
+            heappush(self._untold, (end.version, end.id))
+        if self.knows(end.id):
+            return
+        self._held[end.id] = _Held(self._fitted(end))
+        heappush(self._untold, (end.version, end.id))
+        line = self._keys.get(end.key)
+        if line is None:
+            self._keys[end.key] = deque((end.id,))
+            self._ready.append(end.key)
+        else:
+            line.append(end.id)
+
+    def heard_up_to(self, version: int) -> None:
+        """Everything up to this version has come in."""
+        self._heard = max(self._heard, version)
+
+    def refresh(self, end: End) -> None:
+        """The body of an end in hand was seen again: it is kept where there is room."""
+        held = self._held.get(end.id)
+        if held is not None and not held.end.body:
+            held.end = self._fitted(replace(held.end, body=end.body))
+
+    def forget_versions(self) -> None:
+        """Versions so far are of another history (etcd was restored). What is in hand is told; all is heard anew."""
+        for held in self._held.values():
+            held.end = replace(held.end, version=0)
+        self._heard = 0
+        self._untold.clear()
+        self._told.clear()
+
+    # -- what goes out -------------------------------------------------------------------------------------------------
+
+    def due(self, now: float) -> list[End]:
+        """Return the ends to be sent now, each the first of its key. They are on their way then."""
+        if now < self._rests_until:
+            return []
+        while self._waiting and self._waiting[0][0] <= now:
+            self._ready.append(heappop(self._waiting)[1])
+        found: list[End] = []
+        while self._ready and self._sending < self._rules.in_flight:
+            held = self._held[self._keys[self._ready.popleft()][0]]
+            if not held.tries:
+                held.since, held.taken_before = now, self._taken
+            held.tries += 1
+            self._sending += 1
+            found.append(held.end)
+        return found
+
+    def wake(self) -> float | None:
+        """When `due` has more than now, if nothing happens before."""
+        if self._sending >= self._rules.in_flight or not (self._ready or self._waiting):
+            return None
+        return max(self._rests_until, 0.0 if self._ready else self._waiting[0][0])
+
+    def told(self, end_id: str) -> None:
+        """The receiver took it."""
+        self._taken += 1
+        self._over(end_id)
+
+    def gone(self, end_id: str) -> None:
+        """Its Task is not there any more, and so is nothing that could be told."""
+        self._over(end_id)
+
+    def rest(self, until: float) -> None:
+        """The receiver asks for nothing before this time."""
+        self._rests_until = max(self._rests_until, until)
+
+    def failed(self, end_id: str, failure: Failure, now: float) -> bool:
+        """It could not be told. Returns whether it is given up."""
+        held, rules = self._held[end_id], self._rules
+        held.failures += failure is not Failure.UNAVAILABLE
+        most = min(rules.max_attempts, MOST_REJECTIONS) if failure is Failure.REJECTED else rules.max_attempts
+        # A receiver that takes no other either is not poisoned by this one.
+        poison = held.failures >= most and self._taken > held.taken_before
+        gives_up = held.since + rules.give_up_seconds
+        if poison or now >= gives_up:
+            self._over(end_id)
+            return True
+        self._sending -= 1
+        heappush(self._waiting, (min(now + rules.waits.full(held.tries - 1), gives_up), held.end.key))
+        return False
+
+    def _over(self, end_id: str) -> None:
+        held = self._held.pop(end_id)
+        self._bytes -= len(held.end.body)
+        self._sending -= 1
+        key = held.end.key
+        line = self._keys[key]
+        line.popleft()
+        if line:
+            self._ready.append(key)
+        else:
+            del self._keys[key]
+        self._told[end_id] = None
+        if len(self._told) > REMEMBERED:
+            self._told.popitem(last=False)
+
+    # -- where it stands -----------------------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """Up to which version all is told or given up."""
+        while self._untold and self._untold[0][1] not in self._held:
+            heappop(self._untold)
+        return min(self._heard, self._untold[0][0] - 1) if self._untold else self._heard
+
+    @property
+    def pending(self) -> int:
+        return len(self._held)
+
+    @property
+    def failing(self) -> int:
+        """How many of them wait for another try."""
+        return len(self._waiting)
+
+    def oldest(self) -> str:
+        """When the end with the lowest version ended; empty where nothing is in hand."""
+        _ = self.position
+        return self._held[self._untold[0][1]].end.ended if self._untold else ""
+
+    def _fitted(self, end: End) -> End:
+        """The end, without its body where there is no room for it. One alone always has room."""
+        if end.body and self._bytes and self._bytes + len(end.body) > self._most_bytes:
+            return replace(end, body=b"")
+        self._bytes += len(end.body)
+        return end
+
+
+class Lowest:
+    """Of ends that come in any order those of the lowest versions: at most so many, and bodies of so many bytes."""
+
+    def __init__(self, most: int, most_bytes: int = MOST_BYTES) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._kept: list[tuple[int, int, End]] = []
+        self._seen = 0
+        self.more = False
+        """Whether there were more than it keeps."""
+
+    def add(self, end: End) -> None:
+        if self._bytes + len(end.body) > self._most_bytes:
+            end = replace(end, body=b"")
+        self._bytes += len(end.body)
+        self._seen += 1
+        heappush(self._kept, (-end.version, self._seen, end))
+        if len(self._kept) > self._most:
+            self._bytes -= len(heappop(self._kept)[2].body)
+            self.more = True
+
+    def in_order(self) -> list[End]:
+        """Return what is kept, the lowest version first."""
+        return [end for _, _, end in sorted(self._kept, key=lambda each: -each[0])]
