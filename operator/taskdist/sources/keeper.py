@@ -15,9 +15,10 @@ import structlog
 from taskdist.api import ObjectMeta, SourceReason, TaskSource, TaskSourceSpec, Unreadable
 from taskdist.api.template import TaskTemplate
 from taskdist.kube import Client, KubeError
+from taskdist.kube.own_status import Changed, Gone
 from taskdist.protocol import reading
 from taskdist.sources.metrics import Key, SourceMetrics
-from taskdist.sources.reporting import Changed, Gone, Reporter
+from taskdist.sources.reporting import Reporter
 from taskdist.sources.running import AGAIN, Brokers, Running
 
 _log = structlog.get_logger("taskdist.sources")

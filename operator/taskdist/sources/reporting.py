@@ -7,8 +7,9 @@ from typing import Any
 from taskdist.api import Condition, SourceReason, TaskSource, TaskSourceStatus
 from taskdist.api.tasksource import CronStatus, Rejected
 from taskdist.intake.message import Poison
-from taskdist.kube import TASKSOURCES, ApiError, Client, status_patch, uid_of, version_of
+from taskdist.kube import TASKSOURCES, Client
 from taskdist.kube.conditions import merge_conditions
+from taskdist.kube.own_status import OwnStatus
 from taskdist.sources.metrics import Key, SourceMetrics
 
 # Reasons for which only a change of the source helps.
@@ -19,14 +20,6 @@ _STALLED = (
     SourceReason.UNREADABLE,
 )
 MESSAGE_LENGTH = 1024
-
-
-class Gone(Exception):
-    """The source was deleted, or is another one now."""
-
-
-class Changed(Exception):
-    """Its spec is another one now: what runs is to be begun anew."""
 
 
 class Reporter:
@@ -44,12 +37,10 @@ class Reporter:
         leading: Callable[[], bool],
         now: Callable[[], datetime],
     ) -> None:
-        self._client = client
+        self._own = OwnStatus(client, TASKSOURCES, source.metadata, leading)
         self._metrics = metrics
-        self._leading = leading
         self._now = now
         self._metadata = source.metadata
-        self._version = source.metadata.resource_version
         self._written: dict[str, Any] | None = None
         self.status: TaskSourceStatus = source.status.model_copy(deep=True)
 
@@ -106,17 +97,7 @@ class Reporter:
 
     async def confirm(self) -> None:
         """Make sure that the source is there and as it was. Raises `Gone`, `Changed` or `KubeError`."""
-        try:
-            found = await self._client.get(TASKSOURCES, self._metadata.name, self._metadata.namespace)
-        except ApiError as error:
-            if error.is_not_found:
-                raise Gone from None
-            raise
-        if uid_of(found) != self._metadata.uid or "deletionTimestamp" in found["metadata"]:
-            raise Gone
-        if found["metadata"].get("generation") != self._metadata.generation:
-            raise Changed
-        self._version = version_of(found)
+        await self._own.confirm()
 
     async def flush(self, *, conditions_only: bool = False) -> None:
         """Write the status, if it is not what was written last. Raises like `confirm`.
@@ -128,26 +109,8 @@ class Reporter:
             wire = {name: wire[name] for name in ("observedGeneration", "conditions")}
         if wire == self._written:
             return
-        tries = 3
-        while True:
-            if not self._leading():
-                raise Gone
-            tries -= 1
-            patch = wire if conditions_only else _removing(wire)
-            body = status_patch(patch, uid=self._metadata.uid, resource_version=self._version)
-            try:
-                there = await self._client.patch(
-                    TASKSOURCES, self._metadata.name, body, self._metadata.namespace, subresource="status"
-                )
-            except ApiError as error:
-                if error.is_not_found:
-                    raise Gone from None
-                if not error.is_conflict or not tries:
-                    raise
-                await self.confirm()
-            else:
-                self._version, self._written = version_of(there), wire
-                return
+        await self._own.write(wire if conditions_only else _removing(wire))
+        self._written = wire
 
 
 def _removing(wire: dict[str, Any]) -> dict[str, Any]:

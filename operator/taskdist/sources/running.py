@@ -18,6 +18,7 @@ from taskdist.intake.mapping import MappingError, compile_mapping
 from taskdist.intake.schedule import ScheduleError, parse_schedule
 from taskdist.intake.signatures import compile_signature
 from taskdist.kube import Client, KubeError
+from taskdist.kube.own_status import Changed, Gone
 from taskdist.sources.broker import Open, Trouble
 from taskdist.sources.connecting import connect
 from taskdist.sources.consumer import BrokerSource
@@ -25,7 +26,7 @@ from taskdist.sources.creating import Creator
 from taskdist.sources.cron import CronSource
 from taskdist.sources.metrics import SourceMetrics
 from taskdist.sources.queues import Queues
-from taskdist.sources.reporting import Changed, Gone, Reporter
+from taskdist.sources.reporting import Reporter
 from taskdist.sources.webhook import WebhookSource
 
 _log = structlog.get_logger("taskdist.sources")
