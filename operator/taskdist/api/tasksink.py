@@ -25,6 +25,25 @@ URL_PATTERN = r"^https?://[^\s/?#@]+([/?][^\s#]*)?$"
 _HEADER = r"^[-!#$%&'*+.^_`|~A-Za-z0-9]+$"
 # What a header may hold: no line ends, and no spaces around it.
 _HEADER_VALUE = r"^[!-~]([ -~]*[!-~])?$"
+# Headers that are the request's own, in lower case.
+RESERVED_HEADERS: Final = (
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "webhook-id",
+    "webhook-signature",
+    "webhook-timestamp",
+)
 
 EndPhase = Literal["Succeeded", "Failed", "Cancelled", "DeadLettered"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from taskdist import __version__
-from taskdist.cli import archiving, linting, processes, simulating, sourcing, steering, tasks
+from taskdist.cli import archiving, linting, processes, simulating, sinking, sourcing, steering, tasks
 from taskdist.cli.cluster import Target
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def build(program: str) -> typer.Typer:
     steering.add(app, program)
     processes.add(app, program)
     sourcing.add(app, program)
+    sinking.add(app, program)
     simulating.add(app, program)
     linting.add(app, program)
     archiving.add(app, program)

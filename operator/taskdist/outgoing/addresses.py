@@ -71,6 +71,9 @@ class Allowed:
         return named or self.host(host)
 
 
+PUBLIC_ONLY: Final = Allowed()
+
+
 def parse_allowed(words: Iterable[str]) -> Allowed:
     """Read hosts and networks: `receiver.team.svc.cluster.local`, `*.example.com`, `10.0.0.0/8`. Raises `Malformed`."""
     hosts, networks = set(), []

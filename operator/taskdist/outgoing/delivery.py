@@ -87,6 +87,10 @@ class Delivery:
     # -- what comes in -------------------------------------------------------------------------------------------------
 
     @property
+    def most_ends(self) -> int:
+        return self._most_ends
+
+    @property
     def heard(self) -> int:
         """All ends up to this version are in hand, told or given up."""
         return self._heard
@@ -96,9 +100,14 @@ class Delivery:
         """How many more ends may come in."""
         return max(0, self._most_ends - len(self._held))
 
-    def knows(self, end_id: str) -> bool:
-        """Whether this end is in hand, or is remembered as dealt with."""
-        return end_id in self._held or end_id in self._told
+    def wants(self, end_id: str) -> bool:
+        """Whether `add` would take something of this end in."""
+        held = self._held.get(end_id)
+        return not held.end.version if held is not None else end_id not in self._told
+
+    def lacks_body(self, end_id: str) -> bool:
+        """Whether this end is in hand without its body."""
+        return (held := self._held.get(end_id)) is not None and not held.end.body
 
     def add(self, end: End) -> None:
         """An end of a version that is not heard yet; ends come in the order of their versions."""
@@ -106,7 +115,7 @@ class Delivery:
         if held is not None and not held.end.version:
             held.end = replace(held.end, version=end.version)
             heappush(self._untold, (end.version, end.id))
-        if self.knows(end.id):
+        if end.id in self._held or end.id in self._told:
             return
         self._held[end.id] = _Held(self._fitted(end))
         heappush(self._untold, (end.version, end.id))

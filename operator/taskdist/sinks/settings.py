@@ -1,0 +1,58 @@
+"""What the process is told from outside: one frozen value, read from the environment once, at the start."""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from taskdist.common.environment import Environment, SettingsError, distinct_ports
+from taskdist.observability.logs import LEVELS
+from taskdist.outgoing.addresses import PUBLIC_ONLY, Allowed, Malformed, parse_allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of one process."""
+
+    namespace: str  # where its Lease lives
+    pod_name: str
+    pod_uid: str = ""  # of the pod that it runs in; empty outside of one
+    lease_name: str = "taskdist-sinks"
+    watch_namespaces: tuple[str, ...] = ()  # empty: all
+    allowed: Allowed = PUBLIC_ONLY  # what may be dialled beside the public Internet
+    metrics_port: int = 8080
+    health_port: int = 8081
+    host: str = "0.0.0.0"
+    log_level: str = "info"
+    kubeconfig: str | None = None  # None: in-cluster, or KUBECONFIG
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> "Settings":
+        """Read TASKDIST_SINKS_* variables, and those that all processes have.
+
+        Raises:
+            SettingsError: one is missing or malformed, or two contradict each other.
+        """
+        read = Environment(env)
+        ports = {
+            "TASKDIST_SINKS_METRICS_PORT": read.whole("TASKDIST_SINKS_METRICS_PORT", 8080, 1, 65535),
+            "TASKDIST_SINKS_HEALTH_PORT": read.whole("TASKDIST_SINKS_HEALTH_PORT", 8081, 1, 65535),
+        }
+        distinct_ports(ports)
+        try:
+            allowed = parse_allowed(read.names("TASKDIST_SINKS_ALLOWED"))
+        except Malformed as error:
+            raise SettingsError(f"TASKDIST_SINKS_ALLOWED: {error}") from None
+        return cls(
+            namespace=read.needed("TASKDIST_NAMESPACE", "set it to the namespace that this process runs in"),
+            pod_name=env.get("TASKDIST_POD_NAME") or socket.gethostname(),
+            pod_uid=env.get("TASKDIST_POD_UID", ""),
+            lease_name=env.get("TASKDIST_SINKS_LEASE") or "taskdist-sinks",
+            watch_namespaces=read.names("TASKDIST_SINKS_NAMESPACES"),
+            allowed=allowed,
+            metrics_port=ports["TASKDIST_SINKS_METRICS_PORT"],
+            health_port=ports["TASKDIST_SINKS_HEALTH_PORT"],
+            host=env.get("TASKDIST_SINKS_HOST") or "0.0.0.0",
+            log_level=read.one_of("TASKDIST_LOG_LEVEL", "info", LEVELS),
+            kubeconfig=env.get("KUBECONFIG") or None,
+        )
