@@ -72,6 +72,10 @@ rights. Rendered without a cluster nothing is known of any namespace; every clus
 - apiGroups: [taskdist.dev]
   resources: [tasksources]
   verbs: [get, list, watch]
+# What sinks have not told yet is not deleted, where they say so.
+- apiGroups: [taskdist.dev]
+  resources: [tasksinks]
+  verbs: [get, list, watch]
 # Tasks that were kept for as long as they or their queue say are deleted.
 - apiGroups: [taskdist.dev]
   resources: [tasks]

@@ -4,8 +4,9 @@ Owns the pace and what a refusal means. When a Task is due is not decided here.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
@@ -25,6 +26,8 @@ AGAIN_SECONDS = 30.0
 # The pause after the API server denied the right to delete, in seconds.
 FORBIDDEN_SECONDS = 60.0
 LOOK_SECONDS = 1.0
+# How long nothing is deleted at most, as it is not known yet what sinks hold back, in seconds.
+KNOWN_SECONDS = 60.0
 
 
 class Deleter(Protocol):
@@ -42,6 +45,7 @@ class Reaper:
         may_act: whether leadership is sure now; asked before each deletion.
         deleted: told of each Task that was deleted.
         serves: whether a namespace is this installation's now; Tasks in others are another's to delete.
+        known: returns once it is known what sinks hold back.
     """
 
     def __init__(
@@ -52,11 +56,13 @@ class Reaper:
         deleted: Callable[[ObservedTask], None],
         wall: Callable[[], float] = time.time,
         serves: Callable[[str], bool] = lambda _namespace: True,
+        known: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._client = client
         self._retention = retention
         self._may_act = may_act
         self._deleted = deleted
+        self._known = known
         self._wall = wall
         self._serves = serves
         self._rests_until = 0.0
@@ -64,6 +70,11 @@ class Reaper:
     async def run(self) -> None:
         """Delete until cancelled."""
         loop = asyncio.get_running_loop()
+        if self._known is not None:
+            # Not for ever: where the kind is not installed yet, or may not be read, nothing is held back.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KNOWN_SECONDS):
+                    await self._known()
         while True:
             begun = loop.time()
             await self.round()

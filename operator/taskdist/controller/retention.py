@@ -2,8 +2,9 @@
 
 Owns one rule. A Task is due its `ttlSecondsAfterFinished`, or else its queue's, after its end and after the end of the
 last Task that depends on it; a dead letter its queue's `deadLetterTtlSeconds` after it became one. Of a queue with
-`archive` it is then withheld until the archive has this state of it. Derived from the view and the archive's word
-alone, so that nothing has to survive a restart but these. Deleting is another's work, and a changed Task is never
+`archive` it is then withheld until the archive has this state of it; where a sink holds it, until that has told it, or
+for as long as the sink says. Derived from the view and the words of archive and sinks alone, so that nothing has to
+survive a restart but these. Deleting is another's work, and a changed Task is never
 deleted: who deletes names the version that was judged.
 """
 
@@ -13,6 +14,7 @@ from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from taskdist.api import Phase
+from taskdist.controller.holding import Hold
 from taskdist.core.model import Key
 from taskdist.kube.archived import NOTHING, Archived
 from taskdist.protocol.observations import ObservedTask
@@ -21,8 +23,8 @@ from taskdist.protocol.observations import ObservedTask
 _LOOKS = 10
 
 
-class _Unarchived(NamedTuple):
-    """A Task that waits for the archive, in a heap by the version of its end."""
+class _Untold(NamedTuple):
+    """A Task that waits for the archive or for a sink, in a heap by the version of its end."""
 
     version: int
     uid: str
@@ -94,7 +96,10 @@ class Retention:
         # Those that are due and wait for the archive: when they were due, by uid.
         self._withheld: dict[Key, dict[str, float]] = {}
         # By namespace (version, uid), the lowest version first; what is not withheld any more goes lazily.
-        self._by_version: dict[str, list[_Unarchived]] = {}
+        self._by_version: dict[str, list[_Untold]] = {}
+        # What sinks hold, by sink; and what each of them holds back now, likewise.
+        self._holds: dict[Key, Hold] = {}
+        self._by_sink: dict[Key, list[_Untold]] = {}
 
     # -- what happened ---------------------------------------------------------------------------------------------
 
@@ -162,6 +167,23 @@ class Retention:
             if not waiting:
                 del self._by_version[namespace]
 
+    def sink_told(self, hold: Hold) -> None:
+        """A sink says this now; one that holds nothing is as good as gone."""
+        former = self._holds.pop(hold.sink, None)
+        if hold.seconds:
+            self._holds[hold.sink] = hold
+        waiting = self._by_sink.get(hold.sink)
+        if waiting is None or former is None:
+            return
+        same = (hold.seconds, hold.queues) == (former.seconds, former.queues) and hold.position >= former.position
+        while waiting and (not same or waiting[0].version <= hold.position):
+            version, uid = heappop(waiting)
+            record = self._kept.get(uid)
+            if record is not None and record.resource_version == version and (due := self.due_at(uid)) is not None:
+                self._push(uid, due)
+        if not waiting:
+            del self._by_sink[hold.sink]
+
     # -- what follows ----------------------------------------------------------------------------------------------
 
     def due(self, now: float, most: int) -> list[ObservedTask]:
@@ -170,17 +192,19 @@ class Retention:
         looks = _LOOKS * most
         while self._heap and len(found) < most and looks > 0:
             at, uid, stamp = self._heap[0]
-            if self._stamps.get(uid) == stamp:
-                if at > now:
-                    break
-                looks -= 1
-                record = self._kept[uid]
-                if self._waits_for_archive(record):
-                    self._withhold(record, at)
-                else:
-                    found.append(record)
-                del self._stamps[uid]
+            valid = self._stamps.get(uid) == stamp
+            if valid and at > now:
+                break
             heappop(self._heap)
+            if not valid:
+                continue
+            looks -= 1
+            record = self._kept[uid]
+            del self._stamps[uid]
+            if self._waits_for_archive(record):
+                self._withhold(record, at)
+            elif not self._held_by_a_sink(record, now):
+                found.append(record)
         return found
 
     def withheld(self, key: Key) -> Withheld:
@@ -257,7 +281,19 @@ class Retention:
     def _withhold(self, record: ObservedTask, due: float) -> None:
         task = record.task
         self._withheld.setdefault(task.queue_key, {})[task.uid] = due
-        heappush(self._by_version.setdefault(task.namespace, []), _Unarchived(record.resource_version, task.uid))
+        heappush(self._by_version.setdefault(task.namespace, []), _Untold(record.resource_version, task.uid))
+
+    def _held_by_a_sink(self, record: ObservedTask, now: float) -> bool:
+        """Hold it back where a sink says so: until that has told it, or its time for that is over."""
+        task, due = record.task, self.due_at(record.task.uid)
+        for hold in self._holds.values():
+            if due is None or not hold.holds(task.namespace, task.queue, record.resource_version):
+                continue
+            if due + hold.seconds > now:
+                self._push(task.uid, due + hold.seconds)
+                heappush(self._by_sink.setdefault(hold.sink, []), _Untold(record.resource_version, task.uid))
+                return True
+        return False
 
     def _release(self, record: ObservedTask) -> float | None:
         """It does not wait for the archive any more. Returns when it was due, if it did."""

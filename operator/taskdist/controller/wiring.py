@@ -14,7 +14,7 @@ import structlog
 
 from taskdist.api import POOL_LABEL, AgentPool, Dispatch, Reason, Task, TaskQueue
 from taskdist.common.boottime import boottime
-from taskdist.controller import backlogs
+from taskdist.controller import backlogs, holding
 from taskdist.controller.asides import Asides
 from taskdist.controller.bridge import Bridge
 from taskdist.controller.clocks import read_clocks
@@ -150,11 +150,11 @@ class Operator:
             field_selector=f"metadata.name={CA_CONFIGMAP}",
         )
         self._informers = (self._queues, self._pools, self._pods, self._tasks, self._marks)
-        # Nobody waits for its first list: as long as nothing is known, nothing counts as archived.
-        self._archive = archived.informer(
-            client, settings.namespace, settings.lease_name, lambda word: self._retention.archive_told(word)
-        )
-        self._sources = backlogs.informer(client, namespaces, lambda told: self._dispatcher.backlogs.hear(told))
+        # Nobody waits for their first lists: as long as nothing is known, nothing counts as archived, or waits outside.
+        retained, serves = Retention(), self._serves
+        self._sinks = holding.informer(client, namespaces, retained.sink_told)
+        word = archived.informer(client, settings.namespace, settings.lease_name, retained.archive_told)
+        self._outside = (word, backlogs.informer(client, namespaces, lambda told: self._dispatcher.backlogs.hear(told)))
         self._ownership = Ownership(
             client,
             self._marks,
@@ -165,8 +165,8 @@ class Operator:
             self._tell_taken,
             boottime,
         )
-        self._tally, self._retention = Tally(self._serves), Retention()
-        self._reaper = Reaper(client, self._retention, self._may_act, self._expired, serves=self._serves)
+        self._tally, self._retention = Tally(self._serves), retained
+        self._reaper = Reaper(client, retained, self._may_act, self._expired, serves=serves, known=self._sinks.synced)
         self._bundles = BundleMaps(client, self._pool_namespaces, settings.audience)
         self._authenticator = authenticator(client, settings.audience, self._pods.store, self._pool_uid)
         relay = Relay()
@@ -259,7 +259,7 @@ class Operator:
     async def run(self, stopping: asyncio.Event) -> None:
         """Run all parts, and campaign once all is listed, until `stopping` is set. Raises what a part failed with."""
         async with asyncio.TaskGroup() as group:
-            running = [group.create_task(i.run()) for i in (*self._informers, self._archive, self._sources)]
+            running = [group.create_task(i.run()) for i in (*self._informers, *self._outside, self._sinks)]
             running.append(group.create_task(measure_loop_lag(self._metrics)))
             running.append(group.create_task(self._recorder.run()))
             running.append(group.create_task(self._serve_link()))

@@ -1,10 +1,12 @@
 """Deletion of what is due: by uid and version, only while leading, and what a refusal leads to."""
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
 
 from taskdist.api import Phase
+from taskdist.controller import reaper
 from taskdist.controller.reaper import AGAIN_SECONDS, FORBIDDEN_SECONDS, IN_FLIGHT, MOST_A_SECOND, Reaper
 from taskdist.controller.retention import Retention
 from taskdist.core.model import Task
@@ -135,3 +137,23 @@ async def test_nothing_is_deleted_once_leadership_is_not_sure_and_all_of_it_by_t
     room.leads = True
     await room.reaper.round()
     assert sorted(room.deleted) == [f"u{i}" for i in range(5)]
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["once it is known", "after a time, if it never is"])
+async def test_nothing_is_deleted_before_it_is_known_what_sinks_hold_back(
+    known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reaper, "KNOWN_SECONDS", 60.0 if known else 0.01)
+    room, learnt, deleted = Room(), asyncio.Event(), asyncio.Event()
+    room.server.before = deleted.set
+    made = Reaper(room.server, room.retention, lambda: True, lambda _: None, lambda: room.now, known=learnt.wait)
+    running = asyncio.create_task(made.run())
+    if known:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not deleted.is_set()
+        learnt.set()
+    async with asyncio.timeout(20):
+        await deleted.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
