@@ -92,6 +92,7 @@ MAY = [
     ("list", "taskqueues", KINDS, "", ""),
     ("watch", "agentpools", KINDS, "", ""),
     ("watch", "tasksources", KINDS, "", ""),
+    ("watch", "tasksinks", KINDS, "", ""),
     ("patch", "tasks/status", KINDS, ELSEWHERE, ""),
     ("delete", "tasks", KINDS, ELSEWHERE, ""),
     ("patch", "agentpools/status", KINDS, ELSEWHERE, ""),
@@ -127,6 +128,7 @@ MAY_NOT = [
     ("update", "leases", "coordination.k8s.io", "kube-system", f"{RELEASE}-taskdist"),
     ("create", "serviceaccounts/token", "", ELSEWHERE, ""),
     ("patch", "tasksources/status", KINDS, ELSEWHERE, ""),
+    ("patch", "tasksinks/status", KINDS, ELSEWHERE, ""),
     ("list", "nodes", "", "", ""),
     ("list", "customresourcedefinitions", "apiextensions.k8s.io", "", ""),
 ]

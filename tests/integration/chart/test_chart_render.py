@@ -15,6 +15,8 @@ from taskdist.archive.settings import Settings as ArchiveSettings
 from taskdist.controller.settings import Settings
 from taskdist.gateway.settings import Settings as GatewaySettings
 from taskdist.mcp.settings import Settings as McpSettings
+from taskdist.outgoing.addresses import parse_allowed
+from taskdist.sinks.settings import Settings as SinksSettings
 from taskdist.sources.settings import Settings as SourcesSettings
 
 # The first use of helm may build it.
@@ -314,6 +316,44 @@ def test_the_sources_read_secrets_only_where_that_is_said(render: Render) -> Non
         if "-sources" in each["metadata"]["name"] and "secrets" in rule["resources"]
     ]
     assert granted == [("Role", "a", ["get"]), ("Role", "b", ["get"])]
+
+
+def test_the_sinks_are_off_and_may_read_tasks_and_nothing_more(render: Render) -> None:
+    assert not [each for each in render() if each["metadata"]["name"].endswith("-sinks")]
+    for watched in ((), ("watchNamespaces={a,b}",)):
+        documents = render("sinks.enabled=true", "sinks.secretNamespaces={c}", *watched)
+        ours = [each for each in documents if "-sinks" in each["metadata"]["name"]]
+        granted = {
+            (each["metadata"].get("namespace"), *rule["resources"], *rule.get("resourceNames", ()), *rule["verbs"])
+            for each in ours
+            for rule in each.get("rules", ())
+        }
+        scopes: tuple[str | None, ...] = ("a", "b") if watched else (None,)
+        work = (("tasksinks", "tasks", "get", "list", "watch"), ("tasksinks/status", "get", "patch"))
+        assert granted == {(scope, *each) for scope in scopes for each in work} | {
+            ("taskdist-system", "leases", "create"),
+            ("taskdist-system", "leases", "taskdist-sinks", "get", "update", "patch", "watch"),
+            ("c", "secrets", "get"),
+        }
+        for binding in (each for each in ours if "roleRef" in each):
+            assert [(each["name"], each["namespace"]) for each in binding["subjects"]] == [
+                ("taskdist-sinks", "taskdist-system")
+            ]
+
+
+def test_the_sinks_have_their_settings(render: Render) -> None:
+    documents = render(
+        "sinks.enabled=true",
+        "sinks.allowed={*.team.svc,10.0.0.0/8}",
+        "watchNamespaces={a,b}",
+        "networkPolicy.enabled=true",
+    )
+    (deployment,) = [each for each in of(documents, "Deployment") if each["metadata"]["name"] == "taskdist-sinks"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    given = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    settings = SinksSettings.from_env({**given, "TASKDIST_NAMESPACE": "taskdist-system"})
+    assert (settings.watch_namespaces, settings.lease_name) == (("a", "b"), "taskdist-sinks")
+    assert settings.allowed == parse_allowed(("*.team.svc", "10.0.0.0/8"))
 
 
 def test_the_sources_have_their_settings(render: Render) -> None:

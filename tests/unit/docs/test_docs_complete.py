@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from taskdist.api import Reason, reference
 from taskdist.api.crd import kinds
+from taskdist.api.tasksink import SinkReason
 from taskdist.api.tasksource import SourceReason
 from taskdist.archive.metrics import ArchiveMetrics
 from taskdist.gateway import measures
@@ -16,6 +17,7 @@ from taskdist.intake.message import PoisonReason
 from taskdist.link.session import End
 from taskdist.mcp.measures import Measures as McpMeasures
 from taskdist.observability.metrics import Metrics
+from taskdist.sinks.metrics import SinkMetrics
 from taskdist.sources.metrics import SourceMetrics
 
 _VARIABLE = re.compile(r"\bTASKDIST_[A-Z_]+[A-Z]\b")
@@ -40,6 +42,11 @@ def test_each_reason_has_a_row_that_says_what_it_means_and_what_to_do(reason: Re
 @pytest.mark.parametrize("reason", list(SourceReason))
 def test_each_reason_of_a_source_has_a_row(reason: SourceReason) -> None:
     assert [row for row in rows("sources.md") if row[0] == f"`{reason}`" and row[1]]
+
+
+@pytest.mark.parametrize("reason", list(SinkReason))
+def test_each_reason_of_a_sink_has_a_row(reason: SinkReason) -> None:
+    assert [row for row in rows("sinks.md") if row[0] == f"`{reason}`" and row[1]]
 
 
 @pytest.mark.parametrize("reason", list(PoisonReason))
@@ -93,6 +100,7 @@ def of_the_gateway() -> CollectorRegistry:
         ("gateway.md", of_the_gateway()),
         ("mcp.md", McpMeasures().registry),
         ("sources.md", SourceMetrics().registry),
+        ("sinks.md", SinkMetrics().registry),
     ],
 )
 def test_each_metric_has_a_row_and_each_row_a_metric(page: str, registry: CollectorRegistry) -> None:
@@ -110,6 +118,7 @@ SETTINGS = (
     "agent/options.py",
     "archive/settings.py",
     "sources/settings.py",
+    "sinks/settings.py",
     "gateway/settings.py",
     "mcp/settings.py",
     "objects/settings.py",

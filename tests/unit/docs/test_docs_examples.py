@@ -11,10 +11,10 @@ import yaml
 from pages import ROOT, Block, blocks, pages
 
 from taskdist.agent import Agent, Context
-from taskdist.api import AgentPool, Task, TaskQueue
+from taskdist.api import AgentPool, Task, TaskQueue, TaskSink
 from taskdist.cli.main import PLUGIN, PROGRAM, build
 
-MODELS = {"Task": Task, "TaskQueue": TaskQueue, "AgentPool": AgentPool}
+MODELS = {"Task": Task, "TaskQueue": TaskQueue, "AgentPool": AgentPool, "TaskSink": TaskSink}
 
 
 def manifests() -> list[tuple[str, dict[str, Any]]]:
