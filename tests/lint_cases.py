@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lint_sets import NOW, Obj, cap, container, made, pool, queue, source, task
+from lint_sets import NOW, Obj, cap, container, made, pool, queue, sink, source, task
 
 
 def at(seconds: float) -> str:
@@ -1544,4 +1544,70 @@ SOURCES += [
     ),
 ]
 
-CASES = [*WRITING, *ROUTING, *SERVING, *TIMES, *LIMITS, *ORDER, *DELIVERY, *KINSHIP, *KEEPING, *AGENTS, *SOURCES]
+RECEIVER = "https://receiver.example"
+SINKS = [
+    Case("sink-refused", (sink(http=None),), "spec", "names no target", (sink(),), changes=False),
+    Case(
+        "sink-refused",
+        (sink(retry={"initialSeconds": 60, "maxSeconds": 10}),),
+        "spec.retry.initialSeconds",
+        "more than maxSeconds",
+        (sink(retry={"initialSeconds": 10, "maxSeconds": 10}),),
+        name="waits",
+    ),
+    Case(
+        "sink-refused",
+        (sink(http={"url": RECEIVER, "headers": {"Host": "other"}}),),
+        "spec.http.headers",
+        "Host is the request's own",
+        (sink(http={"url": RECEIVER, "headers": {"X-Host": "other"}}),),
+        changes=False,
+        name="headers",
+    ),
+    Case(
+        "sink-unusable",
+        (sink(key="{headers.tenant}"),),
+        "spec.key",
+        "nothing that an event has",
+        (sink(key="{$.data.tenant}"),),
+        changes=False,
+    ),
+    Case(
+        "sink-queue-not-found",
+        (sink(selector={"queues": ["q", "qq"]}), queue()),
+        "spec.selector.queues[1]",
+        "there is no TaskQueue qq",
+        (sink(), queue()),
+        changes=False,
+    ),
+    Case(
+        "sink-forgets",
+        (sink(), queue(ttlSecondsAfterFinished=60)),
+        "spec.holdSeconds",
+        "after 60 s",
+        (sink(holdSeconds=540), sink("t", selector={"queues": ["other"]}), queue(ttlSecondsAfterFinished=60)),
+    ),
+    Case(
+        "sink-in-clear",
+        (sink(http={"url": "http://receiver.example"}),),
+        "spec.http.url",
+        "unencrypted",
+        (sink(),),
+        changes=False,
+    ),
+]
+
+CASES = [
+    *WRITING,
+    *ROUTING,
+    *SERVING,
+    *TIMES,
+    *LIMITS,
+    *ORDER,
+    *DELIVERY,
+    *KINSHIP,
+    *KEEPING,
+    *AGENTS,
+    *SOURCES,
+    *SINKS,
+]

@@ -51,6 +51,12 @@ def source(name: str = "s", task: Obj | None = None, **spec: Any) -> Obj:
     return made("TaskSource", name, {key: value for key, value in {**sound, **spec}.items() if value is not None})
 
 
+def sink(name: str = "s", **spec: Any) -> Obj:
+    """A sink of queue `q` that no rule finds fault with."""
+    sound = {"selector": {"queues": ["q"]}, "http": {"url": "https://receiver.example"}}
+    return made("TaskSink", name, {key: value for key, value in {**sound, **spec}.items() if value is not None})
+
+
 def cap(most: str) -> Obj:
     spec = {"hard": {"count/tasks.taskdist.dev": most}}
     return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "tasks"}, "spec": spec}

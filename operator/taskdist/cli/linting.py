@@ -167,16 +167,17 @@ def _manifests_below(folder: Path) -> list[Path]:
 async def _listed(cluster: "Cluster") -> "list[Manifest]":
     """What there is in the namespace, without Tasks that have ended."""
     from taskdist.api import Phase
-    from taskdist.kube import AGENTPOOLS, TASKQUEUES, TASKS, TASKSOURCES, ApiError, Resource
+    from taskdist.kube import AGENTPOOLS, TASKQUEUES, TASKS, TASKSINKS, TASKSOURCES, ApiError, Resource
     from taskdist.lint import live
 
     version = TASKS.api_version
     found = [live(each, "AgentPool", version) for each in (await cluster.list(AGENTPOOLS)).items]
     found += [live(each, "TaskQueue", version) for each in (await cluster.list(TASKQUEUES)).items]
-    try:
-        found += [live(each, "TaskSource", version) for each in (await cluster.list(TASKSOURCES)).items]
-    except ApiError as error:  # of an older release, or not to be read by whoever asks
-        note(f"TaskSources are left out: {error.message or error}")
+    for kind, resource in (("TaskSource", TASKSOURCES), ("TaskSink", TASKSINKS)):
+        try:
+            found += [live(each, kind, version) for each in (await cluster.list(resource)).items]
+        except ApiError as error:  # of an older release, or not to be read by whoever asks
+            note(f"{kind}s are left out: {error.message or error}")
     for phase in (Phase.PENDING, Phase.ASSIGNED):
         found += [
             live(each, "Task", version) for each in (await cluster.list(TASKS, fields=f"status.phase={phase}")).items

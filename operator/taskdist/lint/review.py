@@ -11,6 +11,7 @@ from taskdist.lint import (
     order,
     routing,
     serving,
+    sinks,
     sources,
     templates,
     times,
@@ -35,6 +36,7 @@ RULES: tuple[Rule, ...] = (
     *writing.RULES,
     *routing.WRITTEN,
     *sources.WRITTEN,
+    *sinks.WRITTEN,
     *serving.RULES,
     *routing.RULES,
     *times.RULES,
@@ -46,6 +48,7 @@ RULES: tuple[Rule, ...] = (
     *agents.RULES,
     *templates.RULES,
     *sources.RULES,
+    *sinks.RULES,
 )
 
 

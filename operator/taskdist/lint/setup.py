@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from taskdist.api import AgentPoolSpec, OrderPolicy, Phase, TaskQueueSpec, TaskSourceSpec, TaskSpec
+from taskdist.api import AgentPoolSpec, OrderPolicy, Phase, TaskQueueSpec, TaskSinkSpec, TaskSourceSpec, TaskSpec
 from taskdist.core.agents import filters
 from taskdist.core.fleet.routes import NONE, route_of
 from taskdist.core.model import Key, Pool, Queue, Task, Timeouts
@@ -86,6 +86,14 @@ class SourceDoc:
 
 
 @dataclass(frozen=True, slots=True)
+class SinkDoc:
+    """A TaskSink, by its model."""
+
+    manifest: Manifest
+    spec: TaskSinkSpec
+
+
+@dataclass(frozen=True, slots=True)
 class Cap:
     """A ResourceQuota that bounds how many Tasks a namespace holds."""
 
@@ -105,6 +113,7 @@ class Setup:
         self.pools: dict[Key, PoolDoc] = {}
         self.tasks: dict[Key, TaskDoc] = {}
         self.sources: dict[Key, SourceDoc] = {}
+        self.sinks: dict[Key, SinkDoc] = {}
         self.caps: list[Cap] = []
         self.problems: list[tuple[Manifest, schema.Problem]] = []
         self._names: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -205,6 +214,8 @@ class Setup:
                 self.pools[key] = PoolDoc(manifest, spec, pool, _offer(pool, spec.template.spec))
             case "TaskSource":
                 self.sources[key] = SourceDoc(manifest, TaskSourceSpec.model_validate(body["spec"]))
+            case "TaskSink":
+                self.sinks[key] = SinkDoc(manifest, TaskSinkSpec.model_validate(body["spec"]))
             case "Task":
                 TaskSpec.model_validate(body["spec"])
                 record = convert.observed_task(body)

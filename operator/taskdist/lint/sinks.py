@@ -1,0 +1,98 @@
+"""Rules on TaskSinks: what the process that runs them could never use, and what they would not tell."""
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from taskdist.api.rules import sink_rules
+from taskdist.api.tasksink import RESERVED_HEADERS, TARGETS
+from taskdist.lint.findings import Flaw, Mend, Severity, patch, rule
+from taskdist.lint.setup import Setup
+from taskdist.outgoing.ends import InvalidKey, key_template
+
+# So long a receiver, or the process that tells it, may be away at an ordinary upgrade, in seconds.
+AWAY_SECONDS = 600
+
+
+@rule(Severity.ERROR)
+def sink_refused(setup: Setup) -> Iterator[Flaw]:
+    """A sink that contradicts itself.
+
+    The API server refuses it: exactly one target, waits that do not begin above their bound, and no headers that are
+    the request's own.
+    """
+    for sink in setup.sinks.values():
+        spec, at = sink.spec, sink.manifest
+        if sum(getattr(spec, name) is not None for name in TARGETS) != 1:
+            yield Flaw(at, "spec", sink_rules()[0]["message"].removeprefix("spec "), Mend("Name one target."))
+        if spec.retry.initial_seconds > spec.retry.max_seconds:
+            mend = Mend("Raise the bound.", patch("spec.retry.maxSeconds", spec.retry.initial_seconds))
+            yield Flaw(at, "spec.retry.initialSeconds", "it is more than maxSeconds", mend)
+        for name in spec.http.headers if spec.http is not None else ():
+            if name.lower() in RESERVED_HEADERS:
+                yield Flaw(at, "spec.http.headers", f"{name} is the request's own", Mend("Leave it out."))
+
+
+@rule(Severity.ERROR)
+def sink_unusable(setup: Setup) -> Iterator[Flaw]:
+    """A sink whose key is no template over events.
+
+    The API server or the sink's status says so: braces without a path, or a path elsewhere than into the event.
+    """
+    for sink in setup.sinks.values():
+        if sink.spec.key is None:
+            continue
+        try:
+            key_template(sink.spec.key)
+        except InvalidKey as error:
+            yield Flaw(sink.manifest, "spec.key", str(error), Mend("Write a path such as {$.data.tenant}."))
+
+
+@rule(Severity.WARNING)
+def sink_queue_not_found(setup: Setup) -> Iterator[Flaw]:
+    """A sink selects a queue that is not there.
+
+    Nothing is told of it until there is such a queue.
+    """
+    for (namespace, _), sink in setup.sinks.items():
+        known = setup.names("TaskQueue", namespace)
+        for number, name in enumerate(sink.spec.selector.queues):
+            if name in known or not (setup.whole or known):
+                continue
+            near = get_close_matches(name, known, 1)
+            path = f"spec.selector.queues[{number}]"
+            mend = Mend(f"Did you mean {near[0]}?") if near else Mend("Create the queue, or name another one.")
+            yield Flaw(sink.manifest, path, f"there is no TaskQueue {name}", mend)
+
+
+@rule(Severity.WARNING)
+def sink_forgets(setup: Setup) -> Iterator[Flaw]:
+    """Ended Tasks that are deleted so soon that a sink may not have told them.
+
+    What is deleted while the receiver or the process is away is never told, unless the sink holds it.
+    """
+    for (namespace, _), sink in setup.sinks.items():
+        chosen = sink.spec.selector.queues
+        for (where, name), queue in setup.queues.items():
+            ttl = queue.spec.ttl_seconds_after_finished
+            if where != namespace or (chosen and name not in chosen) or ttl is None:
+                continue
+            if ttl + sink.spec.hold_seconds < AWAY_SECONDS:
+                said = f"queue {name} deletes ended Tasks after {ttl} s, told or not"
+                mend = Mend("Hold them for a day.", patch("spec.holdSeconds", 86_400))
+                yield Flaw(sink.manifest, "spec.holdSeconds", said, mend)
+
+
+@rule(Severity.HINT)
+def sink_in_clear(setup: Setup) -> Iterator[Flaw]:
+    """A sink whose events go over the network unencrypted.
+
+    Results can be read on their way. Plain HTTP goes only to what whoever runs taskdist allows.
+    """
+    for sink in setup.sinks.values():
+        if sink.spec.http is not None and sink.spec.http.url.startswith("http://"):
+            mend = Mend("Write https, where the receiver has a certificate.")
+            yield Flaw(sink.manifest, "spec.http.url", "results go over the network unencrypted", mend)
+
+
+WRITTEN = (sink_refused,)
+RULES = (sink_unusable, sink_queue_not_found, sink_forgets, sink_in_clear)
