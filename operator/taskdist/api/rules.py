@@ -11,7 +11,7 @@ from typing import Any
 
 from taskdist.api.reasons import Phase
 from taskdist.api.task import MUTABLE_FIELDS, TaskSpec, TaskStatus
-from taskdist.api.tasksink import RESERVED_HEADERS, TARGETS
+from taskdist.api.tasksink import TARGETS
 from taskdist.api.tasksource import SCHEDULE_PATTERN, SOURCES
 from taskdist.api.template import TEMPLATE_PATTERN, TaskTemplate
 
@@ -263,14 +263,6 @@ NESTED: dict[str, list[Rule]] = {
     "TaskTemplate": _template_rules(),
     "TaskSourceSpec": [_identity_rule()],
     "TaskSinkSpec": [_path_rule("key")],
-    "Http": [
-        rule(
-            f"!has(self.headers) || self.headers.all(name, !(name.lowerAscii() in {list(RESERVED_HEADERS)}))",
-            "headers names one that is the request's own, such as Host or Authorization: leave it out; a token comes "
-            "from the Secret",
-            ".headers",
-        ),
-    ],
     "SinkRetry": [
         rule(
             "self.initialSeconds <= self.maxSeconds",

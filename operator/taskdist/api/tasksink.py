@@ -117,7 +117,11 @@ class Http(Model):
             Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=_HEADER_VALUE)],
         ],
         Field(max_length=16),
-    ] = Field(default_factory=dict, description="Further headers. Nothing secret: they stand in the sink.")
+    ] = Field(
+        default_factory=dict,
+        description="Further headers. Nothing secret: they stand in the sink. Those that are the request's own (Host, "
+        "Authorization and the like) are left out.",
+    )
     timeout_seconds: Annotated[int, Field(ge=1, le=60)] = Field(
         default=10, description="How long an answer may take, from the name's look-up to the answer's head."
     )

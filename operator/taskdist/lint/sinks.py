@@ -17,8 +17,7 @@ AWAY_SECONDS = 600
 def sink_refused(setup: Setup) -> Iterator[Flaw]:
     """A sink that contradicts itself.
 
-    The API server refuses it: exactly one target, waits that do not begin above their bound, and no headers that are
-    the request's own.
+    The API server refuses it: exactly one target, and waits that do not begin above their bound.
     """
     for sink in setup.sinks.values():
         spec, at = sink.spec, sink.manifest
@@ -27,9 +26,6 @@ def sink_refused(setup: Setup) -> Iterator[Flaw]:
         if spec.retry.initial_seconds > spec.retry.max_seconds:
             mend = Mend("Raise the bound.", patch("spec.retry.maxSeconds", spec.retry.initial_seconds))
             yield Flaw(at, "spec.retry.initialSeconds", "it is more than maxSeconds", mend)
-        for name in spec.http.headers if spec.http is not None else ():
-            if name.lower() in RESERVED_HEADERS:
-                yield Flaw(at, "spec.http.headers", f"{name} is the request's own", Mend("Leave it out."))
 
 
 @rule(Severity.ERROR)
@@ -82,6 +78,19 @@ def sink_forgets(setup: Setup) -> Iterator[Flaw]:
                 yield Flaw(sink.manifest, "spec.holdSeconds", said, mend)
 
 
+@rule(Severity.WARNING)
+def sink_header_left_out(setup: Setup) -> Iterator[Flaw]:
+    """A header that is the request's own.
+
+    It is left out: what is sent, to whom and how it is signed is not for a header to say. A token is the Secret's.
+    """
+    for sink in setup.sinks.values():
+        for name in sink.spec.http.headers if sink.spec.http is not None else ():
+            if name.lower() in RESERVED_HEADERS:
+                said = f"{name} is the request's own, and not sent"
+                yield Flaw(sink.manifest, "spec.http.headers", said, Mend("Leave it out."))
+
+
 @rule(Severity.HINT)
 def sink_in_clear(setup: Setup) -> Iterator[Flaw]:
     """A sink whose events go over the network unencrypted.
@@ -95,4 +104,4 @@ def sink_in_clear(setup: Setup) -> Iterator[Flaw]:
 
 
 WRITTEN = (sink_refused,)
-RULES = (sink_unusable, sink_queue_not_found, sink_forgets, sink_in_clear)
+RULES = (sink_unusable, sink_queue_not_found, sink_forgets, sink_header_left_out, sink_in_clear)
