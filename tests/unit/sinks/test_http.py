@@ -7,7 +7,7 @@ import base64
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,8 +28,6 @@ HERE = parse_allowed(("127.0.0.0/8",))
 BODY = json.dumps({"specversion": "1.0", "id": "u.0.succeeded"}).encode()
 END = End("u.0.succeeded", "team", "t", "u", 7, "u", "", BODY)
 SECRET = b"whsec_" + base64.b64encode(b"k" * 24)
-
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Named(AbstractResolver):
