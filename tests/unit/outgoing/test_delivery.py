@@ -332,5 +332,5 @@ class Deliveries(RuleBasedStateMachine):
         self.the_order_of_each_key_is_kept()
 
 
+Deliveries.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestDeliveries = Deliveries.TestCase
-TestDeliveries.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
