@@ -4,7 +4,6 @@ All wiring is here and nothing else is. `main` runs it, from start to clean end.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from taskdist.api import POOL_LABEL, AgentPool, Dispatch, Reason, Task, TaskQueue
+from taskdist.api import POOL_LABEL, AgentPool, Reason, Task, TaskQueue
 from taskdist.common.boottime import boottime
 from taskdist.controller import backlogs, holding
 from taskdist.controller.asides import Asides
@@ -21,9 +20,11 @@ from taskdist.controller.clocks import read_clocks
 from taskdist.controller.collector import settle_collector
 from taskdist.controller.dispatch import Dispatcher
 from taskdist.controller.effects import KubeEffects
-from taskdist.controller.epochs import Epochs, went_back
+from taskdist.controller.epochs import Epochs
+from taskdist.controller.hearing import Hearing
 from taskdist.controller.keepers import Keepers
 from taskdist.controller.leadership import Leadership, Parts
+from taskdist.controller.listening import LinkListener
 from taskdist.controller.observer import MetricsObserver
 from taskdist.controller.ownership import Bundle, Ownership, seen_bundle
 from taskdist.controller.payloads import RecentPayloads
@@ -32,7 +33,7 @@ from taskdist.controller.reach import Reach
 from taskdist.controller.reaper import Reaper
 from taskdist.controller.relay import Relay
 from taskdist.controller.retention import Retention
-from taskdist.controller.seen import SeenPool, SeenQueue, SpecVersion, is_new_spec, seen_pool, seen_queue
+from taskdist.controller.seen import SeenPool, SeenQueue, SpecVersion, seen_pool, seen_queue
 from taskdist.controller.settings import Settings
 from taskdist.controller.snapshot import snapshot, with_ends
 from taskdist.controller.tally import Tally
@@ -52,33 +53,22 @@ from taskdist.kube import (
     PODS,
     TASKQUEUES,
     TASKS,
-    Added,
-    Change,
     Client,
-    Deleted,
     Identity,
     Informer,
-    KubeError,
     LeaderElector,
-    Updated,
     archived,
 )
-from taskdist.link.ca import DamagedAuthority
 from taskdist.link.keeper import CertificateKeeper
 from taskdist.link.server import LinkServer
 from taskdist.observability.events import Recorder, Subject
 from taskdist.observability.metrics import Metrics, Snapshot, measure_loop_lag
-from taskdist.protocol import convert
 from taskdist.protocol.observations import ObservedTask
 
 _log = structlog.get_logger("taskdist.operator")
 
-# How long the link's port may be taken at the start, in seconds.
-LISTEN_SECONDS = 10.0
 # How long the link may take for its last words at the end, in seconds.
 LINK_STOP_SECONDS = 0.5
-# How often a replica that does not lead looks whether there is a certificate, and a new one, in seconds.
-CERTIFICATE_SECONDS = (0.5, 60.0)
 
 
 class Operator:
@@ -112,15 +102,20 @@ class Operator:
         self._recorder = Recorder(self._create_event, instance=settings.pod_name)
         self._asides = Asides(self._announce, lambda: self._dispatcher.leader is not None, self._serves)
         hear = self._asides.hear
-        on_task = hear(Task.kind, self._task_event, lambda uid: self._dispatcher.task_set_aside(uid))
         self._tasks: Informer[ObservedTask] = Informer(
-            client, TASKS, transform=self._task, on_event=on_task, namespaces=namespaces
+            client,
+            TASKS,
+            transform=lambda obj: self._hearing.read(obj),
+            on_event=hear(
+                Task.kind, lambda event: self._hearing.task(event), lambda uid: self._dispatcher.task_set_aside(uid)
+            ),
+            namespaces=namespaces,
         )
         self._pods: Informer[SeenPod] = Informer(
             client,
             PODS,
             transform=seen_pod,
-            on_event=hear("Pod", self._pod_event),
+            on_event=hear("Pod", lambda event: self._hearing.pod(event)),
             namespaces=namespaces,
             label_selector=POOL_LABEL,
         )
@@ -128,14 +123,14 @@ class Operator:
             client,
             TASKQUEUES,
             transform=partial(seen_queue, least_lease=settings.least_lease),
-            on_event=hear(TaskQueue.kind, self._queue_event),
+            on_event=hear(TaskQueue.kind, lambda event: self._hearing.queue(event)),
             namespaces=namespaces,
         )
         self._pools: Informer[SeenPool] = Informer(
             client,
             AGENTPOOLS,
             transform=seen_pool,
-            on_event=hear(AgentPool.kind, self._pool_event),
+            on_event=hear(AgentPool.kind, lambda event: self._hearing.pool(event)),
             namespaces=namespaces,
         )
         self._asides.watch(Task=self._tasks, Pod=self._pods, TaskQueue=self._queues, AgentPool=self._pools)
@@ -212,7 +207,6 @@ class Operator:
         )
         self._link.turn_away(self._who_leads)
         relay.link = self._link
-        self._listening = asyncio.Event()
         self._elector = LeaderElector(
             client,
             namespace=settings.namespace,
@@ -224,6 +218,7 @@ class Operator:
             timing=settings.timing,
             floor=lambda: self._epochs.seen,
         )
+        self._listener = LinkListener(self._link, self._certificates, lambda: self._elector.leading() is not None)
         self._parts = Parts(
             settings,
             client,
@@ -234,7 +229,7 @@ class Operator:
             self._dispatcher,
             self._effects,
             self._link,
-            self._listening,
+            self._listener.listening,
             self._certificates,
             self._reaper,
             self._open_keepers,
@@ -252,6 +247,19 @@ class Operator:
             self._metrics,
             lambda key: seen.stalled if (seen := self._pools.store.find(*key)) is not None else "",
         )
+        self._hearing = Hearing(
+            self._dispatcher,
+            self._view,
+            self._epochs,
+            self._tally,
+            self._retention,
+            self._payloads,
+            self._queues.store,
+            self._observer,
+            self._metrics,
+            self._look_at,
+            self._fail,
+        )
         self._metrics.observe(self._snapshot)
 
     # -- from start to end -----------------------------------------------------------------------------------------
@@ -262,8 +270,8 @@ class Operator:
             running = [group.create_task(i.run()) for i in (*self._informers, *self._outside, self._sinks)]
             running.append(group.create_task(measure_loop_lag(self._metrics)))
             running.append(group.create_task(self._recorder.run()))
-            running.append(group.create_task(self._serve_link()))
-            running.append(group.create_task(self._view.serve(self._listening)))
+            running.append(group.create_task(self._listener.run()))
+            running.append(group.create_task(self._view.serve(self._listener.listening)))
             stopper = group.create_task(stopping.wait())
             synced = group.create_task(self._synced())
             await asyncio.wait({synced, stopper}, return_when=asyncio.FIRST_COMPLETED)
@@ -359,94 +367,6 @@ class Operator:
             await client.close()
 
         return keepers, close
-
-    # -- the link --------------------------------------------------------------------------------------------------
-
-    async def _serve_link(self) -> None:
-        """Answer agents for as long as the process lives: who does not lead says so, and is dialled no second time."""
-        first, later = CERTIFICATE_SECONDS
-        while True:
-            if self._elector.leading() is None:  # a leader renews what is stored
-                try:
-                    await self._certificates.load()
-                except (KubeError, DamagedAuthority) as error:
-                    _log.info("the link's certificate could not be read", why=str(error))
-            if self._certificates.present and not self._listening.is_set():
-                await self._listen()
-                self._listening.set()
-            await asyncio.sleep(later if self._listening.is_set() else first)
-
-    async def _listen(self) -> None:
-        """Start the link. Another program on this machine may be about to let go of the port."""
-        deadline = time.monotonic() + LISTEN_SECONDS
-        while True:
-            try:
-                port = await self._link.start()
-            except RuntimeError:  # what grpc raises for a port that is taken
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.1)
-            else:
-                _log.info("listening for agents", link_port=port)
-                return
-
-    # -- what the informers tell -----------------------------------------------------------------------------------
-
-    def _task(self, obj: dict[str, Any]) -> ObservedTask:
-        record = convert.observed_task(obj)
-        self._epochs.on_task(record.epoch)
-        queue = self._queues.store.find(*record.task.queue_key)
-        if queue is not None and queue.queue.dispatch is Dispatch.LAZY and record.fault is None:
-            self._payloads.seen(record, convert.payload(obj))
-        return record
-
-    def _task_event(self, event: Change[ObservedTask]) -> None:
-        if isinstance(event, Deleted):
-            self._tally.gone(event.old.task.uid)
-            self._payloads.gone(event.old.task.uid)
-            self._retention.gone(event.old, time.time())
-            self._dispatcher.task_deleted(event.old.task.uid)
-            self._view.task_event(event)
-            return
-        if isinstance(event, Updated) and went_back(event.old, event.new):
-            self._fail()
-            return
-        self._tally.seen(event.new)
-        self._retention.seen(event.new)
-        if isinstance(event, Added):
-            self._observer.seen(event.new)
-        self._dispatcher.task_observed(event.new)
-        self._view.task_event(event)
-
-    def _pod_event(self, event: Change[SeenPod]) -> None:
-        if isinstance(event, Deleted):
-            self._dispatcher.pod_gone(event.old.record)
-        else:
-            self._dispatcher.pod_observed(event.new.record)
-
-    def _queue_event(self, event: Change[SeenQueue]) -> None:
-        if isinstance(event, Deleted):
-            key = event.old.queue.key
-            self._dispatcher.queue_deleted(key)
-            self._retention.queue_deleted(key)
-            self._metrics.forget_queue(*key)
-            return
-        self._retention.queue_applied(event.new.queue.key, event.new.keep)
-        # Most changes are of status, which is our own word.
-        if not isinstance(event, Updated) or event.new.queue != event.old.queue:
-            self._dispatcher.queue_applied(event.new.queue)
-        if is_new_spec(event):
-            self._look_at(set(), {event.new.queue.key})
-
-    def _pool_event(self, event: Change[SeenPool]) -> None:
-        if isinstance(event, Deleted):
-            self._dispatcher.pool_deleted(event.old.pool.key)
-            return
-        # As of queues: most changes are of status.
-        if not isinstance(event, Updated) or event.new.pool != event.old.pool:
-            self._dispatcher.pool_applied(event.new.pool)
-        if is_new_spec(event):
-            self._look_at({event.new.pool.key}, set())
 
     # -- small ports -----------------------------------------------------------------------------------------------
 
