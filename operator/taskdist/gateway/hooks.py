@@ -1,10 +1,8 @@
 """Which webhooks there are, and what their deliveries are signed with."""
 
 import asyncio
-import base64
-import binascii
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,18 +10,17 @@ from taskdist.api import Unreadable
 from taskdist.intake.mapping import MappingError
 from taskdist.intake.webhooks import Hook, compile_webhook
 from taskdist.kube import (
-    SECRETS,
     Aside,
     Change,
     Client,
     Deleted,
     KubeError,
     Obj,
-    as_object,
     name_of,
     namespace_of,
     uid_of,
 )
+from taskdist.kube.secret_values import SecretUnusable, read_secret
 from taskdist.protocol import reading
 
 Key = tuple[str, str]
@@ -31,6 +28,7 @@ KEPT_SECONDS = 10.0
 """How long what a Secret holds is kept, in seconds: a new one is good within that time."""
 FAILED_SECONDS = 2.0
 """How long it is not asked for again where it could not be read."""
+_GRANT = "grant `taskdist gateway` get on it, as docs/webhooks.md says"
 
 
 class SeenSource(NamedTuple):
@@ -94,7 +92,7 @@ class SecretUnread(Exception):
 class _Kept:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     until: float = 0.0
-    values: dict[str, bytes] | str = ""
+    values: Mapping[str, bytes] | str = ""
 
 
 class Secrets:
@@ -116,17 +114,16 @@ class Secrets:
                 kept.values = await self._read(namespace, name)
                 kept.until = self._clock() + (FAILED_SECONDS if isinstance(kept.values, str) else KEPT_SECONDS)
         if isinstance(kept.values, str):
-            raise SecretUnread(f"Secret {name} cannot be read: {kept.values}")
+            raise SecretUnread(kept.values)
         if found := [kept.values[key] for key in keys if key in kept.values]:
             return found
         raise SecretUnread(f"Secret {name} has none of the keys {', '.join(keys)}: add one")
 
-    async def _read(self, namespace: str, name: str) -> dict[str, bytes] | str:
+    async def _read(self, namespace: str, name: str) -> Mapping[str, bytes] | str:
         """Return its values, or why there are none."""
         try:
-            data = as_object((await self._client.get(SECRETS, name, namespace)).get("data"))
-            return {str(key): base64.b64decode(text, validate=True) for key, text in data.items()}
-        except KubeError as error:
+            return await read_secret(self._client, namespace, name, (), _GRANT)
+        except SecretUnusable as error:
             return str(error)
-        except (TypeError, ValueError, binascii.Error):
-            return "it holds what is no base64"
+        except KubeError as error:
+            return f"Secret {name} cannot be read: {error}"
