@@ -10,7 +10,18 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, StringConstraints
 
-from taskdist.api.meta import AS_SET, Condition, LabelSelector, Message, Model, Name, ObjectMeta, Word, as_map
+from taskdist.api.meta import (
+    AS_SET,
+    Condition,
+    LabelSelector,
+    Message,
+    Model,
+    Name,
+    ObjectMeta,
+    SecretName,
+    Word,
+    as_map,
+)
 from taskdist.api.template import Template
 
 # The fields of the spec of which exactly one is there.
@@ -18,7 +29,6 @@ TARGETS: Final = ("http",)
 # The longest result that a Task has, in bytes.
 MAX_RESULT_BYTES: Final = 65_536
 
-_SECRET = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 # With a host, and without a name or password in it; no spaces and no fragment.
 URL_PATTERN = r"^https?://[^\s/?#@]+([/?][^\s#]*)?$"
 # A name of a header: a token of HTTP.
@@ -105,7 +115,7 @@ class Http(Model):
         description="Where they are posted. https, unless whoever runs taskdist allows the host; redirects are not "
         "followed."
     )
-    secret_name: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=_SECRET)] | None = Field(
+    secret_name: SecretName | None = Field(
         default=None,
         description="A Secret of the sink's namespace: secret signs requests as Standard Webhooks say (base64, after "
         "whsec_); token is sent as Authorization: Bearer; ca.crt verifies the receiver instead of the authorities of "

@@ -3,7 +3,7 @@
 import typer
 
 from taskdist.cli.options import examples
-from taskdist.cli.run import USAGE, complain, extra
+from taskdist.cli.run import configured, extra
 
 
 def add(app: typer.Typer, program: str) -> None:
@@ -21,15 +21,8 @@ def sinks() -> None:
 
     It runs the TaskSinks: see kubectl get tn. Of several such processes one works, the others stand by.
     """
-    from taskdist.common.environment import SettingsError
-
     with extra("sinks"):
         from taskdist.sinks.main import run as run_sinks
         from taskdist.sinks.settings import Settings
 
-    try:
-        settings = Settings.from_env()
-    except SettingsError as error:
-        complain(str(error))
-        raise typer.Exit(USAGE) from None
-    raise typer.Exit(run_sinks(settings))
+    raise typer.Exit(run_sinks(configured(Settings.from_env)))

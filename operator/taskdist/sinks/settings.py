@@ -1,11 +1,11 @@
-"""What the process is told from outside: one frozen value, read from the environment once, at the start."""
+"""Settings of the process: one frozen value, read from the environment once, at the start."""
 
 import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from taskdist.common.environment import Environment, SettingsError, distinct_ports
+from taskdist.common.environment import Environment, SettingsError
 from taskdist.observability.logs import LEVELS
 from taskdist.outgoing.addresses import PUBLIC_ONLY, Allowed, Malformed, parse_allowed
 
@@ -34,11 +34,7 @@ class Settings:
             SettingsError: one is missing or malformed, or two contradict each other.
         """
         read = Environment(env)
-        ports = {
-            "TASKDIST_SINKS_METRICS_PORT": read.whole("TASKDIST_SINKS_METRICS_PORT", 8080, 1, 65535),
-            "TASKDIST_SINKS_HEALTH_PORT": read.whole("TASKDIST_SINKS_HEALTH_PORT", 8081, 1, 65535),
-        }
-        distinct_ports(ports)
+        ports = read.ports({"TASKDIST_SINKS_METRICS_PORT": 8080, "TASKDIST_SINKS_HEALTH_PORT": 8081})
         try:
             allowed = parse_allowed(read.names("TASKDIST_SINKS_ALLOWED"))
         except Malformed as error:

@@ -146,7 +146,11 @@ async def test_nothing_is_deleted_before_it_is_known_what_sinks_hold_back(
     monkeypatch.setattr(reaper, "KNOWN_SECONDS", 60.0 if known else 0.01)
     room, learnt, deleted = Room(), asyncio.Event(), asyncio.Event()
     room.server.before = deleted.set
-    made = Reaper(room.server, room.retention, lambda: True, lambda _: None, lambda: room.now, known=learnt.wait)
+
+    async def are_known() -> None:
+        await learnt.wait()
+
+    made = Reaper(room.server, room.retention, lambda: True, lambda _: None, lambda: room.now, known=are_known)
     running = asyncio.create_task(made.run())
     if known:
         for _ in range(5):
