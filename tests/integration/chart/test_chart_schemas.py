@@ -111,6 +111,7 @@ def test_the_chart_with_its_options_conforms(schemas: Path, render: Any) -> None
         "watchNamespaces={a,b}",
         *("gateway.enabled=true", "gateway.tlsSecret=tls", "mcp.enabled=true", "mcp.tlsSecret=tls"),
         *("sources.enabled=true", "archive.enabled=true", "archive.dsnSecret.name=db"),
+        *("sinks.enabled=true", "sinks.secretNamespaces={c}"),
     )
     code, resources = conform(schemas, yaml.safe_dump_all(documents))
     assert code == 0, [each for each in resources if each["status"] != "statusValid"]
