@@ -11,7 +11,7 @@ from typing import Any
 
 from taskdist.api.reasons import Phase
 from taskdist.api.task import MUTABLE_FIELDS, TaskSpec, TaskStatus
-from taskdist.api.tasksink import TARGETS
+from taskdist.api.tasksink import TARGETS, SinkRetry
 from taskdist.api.tasksource import SCHEDULE_PATTERN, SOURCES
 from taskdist.api.template import TEMPLATE_PATTERN, TaskTemplate
 
@@ -265,7 +265,9 @@ NESTED: dict[str, list[Rule]] = {
     "TaskSinkSpec": [_path_rule("key")],
     "SinkRetry": [
         rule(
-            "self.initialSeconds <= self.maxSeconds",
+            # Asked of the default too, an object that is empty yet.
+            f"self.?initialSeconds.orValue({SinkRetry().initial_seconds:.1f}) "
+            f"<= self.?maxSeconds.orValue({SinkRetry().max_seconds:.1f})",
             "initialSeconds must not be more than maxSeconds: raise maxSeconds",
             ".initialSeconds",
         ),
