@@ -8,11 +8,9 @@ import json
 import os
 import random
 import secrets
-import ssl
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,18 +21,18 @@ from typing import Any, Protocol
 import pytest
 import yaml
 
+import door_rights
+from door_rights import ROOT
+from etcd_store import TaskStore
 from outages import Outages
 from patience import until
 from taskdist.intake.consuming import PARALLEL
 from taskdist.kube import TASKS, KubeError
 from taskdist.kube import Client as KubeClient
-from taskdist.local.binaries import find
-from taskdist.local.certificates import LocalAuthority
 from taskdist.local.controlplane import free_ports
 from taskdist.local.rest import Client
 from taskdist.local.stack import OPERATOR_NAMESPACE, Stack
 
-ROOT = Path(__file__).parents[1]
 GROUP = "/apis/taskdist.dev/v1alpha1"
 # The Secret of a source that needs one.
 SECRET = "login"
@@ -108,7 +106,7 @@ class Room:
         self.outages.add("sources", self.kill_sources, self.start_sources)
         self.outages.add("broker", broker.kill, broker.start)
         self._kubeconfig = stack.plane.kubeconfig_for(OPERATOR_NAMESPACE, "taskdist-sources")
-        self._etcd = self._etcd_request()
+        self._store = TaskStore(stack.plane, namespace)
 
     def path(self, plural: str) -> str:
         return f"{GROUP}/namespaces/{self.namespace}/{plural}"
@@ -191,12 +189,11 @@ class Room:
 
     def count(self) -> int:
         """Count the Tasks, at no cost for the API server."""
-        return int(self._range({"count_only": True}).get("count", 0))
+        return self._store.count()
 
     def created(self) -> list[str]:
         """Return the names of the Tasks in the order in which they were created."""
-        answer = self._range({"keys_only": True, "sort_target": "CREATE", "sort_order": "ASCEND"})
-        return [base64.b64decode(each["key"]).decode().rpartition("/")[2] for each in answer["kvs"]]
+        return self._store.created()
 
     def rate(self, wanted: int) -> float:
         """Measure how many Tasks a second are created until so many are there: from a tenth on, so that all runs."""
@@ -228,34 +225,10 @@ class Room:
             creating.result()
         return (before + RATE_MESSAGES - first) / (time.monotonic() - begun)
 
-    def _range(self, how: dict[str, Any]) -> Any:
-        url, context = self._etcd
-        first = f"/registry/taskdist.dev/tasks/{self.namespace}/".encode()
-        last = first[:-1] + bytes([first[-1] + 1])
-        body = {"key": base64.b64encode(first).decode(), "range_end": base64.b64encode(last).decode(), **how}
-        with urllib.request.urlopen(f"{url}/v3/kv/range", json.dumps(body).encode(), 60, context=context) as answer:
-            return json.load(answer)
-
-    def _etcd_request(self) -> tuple[str, ssl.SSLContext]:
-        plane = self.stack.plane
-        arguments = plane.processes["etcd"].args
-        assert isinstance(arguments, list)
-        url = next(str(each).partition("=")[2] for each in arguments if str(each).startswith("--listen-client-urls"))
-        authority = LocalAuthority(plane.directory / "pki" / "etcd")
-        pair = authority.client("test")
-        context = ssl.create_default_context(cafile=str(authority.certificate))
-        context.load_cert_chain(pair.certificate, pair.key)
-        return url, context
-
 
 def grant(stack: Stack) -> None:
     """Give the process's ServiceAccount the rights that the chart gives it, and no others."""
-    command = [str(find("helm")), "template", "taskdist", str(ROOT / "charts" / "taskdist"), "-n", OPERATOR_NAMESPACE]
-    command += ["--kube-version", "1.34.0", "--set", "sources.enabled=true", "-s", "templates/sources.yaml"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    wanted = [each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] != "Deployment"]
-    assert len(wanted) >= 5
-    stack.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(wanted))
+    door_rights.grant(stack, "sources")
 
 
 @contextmanager
@@ -263,13 +236,7 @@ def room(stack: Stack, broker: Broker) -> Iterator[Room]:
     """Make a namespace of a test's own, in which the process may read the one Secret."""
     name = f"source-{secrets.token_hex(4)}"
     stack.plane.client.create("/api/v1/namespaces", {"metadata": {"name": name}})
-    account = {"kind": "ServiceAccount", "name": "taskdist-sources", "namespace": OPERATOR_NAMESPACE}
-    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{name}"
-    rules = [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": [SECRET], "verbs": ["get"]}]
-    stack.plane.client.create(f"{rbac}/roles", {"metadata": {"name": SECRET}, "rules": rules})
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": SECRET}
-    binding = {"metadata": {"name": SECRET}, "roleRef": role, "subjects": [account]}
-    stack.plane.client.create(f"{rbac}/rolebindings", binding)
+    door_rights.may_read(stack, "sources", name, SECRET)
     made = Room(stack, broker, name)
     yield made
     if made.sources is not None and made.sources.poll() is None:

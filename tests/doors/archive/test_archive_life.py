@@ -23,18 +23,16 @@ from typing import Any
 
 import psycopg
 import pytest
-import yaml
 
+from door_rights import grant
 from outages import Outages
 from patience import until
 from postgres import Postgres
 from taskdist.kube import ApiError, KubeError
-from taskdist.local.binaries import find
 from taskdist.local.controlplane import free_ports
 from taskdist.local.rest import Client
 from taskdist.local.stack import OPERATOR_NAMESPACE, Stack
 
-ROOT = Path(__file__).parents[3]
 GROUP = "/apis/taskdist.dev/v1alpha1"
 TASKS = 2000
 CREATORS = 6
@@ -126,13 +124,7 @@ class Room:
 @pytest.fixture(scope="module")
 def rights(stack: Stack) -> None:
     """The archive's ServiceAccount, with the rights that the chart gives it and no others."""
-    command = [str(find("helm")), "template", "taskdist", str(ROOT / "charts" / "taskdist"), "-n", OPERATOR_NAMESPACE]
-    command += ["--kube-version", "1.34.0"]
-    command += ["--set", "archive.enabled=true", "--set", "archive.dsnSecret.name=db", "-s", "templates/archive.yaml"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    wanted = [each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] != "Deployment"]
-    assert len(wanted) == 5
-    stack.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(wanted))
+    grant(stack, "archive", "archive.dsnSecret.name=db")
 
 
 @pytest.fixture
