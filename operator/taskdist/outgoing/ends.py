@@ -23,6 +23,9 @@ ENDS: Final = {
     "Cancelled": "cancelled",
     "DeadLettered": "deadlettered",
 }
+# What a reference to a result says, and the most bytes of one.
+_REFERENCE: Final = ("uri", "size", "sha256", "contentType")
+_MOST_REFERENCE: Final = 4096
 # The longest key, in characters; a longer one is cut.
 MAX_KEY: Final = 1024
 
@@ -107,7 +110,7 @@ class Selection:
         ended = read(_text(status.get("finishedAt")) or None)
         if self._since is not None and ended is not None and ended < self._since:
             return False
-        return meets(_dict(metadata.get("labels")), self._labels)
+        return meets(_labels(metadata), self._labels)
 
     def end(self, obj: Obj) -> End:
         """Return the end of a Task that is selected."""
@@ -170,7 +173,7 @@ def event_of(obj: Obj, most_result_bytes: int) -> dict[str, Any]:
         "reason": _text(status.get("reason")),
         "message": _text(status.get("message")),
         "attempts": status["attempt"] if type(status.get("attempt")) is int else 0,
-        "labels": _dict(metadata.get("labels")),
+        "labels": _labels(metadata),
     }
     for field, value in (
         ("orderingKey", spec.get("orderingKey")),
@@ -185,6 +188,11 @@ def event_of(obj: Obj, most_result_bytes: int) -> dict[str, Any]:
             data["result"] = result
         else:
             data["resultOmitted"] = True
+    if ref := {name: value for name, value in _dict(status.get("resultRef")).items() if name in _REFERENCE}:
+        # Who may read the object is the store's business; without results the place is not told either.
+        data |= (
+            {"resultRef": ref} if _bounded(ref, min(most_result_bytes, _MOST_REFERENCE)) else {"resultOmitted": True}
+        )
     event: dict[str, Any] = {
         "specversion": "1.0",
         "id": end_id(obj),
@@ -225,6 +233,11 @@ def _requirements(selector: LabelSelector | None) -> tuple[Requirement, ...]:
         for each in selector.match_expressions
     )
     return (*exact, *further)
+
+
+def _labels(metadata: Mapping[str, Any]) -> dict[str, str]:
+    labels = _dict(metadata.get("labels"))
+    return {name: value for name, value in labels.items() if isinstance(value, str)}
 
 
 def _dict(value: Any) -> dict[str, Any]:

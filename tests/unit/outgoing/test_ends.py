@@ -137,6 +137,35 @@ def test_a_result_is_told_within_its_bound(most: int, result: Any, told: dict[st
     assert {name: data[name] for name in ("result", "resultOmitted") if name in data} == told
 
 
+REF = {"uri": "s3://tasks/team/results/u7", "size": 70_000, "sha256": "0f" * 32, "contentType": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("most", "ref", "told"),
+    [
+        pytest.param(65_536, REF, {"resultRef": REF}, id="a place in the store"),
+        pytest.param(65_536, {**REF, "more": [1]}, {"resultRef": REF}, id="what it says beside is left out"),
+        pytest.param(0, REF, {"resultOmitted": True}, id="nothing of results is told"),
+        pytest.param(65_536, {"uri": "s" * 5000}, {"resultOmitted": True}, id="beyond all bounds"),
+        pytest.param(65_536, ["s3://a/b"], {}, id="no reference"),
+    ],
+)
+def test_of_a_result_in_the_store_the_place_is_told(most: int, ref: Any, told: dict[str, Any]) -> None:
+    obj = task()
+    del obj["status"]["result"]
+    obj["status"]["resultRef"] = ref
+    data = json.loads(selection(maxResultBytes=most).end(obj).body)["data"]
+    assert {name: data[name] for name in ("resultRef", "resultOmitted") if name in data} == told
+
+
+@pytest.mark.parametrize("value", [["x"], {"a": "b"}, 7, None])
+def test_a_label_that_is_no_text_meets_nothing_and_harms_nobody(value: Any) -> None:
+    odd = task(labels={"app": value, "tier": "web"})
+    assert not selection(selector={"labels": {"matchLabels": {"app": "shop"}}}).selects(odd)
+    assert selection(selector={"labels": {"matchLabels": {"tier": "web"}}}).selects(odd)
+    assert json.loads(selection().end(odd).body)["data"]["labels"] == {"tier": "web"}
+
+
 @pytest.mark.parametrize(
     ("selector", "selected"),
     [
