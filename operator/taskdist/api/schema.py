@@ -131,7 +131,8 @@ def _key_rules(names: Schema, path: str) -> list[Schema]:
     if "pattern" in names:
         rules.append(
             {
-                "rule": f"self.all(k, k.matches('{names['pattern']}'))",
+                # A raw text, as no pattern of ours has quotation marks and some have the other sign.
+                "rule": f'self.all(k, k.matches(r"{names["pattern"]}"))',
                 "message": f"{where}: rename the keys, each must match {names['pattern']}",
             }
         )

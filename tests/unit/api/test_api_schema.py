@@ -111,7 +111,7 @@ def test_translation(annotation: Any, field: Any, expected: dict[str, Any]) -> N
 def test_the_keys_of_a_map_get_their_pattern_as_a_rule() -> None:
     key = Annotated[str, Field(max_length=5, pattern="^a+$")]
     schema = field_schema(Annotated[dict[key, int], Field(max_length=3)])
-    assert [each["rule"] for each in schema["x-kubernetes-validations"]][1] == "self.all(k, k.matches('^a+$'))"
+    assert [each["rule"] for each in schema["x-kubernetes-validations"]][1] == 'self.all(k, k.matches(r"^a+$"))'
 
 
 def test_rules_of_a_nested_model_stand_where_it_stands() -> None:
