@@ -2,7 +2,8 @@
 
 What the API server tells comes in by its versions (`heard`, `listed`), each end with its key. Of one key one end is on
 its way at a time; keys do not wait for each other. An end that fails is tried again with growing waits, and in the end
-given up, so that it holds back its key for a time and the rest never.
+given up, so that it holds back its key for a time and the rest never. A receiver that cannot be reached, or takes
+nothing now, is tried by one end at a time, with growing waits: however many wait, it is asked no more often.
 
 `position` is the version up to which all is told or given up: whoever begins anew from there loses nothing, and tells
 at most again what was told above it. Memory is bounded: ends by their number, their bodies by their bytes. An end
@@ -80,6 +81,9 @@ class Delivery:
         self._sending = 0
         self._taken = 0
         self._rests_until = 0.0
+        # Tries in a row that found no receiver, and for how long it was then let rest: one wait after another.
+        self._misses = 0
+        self._rests = 0
         self._heard = position
         self._untold: list[tuple[int, str]] = []
         self._told: OrderedDict[str, None] = OrderedDict()
@@ -153,7 +157,7 @@ class Delivery:
         while self._waiting and self._waiting[0][0] <= now:
             self._ready.append(heappop(self._waiting)[1])
         found: list[End] = []
-        while self._ready and self._sending < self._rules.in_flight:
+        while self._ready and self._sending < self._most_at_once:
             held = self._held[self._keys[self._ready.popleft()][0]]
             if not held.tries:
                 held.since, held.taken_before = now, self._taken
@@ -164,13 +168,14 @@ class Delivery:
 
     def wake(self) -> float | None:
         """When `due` has more than now, if nothing happens before."""
-        if self._sending >= self._rules.in_flight or not (self._ready or self._waiting):
+        if self._sending >= self._most_at_once or not (self._ready or self._waiting):
             return None
         return max(self._rests_until, 0.0 if self._ready else self._waiting[0][0])
 
     def told(self, end_id: str) -> None:
         """The receiver took it."""
         self._taken += 1
+        self._misses = self._rests = 0
         self._over(end_id)
 
     def gone(self, end_id: str) -> None:
@@ -184,7 +189,11 @@ class Delivery:
     def failed(self, end_id: str, failure: Failure, now: float) -> bool:
         """It could not be told. Returns whether it is given up."""
         held, rules = self._held[end_id], self._rules
-        held.failures += failure is not Failure.UNAVAILABLE
+        if failure is Failure.UNAVAILABLE:
+            self._missed(now)
+        else:
+            held.failures += 1
+            self._misses = self._rests = 0
         most = min(rules.max_attempts, MOST_REJECTIONS) if failure is Failure.REJECTED else rules.max_attempts
         # A receiver that takes no other either is not poisoned by this one.
         poison = held.failures >= most and self._taken > held.taken_before
@@ -195,6 +204,17 @@ class Delivery:
         self._sending -= 1
         heappush(self._waiting, (min(now + rules.waits.full(held.tries - 1), gives_up), held.end.key))
         return False
+
+    @property
+    def _most_at_once(self) -> int:
+        return 1 if self._rests else self._rules.in_flight
+
+    def _missed(self, now: float) -> None:
+        """No receiver was found. Once as many in a row as may be on their way say so, it is let rest."""
+        self._misses += 1
+        if self._misses >= self._rules.in_flight and now >= self._rests_until:
+            self.rest(now + self._rules.waits.full(self._rests))
+            self._rests += 1
 
     def _over(self, end_id: str) -> None:
         held = self._held.pop(end_id)

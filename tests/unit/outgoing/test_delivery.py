@@ -106,7 +106,11 @@ def test_after_its_time_an_end_is_given_up_in_any_case(failure: Failure) -> None
     assert sent(made, 105.0) == ["e1"]
     assert made.failed("e1", failure, 105.0) is True
     assert made.position == 1
-    assert sent(made, 105.0) == ["e2"]
+    # Where no receiver was found, it rests first.
+    then = made.wake()
+    assert then is not None
+    assert (then > 105.0) == (failure is Failure.UNAVAILABLE)
+    assert sent(made, max(then, 105.0)) == ["e2"]
 
 
 def test_a_receiver_that_asks_for_rest_is_left_alone() -> None:
@@ -199,6 +203,67 @@ def test_of_a_list_the_lowest_versions_are_kept_in_order(versions: list[int], mo
     assert [each.version for each in kept.in_order()] == sorted(versions)[:most]
     assert sum(len(each.body) for each in kept.in_order()) <= 6
     assert kept.more == (len(versions) > most)
+
+
+def asked(made: Delivery, seconds: float, failure: Failure | None) -> list[float]:
+    """Send what is due for so long, each answered at once; return when each was sent."""
+    now, sent = 0.0, []
+    while now <= seconds:
+        for each in made.due(now):
+            sent.append(now)
+            if failure is None:
+                made.told(each.id)
+            else:
+                made.failed(each.id, failure, now)
+        wake = made.wake()
+        if wake is None:
+            break
+        now = max(wake, now + 0.001)
+    return sent
+
+
+def test_a_receiver_that_is_down_is_asked_no_more_often_however_many_ends_wait() -> None:
+    made = Delivery(Rules(in_flight=16, waits=Backoff(first=1, most=300)))
+    for version in range(1, 10_001):
+        made.add(end(version, str(version)))
+    sent = asked(made, 3600, Failure.UNAVAILABLE)
+    assert len(sent) < 16 + 9 + 3600 / 300 + 2
+    assert len([each for each in sent if each < 60]) < 16 + 7
+
+
+def test_once_it_is_back_all_go_out_at_once() -> None:
+    made = Delivery(Rules(in_flight=16, waits=Backoff(first=1, most=8)))
+    for version in range(1, 1001):
+        made.add(end(version, str(version)))
+    asked(made, 100, Failure.UNAVAILABLE)
+    probe = made.due(200.0)
+    assert len(probe) == 1
+    made.told(probe[0].id)
+    assert len(made.due(200.0)) == 16
+
+
+@pytest.mark.parametrize("failure", [Failure.FAILED, Failure.REJECTED])
+def test_a_receiver_that_answers_is_not_taken_for_one_that_is_down(failure: Failure) -> None:
+    made = Delivery(Rules(in_flight=2, waits=Backoff(first=1, most=8)))
+    for version in range(1, 101):
+        made.add(end(version, str(version)))
+    assert len([each for each in asked(made, 0.5, failure) if each < 0.5]) == 100
+
+
+def test_some_that_no_receiver_takes_do_not_slow_the_others() -> None:
+    """Such as those of one routing key, whose queue is full."""
+    made, now, told = Delivery(Rules(in_flight=4, waits=Backoff(first=1, most=8))), 0.0, 0
+    for version in range(1, 401):
+        made.add(end(version, str(version)))
+    while (found := made.due(now)) and now < 1:
+        for each in found:
+            if each.version % 2:
+                made.failed(each.id, Failure.UNAVAILABLE, now)
+            else:
+                made.told(each.id)
+                told += 1
+        now += 0.001
+    assert told == 200
 
 
 @dataclass
