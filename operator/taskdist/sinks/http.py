@@ -30,6 +30,8 @@ from taskdist.sinks.receiver import NotTold, Stopped, Trouble
 
 # The longest that a receiver may ask for rest, in seconds.
 MOST_REST: Final = 3600.0
+# How long a name's addresses are used again, in seconds.
+LOOKUP_SECONDS: Final = 5
 _SECRET: Final = "secret"
 _TOKEN: Final = "token"
 # Statuses by which an end has no part in the failure, and those that say nothing of it: it is tried again.
@@ -125,7 +127,10 @@ def open_http(
     connector = aiohttp.TCPConnector(
         ssl=tls,
         limit=in_flight,
-        use_dns_cache=False,
+        # So that one of those that wait looks the name up, in one of the threads that all sinks share. An address is
+        # looked at when it is dialled, however old the answer is.
+        use_dns_cache=True,
+        ttl_dns_cache=LOOKUP_SECONDS,
         resolver=resolver,
         socket_factory=_guarded(url.host or "", url.scheme == "http", allowed),
     )

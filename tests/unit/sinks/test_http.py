@@ -210,6 +210,27 @@ async def test_a_name_that_is_allowed_by_its_network_is_dialled_where_it_leads(s
     assert len(site.asked) == 1
 
 
+async def test_a_name_server_that_never_answers_holds_one_thread_and_not_all() -> None:
+    """Names are looked up in threads that all sinks share, and nobody can take one back."""
+    asked = 0
+
+    class Silent(Named):
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> list[ResolveResult]:
+            nonlocal asked
+            asked += 1
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    spec = Http.model_validate({"url": "https://silent.example.com/", "timeoutSeconds": 1})
+    receiver = open_http(spec, {}, PUBLIC_ONLY, 64, resolver=Silent())
+    told = await asyncio.gather(*(receiver.tell(END) for _ in range(64)), return_exceptions=True)
+    assert all(isinstance(each, NotTold) for each in told)
+    assert asked == 1
+    await receiver.close()
+
+
 async def test_plain_http_to_the_internet_is_refused() -> None:
     with pytest.raises(NotTold, match="may not send to"):
         await tell("http://receiver.example.com/", allowed=PUBLIC_ONLY, resolver=Named("1.1.1.1"))
