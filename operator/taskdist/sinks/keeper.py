@@ -101,7 +101,8 @@ class Sinks:
         entry = self._entries.pop(key, None)
         if entry is not None and entry.task is not None:
             entry.task.cancel()
-            self._metrics.gone(key)
+            # Once it has had its last word, and no other of its name has come meanwhile.
+            entry.task.add_done_callback(lambda _: None if key in self._entries else self._metrics.gone(key))
 
     async def close(self) -> None:
         """End all of them, and begin none any more."""

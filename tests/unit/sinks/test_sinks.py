@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import random
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from taskdist.api import SinkReason
-from taskdist.kube import TASKS, ApiError, Unreachable
+from taskdist.kube import TASKS, TASKSINKS, ApiError, Unreachable
 from taskdist.outgoing.delivery import Delivery, Failure
 from taskdist.outgoing.ends import End
 from taskdist.sinks import sending
@@ -326,6 +327,75 @@ async def test_a_sink_that_is_deleted_tells_nothing_any_more(world: World) -> No
     world.server.end("a")
     await world.pass_seconds(10)
     assert (world.receiver.took, world.receiver.closed) == ([], 1)
+
+
+def gauges(world: World) -> dict[str, float]:
+    """What metrics say of the sink as it is, by name."""
+    return {
+        each.name: each.value
+        for family in world.metrics.registry.collect()
+        for each in family.samples
+        if family.type == "gauge" and each.labels.get("sink") == "sink"
+    }
+
+
+async def test_of_a_sink_that_is_deleted_while_ends_wait_no_gauge_stays(world: World) -> None:
+    world.receiver.answer = fails(failure=Failure.UNAVAILABLE, why="nobody answers there")
+    await world.apply()
+    world.server.end("a")
+    await world.pass_seconds(60)
+    assert gauges(world)["taskdist_sink_pending"] == 1
+    del world.server.objects[str(TASKSINKS), "sink"]
+    world.sinks.deleted(("team", "sink"))
+    await world.pass_seconds(10)
+    assert gauges(world) == {}
+
+
+async def test_a_sink_that_is_made_anew_while_ends_wait_tells_what_ends_from_then_on(world: World) -> None:
+    world.receiver.hold = asyncio.Event()
+    await world.apply()
+    world.server.end("a")
+    await world.pass_seconds(6)
+    world.sinks.deleted(("team", "sink"))
+    await world.pass_seconds(2)
+    known = world.server.objects.pop((str(TASKSINKS), "sink"))
+    born = world.clock.now().isoformat()
+    body = {"metadata": {**known["metadata"], "uid": "another", "creationTimestamp": born}, "spec": known["spec"]}
+    world.sinks.seen(copy.deepcopy(world.server.put(TASKSINKS, body)))
+    world.receiver.hold.set()
+    await world.clock.settle()
+    world.server.end("b", at=born)
+    await world.pass_seconds(6)
+    assert world.receiver.took == ["b"]
+    assert (world.status["delivered"], world.status["pending"]) == (1, 0)
+    assert gauges(world)["taskdist_sink_pending"] == 0
+
+
+async def test_twenty_thousand_ends_that_wait_for_a_receiver_are_told_in_order_once_it_is_back(world: World) -> None:
+    world.server.page_size = 500
+    tries = 0
+
+    def down(_: End) -> None:
+        nonlocal tries
+        tries += 1
+        raise NotTold(Failure.UNAVAILABLE, "nobody answers there")
+
+    world.receiver.answer = down
+    for number in range(20_000):
+        world.server.end(f"t{number}", key=str(number % 50))
+    await world.apply()
+    await world.pass_seconds(300)
+    assert tries < 30
+    assert world.status["pending"] <= 10_000
+    assert world.condition()[:2] == ("False", "Retrying")
+    world.receiver.answer = lambda _: None
+    await world.pass_seconds(900)
+    assert world.status["pending"] == 0
+    numbers = [int(name[1:]) for name in world.receiver.took]
+    assert sorted(numbers) == list(range(20_000))
+    for key in range(50):
+        of_key = [number for number in numbers if number % 50 == key]
+        assert of_key == sorted(of_key)
 
 
 async def test_after_etcd_was_restored_all_is_told_that_ends_since(world: World) -> None:
