@@ -1,24 +1,18 @@
 """A session with a RabbitMQ broker over AMQP 0-9-1.
 
-It uses aiormq, on which aio-pika is built, as it is: what aio-pika adds (reconnecting by itself, a message class that
-refuses a delivery mode it does not know) would hide from the source which deliveries are still its own.
-
 Two channels: deliveries and acknowledgements on one; on the other what the broker may answer by closing it, such as
 publishing to an exchange that is not there.
 """
 
 import asyncio
 import base64
-import contextlib
 import math
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
-from urllib.parse import quote
 
 import aiormq
 import pamqp.frame
@@ -26,21 +20,15 @@ import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
-from yarl import URL
 
 from taskdist.api import SourceReason
+from taskdist.brokers.amqp import ANSWER_SECONDS, CONNECT_SECONDS, Login, close, lost_is_told, words_of
+from taskdist.brokers.amqp_frames import MOST_BYTES, UNREADABLE, Hand, Transport
 from taskdist.intake.message import Message, Poison, PoisonReason, wire
-from taskdist.sources.amqp_frames import MOST_BYTES, UNREADABLE, Hand, Transport
 from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble, Waiting, told_of
 
 _log = structlog.get_logger("taskdist.sources")
 
-# A peer that says nothing for so long is gone, in seconds.
-HEARTBEAT_SECONDS: Final = 20
-# The longest that a connection, an answer and a farewell may take, in seconds.
-CONNECT_SECONDS: Final = 15.0
-ANSWER_SECONDS: Final = 20.0
-CLOSE_SECONDS: Final = 3.0
 # How deep headers are looked into.
 MAX_DEPTH: Final = 16
 # Headers by which RabbitMQ would route what is published once more, and to where its publisher wants.
@@ -67,30 +55,15 @@ _PROPERTIES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The queue that is read, and the login of its broker."""
+    """The queue that is read, and its broker."""
 
-    host: str
-    port: int
-    virtual_host: str
-    username: str
-    password: str
-    tls: ssl.SSLContext | None
+    login: Login
     queue: str
     prefetch: int
     dead_letter_exchange: str
     dead_letter_routing_key: str
     source: str
-    """Namespace and name of the source, for people who look at the broker."""
-
-    @property
-    def url(self) -> URL:
-        # Built of quoted parts: a virtual host may be any text, with slashes.
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        login = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}"
-        path = quote(self.virtual_host, safe="") if self.virtual_host != "/" else ""
-        query = f"heartbeat={HEARTBEAT_SECONDS}&name={quote(f'taskdist {self.source}', safe='')}"
-        scheme = "amqp" if self.tls is None else "amqps"
-        return URL(f"{scheme}://{login}@{host}:{self.port}/{path}?{query}", encoded=True)
+    """Namespace and name of the source, as dead letters tell it."""
 
 
 def message_of(body: bytes, properties: Basic.Properties, exchange: str, routing_key: str, now: datetime) -> Message:
@@ -177,7 +150,7 @@ class AmqpSession:
         channel.on_consumer_cancel_callbacks.add(self._cancelled)
 
     async def consume(self) -> None:
-        with _lost_is_told():
+        with lost_is_told(_lost):
             # Exclusive: two consumers, such as one of a process that is dying, would break the order by key.
             done = await self._channel.basic_consume(
                 self._address.queue, self._delivered, exclusive=True, timeout=ANSWER_SECONDS
@@ -185,7 +158,7 @@ class AmqpSession:
             self._tag = str(done.consumer_tag)
 
     async def pause(self) -> None:
-        with _lost_is_told():
+        with lost_is_told(_lost):
             await self._channel.basic_cancel(self._tag, timeout=ANSWER_SECONDS)
 
     async def acknowledge(self, tag: int) -> None:
@@ -197,7 +170,7 @@ class AmqpSession:
     async def _let_go(self, tag: int, telling: Awaitable[None]) -> None:
         """Tell what becomes of a message. A broker that does not read what it is told holds nobody up for long."""
         self._hand.release(tag)
-        with _lost_is_told():
+        with lost_is_told(_lost):
             async with asyncio.timeout(ANSWER_SECONDS):
                 await telling
 
@@ -222,7 +195,7 @@ class AmqpSession:
                 f"with the key {address.dead_letter_routing_key}: bind one"
             ) from None
         except (aiormq.AMQPChannelError, aiormq.DeliveryError) as error:
-            raise NotPublished(f"exchange {address.dead_letter_exchange}: {_words(error)}") from None
+            raise NotPublished(f"exchange {address.dead_letter_exchange}: {words_of(error)}") from None
         except TimeoutError:
             raise NotPublished(f"the broker has not confirmed it within {ANSWER_SECONDS:g} s") from None
 
@@ -233,20 +206,17 @@ class AmqpSession:
                 return Waiting(int(done.message_count or 0))
         except (aiormq.AMQPChannelError, TimeoutError) as error:
             raise Trouble(
-                SourceReason.BROKER_UNREACHABLE, f"queue {self._address.queue} cannot be asked: {_words(error)}"
+                SourceReason.BROKER_UNREACHABLE, f"queue {self._address.queue} cannot be asked: {words_of(error)}"
             ) from None
 
     async def close(self) -> None:
         self._closing = True
-        # What it says to its end is of no use to anybody, and a cancellation in its midst must not keep ours.
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._connection.close()
+        await close(self._connection)
 
     @asynccontextmanager
     async def _beside(self) -> AsyncIterator[AbstractChannel]:
         """The other channel, opened anew where the broker has closed it."""
-        with _lost_is_told(but=(aiormq.AMQPChannelError, aiormq.DeliveryError, TimeoutError)):
+        with lost_is_told(_lost, but=(aiormq.AMQPChannelError, aiormq.DeliveryError, TimeoutError)):
             if self._side is None or self._side.is_closed:
                 self._side = await self._connection.channel(
                     publisher_confirms=True, on_return_raises=True, timeout=ANSWER_SECONDS
@@ -279,7 +249,7 @@ class AmqpSession:
     def _ended(self, closing: "asyncio.Future[Any]") -> None:
         error = None if closing.cancelled() else closing.exception()
         if not self._closing:
-            self._lost(_words(error) if error is not None else "the connection was closed")
+            self._lost(words_of(error) if error is not None else "the connection was closed")
 
     def _cancelled(self, _: Any) -> None:
         self._lost(f"the broker has ended the consumer: was queue {self._address.queue} deleted or moved?")
@@ -292,18 +262,16 @@ async def open_session(
 ) -> AmqpSession:
     """Connect, and see that queue and exchange are there. Raises `Trouble`."""
     hand = Hand()
-    connection = aiormq.Connection(address.url, transport_factory=Transport(address.tls, hand))
+    connection = aiormq.Connection(address.login.url, transport_factory=Transport(address.login.tls, hand))
     try:
-        with _lost_is_told():
+        with lost_is_told(_lost):
             async with asyncio.timeout(CONNECT_SECONDS):
                 await connection.connect()
                 await _look(connection, address)
                 channel = await connection.channel(publisher_confirms=False)
                 await channel.basic_qos(prefetch_count=address.prefetch)
     except BaseException as error:
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await connection.close()
+        await close(connection)
         if isinstance(error, Trouble) and hand.farewell:
             raise Trouble(error.reason, hand.farewell[:500]) from None
         raise
@@ -318,28 +286,5 @@ async def _look(connection: AbstractConnection, address: Address) -> None:
     await channel.close()
 
 
-@contextmanager
-def _lost_is_told(but: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
-    """Make `Trouble` of whatever the library raises. A cancellation is let through only if it is our own.
-
-    The library cancels what waits for an answer when a connection ends; taken for ours, it would end the source.
-    """
-    try:
-        yield
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise Trouble(SourceReason.BROKER_UNREACHABLE, "the connection was lost") from None
-    except but:
-        raise
-    except TimeoutError:
-        raise Trouble(SourceReason.BROKER_UNREACHABLE, "the broker does not answer") from None
-    except Exception as error:
-        raise Trouble(SourceReason.BROKER_UNREACHABLE, _words(error)) from None
-
-
-def _words(error: BaseException) -> str:
-    """Return what the broker said, for people."""
-    said = ": ".join(str(each) for each in error.args if each is not None) or type(error).__name__
-    return said[:500]
+def _lost(words: str) -> Trouble:
+    return Trouble(SourceReason.BROKER_UNREACHABLE, words)

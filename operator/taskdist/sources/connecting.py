@@ -2,16 +2,12 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from taskdist.api import SQS, Kafka, RabbitMQ, SourceReason, StartFrom, TaskSource
 from taskdist.common.extras import Missing, extra
 from taskdist.kube import Client
 from taskdist.sources.broker import Open, Session, Told, Trouble
 from taskdist.sources.secrets import read_secret, text_of, tls_of
-
-_PLAIN_PORT: Final = 5672
-_TLS_PORT: Final = 5671
 
 
 def connect(client: Client, source: TaskSource, identity_namespaces: Collection[str] = ()) -> Open:
@@ -45,44 +41,55 @@ def _extra(name: str) -> Iterator[None]:
 
 async def _open_rabbitmq(client: Client, source: TaskSource, spec: RabbitMQ, told: Told) -> Session:
     with _extra("rabbitmq"):
+        from taskdist.brokers.amqp import Login
         from taskdist.sources.amqp import Address, open_session
     namespace = source.metadata.namespace
     secret = await read_secret(client, namespace, spec.secret_name, ("username", "password"))
-    address = Address(
+    source_name = f"{namespace}/{source.metadata.name}"
+    login = Login(
         host=spec.host,
-        port=spec.port or (_TLS_PORT if spec.tls else _PLAIN_PORT),
+        port=spec.port,
         virtual_host=spec.virtual_host,
         username=text_of(secret, "username"),
         password=text_of(secret, "password"),
         tls=tls_of(secret) if spec.tls else None,
+        name=source_name,
+    )
+    address = Address(
+        login=login,
         queue=spec.queue,
         prefetch=spec.prefetch,
         dead_letter_exchange=spec.dead_letter_exchange,
         dead_letter_routing_key=spec.dead_letter_routing_key or spec.queue,
-        source=f"{namespace}/{source.metadata.name}",
+        source=source_name,
     )
     return await open_session(address, told)
 
 
 async def _open_kafka(client: Client, source: TaskSource, spec: Kafka, told: Told) -> Session:
     with _extra("kafka"):
-        from taskdist.sources.kafka import open_session
-        from taskdist.sources.kafka_access import Address
+        from taskdist.brokers.kafka import Login
+        from taskdist.sources.kafka import Address, open_session
     namespace = source.metadata.namespace
     needed = ("username", "password") if spec.sasl is not None else ()
     secret = await read_secret(client, namespace, spec.secret_name, needed) if spec.secret_name is not None else {}
-    address = Address(
+    source_name = f"{namespace}/{source.metadata.name}"
+    login = Login(
         bootstrap=tuple(spec.bootstrap),
-        topics=tuple(spec.topics),
-        group=spec.group,
-        from_earliest=spec.start_from is StartFrom.EARLIEST,
         tls=tls_of(secret) if spec.tls else None,
         sasl=None if spec.sasl is None else str(spec.sasl),
         username=text_of(secret, "username") if needed else "",
         password=text_of(secret, "password") if needed else "",
+        name=source_name,
+    )
+    address = Address(
+        login=login,
+        topics=tuple(spec.topics),
+        group=spec.group,
+        from_earliest=spec.start_from is StartFrom.EARLIEST,
         prefetch=spec.prefetch,
         dead_letter_topic=spec.dead_letter_topic,
-        source=f"{namespace}/{source.metadata.name}",
+        source=source_name,
     )
     return await open_session(address, told)
 

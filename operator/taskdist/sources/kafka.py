@@ -10,6 +10,7 @@ import contextlib
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -27,10 +28,10 @@ from aiokafka.errors import (
 )
 
 from taskdist.api import SourceReason
+from taskdist.brokers.kafka import Login, why_not, words_of
 from taskdist.intake.message import Poison, PoisonReason
 from taskdist.intake.offsets import Partition
 from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble, Waiting
-from taskdist.sources.kafka_access import Address, why_not, words_of
 from taskdist.sources.kafka_records import Record, dead_headers, message_of
 
 _log = structlog.get_logger("taskdist.sources")
@@ -59,6 +60,20 @@ PUBLISH_BYTES: Final = 2**30
 
 # Sessions that take long to end: kept until they have.
 _ending: set["asyncio.Task[None]"] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The topics that are read, and their cluster."""
+
+    login: Login
+    topics: tuple[str, ...]
+    group: str
+    from_earliest: bool
+    prefetch: int
+    dead_letter_topic: str
+    source: str
+    """Namespace and name of the source, as dead letters tell it."""
 
 
 class KafkaSession:
@@ -156,7 +171,7 @@ class KafkaSession:
 
     async def _publishing(self) -> Any:
         if self._producer is None:
-            producer = AIOKafkaProducer(acks="all", max_request_size=PUBLISH_BYTES, **self._address.options())
+            producer = AIOKafkaProducer(acks="all", max_request_size=PUBLISH_BYTES, **self._address.login.options())
             try:
                 await producer.start()
             except BaseException:
@@ -408,7 +423,7 @@ async def open_session(
         heartbeat_interval_ms=MEMBER_SECONDS * 300,
         rebalance_timeout_ms=REBALANCE_SECONDS * 1000,
         fetch_max_bytes=FETCH_BYTES,
-        **address.options(),
+        **address.login.options(),
     )
     try:
         with _lost_is_told():
@@ -416,7 +431,7 @@ async def open_session(
                 try:
                     await consumer.start()
                 except KafkaConnectionError:
-                    raise Trouble(SourceReason.BROKER_UNREACHABLE, await why_not(address)) from None
+                    raise Trouble(SourceReason.BROKER_UNREACHABLE, await why_not(address.login)) from None
                 there = await consumer.topics()
         for topic in (*address.topics, address.dead_letter_topic):
             if topic not in there:

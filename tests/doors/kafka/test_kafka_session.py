@@ -16,15 +16,19 @@ from aiokafka.record import default_records
 
 from kafka_broker import PASSWORD, USER, Kafka
 from taskdist.api import Sasl
+from taskdist.brokers import kafka as kafka_broker_access
+from taskdist.brokers.kafka import Login
 from taskdist.intake.message import Poison, PoisonReason
 from taskdist.sources import kafka as sessions
-from taskdist.sources import kafka_access
 from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble
-from taskdist.sources.kafka import KafkaSession, open_session
-from taskdist.sources.kafka_access import Address
+from taskdist.sources.kafka import Address, KafkaSession, open_session
 
 _numbers = count()
 ODD = Poison(PoisonReason.NOT_JSON, "the body is no JSON")
+
+
+def login(bootstrap: str) -> Login:
+    return Login((bootstrap,), None, None, "", "", "ns/s")
 
 
 async def address(kafka: Kafka, partitions: int = 1, **fields: Any) -> Address:
@@ -32,7 +36,7 @@ async def address(kafka: Kafka, partitions: int = 1, **fields: Any) -> Address:
     topic = f"t{next(_numbers)}"
     await kafka.topic(topic, partitions)
     await kafka.topic(f"{topic}-dead")
-    made = Address((kafka.address,), (topic,), topic, True, None, None, "", "", 8, f"{topic}-dead", "ns/s")
+    made = Address(login(kafka.address), (topic,), topic, True, 8, f"{topic}-dead", "ns/s")
     return replace(made, **fields)
 
 
@@ -310,7 +314,7 @@ async def test_a_topic_that_is_not_there_is_named(kafka: Kafka) -> None:
 
 
 async def test_a_broker_that_is_not_there_is_named() -> None:
-    where = Address(("127.0.0.1:1",), ("t",), "g", True, None, None, "", "", 8, "d", "ns/s")
+    where = Address(login("127.0.0.1:1"), ("t",), "g", True, 8, "d", "ns/s")
     with pytest.raises(Trouble, match=r"127\.0\.0\.1"):
         await open_session(where, Member().told)
 
@@ -320,7 +324,7 @@ async def test_a_dead_letter_that_no_broker_takes_is_told(kafka: Kafka, monkeypa
     await publish(kafka, where, [1])
     async with member(where) as one:
         await until(lambda: one.arrived)
-        monkeypatch.setattr(kafka_access, "ANSWER_SECONDS", 2)
+        monkeypatch.setattr(kafka_broker_access, "ANSWER_SECONDS", 2)
         one.session._address = replace(where, dead_letter_topic="nowhere")
         with pytest.raises(NotPublished, match="topic nowhere"):
             await one.session.dead_letter(one.arrived[0], ODD)
@@ -330,15 +334,15 @@ async def test_a_dead_letter_that_no_broker_takes_is_told(kafka: Kafka, monkeypa
 async def test_a_password_lets_in_over_tls_and_what_is_wrong_is_said(kafka: Kafka, sasl: Sasl) -> None:
     plain = await address(kafka)
     await publish(kafka, plain, [7])
-    right = replace(
-        plain,
-        bootstrap=(f"127.0.0.1:{kafka.secure_port}",),
-        tls=ssl.create_default_context(cafile=str(kafka.authority.certificate)),
-        sasl=str(sasl),
-        username=USER,
-        password=PASSWORD,
+    right = Login(
+        (f"127.0.0.1:{kafka.secure_port}",),
+        ssl.create_default_context(cafile=str(kafka.authority.certificate)),
+        str(sasl),
+        USER,
+        PASSWORD,
+        "ns/s",
     )
-    async with member(right) as one:
+    async with member(replace(plain, login=right)) as one:
         await until(lambda: one.arrived)
         await one.session.dead_letter(one.arrived[0], ODD)
     for wrong, words in (
@@ -346,7 +350,7 @@ async def test_a_password_lets_in_over_tls_and_what_is_wrong_is_said(kafka: Kafk
         (replace(right, tls=ssl.create_default_context()), "certificate verify failed"),
     ):
         with pytest.raises(Trouble, match=words):
-            await open_session(wrong, Member().told)
+            await open_session(replace(plain, login=wrong), Member().told)
 
 
 async def commit(kafka: Kafka, where: Address, offset: int) -> None:

@@ -12,6 +12,7 @@ import pytest
 from pamqp.commands import Basic
 
 from rabbitmq import RabbitMQ
+from taskdist.brokers.amqp import Login
 from taskdist.intake.message import Poison, PoisonReason
 from taskdist.local.certificates import LocalAuthority
 from taskdist.sources.amqp import Address, open_session
@@ -37,7 +38,7 @@ def queue(rabbitmq: RabbitMQ) -> None:
 
 
 def address(broker: RabbitMQ, **fields: Any) -> Address:
-    given = {
+    given: dict[str, Any] = {
         "host": "127.0.0.1",
         "port": broker.port,
         "virtual_host": "/",
@@ -50,7 +51,9 @@ def address(broker: RabbitMQ, **fields: Any) -> Address:
         "dead_letter_routing_key": QUEUE,
         "source": "ns/s",
     }
-    return Address(**{**given, **fields})
+    given |= fields
+    login = {name: given.pop(name) for name in ("host", "port", "virtual_host", "username", "password", "tls")}
+    return Address(Login(**login, name="ns/s"), **given)
 
 
 NOBODY = Told(lambda _: None, lambda _: None)

@@ -18,10 +18,12 @@ from pamqp import commands
 from pamqp.header import ContentHeader
 
 from taskdist.api import SourceReason
+from taskdist.brokers import amqp_frames
+from taskdist.brokers.amqp import Login
+from taskdist.brokers.amqp_frames import UNREADABLE, mended
 from taskdist.intake.message import Poison, PoisonReason
-from taskdist.sources import amqp, amqp_frames
+from taskdist.sources import amqp
 from taskdist.sources.amqp import Address, AmqpSession, dead_properties, message_of, open_session
-from taskdist.sources.amqp_frames import UNREADABLE, mended
 from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble, Waiting
 from unit.sources.amqp_peer import Peer
 
@@ -31,7 +33,7 @@ Properties = commands.Basic.Properties
 
 
 def address(port: int = 5672, **fields: Any) -> Address:
-    given = {
+    given: dict[str, Any] = {
         "host": "127.0.0.1",
         "port": port,
         "virtual_host": "/",
@@ -44,7 +46,9 @@ def address(port: int = 5672, **fields: Any) -> Address:
         "dead_letter_routing_key": "orders",
         "source": "ns/s",
     }
-    return Address(**{**given, **fields})
+    given |= fields
+    login = {name: given.pop(name) for name in ("host", "port", "virtual_host", "username", "password", "tls")}
+    return Address(Login(**login, name="ns/s"), **given)
 
 
 @dataclass
@@ -435,4 +439,4 @@ OURS = ("x-taskdist-reason", "x-taskdist-message", "x-taskdist-queue", "x-taskdi
     ],
 )
 def test_the_address_is_quoted(host: str, virtual_host: str, expected: str) -> None:
-    assert str(address(host=host, virtual_host=virtual_host).url).startswith(expected)
+    assert str(address(host=host, virtual_host=virtual_host).login.url).startswith(expected)

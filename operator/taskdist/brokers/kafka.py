@@ -16,24 +16,23 @@ METADATA_SECONDS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """The topics that are read, and the login of their cluster."""
+class Login:
+    """A cluster, and what it lets us in with.
+
+    Args:
+        sasl: the mechanism by which username and password are shown; None where none are.
+        name: what the client is called, for people who look at the cluster.
+    """
 
     bootstrap: tuple[str, ...]
-    topics: tuple[str, ...]
-    group: str
-    from_earliest: bool
     tls: ssl.SSLContext | None
     sasl: str | None
     username: str
     password: str
-    prefetch: int
-    dead_letter_topic: str
-    source: str
-    """Namespace and name of the source, for people who look at the cluster."""
+    name: str
 
     def options(self) -> dict[str, Any]:
-        """Return the options that consumer and producer have in common."""
+        """Return the options that consumers and producers have in common."""
         return {
             "bootstrap_servers": list(self.bootstrap),
             "metadata_max_age_ms": METADATA_SECONDS * 1000,
@@ -51,7 +50,7 @@ class Address:
         }[self.tls is not None, self.sasl is not None]
         login = {"sasl_plain_username": self.username, "sasl_plain_password": self.password}
         return {
-            "client_id": f"taskdist {self.source}",
+            "client_id": f"taskdist {self.name}",
             "security_protocol": protocol,
             "ssl_context": self.tls,
             "request_timeout_ms": int(ANSWER_SECONDS * 1000),
@@ -59,12 +58,12 @@ class Address:
         }
 
 
-async def why_not(address: Address) -> str:
+async def why_not(login: Login) -> str:
     """Ask the first broker once more why no connection comes about, for people. The library only logs that."""
-    first = address.bootstrap[0]
+    first = login.bootstrap[0]
     host, _, port = first.rpartition(":")
     try:
-        connection = await create_conn(host.strip("[]"), int(port), **address.connection())
+        connection = await create_conn(host.strip("[]"), int(port), **login.connection())
     except (KafkaError, OSError, TimeoutError) as error:
         return f"{first}: {words_of(error)}"
     connection.close()
