@@ -5,6 +5,7 @@ status, events, metrics and the command share. Nothing here decides anything.
 """
 
 from taskdist.api.agentpool import AgentPool, AgentPoolSpec, AgentPoolStatus, BreakerState, Scaling
+from taskdist.api.brokers import Sasl
 from taskdist.api.budgets import Budget, BudgetKind, BudgetUse
 from taskdist.api.leasing import Delivery, Dispatch, Reclaim
 from taskdist.api.meta import (
@@ -58,7 +59,6 @@ from taskdist.api.tasksource import (
     Kafka,
     OnMissed,
     RabbitMQ,
-    Sasl,
     SourceReason,
     StartFrom,
     TaskSource,

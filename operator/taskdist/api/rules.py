@@ -293,6 +293,7 @@ NESTED: dict[str, list[Rule]] = {
             ".deadLetterQueueUrl",
         ),
     ],
+    "KafkaTarget": [rule("!has(self.sasl) || has(self.secretName)", SASL_WITHOUT_SECRET, ".secretName")],
     "DependencyStatus": [
         rule(
             "oldSelf.?uid.orValue('') == '' || self.?uid.orValue('') == oldSelf.uid",

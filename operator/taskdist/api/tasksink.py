@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, StringConstraints
 
+from taskdist.api.brokers import AmqpName, Bootstrap, Host, Port, RoutingKey, Sasl, Topic, VirtualHost
 from taskdist.api.meta import (
     AS_SET,
     Condition,
@@ -25,7 +26,7 @@ from taskdist.api.meta import (
 from taskdist.api.template import Template
 
 # The fields of the spec of which exactly one is there.
-TARGETS: Final = ("http",)
+TARGETS: Final = ("http", "rabbitmq", "kafka")
 # The longest result that a Task has, in bytes.
 MAX_RESULT_BYTES: Final = 65_536
 
@@ -68,6 +69,7 @@ class SinkReason(StrEnum):
     ADDRESS_REFUSED = "AddressRefused"
     INVALID_TEMPLATE = "InvalidTemplate"
     SECRET_UNUSABLE = "SecretUnusable"
+    BROKER_UNREACHABLE = "BrokerUnreachable"
     FAILING = "Failing"
     UNREADABLE = "Unreadable"
 
@@ -137,6 +139,43 @@ class Http(Model):
     )
 
 
+class RabbitMQTarget(Model):
+    """The ends of Tasks as messages to an exchange of RabbitMQ (AMQP 0-9-1), confirmed and kept on disk."""
+
+    host: Host = Field(description="Name or address of the broker, such as rabbitmq.messaging.svc.")
+    port: Port | None = Field(default=None, description="Its port. Absent: 5671 with TLS, 5672 without.")
+    virtual_host: VirtualHost = Field(default="/", description="The virtual host in which the exchange is.")
+    exchange: AmqpName = Field(
+        description="The exchange that they are published to. It is there already, and a queue is bound to it: a "
+        "message that reaches none counts as not told."
+    )
+    routing_key: RoutingKey | None = Field(
+        default=None,
+        description="Their routing key. Absent: the Task's queue, a dot and how it ended, such as orders.succeeded.",
+    )
+    tls: bool = Field(default=True, description="Whether the connection is encrypted, and the broker's name verified.")
+    secret_name: SecretName = Field(
+        description="A Secret of the sink's namespace: username and password; with TLS also ca.crt (absent: the "
+        "authorities of the system), and tls.crt and tls.key where the broker asks for a certificate."
+    )
+
+
+class KafkaTarget(Model):
+    """The ends of Tasks as messages to a topic of Kafka, acknowledged by all replicas in sync."""
+
+    bootstrap: Bootstrap = Field(description="Brokers that are asked for all others, such as kafka.messaging.svc:9093.")
+    topic: Topic = Field(
+        description="The topic that they are written to, with the order key as their key. It is there already."
+    )
+    tls: bool = Field(default=True, description="Whether connections are encrypted, and the brokers' names verified.")
+    sasl: Sasl | None = Field(default=None, description="How username and password are shown. Absent: none are.")
+    secret_name: SecretName | None = Field(
+        default=None,
+        description="A Secret of the sink's namespace: username and password with sasl; with TLS also ca.crt "
+        "(absent: the authorities of the system), and tls.crt and tls.key where brokers ask for a certificate.",
+    )
+
+
 class TaskSinkSpec(Model):
     """Which ends are told, and where. Exactly one kind of target is named."""
 
@@ -171,6 +210,8 @@ class TaskSinkSpec(Model):
         "long as this sink has not told it. 0: it is deleted when its time is over, told or not.",
     )
     http: Http | None = Field(default=None, description="Tell them to a URL.")
+    rabbitmq: RabbitMQTarget | None = Field(default=None, description="Tell them to an exchange of RabbitMQ.")
+    kafka: KafkaTarget | None = Field(default=None, description="Tell them to a topic of Kafka.")
 
 
 class Undelivered(Model):

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, StringConstraints
 
+from taskdist.api.brokers import KAFKA_NAME, AmqpName, Bootstrap, Host, Port, RoutingKey, Sasl, Topic, VirtualHost
 from taskdist.api.meta import AS_SET, Condition, Message, Model, ObjectMeta, SecretName, as_map
 from taskdist.api.template import TaskTemplate
 from taskdist.api.webhook import Webhook
@@ -23,14 +24,6 @@ _VALUE = "([0-9]{1,2}|JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC|SUN|MON|TU
 _ITEM = rf"(\*|{_VALUE}(-{_VALUE})?|L|LW|[0-7]L|{_VALUE}#[1-5])(/[1-9][0-9]?)?"
 # The form of five fields; what is in their bounds, and ever comes, only a parser of schedules knows.
 SCHEDULE_PATTERN = rf"(?i)^\s*{_ITEM}(,{_ITEM})*(\s+{_ITEM}(,{_ITEM})*){{4}}\s*$"
-# A name of the DNS, or an address. No more is seen of it before it is dialled.
-_NAME, _ADDRESS = "[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?", "[0-9A-Fa-f:.]+"
-_HOST = f"^({_NAME}|{_ADDRESS})$"
-# Host and port; an address of the sixth version in brackets.
-_BOOTSTRAP = rf"^({_NAME}|\[{_ADDRESS}\]):[1-9][0-9]{{0,4}}$"
-# The characters that names in AMQP 0-9-1 are made of, as clients check them.
-_AMQP_NAME = r"^[-A-Za-z0-9_.:@#,/+ ]+$"
-_KAFKA_NAME = r"^[-A-Za-z0-9_.]+$"
 # The address of a queue of SQS, or of what speaks like it.
 _QUEUE_URL = r"^https?://[-A-Za-z0-9.:\[\]]+(/[-A-Za-z0-9_.]+)+$"
 _ENDPOINT = r"^https?://[-A-Za-z0-9.:\[\]]+(/[-A-Za-z0-9_.]+)*/?$"
@@ -89,16 +82,10 @@ class Cron(Model):
 class RabbitMQ(Model):
     """A Task of each message of a RabbitMQ queue (AMQP 0-9-1)."""
 
-    host: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=_HOST)] = Field(
-        description="Name or address of the broker, such as rabbitmq.messaging.svc."
-    )
-    port: Annotated[int, Field(ge=1, le=65_535)] | None = Field(
-        default=None, description="Its port. Absent: 5671 with TLS, 5672 without."
-    )
-    virtual_host: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^%]+$")] = Field(
-        default="/", description="The virtual host in which the queue is."
-    )
-    queue: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_AMQP_NAME)] = Field(
+    host: Host = Field(description="Name or address of the broker, such as rabbitmq.messaging.svc.")
+    port: Port | None = Field(default=None, description="Its port. Absent: 5671 with TLS, 5672 without.")
+    virtual_host: VirtualHost = Field(default="/", description="The virtual host in which the queue is.")
+    queue: AmqpName = Field(
         description="The queue that is consumed. It is there already, and nobody else consumes it meanwhile."
     )
     tls: bool = Field(default=True, description="Whether the connection is encrypted, and the broker's name verified.")
@@ -109,11 +96,11 @@ class RabbitMQ(Model):
     prefetch: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=64, description="The most messages that are in hand: handed over by the broker, not acknowledged yet."
     )
-    dead_letter_exchange: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_AMQP_NAME)] = Field(
+    dead_letter_exchange: AmqpName = Field(
         description="The exchange to which messages are published of which no Task can be made. It is there already, "
         "and has a queue bound to it."
     )
-    dead_letter_routing_key: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
+    dead_letter_routing_key: RoutingKey | None = Field(
         default=None, description="The routing key that they then have. Absent: the name of the queue."
     )
 
@@ -125,28 +112,14 @@ class StartFrom(StrEnum):
     LATEST = "Latest"
 
 
-class Sasl(StrEnum):
-    """The SASL mechanism by which username and password are shown to Kafka."""
-
-    PLAIN = "PLAIN"
-    SCRAM_SHA_256 = "SCRAM-SHA-256"
-    SCRAM_SHA_512 = "SCRAM-SHA-512"
-
-
-Topic = Annotated[str, StringConstraints(min_length=1, max_length=249, pattern=_KAFKA_NAME)]
-
-
 class Kafka(Model):
     """A Task of each message of Kafka topics."""
 
-    bootstrap: Annotated[
-        list[Annotated[str, StringConstraints(min_length=3, max_length=260, pattern=_BOOTSTRAP)]],
-        Field(min_length=1, max_length=16),
-    ] = Field(description="Brokers that are asked for all others, such as kafka.messaging.svc:9093.")
+    bootstrap: Bootstrap = Field(description="Brokers that are asked for all others, such as kafka.messaging.svc:9093.")
     topics: Annotated[list[Topic], Field(min_length=1, max_length=32)] = Field(
         description="The topics that are read. They are there already.", json_schema_extra=AS_SET
     )
-    group: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_KAFKA_NAME)] = Field(
+    group: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=KAFKA_NAME)] = Field(
         description="The consumer group whose offsets say what was read. Members of one group share its partitions: "
         "give each source its own."
     )

@@ -1,11 +1,15 @@
 """Access to a Kafka cluster: its address, the options of each connection, and the words of its refusals."""
 
+import asyncio
 import ssl
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
 from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError
+
+_log = structlog.get_logger("taskdist.brokers")
 
 # The longest that an answer may take, in seconds.
 ANSWER_SECONDS: Final = 20.0
@@ -13,6 +17,13 @@ ANSWER_SECONDS: Final = 20.0
 RETRY_SECONDS: Final = 0.5
 # New partitions are seen after this time, in seconds.
 METADATA_SECONDS: Final = 60
+# The longest that a farewell is waited for, in seconds.
+CLOSE_SECONDS: Final = 3.0
+# The library's own bound would refuse what the broker takes.
+PUBLISH_BYTES: Final = 2**30
+
+# Clients that take long to end: kept until they have.
+_ending: set["asyncio.Task[None]"] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +84,17 @@ async def why_not(login: Login) -> str:
 def words_of(error: BaseException) -> str:
     """Return what the library said, for people."""
     return (str(error) or type(error).__name__)[:500]
+
+
+async def ended(ending: Any) -> None:
+    """Wait for the end a short while. A broker that is away lets it take longer, and nobody has to wait for that."""
+    task = asyncio.ensure_future(ending)
+    _ending.add(task)
+    task.add_done_callback(_over)
+    await asyncio.wait({task}, timeout=CLOSE_SECONDS)
+
+
+def _over(task: "asyncio.Task[None]") -> None:
+    _ending.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.debug("a client has not ended well", why=repr(error))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from taskdist.api.rules import sink_rules
+from taskdist.api.rules import SASL_WITHOUT_SECRET, sink_rules
 from taskdist.api.tasksink import RESERVED_HEADERS, TARGETS
 from taskdist.lint.findings import Flaw, Mend, Severity, patch, rule
 from taskdist.lint.setup import Setup
@@ -17,7 +17,8 @@ AWAY_SECONDS = 600
 def sink_refused(setup: Setup) -> Iterator[Flaw]:
     """A sink that contradicts itself.
 
-    The API server refuses it: exactly one target, and waits that do not begin above their bound.
+    The API server refuses it: exactly one target, waits that do not begin above their bound, and a Secret where Kafka
+    asks for a password.
     """
     for sink in setup.sinks.values():
         spec, at = sink.spec, sink.manifest
@@ -26,6 +27,9 @@ def sink_refused(setup: Setup) -> Iterator[Flaw]:
         if spec.retry.initial_seconds > spec.retry.max_seconds:
             mend = Mend("Raise the bound.", patch("spec.retry.maxSeconds", spec.retry.initial_seconds))
             yield Flaw(at, "spec.retry.initialSeconds", "it is more than maxSeconds", mend)
+        if spec.kafka is not None and spec.kafka.sasl is not None and spec.kafka.secret_name is None:
+            wrong, _, said = SASL_WITHOUT_SECRET.rpartition(": ")
+            yield Flaw(at, "spec.kafka.secretName", wrong, Mend(said[0].upper() + said[1:] + "."))
 
 
 @rule(Severity.ERROR)
@@ -95,12 +99,20 @@ def sink_header_left_out(setup: Setup) -> Iterator[Flaw]:
 def sink_in_clear(setup: Setup) -> Iterator[Flaw]:
     """A sink whose events go over the network unencrypted.
 
-    Results can be read on their way. Plain HTTP goes only to what whoever runs taskdist allows.
+    Results can be read on their way. Without TLS they go only to what whoever runs taskdist allows.
     """
     for sink in setup.sinks.values():
-        if sink.spec.http is not None and sink.spec.http.url.startswith("http://"):
+        http, rabbitmq, kafka, at = sink.spec.http, sink.spec.rabbitmq, sink.spec.kafka, sink.manifest
+        if http is not None and http.url.startswith("http://"):
             mend = Mend("Write https, where the receiver has a certificate.")
-            yield Flaw(sink.manifest, "spec.http.url", "results go over the network unencrypted", mend)
+            yield Flaw(at, "spec.http.url", "results go over the network unencrypted", mend)
+        if rabbitmq is not None and not rabbitmq.tls:
+            mend = Mend("Encrypt it.", patch("spec.rabbitmq.tls", True))
+            yield Flaw(at, "spec.rabbitmq.tls", "password and results go over the network unencrypted", mend)
+        if kafka is not None and not kafka.tls:
+            mend = Mend("Encrypt it.", patch("spec.kafka.tls", True))
+            what = "results go" if kafka.sasl is None else "password and results go"
+            yield Flaw(at, "spec.kafka.tls", f"{what} over the network unencrypted", mend)
 
 
 WRITTEN = (sink_refused,)

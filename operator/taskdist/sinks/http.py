@@ -26,6 +26,7 @@ from taskdist.kube.secret_values import CA, CERTIFICATE, SecretUnusable, text_of
 from taskdist.outgoing.addresses import Allowed
 from taskdist.outgoing.delivery import Failure
 from taskdist.outgoing.ends import End
+from taskdist.sinks.dialling import REFUSED, AddressRefused
 from taskdist.sinks.receiver import NotTold, Stopped, Trouble
 
 # The longest that a receiver may ask for rest, in seconds.
@@ -37,11 +38,6 @@ _TOKEN: Final = "token"
 # Statuses by which an end has no part in the failure, and those that say nothing of it: it is tried again.
 _UNAVAILABLE: Final = (429, 503)
 _AGAIN: Final = (408, 425)
-_REFUSED: Final = "it leads to an address that sinks may not send to: see TASKDIST_SINKS_ALLOWED in docs/sinks.md"
-
-
-class AddressRefused(OSError):
-    """The address is not one that may be dialled."""
 
 
 class HttpReceiver:
@@ -68,11 +64,11 @@ class HttpReceiver:
         except TimeoutError:
             raise NotTold(Failure.FAILED, "it did not answer in time") from None
         except aiohttp.ClientConnectorError as error:
-            if isinstance(error.os_error, AddressRefused) or _REFUSED in str(error.os_error):
-                raise NotTold(Failure.UNAVAILABLE, _REFUSED, reason=SinkReason.ADDRESS_REFUSED) from None
+            if isinstance(error.os_error, AddressRefused) or REFUSED in str(error.os_error):
+                raise NotTold(Failure.UNAVAILABLE, REFUSED, reason=SinkReason.ADDRESS_REFUSED) from None
             raise NotTold(Failure.UNAVAILABLE, f"it cannot be reached: {_plain(error)}") from None
         except aiohttp.InvalidURL:
-            raise NotTold(Failure.UNAVAILABLE, _REFUSED, reason=SinkReason.ADDRESS_REFUSED) from None
+            raise NotTold(Failure.UNAVAILABLE, REFUSED, reason=SinkReason.ADDRESS_REFUSED) from None
         except (aiohttp.ClientError, ConnectionError) as error:
             raise NotTold(Failure.FAILED, f"the connection failed: {type(error).__name__}") from None
         self._judge(status, wish)
@@ -152,7 +148,7 @@ def _guarded(host: str, plain: bool, allowed: Allowed) -> Callable[[Any], socket
         family, kind, protocol, _, address = info
         dialled = str(address[0])
         if not allowed.address(host, dialled) or (plain and not allowed.plain(host, dialled)):
-            raise AddressRefused(_REFUSED)
+            raise AddressRefused
         made = socket(family=family, type=kind or SOCK_STREAM, proto=protocol)
         made.setblocking(False)
         return made

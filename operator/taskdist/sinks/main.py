@@ -16,6 +16,7 @@ from taskdist.kube import TASKSINKS, Client, ConfigurationError, Identity, Infor
 from taskdist.observability.logs import configure
 from taskdist.observability.serve import HealthServer, MetricsServer
 from taskdist.sinks.connecting import connect
+from taskdist.sinks.dialling import GuardedLoop
 from taskdist.sinks.keeper import Sinks
 from taskdist.sinks.metrics import SinkMetrics
 from taskdist.sinks.settings import Settings
@@ -34,7 +35,8 @@ def run(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; return the exit code."""
     configure(settings.log_level)
     try:
-        return asyncio.run(_Process(settings).run())
+        with asyncio.Runner(loop_factory=GuardedLoop) as runner:
+            return runner.run(_Process(settings).run())
     except ConfigurationError as error:
         _log.error("the API server cannot be reached with what is configured", why=str(error))
         return 1
@@ -125,7 +127,7 @@ class _Process:
         sinks = Sinks(
             client,
             self._metrics,
-            lambda sink: connect(client, sink, self._settings.allowed),
+            lambda sink: connect(client, sink, self._settings.allowed, asyncio.get_running_loop().time),
             lambda: elector.leading() is not None,
             failed,
             lambda: datetime.now(UTC),

@@ -28,7 +28,7 @@ from aiokafka.errors import (
 )
 
 from taskdist.api import SourceReason
-from taskdist.brokers.kafka import Login, why_not, words_of
+from taskdist.brokers.kafka import CLOSE_SECONDS, PUBLISH_BYTES, Login, ended, why_not, words_of
 from taskdist.intake.message import Poison, PoisonReason
 from taskdist.intake.offsets import Partition
 from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble, Waiting
@@ -41,9 +41,8 @@ MEMBER_SECONDS: Final = 10
 REBALANCE_SECONDS: Final = 15
 # For so long messages that are at work are waited for when their partition goes elsewhere, in seconds.
 DRAIN_SECONDS: Final = 5.0
-# The longest that a connection and a farewell may take, in seconds.
+# The longest that a connection may take, in seconds.
 CONNECT_SECONDS: Final = 20.0
-CLOSE_SECONDS: Final = 3.0
 # The most often that offsets are committed, in seconds. After a crash so much comes again, and is the same Task.
 COMMIT_SECONDS: Final = 1.0
 # How long a look for messages waits where there are none, in seconds.
@@ -55,11 +54,6 @@ MOST_BYTES: Final = 16 * 2**20
 # A partition is read no further beyond its oldest message that is not dealt with.
 MOST_AHEAD: Final = 10_000
 FETCH_BYTES: Final = 8 * 2**20
-# The library's own bound would refuse what the broker takes.
-PUBLISH_BYTES: Final = 2**30
-
-# Sessions that take long to end: kept until they have.
-_ending: set["asyncio.Task[None]"] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +151,7 @@ class KafkaSession:
         # Nobody ends what is at work any more.
         self._in_hand.clear()
         self._changed()
-        await _ended(self._farewell())
+        await ended(self._farewell())
 
     async def _farewell(self) -> None:
         """Commit and leave the group. An error here is of no use to anybody: what is left undone comes again."""
@@ -175,7 +169,7 @@ class KafkaSession:
             try:
                 await producer.start()
             except BaseException:
-                await _ended(producer.stop())
+                await ended(producer.stop())
                 raise
             self._producer = producer
         return self._producer
@@ -438,25 +432,11 @@ async def open_session(
                 words = f"topic {topic} is not there, or may not be described: create it, or grant that"
                 raise Trouble(SourceReason.BROKER_UNREACHABLE, words)
     except BaseException:
-        await _ended(consumer.stop())
+        await ended(consumer.stop())
         raise
     session = KafkaSession(address, consumer, told, now)
     session.begin()
     return session
-
-
-async def _ended(ending: Any) -> None:
-    """Wait for the end a short while. A broker that is away lets it take longer, and nobody has to wait for that."""
-    task = asyncio.ensure_future(ending)
-    _ending.add(task)
-    task.add_done_callback(_over)
-    await asyncio.wait({task}, timeout=CLOSE_SECONDS)
-
-
-def _over(task: "asyncio.Task[None]") -> None:
-    _ending.discard(task)
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.debug("a session has not ended well", why=repr(error))
 
 
 @contextmanager

@@ -16,10 +16,9 @@ from aiokafka.record import default_records
 
 from kafka_broker import PASSWORD, USER, Kafka
 from taskdist.api import Sasl
-from taskdist.brokers import kafka as kafka_broker_access
+from taskdist.brokers import kafka as connections
 from taskdist.brokers.kafka import Login
 from taskdist.intake.message import Poison, PoisonReason
-from taskdist.sources import kafka as sessions
 from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble
 from taskdist.sources.kafka import Address, KafkaSession, open_session
 
@@ -109,7 +108,7 @@ async def member(where: Address) -> AsyncIterator[Member]:
         yield made
     finally:
         await made.session.close()
-        await until(lambda: not sessions._ending)
+        await until(lambda: not connections._ending)
     assert not made.lost
 
 
@@ -324,7 +323,7 @@ async def test_a_dead_letter_that_no_broker_takes_is_told(kafka: Kafka, monkeypa
     await publish(kafka, where, [1])
     async with member(where) as one:
         await until(lambda: one.arrived)
-        monkeypatch.setattr(kafka_broker_access, "ANSWER_SECONDS", 2)
+        monkeypatch.setattr(connections, "ANSWER_SECONDS", 2)
         one.session._address = replace(where, dead_letter_topic="nowhere")
         with pytest.raises(NotPublished, match="topic nowhere"):
             await one.session.dead_letter(one.arrived[0], ODD)

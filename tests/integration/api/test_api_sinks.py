@@ -13,6 +13,8 @@ pytestmark = pytest.mark.usefixtures("crds")
 
 Object = dict[str, Any]
 HTTP = {"url": "https://orders.example.com/hooks"}
+RABBIT = {"host": "rabbit", "exchange": "ends", "secretName": "login"}
+KAFKA = {"bootstrap": ["kafka:9093"], "topic": "ends"}
 
 
 def create(cluster: Client, namespace: str, spec: Object, name: str = "one") -> Object:
@@ -28,6 +30,13 @@ def http(**fields: Any) -> Object:
 
 BAD: dict[str, tuple[Object, tuple[str, ...]]] = {
     "no target": ({}, ("spec names no target", "set spec.http")),
+    "two targets": ({**http(), "rabbitmq": RABBIT}, ("more than one", "spec.rabbitmq")),
+    "a host with a scheme": ({"rabbitmq": {**RABBIT, "host": "amqp://a"}}, ("spec.rabbitmq.host", "should match")),
+    "no exchange": ({"rabbitmq": {**RABBIT, "exchange": ""}}, ("spec.rabbitmq.exchange", "at least 1 chars")),
+    "no login": ({"rabbitmq": {"host": "r", "exchange": "e"}}, ("spec.rabbitmq.secretName: Required",)),
+    "a broker without a port": ({"kafka": {**KAFKA, "bootstrap": ["kafka"]}}, ("spec.kafka.bootstrap[0]", "match")),
+    "a password from nowhere": ({"kafka": {**KAFKA, "sasl": "PLAIN"}}, ("spec.kafka.secretName", "or leave sasl out")),
+    "a topic with spaces": ({"kafka": {**KAFKA, "topic": "a b"}}, ("spec.kafka.topic", "should match")),
     "a URL of a file": (http(url="file:///etc/passwd"), ("spec.http.url", "should match")),
     "a login in the URL": (http(url="https://a:b@c/"), ("spec.http.url", "should match")),
     "a header with a line end": (http(headers={"X-A": "b\r\nHost: c"}), ("spec.http.headers", "should match")),
@@ -66,6 +75,9 @@ def test_what_is_left_out_has_its_default(cluster: Client, namespace: str) -> No
         "holdSeconds": 0,
         "http": {**HTTP, "timeoutSeconds": 10},
     }
+    rabbitmq = create(cluster, namespace, {"rabbitmq": RABBIT}, "rabbitmq")["spec"]["rabbitmq"]
+    assert rabbitmq == {**RABBIT, "virtualHost": "/", "tls": True}
+    assert create(cluster, namespace, {"kafka": KAFKA}, "kafka")["spec"]["kafka"] == {**KAFKA, "tls": True}
 
 
 def test_a_sink_with_everything_is_kept_as_written(cluster: Client, namespace: str) -> None:

@@ -28,11 +28,15 @@ class Peer:
         self.published: list[tuple[ContentHeader, bytes]] = []
         self.missing: set[str] = set()
         self.unroutable = False
+        self.full = False
+        self.silent = False
         self.login = ""
         self.port = 0
         self._writer: asyncio.StreamWriter | None = None
+        self._writers: list[asyncio.StreamWriter] = []
         self._channel = 0
         self._tag = 0
+        self._confirmed: dict[int, int] = {}
         self._consumer = ""
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -44,7 +48,8 @@ class Peer:
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._server.close()
-        self.cut()
+        for writer in self._writers:
+            writer.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -89,10 +94,12 @@ class Peer:
         assert task is not None
         self._tasks.add(task)
         self._writer = writer
+        self._writers.append(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             await reader.readexactly(len(ProtocolHeader().marshal()))
             self._answer(0, commands.Connection.Start(server_properties=SERVER))
             publish: dict[int, tuple[ContentHeader, bytes]] = {}
+            self._confirmed.clear()
             while True:
                 head = await reader.readexactly(7)
                 frame = head + await reader.readexactly(int.from_bytes(head[3:]) + 1)
@@ -110,13 +117,19 @@ class Peer:
                     self._react(channel, method)
 
     def _take(self, channel: int, header: ContentHeader, body: bytes) -> None:
+        number = self._confirmed[channel] = self._confirmed.get(channel, 0) + 1
+        if self.silent:
+            return
+        if self.full:
+            self._answer(channel, commands.Basic.Nack(number, False, False))
+            return
         if self.unroutable:
             self._answer(channel, commands.Basic.Return(312, "NO_ROUTE", "dead", "orders"))
             self.send(pamqp.frame.marshal(header, channel))
             self.send(pamqp.frame.marshal(ContentBody(body), channel))
         else:
             self.published.append((header, body))
-        self._answer(channel, commands.Basic.Ack(1, False))
+        self._answer(channel, commands.Basic.Ack(number, False))
 
     def _answer(self, channel: int, method: Frame) -> None:
         self.send(pamqp.frame.marshal(method, channel))
