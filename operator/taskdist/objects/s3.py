@@ -26,12 +26,15 @@ except ImportError:
     ) from None
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig, S3Config
+    from obstore.store import BackoffConfig, ClientConfig, RetryConfig, S3Config
 
 # What is read at once of an object: an event loop does not notice so much.
 _CHUNK = 256 * 1024
 _CONNECT = timedelta(seconds=5)
-_RETRIES = 3
+# No fewer than are tried in the longest time-out, so that time alone ends them: a store that is down for less than that
+# costs nobody an attempt.
+_RETRIES = 10_000
+_FIRST_PAUSE = timedelta(milliseconds=100)
 _MAX_SAID = 500
 _CODE = re.compile(r"<Code>(\w{1,80})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
@@ -52,7 +55,13 @@ class S3:
         }
         if settings.ca_file is not None:
             client["root_certificate"] = settings.ca_file.read_bytes()
-        retry: RetryConfig = {"max_retries": _RETRIES, "retry_timeout": seconds}
+        # The last try ends before the transfer's time is over: what the store said is told, not that it took too long.
+        pauses: BackoffConfig = {
+            "init_backoff": _FIRST_PAUSE,
+            "max_backoff": max(_FIRST_PAUSE, seconds / 10),
+            "base": 2,
+        }
+        retry: RetryConfig = {"max_retries": _RETRIES, "retry_timeout": seconds * 0.8, "backoff": pauses}
         try:
             self._store = S3Store(self._bucket, config=config, client_options=client, retry_config=retry)
         except told.BaseError as error:

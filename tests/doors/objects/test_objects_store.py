@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Iterator
 
@@ -161,9 +162,29 @@ async def test_a_server_that_is_down_may_be_up_again(
     server: ObjectServer, tell: pytest.MonkeyPatch, down: None
 ) -> None:
     objects = opened(server, TASKDIST_OBJECTS_TIMEOUT_SECONDS="1")
-    with pytest.raises(ObjectError) as failed:
+    # The cause is told, not that it took long.
+    with pytest.raises(ObjectError, match="error sending request") as failed:
         await objects.put_payload("team", body(70_005))
     assert (failed.value.reason, failed.value.retryable) == (Reason.OBJECT_UNAVAILABLE, True)
+
+
+@pytest.mark.parametrize("way", ["fetching", "putting"])
+async def test_a_server_that_is_back_in_time_is_waited_for(
+    way: str, server: ObjectServer, tell: pytest.MonkeyPatch
+) -> None:
+    objects = opened(server, TASKDIST_OBJECTS_TIMEOUT_SECONDS="60")
+    ref = await objects.put_payload("team", body(70_006))
+    server.kill()
+    try:
+        asked = asyncio.create_task(
+            objects.fetch(ref, "team") if way == "fetching" else objects.put_payload("team", body(70_007))
+        )
+        # Longer than the first three tries take.
+        done, _ = await asyncio.wait([asked], timeout=2)
+        assert not done
+    finally:
+        await asyncio.to_thread(server.start)
+    await asked
 
 
 @pytest.mark.parametrize("way", ["fetching", "putting"])
