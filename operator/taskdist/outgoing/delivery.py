@@ -22,6 +22,10 @@ from taskdist.outgoing.ends import End
 # The most ends in hand, and the most bytes that their bodies take.
 MOST_ENDS: Final = 10_000
 MOST_BYTES: Final = 4 * 2**20
+# The same of all sinks of a process, and the ends of each that fit in any case.
+MOST_SHARED_ENDS: Final = 80_000
+MOST_SHARED_BYTES: Final = 64 * 2**20
+LEAST_ENDS: Final = 500
 # How many ends are remembered once they are told: the API server tells of each again where its Task changes.
 REMEMBERED: Final = 20_000
 # Tries of an end that the receiver says it will not take.
@@ -58,17 +62,52 @@ class _Held:
     taken_before: int = 0  # how many others the receiver had taken by then
 
 
+class Room:
+    """The room that all sinks of a process share: of each a few ends fit in any case, and more while there is room.
+
+    Args:
+        most_ends: ends of all of them.
+        least_ends: those of one sink that fit however many the others have.
+        most_bytes: bytes of all bodies.
+    """
+
+    def __init__(
+        self, most_ends: int = MOST_SHARED_ENDS, least_ends: int = LEAST_ENDS, most_bytes: int = MOST_SHARED_BYTES
+    ) -> None:
+        self._most_ends = most_ends
+        self._least_ends = least_ends
+        self._most_bytes = most_bytes
+        self.ends = 0
+        self.bytes = 0
+
+    def left(self, held: int) -> int:
+        """How many more ends fit of a sink that has so many."""
+        return max(self._most_ends - self.ends, self._least_ends - held, 0)
+
+    def takes(self, size: int) -> bool:
+        """Whether a body of this size fits."""
+        return self.bytes + size <= self._most_bytes
+
+
 class Delivery:
     """The ends of one sink.
 
     Args:
         position: up to which version all is told, as it was kept.
+        shared: the room that it shares with others; absent: a room of its own.
     """
 
     def __init__(
-        self, rules: Rules, position: int = 0, *, most_ends: int = MOST_ENDS, most_bytes: int = MOST_BYTES
+        self,
+        rules: Rules,
+        position: int = 0,
+        *,
+        most_ends: int = MOST_ENDS,
+        most_bytes: int = MOST_BYTES,
+        shared: Room | None = None,
     ) -> None:
         self._rules = rules
+        self._shared = shared or Room()
         self._most_ends = most_ends
         self._most_bytes = most_bytes
         self._bytes = 0
@@ -102,7 +141,15 @@ class Delivery:
     @property
     def room(self) -> int:
         """How many more ends may come in."""
-        return max(0, self._most_ends - len(self._held))
+        held = len(self._held)
+        return min(max(0, self._most_ends - held), self._shared.left(held))
+
+    @property
+    def has_room_for_a_list(self) -> bool:
+        """Whether half of what may ever fit now does: a list costs the more the less of it is taken."""
+        held = len(self._held)
+        most = min(self._most_ends, held + self._shared.left(held))
+        return self.room >= max(1, most // 2)
 
     def wants(self, end_id: str) -> bool:
         """Whether `add` would take something of this end in."""
@@ -122,6 +169,7 @@ class Delivery:
         if end.id in self._held or end.id in self._told:
             return
         self._held[end.id] = _Held(self._fitted(end))
+        self._shared.ends += 1
         heappush(self._untold, (end.version, end.id))
         line = self._keys.get(end.key)
         if line is None:
@@ -218,7 +266,8 @@ class Delivery:
 
     def _over(self, end_id: str) -> None:
         held = self._held.pop(end_id)
-        self._bytes -= len(held.end.body)
+        self._shared.ends -= 1
+        self._let_go(len(held.end.body))
         self._sending -= 1
         key = held.end.key
         line = self._keys[key]
@@ -256,10 +305,22 @@ class Delivery:
 
     def _fitted(self, end: End) -> End:
         """The end, without its body where there is no room for it. One alone always has room."""
-        if end.body and self._bytes and self._bytes + len(end.body) > self._most_bytes:
+        size = len(end.body)
+        if size and self._bytes and (self._bytes + size > self._most_bytes or not self._shared.takes(size)):
             return replace(end, body=b"")
-        self._bytes += len(end.body)
+        self._bytes += size
+        self._shared.bytes += size
         return end
+
+    def _let_go(self, size: int) -> None:
+        self._bytes -= size
+        self._shared.bytes -= size
+
+    def close(self) -> None:
+        """Give back the room that it took: it is of no use any more."""
+        self._shared.ends -= len(self._held)
+        self._let_go(self._bytes)
+        self._held.clear()
 
 
 class Lowest:

@@ -4,6 +4,7 @@ A list comes in no such order, and may hold more than there is room for: then th
 and the rest by another list once they are told. While there is no room nothing is read.
 """
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -28,7 +29,8 @@ class Feed:
     """Reads one namespace into a delivery until cancelled.
 
     Args:
-        room: waits until so many ends have room.
+        room: waits until this is so, as ends leave.
+        turn: to be had while Tasks are listed.
         stirred: told that something came in.
     """
 
@@ -38,9 +40,10 @@ class Feed:
         namespace: str,
         selection: Selection,
         delivery: Delivery,
-        room: Callable[[int], Awaitable[None]],
+        room: Callable[[Callable[[], bool]], Awaitable[None]],
         stirred: Callable[[], None],
         sleep: Callable[[float], Awaitable[None]],
+        turn: asyncio.Semaphore,
         rng: random.Random | None = None,
     ) -> None:
         self._client = client
@@ -50,6 +53,7 @@ class Feed:
         self._room = room
         self._stirred = stirred
         self._sleep = sleep
+        self._turn = turn
         self._rng = rng or random.Random()
         self._failures = 0
         self.trouble = ""
@@ -61,7 +65,9 @@ class Feed:
         while True:
             try:
                 if stale:
-                    stale = await self._list()
+                    await self._room(lambda: self._delivery.has_room_for_a_list)
+                    async with self._turn:
+                        stale = await self._list()
                 else:
                     await self._watch()
             except KubeError as error:
@@ -76,7 +82,6 @@ class Feed:
     async def _list(self) -> bool:
         """Return whether there is more than was taken."""
         delivery, selection = self._delivery, self._selection
-        await self._room(delivery.most_ends // 2 or 1)
         kept, listed = Lowest(delivery.room), 0
         pages = self._client.pages(
             TASKS, self._namespace, field_selector=selection.field_selector, page_size=PAGE_OBJECTS
@@ -126,7 +131,7 @@ class Feed:
 
     async def _take(self, obj: dict[str, Any]) -> None:
         if self._selection.selects(obj) and self._delivery.wants(end_id(obj)):
-            await self._room(1)
+            await self._room(lambda: self._delivery.room > 0)
             self._delivery.add(self._selection.end(obj))
             self._stirred()
 

@@ -21,6 +21,7 @@ from taskdist.sinks.metrics import Key, SinkMetrics
 from taskdist.sinks.receiver import Open
 from taskdist.sinks.reporting import Reporter, position_of
 from taskdist.sinks.running import AGAIN, Running
+from taskdist.sinks.sending import Commons
 
 _log = structlog.get_logger("taskdist.sinks")
 
@@ -66,6 +67,7 @@ class Sinks:
         self._now = now
         self._ticks = ticks
         self._sleep = sleep
+        self._commons = Commons()
         self._entries: dict[Key, _Entry] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = False
@@ -130,7 +132,9 @@ class Sinks:
             await self._tell_odd(reporter, odd)
         else:
             entry.reporter = reporter
-            await Running(self._client, sink, reporter, self._connect(sink), self._ticks, self._sleep).run()
+            await Running(
+                self._client, sink, reporter, self._connect(sink), self._ticks, self._sleep, self._commons
+            ).run()
 
     async def _tell_odd(self, reporter: Reporter, error: Unreadable) -> None:
         """Say on a sink that this release cannot read that it is so, and leave it alone."""

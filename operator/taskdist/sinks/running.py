@@ -17,7 +17,7 @@ from taskdist.kube.own_status import Changed, Gone
 from taskdist.outgoing.ends import InvalidKey, Selection
 from taskdist.sinks.receiver import Open, Stopped, Trouble
 from taskdist.sinks.reporting import Reporter
-from taskdist.sinks.sending import Sending
+from taskdist.sinks.sending import Commons, Sending
 
 _log = structlog.get_logger("taskdist.sinks")
 
@@ -42,6 +42,7 @@ class Running:
         connect: Open | None,
         ticks: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
+        commons: Commons,
     ) -> None:
         self._client = client
         self._sink = sink
@@ -49,6 +50,7 @@ class Running:
         self._connect = connect
         self._ticks = ticks
         self._sleep = sleep
+        self._commons = commons
 
     async def run(self) -> None:
         """Run it until it is cancelled, deleted, changed, or waits for a change."""
@@ -96,8 +98,16 @@ class Running:
             return
         # Where it was begun before, what it told then is not told again.
         self._sink.status = self._reporter.status
-        sending = Sending(self._client, self._sink, selection, self._reporter, self._connect, self._ticks, self._sleep)
-        await sending.run()
+        await Sending(
+            self._client,
+            self._sink,
+            selection,
+            self._reporter,
+            self._connect,
+            self._ticks,
+            self._sleep,
+            self._commons,
+        ).run()
 
     async def _set_aside(self, reason: SinkReason, message: str) -> bool:
         """Say that only a change helps; return whether it is written. Until it is, the receiver is asked once more."""

@@ -7,7 +7,7 @@ position in the status, and tells again what was told above it.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -15,7 +15,7 @@ import structlog
 from taskdist.api import SinkReason, TaskSink
 from taskdist.common.backoff import Backoff
 from taskdist.kube import TASKS, ApiError, Client, KubeError, uid_of
-from taskdist.outgoing.delivery import Delivery, Failure, Rules
+from taskdist.outgoing.delivery import Delivery, Failure, Room, Rules
 from taskdist.outgoing.ends import End, Selection, end_id
 from taskdist.sinks.feed import Feed
 from taskdist.sinks.receiver import NotTold, Open, Receiver
@@ -23,6 +23,8 @@ from taskdist.sinks.reporting import Reporter
 
 _log = structlog.get_logger("taskdist.sinks")
 
+# How many sinks list Tasks at once.
+LISTS_AT_ONCE: Final = 4
 # The most often that status is written, in seconds.
 LOOK_SECONDS: Final = 5.0
 # How often it is made sure that the sink is as it was: a deletion may go unheard.
@@ -33,6 +35,15 @@ END_SECONDS: Final = 2.0
 LEAST_SECONDS: Final = 0.001
 # So many failures without a success between them, and the status says so.
 MANY_FAILURES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Commons:
+    """What the sinks of a process share, so that however many there are, its memory has a bound."""
+
+    room: Room = field(default_factory=Room)
+    # Each list holds a page of Tasks as the API server sent them.
+    lists: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LISTS_AT_ONCE))
 
 
 class Sending:
@@ -51,6 +62,7 @@ class Sending:
         open_receiver: Open,
         ticks: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
+        commons: Commons,
     ) -> None:
         retry = sink.spec.retry
         rules = Rules(
@@ -67,8 +79,10 @@ class Sending:
         self._open = open_receiver
         self._ticks = ticks
         self._sleep = sleep
-        self._delivery = Delivery(rules, sink.status.position)
-        self._feed = Feed(client, self._namespace, selection, self._delivery, self._room, self._stirred, sleep)
+        self._delivery = Delivery(rules, sink.status.position, shared=commons.room)
+        self._feed = Feed(
+            client, self._namespace, selection, self._delivery, self._room, self._stirred, sleep, commons.lists
+        )
         self._stir = asyncio.Event()
         self._freed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,15 +98,21 @@ class Sending:
         try:
             await self._work(receiver)
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await receiver.close()
-            # So that less is told again. It changes nothing if it fails.
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(END_SECONDS):
-                    self._reporter.look(self._delivery)
-                    await self._reporter.flush()
+            try:
+                await self._end(receiver)
+            finally:
+                self._delivery.close()
+
+    async def _end(self, receiver: Receiver) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await receiver.close()
+        # So that less is told again. It changes nothing if it fails.
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(END_SECONDS):
+                self._reporter.look(self._delivery)
+                await self._reporter.flush()
 
     async def _work(self, receiver: Receiver) -> None:
         look = confirm = self._ticks()
@@ -124,8 +144,8 @@ class Sending:
             for each in waits:
                 each.cancel()
 
-    async def _room(self, least: int) -> None:
-        while self._delivery.room < least:
+    async def _room(self, enough: Callable[[], bool]) -> None:
+        while not enough():
             self._freed.clear()
             await self._freed.wait()
 

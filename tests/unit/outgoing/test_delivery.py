@@ -1,6 +1,7 @@
 """Delivery: at least once, in order of a key, and a position that is true at any moment."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from taskdist.common.backoff import Backoff
-from taskdist.outgoing.delivery import Delivery, Failure, Lowest, Rules
+from taskdist.outgoing.delivery import Delivery, Failure, Lowest, Room, Rules
 from taskdist.outgoing.ends import End
 
 RULES = Rules(in_flight=2, waits=Backoff(first=1, most=8), max_attempts=3, give_up_seconds=100)
@@ -18,7 +19,7 @@ def end(version: int, key: str = "", body: bytes = b"{}") -> End:
     return End(f"e{version}", "team", f"t{version}", f"u{version}", version, key or f"k{version}", "", body)
 
 
-def delivery(*ends: End, rules: Rules = RULES, **bounds: int) -> Delivery:
+def delivery(*ends: End, rules: Rules = RULES, **bounds: Any) -> Delivery:
     made = Delivery(rules, **bounds)
     for each in ends:
         made.add(each)
@@ -264,6 +265,42 @@ def test_some_that_no_receiver_takes_do_not_slow_the_others() -> None:
                 told += 1
         now += 0.001
     assert told == 200
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=120))
+def test_all_deliveries_of_a_process_share_their_room_and_each_has_a_little_in_any_case(
+    steps: list[tuple[int, bool]],
+) -> None:
+    shared = Room(most_ends=10, least_ends=2, most_bytes=20)
+    made = [Delivery(RULES, most_ends=8, most_bytes=9, shared=shared) for _ in range(5)]
+    for number, (which, comes) in enumerate(steps, 1):
+        each = made[which]
+        if comes and each.room:
+            each.add(end(number, str(number)))
+        elif not comes:
+            for due in each.due(0.0):
+                each.told(due.id)
+        held = [other.pending for other in made]
+        assert shared.ends == sum(held) <= 10 + 5 * 2
+        assert all(other.room for other, count in zip(made, held, strict=True) if count < 2)
+        assert all(other.has_room_for_a_list for other, count in zip(made, held, strict=True) if not count)
+        # Of each one body has room in any case.
+        assert shared.bytes <= 20 + 5 * 2
+    for each in made:
+        each.close()
+    assert (shared.ends, shared.bytes) == (0, 0)
+
+
+def test_a_list_waits_until_half_of_what_fits_is_free() -> None:
+    made = Delivery(RULES, most_ends=4)
+    for version in range(1, 5):
+        made.add(end(version, str(version)))
+    assert not made.has_room_for_a_list
+    first, second = made.due(0.0)[:2]
+    made.told(first.id)
+    assert not made.has_room_for_a_list
+    made.told(second.id)
+    assert made.has_room_for_a_list
 
 
 @dataclass

@@ -14,9 +14,9 @@ import pytest
 
 from taskdist.api import SinkReason
 from taskdist.kube import TASKS, TASKSINKS, ApiError, Unreachable
-from taskdist.outgoing.delivery import Delivery, Failure
+from taskdist.outgoing.delivery import Delivery, Failure, Room
 from taskdist.outgoing.ends import End
-from taskdist.sinks import sending
+from taskdist.sinks import keeper, sending
 from taskdist.sinks.receiver import NotTold, Stopped, Trouble
 from unit.sinks.world import World
 
@@ -141,6 +141,30 @@ async def test_more_than_there_is_room_for_is_told_by_several_lists_in_order(
     world.server.end("last", key="k")
     await world.pass_seconds(6)
     assert world.receiver.took == [*names, "last"]
+
+
+async def test_sinks_take_turns_at_lists_and_share_what_may_be_in_hand(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that however many sinks wait for one receiver, the process does not run out of memory."""
+    room = Room(most_ends=30, least_ends=4)
+    monkeypatch.setattr(keeper, "Commons", lambda: sending.Commons(room))
+    await world.kill(unseen=True)
+    world.receiver.hold = asyncio.Event()
+    for number in range(40):
+        world.server.end(f"t{number}")
+    names = [f"s{number}" for number in range(20)]
+    for name in names:
+        await world.apply(name)
+    await world.pass_seconds(6)
+    pending = [world.server.objects[str(TASKSINKS), name]["status"]["pending"] for name in names]
+    assert min(pending) > 0
+    assert sum(pending) <= 30 + 20 * 4
+    world.receiver.hold.set()
+    await world.pass_seconds(6)
+    assert len(world.receiver.took) == 20 * 40
+    assert room.ends == 0
+    assert world.server.most_listing <= sending.LISTS_AT_ONCE
 
 
 async def test_a_key_that_fails_holds_back_itself_and_nothing_else(world: World) -> None:

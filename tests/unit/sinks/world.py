@@ -36,6 +36,8 @@ class Server:
         self.errors: dict[str, Exception] = {}
         """By verb: what each such request meets."""
         self.lists = 0
+        self.listing = 0
+        self.most_listing = 0
         self.reads: list[str] = []
         self.status_writes = 0
         self.page_size = 3
@@ -113,10 +115,15 @@ class Server:
         self.lists += 1
         version = str(self.version)
         found = [obj for (kind, _), obj in sorted(self.objects.items()) if kind == str(resource) and _ended(obj)]
-        for start in range(0, max(len(found), 1), self.page_size):
-            await asyncio.sleep(0)
-            self._raise("list")
-            yield Page(copy.deepcopy(found[start : start + self.page_size]), version)
+        self.listing += 1
+        self.most_listing = max(self.most_listing, self.listing)
+        try:
+            for start in range(0, max(len(found), 1), self.page_size):
+                await asyncio.sleep(0)
+                self._raise("list")
+                yield Page(copy.deepcopy(found[start : start + self.page_size]), version)
+        finally:
+            self.listing -= 1
 
     @asynccontextmanager
     async def watch(
@@ -206,11 +213,11 @@ class World:
 
         return open_it if sink.spec.http is not None else None
 
-    async def apply(self, **spec: Any) -> None:
+    async def apply(self, name: str = "sink", **spec: Any) -> None:
         """The sink is written, and seen."""
-        known = self.server.objects.get((str(TASKSINKS), "sink"))
+        known = self.server.objects.get((str(TASKSINKS), name))
         generation = known["metadata"]["generation"] + 1 if known else 1
-        metadata = {"namespace": "team", "name": "sink", "uid": "uid-sink", "generation": generation}
+        metadata = {"namespace": "team", "name": name, "uid": f"uid-{name}", "generation": generation}
         body: Obj = {
             "metadata": {**metadata, "creationTimestamp": CREATED},
             "spec": {"http": {"url": "https://r.example.com"}, **spec},
@@ -224,11 +231,13 @@ class World:
         await self.clock.to(datetime.fromtimestamp(whole, self.clock.time.tzinfo).replace(tzinfo=None).isoformat())
         await self.clock.settle()
 
-    async def kill(self) -> None:
+    async def kill(self, *, unseen: bool = False) -> None:
         """The process dies in the midst: it writes nothing any more. Another one takes over."""
         self.leading = False
         await self.sinks.close()
         self.sinks = self._process()
+        if unseen:
+            return
         self.sinks.seen(copy.deepcopy(self.server.objects[str(TASKSINKS), "sink"]))
         await self.clock.settle()
 
