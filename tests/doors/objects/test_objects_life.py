@@ -76,7 +76,7 @@ def agents(room: Room, pool: str, env: dict[str, str]) -> None:
 def objects(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> Objects:
     for name, value in server.env("clients").items():
         monkeypatch.setenv(name, value)
-    settings = ObjectSettings.from_env(server.env("clients"))
+    settings = ObjectSettings.from_env({**server.env("clients"), "TASKDIST_OBJECTS_TIMEOUT_SECONDS": "5"})
     assert settings is not None
     return connect(settings)
 

@@ -71,6 +71,7 @@ NATIVE = {
     "ResourceQuota",
     "Role",
     "RoleBinding",
+    "Secret",
     "Service",
     "ServiceAccount",
     "ValidatingAdmissionPolicy",

@@ -381,8 +381,7 @@ def test_get_one_is_the_object_itself(cluster: MemoryCluster) -> None:
 
 
 def test_nothing_found_is_said_beside_the_output(cluster: MemoryCluster) -> None:
-    instead = "the leader cannot be asked: there is none here; found out from the cluster's objects instead\n"
-    assert call(cluster, "get") == Outcome(OK, "", f"{instead}no Tasks in namespace ns\n")
+    assert call(cluster, "get") == Outcome(OK, "", "no Tasks in namespace ns\n")
     assert call(cluster, "get", "-A", "--queue", "x") == Outcome(OK, "", "no Tasks in any namespace match\n")
 
 

@@ -72,7 +72,7 @@ def test_where_the_leader_does_not_answer_the_objects_are_listed(
     cluster.task("a")
     shown = call(cluster, "get")
     assert [line[0] for line in rows(shown.out)] == ["NAME", "a"]
-    assert shown.err.splitlines() == [INSTEAD]
+    assert shown.err == ""
 
 
 async def test_a_list_that_goes_round_in_circles_has_an_end(cluster: MemoryCluster) -> None:
