@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 from collections.abc import Iterator
@@ -11,10 +12,13 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+import pytest
+
 from integration.controller.lab import PLAIN, Lab, Register
 from integration.controller.room import SCRIPT, WORKER, Object, container, metrics
+from object_server import BUCKET, PREFIX, ObjectServer
 from patience import until
-from taskdist.kube import archived
+from taskdist.kube import ApiError, archived
 from taskdist.local.rest import AsyncClient, access_of
 from taskdist.local.stack import OPERATOR_NAMESPACE
 
@@ -48,6 +52,32 @@ def own_pool(lab: Lab, suffix: str, **spec: Any) -> Iterator[str]:
 def the_type_picks_the_handler_and_the_payload_is_its_input(lab: Lab) -> None:
     assert lab.end(lab.task("echo", PLAIN, "echo", {"a": [1, None]}))["result"] == {"a": [1, None]}
     assert lab.end(lab.task("order", PLAIN, "order", {"amount": 3}))["result"] == {"amount": 3}
+
+
+@case("Task.payloadRef.uri", "Task.payloadRef.size", "Task.payloadRef.sha256", "Task.payloadRef.contentType")
+def a_payload_in_an_object_store_is_fetched_and_held_to_what_was_said_of_it(lab: Lab) -> None:
+    body = b'{"a": [1, null]}'
+    sound: Object = {"size": len(body), "sha256": hashlib.sha256(body).hexdigest(), "contentType": "application/json"}
+    with ObjectServer() as server:
+        key = f"{PREFIX}/{lab.room.namespace}/payloads/{sound['sha256']}"
+        server.store().put(key, body)
+        sound["uri"] = f"s3://{BUCKET}/{key}"
+        env = [{"name": name, "value": value} for name, value in server.env().items()]
+        pod = {"containers": [container(env=env)], "terminationGracePeriodSeconds": 5}
+        with own_pool(lab, "store", template={"spec": pod}) as pool:
+            queue = lab.queue(pools=[pool], retry={"limit": 0})
+            assert lab.end(lab.task("sound", queue, "echo", payloadRef=sound))["result"] == {"a": [1, None]}
+            wrongs: dict[str, tuple[Object, str]] = {
+                "elsewhere": ({"uri": f"{sound['uri']}0"}, "ObjectNotFound"),
+                "longer": ({"size": len(body) + 1}, "ObjectMismatch"),
+                "another": ({"sha256": "0" * 64}, "ObjectMismatch"),
+            }
+            for name, (wrong, reason) in wrongs.items():
+                end = lab.end(lab.task(name, queue, "echo", payloadRef=sound | wrong))
+                assert end["attempts"][-1]["reason"] == reason, name
+    # Of what is no JSON the API server takes no reference.
+    with pytest.raises(ApiError, match="contentType"):
+        lab.task("text", PLAIN, "echo", payloadRef=sound | {"contentType": "text/plain"})
 
 
 @case(

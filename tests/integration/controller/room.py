@@ -71,7 +71,8 @@ class Room:
         labels: dict[str, str] | None = None,
         **spec: Any,
     ) -> Object:
-        return self.make("Task", name, {"queue": "q", "type": type, "payload": payload or {}, **spec}, labels)
+        given = {} if "payloadRef" in spec else {"payload": payload or {}}
+        return self.make("Task", name, {"queue": "q", "type": type, **given, **spec}, labels)
 
     def get(self, plural: str, name: str) -> Object:
         found: Object = self.client.get(self.path(plural, name))
