@@ -40,15 +40,24 @@ def test_its_own_account_may_review_tokens_and_read_whom_to_trust(rights: list[d
     ]
 
 
-async def test_the_leader_is_asked_in_its_callers_name(door: Door) -> None:
+@pytest.fixture
+def paused(door: Door) -> Iterator[str]:
+    """A Task that waits in a paused queue, both of this name and gone with the test."""
     room = door.desk.room
-    until(lambda: room.get("configmaps", "taskdist-ca"), "the operator says whom to trust")
     room.queue("led", paused=True)
     room.task("led", queue="led")
-    until(lambda: room.status("tasks", "led").get("phase") == "Pending", "the operator has seen it")
+    yield "led"
+    room.delete("tasks", "led")
+    room.delete("taskqueues", "led")
+
+
+async def test_the_leader_is_asked_in_its_callers_name(door: Door, paused: str) -> None:
+    room = door.desk.room
+    until(lambda: room.get("configmaps", "taskdist-ca"), "the operator says whom to trust")
+    until(lambda: room.status("tasks", paused).get("phase") == "Pending", "the operator has seen it")
     async with door.by_session("reader") as agent:
-        seen = await agent.ask("task-queue", request={"action": "inspect", "task": "led"})
-        told = await agent.ask("task-queue", request={"action": "explain", "task": "led"})
+        seen = await agent.ask("task-queue", request={"action": "inspect", "task": paused})
+        told = await agent.ask("task-queue", request={"action": "explain", "task": paused})
     assert ("warnings" in seen, "warnings" in told) == (False, False), (seen, told)
     # Who may read this Task and nothing else hears why it waits: the cluster's objects would not tell.
     assert told["explanation"]["reason"] == "QueuePaused"
