@@ -33,6 +33,7 @@ class OwnStatus:
         self._metadata = metadata
         self._leading = leading
         self._version = metadata.resource_version
+        self._written: dict[str, Any] | None = None
 
     async def confirm(self) -> Obj:
         """Make sure that the object is there and as it was. Raises `Gone`, `Changed` or `KubeError`."""
@@ -70,3 +71,15 @@ class OwnStatus:
             else:
                 self._version = version_of(there)
                 return
+
+    async def flush(self, patch: dict[str, Any], *, conditions_only: bool = False) -> None:
+        """Write a merge patch of the whole status, if it is not what was written last. Raises like `confirm`.
+
+        `conditions_only`: the rest of it could not be read, and stays as it is.
+        """
+        if conditions_only:
+            patch = {name: patch[name] for name in ("observedGeneration", "conditions")}
+        if patch == self._written:
+            return
+        await self.write(patch)
+        self._written = patch

@@ -3,9 +3,8 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from taskdist.api import SinkReason
-
-Key = tuple[str, str]
-"""Namespace and name of a sink."""
+from taskdist.elected.keeper import Key
+from taskdist.elected.metrics import ReadyGauge
 
 
 class SinkMetrics:
@@ -27,11 +26,10 @@ class SinkMetrics:
         )
         self._pending = self._gauge("taskdist_sink_pending", "Ends that are read and not told yet.", sink)
         self._lag = self._gauge("taskdist_sink_lag_seconds", "How long ago the first of them ended.", sink)
-        self._ready = self._gauge(
-            "taskdist_sink_ready", "1 if ends are told, else 0; by the reason in its status.", (*sink, "reason")
+        self._ready = ReadyGauge(
+            "taskdist_sink_ready", "1 if ends are told, else 0; by the reason in its status.", "sink", self.registry
         )
         self._leader = self._gauge("taskdist_sinks_leader", "1 if this process runs the sinks, else 0.", ())
-        self._reasons: dict[Key, str] = {}
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
@@ -60,17 +58,11 @@ class SinkMetrics:
 
     def said(self, key: Key, ready: bool, reason: SinkReason) -> None:
         """The sink says this of itself now."""
-        former = self._reasons.get(key)
-        if former is not None and former != reason:
-            self._ready.remove(*key, former)
-        self._reasons[key] = str(reason)
-        self._ready.labels(*key, str(reason)).set(int(ready))
+        self._ready.said(key, ready, str(reason))
 
     def gone(self, key: Key) -> None:
         """The sink is there no more: what was so of it is not told further. What happened stays counted."""
-        former = self._reasons.pop(key, None)
-        if former is not None:
-            self._ready.remove(*key, former)
+        self._ready.gone(key)
         for gauge in (self._pending, self._lag):
             gauge.remove_by_labels({"namespace": key[0], "sink": key[1]})
 

@@ -2,21 +2,20 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
-from taskdist.api import Condition, SinkReason, TaskSink, TaskSinkStatus
+from taskdist.api import SinkReason, TaskSink, TaskSinkStatus
 from taskdist.api.tasksink import Undelivered
 from taskdist.common.times import read
+from taskdist.elected.keeper import Key
 from taskdist.kube import TASKSINKS, Client
-from taskdist.kube.conditions import merge_conditions
+from taskdist.kube.conditions import MESSAGE_LENGTH, told_conditions
 from taskdist.kube.own_status import OwnStatus
 from taskdist.outgoing.delivery import Delivery
 from taskdist.outgoing.ends import End
-from taskdist.sinks.metrics import Key, SinkMetrics
+from taskdist.sinks.metrics import SinkMetrics
 
 # Reasons for which only a change of the sink helps.
 _STALLED = (SinkReason.INVALID_TEMPLATE, SinkReason.RECEIVER_GONE, SinkReason.UNREADABLE)
-MESSAGE_LENGTH = 1024
 
 
 class Reporter:
@@ -37,7 +36,6 @@ class Reporter:
         self._own = OwnStatus(client, TASKSINKS, sink.metadata, leading)
         self._metadata = sink.metadata
         self._now = now
-        self._written: dict[str, Any] | None = None
         self.metrics = metrics
         self.status: TaskSinkStatus = sink.status.model_copy(deep=True)
 
@@ -49,25 +47,18 @@ class Reporter:
         """Say how it is. Nothing is written before `flush`."""
         ready, stalled = reason is SinkReason.DELIVERING, reason in _STALLED
         settled = ready or stalled or reason is SinkReason.SUSPENDED
-        told = [
-            self._condition("Ready", ready, reason, message),
-            self._condition("Reconciling", not settled, reason, message),
-            self._condition("Stalled", stalled, reason, message),
-        ]
         self.status.observed_generation = self._metadata.generation
-        self.status.conditions = merge_conditions(self.status.conditions, told, self._now().timestamp())
-        self.metrics.said(self.key, ready, reason)
-
-    def _condition(self, kind: str, holds: bool, reason: SinkReason, message: str) -> Condition:
-        return Condition.model_validate(
-            {
-                "type": kind,
-                "status": "True" if holds else "False",
-                "reason": str(reason),
-                "message": message[:MESSAGE_LENGTH],
-                "observedGeneration": self._metadata.generation,
-            }
+        self.status.conditions = told_conditions(
+            self.status.conditions,
+            str(reason),
+            message,
+            self._metadata.generation,
+            self._now().timestamp(),
+            ready=ready,
+            stalled=stalled,
+            settled=settled,
         )
+        self.metrics.said(self.key, ready, reason)
 
     def delivered(self) -> None:
         self.metrics.delivered(self.key)
@@ -102,13 +93,8 @@ class Reporter:
 
         `conditions_only`: the rest of it could not be read, and stays as it is.
         """
-        wire = self.status.to_wire()
-        if conditions_only:
-            wire = {name: wire[name] for name in ("observedGeneration", "conditions")}
-        if wire == self._written:
-            return
-        await self._own.write(wire if conditions_only else {"oldest": None, "lastUndelivered": None} | wire)
-        self._written = wire
+        patch = {"oldest": None, "lastUndelivered": None} | self.status.to_wire()
+        await self._own.flush(patch, conditions_only=conditions_only)
 
 
 def position_of(sink: TaskSink) -> int:

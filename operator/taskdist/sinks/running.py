@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from taskdist.api import SinkReason, TaskSink
-from taskdist.common.backoff import Backoff
+from taskdist.elected.keeper import AGAIN
 from taskdist.kube import Client, KubeError
 from taskdist.kube.own_status import Changed, Gone
 from taskdist.outgoing.ends import InvalidKey, Selection
@@ -21,7 +21,6 @@ from taskdist.sinks.sending import Commons, Sending
 
 _log = structlog.get_logger("taskdist.sinks")
 
-AGAIN: Final = Backoff(first=1.0, most=60.0)
 # A sink that went on for so long before it failed is begun again at once, in seconds.
 WELL_SECONDS: Final = 60.0
 

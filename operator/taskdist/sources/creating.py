@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from taskdist.client.errors import full_queue
+from taskdist.elected.keeper import Key
 from taskdist.intake.mapping import Mapped, task_of
 from taskdist.intake.message import Poison, PoisonReason
 from taskdist.kube import TASKQUEUES, TASKS, ApiError, Client
-from taskdist.sources.metrics import Key, SourceMetrics
+from taskdist.sources.metrics import SourceMetrics
 from taskdist.sources.queues import Queues, closed_words
 
 

@@ -3,9 +3,8 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from taskdist.api import SourceReason
-
-Key = tuple[str, str]
-"""Namespace and name of a source."""
+from taskdist.elected.keeper import Key
+from taskdist.elected.metrics import ReadyGauge
 
 
 class SourceMetrics:
@@ -36,13 +35,13 @@ class SourceMetrics:
         self._backlog = self._gauge(
             "taskdist_source_backlog_messages", "Messages that wait at a source's broker or in hand.", source
         )
-        self._ready = self._gauge(
+        self._ready = ReadyGauge(
             "taskdist_source_ready",
             "1 if the source makes Tasks, else 0; by the reason in its status.",
-            (*source, "reason"),
+            "source",
+            self.registry,
         )
         self._leader = self._gauge("taskdist_sources_leader", "1 if this process runs the sources, else 0.", ())
-        self._reasons: dict[Key, str] = {}
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
@@ -76,17 +75,11 @@ class SourceMetrics:
 
     def said(self, key: Key, ready: bool, reason: SourceReason) -> None:
         """The source says this of itself now."""
-        former = self._reasons.get(key)
-        if former is not None and former != reason:
-            self._ready.remove(*key, former)
-        self._reasons[key] = str(reason)
-        self._ready.labels(*key, str(reason)).set(int(ready))
+        self._ready.said(key, ready, str(reason))
 
     def gone(self, key: Key) -> None:
         """The source is there no more: what was so of it is not told further. What happened stays counted."""
-        former = self._reasons.pop(key, None)
-        if former is not None:
-            self._ready.remove(*key, former)
+        self._ready.gone(key)
         for gauge in (self._lag, self._backlog):
             gauge.remove_by_labels({"namespace": key[0], "source": key[1]})
 

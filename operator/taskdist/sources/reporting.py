@@ -4,13 +4,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from taskdist.api import Condition, SourceReason, TaskSource, TaskSourceStatus
+from taskdist.api import SourceReason, TaskSource, TaskSourceStatus
 from taskdist.api.tasksource import CronStatus, Rejected
+from taskdist.elected.keeper import Key
 from taskdist.intake.message import Poison
 from taskdist.kube import TASKSOURCES, Client
-from taskdist.kube.conditions import merge_conditions
+from taskdist.kube.conditions import MESSAGE_LENGTH, told_conditions
 from taskdist.kube.own_status import OwnStatus
-from taskdist.sources.metrics import Key, SourceMetrics
+from taskdist.sources.metrics import SourceMetrics
 
 # Reasons for which only a change of the source helps.
 _STALLED = (
@@ -19,7 +20,6 @@ _STALLED = (
     SourceReason.NEVER_DUE,
     SourceReason.UNREADABLE,
 )
-MESSAGE_LENGTH = 1024
 
 
 class Reporter:
@@ -41,7 +41,6 @@ class Reporter:
         self._metrics = metrics
         self._now = now
         self._metadata = source.metadata
-        self._written: dict[str, Any] | None = None
         self.status: TaskSourceStatus = source.status.model_copy(deep=True)
 
     @property
@@ -65,25 +64,18 @@ class Reporter:
         ready, stalled = reason is SourceReason.RUNNING, reason in _STALLED
         # Who suspends a source has what is asked for; all else that keeps it from running may pass by itself.
         settled = ready or stalled or reason is SourceReason.SUSPENDED
-        told = [
-            self._condition("Ready", ready, reason, message),
-            self._condition("Reconciling", not settled, reason, message),
-            self._condition("Stalled", stalled, reason, message),
-        ]
         self.status.observed_generation = self._metadata.generation
-        self.status.conditions = merge_conditions(self.status.conditions, told, self._now().timestamp())
-        self._metrics.said(self.key, ready, reason)
-
-    def _condition(self, kind: str, holds: bool, reason: SourceReason, message: str) -> Condition:
-        return Condition.model_validate(
-            {
-                "type": kind,
-                "status": "True" if holds else "False",
-                "reason": str(reason),
-                "message": message[:MESSAGE_LENGTH],
-                "observedGeneration": self._metadata.generation,
-            }
+        self.status.conditions = told_conditions(
+            self.status.conditions,
+            str(reason),
+            message,
+            self._metadata.generation,
+            self._now().timestamp(),
+            ready=ready,
+            stalled=stalled,
+            settled=settled,
         )
+        self._metrics.said(self.key, ready, reason)
 
     def created(self) -> None:
         self.status.created += 1
@@ -104,13 +96,7 @@ class Reporter:
 
         `conditions_only`: the rest of it could not be read, and stays as it is.
         """
-        wire = self.status.to_wire()
-        if conditions_only:
-            wire = {name: wire[name] for name in ("observedGeneration", "conditions")}
-        if wire == self._written:
-            return
-        await self._own.write(wire if conditions_only else _removing(wire))
-        self._written = wire
+        await self._own.flush(_removing(self.status.to_wire()), conditions_only=conditions_only)
 
 
 def _removing(wire: dict[str, Any]) -> dict[str, Any]:

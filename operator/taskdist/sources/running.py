@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import structlog
 
 from taskdist.api import SourceReason, TaskSource
-from taskdist.common.backoff import Backoff
+from taskdist.elected.keeper import AGAIN
 from taskdist.intake.mapping import MappingError, compile_mapping
 from taskdist.intake.schedule import ScheduleError, parse_schedule
 from taskdist.intake.signatures import compile_signature
@@ -31,7 +31,6 @@ from taskdist.sources.webhook import WebhookSource
 
 _log = structlog.get_logger("taskdist.sources")
 
-AGAIN: Final = Backoff(first=1.0, most=60.0)
 # A source that went on for so long before it failed is begun again at once, in seconds.
 WELL_SECONDS: Final = 60.0
 

@@ -11,11 +11,13 @@ from typing import Any
 
 from memory_cluster import merge
 from taskdist.api import TaskSink
+from taskdist.elected.keeper import Keeper
 from taskdist.kube import TASKS, TASKSINKS, ApiError, Obj, Page, Resource, WatchEvent
 from taskdist.outgoing.ends import End
-from taskdist.sinks.keeper import Sinks
+from taskdist.sinks.keeper import keep_sinks
 from taskdist.sinks.metrics import SinkMetrics
 from taskdist.sinks.receiver import Open
+from taskdist.sinks.reporting import Reporter
 from unit.sources.world import Clock
 
 START = "2030-01-01T00:00"
@@ -190,11 +192,11 @@ class World:
         self.failures: list[BaseException] = []
         self.sinks = self._process()
 
-    def _process(self) -> Sinks:
+    def _process(self) -> Keeper[Reporter]:
         client: Any = self.server
         self.leading = True
         self.metrics = SinkMetrics()
-        return Sinks(
+        return keep_sinks(
             client,
             self.metrics,
             self._connect,

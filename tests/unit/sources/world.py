@@ -11,10 +11,12 @@ from itertools import count
 from typing import Any
 
 from memory_cluster import merge
+from taskdist.elected.keeper import Keeper
 from taskdist.kube import TASKQUEUES, TASKS, TASKSOURCES, ApiError, Obj, Resource
 from taskdist.sources.connecting import connect
-from taskdist.sources.keeper import Sources
+from taskdist.sources.keeper import keep_sources
 from taskdist.sources.metrics import SourceMetrics
+from taskdist.sources.reporting import Reporter
 from taskdist.sources.running import Brokers
 
 
@@ -169,8 +171,8 @@ class World:
         self._uids = count(1)
         self.process = self._begun()
 
-    def _begun(self) -> Sources:
-        return Sources(
+    def _begun(self) -> Keeper[Reporter]:
+        return keep_sources(
             self.api,  # type: ignore[arg-type]
             self.metrics,
             lambda: self.leading,
