@@ -47,7 +47,7 @@ async def explain_queue(cluster: Cluster, name: str, output: str | None, source:
 
 
 def _say(told: Told) -> None:
-    """What goes beside the answer, to standard error."""
+    """Write notes and warnings beside the answer, to standard error."""
     if told.not_asked:
         note(told.not_asked)
     for line in told.warnings:

@@ -1,4 +1,4 @@
-"""What the operator that leads tells of a Task beside its status: progress as its agent reports it, place, and start.
+"""Place, expected start and progress of a Task as the operator that leads tells them, for the command's output.
 
 Where it cannot be asked, that is said once, and status goes on telling what it has.
 """
@@ -48,7 +48,7 @@ def with_progress(obj: Obj, row: TaskRow | None) -> Obj:
 
 
 def place(told: Standing) -> str:
-    """Its place in the order; empty where it has none."""
+    """Return a Task's place in the order, for the table; empty where it has none."""
     if told.position is None:
         return ""
     return f"{'' if told.position_exact else 'about '}{told.position} of {told.waiting}"

@@ -129,7 +129,7 @@ class AsyncClient:
 
     @property
     def view(self) -> Asks | None:
-        """What the operator that leads can be asked; None where nobody can be."""
+        """Questions to the operator that leads; None where nobody can be asked."""
         return self._asked
 
     @property

@@ -72,7 +72,7 @@ class Told(NamedTuple):
 
 
 class Asks(Protocol):
-    """Who can be asked, in the operator that leads."""
+    """A way to ask the operator that leads."""
 
     @property
     def lease(self) -> str:

@@ -78,7 +78,7 @@ def is_ours(found: Obj, body: Obj) -> bool:
 
 
 def _content(spec: Obj) -> tuple[object, object]:
-    """What a payload by reference is, wherever it stands."""
+    """Return what tells one payload by reference from another, wherever it stands."""
     ref = spec.get("payloadRef") or {}
     return ref.get("size"), ref.get("sha256")
 

@@ -1,4 +1,4 @@
-"""How long a Task is waited for: the time that is up is told as such, and the Task goes on."""
+"""The time for which a Task is waited for: that it is up is told as such, and the Task goes on."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -170,5 +170,5 @@ def field_of(error: ApiError) -> str:
 
 
 def instead(error: NoAnswer) -> str:
-    """What is said where the leader could not be asked, and others were."""
+    """Return the note that the leader could not be asked, and others were."""
     return f"{error}; found out from the cluster's objects instead"

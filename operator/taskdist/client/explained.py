@@ -70,14 +70,14 @@ def waiting(told: shapes.Explanation) -> dict[str, Any]:
 
 
 def outside(told: shapes.Outside) -> dict[str, Any]:
-    """What waits at sources for a queue."""
+    """Return the backlog of a queue at its sources, as scripts read it."""
     story: dict[str, Any] = {"messages": told.messages}
     story |= {"source": told.source} if told.source else {}
     return story | ({} if told.oldest is None else {"oldest": times.utc(told.oldest.timestamp())})
 
 
 def outside_line(story: Mapping[str, Any], now: datetime) -> str:
-    """The same in a sentence."""
+    """Return the backlog of a queue at its sources in a sentence."""
     messages, source = story["messages"], story.get("source")
     said = f"{messages} message{'' if messages == 1 else 's'} without a Task yet"
     if story.get("oldest"):

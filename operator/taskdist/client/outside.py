@@ -1,4 +1,4 @@
-"""What waits at sources for queues, as the sources' own status tells it: for those whom the leader does not answer.
+"""The backlogs of queues at their sources, as the sources' own status tells them where the leader does not answer.
 
 What counts, and which source has the oldest, is the core's rule. Refuses to fail: where sources may not be read, the
 queue's status tells how many messages there are.

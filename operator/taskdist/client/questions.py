@@ -72,7 +72,7 @@ class ChangeOptions(TypedDict, total=False):
 
 
 def changes(**given: Unpack[ChangeOptions]) -> Changes:
-    """What is to be different. Raises TaskdistError where that makes no sense."""
+    """Return the changes of a what-if. Raises TaskdistError where they make no sense."""
     try:
         found = Changes.model_validate(given)
     except ValueError as error:

@@ -1,5 +1,7 @@
-"""Which sinks hold ended Tasks back from deletion, and up to where each has told them: the one word of theirs that the
-operator hears. It is read from their specs and status, kept nowhere else, and bounded by each sink's own `holdSeconds`.
+"""Holds of sinks: which ended Tasks are not deleted before they are told.
+
+Up to where a sink has told them is the one word of sinks that the operator hears. It is read from their specs and
+status, kept nowhere else, and bounded by each sink's own `holdSeconds`.
 """
 
 from collections.abc import Callable

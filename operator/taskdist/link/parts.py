@@ -47,7 +47,7 @@ def encode_reference(body: m.Body) -> pb.ObjectRef | None:
 
 
 def reference(field: str, wire: pb.ObjectRef) -> m.ObjectRef:
-    """What stands on a resource afterwards: exactly what its schema allows."""
+    """Return the reference as it stands on a resource: exactly what its schema allows."""
     found = m.ObjectRef(wire.uri, wire.size, wire.sha256, wire.content_type or JSON)
     try:
         ObjectRef.model_validate(found.to_wire())

@@ -43,7 +43,7 @@ class Place:
         return ObjectRef(f"{self.url}/{folder}/{digest}", len(body), digest)
 
     def below(self, namespace: str) -> str:
-        """What the references of a namespace begin with."""
+        """Return the beginning of all references of a namespace."""
         return f"{self.url}/{namespace}/"
 
     def key(self, ref: ObjectRef, namespace: str) -> str:

@@ -120,8 +120,8 @@ class S3:
 
 
 def _shown(error: Exception) -> str:
-    """What the store says, or else the first lines of what obstore does: it goes on with how it came to it, keys of
-    the caller's included."""
+    """Return the store's own words for an error, or else the first lines of obstore's: the rest of those may show the
+    caller's keys."""
     text = str(error)
     if (code := _CODE.search(text)) is not None:
         message = _MESSAGE.search(text)

@@ -28,7 +28,7 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What may be dialled beside the public Internet.
+    """The hosts and networks that may be dialled beside the public Internet.
 
     Args:
         hosts: names, in lower case; `*.` before one stands for all names that end so.

@@ -227,7 +227,7 @@ class Delivery:
         self._over(end_id)
 
     def gone(self, end_id: str) -> None:
-        """Its Task is not there any more, and so is nothing that could be told."""
+        """Forget an end whose Task is not there any more: there is nothing that could be told."""
         self._over(end_id)
 
     def rest(self, until: float) -> None:
@@ -235,7 +235,7 @@ class Delivery:
         self._rests_until = max(self._rests_until, until)
 
     def failed(self, end_id: str, failure: Failure, now: float) -> bool:
-        """It could not be told. Returns whether it is given up."""
+        """Take in that an end could not be told. Returns whether it is given up."""
         held, rules = self._held[end_id], self._rules
         if failure is Failure.UNAVAILABLE:
             self._missed(now)

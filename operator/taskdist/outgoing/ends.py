@@ -70,7 +70,7 @@ def version(obj: Obj) -> int:
 
 
 class Selection:
-    """Which ends a sink tells, and as what.
+    """The selection of a sink: the ends that it tells, and the keys that order them.
 
     Args:
         since: when the sink was created, as the API writes it: what ended before is not told.
@@ -91,7 +91,7 @@ class Selection:
 
     @property
     def field_selector(self) -> str:
-        """What the API server can leave out by itself."""
+        """Return the field selector by which the API server leaves out what is not told."""
         phases = ["Pending", "Assigned", *sorted(set(ENDS) - self._phases)]
         parts = [f"status.phase!={phase}" for phase in phases]
         if len(self._queues) == 1:

@@ -74,7 +74,7 @@ def stalled(pool: Mapping[str, Any]) -> str:
 
 
 def outside(found: views.Outside | None) -> Outside | None:
-    """What waits at sources for a queue; None if nothing does."""
+    """Return the backlog of a queue at its sources; None if nothing waits there."""
     if found is None:
         return None
     oldest = None if found.oldest is None else moment(found.oldest)

@@ -83,7 +83,7 @@ class Course:
     started: float
 
     def told(self) -> shapes.Course:
-        """The same, in the form in which it is sent."""
+        """Return the course in the form in which it is sent."""
         start = None
         if self.start is not None and self.interval is not None:
             at, earliest, latest = (explanations.moment(each) for each in (self.start, *self.interval))

@@ -142,7 +142,7 @@ def open_http(
 
 
 def _guarded(host: str, plain: bool, allowed: Allowed) -> Callable[[Any], socket]:
-    """What makes sockets, for addresses that may be dialled and for no others."""
+    """Return a maker of sockets, for addresses that may be dialled and for no others."""
 
     def make(info: Any) -> socket:
         family, kind, protocol, _, address = info

@@ -1,4 +1,4 @@
-"""What a sink asks of a receiver, whatever it is; and how it is told that something is amiss."""
+"""A receiver as its sink sees it, whatever it is, and the ways in which it fails."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -39,7 +39,7 @@ class NotTold(Exception):
 
 
 class Receiver(Protocol):
-    """Whoever is told."""
+    """A receiver that is connected: a URL, an exchange, a topic."""
 
     async def tell(self, end: End) -> None:
         """Tell this end; return once it is known to be taken. Raises `NotTold`, `Stopped` and `Trouble`."""

@@ -1,4 +1,4 @@
-"""What a sink says of itself: its status, written by this process alone."""
+"""The status of a sink, written by this process alone, on the version that was last seen."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

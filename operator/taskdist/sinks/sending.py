@@ -39,7 +39,7 @@ MANY_FAILURES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Commons:
-    """What the sinks of a process share, so that however many there are, its memory has a bound."""
+    """Room in memory and turns at lists that the sinks of a process share, so that its memory has a bound."""
 
     room: Room = field(default_factory=Room)
     # Each list holds a page of Tasks as the API server sent them.

@@ -155,7 +155,7 @@ def _by_fields(kind: type[Any]) -> Callable[[Any], tuple[type[Any], tuple[Any, .
 
 
 def _kinds() -> Iterator[type[Any]]:
-    """All dataclasses of the core: what events are made of."""
+    """Return all dataclasses of the core, of which its events are made."""
     for name, module in list(sys.modules.items()):
         for each in list(vars(module).values()) if name.startswith(f"{core.__name__}.") else ():
             if isinstance(each, type) and is_dataclass(each) and each.__module__ == name and fields(each):

@@ -1,4 +1,4 @@
-"""What a change would do for a Task that waits, played on a copy of what the leader knows, in a process of its own.
+"""What-ifs of the leader: a change is played on a copy of what it knows, in a process of its own.
 
 The dispatch loop gives the copy alone, in short steps at the view's pace. The process gives way to it, may take so much
 time and memory, and ends with the question: also when who asked is gone. Few are played at once.
