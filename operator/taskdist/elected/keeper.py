@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from taskdist.api import ObjectMeta
-from taskdist.common.backoff import Backoff
+from taskdist.elected.again import AGAIN
 from taskdist.kube import Deleted, Event, KubeError, Obj
 from taskdist.kube.own_status import Changed, Gone
 from taskdist.kube.store import Aside
@@ -18,8 +18,6 @@ from taskdist.kube.store import Aside
 # Namespace and name of an object.
 Key = tuple[str, str]
 
-# The pauses before what failed is begun, or said, again.
-AGAIN: Final = Backoff(first=1.0, most=60.0)
 # How often it is tried to say on an odd object that it is set aside: half an hour in all.
 TOLD_TRIES: Final = 35
 

@@ -6,12 +6,11 @@ once, and it then waits for that change.
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 import structlog
 
 from taskdist.api import SinkReason, TaskSink
-from taskdist.elected.keeper import AGAIN
+from taskdist.elected.again import log_failure, work_again
 from taskdist.kube import Client, KubeError
 from taskdist.kube.own_status import Changed, Gone
 from taskdist.outgoing.ends import InvalidKey, Selection
@@ -20,9 +19,6 @@ from taskdist.sinks.reporting import Reporter
 from taskdist.sinks.sending import Commons, Sending
 
 _log = structlog.get_logger("taskdist.sinks")
-
-# A sink that went on for so long before it failed is begun again at once, in seconds.
-WELL_SECONDS: Final = 60.0
 
 
 class Running:
@@ -53,28 +49,11 @@ class Running:
 
     async def run(self) -> None:
         """Run it until it is cancelled, deleted, changed, or waits for a change."""
-        failures = 0
-        while True:
-            began = self._ticks()
-            try:
-                await self._once()
-                return
-            except Gone:
-                self._reporter.metrics.gone(self._reporter.key)
-                return
-            except Changed:
-                return  # what it is now is on its way
-            except Stopped as error:
-                if await self._set_aside(SinkReason.RECEIVER_GONE, str(error)):
-                    return
-                pause = AGAIN.full(failures)
-            except Exception as error:
-                if self._ticks() - began >= WELL_SECONDS:
-                    failures = 0
-                pause = AGAIN.full(failures)
-                await self._tell(error, pause)
-            await self._sleep(pause)
-            failures += 1
+
+        def gone() -> None:
+            self._reporter.metrics.gone(self._reporter.key)
+
+        await work_again(self._once, gone, self._failed, self._ticks, self._sleep)
 
     async def _once(self) -> None:
         spec, metadata = self._sink.spec, self._sink.metadata
@@ -121,22 +100,17 @@ class Running:
             return False
         return True
 
-    async def _tell(self, error: Exception, pause: float) -> None:
-        """Say that it failed; where not even that can be written, the log has it."""
+    async def _failed(self, error: Exception, pause: float) -> bool:
+        """Say that it failed; where not even that can be written, the log has it. Return whether it is left at that."""
+        if isinstance(error, Stopped):
+            return await self._set_aside(SinkReason.RECEIVER_GONE, str(error))
         self._reporter.metrics.failed(self._reporter.key)
-        # What the API server says is clear enough; anything else is a defect, and wants its place told.
+        # What the API server says is clear enough.
         known = isinstance(error, KubeError | Trouble)
-        namespace, name = self._reporter.key
-        _log.warning(
-            "a sink failed and is begun again",
-            namespace=namespace,
-            name=name,
-            why=str(error) or repr(error),
-            seconds=pause,
-            exc_info=None if known else error,
-        )
+        log_failure(_log, "sink", self._reporter.key, error, pause, known=known)
         reason = error.reason if isinstance(error, Trouble) else SinkReason.FAILING
         self._reporter.say(reason, f"It failed and is begun again: {str(error) or repr(error)}")
         # Whatever keeps it from being written, the failure itself is what counts.
         with contextlib.suppress(Exception):
             await self._reporter.flush()
+        return False

@@ -8,17 +8,16 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Protocol
 
 import structlog
 
 from taskdist.api import SourceReason, TaskSource
-from taskdist.elected.keeper import AGAIN
+from taskdist.elected.again import log_failure, work_again
 from taskdist.intake.mapping import MappingError, compile_mapping
 from taskdist.intake.schedule import ScheduleError, parse_schedule
 from taskdist.intake.signatures import compile_signature
 from taskdist.kube import Client, KubeError
-from taskdist.kube.own_status import Changed, Gone
 from taskdist.sources.broker import Open, Trouble
 from taskdist.sources.connecting import connect
 from taskdist.sources.consumer import BrokerSource
@@ -30,9 +29,6 @@ from taskdist.sources.reporting import Reporter
 from taskdist.sources.webhook import WebhookSource
 
 _log = structlog.get_logger("taskdist.sources")
-
-# A source that went on for so long before it failed is begun again at once, in seconds.
-WELL_SECONDS: Final = 60.0
 
 
 class Unusable(Exception):
@@ -94,24 +90,11 @@ class Running:
 
     async def run(self) -> None:
         """Run it until it is cancelled, deleted, changed, or waits for a change."""
-        failures = 0
-        while True:
-            began = self._now()
-            try:
-                await self._once()
-                return
-            except Gone:
-                self._metrics.gone(self._reporter.key)
-                return
-            except Changed:
-                return  # what it is now is on its way
-            except Exception as error:
-                if (self._now() - began).total_seconds() >= WELL_SECONDS:
-                    failures = 0
-                pause = AGAIN.full(failures)
-                await self._tell(error, pause)
-            await self._sleep(pause)
-            failures += 1
+
+        def gone() -> None:
+            self._metrics.gone(self._reporter.key)
+
+        await work_again(self._once, gone, self._failed, self._brokers.ticks, self._sleep)
 
     async def _once(self) -> None:
         if self._source.spec.suspend:
@@ -158,22 +141,15 @@ class Running:
             SourceReason.UNREADABLE, "spec names no source that this release knows: upgrade `taskdist sources`"
         )
 
-    async def _tell(self, error: Exception, pause: float) -> None:
+    async def _failed(self, error: Exception, pause: float) -> bool:
         """Say that it failed; where not even that can be written, the log has it."""
         self._metrics.failed(self._reporter.key)
-        # What the API server says is clear enough; anything else is a defect, and wants its place told.
+        # What the API server says is clear enough.
         known = isinstance(error, KubeError | Trouble)
-        namespace, name = self._reporter.key
-        _log.warning(
-            "a source failed and is begun again",
-            namespace=namespace,
-            name=name,
-            why=str(error) or repr(error),
-            seconds=pause,
-            exc_info=None if known else error,
-        )
+        log_failure(_log, "source", self._reporter.key, error, pause, known=known)
         reason = error.reason if isinstance(error, Trouble) else SourceReason.FAILING
         self._reporter.say(reason, f"It failed and is begun again: {str(error) or repr(error)}")
         # Whatever keeps it from being written, the failure itself is what counts.
         with contextlib.suppress(Exception):
             await self._reporter.flush()
+        return False
