@@ -208,25 +208,22 @@ class LeaderElector:
     async def _do(self, action: ReadLease | WriteLease) -> None:
         sent = self._clock()
         try:
-            # The client bounds its own requests; this bounds what comes before them (credentials, a 429's wait).
+            # Bounded by the client alone: a second time-out around it would now and then end a request before its own
+            # does, and a request that is cancelled tells nobody that the API server is silent.
             if isinstance(action, ReadLease):
-                async with asyncio.timeout(action.timeout):
-                    record = await self._read(action.timeout)
-                self._election.read(record, self._clock())
+                self._election.read(await self._read(action.timeout), self._clock())
             else:
-                async with asyncio.timeout(action.timeout):
-                    written = await self._write(action)
+                written = await self._write(action)
                 if written is None:
                     self._election.refused(action, self._clock())
                 else:
                     self._election.written(action, written, sent, self._clock())
-        except (KubeError, TimeoutError) as error:
+        except KubeError as error:
             # Once in a row: it is tried each second.
             level = logging.DEBUG if self._failing else logging.WARNING
-            log.log(level, "%s: %s; it is tried again", _what(action), error or type(error).__name__)
+            log.log(level, "%s: %s; it is tried again", _what(action), error)
             self._failing = True
             self._election.failed(action, sent, self._clock())
-
         else:
             self._failing = False
 

@@ -130,13 +130,19 @@ class HttpTransport:
 
     async def exchange(self, request: Request) -> Answer:
         deadline = time.monotonic() + request.timeout
-        access = await self._fresh()
-        answer = await self._exchange(access, request, request.timeout)
+        try:
+            async with asyncio.timeout(request.timeout):
+                access = await self._fresh()
+        except TimeoutError as error:
+            raise Unreachable(f"{request.method} {request.path}: the credentials were not loaded in time") from error
+        answer = await self._exchange(access, request, max(deadline - time.monotonic(), 0.001))
         if answer.status == 401 and request.authorization is None:
-            renewed = await self._renew(access)
-            left = deadline - time.monotonic()
-            if renewed is not access and left > 0:
-                answer = await self._exchange(renewed, request, left)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    renewed = await self._renew(access)
+                left = deadline - time.monotonic()
+                if renewed is not access and left > 0:
+                    answer = await self._exchange(renewed, request, left)
         return answer
 
     async def _exchange(self, access: Access, request: Request, seconds: float) -> Answer:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
 
 from taskdist.common.boottime import boottime
-from taskdist.kube import ApiError, Client, LeaderElector, Obj, Timing, Unreachable, leader
+from taskdist.kube import ApiError, Client, LeaderElector, Obj, Timing, Unanswered, Unreachable, leader
 from taskdist.kube.client import WatchEvent
+from taskdist.kube.transport import Answer, Request
 from unit.kube.fakes import CONFLICT, status
 
 TIMING = Timing(lease=1.0, renew_deadline=0.5, retry=0.05)
@@ -73,10 +74,27 @@ class OneLease(Client):
         return self.lease
 
 
+class Silent:
+    """The wire to an API server that takes every request and answers none: each ends a little after its time."""
+
+    async def open(self) -> None:
+        """Nothing."""
+
+    async def close(self) -> None:
+        """Nothing."""
+
+    async def exchange(self, request: Request) -> Answer:
+        await asyncio.sleep(request.timeout + 0.05)
+        raise Unanswered("silence")
+
+    def stream(self, request: Request, stall: float) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        raise Unanswered("silence")
+
+
 class Led:
     """An elector whose callbacks note what happened; `stopping` is what on_stopping does."""
 
-    def __init__(self, client: OneLease, stopping: Any = None, started: Any = None) -> None:
+    def __init__(self, client: Client, stopping: Any = None, started: Any = None) -> None:
         self.notes: list[str] = []
         self.began, self.ended = asyncio.Event(), asyncio.Event()
         self.deadline = 0.0
@@ -106,7 +124,7 @@ class Led:
 
 
 def elector_of(
-    led: Led, client: OneLease, clock: Callable[[], float] = boottime, timing: Timing = TIMING
+    led: Led, client: Client, clock: Callable[[], float] = boottime, timing: Timing = TIMING
 ) -> LeaderElector:
     return LeaderElector(
         client,
@@ -197,6 +215,24 @@ async def test_a_stopping_that_never_ends_is_a_failure(monkeypatch: pytest.Monke
     client.cut = True
     with pytest.raises(TimeoutError, match="has not ended"):
         await asyncio.wait_for(runner, 10)
+
+
+async def test_each_silence_of_the_api_server_is_told_as_one() -> None:
+    told: list[str] = []
+    enough = asyncio.Event()
+
+    def on_request(verb: str, resource: str, outcome: str, seconds: float) -> None:
+        if verb != "watch":
+            told.append(outcome)
+            if len(told) > 3:
+                enough.set()
+
+    led = Led(Client(Silent(), on_request=on_request))
+    runner = asyncio.create_task(led.elector.run())
+    await led.wait(enough)
+    assert set(told) == {"unanswered"}, "what is cancelled would be nobody's silence"
+    runner.cancel()
+    await asyncio.gather(runner, return_exceptions=True)
 
 
 async def test_it_steps_down_and_leads_again_above_what_is_known_from_elsewhere() -> None:

@@ -215,6 +215,20 @@ class TestCredentials:
                 assert (await transport.exchange(Request("GET", "/"))).status == 401
             assert credentials.loads == 1
 
+    async def test_a_request_does_not_wait_for_them_beyond_its_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with server(self.only_new, "old", "new", max_age=60) as (transport, credentials):
+            go_on = threading.Event()
+            monkeypatch.setattr(credentials, "load", go_on.wait)
+            transport._loaded_at -= 61
+            try:
+                with pytest.raises(Unreachable, match="the credentials were not loaded in time"):
+                    await asyncio.wait_for(transport.exchange(Request("POST", "/", body=b"{}", timeout=0.1)), 5)
+                transport._loaded_at = time.monotonic() - 10
+                refused = transport.exchange(Request("POST", "/", body=b"{}", timeout=0.3))
+                assert (await asyncio.wait_for(refused, 5)).status == 401
+            finally:
+                go_on.set()
+
     async def test_a_token_that_rotates_is_read_again_unasked(self) -> None:
         async with server(self.only_new, "old", "new", max_age=60) as (transport, _):
             transport._loaded_at -= 61
