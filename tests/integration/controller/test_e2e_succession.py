@@ -131,7 +131,8 @@ def test_a_leadership_that_is_over_before_it_knows_leaves_nothing_behind(
     room: Room, cluster: Client, tmp_path: Path
 ) -> None:
     (operator,) = room.stack.operators
-    room.queue()
+    # Up to four pauses of four seconds and a Lease's time after the last: with 15 s the work might rightly be lost.
+    room.queue(leaseSeconds=60)
     room.pool(replicas=2, ready=2)
     work = Work(room, tmp_path, 2)
 
