@@ -11,6 +11,8 @@ from taskdist.local.stack import Stack
 
 OPERATOR = "operator"
 API_SERVER = "kube-apiserver"
+# How long a part may take to be ready again, in seconds: an API server reads its whole store first.
+READY_SECONDS = 180.0
 
 
 class Outages:
@@ -38,7 +40,7 @@ class Outages:
         operator.process.wait()
 
     def _start_operator(self) -> None:
-        self._stack.start_operator()
+        self._stack.start_operator(patience=READY_SECONDS)
 
     def _fail_api_server(self) -> None:
         process = self._stack.plane.processes[API_SERVER]
@@ -46,7 +48,7 @@ class Outages:
         process.wait()
 
     def _start_api_server(self) -> None:
-        until(self._api_server_is_back, "the API server is ready again", 180)
+        until(self._api_server_is_back, "the API server is ready again", READY_SECONDS)
 
     def _api_server_is_back(self) -> bool:
         """Whether it is ready. It is begun again where it ended: a connection may have its port for a while."""

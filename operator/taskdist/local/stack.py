@@ -368,8 +368,10 @@ class Stack:
             _plain_environment(),
         )
 
-    def start_operator(self, name: str = "operator") -> OperatorProcess:
+    def start_operator(self, name: str = "operator", patience: float = READY_SECONDS) -> OperatorProcess:
         """Start one more process of the operator and wait until it is ready. `name` is its log's and its replica's.
+
+        `patience`: how long it may take, in seconds. An API server that has just begun reads its whole store first.
 
         All replicas share the link's port: the one that leads listens there.
         """
@@ -387,7 +389,7 @@ class Stack:
         process = self._plane.start_process(name, command, env)
         operator = OperatorProcess(process, metrics_port, health_port, self._plane.log(name), view_port)
         self.operators.append(operator)
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + patience
         while time.monotonic() < deadline and process.poll() is None:
             if not operator.unready(timeout=1):
                 return operator
