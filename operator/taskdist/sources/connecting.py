@@ -98,8 +98,9 @@ async def _open_sqs(
     client: Client, source: TaskSource, spec: SQS, told: Told, identity_namespaces: Collection[str]
 ) -> Session:
     with _extra("sqs"):
+        from taskdist.brokers.sqs import Login
         from taskdist.sources.sqs import open_session
-        from taskdist.sources.sqs_access import Address, Login
+        from taskdist.sources.sqs_access import Address
     namespace, login = source.metadata.namespace, None
     if spec.secret_name is not None:
         secret = await read_secret(client, namespace, spec.secret_name, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))

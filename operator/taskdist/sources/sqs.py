@@ -15,10 +15,12 @@ from typing import Any, Final
 import structlog
 
 from taskdist.api import SourceReason
+from taskdist.brokers.sqs import ANSWER_SECONDS, FIFO, POLL_SECONDS
+from taskdist.brokers.sqs_errors import NOT_TAKEN, THROTTLED
 from taskdist.intake.message import Message, Poison
 from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble, Waiting
-from taskdist.sources.sqs_access import ANSWER_SECONDS, POLL_SECONDS, THROTTLED, Address, Refused, Sqs, enter
-from taskdist.sources.sqs_messages import FIFO, dead_letters_of, group_of, message_of, size_of
+from taskdist.sources.sqs_access import Address, Refused, Sqs, enter
+from taskdist.sources.sqs_messages import dead_letters_of, group_of, message_of, size_of
 
 _log = structlog.get_logger("taskdist.sources")
 
@@ -34,8 +36,6 @@ LAST_ANSWER_SECONDS: Final = 1.0
 MOST_TRIES: Final = 250
 # How soon what SQS could not do with single messages is tried again, in seconds.
 AGAIN_SECONDS: Final = 0.5
-# Answers by which a message as it is sent is not taken.
-_NOT_TAKEN: Final = ("InvalidParameterValue", "InvalidMessageContents", "InvalidAttributeValue", "BatchRequestTooLong")
 # Answers by which a message is not ours any more.
 _GONE: Final = ("ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue")
 
@@ -127,7 +127,7 @@ class SqsSession:
                 await self._sqs.ask("SendMessage", address.dead_letters, _nothing, **letter)
                 return
             except Refused as error:
-                if error.code in _NOT_TAKEN and number < len(letters):
+                if error.code in NOT_TAKEN and number < len(letters):
                     continue
                 raise NotPublished(str(error)) from None
 

@@ -1,4 +1,4 @@
-"""Messages of SQS as messages for templates and as dead letters, and its errors as troubles. No I/O."""
+"""Messages of SQS as messages for templates and as dead letters. No I/O."""
 
 import base64
 import math
@@ -9,13 +9,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from taskdist.api import SourceReason
 from taskdist.common.times import from_milliseconds
 from taskdist.intake.message import Message, Poison
-from taskdist.sources.broker import Delivery, Trouble, told_of
+from taskdist.sources.broker import Delivery, told_of
 
-# Queues whose names end so keep messages in order by group.
-FIFO: Final = ".fifo"
 # The most attributes that a message may have.
 MAX_ATTRIBUTES: Final = 10
 # The id of a dead letter in its first queue.
@@ -116,69 +113,3 @@ def dead_letters_of(delivery: Delivery, poison: Poison, source: str, fifo: bool)
         plain["MessageDeduplicationId"] = str(message.id)
         plain["MessageGroupId"] = message.key or "taskdist"
     return [plain | {"MessageAttributes": attributes} for attributes in (ours | kept, ours)] + [plain]
-
-
-# -- errors ------------------------------------------------------------------------------------------------------------
-
-_NO_QUEUE: Final = ("QueueDoesNotExist", "NonExistentQueue", "ResourceNotFoundException", "QueueDeletedRecently")
-_DENIED: Final = ("AccessDenied", "AccessDeniedException", "NotAuthorized", "AuthorizationError")
-_UNKNOWN_KEY: Final = (
-    "InvalidClientTokenId",
-    "UnrecognizedClientException",
-    "InvalidAccessKeyId",
-    "InvalidSecurity",
-    "MissingAuthenticationToken",
-    "IncompleteSignature",
-)
-_SIGNATURE: Final = ("SignatureDoesNotMatch", "InvalidSignatureException")
-_EXPIRED: Final = ("ExpiredToken", "ExpiredTokenException")
-_CLOCK: Final = ("RequestTimeTooSkewed", "RequestExpired")
-_CLOCK_WORDS: Final = ("signature expired", "signature not yet current")
-_ADDRESS: Final = ("InvalidAddress", "credential should be scoped to a valid region")
-
-
-# The form of an error's name; the number of an answer stands in its place where it has none.
-_NAME: Final = re.compile("[A-Za-z][A-Za-z0-9_.-]{0,99}", re.ASCII)
-# What is asked where the process's identity is a role.
-ROLE: Final = "AssumeRole"
-
-
-def trouble_of(code: str, message: str, operation: str, queue: str, region: str) -> Trouble:
-    """Return what is amiss, and what mends it. `code`: without a prefix."""
-    # Only the first line: after it AWS quotes the request, with the session's token. What a terminal obeys is left out.
-    line = (message.strip().splitlines() or [""])[0].rstrip(".")[:500]
-    name, said = code, "".join(each if each.isprintable() else " " for each in line)
-    unreachable, secret = SourceReason.BROKER_UNREACHABLE, SourceReason.SECRET_UNUSABLE
-    if not _NAME.fullmatch(name):
-        # Its words are not repeated: a source may name the endpoint of somebody who answers to this process only.
-        number = f" (HTTP {name})" if name.isdecimal() else ""
-        return Trouble(
-            unreachable, f"{operation} on {queue}: the answer is none of SQS{number}: mend spec.sqs.endpoint"
-        )
-    if operation.startswith(ROLE):
-        return Trouble(secret, f"this process cannot take its role at AWS: mend the role or its trust ({name}: {said})")
-    if name in _NO_QUEUE:
-        return Trouble(
-            unreachable, f"there is no queue {queue} in {region}: create it, or mend the address and the region"
-        )
-    if name in _ADDRESS or any(each in said.lower() for each in _ADDRESS):
-        return Trouble(unreachable, f"queue {queue} is not in {region}: mend spec.sqs.region or the address ({said})")
-    if name in _CLOCK or any(each in said.lower() for each in _CLOCK_WORDS):
-        return Trouble(unreachable, f"the clock of this process's node is wrong: set it ({said})")
-    if name in _DENIED:
-        return Trouble(unreachable, f"sqs:{operation} on {queue} is not allowed: allow it in the policy ({said})")
-    if name in _UNKNOWN_KEY:
-        return Trouble(secret, f"the access key is not known: mend AWS_ACCESS_KEY_ID ({said})")
-    if name in _SIGNATURE:
-        return Trouble(secret, f"the secret access key is not that of the access key: mend the Secret ({said})")
-    if name in _EXPIRED:
-        return Trouble(secret, f"the session token has expired: write a new one into the Secret ({said})")
-    if name.startswith("Kms"):
-        return Trouble(
-            unreachable, f"the queue's messages cannot be decrypted: allow kms:Decrypt on its key ({name}: {said})"
-        )
-    if name == "OverLimit":
-        return Trouble(
-            unreachable, f"too many messages of {queue} are in flight: other consumers do not delete them ({said})"
-        )
-    return Trouble(unreachable, f"{operation} on {queue}: {name}: {said}"[:700])

@@ -17,10 +17,11 @@ import pytest
 from patience import until
 from sqs_server import REGION, Server
 from taskdist.api import SourceReason
+from taskdist.brokers.sqs import Login
 from taskdist.intake.message import Poison, PoisonReason
 from taskdist.sources.broker import Delivery, Told, Trouble, Waiting
 from taskdist.sources.sqs import SqsSession, open_session
-from taskdist.sources.sqs_access import Address, Login
+from taskdist.sources.sqs_access import Address
 
 
 @pytest.fixture(name="sqs", params=["moto", "elasticmq"])

@@ -10,9 +10,10 @@ import pytest
 from aiohttp import web
 
 from taskdist.api import SourceReason
-from taskdist.sources import sqs_access
+from taskdist.brokers import sqs
+from taskdist.brokers.sqs import Login
 from taskdist.sources.broker import Trouble
-from taskdist.sources.sqs_access import Address, Login, enter
+from taskdist.sources.sqs_access import Address, enter
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -35,11 +36,11 @@ async def answering(handler: Handler) -> AsyncIterator[Address]:
 
 async def asked(handler: Handler) -> Any:
     async with answering(handler) as address:
-        sqs = await enter(address)
+        asking = await enter(address)
         try:
-            return await sqs.ask("GetQueueAttributes", address.queue, dict)
+            return await asking.ask("GetQueueAttributes", address.queue, dict)
         finally:
-            await sqs.close()
+            await asking.close()
 
 
 def says(status: int, body: bytes, **headers: str) -> Handler:
@@ -61,7 +62,7 @@ async def test_an_answer_is_read_in_pieces() -> None:
 
 
 async def test_an_answer_without_an_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqs_access, "MOST_ANSWER_BYTES", 2**20)
+    monkeypatch.setattr(sqs, "MOST_ANSWER_BYTES", 2**20)
     written = 0
 
     async def handler(request: web.Request) -> web.StreamResponse:

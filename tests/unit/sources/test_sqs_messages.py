@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from taskdist.api import SourceReason
+from taskdist.brokers.sqs_errors import Why, trouble_of
 from taskdist.intake.message import Poison, PoisonReason
 from taskdist.sources.broker import Delivery
-from taskdist.sources.sqs_messages import dead_letters_of, message_of, size_of, trouble_of
+from taskdist.sources.sqs_messages import dead_letters_of, message_of, size_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 QUEUE = "https://sqs.eu-central-1.amazonaws.com/1/orders"
@@ -105,11 +105,11 @@ def test_a_dead_letter_of_a_queue_in_order_is_taken_once(told: dict[str, str], g
         assert (letter["MessageGroupId"], letter["MessageDeduplicationId"]) == (group, "m")
 
 
-BROKER, SECRET = SourceReason.BROKER_UNREACHABLE, SourceReason.SECRET_UNUSABLE
+BROKER, SECRET = Why.BROKER_UNREACHABLE, Why.SECRET_UNUSABLE
 
 
 @pytest.mark.parametrize(
-    ("code", "said", "operation", "reason", "words"),
+    ("code", "said", "operation", "why", "words"),
     [
         pytest.param(
             "NonExistentQueue",
@@ -200,9 +200,9 @@ BROKER, SECRET = SourceReason.BROKER_UNREACHABLE, SourceReason.SECRET_UNUSABLE
         pytest.param("AccessDenied", "", "AssumeRole", SECRET, "mend the role or its trust", id="no right to a role"),
     ],
 )
-def test_an_error_names_what_mends_it(code: str, said: str, operation: str, reason: SourceReason, words: str) -> None:
+def test_an_error_names_what_mends_it(code: str, said: str, operation: str, why: Why, words: str) -> None:
     trouble = trouble_of(code, said, operation, QUEUE, "eu-west-1")
-    assert trouble.reason is reason
+    assert trouble.why is why
     assert words in str(trouble)
 
 

@@ -13,14 +13,16 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
 from taskdist.api import SourceReason, TaskSource
+from taskdist.brokers import sqs as access
+from taskdist.brokers.sqs import Login
 from taskdist.common.backoff import Backoff
 from taskdist.intake.message import Poison, PoisonReason
 from taskdist.kube import ApiError
-from taskdist.sources import sqs, sqs_access
+from taskdist.sources import sqs
 from taskdist.sources.broker import Delivery, NotPublished, Told, Trouble, Waiting
 from taskdist.sources.connecting import connect
 from taskdist.sources.sqs import SqsSession
-from taskdist.sources.sqs_access import Address, Login, Sqs
+from taskdist.sources.sqs_access import Address, Sqs
 
 POISON = Poison(PoisonReason.NOT_JSON, "the body is no JSON")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -150,7 +152,7 @@ async def opened(queue: str = QUEUE, visibility: int = 3000, **changes: Any) -> 
     } | changes
     address = Address(queue=queue, region="a-1", visibility=visibility, source="ns/s", **given)
     client, told = Queue(), Told(found.append, lost.append, withdraw)
-    session = SqsSession(address, Sqs(address, client, AsyncExitStack()), told, lambda: NOW)
+    session = SqsSession(address, Sqs(access.Sqs(address.access, client, AsyncExitStack())), told, lambda: NOW)
     try:
         yield Opened(client, session, found, lost, withdrawn)
     finally:
@@ -323,7 +325,7 @@ async def test_what_ends_the_asking_ends_the_session(error: Exception, words: st
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked too often is asked again at once."""
-    monkeypatch.setattr(sqs_access, "PAUSE", Backoff(first=0, most=0))
+    monkeypatch.setattr(access, "PAUSE", Backoff(first=0, most=0))
 
 
 @pytest.mark.usefixtures("impatient")
@@ -348,7 +350,7 @@ async def test_a_backlog_that_may_not_be_asked_for_now_is_as_it_was() -> None:
 
 @pytest.mark.usefixtures("impatient")
 async def test_asking_too_often_for_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqs_access, "THROTTLED_SECONDS", 0)
+    monkeypatch.setattr(access, "THROTTLED_SECONDS", 0)
     async with opened() as it:
         it.queue.throttled = ["receive"] * 1000
         await it.session.consume()
