@@ -1612,6 +1612,20 @@ SINKS = [
         name="a-password-from-nowhere",
     ),
     Case(
+        "sink-refused",
+        (sink(http=None, sqs={"queueUrl": "https://sqs.a-1.amazonaws.com/1/q", "region": "b-2"}),),
+        "spec.sqs.region",
+        "not the one in the queue's address",
+        (sink(http=None, sqs={"queueUrl": "https://sqs.a-1.amazonaws.com/1/q", "region": "a-1"}),),
+    ),
+    Case(
+        "sink-in-clear",
+        (sink(http=None, sqs={"queueUrl": "https://h/1/q", "region": "a-1", "endpoint": "http://h:1"}),),
+        "spec.sqs.endpoint",
+        "unencrypted",
+        (sink(http=None, sqs={"queueUrl": "https://h/1/q", "region": "a-1", "endpoint": "https://h:1"}),),
+    ),
+    Case(
         "sink-in-clear",
         (sink(http={"url": "http://receiver.example"}),),
         "spec.http.url",

@@ -11,6 +11,10 @@ _NAME, _ADDRESS = "[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?", "[0-9A-Fa-f:.]+"
 _BOOTSTRAP = rf"^({_NAME}|\[{_ADDRESS}\]):[1-9][0-9]{{0,4}}$"
 # The characters that names in AMQP 0-9-1 are made of, as clients check them.
 _AMQP_NAME = r"^[-A-Za-z0-9_.:@#,/+ ]+$"
+# The address of a queue of SQS, or of what speaks like it.
+_QUEUE_URL = r"^https?://[-A-Za-z0-9.:\[\]]+(/[-A-Za-z0-9_.]+)+$"
+_ENDPOINT = r"^https?://[-A-Za-z0-9.:\[\]]+(/[-A-Za-z0-9_.]+)*/?$"
+_REGION = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 KAFKA_NAME = r"^[-A-Za-z0-9_.]+$"
 
 Host = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=f"^({_NAME}|{_ADDRESS})$")]
@@ -23,6 +27,9 @@ Bootstrap = Annotated[
     Field(min_length=1, max_length=16),
 ]
 Topic = Annotated[str, StringConstraints(min_length=1, max_length=249, pattern=KAFKA_NAME)]
+QueueUrl = Annotated[str, StringConstraints(min_length=10, max_length=512, pattern=_QUEUE_URL)]
+Endpoint = Annotated[str, StringConstraints(min_length=8, max_length=512, pattern=_ENDPOINT)]
+Region = Annotated[str, StringConstraints(min_length=2, max_length=32, pattern=_REGION)]
 
 
 class Sasl(StrEnum):

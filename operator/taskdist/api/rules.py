@@ -218,6 +218,9 @@ DEAD_LETTERS_RECEIVED = (
 )
 OTHER_REGION = "region is not the one in the queue's address: write that one"
 _REGION_IN = "self.queueUrl.matches('^https://sqs[.][a-z0-9-]+[.]amazonaws[.]com(/|[.])')"
+_REGION_RULE = rule(
+    f"!{_REGION_IN} || self.queueUrl.startsWith('https://sqs.' + self.region + '.')", OTHER_REGION, ".region"
+)
 
 # Rules of the models that several kinds share, by class name.
 NESTED: dict[str, list[Rule]] = {
@@ -286,7 +289,7 @@ NESTED: dict[str, list[Rule]] = {
         rule("!(self.deadLetterTopic in self.topics)", DEAD_LETTERS_READ, ".deadLetterTopic"),
     ],
     "SQS": [
-        rule(f"!{_REGION_IN} || self.queueUrl.startsWith('https://sqs.' + self.region + '.')", OTHER_REGION, ".region"),
+        _REGION_RULE,
         rule(
             "!has(self.deadLetterQueueUrl) || self.deadLetterQueueUrl != self.queueUrl",
             DEAD_LETTERS_RECEIVED,
@@ -294,6 +297,7 @@ NESTED: dict[str, list[Rule]] = {
         ),
     ],
     "KafkaTarget": [rule("!has(self.sasl) || has(self.secretName)", SASL_WITHOUT_SECRET, ".secretName")],
+    "SqsTarget": [_REGION_RULE],
     "DependencyStatus": [
         rule(
             "oldSelf.?uid.orValue('') == '' || self.?uid.orValue('') == oldSelf.uid",

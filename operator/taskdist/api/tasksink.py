@@ -10,7 +10,19 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, StringConstraints
 
-from taskdist.api.brokers import AmqpName, Bootstrap, Host, Port, RoutingKey, Sasl, Topic, VirtualHost
+from taskdist.api.brokers import (
+    AmqpName,
+    Bootstrap,
+    Endpoint,
+    Host,
+    Port,
+    QueueUrl,
+    Region,
+    RoutingKey,
+    Sasl,
+    Topic,
+    VirtualHost,
+)
 from taskdist.api.meta import (
     AS_SET,
     Condition,
@@ -26,7 +38,7 @@ from taskdist.api.meta import (
 from taskdist.api.template import Template
 
 # The fields of the spec of which exactly one is there.
-TARGETS: Final = ("http", "rabbitmq", "kafka")
+TARGETS: Final = ("http", "rabbitmq", "kafka", "sqs")
 # The longest result that a Task has, in bytes.
 MAX_RESULT_BYTES: Final = 65_536
 
@@ -176,6 +188,26 @@ class KafkaTarget(Model):
     )
 
 
+class SqsTarget(Model):
+    """The ends of Tasks as messages to a queue of Amazon SQS. One whose name ends in .fifo keeps the order of keys."""
+
+    queue_url: QueueUrl = Field(
+        description="Address of the queue: https://sqs.eu-central-1.amazonaws.com/123456789012/ended.fifo. It is there "
+        "already."
+    )
+    region: Region = Field(description="The region that it is in, such as eu-central-1.")
+    endpoint: Endpoint | None = Field(
+        default=None,
+        description="Where SQS is asked, such as an endpoint of a private network. Absent: the region's own.",
+    )
+    secret_name: SecretName | None = Field(
+        default=None,
+        description="A Secret of the sink's namespace: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and "
+        "AWS_SESSION_TOKEN where the key is a temporary one. Absent: the identity of the process that runs sinks, "
+        "where its settings let this namespace use it.",
+    )
+
+
 class TaskSinkSpec(Model):
     """Which ends are told, and where. Exactly one kind of target is named."""
 
@@ -212,6 +244,7 @@ class TaskSinkSpec(Model):
     http: Http | None = Field(default=None, description="Tell them to a URL.")
     rabbitmq: RabbitMQTarget | None = Field(default=None, description="Tell them to an exchange of RabbitMQ.")
     kafka: KafkaTarget | None = Field(default=None, description="Tell them to a topic of Kafka.")
+    sqs: SqsTarget | None = Field(default=None, description="Tell them to a queue of Amazon SQS.")
 
 
 class Undelivered(Model):

@@ -10,7 +10,20 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, StringConstraints
 
-from taskdist.api.brokers import KAFKA_NAME, AmqpName, Bootstrap, Host, Port, RoutingKey, Sasl, Topic, VirtualHost
+from taskdist.api.brokers import (
+    KAFKA_NAME,
+    AmqpName,
+    Bootstrap,
+    Endpoint,
+    Host,
+    Port,
+    QueueUrl,
+    Region,
+    RoutingKey,
+    Sasl,
+    Topic,
+    VirtualHost,
+)
 from taskdist.api.meta import AS_SET, Condition, Message, Model, ObjectMeta, SecretName, as_map
 from taskdist.api.template import TaskTemplate
 from taskdist.api.webhook import Webhook
@@ -24,10 +37,6 @@ _VALUE = "([0-9]{1,2}|JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC|SUN|MON|TU
 _ITEM = rf"(\*|{_VALUE}(-{_VALUE})?|L|LW|[0-7]L|{_VALUE}#[1-5])(/[1-9][0-9]?)?"
 # The form of five fields; what is in their bounds, and ever comes, only a parser of schedules knows.
 SCHEDULE_PATTERN = rf"(?i)^\s*{_ITEM}(,{_ITEM})*(\s+{_ITEM}(,{_ITEM})*){{4}}\s*$"
-# The address of a queue of SQS, or of what speaks like it.
-_QUEUE_URL = r"^https?://[-A-Za-z0-9.:\[\]]+(/[-A-Za-z0-9_.]+)+$"
-_ENDPOINT = r"^https?://[-A-Za-z0-9.:\[\]]+(/[-A-Za-z0-9_.]+)*/?$"
-_REGION = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 _ZONE = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$"
 
 
@@ -144,13 +153,11 @@ class Kafka(Model):
 class SQS(Model):
     """A Task of each message of a queue of Amazon SQS. A queue whose name ends in .fifo is kept in order by group."""
 
-    queue_url: Annotated[str, StringConstraints(min_length=10, max_length=512, pattern=_QUEUE_URL)] = Field(
+    queue_url: QueueUrl = Field(
         description="Address of the queue: https://sqs.eu-central-1.amazonaws.com/123456789012/orders."
     )
-    region: Annotated[str, StringConstraints(min_length=2, max_length=32, pattern=_REGION)] = Field(
-        description="The region that it is in, such as eu-central-1."
-    )
-    endpoint: Annotated[str, StringConstraints(min_length=8, max_length=512, pattern=_ENDPOINT)] | None = Field(
+    region: Region = Field(description="The region that it is in, such as eu-central-1.")
+    endpoint: Endpoint | None = Field(
         default=None,
         description="Where SQS is asked, such as an endpoint of a private network. Absent: the region's own.",
     )
@@ -168,9 +175,7 @@ class SQS(Model):
         description="For so long a message in hand is hidden from others; extended while it is. So late it comes again "
         "if the process dies.",
     )
-    dead_letter_queue_url: (
-        Annotated[str, StringConstraints(min_length=10, max_length=512, pattern=_QUEUE_URL)] | None
-    ) = Field(
+    dead_letter_queue_url: QueueUrl | None = Field(
         default=None,
         description="The queue to which messages are sent of which no Task can be made. Absent: they are left to the "
         "redrive policy of the queue, which then has to have one.",

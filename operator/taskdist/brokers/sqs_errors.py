@@ -58,6 +58,8 @@ _ADDRESS: Final = ("InvalidAddress", "credential should be scoped to a valid reg
 
 # The form of an error's name; the number of an answer stands in its place where it has none.
 _NAME: Final = re.compile("[A-Za-z][A-Za-z0-9_.-]{0,99}", re.ASCII)
+# What is needed of a queue's key, where it is more than to decrypt.
+_KEY_RIGHTS: Final = {"SendMessage": "kms:GenerateDataKey and kms:Decrypt"}
 # What is asked where the process's identity is a role.
 ROLE: Final = "AssumeRole"
 
@@ -95,9 +97,8 @@ def trouble_of(code: str, message: str, operation: str, queue: str, region: str)
     if name in _EXPIRED:
         return Unusable(secret, f"the session token has expired: write a new one into the Secret ({said})")
     if name.startswith("Kms"):
-        return Unusable(
-            unreachable, f"the queue's messages cannot be decrypted: allow kms:Decrypt on its key ({name}: {said})"
-        )
+        rights = _KEY_RIGHTS.get(operation, "kms:Decrypt")
+        return Unusable(unreachable, f"the queue's key cannot be used: allow {rights} on it ({name}: {said})")
     if name == "OverLimit":
         return Unusable(
             unreachable, f"too many messages of {queue} are in flight: other consumers do not delete them ({said})"

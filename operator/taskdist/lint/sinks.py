@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from difflib import get_close_matches
+from urllib.parse import urlsplit
 
-from taskdist.api.rules import SASL_WITHOUT_SECRET, sink_rules
+from taskdist.api.rules import OTHER_REGION, SASL_WITHOUT_SECRET, sink_rules
 from taskdist.api.tasksink import RESERVED_HEADERS, TARGETS
 from taskdist.lint.findings import Flaw, Mend, Severity, patch, rule
 from taskdist.lint.setup import Setup
+from taskdist.lint.sources import region_of
 from taskdist.outgoing.ends import InvalidKey, key_template
 
 # So long a receiver, or the process that tells it, may be away at an ordinary upgrade, in seconds.
@@ -17,8 +19,8 @@ AWAY_SECONDS = 600
 def sink_refused(setup: Setup) -> Iterator[Flaw]:
     """A sink that contradicts itself.
 
-    The API server refuses it: exactly one target, waits that do not begin above their bound, and a Secret where Kafka
-    asks for a password.
+    The API server refuses it: exactly one target, waits that do not begin above their bound, a Secret where Kafka
+    asks for a password, and the region of an SQS queue as in its address.
     """
     for sink in setup.sinks.values():
         spec, at = sink.spec, sink.manifest
@@ -30,6 +32,10 @@ def sink_refused(setup: Setup) -> Iterator[Flaw]:
         if spec.kafka is not None and spec.kafka.sasl is not None and spec.kafka.secret_name is None:
             wrong, _, said = SASL_WITHOUT_SECRET.rpartition(": ")
             yield Flaw(at, "spec.kafka.secretName", wrong, Mend(said[0].upper() + said[1:] + "."))
+        if spec.sqs is not None and (there := region_of(spec.sqs.queue_url)) not in (None, spec.sqs.region):
+            wrong, _, said = OTHER_REGION.rpartition(": ")
+            mend = Mend(said[0].upper() + said[1:] + ".", patch("spec.sqs.region", there))
+            yield Flaw(at, "spec.sqs.region", wrong, mend)
 
 
 @rule(Severity.ERROR)
@@ -102,7 +108,8 @@ def sink_in_clear(setup: Setup) -> Iterator[Flaw]:
     Results can be read on their way. Without TLS they go only to what whoever runs taskdist allows.
     """
     for sink in setup.sinks.values():
-        http, rabbitmq, kafka, at = sink.spec.http, sink.spec.rabbitmq, sink.spec.kafka, sink.manifest
+        http, rabbitmq, kafka, sqs = sink.spec.http, sink.spec.rabbitmq, sink.spec.kafka, sink.spec.sqs
+        at = sink.manifest
         if http is not None and http.url.startswith("http://"):
             mend = Mend("Write https, where the receiver has a certificate.")
             yield Flaw(at, "spec.http.url", "results go over the network unencrypted", mend)
@@ -113,6 +120,10 @@ def sink_in_clear(setup: Setup) -> Iterator[Flaw]:
             mend = Mend("Encrypt it.", patch("spec.kafka.tls", True))
             what = "results go" if kafka.sasl is None else "password and results go"
             yield Flaw(at, "spec.kafka.tls", f"{what} over the network unencrypted", mend)
+        endpoint = urlsplit((sqs.endpoint if sqs is not None else None) or "")
+        if endpoint.scheme == "http":
+            mend = Mend("Encrypt it.", patch("spec.sqs.endpoint", endpoint._replace(scheme="https").geturl()))
+            yield Flaw(at, "spec.sqs.endpoint", "results go over the network unencrypted", mend)
 
 
 WRITTEN = (sink_refused,)

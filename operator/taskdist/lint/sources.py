@@ -35,6 +35,12 @@ _HERE = ("localhost", "127.0.0.1", "::1")
 _REGION = re.compile(r"https://sqs\.([a-z0-9-]+)\.amazonaws\.com[/.]")
 
 
+def region_of(queue_url: str) -> str | None:
+    """Return the region in the address of a queue of SQS; None where it is not one of AWS's own."""
+    there = _REGION.match(queue_url)
+    return None if there is None else there[1]
+
+
 @rule(Severity.ERROR)
 def source_refused(setup: Setup) -> Iterator[Flaw]:
     """A source that contradicts itself, or has braces without a path.
@@ -63,9 +69,9 @@ def source_refused(setup: Setup) -> Iterator[Flaw]:
             mend = Mend("Name what tells them apart.", patch("spec.task.identity", "{hash}"))
             yield Flaw(at, "spec.task.identity", "nothing tells one delivery from another", mend)
         if (sqs := spec.sqs) is not None:
-            there = _REGION.match(sqs.queue_url)
-            if there is not None and there[1] != sqs.region:
-                yield Flaw(at, "spec.sqs.region", *_split(OTHER_REGION, patch("spec.sqs.region", there[1])))
+            there = region_of(sqs.queue_url)
+            if there is not None and there != sqs.region:
+                yield Flaw(at, "spec.sqs.region", *_split(OTHER_REGION, patch("spec.sqs.region", there)))
             if sqs.dead_letter_queue_url == sqs.queue_url:
                 yield Flaw(at, "spec.sqs.deadLetterQueueUrl", *_split(DEAD_LETTERS_RECEIVED))
         for path, text in _texts(source):

@@ -208,6 +208,15 @@ def event_of(obj: Obj, most_result_bytes: int) -> dict[str, Any]:
     return event
 
 
+def without_result(body: bytes) -> bytes:
+    """Return the body of an end without the Task's result, and with a word that it is left out."""
+    event = json.loads(body)
+    if "result" in event["data"]:
+        del event["data"]["result"]
+        event["data"]["resultOmitted"] = True
+    return encoded(event)
+
+
 def encoded(value: Any) -> bytes:
     """As JSON, in ASCII: half a character has no bytes in UTF-8. Raises ValueError for a number beyond all bounds."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")

@@ -1,11 +1,11 @@
 """From a sink's spec to its receiver, with what its Secret holds. The libraries for brokers are extras, loaded here."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
 from taskdist.api import SinkReason, TaskSink
-from taskdist.api.tasksink import Http, KafkaTarget, RabbitMQTarget
+from taskdist.api.tasksink import Http, KafkaTarget, RabbitMQTarget, SqsTarget
 from taskdist.common.extras import Missing, extra
 from taskdist.kube import Client
 from taskdist.kube.secret_values import SecretUnusable, read_secret, text_of, tls_of
@@ -15,17 +15,29 @@ from taskdist.sinks.receiver import Open, Receiver, Trouble
 
 _GRANT: Final = "grant `taskdist sinks` get on it, as docs/sinks.md shows"
 _LOGIN: Final = ("username", "password")
+_ACCESS_KEY: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
-def connect(client: Client, sink: TaskSink, allowed: Allowed, ticks: Callable[[], float]) -> Open | None:
-    """Return how to open the receiver of this sink; None where this release knows none such."""
+def connect(
+    client: Client,
+    sink: TaskSink,
+    allowed: Allowed,
+    ticks: Callable[[], float],
+    identity_namespaces: Collection[str] = (),
+) -> Open | None:
+    """Return how to open the receiver of this sink; None where this release knows none such.
+
+    `identity_namespaces`: the namespaces whose sinks may act as this process at AWS.
+    """
     made = _Made(client, sink, allowed, ticks)
-    http, rabbitmq, kafka = sink.spec.http, sink.spec.rabbitmq, sink.spec.kafka
+    http, rabbitmq, kafka, sqs = sink.spec.http, sink.spec.rabbitmq, sink.spec.kafka, sink.spec.sqs
     if http is not None:
         return lambda: made.http(http)
     if rabbitmq is not None:
         return lambda: made.rabbitmq(rabbitmq)
-    return None if kafka is None else lambda: made.kafka(kafka)
+    if kafka is not None:
+        return lambda: made.kafka(kafka)
+    return None if sqs is None else lambda: made.sqs(sqs, identity_namespaces)
 
 
 class _Made:
@@ -83,6 +95,32 @@ class _Made:
                 )
 
         return KafkaReceiver(login, self._allowed, spec.topic, self._ticks)
+
+    async def sqs(self, spec: SqsTarget, identity_namespaces: Collection[str]) -> Receiver:
+        with _extra("sqs"):
+            from taskdist.brokers.sqs import Access, Login
+            from taskdist.sinks.sqs import Dial, SqsReceiver
+
+        async def login() -> Login | None:
+            if spec.secret_name is None:
+                if self._namespace in identity_namespaces or "*" in identity_namespaces:
+                    return None
+                # Else whoever may create a sink would act at AWS as this process.
+                raise Trouble(
+                    SinkReason.SECRET_UNUSABLE,
+                    "spec.sqs names no Secret, and this process's own identity is not for this namespace: set "
+                    "spec.sqs.secretName, or have the namespace added to TASKDIST_SINKS_IDENTITY_NAMESPACES",
+                )
+            with _unusable_is_told():
+                secret = await self._secret(spec.secret_name, _ACCESS_KEY)
+                token = text_of(secret, "AWS_SESSION_TOKEN") if secret.get("AWS_SESSION_TOKEN") else None
+                key, password = (text_of(secret, name) for name in _ACCESS_KEY)
+                return Login(key, password, token)
+
+        async def access(dial: Dial) -> Access:
+            return Access(spec.region, spec.endpoint, await login(), self._name, self._in_flight, dial)
+
+        return SqsReceiver(access, self._allowed, spec.queue_url, self._ticks)
 
     async def _secret(self, name: str | None, needed: tuple[str, ...] = ()) -> Mapping[str, bytes]:
         return {} if name is None else await read_secret(self._client, self._namespace, name, needed, _GRANT)

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from socket import SOCK_STREAM
+from socket import SOCK_STREAM, socket
 from typing import Any, Final
 
 from taskdist.outgoing.addresses import Allowed
@@ -81,3 +81,14 @@ def guarded(allowed: Allowed, *, plain: bool) -> Iterator[None]:
         yield
     finally:
         _guard.reset(token)
+
+
+def guarded_socket(allowed: Allowed, host: str, plain: bool, info: Any) -> socket:
+    """Make the socket for an address, as aiohttp has it, that may be dialled. Raises `AddressRefused`."""
+    family, kind, protocol, _, address = info
+    dialled = str(address[0])
+    if not allowed.address(host, dialled) or (plain and not allowed.plain(host, dialled)):
+        raise AddressRefused
+    made = socket(family=family, type=kind or SOCK_STREAM, proto=protocol)
+    made.setblocking(False)
+    return made

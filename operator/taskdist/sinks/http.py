@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from socket import SOCK_STREAM, socket
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -26,7 +26,7 @@ from taskdist.kube.secret_values import CA, CERTIFICATE, SecretUnusable, text_of
 from taskdist.outgoing.addresses import Allowed
 from taskdist.outgoing.delivery import Failure
 from taskdist.outgoing.ends import End
-from taskdist.sinks.dialling import REFUSED, AddressRefused
+from taskdist.sinks.dialling import REFUSED, AddressRefused, guarded_socket
 from taskdist.sinks.receiver import NotTold, Stopped, Trouble
 
 # The longest that a receiver may ask for rest, in seconds.
@@ -128,7 +128,7 @@ def open_http(
         use_dns_cache=True,
         ttl_dns_cache=LOOKUP_SECONDS,
         resolver=resolver,
-        socket_factory=_guarded(url.host or "", url.scheme == "http", allowed),
+        socket_factory=partial(guarded_socket, allowed, url.host or "", url.scheme == "http"),
     )
     session = aiohttp.ClientSession(
         connector=connector,
@@ -139,21 +139,6 @@ def open_http(
         trust_env=False,
     )
     return HttpReceiver(session, spec, key, token, wall)
-
-
-def _guarded(host: str, plain: bool, allowed: Allowed) -> Callable[[Any], socket]:
-    """Return a maker of sockets, for addresses that may be dialled and for no others."""
-
-    def make(info: Any) -> socket:
-        family, kind, protocol, _, address = info
-        dialled = str(address[0])
-        if not allowed.address(host, dialled) or (plain and not allowed.plain(host, dialled)):
-            raise AddressRefused
-        made = socket(family=family, type=kind or SOCK_STREAM, proto=protocol)
-        made.setblocking(False)
-        return made
-
-    return make
 
 
 def rest_of(wish: str, now: float) -> float:

@@ -44,7 +44,7 @@ def process(settings: Settings) -> Elected:
         sinks = keep_sinks(
             client,
             metrics,
-            lambda sink: connect(client, sink, settings.allowed, ticks),
+            lambda sink: connect(client, sink, settings.allowed, ticks, settings.identity_namespaces),
             leading,
             failed,
             lambda: datetime.now(UTC),

@@ -19,6 +19,7 @@ class Settings:
     pod_uid: str = ""  # of the pod that it runs in; empty outside of one
     lease_name: str = "taskdist-sinks"
     watch_namespaces: tuple[str, ...] = ()  # empty: all
+    identity_namespaces: tuple[str, ...] = ()  # whose sinks may act as this process at AWS; "*": all
     allowed: Allowed = PUBLIC_ONLY  # what may be dialled beside the public Internet
     metrics_port: int = 8080
     health_port: int = 8081
@@ -45,6 +46,7 @@ class Settings:
             pod_uid=env.get("TASKDIST_POD_UID", ""),
             lease_name=env.get("TASKDIST_SINKS_LEASE") or "taskdist-sinks",
             watch_namespaces=read.names("TASKDIST_SINKS_NAMESPACES"),
+            identity_namespaces=read.names("TASKDIST_SINKS_IDENTITY_NAMESPACES"),
             allowed=allowed,
             metrics_port=ports["TASKDIST_SINKS_METRICS_PORT"],
             health_port=ports["TASKDIST_SINKS_HEALTH_PORT"],

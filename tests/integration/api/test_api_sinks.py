@@ -15,6 +15,7 @@ Object = dict[str, Any]
 HTTP = {"url": "https://orders.example.com/hooks"}
 RABBIT = {"host": "rabbit", "exchange": "ends", "secretName": "login"}
 KAFKA = {"bootstrap": ["kafka:9093"], "topic": "ends"}
+SQS = {"queueUrl": "https://sqs.eu-central-1.amazonaws.com/123456789012/ends.fifo", "region": "eu-central-1"}
 
 
 def create(cluster: Client, namespace: str, spec: Object, name: str = "one") -> Object:
@@ -37,6 +38,10 @@ BAD: dict[str, tuple[Object, tuple[str, ...]]] = {
     "a broker without a port": ({"kafka": {**KAFKA, "bootstrap": ["kafka"]}}, ("spec.kafka.bootstrap[0]", "match")),
     "a password from nowhere": ({"kafka": {**KAFKA, "sasl": "PLAIN"}}, ("spec.kafka.secretName", "or leave sasl out")),
     "a topic with spaces": ({"kafka": {**KAFKA, "topic": "a b"}}, ("spec.kafka.topic", "should match")),
+    "a queue without its account": ({"sqs": {**SQS, "queueUrl": "https://sqs"}}, ("spec.sqs.queueUrl", "should match")),
+    "no region": ({"sqs": {"queueUrl": SQS["queueUrl"]}}, ("spec.sqs.region: Required",)),
+    "another region than the queue's": ({"sqs": {**SQS, "region": "us-east-1"}}, ("spec.sqs.region", "write that one")),
+    "an endpoint that is no URL": ({"sqs": {**SQS, "endpoint": "sqs:9324"}}, ("spec.sqs.endpoint", "should match")),
     "a URL of a file": (http(url="file:///etc/passwd"), ("spec.http.url", "should match")),
     "a login in the URL": (http(url="https://a:b@c/"), ("spec.http.url", "should match")),
     "a header with a line end": (http(headers={"X-A": "b\r\nHost: c"}), ("spec.http.headers", "should match")),
@@ -78,6 +83,7 @@ def test_what_is_left_out_has_its_default(cluster: Client, namespace: str) -> No
     rabbitmq = create(cluster, namespace, {"rabbitmq": RABBIT}, "rabbitmq")["spec"]["rabbitmq"]
     assert rabbitmq == {**RABBIT, "virtualHost": "/", "tls": True}
     assert create(cluster, namespace, {"kafka": KAFKA}, "kafka")["spec"]["kafka"] == {**KAFKA, "tls": True}
+    assert create(cluster, namespace, {"sqs": SQS}, "sqs")["spec"]["sqs"] == SQS
 
 
 def test_a_sink_with_everything_is_kept_as_written(cluster: Client, namespace: str) -> None:
