@@ -1526,6 +1526,14 @@ SOURCES += [
         name="sqs",
     ),
     Case(
+        "source-in-clear",
+        (source(cron=None, sqs={**SQS, "endpoint": "http://[a]b["}), queue()),
+        "spec.sqs.endpoint",
+        "messages go over the network unencrypted",
+        (source(cron=None, sqs={**SQS, "endpoint": "http://[::1]:9324"}), queue()),
+        name="sqs at no host",
+    ),
+    Case(
         "source-refused",
         (source(cron=None, sqs={**SQS, "region": "us-east-1"}), queue()),
         "spec.sqs.region",
@@ -1617,6 +1625,7 @@ SINKS = [
         "spec.sqs.region",
         "not the one in the queue's address",
         (sink(http=None, sqs={"queueUrl": "https://sqs.a-1.amazonaws.com/1/q", "region": "a-1"}),),
+        name="another region than the queue's",
     ),
     Case(
         "sink-in-clear",
@@ -1624,6 +1633,15 @@ SINKS = [
         "spec.sqs.endpoint",
         "unencrypted",
         (sink(http=None, sqs={"queueUrl": "https://h/1/q", "region": "a-1", "endpoint": "https://h:1"}),),
+        name="sqs",
+    ),
+    Case(
+        "sink-in-clear",
+        (sink(http=None, sqs={"queueUrl": "https://h/1/q", "region": "a-1", "endpoint": "http://[]"}),),
+        "spec.sqs.endpoint",
+        "unencrypted",
+        (sink(http=None, sqs={"queueUrl": "https://h/1/q", "region": "a-1", "endpoint": "https://[]"}),),
+        name="sqs at no host",
     ),
     Case(
         "sink-in-clear",

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from difflib import get_close_matches
-from urllib.parse import urlsplit
 
 from taskdist.api.rules import OTHER_REGION, SASL_WITHOUT_SECRET, sink_rules
 from taskdist.api.tasksink import RESERVED_HEADERS, TARGETS
 from taskdist.lint.findings import Flaw, Mend, Severity, patch, rule
 from taskdist.lint.setup import Setup
-from taskdist.lint.sources import region_of
+from taskdist.lint.sources import host_in_clear, region_of
 from taskdist.outgoing.ends import InvalidKey, key_template
 
 # So long a receiver, or the process that tells it, may be away at an ordinary upgrade, in seconds.
@@ -120,9 +119,9 @@ def sink_in_clear(setup: Setup) -> Iterator[Flaw]:
             mend = Mend("Encrypt it.", patch("spec.kafka.tls", True))
             what = "results go" if kafka.sasl is None else "password and results go"
             yield Flaw(at, "spec.kafka.tls", f"{what} over the network unencrypted", mend)
-        endpoint = urlsplit((sqs.endpoint if sqs is not None else None) or "")
-        if endpoint.scheme == "http":
-            mend = Mend("Encrypt it.", patch("spec.sqs.endpoint", endpoint._replace(scheme="https").geturl()))
+        endpoint = (sqs.endpoint if sqs is not None else None) or ""
+        if host_in_clear(endpoint) is not None:
+            mend = Mend("Encrypt it.", patch("spec.sqs.endpoint", f"https{endpoint.removeprefix('http')}"))
             yield Flaw(at, "spec.sqs.endpoint", "results go over the network unencrypted", mend)
 
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
-from urllib.parse import urlsplit
 
 from taskdist.api import DeliveryFormat
 from taskdist.api.rules import (
@@ -32,7 +31,17 @@ _SCHEDULE = re.compile(SCHEDULE_PATTERN)
 # Hosts to which nothing goes over a network.
 _HERE = ("localhost", "127.0.0.1", "::1")
 # The region in an address of AWS's own.
+_IN_CLEAR = re.compile(r"http://(\[[^]]*\]|[^:/]*)")
 _REGION = re.compile(r"https://sqs\.([a-z0-9-]+)\.amazonaws\.com[/.]")
+
+
+def host_in_clear(endpoint: str) -> str | None:
+    """Return the host of an endpoint that is asked unencrypted; None where it is encrypted.
+
+    A URL as the API server takes it need not be one that is understood: its brackets may be anywhere.
+    """
+    there = _IN_CLEAR.match(endpoint)
+    return None if there is None else there[1].strip("[]")
 
 
 def region_of(queue_url: str) -> str | None:
@@ -169,9 +178,9 @@ def source_in_clear(setup: Setup) -> Iterator[Flaw]:
             mend = Mend("Encrypt it.", patch("spec.kafka.tls", True))
             what = "messages go" if kafka.sasl is None else "password and messages go"
             yield Flaw(at, "spec.kafka.tls", f"{what} over the network unencrypted", mend)
-        endpoint = urlsplit((sqs.endpoint if sqs is not None else None) or "")
-        if endpoint.scheme == "http" and endpoint.hostname not in _HERE:
-            mend = Mend("Encrypt it.", patch("spec.sqs.endpoint", endpoint._replace(scheme="https").geturl()))
+        endpoint = (sqs.endpoint if sqs is not None else None) or ""
+        if (host := host_in_clear(endpoint)) is not None and host not in _HERE:
+            mend = Mend("Encrypt it.", patch("spec.sqs.endpoint", f"https{endpoint.removeprefix('http')}"))
             yield Flaw(at, "spec.sqs.endpoint", "messages go over the network unencrypted", mend)
         if rabbitmq is None:
             continue
