@@ -62,6 +62,15 @@ rights. Rendered without a cluster nothing is known of any namespace; every clus
 {{- end }}
 {{- end }}
 
+{{/* Fails where `names`, of the value `called`, are not all served: nothing would come of them. */}}
+{{- define "taskdist.checkServed" -}}
+{{- range .names }}
+{{- if and $.watched (ne . "*") (not (has . $.watched)) }}
+{{- fail (printf "%s: %s is not among watchNamespaces: add it there, or leave it out" $.called .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* What the operator needs in a namespace whose Tasks it serves. */}}
 {{- define "taskdist.watchRules" -}}
 # Specs are the users' own: the operator reads them and writes status only.

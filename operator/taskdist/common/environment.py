@@ -1,7 +1,7 @@
 """Settings of a process: TASKDIST_… variables, read once at the start and refused by name where they make no sense."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 
@@ -69,6 +69,15 @@ class Environment:
     def names(self, name: str) -> tuple[str, ...]:
         """Return the names of a comma-separated list, each once; none where it is empty."""
         return tuple(dict.fromkeys(each.strip() for each in self.env.get(name, "").split(",") if each.strip()))
+
+    def names_among(self, name: str, others: str, beside: Collection[str] = ()) -> tuple[str, ...]:
+        """Return the names of a list, all of them in another list too or `beside` it; an empty other list has all."""
+        found, known = self.names(name), self.names(others)
+        if known and (beyond := [each for each in found if each not in known and each not in beside]):
+            raise SettingsError(
+                f"{name} names {beyond[0]}, which {others} does not: add it there, or leave it out here"
+            )
+        return found
 
     def one_of(self, name: str, default: str, words: tuple[str, ...]) -> str:
         value = self.env.get(name, "") or default

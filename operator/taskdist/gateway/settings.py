@@ -40,26 +40,19 @@ class Settings:
         root = env.get("TASKDIST_GATEWAY_ROOT_PATH", "").rstrip("/")
         if root and not root.startswith("/"):
             raise SettingsError(f"TASKDIST_GATEWAY_ROOT_PATH is {root!r}: let it begin with a slash")
-        watched = read.names("TASKDIST_WATCH_NAMESPACES")
-        webhooks = read.names("TASKDIST_GATEWAY_WEBHOOK_NAMESPACES")
-        if watched and (beyond := [each for each in webhooks if each not in watched]):
-            raise SettingsError(
-                f"TASKDIST_GATEWAY_WEBHOOK_NAMESPACES names {beyond[0]}, which TASKDIST_WATCH_NAMESPACES does not: add "
-                "it there, or leave it out here"
-            )
         return cls(
             port=ports["TASKDIST_GATEWAY_PORT"],
             metrics_port=ports["TASKDIST_METRICS_PORT"],
             health_port=ports["TASKDIST_HEALTH_PORT"],
             host=env.get("TASKDIST_HOST", "0.0.0.0"),
-            watch_namespaces=watched,
+            watch_namespaces=read.names("TASKDIST_WATCH_NAMESPACES"),
             tls_cert=cert,
             tls_key=key,
             root_path=root,
             view=read.address("TASKDIST_GATEWAY_VIEW", "") if env.get("TASKDIST_GATEWAY_VIEW") else "",
             lease=env.get("TASKDIST_OPERATOR_LEASE", ""),
             most_waiting=read.whole("TASKDIST_GATEWAY_MOST_WAITING", 10_000, 1, 1_000_000),
-            webhook_namespaces=webhooks,
+            webhook_namespaces=read.names_among("TASKDIST_GATEWAY_WEBHOOK_NAMESPACES", "TASKDIST_WATCH_NAMESPACES"),
             log_level=read.one_of("TASKDIST_LOG_LEVEL", "info", LEVELS),
             kubeconfig=env.get("KUBECONFIG") or None,
         )

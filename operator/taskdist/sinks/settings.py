@@ -46,7 +46,9 @@ class Settings:
             pod_uid=env.get("TASKDIST_POD_UID", ""),
             lease_name=env.get("TASKDIST_SINKS_LEASE") or "taskdist-sinks",
             watch_namespaces=read.names("TASKDIST_SINKS_NAMESPACES"),
-            identity_namespaces=read.names("TASKDIST_SINKS_IDENTITY_NAMESPACES"),
+            identity_namespaces=read.names_among(
+                "TASKDIST_SINKS_IDENTITY_NAMESPACES", "TASKDIST_SINKS_NAMESPACES", beside=("*",)
+            ),
             allowed=allowed,
             metrics_port=ports["TASKDIST_SINKS_METRICS_PORT"],
             health_port=ports["TASKDIST_SINKS_HEALTH_PORT"],

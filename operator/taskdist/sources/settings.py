@@ -40,7 +40,9 @@ class Settings:
             pod_uid=env.get("TASKDIST_POD_UID", ""),
             lease_name=env.get("TASKDIST_SOURCES_LEASE") or "taskdist-sources",
             watch_namespaces=read.names("TASKDIST_SOURCES_NAMESPACES"),
-            identity_namespaces=read.names("TASKDIST_SOURCES_IDENTITY_NAMESPACES"),
+            identity_namespaces=read.names_among(
+                "TASKDIST_SOURCES_IDENTITY_NAMESPACES", "TASKDIST_SOURCES_NAMESPACES", beside=("*",)
+            ),
             metrics_port=ports["TASKDIST_SOURCES_METRICS_PORT"],
             health_port=ports["TASKDIST_SOURCES_HEALTH_PORT"],
             host=env.get("TASKDIST_SOURCES_HOST") or "0.0.0.0",

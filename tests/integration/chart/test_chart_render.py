@@ -345,6 +345,8 @@ def test_the_sinks_have_their_settings(render: Render) -> None:
     documents = render(
         "sinks.enabled=true",
         "sinks.allowed={*.team.svc,10.0.0.0/8}",
+        "sinks.identityNamespaces={b}",
+        "sinks.serviceAccountAnnotations.eks\\.amazonaws\\.com/role-arn=arn",
         "watchNamespaces={a,b}",
         "networkPolicy.enabled=true",
     )
@@ -354,6 +356,18 @@ def test_the_sinks_have_their_settings(render: Render) -> None:
     settings = SinksSettings.from_env({**given, "TASKDIST_NAMESPACE": "taskdist-system"})
     assert (settings.watch_namespaces, settings.lease_name) == (("a", "b"), "taskdist-sinks")
     assert settings.allowed == parse_allowed(("*.team.svc", "10.0.0.0/8"))
+    assert settings.identity_namespaces == ("b",)
+    accounts = {each["metadata"]["name"]: each["metadata"] for each in of(documents, "ServiceAccount")}
+    assert accounts["taskdist-sinks"]["annotations"] == {"eks.amazonaws.com/role-arn": "arn"}
+
+
+@pytest.mark.parametrize("door", ["sinks", "sources"])
+def test_an_identity_is_for_namespaces_that_are_watched(render: Render, door: str) -> None:
+    given = (f"{door}.enabled=true", f"{door}.identityNamespaces={{*,a,c}}")
+    assert render(*given)
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        render(*given, "watchNamespaces={a,b}")
+    assert f"{door}.identityNamespaces: c is not among watchNamespaces" in caught.value.stderr
 
 
 def test_the_sources_have_their_settings(render: Render) -> None:
@@ -362,7 +376,7 @@ def test_the_sources_have_their_settings(render: Render) -> None:
         "sources.enabled=true",
         "watchNamespaces={a,b}",
         "networkPolicy.enabled=true",
-        "sources.identityNamespaces={b,c}",
+        "sources.identityNamespaces={b}",
         role,
     )
     (deployment,) = [each for each in of(documents, "Deployment") if each["metadata"]["name"] == "taskdist-sources"]
@@ -370,7 +384,7 @@ def test_the_sources_have_their_settings(render: Render) -> None:
     given = {each["name"]: each["value"] for each in container["env"] if "value" in each}
     settings = SourcesSettings.from_env({**given, "TASKDIST_NAMESPACE": "taskdist-system"})
     assert (settings.watch_namespaces, settings.lease_name) == (("a", "b"), "taskdist-sources")
-    assert settings.identity_namespaces == ("b", "c")
+    assert settings.identity_namespaces == ("b",)
     accounts = {each["metadata"]["name"]: each["metadata"] for each in of(documents, "ServiceAccount")}
     assert accounts["taskdist-sources"]["annotations"] == {"eks.amazonaws.com/role-arn": "arn"}
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}

@@ -56,6 +56,11 @@ def test_each_is_read() -> None:
         pytest.param(
             {**NEEDED, "TASKDIST_SINKS_HEALTH_PORT": "8080"}, "TASKDIST_SINKS_HEALTH_PORT is 8080", id="one port twice"
         ),
+        pytest.param(
+            {**NEEDED, "TASKDIST_SINKS_NAMESPACES": "a", "TASKDIST_SINKS_IDENTITY_NAMESPACES": "*,a,c"},
+            "TASKDIST_SINKS_IDENTITY_NAMESPACES names c, which TASKDIST_SINKS_NAMESPACES does not",
+            id="an identity for a namespace whose sinks are not run",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(env: dict[str, str], says: str) -> None:

@@ -32,6 +32,11 @@ def test_namespaces_are_a_list_without_gaps() -> None:
         pytest.param(
             {"TASKDIST_SOURCES_HEALTH_PORT": "8080"}, "TASKDIST_SOURCES_HEALTH_PORT is 8080", id="one port twice"
         ),
+        pytest.param(
+            {"TASKDIST_SOURCES_NAMESPACES": "a", "TASKDIST_SOURCES_IDENTITY_NAMESPACES": "*,a,c"},
+            "TASKDIST_SOURCES_IDENTITY_NAMESPACES names c, which TASKDIST_SOURCES_NAMESPACES does not",
+            id="an identity for a namespace whose sources are not run",
+        ),
         pytest.param({"TASKDIST_LOG_LEVEL": "loud"}, "TASKDIST_LOG_LEVEL is 'loud'", id="no level"),
     ],
 )
