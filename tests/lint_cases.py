@@ -259,6 +259,31 @@ WRITING = [
         changes=False,
     ),
     Case(
+        "array-without-items", (task(array={}),), "spec.array", "neither count nor items", (task(array={"count": 1}),)
+    ),
+    Case(
+        "array-without-items",
+        (task(array={"count": 2, "items": [{}]}),),
+        "spec.array",
+        "neither count nor items, or both",
+        (task(array={"items": [{}]}),),
+        name="both",
+    ),
+    Case(
+        "array-completions",
+        (task(array={"count": 2, "completions": 3}),),
+        "spec.array.completions",
+        "it has 2 items",
+        (task(array={"count": 2, "completions": 2}),),
+    ),
+    Case(
+        "array-in-order",
+        (task(array={"count": 2}, orderingKey="k"),),
+        "spec.orderingKey",
+        "an array cannot have one",
+        (task(array={"count": 2}),),
+    ),
+    Case(
         "depends-on-itself",
         (task(dependsOn=depends("a", "t")), task("a")),
         "spec.dependsOn[1].name",

@@ -12,7 +12,7 @@ from typing import Any
 from taskdist.api import Phase, Reason
 from taskdist.core.cost import Spent
 from taskdist.core.model import Parent, Task
-from taskdist.protocol import convert, still_held
+from taskdist.protocol import still_held, task_status
 from taskdist.protocol.messages import ParentResult
 from taskdist.protocol.observations import ObservedPod, ObservedTask, TaskName
 
@@ -28,6 +28,7 @@ class StoredTask:
     priority: int = 0
     spec: dict[str, Any] = field(default_factory=dict)  # more fields of the core's Task; parents by name
     twin: str = ""  # its idempotency key
+    array: dict[str, Any] = field(default_factory=dict)  # spec.array, for an array
     cancel: bool = False
     suspend: bool = False
     redrive: int = 0
@@ -39,6 +40,19 @@ class StoredTask:
     record: ObservedTask | None = None
     last: ObservedTask | None = None  # the record as it stood before its deletion
     past: list[tuple[float, ObservedTask | None]] = field(default_factory=list)
+
+
+def merged(old: Any, patch: Any) -> Any:
+    """Merge as RFC 7386 says."""
+    if not isinstance(patch, dict):
+        return patch
+    new = dict(old) if isinstance(old, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            new.pop(key, None)
+        else:
+            new[key] = merged(new.get(key), value)
+    return new
 
 
 def _seconds(text: str | None) -> float:
@@ -86,7 +100,7 @@ class Api:
             spec = task.spec
             if "parents" in spec:
                 spec = spec | {"parents": _parents(spec["parents"], status)}
-            task.record = ObservedTask(
+            record = ObservedTask(
                 task=Task(
                     uid=task.uid,
                     namespace="ns",
@@ -99,7 +113,7 @@ class Api:
                     failures=failures,
                     not_before=_seconds(status.get("retryAfter")),
                     deaths=tuple(status.get("lostAgents") or ()),
-                    attempted=convert._attempted(status),
+                    attempted=task_status.attempted(status),
                     spilled=bool(status.get("spilledTo")),
                     **spec,
                 ),
@@ -117,13 +131,14 @@ class Api:
                 payload_bytes=task.payload_bytes,
                 attempts=tuple(status.get("attempts") or ()),
                 dropped_attempts=status.get("droppedAttempts") or 0,
-                terms=convert.terms(status),
+                terms=task_status.terms(status),
                 spent=Spent(status.get("cost"), status.get("energyWh")),
                 redrive=task.redrive,
                 redrives=status.get("redrives") or 0,
                 duplicate_of=status.get("duplicateOf") or "",
                 idempotency=(task.queue, task.twin) if task.twin else None,
             )
+            task.record = task_status.array({"array": task.array or None}, status, record)
         return task.record
 
     def last_record(self, uid: str) -> ObservedTask:
@@ -195,7 +210,9 @@ class Api:
             if value is None:
                 new.pop(key, None)
             else:
-                new[key] = value
+                new[key] = merged(new.get(key), value) if key == "array" else value
+        if any(TOO_LARGE.decode() in text for text in new.get("array", {}).get("results", {}).values()):
+            return "too large"
         rule = self._broken_rule(task, old, new)
         if rule:
             return rule

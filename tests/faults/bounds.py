@@ -13,6 +13,7 @@ from faults.shared import DEVICE, HELD, SPENT
 from faults.violation import Violation
 from taskdist.api import Dispatch, OnDependencyFailure, Phase, Reclaim
 from taskdist.core.model import Task, TokenRate
+from taskdist.protocol.messages import array_uid
 from taskdist.protocol.observations import WriteStatus
 
 if TYPE_CHECKING:
@@ -106,10 +107,10 @@ class Bounds:
 
     def _unknown_to(self, epoch: int, work: Work) -> bool:
         lease = work.grant.lease
-        return lease.epoch < epoch and self.world.api.tasks[lease.task_uid].deleted
+        return lease.epoch < epoch and self.world.api.tasks[array_uid(lease.task_uid)].deleted
 
     def _task(self, work: Work) -> Task:
-        return self.world.api.last_record(work.grant.lease.task_uid).task
+        return self.world.api.last_record(array_uid(work.grant.lease.task_uid)).task
 
     # --- parents ---
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from faults.api_model import TOO_LARGE
 from faults.bounds import Bounds
+from faults.chunks import Chunks
 from faults.fates import REASONS, WatchedCore
 from faults.violation import Violation
 from taskdist.api import Delivery, Dispatch, Phase, Reason, Reclaim
 from taskdist.protocol.attempt_limits import TIMED_OUT, next_due
-from taskdist.protocol.messages import Cancel, Final, FromAgent, Grant, LeaseName, Result, Verdict, by_value
+from taskdist.protocol.messages import Cancel, Final, FromAgent, Grant, LeaseName, Result, Verdict, array_uid, by_value
 from taskdist.protocol.observations import ObservedTask, RemovePod, WriteStatus
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Checker:
     def __init__(self, world: World) -> None:
         self.world = world
         self.bounds = Bounds(world)
+        self.arrays = Chunks(world)
         self.works: dict[str, list[Work]] = {}
         self.names: set[LeaseName] = set()
         self.bodies: dict[bytes, LeaseName] = {}
@@ -67,12 +69,14 @@ class Checker:
             raise Violation("name", f"{lease} was started twice")
         self.names.add(lease)
         former = self.works.setdefault(uid, [])
-        if former[self.redriven.get(uid, 0) :] and self.world.plan.delivery is Delivery.AT_MOST_ONCE:
+        once = not uid.count(".")  # of a part each item by itself
+        if once and former[self.redriven.get(uid, 0) :] and self.world.plan.delivery is Delivery.AT_MOST_ONCE:
             raise Violation("at-most-once", f"{uid} was started again as {lease}")
         for other in former:
-            self._no_overlap(work, other)
+            self.no_overlap(work, other)
         former.append(work)
         self.bounds.started(work)
+        self.arrays.started(work)
 
     def heard_from_the_past(self, machine: AgentMachine) -> None:
         """A leader older than one that the agent has seen just welcomed it."""
@@ -82,10 +86,11 @@ class Checker:
     def resumed(self, work: Work) -> None:
         for other in self.works[work.grant.lease.task_uid]:
             if other is not work:
-                self._no_overlap(work, other)
+                self.no_overlap(work, other)
         self.bounds.resumed(work)
+        self.arrays.resumed(work)
 
-    def _no_overlap(self, one: Work, other: Work) -> None:
+    def no_overlap(self, one: Work, other: Work) -> None:
         if not other.active or other.machine.suspended or self.world.plan.reclaim is Reclaim.FAST:
             return
         if not one.active:
@@ -150,8 +155,12 @@ class Checker:
         """The operator got a message: a result in hand beats a cancel from now on."""
         self.met.add((epoch, pod))
         self.in_vain.pop(pod, None)
-        if isinstance(message, Result) and self.world.api.phase(message.lease.task_uid) is not Phase.DEAD_LETTERED:
-            self.in_hand[message.lease.task_uid] = message.lease
+        if not isinstance(message, Result):
+            return
+        uid = message.lease.task_uid
+        self.arrays.heard.add(message.lease)
+        if uid == array_uid(uid) and self.world.api.phase(uid) is not Phase.DEAD_LETTERED:
+            self.in_hand[uid] = message.lease
 
     def tried(self, action: WriteStatus, done: str) -> None:
         """A leader knows its own writes at once: where only the watch is slow, none of its writes is out of date."""
@@ -162,12 +171,15 @@ class Checker:
             )
 
     def cancel(self, machine: AgentMachine, message: Cancel) -> None:
-        if message.message == "no such Task" and not self.world.api.tasks[message.lease.task_uid].deleted:
+        if message.message == "no such Task" and not self.world.api.tasks[array_uid(message.lease.task_uid)].deleted:
             raise Violation("gone", f"{machine.pod} heard that there is no {message.lease.task_uid}, and there is")
 
     def landed(self, action: WriteStatus, before: ObservedTask) -> None:
         phase = action.status.get("phase")
         uid = action.uid
+        if before.array is not None:
+            self.arrays.landed(action, before, self.world.api.record(self.world.api.tasks[uid]))
+            return
         if action.status.get("reason") in REASONS and phase is not None:
             self._decided(action, before)
         if phase in ("Failed", "Cancelled", "DeadLettered"):
@@ -270,19 +282,22 @@ class Checker:
     def _given_back(self, operator: Operator, leader: Leader | None, pod: str) -> None:
         for task in self.world.api.tasks.values():
             status = task.status
-            if status.get("phase") == "Assigned" and status["agentUid"] == pod and operator.leader is leader:
-                raise Violation("slow", f"{task.uid} is still on {pod}, whose death is confirmed")
+            for each in (status, *status.get("array", {}).get("parts", {}).values()):
+                if each.get("phase") == "Assigned" and each.get("agentUid") == pod and operator.leader is leader:
+                    raise Violation("slow", f"{task.uid} is still on {pod}, whose death is confirmed")
 
     def _refused(self, name: LeaseName) -> bool:
         return any(lease == name and body.endswith(TOO_LARGE) for body, lease in self.bodies.items())
 
     def final(self, machine: AgentMachine, final: Final) -> None:
         uid = final.lease.task_uid
-        task = self.world.api.tasks[uid]
+        task = self.world.api.tasks[array_uid(uid)]
         if machine.end is None or final.lease not in machine.end.leases:
             return
         if final.verdict is Verdict.GONE and not task.deleted:
             raise Violation("gone", f"{machine.pod} heard that {uid} is gone, and it is not")
+        if final.verdict is Verdict.ACCEPTED and not self.arrays.is_accepted(final.lease):
+            raise Violation("accepted", f"{machine.pod} heard that {final.lease} is accepted, and it is not")
         if final.verdict is Verdict.ACCEPTED and final.lease in self.bodies.values():
             body = next(b for b, name in self.bodies.items() if name == final.lease)
             failed = {
@@ -299,9 +314,10 @@ class Checker:
         if machine is None or action.reason is Reason.AGENT_LOST:
             return
         for work in machine.works.values():
-            task = self.world.api.tasks[work.grant.lease.task_uid]
+            task = self.world.api.tasks[array_uid(work.grant.lease.task_uid)]
             want = ("Assigned", machine.pod, work.grant.lease.attempt)
-            there = tuple(task.status.get(key) for key in ("phase", "agentUid", "attempt"))
+            status = self.arrays.status_of(work.grant.lease.task_uid)
+            there = tuple(status.get(key) for key in ("phase", "agentUid", "attempt"))
             if work.active and not task.deleted and there == want:
                 raise Violation("victim", f"{machine.pod} is deleted while it runs {work.grant.lease}")
 
@@ -349,7 +365,8 @@ class Checker:
         world = self.world
         for task in world.api.tasks.values():
             copied = task.status.get("duplicateOf")
-            if not task.deleted and world.api.phase(task.uid) is Phase.SUCCEEDED and task.body is None and not copied:
+            bare = task.body is None and not task.array and not copied
+            if not task.deleted and world.api.phase(task.uid) is Phase.SUCCEEDED and bare:
                 raise Violation("result", f"{task.uid} succeeded without a result")
             self._budget(task)
             self._waste(task)
@@ -395,7 +412,7 @@ class Checker:
         plan = self.world.plan
         quick = plan.dispatch is Dispatch.LAZY and self.slowest < 0.9 and not plan.shared
         smooth = not any(task.status.get(key) for key in ("failures", "redrives", "spilledTo", "dependencies"))
-        if plan.faultless and smooth and task.payload_bytes < 1000:
+        if plan.faultless and smooth and task.payload_bytes < 1000 and not task.array:
             writes = self.world.api.writes.get(task.uid, 0) - self.reasons.get(task.uid, 0)
             most = 1 if quick else 2
             if writes > most:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from faults import chunks
 from faults.api_model import TOO_LARGE
 from faults.operators import Stream, short
 from faults.shared import DEVICE
@@ -105,7 +106,9 @@ class AgentMachine:
         world = self.world
         plan = world.plan
         devices = ((DEVICE, plan.devices),) if plan.devices else ()
-        offer = Capabilities(slots=plan.slots, resources=devices, fenced=plan.fenced, started=world.t + self.wall_off)
+        offer = Capabilities(
+            slots=plan.slots, resources=devices, fenced=plan.fenced, started=world.t + self.wall_off, arrays=True
+        )
         self.end = world.make_end(f"{self.pod}-i{self.instances}", offer, world.timings.agent)
         world.say(self.pod, f"instance {self.instances} starts")
         world.after(0.02, self._dial, self.end)
@@ -143,7 +146,9 @@ class AgentMachine:
                     if work is not None:
                         work.excused = reason not in TIMED_OUT
                     if work is not None and not work.stubborn:
-                        world.after(world.rng.uniform(0.0, 0.5), self._work_ended, work, "stopped")
+                        in_part = work.grant.chunk is not None and world.rng.random() < 0.5
+                        how = "in part" if in_part else "stopped"
+                        world.after(world.rng.uniform(0.0, 0.5), self._work_ended, work, how)
                 case KillWork(lease):
                     work = self.works.get(lease)
                     world.say(self.pod, f"  kills work {tuple(lease)}")
@@ -333,6 +338,9 @@ class AgentMachine:
         if how == "stopped":
             self.call("stopped", lease)
             return
+        if work.grant.chunk is not None:
+            self._chunk_ended(work, how)
+            return
         draw = world.rng.random() if world.plan.failing and not world.calm else 1.0
         if draw < 0.12:
             self.call("failed", lease, Reason.HANDLER_ERROR, "it broke", True)
@@ -344,6 +352,18 @@ class AgentMachine:
                 body += TOO_LARGE
             world.check.produced(work, body)
             self.call("finished", lease, body)
+
+    def _chunk_ended(self, work: Work, how: str) -> None:
+        """Its items ended one by one: some failed, and some were not begun if it was asked to stop."""
+        world, lease = self.world, work.grant.lease
+        draw = world.rng.random() if world.plan.failing and not world.calm else 1.0
+        if draw < 0.08:
+            self.call("failed", lease, Reason.HANDLER_CRASHED, "it crashed", True)
+            return
+        ends, left = chunks.draw_ends(work, world.rng, stopped=how == "in part", failing=draw < 0.5)
+        body = chunks.result(work, ends, left, too_large=0.08 <= draw < 0.1)
+        world.check.arrays.produced(work, body, left)
+        self.call("finished", lease, body)
 
     # --- faults ---
 

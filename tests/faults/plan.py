@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 from faults import shared
 from faults.shared import Shared
@@ -74,6 +75,7 @@ class Plan:
     fateful: float = 0.0  # how often a Task that waits is ended or moved
     shared: Shared | None = None  # what its Tasks share
     shipped: bool = False  # the timings that are shipped
+    arrays: bool = False  # most Tasks stand for many items
     usable: bool = False  # at the end each agent that lives takes work
     stale_lists: bool = False  # the mutant of recovery: lists as a cache would show them
 
@@ -144,6 +146,27 @@ def make_plan(seed: int, kinds: tuple[str, ...] = FAULTS, least: int = 0, **fixe
         setattr(plan, name, value)
     plan.faults.sort()
     return plan
+
+
+def make_array_plan(seed: int) -> Plan:
+    """Draw a plan whose Tasks stand for many items. They share nothing: keys and bounds are of Tasks."""
+    plan = make_plan(seed)
+    plan.shared, plan.arrays = None, True
+    return plan
+
+
+def draw_array(rng: random.Random) -> dict[str, Any]:
+    """Draw spec.array; one Task in five is none."""
+    if rng.random() < 0.2:
+        return {}
+    count = rng.choice((1, 2, 3, 5, 8, 12, 25))
+    chunk = {"maxItems": rng.choice((1, 2, 3, 5, 10)), "targetSeconds": rng.choice((0.5, 5.0, 60.0))}
+    array: dict[str, Any] = {"count": count, "chunk": chunk}
+    if rng.random() < 0.4:
+        array["parallelism"] = rng.choice((1, 2, 3))
+    if rng.random() < 0.3:
+        array["completions"] = rng.randint(1, count)
+    return array
 
 
 def _kill_the_leader(plan: Plan, rng: random.Random) -> None:

@@ -1,15 +1,18 @@
-"""Replay one history with a trace: `python -m faults.replay SEED [MUTANT]`, with operator and tests on the path."""
+"""Replay one history with a trace: `python -m faults.replay SEED [MUTANT or arrays]`, with operator and tests on the
+path."""
 
 import sys
 
 from faults.mutants import MUTANTS
-from faults.plan import make_plan
+from faults.plan import make_array_plan, make_plan
 from faults.violation import Violation
 from faults.world import World
 
 
 def main(seed: int, mutant: str = "") -> int:
-    if mutant:
+    if mutant == "arrays":
+        world = World(seed, make_array_plan(seed), trace=True)
+    elif mutant:
         one = next(m for m in MUTANTS if mutant in m.name)
         world = one.history(seed, trace=True)
     else:

@@ -16,7 +16,7 @@ from faults.checker import Checker
 from faults.fates import OTHER_QUEUE, FatefulCore, WatchedCore
 from faults.machines import AgentMachine
 from faults.operators import Operator
-from faults.plan import Plan
+from faults.plan import Plan, draw_array
 from faults.shared import DEVICE
 from faults.timings import QUICK, SHIPPED
 from faults.trouble import FAULTS
@@ -157,6 +157,8 @@ class World:
             if plan.shared is not None:
                 task.spec = plan.shared.spec(n, draws)
                 task.twin = plan.shared.twin(task.spec, draws)
+            if plan.arrays:
+                task.array = draw_array(draws)
             self.after(rng.choice((0.0, 0.5, rng.uniform(0, 5))), self._create, task)
         for operator in self.operators:
             self.after(0.01 + 0.1 * operator.number, operator.campaign)
@@ -206,6 +208,8 @@ class World:
     def _watch(self, kind: str, uid: str, value: Any) -> None:
         if value is not None and kind == "task":
             self.say("api", f"{uid} v{value.resource_version} {value.phase} a{value.attempt} e{value.epoch}")
+            if self.lines is not None and value.array is not None:
+                self.say("api", f"{uid} {self.api.tasks[uid].status.get('array')}")
         if value is not None and kind == "task" and value.phase is Phase.DEAD_LETTERED:
             self._react(uid)
         for operator in self.operators:

@@ -5,6 +5,7 @@ status, events, metrics and the command share. Nothing here decides anything.
 """
 
 from taskdist.api.agentpool import AgentPool, AgentPoolSpec, AgentPoolStatus, BreakerState, Scaling
+from taskdist.api.attempts import AttemptRecord, Progress
 from taskdist.api.brokers import Sasl
 from taskdist.api.budgets import Budget, BudgetKind, BudgetUse
 from taskdist.api.leasing import Delivery, Dispatch, Reclaim
@@ -26,10 +27,8 @@ from taskdist.api.reasons import Phase, Reason, Unreadable
 from taskdist.api.routes import Route, RouteMatch, RouteStep
 from taskdist.api.strategies import Strategy
 from taskdist.api.task import (
-    AttemptRecord,
     OnDependencyFailure,
     Priority,
-    Progress,
     Task,
     TaskSpec,
     TaskStatus,

@@ -100,6 +100,7 @@ def kinds() -> list[Kind]:
                 ("Queue", "string", ".spec.queue", "Queue in which it waits."),
                 ("Priority", "string", ".spec.priority", "Its level: higher goes first."),
                 ("Phase", "string", ".status.phase", "Where it stands."),
+                ("Done", "string", ".status.array.done", "How many items of an array have succeeded, of how many."),
                 ("Reason", "string", ".status.reason", "Why it waits, or why it ended."),
                 ("Agent", "string", ".status.agent", "Pod of the assigned agent."),
                 ("Attempt", "integer", ".status.attempt", "How many leases were granted."),

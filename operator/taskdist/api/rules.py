@@ -343,12 +343,38 @@ def creation_checks() -> list[Check]:
             "(!has(self.spec.payloadRef) || !has(dyn(self.spec).payload))",
             "spec.payload and spec.payloadRef both say the input: set one of the two",
         ),
+        *_array_checks(),
+    ]
+
+
+def _array_checks() -> list[Check]:
+    """Return what an array must fulfil beyond its schema. Unknown values can be named by way of `dyn` only."""
+    array, items = "self.spec.array", "dyn(self.spec.array).items"
+    inline = f"(has({items}) && size({items}) > 0)"
+    return [
+        Check(
+            f"(!has({array}) || has({array}.count) != {inline})",
+            "spec.array has neither count nor items, or both: set spec.array.count where only the index differs, else "
+            "spec.array.items",
+        ),
+        Check(
+            f"(!has({array}) || !has({array}.completions) || "
+            f"{array}.completions <= (has({array}.count) ? {array}.count : size({items})))",
+            "spec.array.completions is more than there are items, so that it could never succeed: set at most as many",
+        ),
+        Check(
+            f"(!has({array}) || !has(self.spec.orderingKey))",
+            "spec.orderingKey would have the chunks of an array run one after the other, and lets other Tasks in "
+            "between: leave it out, or set spec.array.parallelism to 1",
+        ),
     ]
 
 
 def spec_checks() -> list[Check]:
     """Return what must stay as it is in a Task's spec: all but the fields that are named as mutable."""
-    fields = TaskSpec.model_json_schema(by_alias=True)["properties"]
+    schema = TaskSpec.model_json_schema(by_alias=True)
+    fields = schema["properties"]
+    fields["array"] = schema["$defs"]["ArraySpec"]  # what it holds decides on how it is compared
     return [
         *(
             Check(

@@ -6,6 +6,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, StringConstraints
 
+from taskdist.api.arrays import ArraySpec, ArrayStatus
+from taskdist.api.attempts import AttemptRecord, Progress
 from taskdist.api.budgets import BudgetUse
 from taskdist.api.leasing import LeaseTerms
 from taskdist.api.meta import (
@@ -120,6 +122,9 @@ class TaskSpec(Model):
     payload_ref: ObjectRef | None = Field(
         default=None, description="Where the input stands that is larger than that, instead of payload."
     )
+    array: ArraySpec | None = Field(
+        default=None, description="Makes the Task stand for many items: each goes to the handler by itself."
+    )
     priority: Priority = Field(
         default=Priority.NORMAL,
         description="Emergency, Critical, High, Normal, Low or Background: higher goes first. May be changed while the "
@@ -226,27 +231,6 @@ class TaskSpec(Model):
     )
 
 
-class AttemptRecord(Model):
-    """How one attempt ended."""
-
-    attempt: Annotated[int, Field(ge=1)] = Field(description="Number of the attempt.")
-    reason: Reason = Field(description="Why it ended.")
-    message: Message = Field(default="", description="What the agent or the operator said of it.")
-    agent: Annotated[str, Field(max_length=253)] = Field(default="", description="Name of the agent's pod.")
-    started_at: datetime | None = Field(
-        default=None, description="When its handler started; absent if it is not known that it did."
-    )
-    ended_at: datetime | None = Field(default=None, description="When it ended.")
-
-
-class Progress(Model):
-    """How far the running attempt is, as the handler reports it."""
-
-    fraction: Annotated[float, Field(ge=0, le=1)] = Field(default=0, description="Done, from 0 to 1.")
-    message: Annotated[str, Field(max_length=1024)] = Field(default="", description="What the handler says of it.")
-    reported_at: datetime | None = Field(default=None, description="When it was reported.")
-
-
 class DependencyStatus(Model):
     """How a Task that it depends on stands."""
 
@@ -339,6 +323,7 @@ class TaskStatus(Model):
         default=None, description="Where the result stands that is larger than that, instead of result."
     )
     progress: Progress | None = Field(default=None, description="Progress of the running attempt.")
+    array: ArrayStatus | None = Field(default=None, description="How the items of an array stand.")
     attempts: Annotated[list[AttemptRecord], Field(max_length=MAX_ATTEMPT_RECORDS)] = Field(
         default_factory=list,
         description="The attempts that ended without a result, oldest first; redriving keeps them.",

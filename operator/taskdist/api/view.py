@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, StringConstraints
 
+from taskdist.api.attempts import Progress
 from taskdist.api.meta import Model
 from taskdist.api.problems import ProblemDetails
-from taskdist.api.task import Priority, Progress
+from taskdist.api.task import Priority
 
 
 class Problem(ProblemDetails):

@@ -61,12 +61,18 @@ class Link(Protocol):
 
 
 def is_ours(action: WriteStatus) -> Callable[[Object], bool]:
-    """Return whether an object read again shows this very write: same phase, attempt and epoch, and what it counts."""
+    """Return whether an object read again shows this very write: same phase, attempt and epoch, and what it counts.
+
+    Writes of an array have a name, for the phase of many of them is the same.
+    """
     keys = ("phase", "attempt", "epoch", "agentUid", "failures", "spilledTo", "redrives")
     want = {k: action.status[k] for k in keys if action.status.get(k) is not None}
+    commit = (action.status.get("array") or {}).get("commit")
 
     def shows(obj: Object) -> bool:
         status = obj.get("status") or {}
+        if commit is not None and (status.get("array") or {}).get("commit") != commit:
+            return False
         return all(status.get(k) == v for k, v in want.items())
 
     return shows

@@ -14,7 +14,7 @@ from typing import Any
 
 from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
-from taskdist.link import parts
+from taskdist.link import chunks, parts
 from taskdist.link.parts import (
     MAX_LEADERSHIP,
     MAX_LEASES,
@@ -106,6 +106,7 @@ def _encode_hello(hello: m.Hello) -> pb.FromAgent:
             highest_epoch=hello.highest_epoch,
             leadership=hello.leadership,
             objects=hello.objects,
+            arrays=hello.arrays,
         )
     )
 
@@ -144,6 +145,7 @@ def _decode_hello(wire: pb.Hello) -> m.Hello:
         highest_epoch=parts.epoch("hello.highest_epoch", wire.highest_epoch),
         leadership=parts.short("hello.leadership", wire.leadership),
         objects=wire.objects,
+        arrays=wire.arrays,
     )
 
 
@@ -312,6 +314,7 @@ def _encode_grant(grant: m.Grant) -> pb.ToAgent:
             payload=m.as_value(grant.payload),
             payload_ref=parts.encode_reference(grant.payload),
             parents=[_encode_parent(each) for each in grant.parents],
+            chunk=chunks.encode(grant.chunk) if grant.chunk else None,
         )
     )
 
@@ -333,6 +336,7 @@ def _decode_grant(wire: pb.Grant) -> m.Grant:
         if wire.HasField("payload_ref")
         else wire.payload or b"{}",
         parents=tuple(_decode_parent(each) for each in wire.parents),
+        chunk=chunks.decode(wire.chunk) if wire.HasField("chunk") else None,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from taskdist.lint import (
     agents,
+    arrays,
     delivery,
     keeping,
     kinship,
@@ -34,6 +35,7 @@ def not_yaml(_setup: Setup) -> Iterator[Flaw]:
 RULES: tuple[Rule, ...] = (
     not_yaml,
     *writing.RULES,
+    *arrays.RULES,
     *routing.WRITTEN,
     *sources.WRITTEN,
     *sinks.WRITTEN,

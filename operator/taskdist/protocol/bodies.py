@@ -14,10 +14,15 @@ _NOTHING: Obj = {}
 
 
 def payload(obj: Obj) -> Body:
-    """The Task's payload as agents get it. One that is nested too deep is never sent: Unreadable."""
-    if (told := obj["spec"].get("payloadRef")) is not None:
+    """The Task's payload as agents get it; of an array with items of its own, the list of these as JSON.
+
+    One that is nested too deep is never sent: Unreadable.
+    """
+    spec = obj["spec"]
+    items = (spec.get("array") or _NOTHING).get("items")
+    if not items and (told := spec.get("payloadRef")) is not None:
         return _reference(told, "spec.payloadRef")
-    value = obj["spec"].get("payload")
+    value = items or spec.get("payload")
     if not value:
         return b"{}"
     text = reading.shallow(value)

@@ -21,13 +21,9 @@ from taskdist.api import (
     TEMPLATE_LABEL,
     AgentPool,
     BudgetKind,
-    Delivery,
-    Dispatch,
     OnDependencyFailure,
-    Phase,
     Priority,
     Reason,
-    Reclaim,
     Unreadable,
     agentpool,
     nesting,
@@ -35,7 +31,6 @@ from taskdist.api import (
 )
 from taskdist.api.task import MAX_PAYLOAD_BYTES
 from taskdist.core.agents.performance import TypePerformance
-from taskdist.core.cost import NOTHING, Spent
 from taskdist.core.model import (
     NORMAL,
     TOPOLOGY,
@@ -54,12 +49,14 @@ from taskdist.core.model import (
     Timeouts,
     TokenRate,
 )
-from taskdist.protocol import reading, still_held, wishes
+from taskdist.protocol import reading, still_held, task_status, wishes
 from taskdist.protocol.bodies import payload as payload
 from taskdist.protocol.bodies import result as result
 from taskdist.protocol.instances import instance_of
-from taskdist.protocol.observations import Fault, ObservedPod, ObservedTask, Terms
+from taskdist.protocol.observations import Fault, ObservedPod, ObservedTask
 from taskdist.protocol.pod_trouble import trouble_of
+from taskdist.protocol.task_status import seconds as seconds
+from taskdist.protocol.task_status import terms as terms
 
 Obj = dict[str, Any]
 Value = TypeVar("Value", str, int)
@@ -69,23 +66,9 @@ AGENT_CONTAINER = "agent"
 # Where an agent tells its pod's probe whether it takes work.
 AGENT_READY_PATH = "/readyz"
 
-_PHASES = {str(phase): phase for phase in Phase}
-_REASONS = {str(reason): reason for reason in Reason}
 _LEVELS = {str(priority): priority.level for priority in Priority}
 _ON_FAILURE = {str(each): each for each in OnDependencyFailure}
-_RECLAIMS = {str(each): each for each in Reclaim}
-_DELIVERIES = {str(each): each for each in Delivery}
-_DISPATCHES = {str(each): each for each in Dispatch}
 _NOTHING: Obj = {}
-
-
-def seconds(text: str | None) -> float:
-    """RFC 3339 time, as fine as microseconds, to seconds since the Unix epoch. Absent is 0, and so is what is no time:
-    what stands in a status was the operator's own word once."""
-    try:
-        return reading.moment(text) if text else 0.0
-    except ValueError:
-        return 0.0
 
 
 def observed_task(obj: Obj) -> ObservedTask:
@@ -101,10 +84,7 @@ def observed_task(obj: Obj) -> ObservedTask:
 def _observed_task(obj: Obj) -> ObservedTask:
     metadata, spec = obj["metadata"], obj["spec"]
     status = obj.get("status") or _NOTHING
-    phase = status.get("phase") or "Pending"
-    if phase not in _PHASES:
-        # Taking it for waiting would run it again, taking it for ended would lose it.
-        raise reading.unknown("status.phase", phase, _PHASES)
+    phase = task_status.phase(status)
     failures = status.get("failures") or 0
     timeouts = spec.get("timeouts") or _NOTHING
     deadline, not_before, fault = _asked_times(spec)
@@ -119,7 +99,7 @@ def _observed_task(obj: Obj) -> ObservedTask:
     if payload_bytes > MAX_PAYLOAD_BYTES:
         told = f"spec.payload is {payload_bytes} bytes of JSON, at most {MAX_PAYLOAD_BYTES} are sent: store the data"
         fault = Fault(Reason.PAYLOAD_TOO_LARGE, f"{told} elsewhere and pass a reference (spec.payloadRef)")
-    return ObservedTask(
+    record = ObservedTask(
         task=Task(
             uid=metadata["uid"],
             namespace=metadata["namespace"],
@@ -149,19 +129,18 @@ def _observed_task(obj: Obj) -> ObservedTask:
             labels=wishes.pairs(metadata.get("labels")),
             agent=spec.get("agent") or None,
             budgets=wishes.budgets(spec),
-            attempted=_attempted(status),
+            attempted=task_status.attempted(status),
             spilled=bool(status.get("spilledTo")),
             redriven=bool(status.get("redrives")),
             placement=wishes.placement(spec),
             sticky_key=spec.get("stickyKey") or None,
             put_off=float(status.get("throttledSeconds") or 0),
-            throttled=_throttled(status),
+            throttled=task_status.throttled(status),
             objects=spec.get("payloadRef") is not None,
         ),
         resource_version=int(metadata["resourceVersion"]),
-        phase=_PHASES[phase],
-        # A reason of a newer release is only words to this one.
-        reason=_REASONS.get(status.get("reason") or ""),
+        phase=phase,
+        reason=task_status.reason(status),
         attempt=status.get("attempt") or 0,
         epoch=status.get("epoch") or 0,
         failures=failures,
@@ -182,23 +161,11 @@ def _observed_task(obj: Obj) -> ObservedTask:
         ttl=spec.get("ttlSecondsAfterFinished"),
         duplicate_of=status.get("duplicateOf") or "",
         idempotency=(spec["queue"], spec["idempotencyKey"]) if spec.get("idempotencyKey") else None,
-        spent=_spent(status),
+        spent=task_status.spent(status),
         terms=terms(status),
         fault=fault,
     )
-
-
-def terms(status: Obj) -> Terms | None:
-    """The rules of the present attempt; None if status does not tell all of them in words of this release."""
-    told = status.get("lease")
-    if not told:
-        return None
-    lease_seconds, hold_seconds = told.get("leaseSeconds"), told.get("holdSeconds")
-    reclaim, delivery = _RECLAIMS.get(told.get("reclaim")), _DELIVERIES.get(told.get("delivery"))
-    dispatch = _DISPATCHES.get(told.get("dispatch"))
-    if lease_seconds is None or hold_seconds is None or reclaim is None or delivery is None or dispatch is None:
-        return None
-    return Terms(float(lease_seconds), float(hold_seconds), reclaim, delivery, dispatch is Dispatch.STRICT)
+    return task_status.array(spec, status, record)
 
 
 def _asked_times(spec: Obj) -> tuple[float | None, float, Fault | None]:
@@ -215,26 +182,6 @@ def _asked_time(spec: Obj, field: str) -> tuple[float | None, Fault | None]:
     except ValueError:
         told = f"spec.{field} {text!r} is no time of RFC 3339: create the Task again with one like"
         return None, Fault(Reason.INVALID_SPEC, f"{told} 2030-01-31T15:00:00Z")
-
-
-def _spent(status: Obj) -> Spent:
-    """Most Tasks have spent nothing yet, and share the value that says so."""
-    if "cost" not in status and "energyWh" not in status:
-        return NOTHING
-    return Spent(status.get("cost"), status.get("energyWh"))
-
-
-def _throttled(status: Obj) -> bool:
-    """Whether it waits because its last attempt said that it is throttled."""
-    attempts = status.get("attempts")
-    return bool(status.get("retryAfter") and attempts and attempts[-1].get("reason") == Reason.THROTTLED)
-
-
-def _attempted(status: Obj) -> bool:
-    """Whether it was started before. A redriven Task was at its end before: its first wait is over as well."""
-    if status.get("startedAt") or status.get("failures") or status.get("redrives"):
-        return True
-    return any("startedAt" in each for each in status.get("attempts") or ())
 
 
 def queue(obj: Obj) -> Queue:
@@ -480,7 +427,7 @@ def _parents(spec: Obj, status: Obj) -> tuple[Parent, ...]:
         return ()
     pinned = {each["name"]: each for each in status.get("dependencies") or ()}
     return tuple(
-        Parent(each["name"], pin.get("uid") or "", _PHASES.get(pin.get("phase") or ""))
+        Parent(each["name"], pin.get("uid") or "", task_status.PHASES.get(pin.get("phase") or ""))
         for each in spec["dependsOn"]
         for pin in (pinned.get(each["name"]) or _NOTHING,)
     )

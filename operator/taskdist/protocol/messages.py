@@ -34,6 +34,16 @@ def are_two_leaderships(one: str, other: str) -> bool:
     return bool(one and other and one != other)
 
 
+def part_uid(array: str, key: str) -> str:
+    """Return the uid of a part: that of its array, a dot, and its key. The API server's own have no dot."""
+    return f"{array}.{key}"
+
+
+def array_uid(uid: str) -> str:
+    """Return the uid of the object that holds this Task's status: the array of a part, else the Task itself."""
+    return uid.partition(".")[0]
+
+
 class LeaseName(NamedTuple):
     """The name of a lease. A result under another name than the Task's latest attempt is stale."""
 
@@ -130,6 +140,7 @@ class Hello:
     highest_epoch: int = 0
     leadership: str = ""
     objects: bool = False
+    arrays: bool = False  # it takes chunks of an array's items
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +261,19 @@ class ParentResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk:
+    """The items of a grant of part of an array, which the handler gets one by one. The result is of all of them.
+
+    `spans` are runs of indexes, both ends included; `count` is how many items the array has. `payloads` are those of
+    the items in their order, JSON objects in UTF-8; empty: each gets the grant's.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    count: int
+    payloads: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """A lease. It runs until `ping_boot` (the agent's own clock) + `lease_seconds`; so a late one arrives dead.
 
@@ -270,6 +294,7 @@ class Grant:
     parents: tuple[ParentResult, ...] = ()
     execution_seconds: float = 0.0
     progress_seconds: float = 0.0
+    chunk: Chunk | None = None
 
 
 @dataclass(frozen=True, slots=True)

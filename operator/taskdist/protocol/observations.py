@@ -4,12 +4,14 @@
 resources. They are never mixed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.core.cost import NOTHING, Spent
 from taskdist.core.model import Parent, Task, Trouble
+from taskdist.protocol.arrays.account import Account, ArrayRules
 from taskdist.protocol.messages import Body, LeaseName, ParentResult, ToAgent
 
 
@@ -75,11 +77,22 @@ class ObservedTask:
     spent: Spent = NOTHING  # by the attempts that ended
     terms: Terms | None = None  # of the present attempt; None: there is none, or another release wrote it
     fault: Fault | None = None
+    array: "ArrayView | None" = None  # of an array: its items
+    part_of: str = ""  # of a part: the uid of its array
 
     @property
     def lease_name(self) -> LeaseName:
         """The name of the lease that status shows: that of the latest attempt."""
         return LeaseName(self.task.uid, self.attempt, self.epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayView:
+    """The items of an array as the API server has them. `parts` are those of its account, as Tasks of their own."""
+
+    rules: ArrayRules
+    account: Account
+    parts: Mapping[str, ObservedTask]
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,3 +72,4 @@ class Capabilities:
     software: str = ""
     started: float = 0.0
     objects: bool = False  # it fetches payloads from an object store
+    arrays: bool = False  # it takes chunks of an array's items

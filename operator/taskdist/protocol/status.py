@@ -170,7 +170,7 @@ def waiting(
         "retryAfter": None if not_before is None else timestamp(not_before),
         **_history(attempts, dropped),
         **_lost(deaths),
-        **_costs(spent),
+        **costs(spent),
         **({"throttledSeconds": significant(put_off)} if put_off else {}),
         "startedAt": None,
         "progress": None,
@@ -181,7 +181,7 @@ def _history(attempts: list[dict[str, Any]], dropped: int) -> Status:
     return {"attempts": attempts} | ({"droppedAttempts": dropped} if dropped else {})
 
 
-def _costs(spent: Spent | None) -> Status:
+def costs(spent: Spent | None) -> Status:
     """What nothing is known of is left out: it stays as it is."""
     told = {} if spent is None else {"cost": spent.cost, "energyWh": spent.energy}
     return {name: significant(value) for name, value in told.items() if value is not None}
@@ -256,7 +256,7 @@ def ended(
         status["failures"] = failures
     if attempts is not None:
         status |= _history(attempts, dropped)
-    status |= _lost(deaths) | _costs(spent)
+    status |= _lost(deaths) | costs(spent)
     if phase is Phase.DEAD_LETTERED and redrives:
         status["redrives"] = redrives
     if agent is not None:

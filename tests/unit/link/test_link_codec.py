@@ -89,6 +89,14 @@ BY_FIELD: dict[str, st.SearchStrategy[Any]] = {
     "types": st.none() | word_lists,
     "labels": labels,
     "fenced": st.booleans(),
+    "arrays": st.booleans(),
+    "chunk": st.none()
+    | st.builds(
+        m.Chunk,
+        spans=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), max_size=3).map(tuple),
+        count=st.integers(1, 10**6),
+        payloads=st.lists(bodies, max_size=3).map(tuple),
+    ),
     "draining": st.booleans(),
     "retryable": st.booleans(),
     "retry": st.booleans(),

@@ -287,6 +287,9 @@ SAME = {
     "spec.notBefore must be before": "deadline-before-start",
     "spec.dependsOn names the Task itself": "depends-on-itself",
     "spec.payload and spec.payloadRef both": "payload-said-twice",
+    "spec.array has neither": "array-without-items",
+    "spec.array.completions": "array-completions",
+    "spec.orderingKey would have": "array-in-order",
     "values must": "selector-values",
 }
 

@@ -86,7 +86,7 @@ class FromAgent(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., reauthenticate: _Optional[_Union[Reauthenticate, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "instance_id", "slots", "boot", "resources", "skills", "types", "labels", "fenced", "draining", "leases", "software", "held", "started", "oldest_version", "highest_epoch", "leadership", "objects")
+    __slots__ = ("protocol_version", "instance_id", "slots", "boot", "resources", "skills", "types", "labels", "fenced", "draining", "leases", "software", "held", "started", "oldest_version", "highest_epoch", "leadership", "objects", "arrays")
     class ResourcesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -119,6 +119,7 @@ class Hello(_message.Message):
     HIGHEST_EPOCH_FIELD_NUMBER: _ClassVar[int]
     LEADERSHIP_FIELD_NUMBER: _ClassVar[int]
     OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    ARRAYS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     instance_id: str
     slots: int
@@ -137,7 +138,8 @@ class Hello(_message.Message):
     highest_epoch: int
     leadership: str
     objects: bool
-    def __init__(self, protocol_version: _Optional[int] = ..., instance_id: _Optional[str] = ..., slots: _Optional[int] = ..., boot: _Optional[float] = ..., resources: _Optional[_Mapping[str, int]] = ..., skills: _Optional[_Iterable[str]] = ..., types: _Optional[_Union[TypeList, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., fenced: _Optional[bool] = ..., draining: _Optional[bool] = ..., leases: _Optional[_Iterable[_Union[LeaseName, _Mapping]]] = ..., software: _Optional[str] = ..., held: _Optional[_Iterable[_Union[HeldLease, _Mapping]]] = ..., started: _Optional[float] = ..., oldest_version: _Optional[int] = ..., highest_epoch: _Optional[int] = ..., leadership: _Optional[str] = ..., objects: _Optional[bool] = ...) -> None: ...
+    arrays: bool
+    def __init__(self, protocol_version: _Optional[int] = ..., instance_id: _Optional[str] = ..., slots: _Optional[int] = ..., boot: _Optional[float] = ..., resources: _Optional[_Mapping[str, int]] = ..., skills: _Optional[_Iterable[str]] = ..., types: _Optional[_Union[TypeList, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., fenced: _Optional[bool] = ..., draining: _Optional[bool] = ..., leases: _Optional[_Iterable[_Union[LeaseName, _Mapping]]] = ..., software: _Optional[str] = ..., held: _Optional[_Iterable[_Union[HeldLease, _Mapping]]] = ..., started: _Optional[float] = ..., oldest_version: _Optional[int] = ..., highest_epoch: _Optional[int] = ..., leadership: _Optional[str] = ..., objects: _Optional[bool] = ..., arrays: _Optional[bool] = ...) -> None: ...
 
 class ObjectRef(_message.Message):
     __slots__ = ("uri", "size", "sha256", "content_type")
@@ -327,7 +329,7 @@ class Refused(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., retry: _Optional[bool] = ...) -> None: ...
 
 class Grant(_message.Message):
-    __slots__ = ("lease", "namespace", "name", "type", "slots", "resources", "ping_boot", "lease_seconds", "hold_seconds", "payload", "payload_ref", "parents", "execution_seconds", "progress_seconds")
+    __slots__ = ("lease", "namespace", "name", "type", "slots", "resources", "ping_boot", "lease_seconds", "hold_seconds", "payload", "payload_ref", "parents", "execution_seconds", "progress_seconds", "chunk")
     class ResourcesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -349,6 +351,7 @@ class Grant(_message.Message):
     PARENTS_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_SECONDS_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
     lease: LeaseName
     namespace: str
     name: str
@@ -363,7 +366,26 @@ class Grant(_message.Message):
     parents: _containers.RepeatedCompositeFieldContainer[ParentResult]
     execution_seconds: float
     progress_seconds: float
-    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., slots: _Optional[int] = ..., resources: _Optional[_Mapping[str, int]] = ..., ping_boot: _Optional[float] = ..., lease_seconds: _Optional[float] = ..., hold_seconds: _Optional[float] = ..., payload: _Optional[bytes] = ..., payload_ref: _Optional[_Union[ObjectRef, _Mapping]] = ..., parents: _Optional[_Iterable[_Union[ParentResult, _Mapping]]] = ..., execution_seconds: _Optional[float] = ..., progress_seconds: _Optional[float] = ...) -> None: ...
+    chunk: Chunk
+    def __init__(self, lease: _Optional[_Union[LeaseName, _Mapping]] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., slots: _Optional[int] = ..., resources: _Optional[_Mapping[str, int]] = ..., ping_boot: _Optional[float] = ..., lease_seconds: _Optional[float] = ..., hold_seconds: _Optional[float] = ..., payload: _Optional[bytes] = ..., payload_ref: _Optional[_Union[ObjectRef, _Mapping]] = ..., parents: _Optional[_Iterable[_Union[ParentResult, _Mapping]]] = ..., execution_seconds: _Optional[float] = ..., progress_seconds: _Optional[float] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ...) -> None: ...
+
+class Chunk(_message.Message):
+    __slots__ = ("spans", "count", "payloads")
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    PAYLOADS_FIELD_NUMBER: _ClassVar[int]
+    spans: _containers.RepeatedCompositeFieldContainer[Span]
+    count: int
+    payloads: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., count: _Optional[int] = ..., payloads: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Span(_message.Message):
+    __slots__ = ("first", "last")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    last: int
+    def __init__(self, first: _Optional[int] = ..., last: _Optional[int] = ...) -> None: ...
 
 class ParentResult(_message.Message):
     __slots__ = ("name", "phase", "result", "ref")

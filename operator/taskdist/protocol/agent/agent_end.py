@@ -178,6 +178,7 @@ class AgentEnd:
             highest_epoch=self._epoch,
             leadership=self._leadership,
             objects=offer.objects,
+            arrays=offer.arrays,
         )
 
     def _announced(self) -> list[LeasedWork]:

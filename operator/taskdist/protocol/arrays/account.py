@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
+from taskdist.api import Phase
 from taskdist.protocol.arrays.indexes import EMPTY, MOST_ITEMS, IndexSet
 
 Status = dict[str, Any]
@@ -141,14 +142,6 @@ class Account:
         """Return how many runs of failed and retried items status has to keep."""
         return len(self.failed.spans) + sum(len(each.items.spans) for each in self.again)
 
-    def next_due(self) -> float | None:
-        """Return from when on items may be tried again, the earliest time; None if there are none."""
-        return min((each.not_before for each in self.again), default=None)
-
-    def due(self, now: float) -> tuple[Again, ...]:
-        """Return the items that may be tried again now, those that failed least first."""
-        return tuple(sorted(each for each in self.again if each.not_before <= now))
-
     # --- its steps ---
 
     def handed(self, key: str, items: IndexSet, failures: int, patch: Status) -> "Account":
@@ -224,6 +217,8 @@ def _merged(status: Mapping[str, Any], patch: Status) -> Status:
     if attempts:  # of its attempts only the last, in short: there are many parts
         last = attempts[-1]
         merged["attempts"] = [{**last, "message": str(last.get("message", ""))[:MAX_ERROR_MESSAGE]}]
+    if merged.get("phase") == Phase.ASSIGNED:
+        merged.pop("reason", None)  # it would say the same once more, for each part
     return {name: value for name, value in merged.items() if value is not None}
 
 

@@ -49,7 +49,7 @@ def encode(result: ChunkResult) -> bytes:
         "left": str(result.left),
         "dropped": result.dropped,
     }
-    return json.dumps({name: value for name, value in told.items() if value}, separators=(",", ":")).encode()
+    return _text({name: value for name, value in told.items() if value}).encode("utf-8", "replace")
 
 
 def decode(body: bytes) -> ChunkResult:
@@ -83,5 +83,4 @@ def _index(key: str) -> int:
     return index.spans[0].first
 
 
-def _text(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
+_text = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode

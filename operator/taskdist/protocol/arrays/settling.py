@@ -31,7 +31,7 @@ def by_result(part: StoredPart, task: Task, queue: Queue, once: bool, result: Ch
         if wait is None:
             failed.append(each.items)
             errors += _told(each.items & part.items, each.reason, each.message)
-        else:
+        elif wait.failures > part.failures:
             again.append(wait)
     said = IndexSet.union((result.left, *(each.items for each in result.failed)))
     return PartEnd(
@@ -55,7 +55,8 @@ def _next_try(failures: int, task: Task, queue: Queue, once: bool, each: FailedI
     The spread of the waits comes from the part, so that what failed together is tried together.
     """
     item = Task(task.uid, task.namespace, task.name, task.queue, task.type, task.created, failures=failures)
-    event = AttemptFailed(item.uid, each.reason, each.message, each.retryable, once=once)
+    counted = each.reason is not Reason.GIVEN_BACK
+    event = AttemptFailed(item.uid, each.reason, each.message, each.retryable, counted, once=once)
     answer = after_failure(item, queue, event, now)
     return Again(answer.failures, answer.not_before, each.items) if isinstance(answer, Retry) else None
 

@@ -8,6 +8,7 @@ from taskdist.core.model import Parent
 from taskdist.protocol import status
 from taskdist.protocol.messages import Body, Final, LeaseName, ToAgent, Verdict
 from taskdist.protocol.observations import Action, Notice, ReadTask, Send, TaskName, WriteStatus
+from taskdist.protocol.operator.array_books import Wish
 from taskdist.protocol.operator.books import Purpose, TaskEntry
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.rules import Rules
@@ -61,16 +62,24 @@ class Actions:
         """Tell people of it, by an Event on the Task and a log line."""
         task = entry.record.task
         text = status.clip(message, status.MAX_NOTICE)
-        self.add(Notice(task.uid, task.namespace, task.name, reason, text, warning, lease))
+        self.add(Notice(entry.holder, task.namespace, task.name, reason, text, warning, lease))
 
     def write(self, entry: TaskEntry, purpose: Purpose, patch: status.Status, body: Body | None = None) -> None:
-        """Write the Task's status, and what is known of its parents with it; `body` is its result."""
+        """Write the Task's status, and what is known of its parents with it; `body` is its result.
+
+        What a part of an array has to write goes into the array's next write.
+        """
+        if entry.part is not None:
+            entry.under_way, entry.written_on = purpose, entry.record.resource_version
+            self._state.arrays[entry.part.array].wishes.append(Wish(entry, purpose, patch, body))
+            self._state.wishing[entry.part.array] = None
+            return
         token = self._begin(entry, purpose)
         task, version = entry.record.task, entry.record.resource_version
         entry.written_on = version
         parents: tuple[Parent, ...] = ()
         if task.parents:
-            parents = self._state.lineage.parents(task) if purpose is Purpose.ASSIGN else ()
+            parents = self._state.lineage.parents(task) if purpose in (Purpose.ASSIGN, Purpose.COMMIT) else ()
             if self._state.lineage.unwritten(task):
                 patch = patch | self._state.lineage.patch(task)
         first = entry.ending.copy_of if purpose is Purpose.ENDING and entry.ending is not None else None
@@ -86,7 +95,7 @@ class Actions:
         token = self._begin(entry, purpose)
         task = entry.record.task
         parents = self._state.lineage.parents(task) if task.parents and purpose is Purpose.PAYLOAD else ()
-        self.add(ReadTask(token, task.uid, task.namespace, task.name, parents, at))
+        self.add(ReadTask(token, entry.holder, task.namespace, task.name, parents, at))
 
     def answered(self, token: int) -> tuple[TaskEntry, Purpose] | None:
         """The answer has come: return whose it is, and what was asked for; None if nobody waits for it any more."""

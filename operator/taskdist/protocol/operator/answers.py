@@ -22,6 +22,7 @@ from taskdist.protocol.observations import (
     Written,
 )
 from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.array_commits import ArrayCommits
 from taskdist.protocol.operator.books import Deletion, Ending, Lease, LeaseStage, Purpose, TaskEntry
 from taskdist.protocol.operator.removals import Removals
 from taskdist.protocol.operator.state import State
@@ -44,6 +45,7 @@ class Answers:
         self._out = out
         self._removals = removals
         self._tasks = tasks
+        self.commits = ArrayCommits(state, out, tasks.arrays, settings, self._taken_in)
         self._view = tasks.view
         self._endings = tasks.endings
         self._leases = tasks.leases
@@ -58,23 +60,22 @@ class Answers:
         if (answered := self._out.answered(token)) is None:
             return
         entry, purpose = answered
-        lease = entry.lease
+        lease, whole = entry.lease, self._state.tasks[entry.holder]
         match outcome:
             case ReadFailed():
                 self._state.put_off(entry, self._settings.retry_seconds, now)
             case Gone():
-                entry.deletion = Deletion.SURE
+                entry.deletion = whole.deletion = Deletion.SURE
             case Found(record, payload, parents):
-                self._tasks.learn(entry, record)
-                if not record.deleting:
-                    entry.deletion = Deletion.NONE
-                else:
-                    entry.deletion = Deletion.SURE
+                self._tasks.learn(whole, record)
+                entry.deletion = whole.deletion = Deletion.SURE if record.deleting else Deletion.NONE
                 if purpose is Purpose.PAYLOAD and lease is not None and self._to_be_sent(entry, lease):
                     if self._still_wanted(entry.record, lease):
                         self._leases.send(entry, lease, payload, now, parents)
                     else:
                         self._view.take_back(entry, now)
+        if whole is not entry:
+            self._state.arrays_again[whole.uid] = None
         self._tasks.advance(entry, now)
 
     def _to_be_sent(self, entry: TaskEntry, lease: Lease) -> bool:
@@ -113,7 +114,13 @@ class Answers:
                 entry.deletion = Deletion.SURE
             case _:
                 pass
+        self._taken_in(entry, purpose, outcome, now)
+
+    def _taken_in(self, entry: TaskEntry, purpose: Purpose, outcome: WriteOutcome, now: Now) -> None:
+        """Have what was asked for follow from what became of the write."""
         match purpose:
+            case Purpose.COMMIT:
+                self.commits.answered(entry, outcome, now)
             case Purpose.ASSIGN:
                 self._assign_written(entry, outcome, now)
             case Purpose.RECORD:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.core.cost import Spent
 from taskdist.core.model import Key, Pool, Task
+from taskdist.protocol.arrays.indexes import EMPTY, IndexSet
 from taskdist.protocol.duplicates import Original
 from taskdist.protocol.messages import PROTOCOL_VERSION, AgentIdentity, Failure, HeldLease, Hello, LeaseName, Result
 from taskdist.protocol.observations import ObservedTask, Terms
@@ -121,6 +122,7 @@ class Purpose(Enum):
     NOTE = auto()
     PAYLOAD = auto()
     IS_GONE = auto()
+    COMMIT = auto()  # of an array: all that its parts have to write at that moment
 
 
 class Deletion(Enum):
@@ -136,6 +138,18 @@ class NotedReason(NamedTuple):
 
     reason: Reason
     since: float
+
+
+@dataclass(slots=True)
+class Part:
+    """The items of a part of an array. Without items it is a blank: it gets some once an agent is found for it."""
+
+    array: str  # uid
+    key: str
+    items: IndexSet = EMPTY
+    failures: int = 0  # how often each of them has failed by itself before
+    stored: bool = False  # status shows it
+    succeeding: IndexSet = EMPTY  # items that have succeeded by a result which is being written
 
 
 @dataclass(slots=True)
@@ -165,6 +179,7 @@ class TaskEntry:
     pins_due: float = 0.0  # when what is known of its parents is written, if nothing else is before
     waits: int = 0  # counts the times it began to wait: timers of earlier ones are void
     noted: NotedReason | None = None
+    part: Part | None = None  # of a part of an array
 
     def __post_init__(self) -> None:
         self.uid = self.record.task.uid
@@ -173,6 +188,11 @@ class TaskEntry:
         """A watch told of its deletion. What is known for sure stays so."""
         if self.deletion is Deletion.NONE:
             self.deletion = Deletion.SEEN
+
+    @property
+    def holder(self) -> str:
+        """Uid of the object that holds its status: its array's if it is a part."""
+        return self.uid if self.part is None else self.part.array
 
     @property
     def may_still_run(self) -> bool:

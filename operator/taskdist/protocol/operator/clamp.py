@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from taskdist.core.model import Agent, Pool
 from taskdist.protocol.messages import AgentIdentity, Hello
+from taskdist.protocol.task_status import ARRAYS_SKILL
 
 
 def clamp(hello: Hello, identity: AgentIdentity, pool: Pool, topology: Iterable[tuple[str, str]] = ()) -> Agent:
@@ -20,12 +21,18 @@ def clamp(hello: Hello, identity: AgentIdentity, pool: Pool, topology: Iterable[
         pool=identity.pool,
         slots=max(0, min(hello.slots, pool.slots)),
         resources=_resources(hello.resources, pool),
-        skills=pool.skills & frozenset(hello.skills) if hello.skills else pool.skills,
+        skills=_skills(hello, pool),
         types=None if hello.types is None else frozenset(hello.types),
         labels=_labels(hello.labels, pool, topology),
         fenced=hello.fenced,
         objects=hello.objects,
     )
+
+
+def _skills(hello: Hello, pool: Pool) -> frozenset[str]:
+    """Those of its pool that it names, or all; and whether it takes chunks of items, which older agents do not."""
+    offered = pool.skills & frozenset(hello.skills) if hello.skills else pool.skills
+    return offered | {ARRAYS_SKILL} if hello.arrays else offered
 
 
 def _resources(wished: Iterable[tuple[str, int]], pool: Pool) -> tuple[tuple[str, int], ...]:

@@ -11,7 +11,7 @@ from taskdist.protocol import still_held
 from taskdist.protocol.duplicates import without_ordering_key
 from taskdist.protocol.observations import AnnotatePod, Now
 from taskdist.protocol.operator.actions import Actions
-from taskdist.protocol.operator.books import CoreState, Deletion, Lease, TaskEntry
+from taskdist.protocol.operator.books import CoreState, Deletion, Lease, Part, TaskEntry
 from taskdist.protocol.operator.removals import Removals
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.timers import TimerKind
@@ -123,13 +123,26 @@ class CoreView:
         self.drop_lease(entry)
         del self._state.tasks[entry.uid]
         self._state.recovering.discard(entry.uid)
-        self._state.lineage.over(entry.record, deleted=not final)
-        if final:
-            self._state.finals.add(entry.uid)
+        if entry.part is not None:
+            self._forget_part(entry, entry.part)
         else:
-            self._state.duplicates.deleted(entry.uid)
+            self._state.arrays.pop(entry.uid, None)
+            self._state.lineage.over(entry.record, deleted=not final)
+            if final:
+                self._state.finals.add(entry.uid)
+            else:
+                self._state.duplicates.deleted(entry.uid)
         if entry.core is not CoreState.ABSENT:
             phase = entry.record.phase if entry.record.phase.terminal else None
             self._core.handle(TaskGone(entry.uid, phase), now.wall)
         if pod:
             self._removals.check(pod, now)
+
+    def _forget_part(self, entry: TaskEntry, part: Part) -> None:
+        """The part is no more: its array is looked at. Nothing depends on a part, and none is looked for again."""
+        self._state.lineage.deleted(entry.uid)
+        book = self._state.arrays[part.array]
+        del book.parts[part.key]
+        if part.stored:
+            book.gone.add(part.key)
+        self._state.arrays_again[part.array] = None

@@ -9,6 +9,7 @@ from collections import Counter
 from taskdist.api import Phase, Reason
 from taskdist.core.model import Key
 from taskdist.protocol import status
+from taskdist.protocol.arrays.account import changes
 from taskdist.protocol.observations import NotSent, Now, ObservedTask, Unknown, WriteOutcome, WriteRefused, Written
 from taskdist.protocol.operator.actions import Actions
 from taskdist.protocol.operator.books import DeadLetter, Purpose, TaskEntry
@@ -62,6 +63,8 @@ class DeadLetters:
             patch = status.redriven(self._state.epoch, record.redrive, message=message, wall=now.wall)
             if not self._rules.redrive_resets_failures:
                 del patch["failures"]
+            if (array := record.array) is not None:
+                patch["array"] = changes(array.account, array.account.redriven(), status.timestamp)
             self._out.write(entry, Purpose.REDRIVE, patch)
         else:
             self._put_away(entry)
@@ -84,6 +87,7 @@ class DeadLetters:
     def _put_away(self, entry: TaskEntry) -> None:
         """Keep of it only what tells newer views from older ones."""
         del self._state.tasks[entry.uid]
+        self._state.arrays.pop(entry.uid, None)
         self._state.dead[entry.uid] = DeadLetter(entry.record.resource_version, entry.record.task.queue_key)
 
     def reopen(self, record: ObservedTask) -> bool:

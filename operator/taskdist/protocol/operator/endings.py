@@ -134,6 +134,7 @@ class Endings:
             if isinstance(decision, Fail):
                 ending = Ending(decision.phase, decision.reason, decision.message, decision.failures)
                 ending.deaths = decision.deaths
+                _end_as_part(entry, ending)
                 return ending
         raise AssertionError(f"the core gave no answer to a failed attempt of {entry.uid}")
 
@@ -170,7 +171,12 @@ class Endings:
         self._decide_waiting(decision.task_uid, ending, now)
 
     def _decide_waiting(self, uid: str, ending: Ending, now: Now) -> None:
-        entry = self._state.tasks[uid]
+        entry = self._state.tasks.get(uid)
+        if entry is None:
+            return  # a blank of an array, dropped for what was decided of another one
+        if entry.part is not None and not entry.part.stored:
+            entry = self._state.arrays[entry.part.array].entry  # a blank stands for all of its array that waits
+        _end_as_part(entry, ending)
         if entry.lease is not None or entry.ending is not None:
             return  # more was known here than to the core: it hears of it once that is written
         ending.on = entry.record.task
@@ -248,7 +254,8 @@ class Endings:
         """Return whether the Task is what the core decided on: waiting, and unchanged."""
         if ending.on is None or not self._rules.decision_needs_its_task:
             return True
-        return entry.record.phase is Phase.PENDING and entry.record.task == ending.on
+        waits = entry.record.phase is Phase.PENDING or entry.record.array is not None
+        return waits and entry.record.task == ending.on
 
     def _may_be_sent(self, entry: TaskEntry) -> bool:
         """Return whether a former leader may have sent it without recording it (Lazy)."""
@@ -267,6 +274,12 @@ class Endings:
         elif ending is not None and ending.reply is not None:
             verdict = Verdict.ACCEPTED if record.phase is ending.phase else Verdict.ALREADY_FINAL
             self._out.final(ending.reply_to, ending.reply, verdict, ending.message)
+
+
+def _end_as_part(entry: TaskEntry, ending: Ending) -> None:
+    """A part is no dead letter: its array is, once all its items have ended."""
+    if entry.part is not None and ending.phase is Phase.DEAD_LETTERED:
+        ending.phase = Phase.FAILED
 
 
 def _with(record: ObservedTask, prices: Pool | None, agent_slots: int, since: float, now: Now) -> Spent | None:

@@ -7,7 +7,7 @@ does no I/O and reads no clock; a new leadership is a new `Leader` with a new `C
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from taskdist.api import BreakerState, Phase
@@ -43,6 +43,7 @@ from taskdist.protocol.operator.timers import Timer, TimerKind
 from taskdist.protocol.operator.wait_reasons import WaitReasons
 from taskdist.protocol.rules import ALL, Rules
 from taskdist.protocol.settings import LeaderSettings
+from taskdist.protocol.task_status import ARRAYS_SKILL
 
 # How often a leader whose sure time has passed asks whether it was renewed since.
 LAPSED_SECONDS = 0.25
@@ -170,7 +171,8 @@ class Leader:
 
     def _on_pool_applied(self, pool: Pool, now: Now) -> None:
         self.state.pools[pool.key] = pool
-        self.core.handle(PoolApplied(pool), now.wall)
+        # Whether an agent takes chunks of items it says itself; no pool forbids it.
+        self.core.handle(PoolApplied(replace(pool, skills=pool.skills | {ARRAYS_SKILL})), now.wall)
         for session in list(self.state.by_pod.values()):
             if (session.identity.namespace, session.identity.pool) == pool.key:
                 self._presence.refresh(session.pod, now)
@@ -337,6 +339,8 @@ class Leader:
             for decision in decided:
                 self._carry_out(decision, now)
             self._look_again(now)
+        if self.state.wishing:
+            self._answers.commits.write(now)
         if self.state.over:
             self._out.drop()
         return self._out.take()
@@ -345,6 +349,11 @@ class Leader:
         """Have those Tasks looked at for which another Task has changed."""
         if self.state.lineage.again or self.state.duplicates.again:
             self._tasks.dependents.look_again(now)
+        while self.state.arrays_again:
+            entry = self.state.tasks.get(uid := next(iter(self.state.arrays_again)))
+            del self.state.arrays_again[uid]
+            if entry is not None:
+                self._tasks.advance(entry, now)
 
     def _may_decide(self) -> bool:
         return self.state.recovered or not self._rules.recovery_comes_first
@@ -388,13 +397,18 @@ class Leader:
         for of_agent in self.state.leases.values():
             leases.update(entry.record.task.queue_key for entry in of_agent.values())
         counted = sum(waiting + leased for waiting, leased in self.core.queue_counts().values())
-        placed = gone = dead = unknown = 0
+        placed = gone = dead = unknown = arrays = parts = 0
         for entry in self.state.tasks.values():
             unknown += entry.lease is not None and entry.lease.stage is LeaseStage.DOUBTED
-            if entry.core is not CoreState.ABSENT:
+            if entry.part is not None:
+                placed += entry.core is not CoreState.ABSENT
+                parts += entry.core is not CoreState.ABSENT
+            elif entry.core is not CoreState.ABSENT:
                 placed += 1
                 gone += entry.deletion is not Deletion.NONE
             elif entry.record.phase is Phase.DEAD_LETTERED and entry.deletion is Deletion.NONE:
                 dead += 1
-        accounted = counted - gone + dead + len(self.state.dead) + len(self.state.finals)
+            elif entry.record.array is not None and entry.deletion is Deletion.NONE:
+                arrays += 1
+        accounted = counted - parts + arrays - gone + dead + len(self.state.dead) + len(self.state.finals)
         return LeaderStats(dict(leases), len(self.state.by_pod), unknown, accounted, placed - counted)

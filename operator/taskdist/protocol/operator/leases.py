@@ -7,6 +7,7 @@ from taskdist.api import Delivery, Phase, Reason, Reclaim
 from taskdist.core.decisions import Assign
 from taskdist.core.model import Queue
 from taskdist.protocol import status
+from taskdist.protocol.arrays.chunks import chunk_of
 from taskdist.protocol.messages import Body, Grant, LeaseName, ParentResult
 from taskdist.protocol.observations import Now, ObservedTask, Send, Terms
 from taskdist.protocol.operator.actions import Actions
@@ -58,7 +59,9 @@ class Leases:
 
     def assign(self, decision: Assign, now: Now) -> None:
         """The core has decided which agent gets the Task."""
-        entry = self._state.tasks[decision.task_uid]
+        entry = self._state.tasks.get(decision.task_uid)
+        if entry is None:
+            return  # a blank of an array, dropped for what was decided of another one
         record = entry.record
         name = LeaseName(entry.uid, record.attempt + 1, self._state.epoch)
         lease = self.new(entry, name, decision.agent_uid, decision.agent_name, decision.pool, self.terms(record))
@@ -224,7 +227,11 @@ class Leases:
         if payload is None:
             self._out.read(entry, Purpose.PAYLOAD)
             return
-        task = entry.record.task
+        task, chunk = entry.record.task, None
+        if entry.part is not None:
+            array = self._state.tasks[entry.part.array].record.array
+            assert array is not None
+            payload, chunk = chunk_of(entry.part.items, array.rules, payload)
         lease.stage = LeaseStage.SENT
         lease.until = self._clock.bound(lease, session.ping_receipt)
         lease.progress_at = now.boot + self._settings.first_progress_seconds
@@ -246,6 +253,7 @@ class Leases:
             parents=parents,
             execution_seconds=lease.execution_seconds,
             progress_seconds=lease.progress_seconds,
+            chunk=chunk,
         )
         self._out.add(Send(session.id, grant))
 

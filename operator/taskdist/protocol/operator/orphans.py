@@ -4,7 +4,7 @@ Each Task is read under the name that the agent gives, as often as it takes. Wha
 """
 
 from taskdist.api import Reason
-from taskdist.protocol.messages import Cancel, Failure, LeaseName, Result, Verdict
+from taskdist.protocol.messages import Cancel, Failure, LeaseName, Result, Verdict, array_uid
 from taskdist.protocol.observations import Now, ReadTask
 from taskdist.protocol.operator.actions import Actions
 from taskdist.protocol.operator.books import Orphan, Session
@@ -58,7 +58,7 @@ class Orphans:
     def _read(self, orphan: Orphan) -> None:
         token = self._out.next_token()
         self._reads[token] = orphan
-        self._out.add(ReadTask(token, orphan.name.task_uid, orphan.namespace, orphan.task_name))
+        self._out.add(ReadTask(token, array_uid(orphan.name.task_uid), orphan.namespace, orphan.task_name))
 
     def put_off(self, orphan: Orphan, now: Now) -> None:
         """It could not be read. Without a session nobody waits for the answer: the agent's next hello lists it."""

@@ -79,6 +79,7 @@ class Presence:
             labels=hello.labels,
             fenced=hello.fenced,
             objects=hello.objects,
+            arrays=hello.arrays,
         )
         record = self._state.pods.get(session.identity.pod_uid)
         return clamp(wish, session.identity, pool, () if record is None else record.topology)

@@ -6,8 +6,9 @@ from taskdist.api import Delivery, Dispatch, Phase
 from taskdist.core.model import Agent, Key, Pool, Queue
 from taskdist.protocol.dependencies import Lineage
 from taskdist.protocol.duplicates import Duplicates
-from taskdist.protocol.messages import LeaseName
+from taskdist.protocol.messages import LeaseName, array_uid
 from taskdist.protocol.observations import Now, ObservedPod, ObservedTask, RemovePod
+from taskdist.protocol.operator.array_books import ArrayBook
 from taskdist.protocol.operator.books import DeadLetter, Lease, Session, TaskEntry
 from taskdist.protocol.operator.timers import TimerKind, Timers
 
@@ -37,6 +38,10 @@ class State:
     recovering: set[str] = field(default_factory=set)  # a former leader may have sent them without recording it
     lineage: Lineage = field(default_factory=Lineage)
     duplicates: Duplicates = field(default_factory=Duplicates)
+    arrays: dict[str, ArrayBook] = field(default_factory=dict)  # those that are not over
+    arrays_again: dict[str, None] = field(default_factory=dict)  # arrays that are to be looked at
+    keys: int = 0  # how many were given to parts and writes of arrays
+    wishing: dict[str, None] = field(default_factory=dict)  # arrays whose parts have something to write
     leases: dict[str, dict[str, TaskEntry]] = field(default_factory=dict)  # Tasks with a lease, by pod
 
     # Pods by uid, and their agents
@@ -55,6 +60,11 @@ class State:
 
     timers: Timers = field(default_factory=Timers)
 
+    def next_key(self) -> str:
+        """Return a name that no part and no write of an array has had, in this leadership and in any other."""
+        self.keys += 1
+        return f"{self.epoch}-{self.keys}"
+
     def queue_of(self, record: ObservedTask) -> Queue:
         """Return the Task's queue, or default rules: Tasks outlive their queue."""
         key = record.task.queue_key
@@ -64,16 +74,31 @@ class State:
         """Return whether the agent hears of a lease before it is recorded.
 
         A Task with a key or a budget is recorded first in any queue: what runs unrecorded while the leader changes
-        would not hold its key, nor its part of the budget.
+        would not hold its key, nor its part of the budget. So is a part of an array: nobody else knows its items.
         """
+        if record.part_of or record.array is not None:
+            return False
         task = record.task
         keyed = any(key is not None for key in (task.concurrency_key, task.ordering_key, record.idempotency))
         keyed = keyed or bool(task.budgets)
         return queue.dispatch is Dispatch.LAZY and queue.delivery is not Delivery.AT_MOST_ONCE and not keyed
 
     def is_over(self, uid: str) -> bool:
-        """Return whether no attempt of the Task can be under way: it has ended, or is a dead letter."""
-        return uid in self.finals or uid in self.dead
+        """Return whether no attempt of the Task can be under way: it has ended, or is a dead letter.
+
+        Of an array that is known all parts are known: a former leader sent only what it had recorded.
+        """
+        if uid in self.finals or uid in self.dead:
+            return True
+        array = array_uid(uid)
+        return array != uid and uid not in self.tasks and (array in self.arrays or self.is_over(array))
+
+    def is_closed(self, entry: TaskEntry, now: Now) -> bool:
+        """Return whether a part of an array may not write now: its array is being written, or was a moment ago."""
+        if entry.part is None:
+            return False
+        whole = self.arrays[entry.part.array].entry
+        return whole.under_way is not None or now.boot < whole.not_until
 
     def drains(self, pod: str) -> bool:
         """Return whether the agent gets no more work: it is to go, or its pod is going."""
@@ -104,7 +129,7 @@ class State:
 
     def stood_at_takeover(self, entry: TaskEntry) -> bool:
         """Return whether what status shows of the Task now may have stood when this leader took over."""
-        return not self.taken_over or entry.uid in self.unread
+        return not self.taken_over or entry.holder in self.unread
 
     def maybe_unrecorded(self, entry: TaskEntry, name: LeaseName, pod: str) -> bool:
         """Return whether it may be a lease that a former leader sent without recording it (Lazy)."""

@@ -10,6 +10,7 @@ from taskdist.protocol import still_held
 from taskdist.protocol.messages import Verdict
 from taskdist.protocol.observations import AnnotatePod, Now, ObservedTask
 from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.arrays import Arrays
 from taskdist.protocol.operator.books import Deletion, Ending, LeaseStage, Purpose, TaskEntry
 from taskdist.protocol.operator.core_view import CoreView
 from taskdist.protocol.operator.dead_letters import DeadLetters
@@ -54,6 +55,7 @@ class Tasks:
         self.dependents = Dependents(state, out, view, self)
         self._outcomes = Outcomes(state, out, view, endings, leases, self, rules)
         self.letters = DeadLetters(state, out, view, endings, clock, settings, rules)
+        self.arrays = Arrays(state, view, endings, self.letters, self.dependents, self)
         self.reconciler = LeaseReconciler(state, out, endings, clock, presence, self, settings, rules)
         self.takeover = Takeover(
             state, out, view, removals, endings, clock, leases, self.reconciler, self, settings, rules
@@ -90,6 +92,9 @@ class Tasks:
         if self._is_newer(entry, record):
             entry.record = record
             self._see(record)
+            if record.array is not None:
+                self.arrays.sync(entry)
+                self._state.arrays_again[entry.uid] = None
 
     def _is_newer(self, entry: TaskEntry, record: ObservedTask) -> bool:
         return record.resource_version > entry.record.resource_version or not self._rules.newer_views_only
@@ -133,6 +138,11 @@ class Tasks:
             return
         if now.boot < entry.not_until:
             return
+        if entry.record.array is not None:
+            self.arrays.advance(entry, now)
+            return
+        if entry.part is not None and not self.arrays.lets(entry, entry.part, now):
+            return
         if entry.aside and entry.deletion is Deletion.NONE:
             self._leave_aside(entry, now)
             return
@@ -154,6 +164,8 @@ class Tasks:
     def place(self, entry: TaskEntry, now: Now) -> None:
         """Nothing holds the Task: it waits, ends, or status shows an assignment that is not in the books."""
         record = entry.record
+        if entry.part is not None and not self.arrays.keeps(entry, entry.part, now):
+            return
         if record.phase is Phase.ASSIGNED:
             self.takeover.adopt_seen(entry, now)
         elif record.cancel:

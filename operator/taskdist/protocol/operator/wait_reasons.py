@@ -9,6 +9,7 @@ from taskdist.core.explaining.wording import text
 from taskdist.protocol import status
 from taskdist.protocol.observations import Now
 from taskdist.protocol.operator.actions import Actions
+from taskdist.protocol.operator.array_books import is_blank
 from taskdist.protocol.operator.books import CoreState, NotedReason, Purpose, TaskEntry
 from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.timers import TimerKind
@@ -40,7 +41,7 @@ class WaitReasons:
         hold = self._settings.reason_seconds
         self._state.timers.add(now.boot + hold, TimerKind.REASON, entry.uid, entry.waits)
         explanation = self._core.why(entry.uid, now.wall)
-        if explanation is None:
+        if explanation is None or not self._speaks(entry):
             return
         if entry.noted is None or entry.noted.reason is not explanation.reason:
             entry.noted = NotedReason(explanation.reason, now.boot)
@@ -56,6 +57,8 @@ class WaitReasons:
             entry, waits = self._state.tasks.get(uid), line.pop(uid)
             if entry is None or entry.waits != waits or not self._waits(entry):
                 continue
+            if self._state.is_closed(entry, now):
+                continue
             if entry.under_way is not None or entry.ending is not None or entry.aside or now.boot < entry.not_until:
                 continue  # it is looked at again
             near = len(self._state.tasks) <= OUTLOOK_TASKS
@@ -67,6 +70,12 @@ class WaitReasons:
         if line and self._slot > self._wake:
             self._wake = self._slot
             self._state.timers.add(self._wake, TimerKind.REASONS)
+
+    def _speaks(self, entry: TaskEntry) -> bool:
+        """Whether its reason is to be told: of the blanks of an array the first one speaks for all."""
+        if not is_blank(entry) or entry.part is None:
+            return True
+        return entry in self._state.arrays[entry.part.array].blanks()[:1]
 
     @staticmethod
     def _waits(entry: TaskEntry) -> bool:
