@@ -25,6 +25,7 @@ class Attempt:
         self.attempt: int = head["attempt"]
         self.agent: str = head["agent"]
         self.parents: str = head.get("parents", "")
+        self.chunk: dict[str, Any] | None = head.get("chunk")  # of an array: which items, of how many, their payloads
         self.payload = payload
         self._say = say
         self._lock = threading.Lock()

@@ -18,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from taskdist.agent import frames, parents, said
 from taskdist.agent.outcomes import Cancelled, Failed, Returned
+from taskdist.agent.place import Place, died_at
 from taskdist.agent.processes import (
     children,
     describe_exit,
@@ -32,7 +33,7 @@ from taskdist.agent.warden import Warden
 from taskdist.agent.work import Offered, StartError, WorkEvents
 from taskdist.api import Reason
 from taskdist.common.backoff import Backoff
-from taskdist.protocol.messages import Grant, LeaseName, by_value
+from taskdist.protocol.messages import Grant, LeaseName, array_uid, by_value
 
 # Workers that are kept idle beyond those that work, as far as there are slots: starting one takes a tenth of a second.
 SPARE_WORKERS = 8
@@ -70,6 +71,7 @@ class _Worker:
     stage: _WorkerStage = _WorkerStage.STARTING
     complaint: str = ""
     job: _Job | None = None
+    place: Place = field(kw_only=True)
 
     @property
     def group(self) -> int:
@@ -118,7 +120,8 @@ class WorkerPool:
         self._post_warden()
         self._types = asyncio.get_running_loop().create_future()
         self._fill()
-        return Offered(types=await self._types, fenced=True)
+        # Commands get one payload and return one result: items are for handlers.
+        return Offered(types=await self._types, fenced=True, arrays=self._mode == "module")
 
     def start(self, grant: Grant, deadline: float) -> None:
         self._serial += 1
@@ -219,24 +222,27 @@ class WorkerPool:
 
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
+        place, items = Place.create()
         try:
             process = subprocess.Popen(
                 [
                     *python_module("taskdist.agent.worker"),
                     str(theirs.fileno()),
+                    str(items),
                     str(os.getpid()),
                     self._mode,
                     *self._target,
                 ],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), items],
                 process_group=0,
                 env=module_environment(TASKDIST_WORKER="1"),
             )
         finally:
             theirs.close()
+            os.close(items)
         self._guard.watch(process.pid)
-        worker = _Worker(process, os.pidfd_open(process.pid))
+        worker = _Worker(process, os.pidfd_open(process.pid), place=place)
         self._workers[process.pid] = worker
         loop = asyncio.get_running_loop()
         loop.add_reader(worker.pidfd, vital(self._told.broke, self._saw_death), worker)
@@ -310,7 +316,8 @@ class WorkerPool:
                 self._told.stopped(lease)
             else:
                 self._log.warning("worker died", task=job.grant.name, attempt=lease.attempt, how=how)
-                self._told.failed(lease, Failed(Reason.HANDLER_CRASHED, f"{how} while it ran the attempt"))
+                self._tell_end(lease, said.Ended(job.serial, died_at(job.grant, worker.place, how)))
+        worker.place.close()
         self._fill()
 
     def _could_not_start(self, how: str) -> None:
@@ -351,12 +358,16 @@ class WorkerPool:
                 "type": grant.type,
                 "task": grant.name,
                 "namespace": grant.namespace,
-                "uid": grant.lease.task_uid,
+                "uid": array_uid(grant.lease.task_uid),
                 "attempt": grant.lease.attempt,
                 "agent": self._agent,
                 "parents": parents.encode(grant.parents).decode("utf-8", "replace"),
             }
-            worker.writer.write(frames.encode(head, by_value(grant.payload)))
+            body = by_value(grant.payload)
+            if (chunk := grant.chunk) is not None:
+                head["chunk"] = {"spans": chunk.spans, "count": chunk.count, "sizes": [len(p) for p in chunk.payloads]}
+                body = b"".join(chunk.payloads) or body
+            worker.writer.write(frames.encode(head, body))
 
     def _drop_waiting(self, lease: LeaseName) -> None:
         self._waiting = deque(job for job in self._waiting if job.grant.lease != lease)

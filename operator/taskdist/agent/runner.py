@@ -78,6 +78,7 @@ def make_end(options: AgentOptions, started: float, settings: AgentSettings, off
         software=f"taskdist/{taskdist.__version__} python/{sys.version_info.major}.{sys.version_info.minor}",
         started=started,
         objects=options.objects is not None,
+        arrays=offered.arrays,
     )
     instance = secrets.token_hex(16)
     if options.termination_log is not None:

@@ -61,7 +61,8 @@ class Throttled(Exception):
 class Context:
     """The attempt that a handler runs: what it is, how far it is, and whether it should stop.
 
-    `task` and `namespace` name the Task resource, `uid` is its uid, `attempt` counts from 1.
+    `task` and `namespace` name the Task resource, `uid` is its uid, `attempt` counts from 1. Of an array `index` is the
+    item's, from 0, and `count` how many items there are; else both are None.
     """
 
     def __init__(
@@ -74,15 +75,17 @@ class Context:
         report: Callable[[float, str], None],
         agent: str = "",
         parents: str | bytes = "",
+        index: int | None = None,
+        count: int | None = None,
     ) -> None:
         self.task = task
         self.namespace = namespace
         self.uid = uid
         self.attempt = attempt
         self.type = type
-        self.log: FilteringBoundLogger = make_logger(
-            task=task, namespace=namespace, uid=uid, attempt=attempt, type=type, agent=agent
-        )
+        self.index = index
+        self.count = count
+        self._agent = agent
         self._parents = parents
         self._report = report
         self._lock = threading.Lock()
@@ -103,6 +106,20 @@ class Context:
         The rest of what the attempt took goes back to a Rate budget; what it used beyond is taken from it.
         """
         self._used[str(budget)] = amount if isinstance(amount, int) else float(amount)
+
+    @cached_property
+    def log(self) -> FilteringBoundLogger:
+        """A logger that says with each line which attempt it is, and of an array which item."""
+        item = {} if self.index is None else {"index": self.index}
+        return make_logger(
+            task=self.task,
+            namespace=self.namespace,
+            uid=self.uid,
+            attempt=self.attempt,
+            type=self.type,
+            agent=self._agent,
+            **item,
+        )
 
     @cached_property
     def parents(self) -> Mapping[str, ParentResult]:

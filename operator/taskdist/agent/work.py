@@ -13,10 +13,14 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """Capabilities of an executor. `types` None: any. `fenced`: its work can be killed, at any time and for sure."""
+    """Capabilities of an executor. `types` None: any. `fenced`: its work can be killed, at any time and for sure.
+
+    `arrays`: it takes chunks of an array's items.
+    """
 
     types: tuple[str, ...] | None
     fenced: bool
+    arrays: bool = False
 
 
 class WorkEvents(Protocol):

@@ -1,7 +1,7 @@
 """A worker: a process that runs user code, one attempt at a time, for a supervisor at the other end of a socket.
 
-    python -m taskdist.agent.worker FD module pkg.module:agent
-    python -m taskdist.agent.worker FD command prog arg …
+    python -m taskdist.agent.worker FD PLACE PARENT module pkg.module:agent
+    python -m taskdist.agent.worker FD PLACE PARENT command prog arg …
 
 It imports the user's module once and is warm from then on. It decides nothing about leases: it starts what it is told
 to start, passes on a cancel, and dies with its supervisor. Whatever an attempt leaves running ends with the attempt.
@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 from taskdist.agent import frames
 from taskdist.agent.attempt import Attempt, Program, Reports
+from taskdist.agent.place import Place
 from taskdist.agent.processes import adopt_orphans, die_with_parent, kill_group
 from taskdist.agent.remains import Baseline
 
 if TYPE_CHECKING:
+    from taskdist.agent.outcomes import Outcome
     from taskdist.agent.sdk import Agent
 
 DEFAULT_ATTRIBUTE = "agent"
@@ -36,22 +38,27 @@ DEFAULT_ATTRIBUTE = "agent"
 class Handlers:
     """Runs attempts with the handlers of a Python module."""
 
-    def __init__(self, agent: "Agent") -> None:
+    def __init__(self, agent: "Agent", place: Place) -> None:
         # Here and not at the first attempt, which would wait for it.
         import asyncio
 
+        from taskdist.agent.chunk import run_chunk
         from taskdist.agent.invoke import invoke
         from taskdist.agent.outcomes import Failed, Returned
         from taskdist.agent.sdk import Context
 
         self._invoke, self._context, self._returned, self._failed = invoke, Context, Returned, Failed
-        self._agent = agent
+        self._run_chunk = run_chunk
+        self._agent, self._place = agent, place
         self._runner = asyncio.Runner()
         self.loop = self._runner.get_loop()
         self._reports = Reports()
         self.types: list[str] | None = sorted(agent.handlers)
 
     def run(self, attempt: Attempt) -> tuple[dict[str, Any], bytes]:
+        if attempt.chunk is not None:
+            outcome, used = self._run_chunk(self._agent, attempt, self._reports, self._runner, self._place)
+            return self._said(outcome, used)
         context = self._context(
             task=attempt.task,
             namespace=attempt.namespace,
@@ -66,7 +73,11 @@ class Handlers:
         attempt.started()
         outcome = self._invoke(self._agent, attempt.payload, context, self._runner)
         self._reports.drop()
-        used = context.usage or None
+        return self._said(outcome, context.usage)
+
+    def _said(self, outcome: "Outcome", usage: dict[str, float]) -> tuple[dict[str, Any], bytes]:
+        """Return the rest of the `end` frame."""
+        used = usage or None
         if isinstance(outcome, self._returned):
             return {"outcome": "returned", "used": used}, outcome.body
         if isinstance(outcome, self._failed):
@@ -163,11 +174,13 @@ def _end_group() -> None:
 
 
 def main(argv: list[str]) -> None:
-    descriptor, parent, mode, *target = argv
+    descriptor, items, parent, mode, *target = argv
     die_with_parent(int(parent))
     adopt_orphans()
     sock = socket.socket(fileno=int(descriptor))
     sock.set_inheritable(False)
+    place = Place(int(items))
+    os.close(int(items))
     worker = Worker(sock)
     worker.listen()
     try:
@@ -177,7 +190,7 @@ def main(argv: list[str]) -> None:
 
             program = Command(target)
         else:
-            program = Handlers(load(target[0]))
+            program = Handlers(load(target[0]), place)
     except BaseException as error:
         traceback.print_exc()
         worker.say({"kind": "broken", "message": "".join(traceback.format_exception_only(error)).strip()})

@@ -95,7 +95,7 @@ BY_FIELD: dict[str, st.SearchStrategy[Any]] = {
         m.Chunk,
         spans=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), max_size=3).map(tuple),
         count=st.integers(1, 10**6),
-        payloads=st.lists(bodies, max_size=3).map(tuple),
+        payloads=st.lists(values, max_size=3).map(tuple),
     ),
     "draining": st.booleans(),
     "retryable": st.booleans(),
