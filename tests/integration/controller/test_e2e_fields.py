@@ -11,10 +11,19 @@ from pathlib import Path
 
 import pytest
 
-CASES = ("fields_order", "fields_limits", "fields_life", "fields_routes", "fields_place", "fields_pool")
+CASES = (
+    "fields_order",
+    "fields_limits",
+    "fields_life",
+    "fields_routes",
+    "fields_place",
+    "fields_pool",
+    "fields_arrays",
+)
 pytest.register_assert_rewrite(*(f"integration.controller.{name}" for name in CASES))
 
 from integration.controller import (  # noqa: E402
+    fields_arrays,
     fields_life,
     fields_limits,
     fields_order,
@@ -35,6 +44,7 @@ ALL = [
     *fields_routes.case.cases,
     *fields_place.case.cases,
     *fields_pool.case.cases,
+    *fields_arrays.case.cases,
 ]
 
 

@@ -36,6 +36,35 @@ def echo(payload: dict[str, Any]) -> dict[str, Any]:
     return payload
 
 
+@agent.task("item")
+def item(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+    """One item of an array: it fails if it is told to, and says what it was told."""
+    if ctx.index in payload.get("fail", ()):
+        raise ValueError(f"item {ctx.index} fails")
+    return {"index": ctx.index, "count": ctx.count} | {key: payload[key] for key in ("say",) if key in payload}
+
+
+@agent.task("sleep-item")
+def sleep_item(payload: dict[str, Any]) -> None:
+    """One item that takes a while."""
+    time.sleep(payload["seconds"])
+
+
+@agent.task("trace-item")
+def trace_item(payload: Trace, ctx: Context) -> None:
+    """One item that shows in the file when it ran, under its index."""
+    end = time.monotonic() + payload.seconds
+    with payload.file.open("a", buffering=1) as file:
+        while time.monotonic() < end:
+            file.write(json.dumps([f"item-{ctx.index}", ctx.attempt, time.monotonic()]) + "\n")
+            time.sleep(0.01)
+
+
+@agent.task("noop")
+def noop() -> None:
+    """Do nothing."""
+
+
 @agent.task("order")
 def order(payload: Order) -> dict[str, int]:
     return {"amount": payload.amount}
