@@ -277,6 +277,21 @@ WRITING = [
         (task(array={"count": 2, "completions": 2}),),
     ),
     Case(
+        "array-payload",
+        (task(array={"items": [{}]}, payload={"a": 1}),),
+        "spec.payload",
+        "a payload of its own",
+        (task(array={"items": [{}]}, payload={}),),
+    ),
+    Case(
+        "array-payload",
+        (task(array={"items": [{}]}, payloadRef=REF),),
+        "spec.payloadRef",
+        "a payload of its own",
+        (task(array={"items": [{}]}),),
+        name="by-reference",
+    ),
+    Case(
         "array-in-order",
         (task(array={"count": 2}, orderingKey="k"),),
         "spec.orderingKey",

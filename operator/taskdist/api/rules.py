@@ -363,6 +363,12 @@ def _array_checks() -> list[Check]:
             "spec.array.completions is more than there are items, so that it could never succeed: set at most as many",
         ),
         Check(
+            f"(!has({array}) || !{inline} || "
+            "(!has(self.spec.payloadRef) && (!has(dyn(self.spec).payload) || size(dyn(self.spec).payload) == 0)))",
+            "spec.array.items are the payloads, so that nobody would get spec.payload or spec.payloadRef: leave it "
+            "out, or set spec.array.count",
+        ),
+        Check(
             f"(!has({array}) || !has(self.spec.orderingKey))",
             "spec.orderingKey would have the chunks of an array run one after the other, and lets other Tasks in "
             "between: leave it out, or set spec.array.parallelism to 1",

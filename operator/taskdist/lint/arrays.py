@@ -37,6 +37,21 @@ def array_completions(setup: Setup) -> Iterator[Flaw]:
 
 
 @rule(Severity.ERROR)
+def array_payload(setup: Setup) -> Iterator[Flaw]:
+    """An array with items of its own, and a payload besides.
+
+    The items are the payloads, so that nobody would get the other one. The API server refuses it.
+    """
+    for doc in setup.tasks.values():
+        if not (doc.spec.get("array") or {}).get("items"):
+            continue
+        for field in ("payload", "payloadRef"):
+            if doc.spec.get(field):
+                mend = Mend("Leave it out, or say it in each item.", patch(f"spec.{field}", None))
+                yield Flaw(doc.manifest, f"spec.{field}", "each item of the array is a payload of its own", mend)
+
+
+@rule(Severity.ERROR)
 def array_in_order(setup: Setup) -> Iterator[Flaw]:
     """An array with an ordering key.
 
@@ -48,4 +63,4 @@ def array_in_order(setup: Setup) -> Iterator[Flaw]:
             yield Flaw(doc.manifest, "spec.orderingKey", "an array cannot have one", mend)
 
 
-RULES = (array_without_items, array_completions, array_in_order)
+RULES = (array_without_items, array_completions, array_payload, array_in_order)

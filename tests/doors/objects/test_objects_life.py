@@ -124,6 +124,16 @@ def test_five_mebibytes_go_there_and_back_and_to_a_child(room: Room, client: Cli
     assert client.run("q", "echo", {"n": 1}, timeout=30) == {"n": 1}
 
 
+def test_each_item_of_an_array_gets_the_payload_that_stands_there(room: Room, client: Client) -> None:
+    kept = client.submit("q", "echo", {"text": TEXT, "say": "the same"})
+    client.result(kept, timeout=60)
+    reference = client.get(kept.name).obj["spec"]["payloadRef"]
+    room.task("each", "item", queue="q", payloadRef=reference, array={"count": 40})
+    (status,) = room.ended("each", timeout=60)
+    assert (status["phase"], status["array"]["done"]) == ("Succeeded", "40/40"), status
+    assert {json.loads(each)["say"] for each in status["array"]["results"].values()} == {"the same"}
+
+
 def test_agents_without_a_store_do_not_get_it_and_it_is_said_why(room: Room, client: Client) -> None:
     task = client.submit("bare", "echo", {"text": TEXT})
     told = client.explain(task)

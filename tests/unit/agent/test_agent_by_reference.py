@@ -26,7 +26,7 @@ from taskdist.objects.memory import MemoryStore, memory_objects
 from taskdist.objects.places import Place
 from taskdist.objects.settings import ObjectSettings
 from taskdist.objects.store import ObjectError
-from taskdist.protocol.messages import Grant, LeaseName, ObjectRef, ParentResult, by_value
+from taskdist.protocol.messages import Chunk, Grant, LeaseName, ObjectRef, ParentResult, by_value
 from unit.agent.recorder import Recorder
 
 LEASE = LeaseName("0a1b", 1, 1)
@@ -132,6 +132,14 @@ def test_what_the_handler_gets_and_returns_is_what_was_submitted_around_the_boun
 
     work, result = asyncio.run(there_and_back())
     assert by_value(work.grant.payload) == body == result
+
+
+async def test_the_payload_of_a_chunk_is_fetched_once_for_all_its_items() -> None:
+    store, work, chunk = MemoryStore(), Work(), Chunk(((0, 2), (7, 9)), 10)
+    payload = await memory_objects(store).put_payload("team", b'{"all":1}')
+    await run(work, replace(GRANT, payload=payload, chunk=chunk), store)
+    assert by_value(work.grant.payload) == b'{"all":1}'
+    assert work.grant.chunk == chunk
 
 
 @pytest.mark.parametrize(

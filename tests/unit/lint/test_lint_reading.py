@@ -289,6 +289,7 @@ SAME = {
     "spec.payload and spec.payloadRef both": "payload-said-twice",
     "spec.array has neither": "array-without-items",
     "spec.array.completions": "array-completions",
+    "spec.array.items are the payloads": "array-payload",
     "spec.orderingKey would have": "array-in-order",
     "values must": "selector-values",
 }
