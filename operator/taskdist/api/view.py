@@ -48,6 +48,7 @@ class TaskRow(Model):
     age: float = Field(description="Seconds since it was created.")
     deadline: datetime | None = None
     progress: Progress | None = None
+    done: str = Field(default="", description="Of an array: how many items have succeeded, of how many: 120/1000.")
 
 
 class TaskList(Model):
@@ -91,6 +92,21 @@ class Outside(Model):
     )
 
 
+class Items(Model):
+    """How the items of an array stand. `count` is the sum of succeeded, failed, running and waiting."""
+
+    count: int
+    succeeded: int = 0
+    failed: int = Field(default=0, description="Those that are not tried again.")
+    running: int = Field(default=0, description="Those in chunks that agents have.")
+    waiting: int = Field(default=0, description="Those that nobody has: untried ones, and those to be tried again.")
+    retrying: int = Field(default=0, description="Those of the waiting ones that are tried again.")
+    parts: int = Field(default=0, description="How many chunks agents have.")
+    agents: list[str] = Field(default_factory=list, description="The agents that have them, by name: the first ten.")
+    more_agents: int = Field(default=0, description="How many agents more have some.")
+    results_dropped: int = Field(default=0, description="How many results found no room in status.")
+
+
 class TaskDetail(TaskRow, Standing):
     """A Task with its place in the order."""
 
@@ -115,6 +131,9 @@ class Explanation(Standing):
         default=None, description="What waits at sources for its queue: pools are sized for it, too."
     )
     holder: str = Field(default="", description="Who leads and says so.")
+    items: Items | None = Field(
+        default=None, description="Of an array: how its items stand. All above is said of the first chunk that waits."
+    )
     agent: str = ""
     pool: str = ""
     attempt: int = 0

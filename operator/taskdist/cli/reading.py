@@ -16,8 +16,9 @@ from taskdist.client.references import References
 from taskdist.client.states import attempt_line, phase_of, settled, status_of, story
 from taskdist.common import times
 from taskdist.kube import TASKS, ApiError, Obj, Unreachable, name_of, namespace_of, uid_of
+from taskdist.protocol.arrays import counts
 
-_HEADERS = ("NAME", "QUEUE", "TYPE", "PRIORITY", "PHASE", "REASON", "AGENT", "ATTEMPT", "AGE")
+_HEADERS = ("NAME", "QUEUE", "TYPE", "PRIORITY", "PHASE", "DONE", "REASON", "AGENT", "ATTEMPT", "AGE")
 _WIDE = ("POOL", "TENANT", "DEADLINE", "PROGRESS", "MESSAGE")
 
 
@@ -93,7 +94,7 @@ def _list(cluster: Cluster, told: list[TaskRow], matching: bool) -> None:
         _HEADERS,
         [
             [
-                *(each.name, each.queue, each.type, each.level, each.phase, each.reason, each.agent),
+                *(each.name, each.queue, each.type, each.level, each.phase, each.done, each.reason, each.agent),
                 *(str(each.attempt), times.age(each.created.isoformat(), now)),
             ]
             for each in told
@@ -118,6 +119,15 @@ async def _detailed(cluster: Cluster, headers: Sequence[str], found: list[Obj], 
         rows.append(row)
     more = ("POSITION", "STARTS", *(() if wide else ("PROGRESS",))) if told else ()
     show.table((*headers, *more), rows)
+    for obj in found:
+        if (array := counts.seen(obj)) is not None:
+            print(f"Items of {name_of(obj)}: {counts.sentence(counts.counts(array[1]))}")
+
+
+def _done(obj: Obj) -> str:
+    """Of an array how many items are done, of how many; empty of others."""
+    array = counts.seen(obj)
+    return "" if array is None else counts.done(*array)
 
 
 def _progress(obj: Obj) -> str:
@@ -173,6 +183,7 @@ def _row(obj: Obj, now: datetime, everywhere: bool, wide: bool) -> list[str]:
         str(spec["type"]),
         str(spec.get("priority") or ""),
         phase_of(obj),
+        _done(obj),
         str(status.get("reason") or ""),
         str(status.get("agent") or ""),
         str(status.get("attempt") or 0),

@@ -4,10 +4,12 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from taskdist.api.view import Items
 from taskdist.cli import show
 from taskdist.client.explained import outside_line
 from taskdist.client.states import attempt_line
 from taskdist.common import times
+from taskdist.protocol.arrays import counts
 
 
 def print_story(story: dict[str, Any], now: float) -> None:
@@ -15,8 +17,12 @@ def print_story(story: dict[str, Any], now: float) -> None:
     pairs: list[tuple[str, str]] = []
     for key, value in story.items():
         match key:
-            case "attempts" | "waiting" | "position_exact" | "rejections" | "what_if":
+            case "attempts" | "waiting" | "position_exact" | "rejections" | "what_if" | "errors":
                 continue
+            case "items":
+                pairs.append(("Items", counts.sentence(Items.model_validate(value))))
+            case "waits":
+                pairs += _waits(value, now)
             case "since":
                 pairs.append(("Waits", f"since {_local(value)}, for {times.age(value, times.now())}"))
             case "position":
@@ -48,8 +54,26 @@ def print_story(story: dict[str, Any], now: float) -> None:
             ],
             head=False,
         )
+    if "errors" in story:
+        print("First items that failed:")
+        show.table(
+            ("ITEM", "REASON", "MESSAGE"),
+            [(str(each.get("index")), str(each.get("reason")), str(each.get("message"))) for each in story["errors"]],
+        )
     for each in story.get("attempts", ()):
         print(f"  {attempt_line(each)}")
+
+
+def _waits(story: dict[str, Any], now: float) -> list[tuple[str, str]]:
+    """Why the first chunk of an array waits, while others run."""
+    pairs = [("Next waits", f"{story['reason']}: {story['message']}"), ("Unblock", story["unblock"])]
+    pairs.append(("Command", story["command"]))
+    if "position" in story:
+        about = "" if story["position_exact"] else "about "
+        pairs.append(("Position", f"{about}{story['position']} of {story['waiting']} that wait for the same agents"))
+        pairs.append(("Expected", _expected(story["expected_start"], now)))
+    pairs += [("Not by", f"{each['agents']} agents: {each['why']}") for each in story.get("rejections", ())]
+    return pairs
 
 
 def print_queue(story: dict[str, Any]) -> None:

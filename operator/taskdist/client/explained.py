@@ -8,8 +8,9 @@ from taskdist.api import Phase
 from taskdist.api import view as shapes
 from taskdist.client.states import phase_of, status_of
 from taskdist.common import times
-from taskdist.kube import Obj, name_of, namespace_of
+from taskdist.kube import Obj, as_object, name_of, namespace_of
 from taskdist.protocol import explanations
+from taskdist.protocol.arrays import counts
 
 
 def as_status_has_it(task: Obj) -> shapes.Explanation:
@@ -26,14 +27,26 @@ def as_status_has_it(task: Obj) -> shapes.Explanation:
         attempt=status.get("attempt") or 0,
         assigned_at=times.read(status.get("assignedAt")),
         progress=explanations.progress(status.get("progress")),
+        items=items_of(task),
     )
+
+
+def items_of(task: Obj) -> shapes.Items | None:
+    """How the items of an array stand; None of a Task that is none, or one that cannot be read."""
+    seen = counts.seen(task)
+    return None if seen is None else counts.counts(seen[1])
 
 
 def document(told: shapes.Explanation, task: Obj, operator: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What scripts read, whoever has told it. What only status has is taken from there."""
     status = status_of(task)
     story: dict[str, Any] = {"task": told.task, "queue": task["spec"]["queue"], "phase": told.phase}
-    if told.phase == Phase.PENDING:
+    items = told.items or items_of(task)
+    story |= {} if items is None else {"items": items.model_dump(exclude_defaults=True)}
+    if items is not None and told.phase == Phase.ASSIGNED:
+        story |= {} if not told.reason or not items.waiting else {"waits": waiting(told)}
+        story |= {"stalled": told.stalled} if told.stalled else {}
+    elif told.phase == Phase.PENDING:
         story |= waiting(told)
         story |= {} if operator is None else {"operator": dict(operator)}
         story |= {"stalled": told.stalled} if told.stalled else {}
@@ -49,13 +62,14 @@ def document(told: shapes.Explanation, task: Obj, operator: Mapping[str, Any] | 
     )
     beside = {"route": route or None, "cost": cost, "energy_wh": energy}
     beside["attempts"] = told.attempts or status.get("attempts") or None
+    beside["errors"] = None if items is None else (as_object(status.get("array")).get("errors") or None)
     return story | {name: value for name, value in beside.items() if value is not None}
 
 
 def waiting(told: shapes.Explanation) -> dict[str, Any]:
     """Why it waits, and its place in the order."""
-    story: dict[str, Any] = {
-        "since": "" if told.since is None else times.utc(told.since.timestamp()),
+    since = {} if told.phase == Phase.ASSIGNED else {"since": "" if told.since is None else _utc(told.since)}
+    story: dict[str, Any] = since | {
         "reason": told.reason,
         "message": told.message,
         "unblock": told.unblock,
@@ -67,6 +81,10 @@ def waiting(told: shapes.Explanation) -> dict[str, Any]:
         story |= {"position": told.position, "position_exact": told.position_exact, "waiting": told.waiting}
         story["expected_start"] = _span(told.expected_start)
     return story
+
+
+def _utc(moment: datetime) -> str:
+    return times.utc(moment.timestamp())
 
 
 def outside(told: shapes.Outside) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from taskdist.protocol import convert, explanations
 from taskdist.protocol.dependencies import Lineage
 from taskdist.protocol.duplicates import Duplicates, without_ordering_key
 from taskdist.protocol.observations import ObservedTask
+from taskdist.protocol.task_status import ARRAYS_SKILL
 from taskdist.simulation.what_if import Change, NotPlayed, what_if
 from taskdist.simulation.what_if import Snapshot as Moment
 
@@ -84,8 +85,8 @@ class Answer:
     explanation: Explanation
 
 
-def events(snapshot: Snapshot) -> tuple[list[Event], list[str]]:
-    """The snapshot as events for the engine, and what of it could not be read."""
+def events(snapshot: Snapshot, now: float) -> tuple[list[Event], list[str]]:
+    """The snapshot as events for the engine, and what of it could not be read. Of an array its parts are told."""
     made: list[Event] = []
     skipped: list[str] = []
     pools: dict[Key, Pool] = {}
@@ -121,7 +122,7 @@ def events(snapshot: Snapshot) -> tuple[list[Event], list[str]]:
         records.append(record)
         lineage.seen(record)
         duplicates.seen(record)
-    for record in records:
+    for record in [part for each in records for part in _parts(each, duplicates, now)]:
         task = lineage.resolved(record.task)
         if record.phase is Phase.ASSIGNED:
             made.append(TaskLeased(task, record.agent_uid))
@@ -136,6 +137,13 @@ def events(snapshot: Snapshot) -> tuple[list[Event], list[str]]:
     return made, skipped
 
 
+def _parts(record: ObservedTask, duplicates: Duplicates, now: float) -> list[ObservedTask]:
+    """The parts of an array; of one that is not split, as of any other Task, it alone."""
+    if record.array is None or record.fault is not None or duplicates.original(record.task.uid) is not None:
+        return [record]
+    return explanations.parts(record, now)
+
+
 def history(snapshot: Snapshot) -> tuple[list[tuple[Task, float | None]], dict[str, float]]:
     """Tasks that were there before, with how long those that succeeded took, and since when Tasks run, by uid."""
     before: list[tuple[Task, float | None]] = []
@@ -145,6 +153,12 @@ def history(snapshot: Snapshot) -> tuple[list[tuple[Task, float | None]], dict[s
             record = convert.observed_task(obj)
         except ValueError:
             continue  # said when it is read as an event
+        if record.array is not None:
+            # Of its chunks that have ended nothing tells how long they took.
+            running = [each for each in record.array.parts.values() if each.phase is Phase.ASSIGNED]
+            since |= {each.task.uid: each.assigned_at for each in running}
+            before += [(each.task, None) for each in running]
+            continue
         status = status_of(obj)
         started = convert.seconds(status.get("startedAt")) or convert.seconds(status.get("assignedAt"))
         if record.phase is Phase.ASSIGNED:
@@ -165,7 +179,7 @@ def _agent(pod: Obj, pool: Pool) -> Agent:
         pool=pool.name,
         slots=pool.slots,
         resources=pool.resources,
-        skills=pool.skills,
+        skills=pool.skills | {ARRAYS_SKILL},
         types=None,
         labels=tuple(sorted((pod["metadata"].get("labels") or {}).items())),
     )
@@ -179,7 +193,7 @@ class Standing:
 
     def __init__(self, snapshot: Snapshot, now: float) -> None:
         self._now = now
-        self._events, self.skipped = events(snapshot)
+        self._events, self.skipped = events(snapshot, now)
         self._core = Core()
         for event in self._events:
             self._core.handle(event, now)
@@ -194,16 +208,24 @@ class Standing:
 
     def starts_now(self, task: Obj) -> bool:
         """Whether there is room for it now, and its turn."""
-        return uid_of(task) in self._given
+        return self.uid(task) in self._given
+
+    def uid(self, task: Obj) -> str:
+        """The uid under which the engine knows it: of an array that of the first chunk that waits."""
+        uid = uid_of(task)
+        return uid if uid in self._of else waiting_uid(task, self._now) or uid
 
     def answer(self, task: Obj) -> Answer:
         """Why this waiting Task waits."""
-        of = self._of.get(uid_of(task))
+        uid = self.uid(task)
+        of = self._of.get(uid)
         missing = [] if of is None else levels.unknown(of, self._rules, self._told)
         recorded = _recorded(task)
-        given = self._given.get(uid_of(task))
-        explanation = self._core.explain(uid_of(task), self._now)
+        given = self._given.get(uid)
+        explanation = self._core.explain(uid, self._now) or _between_parts(task, self._now)
         only = ONLY_THE_OPERATOR_KNOWS | LEFT if missing else ONLY_THE_OPERATOR_KNOWS
+        # Whether agents take chunks they announce, too.
+        only = only | {Reason.SKILL_MISSING} if task["spec"].get("array") else only
         # Who holds a budget is on the API: what is found of it here is newer.
         found = explanation is not None and explanation.reason in LEFT
         if recorded is not None and recorded.reason in only and (given or explanation) and not found:
@@ -239,8 +261,32 @@ def answer(task: Obj, snapshot: Snapshot, now: float) -> tuple[Answer, list[str]
     return standing.answer(task), standing.skipped
 
 
-def _is_of(event: Event, task: Obj) -> TypeGuard[TaskWaiting | TaskHeld]:
-    return isinstance(event, TaskWaiting | TaskHeld) and event.task.uid == uid_of(task)
+def waiting_uid(task: Obj, now: float) -> str:
+    """The uid of the first chunk of an array that waits; empty if none does, or it is no array."""
+    array = _array(task)
+    part = None if array is None else explanations.first_waiting(explanations.parts(array, now))
+    return "" if part is None else part.task.uid
+
+
+def _between_parts(task: Obj, now: float) -> Explanation | None:
+    """Why items of an array wait of which no chunk does."""
+    record = _array(task)
+    return None if record is None or record.array is None else explanations.without_part(record.array, now)
+
+
+def _array(task: Obj) -> ObservedTask | None:
+    """The Task as an array; None if it is none, or one that is left out."""
+    if not task["spec"].get("array"):
+        return None
+    try:
+        record = convert.observed_task(task)
+    except ValueError:
+        return None
+    return record if record.array is not None else None
+
+
+def _is_of(event: Event, uid: str) -> TypeGuard[TaskWaiting | TaskHeld]:
+    return isinstance(event, TaskWaiting | TaskHeld) and event.task.uid == uid
 
 
 def _recorded(task: Obj) -> Explanation | None:
@@ -304,7 +350,8 @@ async def _of_the_leader(view: Asks, task: Obj, changes: Changes | None) -> Told
 async def _of_the_cluster(backend: Backend, task: Obj, changes: Changes | None) -> Told:
     """The same from the cluster's objects alone."""
     now = time.time()
-    if phase_of(task) != Phase.PENDING:
+    items, running = explained.items_of(task), phase_of(task) == Phase.ASSIGNED
+    if phase_of(task) != Phase.PENDING and not (running and items is not None and items.waiting):
         return Told(explained.document(explained.as_status_has_it(task), task))
     snapshot = await _snapshot(backend)
     # On a thread, as below.
@@ -315,6 +362,9 @@ async def _of_the_cluster(backend: Backend, task: Obj, changes: Changes | None) 
     waits = await outside(backend, snapshot.queues)
     beside = {"stalled": _stalled_pools(task, snapshot), "outside": waits.get(_queue_of(task))}
     told = _shape(task, why).model_copy(update=beside)
+    if running:
+        because = {name: getattr(told, name) for name in explanations.OF_WAITING}
+        told = explained.as_status_has_it(task).model_copy(update=because)
     story = explained.document(told, task, leader.document())
     if changes is not None:
         # On a thread: it may take seconds, and who asks may have others to answer.
@@ -404,7 +454,8 @@ def _leaderless(why: Answer, leader: Leadership, now: float) -> Answer:
 
 def _compared(task: Obj, snapshot: Snapshot, change: Change, now: float) -> tuple[dict[str, Any], list[str]]:
     """When it starts as it is and changed, and what of that is not known."""
-    made, _ = events(snapshot)
+    made, _ = events(snapshot, now)
+    uid = waiting_uid(task, now) or uid_of(task)
     before, since = history(snapshot)
     services: Mapping[tuple[Key, str], list[float]] = defaultdict(list)
     for each, seconds in before:
@@ -412,11 +463,11 @@ def _compared(task: Obj, snapshot: Snapshot, change: Change, now: float) -> tupl
             services[each.queue_key, each.type].append(seconds)
     try:
         told = levels.told(snapshot.queues, [*snapshot.tasks, *snapshot.ended])
-        found = what_if(Moment(now, made, since, services, told), uid_of(task), change)
+        found = what_if(Moment(now, made, since, services, told), uid, change)
     except NotPlayed as error:
         raise TaskdistError(str(error)) from None
     rules = {each.queue.key: each.queue for each in made if isinstance(each, QueueApplied)}
-    missing = next((levels.unknown(one.task, rules, told) for one in made if _is_of(one, task)), [])
+    missing = next((levels.unknown(one.task, rules, told) for one in made if _is_of(one, uid)), [])
     return explained.compared(found.told()), [
         f"how much is left of {limit} is not known: it is played as if that were full" for limit in missing
     ]

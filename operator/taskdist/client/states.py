@@ -6,6 +6,7 @@ from typing import Any
 
 from taskdist.api import Phase
 from taskdist.kube import Obj, as_object, name_of, namespace_of, uid_of
+from taskdist.protocol.arrays import counts
 
 SETTLED = frozenset(phase for phase in Phase if phase.settled)
 """The phases of a Task of which nothing more comes by itself."""
@@ -47,13 +48,25 @@ def story(obj: Obj) -> str:
     """Where the Task stands, in one line."""
     status = status_of(obj)
     phase = phase_of(obj)
-    where = f" on {status['agent']} (attempt {status.get('attempt', 1)})" if phase == Phase.ASSIGNED else ""
+    if (array := counts.seen(obj)) is not None:
+        return _of_items(obj, phase, counts.sentence(counts.counts(array[1])))
+    running = phase == Phase.ASSIGNED and status.get("agent")
+    where = f" on {status['agent']} (attempt {status.get('attempt', 1)})" if running else ""
     done = status.get("progress") if phase == Phase.ASSIGNED else None
     progress = f", {done.get('fraction', 0):.0%} {done.get('message', '')}".rstrip() if done else ""
     reason = "" if phase in (Phase.ASSIGNED, Phase.SUCCEEDED) else str(status.get("reason") or "")
     message = str(status.get("message") or "") if reason else ""
     why = f" ({reason}{': ' if message else ''}{message})" if reason else ""
     return f"task {name_of(obj)}: {phase}{where}{progress}{why}"
+
+
+def _of_items(obj: Obj, phase: str, items: str) -> str:
+    """Where an array stands, in one line."""
+    status = status_of(obj)
+    reason = "" if phase in (Phase.ASSIGNED, Phase.SUCCEEDED) else str(status.get("reason") or "")
+    message = str(status.get("message") or "") if reason else ""
+    why = f" ({reason}{': ' if message else ''}{message})" if reason else ""
+    return f"task {name_of(obj)}: {phase}, {items}{why}"
 
 
 def attempt_line(record: dict[str, Any]) -> str:

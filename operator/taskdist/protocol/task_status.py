@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from taskdist.api import Delivery, Dispatch, Phase, Reason, Reclaim, Unreadable
+from taskdist.core.agents.filters import CHUNKS
 from taskdist.core.cost import NOTHING, Spent
 from taskdist.protocol import reading
 from taskdist.protocol.arrays import account as accounts
@@ -24,7 +25,7 @@ _DELIVERIES = {str(each): each for each in Delivery}
 _DISPATCHES = {str(each): each for each in Dispatch}
 
 # The skill that a part asks for: its agent takes chunks of items. No user can name it, for it holds a slash.
-ARRAYS_SKILL = "taskdist.dev/arrays"
+ARRAYS_SKILL = CHUNKS
 
 
 def seconds(text: str | None) -> float:

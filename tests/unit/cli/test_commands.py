@@ -301,7 +301,7 @@ def test_get_is_a_table(cluster: MemoryCluster) -> None:
     cluster.task("b", ASSIGNED, queue="other", priority="High")
     cluster.task("a", {"reason": "NoAgent"}, priority="Normal")
     shown = rows(call(cluster, "get").out)
-    assert shown[0] == ["NAME", "QUEUE", "TYPE", "PRIORITY", "PHASE", "REASON", "AGENT", "ATTEMPT", "AGE"]
+    assert shown[0] == ["NAME", "QUEUE", "TYPE", "PRIORITY", "PHASE", "DONE", "REASON", "AGENT", "ATTEMPT", "AGE"]
     assert [row[:6] for row in shown[1:]] == [
         ["a", "q", "t", "Normal", "Pending", "NoAgent"],
         ["b", "other", "t", "High", "Assigned", "Assigned"],

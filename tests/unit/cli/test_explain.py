@@ -291,7 +291,7 @@ def test_the_snapshot_as_events() -> None:
         kind: [o for (k, _, _), o in made.objects.items() if k.startswith(kind)]
         for kind in ("tasks.", "taskq", "agent", "pods")
     }
-    happened, skipped = events(Snapshot(of["tasks."], of["taskq"], of["agent"], of["pods"]))
+    happened, skipped = events(Snapshot(of["tasks."], of["taskq"], of["agent"], of["pods"]), 0.0)
     assert not skipped
     assert [type(event) for event in happened] == [
         QueueApplied,
@@ -304,7 +304,8 @@ def test_the_snapshot_as_events() -> None:
         TaskHeld,
     ]
     (ready,) = [event.agent for event in happened if isinstance(event, AgentReady)]
-    assert (ready.uid, ready.slots, ready.skills, ready.types) == ("uid-p-0", 2, frozenset({"gpu"}), None)
+    assert (ready.uid, ready.slots, ready.types) == ("uid-p-0", 2, None)
+    assert ready.skills == {"gpu", ARRAYS_SKILL}
     assert dict(ready.labels)["zone"] == "a"
     (leased,) = [event for event in happened if isinstance(event, TaskLeased)]
     assert (leased.task.name, leased.agent_uid) == ("b", "uid-p-0")

@@ -43,7 +43,7 @@ def test_the_table_of_a_namespace_is_the_leaders_page_by_page(cluster: MemoryClu
     shown = call(cluster, "get")
     assert (shown.code, shown.err) == (OK, "")
     head, *lines = rows(shown.out)
-    assert head == ["NAME", "QUEUE", "TYPE", "PRIORITY", "PHASE", "REASON", "AGENT", "ATTEMPT", "AGE"]
+    assert head == ["NAME", "QUEUE", "TYPE", "PRIORITY", "PHASE", "DONE", "REASON", "AGENT", "ATTEMPT", "AGE"]
     assert [line[:6] for line in lines] == [
         ["b", "q", "t", "Normal", "Assigned", "p-0"],
         ["c", "q", "t", "Normal", "Pending", "NoAgent"],

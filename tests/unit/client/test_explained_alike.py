@@ -52,7 +52,7 @@ class Led:
 
     lease = "taskdist-system/taskdist"
 
-    def __init__(self, cluster: MemoryCluster) -> None:
+    def __init__(self, cluster: MemoryCluster, *, arrays: bool = True) -> None:
         now = Now(1000.0, time.time())
         store: Store[ObservedTask] = Store(convert.observed_task)
         leader = self.leader = Leader(Core(), 1)
@@ -68,7 +68,8 @@ class Led:
             leader.pod_observed(pod, now)
         leader.recover(list(store), now)
         for number, pod in enumerate(pods):
-            held = [each for each in store if each.agent_uid == pod.uid and each.phase.value == "Assigned"]
+            all_ = [part for each in store for part in (each.array.parts.values() if each.array else (each,))]
+            held = [each for each in all_ if each.agent_uid == pod.uid and each.phase.value == "Assigned"]
             names = tuple(each.lease_name for each in held)
             labels = tuple(
                 sorted(
@@ -77,7 +78,7 @@ class Led:
                     ].items()
                 )
             )
-            hello = Hello(1, "instance", 100, 0.0, labels=labels, leases=names)
+            hello = Hello(1, "instance", 100, 0.0, labels=labels, leases=names, arrays=arrays)
             if pod.ready:
                 leader.connected(number, AgentIdentity(pod.uid, pod.name, pod.namespace, pod.pool, "p"), hello, now)
                 leader.received(number, Ping(0.0), now)

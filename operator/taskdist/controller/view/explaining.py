@@ -8,6 +8,7 @@ from taskdist.api.view import Explanation
 from taskdist.controller.view.tasks import Seen, Tasks, why
 from taskdist.core.model import Key
 from taskdist.protocol import explanations
+from taskdist.protocol.arrays import counts
 
 
 class Explaining:
@@ -34,7 +35,19 @@ class Explaining:
             "cost": record.spent.cost,
             "energy_wh": record.spent.energy,
         }
+        if record.array is not None:
+            beside["items"] = counts.counts(record.array.account)
+            if seen.phase is Phase.ASSIGNED:
+                beside |= self._rest(seen)
         return told.model_copy(update=beside)
+
+    def _rest(self, seen: Seen) -> dict[str, Any]:
+        """Why the items wait that no agent has; nothing is said where none waits."""
+        array = seen.record.array
+        if array is None or not counts.counts(array.account).waiting:
+            return {"reason": ""}
+        found = self._waiting(seen)
+        return {name: getattr(found, name) for name in explanations.OF_WAITING}
 
     def _waiting(self, seen: Seen) -> Explanation:
         leader, task = self._tasks.leader(), seen.record.task

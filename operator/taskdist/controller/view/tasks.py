@@ -13,7 +13,8 @@ from taskdist.controller.view.selecting import Selection
 from taskdist.core.decisions import Explanation
 from taskdist.kube import Store
 from taskdist.protocol import explanations
-from taskdist.protocol.observations import ObservedTask
+from taskdist.protocol.arrays import counts
+from taskdist.protocol.observations import ArrayView, ObservedTask
 from taskdist.protocol.operator import Leader
 from taskdist.protocol.operator.books import LIVE, UNHEARD, Lease, TaskEntry
 
@@ -125,7 +126,30 @@ def why(leader: Leader, seen: Seen, now: float) -> Explanation:
         )
     if entry is not None and (lease := entry.lease) is not None and lease.stage in UNHEARD:
         return explanations.starting(lease.agent_name)
-    return leader.core.explain(record.task.uid, now) or explanations.unseen(record.reason)
+    found = leader.core.explain(record.task.uid, now)
+    if found is None and record.array is not None:
+        found = _of_array(leader, record, record.array, now)
+    return found or explanations.unseen(record.reason)
+
+
+def _of_array(leader: Leader, record: ObservedTask, array: ArrayView, now: float) -> Explanation | None:
+    """Why items of the array wait: what holds the first chunk that waits; None if none of them waits."""
+    entry = first_part(leader, record)
+    if entry is None:
+        return explanations.without_part(array, now)
+    if (lease := entry.lease) is not None:
+        return explanations.starting(lease.agent_name)
+    return leader.core.explain(entry.uid, now)
+
+
+def first_part(leader: Leader, record: ObservedTask) -> TaskEntry | None:
+    """Return the first chunk of the array that waits, or is about to be handed out; None if there is none."""
+    book = leader.state.arrays.get(record.task.uid)
+    if book is None:
+        return None
+    waiting = [each for each in book.parts.values() if each.lease is None or each.lease.stage in UNHEARD]
+    first = explanations.first_waiting(each.record for each in waiting)
+    return next((each for each in waiting if each.record is first), None)
 
 
 def row(seen: Seen, now: float) -> TaskRow:
@@ -154,4 +178,5 @@ def columns(seen: Seen, now: float) -> dict[str, Any]:
         "age": round(max(0.0, now - task.created), 3),
         "deadline": None if task.deadline is None else explanations.moment(task.deadline),
         "progress": explanations.progress(lease.progress) if lease is not None else None,
+        "done": "" if record.array is None else counts.done(record.array.rules, record.array.account),
     }

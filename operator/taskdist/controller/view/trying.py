@@ -25,7 +25,7 @@ from taskdist.controller.view.copying import Copy, Part, Piece, written
 from taskdist.controller.view.pace import Pace
 from taskdist.controller.view.problems import Problem, only
 from taskdist.controller.view.server import Question, as_json
-from taskdist.controller.view.tasks import Tasks
+from taskdist.controller.view.tasks import Tasks, first_part
 from taskdist.protocol.operator import Leader
 from taskdist.simulation.what_if import Change
 
@@ -120,7 +120,13 @@ class Trying:
         seen = self._tasks.seen(namespace, name)
         if seen.phase is not Phase.PENDING:
             raise Problem(409, f"task {name} is {seen.phase}: a what-if is for Tasks that wait")
-        return seen.record.task.uid
+        if seen.record.array is None:
+            return seen.record.task.uid
+        # Of an array it is played when the first chunk that waits would start.
+        part = first_part(self._tasks.leader(), seen.record)
+        if part is None:
+            raise Problem(409, f"no chunk of task {name} waits: a what-if is for Tasks that wait")
+        return part.uid
 
     def _step(self, still: Callable[[], Leader], pieces: Iterator[Piece]) -> tuple[bytes, bool]:
         """Go on with the copy for a moment. Return what there is to send, and whether there is more."""

@@ -220,9 +220,19 @@ def _say_type(need: Need, offers: Sequence[Offer]) -> str:
     return f"has a handler for type {need.type}; they handle: {_listed(types)}"
 
 
+# The skill that chunks of an array's items ask for; `protocol` gives it to agents that take them.
+CHUNKS = "taskdist.dev/arrays"
+
+
 def _say_skill(need: Need, offers: Sequence[Offer]) -> str:
     missing = need.skills - frozenset().union(*(offer.skills for offer in offers))
-    offered = sorted({skill for offer in offers for skill in offer.skills})
+    # With a slash it is no word of users: it stands for what agents say they can do.
+    offered = sorted({skill for offer in offers for skill in offer.skills if "/" not in skill})
+    if CHUNKS in missing:
+        return (
+            f"takes chunks of an array's items (skill {CHUNKS}): agents of older releases, commands, HTTP endpoints "
+            "and in-process handlers do not"
+        )
     if missing:
         return f"has {_counted('skill', sorted(missing))}; they offer: {_listed(offered)}"
     return f"has {_counted('skill', sorted(need.skills))} all at once; together they offer: {_listed(offered)}"

@@ -17,6 +17,14 @@ WEIGHT = 1 / 3
 # At the end of an array chunks get smaller, down to this share of what fills the target time.
 LEAST_SHARE = 0.1
 
+# As many parts wait as run, and at least so many: demand grows with what agents take, not with the count.
+LEAST_BLANKS = 16
+
+
+def blanks(left: int, size: int, running: int, parallelism: int) -> int:
+    """Return how many parts are to wait for agents, where `left` items wait and `running` parts have agents."""
+    return max(0, min(parallelism - running, -(-left // size), max(LEAST_BLANKS, running)))
+
 
 @dataclass(slots=True)
 class ChunkSizes:

@@ -14,7 +14,7 @@ from taskdist.api import OnExhausted, Phase, Reason
 from taskdist.protocol import task_status
 from taskdist.protocol.arrays import account as accounts
 from taskdist.protocol.arrays.indexes import EMPTY, IndexSet
-from taskdist.protocol.arrays.sizing import ChunkSizes
+from taskdist.protocol.arrays.sizing import ChunkSizes, blanks
 from taskdist.protocol.observations import ArrayView, Now, ObservedTask
 from taskdist.protocol.operator.array_books import ArrayBook, is_blank
 from taskdist.protocol.operator.books import Deletion, Ending, LeaseStage, Part, TaskEntry
@@ -26,8 +26,6 @@ from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.timers import TimerKind
 from taskdist.protocol.operator.whole import Whole
 
-# As many blanks wait as parts run, and at least so many: demand grows with what agents take, not with the count.
-LEAST_BLANKS = 16
 # So much after items are due they are looked at: two clocks take part, and neither is to be asked too early.
 TICK_SECONDS = 0.001
 
@@ -152,13 +150,12 @@ class Arrays:
         if original is not None:
             self._dependents.follow(entry, original, now)
             return
-        blanks = book.blanks()
-        running, left = len(book.parts) - len(blanks), self._left(book, now)
-        chunks = -(-left // book.sizes.next(left, running))
-        wanted = min(_view(entry).rules.parallelism - running, chunks, max(LEAST_BLANKS, running))
-        for blank in blanks[max(0, wanted) :]:
+        there = book.blanks()
+        running, left = len(book.parts) - len(there), self._left(book, now)
+        wanted = blanks(left, book.sizes.next(left, running), running, _view(entry).rules.parallelism)
+        for blank in there[wanted:]:
             self._view.forget(blank, now, final=False)
-        for _ in range(wanted - len(blanks)):
+        for _ in range(wanted - len(there)):
             key = self._state.next_key()
             blank = TaskEntry(task_status.part(entry.record, key, {}), part=Part(entry.uid, key))
             self._state.tasks[blank.uid] = book.parts[key] = blank
