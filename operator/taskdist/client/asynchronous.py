@@ -10,13 +10,14 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from taskdist.api.view import Changes
-from taskdist.client import asking, changing, http, kube, questions
+from taskdist.client import asking, changing, http, kube, many, mapping, questions
 from taskdist.client.backend import Asks, Backend
 from taskdist.client.changes import changes
 from taskdist.client.creating import CREATED, Slips, create
 from taskdist.client.deadline import deadline
 from taskdist.client.errors import QueueFull, TaskdistError, TaskdistWarning, TaskGone, told
 from taskdist.client.hub import Hub
+from taskdist.client.many import Means, Wanted
 from taskdist.client.questions import ChangeOptions
 from taskdist.client.references import References
 from taskdist.client.results import Outcome, SubmittedTask, result_of
@@ -35,7 +36,7 @@ AnyTask = str | SubmittedTask[Any] | TaskState
 CONCURRENCY = 32
 """Requests under way at once: the API server takes no more in the same time from one client."""
 WINDOW = 1000
-"""How many Tasks of `map` may be submitted and not yet handed back: what bounds its memory."""
+"""How many Tasks of `map` may be submitted and not yet handed back, where each payload is one."""
 LOOK_SECONDS = 1.0
 """How long a submission may take longer for the sake of a warning."""
 FULL_AGAIN = Backoff(first=0.5, most=10.0)
@@ -194,25 +195,9 @@ class AsyncClient:
         `wait_if_full` tries again where a queue takes no Tasks for now.
         """
 
-        async def one(submission: Submission) -> SubmittedTask[dict[str, Any]] | TaskdistError:
-            try:
-                body = named(manifest(submission, self.namespace, self._stored.most_bytes))
-                made: SubmittedTask[dict[str, Any]] = await self._create(body, None, wait_if_full=wait_if_full)
-                return made
-            except TaskdistError as error:
-                return error
-
-        found: dict[int, SubmittedTask[dict[str, Any]] | TaskdistError] = {}
-        waiting = iter(enumerate(submissions))
-
-        async def worker() -> None:
-            for index, submission in waiting:
-                found[index] = await one(submission)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(max(1, concurrency)):
-                group.create_task(worker())
-        return [found[index] for index in sorted(found)]
+        return await many.submitted(
+            self._means, submissions, self._means.creating(concurrency, None, wait_if_full=wait_if_full), concurrency
+        )
 
     async def _create(
         self, body: Obj, result_type: type[ResultT] | None, *, wait_if_full: bool = False
@@ -312,7 +297,8 @@ class AsyncClient:
         payloads: Iterable[Payload] | AsyncIterable[Payload],
         *,
         ordered: bool = False,
-        window: int = WINDOW,
+        arrays: bool = True,
+        window: int | None = None,
         concurrency: int = CONCURRENCY,
         timeout: float | None = None,
         **options: Unpack[TaskOptions],
@@ -327,7 +313,8 @@ class AsyncClient:
         *,
         result_type: type[ResultT],
         ordered: bool = False,
-        window: int = WINDOW,
+        arrays: bool = True,
+        window: int | None = None,
         concurrency: int = CONCURRENCY,
         timeout: float | None = None,
         **options: Unpack[TaskOptions],
@@ -341,24 +328,33 @@ class AsyncClient:
         *,
         result_type: type[Any] | None = None,
         ordered: bool = False,
-        window: int = WINDOW,
+        arrays: bool = True,
+        window: int | None = None,
         concurrency: int = CONCURRENCY,
         timeout: float | None = None,
         **options: Unpack[TaskOptions],
     ) -> AsyncGenerator[Outcome[Any], None]:
-        """Submit a Task for each payload, and yield what became of each as it ends; in order of payloads if `ordered`.
+        """Run a handler on each payload, and yield what became of each as it ends; in order of payloads if `ordered`.
 
-        No more than `window` are submitted and not yet handed back, so that payloads may be very many. A queue that is
-        full is waited for. `timeout`: how long, in seconds, to wait for each since it was submitted.
+        Payloads are gathered into arrays, as many as fit: `Outcome.task` is the array then. Those that are large are
+        Tasks of their own, and so are all with `arrays=False`, over the gateway, or with an option that arrays cannot
+        have or that means one payload: see docs/client.md.
+
+        No more than `window` (10,000; 1,000 without arrays) are taken and not yet handed back, so that payloads may be
+        very many. A queue that is full is waited for. `timeout`: how long, in seconds, to wait for each.
         """
+        wanted = Wanted(queue, type, options, result_type, ordered, arrays, window, concurrency, timeout)
+        mapped = self._mapped(wanted, payloads)
+        async with aclosing(mapped):
+            async for outcomes in mapped:
+                for outcome in outcomes:
+                    yield outcome
 
-        def body(payload: Payload) -> Obj:
-            return manifest(Submission.of(queue, type, payload, **options), self.namespace, self._stored.most_bytes)
-
-        outcomes = self._outcomes(payloads, body, result_type, ordered, window, concurrency, timeout)
-        async with aclosing(outcomes):
-            async for outcome in outcomes:
-                yield outcome
+    def _mapped(
+        self, wanted: Wanted, payloads: Iterable[Payload] | AsyncIterable[Payload]
+    ) -> AsyncGenerator[list[Outcome[Any]], None]:
+        """The same, as many outcomes at once as there are."""
+        return mapping.mapped(self._means, wanted, payloads)
 
     async def map_documents(
         self,
@@ -374,43 +370,19 @@ class AsyncClient:
         def body(document: Any) -> Obj:
             return from_document(document, self.namespace, self._stored.most_bytes)
 
-        outcomes: AsyncGenerator[Outcome[dict[str, Any]], None] = self._outcomes(
-            documents, body, None, ordered, window, concurrency, timeout
-        )
-        async with aclosing(outcomes):
+        create = self._means.creating(concurrency, None)
+
+        async def one(index: int, document: Any) -> Outcome[dict[str, Any]]:
+            return await self._means.one(index, document, body, None, create, timeout)
+
+        async with aclosing(windowed(documents, one, window=window, ordered=ordered)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
 
-    async def _outcomes(
-        self,
-        items: Iterable[Any] | AsyncIterable[Any],
-        body_of: Callable[[Any], Obj],
-        result_type: type[Any] | None,
-        ordered: bool,
-        window: int,
-        concurrency: int,
-        timeout: float | None,
-    ) -> AsyncGenerator[Outcome[Any], None]:
-        requests = asyncio.Semaphore(max(1, concurrency))
-
-        async def one(index: int, item: Any) -> Outcome[Any]:
-            task: SubmittedTask[Any] | None = None
-            try:
-                body = named(body_of(item))
-                hub = self._hub(body["spec"]["queue"])
-                async with hub.expecting(body["metadata"]["name"]) as waiter:
-                    async with requests:
-                        task = await self._create(body, result_type, wait_if_full=True)
-                    hub.created(waiter, task.obj)
-                    async with deadline(task.name, timeout):
-                        end = await waiter.end
-                    return Outcome(index, item, task, result_of(await self._stored.whole(end), result_type), None)
-            except TaskdistError as error:
-                return Outcome(index, item, task, None, error)
-
-        async with aclosing(windowed(items, one, window=window, ordered=ordered)) as outcomes:
-            async for outcome in outcomes:
-                yield outcome
+    @property
+    def _means(self) -> Means:
+        """What is needed for many Tasks."""
+        return Means(self._backend, self._stored, self._hub, self._create, self.cancel)
 
     # Looking and changing.
 

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from concurrent.futures import CancelledError
 from typing import Any, Self, TypeVar, Unpack, overload
 
-from taskdist.client.asynchronous import CONCURRENCY, WINDOW, AnyTask, AsyncClient
+from taskdist.client.asynchronous import CONCURRENCY, AnyTask, AsyncClient
 from taskdist.client.backend import Asks, Backend
 from taskdist.client.errors import TaskdistError
 from taskdist.client.http import Token
+from taskdist.client.many import Wanted
 from taskdist.client.questions import ChangeOptions
 from taskdist.client.results import Outcome, SubmittedTask
 from taskdist.client.states import TaskState
@@ -202,7 +203,8 @@ class Client:
         payloads: Iterable[Payload],
         *,
         ordered: bool = False,
-        window: int = WINDOW,
+        arrays: bool = True,
+        window: int | None = None,
         concurrency: int = CONCURRENCY,
         timeout: float | None = None,
         **options: Unpack[TaskOptions],
@@ -217,7 +219,8 @@ class Client:
         *,
         result_type: type[ResultT],
         ordered: bool = False,
-        window: int = WINDOW,
+        arrays: bool = True,
+        window: int | None = None,
         concurrency: int = CONCURRENCY,
         timeout: float | None = None,
         **options: Unpack[TaskOptions],
@@ -231,24 +234,18 @@ class Client:
         *,
         result_type: type[Any] | None = None,
         ordered: bool = False,
-        window: int = WINDOW,
+        arrays: bool = True,
+        window: int | None = None,
         concurrency: int = CONCURRENCY,
         timeout: float | None = None,
         **options: Unpack[TaskOptions],
     ) -> Iterator[Outcome[Any]]:
         """See `AsyncClient.map`. Payloads are taken on other threads, so that they may block."""
-        outcomes = self._client.map(
-            queue,
-            type,
-            _apart(payloads),
-            result_type=result_type,  # type: ignore[arg-type]
-            ordered=ordered,
-            window=window,
-            concurrency=concurrency,
-            timeout=timeout,
-            **options,
-        )
-        yield from self._each(outcomes)
+        self.open()
+        wanted = Wanted(queue, type, options, result_type, ordered, arrays, window, concurrency, timeout)
+        outcomes = self._do(_made(lambda: self._client._mapped(wanted, _apart(payloads))))
+        for several in self._each(outcomes):
+            yield from several
 
     def get(self, task: AnyTask) -> TaskState:
         """See `AsyncClient.get`."""
@@ -341,6 +338,11 @@ class _Thread:
             await self._client.close()
 
         asyncio.run(main())
+
+
+async def _made(make: Callable[[], ValueT]) -> ValueT:
+    """Make it on the client's own thread."""
+    return make()
 
 
 async def _apart(payloads: Iterable[Payload]) -> AsyncIterator[Payload]:

@@ -93,6 +93,10 @@ class InvalidResult(TaskdistError):
         self.result = result
 
 
+class ResultDropped(TaskdistError):
+    """An item of an array succeeded, and its result found no room in the array's status."""
+
+
 class TaskUnsuccessful(TaskdistError):
     """The Task is over and has no result.
 

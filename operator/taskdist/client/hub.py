@@ -8,7 +8,7 @@ are listed. So it is again when the stream cannot be taken up where it broke (41
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from taskdist.client.backend import Backend
@@ -39,6 +39,10 @@ class Waiter:
     """What the stream told before the uid was known."""
     start: int = 0
     """Which start of the stream it was there for."""
+    since: str = ""
+    """The version in which it was seen: what is older is no news."""
+    heard: Callable[[Obj], None] | None = None
+    """Told of each change before the end."""
 
 
 class Hub:
@@ -64,9 +68,13 @@ class Hub:
         return sum(map(len, self._waiters.values()))
 
     @contextlib.asynccontextmanager
-    async def expecting(self, name: str) -> AsyncIterator[Waiter]:
-        """A waiter for a Task that is about to be created under this name; `created` says that it is."""
+    async def expecting(self, name: str, heard: Callable[[Obj], None] | None = None) -> AsyncIterator[Waiter]:
+        """A waiter for a Task that is about to be created under this name; `created` says that it is.
+
+        `heard` is told of each change that is seen until it is settled.
+        """
         waiter = self._add(name)
+        waiter.heard = heard
         try:
             await self._started(waiter)
             yield waiter
@@ -89,7 +97,9 @@ class Hub:
         if settled(obj):
             return obj
         waiter = self._add(name_of(obj), uid_of(obj))
+        waiter.since = str(obj["metadata"].get("resourceVersion") or "")
         try:
+            # As new as what the stream has told: then what comes next will be told, too.
             if not (self._watching.is_set() and _at_least(obj, self._version)):
                 self._look(waiter)
             await self._started(waiter)
@@ -196,7 +206,7 @@ class Hub:
         for waiter in list(waiters or ()):
             if not waiter.uid:
                 waiter.seen.append(event)
-            elif waiter.uid == uid_of(event.object):
+            elif waiter.uid == uid_of(event.object) and _at_least(event.object, waiter.since, unknown=True):
                 _take(waiter, event)
 
     def _fail(self, error: Exception) -> None:
@@ -266,8 +276,12 @@ def _take(waiter: Waiter, event: WatchEvent) -> None:
 
 
 def _settle(waiter: Waiter, obj: Obj) -> None:
-    if settled(obj) and not waiter.end.done():
+    if waiter.end.done():
+        return
+    if settled(obj):
         waiter.end.set_result(obj)
+    elif waiter.heard is not None:
+        waiter.heard(obj)
 
 
 def _gone(waiter: Waiter, how: str) -> None:
@@ -275,7 +289,7 @@ def _gone(waiter: Waiter, how: str) -> None:
         waiter.end.set_exception(TaskGone(f"task {waiter.name} is gone: {how}"))
 
 
-def _at_least(obj: Obj, version: str) -> bool:
-    """Whether the object is as new as what the stream has told: then what comes next will be told, too."""
+def _at_least(obj: Obj, version: str, *, unknown: bool = False) -> bool:
+    """Whether the object is as new as this version; `unknown` is the answer where a version is no number."""
     own = str(obj["metadata"].get("resourceVersion") or "")
-    return own.isdecimal() and version.isdecimal() and int(own) >= int(version)
+    return int(own) >= int(version) if own.isdecimal() and version.isdecimal() else unknown

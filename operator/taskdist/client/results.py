@@ -63,7 +63,11 @@ def result_of(obj: Obj, result_type: type[ResultT] | None) -> ResultT:
     if not state.succeeded:
         kinds = {Phase.CANCELLED: TaskCancelled, Phase.DEAD_LETTERED: DeadLettered}
         raise kinds.get(Phase(state.phase), TaskFailed)(ending(obj), state)
-    value = state.result or {}
+    return typed(state.result or {}, result_type, f"task {state.name}")
+
+
+def typed(value: dict[str, Any], result_type: type[ResultT] | None, whose: str) -> ResultT:
+    """The result in the type that was asked for. Raises InvalidResult."""
     if result_type is None:
         return cast(ResultT, value)
     try:
@@ -73,7 +77,7 @@ def result_of(obj: Obj, result_type: type[ResultT] | None) -> ResultT:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the result"
         raise InvalidResult(
-            f"the result of task {state.name} is no {result_type.__name__}: {where}: {first['msg']}", value
+            f"the result of {whose} is no {result_type.__name__}: {where}: {first['msg']}", value
         ) from error
 
 

@@ -14,6 +14,7 @@ from taskdist.cli.run import FAILED, OK, USAGE
 from taskdist.client.explaining import Snapshot, events, why
 from taskdist.core.events import AgentReady, PodSeen, PoolApplied, QueueApplied, TaskHeld, TaskLeased, TaskWaiting
 from taskdist.kube import AGENTPOOLS, LEASES, PODS, TASKQUEUES, ApiError
+from taskdist.protocol.task_status import ARRAYS_SKILL
 
 
 def queue(cluster: MemoryCluster, **spec: Any) -> None:

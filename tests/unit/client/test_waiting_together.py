@@ -65,10 +65,28 @@ async def waiting(
 
 async def test_map_asks_for_nothing_but_the_creates_and_one_watch(fake: FakeBackend) -> None:
     async with AsyncClient(backend=fake) as client:
-        seen = [each.value async for each in client.map("q", "echo", [{"n": n} for n in range(200)])]
+        seen = [each.value async for each in client.map("q", "echo", [{"n": n} for n in range(200)], arrays=False)]
     assert sorted(each["n"] for each in seen) == list(range(200))
     assert fake.requests[CREATE] == 200
     assert (fake.requests[WATCH], fake.requests[LIST], fake.requests.get(GET, 0)) == (1, 1, 0)
+
+
+async def test_what_was_before_a_redrive_is_no_end_of_it(fake: FakeBackend) -> None:
+    fake.queue("letters", retry={"limit": 0, "onExhausted": "DeadLetter"})
+    fails = [True]
+
+    def once(payload: dict[str, Any]) -> dict[str, Any]:
+        if fails:
+            fails.clear()
+            raise RuntimeError("the first time")
+        return payload
+
+    fake.handler("once")(once)
+    async with AsyncClient(backend=fake) as client:
+        task = await client.submit("letters", "once", {"n": 1})
+        assert (await client.wait(task)).phase == "DeadLettered"
+        await client.redrive(task)
+        assert (await client.wait(task.name, timeout=20)).phase == "Succeeded"
 
 
 async def test_results_of_many_that_were_submitted_before_are_listed_and_not_read_one_by_one(

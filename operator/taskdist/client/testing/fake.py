@@ -21,10 +21,13 @@ from taskdist.agent.sdk import Agent, Context, HandlerT
 from taskdist.api import GROUP, VERSION, Phase, Reason, TaskSpec
 from taskdist.api.task import MAX_RESULT_BYTES
 from taskdist.client.states import ended, phase_of, status_of
+from taskdist.client.submission import encoded
+from taskdist.client.testing import arrays
 from taskdist.client.testing.store import Store, now
 from taskdist.core.decisions import Retry
 from taskdist.core.engine.retry import after_failure
 from taskdist.core.events import AttemptFailed
+from taskdist.core.model import Queue
 from taskdist.kube import (
     AGENTPOOLS,
     TASKQUEUES,
@@ -67,6 +70,9 @@ class FakeBackend:
         self._trouble: ApiError | Unreachable | None = None
         self._idle = threading.Condition(self._store.lock)
         self._running = 0
+        self._slots = slots
+        self._chunks: dict[str, int] = {}  # how many of an array run, by uid
+        self._number = 0
         self.requests: dict[str, int] = {}
         """How often the client has asked, by verb and resource (`create tasks.taskdist.dev`)."""
         template = {"spec": {"containers": [{"name": "agent", "env": []}]}}
@@ -260,14 +266,81 @@ class FakeBackend:
                 waiting = [each for each in (self._store.find(TASKS, name),) if each is not None]
             else:
                 waiting = self._store.page(TASKS, fields=f"status.phase={Phase.PENDING}").items
+                waiting += self._store.page(TASKS, fields=f"status.phase={Phase.ASSIGNED}").items
             for task in waiting:
-                if phase_of(task) != Phase.PENDING:
+                if phase_of(task) != Phase.PENDING and not (phase_of(task) == Phase.ASSIGNED and _array(task)):
                     continue
                 spec = task["spec"]
                 queue = self._queue(spec["queue"])
                 held = spec.get("suspend") or queue is None or queue["spec"].get("paused")
-                if not held and spec["type"] in self._agent.handlers:
+                if held or spec["type"] not in self._agent.handlers:
+                    continue
+                if _array(task):
+                    self._assign_chunks(task)
+                else:
                     self._assign(task)
+
+    def _assign_chunks(self, task: Obj) -> None:
+        """Have threads run chunks of the array, as many as there are slots."""
+        for _ in range(self._slots - self._chunks.get(uid_of(task), 0)):
+            self._number += 1
+            key = f"1-{self._number}"
+            found = arrays.take(task, key, f"{POOL}-0", self._slots)
+            if found is None:
+                return
+            chunk, status = found
+            attempt = int(status_of(task).get("attempt") or 0) + 1
+            task = self._write(
+                task, {**status, "attempt": attempt, "startedAt": status_of(task).get("startedAt") or now()}
+            )
+            self._chunks[uid_of(task)] = self._chunks.get(uid_of(task), 0) + 1
+            self._running += 1
+            self._threads.submit(self._run_chunk, task, chunk)
+
+    def _run_chunk(self, task: Obj, chunk: arrays.Chunk) -> None:
+        uid, outcomes, room, dropped = uid_of(task), dict[int, Outcome](), MAX_RESULT_BYTES // 2, 0
+        try:
+            with asyncio.Runner() as runner:
+                for index in chunk.items:
+                    context = Context(
+                        task=name_of(task),
+                        namespace=self.namespace,
+                        uid=f"{uid}.{chunk.key}",
+                        attempt=1,
+                        type=task["spec"]["type"],
+                        report=lambda _fraction, _message: None,
+                        agent=f"{POOL}-0",
+                        index=index,
+                        count=chunk.count,
+                    )
+                    with self._store.lock:
+                        found = self._store.peek(TASKS, name_of(task))
+                        if found is None or uid_of(found) != uid or found["spec"].get("cancel"):
+                            break
+                        self._contexts[context.uid] = context
+                    outcome = invoke(self._agent, encoded(chunk.payloads(index)), context, runner)
+                    if isinstance(outcome, Returned) and outcome.body != b"{}":
+                        room -= len(outcome.body) + 12
+                        if room < 0:
+                            room += len(outcome.body) + 12
+                            dropped, outcome = dropped + 1, Returned(b"{}")
+                    outcomes[index] = outcome
+            with self._store.lock:
+                self._contexts.pop(f"{uid}.{chunk.key}", None)
+                self._chunks[uid] -= 1
+                found = self._store.find(TASKS, name_of(task))
+                if found is not None and uid_of(found) == uid:
+                    told = arrays.over(found, chunk, outcomes, dropped, self._rules(found))
+                    self._write(found, told | ({"finishedAt": now()} if told.get("phase") else {}))
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
+        self._start_waiting(name_of(task))
+
+    def _rules(self, task: Obj) -> Queue:
+        queue = self._queue(task["spec"]["queue"])
+        return convert.queue(queue or _object("TaskQueue", task["spec"]["queue"], {"pools": [POOL]}))
 
     def _assign(self, task: Obj) -> None:
         attempt = int(status_of(task).get("attempt") or 0) + 1
@@ -332,8 +405,7 @@ class FakeBackend:
             self._cancelled(task)
         else:
             seen = convert.observed_task(task)
-            queue = self._queue(task["spec"]["queue"])
-            rules = convert.queue(queue or _object("TaskQueue", task["spec"]["queue"], {"pools": [POOL]}))
+            rules = self._rules(task)
             failed = AttemptFailed(
                 context.uid, outcome.reason, outcome.message, outcome.retryable, put_off=outcome.retry_after
             )
@@ -354,14 +426,16 @@ class FakeBackend:
     def _changed(self, task: Obj) -> None:
         """The client has changed the spec."""
         if task["spec"].get("cancel") and not ended(task):
-            context = self._contexts.get(uid_of(task))
-            if context is not None:
+            uid = uid_of(task)
+            contexts = [each for of, each in self._contexts.items() if of.partition(".")[0] == uid]
+            for context in contexts:
                 context.cancel("the Task was cancelled")
-            else:
+            if not contexts and not self._chunks.get(uid):
                 self._cancelled(task)
         redrive = int(task["spec"].get("redrive") or 0)
         if phase_of(task) == Phase.DEAD_LETTERED and redrive > int(status_of(task).get("redrives") or 0):
             status = {"phase": "Pending", "reason": Reason.REDRIVEN.value, "message": None, "failures": 0}
+            status |= arrays.redriven(task) if _array(task) else {}
             self._write(task, {**status, "redrives": redrive, "finishedAt": None, "agent": None})
 
     def _cancelled(self, task: Obj) -> None:
@@ -370,6 +444,10 @@ class FakeBackend:
 
     def _write(self, task: Obj, status: dict[str, Any]) -> Obj:
         return self._store.merge(TASKS, name_of(task), {"status": status})
+
+
+def _array(task: Obj) -> bool:
+    return bool(task["spec"].get("array"))
 
 
 def _object(kind: str, name: str, spec: dict[str, Any]) -> Obj:

@@ -4,7 +4,7 @@ May be used by several threads and event loops at once.
 """
 
 import asyncio
-import copy
+import pickle
 import re
 import threading
 from bisect import bisect_right
@@ -36,18 +36,22 @@ class Store:
     def get(self, resource: Resource, name: str) -> Obj:
         with self.lock:
             try:
-                return copy.deepcopy(self._objects[str(resource), name])
+                return _copy(self._objects[str(resource), name])
             except KeyError:
                 raise ApiError(404, "NotFound", f'{resource} "{name}" not found', {"name": name}) from None
 
     def find(self, resource: Resource, name: str) -> Obj | None:
         with self.lock:
-            return copy.deepcopy(self._objects.get((str(resource), name)))
+            return _copy(self._objects.get((str(resource), name)))
+
+    def peek(self, resource: Resource, name: str) -> Obj | None:
+        """The object itself and no copy: to be looked at under the lock, and never changed."""
+        return self._objects.get((str(resource), name))
 
     def page(self, resource: Resource, labels: str = "", fields: str = "", most: int | None = None) -> Page:
         with self.lock:
             found = [
-                copy.deepcopy(obj)
+                _copy(obj)
                 for (kind, _), obj in self._objects.items()
                 if kind == str(resource) and selected(obj, labels, fields)
             ]
@@ -66,7 +70,7 @@ class Store:
                 "uid": str(uuid4()),
                 "creationTimestamp": now(),
             }
-            return self._put(resource, {**copy.deepcopy(body), "metadata": metadata}, "ADDED")
+            return self._put(resource, {**_copy(body), "metadata": metadata}, "ADDED")
 
     def merge(self, resource: Resource, name: str, patch: Obj) -> Obj:
         """JSON merge patch; a uid in it is a condition."""
@@ -126,19 +130,19 @@ class Store:
             for number, kind, word, obj in news:
                 version = number
                 if kind == str(resource) and selected(obj, labels, fields):
-                    yield WatchEvent(word, copy.deepcopy(obj))
+                    yield WatchEvent(word, _copy(obj))
             if not news:
                 await changed.wait()
 
     def _put(self, resource: Resource, obj: Obj, word: str) -> Obj:
         self._objects[str(resource), obj["metadata"]["name"]] = obj
         self._note(resource, word, obj)
-        return copy.deepcopy(obj)
+        return _copy(obj)
 
     def _note(self, resource: Resource, word: str, obj: Obj) -> None:
         self._version += 1
         obj["metadata"]["resourceVersion"] = str(self._version)
-        self._history.append((self._version, str(resource), word, copy.deepcopy(obj)))
+        self._history.append((self._version, str(resource), word, _copy(obj)))
         self._tell()
 
     def _tell(self) -> None:
@@ -149,6 +153,11 @@ class Store:
 def _call(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
     if not loop.is_closed():
         loop.call_soon_threadsafe(changed.set)
+
+
+def _copy(value: Any) -> Any:
+    """A copy in depth, several times as fast as `copy.deepcopy`: arrays are large."""
+    return pickle.loads(pickle.dumps(value, protocol=5))
 
 
 def now() -> str:

@@ -2,12 +2,22 @@
 
 from collections.abc import Iterable
 
-from taskdist.api import Reason
+from taskdist.api import Phase, Reason
 from taskdist.core.decisions import Retry
 from taskdist.core.engine.retry import after_failure
 from taskdist.core.events import AttemptFailed
 from taskdist.core.model import Queue, Task
-from taskdist.protocol.arrays.account import MAX_ERROR_MESSAGE, Again, ItemError, PartEnd, StoredPart
+from taskdist.protocol.arrays.account import (
+    MAX_ERROR_MESSAGE,
+    MOST_RUNS,
+    Account,
+    Again,
+    ArrayRules,
+    ItemError,
+    PartEnd,
+    StoredPart,
+    spread,
+)
 from taskdist.protocol.arrays.chunk_results import ChunkResult, FailedItems
 from taskdist.protocol.arrays.indexes import IndexSet
 
@@ -47,6 +57,20 @@ def by_result(part: StoredPart, task: Task, queue: Queue, once: bool, result: Ch
 def all_failed(part: StoredPart, reason: Reason, message: str) -> PartEnd:
     """Return the end of a part that is not tried again: each of its items has failed."""
     return PartEnd(failed=part.items, errors=_told(part.items, reason, message))
+
+
+def end(account: Account, rules: ArrayRules, letter: bool) -> tuple[Phase, Reason, str] | None:
+    """Return how an array ends, if its items say so by now; `letter`: what fails is kept as a dead letter."""
+    succeeded, failed = len(account.succeeded), len(account.failed)
+    told = f"{succeeded} of {rules.count} items succeeded"
+    if succeeded >= rules.needed:
+        return Phase.SUCCEEDED, Reason.COMPLETED, told
+    if succeeded + failed < rules.count and account.runs <= MOST_RUNS:
+        return None
+    if succeeded + failed < rules.count:
+        told += f", and more than {MOST_RUNS} runs of items failed here and there"
+    message = f"{told}, {rules.needed} were to; {failed} failed: {spread(account.errors)}"
+    return Phase.DEAD_LETTERED if letter else Phase.FAILED, Reason.RETRIES_EXHAUSTED, message
 
 
 def _next_try(failures: int, task: Task, queue: Queue, once: bool, each: FailedItems, now: float) -> Again | None:

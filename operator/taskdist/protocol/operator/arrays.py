@@ -13,6 +13,7 @@ from dataclasses import replace
 from taskdist.api import OnExhausted, Phase, Reason
 from taskdist.protocol import task_status
 from taskdist.protocol.arrays import account as accounts
+from taskdist.protocol.arrays import settling
 from taskdist.protocol.arrays.indexes import EMPTY, IndexSet
 from taskdist.protocol.arrays.sizing import ChunkSizes, blanks
 from taskdist.protocol.observations import ArrayView, Now, ObservedTask
@@ -124,22 +125,16 @@ class Arrays:
     def _end(self, entry: TaskEntry) -> Ending | None:
         """Return how the array ends, if it does by now. What runs of it yet is stopped first."""
         record, account, rules = entry.record, _account(entry.record), _view(entry).rules
-        succeeded, failed = len(account.succeeded), len(account.failed)
-        told = f"{succeeded} of {rules.count} items succeeded"
         if record.cancel:
-            return Ending(Phase.CANCELLED, Reason.CANCELLED, f"cancelled: {told}")
+            told = f"cancelled: {len(account.succeeded)} of {rules.count} items succeeded"
+            return Ending(Phase.CANCELLED, Reason.CANCELLED, told)
         if record.fault is not None:
             return Ending(Phase.FAILED, *record.fault)
-        if succeeded >= rules.needed:
-            return Ending(Phase.SUCCEEDED, Reason.COMPLETED, told)
-        if succeeded + failed < rules.count and account.runs <= accounts.MOST_RUNS:
-            return None
         letter = self._state.queue_of(record).retry.on_exhausted is OnExhausted.DEAD_LETTER
-        phase = Phase.DEAD_LETTERED if letter else Phase.FAILED
-        if succeeded + failed < rules.count:
-            told += f", and more than {accounts.MOST_RUNS} runs of items failed here and there"
-        message = f"{told}, {rules.needed} were to; {failed} failed: {accounts.spread(account.errors)}"
-        return Ending(phase, Reason.RETRIES_EXHAUSTED, message, failures=record.failures)
+        found = settling.end(account, rules, letter)
+        if found is None or found[0] is Phase.SUCCEEDED:
+            return None if found is None else Ending(*found)
+        return Ending(*found, failures=record.failures)
 
     # --- blanks ---
 
