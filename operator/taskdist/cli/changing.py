@@ -10,6 +10,7 @@ from taskdist.client import changing
 from taskdist.client.errors import TaskdistError
 from taskdist.client.states import ended, phase_of, status_of
 from taskdist.kube import TASKS, KubeError, Obj, name_of, uid_of
+from taskdist.protocol.arrays import counts
 
 
 async def change(
@@ -64,6 +65,24 @@ async def redrive(
     told = f"{count if count else 'no'} dead letter{'' if count == 1 else 's'} {where}{which}"
     note(f"{told} would be redriven" if dry_run else f"{told} redriven" if count else told)
     return FAILED if failed else OK
+
+
+async def redrive_failed(cluster: Cluster, names: Sequence[str], *, dry_run: bool) -> int:
+    """Let the failed items of these arrays be tried again."""
+    code = OK
+    for name in names:
+        try:
+            obj = await cluster.get(TASKS, name)
+            if dry_run and (array := counts.seen(obj)) is not None:
+                print(f"task.{GROUP}/{name}: {len(array[1].failed)} items would be tried again ({array[1].failed})")
+                continue
+            made, asked = await changing.redrive_failed(cluster, obj)
+            by = "" if name_of(made) == name else f" by task.{GROUP}/{name_of(made)}"
+            print(f"task.{GROUP}/{name}: its failed items {'are' if asked else 'were already'} tried again{by}")
+        except (KubeError, TaskdistError) as error:
+            complain(explain_failure(error) or str(error))
+            code = FAILED
+    return code
 
 
 async def _redrive_named(cluster: Cluster, names: Sequence[str], dry_run: bool) -> int:

@@ -100,6 +100,13 @@ def redrive(
             help="With --all: only those that ended, or whose last attempt failed, for this reason.",
         ),
     ] = None,
+    failed: Annotated[
+        bool,
+        typer.Option(
+            "--failed",
+            help="Of arrays: try their failed items again; of one that has ended by a new array of them.",
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
     namespace: Namespace = None,
     context: Context = None,
@@ -108,7 +115,8 @@ def redrive(
     """Let dead letters wait again, with their failures forgotten.
 
     A dead letter is a Task that failed for good in a queue that keeps such Tasks (DeadLettered). This raises its
-    spec.redrive by one; the history of its attempts stays. List them with get --phase DeadLettered.
+    spec.redrive by one; the history of its attempts stays. Of an array the failed items alone are tried again. List
+    them with get --phase DeadLettered.
     """
     from taskdist.cli import changing
 
@@ -118,6 +126,15 @@ def redrive(
     if names and (queue or reason):
         complain("--queue and --reason narrow --all down: leave them out, or the names")
         raise typer.Exit(USAGE)
+    if failed:
+        if not names:
+            complain("--failed is of arrays by name: name them")
+            raise typer.Exit(USAGE)
+        run(
+            ctx,
+            Target(namespace, context, kubeconfig),
+            lambda cluster: changing.redrive_failed(cluster, names, dry_run=dry_run),
+        )
     run(
         ctx,
         Target(namespace, context, kubeconfig),
@@ -145,6 +162,7 @@ def _resume_examples(program: str) -> str:
 def _redrive_examples(program: str) -> str:
     return examples(
         ("try one again, from its first attempt", f"{program} redrive analyse-x7k2p"),
+        ("the failed items of an array alone", f"{program} redrive thumbnails --failed"),
         ("what would be tried again?", f"{program} redrive --all --queue code --dry-run"),
         (
             "all whose handler raised an error, once that is mended",

@@ -418,6 +418,16 @@ class AsyncClient:
         with told():
             return await changing.redrive(self._backend, obj)
 
+    async def redrive_failed(self, task: AnyTask) -> SubmittedTask[Any]:
+        """Let the failed items of an array be tried again, and no others; the Task that does: see `taskdist redrive`.
+
+        `created` is False if that was asked for already. Raises TaskdistError, if there is nothing to try again.
+        """
+        obj = await self._read(task)
+        with told():
+            made, created = await changing.redrive_failed(self._backend, obj)
+        return SubmittedTask.of(made, created, None)
+
     async def explain(self, task: AnyTask) -> dict[str, Any]:
         """Why the Task waits, its place in the order and when it should start: as `taskdist explain -o json`.
 

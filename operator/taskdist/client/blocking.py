@@ -263,6 +263,10 @@ class Client:
         """See `AsyncClient.redrive`."""
         return self._do(self._client.redrive(task))
 
+    def redrive_failed(self, task: AnyTask) -> SubmittedTask[Any]:
+        """See `AsyncClient.redrive_failed`."""
+        return self._do(self._client.redrive_failed(task))
+
     def explain(self, task: AnyTask) -> dict[str, Any]:
         """See `AsyncClient.explain`."""
         return self._do(self._client.explain(task))
