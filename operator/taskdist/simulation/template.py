@@ -29,6 +29,7 @@ _ELSEWHERE = {
     "cancel": "say it as the stream's cancel, with a probability",
     "suspend": "nobody would resume it",
     "redrive": "nobody would raise it",
+    "array": "arrays are not simulated: give single Tasks, each of which stands for a chunk and takes as long",
     "idempotencyKey": "duplicates are refused before they reach the scheduler; leave them out",
 }
 

@@ -68,6 +68,11 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "no end": (f"{STREAM}.count", ..., "workload.streams[0]: these arrivals never end: add count"),
     "no such queue": (f"{STREAM}.task.queue", "w", "workload.streams[0].task.queue: no queue w; there are: q"),
     "no queue": (f"{STREAM}.task.queue", ..., "workload.streams[0].task.queue: is missing"),
+    "an array": (
+        "workload.streams.0.task.array",
+        {"count": 5},
+        "workload.streams[0].task.array: not here: arrays are not simulated: give single Tasks",
+    ),
     "no such field of a Task": (
         f"{STREAM}.task.prioritty",
         1,
