@@ -1066,6 +1066,61 @@ DELIVERY = [
     ),
 ]
 
+ARRAYS = [
+    Case(
+        "array-unserved",
+        (task(array={"count": 2}), queue(), http()),
+        "spec.array",
+        "no agent of p takes chunks",
+        (task(array={"count": 2}), queue(), pool()),
+        changes=False,
+        name="an endpoint",
+    ),
+    Case(
+        "array-unserved",
+        (
+            task(array={"count": 2}),
+            queue(),
+            pool(pod={"containers": [container(env=[{"name": "TASKDIST_COMMAND", "value": "x"}])]}),
+        ),
+        "spec.array",
+        "no agent of p takes chunks",
+        (task(array={"count": 2}), queue(pools=["p", "r"]), http(), pool("r")),
+        changes=False,
+        name="a command",
+    ),
+    Case(
+        "array-parallelism",
+        (task(array={"count": 2, "parallelism": 13}), queue(), pool(slots=4, scaling=SCALING)),
+        "spec.array.parallelism",
+        "room for 12 at most",
+        (task(array={"count": 2, "parallelism": 12}), queue(), pool(slots=4, scaling=SCALING)),
+    ),
+    Case(
+        "array-parallelism",
+        (task(array={"count": 2, "parallelism": 5}, slots=2), queue(), pool(slots=5, replicas=2)),
+        "spec.array.parallelism",
+        "room for 4 at most",
+        (task(array={"count": 2}, slots=2), queue(), pool(slots=5, replicas=2)),
+        name="Tasks of several slots",
+    ),
+    Case(
+        "array-nearly-full",
+        (task(array={"items": [{"text": "x" * 62_000}]}),),
+        "spec.array.items",
+        "of 65536 at most",
+        (task(array={"items": [{"text": "x" * 50_000}]}),),
+        changes=False,
+    ),
+    Case(
+        "array-small-chunks",
+        (task(array={"count": 1_000_000, "chunk": {"maxItems": 1}}),),
+        "spec.array.chunk.maxItems",
+        "its writes alone take 17 minutes",
+        (task(array={"count": 1_000_000, "chunk": {"maxItems": 2}}),),
+    ),
+]
+
 KINSHIP = [
     Case(
         "dependency-cycle",
@@ -1706,6 +1761,7 @@ CASES = [
     *LIMITS,
     *ORDER,
     *DELIVERY,
+    *ARRAYS,
     *KINSHIP,
     *KEEPING,
     *AGENTS,

@@ -35,7 +35,7 @@ def not_yaml(_setup: Setup) -> Iterator[Flaw]:
 RULES: tuple[Rule, ...] = (
     not_yaml,
     *writing.RULES,
-    *arrays.RULES,
+    *arrays.WRITTEN,
     *routing.WRITTEN,
     *sources.WRITTEN,
     *sinks.WRITTEN,
@@ -45,6 +45,7 @@ RULES: tuple[Rule, ...] = (
     *limits.RULES,
     *order.RULES,
     *delivery.RULES,
+    *arrays.RULES,
     *kinship.RULES,
     *keeping.RULES,
     *agents.RULES,

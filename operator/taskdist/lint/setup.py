@@ -54,6 +54,12 @@ class PoolDoc:
     def pod(self) -> Obj:
         return self.spec.template.spec
 
+    @property
+    def single(self) -> bool:
+        """Whether its agents say that they take single Tasks only: a command, an endpoint, handlers in process."""
+        flags, variables = said(agent_container(self.pod))
+        return not self.offer.fenced or "--command" in flags or bool(variables.get("TASKDIST_COMMAND"))
+
 
 @dataclass(frozen=True, slots=True)
 class TaskDoc:
