@@ -98,6 +98,8 @@ def events(snapshot: Snapshot, now: float) -> tuple[list[Event], list[str]]:
     for obj in snapshot.pools:
         try:
             pool = convert.pool(obj)
+            # Whether agents take chunks they say on the link: as good as can be, here as well.
+            pool = replace(pool, skills=pool.skills | {ARRAYS_SKILL})
         except ValueError as error:
             skipped.append(f"AgentPool {name_of(obj)} is invalid and left out: {error}")
             continue
@@ -179,7 +181,7 @@ def _agent(pod: Obj, pool: Pool) -> Agent:
         pool=pool.name,
         slots=pool.slots,
         resources=pool.resources,
-        skills=pool.skills | {ARRAYS_SKILL},
+        skills=pool.skills,
         types=None,
         labels=tuple(sorted((pod["metadata"].get("labels") or {}).items())),
     )

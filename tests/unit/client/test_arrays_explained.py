@@ -55,6 +55,7 @@ async def alike(cluster: MemoryCluster) -> dict[str, Any]:
     [
         pytest.param(lambda c: None, {}, "Queued", id="every agent is busy"),
         pytest.param(lambda c: queue(c, paused=True), {}, "QueuePaused", id="its queue is paused"),
+        pytest.param(lambda c: pod(c, ready=False), {}, "NoAgent", id="no agent is ready"),
         pytest.param(lambda c: None, {"queue": "x"}, "QueueNotFound", id="there is no queue"),
         pytest.param(lambda c: None, {"suspend": True}, "Suspended", id="it is suspended"),
         pytest.param(lambda c: None, {"skills": ["gpu"]}, "SkillMissing", id="no agent has its skill"),

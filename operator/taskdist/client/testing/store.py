@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from taskdist.kube import ApiError, Obj, Page, Resource, WatchEvent
 
+CopiedT = TypeVar("CopiedT")
 _Change = tuple[int, str, str, Obj]
 """Version, resource, ADDED/MODIFIED/DELETED, object."""
 
@@ -155,9 +156,10 @@ def _call(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
         loop.call_soon_threadsafe(changed.set)
 
 
-def _copy(value: Any) -> Any:
+def _copy(value: CopiedT) -> CopiedT:
     """A copy in depth, several times as fast as `copy.deepcopy`: arrays are large."""
-    return pickle.loads(pickle.dumps(value, protocol=5))
+    copied: CopiedT = pickle.loads(pickle.dumps(value, protocol=5))
+    return copied
 
 
 def now() -> str:
