@@ -29,7 +29,7 @@ async def test_what_is_too_large_goes_there_and_back_by_reference(store: MemoryS
         async with AsyncClient(backend=fake, objects=objects) as client:
             assert await client.run("q", "turn", {"text": TEXT}, timeout=10) == {"turned": TEXT[::-1]}
             payloads = [{"text": TEXT}, {"text": "ab"}]
-            found = [each async for each in client.map("q", "turn", payloads, ordered=True, timeout=10)]
+            found = [each async for each in client.map("q", "turn", payloads, ordered=True, arrays=False, timeout=10)]
             assert [each.value["turned"] for each in found] == [TEXT[::-1], "ba"]
         large, _, small = fake.tasks()
     assert "payload" not in large["spec"]
