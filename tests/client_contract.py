@@ -315,6 +315,36 @@ async def map_keeps_the_order_if_asked_and_tells_of_each_failure(world: World) -
 
 
 @case
+async def map_gathers_payloads_and_each_has_its_result(world: World) -> None:
+    async with world.client() as client:
+        seen = [each async for each in client.map("work", "echo", ({"n": n} for n in range(200)), timeout=PATIENCE)]
+        assert {each.index: each.value["n"] for each in seen} == {n: n for n in range(200)}
+        one = [each async for each in client.map("work", "echo", [{"n": 1}], arrays=False, timeout=PATIENCE)]
+        assert one[0].task is not None
+        assert "array" not in one[0].task.obj["spec"]
+
+
+@case
+async def failed_items_alone_are_tried_again(world: World) -> None:
+    payloads: list[Any] = [Order(amount=1), {"amount": "much"}, Order(amount=4)]
+    async with world.client() as client:
+        seen = [each async for each in client.map("letters", "bill", payloads, ordered=True, timeout=PATIENCE)]
+        assert [each.error is None for each in seen] == [True, False, True]
+        failed = seen[1]
+        assert failed.task is not None
+        if not failed.task.obj["spec"].get("array"):
+            return  # by the HTTP door each payload is a Task
+        assert isinstance(failed.error, DeadLettered)
+        assert failed.error.reason == "InvalidPayload"
+        again = await client.redrive_failed(failed.task)
+        assert (again.name, again.created) == (failed.task.name, True)
+        async for state in client.watch(again.name, timeout=PATIENCE):
+            if state.settled and state.obj["status"].get("redrives"):
+                break
+        assert state.obj["status"]["array"]["failed"] == "1"
+
+
+@case
 async def wait_tells_how_it_ended_and_does_not_raise(world: World) -> None:
     async with world.client() as client:
         task = await client.submit("work", "refuse")

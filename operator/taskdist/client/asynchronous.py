@@ -350,9 +350,7 @@ class AsyncClient:
                 for outcome in outcomes:
                     yield outcome
 
-    def _mapped(
-        self, wanted: Wanted, payloads: Iterable[Payload] | AsyncIterable[Payload]
-    ) -> AsyncGenerator[list[Outcome[Any]], None]:
+    def _mapped(self, wanted: Wanted, payloads: mapping.Payloads) -> AsyncGenerator[list[Outcome[Any]], None]:
         """The same, as many outcomes at once as there are."""
         return mapping.mapped(self._means, wanted, payloads)
 

@@ -16,6 +16,7 @@ from taskdist.client.backend import Asks, Backend
 from taskdist.client.errors import TaskdistError
 from taskdist.client.http import Token
 from taskdist.client.many import Wanted
+from taskdist.client.pump import AHEAD, Pump
 from taskdist.client.questions import ChangeOptions
 from taskdist.client.results import Outcome, SubmittedTask
 from taskdist.client.states import TaskState
@@ -240,10 +241,10 @@ class Client:
         timeout: float | None = None,
         **options: Unpack[TaskOptions],
     ) -> Iterator[Outcome[Any]]:
-        """See `AsyncClient.map`. Payloads are taken on other threads, so that they may block."""
+        """See `AsyncClient.map`. Payloads are taken on another thread, some ahead, so that they may block."""
         self.open()
         wanted = Wanted(queue, type, options, result_type, ordered, arrays, window, concurrency, timeout)
-        outcomes = self._do(_made(lambda: self._client._mapped(wanted, _apart(payloads))))
+        outcomes = self._do(_made(lambda: self._client._mapped(wanted, Pump(payloads, min(window or AHEAD, AHEAD)))))
         for several in self._each(outcomes):
             yield from several
 
@@ -347,10 +348,3 @@ class _Thread:
 async def _made(make: Callable[[], ValueT]) -> ValueT:
     """Make it on the client's own thread."""
     return make()
-
-
-async def _apart(payloads: Iterable[Payload]) -> AsyncIterator[Payload]:
-    """The payloads, each taken on another thread."""
-    source, end = iter(payloads), object()
-    while (payload := await asyncio.to_thread(next, source, end)) is not end:
-        yield payload

@@ -9,6 +9,7 @@ again, as a Task of its own; where that may not be, the outcome says so.
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from taskdist.client.errors import (
 from taskdist.client.http import HttpBackend
 from taskdist.client.hub import Hub, Waiter
 from taskdist.client.many import Means, Wanted
+from taskdist.client.pump import Pump
 from taskdist.client.results import Outcome, SubmittedTask, typed
 from taskdist.client.states import TaskState, ending, phase_of, status_of
 from taskdist.client.submission import Payload, Submission, TaskOptions, encoded, json_object, named
@@ -40,6 +42,10 @@ MOST_ALONE = 8 * 1024
 """A payload of more bytes is a Task of its own."""
 RESULT_BYTES = 24 * 1024
 """So many bytes of results an array should have: what it has room for, less what they may be larger than before."""
+AT_ONCE = 16
+"""So many arrays are under way while items are quick."""
+PATIENCE = 1.0
+"""How long, in seconds, it is waited for one of them to end; then items are slow."""
 GATHER_SECONDS = 0.02
 """How long a payload waits for others to go with."""
 CHUNK = {"targetSeconds": 1}
@@ -47,6 +53,7 @@ CHUNK = {"targetSeconds": 1}
 MOST_LARGE = 1000
 """How many payloads that are Tasks of their own may be under way."""
 
+Payloads = Iterable[Payload] | AsyncIterable[Payload] | Pump[Payload]
 WINDOW = 10_000
 """How many payloads may be taken and not yet handed back: with what is large apart, some 160 MB at most."""
 _ALONE = ("name", "idempotency_key", "ordering_key", "execution_timeout", "progress_timeout")
@@ -63,9 +70,7 @@ def with_array(body: Obj, array: dict[str, Any]) -> Obj:
     return {**body, "spec": {**body["spec"], "array": array}}
 
 
-def mapped(
-    means: Means, wanted: Wanted, payloads: Iterable[Payload] | AsyncIterable[Payload]
-) -> AsyncGenerator[list[Outcome[Any]], None]:
+def mapped(means: Means, wanted: Wanted, payloads: Payloads) -> AsyncGenerator[list[Outcome[Any]], None]:
     """Yield what became of each payload, as many at once as there are."""
     create = means.creating(wanted.concurrency, wanted.result_type)
 
@@ -164,11 +169,10 @@ class Mapped:
         self._large = asyncio.Semaphore(MOST_LARGE)
         self._items = min(FIRST_ITEMS, max(1, window))
         self._most = max(1, min(MOST_ITEMS, window // 4))
+        self._flying, self._slow, self._ended = 0, False, asyncio.Event()
         self._done: asyncio.Queue[Outcome[Any] | None] = asyncio.Queue()
 
-    async def outcomes(
-        self, payloads: Iterable[Payload] | AsyncIterable[Payload]
-    ) -> AsyncGenerator[list[Outcome[Any]], None]:
+    async def outcomes(self, payloads: Payloads) -> AsyncGenerator[list[Outcome[Any]], None]:
         """Yield what became of each, as many at once as there are."""
         feeding = asyncio.ensure_future(self._feed(payloads))
         kept: dict[int, Outcome[Any]] = {}
@@ -200,19 +204,20 @@ class Mapped:
 
     # Taking payloads.
 
-    async def _feed(self, payloads: Iterable[Payload] | AsyncIterable[Payload]) -> None:
+    async def _feed(self, payloads: Payloads) -> None:
         try:
-            async with asyncio.TaskGroup() as group:
+            async with asyncio.TaskGroup() as group, aclosing(_pausing(payloads, lambda: flush())) as taken:
                 batch = _Batch()
 
                 def flush() -> None:
                     nonlocal batch
                     if batch.items:
+                        self._flying += 1
                         group.create_task(self._array(batch))
                     batch = _Batch()
 
                 index = 0
-                async for payload in _pausing(payloads, flush):
+                async for payload in taken:
                     if self._room.locked():
                         flush()
                     await self._room.acquire()
@@ -236,7 +241,7 @@ class Mapped:
                     batch.size += size
                     if len(batch.items) >= self._items:
                         flush()
-                        await asyncio.sleep(0)
+                        await self._paced()
                     index += 1
                 flush()
         finally:
@@ -251,9 +256,29 @@ class Mapped:
         finally:
             self._large.release()
 
+    async def _paced(self) -> None:
+        """Go on once few arrays are under way, so that the first that end tell how large the next may be.
+
+        Where none ends for a while items are slow, and many small arrays do no harm.
+        """
+        await asyncio.sleep(0)
+        while self._flying >= AT_ONCE and not self._slow:
+            self._ended.clear()
+            try:
+                await asyncio.wait_for(self._ended.wait(), PATIENCE)
+            except TimeoutError:
+                self._slow = True
+
     # Arrays.
 
     async def _array(self, batch: _Batch) -> None:
+        try:
+            await self._one(batch)
+        finally:
+            self._flying -= 1
+            self._ended.set()
+
+    async def _one(self, batch: _Batch) -> None:
         array = _Array(batch)
         try:
             body = self._ways.body({"items": batch.items, "chunk": CHUNK})
@@ -389,10 +414,13 @@ def _unknown(error: TaskdistError) -> bool:
     return isinstance(error, InvalidTask) and error.field == "spec.array"
 
 
-async def _pausing(
-    payloads: Iterable[Payload] | AsyncIterable[Payload], pause: Callable[[], None]
-) -> AsyncGenerator[Payload, None]:
+async def _pausing(payloads: Payloads, pause: Callable[[], None]) -> AsyncGenerator[Payload, None]:
     """The payloads; where the next one takes its time, `pause` is called first."""
+    if isinstance(payloads, Pump):
+        async with aclosing(_pumped(payloads, pause)) as taken:
+            async for payload in taken:
+                yield payload
+        return
     if not isinstance(payloads, AsyncIterable):
         for payload in payloads:
             yield payload
@@ -414,3 +442,23 @@ async def _pausing(
         finally:
             coming.cancel()
         yield payload
+
+
+async def _pumped(pump: Pump[Payload], pause: Callable[[], None]) -> AsyncGenerator[Payload, None]:
+    """The same of payloads that a thread takes."""
+    try:
+        while True:
+            coming = asyncio.ensure_future(pump.some())
+            try:
+                done, _ = await asyncio.wait((coming,), timeout=GATHER_SECONDS)
+                if not done:
+                    pause()
+                found = await coming
+            finally:
+                coming.cancel()
+            if not found:
+                return
+            for payload in found:
+                yield payload
+    finally:
+        pump.stop()

@@ -18,7 +18,7 @@ from taskdist.client import (
     TaskGone,
     TaskTimeout,
 )
-from taskdist.client.mapping import FIRST_ITEMS, MOST_ALONE
+from taskdist.client.mapping import AT_ONCE, FIRST_ITEMS, MOST_ALONE
 from taskdist.client.testing import FakeBackend
 from taskdist.core.agents.filters import CHUNKS
 from taskdist.kube import TASKS, ApiError, Obj, Resource, name_of
@@ -98,6 +98,16 @@ async def test_who_waits_for_a_result_before_the_next_payload_is_not_kept_waitin
         async for each in client.map("work", "echo", payloads()):
             came.put_nowait(each.value["n"])
     assert arrays(fake) == [1, 1, 1, 1]
+
+
+async def test_slow_items_are_all_handed_out(fake: FakeBackend) -> None:
+    fake.hold()
+    async with AsyncClient(backend=fake) as client:
+        outcomes = client.map("work", "echo", [{"n": n} for n in range(2 * AT_ONCE * FIRST_ITEMS)])
+        first = asyncio.ensure_future(anext(outcomes))
+        await until(lambda: len(fake.tasks()) == 2 * AT_ONCE)
+        fake.release()
+        assert len([await first, *[each async for each in outcomes]]) == 2 * AT_ONCE * FIRST_ITEMS
 
 
 async def test_large_payloads_are_tasks_of_their_own(fake: FakeBackend) -> None:
