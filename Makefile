@@ -127,6 +127,15 @@ bench-dispatch: binaries compiled ## create-acknowledged to handler started, bes
 bench-client: binaries compiled ## Tasks a second by one client, there and back, and its requests; COUNT=1000; JSON on the last line
 	@PYTHONPATH=$(COMPILED) $(PY) tests/benchmarks/bench_client.py $(if $(COUNT),--count $(COUNT))
 
+build/rivals/.ready: tests/benchmarks/rivals/requirements.lock
+	@python3 -m venv --clear build/rivals
+	@build/rivals/bin/pip install -q --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+.PHONY: bench-items
+bench-items: binaries compiled build/rivals/.ready ## items a second, beside Celery and dramatiq on Redis (Debian: redis-server); COUNT=100000, ROUNDS=3; JSON on the last line
+	@PYTHONPATH=$(COMPILED) $(PY) tests/benchmarks/bench_items.py $(if $(COUNT),--count $(COUNT)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
 .PHONY: bench-scale
 bench-scale: binaries compiled ## how long a start and a takeover take where 20,000 Tasks wait; JSON on the last line
 	@PYTHONPATH=$(COMPILED) $(PY) tests/benchmarks/bench_scale.py
