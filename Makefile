@@ -154,6 +154,7 @@ generate: test-binaries ## write crds/, the link's modules, the chart's copies a
 lock: env ## pin the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header -p 3.11 --universal -o requirements.lock
 	uv pip compile pyproject.toml --extra operator --extra sources --extra sinks --extra rabbitmq --extra kafka --extra sqs --extra archive --extra gateway --extra mcp --extra objects --generate-hashes --no-emit-index-url --no-header -p 3.11 --universal -o requirements-runtime.lock
+	uv pip compile tests/benchmarks/rivals/requirements.in --generate-hashes --no-emit-index-url --no-header -p 3.11 --universal -o tests/benchmarks/rivals/requirements.lock
 
 .PHONY: clean
 clean: ## remove what targets made in the checkout; the binaries' cache stays
