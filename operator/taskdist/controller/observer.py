@@ -1,6 +1,7 @@
 """Metrics of the dispatch loop: counts what passes through it, and changes nothing."""
 
 from collections.abc import Callable
+from typing import Any
 
 from taskdist.api import Phase, Reason
 from taskdist.observability.metrics import Metrics
@@ -42,15 +43,18 @@ class MetricsObserver:
             return
         record, now = outcome.record, self._clocks().boot
         namespace, queue = record.task.queue_key
-        since = self._seen.get(record.task.uid)
         phase = action.status.get("phase")
         if phase == Phase.ASSIGNED:
-            if since is not None and record.attempt == 1:
-                self._metrics.dispatched(namespace, queue, now - since)
-            if len(self._assigned) >= MOST_TIMES:
-                self._assigned.clear()
-            self._assigned[LeaseName(record.task.uid, record.attempt, record.epoch)] = (now, namespace, queue)
-            self._metrics.decided("Assign", Reason.ASSIGNED)
+            for lease in _given(action, record):
+                since = self._seen.pop(record.task.uid, None)
+                if since is not None:
+                    self._metrics.dispatched(namespace, queue, now - since)
+                if len(self._assigned) >= MOST_TIMES:
+                    self._assigned.clear()
+                self._assigned[lease] = (now, namespace, queue)
+                self._metrics.decided("Assign", Reason.ASSIGNED)
+            for reason in _put_back(action):
+                self._metrics.decided("Retry", reason)
         elif phase is not None and Phase(phase).terminal:
             reason = Reason(action.status.get("reason") or Reason.COMPLETED)
             self._metrics.ended(namespace, queue, Phase(phase), reason)
@@ -85,3 +89,26 @@ class MetricsObserver:
             if known is not None:
                 since, namespace, queue = known
                 self._metrics.started(namespace, queue, self._clocks().boot - since)
+
+
+def _given(action: WriteStatus, record: ObservedTask) -> list[LeaseName]:
+    """The leases that a write gives: that of its Task, or of an array those of any number of parts."""
+    if record.array is None:
+        return [record.lease_name]
+    written = _parts(action)
+    return [
+        part.lease_name
+        for key, part in record.array.parts.items()
+        if part.phase is Phase.ASSIGNED and "attempt" in written.get(key, ())
+    ]
+
+
+def _put_back(action: WriteStatus) -> list[Reason | None]:
+    """Why parts of an array wait for another try by this write."""
+    waiting = [part for part in _parts(action).values() if part.get("phase") == Phase.PENDING and part.get("failures")]
+    return [Reason(part["reason"]) if part.get("reason") else None for part in waiting]
+
+
+def _parts(action: WriteStatus) -> dict[str, dict[str, Any]]:
+    written = (action.status.get("array") or {}).get("parts") or {}
+    return {key: part for key, part in written.items() if part is not None}
