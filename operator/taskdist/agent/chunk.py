@@ -16,6 +16,7 @@ from taskdist.agent.place import NOWHERE, Place
 from taskdist.agent.sdk import Agent, Context
 from taskdist.api import Reason
 from taskdist.api.task import MAX_RESULT_BYTES
+from taskdist.protocol.arrays import account
 from taskdist.protocol.arrays.account import MAX_ERROR_MESSAGE
 from taskdist.protocol.arrays.chunk_results import ChunkResult, FailedItems, encode
 from taskdist.protocol.arrays.indexes import IndexSet, Span
@@ -28,6 +29,8 @@ RESULTS_ROOM = MAX_RESULT_BYTES // 2
 MOST_FAILED_RUNS = 1000
 # Failures are told apart by reason and message, as long as there are so few; the message of others is left out.
 MOST_KINDS = 20
+# What its array keeps of results in all.
+KEPT_BYTES = account.MAX_RESULT_BYTES
 
 
 @dataclass(slots=True)
@@ -36,6 +39,7 @@ class _Said:
 
     results: dict[int, str] = field(default_factory=dict)
     room: int = RESULTS_ROOM
+    largest: int = 0  # of them
     dropped: int = 0
     failed: dict[tuple[Reason, str, bool], list[int]] = field(default_factory=dict)
     runs: int = 0
@@ -45,10 +49,15 @@ class _Said:
     def returned(self, index: int, body: bytes) -> None:
         if body == b"{}":
             return
+        self.largest = max(self.largest, len(body) + 12)
         if (room := self.room - len(body) - 12) < 0:
             self.dropped += 1
             return
         self.results[index], self.room = body.decode(), room
+
+    def fills(self, done: int, count: int) -> bool:
+        """Return whether the next result may find no room, though the array could keep those of all its items."""
+        return self.room < self.largest and (RESULTS_ROOM - self.room) * count <= KEPT_BYTES * done
 
     def fail(self, index: int, failed: Failed) -> None:
         kind = (failed.reason, failed.message[:MAX_ERROR_MESSAGE], failed.retryable)
@@ -96,7 +105,7 @@ def run_chunk(
     done, tell_at = 0, time.monotonic() + TELL_SECONDS
     ended: Outcome = Returned(b"{}")
     for index in items:
-        if said.runs >= MOST_FAILED_RUNS:
+        if said.runs >= MOST_FAILED_RUNS or said.fills(done, chunk["count"]):
             break
         context = Context(
             task=attempt.task,

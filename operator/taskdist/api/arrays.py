@@ -22,11 +22,11 @@ PodUid = Annotated[str, Field(max_length=64)]
 class Chunk(Model):
     """How many items are handed to an agent at once."""
 
-    max_items: Annotated[int, Field(ge=1, le=100_000)] = Field(default=1000, description="At most so many.")
+    max_items: Annotated[int, Field(ge=1, le=100_000)] = Field(default=100_000, description="At most so many.")
     target_seconds: Annotated[float, Field(ge=0.001, le=86_400)] = Field(
         default=5.0,
         description="As many as take about this long, as items were seen to take so far. The first chunk has one item, "
-        "and sizes double at most.",
+        "and sizes grow eightfold at most, or double once they take a tenth of it.",
     )
 
 

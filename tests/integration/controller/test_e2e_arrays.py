@@ -59,7 +59,7 @@ def _again(room: Room) -> dict[str, object] | None:
 
 def test_a_million_items_on_one_task(pool: Room) -> None:
     begun = time.monotonic()
-    pool.task("million", "noop", array={"count": MILLION, "chunk": {"maxItems": 100_000}})
+    pool.task("million", "noop", array={"count": MILLION})
     (status,) = pool.ended("million", timeout=240)
     took = time.monotonic() - begun
     assert status["array"]["done"] == f"{MILLION}/{MILLION}"

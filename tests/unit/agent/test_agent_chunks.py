@@ -33,6 +33,7 @@ class Runs:
     def __init__(self, reports: Reports, runner: asyncio.Runner) -> None:
         self._reports, self._runner = reports, runner
         self.attempt: Attempt
+        self.count = 100_000
 
     def __call__(
         self, handler: Callable[..., Any], items: str, payloads: tuple[bytes, ...] = (), stop: str = ""
@@ -40,7 +41,7 @@ class Runs:
         agent = Agent()
         agent.task("t")(handler)
         spans = [tuple(span) for span in IndexSet.parse(items).spans]
-        chunk = {"spans": spans, "count": 100_000, "sizes": [len(each) for each in payloads]}
+        chunk = {"spans": spans, "count": self.count, "sizes": [len(each) for each in payloads]}
         head = {"type": "t", "task": "big", "namespace": "ns", "uid": "u", "attempt": 1, "agent": "a", "chunk": chunk}
         self.attempt = Attempt(1, head, b"".join(payloads) or b'{"all":1}', lambda *_: None)
         if stop:
@@ -58,6 +59,21 @@ class Runs:
 def run(reports: Reports) -> Iterator[Runs]:
     with asyncio.Runner() as runner:
         yield Runs(reports, runner)
+
+
+@pytest.mark.parametrize(
+    ("count", "whole"),
+    [
+        pytest.param(700, False, id="all that the array can keep is kept: the rest is given back"),
+        pytest.param(100_000, True, id="more than the array can keep anyway is dropped"),
+    ],
+)
+def test_a_chunk_whose_results_fill_their_room(run: Runs, count: int, whole: bool) -> None:
+    run.count = count
+    said = told(run(lambda: {"text": "x" * 50}, "0-699")[0])
+    assert (not said.left, bool(said.dropped)) == (whole, whole)
+    assert len(said.results) + said.dropped + len(said.left) == 700
+    assert len(said.results) > 300
 
 
 def told(outcome: Outcome) -> ChunkResult:

@@ -193,7 +193,7 @@ def test_while_a_write_is_under_way_no_other_is_begun() -> None:
 
 
 def test_an_array_is_written_five_times_a_second_at_most() -> None:
-    desk = Array({"count": 10_000})
+    desk = Array({"count": 10_000, "chunk": {"maxItems": 1}})
     desk.join(1)
     begun = desk.t
     while desk.t < begun + 10.0:

@@ -55,7 +55,7 @@ class ArrayRules:
 
     count: int
     inline: bool = False  # each item is a value of its own in the spec; else all get the Task's payload
-    most_items: int = 1000  # of one chunk
+    most_items: int = 100_000  # of one chunk
     target_seconds: float = 5.0  # that a chunk should take
     parallelism: int = 200  # parts at once
     completions: int = 0  # items that must succeed; 0: all
@@ -236,7 +236,7 @@ def rules_of(spec: Mapping[str, Any]) -> ArrayRules:
     return ArrayRules(
         count,
         bool(items),
-        max(1, int(chunk.get("maxItems") or 1000)),
+        max(1, int(chunk.get("maxItems") or 100_000)),
         max(0.001, float(chunk.get("targetSeconds") or 5.0)),
         min(1000, max(1, int(spec.get("parallelism") or 200))),
         completions,

@@ -1,21 +1,26 @@
 """Sizes of chunks: how many items the next part of an array gets, from the time that items were seen to take.
 
-With s the mean seconds of an item (each finished chunk counts a third, all before it two thirds), R the items that
-nobody has yet and P the parts at once:
+With s the mean seconds of an item (each finished chunk counts with all its items, those before it with half), R
+the items that nobody has yet and P the parts at once:
 
-    size = min(max(target / s, 1), maxItems, 2 x largest measured chunk, max(R / 2P, target / 10s, 1))
+    size = min(max(target / s, 1), maxItems, grown, max(R / 2P, target / 10s, 1))
+    grown = max(2 x largest, min(8 x largest, target / 10s)), where largest is that of the measured chunks
 
-The third bound lets a wrong first guess cost little: the first chunk has one item. The last one is the "factoring" of
-Hummel, Schonberg and Flynn (Communications of the ACM 35(8), 1992): half of what is left is shared out at a time, so
-that all end at about the same time; but no chunk gets so small that handing it out costs more than running it.
+`grown` lets a wrong first guess cost little: the first chunk has one item, and sizes grow eightfold while a chunk is
+short, then twofold. The last bound is the "factoring" of Hummel, Schonberg and Flynn (Communications of the ACM 35(8),
+1992): half of what is left is shared out at a time, so that all end at about the same time; but no chunk gets so small
+that handing it out costs more than running it. After a chunk that failed the next one has at most half as many items,
+and from then on sizes grow twofold only.
 """
 
 from dataclasses import dataclass
 
-# The share of the newest chunk in the mean time of an item.
-WEIGHT = 1 / 3
-# At the end of an array chunks get smaller, down to this share of what fills the target time.
-LEAST_SHARE = 0.1
+# The share that the items of former chunks have in the mean, each time that another one is measured.
+KEPT = 0.5
+# A chunk is short up to this share of the target time.
+SHORT = 0.1
+# How much larger than all before a chunk may be, and one that is short yet.
+GROWTH, SHORT_GROWTH = 2, 8
 
 # As many parts wait as run, and at least so many: demand grows with what agents take, not with the count.
 LEAST_BLANKS = 16
@@ -32,27 +37,37 @@ class ChunkSizes:
 
     most: int  # items of one chunk
     target: float  # seconds that a chunk should take
-    mean: float | None = None  # seconds of an item; None: none was measured
+    items: float = 0.0  # that were measured, the last ones most
+    seconds: float = 0.0  # that these took
     largest: int = 0  # items of the largest chunk that was measured
+    wary: bool = False  # one has failed
 
     def measured(self, items: int, seconds: float) -> None:
         """A chunk of so many items took this long. What cannot have been measured is left out."""
         if items <= 0 or not 0.0 <= seconds < float("inf"):
             return
-        each = seconds / items
-        self.mean = each if self.mean is None else self.mean + WEIGHT * (each - self.mean)
+        self.items = KEPT * self.items + items
+        self.seconds = KEPT * self.seconds + seconds
         self.largest = max(self.largest, items)
+
+    def failed(self, items: int) -> None:
+        """A chunk failed when it had begun so many items, and which one is to blame is not known: begin smaller."""
+        self.largest, self.wary = min(self.largest, items // (2 * GROWTH)), True
 
     def next(self, left: int, at_once: int) -> int:
         """Return the size of the next chunk, where `left` items wait and `at_once` parts run; at least 1."""
-        if self.mean is None:
+        if not self.items:
             return 1
-        filling = self._filling(self.target)
-        shared = max(-(-left // (2 * max(at_once, 1))), self._filling(self.target * LEAST_SHARE))
-        return max(1, min(filling, 2 * self.largest, shared))
+        short = self._filling(self.target * SHORT)
+        grown = GROWTH * self.largest
+        if not self.wary:
+            grown = max(grown, min(SHORT_GROWTH * self.largest, short))
+        shared = max(-(-left // (2 * max(at_once, 1))), short)
+        return max(1, min(self._filling(self.target), grown, shared))
 
     def _filling(self, seconds: float) -> int:
         """Return how many items take about this long, within the bound."""
-        if not self.mean or self.mean * self.most <= seconds:
+        each = self.seconds / self.items
+        if each * self.most <= seconds:
             return self.most
-        return max(1, int(seconds / self.mean))
+        return max(1, int(seconds / each))
