@@ -82,7 +82,7 @@ def parts(record: ObservedTask, now: float) -> list[ObservedTask]:
     assert array is not None
     found, running, left = list(array.parts.values()), len(array.parts), _left(array, now)
     sizes = ChunkSizes(array.rules.most_items, array.rules.target_seconds)
-    for number in range(blanks(left, sizes.next(left, running), running, array.rules.parallelism)):
+    for number in range(blanks(left, sizes.next(left, running), running, array.rules.parallelism, alone=False)):
         found.append(part(record, f"{record.epoch}-{number:06d}", {}))
     return found
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskdist.api import Delivery, OnExhausted, Reason
-from taskdist.core.model import Queue, RetryPolicy
+from taskdist.core.model import Overflow, Queue, Quota, RetryPolicy
 from taskdist.protocol import convert
 from taskdist.protocol.arrays.chunk_results import ChunkResult, FailedItems, encode
 from taskdist.protocol.arrays.indexes import IndexSet
@@ -178,6 +178,24 @@ def test_parts_that_write_at_the_same_moment_share_one_write() -> None:
     assert len(desk.write().status["array"]["parts"]) == 4
     desk.stand()
     assert len(desk.granted()) == 4
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        pytest.param({"quota": Quota(waiting=1)}, id="of its own"),
+        pytest.param({"tenant_quota": Quota(waiting=1)}, id="of its tenant"),
+        pytest.param({"overflow": Overflow(1, 0)}, id="by overflow"),
+    ],
+)
+def test_in_a_queue_that_bounds_its_waiting_tasks_an_array_counts_as_one(bounds: dict[str, Any]) -> None:
+    pool = POOL.__class__("ns", "p", slots=4, minimum=2, maximum=2)
+    desk = Array({"count": 100}, Queue("ns", "q", pools=("p",), **bounds), pool=pool)
+    desk.at(desk.t + 1.0)
+    assert not desk.writing
+    assert desk.leader.core.queue_counts() == {("ns", "q"): (1, 0)}
+    desk.join(1, slots=4)
+    assert len(desk.write().status["array"]["parts"]) == 4
 
 
 def test_while_a_write_is_under_way_no_other_is_begun() -> None:

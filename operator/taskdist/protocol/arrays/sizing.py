@@ -15,6 +15,8 @@ and from then on sizes grow twofold only.
 
 from dataclasses import dataclass
 
+from taskdist.core.model import Queue
+
 # The share that the items of former chunks have in the mean, each time that another one is measured.
 KEPT = 0.5
 # A chunk is short up to this share of the target time.
@@ -26,9 +28,18 @@ GROWTH, SHORT_GROWTH = 2, 8
 LEAST_BLANKS = 16
 
 
-def blanks(left: int, size: int, running: int, parallelism: int) -> int:
-    """Return how many parts are to wait for agents, where `left` items wait and `running` parts have agents."""
-    return max(0, min(parallelism - running, -(-left // size), max(LEAST_BLANKS, running)))
+def bounds_waiting(queue: Queue) -> bool:
+    """Return whether the queue bounds how many Tasks wait."""
+    return queue.quota.waiting is not None or queue.tenant_quota.waiting is not None or queue.overflow is not None
+
+
+def blanks(left: int, size: int, running: int, parallelism: int, *, alone: bool) -> int:
+    """Return how many parts are to wait for agents, where `left` items wait and `running` parts have agents.
+
+    `alone`: one at most. So an array counts as the one Task that it is where the queue bounds how many wait.
+    """
+    most = 1 if alone else max(LEAST_BLANKS, running)
+    return max(0, min(parallelism - running, -(-left // size), most))
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from taskdist.protocol import task_status
 from taskdist.protocol.arrays import account as accounts
 from taskdist.protocol.arrays import settling
 from taskdist.protocol.arrays.indexes import EMPTY, IndexSet
-from taskdist.protocol.arrays.sizing import ChunkSizes, blanks
+from taskdist.protocol.arrays.sizing import ChunkSizes, blanks, bounds_waiting
 from taskdist.protocol.observations import ArrayView, Now, ObservedTask
 from taskdist.protocol.operator.array_books import ArrayBook, is_blank
 from taskdist.protocol.operator.books import Deletion, Ending, LeaseStage, Part, TaskEntry
@@ -145,9 +145,9 @@ class Arrays:
         if original is not None:
             self._dependents.follow(entry, original, now)
             return
-        there = book.blanks()
+        there, alone = book.blanks(), bounds_waiting(self._state.queue_of(entry.record))
         running, left = len(book.parts) - len(there), self._left(book, now)
-        wanted = blanks(left, book.sizes.next(left, running), running, _view(entry).rules.parallelism)
+        wanted = blanks(left, book.sizes.next(left, running), running, _view(entry).rules.parallelism, alone=alone)
         for blank in there[wanted:]:
             self._view.forget(blank, now, final=False)
         for _ in range(wanted - len(there)):
@@ -208,6 +208,7 @@ class Arrays:
             self._view.forget(entry, now, final=False)
             return False
         return True
+        self._state.arrays_again[part.array] = None  # it waits no more: perhaps another is to
 
     def _pool(self, book: ArrayBook) -> None:
         """Count anew which items wait and are in no part."""
@@ -221,6 +222,7 @@ class Arrays:
         return len(book.untried) + sum(len(each.items) for each in book.again if each.not_before <= now.wall)
 
 
+def _parts(book: ArrayBook) -> Sequence[Part]:
 def _parts(book: ArrayBook) -> Sequence[Part]:
     return [each.part for each in book.parts.values() if each.part is not None]
 
