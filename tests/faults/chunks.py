@@ -61,6 +61,10 @@ def result(work: Work, ends: dict[int, End], left: IndexSet, *, too_large: bool)
     return encode(ChunkResult(succeeded, failed, left))
 
 
+# Ways in which an attempt ends that do not tell which of its items is at fault.
+LOST = (Reason.AGENT_LOST, Reason.LEASE_EXPIRED, Reason.EXECUTION_TIMED_OUT, Reason.PROGRESS_TIMED_OUT)
+
+
 class Chunks:
     """Looks on at the items of arrays. Nothing here changes the world."""
 
@@ -70,6 +74,7 @@ class Chunks:
         self.bodies: dict[LeaseName, ChunkResult] = {}
         self.begun: dict[str, IndexSet] = {}  # by array: items that may have been begun since it was redriven last
         self.heard: set[LeaseName] = set()  # whose results a leader has got
+        self.crashed: set[LeaseName] = set()  # whose worker died, though not of an item
 
     def produced(self, work: Work, body: bytes, left: IndexSet) -> None:
         """An agent has the result of a chunk."""
@@ -126,6 +131,7 @@ class Chunks:
         elif not old.account.failed <= new.account.failed:
             raise Violation("items", f"{uid}: {old.account.failed} had failed, now {new.account.failed}")
         self._accepted(action, before, after)
+        self._blamed(action, before, after)
         if after.phase.settled and not before.phase.settled:
             self._ended(uid, after)
 
@@ -154,6 +160,22 @@ class Chunks:
                     raise Violation("result", f"{action.uid}: item {index} has {results[str(index)]}, not of {lease}")
         if gained:
             raise Violation("result", f"{action.uid}: items {gained} have succeeded and were in no part")
+
+    def _blamed(self, action: WriteStatus, before: ObservedTask, after: ObservedTask) -> None:
+        """Of several items that were lost with their agent, or were too slow together, none has failed for that."""
+        assert before.array is not None
+        assert after.array is not None
+        failed = after.array.account.failed - before.array.account.failed
+        for key, stored in before.array.account.parts.items():
+            part, some = before.array.parts[key], failed & stored.items
+            name = part.task.uid, part.attempt
+            told = any(lease[:2] == name for lease in (*self.bodies, *self.crashed))
+            if len(stored.items) > 1 and some and not told and self.world.plan.delivery is not Delivery.AT_MOST_ONCE:
+                raise Violation("blamed", f"{action.uid}: items {some} have failed as {part.lease_name} was lost")
+        for key, part in after.array.parts.items():
+            items = after.array.account.parts[key].items
+            if part.phase is Phase.PENDING and part.reason in LOST and len(items) > 1:
+                raise Violation("blamed", f"{action.uid}: items {items} are tried again together: {part.reason}")
 
     def _succeeded(self, lease: LeaseName, items: IndexSet) -> IndexSet:
         told = self.bodies[lease]

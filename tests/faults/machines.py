@@ -358,6 +358,7 @@ class AgentMachine:
         world, lease = self.world, work.grant.lease
         draw = world.rng.random() if world.plan.failing and not world.calm else 1.0
         if draw < 0.08:
+            world.check.arrays.crashed.add(lease)
             self.call("failed", lease, Reason.HANDLER_CRASHED, "it crashed", True)
             return
         ends, left = chunks.draw_ends(work, world.rng, stopped=how == "in part", failing=draw < 0.5)

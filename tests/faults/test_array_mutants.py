@@ -12,6 +12,7 @@ from faults.violation import Violation
 from faults.world import World
 from taskdist.protocol.arrays.account import Account
 from taskdist.protocol.arrays.indexes import IndexSet
+from taskdist.protocol.operator import endings
 from taskdist.protocol.rules import ALL, Rules
 
 SEEDS = 400
@@ -27,6 +28,7 @@ MUTANTS: list[Any] = [
     pytest.param({"rules": Rules(takeover_waits=False)}, ("overlap",), id="a takeover does not wait"),
     pytest.param({"rules": Rules(reply_follows_write=False)}, ("accepted",), id="answered before it is written"),
     pytest.param({"untried": all_items}, ("result", "overlap", "again", "Unreadable"), id="items that parts have"),
+    pytest.param({"halve": lambda *_: None}, ("blamed",), id="a lost chunk counts for its items"),
     pytest.param({"rules": Rules(hello_lists_all=False)}, ("overlap", "capacity"), id="a hello that leaves out parts"),
     pytest.param({"rules": Rules(late_assignment_is_adopted=False)}, ("liveness",), id="a late part is ignored"),
 ]
@@ -49,6 +51,8 @@ def test_without_this_line_a_promise_about_items_breaks(
 ) -> None:
     if "untried" in change:
         monkeypatch.setattr(Account, "untried", property(change["untried"]))
+    if "halve" in change:
+        monkeypatch.setattr(endings, "_halve", change["halve"])
     found = set()
     for seed in range(SEEDS):
         found.add(kind := kind_of(seed, change.get("rules", ALL)))

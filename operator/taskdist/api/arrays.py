@@ -91,11 +91,16 @@ class ArrayPart(Model):
 
 
 class ArrayRetry(Model):
-    """Items that failed, and wait for another try."""
+    """Items that failed, or were in a chunk that failed as a whole, and wait for another try."""
 
-    failures: Annotated[int, Field(ge=1)] = Field(description="How often each of them has failed.")
+    failures: Annotated[int, Field(ge=0)] = Field(description="How often each of them has failed by itself.")
     not_before: datetime | None = Field(default=None, description="They are not tried again before this time.")
     items: IndexRanges = Field(description="The items, as ranges of indexes.")
+    chunk_items: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="So many are handed out at once at most: half of those that were in the chunk that failed. 0: as "
+        "many as fit.",
+    )
 
 
 class ArrayError(Model):

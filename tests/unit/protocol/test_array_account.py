@@ -10,6 +10,7 @@ from hypothesis.strategies import DataObject
 
 from taskdist.api import Reason
 from taskdist.protocol.arrays import account as accounts
+from taskdist.protocol.arrays import settling
 from taskdist.protocol.arrays.account import Account, Again, ArrayRules, ItemError, PartEnd, changes, read, rules_of
 from taskdist.protocol.arrays.chunk_results import ChunkResult, FailedItems, decode, encode
 from taskdist.protocol.arrays.indexes import EMPTY, IndexSet
@@ -66,8 +67,9 @@ class Model:
         waiting = {index: each.failures for each in now.again for index in each.items}
         taken = self.succeeded | self.failed | {i for part, _ in self.parts.values() for i in part}
         rest = {i: n for i, n in self.failures.items() if i not in taken}
-        assert waiting == {i: n for i, n in rest.items() if n}
-        assert set(now.untried) == {i for i, n in rest.items() if not n}
+        untried = dict.fromkeys(now.untried, 0)
+        assert waiting | untried == rest
+        assert not waiting.keys() & untried.keys()
 
 
 def float_of(text: str | None) -> float:
@@ -81,7 +83,7 @@ def test_items_are_conserved(draw: DataObject) -> None:
     for _ in range(draw.draw(st.integers(1, 14))):
         now += draw.draw(st.sampled_from((0.0, 1.0, 30.0)))
         old = model.account
-        what = draw.draw(st.sampled_from(("hand", "hand", "end", "end", "tell", "redrive")))
+        what = draw.draw(st.sampled_from(("hand", "hand", "end", "end", "tell", "halve", "redrive")))
         if what == "hand":
             failures, from_ = draw.draw(
                 st.sampled_from([(0, old.untried), *((a.failures, a.items) for a in old.again)])
@@ -102,6 +104,10 @@ def test_items_are_conserved(draw: DataObject) -> None:
             part = old.parts[key]
             if what == "tell":
                 model.step(old.told(key, draw.draw(st.sampled_from(TOLD))))
+                continue
+            if what == "halve":
+                del model.parts[key]
+                model.step(old.ended(key, settling.halved(part, now + 10.0), now))
                 continue
             # An agent may say anything, of items that are not its own and of the same item twice.
             anything = IndexSet.span(0, COUNT - 1)
@@ -127,6 +133,17 @@ def test_groups_of_one_time_are_one_and_none_is_put_off() -> None:
         account = account.ended(f"p{index}", PartEnd(again=(wait,)), now)
     assert [each.not_before for each in account.again] == [100.0, 126.0]
     assert len(account.waiting_again) == 50
+
+
+def test_items_of_a_chunk_that_was_halved_are_a_group_of_their_own_which_says_how_many_fit() -> None:
+    account = Account(20).handed("1-1", IndexSet.span(0, 8), 0, {}).handed("1-2", IndexSet.span(9, 9), 0, {})
+    account = account.ended("1-1", settling.halved(account.parts["1-1"], 5.0), 1.0)
+    account = account.ended("1-2", PartEnd(again=(Again(0, 5.0, IndexSet.of([9])),)), 1.0)
+    assert account.again == (Again(0, 5.0, IndexSet.span(0, 8), 4), Again(0, 5.0, IndexSet.of([9])))
+    told = merged({}, changes(Account(20), account, str))
+    assert told["retrying"][0]["chunkItems"] == 4
+    assert "chunkItems" not in told["retrying"][1]
+    assert read(ArrayRules(20), told, float_of).again == account.again
 
 
 def test_results_stay_within_their_bound_and_the_others_are_counted() -> None:

@@ -359,6 +359,80 @@ def test_a_chunk_whose_agent_fails_is_tried_again_as_a_whole() -> None:
     assert f"a.{key}" == grant.lease.task_uid
 
 
+ENDS: list[Any] = [
+    pytest.param(lambda desk, grant: desk.says(1, Failure(grant.lease, Reason.EXECUTION_TIMED_OUT, "slow")), id="slow"),
+    pytest.param(lambda desk, grant: desk.at(desk.t + 600.0), id="no word from its agent"),
+    pytest.param(lambda desk, grant: desk.join(3), id="its agent started anew"),
+]
+
+
+def two_halves(queue: Queue) -> tuple[Array, Grant]:
+    """An array of ten items, eight of which are in a part that runs on agent u1."""
+    desk = Array({"count": 10}, queue, status={"array": {"succeeded": "0-1"}})
+    desk.leader.state.arrays["a"].sizes.measured(100, 0.001)
+    desk.join(1)
+    desk.stand()
+    (grant,) = desk.granted()
+    assert grant.chunk is not None
+    assert grant.chunk.spans == ((2, 9),)
+    desk.t += 1.0
+    return desk, grant
+
+
+@pytest.mark.parametrize("limit", [0, 3])
+@pytest.mark.parametrize("end", ENDS)
+def test_a_chunk_that_is_lost_or_too_slow_counts_for_none_of_its_items_and_is_halved(end: Any, limit: int) -> None:
+    desk, grant = two_halves(Queue("ns", "q", pools=("p",), retry=RetryPolicy(limit=limit, initial_seconds=0.0)))
+    end(desk, grant)
+    while not desk.array.get("retrying"):
+        desk.stand()
+    (again,) = desk.array["retrying"]
+    assert (again["failures"], again["items"], again["chunkItems"]) == (0, "2-9", 4)
+    assert not desk.array.get("failed")
+    assert grant.lease.task_uid.removeprefix("a.") not in desk.array.get("parts", {})
+    assert desk.leader.state.arrays["a"].sizes.next(10**6, 1) <= 4
+    assert desk.leader.stats().conservation_error == 0
+
+
+def test_in_the_end_the_item_that_is_at_fault_is_alone_and_it_alone_fails() -> None:
+    queue = Queue("ns", "q", pools=("p",), retry=RetryPolicy(limit=1, initial_seconds=0.0))
+    desk, grant = two_halves(queue)
+    granted, sizes = [grant], list[int]()
+    while desk.status["phase"] == "Assigned":
+        for each in granted:
+            assert each.chunk is not None
+            items = IndexSet.union(IndexSet.span(*span) for span in each.chunk.spans)
+            sizes += [len(items)] if IndexSet.of([6]) <= items else []
+            if IndexSet.of([6]) <= items:
+                desk.says(1, Failure(each.lease, Reason.EXECUTION_TIMED_OUT, "slow"))
+            else:
+                desk.says(1, Result(each.lease, b"{}", since_start=0.001))
+        granted = []
+        while not granted and desk.status["phase"] == "Assigned":
+            desk.t += 1.0
+            if desk.writing:
+                desk.stand()
+            else:
+                desk.at(desk.t)
+            granted = desk.granted()
+    assert sizes == [8, 4, 2, 1, 1]
+    assert (desk.status["phase"], desk.array["failed"], desk.array["succeeded"]) == ("Failed", "6", "0-5,7-9")
+
+
+def test_items_that_somebody_wrote_twice_alike_are_tried_one_after_the_other() -> None:
+    same = [{"failures": 1, "items": "1"}, {"failures": 1, "items": "0"}]
+    desk = Array({"count": 2}, status={"array": {"retrying": same, "commit": "1-1"}})
+    desk.join(1)
+    assert [part["items"] for part in desk.write().status["array"]["parts"].values()] == ["1"]
+
+
+def test_under_at_most_once_all_items_of_a_lost_chunk_have_failed() -> None:
+    desk, grant = two_halves(Queue("ns", "q", pools=("p",), delivery=Delivery.AT_MOST_ONCE))
+    desk.says(1, Failure(grant.lease, Reason.EXECUTION_TIMED_OUT, "slow"))
+    desk.stand()
+    assert (desk.array["failed"], desk.array.get("retrying")) == ("2-9", None)
+
+
 def test_enough_successes_end_the_array_and_stop_what_runs() -> None:
     desk = Array({"count": 100, "completions": 1}, pool=POOL.__class__("ns", "p", slots=2, minimum=2, maximum=2))
     desk.join(1, slots=2)

@@ -67,11 +67,12 @@ class ArrayRules:
 
 
 class Again(NamedTuple):
-    """Items that have failed so often, and are tried again from this time on (Unix seconds)."""
+    """Items that have failed so often by themselves, and are tried again from this time on (Unix seconds)."""
 
     failures: int
     not_before: float
     items: IndexSet
+    most: int = 0  # of them are handed out in one part, for they were in one that failed as a whole; 0: as many as fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,7 @@ def _joined(again: tuple[Again, ...], more: Again, now: float) -> tuple[Again, .
         return again
     earliest = more.not_before - SAME_TIME * max(0.0, more.not_before - now)
     for n, each in enumerate(again):
-        same = each.failures == more.failures
+        same = (each.failures, each.most) == (more.failures, more.most)
         if same and (earliest <= each.not_before <= more.not_before or max(each.not_before, more.not_before) <= now):
             return (*again[:n], each._replace(items=each.items | more.items), *again[n + 1 :])
     return (*again, more)
@@ -246,7 +247,12 @@ def rules_of(spec: Mapping[str, Any]) -> ArrayRules:
 def read(rules: ArrayRules, told: Mapping[str, Any], seconds: Any) -> Account:
     """Read `status.array`; `seconds` reads a time. Raises ValueError where it is no account of this array's items."""
     again = tuple(
-        Again(int(each["failures"]), seconds(each.get("notBefore")), IndexSet.parse(each["items"]))
+        Again(
+            int(each["failures"]),
+            seconds(each.get("notBefore")),
+            IndexSet.parse(each["items"]),
+            max(0, int(each.get("chunkItems") or 0)),
+        )
         for each in told.get("retrying") or ()
     )
     parts = {
@@ -291,6 +297,7 @@ def changes(before: Account, after: Account, timestamp: Any) -> Status:
         patch["retrying"] = [
             {"failures": each.failures, "items": str(each.items)}
             | ({"notBefore": timestamp(each.not_before)} if each.not_before else {})
+            | ({"chunkItems": each.most} if each.most else {})
             for each in after.again
         ] or None
     if before.errors != after.errors:

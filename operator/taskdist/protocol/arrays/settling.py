@@ -73,6 +73,14 @@ def end(account: Account, rules: ArrayRules, letter: bool) -> tuple[Phase, Reaso
     return Phase.DEAD_LETTERED if letter else Phase.FAILED, Reason.RETRIES_EXHAUSTED, message
 
 
+def halved(part: StoredPart, not_before: float) -> PartEnd:
+    """Return the end of a part whose attempt was lost, or took too long: any of its items may be why.
+
+    So it counts for none of them, and each half is handed out by itself. What is at fault is alone in a part some time.
+    """
+    return PartEnd(again=(Again(part.failures, not_before, part.items, len(part.items) // 2),))
+
+
 def _next_try(failures: int, task: Task, queue: Queue, once: bool, each: FailedItems, now: float) -> Again | None:
     """Ask the retry rule about an item, as if it were a Task: when it is tried again, None if it is not.
 

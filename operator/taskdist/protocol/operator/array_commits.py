@@ -122,8 +122,15 @@ class ArrayCommits:
                 return settling.all_failed(stored, Reason.RESULT_REFUSED, str(error))
             end = settling.by_result(stored, entry.record.task, queue, once, result, now.wall)
             part.succeeding = end.succeeded & stored.items
-            book.sizes.measured(len(stored.items - result.left), outcome.since_start)
+            begun = len(stored.items - result.left)
+            if any(each.reason is Reason.HANDLER_CRASHED for each in result.failed):
+                book.sizes.failed(begun)
+            else:
+                book.sizes.measured(begun, outcome.since_start)
             return end
+        if wish.purpose is Purpose.ENDING and entry.ending is not None and entry.ending.halved:
+            book.sizes.failed(len(stored.items))
+            return settling.halved(stored, entry.ending.not_before or 0.0)
         if wish.purpose is not Purpose.ENDING or wish.patch.get("phase") == Phase.PENDING:
             return None
         if wish.patch["phase"] == Phase.CANCELLED:

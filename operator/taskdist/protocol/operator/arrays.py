@@ -195,20 +195,21 @@ class Arrays:
         """Give a blank its items: first of those that failed before and are due, then of those that were not tried."""
         running = sum(not is_blank(each) or each.lease is not None for each in book.parts.values())
         size = book.sizes.next(self._left(book, now), running)
-        due = sorted(each for each in book.again if each.not_before <= now.wall)
+        due = [each for each in book.again if each.not_before <= now.wall]
         if due:
-            part.items, part.failures = due[0].items.take(size), due[0].failures
-            book.again.remove(due[0])
-            if rest := due[0].items - part.items:
-                book.again.append(due[0]._replace(items=rest))
+            first = min(due, key=lambda each: (each.failures, each.not_before))
+            part.items, part.failures = first.items.take(min(size, first.most or size)), first.failures
+            book.again.remove(first)
+            if rest := first.items - part.items:
+                book.again.append(first._replace(items=rest))
         else:
             part.items, part.failures = book.untried.take(size), 0
             book.untried -= part.items
         if not part.items:
             self._view.forget(entry, now, final=False)
             return False
-        return True
         self._state.arrays_again[part.array] = None  # it waits no more: perhaps another is to
+        return True
 
     def _pool(self, book: ArrayBook) -> None:
         """Count anew which items wait and are in no part."""
@@ -222,7 +223,6 @@ class Arrays:
         return len(book.untried) + sum(len(each.items) for each in book.again if each.not_before <= now.wall)
 
 
-def _parts(book: ArrayBook) -> Sequence[Part]:
 def _parts(book: ArrayBook) -> Sequence[Part]:
     return [each.part for each in book.parts.values() if each.part is not None]
 

@@ -100,6 +100,7 @@ class Ending:
     on: Task | None = None
     spent: Spent | None = None  # by the Task in all, fixed when its attempt was over; None: no attempt has ended
     spill_to: str = ""
+    halved: bool = False  # a part of several items ends, which are handed out anew in halves
 
 
 class CoreState(Enum):

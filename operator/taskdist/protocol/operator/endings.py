@@ -21,6 +21,11 @@ from taskdist.protocol.operator.state import State
 from taskdist.protocol.operator.whole import Whole
 from taskdist.protocol.rules import Rules
 
+# Ways in which an attempt ends that may be due to what it worked on, and do not tell which item that was.
+_OF_SOME_ITEM = TIMED_OUT | {Reason.AGENT_LOST, Reason.LEASE_EXPIRED}
+# A Task ends so once it has failed so often as its queue allows.
+_COUNTED_OUT = frozenset({Reason.RETRIES_EXHAUSTED, Reason.POISONED})
+
 
 class Endings:
     """Ends attempts and Tasks without a result: asks the core what follows, and writes it.
@@ -103,6 +108,7 @@ class Endings:
                 ),
                 now,
             )
+            _halve(entry, entry.ending, reason)
             entry.ending.attempt = note
             counted = counted and not entry.ending.put_off
             if counted or entry.ending.phase is not Phase.PENDING:
@@ -280,6 +286,16 @@ def _end_as_part(entry: TaskEntry, ending: Ending) -> None:
     """A part is no dead letter: its array is, once all its items have ended."""
     if entry.part is not None and ending.phase is Phase.DEAD_LETTERED:
         ending.phase = Phase.FAILED
+
+
+def _halve(entry: TaskEntry, ending: Ending, reason: Reason) -> None:
+    """Of a part of several items that was lost or took too long nobody knows which item is at fault: none is counted.
+
+    Queues that never try again what may have run, or not for this reason, are obeyed: then all have failed.
+    """
+    part, tried_again = entry.part, (ending.phase is Phase.PENDING or ending.reason in _COUNTED_OUT)
+    if part is not None and len(part.items) > 1 and reason in _OF_SOME_ITEM and tried_again:
+        ending.phase, ending.reason, ending.halved = Phase.CANCELLED, reason, True
 
 
 def _with(record: ObservedTask, prices: Pool | None, agent_slots: int, since: float, now: Now) -> Spent | None:
