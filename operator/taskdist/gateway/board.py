@@ -54,6 +54,7 @@ class Row:
     assigned_at: str | None
     finished_at: str | None
     progress: dict[str, Any] | None
+    done: str = ""
 
     @property
     def settled(self) -> bool:
@@ -93,6 +94,7 @@ def row_of(obj: Obj) -> Row:
         assigned_at=status.get("assignedAt"),
         finished_at=status.get("finishedAt"),
         progress=progress if isinstance(progress, dict) else None,
+        done=str(as_object(status.get("array")).get("done") or ""),
     )
 
 

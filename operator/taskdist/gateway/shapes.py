@@ -57,6 +57,7 @@ class TaskRow(Model):
     agent: str = Field(default="", description="That agent.")
     attempt: int = Field(default=0, description="How many attempts were begun.")
     progress: dict[str, Any] | None = Field(default=None, description="How far the running attempt is.")
+    done: str = Field(default="", description="Of an array: how many of its items have succeeded, of how many.")
     created_at: str | None = Field(default=None, description="When it was created.")
     deadline: str | None = Field(default=None, description="When it should have succeeded.")
     assigned_at: str | None = Field(default=None, description="When the last attempt was given to an agent.")
@@ -76,6 +77,9 @@ class TaskDocument(TaskRow):
     result_ref: dict[str, Any] | None = Field(
         default=None, description="Where that stands, if it is in an object store: it is fetched there."
     )
+    array: dict[str, Any] | None = Field(
+        default=None, description="Where the items of an array stand, and what they returned: its status.array."
+    )
     attempts: list[dict[str, Any]] = Field(default_factory=list, description="How its attempts ended, oldest first.")
     redrives: int = Field(default=0, description="How often it was redriven.")
 
@@ -91,6 +95,7 @@ class TaskDocument(TaskRow):
                 "payload": as_object(spec.get("payload")),
                 "result": result if isinstance(result, dict) else None,
                 "result_ref": ref if isinstance(ref := status.get("resultRef"), dict) else None,
+                "array": array if isinstance(array := status.get("array"), dict) else None,
                 "attempts": [each for each in attempts if isinstance(each, dict)] if isinstance(attempts, list) else [],
             }
         )

@@ -6,6 +6,7 @@ keep those after it from being told.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from taskdist.common.label_selector import Requirement, meets
 from taskdist.common.times import read
 from taskdist.intake.message import Absent, Message, Parts, Poison
 from taskdist.intake.templates import Template, TemplateError, parse
+from taskdist.protocol.arrays.indexes import IndexSet
 
 EVENT_TYPE: Final = "dev.taskdist.task"
 # By the phase in which a Task ended.
@@ -26,6 +28,8 @@ ENDS: Final = {
 # What a reference to a result says, and the most bytes of one.
 _REFERENCE: Final = ("uri", "size", "sha256", "contentType")
 _MOST_REFERENCE: Final = 4096
+# Of an array: 1000000/1000000, and room.
+_MOST_DONE: Final = 32
 # The longest key, in characters; a longer one is cut.
 MAX_KEY: Final = 1024
 
@@ -193,6 +197,8 @@ def event_of(obj: Obj, most_result_bytes: int) -> dict[str, Any]:
         data |= (
             {"resultRef": ref} if _bounded(ref, min(most_result_bytes, _MOST_REFERENCE)) else {"resultOmitted": True}
         )
+    if isinstance(spec.get("array"), dict):
+        data |= _items(_dict(status.get("array")), most_result_bytes)
     event: dict[str, Any] = {
         "specversion": "1.0",
         "id": end_id(obj),
@@ -211,15 +217,29 @@ def event_of(obj: Obj, most_result_bytes: int) -> dict[str, Any]:
 def without_result(body: bytes) -> bytes:
     """Return the body of an end without the Task's result, and with a word that it is left out."""
     event = json.loads(body)
-    if "result" in event["data"]:
-        del event["data"]["result"]
-        event["data"]["resultOmitted"] = True
+    for name in ("result", "results"):
+        if name in event["data"]:
+            del event["data"][name]
+            event["data"]["resultOmitted"] = True
     return encoded(event)
 
 
 def encoded(value: Any) -> bytes:
     """As JSON, in ASCII: half a character has no bytes in UTF-8. Raises ValueError for a number beyond all bounds."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def _items(array: Mapping[str, Any], most_result_bytes: int) -> dict[str, Any]:
+    """Return what is told of an array's items: how many, and what they returned."""
+    items: dict[str, Any] = {"done": _text(array.get("done"))[:_MOST_DONE]}
+    with suppress(ValueError):  # nothing that this project wrote
+        items["failed"] = len(IndexSet.parse(_text(array.get("failed"))))
+    if type(dropped := array.get("resultsDropped")) is int:
+        items["resultsDropped"] = dropped
+    data: dict[str, Any] = {"items": items}
+    if results := _dict(array.get("results")):
+        data |= {"results": results} if _bounded(results, most_result_bytes) else {"resultOmitted": True}
+    return data
 
 
 def _bounded(result: Any, most: int) -> bool:

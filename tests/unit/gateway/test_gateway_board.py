@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from taskdist.gateway import board as rooms
 from taskdist.gateway.board import Board, Expired, Overrun, Row, Seen, seen
+from taskdist.gateway.shapes import TaskDocument, TaskRow
 from taskdist.kube import Added, Aside, Deleted, Obj, Store, Updated
 
 
@@ -281,6 +282,15 @@ def test_an_odd_object_is_a_row_all_the_same(odd: Obj) -> None:
     row = seen(obj).row
     assert row.name == "a"
     assert isinstance(row.attempt, int)
+
+
+def test_of_an_array_the_items_are_told() -> None:
+    obj = task("a", 1)
+    obj["status"] = {"array": (told := {"done": "3/7", "succeeded": "0-2", "results": {"0": "{}"}})}
+    assert TaskRow.of(seen(obj).row).done == "3/7"
+    assert TaskDocument.of_object(obj).array == told
+    obj["status"] = {"array": "odd"}
+    assert (TaskRow.of(seen(obj).row).done, TaskDocument.of_object(obj).array) == ("", None)
 
 
 def test_an_object_set_aside_changes_nothing() -> None:

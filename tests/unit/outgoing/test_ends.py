@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from taskdist.api import TaskSinkSpec
 from taskdist.intake.cloudevents import STRUCTURED, events
 from taskdist.intake.message import Message
-from taskdist.outgoing.ends import InvalidKey, Selection, encoded, end_id, key_template
+from taskdist.outgoing.ends import InvalidKey, Selection, encoded, end_id, key_template, without_result
 
 
 def task(status: dict[str, Any] | None = None, spec: dict[str, Any] | None = None, **metadata: Any) -> dict[str, Any]:
@@ -156,6 +156,37 @@ def test_of_a_result_in_the_store_the_place_is_told(most: int, ref: Any, told: d
     obj["status"]["resultRef"] = ref
     data = json.loads(selection(maxResultBytes=most).end(obj).body)["data"]
     assert {name: data[name] for name in ("resultRef", "resultOmitted") if name in data} == told
+
+
+RESULTS = {"0": '{"a":1}'}
+
+
+@pytest.mark.parametrize(
+    ("most", "status", "told"),
+    [
+        pytest.param(
+            65_536,
+            {"done": "97/100", "failed": "3-4,17", "results": RESULTS, "resultsDropped": 2},
+            {"items": {"done": "97/100", "failed": 3, "resultsDropped": 2}, "results": RESULTS},
+            id="how many ended how, and what they returned",
+        ),
+        pytest.param(
+            5, {"done": "1/1", "results": RESULTS}, {"items": {"done": "1/1", "failed": 0}, "resultOmitted": True},
+            id="results beyond the bound",
+        ),
+        pytest.param(9, {"failed": "4-3", "done": 7}, {"items": {"done": ""}}, id="what nobody here wrote"),
+        pytest.param(9, ["x"], {"items": {"done": "", "failed": 0}}, id="no status of an array"),
+    ],
+)  # fmt: skip
+def test_of_an_array_it_is_told_how_its_items_ended(most: int, status: Any, told: dict[str, Any]) -> None:
+    obj = task({"array": status, "result": None})
+    obj["spec"]["array"] = {"count": 100}
+    body = selection(maxResultBytes=most).end(obj).body
+    data = json.loads(body)["data"]
+    assert {name: data[name] for name in ("items", "results", "resultOmitted") if name in data} == told
+    bare = json.loads(without_result(body))["data"]
+    assert "results" not in bare
+    assert bare["items"] == told["items"]
 
 
 @pytest.mark.parametrize("value", [["x"], {"a": "b"}, 7, None])
