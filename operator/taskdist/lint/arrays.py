@@ -9,6 +9,8 @@ from taskdist.lint.setup import PoolDoc, Setup, TaskDoc
 
 # One array is written so often a second, and its chunks begin and end with these writes.
 WRITES_PER_SECOND = 5.0
+# What maxItems may be.
+MOST_IN_CHUNK = 100_000
 # An array that takes longer than this by its writes alone is worth a word, in seconds.
 LONG = 600.0
 # Bytes of JSON that the items of one array have, and the share of them from which on it is said.
@@ -127,7 +129,7 @@ def array_small_chunks(setup: Setup) -> Iterator[Flaw]:
         at_once = min(array.get("parallelism") or 200, _room(_pools(setup, doc), doc) or 1000)
         seconds = count / (WRITES_PER_SECOND * at_once * (most or 1000))
         if most is not None and seconds > LONG:
-            enough = min(1000, math.ceil(count / (WRITES_PER_SECOND * at_once * LONG)))
+            enough = min(MOST_IN_CHUNK, math.ceil(count / (WRITES_PER_SECOND * at_once * LONG)))
             mend = Mend("Let chunks have more items.", patch("spec.array.chunk.maxItems", max(most + 1, enough)))
             message = f"with {at_once} chunks of {most} at once its writes alone take {seconds / 60:.0f} minutes"
             yield Flaw(doc.manifest, "spec.array.chunk.maxItems", message, mend)
