@@ -2,7 +2,7 @@
 
 Owns how many payloads one array gets, and which go as Tasks of their own: those that are large, and all where arrays
 cannot be had. An array's results stand in its status, which has room for 60 KiB of them. How large results are shows as
-they come, so arrays begin small and double. A result that found no room all the same is had by running its payload
+they come, so arrays begin small and grow. A result that found no room all the same is had by running its payload
 again, as a Task of its own; where that may not be, the outcome says so.
 """
 
@@ -42,8 +42,10 @@ MOST_ALONE = 8 * 1024
 """A payload of more bytes is a Task of its own."""
 RESULT_BYTES = 24 * 1024
 """So many bytes of results an array should have: what it has room for, less what they may be larger than before."""
-AT_ONCE = 16
-"""So many arrays are under way while items are quick."""
+AT_ONCE = 4
+"""So many arrays are under way while items are quick: each measures its items anew, so few large ones do more."""
+GROWTH = 8
+"""The next arrays have at most so many times the items of one that has ended, if their results fit."""
 PATIENCE = 1.0
 """How long, in seconds, it is waited for one of them to end; then items are slow."""
 GATHER_SECONDS = 0.02
@@ -364,7 +366,7 @@ class Mapped:
         fit = int(RESULT_BYTES / each) if each else self._most
         if fit < 2:
             self._arrays = False  # as many Tasks as results
-        grown = 2 * items if items >= self._items else self._items
+        grown = GROWTH * items if items >= self._items else self._items
         self._items = max(1, min(fit, max(self._items, grown) if not dropped else self._items, self._most))
 
     async def _again(self, array: _Array, places: list[int]) -> None:
