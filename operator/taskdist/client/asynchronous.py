@@ -219,7 +219,8 @@ class AsyncClient:
         if how == CREATED and self._slips is not None:
             # A look is a favour: it takes no long time.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._slips.look(body), LOOK_SECONDS)
+                async with asyncio.timeout(LOOK_SECONDS):  # `wait_for` may lose a cancellation before Python 3.12
+                    await self._slips.look(body)
         return SubmittedTask.of(obj, how == CREATED, result_type)
 
     # Results.

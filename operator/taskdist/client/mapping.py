@@ -267,7 +267,9 @@ class Mapped:
         while self._flying >= AT_ONCE and not self._slow:
             self._ended.clear()
             try:
-                await asyncio.wait_for(self._ended.wait(), PATIENCE)
+                # No `wait_for`: before Python 3.12 it loses a cancellation that comes with the event.
+                async with asyncio.timeout(PATIENCE):
+                    await self._ended.wait()
             except TimeoutError:
                 self._slow = True
 

@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from dataclasses import fields
+from typing import Any, cast
 
 import pytest
 
@@ -18,7 +19,7 @@ from taskdist.client import (
     TaskGone,
     TaskTimeout,
 )
-from taskdist.client.mapping import AT_ONCE, FIRST_ITEMS, MOST_ALONE
+from taskdist.client.mapping import AT_ONCE, FIRST_ITEMS, MOST_ALONE, Mapped, Ways
 from taskdist.client.testing import FakeBackend
 from taskdist.core.agents.filters import CHUNKS
 from taskdist.kube import TASKS, ApiError, Obj, Resource, name_of
@@ -255,6 +256,22 @@ async def test_who_stops_listening_leaves_nothing_behind(fake: FakeBackend) -> N
         async for _ in (outcomes := client.map("work", "echo", [{"n": n} for n in range(500)])):
             break
         await outcomes.aclose()
+
+
+@pytest.mark.parametrize("ticks", range(6))
+async def test_who_stops_as_an_array_ends_is_not_kept_waiting(ticks: int) -> None:
+    ways = Ways(*[cast(Any, None)] * len(fields(Ways)))
+    feed = Mapped(ways, arrays=True, result_type=None, ordered=False, window=9, timeout=None)
+    feed._flying = AT_ONCE
+    pacing = asyncio.ensure_future(feed._paced())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    feed._ended.set()
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    pacing.cancel()
+    await asyncio.wait((pacing,), timeout=20)
+    assert pacing.cancelled()
 
 
 async def test_an_error_of_the_payloads_is_told(fake: FakeBackend) -> None:
