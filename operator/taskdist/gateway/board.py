@@ -141,7 +141,8 @@ class Stream:
         if not self._changes and not self._overrun:
             self._ready.clear()
             try:
-                await asyncio.wait_for(self._ready.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._ready.wait()
             except TimeoutError:
                 return None
         if self._changes:

@@ -397,7 +397,8 @@ class Routes:
                 waiter.cancel()
                 return await self._read(visitor, namespace, name)
             try:
-                found = await asyncio.wait_for(waiter, seconds)
+                async with asyncio.timeout(seconds):
+                    found = await waiter
             except TimeoutError:
                 return None
         if found is None:

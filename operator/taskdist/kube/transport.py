@@ -165,7 +165,8 @@ class HttpTransport:
                     response = await self._begin(renewed, request, stall)
             if response.status >= 400:
                 try:
-                    body = await asyncio.wait_for(response.read(), request.timeout)
+                    async with asyncio.timeout(request.timeout):
+                        body = await response.read()
                 except (aiohttp.ClientError, TimeoutError, OSError) as error:
                     raise _classified(error, request) from error
                 raise ApiError.from_answer(response.status, body, response.headers.get("Retry-After"))

@@ -264,7 +264,8 @@ class StatusWriter:
         if error is not None and error.retry_after is not None:
             seconds = max(seconds, min(error.retry_after, self._backoff.most))
         try:
-            await asyncio.wait_for(self._stop.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
         except TimeoutError:
             return True
         return False

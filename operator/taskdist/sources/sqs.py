@@ -158,7 +158,8 @@ class SqsSession:
                 if await self._give_all_back():
                     # A question that still waits at SQS is answered with what was given back, also if nobody hears it.
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._idle.wait(), LAST_ANSWER_SECONDS)
+                        async with asyncio.timeout(LAST_ANSWER_SECONDS):
+                            await self._idle.wait()
                     await self._give_all_back()
         poll.cancel()
         await asyncio.gather(poll, return_exceptions=True)
