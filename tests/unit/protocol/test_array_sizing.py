@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskdist.protocol.arrays.sizing import ChunkSizes
+from taskdist.protocol.arrays import sizing
+from taskdist.protocol.arrays.sizing import ChunkSizes, Paces
 
 
 def grown(sizes: ChunkSizes, seconds: float, times: int) -> list[int]:
@@ -81,3 +82,42 @@ def test_a_size_is_always_within_its_bounds(
     for items in failed:
         sizes.failed(items)
     assert 1 <= sizes.next(left, at_once) <= max(1, most)
+
+
+class TestTheNextArrayOfAKind:
+    KIND = (("ns", "q"), "resize")
+
+    @pytest.mark.parametrize(
+        ("each", "chunk", "first"),
+        [
+            pytest.param(0.001, 5000, 496, id="fills a tenth of the target with its first chunk"),
+            pytest.param(0.001, 10, 80, id="begins with eight times what was seen at most"),
+            pytest.param(60.0, 1, 1, id="begins with one item where an item takes long"),
+            pytest.param(0.0, 10, 80, id="takes no time that cannot be measured for a promise"),
+        ],
+    )
+    def test_begins_with_what_items_took_before(self, each: float, chunk: int, first: int) -> None:
+        paces = Paces()
+        paces.measured(self.KIND, chunk, chunk * each)
+        assert paces.begin(self.KIND, 100_000, 5.0).next(1_000_000, 4) == first
+        assert paces.begin((("ns", "q"), "other"), 100_000, 5.0).next(1_000_000, 4) == 1
+        assert paces.begin((("ns", "other"), "resize"), 100_000, 5.0).next(1_000_000, 4) == 1
+
+    def test_keeps_to_its_own_bound(self) -> None:
+        paces = Paces()
+        paces.measured(self.KIND, 5000, 5.0)
+        assert paces.begin(self.KIND, 7, 5.0).next(1_000_000, 4) == 7
+
+    def test_follows_what_chunks_take_now(self) -> None:
+        paces = Paces()
+        paces.measured(self.KIND, 1000, 1000.0)
+        for _ in range(20):
+            paces.measured(self.KIND, 1000, 1.0)
+        assert paces.begin(self.KIND, 100_000, 5.0).next(1_000_000, 4) > 400
+
+    def test_only_so_many_kinds_are_kept_and_those_measured_last(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sizing, "MOST_KINDS", 2)
+        paces = Paces()
+        for name in ("a", "b", "a", "c"):
+            paces.measured((("ns", "q"), name), 1, 1.0)
+        assert [name for _, name in paces.kinds] == ["a", "c"]

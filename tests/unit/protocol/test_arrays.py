@@ -161,6 +161,23 @@ def test_all_items_are_run_once_and_the_last_end_ends_the_task() -> None:
     assert desk.leader.stats().accounted == 1
 
 
+def test_the_next_array_of_the_kind_does_not_begin_with_one_item() -> None:
+    desk = one()
+    while granted := desk.granted():
+        for grant in granted:
+            desk.result(grant)
+        while desk.writing and not desk.granted():
+            desk.stand()
+    desk.obj = {
+        "metadata": {"uid": "b", "namespace": "ns", "name": "task-b", "resourceVersion": "1000"},
+        "spec": desk.obj["spec"],
+        "status": {},
+    }
+    desk.do("task_observed", desk.record)
+    ((_, part),) = desk.write().status["array"]["parts"].items()
+    assert part["items"] == "0-9"
+
+
 def test_a_result_is_answered_once_it_stands() -> None:
     desk = one()
     (grant,) = desk.granted()

@@ -127,6 +127,8 @@ class ArrayCommits:
                 book.sizes.failed(begun)
             else:
                 book.sizes.measured(begun, outcome.since_start)
+                task = book.entry.record.task
+                self._state.paces.measured((task.queue_key, task.type), begun, outcome.since_start)
             return end
         if wish.purpose is Purpose.ENDING and entry.ending is not None and entry.ending.halved:
             book.sizes.failed(len(stored.items))

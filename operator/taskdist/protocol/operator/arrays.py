@@ -15,7 +15,7 @@ from taskdist.protocol import task_status
 from taskdist.protocol.arrays import account as accounts
 from taskdist.protocol.arrays import settling
 from taskdist.protocol.arrays.indexes import EMPTY, IndexSet
-from taskdist.protocol.arrays.sizing import ChunkSizes, blanks, bounds_waiting
+from taskdist.protocol.arrays.sizing import blanks, bounds_waiting
 from taskdist.protocol.observations import ArrayView, Now, ObservedTask
 from taskdist.protocol.operator.array_books import ArrayBook, is_blank
 from taskdist.protocol.operator.books import Deletion, Ending, LeaseStage, Part, TaskEntry
@@ -84,7 +84,8 @@ class Arrays:
         view, uid = _view(entry), entry.uid
         book = self._state.arrays.get(uid)
         if book is None or book.entry is not entry:
-            sizes = ChunkSizes(view.rules.most_items, view.rules.target_seconds)
+            rules, task = view.rules, entry.record.task
+            sizes = self._state.paces.begin((task.queue_key, task.type), rules.most_items, rules.target_seconds)
             book = self._state.arrays[uid] = ArrayBook(entry, sizes)
         if entry.ending is None:
             book.stopping = False

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from taskdist.api import Delivery, Dispatch, Phase
 from taskdist.core.model import Agent, Key, Pool, Queue
+from taskdist.protocol.arrays.sizing import Paces
 from taskdist.protocol.dependencies import Lineage
 from taskdist.protocol.duplicates import Duplicates
 from taskdist.protocol.messages import LeaseName, array_uid
@@ -39,6 +40,7 @@ class State:
     lineage: Lineage = field(default_factory=Lineage)
     duplicates: Duplicates = field(default_factory=Duplicates)
     arrays: dict[str, ArrayBook] = field(default_factory=dict)  # those that are not over
+    paces: Paces = field(default_factory=Paces)
     arrays_again: dict[str, None] = field(default_factory=dict)  # arrays that are to be looked at
     keys: int = 0  # how many were given to parts and writes of arrays
     wishing: dict[str, None] = field(default_factory=dict)  # arrays whose parts have something to write
