@@ -87,7 +87,7 @@ class Room:
         self.client.create(self.path(f"{kind.lower()}s"), body)
 
     def make_queue(self, name: str = "q") -> None:
-        self.create("TaskQueue", name, {"pools": ["nobody"], "maxWaiting": 1_000_000, "ttlSecondsAfterFinished": 0})
+        self.create("TaskQueue", name, {"pools": ["nobody"], "ttlSecondsAfterFinished": 0})
 
     def make_sink(self, name: str = "s", **spec: Any) -> None:
         """Create a sink, and its Secret if it has one."""

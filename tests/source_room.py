@@ -117,7 +117,7 @@ class Room:
 
     def make_source(self, **task: Any) -> None:
         """Create the source, its queue here, what it reads there, and its Secret if it has one."""
-        self.create("TaskQueue", "q", {"pools": ["nobody"], "maxWaiting": 1_000_000})
+        self.create("TaskQueue", "q", {"pools": ["nobody"]})
         if secret := self.broker.secret():
             data = {name: base64.b64encode(value.encode()).decode() for name, value in secret.items()}
             self.client.create(
