@@ -17,7 +17,6 @@ many items, and from then on sizes grow twofold only.
 from dataclasses import dataclass, field
 
 from taskdist.core.model import Key, Queue
-from taskdist.protocol.arrays.indexes import MOST_ITEMS
 
 # A queue, and the type of its Tasks.
 Kind = tuple[Key, str]
@@ -103,7 +102,7 @@ class Paces:
 
     def measured(self, kind: Kind, items: int, seconds: float) -> None:
         """A chunk of an array of this kind took this long."""
-        pace = self.kinds.pop(kind, None) or ChunkSizes(MOST_ITEMS, 0.0)
+        pace = self.kinds.pop(kind, None) or ChunkSizes(1, 0.0)  # it is measured by, and has no chunks of its own
         pace.measured(items, seconds)
         self.kinds[kind] = pace
         if len(self.kinds) > MOST_KINDS:
